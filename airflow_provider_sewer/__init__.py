@@ -1,0 +1,40 @@
+"""Workflows of Python modules, written once, run from the shell, in the debugger and in Airflow.
+
+These are the names a workflow file needs. They are quick to import and need only the standard library;
+what belongs to Airflow is in :mod:`airflow_provider_sewer.task_group` and its neighbours.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.recording import Run, run_with
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.workflow import Workflow, workflow
+from airflow_provider_sewer.readers.python_file import (
+    get_task_from_module,
+    get_tasks_from_module,
+    load_module,
+    load_workflow,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SewerError",
+    "Task",
+    "Workflow",
+    "get_task_from_module",
+    "get_tasks_from_module",
+    "load_module",
+    "load_workflow",
+    "workflow",
+]
+
+
+def _run_plainly(run: Run) -> None:
+    from airflow_provider_sewer.runners.plain import run_plainly
+
+    run_plainly(run)
+
+
+run_with(_run_plainly)

@@ -1,0 +1,52 @@
+"""What is started: an argv list, an environment and a working directory, decided beforehand."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, Optional
+
+from airflow_provider_sewer.core.arguments import looks_secret
+
+MASK = "***"
+
+
+class Command(NamedTuple):
+    """A process to start, never through a shell.
+
+    :param argv: the executable's absolute path and its arguments.
+    :param env: the whole environment.
+    :param workdir: absolute path of the working directory; the caller's where ``None``.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    workdir: Optional[str] = None
+
+
+def module_command(
+    python: str, module: str, arguments: Collection[str], env: Mapping[str, str], workdir: str | None
+) -> Command:
+    """Build the command of a module: unbuffered, so that its output can be followed line by line."""
+    return Command((python, "-u", "-m", module, *arguments), env, workdir)
+
+
+def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
+    """Write a command line for people, quoted so that it can be pasted, its secrets masked.
+
+    :param secrets: values to mask wherever they stand; the values of options whose name looks secret
+        are masked as well.
+    """
+    words: list[str] = []
+    after_secret = False
+    for word in argv:
+        option, equals, _ = word.partition("=")
+        if after_secret and not word.startswith("--"):
+            word = MASK
+        elif equals and option.startswith("-") and looks_secret(option):
+            word = f"{option}={MASK}"
+        for secret in secrets:
+            word = word.replace(secret, MASK) if secret else word
+        words.append(word)
+        after_secret = word.startswith("-") and not equals and looks_secret(word)
+    return " ".join(word if word == MASK else shlex.quote(word) for word in words)

@@ -1,0 +1,85 @@
+"""The environment a module sees: built from a short list, never simply inherited."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Union
+
+from airflow_provider_sewer.core.errors import InvalidTask
+
+#: The variables every module inherits where they are set.
+INHERITED = (
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "TEMP", "TMP",
+    "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_COLLATE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME",
+)  # fmt: skip
+
+#: What a module is given by its runner: the file for its result, and the mark by which everything it
+#: starts is found again.
+RESULT_FILE = "SEWER_RESULT_FILE"
+ATTEMPT_ID = "SEWER_ATTEMPT_ID"
+
+#: What never passes unless it is named: Airflow's own variables (they can hold connections) and the
+#: Slurm job that the worker itself may be running in.
+_PRIVATE = re.compile(r"_*AIRFLOW|SLURM|SBATCH_|SRUN_|SEWER_")
+
+#: ``True`` inherits all but the private ones; names are inherited on top of :data:`INHERITED`.
+Inherit = Union[bool, Sequence[str]]
+
+
+def build_environment(
+    given: Mapping[str, str], inherit: Inherit = False, *, source: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Build the environment of a module.
+
+    :param given: what connection, group and task give; it wins over what is inherited.
+    :param inherit: ``True``, or names to inherit on top of :data:`INHERITED`.
+    :param source: what to inherit from; this process's environment by default.
+    """
+    source = os.environ if source is None else source
+    if inherit is True:
+        inherited = {name: value for name, value in source.items() if not _PRIVATE.match(name)}
+    else:
+        names = (*INHERITED, *(inherit or ()))
+        inherited = {name: source[name] for name in names if name in source}
+    return {**inherited, **given}
+
+
+def checked_env(env: Any, owner: str = "env") -> dict[str, str]:
+    """Return ``env`` as text to text, or say which variable cannot stand in an environment.
+
+    :raises InvalidTask: for a name or a value that no process can be given.
+    """
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
+        raise InvalidTask(f"{owner}: a mapping of names to values is needed, not {type(env).__name__}")
+    return {_checked_name(name, owner): _checked_value(name, value, owner) for name, value in env.items()}
+
+
+def checked_inherit(inherit: Any, owner: str = "inherit_env") -> Inherit | None:
+    """Return ``inherit`` as ``None`` (not said), a bool or a tuple of names.
+
+    :raises InvalidTask: for anything else.
+    """
+    if inherit is None or isinstance(inherit, bool):
+        return inherit
+    if isinstance(inherit, str) or not all(isinstance(name, str) and name for name in inherit):
+        raise InvalidTask(f"{owner}: True, False or a list of names is needed, not {inherit!r}")
+    return tuple(inherit)
+
+
+def _checked_name(name: Any, owner: str) -> str:
+    if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+        raise InvalidTask(f"{owner}: {name!r} is no name of an environment variable")
+    return name
+
+
+def _checked_value(name: str, value: Any, owner: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
+        raise InvalidTask(f"{owner}: the value of {name!r} is {type(value).__name__}; give text or a number")
+    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+    if not isinstance(text, str) or "\0" in text:
+        raise InvalidTask(f"{owner}: the value of {name!r} cannot stand in an environment (a NUL byte, or bytes)")
+    return text

@@ -1,0 +1,99 @@
+"""Whether ``.run()`` runs or records.
+
+Called as plain Python, ``.run()`` runs. While a graph is wanted, a recorder stands by and ``.run()``
+only adds to it. The recorder is a context variable, so that two files read at once do not mix.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.source import calling_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_provider_sewer.core.chain import Chain
+    from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.core.source import SourceLine
+    from airflow_provider_sewer.core.task import Task
+
+
+class Run(NamedTuple):
+    """One ``.run(…)``: what it was called on, with which settings, and where."""
+
+    chain: Chain
+    settings: Settings
+    source: SourceLine
+
+
+class Recorder:
+    """What a workflow file did while it was loaded or one of its workflows was recorded."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+        self.edges: list[tuple[Task, Task]] = []
+        self.runs: list[Run] = []
+        self.workflows: dict[str, Any] = {}
+
+
+_recorder: ContextVar[Recorder | None] = ContextVar("sewer_recorder", default=None)
+_run_now: Callable[[Run], None] | None = None
+
+
+@contextmanager
+def recording() -> Iterator[Recorder]:
+    """Record instead of running for as long as the block lasts."""
+    recorder = Recorder()
+    token = _recorder.set(recorder)
+    try:
+        yield recorder
+    finally:
+        _recorder.reset(token)
+
+
+def run_with(runner: Callable[[Run], None]) -> None:
+    """Say who runs a plain ``.run()``. The package does this once; the model itself starts nothing."""
+    global _run_now
+    _run_now = runner
+
+
+def run_chain(chain: Chain, settings: Settings, source: SourceLine) -> None:
+    """Record a ``.run()``, or have it run now."""
+    run = Run(chain, settings, source)
+    if recorder := _recorder.get():
+        recorder.runs.append(run)
+    elif _run_now:
+        _run_now(run)
+
+
+def note_task(task: Task) -> None:
+    """Tell the recorder, if there is one, that a task was made."""
+    if recorder := _recorder.get():
+        recorder.tasks.append(task)
+
+
+def note_edges(edges: Iterable[tuple[Task, Task]]) -> None:
+    """Tell the recorder, if there is one, that edges were stated."""
+    if recorder := _recorder.get():
+        recorder.edges.extend(edges)
+
+
+def note_workflow(name: str, function: Any) -> None:
+    """Tell the recorder, if there is one, that a workflow was declared.
+
+    :raises InvalidWorkflow: when the same file already declared one of this name.
+    """
+    if (recorder := _recorder.get()) is None:
+        return
+    other = recorder.workflows.setdefault(name, function)
+    if other is not function and _file(other) == _file(function):
+        raise InvalidWorkflow(f"two workflows are named {name!r}; rename one", calling_line())
+    recorder.workflows[name] = function
+
+
+def _file(function: Any) -> str:
+    return str(function.__wrapped__.__code__.co_filename)

@@ -1,0 +1,37 @@
+"""Where in a workflow file something was written, so that errors can say so."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NamedTuple
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class SourceLine(NamedTuple):
+    """A line of a file.
+
+    :param file: the file's path, as Python knows it.
+    :param line: the line's number, from 1; 0 for the file as a whole.
+    """
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        """Write it the way editors and terminals make clickable."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of the file."""
+        return os.path.dirname(os.path.abspath(self.file))
+
+
+def calling_line() -> SourceLine:
+    """Return the line outside this package that led to the call being executed."""
+    frame = sys._getframe(1)
+    while frame.f_back and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
+        frame = frame.f_back
+    return SourceLine(frame.f_code.co_filename, frame.f_lineno)

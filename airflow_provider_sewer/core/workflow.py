@@ -1,0 +1,144 @@
+"""A workflow: named tasks and the edges between them, checked as a whole."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
+
+from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
+from airflow_provider_sewer.core.recording import Run, note_workflow
+from airflow_provider_sewer.core.task import Task
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.source import SourceLine
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def workflow(function: _Function) -> _Function:
+    """Declare a function to be a workflow, under its own name.
+
+    Called, it does what it says. To get its graph, it is recorded instead: every ``.run()`` in it
+    adds to the graph and starts nothing, and consecutive ``.run()`` calls follow each other.
+    """
+
+    @functools.wraps(function)
+    def declared(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    declared.__sewer_workflow__ = True  # type: ignore[attr-defined]
+    note_workflow(function.__name__, declared)
+    return declared  # type: ignore[return-value]
+
+
+class Workflow:
+    """Tasks by name, and for each the names of those that run before it.
+
+    :param name: its name.
+    :param tasks: its tasks, in the order they were named.
+    :param edges: pairs of (task, task that runs after it), on top of what ``depends_on`` says.
+    :param doc: what it is for.
+    :param source: where it was declared.
+    :raises InvalidWorkflow: when two tasks have one name, a dependency is unknown, or tasks wait for
+        each other in a circle.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tasks: Iterable[Task],
+        edges: Iterable[tuple[Task, Task]] = (),
+        *,
+        doc: str = "",
+        source: SourceLine | None = None,
+    ) -> None:
+        self.name = name
+        self.doc = doc
+        self.source = source
+        self.tasks: dict[str, Task] = _by_name(tasks)
+        self.upstream: dict[str, tuple[str, ...]] = _upstream(self, edges)
+        self.order: tuple[str, ...] = _ordered(self)
+
+    @classmethod
+    def of_runs(
+        cls, name: str, runs: Iterable[Run], *, doc: str = "", source: SourceLine | None = None
+    ) -> Workflow:
+        """Make a workflow of recorded runs, each following the one before.
+
+        :raises InvalidWorkflow: also when a task is run twice, or none is.
+        """
+        tasks: list[Task] = []
+        edges: list[tuple[Task, Task]] = []
+        first_run: dict[int, Run] = {}
+        tails: tuple[Task, ...] = ()
+        for run in runs:
+            settled = {id(task): task.with_defaults(run.settings) for task in run.chain.tasks()}
+            for task in run.chain.tasks():
+                _refuse_second_run(task, run, first_run)
+            tasks += settled.values()
+            edges += [(settled[id(up)], settled[id(down)]) for up, down in run.chain.edges()]
+            edges += [(up, settled[id(down)]) for up in tails for down in run.chain.heads]
+            tails = tuple(settled[id(task)] for task in run.chain.tails)
+        if not tasks:
+            raise InvalidWorkflow(f"workflow {name!r} runs no task; end it with (a >> b).run()", source)
+        return cls(name, tasks, edges, doc=doc, source=source)
+
+    @property
+    def edges(self) -> list[tuple[str, str]]:
+        """Return pairs of names (task, task that runs after it), in the order of the tasks."""
+        return [(up, down) for down in self.tasks for up in self.upstream[down]]
+
+    def __repr__(self) -> str:
+        return f"Workflow({self.name!r}, tasks={list(self.tasks)})"
+
+
+def _by_name(tasks: Iterable[Task]) -> dict[str, Task]:
+    named: dict[str, Task] = {}
+    for task in tasks:
+        other = named.setdefault(task.name, task)
+        if other is not task:
+            raise InvalidWorkflow(f"two tasks are named {task.name!r}; the other one is at {other.source}", task.source)
+    return named
+
+
+def _upstream(workflow: Workflow, edges: Iterable[tuple[Task, Task]]) -> dict[str, tuple[str, ...]]:
+    before: dict[str, dict[str, None]] = {name: {} for name in workflow.tasks}
+    for up, down in edges:
+        before[down.name][up.name] = None
+    for task in workflow.tasks.values():
+        for dependency in task.depends_on:
+            before[task.name][_known(dependency, task, workflow.tasks)] = None
+    return {name: tuple(names) for name, names in before.items()}
+
+
+def _known(dependency: Task | str, task: Task, tasks: Mapping[str, Task]) -> str:
+    name = dependency.name if isinstance(dependency, Task) else dependency
+    if name not in tasks:
+        what = unknown_name("task", name, tasks)
+        raise InvalidWorkflow(f"task {task.name!r} depends on a task that this workflow does not run: {what}", task.source)
+    return name
+
+
+def _ordered(workflow: Workflow) -> tuple[str, ...]:
+    try:
+        return tuple(TopologicalSorter(workflow.upstream).static_order())
+    except CycleError as error:
+        raise InvalidWorkflow(_drawn(workflow, error.args[1]), workflow.source) from None
+
+
+def _drawn(workflow: Workflow, cycle: list[str]) -> str:
+    lines = [f"  {name}   ({workflow.tasks[name].source})" for name in cycle]
+    lines[-1] = f"  {cycle[-1]}   (again)"
+    return "these tasks wait for each other in a circle:\n" + "\n    ↓\n".join(lines) + "\nTake one of these edges out."
+
+
+def _refuse_second_run(task: Task, run: Run, first_run: dict[int, Run]) -> None:
+    earlier = first_run.setdefault(id(task), run)
+    if earlier is not run:
+        raise InvalidWorkflow(
+            f"task {task.name!r} is run a second time, after {earlier.source}; a workflow runs each task once. "
+            f"For two branches write {task.name} >> [b, c]; to run it again, make a second Task.",
+            run.source,
+        )

@@ -1,0 +1,194 @@
+"""Run one module to its end: its surroundings checked, its output followed, its result read."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import tempfile
+import uuid
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_sewer.core.command import Command, module_command, shown
+from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
+from airflow_provider_sewer.core.errors import ModuleFailed, ModuleMissing, ModuleStopped
+from airflow_provider_sewer.runners.guardian import Guardian
+from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter
+from airflow_provider_sewer.runners.output import Sink, Stream, Tail
+from airflow_provider_sewer.runners.process import Exit, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from airflow_provider_sewer.core.settings import Settings
+
+#: Seconds between SIGTERM and SIGKILL, unless told otherwise. Airflow itself kills a worker 5 s after
+#: it has asked it to stop.
+GRACE = 4.0
+
+
+class ModuleResult(NamedTuple):
+    """What a module left behind when it succeeded.
+
+    :param value: the JSON value it wrote to ``$SEWER_RESULT_FILE``, else its last line of stdout,
+        else ``None``.
+    """
+
+    value: Any
+
+
+class ModuleRun:
+    """One run of one module, which can be stopped.
+
+    :param module: its dotted name.
+    :param arguments: its arguments.
+    :param settings: where it runs; whatever is not said there has its default.
+    :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
+    :param secrets: values that must not be shown.
+    :param mark: what marks its processes; one of its own if not given. Whoever gives one also guards it.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        settings: Settings,
+        *,
+        grace: float = GRACE,
+        secrets: Collection[str] = (),
+        mark: str | None = None,
+    ) -> None:
+        self._module = module
+        self._arguments = arguments
+        self._settings = settings
+        self._grace = grace
+        self._secrets = secrets
+        self._is_guarded = mark is not None
+        self._mark = mark or new_mark()
+        self._process: Process | None = None
+        self._stopped = False
+        self._at_once = False
+
+    def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> ModuleResult:
+        """Run the module and return its result.
+
+        :param sink: takes its output as it comes.
+        :param on_start: told the command line, secrets masked, and the working directory.
+        :raises InterpreterError, WorkdirError: before anything runs.
+        :raises ModuleMissing: when the interpreter does not have the module.
+        :raises ModuleStopped: when it was stopped.
+        :raises ModuleFailed: when it failed, or left a result that cannot be read.
+        """
+        with ExitStack() as stack:
+            result_file = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="sewer-")), "result.json")
+            command = self._command(result_file)
+            if on_start:
+                on_start(shown(command.argv, self._secrets), command.workdir)
+            if not self._is_guarded:
+                stack.enter_context(Guardian(self._mark, self._grace))
+            tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
+            exit_ = self._follow(command, sink, tails)
+            self._raise_unless_succeeded(exit_, command, tails)
+            return ModuleResult(_result(result_file, tails[Stream.STDOUT]))
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Have the whole tree ended; from a signal handler or another thread."""
+        self._stopped = True
+        self._at_once = self._at_once or at_once
+        if self._process is not None:
+            self._process.stop(at_once=self._at_once)
+
+    def _command(self, result_file: str) -> Command:
+        settings = self._settings
+        interpreter = find_interpreter(settings.python)
+        workdir = check_workdir(settings.workdir)
+        env = build_environment(settings.env, settings.inherit_env or False)
+        env[RESULT_FILE] = result_file
+        return module_command(interpreter.path, self._module, self._arguments, env, workdir)
+
+    def _follow(self, command: Command, sink: Sink, tails: dict[Stream, Tail]) -> Exit:
+        def remember(stream: Stream, pieces: Sequence[str]) -> None:
+            tails[stream].take(pieces)
+            sink(stream, pieces)
+
+        self._process = Process(command, mark=self._mark, grace=self._grace)
+        if self._stopped:
+            self.stop()
+        exit_ = self._process.follow(remember)
+        if exit_.leftovers:
+            said = f"{self._module} ended and left processes behind that held its output; they have been ended too.\n"
+            sink(Stream.STDERR, [said])
+        return exit_
+
+    def _raise_unless_succeeded(self, exit_: Exit, command: Command, tails: dict[Stream, Tail]) -> None:
+        line = shown(command.argv, self._secrets)
+        if exit_.stopped:
+            raise ModuleStopped(f"{self._module} was stopped on request, and all it had started with it; it was: {line}")
+        if exit_.code == 0:
+            return
+        if said := _says_missing(self._module, exit_, tails[Stream.STDERR].lines):
+            raise ModuleMissing(
+                f"{command.argv[0]} has no module to run as {self._module!r} ({said}); "
+                "install it there, correct the name, or name another interpreter"
+            )
+        raise ModuleFailed(
+            f"{self._module} {_how(exit_)}; it was: {line}{self._tail(tails)}", exit_code=exit_.code
+        )
+
+    def _tail(self, tails: dict[Stream, Tail]) -> str:
+        stream = Stream.STDERR if tails[Stream.STDERR].lines else Stream.STDOUT
+        lines = tails[stream].lines
+        if not lines:
+            return "\nIt wrote nothing."
+        text = "\n".join(f"  {line}" for line in lines)
+        for secret in self._secrets:
+            text = text.replace(secret, "***") if secret else text
+        return f"\nThe last lines of {stream.value}:\n{text}"
+
+
+def new_mark() -> str:
+    """Return a mark that nothing else carries."""
+    return f"{uuid.uuid4().hex}/"
+
+
+def result_as_json(text: str) -> Any:
+    """Read JSON as its standard has it, without the NaN and Infinity that databases refuse.
+
+    :raises ValueError: when it is none.
+    """
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no JSON value; write null or text")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def _how(exit_: Exit) -> str:
+    if exit_.signal is None:
+        return f"failed with exit code {exit_.code}"
+    name = signal.Signals(exit_.signal).name if exit_.signal in list(signal.Signals) else f"signal {exit_.signal}"
+    hint = " (out of memory?)" if exit_.signal == signal.SIGKILL else ""
+    return f"was ended by {name}{hint}"
+
+
+def _says_missing(module: str, exit_: Exit, stderr: list[str]) -> str | None:
+    """Return what ``python -m`` says when it does not find a module; never what a module says itself."""
+    name = re.escape(module)
+    said = rf"^\S.*: (No module named {name}\b.*|Error while finding module specification for '{name}' .*)$"
+    found = re.match(said, stderr[-1]) if exit_.code == 1 and stderr else None
+    return found.group(1) if found else None
+
+
+def _result(result_file: str, stdout: Tail) -> Any:
+    try:
+        with open(result_file, encoding="utf-8") as file:
+            return result_as_json(file.read())
+    except FileNotFoundError:
+        return stdout.last_line
+    except (OSError, ValueError) as error:
+        raise ModuleFailed(
+            f"the module exited with 0, but its result in ${RESULT_FILE} cannot be read: {error}", exit_code=0
+        ) from None
+

@@ -1,0 +1,110 @@
+"""Who watches a run: plain prefixed lines, and a log file for each task."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+import threading
+from datetime import datetime
+from typing import TYPE_CHECKING, TextIO
+
+from airflow_provider_sewer.runners.engine import Outcome, State
+from airflow_provider_sewer.runners.output import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from airflow_provider_sewer.core.task import Task
+
+
+class PlainLines:
+    """Writes each line of output with the name of its task before it: stdout to stdout, stderr to stderr."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def started(self, task: Task, command_line: str, workdir: str | None) -> None:
+        """Say what is started."""
+        self._write(sys.stderr, task, [f"$ {command_line}"])
+
+    def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+        """Pass lines on."""
+        self._write(sys.stdout if stream is Stream.STDOUT else sys.stderr, task, pieces)
+
+    def ended(self, task: Task, outcome: Outcome) -> None:
+        """Say how it went."""
+        how = f"{outcome.state.value} after {outcome.seconds:.1f} s" if outcome.seconds else outcome.state.value
+        if outcome.state is not State.SUCCEEDED:
+            how += f": {outcome.reason.splitlines()[0]}"
+        self._write(sys.stderr, task, [how])
+
+    def _write(self, target: TextIO, task: Task, lines: Iterable[str]) -> None:
+        text = "".join(f"[{task.name}] {line.removesuffix(chr(10))}\n" for line in lines)
+        with self._lock:
+            target.write(text)
+            target.flush()
+
+
+class LogFiles:
+    """Keeps a log file for each task: every line with its time and its stream.
+
+    :param folder: where they are written; made if need be.
+    :param names: the names of the tasks, which give the files theirs.
+    """
+
+    def __init__(self, folder: str, names: Iterable[str]) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self.folder = folder
+        self.paths = {name: os.path.join(folder, f"{file}.log") for name, file in file_names(names).items()}
+        self._files: dict[str, TextIO] = {}
+        self._unfinished: dict[str, Stream | None] = {}
+
+    def started(self, task: Task, command_line: str, workdir: str | None) -> None:
+        """Open the file and say what is started."""
+        # Held open until the task has ended; the newline is ours alone, so that \r stays what it is.
+        self._files[task.name] = open(self.paths[task.name], "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+        self._unfinished[task.name] = None
+        self._write(task, "sewer", [f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n"])
+
+    def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+        """Write lines; a line that comes in pieces stays one line unless the other stream cuts in."""
+        if pieces:
+            self._write(task, stream.value, pieces, stream)
+
+    def ended(self, task: Task, outcome: Outcome) -> None:
+        """Say how it went and close the file."""
+        if task.name in self._files:
+            how = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
+            reason = [f"{line}\n" for line in outcome.reason.splitlines()]
+            with self._files[task.name]:
+                self._write(task, "sewer", [*reason, how])
+
+    def _write(self, task: Task, source: str, pieces: Sequence[str], stream: Stream | None = None) -> None:
+        file = self._files[task.name]
+        unfinished = self._unfinished[task.name]
+        prefix = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {source}| "
+        if unfinished is not None and unfinished is not stream:
+            file.write("\n")
+        starts = [prefix] * len(pieces)
+        if unfinished is not None and unfinished is stream:
+            starts[0] = ""
+        for index in range(1, len(pieces)):
+            if not pieces[index - 1].endswith("\n"):
+                starts[index] = ""
+        file.write("".join(start + piece for start, piece in zip(starts, pieces, strict=True)))
+        file.flush()
+        self._unfinished[task.name] = None if pieces[-1].endswith("\n") else stream
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Give each task's name a file name of its own, safe on any file system."""
+    given: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        base = re.sub(r"[^\w.-]+", "_", name)[:100].strip(".") or "task"
+        numbered = (f"{base}_{count}" for count in itertools.count(2))
+        given[name] = next(file for file in itertools.chain([base], numbered) if file.lower() not in taken)
+        taken.add(given[name].lower())
+    return given

@@ -1,0 +1,111 @@
+"""Bytes from a pipe → pieces of text, in bounded memory, whatever the bytes are."""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+#: The longest piece of text handed on, in bytes. A longer line comes in several pieces.
+PIECE = 64 * 1024
+
+_TAIL_LINES = 20
+_TAIL_WIDTH = 2_000
+
+
+class Stream(enum.Enum):
+    """The two streams of a process."""
+
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+class Sink(Protocol):
+    """What takes the output of a process.
+
+    Pieces are like what ``readline(limit)`` returns: a whole line ends with ``\\n``; a piece that does
+    not is continued by the next one of its stream, or is the last one.
+    """
+
+    def __call__(self, stream: Stream, pieces: Sequence[str], /) -> None:
+        """Take some pieces, in order."""
+
+
+class LineSplitter:
+    """Splits a stream of bytes into lines of text.
+
+    Bytes that are no UTF-8 are written as ``\\xff``, so that the text can go anywhere.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[str]:
+        """Take more bytes and return the pieces that are complete now."""
+        head, newline, rest = (self._rest + data).rpartition(b"\n")
+        pieces = [line + "\n" for line in _decoded(head).split("\n")] if newline else []
+        if any(len(piece) > PIECE for piece in pieces):
+            pieces = [part for piece in pieces for part in _cut(piece)]
+        while len(rest) >= PIECE:
+            end = _character_end(rest, PIECE)
+            pieces.append(_decoded(rest[:end]))
+            rest = rest[end:]
+        self._rest = rest
+        return pieces
+
+    def finish(self) -> list[str]:
+        """Return what is left when the stream has ended without a newline."""
+        rest, self._rest = self._rest, b""
+        return [_decoded(rest)] if rest else []
+
+
+class Tail:
+    """Remembers the end of a stream: its last lines, and the very last one for a result."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._open = False
+        self._last: str | None = None
+
+    def take(self, pieces: Iterable[str]) -> None:
+        """Take the next pieces of the stream."""
+        for piece in pieces:
+            text = piece.removesuffix("\n")
+            if self._open:
+                self._last = None
+                self._lines[-1] = (self._lines[-1] + text)[:_TAIL_WIDTH]
+            else:
+                self._last = text
+                self._lines.append(text[:_TAIL_WIDTH])
+            self._open = not piece.endswith("\n")
+
+    @property
+    def lines(self) -> list[str]:
+        """Return the last lines, each cut to a readable width."""
+        return list(self._lines)
+
+    @property
+    def last_line(self) -> str | None:
+        """Return the last line as it was, or ``None`` if there is none or it came in several pieces."""
+        return self._last
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "backslashreplace")
+
+
+def _cut(piece: str) -> list[str]:
+    return [piece[start : start + PIECE] for start in range(0, len(piece), PIECE)]
+
+
+def _character_end(data: bytes, end: int) -> int:
+    """Return a place at or just before ``end`` that is not inside a UTF-8 character."""
+    for back in range(4):
+        if end - back < len(data) and data[end - back] & 0b1100_0000 != 0b1000_0000:
+            return end - back
+        if end - back == len(data):
+            continue
+    return end
