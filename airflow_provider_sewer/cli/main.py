@@ -1,0 +1,110 @@
+"""The options of ``sppe`` and what each of its commands calls."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from airflow_provider_sewer import __version__
+from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.readers.python_file import load_workflow
+
+_FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
+_WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
+
+
+class _Commands(click.Group):
+    """Commands whose user's mistakes end with a sentence and exit code 2, never with a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SewerError as error:
+            click.echo(f"sppe: {error}", err=True)
+            ctx.exit(2)
+        except BrokenPipeError:
+            # Whoever read our output has gone; keep Python from saying so again when it shuts down.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sppe")
+def main() -> None:
+    """Run, show and convert workflows of Python modules.
+
+    Exit codes: 0 all succeeded, 1 something failed, 2 nothing was run because the file or the command
+    line is wrong, 130 and 143 after Ctrl-C and SIGTERM.
+    """
+
+
+@main.command()
+@_FILE
+@click.option("-i", "--python-interpreter", "python", help="Interpreter of the tasks that name none. [default: python]")
+@_WORKFLOW
+@click.option("-j", "--jobs", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
+@click.option("--env", multiple=True, metavar="K=V", help="Give a variable; K alone passes on your own. Repeatable.")
+@click.option("--workdir", type=click.Path(), help="Working directory of the tasks that name none. [default: here]")
+@click.option("--log-dir", type=click.Path(), help="Folder for a log file of each task. [default: one below .sewer/logs]")
+def run(
+    path: str,
+    python: str | None,
+    workflow: str | None,
+    jobs: int | None,
+    env: tuple[str, ...],
+    workdir: str | None,
+    log_dir: str | None,
+) -> None:
+    """Run a workflow, each task as soon as those before it have succeeded."""
+    from airflow_provider_sewer.cli.run import run_in_terminal
+
+    settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
+    loaded = load_workflow(path, workflow)
+    sys.exit(run_in_terminal(loaded, settings, jobs=jobs, log_dir=log_dir))
+
+
+@main.command()
+@_FILE
+@_WORKFLOW
+@click.option("--to", "target", required=True, type=click.Choice(["vscode"]), help="What to convert to.")
+@click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
+@click.option("--print-only", is_flag=True, help="Print a whole new file instead of writing one.")
+@click.option("--launch-json-version", default="0.2.0", show_default=True)
+def convert(
+    path: str, workflow: str | None, target: str, output: str, print_only: bool, launch_json_version: str
+) -> None:
+    """Write debug configurations for the tasks of a workflow; what else the file holds is kept."""
+    from airflow_provider_sewer.exporters import vscode
+
+    tasks = list(load_workflow(path, workflow).tasks.values())
+    if print_only:
+        click.echo(vscode.launch_json(tasks, launch_json_version), nl=False)
+    else:
+        vscode.write_launch_json(output, tasks, launch_json_version)
+        click.echo(f"{len(tasks)} configurations are in {output}", err=True)
+
+
+@main.command()
+@_FILE
+@_WORKFLOW
+@click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
+def show(path: str, workflow: str | None, form: str) -> None:
+    """Print the graph of a workflow without running anything."""
+    from airflow_provider_sewer.exporters import diagram, plain
+
+    forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
+    click.echo(forms[form](load_workflow(path, workflow)).rstrip("\n"))
+
+
+def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or (not equals and name not in os.environ):
+            raise click.BadParameter(f"{pair!r}: write NAME=VALUE, or the name of a variable that is set here")
+        variables[name] = value if equals else os.environ[name]
+    return variables

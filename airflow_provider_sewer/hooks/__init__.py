@@ -1,0 +1,1 @@
+"""What a connection holds, for operators to use."""

@@ -1,0 +1,185 @@
+"""A workflow file → Airflow tasks: as a TaskGroup, or one by one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import DAG, TaskGroup
+from airflow.sdk.definitions._internal.contextmanager import DagContext
+
+from airflow_provider_sewer.core.command import shown
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
+from airflow_provider_sewer.core.settings import Settings, under
+from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.readers.python_file import load_workflow
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.environment import Inherit
+    from airflow_provider_sewer.core.task import Task
+
+#: What a workflow file says in fields of its own, and so not in ``operator_kwargs``.
+_TASK_FIELDS = frozenset(
+    {"task_id", "task_display_name", "module", "parameters_and_flags", "args", "use_underscores", "python", "env",
+     "inherit_env", "workdir", "task_group", "dag"}
+)  # fmt: skip
+
+_Path = str | os.PathLike[str]
+
+
+def sewer_task_group(
+    workflow_file: _Path,
+    *,
+    group_id: str | None = None,
+    workflow: str | None = None,
+    sewer_conn_id: str | None = None,
+    python: _Path | None = None,
+    env: Mapping[str, str] | None = None,
+    inherit_env: Inherit | None = None,
+    workdir: _Path | None = None,
+    operator_kwargs: Mapping[str, Any] | None = None,
+    default_args: Mapping[str, Any] | None = None,
+) -> TaskGroup:
+    """Expand a workflow of a sewer file into a TaskGroup; call it inside a DAG.
+
+    What the file says of a task wins over what is said here, and that over the connection. Relative
+    paths given here are taken from the folder of the DAG file.
+
+    :param workflow_file: the sewer file.
+    :param group_id: id of the group; the workflow's name if not said.
+    :param workflow: name of the workflow, where the file holds several.
+    :param sewer_conn_id: a ``sewer`` connection for all its tasks.
+    :param python: interpreter of the tasks that name none.
+    :param env: environment variables, under those of the tasks.
+    :param inherit_env: ``True``, or names, to inherit more than the short list.
+    :param workdir: working directory of the tasks that name none.
+    :param operator_kwargs: arguments of every operator (pool, queue, retries, …), under those of the tasks.
+    :param default_args: default arguments of the group, as Airflow has them.
+    :raises SewerError: when the file, a task or an argument is wrong; with file and line.
+    """
+    dag_folder = _dag_folder()
+    loaded = load_workflow(under(dag_folder, os.path.expanduser(workflow_file)), workflow)
+    settings = Settings.checked(python=python, env=env, inherit_env=inherit_env, workdir=workdir)
+    group = TaskGroup(
+        group_id=_identifier(group_id or loaded.name),
+        group_display_name=group_id or loaded.name,
+        tooltip=loaded.doc,
+        doc_md=f"{loaded.doc}\n",  # the line break keeps Airflow from taking "… notes.md" for a file to read
+        default_args=dict(default_args or {}),
+    )
+    with group:
+        ids = _identifiers(loaded.tasks)
+        operators = {
+            name: _operator(task, ids[name], settings, dag_folder, sewer_conn_id, operator_kwargs or {})
+            for name, task in loaded.tasks.items()
+        }
+    for up, down in loaded.edges:
+        operators[up].set_downstream(operators[down])
+    return group
+
+
+def create_airflow_task(
+    task: Task,
+    path_to_python: _Path | None = None,
+    env: Mapping[str, str] | None = None,
+    workdir: _Path | None = None,
+    *,
+    sewer_conn_id: str | None = None,
+    operator_kwargs: Mapping[str, Any] | None = None,
+) -> Callable[[], PythonModuleOperator]:
+    """Return a function that makes an Airflow task of a sewer task, each time it is called inside a DAG.
+
+    :param task: the task.
+    :param path_to_python: interpreter, if the task names none.
+    :param env: environment variables, under those of the task.
+    :param workdir: working directory, if the task names none.
+    :param sewer_conn_id: a ``sewer`` connection for what is still not said.
+    :param operator_kwargs: arguments of the operator, under those of the task.
+    """
+    settings = Settings.checked(python=path_to_python, env=env, workdir=workdir)
+
+    def make() -> PythonModuleOperator:
+        task_id = _identifier(task.name)
+        return _operator(task, task_id, settings, _dag_folder(), sewer_conn_id, operator_kwargs or {})
+
+    return make
+
+
+def create_airflow_tasks(tasks: Iterable[Task], **kwargs: Any) -> Iterator[Callable[[], PythonModuleOperator]]:
+    """Return :func:`create_airflow_task` of each task, with the same arguments."""
+    return (create_airflow_task(task, **kwargs) for task in tasks)
+
+
+def _operator(
+    task: Task,
+    task_id: str,
+    settings: Settings,
+    dag_folder: str,
+    sewer_conn_id: str | None,
+    operator_kwargs: Mapping[str, Any],
+) -> PythonModuleOperator:
+    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(settings)
+    given = {"sewer_conn_id": sewer_conn_id, **operator_kwargs, **task.operator_kwargs}
+    if taken := sorted(_TASK_FIELDS.intersection(given)):
+        raise InvalidTask(
+            f"task {task.name!r}: operator_kwargs: {', '.join(map(repr, taken))} cannot stand there; "
+            "say it with the task's or the group's own field",
+            task.source,
+        )
+    try:
+        return PythonModuleOperator(
+            task_id=task_id,
+            task_display_name=task.name,
+            module=task.module,
+            parameters_and_flags=task.parameters_and_flags,
+            args=list(task.args),
+            use_underscores=task.use_underscores,
+            python=own.python,
+            env=dict(own.env) or None,
+            inherit_env=own.inherit_env,
+            workdir=own.workdir,
+            **{"doc_md": _doc(task), **given},
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
+
+
+def _doc(task: Task) -> str:
+    command = shown(["python", "-m", task.module, *task.arguments()])
+    return f"{task.doc}\n\n```\n{command}\n```".strip()
+
+
+def _from_dag_file(path: str, task: Task, dag_folder: str) -> str:
+    """Write a path that lies by the workflow file as one from the DAG file.
+
+    The folder of both can be another one on each worker, so it must not be part of the task.
+    """
+    return os.path.relpath(path, dag_folder) if path.startswith(task.source.folder + os.sep) else path
+
+
+def _dag_folder() -> str:
+    # Airflow has no public way to ask for the DAG that is being made before there is a task in it.
+    dag = DagContext.get_current()
+    if not isinstance(dag, DAG):
+        raise InvalidWorkflow("tasks are made inside a DAG: with DAG(…):, or in a function under @dag", calling_line())
+    return os.path.dirname(os.path.abspath(dag.fileloc))
+
+
+def _identifiers(names: Iterable[str]) -> dict[str, str]:
+    """Give each name an id of its own that Airflow takes."""
+    ids: dict[str, str] = {}
+    for name in names:
+        base, candidate, count = _identifier(name), _identifier(name), 1
+        while candidate in ids.values():
+            count += 1
+            candidate = f"{base}_{count}"
+        ids[name] = candidate
+    return ids
+
+
+def _identifier(name: str) -> str:
+    """Write a name with the characters that Airflow allows in an id: letters, digits, dash, underscore."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:200] or "task"

@@ -1,0 +1,51 @@
+"""What tests share: the interpreters of this machine, and the rule that CI leaves nothing out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Turn a skip into a failure where everything has to be there."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("SEWER_TEST_REQUIRE_ALL"):
+        report.outcome = "failed"
+        report.longrepr = f"left out, but SEWER_TEST_REQUIRE_ALL is set: {report.longrepr}"
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def any_python(request: pytest.FixtureRequest) -> Path:
+    """Return one interpreter after the other, 3.9 to 3.13, where the machine has them."""
+    version = request.param
+    for candidate in _candidates(version):
+        if _answers_as(candidate, version):
+            return Path(candidate)
+    pytest.skip(f"no Python {version} here; install it, or list interpreters in SEWER_TEST_PYTHONS")
+
+
+@pytest.fixture(scope="session")
+def digits_python() -> Path:
+    """Return the interpreter that the example's modules are installed for."""
+    python = ROOT / "build" / "venv" / "digits" / "bin" / "python"
+    if not python.exists():
+        pytest.skip("the digits environment is missing; `make test` makes it")
+    return python
+
+
+def _candidates(version: str) -> list[str]:
+    listed = os.environ.get("SEWER_TEST_PYTHONS", "").split(os.pathsep)
+    found = shutil.which(f"python{version}")
+    return [path for path in [*listed, found] if path]
+
+
+def _answers_as(python: str, version: str) -> bool:
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    asked = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=False)
+    return asked.returncode == 0 and asked.stdout.strip() == version
