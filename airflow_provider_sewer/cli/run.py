@@ -27,11 +27,12 @@ def run_in_terminal(workflow: Workflow, settings: Settings, *, jobs: int | None,
     :param log_dir: folder for the log files; a new one below ``.sewer/logs`` if not said.
     :raises SewerError: when it cannot be run at all; then nothing was.
     """
-    logs = _log_files(log_dir or _new_log_dir(workflow.name), workflow)
-    observers: list[Observer] = [logs]
+    observers: list[Observer] = []
     engine = Engine(workflow, settings, jobs=jobs, observers=observers)
     for warning in engine.check():
         print(f"sppe: {warning}; trying all the same, an earlier task may make it", file=sys.stderr)
+    logs = _log_files(log_dir or _new_log_dir(workflow.name), workflow)
+    observers.append(logs)
     with ExitStack() as stack:
         observers.append(stack.enter_context(_display(workflow)))
         received = stack.enter_context(_stopped_by_signals(engine))

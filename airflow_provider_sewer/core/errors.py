@@ -74,5 +74,5 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """Say that a name is unknown, which ones are known, and which was probably meant."""
     names = list(known)
     close = get_close_matches(str(name), names, n=1)
-    guess = f"; did you mean {close[0]!r}?" if close else ""
+    guess = f"; did you mean {close[0]!r}?" if close else "."
     return f"unknown {kind} {name!r}{guess} Known: {', '.join(map(repr, names)) or 'none'}."

@@ -129,8 +129,8 @@ def _asked(path: str) -> Interpreter:
     except OSError as error:
         reason = str(error.strerror)
     except (ValueError, KeyError, TypeError):
-        said = (asked.stderr or asked.stdout).decode("utf-8", "backslashreplace").strip()[:500]
-        reason = f"asked for its version it said {said!r} (exit {asked.returncode})"
+        said = (asked.stderr or asked.stdout).decode("utf-8", "backslashreplace").strip()[:200]
+        reason = f"asked for its version it exited with {asked.returncode} and said {said!r}"
     raise InterpreterError(f"{path} is no Python 3 interpreter: {reason}")
 
 
