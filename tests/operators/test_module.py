@@ -1,0 +1,293 @@
+"""PythonModuleOperator, run by a real Airflow: each test is a DAG with a module written for it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from datetime import timedelta
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+from airflow.sdk import DAG, task
+
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+
+CONNECTION = "AIRFLOW_CONN_SEWER_TEST"
+
+
+@pytest.fixture
+def module(tmp_path):
+    """Write a module and return the operator arguments that run it on this interpreter."""
+
+    def write(source: str, name: str = "job") -> dict:
+        (tmp_path / f"{name}.py").write_text(dedent(source))
+        return {"module": name, "python": sys.executable, "env": {"PYTHONPATH": str(tmp_path)}}
+
+    return write
+
+
+@pytest.fixture
+def run_operator(run_dag):
+    """Run one operator as the only task of a DAG."""
+
+    def run(**arguments):
+        with DAG("one_task", schedule=None) as dag:
+            PythonModuleOperator(task_id="job", **arguments)
+        return run_dag(dag)
+
+    return run
+
+
+def test_the_result_file_becomes_the_xcom(module, run_operator):
+    """What a module writes to $SEWER_RESULT_FILE as JSON is what later tasks pull."""
+    job = module("""
+        import json, os
+        print("not this")
+        with open(os.environ["SEWER_RESULT_FILE"], "w") as file:
+            json.dump({"accuracy": 0.97, "labels": ["a", None]}, file)
+    """)
+    assert run_operator(**job).results["job"] == {"accuracy": 0.97, "labels": ["a", None]}
+
+
+def test_without_a_result_file_the_last_line_of_stdout_is_the_xcom(module, run_operator):
+    """As with BashOperator, what a module says last is its result; stderr does not count."""
+    job = module("""
+        import sys
+        print("first")
+        print("last [of] all")
+        print("noise", file=sys.stderr)
+    """)
+    assert run_operator(**job).results["job"] == "last [of] all"
+
+
+def test_a_module_that_says_nothing_leaves_no_xcom(module, run_operator):
+    """No output, no result."""
+    result = run_operator(**module("pass"))
+    assert result.state == "success"
+    assert result.results == {}
+
+
+def test_every_field_that_can_hold_a_template_is_rendered(module, run_dag, tmp_path):
+    """Module, parameters, arguments, interpreter, environment and working directory take templates."""
+    job = module("import os, sys; print(sys.argv[1:], os.environ['WHEN'], os.getcwd())")
+    (tmp_path / "one_task").mkdir()
+    with DAG("one_task", schedule=None, params={"n": 3}) as dag:
+        PythonModuleOperator(
+            task_id="job",
+            module="{{ task.task_id }}",
+            parameters_and_flags={"n": "{{ params.n }}", "nested": ["{{ dag.dag_id }}"], "verbose": True},
+            args=["{{ task.task_id }}!"],
+            python="{{ '" + sys.executable + "' }}",
+            env={**job["env"], "WHEN": "{{ run_id[:6] }}"},
+            workdir=f"{tmp_path}/{{{{ dag.dag_id }}}}",
+        )
+    arguments = ["job!", "--n", "3", "--nested", "one_task", "--verbose"]
+    assert run_dag(dag).results["job"] == f"{arguments} manual {tmp_path}/one_task"
+
+
+def test_an_xcom_can_be_a_parameter_and_makes_the_edge(module, run_dag):
+    """The result of a TaskFlow task stands in parameters_and_flags like any other value."""
+    job = module("import sys; print(*sys.argv[1:])")
+
+    @task
+    def seed():
+        return 42
+
+    with DAG("xcom", schedule=None) as dag:
+        PythonModuleOperator(task_id="job", parameters_and_flags={"seed": seed(), "n": 1}, **job)
+    assert dag.get_task("job").upstream_task_ids == {"seed"}
+    assert run_dag(dag).results["job"] == "--seed 42 --n 1"
+
+
+def test_all_parameters_can_come_from_one_xcom(module, run_dag):
+    """A task upstream can decide the whole dictionary."""
+    job = module("import sys; print(*sys.argv[1:])")
+
+    @task
+    def decide():
+        return {"depth": 3, "fast": True}
+
+    with DAG("xcom_dict", schedule=None) as dag:
+        PythonModuleOperator(task_id="job", parameters_and_flags=decide(), **job)
+    assert run_dag(dag).results["job"] == "--depth 3 --fast"
+
+
+def test_it_can_be_mapped(module, run_dag):
+    """partial().expand() runs the module once for each set of parameters."""
+    job = module("import sys; print(*sys.argv[1:])")
+    with DAG("mapped", schedule=None) as dag:
+        PythonModuleOperator.partial(task_id="job", **job).expand(parameters_and_flags=[{"n": 10}, {"n": 20}])
+    assert run_dag(dag).results == {"job[0]": "--n 10", "job[1]": "--n 20"}
+
+
+def test_a_failing_module_fails_the_task_and_says_why(module, run_operator, capsys):
+    """Exit code, command and the last lines of stderr are in the log."""
+    job = module("""
+        import sys
+        print("epoch 1", flush=True)
+        sys.exit("no such [file]: data.npz")
+    """)
+    assert run_operator(parameters_and_flags={"token": "tell-nobody"}, **job).states["job"] == "failed"
+    said = capsys.readouterr().out
+    assert "failed with exit code 1" in said
+    assert "no such [file]: data.npz" in said
+    assert "-m job --token ***" in said
+    assert "--token tell-nobody" not in said
+
+
+def test_an_exit_code_can_mean_skip(module, run_operator):
+    """With skip_on_exit_code the task is skipped, not failed."""
+    assert run_operator(skip_on_exit_code=[3, 99], **module("raise SystemExit(99)")).states["job"] == "skipped"
+
+
+def test_other_exit_codes_still_fail(module, run_operator):
+    """skip_on_exit_code is about the named codes only."""
+    assert run_operator(skip_on_exit_code=99, **module("raise SystemExit(98)")).states["job"] == "failed"
+
+
+def test_every_line_is_logged_once_in_order_and_told_apart(module, run_operator, caplog):
+    """stdout and stderr have loggers of their own; brackets, percent signs and odd bytes survive."""
+    job = module(r"""
+        import os
+        for number in range(500):
+            os.write(1, b"out [bold]%d %s\n" % (number, b"\xff"))
+            os.write(2, b"err 100%% %d\n" % number)
+        os.write(1, b"no newline")
+    """)
+    with caplog.at_level(logging.INFO):
+        run_operator(**job)
+
+    def logged(stream: str) -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.name == f"airflow.task.module.{stream}"]
+
+    assert logged("stdout") == [*(rf"out [bold]{n} \xff" for n in range(500)), "no newline"]
+    assert logged("stderr") == [f"err 100% {n}" for n in range(500)]
+
+
+def test_the_module_sees_a_closed_environment(module, run_operator, monkeypatch):
+    """Nothing of Airflow, of the worker's Slurm job or of the worker's secrets gets through."""
+    for name in ("SLURM_JOB_ID", "AWS_SECRET_ACCESS_KEY", "AIRFLOW_CONN_PRODUCTION", "PYTHONSTARTUP"):
+        monkeypatch.setenv(name, "leak")
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    job = module("import json, os; print(json.dumps(dict(os.environ)))")
+    seen = json.loads(run_operator(**job).results["job"])
+    assert "leak" not in seen.values()
+    assert not [name for name in seen if "AIRFLOW" in name]
+    assert seen["TZ"] == "Europe/Berlin"
+
+
+def test_inherit_env_widens_it_by_name(module, run_operator, monkeypatch):
+    """A named variable passes, even one of Airflow's."""
+    monkeypatch.setenv("AIRFLOW_CTX_OF_MINE", "wanted")
+    job = module("import os; print(os.environ.get('AIRFLOW_CTX_OF_MINE'))")
+    assert run_operator(inherit_env=["AIRFLOW_CTX_OF_MINE"], **job).results["job"] == "wanted"
+
+
+def test_the_connection_fills_in_what_the_task_leaves_open(module, run_operator, monkeypatch, tmp_path):
+    """The task's own field wins; environments are merged; the secret ones come along."""
+    job = module("import os; print(os.environ['A'], os.environ['B'], os.environ['KEY'], os.getcwd())")
+    extra = {
+        "python": sys.executable,
+        "workdir": str(tmp_path),
+        "env": {"A": "connection", "B": "connection"},
+        "secret_env": json.dumps({"KEY": "open-sesame"}),
+    }
+    monkeypatch.setenv(CONNECTION, json.dumps({"conn_type": "sewer", "extra": extra}))
+    result = run_operator(module="job", env={**job["env"], "A": "task"}, sewer_conn_id="sewer_test")
+    assert result.results["job"].startswith("task connection")
+    assert result.results["job"].endswith(str(tmp_path))
+
+
+def test_relative_paths_are_taken_from_the_dag_file(module, run_operator):
+    """A DAG moves together with what lies beside it."""
+    job = module("import os; print(os.getcwd())")
+    assert run_operator(workdir="../operators", **job).results["job"] == str(Path(__file__).parent)
+
+
+def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, capsys):
+    """The error says which path, and what to do."""
+    job = module("print('it ran')") | {"python": "/nowhere/bin/python"}
+    assert run_operator(**job).states["job"] == "failed"
+    said = capsys.readouterr().out
+    assert "/nowhere/bin/python does not exist" in said
+    assert "it ran" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"module": "train.py"}, "'train.py' is no dotted name"),
+        ({"parameters_and_flags": {"x": object()}}, "parameter 'x'"),
+        ({"parameters_and_flags": {1: 2}}, "parameter 1"),
+        ({"parameters_and_flags": {"x": "a\0b"}}, "NUL"),
+        ({"env": {"A=B": "c"}}, "'A=B'"),
+        ({"inherit_env": "PATH"}, "inherit_env"),
+        ({"workdir": 7}, "workdir"),
+    ],
+)
+def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, said):
+    """Bad input does not wait for a worker."""
+    with pytest.raises(InvalidTask, match="task 'job': ") as raised:
+        PythonModuleOperator(task_id="job", **{"module": "job", **arguments})
+    assert said in str(raised.value)
+
+
+def test_a_bad_value_that_only_a_template_brings_fails_without_a_retry(module, run_dag):
+    """Trying the same bad value again would not help."""
+    job = module("pass") | {"module": "{{ 'not a module' }}"}
+    with DAG("late", schedule=None) as dag:
+        PythonModuleOperator(task_id="job", retries=3, retry_delay=timedelta(0), **job)
+    assert run_dag(dag).states["job"] == "failed"
+
+
+def test_execution_timeout_ends_the_whole_tree(module, run_operator, tmp_path):
+    """A grandchild in a session of its own does not survive the task."""
+    job = module("""
+        import os, subprocess, sys, time
+        sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
+        child = subprocess.Popen(sleeper, start_new_session=True)
+        with open(os.environ["PIDS"], "w") as file:
+            file.write(f"{os.getpid()} {child.pid}")
+        time.sleep(600)
+    """)
+    pids = tmp_path / "pids"
+    job["env"]["PIDS"] = str(pids)
+    result = run_operator(execution_timeout=timedelta(seconds=3), termination_grace_period=1, **job)
+    assert result.states["job"] == "failed"
+    started = [int(pid) for pid in pids.read_text().split()]
+    assert len(started) == 2
+    assert not [pid for pid in started if psutil.pid_exists(pid)]
+
+
+def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, run_operator, capsys, tmp_path):
+    """A module that exits with 0 because it was asked to stop has still not done its work."""
+    ready = tmp_path / "ready"
+    os.mkfifo(ready)
+    job = module("""
+        import os, signal, sys, time
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        open(os.environ["READY"], "w").close()
+        time.sleep(600)
+    """)
+    job["env"]["READY"] = str(ready)
+
+    def kill_when_ready() -> None:
+        ready.open().close()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    killer = threading.Thread(target=kill_when_ready)
+    killer.start()
+    try:
+        assert run_operator(**job).states["job"] == "failed"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        killer.join()
+    assert "was stopped on request" in capsys.readouterr().out

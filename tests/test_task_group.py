@@ -1,0 +1,231 @@
+"""Workflow files as TaskGroups and as single Airflow tasks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from airflow.sdk import DAG, TaskGroup
+
+from airflow_provider_sewer import SewerError, get_task_from_module, get_tasks_from_module, load_module
+from airflow_provider_sewer.task_group import create_airflow_task, create_airflow_tasks, sewer_task_group
+
+DIAMOND = '''
+from airflow_provider_sewer import Task, workflow
+
+a = Task("Example 1", "job", {"n": 1}, doc="The **first** one.")
+b = Task("b", "job", {"day": "{{ ds_nodash }}"}, operator_kwargs={"retries": 2, "pool": "gpu"})
+c = Task("c/ü", "job", {"verbose": True})
+d = Task("d", "job")
+
+@workflow
+def diamond():
+    """Four tasks."""
+    (a >> [b, c] >> d).run()
+'''
+JOB = "import os, sys; print(sys.argv[1:], os.environ.get('COLOUR'), os.getcwd())"
+
+
+@pytest.fixture
+def sewer_file(tmp_path):
+    """Write a workflow file and the module its tasks run; return the file's path."""
+
+    def write(source: str, name: str = "flow.py") -> Path:
+        (tmp_path / "job.py").write_text(JOB)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(source))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def expand(sewer_file, tmp_path):
+    """Expand a workflow file's source in a new DAG; return the group."""
+
+    def make(source: str = DIAMOND, **arguments) -> TaskGroup:
+        with DAG("group", schedule=None):
+            return sewer_task_group(sewer_file(source), **arguments)
+
+    return make
+
+
+def operators(group: TaskGroup) -> dict:
+    return {operator.task_id: operator for operator in group}
+
+
+def test_every_edge_of_the_workflow_is_an_edge_of_the_dag(expand):
+    """The diamond stays a diamond."""
+    edges = {name: operator.downstream_task_ids for name, operator in operators(expand()).items()}
+    assert edges == {
+        "diamond.Example_1": {"diamond.b", "diamond.c"},
+        "diamond.b": {"diamond.d"},
+        "diamond.c": {"diamond.d"},
+        "diamond.d": set(),
+    }
+
+
+def test_ids_are_valid_and_the_names_are_displayed(expand):
+    """A name that Airflow does not take as an id is still what people see."""
+    names = {operator.task_id: operator.task_display_name for operator in expand()}
+    assert names["diamond.Example_1"] == "Example 1"
+    assert names["diamond.c"] == "c/ü"
+
+
+def test_names_that_would_make_one_id_get_an_id_each(expand):
+    """`x y`, `x-y` and `x_y` are three tasks."""
+    group = expand("""
+        from airflow_provider_sewer import Task
+        tasks = [Task(name, "job") for name in ("x y", "x_y", "x?y", "x-y", "###")]
+    """)
+    assert list(operators(group)) == ["workflow.x_y", "workflow.x_y_2", "workflow.x_y_3", "workflow.x-y", "workflow.task"]
+
+
+def test_the_docs_of_the_file_are_shown(expand):
+    """The workflow's docstring on the group; a task's doc and its command on the task."""
+    group = expand()
+    assert group.tooltip == "Four tasks."
+    first = operators(group)["diamond.Example_1"]
+    assert "The **first** one." in first.doc_md
+    assert "python -m job --n 1" in first.doc_md
+
+
+def test_operator_arguments_come_from_the_task_then_the_group_then_default_args(expand):
+    """The nearest one wins."""
+    group = expand(operator_kwargs={"retries": 5, "queue": "q"}, default_args={"retries": 9, "owner": "me"})
+    b, d = (operators(group)[f"diamond.{name}"] for name in "bd")
+    assert (b.retries, b.pool, b.queue, b.owner) == (2, "gpu", "q", "me")
+    assert (d.retries, d.pool, d.queue) == (5, "default_pool", "q")
+
+
+def test_the_group_gives_its_tasks_interpreter_environment_and_directory(expand, run_dag, tmp_path):
+    """What the file does not say is taken from the call."""
+    env = {"PYTHONPATH": str(tmp_path), "COLOUR": "red"}
+    group = expand(group_id="g", python=sys.executable, env=env, workdir=tmp_path)
+    result = run_dag(group.dag)
+    assert result.state == "success"
+    assert result.results["g.Example_1"] == f"['--n', '1'] red {tmp_path}"
+    assert result.results["g.c"] == f"['--verbose'] red {tmp_path}"
+
+
+def test_a_template_in_the_file_is_rendered_by_airflow(expand, run_dag, tmp_path):
+    """What is known only at run time stays a template until then."""
+    group = expand(python=sys.executable, env={"PYTHONPATH": str(tmp_path)}, operator_kwargs={"pool": "default_pool"})
+    operators(group)["diamond.b"].pool = "default_pool"
+    day = run_dag(group.dag).results["diamond.b"].split("'")[3]
+    assert len(day) == 8
+    assert day.isdigit()
+
+
+def test_the_task_wins_over_the_group(expand, run_dag, tmp_path):
+    """A task's own environment and directory are nearer than the group's."""
+    (tmp_path / "own").mkdir()
+    group = expand(
+        """
+        from airflow_provider_sewer import Task
+        t = Task("t", "job", env={"COLOUR": "blue"}, workdir="own")
+        """,
+        python=sys.executable,
+        env={"PYTHONPATH": str(tmp_path), "COLOUR": "red"},
+        workdir="/",
+    )
+    assert run_dag(group.dag).results["workflow.t"] == f"[] blue {tmp_path}/own"
+
+
+def test_nothing_absolute_is_in_a_template_field_unless_somebody_wrote_it(expand):
+    """The folder of the files differs from worker to worker, so paths stay relative to the DAG file."""
+    group = expand("""
+        from airflow_provider_sewer import Task
+        t = Task("t", "job", python="env/bin/python", workdir="data")
+        s = Task("s", "job", python="/opt/env/bin/python", workdir="/data")
+    """)
+    t, s = (operators(group)[f"workflow.{name}"] for name in "ts")
+    assert not os.path.isabs(t.python)
+    assert not os.path.isabs(t.workdir)
+    assert (s.python, s.workdir) == ("/opt/env/bin/python", "/data")
+
+
+def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tmp_path):
+    """The working directory of the scheduler does not matter."""
+    monkeypatch.chdir(tmp_path)
+    with DAG("relative", schedule=None) as dag:
+        sewer_task_group("../dags/workflows/data_generation.py", group_id="g")
+    assert dag.task_ids == ["g.data_generation", "g.data_noising"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("from airflow_provider_sewer import Task\nTask('t', 'job', {'x': object()})", r"flow\.py:2: task 't': parameter"),
+        (
+            "from airflow_provider_sewer import Task\n\nt = Task('t', 'job', operator_kwargs={'pol': 'gpu'})",
+            r"(?s)flow\.py:3: task 't': .*'pol'",
+        ),
+        (
+            "from airflow_provider_sewer import Task\nt = Task('t', 'job', operator_kwargs={'module': 'x'})",
+            r"flow\.py:2: task 't': operator_kwargs: 'module' cannot stand there",
+        ),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named_with_file_and_line(expand, source, said):
+    """The DAG's import error says where to look."""
+    with pytest.raises(SewerError, match=said):
+        expand(source)
+
+
+def test_outside_of_a_dag_it_says_what_is_missing(sewer_file):
+    """A group belongs into a DAG."""
+    with pytest.raises(SewerError, match="inside a DAG"):
+        sewer_task_group(sewer_file(DIAMOND))
+
+
+def test_two_groups_of_one_file_live_in_one_dag(sewer_file):
+    """With ids of their own, the same workflow can be expanded twice."""
+    with DAG("twice", schedule=None) as dag:
+        path = sewer_file(DIAMOND)
+        sewer_task_group(path, group_id="one") >> sewer_task_group(path, group_id="two")
+    assert dag.get_task("two.Example_1").upstream_task_ids == {"one.d"}
+
+
+def test_callbacks_and_timeouts_of_the_file_reach_the_operator(expand):
+    """operator_kwargs take whatever Airflow's operators take."""
+    group = expand("""
+        from datetime import timedelta
+        from airflow_provider_sewer import Task
+
+        def alarm(context): ...
+
+        t = Task("t", "job", operator_kwargs=dict(
+            execution_timeout=timedelta(minutes=5), on_failure_callback=alarm, trigger_rule="all_done"))
+    """)
+    operator = operators(group)["workflow.t"]
+    assert operator.execution_timeout == timedelta(minutes=5)
+    assert operator.trigger_rule == "all_done"
+    assert [callback.__name__ for callback in operator.on_failure_callback] == ["alarm"]
+
+
+def test_single_tasks_of_a_file_become_airflow_tasks(sewer_file, run_dag, tmp_path):
+    """create_airflow_task returns a factory; what it makes can be tied with >>."""
+    module = load_module(sewer_file(DIAMOND))
+    arguments = {"path_to_python": Path(sys.executable), "env": {"PYTHONPATH": str(tmp_path)}, "workdir": tmp_path}
+    first = create_airflow_task(get_task_from_module(module, "Example 1"), **arguments)
+    last = create_airflow_task(get_task_from_module(module, "d"), **arguments)
+    with DAG("single", schedule=None) as dag:
+        first() >> last()
+    assert dag.get_task("d").upstream_task_ids == {"Example_1"}
+    assert run_dag(dag).results == {"Example_1": f"['--n', '1'] None {tmp_path}", "d": f"[] None {tmp_path}"}
+
+
+def test_a_list_of_tasks_becomes_a_series_of_factories(sewer_file):
+    """create_airflow_tasks is create_airflow_task for each."""
+    tasks = get_tasks_from_module(load_module(sewer_file(DIAMOND)))
+    with DAG("several", schedule=None) as dag:
+        for make in create_airflow_tasks(tasks.values(), workdir="/tmp"):
+            make()
+    assert dag.task_ids == ["Example_1", "b", "c", "d"]
+    assert {dag.get_task(task_id).workdir for task_id in dag.task_ids} == {"/tmp"}
