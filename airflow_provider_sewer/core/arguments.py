@@ -4,6 +4,8 @@ The rules are those of sewer files: parameters in their order, then flags; ``Tru
 ``False`` is nothing, anything else is ``--key value``; ``_`` becomes ``-`` in keys unless told
 otherwise. On top of them: ``None`` is left out, a list repeats the option, a mapping becomes JSON
 text, and what has no plain text form is an error instead of a ``repr``.
+
+Most modules take a value that starts with a dash for an option; ``args=["--key=-x"]`` gives it all the same.
 """
 
 from __future__ import annotations
@@ -15,8 +17,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.text import why_unfit
 
-_SECRET_WORDS = frozenset({"password", "passwd", "passphrase", "secret", "token", "apikey", "credential", "credentials"})
+_SECRET_WORDS = frozenset(
+    {"password", "passwd", "passphrase", "secret", "token", "apikey", "credential", "credentials"}
+)
 _SECRET_PAIRS = frozenset({"api key", "private key", "access key", "secret key", "auth key"})
 
 
@@ -32,13 +37,22 @@ def to_arguments(
     parameters: list[str] = []
     flags: list[str] = []
     for key, value in parameters_and_flags.items():
-        option = _option(key, use_underscores)
+        option = _option(key, use_underscores=use_underscores)
         if value is True:
             flags.append(option)
         elif value is not False and value is not None:
-            for text in _texts(key, value):
+            for text in _texts(f"parameter {key!r}", value):
                 parameters += [option, text]
     return [*(_text(f"args[{i}]", value) for i, value in enumerate(args)), *parameters, *flags]
+
+
+def detached(value: Any) -> Any:
+    """Copy lists and mappings, however deep, so that a later change of the original does not reach the copy."""
+    if isinstance(value, Mapping):
+        return {key: detached(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [detached(item) for item in value]
+    return value
 
 
 def looks_secret(key: str) -> bool:
@@ -48,52 +62,54 @@ def looks_secret(key: str) -> bool:
     return not _SECRET_WORDS.isdisjoint(words) or not _SECRET_PAIRS.isdisjoint(pairs)
 
 
-def _option(key: object, use_underscores: bool) -> str:
+def _option(key: object, *, use_underscores: bool) -> str:
     if not isinstance(key, str):
         raise InvalidTask(f"parameter {key!r}: a name is text, not {type(key).__name__}")
-    if not key or key.startswith("-") or re.search(r"[\s\0=]", key):
+    if not key or key.startswith("-") or re.search(r"[\s=]", key) or not key.isprintable():
         raise InvalidTask(
             f"parameter {key!r}: write the bare name, such as 'batch_size'; no leading dash, space or '='"
         )
     return "--" + (key if use_underscores else key.replace("_", "-"))
 
 
-def _texts(key: str, value: Any) -> list[str]:
+def _texts(label: str, value: Any) -> list[str]:
     if isinstance(value, (list, tuple)):
-        return [_text(f"{key}[{i}]", item) for i, item in enumerate(value)]
-    return [_text(key, value)]
+        return [_text(f"{label[:-1]}[{i}]'", item) for i, item in enumerate(value)]
+    return [_text(label, value)]
 
 
-def _text(key: str, value: Any) -> str:
-    text = _json(key, value) if isinstance(value, Mapping) else _plain(key, value)
-    if "\0" in text:
-        raise InvalidTask(f"parameter {key!r}: a NUL byte cannot stand on a command line; take it out")
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError as error:
-        raise InvalidTask(f"parameter {key!r}: {error.reason}; this text cannot be passed to a process") from None
+def _text(label: str, value: Any) -> str:
+    text = _json(label, value) if isinstance(value, Mapping) else _plain(label, value)
+    if why := why_unfit(text):
+        raise InvalidTask(f"{label}: the text {why}")
     return text
 
 
-def _json(key: str, value: Mapping[Any, Any]) -> str:
+def _json(label: str, value: Mapping[Any, Any]) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+        return json.dumps(detached(value), ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise InvalidTask(f"{label}: it holds itself, or is nested too deeply to be written as JSON") from None
     except (TypeError, ValueError) as error:
-        raise InvalidTask(f"parameter {key!r}: a mapping is passed as JSON, and {error}") from None
+        raise InvalidTask(f"{label}: a mapping is passed as JSON, and {error}") from None
 
 
-def _plain(key: str, value: Any) -> str:
-    if isinstance(value, str):
-        return str(value)
+def _plain(label: str, value: Any) -> str:
     if isinstance(value, os.PathLike):
-        path = os.fspath(value)
-        return path if isinstance(path, str) else os.fsdecode(path)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    has_text_form = type(value).__str__ is not object.__str__ and not isinstance(value, (bool, bytes, bytearray, type))
-    if value is None or isinstance(value, Iterable) or not has_text_form:
+        return os.fsdecode(value)
+    if not _has_plain_text(value):
         raise InvalidTask(
-            f"parameter {key!r}: a value of type {type(value).__name__} has no plain text form; "
+            f"{label}: a value of type {type(value).__name__} has no plain text form; "
             "give text, a number, a path, a list of these, or a mapping"
         )
-    return str(value)
+    try:
+        return str(value)
+    except Exception as error:
+        raise InvalidTask(f"{label}: its text cannot be had: {type(error).__name__}: {error}") from error
+
+
+def _has_plain_text(value: Any) -> bool:
+    if isinstance(value, (str, int, float)):
+        return not isinstance(value, bool)
+    kind: Any = type(value)
+    return kind.__str__ is not object.__str__ and not isinstance(value, (Iterable, type))

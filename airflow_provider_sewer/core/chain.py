@@ -66,7 +66,9 @@ class Chain:
 
     def edges(self) -> list[tuple[Task, Task]]:
         """Return pairs of (task, task that runs after it), each once."""
-        return list(dict.fromkeys(edge for piece in self._walk() if isinstance(piece, Chain) for edge in piece._between))
+        return list(
+            dict.fromkeys(edge for piece in self._walk() if isinstance(piece, Chain) for edge in piece._between)
+        )
 
     def _walk(self) -> Iterator[Task | Chain]:
         waiting: list[Task | Chain] = [self]

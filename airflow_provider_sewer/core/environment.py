@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.text import why_unfit
 
 #: The variables every module inherits where they are set.
 INHERITED = (
@@ -65,13 +66,16 @@ def checked_inherit(inherit: Any, owner: str = "inherit_env") -> Inherit | None:
     """
     if inherit is None or isinstance(inherit, bool):
         return inherit
-    if isinstance(inherit, str) or not all(isinstance(name, str) and name for name in inherit):
+    names = (
+        tuple(inherit) if isinstance(inherit, Iterable) and not isinstance(inherit, (str, bytes, Mapping)) else ("",)
+    )
+    if not all(isinstance(name, str) and name for name in names):
         raise InvalidTask(f"{owner}: True, False or a list of names is needed, not {inherit!r}")
-    return tuple(inherit)
+    return names
 
 
 def _checked_name(name: Any, owner: str) -> str:
-    if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+    if not isinstance(name, str) or not name or "=" in name or why_unfit(name):
         raise InvalidTask(f"{owner}: {name!r} is no name of an environment variable")
     return name
 
@@ -79,7 +83,10 @@ def _checked_name(name: Any, owner: str) -> str:
 def _checked_value(name: str, value: Any, owner: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
         raise InvalidTask(f"{owner}: the value of {name!r} is {type(value).__name__}; give text or a number")
-    text = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
-    if not isinstance(text, str) or "\0" in text:
-        raise InvalidTask(f"{owner}: the value of {name!r} cannot stand in an environment (a NUL byte, or bytes)")
+    try:
+        text = os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
+    except ValueError as error:
+        raise InvalidTask(f"{owner}: the value of {name!r} has no text: {error}") from None
+    if why := why_unfit(f"{name}={text}"):
+        raise InvalidTask(f"{owner}: the value of {name!r} {why}")
     return text

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional
 
 from airflow_provider_sewer.core.environment import Inherit, checked_env, checked_inherit
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.text import why_unfit
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -68,7 +69,7 @@ class Settings(NamedTuple):
 
 def under(folder: str, path: str) -> str:
     """Return ``path`` taken from ``folder`` if it is relative; ``~`` and templates are left alone."""
-    return path if not folder or path.startswith(("/", "~", "{{")) else os.path.join(folder, path)
+    return path if not folder or path.startswith(("/", "~", "{{", "{%")) else os.path.join(folder, path)
 
 
 def _interpreter(python: Any, folder: str) -> str | None:
@@ -80,6 +81,6 @@ def _path(field: str, value: Any, folder: str) -> str | None:
     if value is None:
         return None
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if not isinstance(path, str) or not path or "\0" in path:
+    if not isinstance(path, str) or not path or why_unfit(path):
         raise InvalidTask(f"{field}: a path is needed, not {value!r}")
     return under(folder, path)

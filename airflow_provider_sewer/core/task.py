@@ -171,4 +171,3 @@ def _upstream(depends_on: Any) -> tuple[Upstream, ...]:
         if not isinstance(item, (Task, str)):
             raise InvalidTask(f"depends_on: tasks or names of tasks are needed, not {item!r}")
     return tuple(given)
-

@@ -62,9 +62,7 @@ class Workflow:
         self.order: tuple[str, ...] = _ordered(self)
 
     @classmethod
-    def of_runs(
-        cls, name: str, runs: Iterable[Run], *, doc: str = "", source: SourceLine | None = None
-    ) -> Workflow:
+    def of_runs(cls, name: str, runs: Iterable[Run], *, doc: str = "", source: SourceLine | None = None) -> Workflow:
         """Make a workflow of recorded runs, each following the one before.
 
         :raises InvalidWorkflow: also when a task is run twice, or none is.
@@ -117,7 +115,9 @@ def _known(dependency: Task | str, task: Task, tasks: Mapping[str, Task]) -> str
     name = dependency.name if isinstance(dependency, Task) else dependency
     if name not in tasks:
         what = unknown_name("task", name, tasks)
-        raise InvalidWorkflow(f"task {task.name!r} depends on a task that this workflow does not run: {what}", task.source)
+        raise InvalidWorkflow(
+            f"task {task.name!r} depends on a task that this workflow does not run: {what}", task.source
+        )
     return name
 
 

@@ -1,0 +1,48 @@
+"""A command is an argv list, and can be shown without giving secrets away."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sewer.core.command import module_command, shown
+
+
+def test_a_module_is_run_unbuffered_with_dash_m():
+    """Its output can be followed line by line."""
+    command = module_command("/env/python", "pkg.mod", ["--n", "1"], {"A": "b"}, "/work")
+
+    assert command == (("/env/python", "-u", "-m", "pkg.mod", "--n", "1"), {"A": "b"}, "/work")
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda word: "token" not in word)))
+def test_a_shown_command_can_be_pasted(words):
+    """A shell takes it apart into the same words."""
+    argv = ["python", "-m", "mod", *words]
+
+    assert shlex.split(shown(argv)) == argv
+
+
+def test_a_real_shell_reads_a_shown_command_as_it_was():
+    """Dollar signs, quotes and line breaks mean nothing to it."""
+    argv = [sys.executable, "-I", "-c", "import sys; print(sys.argv[1:])", "$HOME", "a'b", '"', "x\ny", "*"]
+
+    said = subprocess.run(["sh", "-c", shown(argv)], capture_output=True, text=True, check=True).stdout
+
+    assert said == f"{argv[4:]}\n"
+
+
+def test_the_values_of_secret_options_are_masked():
+    """With a space or with "=": the value of a password is not shown."""
+    argv = ["--user", "me", "--db-password", "hunter2", "--api-key=abc", "--token", "-t0ken", "--verbose"]
+
+    assert shown(argv) == "--user me --db-password *** '--api-key=***' --token *** --verbose"
+
+
+def test_known_secrets_are_masked_wherever_they_stand():
+    """A secret value inside another argument is masked as well; an empty one masks nothing."""
+    assert shown(["--url", "https://me:s3cret@host"], ["s3cret", ""]) == "--url 'https://me:***@host'"

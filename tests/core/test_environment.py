@@ -1,0 +1,131 @@
+"""What a module sees of its surroundings is a short list and what it is given."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer.core.environment import INHERITED, build_environment, checked_env, checked_inherit
+from airflow_provider_sewer.core.errors import InvalidTask
+
+WORKER = {
+    "PATH": "/bin",
+    "HOME": "/home/me",
+    "LANG": "C.UTF-8",
+    "MINE": "1",
+    "PYTHONPATH": "/elsewhere",
+    "AIRFLOW_HOME": "/airflow",
+    "AIRFLOW__CORE__FERNET_KEY": "secret",
+    "_AIRFLOW_PROCESS_CONTEXT": "server",
+    "SLURM_JOB_ID": "1",
+    "SBATCH_ACCOUNT": "us",
+    "SRUN_DEBUG": "3",
+    "SEWER_RESULT_FILE": "/somebody/elses",
+}
+
+
+def test_only_the_short_list_is_inherited():
+    """A variable that is not on the list does not reach the module."""
+    assert build_environment({}, source=WORKER) == {"PATH": "/bin", "HOME": "/home/me", "LANG": "C.UTF-8"}
+
+
+def test_names_are_inherited_on_top_of_the_short_list():
+    """Named variables pass where they are set; names that are not set are no error."""
+    inherited = build_environment({}, ["MINE", "NOT_SET"], source=WORKER)
+
+    assert inherited == {"PATH": "/bin", "HOME": "/home/me", "LANG": "C.UTF-8", "MINE": "1"}
+
+
+def test_inheriting_all_leaves_out_what_is_airflows_and_slurms():
+    """``True`` passes everything but what can hold connections or belongs to the worker's own job."""
+    assert set(build_environment({}, True, source=WORKER)) == {"PATH", "HOME", "LANG", "MINE", "PYTHONPATH"}
+
+
+def test_a_private_variable_passes_if_it_is_named():
+    """Who names a variable means it."""
+    assert build_environment({}, ["AIRFLOW_HOME"], source=WORKER)["AIRFLOW_HOME"] == "/airflow"
+
+
+def test_what_is_given_wins_over_what_is_inherited():
+    """A task can put another PATH in the place of the worker's."""
+    assert build_environment({"PATH": "/mine"}, True, source=WORKER)["PATH"] == "/mine"
+
+
+def test_without_a_source_this_process_is_inherited_from(monkeypatch):
+    """The default source is the environment of the process."""
+    for name in INHERITED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+
+    assert build_environment({}) == {"TZ": "UTC"}
+
+
+def test_numbers_and_paths_become_text():
+    """A person may write ``{"OMP_NUM_THREADS": 4}``."""
+    assert checked_env({"N": 4, "F": 0.5, "P": Path("/a"), "T": "t", "E": ""}) == {
+        "N": "4", "F": "0.5", "P": "/a", "T": "t", "E": "",
+    }  # fmt: skip
+
+
+def test_no_env_is_an_empty_one():
+    """``None`` means that nothing is said."""
+    assert checked_env(None) == {}
+
+
+@pytest.mark.parametrize("env", ["A=1", ["A=1"], 5, [("A", "1")]])
+def test_an_env_that_is_no_mapping_is_an_error(env):
+    """The message says what is needed and what was given."""
+    with pytest.raises(InvalidTask, match=f"^env: a mapping of names to values is needed, not {type(env).__name__}$"):
+        checked_env(env)
+
+
+@pytest.mark.parametrize("name", ["", "A=B", "A\0B", "\ud800", 5, None, b"A"])
+def test_a_name_that_no_variable_can_have_is_an_error(name):
+    """A name is text without "=" and NUL."""
+    with pytest.raises(InvalidTask, match="is no name of an environment variable"):
+        checked_env({name: "1"})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, True, False, ["a"], {"a": 1}, b"bytes", object(), "NUL\0", "\ud800", pytest.param(10**5000, id="huge")],
+)
+def test_a_value_that_no_variable_can_have_is_named(value):
+    """The message names the variable, and never shows its value."""
+    with pytest.raises(InvalidTask, match="^env: the value of 'A' "):
+        checked_env({"A": value})
+
+
+@pytest.mark.parametrize("env", [{"A": "x" * 131_069}, {"BYTES": "\udcff"}, {"ü": "🚰"}])
+def test_what_passes_the_check_can_be_given_to_a_process(env):
+    """The longest value, and odd bytes, reach a real child."""
+    code = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(os.environb.items().__iter__().__next__()))"
+    child = subprocess.run([sys.executable, "-I", "-c", code], env=checked_env(env), capture_output=True, check=True)
+
+    ((name, value),) = env.items()
+    assert child.stdout == name.encode() + b"\0" + value.encode("utf-8", "surrogateescape")
+
+
+def test_a_value_too_long_for_a_process_is_an_error():
+    """Name, "=" and value share the limit of an argument."""
+    with pytest.raises(InvalidTask, match="^env: the value of 'A' .* too long"):
+        checked_env({"A": "x" * 131_070})
+
+
+def test_inherit_is_yes_no_or_a_list_of_names():
+    """Every form of it is kept, a generator's names included."""
+    assert checked_inherit(None) is None
+    assert checked_inherit(True) is True
+    assert checked_inherit(False) is False
+    assert checked_inherit(["A", "B"]) == ("A", "B")
+    assert checked_inherit(name for name in ("A", "B")) == ("A", "B")
+
+
+@pytest.mark.parametrize("inherit", ["PATH", 5, [""], [1], b"PATH", {"A": "1"}, object()])
+def test_an_inherit_that_is_none_of_these_is_an_error(inherit):
+    """A single name is no list of names: it would be taken letter by letter."""
+    with pytest.raises(InvalidTask, match="^inherit_env: True, False or a list of names is needed"):
+        checked_inherit(inherit)
