@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.source import SourceLine
 
+#: How many known names a message lists.
+_MOST_NAMES = 30
+
 
 class SewerError(Exception):
     """The base of everything this package raises on purpose.
@@ -75,4 +78,5 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     names = list(known)
     close = get_close_matches(str(name), names, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown {kind} {name!r}{guess} Known: {', '.join(map(repr, names)) or 'none'}."
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"unknown {kind} {name!r}{guess} Known: {', '.join(map(repr, names[:_MOST_NAMES])) or 'none'}{more}."

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Union
 
-from airflow_provider_sewer.core.arguments import to_arguments
+from airflow_provider_sewer.core.arguments import detached, to_arguments
 from airflow_provider_sewer.core.chain import Chain, Operand
 from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.recording import note_task
@@ -65,6 +66,7 @@ class Task:
         **unknown: Any,
     ) -> None:
         self.source = calling_line()
+        self.identity = object()  # shared with the copies that have other settings
         try:
             for field in unknown:
                 raise InvalidTask(unknown_name("field", field, _FIELDS))
@@ -77,9 +79,10 @@ class Task:
                 python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=self.source.folder
             )
             self.depends_on = _upstream(depends_on)
-            self.doc = doc
+            self.doc = _text("doc", doc)
             self.operator_kwargs = dict(_mapping("operator_kwargs", operator_kwargs))
             self.arguments()
+            self.parameters_and_flags, self.args = detached(self.parameters_and_flags), tuple(detached(self.args))
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
             raise InvalidTask(label + str(error), self.source) from None
@@ -159,15 +162,22 @@ def _mapping(field: str, value: Any) -> Mapping[str, Any]:
     return value or {}
 
 
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidTask(f"{field}: text is needed, not {type(value).__name__}")
+    return value
+
+
 def _arguments(args: Any) -> tuple[Any, ...]:
-    if isinstance(args, (str, bytes)) or not isinstance(args, Iterable):
+    if isinstance(args, (str, bytes, Mapping, AbstractSet)) or not isinstance(args, Iterable):
         raise InvalidTask(f"args: a list of arguments is needed, not {args!r}")
     return tuple(args)
 
 
 def _upstream(depends_on: Any) -> tuple[Upstream, ...]:
-    given = depends_on if isinstance(depends_on, (list, tuple, set, frozenset)) else [depends_on]
+    is_several = isinstance(depends_on, Iterable) and not isinstance(depends_on, (str, bytes, Mapping))
+    given = tuple(depends_on) if is_several else (depends_on,)
     for item in given:
         if not isinstance(item, (Task, str)):
             raise InvalidTask(f"depends_on: tasks or names of tasks are needed, not {item!r}")
-    return tuple(given)
+    return given

@@ -14,6 +14,9 @@ from airflow_provider_sewer.core.task import Task
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.source import SourceLine
 
+#: How many tasks of a circle are drawn.
+_LONGEST_DRAWING = 10
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -97,7 +100,7 @@ def _by_name(tasks: Iterable[Task]) -> dict[str, Task]:
     for task in tasks:
         other = named.setdefault(task.name, task)
         if other is not task:
-            raise InvalidWorkflow(f"two tasks are named {task.name!r}; the other one is at {other.source}", task.source)
+            raise InvalidWorkflow(f"two tasks are named {task.name!r}; the other one is at {other.source}; rename one", task.source)
     return named
 
 
@@ -107,18 +110,26 @@ def _upstream(workflow: Workflow, edges: Iterable[tuple[Task, Task]]) -> dict[st
         before[down.name][up.name] = None
     for task in workflow.tasks.values():
         for dependency in task.depends_on:
-            before[task.name][_known(dependency, task, workflow.tasks)] = None
+            if why := _why_not_run(dependency, workflow.tasks):
+                raise InvalidWorkflow(
+                    f"task {task.name!r} depends on a task that this workflow does not run: {why}", task.source
+                )
+            before[task.name][_name(dependency)] = None
     return {name: tuple(names) for name, names in before.items()}
 
 
-def _known(dependency: Task | str, task: Task, tasks: Mapping[str, Task]) -> str:
-    name = dependency.name if isinstance(dependency, Task) else dependency
+def _name(dependency: Task | str) -> str:
+    return dependency.name if isinstance(dependency, Task) else dependency
+
+
+def _why_not_run(dependency: Task | str, tasks: Mapping[str, Task]) -> str | None:
+    """Return what is wrong with a dependency on a task that is not among these, else ``None``."""
+    name = _name(dependency)
     if name not in tasks:
-        what = unknown_name("task", name, tasks)
-        raise InvalidWorkflow(
-            f"task {task.name!r} depends on a task that this workflow does not run: {what}", task.source
-        )
-    return name
+        return unknown_name("task", name, tasks)
+    if isinstance(dependency, Task) and dependency.identity is not tasks[name].identity:
+        return f"{name!r} at {dependency.source}; it runs another task of that name"
+    return None
 
 
 def _ordered(workflow: Workflow) -> tuple[str, ...]:
@@ -129,8 +140,14 @@ def _ordered(workflow: Workflow) -> tuple[str, ...]:
 
 
 def _drawn(workflow: Workflow, cycle: list[str]) -> str:
-    lines = [f"  {name}   ({workflow.tasks[name].source})" for name in cycle]
-    lines[-1] = f"  {cycle[-1]}   (again)"
+    first, *rest = cycle[:-1]
+    if not rest:
+        return f"task {first!r} waits for itself ({workflow.tasks[first].source}); take that edge out"
+    lines = [f"  {name}   ({workflow.tasks[name].source})" for name in (first, *rest)]
+    if len(lines) > _LONGEST_DRAWING:
+        half = _LONGEST_DRAWING // 2
+        lines[half:-half] = [f"  … {len(lines) - 2 * half:,} more tasks …"]
+    lines.append(f"  {first}   (again)")
     return "these tasks wait for each other in a circle:\n" + "\n    ↓\n".join(lines) + "\nTake one of these edges out."
 
 

@@ -1,0 +1,114 @@
+"""``>>`` and ``<<`` tie tasks, chains and lists of them, on either side."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_sewer import Task
+from airflow_provider_sewer.core.chain import Chain
+from airflow_provider_sewer.core.errors import InvalidWorkflow
+
+a, b, c, d, e = (Task(name, f"modules.{name}") for name in "abcde")
+
+
+def edges(chain: Chain) -> list[str]:
+    """Write the edges of a chain as pairs of letters."""
+    return [up.name + down.name for up, down in chain.edges()]
+
+
+def names(chain: Chain) -> str:
+    """Write the tasks of a chain as letters."""
+    return "".join(task.name for task in chain.tasks())
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"),
+    [
+        (a >> b, ["ab"]),
+        (a << b, ["ba"]),
+        (a >> b >> c, ["ab", "bc"]),
+        (a << b << c, ["ba", "cb"]),
+        ((a >> b) >> (c >> d), ["ab", "bc", "cd"]),
+        (a >> (b >> c), ["ab", "bc"]),
+        (a >> (c << b), ["ab", "bc"]),
+        (a >> [b, c] >> d, ["ab", "ac", "bd", "cd"]),
+        ([a, b] >> c, ["ac", "bc"]),
+        ([a, b] << c, ["ca", "cb"]),
+        (a << [b, c], ["ba", "ca"]),
+        ((a, b) >> c, ["ac", "bc"]),
+        ([a, b] >> (c >> d), ["ac", "bc", "cd"]),
+        ([a, b] << (c >> d), ["cd", "da", "db"]),
+        ((a >> b) >> [c, d], ["ab", "bc", "bd"]),
+        ((a >> b) << [c, d], ["ca", "da", "ab"]),
+        (a >> [b >> c, d] >> e, ["ab", "ad", "bc", "ce", "de"]),
+        (a >> [b, [c, (d,)]] >> e, ["ab", "ac", "ad", "be", "ce", "de"]),
+        ([a] >> b, ["ab"]),
+        ([a, a] >> b, ["ab"]),
+        (a >> [b, b], ["ab"]),
+    ],
+)
+def test_what_stands_left_runs_before_what_stands_right(chain, expected):
+    """Every task on one side waits for every task on the other; each edge is there once."""
+    assert sorted(edges(chain)) == sorted(expected)
+
+
+def test_tasks_come_in_the_order_they_were_written():
+    """Lists and log files follow the file."""
+    assert names(b >> [d, a] >> c) == "bdac"
+
+
+def test_a_chain_can_be_used_twice():
+    """A chain is no more than what it says; tying it again does not change it."""
+    head = a >> b
+
+    assert (names(head >> c), names(head >> d), names(head)) == ("abc", "abd", "ab")
+    assert edges(head) == ["ab"]
+
+
+def test_a_chain_of_five_thousand_tasks_grown_in_a_loop_stays_small():
+    """One edge and one piece for each task; taken apart without recursion."""
+    tasks = [Task(f"t{i}", "m") for i in range(5000)]
+    chain = Chain.of(tasks[0])
+    for task in tasks[1:]:
+        chain = chain >> task
+
+    assert chain.tasks() == tasks
+    assert set(chain.edges()) == set(zip(tasks, tasks[1:], strict=False))
+    assert sum(1 for _ in chain._walk()) < 4 * len(tasks)
+
+
+@pytest.mark.parametrize("other", ["b", 5, None, {"b"}, {}, object(), Task])
+@pytest.mark.parametrize(
+    "tie",
+    [
+        lambda other: a >> other,
+        lambda other: a << other,
+        lambda other: other >> a,
+        lambda other: other << a,
+        lambda other: (a >> b) >> other,
+        lambda other: (a >> b) << other,
+        lambda other: other >> (a >> b),
+        lambda other: other << (a >> b),
+        lambda other: a >> [b, other],
+    ],
+)
+def test_tying_what_is_no_task_is_an_error_with_its_line(tie, other):
+    """Tasks, chains and lists of these, and nothing else; the line is the one with the >>."""
+    with pytest.raises(InvalidWorkflow, match="ties tasks, chains and lists of them; .* is none of these") as caught:
+        tie(other)
+
+    assert caught.value.where.file == __file__
+    assert caught.value.where.line == tie.__code__.co_firstlineno
+
+
+@pytest.mark.parametrize("empty", [[], (), [[]], [b, []]])
+def test_an_empty_list_is_an_error(empty):
+    """An edge to nothing would silently tear a chain in two."""
+    with pytest.raises(InvalidWorkflow, match="an empty list is none of these"):
+        a >> empty
+
+
+def test_two_lists_cannot_be_tied_and_python_says_so():
+    """Between two lists there is nothing of ours to ask; in a file this gets a line and a hint."""
+    with pytest.raises(TypeError, match="'list' and 'list'"):
+        [a, b] >> [c, d]

@@ -1,0 +1,186 @@
+"""A task is checked the moment it is written, and every mistake in it is named with its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer import Task
+from airflow_provider_sewer.core.errors import InvalidTask
+
+HERE = Path(__file__)
+
+
+def test_a_task_keeps_what_it_was_given():
+    """Name, module and arguments are those of its line."""
+    task = Task("Example 1", "pkg.mod", {"a_b": 1, "v": True}, True, args=["sub"], doc="What it is for.")
+
+    assert (task.name, task.module, task.doc) == ("Example 1", "pkg.mod", "What it is for.")
+    assert task.arguments() == ["sub", "--a_b", "1", "--v"]
+
+
+def test_a_name_and_a_module_are_enough():
+    """Everything else has a default, and says nothing."""
+    task = Task("a", "pkg.mod")
+
+    assert task.arguments() == []
+    assert task.settings == (None, {}, None, None)
+    assert task.depends_on == ()
+
+
+def test_a_task_knows_the_line_it_was_written_in():
+    """Errors that show up later can still name it."""
+    task = Task("a", "pkg.mod")
+
+    line = HERE.read_text().splitlines()[task.source.line - 1]
+    assert task.source.file == __file__
+    assert line.strip() == 'task = Task("a", "pkg.mod")'
+    assert str(task.source).endswith(f"test_task.py:{task.source.line}")
+
+
+def test_relative_paths_are_those_of_the_file_it_is_written_in(monkeypatch, tmp_path):
+    """Where somebody stands when the file is loaded does not matter."""
+    monkeypatch.chdir(tmp_path)
+
+    task = Task("a", "pkg.mod", python="env/bin/python", workdir=Path("data"))
+
+    assert task.settings.python == str(HERE.parent / "env/bin/python")
+    assert task.settings.workdir == str(HERE.parent / "data")
+
+
+def test_changing_a_list_after_it_was_given_changes_no_task():
+    """One list may grow from task to task; parameters do not leak from one into the other."""
+    files, options, env, args = ["a"], {"sizes": [1]}, {"N": "1"}, ["sub"]
+    parameters = {"in": files, "options": options}
+    task = Task("a", "pkg.mod", parameters, args=args, env=env)
+
+    files.append("b")
+    options["sizes"].append(2)
+    parameters["new"] = 1
+    env["N"] = "2"
+    args.append("later")
+
+    assert task.arguments() == ["sub", "--in", "a", "--options", '{"sizes": [1]}']
+    assert task.settings.env == {"N": "1"}
+
+
+def test_a_generator_of_arguments_is_read_once():
+    """Arguments can be asked for again and again."""
+    task = Task("a", "pkg.mod", args=(str(n) for n in range(2)))
+
+    assert [task.arguments(), task.arguments()] == [["0", "1"], ["0", "1"]]
+
+
+def test_depends_on_takes_tasks_and_names_alone_or_together():
+    """One task, one name, a list, a set or a generator of both."""
+    a = Task("a", "pkg.mod")
+
+    assert Task("b", "pkg.mod", depends_on=a).depends_on == (a,)
+    assert Task("b", "pkg.mod", depends_on="a").depends_on == ("a",)
+    assert Task("b", "pkg.mod", depends_on=[a, "c"]).depends_on == (a, "c")
+    assert Task("b", "pkg.mod", depends_on={"c"}).depends_on == ("c",)
+    assert Task("b", "pkg.mod", depends_on=(task for task in (a, "c"))).depends_on == (a, "c")
+
+
+@pytest.mark.parametrize("name", ["Example 1", "ü", "a/b", "[brackets]", "{{ ds }}", "x" * 300])
+def test_any_text_that_fits_on_a_line_is_a_name(name):
+    """Names are for people."""
+    assert Task(name, "pkg.mod").name == name
+
+
+@pytest.mark.parametrize("module", ["mod", "pkg.mod", "_a.b1.__main__", "paket.größe", "{{ params.module }}"])
+def test_dotted_names_and_templates_are_modules(module):
+    """Whatever ``python -m`` takes, or Airflow fills in."""
+    assert Task("a", module).module == module
+
+
+def fails(message: str, *args: object, **kwargs: object) -> None:
+    """Check that these arguments make an error of this text, at a line of this file."""
+    with pytest.raises(InvalidTask, match=re.escape(message)) as caught:
+        Task(*args, **kwargs)
+    assert caught.value.where.file == __file__
+    assert str(caught.value).startswith(f"{caught.value.where}: ")
+
+
+@pytest.mark.parametrize("name", ["", "  ", None, 5, b"a"])
+def test_a_task_without_a_name_is_an_error(name):
+    """Nothing, only spaces, or no text at all."""
+    fails(f"name: a task needs a name, not {name!r}", name, "pkg.mod")
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "a\0b", "bell\a", "\ud800"])
+def test_a_name_that_cannot_be_printed_is_an_error(name):
+    """It would tear a log line apart, or break the terminal."""
+    fails("holds a line break or another unprintable character", name, "pkg.mod")
+
+
+@pytest.mark.parametrize("module", ["", ".", "a.", ".a", "a..b", "a b", "a-b", "1a", "a:b", "a\n", "a\0", None, 5, b"a"])
+def test_a_module_that_is_no_dotted_name_is_an_error(module):
+    """The message shows it and an example of one."""
+    fails(f"task 'a': module: {module!r} is no dotted name such as 'package.module'", "a", module)
+
+
+@pytest.mark.parametrize("module", ["pkg/mod.py", "./pkg/mod.py", "/pkg/mod.py", "pkg/mod"])
+def test_a_file_in_place_of_a_module_gets_the_module_it_probably_is(module):
+    """Scripts are not run; the message says so and what to write instead."""
+    fails(f"module: {module!r} is no dotted name such as 'package.module'; "
+          "a file cannot be run, only an installed module: 'pkg.mod'?", "a", module)  # fmt: skip
+
+
+def test_an_unknown_field_is_named_with_the_one_that_was_probably_meant():
+    """A typing error does not get lost."""
+    fails("task 'a': unknown field 'parameter_and_flags'; did you mean 'parameters_and_flags'? Known: 'name', ",
+          "a", "pkg.mod", parameter_and_flags={})  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", ["--a", ["--a"], 5, {"a"}])
+def test_parameters_that_are_no_mapping_are_an_error(parameters):
+    """The message names the field and the type it got."""
+    said = f"task 'a': parameters_and_flags: a mapping is needed, not {type(parameters).__name__}"
+    fails(said, "a", "pkg.mod", parameters)
+
+
+def test_a_value_that_cannot_become_an_argument_is_named_with_task_and_key():
+    """Task, key, type, and what to give instead."""
+    fails("task 'a': parameter 'ids': a value of type set has no plain text form; give text", "a", "m", {"ids": {1}})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("args", "--all in one"),
+        ("args", 5),
+        ("args", None),
+        ("args", {"a": 1}),
+        ("args", {"in", "no", "order"}),
+        ("env", "A=1"),
+        ("env", {"A": None}),
+        ("inherit_env", "PATH"),
+        ("inherit_env", 5),
+        ("python", 5),
+        ("workdir", ""),
+        ("depends_on", 5),
+        ("depends_on", None),
+        ("depends_on", [5]),
+        ("depends_on", {"a": 1}),
+        ("depends_on", b"a"),
+        ("doc", 5),
+        ("operator_kwargs", ["pool"]),
+    ],
+)
+def test_each_field_says_what_it_takes(field, value):
+    """The message starts with task and field."""
+    fails(f"task 'a': {field}: ", "a", "pkg.mod", **{field: value})
+
+
+def test_a_field_given_twice_over_is_pythons_own_error():
+    """What no call of Python allows needs no words of ours."""
+    with pytest.raises(TypeError, match="module"):
+        Task("a")
+
+
+def test_a_task_is_shown_by_name_and_module():
+    """So it is found again in a debugger and in messages."""
+    assert repr(Task("a", "pkg.mod")) == "Task('a', 'pkg.mod')"

@@ -1,0 +1,144 @@
+"""Tasks and edges make a workflow, which is checked as a whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_sewer import Task, Workflow
+from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.source import SourceLine
+
+
+def task(name: str, depends_on: object = ()) -> Task:
+    """Make a task whose module does not matter."""
+    return Task(name, "m", depends_on=depends_on)
+
+
+def test_edges_and_dependencies_make_one_graph():
+    """What ``>>`` says and what ``depends_on`` says is merged, each edge once."""
+    a, b = task("a"), task("b")
+    c = task("c", depends_on=[a, "b"])
+
+    workflow = Workflow("w", [a, b, c], [(a, b), (a, c)])
+
+    assert workflow.upstream == {"a": (), "b": ("a",), "c": ("a", "b")}
+    assert workflow.edges == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert workflow.order == ("a", "b", "c")
+
+
+def test_a_task_may_depend_on_one_that_is_written_later():
+    """Names are looked up when all tasks are known."""
+    assert Workflow("w", [task("b", depends_on="a"), task("a")]).order == ("a", "b")
+
+
+def test_a_workflow_keeps_the_order_of_its_tasks():
+    """The order of the file is the order of lists, tables and log files."""
+    assert list(Workflow("w", [task("z"), task("a"), task("m")]).tasks) == ["z", "a", "m"]
+
+
+def test_two_tasks_of_one_name_are_an_error_with_both_lines():
+    """The line of the one and of the other."""
+    one = task("same")
+    other = Task("same", "m")
+
+    with pytest.raises(InvalidWorkflow) as caught:
+        Workflow("w", [one, other])
+
+    assert str(caught.value) == (
+        f"{other.source}: two tasks are named 'same'; the other one is at {one.source}; rename one"
+    )
+
+
+def test_the_same_task_twice_is_one_task():
+    """Naming a task again in a list is no second task."""
+    a = task("a")
+
+    assert list(Workflow("w", [a, a]).tasks) == ["a"]
+
+
+def test_an_unknown_dependency_is_an_error_with_the_known_ones():
+    """The message says who depends on what, and what was probably meant."""
+    c = task("c", depends_on="prepare")
+
+    with pytest.raises(InvalidWorkflow) as caught:
+        Workflow("w", [task("prepared"), c])
+
+    assert str(caught.value) == (
+        f"{c.source}: task 'c' depends on a task that this workflow does not run: "
+        "unknown task 'prepare'; did you mean 'prepared'? Known: 'prepared', 'c'."
+    )
+
+
+def test_a_dependency_on_another_task_of_the_same_name_is_an_error():
+    """A task that is not run is not mistaken for one that is run and has its name."""
+    meant, run = Task("train", "one"), Task("train", "another")
+
+    with pytest.raises(InvalidWorkflow, match="depends on a task that this workflow does not run: 'train' at "):
+        Workflow("w", [run, task("test", depends_on=meant)])
+
+
+def test_a_cycle_is_drawn_with_lines():
+    """Each task of the circle with its line, in the order they would run, the first one again at the end."""
+    a, b, c = (task(name) for name in "abc")
+
+    with pytest.raises(InvalidWorkflow) as caught:
+        Workflow("w", [a, b, c], [(a, b), (b, c), (c, a)], source=SourceLine("flow.py", 7))
+
+    assert str(caught.value).splitlines() == [
+        "flow.py:7: these tasks wait for each other in a circle:",
+        f"  a   ({a.source})",
+        "    ↓",
+        f"  b   ({b.source})",
+        "    ↓",
+        f"  c   ({c.source})",
+        "    ↓",
+        "  a   (again)",
+        "Take one of these edges out.",
+    ]
+
+
+@pytest.mark.parametrize("depends_on", ["a", ["a", "a"]])
+def test_a_task_that_depends_on_itself_is_a_cycle(depends_on):
+    """The smallest circle there is."""
+    a = task("a", depends_on=depends_on)
+
+    with pytest.raises(InvalidWorkflow, match="task 'a' waits for itself"):
+        Workflow("w", [a])
+
+
+def test_a_task_tied_to_itself_is_a_cycle():
+    """``a >> a`` is no workflow."""
+    a = task("a")
+
+    with pytest.raises(InvalidWorkflow, match="task 'a' waits for itself"):
+        Workflow("w", [a], (a >> a).edges())
+
+
+def test_a_cycle_of_five_thousand_tasks_is_drawn_on_a_page():
+    """Its beginning and its end are shown, and how many are left out between them."""
+    tasks = [task(f"t{i}") for i in range(5000)]
+
+    with pytest.raises(InvalidWorkflow) as caught:
+        Workflow("w", tasks, zip(tasks, [*tasks[1:], tasks[0]], strict=True))
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) < 40
+    assert "  … 4,990 more tasks …" in lines
+    assert lines[1].split()[0] == lines[-2].split()[0]
+
+
+def test_of_five_thousand_known_names_only_some_are_listed():
+    """A message stays readable; the name that was probably meant comes first."""
+    tasks = [task(f"step_{i}") for i in range(5000)]
+
+    with pytest.raises(InvalidWorkflow) as caught:
+        Workflow("w", [*tasks, task("last", depends_on="step-4321")])
+
+    message = str(caught.value)
+    assert "did you mean 'step_4321'?" in message
+    assert message.endswith(" and 4971 more.")
+
+
+def test_a_workflow_is_shown_by_name_and_tasks():
+    """So it is found again in a debugger."""
+    assert repr(Workflow("w", [task("a")])) == "Workflow('w', tasks=['a'])"
