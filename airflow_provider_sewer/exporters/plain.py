@@ -1,0 +1,104 @@
+"""Workflow → JSON, for other programs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.arguments import looks_secret
+from airflow_provider_sewer.core.command import MASK
+from airflow_provider_sewer.exporters.json_text import to_json_text
+from airflow_provider_sewer.exporters.secrecy import masked_arguments, masked_env, secret_values, without
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def to_json(workflow: Workflow) -> str:
+    """Write a workflow as JSON: its tasks, what each is run with, and the edges; secrets are masked.
+
+    A task from another file than the workflow's has a ``file`` of its own, which its ``line`` is in.
+    """
+    file = workflow.source.file if workflow.source else None
+    data = {
+        "name": workflow.name,
+        "doc": workflow.doc,
+        "file": file,
+        "tasks": [_task(workflow, task, file) for task in workflow.tasks.values()],
+        "edges": [list(edge) for edge in workflow.edges],
+    }
+    return to_json_text(data) + "\n"
+
+
+def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
+    settings = task.settings
+    data: dict[str, Any] = {
+        "name": task.name,
+        "module": task.module,
+        "arguments": masked_arguments(task),
+        "python": settings.python,
+        "env": masked_env(settings.env),
+        "inherit_env": settings.inherit_env,
+        "workdir": settings.workdir,
+        "depends_on": list(workflow.upstream[task.name]),
+        "doc": task.doc,
+    }
+    if task.operator_kwargs:
+        data["operator_kwargs"] = _Plain(secret_values(settings.env)).data(task.operator_kwargs)
+    if task.source.file != file:
+        data["file"] = task.source.file
+    return {**data, "line": task.source.line}
+
+
+class _Plain:
+    """Turns whatever a person gave into what JSON can say: the rest becomes its ``repr``, secrets are masked."""
+
+    def __init__(self, secrets: list[str]) -> None:
+        self._secrets = secrets
+        self._around: list[int] = []
+
+    def data(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return without(self._secrets, str.__str__(value))
+        if isinstance(value, int):
+            return int(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return float(value)
+        if id(value) in self._around:
+            return "…"
+        self._around.append(id(value))
+        try:
+            return self._container(value)
+        finally:
+            self._around.pop()
+
+    def _container(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                self._key(key): MASK if looks_secret(str(key)) else self.data(inner) for key, inner in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.data(inner) for inner in value]
+        if isinstance(value, AbstractSet):
+            # Python orders a set of texts differently in every process.
+            return sorted((self.data(inner) for inner in value), key=repr)
+        return self._shown(value)
+
+    def _key(self, key: Any) -> str:
+        return without(self._secrets, str.__str__(key)) if isinstance(key, str) else self._shown(key)
+
+    def _shown(self, value: Any) -> str:
+        """Return the ``repr``, without the address in memory, which is another one in every process."""
+        try:
+            text = repr(value)
+        except Exception:
+            text = f"<{type(value).__name__}>"
+        return without(self._secrets, _ADDRESS.sub("", text))

@@ -1,0 +1,87 @@
+"""The provider as users install it: the built wheel, in an environment that holds nothing else of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from airflow_provider_sewer import __version__
+from airflow_provider_sewer.get_provider_info import get_provider_info
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*argv: object, **kwargs) -> str:
+    """Run a command that has to succeed, and return what it says on stdout."""
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False, **kwargs)
+    assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def airflow_command(tmp_path_factory):
+    """Build the wheel, install it into a clean environment, and return a function that calls `airflow` there."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT)
+    venv.create(folder / "venv", with_pip=False)
+    (wheel,) = folder.glob("*.whl")
+    constraints = ROOT / ".dev" / "constraints.txt"
+    run(*pip, "--python", folder / "venv/bin/python", "install", wheel, "--constraint", constraints)
+    env = {"PATH": f"{folder}/venv/bin:/usr/bin:/bin", "AIRFLOW_HOME": str(folder / "home"), "HOME": os.environ["HOME"]}
+    return lambda *arguments: run(folder / "venv/bin/airflow", *arguments, env=env, cwd=folder)
+
+
+def test_airflow_knows_the_provider(airflow_command):
+    """`airflow providers get` describes it, with its version."""
+    described = airflow_command("providers", "get", "airflow-provider-sewer", "--output", "json")
+    assert json.loads(described[described.index("[") :]) == [
+        {
+            "Provider": "airflow-provider-sewer",
+            "Version": __version__,
+            "Description": "Workflows of Python modules, run on external interpreters.",
+        }
+    ]
+
+
+def test_airflow_knows_the_connection_type(airflow_command):
+    """`airflow providers hooks` finds and can import the hook."""
+    listed = airflow_command("providers", "hooks", "--output", "json")
+    hooks = {hook["connection_type"]: hook for hook in json.loads(listed[listed.index("[") :])}
+    assert hooks["sewer"] == {
+        "connection_type": "sewer",
+        "class": "airflow_provider_sewer.hooks.sewer.SewerHook",
+        "conn_id_attribute_name": "sewer_conn_id",
+        "package_name": "airflow-provider-sewer",
+        "hook_name": "Sewer",
+    }
+
+
+def test_the_connection_form_hides_what_does_not_apply(airflow_command):
+    """`airflow providers behaviours` shows the form's hidden fields."""
+    listed = airflow_command("providers", "behaviours", "--output", "json")
+    behaviours = {row["field_behaviours"]: row for row in json.loads(listed[listed.index("[") :])}
+    assert "sewer" in behaviours
+
+
+def test_the_provider_info_is_what_airflows_own_schema_asks_for():
+    """One wrong field would keep Airflow from finding any provider at all."""
+    schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_every_module_named_in_the_provider_info_can_be_imported():
+    """What is promised to Airflow is there."""
+    info = get_provider_info()
+    modules = [name for part in ("operators", "hooks") for entry in info[part] for name in entry["python-modules"]]
+    for module in modules:
+        __import__(module)
+    assert len(modules) == 2

@@ -1,0 +1,37 @@
+"""What the tests of the exporters share."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+GAPS = ("", "", " ", "\t", "\n", "\n    ", "\r\n", "\r", "/**/", '/* ] } , " // */', '// [ { : " /*\n', "/* ä\n * */")
+
+
+@pytest.fixture(scope="session")
+def strewn():
+    """Write data as JSON with white space, comments and trailing commas wherever they may stand."""
+
+    def write(data, random):
+        def gap():
+            return "".join(random.choices(GAPS, k=2))
+
+        def written(value):
+            if isinstance(value, dict):
+                return (
+                    "{"
+                    + listed(f"{written(name)}{gap()}:{gap()}{written(inner)}" for name, inner in value.items())
+                    + "}"
+                )
+            if isinstance(value, list):
+                return "[" + listed(map(written, value)) + "]"
+            return json.dumps(value, ensure_ascii=random.choice([True, False]))
+
+        def listed(items):
+            inside = ",".join(f"{gap()}{item}{gap()}" for item in items)
+            return f"{inside},{gap()}" if inside and random.choice([True, False]) else inside or gap()
+
+        return f"{gap()}{written(data)}{gap()}"
+
+    return write

@@ -1,0 +1,171 @@
+"""A workflow can be looked at: as a tree in a terminal, as a Mermaid flowchart."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.workflow import Workflow
+from airflow_provider_sewer.exporters.diagram import DEEPEST, to_mermaid, to_tree
+
+
+@pytest.fixture
+def diamond():
+    """Make generate >> [train tree, train forest] >> evaluate."""
+    generate, tree = Task("generate", "digits.generate"), Task("train tree", "digits.train")
+    forest, evaluate = Task("train forest", "digits.train"), Task("evaluate", "digits.evaluate")
+    edges = [(generate, tree), (generate, forest), (tree, evaluate), (forest, evaluate)]
+    return Workflow("digits", [generate, tree, forest, evaluate], edges, doc="Which model reads digits best?")
+
+
+def chain(length):
+    tasks = [Task(f"t{number}", "m.n") for number in range(length)]
+    return Workflow("chain", tasks, itertools.pairwise(tasks))
+
+
+@st.composite
+def workflows(draw):
+    """Draw a workflow: any edges that go from an earlier to a later task, the tasks named in any order."""
+    count = draw(st.integers(1, 12))
+    tasks = [Task(f"<{number}>", "m") for number in range(count)]
+    pairs = [(up, down) for up in range(count) for down in range(up + 1, count)]
+    edges = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
+    return Workflow("any", draw(st.permutations(tasks)), [(tasks[up], tasks[down]) for up, down in edges])
+
+
+def drawn(tree):
+    """Return the tasks of a tree from top to bottom: (name, depth, what it is said to come after)."""
+    rows = tree[tree.index("\n\n") + 2 :].splitlines()
+    found = [re.fullmatch(r"([ │├└─]*)(\S+) +m(?:\.n)?(?:  \((?:also )?after (.*)\))?", row) for row in rows]
+    return [(row[2], len(row[1]) // 4, row[3].split(", ") if row[3] else []) for row in found]
+
+
+def test_a_diamond_is_drawn_as_a_tree(diamond):
+    """What two tasks have to be done before is under the second and says that it is also after the first."""
+    assert to_tree(diamond) == (
+        "digits\n"
+        "Which model reads digits best?\n"
+        "\n"
+        "generate          digits.generate\n"
+        "├── train tree    digits.train\n"
+        "└── train forest  digits.train\n"
+        "    └── evaluate  digits.evaluate  (also after train tree)\n"
+    )
+
+
+def test_several_roots_stand_at_the_margin():
+    """Tasks that wait for nothing are not under anything."""
+    a, b, c = Task("a", "m"), Task("b", "m"), Task("c", "m")
+    workflow = Workflow("roots", [a, b, c], [(b, c)])
+    assert to_tree(workflow) == "roots\n\na      m\nb      m\n└── c  m\n"
+
+
+def test_branches_are_joined_by_lines():
+    """One sees where a branch goes on below another one's tasks."""
+    a, b, c, d = (Task(name, "m") for name in "abcd")
+    assert to_tree(Workflow("w", [a, b, c, d], [(a, b), (b, c), (a, d)])).splitlines()[2:] == [
+        "a          m",
+        "├── b      m",
+        "│   └── c  m",
+        "└── d      m",
+    ]
+
+
+def test_a_long_chain_goes_on_at_the_margin():
+    """A thousand tasks are no staircase of a thousand steps; where it goes on, it says after what."""
+    rows = drawn(to_tree(chain(1000)))
+    assert [name for name, _, _ in rows] == [f"t{number}" for number in range(1000)]
+    assert max(depth for _, depth, _ in rows) == DEEPEST - 1
+    assert rows[DEEPEST] == (f"t{DEEPEST}", 0, [f"t{DEEPEST - 1}"])
+    assert f"  (after t{DEEPEST - 1})\n" in to_tree(chain(DEEPEST + 1))
+
+
+@settings(deadline=None)
+@given(workflows())
+def test_each_task_is_drawn_once_after_all_it_waits_for(workflow):
+    """The tree loses no edge: one is the nesting, the others are named."""
+    above, seen = [], []
+    for name, depth, others in drawn(to_tree(workflow)):
+        del above[depth:]
+        assert set(workflow.upstream[name]) == {*others, *above[-1:]}
+        assert set(workflow.upstream[name]) <= set(seen)
+        above.append(name)
+        seen.append(name)
+    assert sorted(seen) == sorted(workflow.tasks)
+
+
+def test_the_doc_is_shown_without_its_indentation():
+    """It comes from a docstring; its paragraphs stay apart."""
+    workflow = Workflow("w", [Task("a", "m")], doc="First line.\n\n        Second paragraph.")
+    assert to_tree(workflow) == "w\nFirst line.\n\nSecond paragraph.\n\na  m\n"
+
+
+def test_what_a_terminal_would_act_on_is_made_visible():
+    """Neither a doc nor a template can clear the screen or start a new line."""
+    workflow = Workflow("w", [Task("a", "{{ x\n }}")], doc="red \x1b[31m")
+    assert to_tree(workflow) == "w\nred \\x1b[31m\n\na  {{ x\\n }}\n"
+
+
+def test_wide_letters_do_not_break_the_column():
+    """Chinese letters take two columns of a terminal, an accent that is a letter of its own takes none."""
+    workflow = Workflow("w", [Task("数字", "m"), Task("abcd", "m"), Task("cafe\u0301", "m")])
+    assert to_tree(workflow).splitlines()[2:] == ["数字  m", "abcd  m", "cafe\u0301  m"]
+
+
+def test_one_very_long_name_does_not_push_all_modules_out_of_sight():
+    """It sticks out; the others keep their column."""
+    workflow = Workflow("w", [Task("x" * 200, "m"), Task("ab", "m"), Task("y" * 60, "m")])
+    assert to_tree(workflow).splitlines()[2:] == ["x" * 200 + "  m", "ab" + " " * 60 + "m", "y" * 60 + "  m"]
+
+
+def test_a_flowchart_has_a_node_for_each_task_and_an_arrow_for_each_edge(diamond):
+    """Ids are numbers, so that no name can be a word of Mermaid."""
+    assert to_mermaid(diamond) == (
+        "---\n"
+        'title: "digits"\n'
+        "---\n"
+        "flowchart TD\n"
+        '    n0["generate"]\n'
+        '    n1["train tree"]\n'
+        '    n2["train forest"]\n'
+        '    n3["evaluate"]\n'
+        "    n0 --> n1\n"
+        "    n0 --> n2\n"
+        "    n1 --> n3\n"
+        "    n2 --> n3\n"
+    )
+
+
+HOSTILE = [
+    'say "hi"', "[x]", "{z}", "#35;", "; drop", "<script>alert(1)</script>", "`md`", "**bold** _x_", "1. list",
+    "1) list", "- item", "# head", "> quote", "    code", "%%{init: {}}%%", "%% comment", "fa:fa-car", "a|b", "a\\b",
+    "$$x^2$$", "&lt;b&gt;", "http://x.y/z", "style x fill:#f00;", "a@{shape: x}", "--> n3", "end", " both ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_name_means_anything_to_mermaid(name):
+    """What Mermaid or Markdown would act on is written as an entity, and reads as the name again."""
+    node = to_mermaid(Workflow("w", [Task(name, "m")])).splitlines()[-1]
+    label = re.fullmatch(r' {4}n0\["(.*)"\]', node)[1]
+    assert html.unescape(label.replace("#", "&#")) == name
+    assert not re.search(r"[^\w ,().#;-]|(?<!\w)[._-]|[._-](?!\w)|^\d+[.)] |^ | $|  ", label)
+    assert not re.search(r"#(?!\d+;)|(?<!\d);", label)
+
+
+def test_letters_of_any_language_and_usual_punctuation_are_readable_in_the_source():
+    """Only what is dangerous is escaped."""
+    workflow = Workflow("w", [Task("größe 数 🎉 a.b-c_d (v2), 20 °C", "m")])
+    assert '    n0["größe 数 🎉 a.b-c_d (v2), 20 °C"]\n' in to_mermaid(workflow)
+
+
+def test_a_title_cannot_end_the_front_matter():
+    """It is a quoted text of YAML, whatever it holds."""
+    lines = to_mermaid(Workflow('a"\n---\n数 b', [Task("x", "m")])).splitlines()
+    assert lines == ["---", r'title: "a\U00000022\U0000000a---\U0000000a数 b"', "---", "flowchart TD", '    n0["x"]']

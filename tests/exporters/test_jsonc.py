@@ -1,0 +1,147 @@
+"""JSONC as VS Code writes it is read, with its offsets; everything else is refused with line and column."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.exporters.jsonc import DEEPEST, parse, tokens
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+DOCUMENTS = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=20
+)
+
+
+@settings(deadline=None)
+@given(document=DOCUMENTS, random=st.randoms(use_true_random=False))
+def test_comments_and_trailing_commas_change_nothing_about_the_data(strewn, document, random):
+    """Whatever is strewn between the tokens, the data is that of the document."""
+    assert parse(strewn(document, random)).data == document
+
+
+@settings(deadline=None)
+@given(document=DOCUMENTS, random=st.randoms(use_true_random=False))
+def test_the_offsets_of_a_value_are_those_of_its_text(strewn, document, random):
+    """What stands between start and end of any value reads as that value again."""
+    text = strewn(document, random)
+    waiting = [parse(text)]
+    while waiting:
+        value = waiting.pop()
+        assert parse(text[value.start : value.end]).data == value.data
+        waiting += [*value.elements, *value.members.values()]
+
+
+@settings(deadline=None)
+@given(st.text(alphabet='{}[]:,"\\/* \n019.eE-+truefalsn\x00é', max_size=60))
+def test_any_text_is_either_read_or_refused_with_line_and_column(text):
+    """No text makes the reader fail in another way, and what it reads or refuses is what strict JSON does."""
+    try:
+        data = parse(text).data
+    except SewerError as error:
+        said = str(error)
+    else:
+        assert json.loads(as_json(text)) == data
+        return
+    assert re.match(r"[1-9]\d*:[1-9]\d*: \S", said)
+    assert not is_json(text)
+
+
+def test_the_layout_inside_brackets_is_known():
+    """To write into an array one has to know where its children end, its comments end, and if a comma is there."""
+    text = "[1, /* two */ 2 /* after */, // last\n]"
+    inside = parse(text).inside
+    assert text[inside.first] == "1"
+    assert text[: inside.last].endswith("*/ 2")
+    assert text[: inside.tail].endswith("// last")
+    assert inside.comma
+
+
+def test_an_object_starts_with_its_first_name():
+    """That is where its first line is indented."""
+    text = '{ /* a */ "one": 1, "two": 2}'
+    assert text[parse(text).inside.first :].startswith('"one"')
+    assert parse("{ }").inside.first is None
+
+
+def test_a_comma_in_a_comment_is_no_trailing_comma():
+    """Only the comma of the array itself counts."""
+    assert not parse("[1 /* , */]").inside.comma
+
+
+def test_tokens_in_strings_are_text():
+    """A string may hold what elsewhere would be a comment or a bracket."""
+    assert parse(r'["// no", "/* no */", "]", "\"", "\\"]').data == ["// no", "/* no */", "]", '"', "\\"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{\n  "a": "never', "2:8: this string is never closed"),
+        ('{"a": "line\nbreak"}', "1:7: this string is never closed"),
+        ("[1,\r\n /* never ]", "2:2: this comment is never closed"),
+        (r'["a\x"]', "1:4: the string holds an escape"),
+        ('["a\tb"]', "1:4: the string holds a control character"),
+        ("[1 2]", "1:4: a comma or ] is expected here, not 2"),
+        ("[1", "1:3: a comma or ] is expected here, not the end of the text"),
+        ("[,]", "1:2: a value is expected here, not ,"),
+        ("[1,,]", "1:4: a value is expected here, not ,"),
+        ('{"a" 1}', "1:6: a colon is expected here, not 1"),
+        ("{1: 2}", "1:2: a name in double quotes is expected here, not 1"),
+        ("{'a': 2}", '1:2: "\'" does not belong here'),
+        ("{a: 2}", "1:2: 'a' does not belong here"),
+        ('{"a": 1}\n}', "2:1: the end of the text is expected here, not }"),
+        ('{"a": 1, /* again */ "a": 2}', '1:22: "a" stands twice in one object; take one out'),
+        ("[01]", "1:3: a comma or ] is expected here, not 1"),
+        ("[NaN]", "1:2: 'N' does not belong here"),
+        ("", "1:1: a value is expected here, not the end of the text"),
+        ("// only a comment", "1:18: a value is expected here, not the end of the text"),
+        ("[1]\0", "1:4: '\\x00' does not belong here"),
+        ("9" * 5000, "1:1: this number has too many digits"),
+    ],
+)
+def test_what_is_no_jsonc_is_refused_where_it_stands(text, said):
+    """The message starts with line and column and says what was expected there."""
+    with pytest.raises(SewerError) as refused:
+        parse(text)
+    assert str(refused.value).startswith(said)
+
+
+def test_nesting_has_a_limit_and_does_not_exhaust_the_stack():
+    """A file of a million brackets is an error like any other."""
+    assert parse("[" * DEEPEST + "1" + "]" * DEEPEST).elements
+    with pytest.raises(SewerError, match=f"^1:{DEEPEST + 2}: this is nested more than {DEEPEST} levels deep"):
+        parse("[" * 1_000_000)
+    with pytest.raises(SewerError, match=f"this is nested more than {DEEPEST} levels deep"):
+        parse('{"a":' * 1_000_000)
+
+
+def is_json(text):
+    try:
+        json.loads(text, object_pairs_hook=without_double_names, parse_constant=refuse)
+    except ValueError:
+        return False
+    return True
+
+
+def as_json(text):
+    """Take comments and trailing commas out."""
+    texts = [token.text for token in tokens(text) if token.kind != "comment"]
+    pairs = itertools.pairwise(texts)
+    return "".join(one for one, following in pairs if one != "," or following not in ("]", "}"))
+
+
+def refuse(constant):
+    raise ValueError(constant)
+
+
+def without_double_names(pairs):
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError(pairs)
+    return dict(pairs)
