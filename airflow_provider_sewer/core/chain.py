@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, List, Tuple, Union
 
-from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.recording import note_edges, run_chain
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.source import calling_line
@@ -108,7 +108,10 @@ class Chain:
         :raises WorkflowFailed: when they ran and not all succeeded.
         """
         source = calling_line()
-        settings = Settings.checked(python=path_to_python, env=env, workdir=workdir, folder=source.folder)
+        try:
+            settings = Settings.checked(python=path_to_python, env=env, workdir=workdir, folder=source.folder)
+        except InvalidTask as error:
+            raise InvalidTask(str(error), source) from None
         run_chain(self, settings, source)
 
 

@@ -38,21 +38,30 @@ class Recorder:
         self.edges: list[tuple[Task, Task]] = []
         self.runs: list[Run] = []
         self.workflows: dict[str, Any] = {}
+        self.refused: InvalidWorkflow | None = None
 
 
 _recorder: ContextVar[Recorder | None] = ContextVar("sewer_recorder", default=None)
-_run_now: Callable[[Run], None] | None = None
+_under_way: list[Recorder] = []
+_run_now: Callable[[Run], None]
 
 
 @contextmanager
 def recording() -> Iterator[Recorder]:
-    """Record instead of running for as long as the block lasts."""
+    """Record instead of running for as long as the block lasts.
+
+    :raises InvalidWorkflow: at its end, when a task was run in a thread of its own.
+    """
     recorder = Recorder()
     token = _recorder.set(recorder)
+    _under_way.append(recorder)
     try:
         yield recorder
     finally:
+        _under_way.remove(recorder)
         _recorder.reset(token)
+    if recorder.refused:
+        raise recorder.refused
 
 
 def run_with(runner: Callable[[Run], None]) -> None:
@@ -66,8 +75,22 @@ def run_chain(chain: Chain, settings: Settings, source: SourceLine) -> None:
     run = Run(chain, settings, source)
     if recorder := _recorder.get():
         recorder.runs.append(run)
-    elif _run_now:
+    else:
+        _refuse_what_is_being_recorded(chain)
         _run_now(run)
+
+
+def _refuse_what_is_being_recorded(chain: Chain) -> None:
+    """Keep a thread, which no recorder follows, from really starting what is only to be recorded."""
+    makers = {id(task): recorder for recorder in list(_under_way) for task in recorder.tasks}
+    for task in chain.tasks() if makers else ():
+        if recorder := makers.get(id(task)):
+            recorder.refused = InvalidWorkflow(
+                f"task {task.name!r} is run in a thread of its own, which cannot be recorded; "
+                "to have tasks run side by side, write a >> [b, c]",
+                task.source,
+            )
+            raise recorder.refused
 
 
 def note_task(task: Task) -> None:
@@ -96,4 +119,4 @@ def note_workflow(name: str, function: Any) -> None:
 
 
 def _file(function: Any) -> str:
-    return str(function.__wrapped__.__code__.co_filename)
+    return str(function.__sewer_workflow__.file)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
 from airflow_provider_sewer.core.recording import Run, note_workflow
+from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task import Task
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.source import SourceLine
+
+_NOT_PLAIN = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 #: How many tasks of a circle are drawn.
 _LONGEST_DRAWING = 10
@@ -20,18 +25,27 @@ _LONGEST_DRAWING = 10
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def workflow(function: _Function) -> _Function:
+def workflow(function: _Function = None) -> _Function:  # type: ignore[assignment]
     """Declare a function to be a workflow, under its own name.
 
     Called, it does what it says. To get its graph, it is recorded instead: every ``.run()`` in it
     adds to the graph and starts nothing, and consecutive ``.run()`` calls follow each other.
+
+    :raises InvalidWorkflow: for anything but a plain function.
     """
+    if not isinstance(function, FunctionType):
+        given = "" if function is None else f"; {function!r} is none"
+        raise InvalidWorkflow(f"@workflow stands above a function, without brackets{given}", calling_line())
+    if function.__code__.co_flags & _NOT_PLAIN:
+        raise InvalidWorkflow(
+            f"workflow {function.__name__!r} is async or a generator; write a plain function with def", calling_line()
+        )
 
     @functools.wraps(function)
     def declared(*args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
 
-    declared.__sewer_workflow__ = True  # type: ignore[attr-defined]
+    declared.__sewer_workflow__ = calling_line()  # type: ignore[attr-defined]
     note_workflow(function.__name__, declared)
     return declared  # type: ignore[return-value]
 
@@ -44,6 +58,8 @@ class Workflow:
     :param edges: pairs of (task, task that runs after it), on top of what ``depends_on`` says.
     :param doc: what it is for.
     :param source: where it was declared.
+    :param is_part: whether it is a part taken out of something larger; dependencies on tasks that are
+        not in it are then left aside.
     :raises InvalidWorkflow: when two tasks have one name, a dependency is unknown, or tasks wait for
         each other in a circle.
     """
@@ -56,16 +72,25 @@ class Workflow:
         *,
         doc: str = "",
         source: SourceLine | None = None,
+        is_part: bool = False,
     ) -> None:
         self.name = name
         self.doc = doc
         self.source = source
         self.tasks: dict[str, Task] = _by_name(tasks)
-        self.upstream: dict[str, tuple[str, ...]] = _upstream(self, edges)
+        self.upstream: dict[str, tuple[str, ...]] = _upstream(self.tasks, edges, is_part)
         self.order: tuple[str, ...] = _ordered(self)
 
     @classmethod
-    def of_runs(cls, name: str, runs: Iterable[Run], *, doc: str = "", source: SourceLine | None = None) -> Workflow:
+    def of_runs(
+        cls,
+        name: str,
+        runs: Iterable[Run],
+        *,
+        doc: str = "",
+        source: SourceLine | None = None,
+        is_part: bool = False,
+    ) -> Workflow:
         """Make a workflow of recorded runs, each following the one before.
 
         :raises InvalidWorkflow: also when a task is run twice, or none is.
@@ -84,7 +109,7 @@ class Workflow:
             tails = tuple(settled[id(task)] for task in run.chain.tails)
         if not tasks:
             raise InvalidWorkflow(f"workflow {name!r} runs no task; end it with (a >> b).run()", source)
-        return cls(name, tasks, edges, doc=doc, source=source)
+        return cls(name, tasks, edges, doc=doc, source=source, is_part=is_part)
 
     @property
     def edges(self) -> list[tuple[str, str]]:
@@ -100,21 +125,27 @@ def _by_name(tasks: Iterable[Task]) -> dict[str, Task]:
     for task in tasks:
         other = named.setdefault(task.name, task)
         if other is not task:
-            raise InvalidWorkflow(f"two tasks are named {task.name!r}; the other one is at {other.source}; rename one", task.source)
+            raise InvalidWorkflow(
+                f"two tasks are named {task.name!r}; the other one is at {other.source}; rename one", task.source
+            )
     return named
 
 
-def _upstream(workflow: Workflow, edges: Iterable[tuple[Task, Task]]) -> dict[str, tuple[str, ...]]:
-    before: dict[str, dict[str, None]] = {name: {} for name in workflow.tasks}
+def _upstream(
+    tasks: Mapping[str, Task], edges: Iterable[tuple[Task, Task]], is_part: bool
+) -> dict[str, tuple[str, ...]]:
+    before: dict[str, dict[str, None]] = {name: {} for name in tasks}
     for up, down in edges:
         before[down.name][up.name] = None
-    for task in workflow.tasks.values():
+    for task in tasks.values():
         for dependency in task.depends_on:
-            if why := _why_not_run(dependency, workflow.tasks):
+            why = _why_not_run(dependency, tasks)
+            if why and not is_part:
                 raise InvalidWorkflow(
                     f"task {task.name!r} depends on a task that this workflow does not run: {why}", task.source
                 )
-            before[task.name][_name(dependency)] = None
+            if not why:
+                before[task.name][_name(dependency)] = None
     return {name: tuple(names) for name, names in before.items()}
 
 

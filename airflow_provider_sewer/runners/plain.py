@@ -18,7 +18,7 @@ def run_plainly(run: Run) -> None:
 
     :raises WorkflowFailed: when not all of it succeeded; it says what went wrong.
     """
-    workflow = Workflow.of_runs("run", [run], source=run.source)
+    workflow = Workflow.of_runs("run", [run], source=run.source, is_part=True)
     engine = Engine(workflow, observers=[PlainLines()])
     engine.check()
     outcomes = engine.run()

@@ -116,7 +116,9 @@ def test_a_name_that_cannot_be_printed_is_an_error(name):
     fails("holds a line break or another unprintable character", name, "pkg.mod")
 
 
-@pytest.mark.parametrize("module", ["", ".", "a.", ".a", "a..b", "a b", "a-b", "1a", "a:b", "a\n", "a\0", None, 5, b"a"])
+@pytest.mark.parametrize(
+    "module", ["", ".", "a.", ".a", "a..b", "a b", "a-b", "1a", "a:b", "a\n", "a\0", None, 5, b"a"]
+)
 def test_a_module_that_is_no_dotted_name_is_an_error(module):
     """The message shows it and an example of one."""
     fails(f"task 'a': module: {module!r} is no dotted name such as 'package.module'", "a", module)

@@ -1,0 +1,299 @@
+"""``.run()`` runs, or is recorded while somebody wants the graph."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer import Task, Workflow, workflow
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, WorkflowFailed
+from airflow_provider_sewer.core.recording import recording
+
+
+@pytest.fixture
+def mark(tmp_path):
+    """Return a function that makes a task which leaves a line with its name when it really runs."""
+    (tmp_path / "mark.py").write_text("import sys; open('ran', 'a').write(sys.argv[1] + '\\n')\n")
+
+    def make(name: str, **fields: object) -> Task:
+        env = {"PYTHONPATH": str(tmp_path)}
+        return Task(name, "mark", args=[name], python=sys.executable, workdir=tmp_path, env=env, **fields)
+
+    return make
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """Return a function that lists the names of the tasks that ran."""
+
+    def read() -> list[str]:
+        file = tmp_path / "ran"
+        return file.read_text().split() if file.exists() else []
+
+    return read
+
+
+def recorded(function) -> Workflow:
+    """Record a workflow function and make its graph."""
+    with recording() as recorder:
+        function()
+    return Workflow.of_runs("w", recorder.runs)
+
+
+def test_a_plain_run_runs_here_and_now(mark, ran):
+    """Called as plain Python, a chain runs in the order of its edges."""
+    (mark("a") >> mark("b")).run()
+
+    assert ran() == ["a", "b"]
+
+
+def test_a_recorded_run_starts_nothing(mark, ran):
+    """Only the graph grows."""
+    graph = recorded(lambda: (mark("a") >> mark("b")).run())
+
+    assert graph.edges == [("a", "b")]
+    assert ran() == []
+
+
+def test_consecutive_runs_follow_each_other(mark):
+    """What was started first is done before the next one starts, as in plain Python."""
+    a, b, c, d = map(mark, "abcd")
+
+    def steps():
+        a.run()
+        (b >> [c, d]).run()
+        mark("e").run()
+
+    assert recorded(steps).upstream == {"a": (), "b": ("a",), "c": ("b",), "d": ("b",), "e": ("c", "d")}
+
+
+def test_a_workflow_called_in_another_one_is_part_of_it(mark):
+    """Its runs stand where it is called."""
+    a, b, c = map(mark, "abc")
+
+    @workflow
+    def inner():
+        b.run()
+
+    @workflow
+    def outer():
+        a.run()
+        inner()
+        c.run()
+
+    assert recorded(outer).edges == [("a", "b"), ("b", "c")]
+
+
+def test_a_workflow_function_keeps_name_docstring_and_return_value(mark, ran):
+    """``@workflow`` only declares it; called, it does what it says."""
+
+    @workflow
+    def daily(count=2):
+        """What it is for."""
+        mark("a").run()
+        return count * 2
+
+    assert (daily.__name__, daily.__doc__) == ("daily", "What it is for.")
+    assert daily(3) == 6
+    assert ran() == ["a"]
+
+
+def test_a_plain_run_leaves_dependencies_aside_that_it_does_not_run(mark, ran):
+    """Who runs one task by itself wants that task; what it waits for elsewhere is not asked for."""
+    b = mark("b", depends_on=["a", mark("a")])
+
+    b.run()
+    (b >> mark("c", depends_on="b")).run()
+
+    assert ran() == ["b", "b", "c"]
+
+
+def test_a_recorded_workflow_does_not_leave_dependencies_aside(mark):
+    """In a graph, an unknown dependency is a mistake."""
+    with pytest.raises(InvalidWorkflow, match="depends on a task that this workflow does not run"):
+        recorded(mark("b", depends_on="a").run)
+
+
+def test_a_task_can_be_run_again_in_plain_python(mark, ran):
+    """A task is not used up by running."""
+    a = mark("a")
+
+    a.run()
+    a.run()
+
+    assert ran() == ["a", "a"]
+
+
+def test_a_task_run_twice_in_one_workflow_is_an_error_with_both_lines(mark):
+    """A graph has each task once; the message says what to write instead."""
+    a, b = mark("a"), mark("b")
+
+    def twice():
+        a.run()
+        (b >> a).run()
+
+    line = twice.__code__.co_firstlineno
+    with pytest.raises(InvalidWorkflow) as caught:
+        recorded(twice)
+
+    assert str(caught.value).startswith(
+        f"{__file__}:{line + 2}: task 'a' is run a second time, after {__file__}:{line + 1}; "
+    )
+
+
+def test_two_workflows_can_share_tasks(mark):
+    """What one ``.run()`` says of a task does not reach the other."""
+    a, b = mark("a"), mark("b")
+
+    one = recorded(lambda: (a >> b).run(env={"N": "1"}))
+    other = recorded(lambda: (b >> a).run(env={"N": "2"}))
+
+    assert (one.order, other.order) == (("a", "b"), ("b", "a"))
+    assert (one.tasks["a"].settings.env["N"], other.tasks["a"].settings.env["N"]) == ("1", "2")
+    assert "N" not in a.settings.env
+
+
+def test_what_a_task_says_wins_over_what_run_says(mark):
+    """``.run(…)`` fills in; relative paths in it are those of its file."""
+    said, unsaid = mark("said"), Task("unsaid", "m")
+
+    graph = recorded(lambda: (said >> unsaid).run("env/python", env={"PYTHONPATH": "x", "N": 1}, workdir="w"))
+
+    here = Path(__file__).parent
+    assert graph.tasks["said"].settings == said.settings.over(graph.tasks["unsaid"].settings)
+    assert graph.tasks["said"].settings.python == sys.executable
+    assert graph.tasks["unsaid"].settings == (
+        str(here / "env/python"),
+        {"PYTHONPATH": "x", "N": "1"},
+        None,
+        str(here / "w"),
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"env": "A=1"}, {"workdir": 5}, {"path_to_python": ""}])
+def test_wrong_arguments_of_run_are_an_error_with_its_line(mark, wrong):
+    """Also in plain Python; and nothing has run."""
+    with pytest.raises(InvalidTask, match=f"^{__file__}:[0-9]+: (env|workdir|python): "):
+        mark("a").run(**wrong)
+
+
+def test_a_plain_run_that_fails_raises(mark, ran, tmp_path):
+    """The message names the task and how it ended; what comes after it does not run."""
+    (tmp_path / "fails.py").write_text("raise SystemExit(3)")
+    fails = Task("broken", "fails", python=sys.executable, workdir=tmp_path)
+
+    with pytest.raises(WorkflowFailed, match="broken: fails failed with exit code 3"):
+        (mark("a") >> fails >> mark("b")).run()
+
+    assert ran() == ["a"]
+
+
+def test_a_workflow_that_runs_nothing_is_an_error():
+    """The message says what is missing."""
+    with pytest.raises(InvalidWorkflow, match=r"workflow 'w' runs no task; end it with \(a >> b\)\.run\(\)"):
+        recorded(lambda: None)
+
+
+def test_five_thousand_runs_in_a_row_are_one_chain():
+    """One edge for each; nothing grows faster than the file."""
+    graph = recorded(lambda: [Task(f"t{i}", "m").run() for i in range(5000)])
+
+    assert len(graph.edges) == 4999
+
+
+def test_recordings_in_two_threads_do_not_mix():
+    """Each thread records its own workflow."""
+    with ThreadPoolExecutor(8) as pool:
+        graphs = list(pool.map(lambda i: recorded(lambda: Task(f"t{i}", "m").run()), range(50)))
+
+    assert [list(graph.tasks) for graph in graphs] == [[f"t{i}"] for i in range(50)]
+
+
+def test_a_run_in_asyncio_is_recorded_too(mark, ran):
+    """A coroutine stays in the workflow that awaits it."""
+
+    async def inside():
+        mark("a").run()
+
+    assert list(recorded(lambda: asyncio.run(inside())).tasks) == ["a"]
+    assert ran() == []
+
+
+def test_a_run_in_a_thread_of_a_recorded_workflow_is_refused_and_starts_nothing(mark, ran):
+    """No process is started behind the recorder's back; the message says how to run side by side."""
+
+    def side_by_side():
+        tasks = [mark("a"), mark("b")]
+        mark("c").run()
+        with ThreadPoolExecutor() as pool:
+            pool.map(Task.run, tasks)  # whose results, and so whose errors, nobody looks at
+
+    with pytest.raises(InvalidWorkflow, match="task '[ab]' is run in a thread of its own, which cannot be recorded"):
+        recorded(side_by_side)
+
+    assert ran() == []
+
+
+def test_a_recording_that_fails_leaves_nothing_behind(mark, ran):
+    """After an error in a workflow function, ``.run()`` runs again."""
+    with pytest.raises(ZeroDivisionError):
+        recorded(lambda: 1 / 0)
+
+    mark("a").run()
+    assert ran() == ["a"]
+
+
+def test_a_plain_run_beside_a_recording_runs(mark, ran):
+    """Recording a workflow in one thread keeps no other thread from running its own tasks."""
+    mine = mark("mine")
+
+    def meanwhile():
+        mark("recorded").run()
+        with ThreadPoolExecutor() as pool:
+            pool.submit(mine.run).result()
+
+    assert list(recorded(meanwhile).tasks) == ["recorded"]
+    assert ran() == ["mine"]
+
+
+@pytest.mark.parametrize("thing", [None, 5, "name", Task("a", "m"), type("Class", (), {})])
+def test_only_a_function_can_be_a_workflow(thing):
+    """A class, a task, or brackets behind ``@workflow`` make a message, not a traceback later."""
+    with pytest.raises(InvalidWorkflow, match="@workflow stands above a function"):
+        workflow(thing)
+
+
+def test_brackets_behind_workflow_are_an_error_that_says_so():
+    """Airflow's ``@dag()`` is written with brackets, ``@workflow`` without."""
+    with pytest.raises(InvalidWorkflow, match=r"@workflow stands above a function, without brackets"):
+
+        @workflow()
+        def daily():
+            """Never declared."""
+
+
+def test_an_async_function_is_no_workflow():
+    """Nobody would await it."""
+    with pytest.raises(InvalidWorkflow, match="workflow 'daily' is async or a generator"):
+
+        @workflow
+        async def daily():
+            """Never awaited."""
+
+
+def test_a_generator_function_is_no_workflow():
+    """Called, it would run nothing."""
+    with pytest.raises(InvalidWorkflow, match="workflow 'daily' is async or a generator"):
+
+        @workflow
+        def daily():
+            yield
+
+
+def test_a_lambda_can_be_a_workflow(mark):
+    """It is a function like any other."""
+    assert list(recorded(workflow(lambda: mark("a").run())).tasks) == ["a"]
