@@ -54,7 +54,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "secret_env": {
                         "label": "Secret environment",
-                        "description": "More variables, as the text of a JSON object; masked wherever Airflow shows them.",
+                        "description": "More variables, as the text of a JSON object; masked where Airflow shows them.",
                         "schema": {"type": _TEXT, "format": "password"},
                     },
                     "inherit_env": {

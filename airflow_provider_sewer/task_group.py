@@ -68,7 +68,7 @@ def sewer_task_group(
         group_display_name=group_id or loaded.name,
         tooltip=loaded.doc,
         doc_md=f"{loaded.doc}\n",  # the line break keeps Airflow from taking "… notes.md" for a file to read
-        default_args=dict(default_args or {}),
+        default_args=dict(default_args or {}),  # type: ignore[arg-type]  # attrs and deepcopy
     )
     with group:
         ids = _identifiers(loaded.tasks)

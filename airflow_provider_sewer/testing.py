@@ -73,7 +73,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]
-    os.environ.update(config.stash[_SURROUNDING])
+    os.environ.update(config.stash.get(_SURROUNDING, {}))
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -122,7 +122,7 @@ def _put_into_bag(dag: DAG) -> None:
     from airflow.utils.session import create_session
 
     with create_session() as session:
-        DagBundlesManager().sync_bundles_to_db(session=session)
+        DagBundlesManager().sync_bundles_to_db(session=session)  # type: ignore[no-untyped-call]
     bag = DagBag(dag_folder=os.devnull, bundle_path=None, bundle_name=_BUNDLE)
     bag.bag_dag(dag)
     sync_bag_to_db(bag, _BUNDLE, None)
@@ -136,10 +136,9 @@ def _results(dag_run: Any) -> dict[str, Any]:
 
     query = XComModel.get_many(run_id=dag_run.run_id, key="return_value", dag_ids=dag_run.dag_id)
     with create_session() as session:
-        return {_key(row): deserialize(row.value) for row in session.scalars(query)}
+        rows: Any = session.scalars(query)
+        return {_key(row): deserialize(row.value) for row in rows}
 
 
 def _key(instance: Any) -> str:
     return instance.task_id if instance.map_index < 0 else f"{instance.task_id}[{instance.map_index}]"
-
-

@@ -83,7 +83,13 @@ def test_names_that_would_make_one_id_get_an_id_each(expand):
         from airflow_provider_sewer import Task
         tasks = [Task(name, "job") for name in ("x y", "x_y", "x?y", "x-y", "###")]
     """)
-    assert list(operators(group)) == ["workflow.x_y", "workflow.x_y_2", "workflow.x_y_3", "workflow.x-y", "workflow.task"]
+    assert list(operators(group)) == [
+        "workflow.x_y",
+        "workflow.x_y_2",
+        "workflow.x_y_3",
+        "workflow.x-y",
+        "workflow.task",
+    ]
 
 
 def test_the_docs_of_the_file_are_shown(expand):
@@ -161,7 +167,10 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("from airflow_provider_sewer import Task\nTask('t', 'job', {'x': object()})", r"flow\.py:2: task 't': parameter"),
+        (
+            "from airflow_provider_sewer import Task\nTask('t', 'job', {'x': object()})",
+            r"flow\.py:2: task 't': parameter",
+        ),
         (
             "from airflow_provider_sewer import Task\n\nt = Task('t', 'job', operator_kwargs={'pol': 'gpu'})",
             r"(?s)flow\.py:3: task 't': .*'pol'",

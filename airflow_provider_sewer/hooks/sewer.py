@@ -100,7 +100,9 @@ def _json_object(field: str, value: Any) -> dict[str, Any]:
             value = json.loads(value)
         except ValueError as error:
             position = getattr(error, "pos", 0)
-            raise InvalidTask(f"{field}: no JSON (at character {position}); write an object of names and values") from None
+            raise InvalidTask(
+                f"{field}: no JSON (at character {position}); write an object of names and values"
+            ) from None
     if value in (None, ""):
         return {}
     if not isinstance(value, dict):

@@ -54,7 +54,11 @@ class PythonModuleOperator(BaseOperator):
     template_fields: Sequence[str] = (
         "module", "parameters_and_flags", "args", "python", "env", "workdir", "sewer_conn_id",
     )  # fmt: skip
-    template_fields_renderers: ClassVar[dict[str, str]] = {"parameters_and_flags": "json", "args": "json", "env": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "parameters_and_flags": "json",
+        "args": "json",
+        "env": "json",
+    }
     ui_color = "#d7e3cf"
 
     def __init__(

@@ -120,7 +120,11 @@ class Airflow:
         return self.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/job/logs/1?full_content=true")["content"]
 
     def _call(self, method: str, path: str, body: dict | None = None) -> dict:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", "Accept": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/api/v2{path}", data, headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:

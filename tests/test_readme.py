@@ -1,0 +1,110 @@
+"""The README's code and commands, run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def blocks(language: str) -> list[str]:
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Write every file that the README shows, and return their folder."""
+    for text in blocks("python"):
+        if named := re.match(r"# (\w+\.py)\n", text):
+            (tmp_path / named[1]).write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def shell(folder, tmp_path_factory):
+    """Return a function that runs a line of the README in the folder of its files."""
+    home = tmp_path_factory.mktemp("home")
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": os.environ["HOME"],
+        "LANG": "C.UTF-8",
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(folder),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+    def run(line: str) -> str:
+        done = subprocess.run(["/bin/sh", "-c", line], cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.splitlines()[0])
+def test_every_command_prints_what_the_readme_shows(shell, block):
+    """Each line that the README shows after a `$ command` is a line of what the command prints."""
+    if "airflow dags" in block:
+        shell("airflow db migrate")
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+    assert commands
+    for command, shown in commands:
+        printed = shell(command)
+        for line in shown.splitlines():
+            assert line in printed
+
+
+def test_every_python_block_without_a_file_name_runs(shell, folder):
+    """The operator's example makes an operator."""
+    nameless = [text for text in blocks("python") if not re.match(r"# \w+\.py\n", text)]
+    assert nameless
+    for text in nameless:
+        (folder / "block.py").write_text(text)
+        shell("python block.py")
+
+
+def test_the_first_commands_are_the_two_that_a_newcomer_needs():
+    """`make demo` and `make test` stand at the top, and the Makefile has both."""
+    first = next(text for kind, text in BLOCKS if kind == "bash")
+    targets = re.findall(r"^make (\w+)", first, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_the_connection_of_the_readme_is_one(monkeypatch, airflow_home):
+    """The exported variable is a connection that the hook reads."""
+    from airflow_provider_sewer.hooks.sewer import SewerHook
+
+    ((name, value),) = re.findall(r"^export (AIRFLOW_CONN_\w+)='(.*)'$", README, re.MULTILINE)
+    monkeypatch.setenv(name, value)
+    assert SewerHook("sewer_digits").settings.python == "/opt/envs/digits/bin/python"
+
+
+def test_every_promise_names_tests_that_exist():
+    """What holds a promise can be found and run."""
+    rows = re.findall(r"^\| (P\d+) \|.*\| (.*) \|$", README, re.MULTILINE)
+    assert [promise for promise, _ in rows] == ["P1", "P3", "P5", "P6", "P8"]
+    for promise, held_by in rows:
+        names = re.findall(r"`([\w/]+\.py)::(\w+)`", held_by)
+        assert names, promise
+        for file, name in names:
+            assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{promise}: {file}::{name}"
+
+
+def test_every_link_inside_the_readme_leads_somewhere():
+    """Files exist, headings exist."""
+    anchors = {
+        re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target[1:] in anchors if target.startswith("#") else (ROOT / target).exists(), target
