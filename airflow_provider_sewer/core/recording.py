@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
-from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.core.source import calling_line, executing_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,13 +31,17 @@ class Run(NamedTuple):
 
 
 class Recorder:
-    """What a workflow file did while it was loaded or one of its workflows was recorded."""
+    """What a workflow file did while it was loaded or one of its workflows was recorded.
+
+    Tasks and workflows are kept with the file whose top-level code made them, if need be by way of
+    functions of other files: what a helper makes when it is imported is not the importing file's.
+    """
 
     def __init__(self) -> None:
-        self.tasks: list[Task] = []
+        self.tasks: dict[Task, str | None] = {}
         self.edges: list[tuple[Task, Task]] = []
         self.runs: list[Run] = []
-        self.workflows: dict[str, Any] = {}
+        self.workflows: dict[tuple[str | None, str], Any] = {}
         self.refused: InvalidWorkflow | None = None
 
 
@@ -82,9 +86,9 @@ def run_chain(chain: Chain, settings: Settings, source: SourceLine) -> None:
 
 def _refuse_what_is_being_recorded(chain: Chain) -> None:
     """Keep a thread, which no recorder follows, from really starting what is only to be recorded."""
-    makers = {id(task): recorder for recorder in list(_under_way) for task in recorder.tasks}
+    makers = {task: recorder for recorder in list(_under_way) for task in list(recorder.tasks)}
     for task in chain.tasks() if makers else ():
-        if recorder := makers.get(id(task)):
+        if recorder := makers.get(task):
             recorder.refused = InvalidWorkflow(
                 f"task {task.name!r} is run in a thread of its own, which cannot be recorded; "
                 "to have tasks run side by side, write a >> [b, c]",
@@ -96,7 +100,7 @@ def _refuse_what_is_being_recorded(chain: Chain) -> None:
 def note_task(task: Task) -> None:
     """Tell the recorder, if there is one, that a task was made."""
     if recorder := _recorder.get():
-        recorder.tasks.append(task)
+        recorder.tasks[task] = executing_file()
 
 
 def note_edges(edges: Iterable[tuple[Task, Task]]) -> None:
@@ -110,13 +114,7 @@ def note_workflow(name: str, function: Any) -> None:
 
     :raises InvalidWorkflow: when the same file already declared one of this name.
     """
-    if (recorder := _recorder.get()) is None:
-        return
-    other = recorder.workflows.setdefault(name, function)
-    if other is not function and _file(other) == _file(function):
-        raise InvalidWorkflow(f"two workflows are named {name!r}; rename one", calling_line())
-    recorder.workflows[name] = function
-
-
-def _file(function: Any) -> str:
-    return str(function.__sewer_workflow__.file)
+    if recorder := _recorder.get():
+        known = recorder.workflows.setdefault((executing_file(), name), function)
+        if known is not function:
+            raise InvalidWorkflow(f"two workflows are named {name!r}; rename one", calling_line())

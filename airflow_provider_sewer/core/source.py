@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -35,3 +38,11 @@ def calling_line() -> SourceLine:
     while frame.f_back and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
         frame = frame.f_back
     return SourceLine(frame.f_code.co_filename, frame.f_lineno)
+
+
+def executing_file() -> str | None:
+    """Return the file whose top-level code led to the call being executed: the innermost one."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame and (frame.f_code.co_name != "<module>" or frame.f_code.co_filename.startswith("<")):
+        frame = frame.f_back
+    return frame.f_code.co_filename if frame else None

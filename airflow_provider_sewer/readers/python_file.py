@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
+import re
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError, unknown_name
@@ -15,10 +17,10 @@ from airflow_provider_sewer.core.recording import Recorder, recording
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.readers.guest import FORMER_NAMES, hosted
+from airflow_provider_sewer.readers.guest import FORMER_NAMES, STANDARD_LIBRARY, hosted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import CodeType
 
 #: The workflow that is meant where a file holds several and none was named.
@@ -42,12 +44,17 @@ def get_tasks_from_module(module: ModuleType) -> dict[str, Task]:
 def get_task_from_module(module: ModuleType, task_name: str) -> Task:
     """Return the task of this name from a loaded file.
 
-    :raises WorkflowFileError: when there is none; it lists the ones there are.
+    :raises WorkflowFileError: when there is none, or more than one; it lists the ones there are.
     """
-    tasks = {task.name: task for task in _tasks(module)}
-    if task_name not in tasks:
-        raise WorkflowFileError(unknown_name("task", task_name, tasks), SourceLine(str(module.__file__), 0))
-    return tasks[task_name]
+    tasks = _tasks(module)
+    named = [task for task in tasks if task.name == task_name]
+    if len(named) == 1:
+        return named[0]
+    if named:
+        said = f"several tasks are named {task_name!r}: at {' and '.join(str(task.source) for task in named)}"
+    else:
+        said = unknown_name("task", task_name, [task.name for task in tasks])
+    raise WorkflowFileError(said, SourceLine(str(module.__file__), 0))
 
 
 def load_workflow(path: str | os.PathLike[str], workflow: str | None = None) -> Workflow:
@@ -59,14 +66,9 @@ def load_workflow(path: str | os.PathLike[str], workflow: str | None = None) -> 
     """
     with _loaded(Path(path)) as (module, loading):
         declared = _declared_workflows(module, loading)
-        if not declared:
-            return _whole_file(module, loading, workflow)
-        function = declared[_chosen(workflow, list(declared), str(module.__file__))]
-        with recording() as recorder, _as_file_error(str(module.__file__)):
-            function()
-        return Workflow.of_runs(
-            function.__name__, recorder.runs, doc=(function.__doc__ or "").strip(), source=_line_of(function)
-        )
+        if declared:
+            return _recorded(declared[_chosen(workflow, list(declared), str(module.__file__))], str(module.__file__))
+        return _whole_file(module, loading, workflow)
 
 
 @contextmanager
@@ -77,10 +79,11 @@ def _loaded(path: Path) -> Iterator[tuple[ModuleType, Recorder]]:
     name = f"sewer_file_{hashlib.sha256(file.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
     module = ModuleType(name)
     module.__file__ = file
-    with hosted(module, os.path.dirname(file)):
-        with recording() as recorder, _as_file_error(file):
+    folders = dict.fromkeys(map(os.path.dirname, (file, os.path.realpath(file))))
+    with hosted(module, list(folders)), recording() as recorder:
+        with _as_file_error(file):
             exec(code, vars(module))
-        vars(module)["__sewer_tasks__"] = recorder.tasks
+        vars(module)["__sewer_tasks__"] = [task for task, maker in recorder.tasks.items() if maker == file]
         yield module, recorder
 
 
@@ -109,11 +112,10 @@ def _as_file_error(file: str) -> Iterator[None]:
             raise
         raise WorkflowFileError(str(error), _last_line_in(file, error)) from None
     except SyntaxError as error:
-        where = SourceLine(error.filename or file, error.lineno or 0)
-        raise WorkflowFileError(f"syntax error: {error.msg}", where) from error
+        raise _syntax_error(file, error) from error
     except SystemExit as error:
         raise WorkflowFileError(
-            f"the file ends the program (exit {error.code!r}) while it is loaded; "
+            f"the file ends the program (exit {error.code!r}) while it is read; "
             "put that under if __name__ == '__main__':",
             _last_line_in(file, error),
         ) from error
@@ -121,21 +123,37 @@ def _as_file_error(file: str) -> Iterator[None]:
         raise WorkflowFileError(_told(file, error), _last_line_in(file, error)) from error
 
 
+def _syntax_error(file: str, error: SyntaxError) -> WorkflowFileError:
+    here = _last_line_in(file, error)
+    if not error.filename or not os.path.isfile(error.filename):  # in text that the file compiles itself
+        return WorkflowFileError(f"syntax error: {error}", here)
+    imported = f" (imported at {here})" if here.line else ""
+    return WorkflowFileError(f"syntax error: {error.msg}{imported}", SourceLine(error.filename, error.lineno or 0))
+
+
 def _told(file: str, error: Exception) -> str:
     said = "".join(traceback.format_exception_only(type(error), error)).strip()
     place = _innermost(error)
     inside = f" (in {place})" if place and place.file != file else ""
-    return f"{said}{inside}{_hint(error)}"
+    return f"{said}{inside}{_hint(file, error)}"
 
 
-def _hint(error: Exception) -> str:
-    if not isinstance(error, ImportError) or not error.name:
-        return ""
-    if error.name in FORMER_NAMES:
+def _hint(file: str, error: Exception) -> str:
+    if isinstance(error, ImportError) and error.name:
+        return _import_hint(os.path.dirname(file), error.name.partition(".")[0])
+    if isinstance(error, TypeError) and re.search(r"for (>>|<<): '(list|tuple)' and '(list|tuple)'", str(error)):
+        return ". Python cannot tie two lists; put a task between them, or give the later tasks depends_on=[…]"
+    return ""
+
+
+def _import_hint(folder: str, top: str) -> str:
+    if top in FORMER_NAMES:
         return (
-            f". The installed package {error.name.partition('.')[0]!r} is not the one sewer files mean; "
-            "write: from airflow_provider_sewer import Task, workflow"
+            f". Of {top!r}, sewer files can have Task and workflow, and an installed package of that name is "
+            "another one; write: from airflow_provider_sewer import Task, workflow"
         )
+    if top in STANDARD_LIBRARY and os.path.exists(os.path.join(folder, f"{top}.py")):
+        return f". {top!r} is a module of Python itself, which comes before your {top}.py; rename yours"
     return (
         ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
         "what only the task needs belongs into the module it runs"
@@ -158,14 +176,26 @@ def _innermost(error: BaseException) -> SourceLine | None:
 
 def _tasks(module: ModuleType) -> list[Task]:
     """Return the tasks a file made, and those it imported under a name of its own."""
-    made = [task for task in vars(module).get("__sewer_tasks__", ()) if task.source.file == module.__file__]
+    made = vars(module).get("__sewer_tasks__", ())
     return list(dict.fromkeys([*made, *get_tasks_from_module(module).values()]))
 
 
-def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, Callable[[], Any]]:
-    own = {name: f for name, f in loading.workflows.items() if _line_of(f).file == module.__file__}
-    named = {value.__name__: value for value in vars(module).values() if hasattr(value, "__sewer_workflow__")}
-    return {**own, **named}
+def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, FunctionType]:
+    own = {name: function for (file, name), function in loading.workflows.items() if file == module.__file__}
+    functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
+    return {**own, **{function.__name__: function for function in functions if hasattr(function, "__sewer_workflow__")}}
+
+
+def _recorded(function: Any, file: str) -> Workflow:
+    name, source = function.__name__, function.__sewer_workflow__
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        said = f"workflow {name!r} is called without arguments here: {error}; give its parameters defaults"
+        raise WorkflowFileError(said, source) from None
+    with recording() as recorder, _as_file_error(file):
+        function()
+    return Workflow.of_runs(name, recorder.runs, doc=inspect.cleandoc(function.__doc__ or ""), source=source)
 
 
 def _chosen(wanted: str | None, known: list[str], file: str) -> str:
@@ -184,7 +214,7 @@ def _chosen(wanted: str | None, known: list[str], file: str) -> str:
 def _whole_file(module: ModuleType, loading: Recorder, wanted: str | None) -> Workflow:
     """Make one workflow of a file that declares none: what it runs, or else all its tasks."""
     whole = SourceLine(str(module.__file__), 0)
-    doc = (module.__doc__ or "").strip()
+    doc = inspect.cleandoc(module.__doc__ or "")
     if wanted not in (None, DEFAULT_WORKFLOW):
         raise WorkflowFileError(f"{unknown_name('workflow', wanted, ())} The file declares no @workflow.", whole)
     if loading.runs:
@@ -206,8 +236,3 @@ def _why_no_task(module: ModuleType) -> str:
                 "write: from airflow_provider_sewer import Task, workflow"
             )
     return "the file makes no task; write at least one Task(name, module)"
-
-
-def _line_of(function: Any) -> SourceLine:
-    code = function.__wrapped__.__code__
-    return SourceLine(code.co_filename, code.co_firstlineno)

@@ -1,0 +1,282 @@
+"""Loading a file leaves no trace of it in this process."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+
+import pytest
+
+from airflow_provider_sewer import Task, SewerError, load_module, load_workflow
+
+
+@pytest.fixture
+def state():
+    """Return a function that says what loading must not change."""
+
+    def look():
+        return {
+            "sys.path": (id(sys.path), list(sys.path)),
+            "sys.meta_path": (id(sys.meta_path), list(sys.meta_path)),
+            "sys.path_hooks": list(sys.path_hooks),
+            "sys.modules": dict(sys.modules),
+            "streams": (sys.stdin, sys.stdout, sys.stderr),
+        }
+
+    return look
+
+
+NOISE = """
+    import helper, package.inner, plain.inner, sewer.config
+    print("to stdout")
+    Task("a", "m").run()
+
+    @workflow
+    def w():
+        import late
+        print("to stdout, later")
+        (Task("b", "m") >> Task("c", "m")).run()
+"""
+
+
+@pytest.fixture
+def noisy(write):
+    """Write a file with helpers of all kinds, which prints and runs."""
+    for name in ("helper.py", "package/__init__.py", "package/inner.py", "plain/inner.py", "late.py"):
+        write("print('helper')", name, imports="")
+    return write(NOISE)
+
+
+def test_paths_modules_and_streams_are_as_before(noisy, state):
+    """Helpers, packages with their parts, former names, the file itself: all gone."""
+    before = state()
+
+    load_workflow(noisy)
+
+    assert state() == before
+
+
+def test_a_file_that_fails_leaves_no_trace_either(noisy, state):
+    """An error halfway is no excuse."""
+    noisy.write_text(noisy.read_text() + "\n1 / 0\n")
+    before = state()
+
+    with pytest.raises(SewerError, match="ZeroDivisionError"):
+        load_workflow(noisy)
+
+    assert state() == before
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "GeneratorExit", "Timeout"])
+def test_what_is_no_error_of_the_file_passes_through_and_leaves_no_trace(write, state, error):
+    """Ctrl-C and the timeouts of Airflow, which are no ``Exception``, are not taken for a bad file."""
+    path = write(f"import helper\nclass Timeout(BaseException): pass\nraise {error}('now')")
+    write("", "helper.py", imports="")
+    before = state()
+
+    with pytest.raises(BaseException, match="now") as caught:
+        load_workflow(path)
+
+    assert (caught.type.__name__, state()) == (error, before)
+
+
+def test_what_a_file_prints_goes_to_stderr(noisy, capsys):
+    """Our own stdout may be read by a program."""
+    load_workflow(noisy)
+
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "to stdout\n" in said.err
+    assert "to stdout, later\n" in said.err
+
+
+def test_a_file_that_changes_how_modules_are_found_changes_it_for_itself_only(write, state):
+    """Additions, new lists in the place of the old ones, hooks: undone."""
+    path = write("""
+        import os, sys
+        here = os.path.dirname(__file__)
+        sys.path.append(os.path.join(here, "lib"))
+        import shared
+        sys.path = [os.path.join(here, "lib")]
+        sys.meta_path = list(sys.meta_path)
+        sys.path_hooks.append(print)
+        sys.stdout = sys.stderr = sys.stdin = open(os.devnull)
+        Task(shared.NAME, "m")
+    """)
+    write("NAME = 'a'", "lib/shared.py", imports="")
+    before = state()
+
+    assert list(load_workflow(path).tasks) == ["a"]
+    assert state() == before
+
+
+def test_a_file_that_changes_loaded_modules_changes_them_for_itself_only(write, state):
+    """Replaced, taken out, or put in by hand."""
+    path = write("""
+        import sys
+        from types import ModuleType
+        sys.modules["json"] = ModuleType("json")
+        del sys.modules["textwrap"]
+        sys.modules["by_hand"] = ModuleType("by_hand")
+        import by_hand
+        Task("a", "m")
+    """)
+    before = state()
+
+    load_workflow(path)
+
+    assert state() == before
+
+
+def test_helpers_of_one_name_in_two_folders_are_two(write):
+    """The second file gets its own, from its own folder or from where it looks."""
+    source = """
+        import os, sys
+        sys.path.append(os.path.join(os.path.dirname(__file__), "lib"))
+        import helper, shared
+        Task(helper.NAME + shared.NAME, "m")
+    """
+    paths = [write(source, f"{i}/flow.py") for i in "12"]
+    for i in "12":
+        write(f"NAME = 'helper{i}'", f"{i}/helper.py", imports="")
+        write(f"NAME = 'shared{i}'", f"{i}/lib/shared.py", imports="")
+
+    names = [list(load_workflow(path).tasks) for path in (*paths, paths[0])]
+
+    assert names == [["helper1shared1"], ["helper2shared2"], ["helper1shared1"]]
+
+
+def test_a_helper_imported_elsewhere_under_the_same_name_is_not_mixed_up(write, monkeypatch, tmp_path):
+    """The file gets its own helper, and who had imported another one keeps that."""
+    write("NAME = 'elsewhere'", "elsewhere/helper/__init__.py", imports="")
+    write("NAME = 'elsewhere'", "elsewhere/helper/part.py", imports="")
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    part = importlib.import_module("helper.part")
+    try:
+        write("", "own/helper/__init__.py", imports="")
+        write("NAME = 'own'", "own/helper/part.py", imports="")
+        path = write("from helper import part; Task(part.NAME, 'm')", "own/flow.py")
+
+        assert list(load_workflow(path).tasks) == ["own"]
+        assert sys.modules["helper.part"] is part
+        assert importlib.import_module("helper").part is part
+    finally:
+        sys.modules.pop("helper.part")
+        sys.modules.pop("helper")
+
+
+def test_a_helper_that_was_changed_is_read_anew(write):
+    """Nothing of an earlier load is kept."""
+    path = write("import helper; Task(helper.NAME, 'm')")
+    write("NAME = 'before'", "helper.py", imports="")
+    load_workflow(path)
+    write("NAME = 'afterwards'", "helper.py", imports="")
+
+    assert list(load_workflow(path).tasks) == ["afterwards"]
+
+
+def test_the_own_folder_is_shared_with_who_runs_there(write, monkeypatch, tmp_path):
+    """A helper that was already imported from this very folder is the same one."""
+    write("TASKS = []", "helper_of_both.py", imports="")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    helper = importlib.import_module("helper_of_both")
+    try:
+        load_workflow(write("import helper_of_both as h; h.TASKS.append(Task('a', 'm'))"))
+        assert [task.name for task in helper.TASKS] == ["a"]
+    finally:
+        sys.modules.pop("helper_of_both")
+
+
+def test_installed_packages_stay_loaded(write, monkeypatch):
+    """They are the same for everybody, and many cannot be loaded twice."""
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    monkeypatch.delitem(sys.modules, "iniconfig", raising=False)
+    path = write("import colorsys, iniconfig\nTask('a', 'm')")
+
+    load_workflow(path)
+    loaded = sys.modules["iniconfig"], sys.modules["colorsys"]
+    load_workflow(path)
+
+    assert (sys.modules["iniconfig"], sys.modules["colorsys"]) == loaded
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Install a package named ``sewer`` that has nothing to do with sewer files, as PyPI's has."""
+    package = tmp_path / "site-packages" / "sewer"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("NAME = 'certificates'")
+    (package / "config.py").write_text("ACME = 1")
+    monkeypatch.syspath_prepend(str(package.parent))
+    yield package
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sewer"]:
+        del sys.modules[name]
+
+
+def test_an_installed_package_with_a_former_name_is_not_replaced(write, installed):
+    """A file that imports the installed ``sewer`` gets it."""
+    assert list(load_workflow(write("import sewer.config; Task(sewer.NAME, 'm')")).tasks) == ["certificates"]
+
+
+@pytest.mark.parametrize("line", ["from sewer.config import Task", "from sewer.workflows import workflow"])
+def test_a_file_that_gets_the_wrong_package_is_told_so(write, installed, line):
+    """Nothing of ours is put into somebody else's package; the message says what to write."""
+    with pytest.raises(SewerError, match="write: from airflow_provider_sewer import Task, workflow"):
+        load_workflow(write(line, imports=""))
+
+
+def test_the_former_names_exist_only_while_a_file_is_loaded(write):
+    """Afterwards nobody can import them."""
+    load_workflow(write("from sewer.config import Task; Task('a', 'm')", imports=""))
+
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("sewerpipe")
+    assert "sewer" not in sys.modules
+
+
+def test_files_do_not_share_tasks_or_workflows(write):
+    """What one file declares is unknown to the next one, also under the same names."""
+    source = """
+        a = Task("a", "{0}")
+
+        @workflow
+        def w():
+            a.run()
+    """
+    one, two = write(source.format("one"), "one.py"), write(source.format("two"), "two.py")
+
+    assert [load_workflow(path).tasks["a"].module for path in (one, two, one)] == ["one", "two", "one"]
+
+
+def test_a_task_made_while_nothing_is_loaded_is_in_no_file(write):
+    """The tasks of who loads are not the tasks of what is loaded."""
+    Task("mine", "m")
+
+    assert list(load_workflow(write("Task('a', 'm')")).tasks) == ["a"]
+
+
+def test_a_loaded_module_can_be_used_when_its_traces_are_gone(write):
+    """Its functions still see its variables and what it imported."""
+    write("def double(n):\n    return 2 * n", "helper.py", imports="")
+    module = load_module(write("""
+        import helper
+        factor = 2
+
+        def f(n):
+            return factor * helper.double(n)
+    """))  # fmt: skip
+
+    assert isinstance(module, ModuleType)
+    assert module.f(1) == 4
+    assert module.__name__ not in sys.modules
+
+
+def test_where_the_process_stands_is_not_changed(write, tmp_path):
+    """A file that goes somewhere else goes there alone."""
+    before = os.getcwd()
+
+    load_workflow(write(f"import os; os.chdir({str(tmp_path)!r}); Task('a', 'm')"))
+
+    assert os.getcwd() == before
