@@ -49,7 +49,9 @@ def main() -> None:
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
 @click.option("--env", multiple=True, metavar="K=V", help="Give a variable; K alone passes on your own. Repeatable.")
 @click.option("--workdir", type=click.Path(), help="Working directory of the tasks that name none. [default: here]")
-@click.option("--log-dir", type=click.Path(), help="Folder for a log file of each task. [default: one below .sewer/logs]")
+@click.option(
+    "--log-dir", type=click.Path(), help="Folder for a log file of each task. [default: one below .sewer/logs]"
+)
 def run(
     path: str,
     python: str | None,

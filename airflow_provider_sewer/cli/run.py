@@ -53,7 +53,9 @@ def _log_files(folder: str, workflow: Workflow) -> LogFiles:
     try:
         return LogFiles(folder, workflow.tasks)
     except OSError as error:
-        raise SewerError(f"cannot make the log folder {folder}: {error.strerror}; name another with --log-dir") from None
+        raise SewerError(
+            f"cannot make the log folder {folder}: {error.strerror}; name another with --log-dir"
+        ) from None
 
 
 @contextmanager

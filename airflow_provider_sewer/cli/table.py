@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from rich.live import Live
 from rich.table import Table
@@ -45,18 +45,18 @@ class LiveTable:
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self._draw, refresh_per_second=8, transient=True)
 
-    def __enter__(self) -> LiveTable:
+    def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._live.__exit__(None, None, None)
 
-    def started(self, task: Task, command_line: str, workdir: str | None) -> None:
+    def started(self, task: Task, _command_line: str, _workdir: str | None) -> None:
         """Note that a task runs."""
         self._set(task, _Row(State.RUNNING, began=time.monotonic()))
 
-    def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+    def output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
         """Note the last line that holds anything."""
         line = next((piece for piece in reversed(pieces) if piece.strip()), "")
         if line:
@@ -87,7 +87,10 @@ class LiveTable:
         for name in self._visible(rows):
             row = rows[name]
             table.add_row(
-                Text(name), Text(row.state.value, _STYLES[row.state]), Text(_clock(row)), Text(_printable(row.last_line))
+                Text(name),
+                Text(row.state.value, _STYLES[row.state]),
+                Text(_clock(row)),
+                Text(_printable(row.last_line)),
             )
         return table
 

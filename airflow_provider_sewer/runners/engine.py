@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import itertools
 import os
 import queue
 import time
@@ -15,7 +14,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped, Sewer
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.templates import find_template
 from airflow_provider_sewer.runners.guardian import Guardian
-from airflow_provider_sewer.runners.module import GRACE, ModuleRun, new_mark
+from airflow_provider_sewer.runners.module import GRACE, ModuleRun
 from airflow_provider_sewer.runners.preflight import check_surroundings
 
 if TYPE_CHECKING:
@@ -52,16 +51,23 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
+_UNSAID = Settings()
+_STOPPED_BEFORE = Outcome(State.STOPPED, reason="the run was stopped before it started")
+
+#: Seconds, on top of the grace, after which stopped tasks are killed whatever their threads are doing.
+_BACKSTOP = 1.0
+
+
 class Observer(Protocol):
     """Somebody who is told what happens. Called from several threads; for one task, in order."""
 
-    def started(self, task: Task, command_line: str, workdir: str | None) -> None:
+    def started(self, task: Task, command_line: str, workdir: str | None, /) -> None:
         """Hear that a task's process is about to start."""
 
-    def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+    def output(self, task: Task, stream: Stream, pieces: Sequence[str], /) -> None:
         """Hear what a task has written (pieces as in :class:`~airflow_provider_sewer.runners.output.Sink`)."""
 
-    def ended(self, task: Task, outcome: Outcome) -> None:
+    def ended(self, task: Task, outcome: Outcome, /) -> None:
         """Hear how a task has ended, also one that never started."""
 
 
@@ -78,7 +84,7 @@ class Engine:
     def __init__(
         self,
         workflow: Workflow,
-        settings: Settings = Settings(),
+        settings: Settings = _UNSAID,
         *,
         jobs: int | None = None,
         observers: Sequence[Observer] = (),
@@ -86,13 +92,15 @@ class Engine:
     ) -> None:
         self._tasks = {name: task.with_defaults(settings) for name, task in workflow.tasks.items()}
         self._upstream = workflow.upstream
-        self._jobs = jobs or os.cpu_count() or 1
+        self._order = workflow.order
+        self._jobs = jobs or _processors()
         self._observers = observers
         self._grace = grace
-        self._mark = new_mark()
-        self._numbers = itertools.count(1)
+        self._guardian = Guardian(grace)
         self._running: dict[str, ModuleRun] = {}
+        self._ended: queue.SimpleQueue[tuple[str, Outcome] | None] = queue.SimpleQueue()
         self._stopped = False
+        self._kill_at: float | None = None
 
     def check(self) -> list[str]:
         """Look for what would go wrong before anything runs.
@@ -109,52 +117,59 @@ class Engine:
         outcomes: dict[str, Outcome] = {}
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
-        ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
-        with Guardian(self._mark, self._grace), ThreadPoolExecutor(min(self._jobs, len(self._tasks))) as pool:
+        with self._guardian, ThreadPoolExecutor(max(1, min(self._jobs, len(self._tasks)))) as pool:
             try:
-                under_way = self._submit(sorter.get_ready(), pool, ended)
+                under_way = self._submit(sorter.get_ready(), pool)
                 while under_way:
-                    name, outcome = ended.get()
+                    name, outcome = self._next_end()
                     under_way -= 1
                     outcomes[name] = outcome
                     if outcome.state is State.SUCCEEDED:
                         sorter.done(name)
-                        under_way += self._submit(sorter.get_ready(), pool, ended)
+                        under_way += self._submit(sorter.get_ready(), pool)
+                    else:
+                        self._call_off_dependents(outcomes)
             except BaseException:
                 self.stop()
                 raise
-        return {name: outcomes.get(name) or self._never_ran(name, outcomes) for name in self._tasks}
+        return {name: outcomes[name] for name in self._tasks}
 
     def stop(self, *, at_once: bool = False) -> None:
         """Start nothing more and have everything that runs ended; also from a signal handler."""
         self._stopped = True
+        self._kill_at = time.monotonic() + (0.0 if at_once else self._grace) + _BACKSTOP
         for run in list(self._running.values()):
             run.stop(at_once=at_once)
+        self._ended.put(None)
 
-    def _submit(self, names: Sequence[str], pool: ThreadPoolExecutor, ended: Any) -> int:
+    def _submit(self, names: Sequence[str], pool: ThreadPoolExecutor) -> int:
         for name in names:
-            pool.submit(lambda name=name: ended.put((name, self._run_one(name))))  # type: ignore[misc]
+            pool.submit(self._run_one, name)
         return len(names)
 
-    def _run_one(self, name: str) -> Outcome:
-        task = self._tasks[name]
-        outcome = self._ran(name, task)
-        try:
-            for observer in self._observers:
-                observer.ended(task, outcome)
-        except Exception as error:
-            return outcome._replace(state=State.FAILED, reason=_said(error))
-        return outcome
+    def _next_end(self) -> tuple[str, Outcome]:
+        """Wait for a task to end, and see to it that stopped ones do."""
+        while True:
+            try:
+                patience = None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
+                if ended := self._ended.get(timeout=patience):
+                    return ended
+            except queue.Empty:
+                # The thread that should have ended it is stuck, probably where nobody takes its output.
+                self._kill_at = None
+                self._guardian.end_all()
+
+    def _run_one(self, name: str) -> None:
+        outcome = self._ran(name, self._tasks[name])
+        self._ended.put((name, self._told(name, outcome)))
 
     def _ran(self, name: str, task: Task) -> Outcome:
         began = time.monotonic()
         try:
-            run = ModuleRun(
-                task.module, task.arguments(), task.settings, grace=self._grace, mark=f"{self._mark}{next(self._numbers)}/"
-            )
+            run = ModuleRun(task.module, task.arguments(), task.settings, grace=self._grace, guardian=self._guardian)
             self._running[name] = run
             if self._stopped:
-                return Outcome(State.STOPPED, reason="the run was stopped before it started")
+                return _STOPPED_BEFORE
             result = run.run(
                 lambda stream, pieces: self._tell_output(task, stream, pieces),
                 on_start=lambda line, workdir: self._tell_start(task, line, workdir),
@@ -162,10 +177,23 @@ class Engine:
             return Outcome(State.SUCCEEDED, time.monotonic() - began, result.value)
         except ModuleStopped as error:
             return Outcome(State.STOPPED, time.monotonic() - began, reason=str(error))
-        except Exception as error:
+        except BrokenPipeError:
+            self.stop()
+            return Outcome(State.FAILED, time.monotonic() - began, reason="nobody reads the output of the run any more")
+        except BaseException as error:  # whatever it is, run() waits for an outcome
             return Outcome(State.FAILED, time.monotonic() - began, reason=_said(error))
         finally:
             self._running.pop(name, None)
+
+    def _call_off_dependents(self, outcomes: dict[str, Outcome]) -> None:
+        """Settle what will not run any more, in an order in which each finds the causes settled."""
+        for name in self._order:
+            causes = [up for up in self._upstream[name] if up in outcomes and outcomes[up].state is not State.SUCCEEDED]
+            if causes and name not in outcomes:
+                because = ", ".join(f"{cause!r} {outcomes[cause].state.value}" for cause in causes)
+                outcomes[name] = self._told(
+                    name, _STOPPED_BEFORE if self._stopped else Outcome(State.NOT_RUN, reason=because)
+                )
 
     def _tell_start(self, task: Task, line: str, workdir: str | None) -> None:
         for observer in self._observers:
@@ -175,15 +203,13 @@ class Engine:
         for observer in self._observers:
             observer.output(task, stream, pieces)
 
-    def _never_ran(self, name: str, outcomes: dict[str, Outcome]) -> Outcome:
-        if self._stopped:
-            outcome = Outcome(State.STOPPED, reason="the run was stopped before it started")
-        else:
-            causes = [up for up in self._upstream[name] if outcomes[up].state is not State.SUCCEEDED]
-            outcome = Outcome(State.NOT_RUN, reason=f"waits for {', '.join(map(repr, causes))}")
-        outcomes[name] = outcome
+    def _told(self, name: str, outcome: Outcome) -> Outcome:
+        """Tell everybody how a task has ended; one whose end cannot be recorded has failed."""
         for observer in self._observers:
-            observer.ended(self._tasks[name], outcome)
+            try:
+                observer.ended(self._tasks[name], outcome)
+            except Exception as error:
+                outcome = outcome._replace(state=State.FAILED, reason=outcome.reason or _said(error))
         return outcome
 
 
@@ -196,5 +222,10 @@ def _refuse_templates(task: Task) -> None:
         )
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"
+
+
+def _processors() -> int:
+    """Return how many processors this process may use, which in a container or a job are not all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

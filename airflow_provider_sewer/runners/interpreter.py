@@ -5,41 +5,51 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, WorkdirError
+from airflow_provider_sewer.runners.guardian import new_mark
+from airflow_provider_sewer.runners.output import Stream
+from airflow_provider_sewer.runners.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
 _PATIENCE = 30.0
+_TOO_MUCH = 1_000_000
 
 _WHO_ARE_YOU = """
 import json, sys
 print(json.dumps({"version": "%d.%d.%d" % sys.version_info[:3], "executable": sys.executable, "prefix": sys.prefix}))
 """
 
-# Asks the finders, one level after the other, so that no package's code is run. Without `-m`, the
-# first entry of sys.path is the working directory, as it is for a module that is run.
+# Asks the finders, one level after the other, so that no package's code is run; what a package would be
+# stands in sys.modules as an empty shell, for the finders of what is in it ask there. Without `-m`, the
+# first entry of sys.path is the working directory, as it is for a module that is run: so nothing may be
+# imported here that a file of the same name could stand in for.
 _WHICH_ARE_MISSING = """
-import json, sys
+import sys
+def spec_of(name, path):
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
+        if spec is not None: return spec
 def find(name):
     path = None
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         full = ".".join(parts[:end])
-        if full in sys.builtin_module_names: return True
-        for finder in sys.meta_path:
-            spec = finder.find_spec(full, path) if hasattr(finder, "find_spec") else None
-            if spec is not None: break
-        else: return False
+        spec = spec_of(full, path)
+        if spec is None: return False
         path = spec.submodule_search_locations
         if path is None: return end == len(parts)
+        shell = sys.modules.setdefault(full, type(sys)(full))
+        shell.__path__ = path
         path = list(path)
-    return True
-print(json.dumps([name for name in sys.argv[1:] if not find(name)]))
+    return find(name + ".__main__")
+print("\\nmissing:" + ",".join(name for name in sys.argv[1:] if not find(name)))
 """
 
 
@@ -61,33 +71,36 @@ class Interpreter(NamedTuple):
 _answers: dict[tuple[object, ...], Interpreter] = {}
 
 
-def find_interpreter(python: str | None) -> Interpreter:
-    """Find an interpreter and have it say who it is; asked once in a process for each executable.
+def find_interpreter(python: str | None, env: Mapping[str, str] | None = None) -> Interpreter:
+    """Find an interpreter and have it say who it is; one that has answered is not asked again.
 
     :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if not said.
+    :param env: the environment it will be started with; it may need that to start at all.
     :raises InterpreterError: when there is none, or when it is no Python.
     """
     path = _located(python)
     status = os.stat(path)
     key = (path, status.st_dev, status.st_ino, status.st_mtime_ns)
     if key not in _answers:
-        _answers[key] = _asked(path)
+        _answers[key] = _introduced(path, build_environment({}) if env is None else env)
     return _answers[key]
 
 
 def missing_modules(
     python: str, modules: Collection[str], env: Mapping[str, str], workdir: str | None = None
 ) -> list[str]:
-    """Return those of the modules that an interpreter does not find, without running any of their code."""
-    asked = _run([python, "-c", _WHICH_ARE_MISSING, *modules], env=env, workdir=workdir)
-    missing: list[str] = json.loads(_last_line(asked.stdout)) if asked.returncode == 0 else []
-    return missing
+    """Return those of the modules that an interpreter cannot find to run, without running any of their code.
+
+    None is missing as far as it cannot be told.
+    """
+    answer = _asked([python, "-c", _WHICH_ARE_MISSING, *modules], env, workdir)
+    return [name for name in answer.last_line.removeprefix("missing:").split(",") if name in modules]
 
 
 def check_workdir(workdir: str | None) -> str | None:
     """Return the absolute path of a working directory.
 
-    :raises WorkdirError: when it is missing or no directory.
+    :raises WorkdirError: when it is missing or no directory, or when this user may not enter it.
     """
     if workdir is None:
         return None
@@ -95,6 +108,8 @@ def check_workdir(workdir: str | None) -> str | None:
     if not os.path.isdir(path):
         what = "is no directory" if os.path.lexists(path) else "does not exist"
         raise WorkdirError(f"the working directory {path} {what}; create it, or correct workdir")
+    if not os.access(path, os.X_OK):
+        raise WorkdirError(f"the working directory {path} cannot be entered by this user; change its permissions")
     return path
 
 
@@ -103,15 +118,20 @@ def _located(python: str | None) -> str:
         found = shutil.which("python") or shutil.which("python3")
         if found is None:
             raise InterpreterError("there is no python on PATH; name an interpreter (python=…, or sppe run -i …)")
-        return found
+        return os.path.abspath(found)
     if os.sep not in python:
         found = shutil.which(python)
         if found is None:
             raise InterpreterError(f"there is no interpreter {python!r} on PATH; correct the name or give its path")
-        return found
+        return os.path.abspath(found)
     path = os.path.abspath(os.path.expanduser(python))
     if not os.path.lexists(path):
         raise InterpreterError(f"the interpreter {path} does not exist; create the environment, or correct the path")
+    if not os.path.exists(path):
+        raise InterpreterError(
+            f"the interpreter {path} is a link to {os.path.realpath(path)}, which does not exist; "
+            "create the environment anew"
+        )
     if not os.path.isfile(path):
         raise InterpreterError(f"the interpreter {path} is no file; name the executable, such as {path}/bin/python")
     if not os.access(path, os.X_OK):
@@ -119,26 +139,47 @@ def _located(python: str | None) -> str:
     return path
 
 
-def _asked(path: str) -> Interpreter:
+def _introduced(path: str, env: Mapping[str, str]) -> Interpreter:
+    answer = _asked([path, "-I", "-S", "-c", _WHO_ARE_YOU], env)
     try:
-        asked = _run([path, "-I", "-S", "-c", _WHO_ARE_YOU], env=build_environment({}))
-        answer = json.loads(_last_line(asked.stdout))
-        return Interpreter(path, answer["version"], answer["executable"], answer["prefix"])
-    except subprocess.TimeoutExpired:
-        reason = f"it did not answer within {_PATIENCE:.0f} s"
-    except OSError as error:
-        reason = str(error.strerror)
+        said = json.loads(answer.last_line)
+        return Interpreter(path, said["version"], said["executable"], said["prefix"])
     except (ValueError, KeyError, TypeError):
-        said = (asked.stderr or asked.stdout).decode("utf-8", "backslashreplace").strip()[:200]
-        reason = f"asked for its version it exited with {asked.returncode} and said {said!r}"
-    raise InterpreterError(f"{path} is no Python 3 interpreter: {reason}")
+        raise InterpreterError(f"{path} is no Python 3 interpreter: asked for its version it {answer}") from None
 
 
-def _run(argv: list[str], env: Mapping[str, str], workdir: str | None = None) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, env=env, cwd=workdir, timeout=_PATIENCE, check=False
-    )
+class _Answer(NamedTuple):
+    """What came of asking; as text, how to say that it is no answer."""
+
+    exit_code: int | None
+    is_given_up: bool
+    stdout: str
+    stderr: str
+
+    @property
+    def last_line(self) -> str:
+        return self.stdout.rpartition("\n")[2]
+
+    def __str__(self) -> str:
+        how = f"gave no short answer within {_PATIENCE:.0f} s" if self.is_given_up else f"exited with {self.exit_code}"
+        return f"{how} and said {(self.stderr or self.stdout)[:200]!r}"
 
 
-def _last_line(output: bytes) -> bytes:
-    return output.strip().rpartition(b"\n")[2]
+def _asked(argv: Sequence[str], env: Mapping[str, str], workdir: str | None = None) -> _Answer:
+    """Start an interpreter, for a while and for so much output only: it may be anything."""
+    said = {Stream.STDOUT: "", Stream.STDERR: ""}
+    process = Process(Command(tuple(argv), env, workdir), mark=new_mark(), grace=0.0)
+
+    def remember(stream: Stream, pieces: Sequence[str]) -> None:
+        said[stream] += "".join(pieces)
+        if len(said[stream]) > _TOO_MUCH:
+            process.stop()
+
+    patience = threading.Timer(_PATIENCE, process.stop)
+    patience.daemon = True
+    patience.start()
+    try:
+        exit_ = process.follow(remember)
+    finally:
+        patience.cancel()
+    return _Answer(exit_.code, exit_.stopped, said[Stream.STDOUT].strip(), said[Stream.STDERR].strip())

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
+import stat
 import tempfile
-import uuid
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from textwrap import indent
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow_provider_sewer.core.command import Command, module_command, shown
+from airflow_provider_sewer.core.command import MASK, Command, module_command, shown
 from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
 from airflow_provider_sewer.core.errors import ModuleFailed, ModuleMissing, ModuleStopped
 from airflow_provider_sewer.runners.guardian import Guardian
-from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter
+from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter, missing_modules
 from airflow_provider_sewer.runners.output import Sink, Stream, Tail
 from airflow_provider_sewer.runners.process import Exit, Process
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 #: Seconds between SIGTERM and SIGKILL, unless told otherwise. Airflow itself kills a worker 5 s after
 #: it has asked it to stop.
 GRACE = 4.0
+
+_LARGEST_RESULT = 16 * 1024 * 1024
 
 
 class ModuleResult(NamedTuple):
@@ -47,7 +51,7 @@ class ModuleRun:
     :param settings: where it runs; whatever is not said there has its default.
     :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
     :param secrets: values that must not be shown.
-    :param mark: what marks its processes; one of its own if not given. Whoever gives one also guards it.
+    :param guardian: who ends it, should this process die; one of its own if not given.
     """
 
     def __init__(
@@ -58,15 +62,15 @@ class ModuleRun:
         *,
         grace: float = GRACE,
         secrets: Collection[str] = (),
-        mark: str | None = None,
+        guardian: Guardian | None = None,
     ) -> None:
         self._module = module
         self._arguments = arguments
         self._settings = settings
         self._grace = grace
-        self._secrets = secrets
-        self._is_guarded = mark is not None
-        self._mark = mark or new_mark()
+        # The longest first: one may hold another.
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        self._guardian = guardian
         self._process: Process | None = None
         self._stopped = False
         self._at_once = False
@@ -82,14 +86,14 @@ class ModuleRun:
         :raises ModuleFailed: when it failed, or left a result that cannot be read.
         """
         with ExitStack() as stack:
-            result_file = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="sewer-")), "result.json")
+            folder = tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
+            result_file = os.path.join(stack.enter_context(folder), "result.json")
             command = self._command(result_file)
             if on_start:
                 on_start(shown(command.argv, self._secrets), command.workdir)
-            if not self._is_guarded:
-                stack.enter_context(Guardian(self._mark, self._grace))
+            guardian = self._guardian or stack.enter_context(Guardian(self._grace))
             tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
-            exit_ = self._follow(command, sink, tails)
+            exit_ = self._follow(command, guardian, sink, tails)
             self._raise_unless_succeeded(exit_, command, tails)
             return ModuleResult(_result(result_file, tails[Stream.STDOUT]))
 
@@ -102,55 +106,51 @@ class ModuleRun:
 
     def _command(self, result_file: str) -> Command:
         settings = self._settings
-        interpreter = find_interpreter(settings.python)
-        workdir = check_workdir(settings.workdir)
         env = build_environment(settings.env, settings.inherit_env or False)
+        interpreter = find_interpreter(settings.python, env)
+        workdir = check_workdir(settings.workdir)
         env[RESULT_FILE] = result_file
         return module_command(interpreter.path, self._module, self._arguments, env, workdir)
 
-    def _follow(self, command: Command, sink: Sink, tails: dict[Stream, Tail]) -> Exit:
+    def _follow(self, command: Command, guardian: Guardian, sink: Sink, tails: dict[Stream, Tail]) -> Exit:
         def remember(stream: Stream, pieces: Sequence[str]) -> None:
             tails[stream].take(pieces)
             sink(stream, pieces)
 
-        self._process = Process(command, mark=self._mark, grace=self._grace)
+        self._process = Process(command, mark=guardian.submark(), grace=self._grace, guardian=guardian)
         if self._stopped:
             self.stop()
         exit_ = self._process.follow(remember)
         if exit_.leftovers:
+            start = "\n" if tails[Stream.STDERR].is_unfinished else ""
             said = f"{self._module} ended and left processes behind that held its output; they have been ended too.\n"
-            sink(Stream.STDERR, [said])
+            sink(Stream.STDERR, [start + said])
         return exit_
 
     def _raise_unless_succeeded(self, exit_: Exit, command: Command, tails: dict[Stream, Tail]) -> None:
         line = shown(command.argv, self._secrets)
         if exit_.stopped:
-            raise ModuleStopped(f"{self._module} was stopped on request, and all it had started with it; it was: {line}")
+            raise ModuleStopped(
+                f"{self._module} was stopped on request, and all it had started with it; it was: {line}"
+            )
         if exit_.code == 0:
             return
-        if said := _says_missing(self._module, exit_, tails[Stream.STDERR].lines):
+        said = _says_missing(self._module, exit_, tails[Stream.STDERR].lines)
+        if said and missing_modules(command.argv[0], [self._module], command.env, command.workdir):
             raise ModuleMissing(
                 f"{command.argv[0]} has no module to run as {self._module!r} ({said}); "
                 "install it there, correct the name, or name another interpreter"
             )
-        raise ModuleFailed(
-            f"{self._module} {_how(exit_)}; it was: {line}{self._tail(tails)}", exit_code=exit_.code
-        )
+        raise ModuleFailed(f"{self._module} {_how(exit_)}; it was: {line}{self._tail(tails)}", exit_code=exit_.code)
 
     def _tail(self, tails: dict[Stream, Tail]) -> str:
         stream = Stream.STDERR if tails[Stream.STDERR].lines else Stream.STDOUT
-        lines = tails[stream].lines
-        if not lines:
+        text = "\n".join(tails[stream].lines)
+        if not text:
             return "\nIt wrote nothing."
-        text = "\n".join(f"  {line}" for line in lines)
         for secret in self._secrets:
-            text = text.replace(secret, "***") if secret else text
-        return f"\nThe last lines of {stream.value}:\n{text}"
-
-
-def new_mark() -> str:
-    """Return a mark that nothing else carries."""
-    return f"{uuid.uuid4().hex}/"
+            text = text.replace(secret, MASK)
+        return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
 
 
 def result_as_json(text: str) -> Any:
@@ -158,23 +158,43 @@ def result_as_json(text: str) -> Any:
 
     :raises ValueError: when it is none.
     """
+    try:
+        return json.loads(text, parse_constant=_refused, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no JSON value; write null or text")
 
-    return json.loads(text, parse_constant=refuse)
+def _refused(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON value; write null or text")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        _refused(digits)
+    return number
 
 
 def _how(exit_: Exit) -> str:
-    if exit_.signal is None:
-        return f"failed with exit code {exit_.code}"
-    name = signal.Signals(exit_.signal).name if exit_.signal in list(signal.Signals) else f"signal {exit_.signal}"
-    hint = " (out of memory?)" if exit_.signal == signal.SIGKILL else ""
-    return f"was ended by {name}{hint}"
+    if exit_.signal is not None:
+        return f"was ended by {_signal_name(exit_.signal)}{_hint(exit_.signal)}"
+    if exit_.code is None:
+        return "has ended, but how is not known: its exit code was collected elsewhere (is SIGCHLD ignored here?)"
+    number = exit_.code - 128
+    shell = f", a shell's word for {_signal_name(number)}{_hint(number)}" if number in signal.valid_signals() else ""
+    return f"failed with exit code {exit_.code}{shell}"
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def _hint(number: int) -> str:
+    return " (out of memory?)" if number == signal.SIGKILL else ""
 
 
 def _says_missing(module: str, exit_: Exit, stderr: list[str]) -> str | None:
-    """Return what ``python -m`` says when it does not find a module; never what a module says itself."""
+    """Return what ``python -m`` says when it does not find a module. A module may say it itself, of another."""
     name = re.escape(module)
     said = rf"^\S.*: (No module named {name}\b.*|Error while finding module specification for '{name}' .*)$"
     found = re.match(said, stderr[-1]) if exit_.code == 1 and stderr else None
@@ -183,6 +203,11 @@ def _says_missing(module: str, exit_: Exit, stderr: list[str]) -> str | None:
 
 def _result(result_file: str, stdout: Tail) -> Any:
     try:
+        status = os.stat(result_file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no file")
+        if status.st_size > _LARGEST_RESULT:
+            raise ValueError(f"it is {status.st_size:,} bytes; keep large values in a file and give its path")
         with open(result_file, encoding="utf-8") as file:
             return result_as_json(file.read())
     except FileNotFoundError:
@@ -191,4 +216,3 @@ def _result(result_file: str, stdout: Tail) -> Any:
         raise ModuleFailed(
             f"the module exited with 0, but its result in ${RESULT_FILE} cannot be read: {error}", exit_code=0
         ) from None
-

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
 from airflow_provider_sewer.runners.engine import Outcome, State
-from airflow_provider_sewer.runners.output import Stream
+from airflow_provider_sewer.runners.output import Stream, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ class PlainLines:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
-    def started(self, task: Task, command_line: str, workdir: str | None) -> None:
+    def started(self, task: Task, command_line: str, _workdir: str | None) -> None:
         """Say what is started."""
         self._write(sys.stderr, task, [f"$ {command_line}"])
 
@@ -42,8 +42,12 @@ class PlainLines:
 
     def _write(self, target: TextIO, task: Task, lines: Iterable[str]) -> None:
         text = "".join(f"[{task.name}] {line.removesuffix(chr(10))}\n" for line in lines)
+        if target.isatty():
+            text = printable(text)
+        encoding = target.encoding or "utf-8"
         with self._lock:
-            target.write(text)
+            # What this terminal or file has no character for is written out, rather than failing the task.
+            target.write(text.encode(encoding, "backslashreplace").decode(encoding))
             target.flush()
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: The longest piece of text handed on, in bytes. A longer line comes in several pieces.
+#: The longest piece of text handed on, in characters. A longer line comes in several pieces.
 PIECE = 64 * 1024
+
+# The control characters of ASCII and Latin-1, and what turns the direction of writing.
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+# The upper bits of a byte of UTF-8, and what they are inside a character.
+_KIND, _CONTINUATION = 0b1100_0000, 0b1000_0000
 
 _TAIL_LINES = 20
 _TAIL_WIDTH = 2_000
@@ -24,9 +31,9 @@ class Stream(enum.Enum):
 
 
 class Sink(Protocol):
-    """What takes the output of a process.
+    r"""What takes the output of a process.
 
-    Pieces are like what ``readline(limit)`` returns: a whole line ends with ``\\n``; a piece that does
+    Pieces are like what ``readline(limit)`` returns: a whole line ends with ``\n``; a piece that does
     not is continued by the next one of its stream, or is the last one.
     """
 
@@ -35,9 +42,9 @@ class Sink(Protocol):
 
 
 class LineSplitter:
-    """Splits a stream of bytes into lines of text.
+    r"""Splits a stream of bytes into lines of text.
 
-    Bytes that are no UTF-8 are written as ``\\xff``, so that the text can go anywhere.
+    Bytes that are no UTF-8 are written as ``\xff``, so that the text can go anywhere.
     """
 
     def __init__(self) -> None:
@@ -47,19 +54,17 @@ class LineSplitter:
         """Take more bytes and return the pieces that are complete now."""
         head, newline, rest = (self._rest + data).rpartition(b"\n")
         pieces = [line + "\n" for line in _decoded(head).split("\n")] if newline else []
-        if any(len(piece) > PIECE for piece in pieces):
-            pieces = [part for piece in pieces for part in _cut(piece)]
         while len(rest) >= PIECE:
             end = _character_end(rest, PIECE)
             pieces.append(_decoded(rest[:end]))
             rest = rest[end:]
         self._rest = rest
-        return pieces
+        return _cut(pieces)
 
     def finish(self) -> list[str]:
         """Return what is left when the stream has ended without a newline."""
         rest, self._rest = self._rest, b""
-        return [_decoded(rest)] if rest else []
+        return _cut([_decoded(rest)]) if rest else []
 
 
 class Tail:
@@ -88,24 +93,34 @@ class Tail:
         return list(self._lines)
 
     @property
+    def is_unfinished(self) -> bool:
+        """Tell whether the newline of the last line is still to come."""
+        return self._open
+
+    @property
     def last_line(self) -> str | None:
         """Return the last line as it was, or ``None`` if there is none or it came in several pieces."""
         return self._last
+
+
+def printable(text: str) -> str:
+    """Write control characters out, so that no task steers the terminal; tabs and newlines stay."""
+    return _STEERING.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def _decoded(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def _cut(piece: str) -> list[str]:
-    return [piece[start : start + PIECE] for start in range(0, len(piece), PIECE)]
+def _cut(pieces: list[str]) -> list[str]:
+    if all(len(piece) <= PIECE for piece in pieces):
+        return pieces
+    return [piece[start : start + PIECE] for piece in pieces for start in range(0, len(piece), PIECE)]
 
 
 def _character_end(data: bytes, end: int) -> int:
-    """Return a place at or just before ``end`` that is not inside a UTF-8 character."""
-    for back in range(4):
-        if end - back < len(data) and data[end - back] & 0b1100_0000 != 0b1000_0000:
-            return end - back
-        if end - back == len(data):
-            continue
+    """Return a place at or just before ``end`` where a UTF-8 character begins, if there is one."""
+    for start in range(end, end - 4, -1):
+        if start < len(data) and data[start] & _KIND != _CONTINUATION:
+            return start
     return end

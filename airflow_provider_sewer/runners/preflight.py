@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import ModuleMissing, SewerError
@@ -16,6 +15,14 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
 
 
+class _Place(NamedTuple):
+    """Where tasks run. All that run in one place are looked for together."""
+
+    python: str
+    workdir: str | None
+    env: tuple[tuple[str, str], ...]
+
+
 def check_surroundings(tasks: Iterable[tuple[Task, bool]]) -> list[str]:
     """Check interpreter, working directory and module of every task.
 
@@ -25,35 +32,38 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]]) -> list[str]:
     :raises SewerError: for the first thing that a first task lacks, with the task's line.
     """
     warnings: list[str] = []
-    places: dict[tuple[object, ...], list[tuple[Task, bool]]] = defaultdict(list)
+    places: dict[_Place, list[tuple[Task, bool]]] = defaultdict(list)
     for task, is_first in tasks:
         try:
-            interpreter = find_interpreter(task.settings.python)
-            workdir = check_workdir(task.settings.workdir)
-            env = build_environment(task.settings.env, task.settings.inherit_env or False)
-            places[interpreter.path, workdir, tuple(sorted(env.items()))].append((task, is_first))
+            places[_place(task)].append((task, is_first))
         except SewerError as error:
-            _report(type(error), str(error), task, is_first, warnings)
-    for (python, workdir, env_items), there in places.items():
-        missing = _missing(str(python), {task.module for task, _ in there}, dict(env_items), workdir)  # type: ignore[call-overload]
+            _report(type(error), str(error), task, warnings, is_first=is_first)
+    for place, there in places.items():
+        missing = _missing(place, {task.module for task, _ in there})
         for task, is_first in there:
             if task.module in missing:
-                said = f"{python} has no module {task.module!r}; install it there, correct the name, or name another interpreter"
-                _report(ModuleMissing, said, task, is_first, warnings)
+                said = f"{place.python} has no module {task.module!r} to run"
+                fix = "install it there, correct the name, or name another interpreter"
+                _report(ModuleMissing, f"{said}; {fix}", task, warnings, is_first=is_first)
     return warnings
 
 
-def _missing(python: str, modules: set[str], env: dict[str, str], workdir: str | None) -> list[str]:
+def _place(task: Task) -> _Place:
+    settings = task.settings
+    env = build_environment(settings.env, settings.inherit_env or False)
+    interpreter = find_interpreter(settings.python, env)
+    return _Place(interpreter.path, check_workdir(settings.workdir), tuple(sorted(env.items())))
+
+
+def _missing(place: _Place, modules: set[str]) -> list[str]:
     try:
-        return missing_modules(python, sorted(modules), env, workdir)
-    except (OSError, ValueError, subprocess.SubprocessError):
+        return missing_modules(place.python, sorted(modules), dict(place.env), place.workdir)
+    except (SewerError, ValueError):
         return []  # what cannot be told now shows when the task runs
 
 
-def _report(kind: type[SewerError], said: str, task: Task, is_first: bool, warnings: list[str]) -> None:
+def _report(kind: type[SewerError], said: str, task: Task, warnings: list[str], *, is_first: bool) -> None:
     said = f"task {task.name!r}: {said}"
     if is_first:
         raise kind(said, task.source)
     warnings.append(f"{task.source}: {said}")
-
-

@@ -1,0 +1,89 @@
+"""Bytes become text: every byte once, in order, in bounded pieces."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Tail, printable
+
+CHUNKS = st.lists(st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode), st.just(b"\n")), max_size=30)
+
+
+def pieces_of(chunks: list[bytes]) -> list[str]:
+    splitter = LineSplitter()
+    return [piece for chunk in chunks for piece in splitter.feed(chunk)] + splitter.finish()
+
+
+@given(CHUNKS)
+def test_all_bytes_arrive_once_and_in_order_however_they_are_cut(chunks: list[bytes]) -> None:
+    """All bytes arrive once and in order, however the pipe cuts them."""
+    assert "".join(pieces_of(chunks)) == b"".join(chunks).decode("utf-8", "backslashreplace")
+
+
+@given(CHUNKS)
+def test_only_a_last_line_without_newline_is_no_whole_line(chunks: list[bytes]) -> None:
+    """Of short lines, each piece is one whole line; only the very last may lack its newline."""
+    pieces = pieces_of(chunks)
+
+    assert all(piece.count("\n") == 1 and piece.endswith("\n") for piece in pieces[:-1])
+
+
+@given(st.text(min_size=1, max_size=5), st.integers(0, 3), st.sampled_from(["", "\n"]))
+def test_a_long_line_is_cut_between_characters(characters: str, shift: int, newline: str) -> None:
+    """A line longer than a piece is cut, never inside a character and never into pieces that are too long."""
+    line = "x" * shift + characters.replace("\n", "~") * (3 * PIECE // len(characters.encode()))
+    data = (line + newline).encode()
+
+    pieces = pieces_of([data[start : start + 65536] for start in range(0, len(data), 65536)])
+
+    assert "".join(pieces) == line + newline
+    assert max(map(len, pieces)) <= PIECE
+
+
+def test_a_long_line_of_bytes_that_are_no_text_is_cut_into_bounded_pieces() -> None:
+    """A long line of bytes that are no text does not make pieces longer than agreed."""
+    data = b"\xff\x80" * PIECE
+
+    pieces = pieces_of([data[start : start + 65536] for start in range(0, len(data), 65536)])
+
+    assert "".join(pieces) == r"\xff\x80" * PIECE
+    assert max(map(len, pieces)) <= PIECE
+
+
+def test_a_line_is_handed_on_as_soon_as_it_is_whole() -> None:
+    """A line is handed on as soon as its newline has come; what follows waits."""
+    splitter = LineSplitter()
+
+    assert splitter.feed(b"one\ntwo\nthr") == ["one\n", "two\n"]
+    assert splitter.feed(b"ee\n") == ["three\n"]
+    assert splitter.finish() == []
+
+
+def test_the_tail_keeps_the_last_lines_and_cuts_wide_ones() -> None:
+    """The tail keeps the last twenty lines, each cut to a readable width."""
+    tail = Tail()
+
+    tail.take([f"line {number}\n" for number in range(100)] + ["w" * 10_000 + "\n"])
+
+    assert tail.lines[:-1] == [f"line {number}" for number in range(81, 100)]
+    assert tail.lines[-1] == "w" * 2_000
+
+
+def test_the_last_line_is_the_result_only_if_it_came_whole() -> None:
+    """The very last line is kept as it was; one too long to come in one piece is none."""
+    whole, cut = Tail(), Tail()
+    whole.take(["first\n", "the result"])
+    cut.take(["first\n", "the ", "result\n"])
+
+    assert whole.last_line == "the result"
+    assert cut.last_line is None
+    assert cut.lines == ["first", "the result"]
+    assert Tail().last_line is None
+
+
+def test_control_characters_are_written_out_for_a_terminal() -> None:
+    """What could steer a terminal is written out; brackets, umlauts and tabs stay."""
+    assert (
+        printable("\x1b[31m[red] Größe\t1\r\x07 \x9b2J\n") == r"\x1b[31m[red] Größe" + "\t" + r"1\r\x07 \x9b2J" + "\n"
+    )
