@@ -41,12 +41,18 @@ def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
     after_secret = False
     for word in argv:
         option, equals, _ = word.partition("=")
+        is_secret_option = word.startswith("-") and looks_secret(option)
         if after_secret and not word.startswith("--"):
-            word = MASK
-        elif equals and option.startswith("-") and looks_secret(option):
-            word = f"{option}={MASK}"
-        for secret in secrets:
-            word = word.replace(secret, MASK) if secret else word
-        words.append(word)
-        after_secret = word.startswith("-") and not equals and looks_secret(word)
-    return " ".join(word if word == MASK else shlex.quote(word) for word in words)
+            words.append(MASK)
+        elif equals and is_secret_option:
+            words.append(shlex.quote(f"{option}={MASK}"))
+        else:
+            words.append(_quoted(word, secrets))
+        after_secret = is_secret_option and not equals
+    return " ".join(words)
+
+
+def _quoted(word: str, secrets: Collection[str]) -> str:
+    for secret in filter(None, secrets):
+        word = word.replace(secret, MASK)
+    return word if word == MASK else shlex.quote(word)

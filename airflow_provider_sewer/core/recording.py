@@ -70,7 +70,7 @@ def recording() -> Iterator[Recorder]:
 
 def run_with(runner: Callable[[Run], None]) -> None:
     """Say who runs a plain ``.run()``. The package does this once; the model itself starts nothing."""
-    global _run_now
+    global _run_now  # noqa: PLW0603 - said once, when the package is imported
     _run_now = runner
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Union
@@ -147,12 +148,13 @@ def checked_module(module: Any) -> str:
 
     :raises InvalidTask: for anything that ``python -m`` could not take.
     """
-    if is_template(module) or (isinstance(module, str) and all(part.isidentifier() for part in module.split("."))):
-        return str(module)
-    hint = ""
-    if isinstance(module, str) and (module.endswith(".py") or "/" in module):
-        guess = module[: -len(".py")] if module.endswith(".py") else module
-        hint = f"; a file cannot be run, only an installed module: {guess.strip('./').replace('/', '.')!r}?"
+    if not isinstance(module, str):
+        raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'")
+    is_file = module.endswith(".py") or "/" in module
+    if is_template(module) or (all(part.isidentifier() for part in module.split(".")) and not is_file):
+        return module
+    guess = re.sub(r"\.py$", "", module).strip("./").replace("/", ".")
+    hint = f"; a file cannot be run, only an installed module: {guess!r}?" if is_file else ""
     raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'{hint}")
 
 

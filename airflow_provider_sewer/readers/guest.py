@@ -9,6 +9,7 @@ prints goes to stderr, so that it cannot get into our output.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import threading
@@ -38,6 +39,11 @@ FORMER_NAMES: Mapping[str, Mapping[str, Any]] = {
 STANDARD_LIBRARY: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())
 
 _lock = threading.RLock()
+
+
+def module_name(file: str) -> str:
+    """Return the name that a file is loaded under, which no other module has."""
+    return f"sewer_file_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
 
 
 @contextmanager

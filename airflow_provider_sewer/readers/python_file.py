@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
-import re
-import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError, unknown_name
+from airflow_provider_sewer.core.errors import WorkflowFileError, unknown_name
 from airflow_provider_sewer.core.recording import Recorder, recording
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.readers.guest import FORMER_NAMES, STANDARD_LIBRARY, hosted
+from airflow_provider_sewer.readers.file_errors import as_file_error
+from airflow_provider_sewer.readers.guest import FORMER_NAMES, hosted, module_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,7 +65,7 @@ def load_workflow(path: str | os.PathLike[str], workflow: str | None = None) -> 
     with _loaded(Path(path)) as (module, loading):
         declared = _declared_workflows(module, loading)
         if declared:
-            return _recorded(declared[_chosen(workflow, list(declared), str(module.__file__))], str(module.__file__))
+            return _recorded(declared[_chosen(workflow, list(declared), str(module.__file__))])
         return _whole_file(module, loading, workflow)
 
 
@@ -76,13 +74,12 @@ def _loaded(path: Path) -> Iterator[tuple[ModuleType, Recorder]]:
     """Load a file; in the block it can still import what lies beside it."""
     file = os.path.abspath(path)
     code = _compiled(file)
-    name = f"sewer_file_{hashlib.sha256(file.encode('utf-8', 'surrogateescape')).hexdigest()[:12]}"
-    module = ModuleType(name)
+    module = ModuleType(module_name(file))
     module.__file__ = file
     folders = dict.fromkeys(map(os.path.dirname, (file, os.path.realpath(file))))
     with hosted(module, list(folders)), recording() as recorder:
-        with _as_file_error(file):
-            exec(code, vars(module))
+        with as_file_error(file):
+            exec(code, vars(module))  # noqa: S102 - a workflow file is a program of its owner's
         vars(module)["__sewer_tasks__"] = [task for task, maker in recorder.tasks.items() if maker == file]
         yield module, recorder
 
@@ -97,81 +94,9 @@ def _compiled(file: str) -> CodeType:
         reason = getattr(error, "strerror", None) or error
         raise WorkflowFileError(f"cannot read the workflow file: {reason}", whole) from None
     if b"\0" in source:
-        raise WorkflowFileError("this is no text, so no workflow file", whole)
-    with _as_file_error(file):
+        raise WorkflowFileError("this is no text in UTF-8, so no workflow file", whole)
+    with as_file_error(file):
         return compile(source, file, "exec", dont_inherit=True)
-
-
-@contextmanager
-def _as_file_error(file: str) -> Iterator[None]:
-    """Turn whatever a person's code raises into one error with file and line."""
-    try:
-        yield
-    except SewerError as error:
-        if error.where is not None:
-            raise
-        raise WorkflowFileError(str(error), _last_line_in(file, error)) from None
-    except SyntaxError as error:
-        raise _syntax_error(file, error) from error
-    except SystemExit as error:
-        raise WorkflowFileError(
-            f"the file ends the program (exit {error.code!r}) while it is read; "
-            "put that under if __name__ == '__main__':",
-            _last_line_in(file, error),
-        ) from error
-    except Exception as error:
-        raise WorkflowFileError(_told(file, error), _last_line_in(file, error)) from error
-
-
-def _syntax_error(file: str, error: SyntaxError) -> WorkflowFileError:
-    here = _last_line_in(file, error)
-    if not error.filename or not os.path.isfile(error.filename):  # in text that the file compiles itself
-        return WorkflowFileError(f"syntax error: {error}", here)
-    imported = f" (imported at {here})" if here.line else ""
-    return WorkflowFileError(f"syntax error: {error.msg}{imported}", SourceLine(error.filename, error.lineno or 0))
-
-
-def _told(file: str, error: Exception) -> str:
-    said = "".join(traceback.format_exception_only(type(error), error)).strip()
-    place = _innermost(error)
-    inside = f" (in {place})" if place and place.file != file else ""
-    return f"{said}{inside}{_hint(file, error)}"
-
-
-def _hint(file: str, error: Exception) -> str:
-    if isinstance(error, ImportError) and error.name:
-        return _import_hint(os.path.dirname(file), error.name.partition(".")[0])
-    if isinstance(error, TypeError) and re.search(r"for (>>|<<): '(list|tuple)' and '(list|tuple)'", str(error)):
-        return ". Python cannot tie two lists; put a task between them, or give the later tasks depends_on=[…]"
-    return ""
-
-
-def _import_hint(folder: str, top: str) -> str:
-    if top in FORMER_NAMES:
-        return (
-            f". Of {top!r}, sewer files can have Task and workflow, and an installed package of that name is "
-            "another one; write: from airflow_provider_sewer import Task, workflow"
-        )
-    if top in STANDARD_LIBRARY and os.path.exists(os.path.join(folder, f"{top}.py")):
-        return f". {top!r} is a module of Python itself, which comes before your {top}.py; rename yours"
-    return (
-        ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
-        "what only the task needs belongs into the module it runs"
-    )
-
-
-def _last_line_in(file: str, error: BaseException) -> SourceLine:
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
-    return SourceLine(file, lines[-1] if lines else 0)
-
-
-def _innermost(error: BaseException) -> SourceLine | None:
-    places = [
-        SourceLine(frame.f_code.co_filename, line)
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if os.path.isfile(frame.f_code.co_filename)
-    ]
-    return places[-1] if places else None
 
 
 def _tasks(module: ModuleType) -> list[Task]:
@@ -186,16 +111,12 @@ def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, Func
     return {**own, **{function.__name__: function for function in functions if hasattr(function, "__sewer_workflow__")}}
 
 
-def _recorded(function: Any, file: str) -> Workflow:
-    name, source = function.__name__, function.__sewer_workflow__
-    try:
-        inspect.signature(function).bind()
-    except TypeError as error:
-        said = f"workflow {name!r} is called without arguments here: {error}; give its parameters defaults"
-        raise WorkflowFileError(said, source) from None
-    with recording() as recorder, _as_file_error(file):
+def _recorded(function: Any) -> Workflow:
+    source: SourceLine = function.__sewer_workflow__
+    with recording() as recorder, as_file_error(source.file, called_at=source.line):
         function()
-    return Workflow.of_runs(name, recorder.runs, doc=inspect.cleandoc(function.__doc__ or ""), source=source)
+    doc = inspect.cleandoc(function.__doc__ or "")
+    return Workflow.of_runs(function.__name__, recorder.runs, doc=doc, source=source)
 
 
 def _chosen(wanted: str | None, known: list[str], file: str) -> str:
@@ -222,8 +143,8 @@ def _whole_file(module: ModuleType, loading: Recorder, wanted: str | None) -> Wo
     tasks = _tasks(module)
     if not tasks:
         raise WorkflowFileError(_why_no_task(module), whole)
-    members = set(map(id, tasks))
-    edges = [(up, down) for up, down in loading.edges if id(up) in members and id(down) in members]
+    members = set(tasks)
+    edges = [(up, down) for up, down in loading.edges if up in members and down in members]
     return Workflow(DEFAULT_WORKFLOW, tasks, edges, doc=doc, source=whole)
 
 

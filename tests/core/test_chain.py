@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from airflow_provider_sewer import Task
@@ -73,7 +75,7 @@ def test_a_chain_of_five_thousand_tasks_grown_in_a_loop_stays_small():
         chain = chain >> task
 
     assert chain.tasks() == tasks
-    assert set(chain.edges()) == set(zip(tasks, tasks[1:], strict=False))
+    assert set(chain.edges()) == set(pairwise(tasks))
     assert sum(1 for _ in chain._walk()) < 4 * len(tasks)
 
 
@@ -94,7 +96,7 @@ def test_a_chain_of_five_thousand_tasks_grown_in_a_loop_stays_small():
 )
 def test_tying_what_is_no_task_is_an_error_with_its_line(tie, other):
     """Tasks, chains and lists of these, and nothing else; the line is the one with the >>."""
-    with pytest.raises(InvalidWorkflow, match="ties tasks, chains and lists of them; .* is none of these") as caught:
+    with pytest.raises(InvalidWorkflow, match=r"ties tasks, chains and lists of them; .* is none of these") as caught:
         tie(other)
 
     assert caught.value.where.file == __file__
@@ -111,4 +113,4 @@ def test_an_empty_list_is_an_error(empty):
 def test_two_lists_cannot_be_tied_and_python_says_so():
     """Between two lists there is nothing of ours to ask; in a file this gets a line and a hint."""
     with pytest.raises(TypeError, match="'list' and 'list'"):
-        [a, b] >> [c, d]
+        [a, b] >> [c, d]  # noqa: B018

@@ -53,7 +53,7 @@ def test_a_plain_run_runs_here_and_now(mark, ran):
 
 def test_a_recorded_run_starts_nothing(mark, ran):
     """Only the graph grows."""
-    graph = recorded(lambda: (mark("a") >> mark("b")).run())
+    graph = recorded((mark("a") >> mark("b")).run)
 
     assert graph.edges == [("a", "b")]
     assert ran() == []
@@ -232,7 +232,7 @@ def test_a_run_in_a_thread_of_a_recorded_workflow_is_refused_and_starts_nothing(
         with ThreadPoolExecutor() as pool:
             pool.map(Task.run, tasks)  # whose results, and so whose errors, nobody looks at
 
-    with pytest.raises(InvalidWorkflow, match="task '[ab]' is run in a thread of its own, which cannot be recorded"):
+    with pytest.raises(InvalidWorkflow, match=r"task '[ab]' is run in a thread of its own, which cannot be recorded"):
         recorded(side_by_side)
 
     assert ran() == []

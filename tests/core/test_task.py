@@ -124,7 +124,7 @@ def test_a_module_that_is_no_dotted_name_is_an_error(module):
     fails(f"task 'a': module: {module!r} is no dotted name such as 'package.module'", "a", module)
 
 
-@pytest.mark.parametrize("module", ["pkg/mod.py", "./pkg/mod.py", "/pkg/mod.py", "pkg/mod"])
+@pytest.mark.parametrize("module", ["pkg/mod.py", "./pkg/mod.py", "/pkg/mod.py", "pkg/mod", "pkg.mod.py"])
 def test_a_file_in_place_of_a_module_gets_the_module_it_probably_is(module):
     """Scripts are not run; the message says so and what to write instead."""
     fails(f"module: {module!r} is no dotted name such as 'package.module'; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from textwrap import dedent
 
 import pytest
@@ -21,3 +22,21 @@ def write(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Return a function that installs a package of these files, for this test only."""
+    modules = set(sys.modules)
+
+    def install(name: str, files: dict[str, str]) -> None:
+        folder = tmp_path / "site-packages" / name
+        folder.mkdir(parents=True)
+        for file, source in files.items():
+            (folder / file).write_text(source)
+        monkeypatch.syspath_prepend(str(folder.parent))
+
+    yield install
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]

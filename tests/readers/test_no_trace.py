@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from airflow_provider_sewer import Task, SewerError, load_module, load_workflow
+from airflow_provider_sewer import SewerError, Task, load_module, load_workflow
 
 
 @pytest.fixture
@@ -203,25 +203,22 @@ def test_installed_packages_stay_loaded(write, monkeypatch):
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def certificates(install):
     """Install a package named ``sewer`` that has nothing to do with sewer files, as PyPI's has."""
-    package = tmp_path / "site-packages" / "sewer"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("NAME = 'certificates'")
-    (package / "config.py").write_text("ACME = 1")
-    monkeypatch.syspath_prepend(str(package.parent))
-    yield package
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sewer"]:
-        del sys.modules[name]
+    install("sewer", {"__init__.py": "NAME = 'certificates'", "config.py": "ACME = 1"})
 
 
-def test_an_installed_package_with_a_former_name_is_not_replaced(write, installed):
+@pytest.mark.usefixtures("certificates")
+def test_an_installed_package_with_a_former_name_is_not_replaced(write):
     """A file that imports the installed ``sewer`` gets it."""
-    assert list(load_workflow(write("import sewer.config; Task(sewer.NAME, 'm')")).tasks) == ["certificates"]
+    path = write("import sewer.config; Task(sewer.NAME, 'm', {'acme': sewer.config.ACME})")
+
+    assert load_workflow(path).tasks["certificates"].arguments() == ["--acme", "1"]
 
 
+@pytest.mark.usefixtures("certificates")
 @pytest.mark.parametrize("line", ["from sewer.config import Task", "from sewer.workflows import workflow"])
-def test_a_file_that_gets_the_wrong_package_is_told_so(write, installed, line):
+def test_a_file_that_gets_the_wrong_package_is_told_so(write, line):
     """Nothing of ours is put into somebody else's package; the message says what to write."""
     with pytest.raises(SewerError, match="write: from airflow_provider_sewer import Task, workflow"):
         load_workflow(write(line, imports=""))

@@ -1,0 +1,99 @@
+"""Whatever a person's file raises → one error, with file and line, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import airflow_provider_sewer
+from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
+from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.readers.guest import FORMER_NAMES, STANDARD_LIBRARY, module_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def as_file_error(file: str, *, called_at: int = 0) -> Iterator[None]:
+    """Turn what the code of a file raises into one error with file and line.
+
+    What is no error of the file, such as Ctrl-C or a timeout of Airflow, passes through.
+
+    :param called_at: the line to name if none of the file's own lines was reached.
+    """
+    try:
+        yield
+    except SewerError as error:
+        if error.where is not None:
+            raise
+        raise WorkflowFileError(str(error), _line_in(file, error) or SourceLine(file, called_at)) from None
+    except SyntaxError as error:
+        raise _syntax_error(file, error) from error
+    except (Exception, SystemExit) as error:
+        line = _line_in(file, error)
+        was_called = line is not None or _innermost(error) is not None
+        hint = (
+            _hint(file, error) if was_called else ". It is called without arguments here; give its parameters defaults"
+        )
+        raise WorkflowFileError(f"{_told(file, error)}{hint}", line or SourceLine(file, called_at)) from error
+
+
+def _syntax_error(file: str, error: SyntaxError) -> WorkflowFileError:
+    line = _line_in(file, error)
+    if not error.filename or not os.path.isfile(error.filename):  # in text that the file compiles itself
+        return WorkflowFileError(f"syntax error: {error}", line or SourceLine(file, error.lineno or 0))
+    imported = f" (imported at {line})" if line else ""
+    return WorkflowFileError(f"syntax error: {error.msg}{imported}", SourceLine(error.filename, error.lineno or 0))
+
+
+def _told(file: str, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the file ends the program (exit {error.code!r}) while it is read"
+    said = "".join(traceback.format_exception_only(type(error), error)).strip().replace(f"{module_name(file)}.", "")
+    place = _innermost(error)
+    return said if place is None or place.file == file else f"{said} (in {place})"
+
+
+def _hint(file: str, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return "; put that under if __name__ == '__main__':"
+    if isinstance(error, ImportError) and error.name:
+        return _import_hint(os.path.dirname(file), error.name.partition(".")[0])
+    if isinstance(error, TypeError) and re.search(r"for (>>|<<): '(list|tuple)' and '(list|tuple)'", str(error)):
+        return ". Python cannot tie two lists; put a task between them, or give the later tasks depends_on=[…]"
+    return ""
+
+
+def _import_hint(folder: str, top: str) -> str:
+    if top in FORMER_NAMES:
+        return (
+            f". Of {top!r}, sewer files can have Task and workflow, and an installed package of that name is "
+            "another one; write: from airflow_provider_sewer import Task, workflow"
+        )
+    if top in STANDARD_LIBRARY and os.path.exists(os.path.join(folder, f"{top}.py")):
+        return f". {top!r} is a module of Python itself, which comes before your {top}.py; rename yours"
+    return (
+        ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
+        "what only the task needs belongs into the module it runs"
+    )
+
+
+def _line_in(file: str, error: BaseException) -> SourceLine | None:
+    """Return the innermost line of the file that led to the error."""
+    lines = [place for place in _places(error) if place.file == file]
+    return lines[-1] if lines else None
+
+
+def _innermost(error: BaseException) -> SourceLine | None:
+    """Return the innermost line of any file but this package's own."""
+    own = os.path.dirname(airflow_provider_sewer.__file__) + os.sep
+    places = [place for place in _places(error) if os.path.isfile(place.file) and not place.file.startswith(own)]
+    return places[-1] if places else None
+
+
+def _places(error: BaseException) -> list[SourceLine]:
+    return [SourceLine(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]

@@ -1,0 +1,449 @@
+"""Every bad file is one clear error, with file and line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from airflow_provider_sewer import SewerError, load_workflow
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, WorkflowFileError
+
+
+def fails(path, message: str, kind: type[SewerError] = WorkflowFileError, workflow: str | None = None) -> str:
+    """Check that loading fails with this, and nothing but this, message (``{f}`` is the file)."""
+    with pytest.raises(kind) as caught:
+        load_workflow(path, workflow)
+    assert str(caught.value) == message.replace("{f}", str(path))
+    assert str(caught.value.where.file) == str(path)
+    return str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """The reason is the operating system's."""
+    fails(tmp_path / "none.py", "{f}: cannot read the workflow file: No such file or directory")
+
+
+def test_a_file_below_a_file_is_named(write):
+    """A path that leads through a file leads nowhere."""
+    fails(write("") / "flow.py", "{f}: cannot read the workflow file: Not a directory")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    """A link to itself, which not even root can read."""
+    path = tmp_path / "flow.py"
+    path.symlink_to(path)
+
+    fails(path, "{f}: cannot read the workflow file: Too many levels of symbolic links")
+
+
+def test_a_path_with_a_nul_byte_is_named(tmp_path):
+    """No file can have such a name."""
+    fails(tmp_path / "a\0b.py", "{f}: cannot read the workflow file: embedded null byte")
+
+
+def test_a_path_that_cannot_be_encoded_is_an_error(tmp_path):
+    """A lone surrogate stands for no byte."""
+    with pytest.raises(WorkflowFileError, match=r"cannot read the workflow file: .*surrogates not allowed"):
+        load_workflow(tmp_path / "\ud800.py")
+
+
+def test_a_directory_is_named(tmp_path):
+    """The message says what to do instead."""
+    fails(tmp_path, "{f}: this is a directory; name a workflow file in it")
+
+
+@pytest.mark.parametrize("content", [b"\x7fELF\0\0", b"\0", "Task".encode("utf-16")], ids=["ELF", "NUL", "UTF-16"])
+def test_a_binary_file_is_named(write, content):
+    """No Python source holds a NUL byte."""
+    fails(write(content), "{f}: this is no text in UTF-8, so no workflow file")
+
+
+def test_text_in_another_encoding_is_named(write):
+    """The line is the one Python cannot read."""
+    message = "{f}:2: syntax error: "
+    with pytest.raises(WorkflowFileError) as caught:
+        load_workflow(write(b"# fine\nname = '\xfc'\n"))
+
+    assert message.replace("{f}", str(caught.value.where.file)) in str(caught.value)
+    assert "utf-8" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "# nothing yet\n", "Task\n"])
+def test_a_file_without_a_task_says_what_to_write(write, content):
+    """Empty, only comments, or imports that are not used."""
+    fails(write(content), "{f}: the file makes no task; write at least one Task(name, module)")
+
+
+def test_a_syntax_error_has_file_and_line(write):
+    """And Python's own words."""
+    fails(write("a = 1\nb = = 2\n"), "{f}:3: syntax error: invalid syntax")
+
+
+def test_a_while_in_a_comprehension_is_a_syntax_error(write):
+    """Whatever the mistake is; what Python guesses about it is passed on."""
+    path = write("[a while a in b]")
+
+    with pytest.raises(WorkflowFileError, match=rf"^{re.escape(str(path))}:2: syntax error: invalid syntax"):
+        load_workflow(path)
+
+
+def test_wrong_indentation_is_a_syntax_error(write):
+    """Python has classes of their own for it."""
+    fails(write("a = 1\n  b = 2\n", imports=""), "{f}:2: syntax error: unexpected indent")
+
+
+def test_a_syntax_error_in_a_helper_names_both_files(write):
+    """First the line to mend, then the one that led there."""
+    helper = write("a =\n", "helper.py", imports="")
+    path = write("\nimport helper")
+
+    with pytest.raises(WorkflowFileError) as caught:
+        load_workflow(path)
+
+    assert str(caught.value) == f"{helper}:1: syntax error: invalid syntax (imported at {path}:2)"
+
+
+def test_a_syntax_error_in_text_that_the_file_compiles_has_the_files_line(write):
+    """``<string>`` is no file that anybody could open."""
+    fails(write("eval('1 +')"), "{f}:2: syntax error: invalid syntax (<string>, line 1)")
+
+
+NOT_HERE = (
+    ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
+    "what only the task needs belongs into the module it runs"
+)
+
+
+def test_an_import_that_fails_says_what_may_be_imported(write):
+    """Most often, somebody imports the module that only the task's interpreter has."""
+    path = write("Task('a', 'm')\nimport torch_or_so")
+
+    fails(path, "{f}:3: ModuleNotFoundError: No module named 'torch_or_so'" + NOT_HERE)
+
+
+def test_an_import_that_fails_in_a_helper_names_both_lines(write):
+    """The import in the file, and the place where it went wrong."""
+    helper = write("import torch_or_so", "helper.py", imports="")
+
+    fails(
+        write("import helper"),
+        f"{{f}}:2: ModuleNotFoundError: No module named 'torch_or_so' (in {helper}:1){NOT_HERE}",
+    )
+
+
+def test_a_name_that_a_former_module_does_not_have_says_what_to_write(write):
+    """Sewer files used Task and workflow; everything else is imported from this package."""
+    path = write("from sewerpipe.task import Pipe", imports="")
+
+    with pytest.raises(WorkflowFileError, match="write: from airflow_provider_sewer import Task, workflow"):
+        load_workflow(path)
+
+
+def test_a_helper_named_like_a_module_of_python_is_told_apart(write):
+    """The message says why the name is not found."""
+    write("MINE = 1", "colorsys.py", imports="")
+
+    with pytest.raises(WorkflowFileError, match=r"'colorsys' is a module of Python itself.*; rename yours$"):
+        load_workflow(write("from colorsys import MINE"))
+
+
+def test_an_exception_has_its_line_and_its_words(write):
+    """The innermost line that is in the file, not the one in the library that raised it."""
+    fails(
+        write("def f():\n    raise ValueError('no such [thing]')\n\nf()"),
+        "{f}:3: ValueError: no such [thing]",
+    )
+
+
+def test_an_exception_without_a_text_is_named_by_its_class(write):
+    """Also one whose text cannot be had."""
+    fails(write("raise KeyError"), "{f}:2: KeyError")
+    fails(
+        write("class E(Exception):\n    def __str__(self):\n        raise E\nraise E"),
+        "{f}:5: E: <exception str() failed>",
+    )
+
+
+def test_endless_recursion_is_an_error_of_the_file(write):
+    """Not of the reader."""
+    path = write("def f():\n    f()\n\nf()")
+
+    with pytest.raises(WorkflowFileError, match=rf"^{re.escape(str(path))}:3: RecursionError: maximum recursion"):
+        load_workflow(path)
+
+
+def test_a_file_that_loads_itself_is_an_error(write):
+    """It would never be done."""
+    with pytest.raises(SewerError, match="recursion"):
+        load_workflow(write("from airflow_provider_sewer import load_workflow\nload_workflow(__file__)"))
+
+
+@pytest.mark.parametrize(("code", "shown"), [("", "None"), ("3", "3"), ("'no data'", "'no data'")])
+def test_an_exit_while_the_file_is_read_is_an_error(write, code, shown):
+    """``sys.exit()`` must not end the program that reads the file."""
+    fails(
+        write(f"import sys\nsys.exit({code})"),
+        f"{{f}}:3: the file ends the program (exit {shown}) while it is read; "
+        "put that under if __name__ == '__main__':",
+    )
+
+
+def test_an_exit_in_a_workflow_function_is_an_error_too(write):
+    """Recording calls the function."""
+    path = write("import sys\n@workflow\ndef w():\n    sys.exit(1)")
+
+    fails(path, "{f}:5: the file ends the program (exit 1) while it is read; put that under if __name__ == '__main__':")
+
+
+def test_an_exception_in_a_workflow_function_has_its_line(write):
+    """As at the top of the file."""
+    fails(write("@workflow\ndef w():\n    1 / 0"), "{f}:4: ZeroDivisionError: division by zero")
+
+
+def test_a_workflow_with_a_required_argument_is_an_error_at_its_line(write):
+    """Nobody is there to give it one."""
+    fails(
+        write("a = Task('a', 'm')\n\n@workflow\ndef w(day):\n    a.run()"),
+        "{f}:4: TypeError: w() missing 1 required positional argument: 'day'. "
+        "It is called without arguments here; give its parameters defaults",
+    )
+
+
+def test_a_workflow_whose_decorator_gives_it_its_arguments_is_none(write):
+    """Whether a call goes wrong is seen by calling."""
+    path = write("""
+        import functools
+
+        def on_monday(function):
+            @functools.wraps(function)
+            def wrapper():
+                return function("monday")
+            return wrapper
+
+        @workflow
+        @on_monday
+        def w(day):
+            Task(day, "m").run()
+    """)
+
+    assert list(load_workflow(path).tasks) == ["monday"]
+
+
+def test_tasks_run_in_threads_cannot_be_recorded(write, tmp_path):
+    """The message says how to have them side by side; nothing is started behind the reader's back."""
+    write("open('ran', 'w')", "job.py", imports="")
+    path = write("""
+        import sys
+        from concurrent.futures import ThreadPoolExecutor
+        a, b = (Task(name, "job", python=sys.executable, workdir=".") for name in "ab")
+
+        @workflow
+        def w():
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(Task.run, [a, b]))
+    """)
+
+    with pytest.raises(
+        InvalidWorkflow, match=r"flow\.py:4: task '[ab]' is run in a thread of its own, .* a >> \[b, c\]"
+    ):
+        load_workflow(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_workflow_that_runs_nothing_is_an_error_at_its_line(write):
+    """A chain that was written but not run."""
+    fails(
+        write("a = Task('a', 'm')\n@workflow\ndef w():\n    a >> a\n"),
+        "{f}:3: workflow 'w' runs no task; end it with (a >> b).run()",
+        InvalidWorkflow,
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            "@workflow\nasync def w():\n    pass",
+            "workflow 'w' is async or a generator; write a plain function with def",
+        ),
+        ("@workflow\ndef w():\n    yield", "workflow 'w' is async or a generator; write a plain function with def"),
+        ("@workflow()\ndef w():\n    pass", "@workflow stands above a function, without brackets"),
+    ],
+)
+def test_what_cannot_be_a_workflow_is_an_error_at_its_line(write, source, said):
+    """Found when the file is loaded, not when somebody asks for the workflow."""
+    fails(write(source), "{f}:2: " + said, InvalidWorkflow)
+
+
+def test_a_class_cannot_be_a_workflow(write):
+    """The message shows what it got."""
+    path = write("@workflow\nclass W:\n    pass")
+
+    with pytest.raises(InvalidWorkflow, match=r"flow\.py:2: @workflow stands above a function, .*W'> is none$"):
+        load_workflow(path)
+
+
+TWO = """
+    a = Task("a", "m")
+
+    @workflow
+    def daily():
+        a.run()
+
+    @workflow
+    def weekly():
+        a.run()
+"""
+
+
+def test_an_unknown_workflow_is_an_error_with_the_known_ones(write):
+    """And with the one that was probably meant."""
+    fails(
+        write(TWO),
+        "{f}: unknown workflow 'dayly'; did you mean 'daily'? Known: 'daily', 'weekly'.",
+        workflow="dayly",
+    )
+
+
+def test_an_empty_name_of_a_workflow_is_an_unknown_one(write):
+    """It is not taken for none."""
+    fails(write(TWO), "{f}: unknown workflow ''. Known: 'daily', 'weekly'.", workflow="")
+
+
+def test_one_of_several_workflows_has_to_be_named(write):
+    """There is no guessing."""
+    fails(write(TWO), "{f}: the file holds several workflows; name one: 'daily', 'weekly'")
+
+
+def test_a_workflow_cannot_be_named_where_there_is_none(write):
+    """The message says that the file declares none."""
+    fails(
+        write("Task('a', 'm')"),
+        "{f}: unknown workflow 'daily'. Known: none. The file declares no @workflow.",
+        workflow="daily",
+    )
+
+
+def test_two_workflows_of_one_name_are_an_error(write):
+    """The second one would hide the first."""
+    fails(
+        write("@workflow\ndef w():\n    pass\n\n@workflow\ndef w():\n    pass"),
+        "{f}:6: two workflows are named 'w'; rename one",
+        InvalidWorkflow,
+    )
+
+
+def test_two_tasks_of_one_name_are_an_error_with_both_lines(write):
+    """In a file without a workflow, all its tasks count."""
+    path = write("Task('a', 'm')\n\nTask('a', 'n')")
+
+    fails(path, "{f}:4: two tasks are named 'a'; the other one is at {f}:2; rename one", InvalidWorkflow)
+
+
+def test_two_workflows_may_use_a_name_twice(write):
+    """Names have to be unique in a workflow, not in a file."""
+    path = write("""
+        @workflow
+        def one():
+            Task("a", "m").run()
+
+        @workflow
+        def two():
+            Task("a", "n").run()
+    """)
+
+    assert [load_workflow(path, name).tasks["a"].module for name in ("one", "two")] == ["m", "n"]
+
+
+def test_a_cycle_is_drawn(write):
+    """Each task with its line."""
+    path = write("""
+        a = Task("a", "m")
+        b = Task("b", "m", depends_on=a)
+        b >> a
+    """)
+
+    fails(
+        path,
+        "{f}: these tasks wait for each other in a circle:\n"
+        "  a   ({f}:2)\n    ↓\n  b   ({f}:3)\n    ↓\n  a   (again)\n"
+        "Take one of these edges out.",
+        InvalidWorkflow,
+    )
+
+
+def test_a_cycle_in_a_workflow_is_drawn_at_its_line(write):
+    """The workflow is where it was tied."""
+    path = write("a, b = Task('a', 'm'), Task('b', 'm')\n\n@workflow\ndef w():\n    (a >> b >> a).run()")
+
+    with pytest.raises(InvalidWorkflow, match=rf"^{re.escape(str(path))}:4: these tasks wait for each other"):
+        load_workflow(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Task('a', 'm', {'x': {1}})", "task 'a': parameter 'x': a value of type set has no plain text form"),
+        ("Task('a', 'm', {'x': 'a\\0b'})", "task 'a': parameter 'x': the text holds a NUL byte; take it out"),
+        ("Task('a', 'm', {1: 2})", "task 'a': parameter 1: a name is text, not int"),
+        ("Task('a', 'm', {'--x': 2})", "task 'a': parameter '--x': write the bare name"),
+        ("Task('a', 'm', dependson='b')", "task 'a': unknown field 'dependson'; did you mean 'depends_on'?"),
+        ("Task('', 'm')", "Task(…): name: a task needs a name, not ''"),
+        ("Task('a', 'm.py')", "task 'a': module: 'm.py' is no dotted name such as 'package.module'"),
+        ("Task('a', 'm', env={'A': None})", "task 'a': env: the value of 'A' is NoneType"),
+        ("Task('a', 'm').run(workdir=5)", "workdir: a path is needed, not 5"),
+    ],
+)
+def test_a_wrong_task_is_an_error_at_its_line(write, line, said):
+    """Task, field, and what to give instead."""
+    path = write(line)
+
+    with pytest.raises(InvalidTask, match="^" + re.escape(f"{path}:2: {said}")):
+        load_workflow(path)
+
+
+def test_a_task_without_a_module_is_an_error_at_its_line(write):
+    """In Python's own words."""
+    with pytest.raises(WorkflowFileError, match=r"flow\.py:2: TypeError: .*missing 1 required .*'module'$"):
+        load_workflow(write("Task('a')"))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("a >> 'b'", "'b' (str)"),
+        ("a << 5", "5 (int)"),
+        ("None >> a", "None (NoneType)"),
+        ("a >> b >> {b}", "{Task('b', 'm')} (set)"),
+        ("[a, 'b'] >> b", "'b' (str)"),
+        ("a >> []", "an empty list"),
+    ],
+)
+def test_tying_what_is_no_task_is_an_error_at_its_line(write, line, what):
+    """On either side, alone or in a list."""
+    fails(
+        write(f"a, b = Task('a', 'm'), Task('b', 'm')\n{line}"),
+        f"{{f}}:3: >> ties tasks, chains and lists of them; {what} is none of these",
+        InvalidWorkflow,
+    )
+
+
+@pytest.mark.parametrize("line", ["[a] >> [b]", "[a] << [b]", "(a,) >> [b]"])
+def test_tying_two_lists_is_an_error_with_a_way_round(write, line):
+    """Python does not ask a task about it, so the hint has to come from the reader."""
+    path = write(f"a, b = Task('a', 'm'), Task('b', 'm')\n{line}")
+
+    with pytest.raises(WorkflowFileError, match=r"flow\.py:3: TypeError: .* Python cannot tie two lists; put a task"):
+        load_workflow(path)
+
+
+def test_tasks_of_an_installed_package_with_a_former_name_are_told_apart(write, install):
+    """A file that got another package's Task makes no task of ours; the message says whose they are."""
+    install("sewerpipe", {"__init__.py": "", "config.py": "class Task:\n    pass"})
+
+    fails(
+        write("from sewerpipe.config import Task\na = Task()", imports=""),
+        "{f}: its tasks are made by the installed package 'sewerpipe'; "
+        "write: from airflow_provider_sewer import Task, workflow",
+    )
