@@ -32,10 +32,15 @@ class SourceLine(NamedTuple):
         return os.path.dirname(os.path.abspath(self.file))
 
 
+def is_own_file(file: str) -> bool:
+    """Tell whether a file is part of this package, and so nothing that a person wrote."""
+    return os.path.abspath(file).startswith(_PACKAGE)
+
+
 def calling_line() -> SourceLine:
     """Return the line outside this package that led to the call being executed."""
     frame = sys._getframe(1)
-    while frame.f_back and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
+    while frame.f_back and is_own_file(frame.f_code.co_filename):
         frame = frame.f_back
     return SourceLine(frame.f_code.co_filename, frame.f_lineno)
 

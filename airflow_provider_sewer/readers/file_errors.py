@@ -8,9 +8,8 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import airflow_provider_sewer
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
-from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.core.source import SourceLine, is_own_file
 from airflow_provider_sewer.readers.guest import FORMER_NAMES, STANDARD_LIBRARY, module_name
 
 if TYPE_CHECKING:
@@ -35,10 +34,10 @@ def as_file_error(file: str, *, called_at: int = 0) -> Iterator[None]:
         raise _syntax_error(file, error) from error
     except (Exception, SystemExit) as error:
         line = _line_in(file, error)
-        was_called = line is not None or _innermost(error) is not None
-        hint = (
-            _hint(file, error) if was_called else ". It is called without arguments here; give its parameters defaults"
-        )
+        if line or _innermost(error):
+            hint = _hint(file, error)
+        else:  # it never got as far as the function's first line
+            hint = ". It is called without arguments here; give its parameters defaults"
         raise WorkflowFileError(f"{_told(file, error)}{hint}", line or SourceLine(file, called_at)) from error
 
 
@@ -90,8 +89,7 @@ def _line_in(file: str, error: BaseException) -> SourceLine | None:
 
 def _innermost(error: BaseException) -> SourceLine | None:
     """Return the innermost line of any file but this package's own."""
-    own = os.path.dirname(airflow_provider_sewer.__file__) + os.sep
-    places = [place for place in _places(error) if os.path.isfile(place.file) and not place.file.startswith(own)]
+    places = [place for place in _places(error) if os.path.isfile(place.file) and not is_own_file(place.file)]
     return places[-1] if places else None
 
 
