@@ -31,7 +31,7 @@ while read -r word; do
     case $word in
         done) exit ;;
         +*) roots="$roots${word#+} " ;;
-        -*) roots="${roots%% ${word#-} *} ${roots#* ${word#-} }" ;;
+        -*) case $roots in *" ${word#-} "*) roots="${roots%% ${word#-} *} ${roots#* ${word#-} }" ;; esac ;;
     esac
 done
 exec "$@" $roots

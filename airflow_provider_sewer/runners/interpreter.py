@@ -140,7 +140,7 @@ def _located(python: str | None) -> str:
 
 
 def _introduced(path: str, env: Mapping[str, str]) -> Interpreter:
-    answer = _asked([path, "-I", "-S", "-c", _WHO_ARE_YOU], env)
+    answer = _asked([path, "-I", "-c", _WHO_ARE_YOU], env)
     try:
         said = json.loads(answer.last_line)
         return Interpreter(path, said["version"], said["executable"], said["prefix"])

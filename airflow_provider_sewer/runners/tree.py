@@ -22,8 +22,7 @@ from airflow_provider_sewer.core.environment import ATTEMPT_ID
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-#: Seconds between two looks at a tree that is being ended.
-PAUSE = 0.05
+_PAUSE = 0.05
 _GIVE_UP = 10.0
 
 
@@ -63,7 +62,7 @@ class Ending:
     def run(self) -> None:
         """Take all steps."""
         while self.step():
-            psutil.wait_procs(self._known, timeout=PAUSE)
+            time.sleep(_PAUSE)
 
     def _living(self) -> set[psutil.Process]:
         """Return the living members: those marked, those known from before, their sessions and descendants."""

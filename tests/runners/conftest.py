@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -177,6 +178,10 @@ class Modules:
         settings = options.pop("settings", None) or self.settings()
         return ModuleRun(self.write(source), arguments, settings, **options)
 
+    def succeeds(self, module: str, settings: Settings) -> bool:
+        """Tell whether a module that is already there runs to a good end."""
+        return followed(ModuleRun(module, [], settings)).error is None
+
     def run(self, source: str, *arguments: str, **options: Any) -> Ran:
         """Write a module, run it, and return what came of it."""
         return followed(self.module_run(source, *arguments, **options))
@@ -200,6 +205,17 @@ def modules(tmp_path: Path) -> Modules:
     return Modules(tmp_path / "modules")
 
 
+@pytest.fixture
+def closed_folder() -> Iterator[Path]:
+    """Return a folder that nobody but an administrator may enter, in one that everybody may."""
+    with tempfile.TemporaryDirectory(prefix="closed ") as folder:
+        os.chmod(folder, 0o755)
+        closed = Path(folder, "closed")
+        closed.mkdir()
+        closed.chmod(0o600)
+        yield closed
+
+
 class Script:
     """A Python program of its own, for what must not happen to the process that runs the tests."""
 
@@ -210,7 +226,7 @@ class Script:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **options.pop("env", {})},
             **options,
         )
 

@@ -612,11 +612,8 @@ def test_a_working_directory_that_cannot_be_entered_is_named(kind: str, tmp_path
     assert str(error).startswith(f"cannot enter the working directory {workdir}: No")
 
 
-def test_a_working_directory_without_permission_is_named(tmp_path: Path, script) -> None:
+def test_a_working_directory_without_permission_is_named(closed_folder: Path, script) -> None:
     """A working directory that this user may not enter is named."""
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o600)
-    closed.chmod(0o600)
     unprivileged = script(
         """
         import os, sys
@@ -630,10 +627,10 @@ def test_a_working_directory_without_permission_is_named(tmp_path: Path, script)
         except WorkdirError as error:
             print(error)
         """,
-        str(closed),
+        str(closed_folder),
     )
 
-    assert unprivileged.output() == f"cannot enter the working directory {closed}: Permission denied\n"
+    assert unprivileged.output() == f"cannot enter the working directory {closed_folder}: Permission denied\n"
 
 
 def test_an_argument_that_is_too_long_is_named() -> None:

@@ -1,0 +1,214 @@
+"""When the runner dies without a chance to clean up, the guardian does it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from airflow_provider_sewer.core.command import Command
+from airflow_provider_sewer.core.errors import ModuleFailed
+from airflow_provider_sewer.runners.guardian import _WATCH, Guardian
+from airflow_provider_sewer.runners.process import Process
+
+RUN_A_MODULE = """
+    import sys
+    from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.runners.module import ModuleRun
+    folder, module, lifeline = sys.argv[1:]
+    settings = Settings(python=sys.executable, env={"PYTHONPATH": folder})
+    ModuleRun(module, [lifeline], settings, grace=0.5).run(lambda *_: None)
+"""
+RUN_A_WORKFLOW = """
+    import sys
+    from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.runners.engine import Engine
+    folder, module, lifeline = sys.argv[1:]
+    settings = Settings(python=sys.executable, env={"PYTHONPATH": folder})
+    tasks = [Task(str(number), module, args=[lifeline]) for number in range(3)]
+    Engine(Workflow("all", tasks), settings, jobs=3, grace=0.5).run()
+"""
+FAMILY = """
+    import os, signal, sys
+    life = os.open(sys.argv[1], os.O_WRONLY)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        os.setsid()
+        os.fork()
+    os.write(life, b"member\\n")
+    signal.pause()
+"""
+FORGETFUL = """
+    import os, signal, sys
+    pause = "import os, signal, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), b'member\\\\n'); signal.pause()"
+    os.execve(sys.executable, [sys.executable, "-c", pause, sys.argv[1]], {})
+"""
+
+
+@pytest.mark.parametrize(("runner", "members"), [(RUN_A_MODULE, 3), (RUN_A_WORKFLOW, 9)], ids=["module", "workflow"])
+def test_killing_the_runner_leaves_nothing_running(runner: str, members: int, modules, lifeline, script) -> None:
+    """A runner that is killed by SIGKILL leaves nothing running, neither detached nor stubborn descendants."""
+    running = script(runner, str(modules.folder), modules.write(FAMILY), lifeline.path)
+    lifeline.expect("member", times=members)
+
+    running.send(signal.SIGKILL)
+
+    lifeline.expect_end()
+
+
+@pytest.mark.parametrize(("runner", "members"), [(RUN_A_MODULE, 1), (RUN_A_WORKFLOW, 3)], ids=["module", "workflow"])
+def test_killing_the_runner_ends_what_forgot_its_environment(runner, members, modules, lifeline, script) -> None:
+    """The guardian knows the pids of the modules, so that it also ends those that have lost their mark."""
+    running = script(runner, str(modules.folder), modules.write(FORGETFUL), lifeline.path)
+    lifeline.expect("member", times=members)
+
+    running.send(signal.SIGKILL)
+
+    lifeline.expect_end()
+
+
+def test_the_signals_of_a_terminal_do_not_reach_the_guardian(modules, lifeline, script) -> None:
+    """A runner whose whole process group is killed leaves nothing running: the guardian is not part of it."""
+    running = script(RUN_A_MODULE, str(modules.folder), modules.write(FAMILY), lifeline.path, process_group=0)
+    lifeline.expect("member", times=3)
+
+    subprocess.run(["kill", "-KILL", "--", f"-{running.process.pid}"], check=True)
+
+    lifeline.expect_end()
+
+
+def assert_gone(pids: list[int]) -> None:
+    """Wait until none of some processes lives, whether or not anybody has collected them."""
+    deadline = time.monotonic() + 60
+    while any(map(lives, pids)):
+        assert time.monotonic() < deadline, [pid for pid in pids if lives(pid)]
+        time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+KILLED_AT = {
+    "guard": "Guardian.submark = lambda self: die(self._process.pid)",
+    "start": "Guardian.watch = lambda self, root: die(self._process.pid, root)",
+    "end": "Guardian.forget = lambda self, root: die(self._process.pid, root)",
+}
+
+
+@pytest.mark.parametrize("moment", KILLED_AT.values(), ids=KILLED_AT)
+def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, modules, script) -> None:
+    """Killed after the guardian has started, after the module has, or after it has ended: nothing stays."""
+    dies = script(
+        f"""
+        import os, signal, sys
+        from airflow_provider_sewer.core.settings import Settings
+        from airflow_provider_sewer.runners.module import Guardian, ModuleRun
+        def die(*pids):
+            print(*pids, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        {moment}
+        settings = Settings(python=sys.executable, env={{"PYTHONPATH": sys.argv[1]}})
+        ModuleRun(sys.argv[2], [], settings, grace=0.2).run(lambda *_: None)
+        """,
+        str(modules.folder),
+        modules.write("pass" if "forget" in moment else "import signal; signal.pause()"),
+    )
+    pids = [int(pid) for pid in dies.process.stdout.read().split()]
+
+    assert pids
+    assert_gone(pids)
+
+
+def test_an_error_from_outside_makes_the_guardian_end_what_is_left(lifeline) -> None:
+    """When the guarded block is left by an interrupt, the guardian ends what is left before it goes."""
+    source = "import os, signal, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), b'ready\\n'); signal.pause()"
+
+    with pytest.raises(KeyboardInterrupt), Guardian(grace=5.0) as guardian:
+        mark = {"SEWER_ATTEMPT_ID": guardian.submark()}
+        left = subprocess.Popen([sys.executable, "-c", source, lifeline.path], env=mark, start_new_session=True)
+        lifeline.expect("ready")
+        raise KeyboardInterrupt
+
+    assert left.wait(timeout=60) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("error", [None, ModuleFailed("it failed")], ids=["none", "a failed module"])
+def test_a_guardian_that_is_not_needed_just_goes(error: Exception | None) -> None:
+    """When all has ended well, or in a known way, the guardian goes without doing anything."""
+    guardian = Guardian(grace=5.0)
+    try:
+        with guardian:
+            if error:
+                raise error
+    except ModuleFailed:
+        pass
+
+    assert guardian._process.returncode == 0
+
+
+def test_a_guardian_that_was_killed_hurts_nobody(modules) -> None:
+    """A run whose guardian has gone comes to its end all the same."""
+    guardian = Guardian(grace=5.0)
+    with guardian:
+        guardian._process.kill()
+        guardian._process.wait()
+        command = Command((sys.executable, "-c", "pass"), {})
+        exit_ = Process(command, mark=guardian.submark(), grace=5.0, guardian=guardian).follow(lambda *_: None)
+
+    assert exit_.code == 0
+
+
+def test_the_guardian_keeps_only_the_roots_that_run() -> None:
+    """Roots that have ended are forgotten, wherever they stand and whatever they are part of."""
+    words = "+12\n+112\n+1\n+121\n+2\n-12\n-1\n-2\n+7\n-99\n"
+
+    kept = subprocess.run(
+        ["/bin/sh", "-c", _WATCH, "sewer-guardian", "echo", "mark", "1.0"],
+        input=words, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    assert kept.stdout == "mark 1.0 112 121 7\n"
+
+
+def test_a_run_inside_of_a_module_belongs_to_the_module(modules, lifeline, background) -> None:
+    """A module that runs modules itself takes all of theirs with it when it is ended, even what was left alone."""
+    detached = """
+        import os, signal, sys
+        life = os.open(sys.argv[1], os.O_WRONLY)
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.close(1), os.close(2)
+                os.write(life, b"detached\\n")
+                signal.pause()
+            os._exit(0)
+        os.wait()
+        signal.pause()
+    """
+    path = [str(modules.folder), *filter(None, sys.path)]
+    outer = modules.module_run(
+        RUN_A_MODULE,
+        str(modules.folder),
+        modules.write(detached),
+        lifeline.path,
+        settings=modules.settings(env={"PYTHONPATH": ":".join(path)}),
+        grace=1.0,
+    )
+
+    follow = background(lambda: outer.run(lambda *_: None))
+    lifeline.expect("detached")
+    outer.stop(at_once=True)
+
+    with pytest.raises(Exception, match="was stopped on request"):
+        follow.result()
+    lifeline.expect_end()
