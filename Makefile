@@ -1,0 +1,47 @@
+# What can be done in this checkout. `make` lists it; all it makes lies in build/, which git ignores.
+
+PYTHON ?= python3
+ARGS ?=
+bin := build/venv/airflow/bin
+environments := exec "$(PYTHON)" .dev/environments.py
+
+# Neither the shell's Python environment nor an Airflow that the shell is set up for reaches what runs here.
+unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
+
+.PHONY: help demo test check format constraints clean checkout python
+
+help: checkout ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+
+demo: python ## make the environments and run the example DAG with `airflow dags test`, on SQLite
+	@$(environments) airflow digits
+	@$(bin)/python .dev/demo.py
+
+test: check ## make the environments, check the code and run every test (ARGS="-k name" is for pytest)
+	@$(environments) digits
+	@mkdir -p build/tmp
+	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest $(ARGS)
+
+check: python ## check style, formatting, types and the direction of imports
+	@$(environments) airflow-test
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+	$(bin)/lint-imports
+
+format: python ## format the code, and put right what ruff can
+	@$(environments) airflow-test
+	$(bin)/ruff check --fix-only .
+	$(bin)/ruff format .
+
+constraints: python ## look up the newest versions anew, for .dev/constraints.txt
+	@$(environments) constraints
+
+clean: checkout ## remove build/: environments, Airflow's home, what demo and tests have made
+	rm -rf build
+
+checkout:
+	@grep -qs '^name = "airflow-provider-sewer"' pyproject.toml || { echo "This is not the checkout: $$PWD" >&2; exit 1; }
+
+python: checkout
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null || { echo 'Python 3.11 or later is needed; $(PYTHON) is none. On Debian: apt-get install python3 python3-venv' >&2; exit 1; }

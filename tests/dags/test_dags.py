@@ -1,0 +1,77 @@
+"""Every example DAG, run as it stands by a real Airflow, its modules in an environment without Airflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGS = ROOT / "dags"
+EXAMPLES = {"data_prep", "data_prep_secondary", "sewer_digits", "sewer_operators"}
+
+
+@pytest.fixture(scope="module")
+def dags(airflow_home):
+    """Load `dags/` as the DAG processor does; no file may fail."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(dag_folder=str(DAGS), bundle_path=DAGS, bundle_name="dags-folder")
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+@pytest.fixture
+def workdir(tmp_path, digits_python, monkeypatch):
+    """Set the connection that the examples use; return its working directory."""
+    extra = {"python": str(digits_python), "workdir": str(tmp_path)}
+    monkeypatch.setenv("AIRFLOW_CONN_SEWER_DIGITS", json.dumps({"conn_type": "sewer", "extra": extra}))
+    return tmp_path
+
+
+def test_the_folder_holds_the_examples_and_nothing_else_that_looks_like_a_dag(dags):
+    """Workflow files and the modules' project are not taken for DAG files."""
+    assert set(dags) == EXAMPLES
+
+
+@pytest.mark.parametrize("dag_id", sorted(EXAMPLES))
+def test_the_example_succeeds(dags, dag_id, run_dag, workdir):
+    """Each DAG runs to the end."""
+    result = run_dag(dags[dag_id])
+    assert set(result.states.values()) == {"success"}
+    assert list((workdir / "build").glob("**/noisy.npz")) or list((workdir / "build").glob("**/noise-0.4.npz"))
+
+
+def test_airflow_and_the_shell_give_the_same_figures(dags, run_dag, workdir, digits_python):
+    """One file, two ways to run it: the accuracies agree to the last digit."""
+    under_airflow = run_dag(dags["sewer_digits"]).results["digits.compare"]
+    shell = workdir / "shell"
+    shell.mkdir()
+    command = [
+        *(sys.executable, "-c", "from airflow_provider_sewer.cli import main; main()", "run"),
+        *("-p", "dags/workflows/digits.py", "-i", str(digits_python), "--workdir", str(shell)),
+        *("--log-dir", str(workdir / "logs")),
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    results = [json.loads((place / "build/digits/comparison.json").read_text()) for place in (workdir, shell)]
+    assert results[0] == results[1]
+    assert results[0]["accuracies"] == under_airflow["accuracies"]
+    assert (workdir / "build/digits/confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_make_demo_prints_the_accuracies_and_where_the_files_are(digits_python):
+    """The first command of the README, run again where everything is made already."""
+    if Path(sys.executable) != ROOT / "build/venv/airflow/bin/python":
+        pytest.skip("this runs under `make test`, which makes the environments that `make demo` uses")
+    done = subprocess.run(["make", "demo"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = re.findall(r"^  (/.*comparison\.json)$", done.stdout, re.MULTILINE)
+    (png,) = re.findall(r"^  (/.*\.png)$", done.stdout, re.MULTILINE)
+    assert os.path.getsize(png) > 10_000
+    for accuracy in json.loads(Path(result).read_text())["accuracies"].values():
+        assert f"{accuracy:.1%}" in done.stdout
