@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
-from airflow_provider_sewer.core.source import calling_line, executing_file
+from airflow_provider_sewer.core.source import calling_line, executing_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,8 +33,8 @@ class Run(NamedTuple):
 class Recorder:
     """What a workflow file did while it was loaded or one of its workflows was recorded.
 
-    Tasks and workflows are kept with the file whose top-level code made them, if need be by way of
-    functions of other files: what a helper makes when it is imported is not the importing file's.
+    Tasks and workflows are kept with the module whose top-level code made them, if need be by way of
+    functions of other modules: what a helper makes when it is imported is not the importing file's.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ def _refuse_what_is_being_recorded(chain: Chain) -> None:
 def note_task(task: Task) -> None:
     """Tell the recorder, if there is one, that a task was made."""
     if recorder := _recorder.get():
-        recorder.tasks[task] = executing_file()
+        recorder.tasks[task] = executing_module()
 
 
 def note_edges(edges: Iterable[tuple[Task, Task]]) -> None:
@@ -115,6 +115,6 @@ def note_workflow(name: str, function: Any) -> None:
     :raises InvalidWorkflow: when the same file already declared one of this name.
     """
     if recorder := _recorder.get():
-        known = recorder.workflows.setdefault((executing_file(), name), function)
+        known = recorder.workflows.setdefault((executing_module(), name), function)
         if known is not function:
             raise InvalidWorkflow(f"two workflows are named {name!r}; rename one", calling_line())

@@ -45,9 +45,9 @@ def calling_line() -> SourceLine:
     return SourceLine(frame.f_code.co_filename, frame.f_lineno)
 
 
-def executing_file() -> str | None:
-    """Return the file whose top-level code led to the call being executed: the innermost one."""
+def executing_module() -> str | None:
+    """Return the name of the module whose top-level code led to the call being executed: the innermost one."""
     frame: FrameType | None = sys._getframe(1)
-    while frame and (frame.f_code.co_name != "<module>" or frame.f_code.co_filename.startswith("<")):
+    while frame and (frame.f_code.co_name != "<module>" or "__name__" not in frame.f_globals):
         frame = frame.f_back
-    return frame.f_code.co_filename if frame else None
+    return str(frame.f_globals["__name__"]) if frame else None

@@ -34,7 +34,7 @@ def as_file_error(file: str, *, called_at: int = 0) -> Iterator[None]:
         raise _syntax_error(file, error) from error
     except (Exception, SystemExit) as error:
         line = _line_in(file, error)
-        if line or _innermost(error):
+        if line or not called_at or _innermost(error):
             hint = _hint(file, error)
         else:  # it never got as far as the function's first line
             hint = ". It is called without arguments here; give its parameters defaults"

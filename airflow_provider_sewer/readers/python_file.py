@@ -80,7 +80,7 @@ def _loaded(path: Path) -> Iterator[tuple[ModuleType, Recorder]]:
     with hosted(module, list(folders)), recording() as recorder:
         with as_file_error(file):
             exec(code, vars(module))  # noqa: S102 - a workflow file is a program of its owner's
-        vars(module)["__sewer_tasks__"] = [task for task, maker in recorder.tasks.items() if maker == file]
+        vars(module)["__sewer_tasks__"] = [task for task, maker in recorder.tasks.items() if maker == module.__name__]
         yield module, recorder
 
 
@@ -106,7 +106,7 @@ def _tasks(module: ModuleType) -> list[Task]:
 
 
 def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, FunctionType]:
-    own = {name: function for (file, name), function in loading.workflows.items() if file == module.__file__}
+    own = {name: function for (maker, name), function in loading.workflows.items() if maker == module.__name__}
     functions = [value for value in vars(module).values() if isinstance(value, FunctionType)]
     return {**own, **{function.__name__: function for function in functions if hasattr(function, "__sewer_workflow__")}}
 

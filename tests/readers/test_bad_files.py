@@ -115,6 +115,17 @@ NOT_HERE = (
 )
 
 
+def test_a_file_that_python_gives_up_on_is_named(write):
+    """Text that is too much for the compiler is an error of the file, and nothing is said of calling it."""
+    path = write("a = " + "-" * 200_000 + "1")
+
+    with pytest.raises(WorkflowFileError) as caught:
+        load_workflow(path)
+
+    assert str(caught.value).startswith(str(path))
+    assert "called" not in str(caught.value)
+
+
 def test_an_import_that_fails_says_what_may_be_imported(write):
     """Most often, somebody imports the module that only the task's interpreter has."""
     path = write("Task('a', 'm')\nimport torch_or_so")

@@ -302,6 +302,20 @@ def test_tasks_that_a_helper_makes_for_the_file_are_the_files(write):
     assert list(graph.tasks) == ["a", "b", "c"]
 
 
+def test_what_a_file_makes_when_it_is_imported_a_second_time_is_not_its_own(write):
+    """A helper may import the file that imports it: Python then runs the file twice."""
+    write("import flow", "helper.py", imports="")
+
+    assert list(load_workflow(write("import helper\nTask('a', 'm')")).tasks) == ["a"]
+
+
+def test_tasks_made_by_text_that_the_file_compiles_are_the_files(write):
+    """``exec`` is a way to write them, too."""
+    path = write("exec(\"Task('a', 'm')\")\nexec(\"Task('b', 'm')\", {'Task': Task})")
+
+    assert list(load_workflow(path).tasks) == ["a", "b"]
+
+
 def test_a_workflow_of_a_helper_is_the_files_if_it_imports_it(write):
     """Only what stands in the file, or is imported by name, can be chosen."""
     write("""
