@@ -49,7 +49,7 @@ def module_name(file: str) -> str:
 @contextmanager
 def hosted(module: ModuleType, folders: Sequence[str]) -> Iterator[None]:
     """Make ``module`` and what lies in its folders importable for as long as the block lasts."""
-    with _lock, _undone_afterwards(), redirect_stdout(sys.stderr):
+    with _lock, _undone_afterwards(), _stdout_to_stderr():
         for name in _namesakes(folders):
             del sys.modules[name]
         sys.modules[module.__name__] = module
@@ -94,6 +94,22 @@ class _FormerNames:
 
 
 @contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what is printed, also by processes that the file starts."""
+    stdout = None
+    with suppress(OSError):  # a daemon may have closed either
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if stdout is not None:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+
+
+@contextmanager
 def _undone_afterwards() -> Iterator[None]:
     modules = dict(sys.modules)
     lists = {name: getattr(sys, name) for name in ("path", "meta_path", "path_hooks")}
@@ -105,10 +121,13 @@ def _undone_afterwards() -> Iterator[None]:
     try:
         yield
     finally:
+        finders = [finder for finder in sys.meta_path if finder not in contents["meta_path"]]
         vars(sys).update(lists | streams)
         for name, content in contents.items():
             lists[name][:] = content
-        _forget(set(sys.modules).difference(modules))
+        installed = _forget(set(sys.modules).difference(modules))
+        # What a package has put in place to be imported from, it does not put in place again.
+        sys.meta_path += [finder for finder in finders if getattr(finder, "__module__", None) in installed]
         sys.modules.update(modules)
         if folder is not None:
             os.chdir(folder)
@@ -140,8 +159,8 @@ def _is_installed(folder: str) -> bool:
     return not {"site-packages", "dist-packages"}.isdisjoint(folder.split(os.sep))
 
 
-def _forget(names: set[str]) -> None:
-    """Take out of these modules what nobody finds without the guest."""
+def _forget(names: set[str]) -> set[str]:
+    """Take out of these modules what nobody finds without the guest, and return the others."""
     stays: dict[str, bool] = {}
     for name in sorted(names):  # a package before what is in it
         parent = name.rpartition(".")[0]
@@ -152,6 +171,7 @@ def _forget(names: set[str]) -> None:
     for name in names:
         if not stays[name]:
             del sys.modules[name]
+    return {name for name in names if stays[name]}
 
 
 def _is_namespace(module: ModuleType | None) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
+from textwrap import dedent
 from types import ModuleType
 
 import pytest
 
+import airflow_provider_sewer
 from airflow_provider_sewer import SewerError, Task, load_module, load_workflow
 
 
@@ -90,6 +93,33 @@ def test_what_a_file_prints_goes_to_stderr(noisy, capsys):
     assert said.out == ""
     assert "to stdout\n" in said.err
     assert "to stdout, later\n" in said.err
+
+
+def test_what_a_process_of_the_file_prints_goes_to_stderr_too(write, capfd):
+    """The file may ask git for a version, say."""
+    load_workflow(write("import os; os.system('echo from a child'); Task('a', 'm')"))
+
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "from a child\n" in said.err
+
+
+def test_a_file_can_be_loaded_where_there_is_no_stdout(write):
+    """A daemon may have closed it."""
+    path = write("print('x'); Task('a', 'm')")
+    code = f"""
+import os, sys
+os.close(1)
+sys.stdout = None
+from airflow_provider_sewer import load_workflow
+os.write(2, repr(list(load_workflow({str(path)!r}).tasks)).encode())
+"""
+    folder = os.path.dirname(os.path.dirname(airflow_provider_sewer.__file__))
+    child = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": folder}, capture_output=True, check=True
+    )
+
+    assert child.stderr.decode() == "x\n['a']"
 
 
 def test_a_file_that_changes_how_modules_are_found_changes_it_for_itself_only(write, state):
@@ -200,6 +230,30 @@ def test_installed_packages_stay_loaded(write, monkeypatch):
     load_workflow(path)
 
     assert (sys.modules["iniconfig"], sys.modules["colorsys"]) == loaded
+
+
+def test_what_an_installed_package_needs_to_be_imported_from_stays(write, install, monkeypatch):
+    """``six.moves`` is found by a finder that ``six`` puts in place once, when it is imported."""
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    finder = """
+        import importlib.machinery, sys
+
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                return importlib.machinery.ModuleSpec(name, self) if name == "like_six.moves" else None
+            def create_module(self, spec):
+                return None
+            def exec_module(self, module):
+                module.NAME = "moved"
+
+        __path__ = []
+        sys.meta_path.append(Finder())
+    """
+    install("like_six", {"__init__.py": dedent(finder)})
+
+    load_workflow(write("import like_six; Task('a', 'm')"))
+
+    assert importlib.import_module("like_six.moves").NAME == "moved"
 
 
 @pytest.fixture
