@@ -178,9 +178,9 @@ class Modules:
         settings = options.pop("settings", None) or self.settings()
         return ModuleRun(self.write(source), arguments, settings, **options)
 
-    def succeeds(self, module: str, settings: Settings) -> bool:
-        """Tell whether a module that is already there runs to a good end."""
-        return followed(ModuleRun(module, [], settings)).error is None
+    def run_there(self, module: str, settings: Settings) -> Ran:
+        """Run a module that is there already, or is not, and return what came of it."""
+        return followed(ModuleRun(module, [], settings))
 
     def run(self, source: str, *arguments: str, **options: Any) -> Ran:
         """Write a module, run it, and return what came of it."""
