@@ -7,16 +7,22 @@ import os
 import re
 import sys
 import threading
+import unicodedata
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, TextIO
 
+from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.runners.engine import Outcome, State
 from airflow_provider_sewer.runners.output import Stream, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from airflow_provider_sewer.core.task import Task
+
+
+_NAME_BYTES = 150
 
 
 class PlainLines:
@@ -67,14 +73,15 @@ class LogFiles:
 
     def started(self, task: Task, command_line: str, workdir: str | None) -> None:
         """Open the file and say what is started."""
-        # Held open until the task has ended; the newline is ours alone, so that \r stays what it is.
-        self._files[task.name] = open(self.paths[task.name], "w", encoding="utf-8", newline="\n")  # noqa: SIM115
-        self._unfinished[task.name] = None
-        self._write(task, "sewer", [f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n"])
+        with self._errors_named(task):
+            # Held open until the task has ended; the newline is ours alone, so that \r stays what it is.
+            self._files[task.name] = open(self.paths[task.name], "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+            self._unfinished[task.name] = None
+            self._write(task, "sewer", [f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n"])
 
     def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
         """Write lines; a line that comes in pieces stays one line unless the other stream cuts in."""
-        if pieces:
+        with self._errors_named(task):
             self._write(task, stream.value, pieces, stream)
 
     def ended(self, task: Task, outcome: Outcome) -> None:
@@ -82,8 +89,15 @@ class LogFiles:
         if task.name in self._files:
             how = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
             reason = [f"{line}\n" for line in outcome.reason.splitlines()]
-            with self._files[task.name]:
+            with self._errors_named(task), self._files[task.name]:
                 self._write(task, "sewer", [*reason, how])
+
+    @contextmanager
+    def _errors_named(self, task: Task) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SewerError(f"cannot write the log file {self.paths[task.name]}: {error.strerror}") from error
 
     def _write(self, task: Task, source: str, pieces: Sequence[str], stream: Stream | None = None) -> None:
         file = self._files[task.name]
@@ -107,8 +121,10 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        base = re.sub(r"[^\w.-]+", "_", name)[:100].strip(".") or "task"
+        composed = unicodedata.normalize("NFC", name)
+        short = re.sub(r"[^\w.-]+", "_", composed).encode()[:_NAME_BYTES].decode("utf-8", "ignore")
+        base = short.strip(".-") or "task"
         numbered = (f"{base}_{count}" for count in itertools.count(2))
-        given[name] = next(file for file in itertools.chain([base], numbered) if file.lower() not in taken)
-        taken.add(given[name].lower())
+        given[name] = next(file for file in itertools.chain([base], numbered) if file.casefold() not in taken)
+        taken.add(given[name].casefold())
     return given
