@@ -129,8 +129,8 @@ def _undone_afterwards() -> Iterator[None]:
         # What a package has put in place to be imported from, it does not put in place again.
         sys.meta_path += [finder for finder in finders if getattr(finder, "__module__", None) in installed]
         sys.modules.update(modules)
-        if folder is not None:
-            os.chdir(folder)
+        with suppress(OSError):
+            os.chdir(folder or os.curdir)
 
 
 def _namesakes(folders: Sequence[str]) -> list[str]:
@@ -142,7 +142,7 @@ def _namesakes(folders: Sequence[str]) -> list[str]:
     kept = STANDARD_LIBRARY | {"__main__", __name__.partition(".")[0]}
     homes = {name: _home(sys.modules[name]) for name in beside.intersection(sys.modules) - kept}
     tops = {name for name, home in homes.items() if home and home not in folders and not _is_installed(home)}
-    return [name for name in sys.modules if name.partition(".")[0] in tops]
+    return [name for name in list(sys.modules) if name.partition(".")[0] in tops]
 
 
 def _home(module: ModuleType) -> str | None:
@@ -156,7 +156,8 @@ def _home(module: ModuleType) -> str | None:
 
 
 def _is_installed(folder: str) -> bool:
-    return not {"site-packages", "dist-packages"}.isdisjoint(folder.split(os.sep))
+    is_standard = folder == os.path.dirname(os.__file__)
+    return is_standard or not {"site-packages", "dist-packages"}.isdisjoint(folder.split(os.sep))
 
 
 def _forget(names: set[str]) -> set[str]:
@@ -170,7 +171,7 @@ def _forget(names: set[str]) -> set[str]:
             stays[name] = stays.get(parent, True)
     for name in names:
         if not stays[name]:
-            del sys.modules[name]
+            sys.modules.pop(name, None)  # another thread may have been faster
     return {name for name in names if stays[name]}
 
 
@@ -180,7 +181,7 @@ def _is_namespace(module: ModuleType | None) -> bool:
 
 def _is_found_again(name: str, parent: ModuleType | None) -> bool:
     path = list(getattr(parent, "__path__", ())) if parent else None
-    known = getattr(sys.modules[name], "__spec__", None)
+    known = getattr(sys.modules.get(name), "__spec__", None)
     for finder in sys.meta_path:
         found = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
         if found:

@@ -78,10 +78,10 @@ def test_every_python_from_3_9_on_builds_a_workflow(any_python):
 
 
 def test_every_python_from_3_9_on_reads_a_workflow_file(any_python, tmp_path):
-    """With a helper and former names; nothing of the file stays."""
+    """With a helper, former names, and the name of a module of Python; nothing of the file stays."""
     (tmp_path / "helper.py").write_text("NAME = 'a'")
-    file = tmp_path / "flow.py"
-    file.write_text("from sewerpipe.task import Task\nimport helper\nTask(helper.NAME, 'm')")
+    file = tmp_path / "json.py"
+    file.write_text("from sewerpipe.task import Task\nimport helper, json\njson.dumps\nTask(helper.NAME, 'm')")
 
     assert ask(any_python, READ, file) == {"tasks": ["a"], "new": []}
 

@@ -126,6 +126,15 @@ def test_relative_paths_are_those_of_the_file(write, tmp_path, monkeypatch):
     assert (settings.python, settings.workdir) == (str(tmp_path / "env/bin/python"), str(tmp_path / "data"))
 
 
+def test_relative_paths_in_a_helper_are_those_of_the_helper(write, tmp_path):
+    """A path means what it says where it is written."""
+    write("def make():\n    return Task('a', 'm', workdir='data')", "lib/helper.py")
+
+    graph = load_workflow(write("from lib.helper import make\nmake()"))
+
+    assert graph.tasks["a"].settings.workdir == str(tmp_path / "lib" / "data")
+
+
 def test_the_main_block_is_not_run(write):
     """``if __name__ == "__main__":`` is for who runs the file itself."""
     path = write("""

@@ -331,3 +331,14 @@ def test_where_the_process_stands_is_not_changed(write, tmp_path):
     load_workflow(write(f"import os; os.chdir({str(tmp_path)!r}); Task('a', 'm')"))
 
     assert os.getcwd() == before
+
+
+def test_a_file_can_be_loaded_where_the_working_directory_is_gone(write, tmp_path, monkeypatch):
+    """Somebody may have cleaned up behind us."""
+    path = write("Task('a', 'm')")
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert list(load_workflow(path).tasks) == ["a"]
