@@ -167,6 +167,14 @@ def test_an_exception_has_its_line_and_its_words(write):
     )
 
 
+def test_an_error_of_this_package_without_a_line_gets_one(write):
+    """A file may refuse to be loaded in our own words."""
+    fails(
+        write("from airflow_provider_sewer import SewerError\nraise SewerError('set DATA first')"),
+        "{f}:3: set DATA first",
+    )
+
+
 def test_an_exception_without_a_text_is_named_by_its_class(write):
     """Also one whose text cannot be had."""
     fails(write("raise KeyError"), "{f}:2: KeyError")
