@@ -14,9 +14,9 @@ from airflow_provider_sewer.core.command import module_command, shown
 
 def test_a_module_is_run_unbuffered_with_dash_m():
     """Its output can be followed line by line."""
-    command = module_command("/env/python", "pkg.mod", ["--n", "1"], {"A": "b"}, "/work")
+    command = module_command("/env/python", "pkg.mod", ["--n", "1"], {"A": "b"}, "/data")
 
-    assert command == (("/env/python", "-u", "-m", "pkg.mod", "--n", "1"), {"A": "b"}, "/work")
+    assert command == (("/env/python", "-u", "-m", "pkg.mod", "--n", "1"), {"A": "b"}, "/data")
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda word: "token" not in word)))
