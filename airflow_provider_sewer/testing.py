@@ -73,7 +73,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
         del os.environ[name]
-    os.environ.update(config.stash.get(_SURROUNDING, {}))
+    surrounding: dict[str, str] = config.stash[_SURROUNDING]
+    os.environ.update(surrounding)
     shutil.rmtree(home, ignore_errors=True)
 
 

@@ -19,11 +19,6 @@ from typing import Any
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.text import why_unfit
 
-_SECRET_WORDS = frozenset(
-    {"password", "passwd", "passphrase", "secret", "token", "apikey", "credential", "credentials"}
-)
-_SECRET_PAIRS = frozenset({"api key", "private key", "access key", "secret key", "auth key"})
-
 
 def to_arguments(
     parameters_and_flags: Mapping[str, Any], *, use_underscores: bool = False, args: Iterable[Any] = ()
@@ -53,13 +48,6 @@ def detached(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [detached(item) for item in value]
     return value
-
-
-def looks_secret(key: str) -> bool:
-    """Tell whether an option or a variable of this name probably holds a secret."""
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())
-    pairs = {f"{one} {two}" for one, two in zip(words, words[1:])}
-    return not _SECRET_WORDS.isdisjoint(words) or not _SECRET_PAIRS.isdisjoint(pairs)
 
 
 def _option(key: object, *, use_underscores: bool) -> str:

@@ -6,9 +6,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Optional
 
-from airflow_provider_sewer.core.arguments import looks_secret
-
-MASK = "***"
+from airflow_provider_sewer.core.secrecy import MASK, masked_words
 
 
 class Command(NamedTuple):
@@ -34,25 +32,6 @@ def module_command(
 def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
     """Write a command line for people, quoted so that it can be pasted, its secrets masked.
 
-    :param secrets: values to mask wherever they stand; the values of options whose name looks secret
-        are masked as well.
+    :param secrets: values to mask wherever they stand (see :mod:`airflow_provider_sewer.core.secrecy`).
     """
-    words: list[str] = []
-    after_secret = False
-    for word in argv:
-        option, equals, _ = word.partition("=")
-        is_secret_option = word.startswith("-") and looks_secret(option)
-        if after_secret and not word.startswith("--"):
-            words.append(MASK)
-        elif equals and is_secret_option:
-            words.append(shlex.quote(f"{option}={MASK}"))
-        else:
-            words.append(_quoted(word, secrets))
-        after_secret = is_secret_option and not equals
-    return " ".join(words)
-
-
-def _quoted(word: str, secrets: Collection[str]) -> str:
-    for secret in filter(None, secrets):
-        word = word.replace(secret, MASK)
-    return word if word == MASK else shlex.quote(word)
+    return " ".join(word if word == MASK else shlex.quote(word) for word in masked_words(argv, secrets))

@@ -8,10 +8,17 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.arguments import looks_secret
-from airflow_provider_sewer.core.command import MASK
+from airflow_provider_sewer.core.arguments import to_arguments
+from airflow_provider_sewer.core.secrecy import (
+    MASK,
+    looks_secret,
+    masked_data,
+    masked_env,
+    masked_words,
+    secret_values,
+    without,
+)
 from airflow_provider_sewer.exporters.json_text import to_json_text
-from airflow_provider_sewer.exporters.secrecy import masked_arguments, masked_env, secret_values, without
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
@@ -41,7 +48,7 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
     data: dict[str, Any] = {
         "name": task.name,
         "module": task.module,
-        "arguments": masked_arguments(task),
+        "arguments": _arguments(task),
         "python": settings.python,
         "env": masked_env(settings.env),
         "inherit_env": settings.inherit_env,
@@ -54,6 +61,13 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
     if task.source.file != file:
         data["file"] = task.source.file
     return {**data, "line": task.source.line}
+
+
+def _arguments(task: Task) -> list[str]:
+    """Return the arguments of a task, masked before they are written, when it is still known which value is whose."""
+    parameters = masked_data(task.parameters_and_flags)
+    arguments = to_arguments(parameters, use_underscores=task.use_underscores, args=task.args)
+    return masked_words(arguments, secret_values(task.settings.env))
 
 
 class _Plain:

@@ -63,7 +63,8 @@ def merged_launch_json(existing: str, tasks: Iterable[Task], version: str = VERS
     """Write the tasks into the text of an existing ``launch.json``.
 
     A configuration with the name of a task is brought up to date where it stands, and keeps what a person
-    has added to it; the other tasks are added at the end. Everything else, down to comments and line ends, stays as it is.
+    has added to it; the other tasks are added at the end. Everything else, down to comments and line
+    ends, stays as it is.
 
     :param version: written only where the text names none.
     :raises SewerError: when two tasks have one name, or the text cannot be read as a ``launch.json``; then

@@ -13,9 +13,10 @@ from contextlib import ExitStack
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow_provider_sewer.core.command import MASK, Command, module_command, shown
+from airflow_provider_sewer.core.command import Command, module_command, shown
 from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
 from airflow_provider_sewer.core.errors import ModuleFailed, ModuleMissing, ModuleStopped
+from airflow_provider_sewer.core.secrecy import longest_first, without
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter, missing_modules
 from airflow_provider_sewer.runners.output import Sink, Stream, Tail
@@ -68,8 +69,7 @@ class ModuleRun:
         self._arguments = arguments
         self._settings = settings
         self._grace = grace
-        # The longest first: one may hold another.
-        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
+        self._secrets = longest_first(secrets)
         self._guardian = guardian
         self._process: Process | None = None
         self._stopped = False
@@ -148,9 +148,7 @@ class ModuleRun:
         text = "\n".join(tails[stream].lines)
         if not text:
             return "\nIt wrote nothing."
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
-        return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
+        return f"\nThe last lines of {stream.value}:\n{indent(without(self._secrets, text), '  ')}"
 
 
 def result_as_json(text: str) -> Any:

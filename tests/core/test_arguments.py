@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sewer import Task
-from airflow_provider_sewer.core.arguments import detached, looks_secret, to_arguments
+from airflow_provider_sewer.core.arguments import detached, to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.secrecy import looks_secret
 
 
 def test_parameters_come_in_their_order_and_flags_after_them():

@@ -46,3 +46,13 @@ def test_the_values_of_secret_options_are_masked():
 def test_known_secrets_are_masked_wherever_they_stand():
     """A secret value inside another argument is masked as well; an empty one masks nothing."""
     assert shown(["--url", "https://me:s3cret@host"], ["s3cret", ""]) == "--url 'https://me:***@host'"
+
+
+def test_secrets_inside_json_are_masked():
+    """A mapping is passed as JSON, and may hold a password."""
+    assert shown(["--db", '{"user": "me", "password": "hunter2"}']) == """--db '{"user": "me", "password": "***"}'"""
+
+
+def test_a_secret_that_is_part_of_another_leaves_nothing_of_it():
+    """The longer one is masked first."""
+    assert shown(["abcdef"], ["abc", "abcdef"]) == "***"
