@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
 from typing import Any
 
 import click
 
 from airflow_provider_sewer import __version__
+from airflow_provider_sewer.cli import signals
+from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.readers.python_file import load_workflow
@@ -21,14 +25,20 @@ class _Commands(click.Group):
     """Commands whose user's mistakes end with a sentence and exit code 2, never with a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        _prepare_streams()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the system throws the exit codes of tasks away
         try:
-            return super().invoke(ctx)
+            with signals.raised():
+                return super().invoke(ctx)
         except SewerError as error:
-            click.echo(f"sppe: {error}", err=True)
+            say(f"sppe: {error}")
             ctx.exit(2)
+        except signals.Received as received:
+            ctx.exit(128 + received.number)
         except BrokenPipeError:
             # Whoever read our output has gone; keep Python from saying so again when it shuts down.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             ctx.exit(1)
 
 
@@ -72,13 +82,11 @@ def run(
 @main.command()
 @_FILE
 @_WORKFLOW
-@click.option("--to", "target", required=True, type=click.Choice(["vscode"]), help="What to convert to.")
+@click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="What to convert to.")
 @click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
 @click.option("--print-only", is_flag=True, help="Print a whole new file instead of writing one.")
 @click.option("--launch-json-version", default="0.2.0", show_default=True)
-def convert(
-    path: str, workflow: str | None, target: str, output: str, print_only: bool, launch_json_version: str
-) -> None:
+def convert(path: str, workflow: str | None, output: str, print_only: bool, launch_json_version: str) -> None:
     """Write debug configurations for the tasks of a workflow; what else the file holds is kept."""
     from airflow_provider_sewer.exporters import vscode
 
@@ -107,6 +115,18 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or (not equals and name not in os.environ):
-            raise click.BadParameter(f"{pair!r}: write NAME=VALUE, or the name of a variable that is set here")
+            said = f"{pair!r}: write NAME=VALUE, or the name of a variable that is set here"
+            raise click.BadParameter(said, param_hint="--env")
         variables[name] = value if equals else os.environ[name]
     return variables
+
+
+def _prepare_streams() -> None:
+    """Make sure that there are standard streams, and that they take every text."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # Whoever started us has closed it. Else the first log file would get its number.
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.signals import stopping
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.runners.engine import Engine, Observer, Outcome, State
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.core.workflow import Workflow
@@ -30,12 +31,12 @@ def run_in_terminal(workflow: Workflow, settings: Settings, *, jobs: int | None,
     observers: list[Observer] = []
     engine = Engine(workflow, settings, jobs=jobs, observers=observers)
     for warning in engine.check():
-        print(f"sppe: {warning}; trying all the same, an earlier task may make it", file=sys.stderr)
+        say(f"sppe: {warning}; trying all the same, an earlier task may make it")
     logs = _log_files(log_dir or _new_log_dir(workflow.name), workflow)
     observers.append(logs)
     with ExitStack() as stack:
         observers.append(stack.enter_context(_display(workflow)))
-        received = stack.enter_context(_stopped_by_signals(engine))
+        received = stack.enter_context(stopping(engine))
         outcomes = engine.run()
     _summarize(outcomes, logs)
     if received:
@@ -58,33 +59,13 @@ def _log_files(folder: str, workflow: Workflow) -> LogFiles:
         ) from None
 
 
-@contextmanager
-def _display(workflow: Workflow) -> Iterator[Any]:
+def _display(workflow: Workflow) -> AbstractContextManager[Observer]:
     if sys.stdout.isatty():
-        from airflow_provider_sewer.cli.table import LiveTable
+        from airflow_provider_sewer.cli.table import LiveTable, live_console
 
-        with LiveTable(workflow) as table:
-            yield table
-    else:
-        yield PlainLines()
-
-
-@contextmanager
-def _stopped_by_signals(engine: Engine) -> Iterator[list[int]]:
-    """Stop the engine at the first signal, at once at the second; and collect them."""
-    received: list[int] = []
-
-    def stop(number: int, _: Any) -> None:
-        received.append(number)
-        engine.stop(at_once=len(received) > 1)
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        if console := live_console():
+            return LiveTable(workflow, console)
+    return nullcontext(PlainLines())
 
 
 def _summarize(outcomes: dict[str, Outcome], logs: LogFiles) -> None:
@@ -99,4 +80,4 @@ def _summarize(outcomes: dict[str, Outcome], logs: LogFiles) -> None:
     ]
     count = sum(outcome.state is State.SUCCEEDED for outcome in outcomes.values())
     done = f"{count} of {len(outcomes)} tasks succeeded; logs are in {logs.folder}"
-    print("\n".join(["", *lines, *failures, "", done]), file=sys.stderr)
+    say("\n".join(["", *lines, *failures, "", done]))

@@ -6,11 +6,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from airflow_provider_sewer.runners.engine import Outcome, State
+from airflow_provider_sewer.runners.output import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,17 +35,24 @@ class _Row(NamedTuple):
     last_line: str = ""
 
 
+def live_console() -> Console | None:
+    """Return the terminal, if it is one in which a table can be drawn over and over."""
+    console = Console()
+    return console if console.is_terminal and not console.is_dumb_terminal else None
+
+
 class LiveTable:
     """Shows for each task its state, how long it has run, and the last line it wrote.
 
     A workflow longer than the terminal is high shows what runs and what failed; the rest is counted.
     """
 
-    def __init__(self, workflow: Workflow) -> None:
+    def __init__(self, workflow: Workflow, console: Console) -> None:
         self._name = workflow.name
         self._rows = {name: _Row() for name in workflow.tasks}
         self._lock = threading.Lock()
-        self._live = Live(get_renderable=self._draw, refresh_per_second=8, transient=True)
+        self._console = console
+        self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -90,12 +99,12 @@ class LiveTable:
                 Text(name),
                 Text(row.state.value, _STYLES[row.state]),
                 Text(_clock(row)),
-                Text(_printable(row.last_line)),
+                Text(printable(row.last_line).replace("\t", " ")),
             )
         return table
 
     def _visible(self, rows: dict[str, _Row]) -> list[str]:
-        room = max(3, self._live.console.height - 6)
+        room = max(3, self._console.height - 6)
         if len(rows) <= room:
             return list(rows)
         urgent = [State.FAILED, State.RUNNING, State.WAITING, State.STOPPED, State.NOT_RUN, State.SUCCEEDED]
@@ -106,8 +115,3 @@ class LiveTable:
 def _clock(row: _Row) -> str:
     seconds = time.monotonic() - row.began if row.state is State.RUNNING else row.seconds
     return f"{seconds:.1f} s" if seconds else ""
-
-
-def _printable(line: str) -> str:
-    """Write control characters out: what a module prints must not steer the terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)

@@ -177,11 +177,8 @@ class Engine:
             return Outcome(State.SUCCEEDED, time.monotonic() - began, result.value)
         except ModuleStopped as error:
             return Outcome(State.STOPPED, time.monotonic() - began, reason=str(error))
-        except BrokenPipeError:
-            self.stop()
-            return Outcome(State.FAILED, time.monotonic() - began, reason="nobody reads the output of the run any more")
         except BaseException as error:  # whatever it is, run() waits for an outcome
-            return Outcome(State.FAILED, time.monotonic() - began, reason=_said(error))
+            return Outcome(State.FAILED, time.monotonic() - began, reason=self._reason(error))
         finally:
             self._running.pop(name, None)
 
@@ -208,9 +205,15 @@ class Engine:
         for observer in self._observers:
             try:
                 observer.ended(self._tasks[name], outcome)
-            except Exception as error:
-                outcome = outcome._replace(state=State.FAILED, reason=outcome.reason or _said(error))
+            except (Exception, SystemExit) as error:
+                outcome = outcome._replace(state=State.FAILED, reason=outcome.reason or self._reason(error))
         return outcome
+
+    def _reason(self, error: BaseException) -> str:
+        if isinstance(error, BrokenPipeError):
+            self.stop()
+            return "nobody reads the output of the run any more"
+        return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"
 
 
 def _refuse_templates(task: Task) -> None:
@@ -220,10 +223,6 @@ def _refuse_templates(task: Task) -> None:
         raise InvalidTask(
             f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here", task.source
         )
-
-
-def _said(error: BaseException) -> str:
-    return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"
 
 
 def _processors() -> int:

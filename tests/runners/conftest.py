@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -95,6 +96,27 @@ def lifeline(tmp_path: Path) -> Iterator[Lifeline]:
     line = Lifeline(tmp_path / "lifeline")
     yield line
     line.close()
+
+
+class Gate:
+    """A closed gate: modules that call ``fcntl.flock(open(path), fcntl.LOCK_SH)`` wait until it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        self._file = path.open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def open(self) -> None:
+        """Let everybody pass, from now on."""
+        self._file.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Return a closed gate."""
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.open()
 
 
 class Ran:

@@ -1,0 +1,174 @@
+"""What is wrong on the command line or in a file is said in a sentence, with exit code 2, and nothing runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer import __version__
+
+
+def test_the_version_is_printed(sppe) -> None:
+    """`sppe --version` prints name and version."""
+    done = sppe.run("--version")
+
+    assert (done.returncode, done.stdout) == (0, f"sppe, version {__version__}\n")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "-h"], ["convert", "--help"], ["show", "--help"]])
+def test_each_command_explains_itself(arguments: list[str], sppe) -> None:
+    """`--help` and `-h` explain a command."""
+    done = sppe.run(*arguments)
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: ")
+
+
+USAGE_ERRORS = {
+    "no file": (["--", "run"], "Missing option '-p' / '--path'"),
+    "an unknown option": (["run", "--frobnicate"], "No such option"),
+    "an unknown command": (["ruin"], "No such command 'ruin'"),
+    "no job": (["run", "-j", "0"], "Invalid value for '-j' / '--jobs': 0 is not in the range"),
+    "no number of jobs": (["run", "-j", "many"], "Invalid value for '-j' / '--jobs': 'many' is not a valid integer"),
+    "a variable without name": (["run", "--env", "=x"], "Invalid value for --env: '=x': write NAME=VALUE"),
+    "a variable that is not set": (["run", "--env", "NOT_SET"], "Invalid value for --env: 'NOT_SET': write NAME=VALUE"),
+    "a missing workflow file": (["run", "-p", "gone.py"], "work/gone.py: cannot read the workflow file"),
+    "a folder as workflow file": (["run", "-p", "."], "work: this is a directory"),
+    "an unknown workflow": (["run", "-w", "other"], "flow.py: unknown workflow 'other'"),
+    "a missing interpreter": (["run", "-i", "venv/bin/python"], "work/venv/bin/python does not exist; create the env"),
+    "a name that is on no PATH": (["run", "-i", "python0"], "there is no interpreter 'python0' on PATH"),
+    "no interpreter": (["run", "-i", "/bin/true"], "/bin/true is no Python 3 interpreter"),
+    "a missing working directory": (["run", "--workdir", "gone"], "the working directory "),
+    "a log folder that cannot be": (
+        ["run", "--log-dir", "flow.py/logs"],
+        "cannot make the log folder flow.py/logs: Not a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
+def test_bad_input_is_named_and_nothing_runs(arguments: list[str], said: str, sppe) -> None:
+    """Bad input is named in a sentence, not a traceback, with exit code 2; nothing runs, nothing is written."""
+    sppe.tasks(first="open('trace', 'w')")
+
+    done = sppe.run(*arguments)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not (sppe.folder / "trace").exists()
+    assert not (sppe.folder / ".sewer").exists()
+
+
+BAD_FILES = {
+    "syntax": ("Task(", ":1: syntax error"),
+    "no task": ("x = 1", "the file makes no task"),
+    "error": ("\n1 / 0", ":2: ZeroDivisionError: division by zero"),
+    "exit": ("raise SystemExit(0)", ":1: the file ends the program"),
+    "bad task": (
+        "from airflow_provider_sewer import Task\nTask('a', 'b.py')",
+        ":2: task 'a': module: 'b.py' is no dotted",
+    ),
+    "a template": (
+        "from airflow_provider_sewer import Task\nTask('a', 'first_module', {'d': '{{ ds }}'})",
+        ":2: task 'a': '{{ ds }}' is filled in only by Airflow; give a value to run it here",
+    ),
+    "a missing module": (
+        "from airflow_provider_sewer import Task\nTask('a', 'gone')",
+        f":2: task 'a': {sys.executable} has no module 'gone' to run; install it there",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_bad_file_is_named_with_its_line(text: str, said: str, sppe) -> None:
+    """What is wrong in the file is said with file and line, with exit code 2, before anything runs."""
+    sppe.tasks(first="open('trace', 'w')")
+    sppe.write("flow.py", text)
+
+    done = sppe.run("run")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"sppe: {sppe.folder}/flow.py{said}" if said.startswith(":") else "sppe: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (sppe.folder / "trace").exists()
+
+
+PRINT_ENVIRONMENT = "import json, os; json.dump(dict(os.environ), open('environment', 'w'))"
+
+
+def test_variables_are_given_on_the_command_line(sppe) -> None:
+    """`--env K=V` gives a value, `--env K` the one that is set here; the last one counts. Nothing else passes."""
+    sppe.tasks(shows=PRINT_ENVIRONMENT)
+    given = ["GIVEN=a=b", "EMPTY=", "TWICE=1", "TWICE=2", "MINE"]
+
+    done = sppe.run("run", *(f"--env={pair}" for pair in given), env={"MINE": "my own", "NOT_NAMED": "hidden"})
+
+    assert done.returncode == 0
+    env = json.loads((sppe.folder / "environment").read_text(encoding="utf-8"))
+    assert {name: env[name] for name in ("GIVEN", "EMPTY", "TWICE", "MINE")} == {
+        "GIVEN": "a=b", "EMPTY": "", "TWICE": "2", "MINE": "my own",
+    }  # fmt: skip
+    assert "NOT_NAMED" not in env
+    assert "PYTHONPATH" not in env
+
+
+def test_paths_are_taken_from_where_the_person_stands(sppe) -> None:
+    """Interpreter and working directory given on the command line are relative to the current directory."""
+    sppe.tasks(shows="")
+    (sppe.folder / "elsewhere").mkdir()
+    sppe.write("elsewhere/shows_module.py", "import os; print(os.getcwd())")
+    (sppe.folder / "here").symlink_to(Path(sys.executable).parent)
+
+    done = sppe.run("run", "-i", f"here/{Path(sys.executable).name}", "--workdir", "elsewhere")
+
+    assert done.returncode == 0
+    assert f"[shows] {sppe.folder}/elsewhere\n" in done.stdout
+    assert f"$ {sppe.folder}/here/" in done.stderr
+
+
+def test_whoever_stops_reading_a_picture_is_no_error_message(sppe) -> None:
+    """`sppe show | head -1` ends without a traceback, however long the graph is."""
+    tasks = "\n".join(f"Task('task {number} {'x' * 100}', 'module')" for number in range(3000))
+    sppe.write("flow.py", f"from airflow_provider_sewer import Task\n{tasks}")
+    read, write = os.pipe()
+    shows = sppe.start("show", "-p", "flow.py", stdout=write, env={"PYTHONUNBUFFERED": ""})
+    os.close(write)
+
+    os.read(read, 1)
+    os.close(read)
+
+    assert shows.communicate(timeout=60)[1] == ""
+    assert shows.returncode == 1
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_error(closed: str, sppe) -> None:
+    """Where whoever started us has closed stdin, stdout or stderr, tasks run and logs are whole."""
+    sppe.tasks(talks="import sys; print('to stdout'); print('to stderr', file=sys.stderr)")
+
+    done = sppe.run("run", "--log-dir", "logs", through=["/bin/sh", "-c", f'exec "$@" {closed}', "sh"])
+
+    assert done.returncode == 0
+    log = (sppe.folder / "logs/talks.log").read_text(encoding="utf-8")
+    assert "stdout| to stdout\n" in log
+    assert "stderr| to stderr\n" in log
+    assert log.endswith(" s\n")
+
+
+def test_the_command_does_not_import_airflow(sppe) -> None:
+    """`sppe` starts without Airflow, and without what only a terminal needs."""
+    code = "import sys, airflow_provider_sewer.cli.run; print({'airflow', 'rich', 'psutil'} & {*sys.modules})"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=sppe.environment(), capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "set()\n"

@@ -1,0 +1,92 @@
+"""What a workflow lacks is named before anything runs, with the line of the task that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_sewer.core.errors import InterpreterError, ModuleMissing, SewerError, WorkdirError
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.runners import preflight
+from airflow_provider_sewer.runners.preflight import check_surroundings
+
+
+def task(name: str, module: str, modules: Any, **fields: Any) -> Task:
+    return Task(name, module, **fields).with_defaults(modules.settings())
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "said"),
+    [
+        ({"python": "/nowhere/python"}, InterpreterError, "the interpreter /nowhere/python does not exist"),
+        ({"workdir": "/nowhere"}, WorkdirError, "the working directory /nowhere does not exist"),
+        (
+            {"module": "nowhere.at_all"},
+            ModuleMissing,
+            f"{sys.executable} has no module 'nowhere.at_all' to run; install",
+        ),
+    ],
+    ids=["interpreter", "workdir", "module"],
+)
+def test_what_a_first_task_lacks_is_an_error_with_its_line(fields: dict[str, str], kind, said: str, modules) -> None:
+    """A first task without interpreter, working directory or module is an error that names task and line."""
+    module = fields.pop("module", None) or modules.write("")
+
+    with pytest.raises(SewerError) as caught:
+        check_surroundings([(task("load", module, modules, **fields), True)])
+
+    assert type(caught.value) is kind
+    place, _, message = str(caught.value).partition(": ")
+    assert place.startswith(f"{__file__}:")
+    assert message.startswith(f"task 'load': {said}")
+
+
+def test_what_a_later_task_lacks_is_a_warning(modules) -> None:
+    """What a later task lacks may yet be made by an earlier one: each thing is a warning."""
+    tasks = [
+        (task("first", modules.write(""), modules), True),
+        (task("second", "made_later", modules), False),
+        (task("third", modules.write(""), modules, workdir="/nowhere"), False),
+        (task("fourth", modules.write(""), modules, python="/nowhere/python"), False),
+    ]
+
+    warnings = check_surroundings(tasks)
+
+    names = {warning.split(": ")[1] for warning in warnings}
+    assert names == {"task 'second'", "task 'third'", "task 'fourth'"}
+    assert len(warnings) == 3
+    assert all(warning.startswith(f"{__file__}:") for warning in warnings)
+
+
+def test_a_workflow_that_lacks_nothing_is_passed(modules, tmp_path: Path) -> None:
+    """Where everything is there, nothing is said."""
+    assert check_surroundings([(task("load", modules.write(""), modules, workdir=tmp_path), True)]) == []
+
+
+def test_tasks_of_one_place_are_looked_for_together(modules, monkeypatch) -> None:
+    """However many tasks run in one place, their interpreter is started once to look for their modules."""
+    asked = []
+    real = preflight.missing_modules
+
+    def counted(python: str, names: list[str], *where: Any) -> list[str]:
+        asked.append(names)
+        return real(python, names, *where)
+
+    monkeypatch.setattr(preflight, "missing_modules", counted)
+    names = [modules.write("") for _ in range(50)]
+
+    check_surroundings([(task(name, name, modules), True) for name in names])
+
+    assert asked == [sorted(names)]
+
+
+def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None:
+    """An interpreter that cannot say what it lacks does not stop the run."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nif [ "$2" = -c ]; then exec {sys.executable} "$@"; fi\nexit 1\n', encoding="utf-8")
+    python.chmod(0o755)
+
+    assert check_surroundings([(task("load", "nowhere", modules, python=python), True)]) == []
