@@ -33,7 +33,7 @@ RESULTS = WORKDIR / "build" / "digits"
 DAG = "sewer_digits"
 
 
-class Trouble(Exception):  # noqa: N818 - it is what the person reads, not a fault of this script
+class Trouble(Exception):
     """What went wrong, and what to do about it."""
 
 

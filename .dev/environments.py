@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,13 +37,8 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 OLDEST_PIP = (22, 3)
 #: What would have pip install elsewhere, or Python read other modules.
 UNWANTED = (
-    "PIP_TARGET",
-    "PIP_PREFIX",
-    "PIP_ROOT",
-    "PYTHONDONTWRITEBYTECODE",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
+    *("PIP_DRY_RUN", "PIP_PREFIX", "PIP_PYTHON", "PIP_ROOT", "PIP_TARGET"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH"),
 )
 #: Seconds between two looks at pip, and between two lines of progress where no terminal shows them.
 LOOK, REPORT = 0.1, 10.0
@@ -70,7 +66,7 @@ ENVIRONMENTS = {
 }
 
 
-class Trouble(Exception):  # noqa: N818 - it is what the person reads, not a fault of this script
+class Trouble(Exception):
     """What is missing, and what to do about it."""
 
 
@@ -105,12 +101,11 @@ def make(name: str, environment: Environment) -> None:
     home.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(name)
     with _locked(home, progress) as lock:
-        wanted = _wanted(environment)
-        found = _read_stamp(home)
+        wanted, found = _wanted(environment), _read_stamp(home)
         if _serves(found, wanted):
             return
         pip = Pip(home, progress, lock)
-        if not found or found["base"] != wanted["base"] or not _python_of(home).exists():
+        if found.get("base") != wanted["base"]:
             _create(home, pip, progress)
         progress.tell("looking up its packages")
         versions = ["--constraint", str(CONSTRAINTS)]
@@ -123,10 +118,11 @@ def make(name: str, environment: Environment) -> None:
 def _create(home: Path, pip: Pip, progress: Progress) -> None:
     """Make an empty environment with a pip in it, in place of whatever is there."""
     progress.tell(f"making {home.relative_to(ROOT)} with Python {sys.version.split()[0]}")
+    (home / STAMP).unlink(missing_ok=True)  # first, lest half an environment has one
     if home.exists():
         shutil.rmtree(home)
     try:
-        import venv  # noqa: PLC0415 - Debian's smallest Python has none
+        import venv  # Debian's smallest Python has none
     except ImportError:
         raise Trouble("This Python has no module venv. On Debian: apt-get install python3-venv") from None
     venv.EnvBuilder(symlinks=True).create(home)
@@ -184,10 +180,10 @@ def _packaging_of(project: Path) -> list[object]:
 
 
 def _pyproject(project: Path) -> dict[str, dict[str, Any]]:
-    import tomllib  # noqa: PLC0415 - Python 3.11
+    import tomllib
 
     try:
-        return tomllib.loads((project / "pyproject.toml").read_text())
+        return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise Trouble(f"{project / 'pyproject.toml'}: {error}") from error
 
@@ -196,17 +192,18 @@ def _hash(parts: Iterable[object]) -> str:
     return hashlib.sha256(json.dumps(list(parts), default=str).encode()).hexdigest()
 
 
-def _read_stamp(home: Path) -> dict[str, str] | None:
+def _read_stamp(home: Path) -> dict[str, str]:
+    """Return what the environment was made from; nothing if it is not there, not whole, or its Python is gone."""
     try:
-        stamp: dict[str, str] = json.loads((home / STAMP).read_text())
+        stamp = json.loads((home / STAMP).read_text())
     except (OSError, ValueError):
-        return None
-    return stamp
+        return {}
+    return stamp if isinstance(stamp, dict) and _python_of(home).exists() else {}
 
 
-def _serves(found: dict[str, str] | None, wanted: dict[str, str]) -> bool:
+def _serves(found: dict[str, str], wanted: dict[str, str]) -> bool:
     """Tell whether an environment is what is wanted, or that and the test tools."""
-    return found is not None and found in (wanted, {**wanted, "extra": "test"})
+    return found in (wanted, {**wanted, "extra": "test"})
 
 
 @contextmanager
@@ -247,12 +244,16 @@ class Pip:
 
     def run(self, command: list[str]) -> bool:
         """Run a command, show what it does, and tell whether it succeeded."""
-        with open(self._log, "a") as log, open(self._log, errors="replace") as printed:
+        with (
+            tempfile.TemporaryDirectory(prefix="tmp-", dir=self._home.parent) as scratch,
+            open(self._log, "a") as log,
+            open(self._log, errors="replace") as printed,
+        ):
             printed.seek(0, os.SEEK_END)
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=_clean_environment(),
+                env=_clean_environment(scratch),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -342,9 +343,9 @@ def _read_from(file: Path, start: int) -> str:
         return stream.read().decode(errors="replace")
 
 
-def _clean_environment() -> dict[str, str]:
+def _clean_environment(scratch: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key not in UNWANTED}
-    return {**kept, "PIP_USER": "0", "PYTHONUNBUFFERED": "1"}
+    return {**kept, "TMPDIR": scratch, "PIP_USER": "0", "PYTHONUNBUFFERED": "1"}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
