@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -122,13 +123,23 @@ def _operator(
     operator_kwargs: Mapping[str, Any],
 ) -> PythonModuleOperator:
     own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(settings)
-    given = {"sewer_conn_id": sewer_conn_id, **operator_kwargs, **task.operator_kwargs}
+    given = {**operator_kwargs, **task.operator_kwargs}
     if taken := sorted(_TASK_FIELDS.intersection(given)):
         raise InvalidTask(
             f"task {task.name!r}: operator_kwargs: {', '.join(map(repr, taken))} cannot stand there; "
             "say it with the task's or the group's own field",
             task.source,
         )
+    fields = {
+        "sewer_conn_id": sewer_conn_id,
+        "python": own.python,
+        "env": dict(own.env) or None,
+        "inherit_env": own.inherit_env,
+        "workdir": own.workdir,
+        "doc_md": _doc(task),
+    }
+    # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
+    said = {name: value for name, value in fields.items() if value is not None} | given
     try:
         return PythonModuleOperator(
             task_id=task_id,
@@ -137,13 +148,9 @@ def _operator(
             parameters_and_flags=task.parameters_and_flags,
             args=list(task.args),
             use_underscores=task.use_underscores,
-            python=own.python,
-            env=dict(own.env) or None,
-            inherit_env=own.inherit_env,
-            workdir=own.workdir,
-            **{"doc_md": _doc(task), **given},
+            **said,
         )
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
         raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
 
 
@@ -171,12 +178,15 @@ def _dag_folder() -> str:
 def _identifiers(names: Iterable[str]) -> dict[str, str]:
     """Give each name an id of its own that Airflow takes."""
     ids: dict[str, str] = {}
+    taken: set[str] = set()
+    counts: Counter[str] = Counter()
     for name in names:
-        base, candidate, count = _identifier(name), _identifier(name), 1
-        while candidate in ids.values():
-            count += 1
-            candidate = f"{base}_{count}"
+        base = candidate = _identifier(name)
+        while candidate in taken:
+            counts[base] += 1
+            candidate = f"{base}_{counts[base] + 1}"
         ids[name] = candidate
+        taken.add(candidate)
     return ids
 
 

@@ -109,6 +109,22 @@ def test_operator_arguments_come_from_the_task_then_the_group_then_default_args(
     assert (d.retries, d.pool, d.queue) == (5, "default_pool", "q")
 
 
+def test_default_arguments_of_the_dag_reach_what_the_group_leaves_open(sewer_file):
+    """A connection for all of a DAG's tasks is one for the group's tasks as well."""
+    with DAG("defaults", schedule=None, default_args={"sewer_conn_id": "s", "workdir": "/w"}):
+        group = sewer_task_group(sewer_file(DIAMOND), default_args={"python": "/env/bin/python"})
+    operator = operators(group)["diamond.d"]
+    assert (operator.sewer_conn_id, operator.workdir, operator.python) == ("s", "/w", "/env/bin/python")
+
+
+def test_thousands_of_names_without_a_latin_letter_get_ids(expand):
+    """Names that all become the same id are counted, not tried one by one."""
+    group = expand(
+        "from airflow_provider_sewer import Task\ntasks = [Task(f'数据{n}' * 2, 'job') for n in range(3000)]"
+    )
+    assert len(operators(group)) == 3000
+
+
 def test_the_group_gives_its_tasks_interpreter_environment_and_directory(expand, run_dag, tmp_path):
     """What the file does not say is taken from the call."""
     env = {"PYTHONPATH": str(tmp_path), "COLOUR": "red"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
-from airflow_provider_sewer.core.environment import checked_env
+from airflow_provider_sewer.core.environment import build_environment, checked_env
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter
@@ -47,7 +48,7 @@ class SewerHook(BaseHook):
             settings = Settings.checked(
                 python=fields.get("python"),
                 env={**self._env("env"), **self.secret_env},
-                inherit_env=fields.get("inherit_env"),
+                inherit_env=_json_text(fields.get("inherit_env")),
                 workdir=fields.get("workdir"),
             )
             return settings.map_paths(_absolute)
@@ -74,8 +75,10 @@ class SewerHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Start the interpreter, and say which one it is or what is wrong."""
         try:
-            interpreter = find_interpreter(self.settings.python)
-            check_workdir(self.settings.workdir)
+            settings = self.settings
+            env = build_environment(settings.env, settings.inherit_env or False)
+            interpreter = find_interpreter(settings.python, env)
+            check_workdir(settings.workdir)
         except SewerError as error:
             return False, str(error)
         return True, f"Python {interpreter.version} at {interpreter.path} (environment {interpreter.prefix})"
@@ -107,6 +110,14 @@ def _json_object(field: str, value: Any) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise InvalidTask(f"{field}: a JSON object of names and values is needed, not {type(value).__name__}")
+    return value
+
+
+def _json_text(value: Any) -> Any:
+    """Read a list that a connection written as a URI can only hold as text."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return json.loads(value)
     return value
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import CommsDecoder
 
 from airflow_provider_sewer.core.arguments import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.task import checked_module
+from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.runners.module import GRACE, ModuleRun
 from airflow_provider_sewer.runners.output import Stream
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 # Both streams are information: much of what is written to stderr is progress. The logger's name tells
 # them apart. It lies below `airflow.task`, whose level Airflow sets itself.
 _LOGGERS = {stream: logging.getLogger(f"airflow.task.module.{stream.value}") for stream in Stream}
+
+_DEEPEST_RESULT = 100
+_AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
 class PythonModuleOperator(BaseOperator):
@@ -48,7 +56,7 @@ class PythonModuleOperator(BaseOperator):
     :param workdir: working directory; the worker's own if neither this nor the connection says. (templated)
     :param sewer_conn_id: a ``sewer`` connection for whatever is not said here. (templated)
     :param skip_on_exit_code: exit codes that mean "skip" instead of "failed".
-    :param termination_grace_period: seconds between SIGTERM and SIGKILL when the module is ended.
+    :param termination_grace_period: seconds, or a timedelta, between SIGTERM and SIGKILL when the module is ended.
     """
 
     template_fields: Sequence[str] = (
@@ -74,13 +82,13 @@ class PythonModuleOperator(BaseOperator):
         workdir: str | os.PathLike[str] | None = None,
         sewer_conn_id: str | None = None,
         skip_on_exit_code: int | Container[int] | None = None,
-        termination_grace_period: float = GRACE,
+        termination_grace_period: float | timedelta = GRACE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.module = module
         self.parameters_and_flags = parameters_and_flags
-        self.args = args
+        self.args = list(args) if isinstance(args, Iterator) else args
         self.use_underscores = use_underscores
         self.python = python
         self.env = env
@@ -91,6 +99,8 @@ class PythonModuleOperator(BaseOperator):
         self.termination_grace_period = termination_grace_period
         self._module_run: ModuleRun | None = None
         self._killed = False
+        # The DAG may be made in another file than the one Airflow names once it has parsed it.
+        self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
         self._check_what_is_known()
 
     def execute(self, context: Context) -> Any:
@@ -99,13 +109,13 @@ class PythonModuleOperator(BaseOperator):
         :raises SewerError: when it cannot be run, fails, or is stopped.
         """
         try:
-            self._module_run = self._prepare(os.path.dirname(str(context["dag"].fileloc)))
+            self._module_run = self._prepare(self._folder or _folder_of(context["dag"]))
         except InvalidTask as error:
             raise AirflowFailException(str(error)) from None  # trying again would not help
         if self._killed:
             self._module_run.stop()
         try:
-            return self._module_run.run(_log_output, on_start=self._log_start).value
+            return _storable(self._module_run.run(_log_output, on_start=self._log_start).value)
         except ModuleFailed as error:
             if error.exit_code is not None and error.exit_code in self._skip_codes():
                 raise AirflowSkipException(f"{self.module} exited with {error.exit_code}") from None
@@ -124,10 +134,15 @@ class PythonModuleOperator(BaseOperator):
         hook = SewerHook(self.sewer_conn_id) if self.sewer_conn_id else None
         return ModuleRun(
             checked_module(self.module),
-            to_arguments(self.parameters_and_flags or {}, use_underscores=self.use_underscores, args=self.args or ()),
+            to_arguments(
+                _mapping("parameters_and_flags", self.parameters_and_flags),
+                use_underscores=self.use_underscores,
+                args=_list("args", self.args),
+            ),
             own.over(hook.settings) if hook else own,
-            grace=self.termination_grace_period,
+            grace=_seconds(self.termination_grace_period),
             secrets=tuple(hook.secret_env.values()) if hook else (),
+            supervisor=_supervisor(),
         )
 
     def _log_start(self, command_line: str, workdir: str | None) -> None:
@@ -140,11 +155,16 @@ class PythonModuleOperator(BaseOperator):
     def _check_what_is_known(self) -> None:
         """Name what is wrong while the DAG is parsed, as far as it is no template and no XCom."""
         known = {field: _known(getattr(self, field)) for field in self.template_fields}
+        whole = {field: None if is_template(known[field]) else known[field] for field in self.template_fields}
         try:
             checked_module(known["module"])
-            to_arguments(known["parameters_and_flags"] or {}, args=known["args"] or ())
+            to_arguments(
+                _mapping("parameters_and_flags", whole["parameters_and_flags"]), args=_list("args", whole["args"])
+            )
+            _seconds(self.termination_grace_period)
+            _check_codes(self.skip_on_exit_code)
             Settings.checked(
-                python=known["python"], env=known["env"], inherit_env=self.inherit_env, workdir=known["workdir"]
+                python=known["python"], env=whole["env"], inherit_env=self.inherit_env, workdir=known["workdir"]
             )
         except InvalidTask as error:
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
@@ -154,6 +174,16 @@ def _log_output(stream: Stream, pieces: Sequence[str]) -> None:
     log = _LOGGERS[stream]
     for piece in pieces:
         log.info("%s", piece.removesuffix("\n"))
+
+
+def _folder_of(dag: Any) -> str:
+    return os.path.dirname(os.path.abspath(str(dag.fileloc)))
+
+
+def _supervisor() -> int | None:
+    """Return the pid of the process that supervises this task; a task of ``dag.test()`` has none."""
+    comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return os.getppid() if isinstance(comms, CommsDecoder) else None
 
 
 def _known(value: Any) -> Any:
@@ -170,3 +200,64 @@ def _known(value: Any) -> Any:
 def _is_reference(value: Any) -> bool:
     """Tell whether Airflow resolves this later: an XComArg, a DAG's parameter, a literal."""
     return callable(getattr(value, "iter_references", None)) and callable(getattr(value, "resolve", None))
+
+
+def _mapping(field: str, value: Any) -> dict[str, Any]:
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidTask(f"{field}: a mapping is needed, not {type(value).__name__}")
+    return {key: _plain(item) for key, item in (value or {}).items()}
+
+
+def _list(field: str, value: Any) -> list[Any]:
+    value = _plain(value)
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise InvalidTask(f"{field}: a list of arguments is needed, not {value!r}")
+    return list(value or ())
+
+
+def _plain(value: Any) -> Any:
+    """Return what a mapped task has left, which Airflow fetches bit by bit, as a list; however deep it is."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, range)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _seconds(value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+        raise InvalidTask(f"termination_grace_period: seconds or a timedelta are needed, not {value!r}")
+    return float(seconds)
+
+
+def _check_codes(codes: Any) -> None:
+    listed = [codes] if isinstance(codes, int) or codes is None else codes
+    if isinstance(listed, str) or not isinstance(listed, Container):
+        raise InvalidTask(f"skip_on_exit_code: an exit code or several are needed, not {codes!r}")
+    if isinstance(listed, Iterable) and not all(code is None or isinstance(code, int) for code in listed):
+        raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r}")
+
+
+def _storable(value: Any, depth: int = 0) -> Any:
+    """Return a result, or say why it cannot be an XCom.
+
+    Airflow passes one on as msgpack and as JSON, and takes some keys for its own. It would say so much
+    later, and not of what.
+
+    :raises ModuleFailed: when it cannot.
+    """
+    problem = None
+    if depth > _DEEPEST_RESULT:
+        problem = f"it is nested more than {_DEEPEST_RESULT} levels deep"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
+        problem = f"a number of {len(str(value))} digits does not fit into 64 bits; give it as text"
+    elif isinstance(value, str) and not value.isascii() and value != value.encode("utf-8", "ignore").decode():
+        problem = "a text in it is no valid Unicode"
+    elif isinstance(value, Mapping) and (taken := [key for key in value if key in _AIRFLOWS_KEYS]):
+        problem = f"the key {taken[0]!r} has a meaning of its own there"
+    if problem:
+        raise ModuleFailed(f"the module exited with 0, but Airflow cannot keep its result: {problem}", exit_code=0)
+    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _storable(item, depth + 1)
+    return value

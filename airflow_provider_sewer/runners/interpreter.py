@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.command import Command
@@ -53,6 +54,10 @@ print("\\nmissing:" + ",".join(name for name in sys.argv[1:] if not find(name)))
 """
 
 
+#: Makes the process of a command.
+Starter = Callable[[Command], Process]
+
+
 class Interpreter(NamedTuple):
     """A Python that answered.
 
@@ -71,18 +76,21 @@ class Interpreter(NamedTuple):
 _answers: dict[tuple[object, ...], Interpreter] = {}
 
 
-def find_interpreter(python: str | None, env: Mapping[str, str] | None = None) -> Interpreter:
+def find_interpreter(
+    python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None
+) -> Interpreter:
     """Find an interpreter and have it say who it is; one that has answered is not asked again.
 
     :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if not said.
     :param env: the environment it will be started with; it may need that to start at all.
+    :param start: makes the process that asks it, for one who wants to guard and stop that.
     :raises InterpreterError: when there is none, or when it is no Python.
     """
     path = _located(python)
     status = os.stat(path)
     key = (path, status.st_dev, status.st_ino, status.st_mtime_ns)
     if key not in _answers:
-        _answers[key] = _introduced(path, build_environment({}) if env is None else env)
+        _answers[key] = _introduced(path, build_environment({}) if env is None else env, start or _unguarded)
     return _answers[key]
 
 
@@ -139,8 +147,8 @@ def _located(python: str | None) -> str:
     return path
 
 
-def _introduced(path: str, env: Mapping[str, str]) -> Interpreter:
-    answer = _asked([path, "-I", "-c", _WHO_ARE_YOU], env)
+def _introduced(path: str, env: Mapping[str, str], start: Starter) -> Interpreter:
+    answer = _asked([path, "-I", "-c", _WHO_ARE_YOU], env, start=start)
     try:
         said = json.loads(answer.last_line)
         return Interpreter(path, said["version"], said["executable"], said["prefix"])
@@ -165,10 +173,16 @@ class _Answer(NamedTuple):
         return f"{how} and said {(self.stderr or self.stdout)[:200]!r}"
 
 
-def _asked(argv: Sequence[str], env: Mapping[str, str], workdir: str | None = None) -> _Answer:
+def _unguarded(command: Command) -> Process:
+    return Process(command, mark=new_mark(), grace=0.0)
+
+
+def _asked(
+    argv: Sequence[str], env: Mapping[str, str], workdir: str | None = None, start: Starter = _unguarded
+) -> _Answer:
     """Start an interpreter, for a while and for so much output only: it may be anything."""
     said = {Stream.STDOUT: "", Stream.STDERR: ""}
-    process = Process(Command(tuple(argv), env, workdir), mark=new_mark(), grace=0.0)
+    process = start(Command(tuple(argv), env, workdir))
 
     def remember(stream: Stream, pieces: Sequence[str]) -> None:
         said[stream] += "".join(pieces)

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow_provider_sewer.core.command import Command, module_command, shown
 from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
-from airflow_provider_sewer.core.errors import ModuleFailed, ModuleMissing, ModuleStopped
-from airflow_provider_sewer.core.secrecy import longest_first, without
+from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, ModuleMissing, ModuleStopped
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter, missing_modules
-from airflow_provider_sewer.runners.output import Sink, Stream, Tail
+from airflow_provider_sewer.runners.output import Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.process import Exit, Process
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ class ModuleRun:
     :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
     :param secrets: values that must not be shown.
     :param guardian: who ends it, should this process die; one of its own if not given.
+    :param supervisor: pid of the process it is run for; when that ends, the module is stopped.
     """
 
     def __init__(
@@ -64,13 +64,15 @@ class ModuleRun:
         grace: float = GRACE,
         secrets: Collection[str] = (),
         guardian: Guardian | None = None,
+        supervisor: int | None = None,
     ) -> None:
         self._module = module
         self._arguments = arguments
         self._settings = settings
         self._grace = grace
-        self._secrets = longest_first(secrets)
+        self._masker = Masker(secrets)
         self._guardian = guardian
+        self._supervisor = supervisor
         self._process: Process | None = None
         self._stopped = False
         self._at_once = False
@@ -88,10 +90,10 @@ class ModuleRun:
         with ExitStack() as stack:
             folder = tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
             result_file = os.path.join(stack.enter_context(folder), "result.json")
-            command = self._command(result_file)
-            if on_start:
-                on_start(shown(command.argv, self._secrets), command.workdir)
             guardian = self._guardian or stack.enter_context(Guardian(self._grace))
+            command = self._command(result_file, guardian)
+            if on_start:
+                on_start(shown(command.argv, self._masker.secrets), command.workdir)
             tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
             exit_ = self._follow(command, guardian, sink, tails)
             self._raise_unless_succeeded(exit_, command, tails)
@@ -104,31 +106,46 @@ class ModuleRun:
         if self._process is not None:
             self._process.stop(at_once=self._at_once)
 
-    def _command(self, result_file: str) -> Command:
+    def _command(self, result_file: str, guardian: Guardian) -> Command:
         settings = self._settings
         env = build_environment(settings.env, settings.inherit_env or False)
-        interpreter = find_interpreter(settings.python, env)
+        try:
+            interpreter = find_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
+        except InterpreterError:
+            if self._stopped:
+                raise ModuleStopped(f"{self._module} was stopped on request, before it was started") from None
+            raise
         workdir = check_workdir(settings.workdir)
         env[RESULT_FILE] = result_file
         return module_command(interpreter.path, self._module, self._arguments, env, workdir)
 
     def _follow(self, command: Command, guardian: Guardian, sink: Sink, tails: dict[Stream, Tail]) -> Exit:
-        def remember(stream: Stream, pieces: Sequence[str]) -> None:
-            tails[stream].take(pieces)
-            sink(stream, pieces)
+        def hand_on(stream: Stream, pieces: Sequence[str]) -> None:
+            if pieces:
+                tails[stream].take(pieces)
+                sink(stream, pieces)
 
-        self._process = Process(command, mark=guardian.submark(), grace=self._grace, guardian=guardian)
-        if self._stopped:
-            self.stop()
-        exit_ = self._process.follow(remember)
+        process = self._process_of(command, guardian)
+        exit_ = process.follow(lambda stream, pieces: hand_on(stream, self._masker.mask(stream, pieces)))
+        for stream in Stream:
+            hand_on(stream, self._masker.rest(stream))
         if exit_.leftovers:
             start = "\n" if tails[Stream.STDERR].is_unfinished else ""
             said = f"{self._module} ended and left processes behind that held its output; they have been ended too.\n"
             sink(Stream.STDERR, [start + said])
         return exit_
 
+    def _process_of(self, command: Command, guardian: Guardian) -> Process:
+        """Make a process that ends when this run is stopped, and that the guardian knows."""
+        self._process = Process(
+            command, mark=guardian.submark(), grace=self._grace, guardian=guardian, supervisor=self._supervisor
+        )
+        if self._stopped:
+            self.stop()
+        return self._process
+
     def _raise_unless_succeeded(self, exit_: Exit, command: Command, tails: dict[Stream, Tail]) -> None:
-        line = shown(command.argv, self._secrets)
+        line = shown(command.argv, self._masker.secrets)
         if exit_.stopped:
             raise ModuleStopped(
                 f"{self._module} was stopped on request, and all it had started with it; it was: {line}"
@@ -148,7 +165,7 @@ class ModuleRun:
         text = "\n".join(tails[stream].lines)
         if not text:
             return "\nIt wrote nothing."
-        return f"\nThe last lines of {stream.value}:\n{indent(without(self._secrets, text), '  ')}"
+        return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
 
 
 def result_as_json(text: str) -> Any:

@@ -7,6 +7,8 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from airflow_provider_sewer.core.secrecy import longest_first, without
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -19,6 +21,7 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2
 # The upper bits of a byte of UTF-8, and what they are inside a character.
 _KIND, _CONTINUATION = 0b1100_0000, 0b1000_0000
 
+_SHORTEST_SECRET = 5
 _TAIL_LINES = 20
 _TAIL_WIDTH = 2_000
 
@@ -65,6 +68,36 @@ class LineSplitter:
         """Return what is left when the stream has ended without a newline."""
         rest, self._rest = self._rest, b""
         return _cut([_decoded(rest)]) if rest else []
+
+
+class Masker:
+    """Masks known secrets in the pieces of a process's output, also where a long line was cut.
+
+    :param secrets: the values; of one with several lines, each line. Like Airflow, it leaves alone what is
+        so short that it would be masked everywhere.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        lines = {line for secret in secrets for line in (secret, *secret.splitlines())}
+        self.secrets = longest_first(line for line in lines if len(line) >= _SHORTEST_SECRET)
+        self._held = dict.fromkeys(Stream, "")
+
+    def mask(self, stream: Stream, pieces: Sequence[str]) -> Sequence[str]:
+        """Return the next pieces of a stream, masked; what may be the beginning of a secret is held back."""
+        if not self.secrets:
+            return pieces
+        masked = []
+        for piece in pieces:
+            text = without(self.secrets, self._held[stream] + piece)
+            end = len(text) if piece.endswith("\n") else max(0, len(text) - len(self.secrets[0]) + 1)
+            self._held[stream] = text[end:]
+            masked.append(text[:end])
+        return [text for text in masked if text]
+
+    def rest(self, stream: Stream) -> list[str]:
+        """Return what was held back when the stream has ended."""
+        held, self._held[stream] = self._held[stream], ""
+        return [held] if held else []
 
 
 class Tail:

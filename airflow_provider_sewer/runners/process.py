@@ -55,13 +55,23 @@ class Process:
     :param mark: the mark that its environment carries (see :mod:`airflow_provider_sewer.runners.tree`).
     :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
     :param guardian: who is told of it.
+    :param supervisor: pid of the process it is run for; when that ends, it is stopped.
     """
 
-    def __init__(self, command: Command, *, mark: str, grace: float, guardian: Guardian | None = None) -> None:
+    def __init__(
+        self,
+        command: Command,
+        *,
+        mark: str,
+        grace: float,
+        guardian: Guardian | None = None,
+        supervisor: int | None = None,
+    ) -> None:
         self.command = command
         self.mark = mark
         self.grace = grace
         self.guardian = guardian
+        self.supervisor = supervisor
         self.is_to_stop = False
         self.is_to_stop_at_once = False
         self._waker: int | None = None
@@ -158,6 +168,10 @@ class _Follower:
         self._selector.register(self._wake, selectors.EVENT_READ)
         for stream, pipe in self._open.items():
             self._selector.register(stack.enter_context(pipe), selectors.EVENT_READ, stream)
+        self._supervisor = None if self._owner.supervisor is None else _announcer(self._owner.supervisor)
+        if self._supervisor is not None:
+            stack.callback(os.close, self._supervisor)
+            self._selector.register(self._supervisor, selectors.EVENT_READ)
         self._announcer = _announcer(self._process.pid)
         if self._announcer is not None:
             stack.callback(os.close, self._announcer)
@@ -193,6 +207,9 @@ class _Follower:
                     self._close(key.data)
             elif key.fd == self._wake:
                 os.read(key.fd, _CHUNK)
+            elif key.fd == self._supervisor:
+                self._selector.unregister(key.fd)
+                self._owner.stop()
 
     def _hand_on(self, stream: Stream, pieces: list[str]) -> None:
         if pieces:

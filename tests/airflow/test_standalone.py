@@ -203,6 +203,14 @@ def test_a_worker_killed_on_the_spot_leaves_nothing_running(airflow, sleeping):
     airflow.until(lambda: airflow.state("sleeps", run_id) == "failed", "Airflow to notice")
 
 
+def test_a_supervisor_killed_on_the_spot_leaves_nothing_running(airflow, sleeping):
+    """Out of memory, the kernel may kill the process above the worker's; Airflow would then run the task again."""
+    _, (worker, *processes) = sleeping
+    psutil.Process(worker.ppid()).send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
+    assert not alive
+
+
 def _read(descriptor: int) -> str:
     try:
         return os.read(descriptor, 1000).decode()

@@ -88,6 +88,20 @@ def test_the_test_button_starts_the_interpreter(hook):
     assert said.startswith(f"Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
 
 
+def test_the_test_button_gives_the_interpreter_what_a_run_gives_it(hook, tmp_path):
+    """An interpreter that needs a variable of the connection is a good one."""
+    wrapper = tmp_path / "python"
+    wrapper.write_text(f'#!/bin/sh\n[ -n "$LICENCE" ] || exit 3\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    assert hook(python=str(wrapper), env={"LICENCE": "x"}).test_connection()[0]
+    assert not hook(python=str(wrapper) + "x", env={}).test_connection()[0]
+
+
+def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
+    """A URI can hold nothing else."""
+    assert hook(inherit_env='["A", "B"]').settings.inherit_env == ("A", "B")
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

@@ -127,6 +127,63 @@ def test_it_can_be_mapped(module, run_dag):
     assert run_dag(dag).results == {"job[0]": "--n 10", "job[1]": "--n 20"}
 
 
+def test_arguments_may_come_from_a_generator(module, run_operator):
+    """Looking at them while the DAG is parsed does not use them up."""
+    job = module("import sys; print(*sys.argv[1:])")
+    assert run_operator(args=(str(number) for number in range(3)), **job).results["job"] == "0 1 2"
+
+
+@pytest.mark.parametrize("field", ["args", "parameters_and_flags", "env"])
+def test_a_text_where_several_are_needed_fails_and_is_not_taken_apart(field, module, run_dag, capsys):
+    """A template that gives text is not a list of letters."""
+    job = module("print('it ran')") | {field: "{{ 'fit' }}"}
+    with DAG("text", schedule=None) as dag:
+        PythonModuleOperator(task_id="job", retries=3, retry_delay=timedelta(0), **job)
+    assert run_dag(dag).states["job"] == "failed"
+    said = capsys.readouterr().out
+    assert f"{field}: " in said
+    assert "it ran" not in said
+
+
+def test_a_template_may_give_the_whole_mapping(module, run_dag):
+    """With native rendering, a parameter of the DAG can be all the parameters."""
+    job = module("import sys; print(*sys.argv[1:])")
+    with DAG("native", schedule=None, params={"p": {"n": 3}}, render_template_as_native_obj=True) as dag:
+        PythonModuleOperator(task_id="job", parameters_and_flags="{{ params.p }}", **job)
+    assert run_dag(dag).results["job"] == "--n 3"
+
+
+def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
+    """Fan out, then hand all results to one task."""
+    job = module("import sys; print(*sys.argv[1:])")
+    with DAG("fan_in", schedule=None) as dag:
+        each = PythonModuleOperator.partial(task_id="each", **job).expand(parameters_and_flags=[{"n": 1}, {"n": 2}])
+        PythonModuleOperator(task_id="all", parameters_and_flags={"got": each.output}, **job)
+    assert run_dag(dag).results["all"] == "--got --n 1 --got --n 2"
+
+
+@pytest.mark.parametrize(
+    "value", ["2**70", "'\\ud800'", "{'__classname__': 'x'}", "[{'deep': " * 60 + "1" + "}]" * 60], ids=repr
+)
+def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, module, run_operator, capsys):
+    """Better here, with its reason, than later in the depths of Airflow."""
+    job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
+    assert run_operator(**job).states["job"] == "failed"
+    assert "Airflow cannot keep its result" in capsys.readouterr().out
+
+
+def test_a_secret_is_masked_where_a_long_line_is_cut(module, run_operator, monkeypatch, caplog):
+    """A line comes in pieces of 64 KiB; a secret that lies across the cut is still one."""
+    secret = "open-sesame-4711"
+    extra = {"secret_env": json.dumps({"KEY": secret})}
+    monkeypatch.setenv(CONNECTION, json.dumps({"conn_type": "sewer", "extra": extra}))
+    job = module("import os; print('x' * (64 * 1024 - 6) + os.environ['KEY'] + '!')")
+    with caplog.at_level(logging.INFO):
+        run_operator(sewer_conn_id="sewer_test", **job)
+    logged = "".join(r.getMessage() for r in caplog.records if r.name == "airflow.task.module.stdout")
+    assert logged == "x" * (64 * 1024 - 6) + "***!"
+
+
 def test_a_failing_module_fails_the_task_and_says_why(module, run_operator, capsys):
     """Exit code, command and the last lines of stderr are in the log."""
     job = module("""
@@ -211,6 +268,15 @@ def test_relative_paths_are_taken_from_the_dag_file(module, run_operator):
     assert run_operator(workdir="../operators", **job).results["job"] == str(Path(__file__).parent)
 
 
+def test_relative_paths_are_those_of_the_file_that_makes_the_dag(module, run_dag):
+    """Airflow calls the DAG by the file it has parsed, even if a helper beside the workflow file made it."""
+    job = module("import os; print(os.getcwd())")
+    with DAG("helped", schedule=None) as dag:
+        PythonModuleOperator(task_id="job", workdir=".", **job)
+    dag.fileloc = "/somewhere/else.py"
+    assert run_dag(dag).results["job"] == str(Path(__file__).parent)
+
+
 def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, capsys):
     """The error says which path, and what to do."""
     job = module("print('it ran')") | {"python": "/nowhere/bin/python"}
@@ -230,6 +296,14 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
         ({"env": {"A=B": "c"}}, "'A=B'"),
         ({"inherit_env": "PATH"}, "inherit_env"),
         ({"workdir": 7}, "workdir"),
+        ({"args": "fit"}, "args: a list of arguments is needed, not 'fit'"),
+        ({"parameters_and_flags": ["x"]}, "parameters_and_flags: a mapping is needed, not list"),
+        ({"termination_grace_period": "2"}, "termination_grace_period"),
+        ({"termination_grace_period": None}, "termination_grace_period"),
+        ({"termination_grace_period": -1}, "termination_grace_period"),
+        ({"termination_grace_period": float("nan")}, "termination_grace_period"),
+        ({"skip_on_exit_code": "99"}, "skip_on_exit_code"),
+        ({"skip_on_exit_code": [3.5]}, "skip_on_exit_code"),
     ],
 )
 def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, said):
@@ -259,11 +333,12 @@ def test_execution_timeout_ends_the_whole_tree(module, run_operator, tmp_path):
     """)
     pids = tmp_path / "pids"
     job["env"]["PIDS"] = str(pids)
-    result = run_operator(execution_timeout=timedelta(seconds=3), termination_grace_period=1, **job)
+    result = run_operator(execution_timeout=timedelta(seconds=3), termination_grace_period=timedelta(seconds=1), **job)
     assert result.states["job"] == "failed"
     started = [int(pid) for pid in pids.read_text().split()]
     assert len(started) == 2
-    assert not [pid for pid in started if psutil.pid_exists(pid)]
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in started if psutil.pid_exists(pid)], timeout=30)
+    assert not alive
 
 
 def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, run_operator, capsys, tmp_path):

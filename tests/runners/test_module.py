@@ -20,7 +20,8 @@ from airflow_provider_sewer.core.errors import (
     ModuleStopped,
     WorkdirError,
 )
-from airflow_provider_sewer.runners.module import result_as_json
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.runners.module import ModuleRun, result_as_json
 
 # --- what the module gets
 
@@ -538,4 +539,20 @@ def test_processes_left_behind_are_ended_and_named_on_a_line_of_its_own(modules,
     assert ran.stderr == (
         "almost\nmade_1 ended and left processes behind that held its output; they have been ended too.\n"
     )
+    lifeline.expect_end()
+
+
+def test_an_interpreter_that_hangs_can_be_stopped(lifeline, background, tmp_path: Path) -> None:
+    """Asked who it is, it may never answer; a stop does not wait for that, and leaves nothing of it."""
+    hanging = tmp_path / "python"
+    hanging.write_text(f"#!/bin/sh\nexec 3>'{lifeline.path}'\necho ready >&3\nsleep 600\n")
+    hanging.chmod(0o755)
+    run = ModuleRun("this", [], Settings(python=str(hanging)))
+
+    follow = background(lambda: run.run(lambda *_: None))
+    lifeline.expect("ready")
+    run.stop()
+
+    with pytest.raises(ModuleStopped, match="before it was started"):
+        follow.result()
     lifeline.expect_end()

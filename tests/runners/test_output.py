@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Tail, printable
+from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Stream, Tail, printable
 
 CHUNKS = st.lists(st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode), st.just(b"\n")), max_size=30)
 
@@ -87,3 +87,22 @@ def test_control_characters_are_written_out_for_a_terminal() -> None:
     assert (
         printable("\x1b[31m[red] Größe\t1\r\x07 \x9b2J\n") == r"\x1b[31m[red] Größe" + "\t" + r"1\r\x07 \x9b2J" + "\n"
     )
+
+
+@given(st.lists(st.sampled_from(["se", "cret", "secret", "x", "\n", "secretly ", "sec"]), max_size=12))
+def test_no_cut_lets_a_secret_through_or_loses_a_character(pieces: list[str]) -> None:
+    """Whatever pieces a line comes in, what comes out is the line with its secrets masked."""
+    masker = Masker(["secret"])
+    whole_lines = [part for text in pieces for part in text.splitlines(keepends=True)]
+
+    masked = "".join(text for piece in whole_lines for text in masker.mask(Stream.STDOUT, [piece]))
+    masked += "".join(masker.rest(Stream.STDOUT))
+
+    assert masked == "".join(pieces).replace("secret", "***")
+
+
+def test_each_line_of_a_secret_is_one_and_short_ones_are_left_alone() -> None:
+    """A key file is printed line by line; a secret of one letter would blacken everything."""
+    masker = Masker(["-----BEGIN\nline-of-a-key", "a"])
+
+    assert masker.mask(Stream.STDERR, ["a line-of-a-key\n"]) == ["a ***\n"]
