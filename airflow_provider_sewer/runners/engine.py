@@ -11,11 +11,13 @@ from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped, SewerError
+from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.templates import find_template
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.module import GRACE, ModuleRun
 from airflow_provider_sewer.runners.preflight import check_surroundings
+from airflow_provider_sewer.runners.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +112,11 @@ class Engine:
         """
         for task in self._tasks.values():
             _refuse_templates(task)
-        return check_surroundings([(task, not self._upstream[name]) for name, task in self._tasks.items()])
+        with Guardian(self._grace) as guardian:
+            tasks = [(task, not self._upstream[name]) for name, task in self._tasks.items()]
+            return check_surroundings(
+                tasks, lambda command: Process(command, mark=guardian.submark(), grace=0.0, guardian=guardian)
+            )
 
     def run(self) -> dict[str, Outcome]:
         """Run the tasks and return how each has ended, in the order of the workflow."""
@@ -132,6 +138,8 @@ class Engine:
             except BaseException:
                 self.stop()
                 raise
+            if self._stopped:  # what a task that is long done has detached ends as well
+                self._guardian.end_all(self._grace)
         return {name: outcomes[name] for name in self._tasks}
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -166,7 +174,14 @@ class Engine:
     def _ran(self, name: str, task: Task) -> Outcome:
         began = time.monotonic()
         try:
-            run = ModuleRun(task.module, task.arguments(), task.settings, grace=self._grace, guardian=self._guardian)
+            run = ModuleRun(
+                task.module,
+                task.arguments(),
+                task.settings,
+                grace=self._grace,
+                secrets=secret_values(task.settings.env),
+                guardian=self._guardian,
+            )
             self._running[name] = run
             if self._stopped:
                 return _STOPPED_BEFORE

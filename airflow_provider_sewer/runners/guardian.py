@@ -87,9 +87,12 @@ class Guardian:
         self._roots.discard(root)
         self._say(f"-{root}")
 
-    def end_all(self) -> None:
-        """Kill everything under guard now."""
-        _end(self._mark, 0.0, set(self._roots))
+    def end_all(self, grace: float = 0.0) -> None:
+        """End everything under guard now.
+
+        :param grace: seconds between SIGTERM and SIGKILL.
+        """
+        _end(self._mark, grace, set(self._roots))
 
     def _say(self, word: str) -> None:
         if self._process.stdin:

@@ -95,13 +95,17 @@ def find_interpreter(
 
 
 def missing_modules(
-    python: str, modules: Collection[str], env: Mapping[str, str], workdir: str | None = None
+    python: str,
+    modules: Collection[str],
+    env: Mapping[str, str],
+    workdir: str | None = None,
+    start: Starter | None = None,
 ) -> list[str]:
     """Return those of the modules that an interpreter cannot find to run, without running any of their code.
 
     None is missing as far as it cannot be told.
     """
-    answer = _asked([python, "-c", _WHICH_ARE_MISSING, *modules], env, workdir)
+    answer = _asked([python, "-c", _WHICH_ARE_MISSING, *modules], env, workdir, start or _unguarded)
     return [name for name in answer.last_line.removeprefix("missing:").split(",") if name in modules]
 
 

@@ -75,7 +75,9 @@ class LogFiles:
         """Open the file and say what is started."""
         with self._errors_named(task):
             # Held open until the task has ended; the newline is ours alone, so that \r stays what it is.
-            self._files[task.name] = open(self.paths[task.name], "w", encoding="utf-8", newline="\n")  # noqa: SIM115
+            self._files[task.name] = open(  # noqa: SIM115
+                self.paths[task.name], "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+            )
             self._unfinished[task.name] = None
             self._write(task, "sewer", [f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n"])
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.runners.interpreter import Starter
 
 
 class _Place(NamedTuple):
@@ -23,11 +24,12 @@ class _Place(NamedTuple):
     env: tuple[tuple[str, str], ...]
 
 
-def check_surroundings(tasks: Iterable[tuple[Task, bool]]) -> list[str]:
+def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None = None) -> list[str]:
     """Check interpreter, working directory and module of every task.
 
     :param tasks: each task, and whether it is a first one: nothing runs before it that could make what
         it lacks.
+    :param start: makes the processes that ask interpreters.
     :returns: what later tasks lack now.
     :raises SewerError: for the first thing that a first task lacks, with the task's line.
     """
@@ -35,11 +37,11 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]]) -> list[str]:
     places: dict[_Place, list[tuple[Task, bool]]] = defaultdict(list)
     for task, is_first in tasks:
         try:
-            places[_place(task)].append((task, is_first))
+            places[_place(task, start)].append((task, is_first))
         except SewerError as error:
             _report(type(error), str(error), task, warnings, is_first=is_first)
     for place, there in places.items():
-        missing = _missing(place, {task.module for task, _ in there})
+        missing = _missing(place, {task.module for task, _ in there}, start)
         for task, is_first in there:
             if task.module in missing:
                 said = f"{place.python} has no module {task.module!r} to run"
@@ -48,16 +50,16 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]]) -> list[str]:
     return warnings
 
 
-def _place(task: Task) -> _Place:
+def _place(task: Task, start: Starter | None) -> _Place:
     settings = task.settings
     env = build_environment(settings.env, settings.inherit_env or False)
-    interpreter = find_interpreter(settings.python, env)
+    interpreter = find_interpreter(settings.python, env, start)
     return _Place(interpreter.path, check_workdir(settings.workdir), tuple(sorted(env.items())))
 
 
-def _missing(place: _Place, modules: set[str]) -> list[str]:
+def _missing(place: _Place, modules: set[str], start: Starter | None) -> list[str]:
     try:
-        return missing_modules(place.python, sorted(modules), dict(place.env), place.workdir)
+        return missing_modules(place.python, sorted(modules), dict(place.env), place.workdir, start)
     except (SewerError, ValueError):
         return []  # what cannot be told now shows when the task runs
 

@@ -103,7 +103,18 @@ class Process:
         with self._can_be_woken() as wake:
             if self.is_to_stop:
                 return Exit(None, None, stopped=True, leftovers=False)
-            return _Follower(self, _started(self.command, self.mark), sink, wake).run()
+            try:
+                return _Follower(self, _started(self.command, self.mark), sink, wake).run()
+            except SewerError:  # nothing was started, or it has been ended
+                raise
+            except BaseException:  # raised by a signal handler, perhaps before there was anybody to follow it
+                self._end_what_is_left()
+                raise
+
+    def _end_what_is_left(self) -> None:
+        ending = _ending()(self.mark, self.grace)
+        while ending.step(at_once=self.is_to_stop_at_once):
+            time.sleep(_LOOK)
 
     @contextmanager
     def _can_be_woken(self) -> Iterator[int]:
@@ -254,11 +265,8 @@ class _Follower:
                 self._close(stream)
 
     def _begin_end(self) -> None:
-        # Imported when there is something to end: psutil takes as long as a short task's start.
-        from airflow_provider_sewer.runners.tree import Ending
-
         roots = () if self._is_lost else (self._process.pid,)
-        self._ending = Ending(self._owner.mark, self._owner.grace, roots)
+        self._ending = _ending()(self._owner.mark, self._owner.grace, roots)
 
     def _sweep(self) -> None:
         """Kill what keeps forking and was never there when looked for: a group that is killed forks no more."""
@@ -276,6 +284,13 @@ class _Follower:
             self._process.returncode = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         except ChildProcessError:
             self._is_lost = True
+
+
+def _ending() -> type[Ending]:
+    """Import it when there is something to end: psutil takes as long as a short task's start."""
+    from airflow_provider_sewer.runners.tree import Ending
+
+    return Ending
 
 
 def _drop(_: Stream, __: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, WorkdirError
+from airflow_provider_sewer.runners import process as process_module
 from airflow_provider_sewer.runners.guardian import new_mark
 from airflow_provider_sewer.runners.output import Stream
 from airflow_provider_sewer.runners.process import Exit, Process
@@ -542,6 +543,25 @@ def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
 
     lifeline.expect_end()
     assert lifeline.heard.count("here") >= 1
+
+
+def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypatch) -> None:
+    """An error raised by a signal handler before the output is followed ends the tree as well."""
+    real = process_module._started
+    started = []
+
+    def interrupted(*arguments: object) -> None:
+        started.append(real(*arguments))
+        lifeline.expect("here", times=2)
+        raise TimeIsUp
+
+    monkeypatch.setattr(process_module, "_started", interrupted)
+
+    with pytest.raises(TimeIsUp):
+        holding("os.fork() or os.setsid(); say('here'); signal.pause()", lifeline).follow(drop)
+
+    lifeline.expect_end()
+    started[0].communicate()
 
 
 def test_a_stop_from_a_signal_handler_ends_the_tree(lifeline) -> None:
