@@ -88,7 +88,7 @@ def airflow_home(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture
-def run_dag(airflow_home: Path) -> Callable[..., DagResult]:
+def run_dag(airflow_home: Path) -> Callable[..., DagResult]:  # noqa: ARG001 - a fixture asks for another by name
     """Return a function that runs a DAG in this process, as ``dag.test()`` does, and says how it ended."""
 
     def run(dag: DAG, *, conf: Mapping[str, Any] | None = None) -> DagResult:

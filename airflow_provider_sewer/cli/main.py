@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from airflow_provider_sewer.cli import signals
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.readers.python_file import load_workflow
+from airflow_provider_sewer.readers.python_file import load_tasks, load_workflow
 
 _FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
 _WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
@@ -32,6 +33,12 @@ class _Commands(click.Group):
                 return super().invoke(ctx)
         except SewerError as error:
             say(f"sppe: {error}")
+            ctx.exit(2)
+        except FileNotFoundError:
+            with suppress(FileNotFoundError):
+                os.getcwd()
+                raise
+            say("sppe: the folder this is run in no longer exists; cd to another one")
             ctx.exit(2)
         except signals.Received as received:
             ctx.exit(128 + received.number)
@@ -87,10 +94,10 @@ def run(
 @click.option("--print-only", is_flag=True, help="Print a whole new file instead of writing one.")
 @click.option("--launch-json-version", default="0.2.0", show_default=True)
 def convert(path: str, workflow: str | None, output: str, print_only: bool, launch_json_version: str) -> None:
-    """Write debug configurations for the tasks of a workflow; what else the file holds is kept."""
+    """Write debug configurations for all tasks of a file, or of one workflow; what else is in launch.json is kept."""
     from airflow_provider_sewer.exporters import vscode
 
-    tasks = list(load_workflow(path, workflow).tasks.values())
+    tasks = load_tasks(path) if workflow is None else list(load_workflow(path, workflow).tasks.values())
     if print_only:
         click.echo(vscode.launch_json(tasks, launch_json_version), nl=False)
     else:

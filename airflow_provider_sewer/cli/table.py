@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from rich.console import Console
@@ -59,7 +60,8 @@ class LiveTable:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._live.__exit__(None, None, None)
+        with suppress(OSError):  # the terminal may have gone
+            self._live.__exit__(None, None, None)
 
     def started(self, task: Task, _command_line: str, _workdir: str | None) -> None:
         """Note that a task runs."""

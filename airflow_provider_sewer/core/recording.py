@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.source import calling_line, executing_module
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """One ``.run(…)``: what it was called on, with which settings, and where."""
+    """One ``.run(…)``: what it was called on, with which settings, where, and by the code of which module."""
 
     chain: Chain
     settings: Settings
     source: SourceLine
+    maker: Optional[str]
 
 
 class Recorder:
@@ -76,7 +77,7 @@ def run_with(runner: Callable[[Run], None]) -> None:
 
 def run_chain(chain: Chain, settings: Settings, source: SourceLine) -> None:
     """Record a ``.run()``, or have it run now."""
-    run = Run(chain, settings, source)
+    run = Run(chain, settings, source, executing_module())
     if recorder := _recorder.get():
         recorder.runs.append(run)
     else:

@@ -74,7 +74,9 @@ class Task:
             self.name = checked_name(name)
             self.module = checked_module(module)
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
-            self.use_underscores = bool(use_underscores)
+            if not isinstance(use_underscores, bool):
+                raise InvalidTask(f"use_underscores: True or False is needed, not {use_underscores!r}")
+            self.use_underscores = use_underscores
             self.args = _arguments(args)
             self.settings = Settings.checked(
                 python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=self.source.folder

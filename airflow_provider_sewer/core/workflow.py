@@ -87,29 +87,32 @@ class Workflow:
         name: str,
         runs: Iterable[Run],
         *,
+        stated: Iterable[tuple[Task, Task]] = (),
         doc: str = "",
         source: SourceLine | None = None,
         is_part: bool = False,
     ) -> Workflow:
         """Make a workflow of recorded runs, each following the one before.
 
-        :raises InvalidWorkflow: also when a task is run twice, or none is.
+        :param stated: edges that were stated outside of a run.
+        :raises InvalidWorkflow: also when a task is run twice or none is, or an edge was stated for a task
+            that does not belong to it.
         """
-        tasks: list[Task] = []
+        settled: dict[int, Task] = {}
         edges: list[tuple[Task, Task]] = []
         first_run: dict[int, Run] = {}
         tails: tuple[Task, ...] = ()
         for run in runs:
-            settled = {id(task): task.with_defaults(run.settings) for task in run.chain.tasks()}
             for task in run.chain.tasks():
                 _refuse_second_run(task, run, first_run)
-            tasks += settled.values()
+                settled[id(task)] = task.with_defaults(run.settings)
             edges += [(settled[id(up)], settled[id(down)]) for up, down in run.chain.edges()]
             edges += [(up, settled[id(down)]) for up in tails for down in run.chain.heads]
             tails = tuple(settled[id(task)] for task in run.chain.tails)
-        if not tasks:
+        if not settled:
             raise InvalidWorkflow(f"workflow {name!r} runs no task; end it with (a >> b).run()", source)
-        return cls(name, tasks, edges, doc=doc, source=source, is_part=is_part)
+        edges += [_settled_edge(up, down, settled, source) for up, down in stated]
+        return cls(name, settled.values(), edges, doc=doc, source=source, is_part=is_part)
 
     @property
     def edges(self) -> list[tuple[str, str]]:
@@ -118,6 +121,17 @@ class Workflow:
 
     def __repr__(self) -> str:
         return f"Workflow({self.name!r}, tasks={list(self.tasks)})"
+
+
+def _settled_edge(up: Task, down: Task, settled: Mapping[int, Task], source: SourceLine | None) -> tuple[Task, Task]:
+    for task in (up, down):
+        if id(task) not in settled:
+            raise InvalidWorkflow(
+                f"{up.name!r} >> {down.name!r} is stated, but {task.name!r} is not run; name it in the .run(), or take "
+                "the edge out",
+                source,
+            )
+    return settled[id(up)], settled[id(down)]
 
 
 def _by_name(tasks: Iterable[Task]) -> dict[str, Task]:

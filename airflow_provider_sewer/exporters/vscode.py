@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: The version of the format that VS Code writes itself.
 VERSION = "0.2.0"
 
+#: The types a configuration of a Python module has or used to have.
+_DEBUGGERS = ("debugpy", "python", None)
+
 #: What a task says. Where it says nothing, what an earlier conversion wrote is taken out.
 _OURS = frozenset({"name", "type", "request", "module", "args", "console", "python", "cwd", "env"})
 
@@ -154,6 +157,9 @@ def _by_name(text: str, array: Value, wanted: Mapping[str, object]) -> dict[str,
         name = element.members["name"].data if "name" in element.members else None
         if not isinstance(name, str) or name not in wanted:
             continue
+        kind = element.data.get("type")
+        if kind not in _DEBUGGERS:
+            fail(text, element.start, f"a configuration of type {kind!r} is named {name!r}, as a task is; rename one")
         if name in found:
             fail(text, element.start, f"a second configuration is named {name!r}, as a task is; rename or remove one")
         found[name] = element

@@ -87,8 +87,8 @@ class PythonModuleOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.module = module
-        self.parameters_and_flags = parameters_and_flags
-        self.args = list(args) if isinstance(args, Iterator) else args
+        self.parameters_and_flags = _as_text(parameters_and_flags)
+        self.args = _as_text(list(args) if isinstance(args, Iterator) else args)
         self.use_underscores = use_underscores
         self.python = python
         self.env = env
@@ -221,6 +221,17 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, range)):
         return [_plain(item) for item in value]
+    return value
+
+
+def _as_text(value: Any) -> Any:
+    """Write paths as text, however deep they are: Airflow fills in templates only in text."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, dict):
+        return {key: _as_text(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_text(item) for item in value]
     return value
 
 

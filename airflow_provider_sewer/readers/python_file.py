@@ -9,8 +9,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import WorkflowFileError, unknown_name
-from airflow_provider_sewer.core.recording import Recorder, recording
+from airflow_provider_sewer.core.errors import InvalidWorkflow, WorkflowFileError, unknown_name
+from airflow_provider_sewer.core.recording import Recorder, Run, recording
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
@@ -69,6 +69,23 @@ def load_workflow(path: str | os.PathLike[str], workflow: str | None = None) -> 
         return _whole_file(module, loading, workflow)
 
 
+def load_tasks(path: str | os.PathLike[str]) -> list[Task]:
+    """Load a sewer file and return all its tasks: as its workflows run them, then those that none runs.
+
+    :raises SewerError: when the file, a task or a workflow is wrong; with file and line.
+    """
+    with _loaded(Path(path)) as (module, loading):
+        declared = _declared_workflows(module, loading)
+        if not declared:
+            return list(_whole_file(module, loading, None).tasks.values())
+        run = [task for function in declared.values() for task in _recorded(function).tasks.values()]
+        # A task that is run is a copy with the settings of its run; its name and line stay what they were.
+        tasks: dict[object, Task] = {}
+        for task in [*run, *_tasks(module)]:
+            tasks.setdefault((task.name, task.source), task)
+        return list(tasks.values())
+
+
 @contextmanager
 def _loaded(path: Path) -> Iterator[tuple[ModuleType, Recorder]]:
     """Load a file; in the block it can still import what lies beside it."""
@@ -116,7 +133,7 @@ def _recorded(function: Any) -> Workflow:
     with recording() as recorder, as_file_error(source.file, called_at=source.line):
         function()
     doc = inspect.cleandoc(function.__doc__ or "")
-    return Workflow.of_runs(function.__name__, recorder.runs, doc=doc, source=source)
+    return Workflow.of_runs(function.__name__, recorder.runs, stated=recorder.edges, doc=doc, source=source)
 
 
 def _chosen(wanted: str | None, known: list[str], file: str) -> str:
@@ -133,19 +150,33 @@ def _chosen(wanted: str | None, known: list[str], file: str) -> str:
 
 
 def _whole_file(module: ModuleType, loading: Recorder, wanted: str | None) -> Workflow:
-    """Make one workflow of a file that declares none: what it runs, or else all its tasks."""
+    """Make one workflow of a file that declares none: what it runs itself, or else all its tasks."""
     whole = SourceLine(str(module.__file__), 0)
     doc = inspect.cleandoc(module.__doc__ or "")
     if wanted not in (None, DEFAULT_WORKFLOW):
         raise WorkflowFileError(f"{unknown_name('workflow', wanted, ())} The file declares no @workflow.", whole)
-    if loading.runs:
-        return Workflow.of_runs(DEFAULT_WORKFLOW, loading.runs, doc=doc, source=whole)
     tasks = _tasks(module)
     if not tasks:
         raise WorkflowFileError(_why_no_task(module), whole)
+    runs = [run for run in loading.runs if run.maker == module.__name__]
+    if runs:
+        _refuse_to_leave_out(vars(module)["__sewer_tasks__"], runs)
+        return Workflow.of_runs(DEFAULT_WORKFLOW, runs, doc=doc, source=whole)
     members = set(tasks)
     edges = [(up, down) for up, down in loading.edges if up in members and down in members]
     return Workflow(DEFAULT_WORKFLOW, tasks, edges, doc=doc, source=whole)
+
+
+def _refuse_to_leave_out(made: list[Task], runs: list[Run]) -> None:
+    """Keep a file that runs some of its tasks from being taken for all of them, or for just these."""
+    run = {task for recorded in runs for task in recorded.chain.tasks()}
+    for task in made:
+        if task not in run:
+            raise InvalidWorkflow(
+                f"task {task.name!r} is not part of what the file runs at {runs[0].source}; name it there, or declare "
+                "what is to run in a function under @workflow",
+                task.source,
+            )
 
 
 def _why_no_task(module: ModuleType) -> str:

@@ -7,6 +7,7 @@ import os
 import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from airflow_provider_sewer.core.templates import find_template
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.module import GRACE, ModuleRun
 from airflow_provider_sewer.runners.preflight import check_surroundings
+from airflow_provider_sewer.runners.process import LONGEST_WAIT
 from airflow_provider_sewer.runners.process import Process
 
 if TYPE_CHECKING:
@@ -158,11 +160,10 @@ class Engine:
     def _next_end(self) -> tuple[str, Outcome]:
         """Wait for a task to end, and see to it that stopped ones do."""
         while True:
-            try:
-                patience = None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
-                if ended := self._ended.get(timeout=patience):
+            with suppress(queue.Empty):
+                if ended := self._ended.get(timeout=LONGEST_WAIT):
                     return ended
-            except queue.Empty:
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 # The thread that should have ended it is stuck, probably where nobody takes its output.
                 self._kill_at = None
                 self._guardian.end_all()

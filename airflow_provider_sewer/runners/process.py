@@ -31,6 +31,8 @@ _LINGER = 2.0
 #: Seconds between two looks at a tree that is being ended, and at a process whose end nobody announces.
 _LOOK = 0.05
 _POLL = 0.02
+#: The longest wait, in seconds: Python sees a signal that comes just before a wait only after it.
+LONGEST_WAIT = 1.0
 
 
 class Exit(NamedTuple):
@@ -199,7 +201,7 @@ class _Follower:
     def _is_over(self) -> bool:
         return self._has_ended and not self._open and (self._ending is None or self._is_tree_gone)
 
-    def _patience(self) -> float | None:
+    def _patience(self) -> float:
         """Return how long to wait for output before something else has to be done."""
         moments = [] if self._close_by is None else [self._close_by]
         if self._ending:
@@ -207,9 +209,9 @@ class _Follower:
         waits = [max(0.0, moment - time.monotonic()) for moment in moments]
         if self._announcer is None and not self._has_ended:
             waits.append(_POLL)
-        return min(waits, default=None)
+        return min(waits, default=LONGEST_WAIT)
 
-    def _read(self, patience: float | None) -> None:
+    def _read(self, patience: float) -> None:
         for key, _ in self._selector.select(patience):
             if isinstance(key.data, Stream):
                 if data := os.read(key.fd, _CHUNK):

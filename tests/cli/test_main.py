@@ -172,3 +172,36 @@ def test_the_command_does_not_import_airflow(sppe) -> None:
     )
 
     assert done.stdout == "set()\n"
+
+
+def test_a_folder_that_is_gone_is_a_users_mistake(sppe) -> None:
+    """Run where the folder was removed, it says so and ends with 2."""
+    (sppe.folder / "gone").mkdir()
+    through = ["/bin/sh", "-c", 'cd gone && rmdir ../gone && exec "$@"', "sh"]
+
+    done = sppe.run("show", "-p", "flow.py", through=through)
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no longer exists" in done.stderr
+
+
+def test_convert_takes_every_task_of_a_file_with_several_workflows(sppe) -> None:
+    """There is a debug configuration for each, also for a task that no workflow runs."""
+    sppe.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer import Task, workflow
+        a, b, debug = (Task(name, "steps") for name in ("a", "b", "debug"))
+        @workflow
+        def one(): a.run()
+        @workflow
+        def two(): b.run()
+        """,
+    )
+
+    everything = sppe.run("convert", "-p", "flow.py", "--to", "vscode", "--print-only")
+    one = sppe.run("convert", "-p", "flow.py", "--to", "vscode", "--print-only", "-w", "one")
+
+    assert [task["name"] for task in json.loads(everything.stdout)["configurations"]] == ["a", "b", "debug"]
+    assert [task["name"] for task in json.loads(one.stdout)["configurations"]] == ["a"]

@@ -158,3 +158,16 @@ def test_a_signal_while_the_file_is_read_is_no_bad_file(sppe, lifeline) -> None:
 
     assert run.communicate(timeout=60)[1] == ""
     assert run.returncode == 143
+
+
+def test_sppe_killed_while_it_asks_an_interpreter_leaves_nothing(sppe, lifeline) -> None:
+    """Before anything runs, interpreters are asked who they are; one that hangs ends with whoever asked it."""
+    sppe.write("hangs", f"#!/bin/sh\nexec 3>'{lifeline.path}'\necho here >&3\nsleep 600\n")
+    (sppe.folder / "hangs").chmod(0o755)
+    sppe.write("flow.py", "from airflow_provider_sewer import Task\na = Task('a', 'this', python='./hangs')\n")
+    run = sppe.start("run")
+    lifeline.expect("here")
+
+    run.kill()
+
+    lifeline.expect_end()

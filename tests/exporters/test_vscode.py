@@ -513,8 +513,17 @@ def mode(file):
 
 def test_what_a_person_added_to_a_configuration_stays_when_it_is_brought_up_to_date():
     """`justMyCode` is theirs; a working directory that the task no longer has was ours."""
-    existing = '{"version": "0.2.0", "configurations": [{"name": "t", "module": "old", "cwd": "/x", "justMyCode": false}]}'
+    existing = (
+        '{"version": "0.2.0", "configurations": [{"name": "t", "module": "old", "cwd": "/x", "justMyCode": false}]}'
+    )
     (configuration,) = json.loads(merged_launch_json(existing, [Task("t", "new")]))["configurations"]
     assert configuration["module"] == "new"
     assert configuration["justMyCode"] is False
     assert "cwd" not in configuration
+
+
+def test_a_configuration_of_another_kind_with_a_tasks_name_is_left_alone():
+    """A Node debugger that happens to be named like a task is not made a Python one."""
+    existing = '{"configurations": [\n  {"name": "t", "type": "node", "request": "attach"}]}'
+    with pytest.raises(SewerError, match="2:3: a configuration of type 'node' is named 't'"):
+        merged_launch_json(existing, [Task("t", "new")])

@@ -99,7 +99,6 @@ def test_a_file_that_runs_at_its_top_is_what_it_runs(write, tmp_path):
         import sys
         a = Task("a", "touch", python=sys.executable, workdir={str(tmp_path)!r})
         b = Task("b", "touch")
-        Task("unused", "m")
         (a >> b).run(env={{"N": 1}})
     """)
     write("open('touched', 'w')", "touch.py", imports="")

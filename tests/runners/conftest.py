@@ -119,6 +119,31 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     gate.open()
 
 
+@pytest.fixture
+def signal_unnoticed() -> Iterator[Callable[[Callable[[], None], Callable[[], None]], None]]:
+    """Return what has a handler called for a signal that does not interrupt what this thread is waiting for.
+
+    So it is with a signal that comes just before the wait begins.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    threads: list[threading.Thread] = []
+
+    def receive(wait: Callable[[], None]) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+        wait()
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    def install(handler: Callable[[], None], wait: Callable[[], None]) -> None:
+        signal.signal(signal.SIGUSR1, lambda *_: handler())
+        threads.append(threading.Thread(target=receive, args=(wait,)))
+        threads[0].start()
+
+    yield install
+    threads[0].join(PATIENCE)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
+
+
 class Ran:
     """What came of a run: its output by stream, and its value or its error."""
 

@@ -362,6 +362,15 @@ def test_a_second_stop_can_kill_at_once(plan, lifeline, background) -> None:
     lifeline.expect_end()
 
 
+def test_a_signal_that_comes_just_before_a_wait_is_obeyed(plan, lifeline, signal_unnoticed) -> None:
+    """A stop from a signal handler is obeyed even if the signal did not interrupt the wait for a task's end."""
+    plan.task("one", HOLD + "    say('here'); signal.pause()", lifeline.path)
+    engine = plan.engine()
+    signal_unnoticed(engine.stop, lambda: lifeline.expect("here"))
+
+    assert engine.run()["one"].state is STOPPED
+
+
 def test_an_interrupt_ends_everything(plan, lifeline) -> None:
     """Ctrl-C in a plain Python program ends all tasks before it is raised."""
     plan.task("one", HOLD + "    os.fork() or os.setsid(); say('here'); signal.pause()", lifeline.path)
@@ -475,3 +484,50 @@ def test_a_reader_that_has_stalled_cannot_keep_tasks_running(plan, lifeline, bac
     lifeline.expect_end()
     stalled.goes_on.put(None)
     assert run.result()["talks"].state is STOPPED
+
+
+# --- what is easily forgotten
+
+
+def test_a_stop_ends_what_a_task_that_is_done_has_detached(plan, lifeline, background) -> None:
+    """A daemon that closed its output outlives its task; a stopped run leaves it no more than anything else."""
+    daemon = (
+        "import os, sys, time; life = os.open(sys.argv[1], os.O_WRONLY); os.write(life, b'here\\n'); time.sleep(600)"
+    )
+    plan.task(
+        "detaches",
+        f"""
+        import subprocess, sys
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        subprocess.Popen([sys.executable, "-c", {daemon!r}, sys.argv[1]], start_new_session=True, **quiet)
+        """,
+        lifeline.path,
+    )
+    plan.task("waits", daemon, lifeline.path, after=["detaches"])
+    engine = plan.engine()
+
+    run = background(engine.run)
+    lifeline.expect("here", times=2)
+    engine.stop()
+
+    assert states(run.result()) == {"detaches": OK, "waits": State.STOPPED}
+    lifeline.expect_end()
+
+
+def test_a_template_in_a_path_is_refused_like_one_in_a_text(plan) -> None:
+    """No folder is ever called `{{ ds }}`."""
+    plan.task("a", "", Path("build/{{ ds }}/x"))
+
+    with pytest.raises(InvalidTask, match=r"\{\{ ds \}\}"):
+        plan.engine().check()
+
+
+def test_a_secret_variable_of_a_task_is_shown_nowhere(plan, witness, modules) -> None:
+    """Neither the command line nor the output shows the value of a variable whose name looks secret."""
+    source = "import os; print('it is', os.environ['API_TOKEN'])"
+    plan.task("a", source, "hunter2-xyz", env={**modules.settings().env, "API_TOKEN": "hunter2-xyz"})
+
+    outcome = plan.run()["a"]
+
+    assert outcome.result == "it is ***"
+    assert "hunter2" not in repr(witness.events)

@@ -577,6 +577,14 @@ def test_a_stop_from_a_signal_handler_ends_the_tree(lifeline) -> None:
     lifeline.expect_end()
 
 
+def test_a_signal_that_comes_just_before_a_wait_is_obeyed(lifeline, signal_unnoticed) -> None:
+    """A stop from a signal handler is obeyed even if the signal did not interrupt the wait for output."""
+    running = holding("say('here'); signal.pause()", lifeline)
+    signal_unnoticed(running.stop, lambda: lifeline.expect("here"))
+
+    assert running.follow(drop).stopped
+
+
 # --- what cannot be started
 
 
