@@ -18,8 +18,7 @@ from airflow_provider_sewer.core.templates import find_template
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.module import GRACE, ModuleRun
 from airflow_provider_sewer.runners.preflight import check_surroundings
-from airflow_provider_sewer.runners.process import LONGEST_WAIT
-from airflow_provider_sewer.runners.process import Process
+from airflow_provider_sewer.runners.process import LONGEST_WAIT, Process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +101,7 @@ class Engine:
         self._grace = grace
         self._guardian = Guardian(grace)
         self._running: dict[str, ModuleRun] = {}
-        self._ended: queue.SimpleQueue[tuple[str, Outcome] | None] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._stopped = False
         self._kill_at: float | None = None
 
@@ -150,7 +149,6 @@ class Engine:
         self._kill_at = time.monotonic() + (0.0 if at_once else self._grace) + _BACKSTOP
         for run in list(self._running.values()):
             run.stop(at_once=at_once)
-        self._ended.put(None)
 
     def _submit(self, names: Sequence[str], pool: ThreadPoolExecutor) -> int:
         for name in names:
@@ -161,8 +159,7 @@ class Engine:
         """Wait for a task to end, and see to it that stopped ones do."""
         while True:
             with suppress(queue.Empty):
-                if ended := self._ended.get(timeout=LONGEST_WAIT):
-                    return ended
+                return self._ended.get(timeout=LONGEST_WAIT)
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 # The thread that should have ended it is stuck, probably where nobody takes its output.
                 self._kill_at = None
