@@ -41,7 +41,8 @@ def no_test_hangs_or_leaves_processes_behind() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)
-    left = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    children = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
+    left = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
     for process in left:
         process.kill()
     assert not left

@@ -29,7 +29,7 @@ OUT, ERR = Stream.STDOUT, Stream.STDERR
 def log(tmp_path: Path):
     """Return the log files of one task that has started."""
     logs = LogFiles(str(tmp_path / "logs"), [TASK.name])
-    logs.started(TASK, "python -m module", "/work")
+    logs.started(TASK, "python -m module", "/data")
     yield logs
     logs.ended(TASK, Outcome(State.SUCCEEDED, 1.0))
 
@@ -44,14 +44,14 @@ def test_a_log_tells_the_whole_story(tmp_path: Path) -> None:
     """A log holds command, working directory, each line with time and stream, why it failed and how long it took."""
     logs = LogFiles(str(tmp_path), [TASK.name])
 
-    logs.started(TASK, "python -m module", "/work")
+    logs.started(TASK, "python -m module", "/data")
     logs.output(TASK, OUT, ["one\n", "[red]two[/red] ✓\n"])
     logs.output(TASK, ERR, ["three\n"])
     logs.ended(TASK, Outcome(State.FAILED, 1.5, reason="it broke\n  for a reason"))
 
     assert lines_of(logs) == [
         "sewer| $ python -m module",
-        "sewer| in /work",
+        "sewer| in /data",
         "stdout| one",
         "stdout| [red]two[/red] ✓",
         "stderr| three",
