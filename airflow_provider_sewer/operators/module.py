@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import CommsDecoder
 
 from airflow_provider_sewer.core.arguments import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed
@@ -182,6 +180,10 @@ def _folder_of(dag: Any) -> str:
 
 def _supervisor() -> int | None:
     """Return the pid of the process that supervises this task; a task of ``dag.test()`` has none."""
+    # Imported on the worker, which has done so long before; a DAG file need not wait for it.
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import CommsDecoder
+
     comms = getattr(task_runner, "SUPERVISOR_COMMS", None)
     return os.getppid() if isinstance(comms, CommsDecoder) else None
 
