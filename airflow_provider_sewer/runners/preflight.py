@@ -10,18 +10,28 @@ from airflow_provider_sewer.core.errors import ModuleMissing, SewerError
 from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter, missing_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.runners.interpreter import Starter
 
+_PATHS = frozenset({"PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
+
 
 class _Place(NamedTuple):
-    """Where tasks run. All that run in one place are looked for together."""
+    """Where tasks run, as far as finding modules usually depends on it; they are looked for together."""
 
     python: str
     workdir: str | None
-    env: tuple[tuple[str, str], ...]
+    paths: tuple[tuple[str, str], ...]
+
+
+class _Checked(NamedTuple):
+    """A task, whether it is a first one, and its whole environment."""
+
+    task: Task
+    is_first: bool
+    env: Mapping[str, str]
 
 
 def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None = None) -> list[str]:
@@ -34,32 +44,44 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None
     :raises SewerError: for the first thing that a first task lacks, with the task's line.
     """
     warnings: list[str] = []
-    places: dict[_Place, list[tuple[Task, bool]]] = defaultdict(list)
+    places: dict[_Place, list[_Checked]] = defaultdict(list)
     for task, is_first in tasks:
         try:
-            places[_place(task, start)].append((task, is_first))
+            checked = _Checked(task, is_first, _env(task))
+            places[_place(checked, start)].append(checked)
         except SewerError as error:
             _report(type(error), str(error), task, warnings, is_first=is_first)
     for place, there in places.items():
-        missing = _missing(place, {task.module for task, _ in there}, start)
-        for task, is_first in there:
-            if task.module in missing:
-                said = f"{place.python} has no module {task.module!r} to run"
-                fix = "install it there, correct the name, or name another interpreter"
-                _report(ModuleMissing, f"{said}; {fix}", task, warnings, is_first=is_first)
+        for task, is_first in _without_module(place, there, start):
+            said = f"{place.python} has no module {task.module!r} to run"
+            fix = "install it there, correct the name, or name another interpreter"
+            _report(ModuleMissing, f"{said}; {fix}", task, warnings, is_first=is_first)
     return warnings
 
 
-def _place(task: Task, start: Starter | None) -> _Place:
-    settings = task.settings
-    env = build_environment(settings.env, settings.inherit_env or False)
-    interpreter = find_interpreter(settings.python, env, start)
-    return _Place(interpreter.path, check_workdir(settings.workdir), tuple(sorted(env.items())))
+def _env(task: Task) -> dict[str, str]:
+    return build_environment(task.settings.env, task.settings.inherit_env or False)
 
 
-def _missing(place: _Place, modules: set[str], start: Starter | None) -> list[str]:
+def _place(checked: _Checked, start: Starter | None) -> _Place:
+    settings = checked.task.settings
+    interpreter = find_interpreter(settings.python, checked.env, start)
+    paths = {name: value for name, value in checked.env.items() if name.startswith("PYTHON") or name in _PATHS}
+    return _Place(interpreter.path, check_workdir(settings.workdir), tuple(sorted(paths.items())))
+
+
+def _without_module(place: _Place, there: list[_Checked], start: Starter | None) -> Iterator[tuple[Task, bool]]:
+    asked_in = there[0].env
+    missing = _missing(place, {checked.task.module for checked in there}, asked_in, start)
+    for task, is_first, env in there:
+        # Not refused on the word of another environment: a start script may go by any variable.
+        if task.module in missing and (env == asked_in or _missing(place, {task.module}, env, start)):
+            yield task, is_first
+
+
+def _missing(place: _Place, modules: set[str], env: Mapping[str, str], start: Starter | None) -> list[str]:
     try:
-        return missing_modules(place.python, sorted(modules), dict(place.env), place.workdir, start)
+        return missing_modules(place.python, sorted(modules), env, place.workdir, start)
     except (SewerError, ValueError):
         return []  # what cannot be told now shows when the task runs
 

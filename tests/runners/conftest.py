@@ -308,8 +308,10 @@ def script() -> Iterator[Callable[..., Script]]:
         one.process.communicate()
 
 
-@pytest.fixture(params=["pidfd", "no pidfd"])
-def with_and_without_pidfd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test twice: as it is, and as on a system whose kernel cannot announce the end of a process."""
-    if request.param == "no pidfd":
+@pytest.fixture(params=["as it is", "no pidfd", "no pidfd and no waitid"])
+def on_any_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test as on systems that cannot announce the end of a process, or only tell it once."""
+    if "pidfd" in request.param:
         monkeypatch.delattr(os, "pidfd_open", raising=False)
+    if "waitid" in request.param:
+        monkeypatch.delattr(os, "waitid", raising=False)

@@ -77,10 +77,24 @@ def test_tasks_of_one_place_are_looked_for_together(modules, monkeypatch) -> Non
 
     monkeypatch.setattr(preflight, "missing_modules", counted)
     names = [modules.write("") for _ in range(50)]
+    path = {"PYTHONPATH": str(modules.folder)}
 
-    check_surroundings([(task(name, name, modules), True) for name in names])
+    check_surroundings([(task(name, name, modules, env={**path, "SEED": name}), True) for name in names])
 
     assert asked == [sorted(names)]
+
+
+def test_a_module_is_missing_only_if_it_is_in_the_tasks_own_environment(modules, tmp_path: Path) -> None:
+    """A module that only one task's variables lead to is not missing because another task lacks them."""
+    name = modules.write("")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH=$WHERE exec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    lost, found = (Task(where, name, python=python, env={"WHERE": where}) for where in ("nowhere", str(modules.folder)))
+
+    warnings = check_surroundings([(lost, False), (found, True)])
+
+    assert [warning.split(": ")[1] for warning in warnings] == ["task 'nowhere'"]
 
 
 def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import sys
 import textwrap
 import threading
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from airflow_provider_sewer.core.command import Command
@@ -24,7 +25,7 @@ from airflow_provider_sewer.runners.process import Exit, Process
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-both_ways = pytest.mark.usefixtures("with_and_without_pidfd")
+on_any_system = pytest.mark.usefixtures("on_any_system")
 
 HOLD = """
     import os, signal, subprocess, sys, time
@@ -72,7 +73,7 @@ def drop(stream: Stream, pieces: Sequence[str]) -> None:
 # --- its output
 
 
-@both_ways
+@on_any_system
 def test_both_streams_are_followed_and_told_apart() -> None:
     """Lines of both streams arrive, each stream in order and told apart from the other."""
     sink = Collected()
@@ -142,7 +143,7 @@ def test_stdin_is_empty() -> None:
     assert sink.of(Stream.STDOUT) == ["''\n"]
 
 
-@both_ways
+@on_any_system
 def test_closing_stdout_is_not_the_end(lifeline, background) -> None:
     """A command that closes its output and runs on is followed to its real end."""
     source = """
@@ -161,7 +162,7 @@ def test_closing_stdout_is_not_the_end(lifeline, background) -> None:
     assert follow.result() == Exit(0, None, stopped=False, leftovers=False)
 
 
-@both_ways
+@on_any_system
 def test_a_command_that_closed_its_output_can_be_stopped(lifeline, background) -> None:
     """A command that has closed its output and sleeps is ended like any other."""
     running = holding("os.close(1); os.close(2); say('closed'); signal.pause()", lifeline)
@@ -209,14 +210,14 @@ def test_200_mb_of_output_and_a_50_mb_line_need_little_memory(script) -> None:
 # --- how it ends
 
 
-@both_ways
+@on_any_system
 @pytest.mark.parametrize("code", [0, 1, 2, 127, 137, 255])
 def test_the_exit_code_is_reported(code: int) -> None:
     """The exit code is what the command exited with."""
     assert process(f"import os; os._exit({code})").follow(drop) == Exit(code, None, stopped=False, leftovers=False)
 
 
-@both_ways
+@on_any_system
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM, signal.SIGRTMIN + 3])
 def test_the_signal_is_reported(number: int) -> None:
     """A command ended by a signal has that signal and no exit code."""
@@ -241,7 +242,7 @@ def test_an_exit_code_that_cannot_be_known_is_never_zero(script) -> None:
     assert unknowing.output() == "Exit(code=None, signal=None, stopped=False, leftovers=False)\n"
 
 
-@both_ways
+@on_any_system
 def test_a_grandchild_that_holds_the_output_is_ended_after_a_while(lifeline, background) -> None:
     """A grandchild that keeps the pipe open does not hang the task: it is ended, and that is reported."""
     source = """
@@ -309,7 +310,7 @@ BREED = """
 """
 
 
-@both_ways
+@on_any_system
 @pytest.mark.parametrize("descendant", DESCENDANTS.values(), ids=DESCENDANTS)
 def test_stopping_ends_every_descendant(descendant: str, lifeline, background) -> None:
     """A stop ends the command and every descendant, however it has detached itself."""
@@ -324,7 +325,7 @@ def test_stopping_ends_every_descendant(descendant: str, lifeline, background) -
     lifeline.expect_end()
 
 
-@both_ways
+@on_any_system
 def test_a_command_that_forgot_its_environment_is_ended(lifeline, background) -> None:
     """A command that overwrites its environment, as setproctitle does, is stopped all the same."""
     pause = "import os, signal; os.write({life}, b'ready\\n'); signal.pause()"
@@ -423,7 +424,7 @@ def test_stopping_at_once_does_not_ask(lifeline, background) -> None:
     assert "told" not in lifeline.heard
 
 
-@both_ways
+@on_any_system
 def test_a_second_stop_at_once_cuts_the_grace_short(lifeline, background) -> None:
     """Whoever does not want to wait for the grace stops once more, at once."""
     running = holding(STUBBORN, lifeline, grace=3600)
@@ -474,7 +475,7 @@ def test_a_stop_after_the_end_touches_nothing(tmp_path: Path) -> None:
 # --- what interrupts the following
 
 
-@both_ways
+@on_any_system
 def test_a_failing_sink_ends_the_tree(lifeline, background) -> None:
     """When the output cannot be taken, as on a full disk, the tree is ended and the error raised."""
 
@@ -517,7 +518,7 @@ class TimeIsUp(BaseException):
     """What a signal handler raises in the middle of something."""
 
 
-@both_ways
+@on_any_system
 def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
     """A timeout raised in the middle, as Airflow's execution_timeout is, ends the whole tree."""
 
@@ -583,6 +584,21 @@ def test_a_signal_that_comes_just_before_a_wait_is_obeyed(lifeline, signal_unnot
     signal_unnoticed(running.stop, lambda: lifeline.expect("here"))
 
     assert running.follow(drop).stopped
+
+
+@pytest.mark.parametrize("executable", [sys.executable, "/nowhere"])
+def test_no_descriptor_stays_open(executable: str, tmp_path: Path) -> None:
+    """However often commands are run, fail, cannot start or lose their reader, no descriptor stays open."""
+
+    def full(stream: Stream, pieces: Sequence[str]) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = psutil.Process().num_fds()
+    for code, sink in [("pass", drop), ("1 / 0", drop), ("print(1)", full)] * 3:
+        with suppress(OSError, InterpreterError):
+            Process(Command((executable, "-c", code), {}), mark=new_mark(), grace=0.0).follow(sink)
+
+    assert psutil.Process().num_fds() == before
 
 
 # --- what cannot be started
