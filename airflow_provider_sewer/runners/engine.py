@@ -15,10 +15,11 @@ from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped, Sewer
 from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.templates import find_template
+from airflow_provider_sewer.runners.follower import LONGEST_WAIT
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.module import GRACE, ModuleRun
 from airflow_provider_sewer.runners.preflight import check_surroundings
-from airflow_provider_sewer.runners.process import LONGEST_WAIT, Process
+from airflow_provider_sewer.runners.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,6 +104,7 @@ class Engine:
         self._running: dict[str, ModuleRun] = {}
         self._ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._stopped = False
+        self._stopped_at_once = False
         self._kill_at: float | None = None
 
     def check(self) -> list[str]:
@@ -140,12 +142,13 @@ class Engine:
                 self.stop()
                 raise
             if self._stopped:  # what a task that is long done has detached ends as well
-                self._guardian.end_all(self._grace)
+                self._guardian.end_all(0.0 if self._stopped_at_once else self._grace)
         return {name: outcomes[name] for name in self._tasks}
 
     def stop(self, *, at_once: bool = False) -> None:
         """Start nothing more and have everything that runs ended; also from a signal handler."""
         self._stopped = True
+        self._stopped_at_once = self._stopped_at_once or at_once
         self._kill_at = time.monotonic() + (0.0 if at_once else self._grace) + _BACKSTOP
         for run in list(self._running.values()):
             run.stop(at_once=at_once)

@@ -19,12 +19,13 @@ from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, M
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter, missing_modules
 from airflow_provider_sewer.runners.output import Masker, Sink, Stream, Tail
-from airflow_provider_sewer.runners.process import Exit, Process
+from airflow_provider_sewer.runners.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.runners.follower import Exit
 
 #: Seconds between SIGTERM and SIGKILL, unless told otherwise. Airflow itself kills a worker 5 s after
 #: it has asked it to stop.

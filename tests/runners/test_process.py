@@ -18,9 +18,10 @@ import pytest
 from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, WorkdirError
 from airflow_provider_sewer.runners import process as process_module
+from airflow_provider_sewer.runners.follower import Exit
 from airflow_provider_sewer.runners.guardian import new_mark
 from airflow_provider_sewer.runners.output import Stream
-from airflow_provider_sewer.runners.process import Exit, Process
+from airflow_provider_sewer.runners.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -548,7 +549,7 @@ def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
 
 def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypatch) -> None:
     """An error raised by a signal handler before the output is followed ends the tree as well."""
-    real = process_module._started
+    real = process_module.started
     started = []
 
     def interrupted(*arguments: object) -> None:
@@ -556,7 +557,7 @@ def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypat
         lifeline.expect("here", times=2)
         raise TimeIsUp
 
-    monkeypatch.setattr(process_module, "_started", interrupted)
+    monkeypatch.setattr(process_module, "started", interrupted)
 
     with pytest.raises(TimeIsUp):
         holding("os.fork() or os.setsid(); say('here'); signal.pause()", lifeline).follow(drop)

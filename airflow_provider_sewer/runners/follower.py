@@ -1,0 +1,245 @@
+"""Follow a command that has started: hand on its output, end its tree when asked to, learn how it ended."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from contextlib import ExitStack, suppress
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.runners.output import LineSplitter, Stream
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Sequence
+
+    from airflow_provider_sewer.runners.output import Sink
+    from airflow_provider_sewer.runners.process import Process
+    from airflow_provider_sewer.runners.tree import Ending
+
+_CHUNK = 64 * 1024
+#: Seconds that whoever still holds the output of a command gets to close it, once the command has ended.
+_LINGER = 2.0
+#: Seconds between two looks at a tree that is being ended, and at a process whose end nobody announces.
+_LOOK = 0.05
+_POLL = 0.02
+#: The longest wait, in seconds: Python sees a signal that comes just before a wait only after it.
+LONGEST_WAIT = 1.0
+
+
+class Exit(NamedTuple):
+    """How a command ended.
+
+    :param code: its exit code; ``None`` if a signal ended it, or if the code could not be learnt.
+    :param signal: the number of that signal.
+    :param stopped: whether it was ended on request.
+    :param leftovers: whether it had left processes behind that held its output and had to be ended.
+    """
+
+    code: int | None
+    signal: int | None
+    stopped: bool
+    leftovers: bool
+
+
+class Follower:
+    """The loop behind :meth:`Process.follow`, and what it has to remember.
+
+    :param owner: what is followed, and whether it is to be stopped.
+    :param process: its process.
+    :param sink: takes its output.
+    :param wake: a descriptor that becomes readable when the owner has changed its mind.
+    """
+
+    def __init__(self, owner: Process, process: subprocess.Popen[bytes], sink: Sink, wake: int) -> None:
+        self._owner = owner
+        self._process = process
+        self._sink = sink
+        self._wake = wake
+        self._splitters = {Stream.STDOUT: LineSplitter(), Stream.STDERR: LineSplitter()}
+        self._open: dict[Stream, IO[bytes]] = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}  # type: ignore[dict-item]
+        self._has_ended = False
+        self._is_lost = False
+        self._ending: Ending | None = None
+        self._is_tree_gone = False
+        self._look_at = 0.0
+        self._close_by: float | None = None
+        self._leftovers = False
+
+    def run(self) -> Exit:
+        """Follow it to its end; whatever interrupts that ends the whole tree first."""
+        if self._owner.guardian:
+            self._owner.guardian.watch(self._process.pid)
+        with ExitStack() as stack:
+            self._register(stack)
+            try:
+                self._loop()
+            except BaseException:
+                # Still read, so that no full pipe keeps the command from ending cleanly; but dropped.
+                self._sink = _drop
+                self._owner.stop()
+                self._loop()
+                raise
+            finally:
+                if self._has_ended:
+                    self._reap()
+        return self._exit()
+
+    def _exit(self) -> Exit:
+        # Somebody else in this process may have learnt the code and kept it. Popen would call that a 0.
+        code = None if self._is_lost else self._process.returncode
+        stopped, leftovers = self._owner.is_to_stop, self._leftovers
+        if code is not None and code < 0:
+            return Exit(None, -code, stopped, leftovers)
+        return Exit(code, None, stopped, leftovers)
+
+    def _register(self, stack: ExitStack) -> None:
+        self._selector = stack.enter_context(selectors.DefaultSelector())
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        for stream, pipe in self._open.items():
+            self._selector.register(stack.enter_context(pipe), selectors.EVENT_READ, stream)
+        self._supervisor = None if self._owner.supervisor is None else _announcer(self._owner.supervisor)
+        if self._supervisor is not None:
+            stack.callback(os.close, self._supervisor)
+            self._selector.register(self._supervisor, selectors.EVENT_READ)
+        self._announcer = _announcer(self._process.pid)
+        if self._announcer is not None:
+            stack.callback(os.close, self._announcer)
+            self._selector.register(self._announcer, selectors.EVENT_READ)
+
+    def _loop(self) -> None:
+        while not self._is_over():
+            self._read(self._patience())
+            self._look_at_process()
+            self._act(time.monotonic())
+        for stream in list(self._open):
+            self._close(stream)
+
+    def _is_over(self) -> bool:
+        return self._has_ended and not self._open and (self._ending is None or self._is_tree_gone)
+
+    def _patience(self) -> float:
+        """Return how long to wait for output before something else has to be done."""
+        moments = [] if self._close_by is None else [self._close_by]
+        if self._ending:
+            moments.append(self._look_at)
+        waits = [max(0.0, moment - time.monotonic()) for moment in moments]
+        if self._announcer is None and not self._has_ended:
+            waits.append(_POLL)
+        return min(waits, default=LONGEST_WAIT)
+
+    def _read(self, patience: float) -> None:
+        for key, _ in self._selector.select(patience):
+            if isinstance(key.data, Stream):
+                if data := os.read(key.fd, _CHUNK):
+                    self._hand_on(key.data, self._splitters[key.data].feed(data))
+                else:
+                    self._close(key.data)
+            elif key.fd == self._wake:
+                os.read(key.fd, _CHUNK)
+            elif key.fd == self._supervisor:
+                self._selector.unregister(key.fd)
+                self._owner.stop()
+
+    def _hand_on(self, stream: Stream, pieces: list[str]) -> None:
+        if pieces:
+            self._sink(stream, pieces)
+
+    def _close(self, stream: Stream) -> None:
+        self._selector.unregister(self._open.pop(stream))
+        self._hand_on(stream, self._splitters[stream].finish())
+
+    def _look_at_process(self) -> None:
+        """See whether it has ended, but do not reap it yet: until then its pid, and so its group, stay its own."""
+        if self._has_ended:
+            return
+        try:
+            self._has_ended = _has_ended(self._process)
+        except ChildProcessError:
+            self._has_ended = self._is_lost = True
+        if self._has_ended and self._announcer is not None:
+            self._selector.unregister(self._announcer)
+
+    def _act(self, now: float) -> None:
+        """Do what time or a request has made due."""
+        if self._owner.is_to_stop and not self._ending:
+            self._begin_end()
+        if self._ending and now >= self._look_at:
+            self._is_tree_gone = not self._ending.step(at_once=self._owner.is_to_stop_at_once)
+            self._look_at = now + _LOOK
+            if self._is_tree_gone:
+                self._sweep()
+        if self._has_ended and self._open and (not self._ending or self._is_tree_gone):
+            self._wait_for_those_who_hold_the_output(now)
+        else:
+            self._close_by = None
+
+    def _wait_for_those_who_hold_the_output(self, now: float) -> None:
+        if self._close_by is None:
+            self._close_by = now + _LINGER
+        elif now >= self._close_by and not self._ending:
+            self._leftovers = True
+            self._close_by = None
+            self._begin_end()
+        elif now >= self._close_by:
+            for stream in list(self._open):  # somebody out of reach has it
+                self._close(stream)
+
+    def _begin_end(self) -> None:
+        roots = (self._process.pid,) if self._is_unreaped() else ()
+        self._ending = new_ending(self._owner.mark, self._owner.grace, roots)
+
+    def _sweep(self) -> None:
+        """Kill what keeps forking and was never there when looked for: a group that is killed forks no more."""
+        if self._is_unreaped():
+            with suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _is_unreaped(self) -> bool:
+        """Tell whether its pid is certainly still its own."""
+        return self._process.returncode is None and not self._is_lost
+
+    def _reap(self) -> None:
+        pid = self._process.pid
+        if self._owner.guardian:
+            self._owner.guardian.forget(pid)
+        if not self._is_unreaped():
+            return
+        try:
+            self._process.returncode = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            self._is_lost = True
+
+
+def new_ending(mark: str, grace: float, roots: Sequence[int] = ()) -> Ending:
+    """Begin to end a tree. What that takes is imported now: psutil takes as long as a short task's start."""
+    from airflow_provider_sewer.runners.tree import Ending
+
+    return Ending(mark, grace, roots)
+
+
+def _drop(_: Stream, __: Sequence[str]) -> None:
+    pass
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Tell whether a process has ended, without reaping it where the system can.
+
+    :raises ChildProcessError: when somebody else has reaped it.
+    """
+    if hasattr(os, "waitid"):
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    pid, status = os.waitpid(process.pid, os.WNOHANG)
+    if pid:
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return pid != 0
+
+
+def _announcer(pid: int) -> int | None:
+    """Return a descriptor that becomes readable when a process ends; ``None`` where there is no such thing."""
+    if hasattr(os, "pidfd_open"):
+        with suppress(OSError):
+            return os.pidfd_open(pid)
+    return None
