@@ -114,8 +114,6 @@ class Follower:
             self._read(self._patience())
             self._look_at_process()
             self._act(time.monotonic())
-        for stream in list(self._open):
-            self._close(stream)
 
     def _is_over(self) -> bool:
         return self._has_ended and not self._open and (self._ending is None or self._is_tree_gone)

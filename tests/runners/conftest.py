@@ -25,7 +25,7 @@ from airflow_provider_sewer.runners.output import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-PATIENCE = float(os.environ.get("PATIENCE", "60"))
+PATIENCE = float(os.environ.get("SEWER_TEST_PATIENCE", "60"))
 
 
 @pytest.fixture(autouse=True)

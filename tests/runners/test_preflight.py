@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,16 @@ def test_a_module_is_missing_only_if_it_is_in_the_tasks_own_environment(modules,
     warnings = check_surroundings([(lost, False), (found, True)])
 
     assert [warning.split(": ")[1] for warning in warnings] == ["task 'nowhere'"]
+
+
+def test_more_modules_than_can_be_asked_for_are_left_to_the_run(modules) -> None:
+    """A workflow of more modules than fit on a command line is not refused for that."""
+    first = task("load", modules.write(""), modules)
+    many = [copy.copy(first) for _ in range(25_000)]
+    for number, one in enumerate(many):
+        one.module = f"{'x' * 100}{number}"
+
+    assert check_surroundings((one, True) for one in [first, *many]) == []
 
 
 def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import threading
@@ -279,6 +280,40 @@ def test_a_last_word_of_a_grandchild_still_arrives() -> None:
 
     assert exit_ == Exit(0, None, stopped=False, leftovers=False)
     assert sink.of(Stream.STDOUT) == ["last word\n"]
+
+
+def test_output_that_somebody_out_of_reach_holds_is_let_go(lifeline, background) -> None:
+    """What has left its session, its parent and its environment cannot be found; but it holds up nobody."""
+    source = """
+        out_of_reach = "import os, signal, sys; os.write(int(sys.argv[1]), b'%d out' % os.getpid()); signal.pause()"
+        os.set_inheritable(life, True)
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.execve(sys.executable, [sys.executable, "-c", out_of_reach, str(life)], {})
+            os._exit(0)
+        os.wait()
+    """
+
+    follow = background(lambda: holding(source, lifeline).follow(drop))
+
+    lifeline.expect("out")
+    assert follow.result() == Exit(0, None, stopped=False, leftovers=True)
+    os.kill(int(lifeline.heard.split()[0]), signal.SIGKILL)
+    lifeline.expect_end()
+
+
+def test_a_command_ends_with_whom_it_is_run_for(lifeline, background) -> None:
+    """A command that is run for another process is stopped when that process ends."""
+    supervisor = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    running = holding("say('here'); signal.pause()", lifeline)
+    running.supervisor = supervisor.pid
+
+    follow = background(lambda: running.follow(drop))
+    lifeline.expect("here")
+    supervisor.communicate()
+
+    assert follow.result() == Exit(None, signal.SIGTERM, stopped=True, leftovers=False)
 
 
 # --- ending it: every kind of descendant
