@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.source import SourceLine
 
-#: How many known names a message lists.
+#: How many known names a message lists, unless it is told otherwise.
 _MOST_NAMES = 30
 
 
@@ -73,10 +73,97 @@ class WorkflowFailed(SewerError):
     """A workflow that ran plainly did not succeed as a whole."""
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
-    """Say that a name is unknown, which ones are known, and which was probably meant."""
+class SlurmError(SewerError):
+    """Something went wrong with a Slurm job, or before there was one.
+
+    :param job_id: the job's id, once it has one.
+    :param state: the last state that is known, in Slurm's words.
+    :param exit_code: what the module exited with; ``None`` where a signal ended it or none is known.
+    :param node: the node, or the first of the nodes, that it ran on.
+    :param run_directory: where its script, its logs and its exit record lie.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        job_id: str | None = None,
+        state: str | None = None,
+        exit_code: int | None = None,
+        node: str | None = None,
+        run_directory: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+        self.state = state
+        self.exit_code = exit_code
+        self.node = node
+        self.run_directory = run_directory
+
+
+class SlurmUnavailable(SlurmError):
+    """There is no Slurm that can be used here, or one of its commands is missing."""
+
+
+class SlurmSubmitRefused(SlurmError):
+    """Slurm refuses the job for good: a bad partition, account or limit."""
+
+
+class SlurmJobFailed(SlurmError):
+    """The job ran and its module failed."""
+
+
+class SlurmOutOfMemory(SlurmError):
+    """The job was ended because it took more memory than it had asked for."""
+
+
+class SlurmTimeout(SlurmError):
+    """The job was ended at its time limit."""
+
+
+class SlurmDeadline(SlurmError):
+    """The job was ended at its deadline, or could not have met it."""
+
+
+class SlurmNodeFailure(SlurmError):
+    """A node of the job failed."""
+
+
+class SlurmBootFailure(SlurmError):
+    """A node of the job could not be booted."""
+
+
+class SlurmLaunchFailure(SlurmError):
+    """Slurm could not start the job's script."""
+
+
+class SlurmPreempted(SlurmError):
+    """The job had to make room for another one."""
+
+
+class SlurmCancelled(SlurmError):
+    """Somebody cancelled the job."""
+
+
+class SlurmPendingHopeless(SlurmError):
+    """The job waits for something that will never be."""
+
+
+class SlurmPendingTooLong(SlurmError):
+    """The job has not started within the time it was given to wait."""
+
+
+class SlurmJobLost(SlurmError):
+    """Nobody knows the job any more, and it has left no record of its end."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str], *, most: int = _MOST_NAMES) -> str:
+    """Say that a name is unknown, which ones are known, and which was probably meant.
+
+    :param most: how many of the known names are listed.
+    """
     names = list(known)
     close = get_close_matches(str(name), names, n=1)
     guess = f"; did you mean {close[0]!r}?" if close else "."
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return f"unknown {kind} {name!r}{guess} Known: {', '.join(map(repr, names[:_MOST_NAMES])) or 'none'}{more}."
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"unknown {kind} {name!r}{guess} Known: {', '.join(map(repr, names[:most])) or 'none'}{more}."

@@ -46,7 +46,7 @@ class Settings(NamedTuple):
             python=_interpreter(python, folder),
             env=checked_env(env),
             inherit_env=checked_inherit(inherit_env),
-            workdir=_path("workdir", workdir, folder),
+            workdir=checked_path("workdir", workdir, folder),
         )
 
     def over(self, other: Settings) -> Settings:
@@ -72,15 +72,19 @@ def under(folder: str, path: str) -> str:
     return path if not folder or path.startswith(("/", "~", "{{", "{%")) else os.path.join(folder, path)
 
 
-def _interpreter(python: Any, folder: str) -> str | None:
-    path = _path("python", python, "")
-    return under(folder, path) if path and os.sep in path else path
+def checked_path(field: str, value: Any, folder: str) -> str | None:
+    """Return a path as text, taken from ``folder`` if it is relative; ``None`` stays ``None``.
 
-
-def _path(field: str, value: Any, folder: str) -> str | None:
+    :raises InvalidTask: when it is no path, naming the field.
+    """
     if value is None:
         return None
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str) or not path or why_unfit(path):
         raise InvalidTask(f"{field}: a path is needed, not {value!r}")
     return under(folder, path)
+
+
+def _interpreter(python: Any, folder: str) -> str | None:
+    path = checked_path("python", python, "")
+    return under(folder, path) if path and os.sep in path else path
