@@ -1,0 +1,451 @@
+"""A whole Airflow whose parts are processes of their own, so that tests can kill one and see what the others do.
+
+    with Airflow(home, {"PYTHONPATH": str(modules)}, {"my_cluster": {"conn_type": "sewer"}}) as airflow:
+        run_id = airflow.trigger("my_dag")
+        airflow.wait_for_state("my_dag", run_id, "my_task", "success")
+
+DAG files lie in ``home / "dags"``; each part writes to ``home / "<part>.log"``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import psutil
+import pytest
+
+Answer = TypeVar("Answer")
+
+PATIENCE = 120.0
+SHORTEST_POLL = 0.2
+
+PARTS = {
+    "api-server": ("api-server",),
+    # The API server finds every log in the folder they share. The log servers' fixed ports would clash with others.
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+
+# Short enough that a test can wait for it, long enough that a busy machine is not taken for a dead process.
+SETTINGS = {
+    "CORE__EXECUTOR": "LocalExecutor",
+    "CORE__LOAD_EXAMPLES": "False",
+    "CORE__PARALLELISM": "8",
+    "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+    "API__HOST": "127.0.0.1",
+    "API__WORKERS": "1",
+    # A task whose supervisor is dead is noticed by its heartbeat.
+    "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+    "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
+    # A worker gives its task up after so many heartbeats in vain: let it survive a restart of the API server.
+    "WORKERS__MAX_FAILED_HEARTBEATS": "10",
+    # A new scheduler takes over what the killed one has left queued or running.
+    "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+    "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "2",
+    "SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+    "SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
+    # A new triggerer takes over the triggers of the killed one.
+    "TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+    "TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "5",
+    "SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "1",
+    # A changed or new DAG file is found by the refresh; parsing the others again would only cost time.
+    "DAG_PROCESSOR__REFRESH_INTERVAL": "3",
+    "DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
+}
+
+# Ends the sessions it has been told of when nobody holds its stdin any more, that is when the tests are gone.
+WATCH = """
+import os, signal, sys
+sessions = set()
+for line in sys.stdin:
+    (sessions.add if line[0] == "+" else sessions.discard)(int(line[1:]))
+alive = bool(sessions)
+while alive:
+    alive = False
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                state, *numbers = file.read().rpartition(")")[2].split()
+            if int(numbers[2]) in sessions and state not in "ZX":
+                os.kill(int(name), signal.SIGKILL)
+                alive = True
+        except OSError:
+            pass
+"""
+
+
+class Refused(Exception):
+    """The REST API answered with an error."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{status}: {text}")
+        self.status = status
+
+
+class Airflow:
+    """An Airflow of an API server, a scheduler with LocalExecutor, a DAG processor and a triggerer, on SQLite."""
+
+    def __init__(
+        self, home: Path, env: Mapping[str, str] | None = None, connections: Mapping[str, dict] | None = None
+    ) -> None:
+        self.home = home
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        # Nothing of an Airflow, or of a Python, that the shell is set up for.
+        foreign = ("AIRFLOW", "_AIRFLOW", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME")
+        self._env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(foreign)},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            **{f"AIRFLOW__{name}": value for name, value in SETTINGS.items()},
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__API__PORT": str(port),
+            "AIRFLOW__API__BASE_URL": self.url,
+            # Airflow turns the WAL on by itself; a writer waits this long for the other processes.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
+            # Four processes that start at once would each make up their own.
+            "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "AIRFLOW__API__SECRET_KEY": secrets.token_hex(),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(),
+            **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in (connections or {}).items()},
+            **(env or {}),
+        }
+        self._token = ""
+        self._parts: dict[str, subprocess.Popen] = {}
+        self._launched: dict[str, datetime] = {}
+        self._sessions: set[int] = set()
+        self._watch: subprocess.Popen | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # The parts ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start all parts; return when they are healthy and the API answers."""
+        (self.home / "dags").mkdir(parents=True, exist_ok=True)
+        with (self.home / "migrate.log").open("wb") as log:
+            command = [sys.executable, "-m", "airflow", "db", "migrate"]
+            subprocess.run(command, env=self._env, stdout=log, stderr=log, check=True, timeout=PATIENCE)
+        self._watch = subprocess.Popen(
+            [sys.executable, "-S", "-c", WATCH], stdin=subprocess.PIPE, start_new_session=True, text=True
+        )
+        for name in PARTS:
+            self._launch(name)
+        self.until(self._log_in, "the API server to answer")
+        self._wait_until_healthy(*PARTS)
+
+    def stop(self) -> None:
+        """End all parts and the tasks that they run, one way or the other."""
+        for session in self._sessions:
+            _send(signal.SIGTERM, _members(session))
+        psutil.wait_procs([process for session in self._sessions for process in _members(session)], timeout=15)
+        for session in list(self._sessions):
+            self._end_session(session)
+        for process in self._parts.values():
+            process.wait(PATIENCE)
+        self._parts.clear()
+        if self._watch is not None:
+            self._watch.communicate(timeout=PATIENCE)
+            self._watch = None
+
+    def start_part(self, name: str) -> None:
+        """Start one part, and wait until Airflow calls it healthy."""
+        self._launch(name)
+        self._wait_until_healthy(name)
+
+    def stop_part(self, name: str, timeout: float = PATIENCE) -> None:
+        """Ask a part to end (SIGTERM), and wait for it. A scheduler lets its running tasks come to their end."""
+        part = self._parts[name]
+        part.terminate()
+        try:
+            part.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{name} did not end within {timeout} s of SIGTERM\n{self.tails()}")
+        del self._parts[name]
+        self._end_session(part.pid)
+
+    def kill_part(self, name: str, *, workers: bool = True) -> None:
+        """Kill a part's processes on the spot (SIGKILL), as a machine does that runs out of memory.
+
+        These are the processes of the session that the part leads: the triggerer and its runner; the scheduler,
+        LocalExecutor's workers (a task's supervisor is one of them) and the task runners. A process that went into
+        a session of its own, as the guardian of a module and the module do, is left alone.
+
+        With ``workers=False`` only the part's first process dies: a killed scheduler then leaves its workers and
+        their tasks running, and they go on talking to the API server.
+        """
+        part = self._parts.pop(name)
+        part.kill()
+        part.wait(PATIENCE)
+        if workers:
+            self._end_session(part.pid)
+
+    def restart_part(self, name: str) -> None:
+        """Stop a part and start it again."""
+        self.stop_part(name)
+        self.start_part(name)
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Return the running processes of a part."""
+        return _members(self._parts[name].pid)
+
+    def tails(self, characters: int = 3000) -> str:
+        """Return the last lines that each part has written."""
+        logs = sorted(self.home.glob("*.log"))
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-characters:]}" for log in logs)
+
+    def _launch(self, name: str) -> None:
+        assert name not in self._parts, f"{name} is running"
+        with (self.home / f"{name}.log").open("ab") as log:
+            part = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *PARTS[name]],
+                env=self._env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._parts[name] = part
+        self._launched[name] = datetime.now(tz=UTC)
+        self._remember("+", part.pid)
+        self._sessions.add(part.pid)
+
+    def _end_session(self, session: int) -> None:
+        # A process may start another one while the list is read: again, until there is none.
+        while members := _members(session):
+            _send(signal.SIGKILL, members)
+            psutil.wait_procs(members, timeout=1)
+        self._sessions.discard(session)
+        self._remember("-", session)
+
+    def _remember(self, sign: str, session: int) -> None:
+        self._watch.stdin.write(f"{sign}{session}\n")
+        self._watch.stdin.flush()
+
+    def _wait_until_healthy(self, *names: str) -> None:
+        self.until(lambda: self._healthy(names), f"{', '.join(names)} to be healthy")
+
+    def _healthy(self, names: Iterable[str]) -> bool:
+        """Say if these parts work; the last heartbeat of a killed one of the same name does not count."""
+        health = self.get("/monitor/health")
+        keys = {name: name.replace("-", "_") for name in names if name != "api-server"}
+        beats = {name: health[key][f"latest_{key}_heartbeat"] for name, key in keys.items()}
+        return health["metadatabase"]["status"] == "healthy" and all(
+            health[key]["status"] == "healthy" and datetime.fromisoformat(beats[name]) > self._launched[name]
+            for name, key in keys.items()
+        )
+
+    # REST -----------------------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Any:
+        return self._call("GET", path)
+
+    def trigger(self, dag_id: str, conf: dict | None = None) -> str:
+        """Start a run of a DAG, as soon as the DAG has been parsed; return the run's id."""
+        self.until(lambda: self._parsed(dag_id), f"DAG {dag_id} to be parsed")
+        return self._call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf or {}})["dag_run_id"]
+
+    def run_state(self, dag_id: str, run_id: str) -> str:
+        return self.get(f"/dags/{dag_id}/dagRuns/{quote(run_id)}")["state"]
+
+    def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict:
+        return self.get(f"{_task(dag_id, run_id, task_id)}/{map_index}")
+
+    def state(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str | None:
+        return self.task_instance(dag_id, run_id, task_id, map_index)["state"]
+
+    def try_number(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
+        return self.task_instance(dag_id, run_id, task_id, map_index)["try_number"]
+
+    def wait_for_state(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        states: str | Iterable[str],
+        timeout: float = PATIENCE,
+        map_index: int = -1,
+    ) -> str:
+        """Wait until the task is in one of these states, and return it; a failed task is not waited for in vain."""
+        wanted = {states} if isinstance(states, str) else set(states)
+        final = {"success", "failed", "skipped", "upstream_failed", "removed"}
+
+        def there() -> str | None:
+            state = self.state(dag_id, run_id, task_id, map_index)
+            if state in final - wanted:
+                log = "\n".join(json.dumps(line) for line in self._last_log(dag_id, run_id, task_id, map_index))
+                pytest.fail(f"{dag_id}.{task_id} is {state}, not {sorted(wanted)}\n{log}\n{self.tails()}")
+            return state if state in wanted else None
+
+        return self.until(there, f"{dag_id}.{task_id} to be {sorted(wanted)}", timeout)
+
+    def mark(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
+        """Mark a task "failed" or "success", as people do in the UI."""
+        self._call("PATCH", f"{_task(dag_id, run_id, task_id)}/{map_index}", {"new_state": state})
+
+    def clear(self, dag_id: str, run_id: str, task_ids: Iterable[str]) -> None:
+        """Clear tasks, as people do in the UI, so that they run again."""
+        body = {
+            "dag_run_id": run_id,
+            "task_ids": list(task_ids),
+            "dry_run": False,
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self._call("POST", f"/dags/{dag_id}/clearTaskInstances", body)
+
+    def log(
+        self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1
+    ) -> list[dict[str, Any]]:
+        """Return the whole log of one try, its trigger's included; each line is an event with a level, a logger, …"""
+        path = f"{_task(dag_id, run_id, task_id)}/logs/{try_number}?full_content=true&map_index={map_index}"
+        return self.get(path)["content"]
+
+    def lines(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        try_number: int = 1,
+        map_index: int = -1,
+        streams: Iterable[str] = ("stdout", "stderr"),
+    ) -> list[str]:
+        """Return what the module has written, as the log of one try has it."""
+        loggers = {f"airflow.task.module.{stream}" for stream in streams}
+        content = self.log(dag_id, run_id, task_id, try_number, map_index)
+        return [line["event"] for line in content if line.get("logger") in loggers]
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        path = f"{_task(dag_id, run_id, task_id)}/xcomEntries/{quote(key)}?map_index={map_index}&deserialize=false"
+        value = self.get(path)["value"]
+        # The API gives the value as the database has it: the text of a JSON document.
+        return json.loads(value) if isinstance(value, str) else value
+
+    def links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
+        """Return the extra links of a task: name and URL."""
+        return self.get(f"{_task(dag_id, run_id, task_id)}/links?map_index={map_index}")["extra_links"]
+
+    def worker_pid(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
+        """Return the process that runs the operator; its supervisor sees at once when it is killed."""
+        return self._worker(dag_id, run_id, task_id, map_index).pid
+
+    def supervisor_pid(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
+        """Return LocalExecutor's worker above it, which sends the task's heartbeats."""
+        return self._worker(dag_id, run_id, task_id, map_index).ppid()
+
+    def until(self, condition: Callable[[], Answer], what: str, timeout: float = PATIENCE) -> Answer:
+        """Ask again and again, and return the first answer that is true; fail loudly when it takes too long.
+
+        An API server that does not answer, or not now, is asked again.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            last: object = None
+            try:
+                if last := condition():
+                    return last
+            except (OSError, ValueError, psutil.NoSuchProcess) as error:
+                last = error
+            except Refused as error:
+                if error.status < 500:
+                    raise
+                last = error
+            ended = [name for name, part in self._parts.items() if part.poll() is not None]
+            if ended or time.monotonic() > deadline:
+                pytest.fail(f"waited in vain for {what}; last: {last!r}; ended by itself: {ended}\n{self.tails()}")
+            time.sleep(SHORTEST_POLL)
+
+    def _worker(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> psutil.Process:
+        def running() -> psutil.Process | None:
+            instance = self.task_instance(dag_id, run_id, task_id, map_index)
+            # After a deferral, the number is that of a process long gone, until the task runs again.
+            if instance["state"] != "running" or not instance["pid"]:
+                return None
+            process = psutil.Process(instance["pid"])
+            return process if os.getsid(process.pid) in self._sessions else None
+
+        return self.until(running, f"a worker to run {dag_id}.{task_id}")
+
+    def _parsed(self, dag_id: str) -> bool:
+        if any(dag["dag_id"] == dag_id for dag in self.get("/dags?limit=100")["dags"]):
+            return True
+        if errors := self.get("/importErrors")["import_errors"]:
+            pytest.fail("\n".join(error["stack_trace"] for error in errors))
+        return False
+
+    def _last_log(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dict[str, Any]]:
+        tries = max(1, self.try_number(dag_id, run_id, task_id, map_index))
+        return self.log(dag_id, run_id, task_id, tries, map_index)
+
+    def _log_in(self) -> bool:
+        with urllib.request.urlopen(f"{self.url}/auth/token", timeout=30) as answer:
+            self._token = json.load(answer)["access_token"]
+        return True
+
+    def _call(self, method: str, path: str, body: dict | None = None) -> Any:
+        headers = {
+            "Authorization": f"Bearer {self._token}",
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+        }
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/api/v2{path}", data, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, f"{method} {path}\n{error.read().decode(errors='replace')}") from None
+
+
+def _task(dag_id: str, run_id: str, task_id: str) -> str:
+    return f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
+
+
+def _members(session: int) -> list[psutil.Process]:
+    """Return the living processes of a session, wherever in the tree they are by now."""
+    members = []
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+    return members
+
+
+def _send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
