@@ -13,6 +13,7 @@ from airflow_provider_sewer.core.chain import Chain, Operand
 from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.recording import note_task
 from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.templates import is_template
 
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 _FIELDS = (
     "name", "module", "parameters_and_flags", "use_underscores", "args", "python", "env", "inherit_env", "workdir",
-    "depends_on", "doc", "operator_kwargs",
+    "depends_on", "doc", "operator_kwargs", "run_on", "slurm",
 )  # fmt: skip
+
+#: Where Airflow can run a task: on the worker, or as a job of a Slurm cluster.
+PLACES = ("local", "slurm")
 
 #: What may stand in ``depends_on``: tasks, or names of tasks.
 Upstream = Union["Task", str]
@@ -46,6 +50,8 @@ class Task:
     :param depends_on: tasks, or their names, that have to succeed before this one.
     :param doc: what it is for, in Markdown; shown by Airflow.
     :param operator_kwargs: arguments of Airflow's operator for this task (pool, queue, retries, …).
+    :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is always on this machine.
+    :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm.RESOURCES`).
     :raises InvalidTask: when something in it cannot be run, naming the field.
     """
 
@@ -64,6 +70,8 @@ class Task:
         depends_on: Upstream | Iterable[Upstream] = (),
         doc: str = "",
         operator_kwargs: Mapping[str, Any] | None = None,
+        run_on: str | None = None,
+        slurm: Mapping[str, Any] | None = None,
         **unknown: Any,
     ) -> None:
         self.source = calling_line()
@@ -84,6 +92,8 @@ class Task:
             self.depends_on = _upstream(depends_on)
             self.doc = _text("doc", doc)
             self.operator_kwargs = dict(_mapping("operator_kwargs", operator_kwargs))
+            self.run_on = checked_place(run_on)
+            self.slurm = SlurmSettings.checked(slurm=slurm)
             self.arguments()
             self.parameters_and_flags, self.args = detached(self.parameters_and_flags), tuple(detached(self.args))
         except InvalidTask as error:
@@ -158,6 +168,16 @@ def checked_module(module: Any) -> str:
     guess = re.sub(r"\.py$", "", module).strip("./").replace("/", ".")
     hint = f"; a file cannot be run, only an installed module: {guess!r}?" if is_file else ""
     raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'{hint}")
+
+
+def checked_place(run_on: Any) -> str | None:
+    """Return where a task is to run, or ``None`` if that was not said.
+
+    :raises InvalidTask: for a place that there is not.
+    """
+    if run_on is not None and run_on not in PLACES:
+        raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r}")
+    return run_on  # type: ignore[no-any-return]  # one of the places, which are text
 
 
 def _mapping(field: str, value: Any) -> Mapping[str, Any]:

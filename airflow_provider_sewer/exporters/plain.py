@@ -56,6 +56,10 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
         "depends_on": list(workflow.upstream[task.name]),
         "doc": task.doc,
     }
+    if task.run_on:
+        data["run_on"] = task.run_on
+    if task.slurm.slurm:
+        data["slurm"] = _Plain(secret_values(settings.env)).data(task.slurm.slurm)
     if task.operator_kwargs:
         data["operator_kwargs"] = _Plain(secret_values(settings.env)).data(task.operator_kwargs)
     if task.source.file != file:

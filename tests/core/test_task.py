@@ -9,6 +9,8 @@ import pytest
 
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.slurm import SlurmSettings
 
 HERE = Path(__file__)
 
@@ -28,6 +30,8 @@ def test_a_name_and_a_module_are_enough():
     assert task.arguments() == []
     assert task.settings == (None, {}, None, None)
     assert task.depends_on == ()
+    assert task.run_on is None
+    assert task.slurm.slurm == {}
 
 
 def test_a_task_knows_the_line_it_was_written_in():
@@ -82,6 +86,15 @@ def test_depends_on_takes_tasks_and_names_alone_or_together():
     assert Task("b", "pkg.mod", depends_on=[a, "c"]).depends_on == (a, "c")
     assert Task("b", "pkg.mod", depends_on={"c"}).depends_on == ("c",)
     assert Task("b", "pkg.mod", depends_on=(task for task in (a, "c"))).depends_on == (a, "c")
+
+
+def test_a_task_says_what_its_job_is_given_and_keeps_it_when_it_is_settled():
+    """Interpreter and directory of a run change nothing about the job."""
+    task = Task("a", "pkg.mod", run_on="slurm", slurm={"partition": "gpu", "mem_gb": 8})
+    settled = task.with_defaults(Settings(python="python3"))
+
+    assert (settled.run_on, settled.slurm) == ("slurm", SlurmSettings({"partition": "gpu", "mem_gb": 8}))
+    assert Task("b", "pkg.mod", run_on="local").run_on == "local"
 
 
 @pytest.mark.parametrize("name", ["Example 1", "ü", "a/b", "[brackets]", "{{ ds }}", "x" * 300])
@@ -170,6 +183,11 @@ def test_a_value_that_cannot_become_an_argument_is_named_with_task_and_key():
         ("depends_on", b"a"),
         ("doc", 5),
         ("operator_kwargs", ["pool"]),
+        ("run_on", "Slurm"),
+        ("run_on", True),
+        ("slurm", "partition=gpu"),
+        ("slurm", {"partiton": "gpu"}),
+        ("slurm", {"nodes": 0}),
     ],
 )
 def test_each_field_says_what_it_takes(field, value):

@@ -149,6 +149,14 @@ def test_operator_arguments_are_written_as_far_as_json_goes():
     }
 
 
+def test_what_a_slurm_job_is_given_is_written_where_it_is_said():
+    """A task that says nothing of Slurm has neither key; secret values are masked here as well."""
+    slurm = {"gpus_per_node": 1, "setup": ["export KEY=s3cr3t"]}
+    on_slurm, plain = exported(Task("a", "m", run_on="slurm", slurm=slurm, env={"TOKEN": "s3cr3t"}), Task("b", "m"))
+    assert (on_slurm["run_on"], on_slurm["slurm"]) == ("slurm", {"gpus_per_node": 1, "setup": ["export KEY=***"]})
+    assert {"run_on", "slurm"}.isdisjoint(plain)
+
+
 def test_operator_arguments_that_hold_themselves_come_to_an_end():
     """The same object side by side is written twice; inside itself it is cut off."""
     inner = {"a": 1}
