@@ -1,0 +1,79 @@
+"""A pytest plugin: real Slurm clusters for tests in any folder.
+
+``slurm`` and ``slurm_accounting`` are one cluster each for the whole session, started when the first test asks
+for it. After each test they are put in order again: its jobs are cancelled, daemons and nodes are at work.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.slurm.cluster import SlurmCluster, missing_packages
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_SHARED = ("slurm", "slurm_accounting")
+_LEFT_OUT = "Slurm is not installed"
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """Return a cluster of three nodes without accounting, so without ``sacct``."""
+    _need_packages(accounting=False)
+    with SlurmCluster(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def slurm_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """Return a cluster of three nodes with accounting."""
+    _need_packages(accounting=True)
+    with SlurmCluster(tmp_path_factory.mktemp("slurm-accounting"), accounting=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def make_slurm(tmp_path: Path) -> Iterator[Callable[..., SlurmCluster]]:
+    """Return what starts a cluster with other settings, those of SlurmCluster, for one test."""
+    clusters = []
+
+    def make(**settings: Any) -> SlurmCluster:
+        _need_packages(accounting=settings.get("accounting", False))
+        cluster = SlurmCluster(tmp_path / f"slurm-{next(numbers)}", **settings)
+        clusters.append(cluster)
+        cluster.start()
+        return cluster
+
+    numbers = itertools.count(1)
+    yield make
+    for cluster in clusters:
+        cluster.stop()
+
+
+@pytest.fixture(autouse=True)
+def _clusters_are_left_in_order(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Put the clusters of the session in order after each test that uses them."""
+    used = [request.getfixturevalue(name) for name in _SHARED if name in request.fixturenames]
+    yield
+    for cluster in used:
+        cluster.restore()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell how many tests were left out for want of Slurm, and how to get them."""
+    reports = [*terminalreporter.stats.get("skipped", []), *terminalreporter.stats.get("failed", [])]
+    left_out = sum(_LEFT_OUT in str(report.longrepr) for report in reports)
+    if left_out:
+        packages = " ".join(missing_packages(accounting=True))
+        terminalreporter.write_line(f"{left_out} tests of Slurm were left out; to run them: apt-get install {packages}")
+
+
+def _need_packages(*, accounting: bool) -> None:
+    if missing_packages(accounting=accounting):
+        # All that any test needs, so that all of them say the same.
+        pytest.skip(f"{_LEFT_OUT}; apt-get install {' '.join(missing_packages(accounting=True))}")
