@@ -1,29 +1,40 @@
-"""The ``sewer`` connection: an external interpreter and what its modules are given."""
+"""The ``sewer`` connection: an external interpreter, what its modules are given, and the defaults of Slurm jobs."""
 
 from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+import shutil
+import string
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from airflow.sdk import BaseHook
-from airflow.sdk.log import mask_secret
+from airflow.sdk.log import amask_secret, mask_secret
 
 from airflow_provider_sewer.core.environment import build_environment, checked_env
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
 from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter
 
-_FIELDS = ("python", "workdir", "env", "secret_env", "inherit_env")
+_FIELDS = ("python", "workdir", "env", "secret_env", "inherit_env", *SlurmSettings._fields, "job_url")
+
+#: What can stand in braces in ``job_url``.
+JOB_URL_FIELDS = ("job_id", "job_name", "user")
+
+#: Slurm's fields that are text; the others are numbers, booleans and lists, which a URI can hold only as text.
+_TEXTS = ("run_dir", "cluster", "on_kill_action")
 
 
 class SewerHook(BaseHook):
     """Reads a ``sewer`` connection.
 
-    Its fields stand in the connection's extra: ``python``, ``workdir``, ``env``, ``secret_env`` and
-    ``inherit_env``. The values of ``secret_env`` are masked in every log from the moment they are read.
+    Its fields stand in the connection's extra: ``python``, ``workdir``, ``env``, ``secret_env``,
+    ``inherit_env``, all of :class:`~airflow_provider_sewer.core.slurm.SlurmSettings`, and ``job_url``. The
+    values of ``secret_env`` are masked in every log from the moment they are read.
 
     :param sewer_conn_id: the connection's id.
     """
@@ -43,7 +54,7 @@ class SewerHook(BaseHook):
 
         :raises InvalidTask: when a field cannot be used, naming it and the connection.
         """
-        try:
+        with self._named():
             fields = self._fields
             settings = Settings.checked(
                 python=fields.get("python"),
@@ -52,8 +63,27 @@ class SewerHook(BaseHook):
                 workdir=fields.get("workdir"),
             )
             return settings.map_paths(_absolute)
-        except InvalidTask as error:
-            raise InvalidTask(f"connection {self.sewer_conn_id!r}: {error}") from None
+
+    @cached_property
+    def slurm_settings(self) -> SlurmSettings:
+        """Return what Slurm jobs are given and how they are watched, as far as the connection says so.
+
+        :raises InvalidTask: when a field cannot be used, naming it and the connection.
+        """
+        with self._named():
+            fields = {name: value for name, value in self._fields.items() if name in SlurmSettings._fields}
+            read = {name: value if name in _TEXTS else _json_text(value) for name, value in fields.items()}
+            read["slurm"] = _json_object("slurm", fields.get("slurm"))
+            return SlurmSettings.checked(**read).map_paths(_absolute)
+
+    @cached_property
+    def job_url(self) -> str | None:
+        """Return the template of the link to a job, with ``{job_id}`` and others of :data:`JOB_URL_FIELDS` in it.
+
+        :raises InvalidTask: when it is none, naming the connection.
+        """
+        with self._named():
+            return _checked_url(self._fields.get("job_url"))
 
     @cached_property
     def secret_env(self) -> dict[str, str]:
@@ -62,38 +92,98 @@ class SewerHook(BaseHook):
         :raises InvalidTask: when it is no JSON object of names and values.
         """
         secret_env = self._env("secret_env")
-        for value in secret_env.values():
-            # A log is masked line by line, so the lines of a key file count each for itself.
-            for secret in {value, *value.splitlines()}:
-                mask_secret(secret)
+        for secret in _secrets(secret_env):
+            mask_secret(secret)
         return secret_env
+
+    async def aload(self) -> Self:
+        """Fetch the connection and mask its secrets without blocking an event loop, and return this hook.
+
+        Whatever is asked of it afterwards fetches nothing more.
+
+        :raises InvalidTask: when a field is unknown or the secret environment cannot be used.
+        """
+        connection = await self.aget_connection(self.sewer_conn_id)
+        with self._named():
+            self._fields = _known_fields(connection.extra)
+            secret_env = self._env("secret_env")
+        for secret in _secrets(secret_env):
+            await amask_secret(secret)
+        self.secret_env = secret_env
+        return self
 
     def get_conn(self) -> Settings:
         """Return :attr:`settings`."""
         return self.settings
 
     def test_connection(self) -> tuple[bool, str]:
-        """Start the interpreter, and say which one it is or what is wrong."""
+        """Start the interpreter, look for Slurm, and say what there is or what is wrong."""
         try:
             settings = self.settings
             env = build_environment(settings.env, settings.inherit_env or False)
             interpreter = find_interpreter(settings.python, env)
             check_workdir(settings.workdir)
+            slurm = _found_slurm(self.slurm_settings.over(DEFAULTS))
+            _ = self.job_url
         except SewerError as error:
             return False, str(error)
-        return True, f"Python {interpreter.version} at {interpreter.path} (environment {interpreter.prefix})"
+        return True, f"Python {interpreter.version} at {interpreter.path} (environment {interpreter.prefix}); {slurm}"
 
     @cached_property
     def _fields(self) -> dict[str, Any]:
-        connection = self.get_connection(self.sewer_conn_id)
-        fields = _json_object("extra", connection.extra)
-        for field in fields:
-            if field not in _FIELDS:
-                raise InvalidTask(unknown_name("field", field, _FIELDS))
-        return {field: value for field, value in fields.items() if value not in (None, "", [], {})}
+        return _known_fields(self.get_connection(self.sewer_conn_id).extra)
 
     def _env(self, field: str) -> dict[str, str]:
         return checked_env(_json_object(field, self._fields.get(field)), field)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Name the connection in what is wrong with it."""
+        try:
+            yield
+        except InvalidTask as error:
+            raise InvalidTask(f"connection {self.sewer_conn_id!r}: {error}") from None
+
+
+def _known_fields(extra: Any) -> dict[str, Any]:
+    """Return the fields that say something."""
+    fields = _json_object("extra", extra)
+    for field in fields:
+        if field not in _FIELDS:
+            raise InvalidTask(unknown_name("field", field, _FIELDS))
+    return {field: value for field, value in fields.items() if value not in (None, "", [], {})}
+
+
+def _secrets(secret_env: Mapping[str, str]) -> list[str]:
+    """Return what is to be masked: a log is masked line by line, so the lines of a key file count each for itself."""
+    return [secret for value in secret_env.values() for secret in {value, *value.splitlines()}]
+
+
+def _found_slurm(settings: SlurmSettings) -> str:
+    sbatch = shutil.which("sbatch")
+    if settings.cluster == "slurm" and not sbatch:
+        raise InvalidTask("cluster: 'slurm' needs sbatch, and there is none on PATH here")
+    where = "on this machine" if settings.cluster == "local" or not sbatch else f"by {sbatch}"
+    why = "" if sbatch or settings.cluster == "local" else " (no sbatch on PATH)"
+    return f"Slurm tasks run {where}{why}, with run directories in {settings.run_dir}"
+
+
+def _checked_url(url: Any) -> str | None:
+    if url is None:
+        return None
+    if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.isprintable():
+        raise InvalidTask(f"job_url: a URL that begins with https:// or http:// is needed, not {url!r}")
+    try:
+        pieces = list(string.Formatter().parse(url))
+    except ValueError as error:
+        raise InvalidTask(f"job_url: {url!r} is no template: {error}") from None
+    names = [name for _, name, _, _ in pieces if name is not None]
+    for _, name, form, conversion in pieces:
+        if name is not None and (name not in JOB_URL_FIELDS or form or conversion):
+            raise InvalidTask(f"job_url: {unknown_name('field', name, JOB_URL_FIELDS)} They stand in braces, alone.")
+    if "job_id" not in names:
+        raise InvalidTask("job_url: {job_id} is missing, without which all jobs have the same link")
+    return url
 
 
 def _json_object(field: str, value: Any) -> dict[str, Any]:
@@ -114,10 +204,10 @@ def _json_object(field: str, value: Any) -> dict[str, Any]:
 
 
 def _json_text(value: Any) -> Any:
-    """Read a list that a connection written as a URI can only hold as text."""
+    """Read what a connection written as a URI can only hold as text: a list, a number, true or false."""
     if isinstance(value, str):
         with suppress(ValueError):
-            return json.loads(value)
+            return json.loads({"True": "true", "False": "false"}.get(value, value))
     return value
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -77,7 +78,11 @@ def test_the_provider_info_is_what_airflows_own_schema_asks_for():
 def test_every_module_named_in_the_provider_info_can_be_imported():
     """What is promised to Airflow is there."""
     info = get_provider_info()
-    modules = [name for part in ("operators", "hooks") for entry in info[part] for name in entry["python-modules"]]
+    parts = ("operators", "hooks", "triggers")
+    modules = [name for part in parts for entry in info[part] for name in entry["python-modules"]]
     for module in modules:
-        __import__(module)
-    assert len(modules) == 2
+        import_module(module)
+    links = [
+        getattr(import_module(module), name) for module, _, name in (x.rpartition(".") for x in info["extra-links"])
+    ]
+    assert (len(modules), len(links)) == (4, 1)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
+from urllib.parse import quote
 
 import pytest
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.get_provider_info import get_provider_info
 from airflow_provider_sewer.hooks.sewer import SewerHook
 
 
@@ -65,6 +69,7 @@ def test_empty_fields_of_the_form_say_nothing(hook):
         ({"workdir": "relative/path"}, "'relative/path' is relative"),
         ({"python": "envs/bin/python"}, "'envs/bin/python' is relative"),
         ({"inherit_env": "PATH"}, "inherit_env"),
+        ({"pol_interval": 5}, "unknown field 'pol_interval'; did you mean 'poll_interval'?"),
     ],
 )
 def test_a_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):
@@ -105,6 +110,8 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
+        ({"cluster": "slurn"}, "cluster: 'auto' or 'slurm' or 'local'"),
+        ({"job_url": "https://jobs"}, "{job_id} is missing"),
         ({"python": "/nowhere/python"}, "does not exist"),
         ({"python": "/bin/ls"}, "no Python"),
         ({"workdir": "/nowhere"}, "/nowhere does not exist"),
@@ -116,3 +123,148 @@ def test_the_test_button_says_what_is_wrong(hook, fields, said):
     ok, message = hook(**fields).test_connection()
     assert not ok
     assert said in message
+
+
+@pytest.fixture
+def without_slurm(monkeypatch, tmp_path):
+    """Leave a folder on PATH that holds no sbatch, and return it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_it_reads_what_slurm_jobs_are_given(hook):
+    """Every field of the settings can stand in a connection; what does not is not said."""
+    fields = {
+        "slurm": {"partition": "gpu", "mem_gb": 8, "account": None},
+        "run_dir": "/shared/runs",
+        "cluster": "slurm",
+        "deferrable": True,
+        "poll_interval": 2,
+        "max_poll_interval": 30.5,
+        "durable": False,
+        "on_kill_action": "keep_job",
+        "requeue": True,
+        "max_pending_time": 3600,
+        "fail_on_pending_reason": ["Licenses"],
+        "lost_after": 0,
+        "wait_for_completion": False,
+    }
+    assert hook(**fields).slurm_settings == SlurmSettings(**{**fields, "fail_on_pending_reason": ("Licenses",)})
+    assert hook(python="python3").slurm_settings == SlurmSettings()
+
+
+def test_a_connection_written_as_a_uri_says_the_same(monkeypatch, airflow_home):
+    """It holds numbers, booleans, lists and objects as text."""
+    fields = {"slurm": '{"nodes": 2}', "deferrable": "True", "durable": "false", "poll_interval": "2.5",
+              "lost_after": "0", "fail_on_pending_reason": "[]", "run_dir": "/r", "cluster": "local"}  # fmt: skip
+    monkeypatch.setenv("AIRFLOW_CONN_S", "sewer://?" + "&".join(f"{k}={quote(v, safe='')}" for k, v in fields.items()))
+    assert SewerHook("s").slurm_settings == SlurmSettings(
+        {"nodes": 2}, "/r", "local", True, 2.5, None, False, lost_after=0, fail_on_pending_reason=()
+    )
+
+
+def test_every_slurm_setting_has_a_field_in_the_form():
+    """And the form has no field that the hook would call unknown."""
+    [connection_type] = get_provider_info()["connection-types"]
+    without_slurm = {"python", "workdir", "env", "secret_env", "inherit_env", "job_url"}
+    assert set(connection_type["conn-fields"]) == without_slurm.union(SlurmSettings._fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"slurm": "{not json"}, "slurm: no JSON (at character 1)"),
+        ({"slurm": ["nodes"]}, "slurm: a JSON object"),
+        ({"slurm": {"partiton": "x"}}, "slurm: unknown Slurm parameter 'partiton'; did you mean 'partition'?"),
+        ({"run_dir": "runs"}, "'runs' is relative"),
+        ({"poll_interval": "soon"}, "poll_interval: seconds or a timedelta, more than 0, are needed, not 'soon'"),
+        ({"deferrable": "yes"}, "deferrable: True or False is needed, not 'yes'"),
+    ],
+)
+def test_a_slurm_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):
+    """The error says which connection and which field."""
+    with pytest.raises(InvalidTask, match=r"^connection 's': ") as raised:
+        _ = hook(**fields).slurm_settings
+    assert said in str(raised.value)
+
+
+def test_the_run_directory_may_be_in_the_home_of_whoever_runs_it(hook, monkeypatch):
+    """A tilde is that of the worker."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert hook(run_dir="~/runs").slurm_settings.run_dir == "/home/me/runs"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://jobs/{job_id}", "http://jobs?id={job_id}&name={job_name}&user={user}", "https://j/{{x}}/{job_id}"]
+)
+def test_a_link_to_a_job_is_a_template_with_its_id(hook, url):
+    """Name and user may stand in it; doubled braces are braces."""
+    assert hook(job_url=url).job_url == url
+    assert hook().job_url is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("jobs/{job_id}", "a URL that begins with https:// or http:// is needed, not 'jobs/{job_id}'"),
+        ("javascript:alert({job_id})", "a URL that begins with https:// or http://"),
+        ("https://jobs/\n{job_id}", "a URL that begins with"),
+        (5, "a URL that begins with"),
+        ("https://jobs", "{job_id} is missing"),
+        ("https://jobs/{job_id", "is no template"),
+        ("https://jobs/{job}", "unknown field 'job'; did you mean 'job_id'?"),
+        ("https://jobs/{job_id.__class__}", "unknown field 'job_id.__class__'"),
+        ("https://jobs/{job_id!r}", "They stand in braces, alone."),
+        ("https://jobs/{job_id:>99999999}", "They stand in braces, alone."),
+        ("https://jobs/{}", "unknown field ''"),
+    ],
+)
+def test_a_link_that_is_none_is_an_error(hook, url, said):
+    """It would otherwise show only when somebody clicks on it."""
+    with pytest.raises(InvalidTask, match=r"^connection 's': job_url: ") as raised:
+        _ = hook(job_url=url).job_url
+    assert said in str(raised.value)
+
+
+def test_an_event_loop_fetches_the_connection_once_and_masks_its_secrets(hook, monkeypatch):
+    """What is asked afterwards neither fetches anything nor has to wait."""
+    from airflow.sdk._shared.secrets_masker import redact
+
+    unloaded = hook(secret_env={"KEY": "one-secret\nanother-secret"}, lost_after=1, job_url="https://j/{job_id}")
+    loaded = asyncio.run(unloaded.aload())
+    monkeypatch.delenv("AIRFLOW_CONN_S")
+
+    assert loaded is unloaded
+    assert redact("a one-secret b another-secret c") == "a *** b *** c"
+    assert loaded.settings.env == {"KEY": "one-secret\nanother-secret"}
+    assert (loaded.slurm_settings.lost_after, loaded.job_url) == (1, "https://j/{job_id}")
+
+
+def test_an_event_loop_hears_what_is_wrong_with_the_connection(hook):
+    """As anybody else does."""
+    with pytest.raises(InvalidTask, match="connection 's': unknown field 'x'"):
+        asyncio.run(hook(x=1).aload())
+
+
+def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
+    """With and without an sbatch, and where their files lie."""
+    there = f"with run directories in {DEFAULTS.run_dir}"
+    assert (
+        hook(python=sys.executable)
+        .test_connection()[1]
+        .endswith(f"; Slurm tasks run on this machine (no sbatch on PATH), {there}")
+    )
+    sbatch = without_slurm / "sbatch"
+    sbatch.touch(mode=0o755)
+    assert hook(python=sys.executable).test_connection()[1].endswith(f"; Slurm tasks run by {sbatch}, {there}")
+    said = hook(python=sys.executable, cluster="local", run_dir="/r").test_connection()[1]
+    assert said.endswith("; Slurm tasks run on this machine, with run directories in /r")
+
+
+def test_the_test_button_misses_slurm_only_where_it_is_demanded(hook, without_slurm):
+    """A laptop's connection is fine without."""
+    assert hook(python=sys.executable).test_connection()[0]
+    assert hook(python=sys.executable, cluster="slurm").test_connection() == (
+        False,
+        "cluster: 'slurm' needs sbatch, and there is none on PATH here",
+    )
