@@ -6,15 +6,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow.sdk import DAG, TaskGroup
+from airflow.sdk import DAG, BaseOperator, TaskGroup
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.settings import Settings, under
+from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.core.task import checked_place
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.readers.python_file import load_workflow
 
@@ -25,10 +27,23 @@ if TYPE_CHECKING:
 #: What a workflow file says in fields of its own, and so not in ``operator_kwargs``.
 _TASK_FIELDS = frozenset(
     {"task_id", "task_display_name", "module", "parameters_and_flags", "args", "use_underscores", "python", "env",
-     "inherit_env", "workdir", "task_group", "dag"}
+     "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag"}
 )  # fmt: skip
 
+#: What only the operator for Slurm knows, and so reaches no other one out of ``operator_kwargs``.
+_SLURM_FIELDS = frozenset(SlurmSettings._fields) - _TASK_FIELDS
+
 _Path = str | os.PathLike[str]
+
+
+class _Around(NamedTuple):
+    """What is said around the tasks: it holds where they say nothing themselves."""
+
+    settings: Settings
+    slurm: SlurmSettings
+    run_on: str | None
+    sewer_conn_id: str | None
+    operator_kwargs: Mapping[str, Any]
 
 
 def sewer_task_group(
@@ -41,6 +56,11 @@ def sewer_task_group(
     env: Mapping[str, str] | None = None,
     inherit_env: Inherit | None = None,
     workdir: _Path | None = None,
+    run_on: str | None = None,
+    slurm: Mapping[str, Any] | None = None,
+    run_dir: _Path | None = None,
+    cluster: str | None = None,
+    deferrable: bool | None = None,
     operator_kwargs: Mapping[str, Any] | None = None,
     default_args: Mapping[str, Any] | None = None,
 ) -> TaskGroup:
@@ -57,13 +77,25 @@ def sewer_task_group(
     :param env: environment variables, under those of the tasks.
     :param inherit_env: ``True``, or names, to inherit more than the short list.
     :param workdir: working directory of the tasks that name none.
-    :param operator_kwargs: arguments of every operator (pool, queue, retries, …), under those of the tasks.
+    :param run_on: ``"local"``, which is the worker, or ``"slurm"``, for the tasks that name no place.
+    :param slurm: parameters of Slurm jobs, under those of the tasks.
+    :param run_dir: folder for the run directories of Slurm jobs.
+    :param cluster: ``"slurm"``, ``"local"`` or ``"auto"``, for tasks on Slurm.
+    :param deferrable: whether tasks on Slurm wait in the triggerer.
+    :param operator_kwargs: arguments of every operator (pool, queue, retries, …), under those of the tasks. Those
+        that only the operator for Slurm knows (poll_interval, requeue, …) reach the tasks on Slurm.
     :param default_args: default arguments of the group, as Airflow has them.
     :raises SewerError: when the file, a task or an argument is wrong; with file and line.
     """
     dag_folder = _dag_folder()
     loaded = load_workflow(under(dag_folder, os.path.expanduser(workflow_file)), workflow)
-    settings = Settings.checked(python=python, env=env, inherit_env=inherit_env, workdir=workdir)
+    around = _around(
+        Settings.checked(python=python, env=env, inherit_env=inherit_env, workdir=workdir),
+        {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
+        run_on,
+        sewer_conn_id,
+        operator_kwargs or {},
+    )
     group = TaskGroup(
         group_id=_identifier(group_id or loaded.name),
         group_display_name=group_id or loaded.name,
@@ -73,10 +105,7 @@ def sewer_task_group(
     )
     with group:
         ids = _identifiers(loaded.tasks)
-        operators = {
-            name: _operator(task, ids[name], settings, dag_folder, sewer_conn_id, operator_kwargs or {})
-            for name, task in loaded.tasks.items()
-        }
+        operators = {name: _operator(task, ids[name], around, dag_folder) for name, task in loaded.tasks.items()}
     for up, down in loaded.edges:
         operators[up].set_downstream(operators[down])
     return group
@@ -89,8 +118,13 @@ def create_airflow_task(
     workdir: _Path | None = None,
     *,
     sewer_conn_id: str | None = None,
+    run_on: str | None = None,
+    slurm: Mapping[str, Any] | None = None,
+    run_dir: _Path | None = None,
+    cluster: str | None = None,
+    deferrable: bool | None = None,
     operator_kwargs: Mapping[str, Any] | None = None,
-) -> Callable[[], PythonModuleOperator]:
+) -> Callable[[], BaseOperator]:
     """Return a function that makes an Airflow task of a sewer task, each time it is called inside a DAG.
 
     :param task: the task.
@@ -98,50 +132,66 @@ def create_airflow_task(
     :param env: environment variables, under those of the task.
     :param workdir: working directory, if the task names none.
     :param sewer_conn_id: a ``sewer`` connection for what is still not said.
+    :param run_on: ``"local"``, which is the worker, or ``"slurm"``, for a task that names no place.
+    :param slurm: parameters of Slurm jobs, under those of the task.
+    :param run_dir: folder for the run directories of Slurm jobs.
+    :param cluster: ``"slurm"``, ``"local"`` or ``"auto"``, for a task on Slurm.
+    :param deferrable: whether a task on Slurm waits in the triggerer.
     :param operator_kwargs: arguments of the operator, under those of the task.
     """
-    settings = Settings.checked(python=path_to_python, env=env, workdir=workdir)
+    around = _around(
+        Settings.checked(python=path_to_python, env=env, workdir=workdir),
+        {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
+        run_on,
+        sewer_conn_id,
+        operator_kwargs or {},
+    )
 
-    def make() -> PythonModuleOperator:
-        task_id = _identifier(task.name)
-        return _operator(task, task_id, settings, _dag_folder(), sewer_conn_id, operator_kwargs or {})
+    def make() -> BaseOperator:
+        return _operator(task, _identifier(task.name), around, _dag_folder())
 
     return make
 
 
-def create_airflow_tasks(tasks: Iterable[Task], **kwargs: Any) -> Iterator[Callable[[], PythonModuleOperator]]:
+def create_airflow_tasks(tasks: Iterable[Task], **kwargs: Any) -> Iterator[Callable[[], BaseOperator]]:
     """Return :func:`create_airflow_task` of each task, with the same arguments."""
     return (create_airflow_task(task, **kwargs) for task in tasks)
 
 
-def _operator(
-    task: Task,
-    task_id: str,
+def _around(
     settings: Settings,
-    dag_folder: str,
+    slurm_fields: Mapping[str, Any],
+    run_on: str | None,
     sewer_conn_id: str | None,
     operator_kwargs: Mapping[str, Any],
-) -> PythonModuleOperator:
-    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(settings)
-    given = {**operator_kwargs, **task.operator_kwargs}
-    if taken := sorted(_TASK_FIELDS.intersection(given)):
-        raise InvalidTask(
-            f"task {task.name!r}: operator_kwargs: {', '.join(map(repr, taken))} cannot stand there; "
-            "say it with the task's or the group's own field",
-            task.source,
-        )
-    fields = {
-        "sewer_conn_id": sewer_conn_id,
-        "python": own.python,
-        "env": dict(own.env) or None,
-        "inherit_env": own.inherit_env,
-        "workdir": own.workdir,
-        "doc_md": _doc(task),
-    }
-    # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
-    said = {name: value for name, value in fields.items() if value is not None} | given
+) -> _Around:
+    for_slurm, for_all = _sorted_out(operator_kwargs)
+    said = {field: value for field, value in slurm_fields.items() if value is not None}
+    return _Around(
+        settings, SlurmSettings.checked(**{**said, **for_slurm}), checked_place(run_on), sewer_conn_id, for_all
+    )
+
+
+def _operator(task: Task, task_id: str, around: _Around, dag_folder: str) -> BaseOperator:
+    run_on = task.run_on or around.run_on or "local"
+    for_slurm, for_all = _sorted_out(task.operator_kwargs)
+    given = {**around.operator_kwargs, **for_all}
     try:
-        return PythonModuleOperator(
+        _check_operator_kwargs(given, for_slurm if run_on == "local" else {})
+        own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
+        fields = {
+            "sewer_conn_id": around.sewer_conn_id,
+            "python": own.python,
+            "env": dict(own.env) or None,
+            "inherit_env": own.inherit_env,
+            "workdir": own.workdir,
+            "doc_md": _doc(task),
+        }
+        if run_on == "slurm":
+            fields |= _slurm_fields(task, for_slurm, around.slurm, dag_folder)
+        # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
+        said = {name: value for name, value in fields.items() if value is not None} | given
+        return _operator_class(run_on)(
             task_id=task_id,
             task_display_name=task.name,
             module=task.module,
@@ -152,6 +202,43 @@ def _operator(
         )
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
         raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
+
+
+def _operator_class(run_on: str) -> type[BaseOperator]:
+    if run_on == "local":
+        return PythonModuleOperator
+    # Most DAG files name no cluster, and need not wait for what belongs to one.
+    from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+
+    return SlurmModuleOperator
+
+
+def _slurm_fields(
+    task: Task, operator_kwargs: Mapping[str, Any], around: SlurmSettings, dag_folder: str
+) -> dict[str, Any]:
+    own = SlurmSettings.checked(**operator_kwargs, folder=task.source.folder)
+    own = own.map_paths(lambda path: _from_dag_file(path, task, dag_folder))
+    settings = task.slurm.over(own).over(around)
+    return settings._asdict() | {"slurm": dict(settings.slurm) or None}
+
+
+def _sorted_out(operator_kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part what only the operator for Slurm knows from what all operators do."""
+    for_slurm = {name: value for name, value in operator_kwargs.items() if name in _SLURM_FIELDS}
+    return for_slurm, {name: value for name, value in operator_kwargs.items() if name not in for_slurm}
+
+
+def _check_operator_kwargs(given: Mapping[str, Any], astray: Mapping[str, Any]) -> None:
+    if taken := sorted(_TASK_FIELDS.intersection(given)):
+        raise InvalidTask(
+            f"operator_kwargs: {', '.join(map(repr, taken))} cannot stand there; "
+            "say it with the task's or the group's own field"
+        )
+    if astray:
+        raise InvalidTask(
+            f"operator_kwargs: {', '.join(map(repr, sorted(astray)))} can only be said of a task that runs on Slurm; "
+            "give the task run_on='slurm', or say it for the whole group"
+        )
 
 
 def _doc(task: Task) -> str:

@@ -195,12 +195,114 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
             "from airflow_provider_sewer import Task\nt = Task('t', 'job', operator_kwargs={'module': 'x'})",
             r"flow\.py:2: task 't': operator_kwargs: 'module' cannot stand there",
         ),
+        (
+            "from airflow_provider_sewer import Task\nt = Task('t', 'job', operator_kwargs={'slurm': {'nodes': 1}})",
+            r"flow\.py:2: task 't': operator_kwargs: 'slurm' cannot stand there",
+        ),
+        (
+            "from airflow_provider_sewer import Task\nt = Task('t', 'job', operator_kwargs={'requeue': True})",
+            r"flow\.py:2: task 't': operator_kwargs: 'requeue' can only be said of a task that runs on Slurm",
+        ),
+        (
+            "from airflow_provider_sewer import Task\nTask('t', 'job', run_on='slurm', operator_kwargs={'durable': 1})",
+            r"flow\.py:2: task 't': durable: True or False is needed, not 1",
+        ),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named_with_file_and_line(expand, source, said):
     """The DAG's import error says where to look."""
     with pytest.raises(SewerError, match=said):
         expand(source)
+
+
+MIXED = """
+from airflow_provider_sewer import Task, workflow
+
+here = Task("here", "job", run_on="local", slurm={"nodes": 2})
+there = Task("there", "job", run_on="slurm", slurm={"mem_gb": 8, "account": None})
+open_ = Task("open", "job")
+
+@workflow
+def mixed():
+    (here >> there >> open_).run()
+"""
+
+
+def kinds(group: TaskGroup) -> dict[str, str]:
+    return {name.rpartition(".")[2]: type(operator).__name__ for name, operator in operators(group).items()}
+
+
+def test_one_workflow_runs_some_tasks_here_and_some_on_slurm(expand):
+    """The task says so itself, then the group; who says nothing runs on the worker."""
+    local, slurm = "PythonModuleOperator", "SlurmModuleOperator"
+    assert kinds(expand(MIXED)) == {"here": local, "there": slurm, "open": local}
+    assert kinds(expand(MIXED, run_on="slurm")) == {"here": local, "there": slurm, "open": slurm}
+    assert kinds(expand(MIXED, run_on="local")) == {"here": local, "there": slurm, "open": local}
+
+
+def test_what_a_job_is_given_comes_from_the_task_then_the_group(expand):
+    """Parameter by parameter, and the task's other spelling of one replaces the group's."""
+    group = expand(MIXED, run_on="slurm", slurm={"mem": "1G", "account": "lab", "partition": "main"})
+    assert operators(group)["mixed.there"].slurm == {"partition": "main", "mem_gb": 8, "account": None}
+    assert operators(group)["mixed.open"].slurm == {"mem": "1G", "account": "lab", "partition": "main"}
+
+
+def test_settings_for_slurm_reach_just_the_tasks_on_slurm(expand):
+    """So one group can hold both kinds; pools and retries are for all."""
+    group = expand(
+        MIXED,
+        run_dir="runs",
+        cluster="local",
+        deferrable=False,
+        operator_kwargs={"poll_interval": 2, "max_pending_time": timedelta(hours=1), "retries": 4},
+    )
+    here, there = operators(group)["mixed.here"], operators(group)["mixed.there"]
+    assert (there.run_dir, there.cluster, there.deferrable) == ("runs", "local", False)
+    assert (there.poll_interval, there.max_pending_time) == (2, 3600)
+    assert (here.retries, there.retries) == (4, 4)
+
+
+def test_a_task_says_in_operator_arguments_how_its_own_job_is_watched(expand):
+    """These are nearer than the group's, and a relative path is taken from the workflow file."""
+    group = expand(
+        """
+        from airflow_provider_sewer import Task
+        own = dict(run_dir="runs", poll_interval=1, fail_on_pending_reason=[])
+        t = Task("t", "job", run_on="slurm", operator_kwargs=own)
+        """,
+        run_dir="/shared",
+        cluster="local",
+        operator_kwargs={"poll_interval": 2, "requeue": True},
+    )
+    operator = operators(group)["workflow.t"]
+    assert (operator.poll_interval, operator.requeue, operator.cluster) == (1, True, "local")
+    assert tuple(operator.fail_on_pending_reason) == ()
+    assert operator.run_dir.endswith("/runs")
+    assert not os.path.isabs(operator.run_dir)
+
+
+def test_default_arguments_of_the_dag_reach_slurm_tasks_as_well(sewer_file):
+    """What nobody says nearer is left open for them; the local tasks of the DAG do not mind."""
+    with DAG("defaults", schedule=None, default_args={"run_dir": "/r", "requeue": True}):
+        group = sewer_task_group(sewer_file(MIXED))
+    assert (operators(group)["mixed.there"].run_dir, operators(group)["mixed.there"].requeue) == ("/r", True)
+    assert kinds(group)["here"] == "PythonModuleOperator"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"run_on": "Slurm"}, "^run_on: 'local' or 'slurm' is needed, not 'Slurm'"),
+        ({"slurm": {"partiton": "x"}}, "^slurm: unknown Slurm parameter 'partiton'"),
+        ({"cluster": "here"}, "^cluster: 'auto' or 'slurm' or 'local' is needed"),
+        ({"operator_kwargs": {"poll_interval": 0}}, "^poll_interval: "),
+        ({"operator_kwargs": {"run_on": "slurm"}}, "operator_kwargs: 'run_on' cannot stand there"),
+    ],
+)
+def test_what_is_wrong_in_the_groups_own_slurm_settings_is_named(expand, arguments, said):
+    """Even if no task of it runs on Slurm today."""
+    with pytest.raises(SewerError, match=said):
+        expand(**arguments)
 
 
 def test_outside_of_a_dag_it_says_what_is_missing(sewer_file):
@@ -254,3 +356,15 @@ def test_a_list_of_tasks_becomes_a_series_of_factories(sewer_file):
             make()
     assert dag.task_ids == ["Example_1", "b", "c", "d"]
     assert {dag.get_task(task_id).workdir for task_id in dag.task_ids} == {"/tmp"}
+
+
+def test_a_single_task_can_run_on_slurm(sewer_file):
+    """create_airflow_task takes what the group takes; the task is nearer."""
+    module = load_module(sewer_file(MIXED))
+    arguments = {"run_on": "slurm", "slurm": {"mem_gb": 1, "qos": "q"}, "run_dir": "/r", "cluster": "local"}
+    with DAG("single_slurm", schedule=None):
+        there = create_airflow_task(get_task_from_module(module, "there"), **arguments, deferrable=True)()
+        here = create_airflow_task(get_task_from_module(module, "here"), **arguments)()
+    assert there.slurm == {"mem_gb": 8, "qos": "q", "account": None}
+    assert (there.run_dir, there.cluster, there.deferrable) == ("/r", "local", True)
+    assert type(here).__name__ == "PythonModuleOperator"
