@@ -24,12 +24,14 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 CLUSTERS = ("auto", "slurm", "local")
 KILL_ACTIONS = ("cancel_job", "keep_job")
 
-#: Parameters that say one thing in several ways: only the nearest of each group counts.
-_SAME = (
+#: Parameters of which a job can have one only, be it that they say the same or that sbatch refuses both: of each
+#: group, the nearest counts.
+_ONE_OF = (
     ("name", "job_name"),
     ("timeout_min", "time"),
     ("tasks_per_node", "ntasks_per_node"),
     ("mem_gb", "mem", "mem_per_cpu", "mem_per_gpu"),
+    ("cpus_per_task", "cpus_per_gpu"),
 )
 
 #: Options of sbatch that this package gives itself, or that would keep it from finding the job again.
@@ -153,26 +155,26 @@ def checked_slurm(slurm: Any) -> dict[str, Any]:
 
     Numbers may be written as text, as a filled in template is; templates pass.
 
-    :raises InvalidTask: for an unknown name, a value that Slurm could not take, or one thing said twice.
+    :raises InvalidTask: for an unknown name, a value that Slurm could not take, or two that exclude each other.
     """
     if slurm is None:
         return {}
     if not isinstance(slurm, Mapping):
         raise InvalidTask(f"slurm: a mapping of parameters is needed, not {type(slurm).__name__}")
     checked = {name: _parameter(name, value) for name, value in slurm.items()}
-    for group in _SAME:
+    for group in _ONE_OF:
         said = [name for name in group if checked.get(name) is not None]
         if len(said) > 1:
-            raise InvalidTask(f"slurm: {' and '.join(map(repr, said))} say the same thing; keep one of them")
+            raise InvalidTask(f"slurm: {' and '.join(map(repr, said))} exclude each other; keep one of them")
     return checked
 
 
 def _merged(near: Mapping[str, Any], far: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``near`` says, and of ``far`` what is not said there in any of its spellings.
+    """Return what ``near`` says, and of ``far`` what is not said there in another way.
 
     A ``None`` stays, so that what it drops stays dropped when still farther places are added.
     """
-    said = set(near).union(*(group for group in _SAME if not near.keys().isdisjoint(group)))
+    said = set(near).union(*(group for group in _ONE_OF if not near.keys().isdisjoint(group)))
     return {**{name: value for name, value in far.items() if name not in said}, **near}
 
 

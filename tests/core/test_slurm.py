@@ -42,7 +42,7 @@ def test_what_a_job_is_given_is_kept_as_it_was_written():
     """Every parameter has a value that passes, and the order stays."""
     given = {
         "job_name": "größe 1", "partition": "gpu,main", "account": "lab", "qos": "long", "timeout_min": 60, "nodes": 2,
-        "tasks_per_node": 1, "cpus_per_task": 8, "cpus_per_gpu": 4, "gpus_per_node": 0, "gpus_per_task": 1,
+        "tasks_per_node": 1, "cpus_per_task": 8, "gpus_per_node": 0, "gpus_per_task": 1,
         "mem_gb": 1.5, "gres": "gpu:a100:1", "constraint": "a100&nvme", "nodelist": "n[1-3]", "exclude": "n4",
         "exclusive": "user", "dependency": "afterok:1", "comment": "night's run", "wckey": "k", "mail_type": "END,FAIL",
         "mail_user": "me@lab", "setup": ["module load cuda", "set -x\nulimit -n 9"], "teardown": [], "use_srun": True,
@@ -108,13 +108,14 @@ def test_parameters_that_are_no_mapping_are_an_error(slurm):
         {"mem": "4G", "mem_gb": 4},
         {"mem_gb": 4, "mem_per_cpu": "1G"},
         {"time": 5, "timeout_min": 5},
+        {"cpus_per_task": 1, "cpus_per_gpu": 1},
         {"name": "a", "job_name": "a"},
         {"tasks_per_node": 1, "ntasks_per_node": 1},
     ],
 )
-def test_one_thing_said_twice_is_an_error(both):
-    """Nobody could tell which one is meant."""
-    with pytest.raises(InvalidTask, match="say the same thing; keep one of them") as raised:
+def test_two_that_exclude_each_other_are_an_error(both):
+    """Nobody could tell which one is meant, and sbatch refuses some of them."""
+    with pytest.raises(InvalidTask, match="exclude each other; keep one of them") as raised:
         SlurmSettings.checked(slurm=both)
     assert all(repr(name) in str(raised.value) for name in both)
 
@@ -274,6 +275,7 @@ def test_the_nearer_settings_win_and_the_farther_ones_fill_in():
         ({"mem": "4G"}, {"mem_gb": 8, "nodes": 2}, {"nodes": 2, "mem": "4G"}),
         ({"mem_per_cpu": "1G"}, {"mem_gb": 8}, {"mem_per_cpu": "1G"}),
         ({"time": "1-0"}, {"timeout_min": 5}, {"time": "1-0"}),
+        ({"cpus_per_gpu": 4}, {"cpus_per_task": 8}, {"cpus_per_gpu": 4}),
         ({"name": "a"}, {"job_name": "b"}, {"name": "a"}),
         ({"ntasks_per_node": 1}, {"tasks_per_node": 2}, {"ntasks_per_node": 1}),
         ({"mem": None}, {"mem_gb": 8}, {"mem": None}),

@@ -21,7 +21,7 @@ from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow, workflow
 
 a = Task("a", "pkg.a", {"batch_size": 5, "verbose": True, "in": ["x", "y"], "config": {"k": [1]}}, env={"N": 1})
-b = Task("b", "pkg.b", python="env/bin/python", depends_on=a)
+b = Task("b", "pkg.b", python="env/bin/python", depends_on=a, run_on="slurm", slurm={"mem_gb": 8})
 
 @workflow
 def daily():
