@@ -96,10 +96,10 @@ def test_an_unknown_parameter_is_named_with_all_there_are():
     fails("slurm: unknown Slurm parameter 5.", slurm={5: "x"})
 
 
-@pytest.mark.parametrize("slurm", ["partition=x", ["partition"], 5, True])
-def test_parameters_that_are_no_mapping_are_an_error(slurm):
+@pytest.mark.parametrize("given", ["partition=x", ["partition"], 5, True])
+def test_parameters_that_are_no_mapping_are_an_error(given):
     """The message names what it got."""
-    fails(f"slurm: a mapping of parameters is needed, not {type(slurm).__name__}", slurm=slurm)
+    fails(f"slurm: a mapping of parameters is needed, not {type(given).__name__}", slurm=given)
 
 
 @pytest.mark.parametrize(
