@@ -10,6 +10,7 @@ DAG files lie in ``home / "dags"``; each part writes to ``home / "<part>.log"``.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import secrets
@@ -33,6 +34,7 @@ import pytest
 Answer = TypeVar("Answer")
 
 PATIENCE = 120.0
+GRACE = 15.0
 SHORTEST_POLL = 0.2
 
 PARTS = {
@@ -171,7 +173,9 @@ class Airflow:
         """End all parts and the tasks that they run, one way or the other."""
         for session in self._sessions:
             _send(signal.SIGTERM, _members(session))
-        psutil.wait_procs([process for session in self._sessions for process in _members(session)], timeout=15)
+        deadline = time.monotonic() + GRACE
+        while any(map(_members, self._sessions)) and time.monotonic() < deadline:
+            time.sleep(SHORTEST_POLL)
         for session in list(self._sessions):
             self._end_session(session)
         for process in self._parts.values():
@@ -248,7 +252,7 @@ class Airflow:
         # A process may start another one while the list is read: again, until there is none.
         while members := _members(session):
             _send(signal.SIGKILL, members)
-            psutil.wait_procs(members, timeout=1)
+            time.sleep(0.01)
         self._sessions.discard(session)
         self._remember("-", session)
 
@@ -378,7 +382,7 @@ class Airflow:
             try:
                 if last := condition():
                     return last
-            except (OSError, ValueError, psutil.NoSuchProcess) as error:
+            except (OSError, http.client.HTTPException, psutil.NoSuchProcess) as error:
                 last = error
             except Refused as error:
                 if error.status < 500:
@@ -431,6 +435,16 @@ class Airflow:
             raise Refused(error.code, f"{method} {path}\n{error.read().decode(errors='replace')}") from None
 
 
+def still_running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return those that have not ended. One that has ended may be there for seconds, until init asks how it ended."""
+    running = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                running.append(process)
+    return running
+
+
 def _task(dag_id: str, run_id: str, task_id: str) -> str:
     return f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
 
@@ -439,10 +453,10 @@ def _members(session: int) -> list[psutil.Process]:
     """Return the living processes of a session, wherever in the tree they are by now."""
     members = []
     for process in psutil.process_iter():
-        with suppress(ProcessLookupError, psutil.NoSuchProcess):
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+        with suppress(ProcessLookupError):
+            if os.getsid(process.pid) == session:
                 members.append(process)
-    return members
+    return still_running(members)
 
 
 def _send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:

@@ -1,0 +1,154 @@
+"""What the deployment that other tests stand on says of itself: its parts are killed, come back, and work goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from textwrap import dedent
+
+import psutil
+import pytest
+
+from .deployment import PATIENCE, Airflow, still_running
+
+TRIGGERS = """
+import asyncio, os
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+class FileTrigger(BaseTrigger):
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def serialize(self):
+        return "deployment_triggers.FileTrigger", {"path": self.path}
+
+    async def run(self):
+        with open(self.path + ".watched", "a") as file:
+            file.write(f"{os.getpid()}\\n")
+        while not os.path.exists(self.path):
+            await asyncio.sleep(0.1)
+        yield TriggerEvent(os.getpid())
+"""
+
+DAGS = """
+import os, time
+from datetime import timedelta
+from airflow.sdk import DAG, BaseOperator, task
+from deployment_triggers import FileTrigger
+
+class Deferred(BaseOperator):
+    template_fields = ("path",)
+
+    def __init__(self, path, **kwargs):
+        super().__init__(**kwargs)
+        self.path = path
+
+    def execute(self, context):
+        self.defer(trigger=FileTrigger(self.path), method_name="finish", timeout=timedelta(minutes=10))
+
+    def finish(self, context, event):
+        return event
+
+@task(retries=1, retry_delay=timedelta(0))
+def first_try_waits(path, ti=None):
+    print("try", ti.try_number)
+    while ti.try_number == 1 and not os.path.exists(path):
+        time.sleep(0.1)
+    return ti.try_number
+
+@task
+def done():
+    return "done"
+
+with DAG("defers", schedule=None, params={"path": ""}):
+    Deferred(task_id="wait", path="{{ params.path }}") >> done()
+with DAG("waits", schedule=None, params={"path": ""}):
+    first_try_waits("{{ params.path }}") >> done()
+with DAG("many", schedule=None, max_active_tasks=64):
+    @task
+    def one(number):
+        return number
+    one.expand(number=list(range(24)))
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory):
+    home = tmp_path_factory.mktemp("airflow")
+    modules = tmp_path_factory.mktemp("modules")
+    (modules / "deployment_triggers.py").write_text(dedent(TRIGGERS))
+    (home / "dags").mkdir()
+    (home / "dags" / "dags.py").write_text(dedent(DAGS))
+    with Airflow(home, {"PYTHONPATH": str(modules)}) as airflow:
+        yield airflow
+
+
+def watchers(path):
+    """Return the processes that have run the trigger, in order; none before it has been started."""
+    watched = path.with_name(f"{path.name}.watched")
+    return [int(line) for line in watched.read_text().split()] if watched.exists() else []
+
+
+def test_a_triggerer_killed_and_started_again_goes_on_with_its_triggers(airflow, tmp_path):
+    """Within 30 seconds of the kill the new triggerer runs the trigger of the old one, and the task completes."""
+    path = tmp_path / "file"
+    run_id = airflow.trigger("defers", {"path": str(path)})
+    (first,) = airflow.until(lambda: watchers(path), "the trigger to run")
+    processes = airflow.processes("triggerer")
+    assert first in {process.pid for process in processes}
+    killed = time.monotonic()
+    airflow.kill_part("triggerer")
+    assert not still_running(processes)
+    airflow.start_part("triggerer")
+    print(f"triggerer healthy {time.monotonic() - killed:.1f} s after its kill")
+    _, second = airflow.until(lambda: len(watchers(path)) == 2 and watchers(path), "the trigger to be resumed", 60)
+    print(f"trigger resumed {time.monotonic() - killed:.1f} s after the kill")
+    path.touch()
+    airflow.wait_for_state("defers", run_id, "done", "success")
+    assert airflow.xcom("defers", run_id, "wait") == second
+    assert airflow.try_number("defers", run_id, "wait") == 1
+
+
+@pytest.mark.parametrize("workers", [True, False])
+def test_a_scheduler_killed_and_started_again_brings_the_run_to_its_end(airflow, tmp_path, workers):
+    """Whether its workers died with it or not, the task it had running is run anew, and the next one after it."""
+    run_id = airflow.trigger("waits", {"path": str(tmp_path / "file")})
+    pid, supervisor = (
+        find("waits", run_id, "first_try_waits") for find in (airflow.worker_pid, airflow.supervisor_pid)
+    )
+    processes = [psutil.Process(pid), psutil.Process(supervisor)]
+    killed = time.monotonic()
+    airflow.kill_part("scheduler", workers=workers)
+    assert still_running(processes) == ([] if workers else processes)
+    airflow.start_part("scheduler")
+    print(f"scheduler healthy {time.monotonic() - killed:.1f} s after its kill")
+    airflow.wait_for_state("waits", run_id, "done", "success")
+    print(f"run done {time.monotonic() - killed:.1f} s after the kill")
+    assert airflow.xcom("waits", run_id, "first_try_waits") == 2
+
+
+@pytest.mark.parametrize("which", ["worker_pid", "supervisor_pid"])
+def test_a_task_whose_process_is_killed_is_tried_again(airflow, tmp_path, which):
+    """Airflow notices within 30 seconds, whether the task's own process is gone or the one above it."""
+    run_id = airflow.trigger("waits", {"path": str(tmp_path / "file")})
+    pid = getattr(airflow, which)("waits", run_id, "first_try_waits")
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    airflow.until(lambda: airflow.try_number("waits", run_id, "first_try_waits") == 2, "Airflow to notice", 60)
+    print(f"{which} killed: noticed after {time.monotonic() - killed:.1f} s")
+    airflow.wait_for_state("waits", run_id, "done", "success")
+    assert airflow.xcom("waits", run_id, "first_try_waits") == 2
+
+
+def test_the_database_bears_all_parts_at_work(airflow):
+    """Eight workers at once, and no part finds the database locked."""
+    started = time.monotonic()
+    runs = [airflow.trigger("many") for _ in range(3)]
+    airflow.until(
+        lambda: {airflow.run_state("many", run) for run in runs} == {"success"}, "all runs to end", 2 * PATIENCE
+    )
+    print(f"72 tasks in {time.monotonic() - started:.1f} s")
+    assert [airflow.xcom("many", runs[2], "one", map_index=index) for index in (0, 23)] == [0, 23]
+    assert "database is locked" not in airflow.tails(10**9)
