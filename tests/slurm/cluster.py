@@ -47,6 +47,7 @@ PATIENCE = float(os.environ.get("SEWER_TEST_PATIENCE", "60"))
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "mariadb-install-db": "mariadb-server"}
 
+_AT_WORK = {"idle", "mix", "alloc", "comp"}
 _PAUSE = 0.03
 _TAIL = 15
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -54,6 +55,8 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 _PORTS = range(20000, 32000)
 _PORTS_APART = 100
 _CGROUP_V1 = Path("/sys/fs/cgroup/memory")
+_LIBRARIES = Path("/usr/lib")
+_SIG_OOM = 253
 _WAYS_TO_SBIN = ("/usr/sbin", "/sbin")
 _SLURM_VARIABLES = ("SLURM", "SBATCH_", "SQUEUE_", "SACCT_", "SALLOC_", "SCANCEL_", "SINFO_", "SCONTROL_")
 _JOB_LINE = re.compile(
@@ -98,6 +101,10 @@ class _Ports:
     numbers: Iterator[int]
     lock: socket.socket = field(repr=False)
 
+    def release(self) -> None:
+        """Leave the ports to others."""
+        self.lock.close()
+
     @classmethod
     def reserve(cls, how_many: int) -> Self:
         """Look for so many free ports in a row."""
@@ -130,11 +137,11 @@ class SlurmCluster:
     :param cpus: how many CPUs each pretends to have.
     :param memory_mb: how much memory each pretends to have.
     :param accounting: run slurmdbd with a database, so that there is a ``sacct``.
-    :param cgroup: let Slurm end jobs that take more memory than they asked for as OUT_OF_MEMORY: by cgroups
-        where that is possible here, else by looking at them once a second.
+    :param cgroup: let the kernel end jobs that take more memory than they asked for, as OUT_OF_MEMORY; only
+        where ``can_cgroup``. Everywhere, ``out_of_memory`` lets a job end so without any memory being used.
     :param min_job_age: seconds until a job that has ended is forgotten by squeue.
-    :param memory_poll: seconds between looks at the memory of jobs; 0 does not look. Each look of each job
-        walks through all processes of the machine.
+    :param memory_poll: seconds between looks at the memory of jobs, which end as FAILED when they take more than
+        they asked for; 0 does not look. Each look of each job walks through all processes of the machine.
     :param extra_conf: further lines for slurm.conf.
     """
 
@@ -158,7 +165,7 @@ class SlurmCluster:
         self._cpus = cpus
         self._memory_mb = memory_mb
         self._min_job_age = min_job_age
-        self._memory_poll = memory_poll or int(cgroup and not self.can_cgroup)
+        self._memory_poll = memory_poll
         self._extra_conf = extra_conf
         self._keeper: _KeeperClient | None = None
         self._daemons: dict[str, _Daemon] = {}
@@ -183,6 +190,8 @@ class SlurmCluster:
         missing = missing_packages(accounting=self.accounting)
         if missing:
             raise SlurmTrouble(f"Slurm is not installed here: apt-get install {' '.join(missing)}")
+        if self.cgroup and not self.can_cgroup:
+            raise SlurmTrouble("no cgroups of version 1 that we may change; out_of_memory() does without")
         with ExitStack() as undo:
             undo.callback(self.stop)
             self._prepare()
@@ -198,9 +207,9 @@ class SlurmCluster:
     def stop(self) -> None:
         """End all that runs in this cluster, and remove its folder of sockets; a second time does nothing."""
         if self._keeper is not None:
-            self._keeper.end()
-            self._keeper = None
-            self._ports.lock.close()
+            keeper, self._keeper = self._keeper, None
+            keeper.end()
+            self._ports.release()
         self._frozen.clear()
 
     def processes(self) -> list[int]:
@@ -330,14 +339,16 @@ class SlurmCluster:
     # Jobs
 
     def submit(self, script: str, *options: str) -> str:
-        """Submit a line of shell as a job, and return its id; its output goes to the file of ``output``."""
+        """Submit a line of shell as a job, and return its id; ``output`` tells what it writes."""
         where = self.folder / "jobs"
         where.mkdir(exist_ok=True)
         return self.command("sbatch", "--parsable", f"--output={where}/%j.out", *options, f"--wrap={script}")
 
     def output(self, job_id: str | int) -> str:
-        """Return what a job submitted here has written so far."""
-        return (self.folder / "jobs" / f"{job_id}.out").read_text()
+        """Return what a job submitted here has written so far; nothing before its start."""
+        with suppress(FileNotFoundError):
+            return (self.folder / "jobs" / f"{job_id}.out").read_text()
+        return ""
 
     def jobs(self, name_contains: str = "") -> list[Job]:
         """Return all jobs that this cluster has seen since its start, also those that squeue has forgotten."""
@@ -402,6 +413,19 @@ class SlurmCluster:
         """Move the time limit of a running job to now; Slurm looks at the limits every 30 s."""
         self.command("scontrol", "update", f"JobId={job_id}", "EndTime=now+1")
 
+    def out_of_memory(self, job_id: str | int) -> None:
+        """Tell the controller of a running job what a node tells it when the kernel has killed the job for its memory.
+
+        No command does that, but Slurm's own library: it is the end of a job with a signal that stands for it.
+        """
+        library = next(_LIBRARIES.glob("*/slurm*/libslurmfull.so"))
+        code = (
+            f"import ctypes, sys; slurm = ctypes.CDLL({str(library)!r}, ctypes.RTLD_GLOBAL); slurm.slurm_init(None); "
+            f"sys.exit(slurm.slurm_complete_job({int(job_id)}, {_SIG_OOM}))"
+        )
+        # In a process of its own, because the library keeps the configuration that it has read first.
+        self.command(sys.executable, "-I", "-c", code)
+
     def requeue(self, job_id: str | int) -> None:
         """Put a job back into the queue."""
         self.command("scontrol", "requeue", str(job_id))
@@ -432,13 +456,19 @@ class SlurmCluster:
         # Unix sockets have short paths, which the folders of tests are not; and what is here needs no quoting in
         # Slurm's files. munged wants everybody to reach its socket.
         self._run_folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))
-        self._keeper = _KeeperClient(self._run_folder, self._cgroup_folder_prefix(), self._logs / "keeper.log")
+        self._ports = _Ports.reserve(3 + len(self.nodes))
+        memory = _CGROUP_V1 / f"sewer-{self._run_folder.name}" if self.cgroup else None
+        self._keeper = _KeeperClient(self._run_folder, memory, self._logs / "keeper.log")
+        if memory:
+            # Slurm names its cgroups after nodes, which all clusters name alike: so each has a tree of its own.
+            memory.mkdir()
+            (self._run_folder / "cgroup").mkdir()
+            (self._run_folder / "cgroup" / "memory").symlink_to(memory)
         self._run_folder.chmod(0o755)
         for name in ("etc", "log"):
             (self._run_folder / name).symlink_to(self.folder.resolve() / name)
         for name in ("state", "dev", *(f"spool/{node}" for node in self.nodes)):
             (self._run_folder / name).mkdir(parents=True)
-        self._ports = _Ports.reserve(3 + len(self.nodes))
         self._ctld_port, self._dbd_port, self._mariadb_port = (next(self._ports.numbers) for _ in range(3))
         self._node_ports = dict(zip(self.nodes, self._ports.numbers, strict=True))
         self._write_configuration()
@@ -487,7 +517,7 @@ JobCompType=jobcomp/filetxt
 JobCompLoc={run}/log/jobcomp.txt
 
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/{"cgroup" if self._uses_cgroup else "none"}
+TaskPlugin=task/{"cgroup" if self.cgroup else "none"}
 SwitchType=switch/none
 MpiDefault=none
 JobAcctGatherType=jobacct_gather/{"linux" if self._memory_poll else "none"}
@@ -578,23 +608,16 @@ innodb_doublewrite=0
 """
 
     def _cgroup_conf(self) -> str:
-        if not self._uses_cgroup:
+        if not self.cgroup:
             return "ConstrainRAMSpace=no\n"
-        return """
+        return f"""
 CgroupPlugin=cgroup/v1
-CgroupMountpoint=/sys/fs/cgroup
+CgroupMountpoint={self._run_folder}/cgroup
 CgroupAutomount=no
 ConstrainRAMSpace=yes
 ConstrainCores=no
 ConstrainDevices=no
 """
-
-    @property
-    def _uses_cgroup(self) -> bool:
-        return self.cgroup and self.can_cgroup
-
-    def _cgroup_folder_prefix(self) -> str:
-        return str(_CGROUP_V1 / "slurm_n") if self._uses_cgroup else ""
 
     def _name_daemons(self) -> None:
         run, etc = self._run_folder, self._run_folder / "etc"
@@ -696,22 +719,21 @@ ConstrainDevices=no
         if paths is None:
             paths = sorted(self._logs.glob("*.log"))
         texts = [(path, path.read_text(errors="replace").splitlines()) for path in paths if path.exists()]
+        # Debian's Slurm complains on each occasion of a library that nobody here has use for.
+        texts = [(path, [line for line in lines if "pmix" not in line]) for path, lines in texts]
         return "\n".join("\n".join([f"--- {path}", *lines[-_TAIL:]]) for path, lines in texts if lines)
-
-
-_AT_WORK = {"idle", "mix", "alloc", "comp"}
 
 
 class _KeeperClient:
     """Talks to the keeper of one cluster, from any thread."""
 
-    def __init__(self, run_folder: Path, cgroup_prefix: str, log: Path) -> None:
+    def __init__(self, run_folder: Path, memory_cgroup: Path | None, log: Path) -> None:
         self._log = log
         self._lock = threading.Lock()
         self._owner = os.getpid()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_KEEPER), str(self._owner), str(run_folder), cgroup_prefix],
+                [sys.executable, "-I", "-S", str(_KEEPER), str(self._owner), str(run_folder), str(memory_cgroup or "")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -758,7 +780,7 @@ def missing_packages(*, accounting: bool = False) -> list[str]:
     """Return the Debian packages that a cluster needs and this machine lacks."""
     programs = PROGRAMS | (ACCOUNTING_PROGRAMS if accounting else {})
     missing = {package for name, package in programs.items() if not shutil.which(name, path=_path_with_sbin())}
-    if accounting and not list(Path("/usr/lib").glob("**/accounting_storage_mysql.so")):
+    if accounting and not list(_LIBRARIES.glob("*/slurm*/accounting_storage_mysql.so")):
         missing.add("slurm-wlm-mysql-plugin")
     return sorted(missing)
 

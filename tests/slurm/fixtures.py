@@ -69,8 +69,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [*terminalreporter.stats.get("skipped", []), *terminalreporter.stats.get("failed", [])]
     left_out = sum(_LEFT_OUT in str(report.longrepr) for report in reports)
     if left_out:
+        what, how = ("1 test of Slurm was", "it") if left_out == 1 else (f"{left_out} tests of Slurm were", "them")
         packages = " ".join(missing_packages(accounting=True))
-        terminalreporter.write_line(f"{left_out} tests of Slurm were left out; to run them: apt-get install {packages}")
+        terminalreporter.write_line(f"{what} left out; to run {how}: apt-get install {packages}")
 
 
 def _need_packages(*, accounting: bool) -> None:

@@ -1,6 +1,6 @@
 """Holds the processes of one cluster together, and ends them all as soon as their owner is gone.
 
-It runs as a process of its own, as ``python keeper.py OWNER RUN_FOLDER CGROUP_PREFIX``, reads one request
+It runs as a process of its own, as ``python keeper.py OWNER RUN_FOLDER CGROUP``, reads one request
 in JSON a line and answers each with one line. Whatever a daemon leaves behind, down to the processes of a
 job that have detached themselves, becomes a child of the keeper and not of init. So it can find and end
 all of this cluster and nothing of any other, and nobody stays behind as a zombie.
@@ -98,7 +98,7 @@ def descendants(ancestor: int) -> list[int]:
     return found[1:]
 
 
-def main(owner: int, run_folder: str, cgroup_prefix: str) -> None:
+def main(owner: int, run_folder: str, cgroup: str) -> None:
     """Serve the owner until it says so or is gone, then clean up."""
     if os.fork():
         os._exit(0)
@@ -112,10 +112,11 @@ def main(owner: int, run_folder: str, cgroup_prefix: str) -> None:
         _serve(keeper, owner)
     finally:
         left = keeper.end_all()
-        # A cluster that forks and gets killed may have been about to write: hence no complaints here.
         shutil.rmtree(run_folder, ignore_errors=True)
-        if cgroup_prefix:
-            _remove_cgroups(cgroup_prefix)
+        # The files in there are the kernel's and go with their folder.
+        for folder, _, _ in os.walk(cgroup, topdown=False) if cgroup else ():
+            with suppress(OSError):
+                os.rmdir(folder)
         with suppress(BrokenPipeError):
             _answer({"left": left})
 
@@ -145,13 +146,6 @@ def _serve(keeper: Keeper, owner: int) -> None:
 
 def _answer(answer: dict[str, Any]) -> None:
     os.write(1, json.dumps(answer).encode() + b"\n")
-
-
-def _remove_cgroups(prefix: str) -> None:
-    for top in glob.glob(f"{prefix}*"):
-        for folder, _, _ in os.walk(top, topdown=False):
-            with suppress(OSError):
-                os.rmdir(folder)
 
 
 if __name__ == "__main__":
