@@ -41,10 +41,11 @@ class Keeper:
             (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
+        program = shutil.which(argv[0], path=env["PATH"]) or argv[0]
         # Its end is not to be heard of before its pid is known.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         try:
-            pid = os.posix_spawnp(argv[0], argv, env, file_actions=files, setsid=True, setsigmask=[])
+            pid = os.posix_spawn(program, argv, env, file_actions=files, setsid=True, setsigmask=[])
             self._pids[name] = pid
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
