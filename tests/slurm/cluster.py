@@ -224,8 +224,7 @@ class SlurmCluster:
         for name in self._daemons:
             if not self._runs(name):
                 self.start_daemon(name)
-        self.command("scancel", "--user", _user(), check=False)
-        self.until(lambda: not self.command("squeue", "-h", "-o", "%i"), "the end of all cancelled jobs")
+        self.until(self._has_no_jobs, "the end of all cancelled jobs")
         for node in self.nodes:
             self.node_up(node)
 
@@ -675,6 +674,13 @@ ConstrainDevices=no
 
     def _slurmdbd_answers(self) -> bool:
         return _listens(self._dbd_port) and self._succeeds("sacctmgr", "-n", "show", "cluster")
+
+    def _has_no_jobs(self) -> bool:
+        states = set(self.command("squeue", "-h", "-o", "%T").split())
+        # Again for each look, because what a test has left running may still submit jobs.
+        if states - {"COMPLETING"}:
+            self.command("scancel", "--user", _user(), check=False)
+        return not states
 
     def _node_states(self) -> dict[str, str]:
         lines = self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t").splitlines()
