@@ -39,12 +39,20 @@ def build_environment(
     :param source: what to inherit from; this process's environment by default.
     """
     source = os.environ if source is None else source
+    short_list = {name: source[name] for name in INHERITED if name in source}
+    return {**short_list, **inherited(inherit, source=source), **given}
+
+
+def inherited(inherit: Inherit, *, source: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return what is inherited beyond the short list.
+
+    :param inherit: ``True``, or names; ``True`` inherits all but what is private.
+    :param source: what to inherit from; this process's environment by default.
+    """
+    source = os.environ if source is None else source
     if inherit is True:
-        inherited = {name: value for name, value in source.items() if not _PRIVATE.match(name)}
-    else:
-        names = (*INHERITED, *(inherit or ()))
-        inherited = {name: source[name] for name in names if name in source}
-    return {**inherited, **given}
+        return {name: value for name, value in source.items() if not _PRIVATE.match(name)}
+    return {name: source[name] for name in inherit or () if name in source}
 
 
 def checked_env(env: Any, owner: str = "env") -> dict[str, str]:

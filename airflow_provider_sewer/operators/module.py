@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -19,16 +18,12 @@ from airflow_provider_sewer.core.task import checked_module
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.runners.module import GRACE, ModuleRun
-from airflow_provider_sewer.runners.output import Stream
+from airflow_provider_sewer.runners.task_log import log_output
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_sewer.core.environment import Inherit
-
-# Both streams are information: much of what is written to stderr is progress. The logger's name tells
-# them apart. It lies below `airflow.task`, whose level Airflow sets itself.
-_LOGGERS = {stream: logging.getLogger(f"airflow.task.module.{stream.value}") for stream in Stream}
 
 _DEEPEST_RESULT = 100
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
@@ -107,16 +102,15 @@ class PythonModuleOperator(BaseOperator):
         :raises SewerError: when it cannot be run, fails, or is stopped.
         """
         try:
-            self._module_run = self._prepare(self._folder or _folder_of(context["dag"]))
+            self._module_run = self._prepare(context)
         except InvalidTask as error:
             raise AirflowFailException(str(error)) from None  # trying again would not help
         if self._killed:
             self._module_run.stop()
         try:
-            return _storable(self._module_run.run(_log_output, on_start=self._log_start).value)
+            return storable(self._module_run.run(log_output, on_start=self._log_start).value)
         except ModuleFailed as error:
-            if error.exit_code is not None and error.exit_code in self._skip_codes():
-                raise AirflowSkipException(f"{self.module} exited with {error.exit_code}") from None
+            self._skip_if_wanted(error.exit_code)
             raise
 
     def on_kill(self) -> None:
@@ -125,53 +119,73 @@ class PythonModuleOperator(BaseOperator):
         if self._module_run:
             self._module_run.stop()
 
-    def _prepare(self, folder: str) -> ModuleRun:
-        own = Settings.checked(
-            python=self.python, env=self.env, inherit_env=self.inherit_env, workdir=self.workdir, folder=folder
-        )
-        hook = SewerHook(self.sewer_conn_id) if self.sewer_conn_id else None
+    def _prepare(self, context: Context) -> ModuleRun:
+        hook = self._hook()
         return ModuleRun(
             checked_module(self.module),
-            to_arguments(
-                _mapping("parameters_and_flags", self.parameters_and_flags),
-                use_underscores=self.use_underscores,
-                args=_list("args", self.args),
-            ),
-            own.over(hook.settings) if hook else own,
-            grace=_seconds(self.termination_grace_period),
+            self._arguments(),
+            self._settings(context, hook),
+            grace=seconds(self.termination_grace_period),
             secrets=tuple(hook.secret_env.values()) if hook else (),
             supervisor=_supervisor(),
         )
 
+    def _hook(self) -> SewerHook | None:
+        return SewerHook(self.sewer_conn_id) if self.sewer_conn_id else None
+
+    def _arguments(self) -> list[str]:
+        return to_arguments(
+            _mapping("parameters_and_flags", self.parameters_and_flags),
+            use_underscores=self.use_underscores,
+            args=_list("args", self.args),
+        )
+
+    def _settings(self, context: Context, hook: SewerHook | None) -> Settings:
+        own = Settings.checked(
+            python=self.python,
+            env=self.env,
+            inherit_env=self.inherit_env,
+            workdir=self.workdir,
+            folder=self._dag_folder(context),
+        )
+        return own.over(hook.settings) if hook else own
+
+    def _dag_folder(self, context: Context) -> str:
+        return self._folder or _folder_of(context["dag"])
+
     def _log_start(self, command_line: str, workdir: str | None) -> None:
         self.log.info("Running %s in %s", command_line, workdir or os.getcwd())
 
-    def _skip_codes(self) -> Container[int]:
+    def _skip_if_wanted(self, exit_code: int | None) -> None:
+        """Skip the task if the module's exit code says so."""
         codes = self.skip_on_exit_code
-        return () if codes is None else (codes,) if isinstance(codes, int) else codes
+        wanted = () if codes is None else (codes,) if isinstance(codes, int) else codes
+        if exit_code is not None and exit_code in wanted:
+            raise AirflowSkipException(f"{self.module} exited with {exit_code}") from None
 
     def _check_what_is_known(self) -> None:
         """Name what is wrong while the DAG is parsed, as far as it is no template and no XCom."""
         known = {field: _known(getattr(self, field)) for field in self.template_fields}
         whole = {field: None if is_template(known[field]) else known[field] for field in self.template_fields}
         try:
-            checked_module(known["module"])
-            to_arguments(
-                _mapping("parameters_and_flags", whole["parameters_and_flags"]), args=_list("args", whole["args"])
-            )
-            _seconds(self.termination_grace_period)
-            _check_codes(self.skip_on_exit_code)
-            Settings.checked(
-                python=known["python"], env=whole["env"], inherit_env=self.inherit_env, workdir=known["workdir"]
-            )
+            self._check(known, whole)
         except InvalidTask as error:
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
 
+    def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
+        """Check the fields.
 
-def _log_output(stream: Stream, pieces: Sequence[str]) -> None:
-    log = _LOGGERS[stream]
-    for piece in pieces:
-        log.info("%s", piece.removesuffix("\n"))
+        :param known: the template fields without what is known only at run time.
+        :param whole: the same without the fields that are a template as a whole.
+        :raises InvalidTask: naming the one that is wrong.
+        """
+        checked_module(known["module"])
+        to_arguments(_mapping("parameters_and_flags", whole["parameters_and_flags"]), args=_list("args", whole["args"]))
+        seconds(self.termination_grace_period)
+        _check_codes(self.skip_on_exit_code)
+        Settings.checked(
+            python=known["python"], env=whole["env"], inherit_env=self.inherit_env, workdir=known["workdir"]
+        )
 
 
 def _folder_of(dag: Any) -> str:
@@ -237,11 +251,15 @@ def _as_text(value: Any) -> Any:
     return value
 
 
-def _seconds(value: Any) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < math.inf:
+def seconds(value: Any) -> float:
+    """Return a termination grace period in seconds.
+
+    :raises InvalidTask: when it is neither a number nor a timedelta.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
         raise InvalidTask(f"termination_grace_period: seconds or a timedelta are needed, not {value!r}")
-    return float(seconds)
+    return float(number)
 
 
 def _check_codes(codes: Any) -> None:
@@ -252,7 +270,7 @@ def _check_codes(codes: Any) -> None:
         raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r}")
 
 
-def _storable(value: Any, depth: int = 0) -> Any:
+def storable(value: Any, depth: int = 0) -> Any:
     """Return a result, or say why it cannot be an XCom.
 
     Airflow passes one on as msgpack and as JSON, and takes some keys for its own. It would say so much
@@ -272,5 +290,5 @@ def _storable(value: Any, depth: int = 0) -> Any:
     if problem:
         raise ModuleFailed(f"the module exited with 0, but Airflow cannot keep its result: {problem}", exit_code=0)
     for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        _storable(item, depth + 1)
+        storable(item, depth + 1)
     return value

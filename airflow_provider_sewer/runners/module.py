@@ -98,7 +98,7 @@ class ModuleRun:
             tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
             exit_ = self._follow(command, guardian, sink, tails)
             self._raise_unless_succeeded(exit_, command, tails)
-            return ModuleResult(_result(result_file, tails[Stream.STDOUT]))
+            return ModuleResult(read_result(result_file, lambda: tails[Stream.STDOUT].last_line))
 
     def stop(self, *, at_once: bool = False) -> None:
         """Have the whole tree ended; from a signal handler or another thread."""
@@ -153,13 +153,16 @@ class ModuleRun:
             )
         if exit_.code == 0:
             return
-        said = _says_missing(self._module, exit_, tails[Stream.STDERR].lines)
+        said = says_missing(self._module, exit_.code, tails[Stream.STDERR].lines)
         if said and missing_modules(command.argv[0], [self._module], command.env, command.workdir):
             raise ModuleMissing(
                 f"{command.argv[0]} has no module to run as {self._module!r} ({said}); "
                 "install it there, correct the name, or name another interpreter"
             )
-        raise ModuleFailed(f"{self._module} {_how(exit_)}; it was: {line}{self._tail(tails)}", exit_code=exit_.code)
+        raise ModuleFailed(
+            f"{self._module} {how_it_ended(exit_.code, exit_.signal)}; it was: {line}{self._tail(tails)}",
+            exit_code=exit_.code,
+        )
 
     def _tail(self, tails: dict[Stream, Tail]) -> str:
         stream = Stream.STDERR if tails[Stream.STDERR].lines else Stream.STDOUT
@@ -167,6 +170,27 @@ class ModuleRun:
         if not text:
             return "\nIt wrote nothing."
         return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
+
+
+def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
+    """Return what a module that succeeded has left: the value in its result file, else its last line of stdout.
+
+    :raises ModuleFailed: when the file cannot be read as JSON.
+    """
+    try:
+        status = os.stat(result_file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no file")
+        if status.st_size > _LARGEST_RESULT:
+            raise ValueError(f"it is {status.st_size:,} bytes; keep large values in a file and give its path")
+        with open(result_file, encoding="utf-8") as file:
+            return result_as_json(file.read())
+    except FileNotFoundError:
+        return last_line()
+    except (OSError, ValueError) as error:
+        raise ModuleFailed(
+            f"the module exited with 0, but its result in ${RESULT_FILE} cannot be read: {error}", exit_code=0
+        ) from None
 
 
 def result_as_json(text: str) -> Any:
@@ -191,14 +215,19 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _how(exit_: Exit) -> str:
-    if exit_.signal is not None:
-        return f"was ended by {_signal_name(exit_.signal)}{_hint(exit_.signal)}"
-    if exit_.code is None:
+def how_it_ended(code: int | None, signal_number: int | None = None) -> str:
+    """Say how a module that failed has ended, as the second half of a sentence.
+
+    :param code: what it exited with; 128 and more is a shell's word for a signal.
+    :param signal_number: the signal that ended it.
+    """
+    if signal_number is not None:
+        return f"was ended by {_signal_name(signal_number)}{_hint(signal_number)}"
+    if code is None:
         return "has ended, but how is not known: its exit code was collected elsewhere (is SIGCHLD ignored here?)"
-    number = exit_.code - 128
+    number = code - 128
     shell = f", a shell's word for {_signal_name(number)}{_hint(number)}" if number in signal.valid_signals() else ""
-    return f"failed with exit code {exit_.code}{shell}"
+    return f"failed with exit code {code}{shell}"
 
 
 def _signal_name(number: int) -> str:
@@ -209,26 +238,9 @@ def _hint(number: int) -> str:
     return " (out of memory?)" if number == signal.SIGKILL else ""
 
 
-def _says_missing(module: str, exit_: Exit, stderr: list[str]) -> str | None:
+def says_missing(module: str, code: int | None, stderr: list[str]) -> str | None:
     """Return what ``python -m`` says when it does not find a module. A module may say it itself, of another."""
     name = re.escape(module)
     said = rf"^\S.*: (No module named {name}\b.*|Error while finding module specification for '{name}' .*)$"
-    found = re.match(said, stderr[-1]) if exit_.code == 1 and stderr else None
+    found = re.match(said, stderr[-1]) if code == 1 and stderr else None
     return found.group(1) if found else None
-
-
-def _result(result_file: str, stdout: Tail) -> Any:
-    try:
-        status = os.stat(result_file)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no file")
-        if status.st_size > _LARGEST_RESULT:
-            raise ValueError(f"it is {status.st_size:,} bytes; keep large values in a file and give its path")
-        with open(result_file, encoding="utf-8") as file:
-            return result_as_json(file.read())
-    except FileNotFoundError:
-        return stdout.last_line
-    except (OSError, ValueError) as error:
-        raise ModuleFailed(
-            f"the module exited with 0, but its result in ${RESULT_FILE} cannot be read: {error}", exit_code=0
-        ) from None

@@ -64,6 +64,11 @@ class LineSplitter:
         self._rest = rest
         return _cut(pieces)
 
+    @property
+    def held(self) -> int:
+        """Return how many bytes wait for the rest of their line."""
+        return len(self._rest)
+
     def finish(self) -> list[str]:
         """Return what is left when the stream has ended without a newline."""
         rest, self._rest = self._rest, b""
@@ -93,6 +98,10 @@ class Masker:
             self._held[stream] = text[end:]
             masked.append(text[:end])
         return [text for text in masked if text]
+
+    def holds(self, stream: Stream) -> bool:
+        """Tell whether something of this stream is held back."""
+        return bool(self._held[stream])
 
     def rest(self, stream: Stream) -> list[str]:
         """Return what was held back when the stream has ended."""

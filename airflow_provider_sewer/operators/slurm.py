@@ -1,0 +1,253 @@
+"""Run a Python module as a Slurm job, as an Airflow task."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout
+
+from airflow_provider_sewer.core.environment import inherited
+from airflow_provider_sewer.core.errors import InvalidTask, SlurmError, SlurmPendingHopeless, SlurmSubmitRefused
+from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.core.task import checked_module
+from airflow_provider_sewer.links.slurm import SlurmJobLink
+from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, storable
+from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+from airflow_provider_sewer.runners.slurm.following import Ending, Job
+from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
+from airflow_provider_sewer.runners.task_log import log_output
+from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_provider_sewer.hooks.sewer import SewerHook
+
+#: How long a deferred task waits at most where `execution_timeout` says nothing.
+_LONGEST_DEFERRAL = timedelta(days=90)
+#: Seconds that cancelling may take: Airflow kills a worker five seconds after it has asked it to stop.
+_CANCEL_TIMEOUT = 4.0
+
+
+class SlurmModuleOperator(PythonModuleOperator):
+    """Run ``python -m module`` as a Slurm job, with parameters and flags, in an interpreter of the nodes.
+
+    Takes everything that :class:`PythonModuleOperator` takes, and the following. What is not said here is
+    taken from the connection, then from :data:`~airflow_provider_sewer.core.slurm.DEFAULTS`.
+
+    The task is green only if the job's script has recorded that the module exited with 0. A retry after a
+    crash takes up the job that is there; a retry after a failure submits anew, and so does a person's clear.
+
+    :param slurm: what the job asks for, by submitit's names (``partition``, ``mem_gb``, ``timeout_min``, …);
+        ``None`` for one of them drops what the connection says. (templated)
+    :param run_dir: folder in which every attempt gets a run directory; all nodes have to see it. (templated)
+    :param cluster: ``slurm``, ``local`` (the same script on this machine), or ``auto``: Slurm where there is an sbatch.
+    :param deferrable: wait in the triggerer; Airflow's ``operators.default_deferrable`` if nobody says.
+    :param poll_interval: seconds between two looks at a job.
+    :param max_poll_interval: seconds that the interval grows to while nothing changes.
+    :param durable: whether a retry after a crash takes up the job.
+    :param on_kill_action: ``cancel_job`` or ``keep_job`` when the task is killed, cleared or marked.
+    :param requeue: whether Slurm may start the job anew after a failed node or a preemption. Its secrets then stay
+        in its run directory, for its owner to read, until it has ended.
+    :param max_pending_time: seconds, or a timedelta, that it may wait for its start.
+    :param fail_on_pending_reason: reasons for which a waiting job is given up, instead of the built-in ones.
+    :param lost_after: seconds, or a timedelta, after which a job that nobody knows any more is a failure.
+    :param wait_for_completion: ``False`` to end with the submission; the result is then the job's id.
+    """
+
+    template_fields: Sequence[str] = (*PythonModuleOperator.template_fields, "slurm", "run_dir")
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **PythonModuleOperator.template_fields_renderers,
+        "slurm": "json",
+    }
+    operator_extra_links: Sequence[BaseOperatorLink] = (SlurmJobLink(),)
+    ui_color = "#cfdce3"
+
+    def __init__(
+        self,
+        *,
+        slurm: Mapping[str, Any] | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
+        cluster: str | None = None,
+        deferrable: bool | None = None,
+        poll_interval: float | timedelta | None = None,
+        max_poll_interval: float | timedelta | None = None,
+        durable: bool | None = None,
+        on_kill_action: str | None = None,
+        requeue: bool | None = None,
+        max_pending_time: float | timedelta | None = None,
+        fail_on_pending_reason: Iterable[str] | None = None,
+        lost_after: float | timedelta | None = None,
+        wait_for_completion: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.slurm = slurm
+        self.run_dir = run_dir
+        self.cluster = cluster
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.max_poll_interval = max_poll_interval
+        self.durable = durable
+        self.on_kill_action = on_kill_action
+        self.requeue = requeue
+        self.max_pending_time = max_pending_time
+        self.fail_on_pending_reason = fail_on_pending_reason
+        self.lost_after = lost_after
+        self.wait_for_completion = wait_for_completion
+        super().__init__(**kwargs)
+        self.job_link: str | None = None
+        self._job_url: str | None = None
+        self._job_run: JobRun | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Submit the job, or take up the one that is there, and return the module's result.
+
+        :raises SlurmError: when the job cannot be submitted, or did not end well.
+        """
+        planned = self._planned(context)
+        run = self._run_of(planned)
+        job = self._begin(run)
+        self._announce(context, job)
+        if not planned.slurm.wait_for_completion:
+            return job.ref.id
+        if self._defers(planned.slurm):
+            self._wait_in_triggerer(job, planned.slurm)
+        return self._follow(context, run, job)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Return the result of the job whose end the triggerer has seen.
+
+        :raises SlurmError: when it did not end well.
+        """
+        run = self._run_of(self._planned(context))
+        return self._collect(context, run, Ending(**event["ending"]))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral, also where it timed out or the trigger failed: no job is left behind."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralTimeout, TaskDeferralError) as error:
+            run = self._run_of(self._planned(context))
+            job = run.latest()
+            if job is None:
+                raise
+            if isinstance(error, TaskDeferralTimeout):
+                self.log.exception("The task has waited for %s as long as it may", job)
+                run.cancel()
+                raise
+            self.log.exception("The trigger has failed; following %s from here", job)
+            return self._follow(context, run, job)
+
+    def on_kill(self) -> None:
+        """Cancel the job, unless it is to be kept."""
+        if self._job_run is None:
+            return
+        if self._job_run.planned.slurm.on_kill_action == "keep_job":
+            self.log.info("The job goes on: on_kill_action is 'keep_job'")
+            return
+        self._job_run.cancel(timeout=_CANCEL_TIMEOUT)
+
+    # -- What is to run ------------------------------------------------------------------------------------------------
+
+    def _planned(self, context: Context) -> ModuleJob:
+        try:
+            hook = self._hook()
+            settings = self._settings(context, hook)
+            slurm = self._slurm_settings(self._dag_folder(context), hook)
+            self._job_url = hook.job_url if hook else None
+            secret_names = hook.secret_env if hook else {}
+            return ModuleJob(
+                instance=_instance(context),
+                module=checked_module(self.module),
+                arguments=self._arguments(),
+                settings=settings._replace(env={**inherited(settings.inherit_env or False), **settings.env}),
+                slurm=slurm,
+                secret_env={name: settings.env[name] for name in secret_names},
+                grace=seconds(self.termination_grace_period),
+            )
+        except InvalidTask as error:
+            raise AirflowFailException(str(error)) from None  # trying again would not help
+
+    def _slurm_settings(self, folder: str, hook: SewerHook | None) -> SlurmSettings:
+        said = {field: getattr(self, field) for field in SlurmSettings._fields}
+        own = SlurmSettings.checked(**said, folder=folder)
+        own = own.over(hook.slurm_settings) if hook else own
+        slurm = own.over(DEFAULTS)
+        if slurm.deferrable is None:
+            slurm = slurm._replace(deferrable=conf.getboolean("operators", "default_deferrable", fallback=False))
+        return slurm
+
+    def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
+        super()._check(known, whole)
+        said = {field: getattr(self, field) for field in SlurmSettings._fields}
+        SlurmSettings.checked(**{**said, "slurm": whole["slurm"], "run_dir": known["run_dir"]})
+
+    def _run_of(self, planned: ModuleJob) -> JobRun:
+        self._job_run = JobRun(planned, log_output, self.log.info)
+        return self._job_run
+
+    # -- What is done with it ------------------------------------------------------------------------------------------
+
+    def _begin(self, run: JobRun) -> Job:
+        try:
+            return run.begin()
+        except (InvalidTask, SlurmSubmitRefused) as error:
+            raise AirflowFailException(str(error)) from None  # trying again would not help
+        except KeyboardInterrupt:
+            self.on_kill()
+            raise
+
+    def _announce(self, context: Context, job: Job) -> None:
+        """Say where the job and its files are, in the log and to other tasks."""
+        self.log.info("%s; its run directory is %s", job, job.directory.path)
+        if job.cluster.kind == "slurm":
+            self.log.info("To look inside while it runs: srun --jobid %s --overlap --pty bash", job.ref.id)
+            if self._job_url:
+                parts = {"job_id": job.ref.id, "job_name": job.ref.name, "user": getpass.getuser()}
+                self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
+        context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
+
+    def _defers(self, slurm: SlurmSettings) -> bool:
+        return bool(slurm.deferrable)
+
+    def _wait_in_triggerer(self, job: Job, slurm: SlurmSettings) -> None:
+        trigger = SlurmJobTrigger(job_to_data(job), self.module, slurm._replace(slurm={})._asdict(), self.sewer_conn_id)
+        # Airflow does not enforce execution_timeout while a task is deferred.
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout or _LONGEST_DEFERRAL)
+
+    def _follow(self, context: Context, run: JobRun, job: Job) -> Any:
+        try:
+            ending = run.follow(job)
+        except KeyboardInterrupt:
+            self.on_kill()
+            raise
+        return self._collect(context, run, ending)
+
+    def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
+        """Return the result, or raise what has happened."""
+        context["ti"].xcom_push(key="slurm_usage", value=run.usage(ending))
+        try:
+            return storable(run.collect(ending))
+        except SlurmPendingHopeless as error:
+            raise AirflowFailException(str(error)) from None  # trying again would not help
+        except SlurmError as error:
+            self._skip_if_wanted(error.exit_code)
+            raise
+
+
+def _instance(context: Context) -> TaskInstance:
+    """Return the task instance, with what changes when a person clears it.
+
+    Airflow gives a task that is cleared more tries, unless it is running. Then a try beyond those it
+    has is the sign; and where it has some left, its `on_kill` or that of its trigger leaves another sign.
+    """
+    ti = context["ti"]
+    tries = ti.max_tries
+    clears = str(tries) if ti.try_number <= tries + 1 else f"{tries}, try {ti.try_number}"
+    return TaskInstance(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index, clears)

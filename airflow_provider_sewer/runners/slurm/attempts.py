@@ -1,0 +1,95 @@
+"""The attempts of one task instance: which one counts, and whether to take it up or to begin anew."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from hashlib import sha256
+from typing import NamedTuple
+
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, run_directories_of
+
+_LONGEST_NAME = 120
+
+
+class TaskInstance(NamedTuple):
+    """What attempts are for.
+
+    :param dag_id: its DAG.
+    :param run_id: its run.
+    :param task_id: its task.
+    :param map_index: its place in a mapped task, else -1.
+    :param clears: what changes when a person clears the task, and with nothing else.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    clears: str
+
+
+class Attempt(NamedTuple):
+    """One attempt.
+
+    :param directory: its run directory.
+    :param name: the name of its job.
+    :param cluster: what it was begun on, ``slurm`` or ``local``; empty if it is new.
+    :param clears: see :class:`TaskInstance`, when it was begun.
+    """
+
+    directory: RunDirectory
+    name: str
+    cluster: str
+    clears: str
+
+
+class Attempts:
+    """All attempts of a task instance, in folders with their numbers.
+
+    :param run_dir: the folder of all run directories.
+    :param instance: the task instance.
+    :param label: what its jobs are called, before the part that makes each name unique.
+    """
+
+    def __init__(self, run_dir: str, instance: TaskInstance, label: str | None = None) -> None:
+        self._folder = run_directories_of(run_dir, *instance[:4])
+        self._instance = instance
+        self._label = label or f"{instance.dag_id}.{instance.task_id}"
+
+    def latest(self) -> Attempt | None:
+        """Return the latest attempt of which nobody has noted the end; ``None`` if there is none."""
+        number = max(self._numbers(), default=0)
+        if not number:
+            return None
+        directory = self._directory(number)
+        noted = directory.read_attempt()
+        if directory.read_ended() or not noted:
+            return None
+        return Attempt(directory, noted["name"], noted["cluster"], noted["clears"])
+
+    def begin(self) -> Attempt:
+        """Make the run directory of a new attempt."""
+        while True:
+            number = max(self._numbers(), default=0) + 1
+            directory = self._directory(number)
+            with suppress(FileExistsError):
+                directory.make()
+                return Attempt(directory, self._name(number), "", self._instance.clears)
+
+    def _numbers(self) -> list[int]:
+        try:
+            names = os.listdir(self._folder)
+        except FileNotFoundError:
+            return []
+        return [int(name) for name in names if name.isdigit()]
+
+    def _directory(self, number: int) -> RunDirectory:
+        return RunDirectory(os.path.join(self._folder, str(number)))
+
+    def _name(self, number: int) -> str:
+        """Return a job's name: readable, and the same for nothing else in the world that shares this run directory."""
+        readable = re.sub(r"[^\w.+ -]", "_", self._label)[:_LONGEST_NAME].strip()
+        whole = "\0".join((self._folder, *map(str, self._instance[:4]), str(number)))
+        return f"{readable}-{sha256(whole.encode()).hexdigest()[:12]}"

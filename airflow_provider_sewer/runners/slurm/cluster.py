@@ -1,0 +1,105 @@
+"""What can run jobs: a Slurm cluster, or this machine. Both are asked the same questions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+
+class JobRef(NamedTuple):
+    """What a job is known by. Slurm may give an id to another job, so the name has to be right as well.
+
+    :param id: its id.
+    :param name: its name.
+    :param directory: path of its run directory.
+    """
+
+    id: str
+    name: str
+    directory: str
+
+
+class Sighting(NamedTuple):
+    """What was answered when a job was asked for.
+
+    :param state: Slurm's word for it; empty where nobody knows the job.
+    :param reason: Slurm's word for why it waits or why it ended.
+    :param node: the node or nodes it has.
+    :param exit_code: what its script exited with.
+    :param signal: the signal that ended its script.
+    :param restarts: how often it was requeued.
+    :param start: when it began or is expected to, in seconds since the epoch.
+    """
+
+    state: str
+    reason: str = ""
+    node: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    restarts: int = 0
+    start: float | None = None
+
+
+#: Everybody was asked, and nobody knows the job.
+NOT_KNOWN = Sighting("")
+
+
+class NoAnswer(Exception):
+    """The cluster could not be asked; that says nothing about any job."""
+
+
+class Busy(Exception):
+    """The job was not taken, or perhaps it was; it has to be looked for, and can be submitted again.
+
+    :param is_full: whether a limit on the number of jobs is the reason.
+    """
+
+    def __init__(self, why: str, *, is_full: bool = False) -> None:
+        super().__init__(why)
+        self.is_full = is_full
+
+
+class Cluster(Protocol):
+    """Where jobs run."""
+
+    @property
+    def kind(self) -> str:
+        """Return ``slurm`` or ``local``."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Return what tells this cluster, and the user it is asked by, from others."""
+
+    @property
+    def slowest_submission(self) -> float:
+        """Return the seconds after which a submission that was begun by a process now dead has had its effect."""
+
+    def submit(self, directory: RunDirectory, name: str) -> str:
+        """Submit the script of a run directory and return the job's id.
+
+        :raises Busy: when it is not known to have been taken, and may be submitted again later.
+        :raises SlurmSubmitRefused: when it will never be taken.
+        """
+
+    def find(self, name: str, *, thoroughly: bool) -> str | None:
+        """Return the id of the job of this name.
+
+        :param thoroughly: ask accounting as well.
+        :raises NoAnswer: when that cannot be known now.
+        """
+
+    def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
+        """Return what is known of these jobs, with as few queries as possible.
+
+        :raises NoAnswer: when that cannot be known now.
+        """
+
+    def cancel(self, job: JobRef, *, timeout: float) -> None:
+        """Have a job ended; one that has ended or is not known is none of our business.
+
+        :raises NoAnswer: when it is not known whether that was heard.
+        """

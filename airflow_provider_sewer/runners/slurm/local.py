@@ -1,0 +1,99 @@
+"""Jobs without Slurm: the same script in the same run directory, as a detached process of this machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import uuid
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psutil
+
+from airflow_provider_sewer.core.environment import ATTEMPT_ID, build_environment
+from airflow_provider_sewer.runners.slurm.cluster import Busy, JobRef, NoAnswer, Sighting
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.runners.tree import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+# By this a job knows its own id, as a Slurm job does by SLURM_JOB_ID.
+_LOCAL_ID = "SEWER_LOCAL_ID"
+
+# The shell is gone at once, so that the job is nobody's child, and what becomes of this process is nothing to it.
+_DETACH = 'bash "$1" >>"$2" 2>>"$3" &'
+
+
+class LocalCluster:
+    """Runs jobs as detached processes of this machine and this user."""
+
+    kind = "local"
+    slowest_submission = 5.0
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Return what tells this machine from others."""
+        return (self.kind, platform.node(), str(os.geteuid()))
+
+    def submit(self, directory: RunDirectory, name: str) -> str:
+        """Start the script of a run directory, detached, and return the job's id.
+
+        :raises Busy: when it cannot be started now.
+        """
+        job_id = f"local-{uuid.uuid4().hex[:12]}"
+        env = build_environment({ATTEMPT_ID: name, _LOCAL_ID: job_id})
+        try:
+            subprocess.run(
+                ["/bin/sh", "-c", _DETACH, "sh", directory.script, directory.stdout, directory.stderr],
+                env=env, cwd=directory.path, check=True, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Busy(f"cannot start the job script: {error}") from None
+        return job_id
+
+    def find(self, name: str, *, thoroughly: bool) -> str | None:  # noqa: ARG002 - there is one place to look
+        """Return the id of the running job of this name."""
+        for process in psutil.process_iter():
+            env = _environ(process)
+            if env.get(ATTEMPT_ID) == name and _LOCAL_ID in env:
+                return env[_LOCAL_ID]
+        return None
+
+    def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
+        """Return what is known of these jobs; those that run on another machine are left out."""
+        found = {job: _sighting(job) for job in jobs}
+        return {job: sighting for job, sighting in found.items() if sighting}
+
+    def cancel(self, job: JobRef, *, timeout: float) -> None:
+        """End a job and all it has started.
+
+        :raises NoAnswer: when it runs on another machine.
+        """
+        start = RunDirectory(job.directory).read_start()
+        if start and start.node != platform.node():
+            raise NoAnswer(f"job {job.id} runs on {start.node}, and this is {platform.node()}")
+        Ending(job.name, max(0.0, timeout - 1)).run()
+
+
+def _sighting(job: JobRef) -> Sighting | None:
+    start = RunDirectory(job.directory).read_start()
+    if start is None:
+        begins = any(_environ(process).get(_LOCAL_ID) == job.id for process in psutil.process_iter())
+        return Sighting("PENDING", "Starting") if begins else Sighting("FAILED", "ProcessGone")
+    if start.node != platform.node():
+        return None
+    with suppress(psutil.Error):
+        process = psutil.Process(start.pid)
+        if process.status() != psutil.STATUS_ZOMBIE and _environ(process).get(_LOCAL_ID) == job.id:
+            return Sighting("RUNNING", node=start.node, start=start.time)
+    return Sighting("FAILED", "ProcessGone", start.node)
+
+
+def _environ(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except (psutil.Error, OSError):
+        return {}

@@ -1,0 +1,273 @@
+"""Where one attempt's script, logs and records live: every file name in it stands here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_.+-]")
+_LONGEST_PART = 100
+
+_Record = TypeVar("_Record", "StartRecord", "ExitRecord")
+
+
+class StartRecord(NamedTuple):
+    """What the job script says when it begins.
+
+    :param job_id: the job it runs in.
+    :param restart: how often Slurm had requeued that job.
+    :param node: the node it runs on.
+    :param pid: its process there.
+    :param time: seconds since the epoch.
+    """
+
+    job_id: str
+    restart: int
+    node: str
+    pid: int
+    time: float
+
+
+class ExitRecord(NamedTuple):
+    """What the job script says when it ends.
+
+    :param job_id: the job it ran in.
+    :param restart: how often Slurm had requeued that job.
+    :param node: the node it ran on.
+    :param phase: how far it came: ``setup``, ``module`` or ``teardown``.
+    :param exit_code: what the module exited with, as a shell has it: 128 and more for a signal.
+    :param asked: the signal by which the job was asked to end before the module had, if it was.
+    :param start: seconds since the epoch.
+    :param end: seconds since the epoch.
+    :param stdout: bytes of stdout so far.
+    :param stderr: bytes of stderr so far.
+    :param module_stdout: which bytes of stdout the module wrote: from and to.
+    :param result: bytes of the result file; -1 if there is none.
+    :param cpus: how many CPUs Slurm had given it; 0 if that is not known.
+    """
+
+    job_id: str
+    restart: int
+    node: str
+    phase: str
+    exit_code: int
+    asked: str | None
+    start: float
+    end: float
+    stdout: int
+    stderr: int
+    module_stdout: Sequence[int]
+    result: int
+    cpus: int
+
+    @property
+    def is_success(self) -> bool:
+        """Tell whether the module ran to its own end and exited with 0."""
+        return self.phase == "teardown" and self.exit_code == 0 and self.asked is None
+
+
+class RunDirectory:
+    """The folder of one attempt, which only its owner can enter.
+
+    The worker, the triggerer and the job share it; each file is written by one of them, and whole.
+
+    :param path: its absolute path.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.script = self._file("job.sh")  # what sbatch is given
+        self.environment = self._file("environment.sh")  # variables to give
+        self.secrets = self._file("secrets.sh")  # more variables; gone when the job has read them
+        self.stdout = self._file("stdout.log")
+        self.stderr = self._file("stderr.log")
+        self.result = self._file("result.json")
+        self.claim = self._file("claim")  # a link that names the one job which may run
+        self.start = self._file("start.json")
+        self.exit = self._file("exit.json")
+        self.cpu_times = self._file("times.txt")
+        self._attempt = self._file("attempt.json")
+        self._job = self._file("job.json")
+        self._log_offsets = self._file("log-offsets.json")
+        self._cancelled = self._file("cancelled")  # the job script looks for it
+        self._ended = self._file("ended.json")
+
+    def make(self) -> None:
+        """Make the folder.
+
+        :raises FileExistsError: when it is there.
+        """
+        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        os.mkdir(self.path, 0o700)
+
+    # -- Who it is for, and what became of it: written by workers ------------------------------------------------------
+
+    def write_attempt(self, attempt: dict[str, Any]) -> None:
+        """Note what is about to be submitted, before it is."""
+        self._write_json(self._attempt, attempt)
+
+    def read_attempt(self) -> dict[str, Any]:
+        """Return what was noted before the submission; nothing if that did not come to an end."""
+        return self._read_json(self._attempt) or {}
+
+    def write_job(self, job: dict[str, Any]) -> None:
+        """Note the job that came of it."""
+        self._write_json(self._job, job)
+
+    def read_job(self) -> dict[str, Any] | None:
+        """Return the job that came of it, if it is known."""
+        return self._read_json(self._job)
+
+    def write_ended(self, how: str) -> None:
+        """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``."""
+        self._write_json(self._ended, {"how": how})
+
+    def read_ended(self) -> str | None:
+        """Return how this attempt ended, if it was noted."""
+        return (self._read_json(self._ended) or {}).get("how")
+
+    def cancel(self) -> None:
+        """Tell the job script to end, or not even to begin; it looks every few seconds."""
+        self._write(self._cancelled, "")
+        self.forget_secrets()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Tell whether the job was told to end."""
+        return os.path.exists(self._cancelled)
+
+    # -- What the job is given -----------------------------------------------------------------------------------------
+
+    def write_script(self, text: str) -> None:
+        """Write the job script."""
+        self._write(self.script, text)
+
+    def write_variables(self, given: str, secret: str) -> None:
+        """Write the shell text that sets the variables, and that which sets the secret ones."""
+        self._write(self.environment, given)
+        if secret:
+            self._write(self.secrets, secret)
+
+    def forget_secrets(self) -> None:
+        """Remove the secret variables, if they are still there."""
+        with suppress(FileNotFoundError):
+            os.unlink(self.secrets)
+
+    # -- What the job says ---------------------------------------------------------------------------------------------
+
+    def read_claim(self) -> str | None:
+        """Return the id of the one job that may run here, if it has begun."""
+        try:
+            return os.readlink(self.claim)
+        except OSError:
+            return None
+
+    def read_start(self) -> StartRecord | None:
+        """Return what the job said when it began (for the last time); ``None`` if that cannot be read."""
+        return _record(StartRecord, self._read_json(self.start))
+
+    def read_exit(self) -> ExitRecord | None:
+        """Return what the job said when it ended; ``None`` if that cannot be read, or was said before a restart.
+
+        :raises OSError: when it is there and cannot be read.
+        """
+        record = _record(ExitRecord, self._read_json(self.exit, strict=True))
+        if record is None:
+            return None
+        start = self.read_start()
+        is_stale = record.job_id != self.read_claim() or (start is not None and start.restart > record.restart)
+        return None if is_stale else record
+
+    def read_usage(self) -> dict[str, float]:
+        """Return what the script has measured: ``elapsed`` and ``cpu`` in seconds, and ``cpus``."""
+        with suppress(OSError, ValueError):
+            if record := self.read_exit():
+                known = {"elapsed": round(record.end - record.start, 3), "cpu": self._read_cpu_seconds()}
+                return {**known, "cpus": record.cpus} if record.cpus else known
+        return {}
+
+    def _read_cpu_seconds(self) -> float:
+        """Return the CPU time of all that the script has run and waited for."""
+        with open(self.cpu_times, encoding="ascii") as file:
+            words = file.read().split()[2:4]  # the first two are the shell's own
+        return sum(float(minutes) * 60 + float(rest) for minutes, rest in map(_minutes_and_seconds, words))
+
+    # -- How far its logs have been read -------------------------------------------------------------------------------
+
+    def write_log_offsets(self, offsets: dict[str, int]) -> None:
+        """Note how many bytes of each stream have been logged."""
+        self._write_json(self._log_offsets, offsets)
+
+    def read_log_offsets(self) -> dict[str, int]:
+        """Return how many bytes of each stream have been logged."""
+        return self._read_json(self._log_offsets) or {}
+
+    # -- Files ---------------------------------------------------------------------------------------------------------
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def _write_json(self, path: str, value: Any) -> None:
+        self._write(path, json.dumps(value))
+
+    def _write(self, path: str, text: str) -> None:
+        """Write a file whole or not at all, for the owner alone."""
+        scratch = f"{path}.{os.getpid()}"
+        try:
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(scratch)
+            raise
+
+    def _read_json(self, path: str, *, strict: bool = False) -> dict[str, Any] | None:
+        try:
+            with open(path, encoding="utf-8") as file:
+                value = json.load(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            if strict:
+                raise
+            return None
+        return value if isinstance(value, dict) else None
+
+
+def _minutes_and_seconds(word: str) -> tuple[str, str]:
+    """Take a time apart as bash's `times` writes it, such as ``1m2.345s``."""
+    minutes, _, rest = word.partition("m")
+    return minutes, rest.rstrip("s").replace(",", ".")
+
+
+def run_directories_of(base: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """Return the folder of all attempts of a task instance."""
+    task = task_id if map_index < 0 else f"{task_id}.{map_index}"
+    return os.path.join(base, *map(_part, (dag_id, run_id, task)))
+
+
+def _part(name: str) -> str:
+    """Write a name so that it can be a folder's, and no other name becomes the same."""
+    fit = _UNFIT.sub("_", name)[:_LONGEST_PART].lstrip(".")
+    return name if fit == name else f"{fit}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _record(kind: type[_Record], fields: dict[str, Any] | None) -> _Record | None:
+    """Make a record of what a job script has written; ``None`` where that is not whole."""
+    if fields is None:
+        return None
+    try:
+        return kind(**{name: fields[name] for name in kind._fields})
+    except KeyError:
+        return None

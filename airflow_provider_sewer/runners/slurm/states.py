@@ -1,0 +1,130 @@
+"""What Slurm's states mean: which are ends, and what to say of each.
+
+The table follows the section "JOB STATE CODES" of squeue's manual and what Slurm 22.05 was seen to do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from airflow_provider_sewer.core import errors
+
+#: The job waits, or waits again.
+WAITING = frozenset(
+    {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+)
+#: The job runs, or is about to stop; being suspended is no end.
+RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
+
+
+class End(NamedTuple):
+    """What a state means in which a job has ended.
+
+    :param error: the error it is.
+    :param what: what happened, as the second half of a sentence.
+    :param advice: what to change.
+    """
+
+    error: type[errors.SlurmError]
+    what: str
+    advice: str
+
+
+#: The states that are ends without success. COMPLETED is no success by itself: that takes the exit record.
+ENDS = {
+    "FAILED": End(
+        errors.SlurmJobFailed,
+        "failed",
+        "its output says why",
+    ),
+    "OUT_OF_MEMORY": End(
+        errors.SlurmOutOfMemory,
+        "ran out of memory",
+        "ask for more with slurm={'mem_gb': …}, or have it use less",
+    ),
+    "TIMEOUT": End(
+        errors.SlurmTimeout,
+        "reached its time limit",
+        "ask for more with slurm={'timeout_min': …}, or have it save its progress",
+    ),
+    "NODE_FAIL": End(
+        errors.SlurmNodeFailure,
+        "lost its node",
+        "run it again: with retries, or with requeue=True by Slurm itself",
+    ),
+    "PREEMPTED": End(
+        errors.SlurmPreempted,
+        "was preempted by another job",
+        "use retries, requeue=True, or a partition or QOS that is not preempted",
+    ),
+    "CANCELLED": End(
+        errors.SlurmCancelled,
+        "was cancelled",
+        "somebody called scancel, or Slurm did; clear the task to run it anew",
+    ),
+    "DEADLINE": End(
+        errors.SlurmDeadline,
+        "could not end before its deadline",
+        "give it a later deadline, or none",
+    ),
+    "BOOT_FAIL": End(
+        errors.SlurmBootFailure,
+        "had a node that did not boot",
+        "try again, or exclude the node",
+    ),
+    "RECONFIG_FAIL": End(
+        errors.SlurmBootFailure,
+        "had a node that could not be set up",
+        "try again, or exclude the node",
+    ),
+    "LAUNCH_FAILED": End(
+        errors.SlurmLaunchFailure,
+        "could not be started on its node",
+        "look at its output, and at whether the node can reach the run directory",
+    ),
+    "REVOKED": End(
+        errors.SlurmCancelled,
+        "was revoked: another cluster of the federation runs it",
+        "clear the task to run it anew",
+    ),
+}
+
+#: A job with these may yet be put into the queue again, if it may be requeued: Slurm shows them for a second or two.
+MAY_COME_BACK = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "FAILED", "CANCELLED", "TIMEOUT"})
+
+#: What a job reports as an end: any of the above, and COMPLETED.
+ENDED = frozenset({*ENDS, "COMPLETED"})
+
+#: Reasons for waiting that no waiting helps, each with what to change.
+HOPELESS = {
+    "DependencyNeverSatisfied": "the job it depends on did not end as `dependency` wants it",
+    "PartitionNodeLimit": "it asks for more nodes than the partition has or allows",
+    "PartitionTimeLimit": "it asks for more time (timeout_min) than the partition allows",
+    "BadConstraints": "no node can fulfil what it asks for",
+    "InvalidAccount": "the account does not exist, or is not yours",
+    "InvalidQOS": "the QOS does not exist",
+    "AccountNotAllowed": "the account may not use this partition",
+    "QOSNotAllowed": "the QOS may not be used here",
+    "JobHoldMaxRequeue": "Slurm has requeued it as often as it does",
+    "launch failed requeued held": "it could not be started on a node and is held; look at the prolog and the node",
+    "job requeued in held state": "it was requeued and is held; release it or run it anew",
+    "user env retrieval failed requeued held": "the node could not make up the user's login environment",
+}
+_OF_ONE_JOB = re.compile(
+    r"(Assoc|QOS)\w*(PerJob|PerJobLimit|PerNode|PerNodeLimit|MinCPUs|MinMemory|MinNode)$", re.IGNORECASE
+)
+
+
+def why_hopeless(reason: str, also: tuple[str, ...] | None) -> str | None:
+    """Return why a job that waits for this reason waits in vain; ``None`` if it does not.
+
+    :param reason: what Slurm says.
+    :param also: reasons that are to count as hopeless instead of the built-in ones, if given.
+    """
+    known = reason.strip("()").replace("_", " ") if " " not in reason else reason
+    if also is not None:
+        return "fail_on_pending_reason names it" if {reason, known} & set(also) else None
+    if _OF_ONE_JOB.match(reason):
+        return "it asks for more than the account or the QOS allows a single job"
+    return HOPELESS.get(reason) or HOPELESS.get(known)

@@ -1,0 +1,153 @@
+"""Look after all jobs of a process with one query at a time.
+
+However many jobs there are, the cluster is asked once an interval. The interval grows while nothing
+changes, and begins anew when something does or a job comes in.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.runners.slurm.cluster import NoAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, Sighting
+
+_GROWTH = 1.5
+
+
+class View(NamedTuple):
+    """What one look at a job brought.
+
+    :param sighting: what is known of it; ``None`` where there was no answer.
+    :param silence: why there was none.
+    """
+
+    sighting: Sighting | None
+    silence: str = ""
+
+
+class Watch:
+    """One job under a watcher's eye, until :meth:`close`.
+
+    :param on_view: told each view, in the watcher's thread; must neither block nor raise.
+    """
+
+    def __init__(
+        self, watcher: Watcher, job: JobRef, on_view: Callable[[View], None], shortest: float, longest: float
+    ) -> None:
+        self._watcher = watcher
+        self.job = job
+        self.on_view = on_view
+        self.shortest = shortest
+        self.longest = longest
+        self.last: Sighting | None = None
+
+    def hurry(self) -> None:
+        """Have the next look soon: there is reason to think that something has changed."""
+        self._watcher._wake()
+
+    def close(self) -> None:
+        """End it."""
+        self._watcher._remove(self)
+
+
+class Watcher:
+    """Asks one cluster about all jobs that are watched in this process; :meth:`of` returns the one to use."""
+
+    _all: dict[tuple[str, ...], Watcher] = {}  # noqa: RUF012 - one for all
+    _lock = threading.Lock()
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._changed = threading.Condition()
+        self._watches: list[Watch] = []
+        self._thread: threading.Thread | None = None
+        self._is_hurried = False
+        self._last_look = -math.inf
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Watcher:
+        """Return the watcher of this cluster and user in this process."""
+        with cls._lock:
+            return cls._all.setdefault(cluster.key, cls(cluster))
+
+    def watch(self, job: JobRef, on_view: Callable[[View], None], *, shortest: float, longest: float) -> Watch:
+        """Begin to watch a job.
+
+        :param on_view: told each view, in the watcher's thread; must neither block nor raise.
+        :param shortest: seconds between two looks while things change.
+        :param longest: seconds between two looks while nothing does.
+        """
+        watch = Watch(self, job, on_view, shortest, max(shortest, longest))
+        with self._changed:
+            self._watches.append(watch)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sewer-watcher", daemon=True)
+                self._thread.start()
+        self._wake()
+        return watch
+
+    def _remove(self, watch: Watch) -> None:
+        with self._changed:
+            if watch in self._watches:
+                self._watches.remove(watch)
+            self._changed.notify()
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._is_hurried = True
+            self._changed.notify()
+
+    def _run(self) -> None:
+        interval = 0.0
+        while watches := self._next(interval):
+            shortest = min(watch.shortest for watch in watches)
+            longest = min(watch.longest for watch in watches)
+            has_changed = self._look(watches)
+            interval = shortest if has_changed else min(max(interval, shortest) * _GROWTH, longest)
+
+    def _next(self, interval: float) -> list[Watch]:
+        """Wait for the next look, and return the jobs to look at; none ends the watcher.
+
+        However much it is hurried, the shortest interval lies between two looks.
+        """
+        with self._changed:
+            while self._watches:
+                pause = min(watch.shortest for watch in self._watches) if self._is_hurried else interval
+                left = self._last_look + pause - time.monotonic()
+                if left <= 0:
+                    self._is_hurried = False
+                    self._last_look = time.monotonic()
+                    return list(self._watches)
+                self._changed.wait(left)
+            self._thread = None
+            return []
+
+    def _look(self, watches: list[Watch]) -> bool:
+        """Look at the jobs, tell each its view, and return whether something has changed."""
+        try:
+            sightings = self._cluster.look([watch.job for watch in watches])
+            silence = "accounting does not answer, and the controller has forgotten the job"
+        except NoAnswer as error:
+            sightings, silence = {}, str(error)
+        except Exception as error:  # whatever it is, the other jobs must not go unwatched
+            sightings, silence = {}, f"{type(error).__name__}: {error}"
+        has_changed = False
+        for watch in watches:
+            sighting = sightings.get(watch.job)
+            if sighting is not None and sighting != watch.last:
+                has_changed = True
+                watch.last = sighting
+            watch.on_view(View(sighting, "" if sighting else silence))
+        return has_changed
+
+
+# A forked process has the watchers of its parent, but not their threads.
+os.register_at_fork(after_in_child=Watcher._all.clear)
