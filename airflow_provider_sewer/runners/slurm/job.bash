@@ -8,7 +8,13 @@ sewer_restart=${SLURM_RESTART_COUNT:-0}
 sewer_phase=setup
 sewer_status=
 sewer_asked=
-sewer_begin=${EPOCHREALTIME/,/.}
+
+# Say what time it is, in seconds since the epoch; bash before 5 does not know it to the microsecond.
+sewer_now() {
+    local now=${EPOCHREALTIME:-$(command -p date +%s)}
+    echo "${now/,/.}"
+}
+sewer_begin=$(sewer_now)
 
 # Write $2 to the file $1, whole or not at all.
 sewer_write() {
@@ -95,7 +101,7 @@ sewer_end() {
     local stdout stderr record
     stdout=$(sewer_size stdout.log) stderr=$(sewer_size stderr.log)
     printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
-        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$status" "$asked" "$sewer_begin" "${EPOCHREALTIME/,/.}" \
+        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$status" "$asked" "$sewer_begin" "$(sewer_now)" \
         "$stdout" "$stderr" "${sewer_from:-0}" "${sewer_to:-$stdout}" "$(sewer_size result.json)" \
         "$((${SLURM_CPUS_ON_NODE:-0} * ${SLURM_JOB_NUM_NODES:-1}))"
     sewer_write "$sewer_dir/exit.json" "$record" || exit 73
