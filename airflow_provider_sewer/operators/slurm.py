@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -13,20 +14,22 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout
 
 from airflow_provider_sewer.core.environment import inherited
-from airflow_provider_sewer.core.errors import InvalidTask, SlurmError, SlurmPendingHopeless, SlurmSubmitRefused
+from airflow_provider_sewer.core.errors import InvalidTask, SlurmJobFailed, SlurmPendingHopeless, SlurmSubmitRefused
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import checked_module
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, storable
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.following import Ending, Job
-from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
+from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_from_data, job_to_data
+from airflow_provider_sewer.runners.slurm.script import can_set
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
+    from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.hooks.sewer import SewerHook
 
 #: How long a deferred task waits at most where `execution_timeout` says nothing.
@@ -87,7 +90,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         wait_for_completion: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        self.slurm = slurm
+        self.slurm = _over_defaults(slurm, kwargs.get("default_args"))
         self.run_dir = run_dir
         self.cluster = cluster
         self.deferrable = deferrable
@@ -110,42 +113,48 @@ class SlurmModuleOperator(PythonModuleOperator):
 
         :raises SlurmError: when the job cannot be submitted, or did not end well.
         """
-        planned = self._planned(context)
-        run = self._run_of(planned)
-        job = self._begin(run)
-        self._announce(context, job)
-        if not planned.slurm.wait_for_completion:
-            return job.ref.id
-        if self._defers(planned.slurm):
-            self._wait_in_triggerer(job, planned.slurm)
-        return self._follow(context, run, job)
+        with _no_vain_retry():
+            run = self._prepare_run(context)
+            with self._no_orphan(context, run):
+                job = run.begin()
+                self._announce(context, job)
+                if not run.planned.slurm.wait_for_completion:
+                    return job.ref.id
+                if run.planned.slurm.deferrable:
+                    self._wait_in_triggerer(job, run.planned.slurm)
+                return self._collect(context, run, run.follow(job))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Return the result of the job whose end the triggerer has seen.
 
         :raises SlurmError: when it did not end well.
         """
-        run = self._run_of(self._planned(context))
-        return self._collect(context, run, Ending(**event["ending"]))
+        with _no_vain_retry():
+            run = self._prepare_run(context)
+            self._make_link(job_from_data(event["job"]))
+            return self._collect(context, run, Ending(**event["ending"]))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, also where it timed out or the trigger failed: no job is left behind."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralTimeout, TaskDeferralError) as error:
-            run = self._run_of(self._planned(context))
-            job = run.latest()
-            if job is None:
-                raise
-            if isinstance(error, TaskDeferralTimeout):
-                self.log.exception("The task has waited for %s as long as it may", job)
-                run.cancel()
-                raise
-            self.log.exception("The trigger has failed; following %s from here", job)
-            return self._follow(context, run, job)
+            with _no_vain_retry():
+                run = self._prepare_run(context)
+                if (job := run.latest()) is None:
+                    raise
+                self._make_link(job)
+                if isinstance(error, TaskDeferralTimeout):
+                    self.log.error("The task has waited for %s as long as it may", job)  # noqa: TRY400 - says it all
+                    self.on_kill()
+                    raise
+                self.log.warning("The trigger has failed; following %s from here", job)
+                with self._no_orphan(context, run):
+                    return self._collect(context, run, run.follow(job))
 
     def on_kill(self) -> None:
-        """Cancel the job, unless it is to be kept."""
+        """Cancel the job, unless it is to be kept; also in the middle of its submission."""
+        self._killed = True
         if self._job_run is None:
             return
         if self._job_run.planned.slurm.on_kill_action == "keep_job":
@@ -155,52 +164,52 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     # -- What is to run ------------------------------------------------------------------------------------------------
 
-    def _planned(self, context: Context) -> ModuleJob:
-        try:
-            hook = self._hook()
-            settings = self._settings(context, hook)
-            slurm = self._slurm_settings(self._dag_folder(context), hook)
-            self._job_url = hook.job_url if hook else None
-            secret_names = hook.secret_env if hook else {}
-            return ModuleJob(
-                instance=_instance(context),
-                module=checked_module(self.module),
-                arguments=self._arguments(),
-                settings=settings._replace(env={**inherited(settings.inherit_env or False), **settings.env}),
-                slurm=slurm,
-                secret_env={name: settings.env[name] for name in secret_names},
-                grace=seconds(self.termination_grace_period),
-            )
-        except InvalidTask as error:
-            raise AirflowFailException(str(error)) from None  # trying again would not help
+    def _prepare_run(self, context: Context) -> JobRun:
+        hook = self._hook()
+        settings = self._settings(context, hook)
+        self._job_url = hook.job_url if hook else None
+        planned = ModuleJob(
+            instance=_instance(context),
+            module=checked_module(self.module),
+            arguments=self._arguments(),
+            settings=settings._replace(env={**_inherited(settings.inherit_env), **settings.env}),
+            slurm=self._slurm_settings(self._dag_folder(context), hook),
+            secret_env={name: settings.env[name] for name in (hook.secret_env if hook else ())},
+            grace=seconds(self.termination_grace_period),
+        )
+        self._job_run = JobRun(planned, log_output, self.log.info)
+        if self._killed:
+            self.on_kill()
+        return self._job_run
 
     def _slurm_settings(self, folder: str, hook: SewerHook | None) -> SlurmSettings:
-        said = {field: getattr(self, field) for field in SlurmSettings._fields}
-        own = SlurmSettings.checked(**said, folder=folder)
-        own = own.over(hook.slurm_settings) if hook else own
-        slurm = own.over(DEFAULTS)
+        own = SlurmSettings.checked(**self._said(), folder=folder)
+        slurm = own.over(hook.slurm_settings if hook else SlurmSettings()).over(DEFAULTS)
         if slurm.deferrable is None:
             slurm = slurm._replace(deferrable=conf.getboolean("operators", "default_deferrable", fallback=False))
         return slurm
 
+    def _said(self) -> dict[str, Any]:
+        return {field: getattr(self, field) for field in SlurmSettings._fields}
+
     def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
         super()._check(known, whole)
-        said = {field: getattr(self, field) for field in SlurmSettings._fields}
-        SlurmSettings.checked(**{**said, "slurm": whole["slurm"], "run_dir": known["run_dir"]})
-
-    def _run_of(self, planned: ModuleJob) -> JobRun:
-        self._job_run = JobRun(planned, log_output, self.log.info)
-        return self._job_run
+        SlurmSettings.checked(**{**self._said(), "slurm": whole["slurm"], "run_dir": known["run_dir"]})
 
     # -- What is done with it ------------------------------------------------------------------------------------------
 
-    def _begin(self, run: JobRun) -> Job:
+    @contextmanager
+    def _no_orphan(self, context: Context, run: JobRun) -> Iterator[None]:
+        """Cancel the job if what happens here leaves it to nobody: neither to a triggerer nor to a retry."""
         try:
-            return run.begin()
-        except (InvalidTask, SlurmSubmitRefused) as error:
-            raise AirflowFailException(str(error)) from None  # trying again would not help
-        except KeyboardInterrupt:
+            yield
+        except KeyboardInterrupt:  # in `airflow dags test`, which calls no on_kill
             self.on_kill()
+            raise
+        except Exception as error:
+            is_last = isinstance(error, AirflowFailException) or context["ti"].try_number > context["ti"].max_tries
+            if is_last and run.is_open:
+                self.on_kill()
             raise
 
     def _announce(self, context: Context, job: Job) -> None:
@@ -208,37 +217,50 @@ class SlurmModuleOperator(PythonModuleOperator):
         self.log.info("%s; its run directory is %s", job, job.directory.path)
         if job.cluster.kind == "slurm":
             self.log.info("To look inside while it runs: srun --jobid %s --overlap --pty bash", job.ref.id)
-            if self._job_url:
-                parts = {"job_id": job.ref.id, "job_name": job.ref.name, "user": getpass.getuser()}
-                self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
+        self._make_link(job)
         context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
 
-    def _defers(self, slurm: SlurmSettings) -> bool:
-        return bool(slurm.deferrable)
+    def _make_link(self, job: Job) -> None:
+        if self._job_url and job.cluster.kind == "slurm":
+            parts = {"job_id": job.ref.id, "job_name": job.ref.name, "user": getpass.getuser()}
+            self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
 
     def _wait_in_triggerer(self, job: Job, slurm: SlurmSettings) -> None:
         trigger = SlurmJobTrigger(job_to_data(job), self.module, slurm._replace(slurm={})._asdict(), self.sewer_conn_id)
         # Airflow does not enforce execution_timeout while a task is deferred.
         self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout or _LONGEST_DEFERRAL)
 
-    def _follow(self, context: Context, run: JobRun, job: Job) -> Any:
-        try:
-            ending = run.follow(job)
-        except KeyboardInterrupt:
-            self.on_kill()
-            raise
-        return self._collect(context, run, ending)
-
     def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
         """Return the result, or raise what has happened."""
         context["ti"].xcom_push(key="slurm_usage", value=run.usage(ending))
         try:
             return storable(run.collect(ending))
-        except SlurmPendingHopeless as error:
-            raise AirflowFailException(str(error)) from None  # trying again would not help
-        except SlurmError as error:
+        except SlurmJobFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
+
+
+@contextmanager
+def _no_vain_retry() -> Iterator[None]:
+    """Fail the task at once where trying again would not help."""
+    try:
+        yield
+    except (InvalidTask, SlurmSubmitRefused, SlurmPendingHopeless) as error:
+        raise AirflowFailException(str(error)) from None
+
+
+def _over_defaults(slurm: Any, default_args: Mapping[str, Any] | None) -> Any:
+    """Complete what a task asks for by what the default arguments ask for, which Airflow would leave out."""
+    others = (default_args or {}).get("slurm")
+    if not isinstance(slurm, Mapping) or not isinstance(others, Mapping):
+        return slurm
+    return SlurmSettings(slurm=slurm).over(SlurmSettings(slurm=others)).slurm
+
+
+def _inherited(inherit: Inherit | None) -> dict[str, str]:
+    """Return what the job inherits of the worker's environment; of all of it, what a job script can set."""
+    env = inherited(inherit or False)
+    return {name: value for name, value in env.items() if can_set(name)} if inherit is True else env
 
 
 def _instance(context: Context) -> TaskInstance:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.hooks.sewer import SewerHook
+from airflow_provider_sewer.runners.slurm.commands import require_slurm
 from airflow_provider_sewer.runners.slurm.following import JobFollower
 from airflow_provider_sewer.runners.slurm.run import Pauses, cancel, job_from_data, patience_of, watched
 from airflow_provider_sewer.runners.task_log import log_output
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from airflow_provider_sewer.runners.slurm.following import Ending, Job
     from airflow_provider_sewer.runners.slurm.watcher import View
 
 #: Seconds that cancelling may take; Airflow waits 30 for ``on_kill``.
 _CANCEL_TIMEOUT = 20.0
+
+#: Files are looked at in threads of our own, which others' triggers do not need; of those that wait for a file
+#: system that hangs, there can be many before the rest has to wait too.
+_THREADS = ThreadPoolExecutor(max_workers=64, thread_name_prefix="sewer-trigger")
+
+_Value = TypeVar("_Value")
 
 _log = logging.getLogger(__name__)
 
@@ -57,33 +67,33 @@ class SlurmJobTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the job's end and fire once, with how it ended."""
-        ending = await self._follow()
-        yield TriggerEvent({"ending": ending._asdict()})  # type: ignore[no-untyped-call]
+        """Wait for the job's end and fire once, with the job and how it ended."""
+        try:
+            ending = await self._follow()
+        except asyncio.CancelledError:
+            # A triggerer that stops leaves the job to the next one. Where there is none, as when somebody
+            # presses Ctrl-C under `airflow dags test`, nobody would come for it.
+            if self.trigger_id is None:
+                await self.on_kill()
+            raise
+        yield TriggerEvent({"job": self._data, "ending": ending._asdict()})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the job: somebody has marked the task or cleared it."""
         if self._slurm.on_kill_action == "keep_job":
             _log.info("The job goes on: on_kill_action is 'keep_job'")
             return
-        await asyncio.to_thread(cancel, self._job, _log.info, timeout=_CANCEL_TIMEOUT)
+        await asyncio.to_thread(cancel, job_from_data(self._data), _log.info, timeout=_CANCEL_TIMEOUT)
 
     async def _follow(self) -> Ending:
-        hook = await SewerHook(self._sewer_conn_id).aload() if self._sewer_conn_id else None
-        secrets = tuple(hook.secret_env.values()) if hook else ()
-        job = self._job
-        follower = JobFollower(job, self._module, patience_of(self._slurm), log_output, _log.info, secrets)
+        job = job_from_data(self._data)
+        follower = await _in_thread(self._follower, job, await self._secrets())
         news: asyncio.Queue[View] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def hand_over(view: View) -> None:
-            loop.call_soon_threadsafe(news.put_nowait, view)
-
-        watch = watched(job, hand_over, self._slurm)
+        watch = watched(job, _handing_over(news), self._slurm)
         pauses = Pauses(self._slurm.poll_interval or 0.0)
         view = None
         try:
-            while (ending := await asyncio.to_thread(follower.look, view)) is None:
+            while (ending := await _in_thread(follower.look, view)) is None:
                 if follower.wants_news:
                     watch.hurry()
                 view = await _latest(news, pauses.next(has_news=view is not None))
@@ -91,13 +101,36 @@ class SlurmJobTrigger(BaseTrigger):
             watch.close()
         return ending
 
-    @property
-    def _job(self) -> Job:
-        return job_from_data(self._data)
+    def _follower(self, job: Job, secrets: tuple[str, ...]) -> JobFollower:
+        if job.cluster.kind == "slurm":
+            require_slurm()  # if not, the worker, where they were, has to follow the job
+        return JobFollower(job, self._module, patience_of(self._slurm), log_output, _log.info, secrets)
+
+    async def _secrets(self) -> tuple[str, ...]:
+        if not self._sewer_conn_id:
+            return ()
+        return tuple((await SewerHook(self._sewer_conn_id).aload()).secret_env.values())
 
     @property
     def _slurm(self) -> SlurmSettings:
         return SlurmSettings(**self._settings)
+
+
+async def _in_thread(function: Callable[..., _Value], *arguments: Any) -> _Value:
+    """Call a function that blocks, with the context by which the triggerer knows whose log it writes."""
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, context.run, function, *arguments)
+
+
+def _handing_over(news: asyncio.Queue[View]) -> Callable[[View], None]:
+    """Return what the watcher's thread can put news with into a queue of this event loop."""
+    loop = asyncio.get_running_loop()
+
+    def hand_over(view: View) -> None:
+        with suppress(RuntimeError):  # the loop has been closed meanwhile; others go on to be watched
+            loop.call_soon_threadsafe(news.put_nowait, view)
+
+    return hand_over
 
 
 async def _latest(news: asyncio.Queue[View], timeout: float) -> View | None:  # noqa: ASYNC109 - there may be no news

@@ -206,7 +206,7 @@ def require_slurm() -> None:
     missing = [name for name in ("sbatch", "squeue", "scancel") if not shutil.which(name)]
     if missing:
         raise SlurmUnavailable(
-            f"there is no {', '.join(missing)} on this worker's PATH; install Slurm's client there, "
+            f"there is no {', '.join(missing)} on this machine's PATH; install Slurm's client there, "
             "or run on this machine with cluster='local'"
         )
 

@@ -79,6 +79,12 @@ class JobRun:
         self._attempts = Attempts(run_dir, planned.instance, label)
         self._current: RunDirectory | None = None
         self._job: Job | None = None
+        self._is_cancelled = False
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether there is an attempt of which nobody has noted the end."""
+        return self._attempts.latest() is not None
 
     def begin(self) -> Job:
         """Take up the job that an earlier try has left, if it still counts, or submit a new one.
@@ -158,6 +164,7 @@ class JobRun:
 
         :param timeout: seconds that this may take.
         """
+        self._is_cancelled = True
         if self._job is not None:
             cancel(self._job, self._say, timeout=timeout)
         elif self._current is not None:
@@ -210,6 +217,8 @@ class JobRun:
         cluster = chosen_cluster(planned.slurm.cluster or "auto", self._say)
         attempt = self._attempts.begin()
         self._current = attempt.directory
+        if self._is_cancelled:  # by a signal handler, before there was anything to cancel
+            attempt.directory.cancel()
         submission = Submission(cluster, attempt, self._say, planned.slurm.max_pending_time)
         try:
             return submission.submit(self._script(attempt))

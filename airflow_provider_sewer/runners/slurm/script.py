@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import math
 import re
 import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,15 +12,29 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.secrecy import looks_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 # What submitit says where nobody has said anything: five minutes, one node, its own name as the key for accounts.
 _NO_DEFAULTS = {"time": None, "nodes": None, "wckey": None, "use_srun": False}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# bash keeps these for itself and refuses to set them.
-_BASH_OWN = frozenset({"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"})
+# What submitit writes for its own jobs: its mark before the command, and in the head of the script the
+# wish for a signal before the time limit, of which a plain module dies.
+_MARK = "export SUBMITIT_EXECUTOR=slurm\n"
+_WARNING = re.compile(r"^#SBATCH --signal=.*\n", re.MULTILINE)
+# bash keeps these for itself: it refuses to set them, or forgets what they were set to.
+_BASH_OWN = frozenset(
+    {
+        "BASHOPTS", "BASHPID", "BASH_ARGV0", "BASH_COMMAND", "BASH_SUBSHELL", "BASH_VERSINFO", "DIRSTACK",
+        "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "GROUPS", "HISTCMD", "LINENO", "PPID", "RANDOM",
+        "SECONDS", "SHELLOPTS", "SRANDOM", "UID",
+    }
+)  # fmt: skip
+# Each process has its own; a value of somebody else's is of no use to the module.
+_OF_EACH_PROCESS = frozenset({"_", "OLDPWD", "PWD", "SHLVL"})
+# The variables of the frame around the module.
+_FRAME = "sewer_"
 
 
 class JobScript(NamedTuple):
@@ -54,14 +69,18 @@ class JobScript(NamedTuple):
 
         :raises InvalidTask: when submitit refuses a parameter, or bash a variable.
         """
-        secret = {**{key: value for key, value in self.env.items() if looks_secret(key)}, **self.secret_env}
-        plain = {key: value for key, value in self.env.items() if key not in secret}
+        secret = self._secret()
+        plain = {name: value for name, value in self.env.items() if name not in secret}
         directory.write_script(self._text(directory))
         directory.write_variables(_exports(plain), _exports(secret))
 
     def _text(self, directory: RunDirectory) -> str:
         resources = {name: value for name, value in self.resources.items() if value is not None}
-        setup = [self._frame(directory), *resources.pop("setup", ())]
+        setup = [self._frame(directory), *_unix_lines(resources.pop("setup", ()))]
+        if resources.pop("stderr_to_stdout", False):
+            setup.insert(1, "exec 2>&1")
+        if "teardown" in resources:
+            resources["teardown"] = _unix_lines(resources["teardown"])
         additional = {
             **resources.pop("additional_parameters", {}),
             "output": _no_pattern(directory.stdout),
@@ -70,30 +89,40 @@ class JobScript(NamedTuple):
             "export": "NONE",
             "requeue" if self.requeue else "no-requeue": True,
         }
-        uses_srun = resources.pop("use_srun", False)
-        srun = shlex.join(["srun", "--unbuffered", *resources.pop("srun_args", ())]) if uses_srun else ""
-        text = _sbatch_text(
+        srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
+        srun = f'"${{sewer_srun:-srun}}" --unbuffered {_joined(srun_args)} ' if uses_srun else ""
+        return _sbatch_text(
             directory.path,
-            f"sewer_run {srun} {self._command()}",
+            f"sewer_run {srun}{self._command()}",
             {**resources, "name": self.name, "setup": setup, "additional_parameters": additional},
+            keeps_signal="signal_delay_s" in resources or "signal" in additional,
         )
-        return _without_submitits_own(text, keeps_signal="signal_delay_s" in resources or "signal" in additional)
 
     def _frame(self, directory: RunDirectory) -> str:
         said = {
             "sewer_dir": directory.path,
             "sewer_attempt": self.name,
             "sewer_workdir": self.workdir or directory.path,
-            "sewer_grace": f"{self.grace:g}",
+            "sewer_grace": str(math.ceil(self.grace)),
             "sewer_requeue": str(int(self.requeue)),
+            "sewer_has_secrets": str(int(bool(self._secret()))),
         }
-        values = "\n".join(f"{name}={shlex.quote(value)}" for name, value in said.items())
+        values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
         package = importlib.resources.files("airflow_provider_sewer.runners.slurm")
         return f"{values}\n{package.joinpath('job.bash').read_text(encoding='utf-8')}"
 
     def _command(self) -> str:
-        python = shlex.quote(self.python) if self.python else '"$(command -v python || echo python3)"'
-        return f"{python} {shlex.join(['-u', '-m', self.module, *self.arguments])}"
+        python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
+        return f"{python} {_joined(['-u', '-m', self.module, *self.arguments])}"
+
+    def _secret(self) -> dict[str, str]:
+        """Return the variables that are secret: those that somebody called so, and those whose name does."""
+        return {**{name: value for name, value in self.env.items() if looks_secret(name)}, **self.secret_env}
+
+
+def can_set(name: str) -> bool:
+    """Tell whether bash can set a variable of this name."""
+    return bool(_IDENTIFIER.fullmatch(name)) and name not in _BASH_OWN and not name.startswith(_FRAME)
 
 
 def checked_variables(names: Collection[str]) -> None:
@@ -102,7 +131,7 @@ def checked_variables(names: Collection[str]) -> None:
     :raises InvalidTask: naming it.
     """
     for name in names:
-        if not _IDENTIFIER.fullmatch(name) or name in _BASH_OWN:
+        if not can_set(name):
             raise InvalidTask(
                 f"env: {name!r} cannot be set in a job script; bash takes letters, digits and underscores"
             )
@@ -110,10 +139,25 @@ def checked_variables(names: Collection[str]) -> None:
 
 def _exports(env: Mapping[str, str]) -> str:
     checked_variables(env)
-    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
+    return "".join(
+        f"export {name}={shlex.quote(value)}\n" for name, value in env.items() if name not in _OF_EACH_PROCESS
+    )
 
 
-def _sbatch_text(folder: str, command: str, parameters: Mapping[str, Any]) -> str:
+def _quoted(word: str) -> str:
+    """Quote a word for bash; sbatch refuses a script that holds a carriage return before a newline."""
+    return "$'\\r'".join(map(shlex.quote, word.split("\r")))
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " ".join(map(_quoted, words))
+
+
+def _unix_lines(lines: Iterable[str]) -> list[str]:
+    return [line.replace("\r\n", "\n") for line in lines]
+
+
+def _sbatch_text(folder: str, command: str, parameters: Mapping[str, Any], *, keeps_signal: bool) -> str:
     from submitit.slurm.slurm import SlurmExecutor
 
     class Executor(SlurmExecutor):
@@ -132,15 +176,8 @@ def _sbatch_text(folder: str, command: str, parameters: Mapping[str, Any]) -> st
         executor.update_parameters(**{**_NO_DEFAULTS, **executor._convert_parameters(dict(parameters))})
     except (TypeError, ValueError) as error:
         raise InvalidTask(f"slurm: {error}") from None
-    return executor._make_submission_file_text(executor._submitit_command_str, "")
-
-
-def _without_submitits_own(text: str, *, keeps_signal: bool) -> str:
-    """Drop what submitit writes for its own jobs: a warning signal that a plain module dies of, and its mark."""
-    unwanted = (
-        ("export SUBMITIT_EXECUTOR=slurm",) if keeps_signal else ("export SUBMITIT_EXECUTOR=slurm", "#SBATCH --signal=")
-    )
-    return "\n".join(line for line in text.split("\n") if not line.startswith(unwanted)) + "\n"
+    text = executor._make_submission_file_text(executor._submitit_command_str, "").replace(_MARK + command, command)
+    return text if keeps_signal else _WARNING.sub("", text, count=1)
 
 
 def _no_pattern(path: str) -> str:
