@@ -5,6 +5,27 @@
         airflow.wait_for_state("my_dag", run_id, "my_task", "success")
 
 DAG files lie in ``home / "dags"``; each part writes to ``home / "<part>.log"``.
+
+How long things take, measured with Airflow 3.3.2 on two cores that others used as well (test_deployment.py prints
+what they take today):
+
+====================================================================  ===========
+``start()``: database, four parts, all healthy                        10 to 14 s
+``stop()``                                                            2 to 3 s; with a task deaf to SIGTERM 10 s
+``start_part("triggerer")``, ``start_part("scheduler")``              2 to 5 s
+task's process killed, until the next try is due                      1 to 3 s
+task's supervisor killed, until the next try is due                   11 to 12 s
+triggerer killed and started again, until its trigger runs            5 s
+scheduler killed and started again, until its tasks are run anew      8 to 10 s
+====================================================================  ===========
+
+What Airflow does that one might not expect:
+
+- A new scheduler runs every task of the killed one anew, as the next try, even without ``retries``. It does so ten
+  seconds after the killed one's last heartbeat. A task that was still running then is ended by its supervisor.
+- A task whose supervisor was killed runs on beside its next try, until the operator notices by itself.
+- An API server that is gone for ten seconds has the scheduler fail every running task: nobody takes heartbeats.
+- SQLite, with the WAL, bears it: 72 tasks on eight workers in 10 to 12 s, and no "database is locked".
 """
 
 from __future__ import annotations
@@ -178,7 +199,7 @@ class Airflow:
             _send(signal.SIGTERM, [member for member in members if not triggerer or member.pid == session])
         # A scheduler waits for its tasks. A task whose supervisor was killed is deaf to SIGTERM: it is not waited for.
         deadline = time.monotonic() + GRACE
-        while any(part.poll() is None for part in self._parts.values()) and time.monotonic() < deadline:
+        while any(map(self._ending, self._parts)) and time.monotonic() < deadline:
             time.sleep(SHORTEST_POLL)
         for session in list(self._sessions):
             self._end_session(session)
@@ -251,6 +272,11 @@ class Airflow:
         self._launched[name] = datetime.now(tz=UTC)
         self._remember("+", part.pid)
         self._sessions.add(part.pid)
+
+    def _ending(self, name: str) -> bool:
+        # At times, the triggerer waits ten seconds for a runner that has ended.
+        part = self._parts[name]
+        return part.poll() is None and (name != "triggerer" or len(_members(part.pid)) > 1)
 
     def _end_session(self, session: int) -> None:
         # A process may start another one while the list is read: again, until there is none.

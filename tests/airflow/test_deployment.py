@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 from textwrap import dedent
 
 import psutil
 import pytest
 
-from .deployment import PATIENCE, Airflow, still_running
+from .deployment import PARTS, PATIENCE, Airflow, still_running
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TRIGGERS = """
 import asyncio, os
@@ -152,3 +157,66 @@ def test_the_database_bears_all_parts_at_work(airflow):
     print(f"72 tasks in {time.monotonic() - started:.1f} s")
     assert [airflow.xcom("many", runs[2], "one", map_index=index) for index in (0, 23)] == [0, 23]
     assert "database is locked" not in airflow.tails(10**9)
+
+
+def test_a_task_that_was_cleared_runs_again(airflow, tmp_path):
+    """Both tries have their own log, and the run comes to its end a second time."""
+    run_id = airflow.trigger("waits", {"path": str(tmp_path)})
+    airflow.wait_for_state("waits", run_id, "done", "success")
+    airflow.clear("waits", run_id, ["first_try_waits", "done"])
+    airflow.until(lambda: airflow.try_number("waits", run_id, "done") == 2, "the second try")
+    airflow.wait_for_state("waits", run_id, "done", "success")
+    printed = [[line["event"] for line in airflow.log("waits", run_id, "first_try_waits", number)] for number in (1, 2)]
+    assert ["try 1" in printed[0], "try 2" in printed[0], "try 2" in printed[1]] == [True, False, True]
+    assert airflow.links("waits", run_id, "done") == {}
+
+
+def test_a_task_marked_as_failed_while_deferred_fails(airflow, tmp_path):
+    """And so does the one that waits for it."""
+    path = tmp_path / "file"
+    run_id = airflow.trigger("defers", {"path": str(path)})
+    airflow.until(lambda: watchers(path), "the trigger to run")
+    airflow.mark("defers", run_id, "wait", "failed")
+    airflow.wait_for_state("defers", run_id, "done", "upstream_failed")
+    assert airflow.state("defers", run_id, "wait") == "failed"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_can_be_restarted(airflow, part):
+    """All its processes are others afterwards."""
+    before = airflow.processes(part)
+    airflow.restart_part(part)
+    assert not still_running(before)
+    assert airflow.processes(part)
+
+
+def test_nothing_is_left_running_when_the_tests_are_killed(tmp_path):
+    """kill -9 gives the session no chance to stop what it has started."""
+    code = """
+import os, pathlib, sys
+from tests.airflow.deployment import PARTS, Airflow
+airflow = Airflow(pathlib.Path(sys.argv[1]))
+airflow.start()
+print(*[process.pid for part in PARTS for process in airflow.processes(part)], flush=True)
+os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == -signal.SIGKILL
+    pids = list(map(int, done.stdout.split()))
+    assert len(pids) > len(PARTS)
+    deadline = time.monotonic() + PATIENCE
+    while alive := [pid for pid in pids if running(pid)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
+
+
+def running(pid):
+    """Say if a process has not ended."""
+    return psutil.pid_exists(pid) and bool(still_running([psutil.Process(pid)]))

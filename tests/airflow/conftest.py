@@ -1,0 +1,39 @@
+"""What the tests of Slurm jobs under a whole Airflow share: one Airflow and one cluster for all of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from .slurm_cases import Case, Stage, write_project
+
+
+@pytest.fixture(scope="session")
+def stage(slurm, tmp_path_factory):
+    """Return an Airflow whose tasks are jobs of the session's cluster, which has no accounting."""
+    folder = tmp_path_factory.mktemp("chaos")
+    write_project(folder / "modules", folder / "airflow" / "dags")
+    stage = Stage(folder / "airflow", folder / "links")
+    stage.lead_to(slurm)
+    with stage.airflow:
+        yield stage
+
+
+@pytest.fixture
+def airflow(stage):
+    """Return the Airflow of these tests."""
+    return stage.airflow
+
+
+@pytest.fixture
+def start(stage, tmp_path):
+    """Return a function that starts runs of DAGs, one for each name."""
+
+    def start(*dag_ids):
+        cases = [Case(stage, tmp_path, dag_id) for dag_id in dag_ids]
+        return cases[0] if len(cases) == 1 else cases
+
+    return start

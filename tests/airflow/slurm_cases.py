@@ -1,0 +1,262 @@
+"""Runs of DAGs whose tasks are Slurm jobs: started, looked at from all sides, and judged.
+
+What every test wants to know of a case: how many jobs Slurm has seen for it, whether the log of the task has each
+line that the modules have written, once and in order, and whether anything of it is left running.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from .deployment import PATIENCE, Airflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.slurm.cluster import Job, SlurmCluster
+
+CONNECTION = "chaos"
+SECRET = "opensesame-4711-of-the-chaos"
+JOB_URL = "https://slurm.example/jobs/{job_id}"
+
+#: Writes numbered lines, each with the id of its job, until a file says that it is enough.
+MODULE = '''
+import json, os, sys, time
+from pathlib import Path
+
+folder, index = Path(sys.argv[2]), sys.argv[4]
+job, number = os.environ["SLURM_JOB_ID"], 0
+print("the token is", os.environ["CHAOS_TOKEN"])
+while number < 5 or not (folder / "enough").exists():
+    print(f"{job} {index} {number}")
+    if number % 5 == 0:
+        print(f"{job} {index} {number} too", file=sys.stderr)
+    number += 1
+    time.sleep(0.1)
+Path(os.environ["SEWER_RESULT_FILE"]).write_text(json.dumps({"job": job, "lines": number}))
+sys.exit((folder / "fails").exists())
+'''
+
+DAGS = """
+import sys
+from datetime import timedelta
+from airflow.sdk import DAG
+from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+
+AGAIN = {{"retries": 2, "retry_delay": timedelta(0)}}
+DEFERS = {{"deferrable": True}}
+WORKER = {{"deferrable": False}}
+ALL = dict(
+    module="chaos_counts",
+    python=sys.executable,
+    env={{"PYTHONPATH": {modules!r}}},
+    run_dir="{{{{ params.folder }}}}/runs",
+    slurm={{"name": "{{{{ params.name }}}}"}},
+    sewer_conn_id={connection!r},
+    poll_interval=0.5,
+    max_poll_interval=1,
+    lost_after=5,
+)
+
+def arguments(index=0):
+    return {{"folder": "{{{{ params.folder }}}}", "index": index}}
+
+def dag(dag_id, **said):
+    with DAG(dag_id, schedule=None, params={{"folder": "/nowhere", "name": "no_name"}}, max_active_runs=64):
+        SlurmModuleOperator(task_id="job", parameters_and_flags=arguments(), **{{**ALL, **said}})
+
+dag("works", **WORKER, **AGAIN)
+dag("works_once", **WORKER)
+dag("works_and_keeps", **WORKER, on_kill_action="keep_job")
+dag("defers", **DEFERS, **AGAIN)
+dag("defers_once", **DEFERS)
+dag("defers_and_keeps", **DEFERS, on_kill_action="keep_job")
+dag("defers_not_for_long", **DEFERS, execution_timeout=timedelta(seconds=12))
+with DAG("maps", schedule=None, params={{"folder": "/nowhere", "name": "no_name"}}, max_active_tasks=64):
+    SlurmModuleOperator.partial(task_id="job", **{{**ALL, **DEFERS}}).expand(
+        parameters_and_flags=[arguments(index) for index in range(10)]
+    )
+"""
+
+_numbers = count(1)
+
+
+def write_project(folder: Path, dags: Path) -> None:
+    """Write the module into a folder, and the DAG file that runs it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dags.mkdir(parents=True, exist_ok=True)
+    (folder / "chaos_counts.py").write_text(dedent(MODULE))
+    (dags / "chaos.py").write_text(dedent(DAGS).format(modules=str(folder), connection=CONNECTION))
+
+
+def connection() -> dict[str, Any]:
+    """Return the connection of all tasks."""
+    return {"conn_type": "sewer", "extra": {"secret_env": {"CHAOS_TOKEN": SECRET}, "job_url": JOB_URL}}
+
+
+class Stage:
+    """An Airflow, and the cluster that its processes find; another cluster can take its place.
+
+    :param airflow: the Airflow, not yet started.
+    :param links: a folder whose links lead to the cluster.
+    """
+
+    def __init__(self, home: Path, links: Path) -> None:
+        self._links = links
+        links.mkdir()
+        env = {"SLURM_CONF": str(links / "slurm.conf")}
+        self.airflow = Airflow(home, env, {CONNECTION: connection()})
+        self.slurm: SlurmCluster | None = None
+
+    @property
+    def path(self) -> str:
+        """Return the folder that has to come first on PATH."""
+        return str(self._links / "in-front")
+
+    def lead_to(self, cluster: SlurmCluster) -> None:
+        """Let all commands that Airflow's processes start from now on talk to this cluster."""
+        self.slurm = cluster
+        for name, target in (("slurm.conf", cluster.conf), ("in-front", cluster.wrapper_folder)):
+            fresh = self._links / f".{name}"
+            fresh.symlink_to(target)
+            fresh.rename(self._links / name)
+
+
+class Case:
+    """One run of a DAG of one task."""
+
+    task_id = "job"
+
+    def __init__(self, stage: Stage, folder: Path, dag_id: str, map_index: int = -1) -> None:
+        self.airflow, self.slurm = stage.airflow, stage.slurm
+        self.folder = folder / f"case-{next(_numbers)}-{dag_id}"
+        self.folder.mkdir()
+        self.name = self.folder.name
+        self.dag_id = dag_id
+        self.map_index = map_index
+        self.run_id = self.airflow.trigger(dag_id, {"folder": str(self.folder), "name": self.name})
+
+    def __repr__(self) -> str:
+        return f"{self.dag_id} {self.run_id} ({self.name})"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Return what Airflow calls the task."""
+        return self.dag_id, self.run_id, self.task_id
+
+    # What is done with it -------------------------------------------------------------------------------------------
+
+    def enough(self) -> None:
+        """Let the module come to its end."""
+        (self.folder / "enough").touch()
+
+    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+        """Wait for something."""
+        return self.airflow.until(condition, f"{self}: {what}", timeout)
+
+    def runs(self, jobs: int = 1) -> int:
+        """Wait until the latest of so many jobs writes its lines, and return its id."""
+        return self.until(lambda: len(self.written()) == jobs and all(self.written().values()), f"job {jobs} to run")
+
+    def is_deferred(self) -> None:
+        """Wait until the trigger has logged some of what the job writes."""
+        self.until(lambda: self.state() == "deferred" and len(self.logged()) > 1, "lines logged by the trigger")
+
+    def is_followed(self) -> None:
+        """Wait until a worker has logged some of what the job writes."""
+        self.until(lambda: self.state() == "running" and len(self.logged(self.tries())) > 1, "lines logged by a worker")
+
+    def ends(self, *states: str, timeout: float = PATIENCE) -> None:
+        """Wait until the task has ended so, and no other way."""
+        self.airflow.wait_for_state(*self.key, states, timeout, map_index=self.map_index)
+
+    # What is to be seen of it ---------------------------------------------------------------------------------------
+
+    def state(self) -> str | None:
+        """Return the task's state."""
+        return self.airflow.state(*self.key, self.map_index)
+
+    def tries(self) -> int:
+        """Return the number of the task's last try."""
+        return self.airflow.try_number(*self.key, self.map_index)
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs that Slurm has seen of it."""
+        return self.slurm.jobs(f"{self.name}-")
+
+    def logged(self, *tries: int, stream: str = "stdout") -> list[str]:
+        """Return the lines of the module in the log of these tries, or of all."""
+        numbers = tries or range(1, self.tries() + 1)
+        every = [self.airflow.lines(*self.key, number, self.map_index, (stream,)) for number in numbers]
+        return [line for lines in every for line in lines]
+
+    def written(self, stream: str = "stdout") -> dict[str, list[str]]:
+        """Return what the jobs have written, by their run directories, oldest first."""
+        files = sorted(self.folder.glob(f"runs/**/{stream}.log"), key=lambda file: int(file.parent.name))
+        return {file.parent.name: file.read_text().splitlines() for file in files}
+
+    def result(self) -> Any:
+        """Return the XCom of the task."""
+        return self.airflow.xcom(*self.key, map_index=self.map_index)
+
+    def text_of_log(self, *tries: int) -> str:
+        """Return all that the log of these tries says, or that of all."""
+        numbers = tries or range(1, self.tries() + 1)
+        content = [line for number in numbers for line in self.airflow.log(*self.key, number, self.map_index)]
+        return "\n".join(json.dumps(line) for line in content)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes of its modules."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if str(self.folder) in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    # What is demanded of it -----------------------------------------------------------------------------------------
+
+    def is_over(self, timeout: float = PATIENCE) -> None:
+        """Wait until nothing of it is left: no job in the queue and no process."""
+        self.until(lambda: not self.processes() and not self._queued(), "nothing left running", timeout)
+
+    def has_seen(self, *states: str) -> None:
+        """Say that Slurm has seen these jobs, which ended so, and no other."""
+        assert [job.state for job in self.jobs()] == list(states), self.text_of_log()
+
+    def log_is_complete(self, of_jobs: int = 1) -> None:
+        """Say that each line of the jobs stands in the log, once and in order, a secret one masked."""
+        for stream in ("stdout", "stderr"):
+            written = self.written(stream)
+            assert len(written) == of_jobs
+            lines = [line.replace(SECRET, "***") for of_job in written.values() for line in of_job]
+            assert self.logged(stream=stream) == [line for line in lines if not _is_slurms(line)]
+
+    def _queued(self) -> str:
+        return self.slurm.command("squeue", "-h", "--name", ",".join(job.name for job in self.jobs()) or "none")
+
+
+def succeeded(case: Case, *, jobs: int = 1) -> None:
+    """Say that the task succeeded by the last of so many jobs, and all about it is as it has to be."""
+    case.ends("success")
+    seen = case.jobs()
+    assert [len(seen), seen[-1].state] == [jobs, "COMPLETED"], case.text_of_log()
+    numbers = [line for line in list(case.written().values())[-1] if not line.startswith("the token")]
+    assert case.result() == {"job": seen[-1].id, "lines": len(numbers)}
+    case.is_over()
+    case.log_is_complete(jobs)
+
+
+def _is_slurms(line: str) -> bool:
+    return line.startswith("slurmstepd")
+
+
+PYTHON = sys.executable
