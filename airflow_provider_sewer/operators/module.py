@@ -127,7 +127,7 @@ class PythonModuleOperator(BaseOperator):
             self._settings(context, hook),
             grace=seconds(self.termination_grace_period),
             secrets=tuple(hook.secret_env.values()) if hook else (),
-            supervisor=_supervisor(),
+            supervisor=supervisor(),
         )
 
     def _hook(self) -> SewerHook | None:
@@ -192,7 +192,7 @@ def _folder_of(dag: Any) -> str:
     return os.path.dirname(os.path.abspath(str(dag.fileloc)))
 
 
-def _supervisor() -> int | None:
+def supervisor() -> int | None:
     """Return the pid of the process that supervises this task; a task of ``dag.test()`` has none."""
     # Imported on the worker, which has done so long before; a DAG file need not wait for it.
     from airflow.sdk.execution_time import task_runner

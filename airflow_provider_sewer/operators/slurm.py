@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, SlurmJobFailed, Slur
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import checked_module
 from airflow_provider_sewer.links.slurm import SlurmJobLink
-from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, storable
+from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, storable, supervisor
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.following import Ending, Job
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_from_data, job_to_data
@@ -177,7 +177,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             secret_env={name: settings.env[name] for name in (hook.secret_env if hook else ())},
             grace=seconds(self.termination_grace_period),
         )
-        self._job_run = JobRun(planned, log_output, self.log.info)
+        self._job_run = JobRun(planned, log_output, self.log.info, supervisor())
         if self._killed:
             self.on_kill()
         return self._job_run
@@ -266,10 +266,16 @@ def _inherited(inherit: Inherit | None) -> dict[str, str]:
 def _instance(context: Context) -> TaskInstance:
     """Return the task instance, with what changes when a person clears it.
 
-    Airflow gives a task that is cleared more tries, unless it is running. Then a try beyond those it
-    has is the sign; and where it has some left, its `on_kill` or that of its trigger leaves another sign.
+    Airflow gives a task that is cleared more tries, unless it is running. Then its `on_kill` leaves a sign;
+    where that was not called, a try beyond those it has is one if the run has been cleared.
     """
     ti = context["ti"]
-    tries = ti.max_tries
-    clears = str(tries) if ti.try_number <= tries + 1 else f"{tries}, try {ti.try_number}"
-    return TaskInstance(ti.dag_id, ti.run_id, ti.task_id, -1 if ti.map_index is None else ti.map_index, clears)
+    return TaskInstance(
+        ti.dag_id,
+        ti.run_id,
+        ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        clears=str(ti.max_tries),
+        run_clears=context["dag_run"].clear_number or 0,
+        is_extra=ti.try_number > ti.max_tries + 1,
+    )

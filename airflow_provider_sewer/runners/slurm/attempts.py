@@ -20,7 +20,9 @@ class TaskInstance(NamedTuple):
     :param run_id: its run.
     :param task_id: its task.
     :param map_index: its place in a mapped task, else -1.
-    :param clears: what changes when a person clears the task, and with nothing else.
+    :param clears: what changes when a person clears the task, unless it is running.
+    :param run_clears: how often a person has cleared tasks of its run.
+    :param is_extra: whether this is a try beyond those that the task has.
     """
 
     dag_id: str
@@ -28,6 +30,16 @@ class TaskInstance(NamedTuple):
     task_id: str
     map_index: int
     clears: str
+    run_clears: int = 0
+    is_extra: bool = False
+
+    def continues(self, attempt: Attempt) -> bool:
+        """Tell whether an attempt was begun for what is wanted now: no person has cleared the task since.
+
+        A try too many comes from a person who has cleared the running task, or from a scheduler that has started
+        anew; the latter clears nothing.
+        """
+        return attempt.clears == self.clears and (not self.is_extra or attempt.run_clears == self.run_clears)
 
 
 class Attempt(NamedTuple):
@@ -37,12 +49,14 @@ class Attempt(NamedTuple):
     :param name: the name of its job.
     :param cluster: what it was begun on, ``slurm`` or ``local``; empty if it is new.
     :param clears: see :class:`TaskInstance`, when it was begun.
+    :param run_clears: likewise.
     """
 
     directory: RunDirectory
     name: str
     cluster: str
     clears: str
+    run_clears: int
 
 
 class Attempts:
@@ -67,7 +81,7 @@ class Attempts:
         noted = directory.read_attempt()
         if directory.read_ended() or not noted:
             return None
-        return Attempt(directory, noted["name"], noted["cluster"], noted["clears"])
+        return Attempt(directory, noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
 
     def begin(self) -> Attempt:
         """Make the run directory of a new attempt."""
@@ -76,7 +90,7 @@ class Attempts:
             directory = self._directory(number)
             with suppress(FileExistsError):
                 directory.make()
-                return Attempt(directory, self._name(number), "", self._instance.clears)
+                return Attempt(directory, self._name(number), "", self._instance.clears, self._instance.run_clears)
 
     def _numbers(self) -> list[int]:
         try:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmSubmitRefused
+from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmError, SlurmPendingTooLong, SlurmSubmitRefused
 from airflow_provider_sewer.runners.module import read_result
 from airflow_provider_sewer.runners.slurm.attempts import Attempts
 from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, NoAnswer
@@ -38,6 +38,8 @@ _FIRST_LOOK, _LOOKS_GROWTH = 0.2, 1.5
 _LOCAL_INTERVAL = 1.0
 #: Seconds that a cancelled job may take to end before another one is submitted.
 _ENDS_WITHIN = 60.0
+#: Seconds for which what accounting says of a job that has ended is waited for.
+_ACCOUNTED_WITHIN = 5.0
 _CANCEL_TIMEOUT = 15.0
 
 
@@ -68,12 +70,17 @@ class JobRun:
     :param planned: what is to run.
     :param sink: takes its output as it comes.
     :param say: told what becomes of it, a line each.
+    :param supervisor: pid of the parent that this process works for; without it, nobody keeps what is logged, and
+        there is perhaps another try already.
     """
 
-    def __init__(self, planned: ModuleJob, sink: Sink, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, planned: ModuleJob, sink: Sink, say: Callable[[str], None], supervisor: int | None = None
+    ) -> None:
         self.planned = planned
         self._sink = sink
         self._say = say
+        self._supervisor = supervisor
         label = planned.slurm.slurm.get("name") or planned.slurm.slurm.get("job_name")
         run_dir = os.path.abspath(os.path.expanduser(planned.slurm.run_dir or ""))
         self._attempts = Attempts(run_dir, planned.instance, label)
@@ -109,8 +116,7 @@ class JobRun:
         known = directory.read_usage()
         noted = directory.read_job() or {}
         if noted.get("cluster") == "slurm":
-            with suppress(NoAnswer):
-                known |= SlurmCluster().usage(noted["id"])
+            known |= _accounted(noted["id"])
         if known.get("cpu") and known.get("cpus") and known.get("elapsed"):
             known["cpu_efficiency"] = round(known["cpu"] / (known["cpus"] * known["elapsed"]), 3)
         return {name: known[name] for name in ("elapsed", "cpu", "cpu_efficiency", "max_rss") if name in known}
@@ -140,6 +146,7 @@ class JobRun:
                 if follower.wants_news:
                     watch.hurry()
                 view = _latest(news, pauses.next(has_news=view is not None))
+                self._check_supervised()
         finally:
             watch.close()
         return ending
@@ -170,6 +177,10 @@ class JobRun:
         elif self._current is not None:
             self._current.cancel()
 
+    def _check_supervised(self) -> None:
+        if self._supervisor is not None and os.getppid() != self._supervisor:
+            raise SlurmError("the process that supervises this try has ended; the job is left to the next try")
+
     # -- An earlier try's job ------------------------------------------------------------------------------------------
 
     def _take_up(self) -> Job | None:
@@ -177,8 +188,12 @@ class JobRun:
         if attempt is None:
             return None
         self._current = attempt.directory
-        is_of_this_run = attempt.clears == self.planned.instance.clears and not attempt.directory.is_cancelled
-        job = Submission(cluster_of(attempt.cluster), attempt, self._say).take_up() if is_of_this_run else self.latest()
+        is_of_this_run = self.planned.instance.continues(attempt) and not attempt.directory.is_cancelled
+        job = (
+            Submission(cluster_of(attempt.cluster), attempt, self._say, self._check_supervised).take_up()
+            if is_of_this_run
+            else self.latest()
+        )
         if job is not None and is_of_this_run and self.planned.slurm.durable and not self._has_failed(job):
             self._say(f"Taking up {job}, which an earlier try has submitted; its run directory is {job.directory.path}")
             return job
@@ -219,7 +234,7 @@ class JobRun:
         self._current = attempt.directory
         if self._is_cancelled:  # by a signal handler, before there was anything to cancel
             attempt.directory.cancel()
-        submission = Submission(cluster, attempt, self._say, planned.slurm.max_pending_time)
+        submission = Submission(cluster, attempt, self._say, self._check_supervised, planned.slurm.max_pending_time)
         try:
             return submission.submit(self._script(attempt))
         except (SlurmSubmitRefused, SlurmPendingTooLong):
@@ -313,6 +328,17 @@ def chosen_cluster(wanted: str, say: Callable[[str], None]) -> Cluster:
 def cluster_of(kind: str) -> Cluster:
     """Return the cluster of this kind, ``slurm`` or ``local``."""
     return LocalCluster() if kind == "local" else SlurmCluster()
+
+
+def _accounted(job_id: str) -> dict[str, float]:
+    """Return what accounting has measured of a job, which it learns some moments after the job's end."""
+    cluster = SlurmCluster()
+    until = time.monotonic() + _ACCOUNTED_WITHIN
+    with suppress(NoAnswer):
+        while (usage := cluster.usage(job_id)) is None and time.monotonic() < until:
+            time.sleep(_FIRST_LOOK)
+        return usage or {}
+    return {}
 
 
 def _has_ended(job: Job) -> bool:

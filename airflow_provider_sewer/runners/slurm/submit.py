@@ -34,17 +34,24 @@ class Submission:
     :param cluster: where the job is to run.
     :param attempt: the attempt.
     :param say: told what is being waited for.
+    :param check: raises when this process is not to go on.
     :param most_seconds: for how long a limit on the number of jobs is waited for.
     """
 
     def __init__(
-        self, cluster: Cluster, attempt: Attempt, say: Callable[[str], None], most_seconds: float | None = None
+        self,
+        cluster: Cluster,
+        attempt: Attempt,
+        say: Callable[[str], None],
+        check: Callable[[], None],
+        most_seconds: float | None = None,
     ) -> None:
         self._cluster = cluster
         self._attempt = attempt
         self._directory = attempt.directory
         self._name = attempt.name
         self._say = say
+        self._check = check
         self._most_seconds = most_seconds
         self._began = time.time()
         self._pause = _FIRST_PAUSE
@@ -61,6 +68,7 @@ class Submission:
                 "name": self._name,
                 "cluster": self._cluster.kind,
                 "clears": self._attempt.clears,
+                "run_clears": self._attempt.run_clears,
                 "begun": self._began,
             }
         )
@@ -90,6 +98,7 @@ class Submission:
 
     def _until_taken(self) -> Job:
         while True:
+            self._check()
             try:
                 return self._as_job(self._cluster.submit(self._directory, self._name))
             except Busy as busy:
@@ -141,6 +150,7 @@ class Submission:
         """Sleep, unless the attempt is cancelled: by another process, or by a signal handler of this one."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
+            self._check()
             if self._directory.is_cancelled:
                 raise SlurmCancelled(
                     f"{self._name} was cancelled before it was submitted", run_directory=self._directory.path
