@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
+import itertools
 
 import pytest
 
@@ -31,9 +29,11 @@ def airflow(stage):
 @pytest.fixture
 def start(stage, tmp_path):
     """Return a function that starts runs of DAGs, one for each name."""
+    numbers = itertools.count(1)
 
     def start(*dag_ids):
-        cases = [Case(stage, tmp_path, dag_id) for dag_id in dag_ids]
+        folders = [tmp_path / f"{tmp_path.name}-{next(numbers)}" for _ in dag_ids]
+        cases = [Case(stage, folder, dag_id) for folder, dag_id in zip(folders, dag_ids, strict=True)]
         return cases[0] if len(cases) == 1 else cases
 
     return start

@@ -6,10 +6,11 @@ line that the modules have written, once and in order, and whether anything of i
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 import sys
-from contextlib import suppress
-from itertools import count
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import psutil
 from .deployment import PATIENCE, Airflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.slurm.cluster import Job, SlurmCluster
 
@@ -28,7 +29,7 @@ SECRET = "opensesame-4711-of-the-chaos"
 JOB_URL = "https://slurm.example/jobs/{job_id}"
 
 #: Writes numbered lines, each with the id of its job, until a file says that it is enough.
-MODULE = '''
+MODULE = """
 import json, os, sys, time
 from pathlib import Path
 
@@ -36,14 +37,16 @@ folder, index = Path(sys.argv[2]), sys.argv[4]
 job, number = os.environ["SLURM_JOB_ID"], 0
 print("the token is", os.environ["CHAOS_TOKEN"])
 while number < 5 or not (folder / "enough").exists():
+    time.sleep(0.1)
+    if (folder / "silence").exists():
+        continue
     print(f"{job} {index} {number}")
     if number % 5 == 0:
         print(f"{job} {index} {number} too", file=sys.stderr)
     number += 1
-    time.sleep(0.1)
 Path(os.environ["SEWER_RESULT_FILE"]).write_text(json.dumps({"job": job, "lines": number}))
 sys.exit((folder / "fails").exists())
-'''
+"""
 
 DAGS = """
 import sys
@@ -79,14 +82,13 @@ dag("works_and_keeps", **WORKER, on_kill_action="keep_job")
 dag("defers", **DEFERS, **AGAIN)
 dag("defers_once", **DEFERS)
 dag("defers_and_keeps", **DEFERS, on_kill_action="keep_job")
-dag("defers_not_for_long", **DEFERS, execution_timeout=timedelta(seconds=12))
+dag("defers_not_for_long", **DEFERS, execution_timeout=timedelta(seconds=10))
+dag("defers_held", **DEFERS, slurm={{**ALL["slurm"], "additional_parameters": {{"hold": True}}}})
 with DAG("maps", schedule=None, params={{"folder": "/nowhere", "name": "no_name"}}, max_active_tasks=64):
     SlurmModuleOperator.partial(task_id="job", **{{**ALL, **DEFERS}}).expand(
         parameters_and_flags=[arguments(index) for index in range(10)]
     )
 """
-
-_numbers = count(1)
 
 
 def write_project(folder: Path, dags: Path) -> None:
@@ -112,14 +114,10 @@ class Stage:
     def __init__(self, home: Path, links: Path) -> None:
         self._links = links
         links.mkdir()
-        env = {"SLURM_CONF": str(links / "slurm.conf")}
+        path = [str(links / "in-front"), str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin", "/sbin"]
+        env = {"SLURM_CONF": str(links / "slurm.conf"), "PATH": os.pathsep.join(path)}
         self.airflow = Airflow(home, env, {CONNECTION: connection()})
         self.slurm: SlurmCluster | None = None
-
-    @property
-    def path(self) -> str:
-        """Return the folder that has to come first on PATH."""
-        return str(self._links / "in-front")
 
     def lead_to(self, cluster: SlurmCluster) -> None:
         """Let all commands that Airflow's processes start from now on talk to this cluster."""
@@ -137,8 +135,8 @@ class Case:
 
     def __init__(self, stage: Stage, folder: Path, dag_id: str, map_index: int = -1) -> None:
         self.airflow, self.slurm = stage.airflow, stage.slurm
-        self.folder = folder / f"case-{next(_numbers)}-{dag_id}"
-        self.folder.mkdir()
+        self.folder = folder
+        self.folder.mkdir(exist_ok=True)
         self.name = self.folder.name
         self.dag_id = dag_id
         self.map_index = map_index
@@ -157,6 +155,17 @@ class Case:
     def enough(self) -> None:
         """Let the module come to its end."""
         (self.folder / "enough").touch()
+
+    @contextmanager
+    def silence(self) -> Iterator[None]:
+        """Let the module run without writing anything, and wait until all it has written is logged.
+
+        A process that is killed just when it has logged something may not have come to note that.
+        """
+        (self.folder / "silence").touch()
+        self.until(lambda: len(self.logged()) == sum(map(len, self.written().values())), "all lines logged")
+        yield
+        (self.folder / "silence").unlink()
 
     def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
         """Wait for something."""
@@ -200,7 +209,10 @@ class Case:
 
     def written(self, stream: str = "stdout") -> dict[str, list[str]]:
         """Return what the jobs have written, by their run directories, oldest first."""
-        files = sorted(self.folder.glob(f"runs/**/{stream}.log"), key=lambda file: int(file.parent.name))
+        task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
+        files = sorted(
+            self.folder.glob(f"runs/{self.dag_id}/*/{task}/*/{stream}.log"), key=lambda file: int(file.parent.name)
+        )
         return {file.parent.name: file.read_text().splitlines() for file in files}
 
     def result(self) -> Any:
@@ -224,6 +236,13 @@ class Case:
 
     # What is demanded of it -----------------------------------------------------------------------------------------
 
+    def earlier_log_is_true(self, *, try_number: int = 1) -> None:
+        """Say that the log of a try that was ended has the beginning of what its job has written, and no more."""
+        written = list(self.written().values())[try_number - 1]
+        logged = self.logged(try_number)
+        assert 1 < len(logged) <= len(written)
+        assert logged[1:] == written[1 : len(logged)]
+
     def is_over(self, timeout: float = PATIENCE) -> None:
         """Wait until nothing of it is left: no job in the queue and no process."""
         self.until(lambda: not self.processes() and not self._queued(), "nothing left running", timeout)
@@ -232,31 +251,26 @@ class Case:
         """Say that Slurm has seen these jobs, which ended so, and no other."""
         assert [job.state for job in self.jobs()] == list(states), self.text_of_log()
 
-    def log_is_complete(self, of_jobs: int = 1) -> None:
-        """Say that each line of the jobs stands in the log, once and in order, a secret one masked."""
+    def log_is_complete(self, *tries: int) -> None:
+        """Say that each line of the last job stands in the log of these tries, once and in order, a secret masked."""
         for stream in ("stdout", "stderr"):
-            written = self.written(stream)
-            assert len(written) == of_jobs
-            lines = [line.replace(SECRET, "***") for of_job in written.values() for line in of_job]
-            assert self.logged(stream=stream) == [line for line in lines if not _is_slurms(line)]
+            lines = [line.replace(SECRET, "***") for line in list(self.written(stream).values())[-1]]
+            logged = self.logged(*tries, stream=stream)
+            assert logged == lines, "\n".join([str(self), *difflib.ndiff(lines, logged), self.text_of_log()])
 
     def _queued(self) -> str:
         return self.slurm.command("squeue", "-h", "--name", ",".join(job.name for job in self.jobs()) or "none")
 
 
-def succeeded(case: Case, *, jobs: int = 1) -> None:
-    """Say that the task succeeded by the last of so many jobs, and all about it is as it has to be."""
+def succeeded(case: Case, *, earlier: tuple[str, ...] = ()) -> None:
+    """Say that the task succeeded, and all about it is as it has to be.
+
+    :param earlier: the states of jobs that came before a person has cleared the task, each as often.
+    """
     case.ends("success")
-    seen = case.jobs()
-    assert [len(seen), seen[-1].state] == [jobs, "COMPLETED"], case.text_of_log()
-    numbers = [line for line in list(case.written().values())[-1] if not line.startswith("the token")]
-    assert case.result() == {"job": seen[-1].id, "lines": len(numbers)}
+    case.has_seen(*earlier, "COMPLETED")
+    *_, last = case.written().values()
+    numbers = [line for line in last if not line.startswith("the token")]
+    assert case.result() == {"job": case.jobs()[-1].id, "lines": len(numbers)}
     case.is_over()
-    case.log_is_complete(jobs)
-
-
-def _is_slurms(line: str) -> bool:
-    return line.startswith("slurmstepd")
-
-
-PYTHON = sys.executable
+    case.log_is_complete(*([case.tries()] if earlier else []))
