@@ -105,3 +105,16 @@ def run_directories(tmp_path):
         return sorted((path.parent for path in (tmp_path / "runs").glob("**/attempt.json")), key=os.path.getmtime)
 
     return find
+
+
+@pytest.fixture
+def said(capsys, caplog):
+    """Return a function that returns all that has been logged since the last call, by tasks and by triggers."""
+    caplog.set_level("INFO")
+
+    def read() -> str:
+        text = capsys.readouterr().out + "\n".join(record.getMessage() for record in caplog.records)
+        caplog.clear()
+        return text
+
+    return read

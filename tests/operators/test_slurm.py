@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import logging
+import subprocess
+import sys
+
+import pytest
+from airflow.sdk import DAG, task
+
+from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+
+SAYS_ARGUMENTS = "import sys; print(*sys.argv[1:])"
 
 
 def test_the_result_file_becomes_the_xcom(module, on_slurm, run_job, deferrable, xcom):
-    """What a module writes to $SEWER_RESULT_FILE on the node is what later tasks pull."""
+    """What a module writes to $SEWER_RESULT_FILE on the node is what later tasks pull, beside the job's id."""
     job = module("""
         import json, os
         print("not this")
@@ -19,8 +28,200 @@ def test_the_result_file_becomes_the_xcom(module, on_slurm, run_job, deferrable,
     assert xcom("slurm_job_id") == result["job"]
 
 
+def test_every_line_is_logged_once_in_order_and_told_apart(module, on_slurm, run_job, deferrable, caplog):
+    """Both streams come out of the job's files as they went in: brackets, percent signs, odd bytes."""
+    job = module(r"""
+        import os
+        for number in range(500):
+            os.write(1, b"out [bold]%d %s\n" % (number, b"\xff"))
+            os.write(2, b"err 100%% %d\n" % number)
+        os.write(1, b"no newline")
+    """)
+    with caplog.at_level(logging.INFO):
+        run_job(deferrable=deferrable, **job)
+
+    def logged(stream: str) -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.name == f"airflow.task.module.{stream}"]
+
+    assert logged("stdout") == [*(rf"out [bold]{n} \xff" for n in range(500)), "no newline"]
+    assert logged("stderr") == [f"err 100% {n}" for n in range(500)]
+
+
+def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job, xcom, said, run_directories):
+    """A person who reads the log can look at the run directory, and into the running job."""
+    run_job(**module("pass"))
+    text = said()
+    (directory,) = run_directories()
+    job_id = xcom("slurm_job_id")
+    assert f"Slurm job {job_id} (" in text
+    assert f"its run directory is {directory}" in text
+    assert f"srun --jobid {job_id} --overlap --pty bash" in text
+
+
 def test_the_link_to_the_job_is_made_of_the_connections_url(module, on_slurm, run_job, deferrable, connection, xcom):
     """The link is there after the run, filled in with the job's id."""
-    said = connection(job_url="https://slurm.example/jobs/{job_id}?user={user}")
-    run_job(deferrable=deferrable, **module("print(1)"), **said)
+    link = connection(job_url="https://slurm.example/jobs/{job_id}?user={user}")
+    run_job(deferrable=deferrable, **module("print(1)"), **link)
     assert xcom("slurm_job_link").startswith(f"https://slurm.example/jobs/{xcom('slurm_job_id')}?user=")
+
+
+def test_without_accounting_time_and_cpu_are_known_from_the_job_script(module, on_slurm, run_job, deferrable, xcom):
+    """A job that computes half of the time has used about half of its one CPU."""
+    run_job(deferrable=deferrable, **module("while __import__('time').process_time() < 1: pass"))
+    usage = xcom("slurm_usage")
+    assert set(usage) == {"elapsed", "cpu", "cpu_efficiency"}
+    assert 1 <= usage["cpu"] <= usage["elapsed"]
+    assert usage["cpu_efficiency"] == pytest.approx(usage["cpu"] / usage["elapsed"], abs=0.001)
+
+
+def test_every_field_that_can_hold_a_template_is_rendered(module, on_slurm, run_dag, defaults, tmp_path, xcom):
+    """What the job asks for and where its files lie take templates, as the parameters do."""
+    job = module(SAYS_ARGUMENTS)
+    slurm = {
+        "partition": "{{ params.where }}",
+        "timeout_min": "{{ params.minutes }}",
+        "comment": "for {{ dag.dag_id }}",
+    }
+    with DAG("one_job", schedule=None, params={"where": "tiny", "minutes": 7}) as dag:
+        SlurmModuleOperator(
+            task_id="job",
+            slurm=slurm,
+            parameters_and_flags={"n": "{{ params.minutes }}"},
+            **job | defaults | {"run_dir": f"{tmp_path}/{{{{ task.task_id }}}}s"},
+        )
+    assert run_dag(dag).results["job"] == "--n 7"
+    shown = on_slurm.command("scontrol", "show", "job", xcom("slurm_job_id"))
+    assert "Partition=tiny" in shown
+    assert "TimeLimit=00:07:00" in shown
+    assert "Comment=for one_job" in shown
+    assert list((tmp_path / "jobs").glob("one_job/*/job/1/job.sh"))
+
+
+def test_it_can_be_mapped_over_what_the_jobs_ask_for(module, on_slurm, run_dag, defaults):
+    """partial().expand() submits one job for each set of resources."""
+    job = module("import os; print(os.environ['SLURM_CPUS_PER_TASK'], os.environ['SLURM_JOB_PARTITION'])")
+    with DAG("mapped", schedule=None, default_args={"slurm": {"partition": "tiny"}}) as dag:
+        SlurmModuleOperator.partial(task_id="job", **job, **defaults).expand(
+            slurm=[{"cpus_per_task": 1}, {"cpus_per_task": 2, "partition": "main"}]
+        )
+    assert run_dag(dag).results == {"job[0]": "1 tiny", "job[1]": "2 main"}
+
+
+def test_what_another_task_returns_can_be_a_parameter_and_what_is_asked_for(module, on_slurm, run_dag, defaults):
+    """A task upstream decides how large the job is, and its result makes the edge."""
+    job = module("import os, sys; print(*sys.argv[1:], os.environ['SLURM_CPUS_PER_TASK'])")
+
+    @task
+    def measure():
+        return {"cpus_per_task": 2}
+
+    with DAG("asks", schedule=None) as dag:
+        size = measure()
+        SlurmModuleOperator(task_id="job", slurm=size, parameters_and_flags={"size": [size]}, **job, **defaults)
+    assert dag.get_task("job").upstream_task_ids == {"measure"}
+    assert run_dag(dag).results["job"] == '--size {"cpus_per_task": 2} 2'
+
+
+def test_tasks_of_the_same_name_in_two_dags_have_jobs_of_their_own(module, on_slurm, run_job):
+    """Neither takes the other's result, though both are called job and share the folder of run directories."""
+    job = module(SAYS_ARGUMENTS)
+    results = [run_job(dag_id, parameters_and_flags={"for": dag_id}, **job).results["job"] for dag_id in ("a", "b")]
+    assert results == ["--for a", "--for b"]
+    names = [seen.name for seen in on_slurm.jobs() if seen.name.startswith(("a.job-", "b.job-"))]
+    assert len(set(names)) == 2
+
+
+def test_a_job_may_be_called_anything(module, on_slurm, run_job, deferrable):
+    """Spaces and letters of any script stand in the job's name; what Slurm cannot take becomes an underscore."""
+    job = module("import os; print(os.environ['SLURM_JOB_NAME'])")
+    name = run_job(deferrable=deferrable, slurm={"name": "Über alles, ja 数字"}, **job).results["job"]
+    assert name.startswith("Über alles_ ja 数字-")
+
+
+def test_of_two_places_the_nearer_one_wins_parameter_by_parameter(
+    module, on_slurm, run_dag, defaults, connection, tmp_path
+):
+    """The task, then default_args, then the connection; None drops what the farther ones say."""
+    job = module("import os; print(os.environ['SLURM_JOB_PARTITION'], os.environ.get('SLURM_CPUS_PER_TASK'))")
+    said = connection(
+        slurm={"partition": "scavenge", "cpus_per_task": 3, "comment": "connection"},
+        run_dir=str(tmp_path / "runs" / "of-the-connection"),
+        poll_interval=0.5,
+    )
+    others = {"slurm": {"partition": "tiny", "cpus_per_task": 2}, **said}
+    with DAG("places", schedule=None, default_args=others) as dag:
+        for task_id, slurm in {
+            "default_args": None,
+            "task": {"cpus_per_task": 1},
+            "drops": {"cpus_per_task": None, "partition": None},
+        }.items():
+            SlurmModuleOperator(task_id=task_id, **({"slurm": slurm} if slurm else {}), **job)
+    assert run_dag(dag).results == {"default_args": "tiny 2", "task": "tiny 1", "drops": "main None"}
+    assert len(list((tmp_path / "runs" / "of-the-connection").glob("places/*/*"))) == 3
+
+
+def test_airflows_default_decides_who_waits_if_nobody_says(module, on_slurm, run_job, monkeypatch, said):
+    """operators.default_deferrable holds for this operator as for all others."""
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert run_job(**module("pass")).state == "success"
+    assert "running trigger in line" in said()
+
+
+def test_without_waiting_the_task_ends_with_the_submission(module, on_slurm, run_job, tmp_path):
+    """The result is the job's id, and the job goes on by itself."""
+    go = tmp_path / "go"
+    job = module(f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)")
+    result = run_job(wait_for_completion=False, **job)
+    assert result.state == "success"
+    on_slurm.wait_for(result.results["job"], "RUNNING")
+    go.touch()
+    on_slurm.wait_for(result.results["job"], "COMPLETED")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"slurm": {"gpus": 1}}, "unknown Slurm parameter 'gpus'"),
+        ({"slurm": {"partitoin": "gpu"}}, "did you mean 'partition'? Known: 'name', "),
+        ({"slurm": {"timeout_min": 0}}, "slurm: timeout_min: a whole number from 1 on is needed, not 0"),
+        ({"slurm": {"mem_gb": 1, "mem": "1G"}}, "'mem_gb' and 'mem' exclude each other"),
+        ({"slurm": ["main"]}, "slurm: a mapping of parameters is needed"),
+        ({"run_dir": 7}, "run_dir: a path is needed"),
+        ({"cluster": "cloud"}, "cluster: 'auto' or 'slurm' or 'local' is needed, not 'cloud'"),
+        ({"deferrable": "yes"}, "deferrable"),
+        ({"poll_interval": 0}, "poll_interval"),
+        ({"poll_interval": 9, "max_poll_interval": 3}, "max_poll_interval: 3 s is less than poll_interval, 9 s"),
+        ({"durable": 1}, "durable"),
+        ({"on_kill_action": "keep"}, "on_kill_action: 'cancel_job' or 'keep_job' is needed, not 'keep'"),
+        ({"requeue": "no"}, "requeue"),
+        ({"max_pending_time": -1}, "max_pending_time"),
+        ({"fail_on_pending_reason": "Licenses"}, "fail_on_pending_reason"),
+        ({"lost_after": "5m"}, "lost_after"),
+        ({"wait_for_completion": None, "module": "no module"}, "'no module' is no dotted name"),
+    ],
+)
+def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, said):
+    """Bad input does not wait for a worker, let alone for a node."""
+    with pytest.raises(Exception, match="task 'job': ") as raised:
+        SlurmModuleOperator(task_id="job", **{"module": "job", **arguments})
+    assert said in str(raised.value)
+
+
+def test_accounting_adds_what_the_job_has_taken_of_the_memory(module, make_slurm, monkeypatch, run_job, xcom):
+    """Where there is a sacct, the most memory is known, and the CPU time is that of the whole job."""
+    slurm = make_slurm(accounting=True, memory_poll=1, nodes=1)
+    for name, value in slurm.env.items():
+        monkeypatch.setenv(name, value)
+    job = module("import time\nheap = b'x' * 80_000_000\ntime.sleep(4)")
+    assert run_job(**job).state == "success"
+    usage = xcom("slurm_usage")
+    assert 60e6 < usage["max_rss"] < 300e6
+    assert usage["elapsed"] >= 4
+    assert 0 < usage["cpu_efficiency"] < 0.9
+
+
+def test_a_dag_file_need_not_wait_for_what_only_a_worker_needs():
+    """Importing the operator loads no submitit, nor starts anything."""
+    code = "import sys, threading, airflow_provider_sewer.operators.slurm; print('submitit' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False"

@@ -23,19 +23,29 @@ _PATIENCE = 60.0
 # One job a line. Names can hold anything, and so come last; the other fields never hold a bar.
 _QUEUE = "JobID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,NodeList:200|,Reason:100|,Name:1024"
 _ACCOUNTING = "JobIDRaw,State,ExitCode,NodeList,JobName"
-_USAGE = "ElapsedRaw,TotalCPU,AllocCPUS,MaxRSS"
+_USAGE = "End,ElapsedRaw,TotalCPU,AllocCPUS,MaxRSS"
 
-# What sbatch says when it was not heard, or perhaps was and had no answer.
-_SILENT = re.compile(
-    r"unable to contact|timed out|connection (refused|reset|timed out)|not responding|zero bytes|standby mode|"
-    r"transport endpoint|temporarily un|unexpected message|communication|no route to host|unable to establish|"
-    r"network is unreachable|rate limit|slurm_receive_msg|slurm_send|munge|authentication|failed to connect",
-    re.IGNORECASE,
-)
-# What it says when there are too many jobs already.
-_FULL = re.compile(r"Max\w*Submit|Grp\w*Submit|job ?count|too many (jobs|pending)|submit limit reached", re.IGNORECASE)
+# What sbatch says when the controller has answered with an error; what follows is from Slurm's own table of errors,
+# of which these are not to be overcome by waiting.
+_ANSWERED = re.compile(r"Batch job submission failed: (.*)")
 _REFUSED = re.compile(
-    r"batch job submission failed|invalid|unrecognized option|fatal: |not permitted|error: .*(must|cannot|can't)",
+    r"Invalid (?!user id|job credential|authentication)|No partition specified|User's group not permitted|"
+    r"Requested (nodes not in|node configuration is not|time limit is invalid|more tasks|operation not supported|GRES)|"
+    r"More processors requested|Node count|CPU count|Task (count|distribution)|Job size|Job script|Job --batch|"
+    r"Pathname of|(Job|Circular job) dependency|Memory (required|specification)|Job violates accounting/QOS policy|"
+    r"Time limit specification|(Access denied to requested|Requested) reservation( is invalid|$)|Duplicate generic|"
+    r"Burst Buffer (permission|request)|X11 forwarding|Multiple (KNL|partition)|Cannot request more threads"
+)
+# What sbatch exits with when it does not understand its own options.
+_BAD_OPTION = 255
+# What stands before the above when it is a limit on the number of jobs, and sbatch's word for a full queue.
+_FULL = re.compile(r"\b(Assoc|QOS)(Max|Grp)Submit|job queue full|Unable to create job record")
+# What is said of a controller that is away or too busy, or of a network that is.
+_AWAY = re.compile(
+    r"Unable to contact|Unexpected message|Message (send|receive) failure|Communication|Protocol authentication|"
+    r"zero (bytes|length)|Received message length|Failed to send|timed out|standby mode|Connection (refused|reset)|"
+    r"No route to host|Network is unreachable|Transport endpoint|Broken pipe|temporarily|rate limit|munge|credential|"
+    r"authentication agent|configuration source|fetch config|Can't find an address|Requested nodes are busy|try again",
     re.IGNORECASE,
 )
 _NO_ACCOUNTING = "accounting storage is disabled"
@@ -73,32 +83,27 @@ class SlurmCluster:
         try:
             done = self._run("sbatch", "--parsable", directory.script)
         except NoAnswer as error:
-            raise Busy(str(error)) from None
+            raise Busy(str(error), is_strange=isinstance(error, NoCommand)) from None
         said = _words(done.stderr)
         if done.returncode == 0:
-            found = re.match(r"\s*(\d+)", done.stdout)
-            if not found:
-                raise Busy(f"sbatch said {done.stdout.strip()!r}, which names no job; {said}")
-            return found.group(1)
-        if _FULL.search(said):
-            raise Busy(said, is_full=True)
-        if _SILENT.search(said) or not _REFUSED.search(said):
-            raise Busy(f"sbatch exited with {done.returncode}: {said or 'it said nothing'}")
-        raise SlurmSubmitRefused(f"Slurm refuses the job: {said}", run_directory=directory.path)
+            if found := _ID.fullmatch(done.stdout.rstrip().rpartition("\n")[2]):
+                return found.group(1)
+            raise Busy(f"sbatch said {done.stdout.strip()!r}, which names no job; {said}".rstrip("; "), is_strange=True)
+        if _is_final(done.returncode, said):
+            raise SlurmSubmitRefused(f"Slurm refuses the job: {said}", run_directory=directory.path)
+        is_strange = not _FULL.search(said) and not _AWAY.search(said)
+        raise Busy(f"sbatch exited with {done.returncode}: {said or 'it said nothing'}", is_strange=is_strange)
 
-    def find(self, name: str, *, thoroughly: bool) -> str | None:
+    def find(self, name: str, *, since: float | None = None) -> str | None:
         """Return the id of the job of this name.
 
-        :param thoroughly: ask accounting as well.
+        :param since: ask accounting as well, for jobs that were there this many seconds ago or later.
         :raises NoAnswer: when that cannot be known now.
         """
         named = [job_id for job_id, (seen, _) in self._queue("--name", name).items() if seen == name]
-        if not named and thoroughly and self._has_accounting:
-            named = [
-                job_id
-                for job_id, (seen, _) in self._accounting("--name", name, "-S", "now-30days").items()
-                if seen == name
-            ]
+        if not named and since is not None and self._has_accounting:
+            rows = self._accounting("-u", str(os.geteuid()), "--name", name, "-S", f"now-{since:.0f}seconds")
+            named = [job_id for job_id, (seen, _) in rows.items() if seen == name]
         return max(named, key=int) if named else None
 
     def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
@@ -124,22 +129,24 @@ class SlurmCluster:
 
         :raises NoAnswer: when it is not known whether that was heard.
         """
-        done = self._run("scancel", "--name", job.name, job.id, timeout=timeout)
+        done = self._run("scancel", "--user", str(os.geteuid()), "--name", job.name, job.id, timeout=timeout)
         if done.returncode:
             raise NoAnswer(f"scancel exited with {done.returncode}: {_words(done.stderr)}")
 
-    def usage(self, job_id: str) -> dict[str, float]:
-        """Return what accounting has measured of a job.
+    def usage(self, job_id: str) -> dict[str, float] | None:
+        """Return what accounting has measured of a job; ``None`` while it does not know of its end.
 
         ``elapsed`` and ``cpu`` in seconds, ``cpus``, ``max_rss`` in bytes.
 
         :raises NoAnswer: when accounting does not answer.
         """
+        rows = [row.split("|")[:5] for row in self._sacct("-j", job_id, f"--format={_USAGE}", "--noconvert")]
         if not self._has_accounting:
             return {}
-        rows = self._sacct("-j", job_id, f"--format={_USAGE}", "--noconvert")
+        if not rows or any(end == "Unknown" for end, *_ in rows):
+            return None
         fields: dict[str, float] = {}
-        for elapsed, cpu, cpus, rss in (row.split("|")[:4] for row in rows):
+        for _, elapsed, cpu, cpus, rss in rows:
             measured = {
                 "elapsed": _number(elapsed),
                 "cpu": _seconds(cpu),
@@ -161,7 +168,11 @@ class SlurmCluster:
         return dict(_accounting_row(line) for line in rows if line.count("|") >= _ACCOUNTING.count(","))
 
     def _sacct(self, *options: str) -> list[str]:
-        done = self._run("sacct", "-n", "-P", *options)
+        try:
+            done = self._run("sacct", "-n", "-P", *options)
+        except NoCommand:
+            self._has_accounting = False
+            return []
         if done.returncode and _NO_ACCOUNTING in done.stderr:
             self._has_accounting = False
             return []
@@ -179,23 +190,33 @@ class SlurmCluster:
             done = subprocess.run(
                 command,
                 env=env,
+                cwd="/",  # that of this process may be gone
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,
                 start_new_session=True,
             )
         except FileNotFoundError:
-            raise NoAnswer("there is no command `timeout` here; it is part of coreutils") from None
+            raise NoCommand("there is no command `timeout` here; it is part of coreutils") from None
+        said = done.stderr.decode("utf-8", "replace")
         if done.returncode in _TIMED_OUT:
-            raise NoAnswer(f"{argv[0]} has not come back after {seconds:g} s")
-        if done.returncode == _NOT_FOUND:
-            raise NoAnswer(f"there is no command {argv[0]} here")
-        texts = (done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
-        return subprocess.CompletedProcess(argv, done.returncode, *texts)
+            raise NoAnswer(f"{argv[0]} has not come back after {seconds:g} s; {_words(said)}".rstrip("; "))
+        if done.returncode in _NOT_FOUND:
+            raise NoCommand(f"there is no command {argv[0]} here that can be run")
+        return subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode("utf-8", "replace"), said)
 
 
 _TIMED_OUT = frozenset({124, 137})
-_NOT_FOUND = 127
+_NOT_FOUND = frozenset({126, 127})
+_ID = re.compile(r"(\d+)(;\S+)?")
+
+
+def _is_final(exit_code: int, said: str) -> bool:
+    """Tell whether what sbatch has said means that the job will never be taken as it is."""
+    answer = _ANSWERED.search(said)
+    if answer is None:
+        return exit_code == _BAD_OPTION
+    return bool(_REFUSED.match(answer.group(1))) and not _FULL.search(said)
 
 
 def require_slurm() -> None:
