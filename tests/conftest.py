@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["airflow_provider_sewer.testing", "tests.slurm.fixtures"]
+pytest_plugins = ["airflow_provider_sewer.testing", "tests.slurm.fixtures", "tests.runners.slurm.script_jobs"]
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")

@@ -99,9 +99,9 @@ class Masker:
             masked.append(text[:end])
         return [text for text in masked if text]
 
-    def holds(self, stream: Stream) -> bool:
-        """Tell whether something of this stream is held back."""
-        return bool(self._held[stream])
+    def held(self, stream: Stream) -> str:
+        """Return what of this stream is held back; another masker goes on from here when it is fed with it first."""
+        return self._held[stream]
 
     def rest(self, stream: Stream) -> list[str]:
         """Return what was held back when the stream has ended."""

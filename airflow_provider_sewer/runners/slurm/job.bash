@@ -1,60 +1,46 @@
 # What frames the module in a job: it sets the variables, sees to it that only one job runs in this
-# run directory, and records the end. Its tools come from the system's own PATH (`command -p`),
-# whatever the job's PATH is.
+# run directory, and records the end. What `setup` does to the shell it shares with this frame must
+# not keep the record from being written: so nothing here depends on PATH, on options of the shell,
+# or on its traps.
 
 sewer_id=${SLURM_JOB_ID:-$SEWER_LOCAL_ID}
 sewer_node=${SLURMD_NODENAME:-$(command -p uname -n)}
 sewer_restart=${SLURM_RESTART_COUNT:-0}
+sewer_srun=$(command -v srun) # before PATH is what the module is given
 sewer_phase=setup
-sewer_status=
+sewer_status=0
 sewer_asked=
+sewer_module_asked=
+sewer_at_exit=
+declare -A sewer_at_signal=()
+
+# Run one of the system's own programs, whatever PATH and libraries the module is given.
+sewer_tool() {
+    LD_PRELOAD="" LD_LIBRARY_PATH="" command -p "$@"
+}
 
 # Say what time it is, in seconds since the epoch; bash before 5 does not know it to the microsecond.
 sewer_now() {
-    local now=${EPOCHREALTIME:-$(command -p date +%s)}
+    local now=${EPOCHREALTIME:-$(sewer_tool date +%s)}
     echo "${now/,/.}"
 }
 sewer_begin=$(sewer_now)
 
+sewer_say() {
+    echo "sewer: $1" >&2
+}
+
 # Write $2 to the file $1, whole or not at all.
 sewer_write() {
-    { printf '%s\n' "$2" >"$1.$sewer_id"; } && command -p mv -f -- "$1.$sewer_id" "$1"
+    (umask 077 && printf '%s\n' "$2" >"$1.$sewer_id") && sewer_tool mv -f -- "$1.$sewer_id" "$1" && return
+    sewer_tool rm -f -- "$1.$sewer_id"
+    sewer_say "cannot write $1"
+    return 1
 }
 
-# Take the run directory for this job. A second job of the same attempt ends here, and so does one
-# that was cancelled while nobody could reach Slurm; a job that was requeued goes on.
-sewer_claim() {
-    if ! command -p ln -s -- "$sewer_id" "$sewer_dir/claim" 2>/dev/null; then
-        local owner
-        owner=$(command -p readlink -- "$sewer_dir/claim") || {
-            echo "sewer: cannot write in $sewer_dir" >&2
-            exit 73
-        }
-        if [[ $owner != "$sewer_id" ]]; then
-            echo "sewer: job $owner runs this attempt; job $sewer_id ends without having run anything" >&2
-            exit 75
-        fi
-    fi
-    if [[ -e $sewer_dir/cancelled ]]; then
-        echo "sewer: cancelled before it began" >&2
-        exit 75
-    fi
-    command -p rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt"
-    local record
-    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
-        "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
-    sewer_write "$sewer_dir/start.json" "$record" || exit 73
-}
-
-sewer_load_variables() {
-    . "$sewer_dir/environment.sh"
-    if [[ -e $sewer_dir/secrets.sh ]]; then
-        . "$sewer_dir/secrets.sh"
-        ((sewer_requeue)) || command -p rm -f -- "$sewer_dir/secrets.sh"
-    fi
-    # srun would take --export=NONE over from sbatch and start the module with no environment at all.
-    unset SLURM_EXPORT_ENV SLURM_GET_USER_ENV SEWER_LOCAL_ID
-    export SEWER_RESULT_FILE=$sewer_dir/result.json SEWER_ATTEMPT_ID=$sewer_attempt
+# Print the size of a file in the run directory; -1 if there is none.
+sewer_size() {
+    sewer_tool stat -L -c %s -- "$sewer_dir/$1" 2>/dev/null || echo -1
 }
 
 # Sleep without a process of its own that could outlive the job.
@@ -62,60 +48,187 @@ sewer_sleep() {
     read -r -t "$1" <> <(:) || :
 }
 
-# End the job when the run directory says so: that works while nobody can reach Slurm.
+# -- The beginning -----------------------------------------------------------------------------------
+
+# Take the run directory for this job. A second job of the same attempt ends here, and so does one
+# that was cancelled while nobody could reach Slurm; a job that was requeued goes on.
+sewer_claim() {
+    if ! sewer_tool ln -s -- "$sewer_id" "$sewer_dir/claim" 2>/dev/null; then
+        local owner
+        owner=$(sewer_tool readlink -- "$sewer_dir/claim") || {
+            sewer_say "cannot write in $sewer_dir"
+            exit 73
+        }
+        if [[ $owner != "$sewer_id" ]]; then
+            sewer_say "job $owner runs this attempt; job $sewer_id ends without having run anything"
+            exit 75
+        fi
+    fi
+    if [[ -e $sewer_dir/cancelled ]]; then
+        sewer_say "cancelled before it began"
+        exit 75
+    fi
+    # Its node may have been given up just when it had come to its end.
+    if [[ -e $sewer_dir/exit.json && $(<"$sewer_dir/exit.json") == *'"teardown", "exit_code": 0, "asked": null,'* ]]; then
+        sewer_say "it had succeeded when it was requeued, and is not run again"
+        exit 0
+    fi
+    sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt"
+    local record
+    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
+        "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
+    sewer_write "$sewer_dir/start.json" "$record" || exit 73
+}
+
+sewer_load() {
+    . "$sewer_dir/$1" && return
+    sewer_say "cannot read the variables in $sewer_dir/$1"
+    exit 74
+}
+
+sewer_load_variables() {
+    sewer_load environment.sh
+    if ((sewer_has_secrets)); then
+        sewer_load secrets.sh
+        ((sewer_requeue)) || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
+    fi
+    # srun would take --export=NONE over from sbatch and start the module with no environment at all.
+    unset SLURM_EXPORT_ENV SLURM_GET_USER_ENV SEWER_LOCAL_ID
+    export SEWER_RESULT_FILE=$sewer_dir/result.json SEWER_ATTEMPT_ID=$sewer_attempt
+}
+
+# What `setup` wants done at the end, or when the job is asked to end, is done beside what is done
+# here and not instead. (A function comes before the builtin of the same name.)
+trap() {
+    [[ ${1-} != -- ]] || shift
+    (($# != 1)) || [[ $1 == -* ]] || set -- - "$1"
+    if ((BASH_SUBSHELL || $# < 2)) || [[ $1 == -[lp]* ]]; then
+        builtin trap "$@"
+        return
+    fi
+    local handler=$1 name
+    shift
+    for name; do
+        name=${name^^}
+        case ${name#SIG} in
+            0 | EXIT) sewer_at_exit=${handler#-} ;;
+            1 | HUP) sewer_trap HUP "$handler" ;;
+            2 | INT) sewer_trap INT "$handler" ;;
+            15 | TERM) sewer_trap TERM "$handler" ;;
+            *) builtin trap -- "$handler" "$name" ;;
+        esac
+    done
+}
+
+sewer_trap() {
+    sewer_at_signal[$1]=${2#-}
+    if [[ -z $2 ]]; then
+        builtin trap '' "$1" # ignored, by the module as well
+    else
+        builtin trap "sewer_ask $1" "$1"
+    fi
+}
+
+sewer_ask() {
+    sewer_asked=$1
+    eval "${sewer_at_signal[$1]}"
+}
+
+# -- What the job has started ------------------------------------------------------------------------
+
+# Print the ids of all processes that this job has started here and that are still there.
+sewer_others() {
+    local IFS=$'\n' pid
+    set +f
+    for pid in $(jobs -pr; sewer_tool grep -lszFx -e "SEWER_ATTEMPT_ID=$sewer_attempt" /proc/[0-9]*/environ); do
+        pid=${pid//[!0-9]/}
+        # Not the script, the watcher and this shell; nor what is gone, such as the processes that looked.
+        [[ $pid == "$$" || $pid == "$sewer_watcher" || $pid == "$BASHPID" || ! -e /proc/$pid/exe ]] || echo "$pid"
+    done
+}
+
+# End them: SIGTERM to each, SIGKILL to what is left after $1 seconds.
+sewer_end_others() {
+    local IFS=$'\n' others tries first=$(($1 * 5))
+    for ((tries = first; tries > -25; tries--)); do
+        others=$(sewer_others)
+        [[ -n $others ]] || return 0
+        if ((tries <= 0)); then
+            kill -KILL $others 2>/dev/null
+        elif ((tries == first)); then
+            kill -TERM $others 2>/dev/null
+        fi
+        sewer_sleep 0.2
+    done
+}
+
+# End the job when the run directory says so: that works while nobody can reach Slurm. And end what is
+# left of it when the script itself has been killed.
 sewer_watch() {
-    trap '' TERM
-    until [[ -e $sewer_dir/cancelled ]]; do
+    builtin trap '' TERM INT HUP
+    sewer_watcher=$BASHPID
+    until [[ -e $sewer_dir/cancelled ]] || [[ -e /proc/self/exe && ! -e /proc/$$/exe ]]; do
         sewer_sleep 5
     done
     kill -TERM 0
-    sewer_sleep "$sewer_grace"
+    sewer_end_others "$sewer_grace"
+    sewer_sleep 30 # for `teardown`, and for the record
     kill -KILL 0
 }
 
+# -- The module, and the end -------------------------------------------------------------------------
+
 sewer_run() {
     [[ -z $sewer_asked ]] || exit 143
-    cd -- "$sewer_workdir" || exit 72
+    builtin cd -- "$sewer_workdir" || exit 72
     sewer_from=$(sewer_size stdout.log)
     sewer_phase=module
-    "$@"
-    sewer_status=$?
+    export -n "${!sewer_@}" # in case of `set -a`
+    "$@" || sewer_status=$?
     sewer_module_asked=$sewer_asked
     sewer_phase=teardown
     sewer_to=$(sewer_size stdout.log)
 }
 
-sewer_size() {
-    command -p stat -L -c %s -- "$sewer_dir/$1" 2>/dev/null || echo -1
-}
-
 sewer_end() {
     local status=$?
-    trap '' TERM INT HUP
-    trap - EXIT
-    ((sewer_watcher)) && kill -KILL "$sewer_watcher" 2>/dev/null
-    [[ $sewer_phase == teardown ]] && status=$sewer_status || sewer_module_asked=$sewer_asked
-    local asked=null
-    [[ -z $sewer_module_asked ]] || asked="\"$sewer_module_asked\""
-    times >"$sewer_dir/times.txt"
-    local stdout stderr record
-    stdout=$(sewer_size stdout.log) stderr=$(sewer_size stderr.log)
-    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
-        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$status" "$asked" "$sewer_begin" "$(sewer_now)" \
-        "$stdout" "$stderr" "${sewer_from:-0}" "${sewer_to:-$stdout}" "$(sewer_size result.json)" \
-        "$((${SLURM_CPUS_ON_NODE:-0} * ${SLURM_JOB_NUM_NODES:-1}))"
-    sewer_write "$sewer_dir/exit.json" "$record" || exit 73
+    builtin trap - EXIT
+    set +efu +o posix
+    (eval "$sewer_at_exit") # apart, so that an `exit` in it is not ours
+    builtin trap '' TERM INT HUP
+    kill -KILL "$sewer_watcher" 2>/dev/null
+    if [[ $sewer_phase == teardown ]]; then
+        status=$sewer_status
+    else
+        sewer_module_asked=$sewer_asked
+    fi
+    sewer_end_others 2 # before the logs are measured
+    sewer_record "$status" || exit 73
     # Nothing is left of the secrets of a job that can be requeued, unless that is what is happening.
-    [[ -n $sewer_asked ]] || command -p rm -f -- "$sewer_dir/secrets.sh"
+    [[ -n $sewer_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
+    [[ $sewer_phase == teardown ]] || ((status)) || status=1 # Slurm is not to call it COMPLETED
     exit "$status"
 }
 
+sewer_record() {
+    umask 077
+    times >"$sewer_dir/times.txt"
+    local asked=null stdout stderr record
+    [[ -z $sewer_module_asked ]] || asked="\"$sewer_module_asked\""
+    stdout=$(sewer_size stdout.log) stderr=$(sewer_size stderr.log)
+    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
+        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$asked" "$sewer_begin" "$(sewer_now)" \
+        "$stdout" "$stderr" "${sewer_from:-0}" "${sewer_to:-$stdout}" "$(sewer_size result.json)" \
+        "$((${SLURM_CPUS_ON_NODE:-0} * ${SLURM_JOB_NUM_NODES:-1}))"
+    sewer_write "$sewer_dir/exit.json" "$record"
+}
+
 sewer_claim
-trap sewer_end EXIT
-trap 'sewer_asked=TERM' TERM
-trap 'sewer_asked=INT' INT
-trap 'sewer_asked=HUP' HUP
-sewer_load_variables
+builtin trap sewer_end EXIT
+sewer_trap TERM -
+sewer_trap INT -
+sewer_trap HUP -
 sewer_watch </dev/null >/dev/null 2>&1 &
 sewer_watcher=$!
 disown "$sewer_watcher"
+sewer_load_variables

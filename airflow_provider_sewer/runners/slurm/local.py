@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _LOCAL_ID = "SEWER_LOCAL_ID"
 
 # The shell is gone at once, so that the job is nobody's child, and what becomes of this process is nothing to it.
-_DETACH = 'bash "$1" >>"$2" 2>>"$3" &'
+# Without `set -m`, what is put into the background could not be interrupted.
+_DETACH = 'set -m; /bin/bash "$1" >>"$2" 2>>"$3" &'
 
 
 class LocalCluster:
@@ -46,15 +47,15 @@ class LocalCluster:
         env = build_environment({ATTEMPT_ID: name, _LOCAL_ID: job_id})
         try:
             subprocess.run(
-                ["/bin/sh", "-c", _DETACH, "sh", directory.script, directory.stdout, directory.stderr],
+                ["/bin/bash", "-c", _DETACH, "bash", directory.script, directory.stdout, directory.stderr],
                 env=env, cwd=directory.path, check=True, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         except (OSError, subprocess.CalledProcessError) as error:
-            raise Busy(f"cannot start the job script: {error}") from None
+            raise Busy(f"cannot start the job script: {error}", is_strange=True) from None
         return job_id
 
-    def find(self, name: str, *, thoroughly: bool) -> str | None:  # noqa: ARG002 - there is one place to look
+    def find(self, name: str, *, since: float | None = None) -> str | None:  # noqa: ARG002 - there is one place to look
         """Return the id of the running job of this name."""
         for process in psutil.process_iter():
             env = _environ(process)

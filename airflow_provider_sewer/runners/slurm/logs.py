@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
 
@@ -21,8 +21,8 @@ _RESULT_END = PIECE
 class JobLogs:
     """What a job has written, handed on once and in order.
 
-    How far it was handed on is noted in the run directory whenever nothing is held back, so that
-    whoever comes next, in another process, goes on there.
+    How far it was handed on is noted in the run directory, so that whoever comes next, in another
+    process, goes on there.
 
     :param directory: the run directory.
     :param sink: takes the output as it comes.
@@ -31,84 +31,153 @@ class JobLogs:
 
     def __init__(self, directory: RunDirectory, sink: Sink, secrets: Collection[str] = ()) -> None:
         self._directory = directory
-        self._sink = sink
-        self._paths = {Stream.STDOUT: directory.stdout, Stream.STDERR: directory.stderr}
-        noted = directory.read_log_offsets()
-        self._noted = {stream: noted.get(stream.value, 0) for stream in Stream}
-        self._offsets = dict(self._noted)
-        self._splitters = {stream: LineSplitter() for stream in Stream}
         self._masker = Masker(secrets)
+        self._streams = {
+            stream: _StreamLog(path, stream, self._masker, sink)
+            for stream, path in ((Stream.STDOUT, directory.stdout), (Stream.STDERR, directory.stderr))
+        }
+        self._noted: dict[str, Any] | None = None
 
     def pump(self) -> bool:
         """Hand on what is new, at most a megabyte of each stream, and tell whether there may be more."""
-        more = [self._pump(stream) for stream in Stream]
+        if self._noted is None and not self._take_up():
+            return False
+        more = [stream.pump() for stream in self._streams.values()]
         self._note()
         return any(more)
 
     def has_reached(self, stdout: int, stderr: int) -> bool:
         """Tell whether this many bytes of each stream have been read."""
-        return self._offsets[Stream.STDOUT] >= stdout and self._offsets[Stream.STDERR] >= stderr
+        return self._streams[Stream.STDOUT].offset >= stdout and self._streams[Stream.STDERR].offset >= stderr
 
     def finish(self) -> None:
         """Hand on all there is, an unfinished last line included."""
         while self.pump():
             pass
-        for stream in Stream:
-            self._hand_on(stream, self._masker.mask(stream, self._splitters[stream].finish()))
-            self._hand_on(stream, self._masker.rest(stream))
-        self._note()
+        for stream in self._streams.values():
+            stream.finish()
+        if self._noted is not None:
+            self._note()
 
-    def _pump(self, stream: Stream) -> bool:
+    def _take_up(self) -> bool:
+        """Go on where the last one has stopped; where that cannot be read now, nothing must be handed on twice."""
         try:
-            with open(self._paths[stream], "rb") as file:
-                file.seek(self._offsets[stream])
-                data = file.read(_CHUNK)
+            self._noted = self._directory.read_log_state()
         except OSError:
-            return False  # not there yet, or the file server is away
-        self._offsets[stream] += len(data)
-        self._hand_on(stream, self._masker.mask(stream, self._splitters[stream].feed(data)))
-        return len(data) == _CHUNK
-
-    def _hand_on(self, stream: Stream, pieces: Sequence[str]) -> None:
-        if pieces:
-            self._sink(stream, pieces)
+            return False
+        for stream, log in self._streams.items():
+            log.take_up(self._noted.get(stream.value))
+        return True
 
     def _note(self) -> None:
-        offsets = dict(self._noted)
-        for stream in Stream:
-            if not self._masker.holds(stream):
-                offsets[stream] = self._offsets[stream] - self._splitters[stream].held
-        if offsets != self._noted:
+        state = {stream.value: log.state for stream, log in self._streams.items()}
+        if state != self._noted:
             with suppress(OSError):  # a full disk must not end a job that is well
-                self._directory.write_log_offsets({stream.value: offset for stream, offset in offsets.items()})
-                self._noted = offsets
+                self._directory.write_log_state(state)
+                self._noted = state
+
+
+class _StreamLog:
+    """One of the two files of a job, and how far it has been handed on.
+
+    :param path: the file.
+    :param stream: which one it is.
+    :param masker: masks it.
+    :param sink: takes it.
+    """
+
+    def __init__(self, path: str, stream: Stream, masker: Masker, sink: Sink) -> None:
+        self._path = path
+        self._stream = stream
+        self._masker = masker
+        self._sink = sink
+        self._splitter = LineSplitter()
+        self._has_read = False
+        self.offset = 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return what another one needs to go on: where, and the text before it that the masker holds back."""
+        return {"offset": self.offset - self._splitter.held, "held": self._masker.held(self._stream)}
+
+    def take_up(self, state: Any) -> None:
+        """Go on from a state; from the beginning if it is none."""
+        match state:
+            case {"offset": int(offset), "held": str(held)} if offset >= 0:
+                self.offset = offset
+                self._hand_on([held] if held else [])
+
+    def pump(self) -> bool:
+        """Hand on what is new, at most a megabyte, and tell whether there may be more."""
+        try:
+            data = self._read()
+        except OSError:
+            return False  # not there yet, or the file server is away
+        self.offset += len(data)
+        self._has_read = self._has_read or bool(data)
+        self._hand_on(self._splitter.feed(data))
+        return len(data) == _CHUNK
+
+    def finish(self) -> None:
+        """Hand on what is held back."""
+        self._hand_on(self._splitter.finish())
+        if rest := self._masker.rest(self._stream):
+            self._sink(self._stream, rest)
+
+    def _read(self) -> bytes:
+        with open(self._path, "rb") as file:
+            # A file that is shorter than what was read here was emptied by the module. One that is shorter than
+            # what another host has read may only look so from this one.
+            if self._has_read and os.fstat(file.fileno()).st_size < self.offset:
+                self.finish()
+                self.offset = 0
+            file.seek(self.offset)
+            return file.read(_CHUNK)
+
+    def _hand_on(self, pieces: Sequence[str]) -> None:
+        if masked := self._masker.mask(self._stream, pieces):
+            self._sink(self._stream, masked)
 
 
 def last_lines(path: str, secrets: Collection[str] = ()) -> list[str]:
     """Return the last lines of an output file, masked, each cut to a readable width."""
-    tail = Tail()
     masker = Masker(secrets)
-    tail.take(masker.mask(Stream.STDOUT, _end_of(path)))
-    tail.take(masker.rest(Stream.STDOUT))
+    data, is_cut = _end_of(path)
+    pieces = [*masker.mask(Stream.STDOUT, _pieces(data)), *masker.rest(Stream.STDOUT)]
+    if is_cut and pieces and masker.secrets:
+        pieces[0] = pieces[0][len(masker.secrets[0]) :]  # it may begin inside a secret
+    tail = Tail()
+    tail.take(pieces)
     return tail.lines
 
 
 def last_line_between(path: str, begin: int, end: int) -> str | None:
     """Return the last line of this part of a file; ``None`` if there is none, or it is too long for a result."""
-    pieces = _end_of(path, begin, end)
-    complete = [piece.removesuffix("\n") for piece in pieces]
-    is_cut = len(pieces) == 1 and end - begin > _RESULT_END
-    return complete[-1] if complete and not is_cut else None
+    if end < begin:
+        begin = 0  # the module has emptied it
+    data, is_cut = _end_of(path, begin, end)
+    if is_cut:
+        _, newline, data = data.partition(b"\n")
+        if not newline or not data:
+            return None
+    tail = Tail()
+    tail.take(_pieces(data))
+    return tail.last_line
 
 
-def _end_of(path: str, begin: int = 0, end: int | None = None) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            end = os.fstat(file.fileno()).st_size if end is None else end
-            start = max(begin, end - _RESULT_END)
-            file.seek(start)
-            data = file.read(end - start)
-    except OSError:
-        return []
+def _pieces(data: bytes) -> list[str]:
     splitter = LineSplitter()
     return [*splitter.feed(data), *splitter.finish()]
+
+
+def _end_of(path: str, begin: int = 0, end: int | None = None) -> tuple[bytes, bool]:
+    """Return the end of this part of a file, and whether it begins before that."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            begin, end = max(0, begin), size if end is None else min(end, size)
+            start = max(begin, end - _RESULT_END)
+            file.seek(start)
+            return file.read(max(0, end - start)), start > begin
+    except OSError:
+        return b"", False

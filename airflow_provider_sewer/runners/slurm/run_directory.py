@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import uuid
 from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -95,7 +96,7 @@ class RunDirectory:
         self.cpu_times = self._file("times.txt")
         self._attempt = self._file("attempt.json")
         self._job = self._file("job.json")
-        self._log_offsets = self._file("log-offsets.json")
+        self._log_state = self._file("log-offsets.json")
         self._cancelled = self._file("cancelled")  # the job script looks for it
         self._ended = self._file("ended.json")
 
@@ -201,13 +202,19 @@ class RunDirectory:
 
     # -- How far its logs have been read -------------------------------------------------------------------------------
 
-    def write_log_offsets(self, offsets: dict[str, int]) -> None:
-        """Note how many bytes of each stream have been logged."""
-        self._write_json(self._log_offsets, offsets)
+    def write_log_state(self, state: dict[str, Any]) -> None:
+        """Note how far the output has been logged."""
+        self._write_json(self._log_state, state)
 
-    def read_log_offsets(self) -> dict[str, int]:
-        """Return how many bytes of each stream have been logged."""
-        return self._read_json(self._log_offsets) or {}
+    def read_log_state(self) -> dict[str, Any]:
+        """Return what was noted of how far the output has been logged; nothing if nothing was, or it is no JSON.
+
+        :raises OSError: when it is there and cannot be read.
+        """
+        try:
+            return self._read_json(self._log_state, strict=True) or {}
+        except ValueError:
+            return {}
 
     # -- Files ---------------------------------------------------------------------------------------------------------
 
@@ -219,9 +226,9 @@ class RunDirectory:
 
     def _write(self, path: str, text: str) -> None:
         """Write a file whole or not at all, for the owner alone."""
-        scratch = f"{path}.{os.getpid()}"
+        scratch = f"{path}.{uuid.uuid4().hex[:8]}"  # of this writer alone, among all hosts and threads
         try:
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
                 file.flush()

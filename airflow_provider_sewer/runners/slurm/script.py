@@ -26,7 +26,7 @@ _WARNING = re.compile(r"^#SBATCH --signal=.*\n", re.MULTILINE)
 # bash keeps these for itself: it refuses to set them, or forgets what they were set to.
 _BASH_OWN = frozenset(
     {
-        "BASHOPTS", "BASHPID", "BASH_ARGV0", "BASH_COMMAND", "BASH_SUBSHELL", "BASH_VERSINFO", "DIRSTACK",
+        "BASHOPTS", "BASHPID", "BASH_COMMAND", "BASH_SUBSHELL", "BASH_VERSINFO", "DIRSTACK",
         "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "GROUPS", "HISTCMD", "LINENO", "PPID", "RANDOM",
         "SECONDS", "SHELLOPTS", "SRANDOM", "UID",
     }

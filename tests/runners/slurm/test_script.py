@@ -1,0 +1,353 @@
+"""The job script: what submitit writes, what the module gets from it, and what `setup` cannot do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.runners.slurm.script import _BASH_OWN, JobScript
+
+if TYPE_CHECKING:
+    from tests.runners.slurm.script_jobs import ScriptJobs
+    from tests.slurm.cluster import SlurmCluster
+
+PRINT_ARGUMENTS = "import json, sys; print(json.dumps(sys.argv[1:]))"
+PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
+
+# --- what submitit writes
+
+
+def script_of(**fields: Any) -> JobScript:
+    defaults = {
+        "name": "a name", "module": "some.module", "arguments": ["--n", "1 2"], "python": "/py", "workdir": "/w",
+        "env": {}, "secret_env": {}, "resources": {}, "requeue": False, "grace": 4.0,
+    }  # fmt: skip
+    return JobScript(**{**defaults, **fields})
+
+
+def written(folder: Path, **fields: Any) -> str:
+    directory = RunDirectory(str(folder / "run"))
+    directory.make()
+    script_of(**fields).write(directory)
+    return Path(directory.script).read_text()
+
+
+def options_in(text: str) -> list[str]:
+    return [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")]
+
+
+def test_a_job_asks_slurm_for_nothing_that_nobody_has_said(tmp_path: Path) -> None:
+    """Where nobody says anything, none of submitit's own defaults is said: no time, no nodes, no key, no signal."""
+    text = written(tmp_path)
+
+    run = tmp_path / "run"
+    assert options_in(text) == [
+        f"chdir={run}",
+        f"error={run}/stderr.log",
+        "export=NONE",
+        "job-name='a name'",
+        "no-requeue",
+        "open-mode=append",
+        f"output={run}/stdout.log",
+    ]
+    assert text.startswith("#!/bin/bash\n")
+    assert text.endswith("\n# command\nsewer_run /py -u -m some.module --n '1 2'\n")
+    assert "submitit" not in text.lower()
+
+
+def test_parameters_are_those_of_submitit(tmp_path: Path) -> None:
+    """Resources have submitit's names, and reach sbatch by its own."""
+    resources = {
+        "partition": "gpu", "timeout_min": 90, "mem_gb": 0.5, "cpus_per_task": 2, "gpus_per_node": 1, "nodes": 2,
+        "tasks_per_node": 3, "comment": "it's 5 %", "account": None, "setup": ["module load x"], "teardown": ["echo"],
+        "additional_parameters": {"nice": 10, "hint": "nomultithread"},
+    }  # fmt: skip
+
+    text = written(tmp_path, resources=resources, requeue=True)
+
+    said = set(options_in(text))
+    assert said >= {
+        "partition=gpu", "time=90", "mem=512MB", "cpus-per-task=2", "gpus-per-node=1", "nodes=2", "ntasks-per-node=3",
+        """comment='it'"'"'s 5 %'""", "nice=10", "hint=nomultithread", "requeue", "export=NONE",
+    }  # fmt: skip
+    assert not {name for name in said if name.startswith(("account", "signal", "wckey", "no-requeue"))}
+    assert text.index("module load x") < text.index("sewer_run /py") < text.index("# teardown\necho")
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({"signal_delay_s": 30}, "signal=USR2@30"),
+        ({"additional_parameters": {"signal": "B:TERM@60"}}, "signal=B:TERM@60"),
+    ],
+)
+def test_a_warning_signal_is_sent_only_if_it_is_asked_for(resources: dict[str, Any], expected: str, tmp_path) -> None:
+    """A signal before the time limit is sent to those who want one."""
+    assert expected in options_in(written(tmp_path, resources=resources))
+
+
+def test_srun_is_used_only_if_it_is_asked_for(tmp_path: Path) -> None:
+    """With use_srun the module is started by srun, with its arguments."""
+    text = written(tmp_path, resources={"use_srun": True, "srun_args": ["--mpi=none", "--label"]})
+
+    assert '\nsewer_run "${sewer_srun:-srun}" --unbuffered --mpi=none --label /py -u -m some.module' in text
+
+
+def test_a_parameter_that_submitit_does_not_know_is_named(tmp_path: Path) -> None:
+    """What submitit refuses is an error of the task."""
+    with pytest.raises(InvalidTask, match="no_such_thing"):
+        written(tmp_path, resources={"no_such_thing": 1})
+
+
+@pytest.mark.parametrize("name", ["a-b", "1st", "with space", "BASH_FUNC_module%%", "größe", "sewer_dir", ""])
+def test_a_variable_that_bash_cannot_set_is_refused(name: str, tmp_path: Path) -> None:
+    """A name that bash cannot set, or that the script needs itself, is an error before anything is submitted."""
+    with pytest.raises(InvalidTask, match="cannot be set in a job script"):
+        written(tmp_path, env={name: "x"})
+
+
+@pytest.mark.parametrize("name", sorted(_BASH_OWN))
+def test_the_variables_that_are_refused_are_those_that_bash_keeps_for_itself(name: str) -> None:
+    """Each of the variables that are refused would not reach the module with its value."""
+    line = f"export {name}=kept 2>/dev/null; exec /usr/bin/env"
+    said = subprocess.run(["/bin/bash", "-c", line], capture_output=True, text=True, check=False, env={}).stdout
+
+    assert f"{name}=kept" not in said.splitlines()
+
+
+# --- what the module gets
+
+
+ARGUMENTS = [
+    "", " ", "two words", "new\nline", "dos\r\nline", "größe ✓ 日本", "'single'", '"double"', "it's", "$(touch trace)",
+    "`id`; id | id > x &", "$HOME ${PATH}", "*", "\\", "\\n", "%j %%", "--leading", "-", "--", "!history", "#comment",
+    "a\n#SBATCH --signal=USR1@9\nb", "export SUBMITIT_EXECUTOR=slurm", "line\nexport SUBMITIT_EXECUTOR=slurm\n",
+    "x" * 100_000,
+]  # fmt: skip
+
+
+def test_arguments_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
+    """Arguments arrive on the node letter by letter, whatever they hold."""
+    assert cluster_jobs.start(PRINT_ARGUMENTS, *ARGUMENTS).output() == ARGUMENTS
+
+
+FOLDERS = ["with spaces", "it's", 'a "quote"', "100%j %% %", "größe ✓", "$HOME `id`", "#hash", "a;b&c"]
+
+
+def test_a_run_directory_may_have_any_name(cluster_jobs: ScriptJobs) -> None:
+    """Run directory and working directory may have spaces, quotes, percent signs and the like in their names."""
+    started = []
+    for name in FOLDERS:
+        directory = cluster_jobs.directory(name)
+        script = cluster_jobs.script("import json, os; print(json.dumps(os.getcwd()))", env={"TOKEN": "of-mine"})
+        started.append(cluster_jobs.submit(script, directory))
+
+    assert [Path(job.output()).name for job in started] == FOLDERS
+
+
+def test_the_node_needs_nothing_but_an_interpreter(cluster_jobs: ScriptJobs) -> None:
+    """The interpreter on the node needs neither submitit nor Airflow nor this package."""
+    source = """
+        import importlib.util, json, os
+        names = ["submitit", "cloudpickle", "airflow", "airflow_provider_sewer"]
+        found = [name for name in names if importlib.util.find_spec(name)]
+        json.dump({"found": found}, open(os.environ["SEWER_RESULT_FILE"], "w"))
+        print("[]")
+    """
+    job = cluster_jobs.start(source)
+
+    assert job.output() == []
+    assert json.loads(Path(job.directory.result).read_text()) == {"found": []}
+
+
+GIVEN = {
+    "PATH": "/nowhere", "IFS": "0123456789 /", "BASH_ENV": "/no/file", "LD_LIBRARY_PATH": "/no/folder", "HOME": "/none",
+    "LINES_OF_TEXT": "one\n  two\r\n'three' $four `five`\\\n", "EMPTY": "", "SIZE": "größe ✓", "POSIXLY_CORRECT": "1",
+    "LC_ALL": "C", "TMPDIR": "/none", "CDPATH": "/usr", "GLOBIGNORE": "*", "ENV": "/no/file", "PS4": "$(id)",
+}  # fmt: skip
+
+
+def test_variables_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
+    """The module sees the variables it is given, also those that steer shells and loaders."""
+    seen = cluster_jobs.start(PRINT_ENVIRONMENT, env=GIVEN).output()
+
+    assert {name: seen.get(name) for name in GIVEN} == GIVEN
+    assert not {name for name in seen if name.startswith("sewer_")}
+
+
+def test_a_library_path_that_breaks_programs_breaks_no_record(cluster_jobs: ScriptJobs) -> None:
+    """With an LD_LIBRARY_PATH under which nothing can be started, the module's failure is still recorded."""
+    (cluster_jobs.folder / "libc.so.6").write_text("no library")
+
+    record = cluster_jobs.start("", env={"LD_LIBRARY_PATH": str(cluster_jobs.folder)}).end()
+
+    assert record is not None
+    assert (record.phase, record.exit_code) == ("teardown", 127)
+
+
+def test_a_worker_inside_a_slurm_job_passes_nothing_of_it_on(
+    cluster_jobs: ScriptJobs, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the worker's environment says to sbatch steers nothing, and no variable of the worker reaches the job."""
+    hidden = {
+        "SLURM_JOB_ID": "4711", "SLURM_JOBID": "4711", "SLURM_MEM_PER_NODE": "1", "SLURM_NTASKS": "99",
+        "SBATCH_PARTITION": "no-such", "SBATCH_EXPORT": "ALL", "SBATCH_ARRAY_INX": "1-9", "SLURM_HINT": "hidden",
+        "AIRFLOW__CORE__FERNET_KEY": "hidden", "AIRFLOW_CONN_DB": "hidden", "OF_THE_WORKER": "hidden",
+    }  # fmt: skip
+    for name, value in hidden.items():
+        monkeypatch.setenv(name, value)
+    again = type(cluster_jobs)(cluster_jobs.folder / "again", Path("python3"), type(cluster_jobs.cluster)())
+    again.folder.mkdir()
+
+    job = again.start(PRINT_ENVIRONMENT)
+
+    seen = job.output()
+    assert seen["SLURM_JOB_ID"] == seen["SLURM_JOBID"] == job.ref.id
+    assert seen["SLURM_JOB_PARTITION"] == "main"
+    left = {name for name, value in hidden.items() if seen.get(name) == value}
+    assert not left
+    assert not {name for name in seen if name.startswith(("AIRFLOW", "_AIRFLOW"))}
+
+
+def test_srun_starts_each_task_with_the_variables(cluster_jobs: ScriptJobs) -> None:
+    """Under srun, with two tasks, each of them sees what it is given, although the job itself inherits nothing."""
+    source = """
+        import os
+        print("task", os.environ["SLURM_PROCID"], os.environ["GIVEN"], os.environ["SEWER_ATTEMPT_ID"][:8], flush=True)
+    """
+    resources = {"use_srun": True, "tasks_per_node": 2, "cpus_per_task": 1}
+
+    job = cluster_jobs.start(source, env={"GIVEN": "yes and no", "PATH": "/nowhere"}, resources=resources)
+
+    record = job.end()
+    assert record is not None and record.is_success, job.stderr
+    assert sorted(job.stdout.splitlines()) == [f"task {number} yes and no a job of" for number in (0, 1)]
+
+
+def test_a_task_that_fails_under_srun_is_a_failure(cluster_jobs: ScriptJobs) -> None:
+    """One task of two that fails under srun fails the job."""
+    source = "import os, sys; sys.exit(3 if os.environ['SLURM_PROCID'] == '1' else 0)"
+
+    record = cluster_jobs.start(source, resources={"use_srun": True, "tasks_per_node": 2}).end()
+
+    assert record is not None
+    assert (record.phase, record.exit_code) == ("teardown", 3)
+
+
+STATE = """
+    import json, os, signal, resource
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    print(json.dumps({
+        "umask": status["Umask"], "signals": [status[name] for name in ("SigBlk", "SigIgn", "ShdPnd")],
+        "stdin": os.readlink("/proc/self/fd/0"), "files": sorted(map(int, os.listdir("/proc/self/fd")))[:-1],
+        "limits": [resource.getrlimit(number) for number in range(16)], "nice": os.nice(0),
+        "leads": [os.getpid() == os.getpgid(0), os.getpid() == os.getsid(0)],
+    }))
+"""
+
+
+def test_the_frame_leaves_no_trace_on_the_module(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+    """Umask, signals, open files, limits, stdin: all is as in a plain job."""
+    ours = cluster_jobs.start(STATE)
+    (folder := cluster_jobs.folder / "plain").mkdir()
+    (folder / "plain.py").write_text((cluster_jobs.folder / "modules" / f"{module_of(ours)}.py").read_text())
+    plain = slurm.submit(f"cd '{folder}'; {cluster_jobs.python} -u -m plain; true", "--export=NONE")
+
+    slurm.wait_for(plain, "COMPLETED")
+    assert ours.output() == json.loads(slurm.output(plain))
+
+
+def module_of(job: Any) -> str:
+    return job.ref.name.split("-")[0].removeprefix("a job of ")
+
+
+# --- secrets
+
+
+def command_lines() -> str:
+    lines = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                lines.append((folder / "cmdline").read_bytes().decode(errors="replace"))
+            except OSError:
+                continue
+    return "\n".join(lines)
+
+
+WAIT = """
+    import os, time
+    os.chdir(os.path.dirname(os.environ["SEWER_RESULT_FILE"]))
+    print("here", os.environ.get("SLURM_RESTART_COUNT"), len(os.environ.get("API_TOKEN", "")), flush=True)
+    while not os.path.exists("go"):
+        time.sleep(0.05)
+"""
+SECRETS = {"env": {"API_TOKEN": "told-to-nobody"}, "secret_env": {"HARMLESS_NAME": "nor-this'\none"}}
+
+
+def test_a_secret_is_nowhere_to_be_seen(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+    """A secret stands in no command line, in no job script and, once the job has read it, in no file."""
+    directory = cluster_jobs.directory()
+    script = cluster_jobs.script(WAIT, **SECRETS)
+    script.write(directory)
+    assert os.stat(directory.path).st_mode & 0o777 == 0o700
+    assert os.stat(directory.secrets).st_mode & 0o777 == 0o600
+
+    job = cluster_jobs.again(directory, script.name)
+    job.says("here None 14")
+
+    seen = command_lines() + slurm.command("scontrol", "write", "batch_script", job.ref.id, "-")
+    seen += slurm.command("scontrol", "show", "job", job.ref.id)
+    seen += "".join(path.read_text() for path in Path(directory.path).iterdir() if path.is_file())
+    assert script.module in seen
+    assert "told-to-nobody" not in seen
+    assert "nor-this" not in seen
+    assert not os.path.exists(directory.secrets)
+    Path(directory.path, "go").touch()
+    record = job.end()
+    assert record is not None and record.is_success
+
+
+def requeued(slurm: SlurmCluster, job: Any) -> None:
+    """Put a job back into the queue, and let it start at once."""
+    slurm.requeue(job.ref.id)
+    slurm.wait_for(job.ref.id, "PENDING")
+    slurm.command("scontrol", "update", f"JobId={job.ref.id}", "StartTime=now")
+
+
+def test_a_job_that_is_requeued_has_its_secrets_again(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+    """A job that may be requeued finds its secrets when it is, and they are gone after its end."""
+    job = cluster_jobs.start(WAIT, **SECRETS, requeue=True)
+    job.says("here None 14")
+
+    requeued(slurm, job)
+    job.says("here 1 14")
+    Path(job.directory.path, "go").touch()
+
+    record = job.end()
+    assert record is not None and record.is_success
+    assert record.restart == 1
+    assert not os.path.exists(job.directory.secrets)
+
+
+def test_a_job_whose_secrets_are_gone_does_not_begin(cluster_jobs: ScriptJobs) -> None:
+    """A module is not run without the secrets it was to be given."""
+    directory = cluster_jobs.directory()
+    script = cluster_jobs.script("print('it ran')", **SECRETS)
+    script.write(directory)
+    directory.forget_secrets()
+
+    job = cluster_jobs.again(directory, script.name)
+
+    record = job.end()
+    assert record is not None
+    assert (record.phase, record.exit_code) == ("setup", 74)
+    assert "cannot read the variables" in job.stderr
+    assert job.stdout == ""
