@@ -96,8 +96,17 @@ def watchers(path):
     return [int(line) for line in watched.read_text().split()] if watched.exists() else []
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_can_be_restarted(airflow, part):
+    """All its processes are others afterwards. (Comes first: with a killed supervisor, SIGTERM may not end a scheduler.)"""
+    before = airflow.processes(part)
+    airflow.restart_part(part)
+    assert not still_running(before)
+    assert airflow.processes(part)
+
+
 def test_a_triggerer_killed_and_started_again_goes_on_with_its_triggers(airflow, tmp_path):
-    """Within 30 seconds of the kill the new triggerer runs the trigger of the old one, and the task completes."""
+    """Within a minute of its start the new triggerer runs the trigger of the old one, and the task completes."""
     path = tmp_path / "file"
     run_id = airflow.trigger("defers", {"path": str(path)})
     (first,) = airflow.until(lambda: watchers(path), "the trigger to run")
@@ -118,7 +127,7 @@ def test_a_triggerer_killed_and_started_again_goes_on_with_its_triggers(airflow,
 
 @pytest.mark.parametrize("workers", [True, False])
 def test_a_scheduler_killed_and_started_again_brings_the_run_to_its_end(airflow, tmp_path, workers):
-    """Whether its workers died with it or not, the task it had running is run anew, and the next one after it."""
+    """Whether its workers died with it or not, the task it had running is run anew, and the next one after it; the first try is ended."""
     run_id = airflow.trigger("waits", {"path": str(tmp_path / "file")})
     pid, supervisor = (
         find("waits", run_id, "first_try_waits") for find in (airflow.worker_pid, airflow.supervisor_pid)
@@ -131,12 +140,13 @@ def test_a_scheduler_killed_and_started_again_brings_the_run_to_its_end(airflow,
     print(f"scheduler healthy {time.monotonic() - killed:.1f} s after its kill")
     airflow.wait_for_state("waits", run_id, "done", "success")
     print(f"run done {time.monotonic() - killed:.1f} s after the kill")
+    airflow.until(lambda: not still_running(processes[:1]), "the first try to be ended")
     assert airflow.xcom("waits", run_id, "first_try_waits") == 2
 
 
 @pytest.mark.parametrize("which", ["worker_pid", "supervisor_pid"])
 def test_a_task_whose_process_is_killed_is_tried_again(airflow, tmp_path, which):
-    """Airflow notices within 30 seconds, whether the task's own process is gone or the one above it."""
+    """Airflow notices within a minute, whether the task's own process is gone or the one above it."""
     run_id = airflow.trigger("waits", {"path": str(tmp_path / "file")})
     pid = getattr(airflow, which)("waits", run_id, "first_try_waits")
     os.kill(pid, signal.SIGKILL)
@@ -179,15 +189,6 @@ def test_a_task_marked_as_failed_while_deferred_fails(airflow, tmp_path):
     airflow.mark("defers", run_id, "wait", "failed")
     airflow.wait_for_state("defers", run_id, "done", "upstream_failed")
     assert airflow.state("defers", run_id, "wait") == "failed"
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_each_part_can_be_restarted(airflow, part):
-    """All its processes are others afterwards."""
-    before = airflow.processes(part)
-    airflow.restart_part(part)
-    assert not still_running(before)
-    assert airflow.processes(part)
 
 
 def test_nothing_is_left_running_when_the_tests_are_killed(tmp_path):
