@@ -98,7 +98,8 @@ def watchers(path):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_can_be_restarted(airflow, part):
-    """All its processes are others afterwards. (Comes first: with a killed supervisor, SIGTERM may not end a scheduler.)"""
+    """All its processes are others afterwards."""
+    # Comes before the tests that kill a supervisor: the scheduler above it may not end on SIGTERM.
     before = airflow.processes(part)
     airflow.restart_part(part)
     assert not still_running(before)
@@ -127,7 +128,7 @@ def test_a_triggerer_killed_and_started_again_goes_on_with_its_triggers(airflow,
 
 @pytest.mark.parametrize("workers", [True, False])
 def test_a_scheduler_killed_and_started_again_brings_the_run_to_its_end(airflow, tmp_path, workers):
-    """Whether its workers died with it or not, the task it had running is run anew, and the next one after it; the first try is ended."""
+    """With its workers dead or not: the task it had running is run anew, then the next one; the first try is ended."""
     run_id = airflow.trigger("waits", {"path": str(tmp_path / "file")})
     pid, supervisor = (
         find("waits", run_id, "first_try_waits") for find in (airflow.worker_pid, airflow.supervisor_pid)
