@@ -6,12 +6,12 @@ and accounting. Nothing but the record makes a success. No answer says nothing; 
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import time
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from textwrap import indent
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +19,7 @@ from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.runners.module import how_it_ended, says_missing
 from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Cluster, JobRef, NoAnswer, Sighting
 from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_lines
-from airflow_provider_sewer.runners.slurm.states import ENDED, ENDS, MAY_COME_BACK, WAITING, End, why_hopeless
+from airflow_provider_sewer.runners.slurm.states import ENDED, ENDS, KNOWN, MAY_COME_BACK, WAITING, End, why_hopeless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -30,15 +30,23 @@ if TYPE_CHECKING:
 
 #: Seconds that files of a job that has ended may take to appear here in full: network file systems cache.
 _FILES_GRACE = 60.0
-#: Seconds to wait for Slurm's reason when the record says that the module failed, and for the record when Slurm does.
+#: Seconds to wait for Slurm's reason when the record says that the job failed.
 _REASON_GRACE = 30.0
-_RECORD_GRACE = 3.0
-#: Seconds in which a job that may be requeued shows up in the queue again.
-_COMES_BACK = 15.0
+#: Seconds after an end that Slurm tells of: the record may take that long to appear here, and a job that may be
+#: requeued to show up in the queue again. On this machine both are seen at once.
+_SETTLES = {"slurm": 15.0, "local": 0.0}
+#: Seconds for which a conclusion that is near makes the watcher hurry.
+_HURRY = 60.0
+_GIVE_UP_TIMEOUT = 15.0
+_GOES_ON, _DONE, _FAILED, _LOST = "goes on", "done", "failed", "lost"
 #: As many megabytes of output are handed on at one look, so that no job holds up another.
 _MOST_CHUNKS = 32
 
 _OOM = re.compile(r"^(slurmstepd|srun): error: .*(oom.?kill|out of memory)", re.IGNORECASE)
+_NO_SUCH_COMMAND = re.compile(
+    r"^\S+: line \d+: .*: (No such file or directory|command not found|Permission denied|Is a directory"
+    r"|bad interpreter.*|cannot execute.*|.*Exec format error.*|Not a directory)$"
+)
 _CANNOT_WRITE, _NOT_ITS_TURN, _NO_WORKDIR = 73, 75, 72
 _SLURM_COULD_NOT_START = 53
 _COMMAND_NOT_FOUND = (126, 127)
@@ -110,8 +118,39 @@ class Job(NamedTuple):
         return f"{'Slurm job' if self.cluster.kind == 'slurm' else 'local job'} {self.ref.id} ({self.ref.name})"
 
 
+class _Rule(NamedTuple):
+    """What is concluded of how things are.
+
+    :param what: one word for it.
+    :param conclude: returns the ending.
+    :param after: seconds for which this has to be so at every look.
+    :param in_silence: whether time counts in which Slurm does not answer.
+    """
+
+    what: str
+    conclude: Callable[[], Ending | None]
+    after: float = 0.0
+    in_silence: bool = True
+
+
 class JobFollower:
     """Follows a job, one look after the other.
+
+    What is concluded depends on what the job's own record says, and on how Slurm has the job:
+
+    ================  =================  ==========================  ==============  =======
+    Slurm             no record          asked to end                failed          success
+    ================  =================  ==========================  ==============  =======
+    has not answered  waits              failed in 30 s [1]_         failed in 30 s  success
+    has it waiting    in vain? for long? failed in 30 s [1]_         failed in 30 s  success
+    has it running    waits              failed in 30 s [1]_         failed in 30 s  success
+    has it failed     failed in 15 s     failed, or in 15 s [1]_     failed          success
+    COMPLETED         lost in lost_after failed                      failed          success
+    forgot it         lost in lost_after failed in 30 s              failed in 30 s  success
+    ================  =================  ==========================  ==============  =======
+
+    .. [1] If it may be requeued it is waited for: it may be about to run again. The record of a run that is
+       known to have been followed by another is none.
 
     :param job: the job.
     :param module: the module it runs.
@@ -136,68 +175,120 @@ class JobFollower:
         self._say = say
         self._secrets = secrets
         self._logs = JobLogs(job.directory, sink, secrets)
-        self._said = ""
-        self._since: dict[str, float] = {}
+        self._settles = _SETTLES[job.cluster.kind]
         self._sighting: Sighting | None = None
-        self.wants_news = False
+        self._is_silent = False
+        self._described = ""
+        self._unreadable = ""
+        self._concluding = ""
+        self._lasted = 0.0
+        self._looked = time.monotonic()
 
     def look(self, view: View | None) -> Ending | None:
         """Hand on what the job has written since the last look, and return how it ended if it has.
 
         :param view: what the watcher has seen since; ``None`` if nothing.
         """
-        self.wants_news = False
+        if view is not None:
+            self._take(view)
         for _ in range(_MOST_CHUNKS):
             if not self._logs.pump():
                 break
         else:
             return None  # first things first: there is more output than one look takes
-        if view is not None:
-            self._take(view)
         record = self._read_record()
-        if record is not None and record.is_success:
-            return self._succeeded(record)
-        return self._without_success(record)
+        rule = self._rule(record)
+        return rule.conclude() if self._has_lasted(rule) else None
+
+    @property
+    def wants_news(self) -> bool:
+        """Tell whether Slurm's next answer is likely to end this."""
+        return self._concluding in {_FAILED, _LOST} and self._lasted < _HURRY
 
     def _take(self, view: View) -> None:
         if view.sighting is None:
-            self._tell(f"No answer about {self._job}, waiting for one: {view.silence}")
+            if not self._is_silent:
+                self._say(f"No answer about {self._job}, waiting for one: {view.silence}")
+            self._is_silent = True
             return
+        if self._is_silent:
+            self._say(f"There is an answer about {self._job} again")
+        self._is_silent = False
         self._sighting = view.sighting
-        self._tell(_described(self._job, view.sighting))
-
-    def _tell(self, text: str) -> None:
-        if text != self._said:
-            self._said = text
-            self._say(text)
+        described = _described(self._job, view.sighting)
+        if described != self._described:
+            self._described = described
+            self._say(described)
 
     def _read_record(self) -> ExitRecord | None:
         try:
-            return self._job.directory.read_exit()
+            record = self._job.directory.read_exit()
         except (OSError, ValueError) as error:
-            self._tell(f"The exit record of {self._job} cannot be read, waiting: {error}")
+            if str(error) != self._unreadable:
+                self._unreadable = str(error)
+                self._say(f"The exit record of {self._job} cannot be read, waiting: {error}")
             return None
+        is_of_an_earlier_run = record and self._sighting and record.restart < self._sighting.restarts
+        return None if record is None or (is_of_an_earlier_run and not record.is_success) else record
 
-    def _has_lasted(self, what: str, seconds: float) -> bool:
-        """Tell whether something has been so for this long, without a break; asked at every look."""
+    def _rule(self, record: ExitRecord | None) -> _Rule:
+        """Look up the table above."""
+        if record is not None and record.is_success:
+            return _Rule(_DONE, partial(self._succeeded, record), 0.0 if self._has_all_of(record) else _FILES_GRACE)
+        state = self._sighting.state if self._sighting else None
+        may_run_again = self._patience.requeue and (record is None or record.asked is not None)
+        failed = _Rule(_FAILED, partial(self._failed, record))
+        lost = _Rule(_LOST, self._lost, self._patience.lost_after, in_silence=False)
+        if state in ENDED:
+            if record is None and state == "COMPLETED":
+                return lost
+            if may_run_again and state in MAY_COME_BACK:
+                return failed._replace(after=self._settles, in_silence=False)
+            return failed._replace(after=self._settles) if record is None and self._has_begun else failed
+        if state == NOT_KNOWN.state:
+            return failed._replace(after=_REASON_GRACE) if record else lost
+        if record is None or may_run_again:
+            return _Rule(_GOES_ON, self._gives_up_waiting)
+        return failed._replace(after=_REASON_GRACE)
+
+    def _has_lasted(self, rule: _Rule) -> bool:
+        """Tell whether this has been so for as long as the rule wants; asked at every look."""
         now = time.monotonic()
-        return now - self._since.setdefault(what, now) >= seconds
+        if rule.what != self._concluding:
+            self._concluding, self._lasted = rule.what, 0.0
+        elif rule.in_silence or not self._is_silent:
+            self._lasted += now - self._looked
+        self._looked = now
+        return self._lasted >= rule.after
 
-    def _only(self, *still: str) -> None:
-        """Forget since when other things have been so."""
-        self._since = {what: since for what, since in self._since.items() if what in still}
+    @property
+    def _has_begun(self) -> bool:
+        """Tell whether the job has a node or had one, so that there may be a record of its end."""
+        return bool(self._sighting and self._sighting.node) or self._job.directory.read_start() is not None
 
-    # -- Success -------------------------------------------------------------------------------------------------------
+    def _has_all_of(self, record: ExitRecord) -> bool:
+        """Tell whether all that the job has written before its end has appeared here."""
+        return self._logs.has_reached(record.stdout, record.stderr) and self._has_result_of(record)
 
-    def _succeeded(self, record: ExitRecord) -> Ending | None:
-        are_here = (
-            self._logs.has_reached(record.stdout, record.stderr) and _size(self._job.directory.result) >= record.result
-        )
-        if not are_here and not self._has_lasted("files", _FILES_GRACE):
-            return None
+    def _has_result_of(self, record: ExitRecord) -> bool:
+        return _size(self._job.directory.result) >= record.result
+
+    # -- What can be concluded -----------------------------------------------------------------------------------------
+
+    def _succeeded(self, record: ExitRecord) -> Ending:
         self._logs.finish()
+        if not self._logs.has_reached(record.stdout, record.stderr):
+            self._say(f"The end of the output of {self._job} has not appeared here for {_FILES_GRACE:g} s")
         if self._patience.requeue:
-            self._job.directory.cancel()  # lest a node that was given up too early is followed by a second run
+            self._prevent_another_run(record)
+        if not self._has_result_of(record):
+            return self._ending(
+                errors.SlurmJobFailed,
+                f"succeeded on {record.node}, but its result, {record.result} bytes, has not appeared here.",
+                "COMPLETED",
+                0,
+                record.node,
+            )
         return Ending(
             job_id=self._job.ref.id,
             state="COMPLETED",
@@ -206,49 +297,13 @@ class JobFollower:
             run_directory=self._job.directory.path,
         )
 
-    # -- Everything else -----------------------------------------------------------------------------------------------
+    def _failed(self, record: ExitRecord | None) -> Ending:
+        sighting = self._sighting or NOT_KNOWN
+        if record is not None and sighting.state not in ENDED:
+            sighting = sighting._replace(state="CANCELLED" if record.asked else "FAILED")
+        return self._ended(sighting, record)
 
-    def _without_success(self, record: ExitRecord | None) -> Ending | None:
-        sighting = self._sighting
-        if sighting is None:
-            self._only("record")
-            return self._failed_by_record(record, None) if record else None
-        if sighting.state in ENDED:
-            return self._after_end(record, sighting)
-        if sighting is NOT_KNOWN or not sighting.state:
-            self._only("record", "lost")
-            return self._failed_by_record(record, None) if record else self._perhaps_lost()
-        if record is not None and sighting.state not in WAITING:
-            self._only("record")
-            return self._failed_by_record(record, sighting)
-        self._only()
-        return self._waits_in_vain(sighting) if sighting.state in WAITING else None
-
-    def _failed_by_record(self, record: ExitRecord, sighting: Sighting | None) -> Ending | None:
-        """Wait for the reason that Slurm has; one that was asked to end may yet be run again."""
-        self.wants_news = True
-        grace = math.inf if record.asked and self._patience.requeue else _REASON_GRACE
-        if not self._has_lasted("record", grace):
-            return None
-        state = "CANCELLED" if record.asked else "FAILED"
-        return self._ended(sighting._replace(state=state) if sighting else Sighting(state), record)
-
-    def _after_end(self, record: ExitRecord | None, sighting: Sighting) -> Ending | None:
-        self._only("end", "lost")
-        comes_back = self._patience.requeue and sighting.state in MAY_COME_BACK and (record is None or record.asked)
-        if comes_back and not self._has_lasted("end", _COMES_BACK):
-            self.wants_news = True
-            return None
-        if record is not None:
-            return self._ended(sighting, record)
-        if sighting.state == "COMPLETED":
-            return self._perhaps_lost()
-        return self._ended(sighting, None) if self._has_lasted("end", _RECORD_GRACE) else None
-
-    def _perhaps_lost(self) -> Ending | None:
-        self.wants_news = True
-        if not self._has_lasted("lost", self._patience.lost_after):
-            return None
+    def _lost(self) -> Ending:
         self._logs.finish()
         self._give_up()
         state = self._sighting.state if self._sighting else ""
@@ -264,7 +319,19 @@ class JobFollower:
             errors.SlurmJobLost, f"is lost: {known} ({history}; waited {self._patience.lost_after:g} s).", state or None
         )
 
-    def _waits_in_vain(self, sighting: Sighting) -> Ending | None:
+    def _prevent_another_run(self, record: ExitRecord) -> None:
+        """See to it that a node that was given up too early is not followed by a second run."""
+        if self._sighting and self._sighting.restarts > record.restart:
+            self._give_up()
+            return
+        with suppress(OSError):  # the job is well, whatever its disk is
+            self._job.directory.cancel()
+
+    def _gives_up_waiting(self) -> Ending | None:
+        """Return the end of a job that waits in vain or for too long."""
+        sighting = self._sighting
+        if sighting is None or sighting.state not in WAITING:
+            return None
         why = why_hopeless(sighting.reason, self._patience.fail_on_pending_reason)
         if why:
             self._give_up()
@@ -287,7 +354,7 @@ class JobFollower:
 
     def _give_up(self) -> None:
         try:
-            self._job.cancel(timeout=_RECORD_GRACE * 5)
+            self._job.cancel(timeout=_GIVE_UP_TIMEOUT)
         except NoAnswer as error:
             self._say(f"{self._job} was told to end by its run directory only: {error}")
 
@@ -296,9 +363,10 @@ class JobFollower:
     def _ended(self, sighting: Sighting, record: ExitRecord | None) -> Ending:
         self._logs.finish()
         stderr = last_lines(self._job.directory.stderr, self._secrets)
-        state = "OUT_OF_MEMORY" if any(map(_OOM.match, stderr)) else sighting.state
-        end = ENDS.get(state, ENDS["FAILED"])
-        exit_code = record.exit_code if record else sighting.exit_code
+        end = ENDS.get(sighting.state, ENDS["FAILED"])
+        if end is ENDS["FAILED"] and any(map(_OOM.match, stderr)):
+            end = ENDS["OUT_OF_MEMORY"]  # under srun only the step is said to have run out of it
+        exit_code = record.exit_code if record and record.phase != "setup" else None
         node = (record.node if record else "") or sighting.node or self._started_on()
         if end is ENDS["FAILED"]:
             end = self._why_failed(sighting, record, stderr)
@@ -323,7 +391,7 @@ class JobFollower:
                 what=f"found no module to run as {self._module!r} ({said})",
                 advice="install it for this interpreter, or correct the name",
             )
-        if code in _COMMAND_NOT_FOUND:
+        if code in _COMMAND_NOT_FOUND and stderr and _NO_SUCH_COMMAND.search(stderr[-1]):
             return failed._replace(
                 what=f"could not start its interpreter (exit code {code})", advice="is it there on the node?"
             )
@@ -338,6 +406,7 @@ class JobFollower:
                 what="could not write into its run directory", advice="is its disk full, and can the node write there?"
             )
         if sighting.exit_code == _NOT_ITS_TURN:
+            self._give_up()  # lest the other one runs on for nobody
             return launch._replace(
                 what="found the run directory taken by another job, or cancelled",
                 advice="clear the task to run it anew",
@@ -381,6 +450,8 @@ def _described(job: Job, sighting: Sighting) -> str:
     if not sighting.state:
         return f"Nobody knows {job} any more; waiting for its exit record"
     words = [f"{job} is {sighting.state}"]
+    if sighting.state not in KNOWN:
+        words.append(", whatever that is; it is taken for no end")
     if sighting.restarts:
         words.append(f", restarted {sighting.restarts} times" if sighting.restarts > 1 else ", restarted once")
     if sighting.state in WAITING:

@@ -1,6 +1,6 @@
 """What Slurm's states mean: which are ends, and what to say of each.
 
-The table follows the section "JOB STATE CODES" of squeue's manual and what Slurm 22.05 was seen to do.
+The table follows the section "JOB STATE CODES" of squeue's manual, up to Slurm 24.11, and what 22.05 was seen to do.
 """
 
 from __future__ import annotations
@@ -12,10 +12,21 @@ from airflow_provider_sewer.core import errors
 
 #: The job waits, or waits again.
 WAITING = frozenset(
-    {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+    {
+        "PENDING",
+        "CONFIGURING",
+        "POWER_UP_NODE",
+        "REQUEUED",
+        "REQUEUE_HOLD",
+        "REQUEUE_FED",
+        "RESV_DEL_HOLD",
+        "SPECIAL_EXIT",
+    }
 )
 #: The job runs, or is about to stop; being suspended is no end.
-RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
+RUNNING = frozenset(
+    {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING", "UPDATE_DB"}
+)
 
 
 class End(NamedTuple):
@@ -91,10 +102,13 @@ ENDS = {
 }
 
 #: A job with these may yet be put into the queue again, if it may be requeued: Slurm shows them for a second or two.
-MAY_COME_BACK = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "FAILED", "CANCELLED", "TIMEOUT"})
+MAY_COME_BACK = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "LAUNCH_FAILED", "RECONFIG_FAIL", "FAILED"})
 
 #: What a job reports as an end: any of the above, and COMPLETED.
 ENDED = frozenset({*ENDS, "COMPLETED"})
+
+#: All states there are. One that is not among them is taken for no end.
+KNOWN = WAITING | RUNNING | ENDED
 
 #: Reasons for waiting that no waiting helps, each with what to change.
 HOPELESS = {
@@ -111,9 +125,7 @@ HOPELESS = {
     "job requeued in held state": "it was requeued and is held; release it or run it anew",
     "user env retrieval failed requeued held": "the node could not make up the user's login environment",
 }
-_OF_ONE_JOB = re.compile(
-    r"(Assoc|QOS)\w*(PerJob|PerJobLimit|PerNode|PerNodeLimit|MinCPUs|MinMemory|MinNode)$", re.IGNORECASE
-)
+_OF_ONE_JOB = re.compile(r"(Assoc|QOS)(Max\w*(PerJob|PerNode)(Limit)?|Min\w+)$")
 
 
 def why_hopeless(reason: str, also: tuple[str, ...] | None) -> str | None:

@@ -6,6 +6,7 @@ changes, and begins anew when something does or a job comes in.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, Sighting
 
 _GROWTH = 1.5
+
+_log = logging.getLogger(__name__)
 
 
 class View(NamedTuple):
@@ -64,19 +67,21 @@ class Watcher:
     _all: dict[tuple[str, ...], Watcher] = {}  # noqa: RUF012 - one for all
     _lock = threading.Lock()
 
+    _watches: list[Watch]
+    _thread: threading.Thread | None
+
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._changed = threading.Condition()
-        self._watches: list[Watch] = []
-        self._thread: threading.Thread | None = None
-        self._is_hurried = False
-        self._last_look = -math.inf
+        self._last_look = -math.inf  # when it was over: one that takes long is not followed at once by another
+        self._reset()
 
     @classmethod
     def of(cls, cluster: Cluster) -> Watcher:
         """Return the watcher of this cluster and user in this process."""
         with cls._lock:
-            return cls._all.setdefault(cluster.key, cls(cluster))
+            if cluster.key not in cls._all:
+                cls._all[cluster.key] = cls(cluster)
+            return cls._all[cluster.key]
 
     def watch(self, job: JobRef, on_view: Callable[[View], None], *, shortest: float, longest: float) -> Watch:
         """Begin to watch a job.
@@ -88,9 +93,6 @@ class Watcher:
         watch = Watch(self, job, on_view, shortest, max(shortest, longest))
         with self._changed:
             self._watches.append(watch)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="sewer-watcher", daemon=True)
-                self._thread.start()
         self._wake()
         return watch
 
@@ -104,6 +106,9 @@ class Watcher:
         with self._changed:
             self._is_hurried = True
             self._changed.notify()
+            if self._watches and not (self._thread and self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._run, name="sewer-watcher", daemon=True)
+                self._thread.start()
 
     def _run(self) -> None:
         interval = 0.0
@@ -120,11 +125,11 @@ class Watcher:
         """
         with self._changed:
             while self._watches:
-                pause = min(watch.shortest for watch in self._watches) if self._is_hurried else interval
+                shortest = min(watch.shortest for watch in self._watches)
+                pause = shortest if self._is_hurried else max(interval, shortest)
                 left = self._last_look + pause - time.monotonic()
                 if left <= 0:
                     self._is_hurried = False
-                    self._last_look = time.monotonic()
                     return list(self._watches)
                 self._changed.wait(left)
             self._thread = None
@@ -137,17 +142,34 @@ class Watcher:
             silence = "accounting does not answer, and the controller has forgotten the job"
         except NoAnswer as error:
             sightings, silence = {}, str(error)
-        except Exception as error:  # whatever it is, the other jobs must not go unwatched
+        except Exception as error:  # whatever it is, the jobs must not go unwatched
+            _log.exception("Looking at the jobs of %s went wrong", self._cluster.key)
             sightings, silence = {}, f"{type(error).__name__}: {error}"
+        self._last_look = time.monotonic()
         has_changed = False
         for watch in watches:
             sighting = sightings.get(watch.job)
             if sighting is not None and sighting != watch.last:
                 has_changed = True
                 watch.last = sighting
-            watch.on_view(View(sighting, "" if sighting else silence))
+            try:
+                watch.on_view(View(sighting, "" if sighting else silence))
+            except Exception:  # that of another job must not keep these from being told
+                _log.exception("Nobody was told how job %s stands", watch.job.id)
         return has_changed
 
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._watches = []
+        self._thread = None
+        self._is_hurried = False
 
-# A forked process has the watchers of its parent, but not their threads.
-os.register_at_fork(after_in_child=Watcher._all.clear)
+    @classmethod
+    def _after_fork(cls) -> None:
+        """Leave to the parent what is the parent's: its threads are not here, and its locks may be held for ever."""
+        cls._lock = threading.Lock()
+        for watcher in cls._all.values():
+            watcher._reset()
+
+
+os.register_at_fork(after_in_child=Watcher._after_fork)

@@ -1,0 +1,150 @@
+"""However a job ends, the error says so, and only a recorded exit code 0 is a success."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from airflow_provider_sewer.core import errors
+
+FOR_EVER = "wait_for('the end of days')"
+# Ends well when it is asked to end, which is not what it was there for.
+TRAPS = """
+    signal.signal(signal.SIGTERM, lambda *_: (say("asked to end"), os._exit(0)))
+    say("traps")
+    wait_for("the end of days")
+"""
+HALF = {"slurm": {"mem_gb": 2}}
+
+
+def test_a_module_that_exits_with_0_is_a_success(any_jobs) -> None:
+    """The result is the last line, and the log has all lines once."""
+    assert any_jobs.start("say('42')").succeeds() == "42"
+
+
+def test_exit_codes_are_told_as_they_are(jobs) -> None:
+    """No code is taken for one of the job script's own, or for the end of the interpreter."""
+    codes = (1, 2, 3, 72, 73, 74, 75, 126, 127, 137, 255)
+    followed = {code: jobs.start(f"sys.exit({code})") for code in codes}
+    for code, job in followed.items():
+        error = job.fails(errors.SlurmJobFailed, f"ran {job.run.planned.module}, which failed with exit code {code}")
+        assert error.exit_code == code
+        assert error.node in jobs.slurm.nodes
+        assert f"on {error.node}" in str(error)
+
+
+def test_a_module_killed_by_a_signal_has_failed(jobs) -> None:
+    """The signal is named, where a module crashes and where it is killed."""
+    crashed = jobs.start("os.kill(os.getpid(), signal.SIGSEGV)")
+    killed = jobs.start("os.kill(os.getpid(), signal.SIGKILL)")
+    assert crashed.fails(errors.SlurmJobFailed, "SIGSEGV").exit_code == 139
+    assert killed.fails(errors.SlurmJobFailed, "SIGKILL (out of memory?)").exit_code == 137
+
+
+def test_what_the_node_lacks_is_named(jobs) -> None:
+    """An interpreter, a module or a working directory that is not on the node is said to be missing."""
+    no_python = jobs.start("", python="/no/such/python")
+    no_module = jobs.start("", module="no_such_module")
+    no_workdir = jobs.start("", workdir="/no/such/folder")
+    for job, what in (
+        (no_python, "could not start its interpreter (exit code 127)"),
+        (no_module, "found no module to run as 'no_such_module' (No module named no_such_module)"),
+        (no_workdir, "could not enter its working directory"),
+    ):
+        job.end()
+        assert type(job.error) is errors.SlurmJobFailed
+        assert what in str(job.error)
+        assert "The last lines of stderr" in str(job.error)
+
+
+def test_a_job_cancelled_behind_our_back_is_cancelled(any_jobs) -> None:
+    """It is a SlurmCancelled for jobs that ran, that may be requeued, and that had not begun."""
+    running = any_jobs.start(FOR_EVER)
+    requeued = any_jobs.start(FOR_EVER, requeue=True)
+    waiting = any_jobs.start("", slurm={"additional_parameters": {"hold": True}})
+    running.expect_start()
+    requeued.expect_start()
+    waiting.expect_said("is PENDING")
+    any_jobs.slurm.command("scancel", running.id, requeued.id, waiting.id)
+    said = ("was cancelled", "somebody called scancel")
+    assert running.fails(errors.SlurmCancelled, *said).state == "CANCELLED"
+    assert requeued.fails(errors.SlurmCancelled, *said).state == "CANCELLED"
+    assert waiting.fails(errors.SlurmCancelled, *said, "It wrote nothing", runs=0).node is None
+
+
+@pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
+def test_exiting_with_0_when_asked_to_end_is_no_success(jobs, use_srun) -> None:
+    """A module that traps SIGTERM and exits with 0 was cancelled, or ran out of time, all the same."""
+    cancelled = jobs.start(TRAPS, slurm={"use_srun": use_srun})
+    timed_out = jobs.start(TRAPS, slurm={"use_srun": use_srun})
+    cancelled.expect_line("traps")
+    timed_out.expect_line("traps")
+    jobs.slurm.time_out(timed_out.id)
+    jobs.slurm.command("scancel", cancelled.id)
+    cancelled.fails(errors.SlurmCancelled, "was cancelled")
+    assert timed_out.fails(errors.SlurmTimeout, "reached its time limit", "timeout_min").state == "TIMEOUT"
+    assert "asked to end" in cancelled.stdout
+    assert "asked to end" in timed_out.stdout
+
+
+def test_a_deadline_that_is_missed_is_named(jobs) -> None:
+    """A job that can no longer end before its deadline says so, and what to change."""
+    job = jobs.start("", slurm={"timeout_min": 1, "additional_parameters": {"deadline": "now+62", "hold": True}})
+    error = job.fails(errors.SlurmDeadline, "could not end before its deadline", "a later deadline", runs=0)
+    assert error.state == "DEADLINE"
+
+
+def test_a_lost_node_is_named(any_jobs) -> None:
+    """A job whose node goes down is a SlurmNodeFailure, with the node and what helps."""
+    job = any_jobs.start(FOR_EVER, slurm={"nodelist": "n2"})
+    job.expect_start()
+    any_jobs.slurm.node_down("n2")
+    error = job.fails(errors.SlurmNodeFailure, "lost its node on n2", "with retries, or with requeue=True")
+    assert (error.state, error.node) == ("NODE_FAIL", "n2")
+
+
+def test_a_job_that_makes_way_was_preempted(any_jobs) -> None:
+    """Without requeue, a job of a weak partition ends for one of a stronger."""
+    job = any_jobs.start(FOR_EVER, slurm={"partition": "scavenge", "nodelist": "n3", "exclusive": True})
+    job.expect_start()
+    any_jobs.slurm.submit("true", "--exclusive", "--nodelist=n3")
+    error = job.fails(errors.SlurmPreempted, "was preempted by another job on n3", "a partition or QOS")
+    assert error.state == "PREEMPTED"
+
+
+def test_out_of_memory_is_told_as_such(jobs) -> None:
+    """What the node tells the controller of a job that was killed for its memory is what the error is."""
+    job = jobs.start(FOR_EVER)
+    job.expect_start()
+    jobs.slurm.out_of_memory(job.id)
+    assert job.fails(errors.SlurmOutOfMemory, "ran out of memory", "mem_gb").state == "OUT_OF_MEMORY"
+
+
+@pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
+def test_a_module_that_the_kernel_kills_for_its_memory_was_out_of_memory(
+    make_slurm, talk_to, tmp_path, jobs_on, use_srun
+) -> None:
+    """So it is under srun too, where Slurm calls the job failed and only the step out of memory."""
+    slurm = talk_to(cgroup_cluster(make_slurm, tmp_path))
+    job = jobs_on(slurm).start("held = b'x' * (400 << 20)", slurm={"mem_gb": 0.06, "use_srun": use_srun})
+    job.fails(errors.SlurmOutOfMemory, "ran out of memory on n1", "mem_gb")
+
+
+def cgroup_cluster(make_slurm, tmp_path):
+    """Return a cluster where the kernel limits memory, or leave the test out."""
+    from tests.slurm.cluster import SlurmCluster
+
+    if not SlurmCluster(tmp_path).can_cgroup:
+        pytest.skip("memory is limited by cgroups of version 1, for root")
+    return make_slurm(nodes=1, cgroup=True)
+
+
+def test_a_script_that_is_killed_leaves_no_record(any_jobs) -> None:
+    """A job whose script is killed on the spot is a failure that says so."""
+    job = any_jobs.start(FOR_EVER)
+    job.expect_start()
+    os.kill(job.directory.read_start().pid, signal.SIGKILL)
+    error = job.fails(errors.SlurmJobFailed, "was ended by signal 9 and left no exit record on n1")
+    assert error.node == "n1"
