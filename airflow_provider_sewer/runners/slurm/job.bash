@@ -32,7 +32,9 @@ sewer_say() {
 
 # Write $2 to the file $1, whole or not at all.
 sewer_write() {
-    (umask 077 && printf '%s\n' "$2" >"$1.$sewer_id") && sewer_tool mv -f -- "$1.$sewer_id" "$1" && return
+    if (umask 077 && printf '%s\n' "$2" >"$1.$sewer_id") && sewer_tool mv -f -- "$1.$sewer_id" "$1"; then
+        return 0 # said, because in a trap it would be the status from before the trap
+    fi
     sewer_tool rm -f -- "$1.$sewer_id"
     sewer_say "cannot write $1"
     return 1

@@ -315,24 +315,24 @@ def test_a_secret_is_nowhere_to_be_seen(cluster_jobs: ScriptJobs, slurm: SlurmCl
     assert record is not None and record.is_success
 
 
-def requeued(slurm: SlurmCluster, job: Any) -> None:
-    """Put a job back into the queue, and let it start at once."""
-    slurm.requeue(job.ref.id)
-    slurm.wait_for(job.ref.id, "PENDING")
-    slurm.command("scontrol", "update", f"JobId={job.ref.id}", "StartTime=now")
-
-
-def test_a_job_that_is_requeued_has_its_secrets_again(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
-    """A job that may be requeued finds its secrets when it is, and they are gone after its end."""
+def test_a_job_that_is_requeued_goes_on_with_its_secrets(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+    """A job that Slurm starts anew keeps its claim, says so in its records, has its secrets again, and forgets them."""
     job = cluster_jobs.start(WAIT, **SECRETS, requeue=True)
     job.says("here None 14")
+    first = job.directory.read_start()
 
-    requeued(slurm, job)
+    slurm.requeue(job.ref.id)  # which Slurm does after some seconds
     job.says("here 1 14")
-    Path(job.directory.path, "go").touch()
 
-    record = job.end()
-    assert record is not None and record.is_success
+    again = job.directory.read_start()
+    assert first is not None
+    assert again is not None
+    assert (first.restart, again.restart) == (0, 1)
+    assert job.directory.read_exit() is None
+    assert job.directory.read_claim() == first.job_id == again.job_id == job.ref.id
+    job.tell("go")
+    record = job.record()
+    assert record.is_success
     assert record.restart == 1
     assert not os.path.exists(job.directory.secrets)
 

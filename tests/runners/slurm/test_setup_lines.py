@@ -1,0 +1,130 @@
+"""What `setup` and `teardown` do to the shell that they share with the frame around the module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from airflow_provider_sewer.runners.slurm.states import ENDED
+from tests.runners.slurm.script_jobs import ScriptJob, ScriptJobs, wait_until
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.runners.slurm.cluster import Sighting
+    from tests.slurm.cluster import SlurmCluster
+
+
+class Case(NamedTuple):
+    """Lines of shell, and what has to come of them."""
+
+    setup: list[str]
+    module: str = "import os; print('module', os.getcwd().rpartition('/')[2], os.environ.get('GIVEN'))"
+    teardown: list[str] = []  # noqa: RUF012 - of a tuple
+    ends: tuple[str, int] = ("teardown", 0)
+    state: str = "COMPLETED"
+    says: str = "module work None\n"
+
+
+CASES = {
+    "exports a variable": Case(["export GIVEN=of-setup"], says="module work of-setup\n"),
+    "fails": Case(["echo so; exit 7", "echo never"], ends=("setup", 7), state="FAILED", says="so\n"),
+    "exits with 0": Case(["exit 0"], ends=("setup", 0), state="FAILED", says=""),
+    "fails under set -e": Case(["set -e", "false"], ends=("setup", 1), state="FAILED", says=""),
+    "is no shell": Case(["if true; then"], ends=("setup", 2), state="FAILED", says=""),
+    "sets strict options": Case(
+        ["set -euo pipefail", "shopt -s failglob nocasematch extglob inherit_errexit", "set -o posix", "set -f"],
+        module="print('module'); raise SystemExit(3)",
+        teardown=["echo torn down"],
+        ends=("teardown", 3),
+        state="FAILED",
+        says="module\ntorn down\n",
+    ),
+    "sets a trap": Case(
+        ["trap 'echo cleaned up; exit 9' EXIT INT TERM SIGHUP"], teardown=["echo torn down"],
+        says="module work None\ntorn down\ncleaned up\n",
+    ),
+    "sets a trap and fails": Case(
+        ["trap -- 'echo cleaned up' 0", "exit 4"], ends=("setup", 4), state="FAILED", says="cleaned up\n"
+    ),
+    "takes its trap back": Case(["trap 'echo cleaned up' EXIT", "trap - EXIT"]),
+    "traps in a subshell": Case(["(trap 'echo apart' EXIT)"], says="apart\nmodule work None\n"),
+    "takes PATH away": Case(["export PATH=/nowhere"]),
+    "changes directory": Case(["cd /", "pushd /tmp >/dev/null"]),
+    "has functions of its own": Case(["cd() { echo mine; }; kill() { :; }; mv() { :; }; export -f cd"]),
+    "reads stdin": Case(["read -r line; echo \"read $? '$line'\""], says="read 1 ''\nmodule work None\n"),
+    "sets IFS": Case(["IFS=0123456789/; readonly IFS"]),
+    "lets nobody read": Case(["umask 777"]),
+    "exports all": Case(
+        ["set -a"],
+        module="import os; print([name for name in os.environ if name.startswith('sewer_')])", says="[]\n",
+    ),
+    "redirects": Case(["exec >/dev/null"], says=""),
+    "comes from Windows": Case(["echo one\r\necho two\r\n"], says="one\ntwo\nmodule work None\n"),
+    "leaves something running": Case(["sleep 4711 &", "(trap '' TERM; while :; do sleep 4711; done) &"]),
+    "teardown fails": Case([], teardown=["false", "exit 5"]),
+    "teardown hides no failure": Case(
+        [], module="raise SystemExit(3)", teardown=["echo down; exit 0"], ends=("teardown", 3), state="FAILED",
+        says="down\n",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ended(
+    slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory, bare_python: Any
+) -> dict[str, tuple[ScriptJob, Sighting]]:
+    """Return all these jobs, which have ended, with what Slurm says of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in slurm.env.items():
+            patch.setenv(name, value)
+        from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as OurSlurm
+
+        jobs = ScriptJobs(tmp_path_factory.mktemp("setup"), bare_python, OurSlurm())
+    (work := jobs.folder / "work").mkdir()
+    started = {
+        name: jobs.start(
+            case.module, workdir=str(work), resources={"setup": case.setup, "teardown": case.teardown, "mem_gb": 0.05}
+        )
+        for name, case in CASES.items()
+    }
+    refs = [job.ref for job in started.values()]
+    seen = wait_until(
+        lambda: (seen := jobs.cluster.look(refs)) and all(one.state in ENDED for one in seen.values()) and seen,
+        "the end of all",
+    )
+    return {name: (job, seen[job.ref]) for name, job in started.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_end_is_recorded_whatever_setup_does(name: str, ended, slurm: SlurmCluster) -> None:
+    """Whatever setup does to its shell, the record says what became of the module, and so does Slurm."""
+    case, (job, seen) = CASES[name], ended[name]
+
+    record = job.directory.read_exit()
+
+    assert record is not None, job.stderr
+    assert (record.phase, record.exit_code, record.asked) == (*case.ends, None), job.stderr
+    assert record.is_success == (case.ends == ("teardown", 0))
+    assert job.stdout == case.says
+    assert seen.state == case.state
+    assert seen.exit_code == (case.ends[1] if case.ends[0] == "teardown" else case.ends[1] or 1)
+    assert record.stdout == len(case.says)
+
+
+def test_a_setup_that_replaces_the_shell_is_no_success(cluster_jobs: ScriptJobs) -> None:
+    """With `exec` nobody is left to run the module: Slurm says COMPLETED, and there is no record that would say so."""
+    job = cluster_jobs.start("print('it ran')", resources={"setup": ["exec true"]})
+
+    assert job.end() is None
+    assert (job.state, job.stdout) == ("COMPLETED", "")
+    assert job.directory.read_start() is not None
+
+
+def test_one_stream_if_it_is_asked_for(cluster_jobs: ScriptJobs) -> None:
+    """With stderr_to_stdout both streams go into one file."""
+    source = "import sys; print('out', flush=True); print('err', file=sys.stderr)"
+
+    job = cluster_jobs.start(source, resources={"stderr_to_stdout": True})
+
+    assert job.record().is_success
+    assert (job.stdout, job.stderr) == ("out\nerr\n", "")
