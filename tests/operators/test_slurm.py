@@ -77,15 +77,11 @@ def test_without_accounting_time_and_cpu_are_known_from_the_job_script(module, o
 def test_every_field_that_can_hold_a_template_is_rendered(module, on_slurm, run_dag, defaults, tmp_path, xcom):
     """What the job asks for and where its files lie take templates, as the parameters do."""
     job = module(SAYS_ARGUMENTS)
-    slurm = {
-        "partition": "{{ params.where }}",
-        "timeout_min": "{{ params.minutes }}",
-        "comment": "for {{ dag.dag_id }}",
-    }
+    asked = {"partition": "{{ params.where }}", "timeout_min": "{{ params.minutes }}", "comment": "{{ dag.dag_id }}"}
     with DAG("one_job", schedule=None, params={"where": "tiny", "minutes": 7}) as dag:
         SlurmModuleOperator(
             task_id="job",
-            slurm=slurm,
+            slurm=asked,
             parameters_and_flags={"n": "{{ params.minutes }}"},
             **job | defaults | {"run_dir": f"{tmp_path}/{{{{ task.task_id }}}}s"},
         )
@@ -93,7 +89,7 @@ def test_every_field_that_can_hold_a_template_is_rendered(module, on_slurm, run_
     shown = on_slurm.command("scontrol", "show", "job", xcom("slurm_job_id"))
     assert "Partition=tiny" in shown
     assert "TimeLimit=00:07:00" in shown
-    assert "Comment=for one_job" in shown
+    assert "Comment=one_job" in shown
     assert list((tmp_path / "jobs").glob("one_job/*/job/1/job.sh"))
 
 

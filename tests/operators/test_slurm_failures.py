@@ -1,0 +1,185 @@
+"""SlurmModuleOperator where things go wrong: what the log says, what is tried again, and what is not."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+
+from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+
+AGAIN = {"retries": 1, "retry_delay": timedelta(0)}
+
+
+@pytest.fixture
+def tries(monkeypatch):
+    """Count how often the operator is executed."""
+    counted = []
+    execute = SlurmModuleOperator.execute
+
+    def counting(self, context):
+        counted.append(context["ti"].try_number)
+        return execute(self, context)
+
+    monkeypatch.setattr(SlurmModuleOperator, "execute", counting)
+    return counted
+
+
+def test_a_failing_module_fails_the_task_and_says_why(module, on_slurm, run_job, deferrable, said, run_directories):
+    """The error's name, exit code, node, the end of stderr, and where the files are: all in the task's log."""
+    job = module("import sys; sys.exit('no such [file]: data.npz')")
+    assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
+    text = said()
+    for words in ("SlurmJobFailed", "exit code 1", " on n", "no such [file]: data.npz", str(run_directories()[0])):
+        assert words in text
+
+
+def test_a_retry_after_a_failure_submits_anew(module, on_slurm, run_job, deferrable, tmp_path, run_directories):
+    """The second try is another job with a run directory of its own, and its result is the task's."""
+    job = module(f"""
+        import os, sys
+        mark = {str(tmp_path / "tried")!r}
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            sys.exit(4)
+        print("better now")
+    """)
+    assert run_job(deferrable=deferrable, **AGAIN, **job).results["job"] == "better now"
+    assert [directory.name for directory in run_directories()] == ["1", "2"]
+
+
+def test_an_exit_code_can_mean_skip(module, on_slurm, run_job, deferrable):
+    """With skip_on_exit_code the task is skipped, not failed."""
+    job = module("raise SystemExit(99)")
+    assert run_job(deferrable=deferrable, skip_on_exit_code=[3, 99], **job).states["job"] == "skipped"
+
+
+def test_a_setup_that_fails_with_such_a_code_is_no_skip(module, on_slurm, run_job):
+    """skip_on_exit_code is what the module says, and it has not been run."""
+    job = module("print('it ran')")
+    assert run_job(slurm={"setup": ["exit 99"]}, skip_on_exit_code=99, **job).states["job"] == "failed"
+
+
+def test_a_result_that_airflow_cannot_keep_fails_and_says_why(module, on_slurm, run_job, deferrable, said):
+    """Better here, with its reason, than later in the depths of Airflow."""
+    job = module("import json, os; json.dump(2**70, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
+    assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
+    assert "Airflow cannot keep its result" in said()
+
+
+def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_job, said, tries):
+    """A partition that is not there will not be there at the next try."""
+    assert run_job(slurm={"partition": "nowhere"}, **AGAIN, **module("pass")).states["job"] == "failed"
+    assert tries == [1]
+    assert "invalid partition specified: nowhere" in said()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"slurm": {"timeout_min": "{{ 'long' }}"}}, "slurm: timeout_min: a number is needed, not 'long'"),
+        ({"env": {"SHELLOPTS": "x"}}, "'SHELLOPTS' cannot be set in a job script"),
+        ({"module": "{{ 'not a module' }}"}, "'not a module' is no dotted name"),
+    ],
+)
+def test_a_bad_value_that_shows_only_now_fails_without_a_retry(
+    module, on_slurm, run_job, said, tries, arguments, words
+):
+    """It would be as bad the next time; and nothing is submitted."""
+    before = len(on_slurm.jobs())
+    assert run_job(**AGAIN, **module("pass") | arguments).states["job"] == "failed"
+    assert tries == [1]
+    assert words in said()
+    assert len(on_slurm.jobs()) == before
+
+
+def test_a_job_that_waits_in_vain_is_cancelled_and_not_tried_again(
+    module, on_slurm, run_job, deferrable, said, tries, xcom
+):
+    """More nodes than there are: the reason is in the log at once, not a job in the queue for ever."""
+    result = run_job(deferrable=deferrable, slurm={"nodes": 9}, **AGAIN, **module("pass"))
+    assert result.states["job"] == "failed"
+    assert tries == [1]
+    assert "more nodes than the partition has" in said()
+    on_slurm.wait_for(xcom("slurm_job_id"), "CANCELLED")
+
+
+def test_without_sbatch_the_job_runs_here_and_the_log_says_so(module, no_slurm, run_job, deferrable, said, xcom):
+    """cluster='auto' is the same job script in the same kind of run directory, on this machine."""
+    job = module("import os; print('SLURM_JOB_ID' in os.environ)")
+    assert run_job(deferrable=deferrable, **job).results["job"] == "False"
+    assert "There is no sbatch here, so the job runs on this machine (cluster='auto')" in said()
+    assert xcom("slurm_job_id").startswith("local-")
+    assert xcom("slurm_usage")["elapsed"] > 0
+
+
+def test_a_cluster_that_is_wanted_and_not_here_is_an_error(module, no_slurm, run_job, said, run_directories):
+    """cluster='slurm' without Slurm's commands runs nothing, and says what to do."""
+    assert run_job(cluster="slurm", **module("print('it ran')")).states["job"] == "failed"
+    text = said()
+    assert "there is no sbatch, squeue, scancel on this machine's PATH" in text
+    assert "cluster='local'" in text
+    assert run_directories() == []
+
+
+class TaskInstanceWithoutXCom:
+    """A task instance whose XComs cannot be kept."""
+
+    def __init__(self, instance):
+        self._instance = instance
+
+    def __getattr__(self, name):
+        return getattr(self._instance, name)
+
+    def xcom_push(self, *args, **kwargs):
+        raise ConnectionError("the database is away")
+
+
+@pytest.fixture
+def xcoms_cannot_be_kept(monkeypatch):
+    """Let the first try of a task fail after its submission, for a reason that is neither the job's nor a kill."""
+    execute = SlurmModuleOperator.execute
+
+    def broken(self, context):
+        is_first = context["ti"].try_number == 1
+        return execute(self, {**context, "ti": TaskInstanceWithoutXCom(context["ti"])} if is_first else context)
+
+    monkeypatch.setattr(SlurmModuleOperator, "execute", broken)
+
+
+def test_a_job_that_a_last_try_cannot_wait_for_is_cancelled(
+    module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories
+):
+    """Nobody would ever collect it."""
+    assert run_job(**module("import time; time.sleep(600)")).states["job"] == "failed"
+    on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED")
+
+
+def test_a_job_that_one_try_cannot_wait_for_is_taken_up_by_the_next(
+    module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories
+):
+    """One job for both tries, and its result."""
+    job = module("import os; print(os.environ['SLURM_JOB_ID'])")
+    result = run_job(**AGAIN, **job).results["job"]
+    assert [directory.name for directory in run_directories()] == ["1"]
+    assert result == job_of(run_directories()[0])
+
+
+def test_one_that_is_to_be_kept_is_kept(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
+    """on_kill_action='keep_job' holds then too."""
+    run_job(on_kill_action="keep_job", **module("import time; time.sleep(600)"))
+    assert on_slurm.wait_for(job_of(run_directories()[0]), "RUNNING")
+
+
+def test_not_durable_means_that_a_retry_submits_anew(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
+    """The job of the earlier try does not count any more, however it fares."""
+    job = module("import os; print(os.environ['SLURM_JOB_ID'])")
+    result = run_job(durable=False, **AGAIN, **job).results["job"]
+    _, second = run_directories()
+    assert result == job_of(second)
+
+
+def job_of(run_directory) -> str:
+    """Return the id of the job that a run directory is of."""
+    return json.loads((run_directory / "job.json").read_text())["id"]

@@ -1,0 +1,216 @@
+"""SlurmJobTrigger: what the triggerer does with it, done here with real jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+import time
+from contextlib import suppress
+from textwrap import dedent
+
+import pytest
+from airflow.models.trigger import Trigger
+from airflow.sdk.module_loading import import_string
+
+from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.slurm import DEFAULTS
+from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
+from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
+
+PATIENCE = 60.0
+QUICK = DEFAULTS._replace(deferrable=True, poll_interval=0.3, max_poll_interval=0.6)
+
+
+@pytest.fixture
+def on_slurm(slurm, monkeypatch):
+    """Let this process talk to the tests' cluster."""
+    for name, value in slurm.env.items():
+        monkeypatch.setenv(name, value)
+    return slurm
+
+
+@pytest.fixture
+def submit(tmp_path):
+    """Submit a module as a job, and return what makes triggers that follow it, as the database would."""
+
+    def run(source: str, cluster: str = "slurm", sewer_conn_id: str | None = None, **settings):
+        (tmp_path / "job.py").write_text(dedent(source))
+        slurm = QUICK._replace(run_dir=str(tmp_path / "runs"), cluster=cluster, **settings)
+        planned = ModuleJob(
+            TaskInstance("dag", "run", "task", -1, "0"),
+            "job",
+            (),
+            Settings(sys.executable, {"PYTHONPATH": str(tmp_path)}),
+            slurm,
+            {},
+            1.0,
+        )
+        job = JobRun(planned, lambda *_: None, lambda _: None).begin()
+        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm._replace(slurm={})._asdict(), sewer_conn_id)
+        return job, trigger
+
+    return run
+
+
+@pytest.fixture
+def logged(caplog):
+    """Return a function that returns the lines of the module that have been logged, in order."""
+    caplog.set_level(logging.INFO)
+    return lambda: [r.getMessage() for r in caplog.records if r.name == "airflow.task.module.stdout"]
+
+
+def made_anew(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
+    """Return the trigger as another triggerer makes it: from what the database has kept."""
+    path, kwargs = trigger.serialize()
+    kept = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(kwargs))
+    again = import_string(path)(**kept)
+    again.trigger_id = 1  # as a triggerer sets it
+    return again
+
+
+async def first_event(trigger: SlurmJobTrigger):
+    """Return what the trigger fires."""
+    return (await asyncio.wait_for(anext(trigger.run()), PATIENCE)).payload
+
+
+async def run_until(trigger: SlurmJobTrigger, condition) -> None:
+    """Run the trigger until something is true, and stop it then as a triggerer that shuts down does."""
+    task = asyncio.create_task(first_event(trigger))
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert not task.done(), task
+        assert time.monotonic() < until, "the condition has not come true"
+        await asyncio.sleep(0.05)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    await trigger.cleanup()
+
+
+def test_what_the_database_keeps_makes_the_same_trigger(on_slurm, submit):
+    """Its arguments survive Airflow's serializer, the ones that are None or several included."""
+    _, trigger = submit("pass", fail_on_pending_reason=("Licenses", "Resources"))
+    assert made_anew(trigger).serialize()[0] == trigger.serialize()[0]
+    assert json.dumps(made_anew(trigger).serialize()[1]) == json.dumps(trigger.serialize()[1])
+
+
+def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
+    """The event says all that the worker needs, in what JSON can hold."""
+    job, trigger = submit("print('done')")
+    event = asyncio.run(first_event(made_anew(trigger)))
+    assert json.loads(json.dumps(event)) == event
+    assert event["job"] == trigger.serialize()[1]["job"]
+    ending = event["ending"]
+    assert ending["node"] in on_slurm.nodes
+    del ending["node"]
+    assert ending == {
+        "error": None,
+        "message": "",
+        "job_id": job.ref.id,
+        "state": "COMPLETED",
+        "exit_code": 0,
+        "run_directory": job.directory.path,
+    }
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logged, tmp_path, cluster):
+    """No line is logged twice and none is lost, and the job knows nothing of it."""
+    go = tmp_path / "go"
+    _, trigger = submit(
+        f"""
+        import os, time
+        for number in range(1000):
+            print(number)
+            if number == 500:
+                print("half", end="", flush=True)
+                while not os.path.exists({str(go)!r}): time.sleep(0.02)
+                print(" way")
+        """,
+        cluster,
+    )
+    asyncio.run(run_until(made_anew(trigger), lambda: "500" in logged()))
+    go.touch()
+    event = asyncio.run(first_event(made_anew(trigger)))
+    assert event["ending"]["error"] is None
+    assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
+
+
+def test_a_triggerer_that_stops_leaves_the_job_alone(on_slurm, submit):
+    """Another one goes on with it."""
+    job, trigger = submit("import time; time.sleep(600)")
+    asyncio.run(run_until(made_anew(trigger), lambda: on_slurm.state(job.ref.id) == "RUNNING"))
+    assert on_slurm.state(job.ref.id) == "RUNNING"
+    assert not job.directory.is_cancelled
+
+
+def test_stopped_where_there_is_no_triggerer_it_cancels_the_job(on_slurm, submit):
+    """Ctrl-C under `airflow dags test` leaves nothing behind."""
+    job, trigger = submit("import time; time.sleep(600)")
+    asyncio.run(run_until(trigger, lambda: on_slurm.state(job.ref.id) == "RUNNING"))
+    on_slurm.wait_for(job.ref.id, "CANCELLED")
+
+
+def test_a_person_who_marks_or_clears_the_task_cancels_the_job(on_slurm, submit):
+    """That is on_kill, in whichever triggerer it happens."""
+    job, trigger = submit("import time; time.sleep(600)")
+    on_slurm.wait_for(job.ref.id, "RUNNING")
+    asyncio.run(made_anew(trigger).on_kill())
+    on_slurm.wait_for(job.ref.id, "CANCELLED")
+
+
+def test_a_job_that_is_to_be_kept_goes_on(on_slurm, submit):
+    """With on_kill_action='keep_job' nothing is cancelled."""
+    job, trigger = submit("import time; time.sleep(600)", on_kill_action="keep_job")
+    on_slurm.wait_for(job.ref.id, "RUNNING")
+    asyncio.run(made_anew(trigger).on_kill())
+    assert not job.directory.is_cancelled
+    assert on_slurm.state(job.ref.id) == "RUNNING"
+
+
+def test_a_connection_that_cannot_be_read_is_an_error_and_not_an_unmasked_log(on_slurm, submit, logged, airflow_home):
+    """The worker, which has read it, follows the job then."""
+    _, trigger = submit("print('a secret')", sewer_conn_id="not_there")
+    with pytest.raises(Exception, match="not_there"):
+        asyncio.run(first_event(made_anew(trigger)))
+    assert logged() == []
+
+
+def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, monkeypatch):
+    """It could not tell a job that is lost from one that runs."""
+    _, trigger = submit("pass")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SlurmUnavailable, match="there is no sbatch, squeue, scancel"):
+        asyncio.run(first_event(made_anew(trigger)))
+
+
+def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeypatch):
+    """No file is opened, no folder searched and no process started in the loop's own thread."""
+    done_in_the_loop = []
+
+    def watch(event: str, args: tuple) -> None:
+        if watching and event in blocking and threading.current_thread() is loop_thread:
+            done_in_the_loop.append((event, args[0]))
+
+    loop_thread = threading.current_thread()
+    watching = []
+    blocking = {"open", "os.listdir", "os.rename", "os.remove", "subprocess.Popen"}
+    sys.addaudithook(watch)
+    _, trigger = submit("print('done')")
+
+    async def follow():
+        anew = made_anew(trigger)
+        watching.append(True)
+        try:
+            await first_event(anew)
+            await anew.on_kill()
+        finally:
+            watching.clear()
+
+    asyncio.run(follow())
+    assert done_in_the_loop == []
