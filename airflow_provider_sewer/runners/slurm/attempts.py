@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from hashlib import sha256
 from typing import NamedTuple
 
+from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, run_directories_of
 
 _LONGEST_NAME = 120
+_NUMBER = re.compile(r"[1-9][0-9]*")
 
 
 class TaskInstance(NamedTuple):
@@ -73,23 +74,39 @@ class Attempts:
         self._label = label or f"{instance.dag_id}.{instance.task_id}"
 
     def latest(self) -> Attempt | None:
-        """Return the latest attempt of which nobody has noted the end; ``None`` if there is none."""
+        """Return the latest attempt of which nobody has noted the end; ``None`` if there is none.
+
+        An attempt whose records are damaged has no cluster, and continues nothing.
+
+        :raises SlurmUnavailable: when the folder cannot be read.
+        """
         number = max(self._numbers(), default=0)
-        if not number:
-            return None
         directory = self._directory(number)
-        noted = directory.read_attempt()
-        if directory.read_ended() or not noted:
+        if not number or directory.read_ended() or directory.is_empty:
             return None
-        return Attempt(directory, noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
+        noted = directory.read_attempt()
+        try:
+            said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
+        except KeyError:
+            return Attempt(directory, self._name(number), "", "", -1)
+        return Attempt(directory, *said)
 
     def begin(self) -> Attempt:
-        """Make the run directory of a new attempt."""
+        """Make the run directory of a new attempt.
+
+        :raises SlurmUnavailable: when that is not possible.
+        """
         while True:
             number = max(self._numbers(), default=0) + 1
             directory = self._directory(number)
-            with suppress(FileExistsError):
+            try:
                 directory.make()
+            except FileExistsError as error:
+                if not os.path.isdir(directory.path):  # another process was not quicker: there is a file in the way
+                    raise _unusable(directory.path, error) from None
+            except OSError as error:
+                raise _unusable(directory.path, error) from None
+            else:
                 return Attempt(directory, self._name(number), "", self._instance.clears, self._instance.run_clears)
 
     def _numbers(self) -> list[int]:
@@ -97,7 +114,9 @@ class Attempts:
             names = os.listdir(self._folder)
         except FileNotFoundError:
             return []
-        return [int(name) for name in names if name.isdigit()]
+        except OSError as error:
+            raise _unusable(self._folder, error) from None
+        return [int(name) for name in names if _NUMBER.fullmatch(name)]
 
     def _directory(self, number: int) -> RunDirectory:
         return RunDirectory(os.path.join(self._folder, str(number)))
@@ -107,3 +126,7 @@ class Attempts:
         readable = re.sub(r"[^\w.+ -]", "_", self._label)[:_LONGEST_NAME].strip()
         whole = "\0".join((self._folder, *map(str, self._instance[:4]), str(number)))
         return f"{readable}-{sha256(whole.encode()).hexdigest()[:12]}"
+
+
+def _unusable(path: str, error: OSError) -> SlurmUnavailable:
+    return SlurmUnavailable(f"run_dir: cannot use {path!r}: {error.strerror}", run_directory=path)

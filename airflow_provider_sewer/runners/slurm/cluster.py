@@ -52,15 +52,19 @@ class NoAnswer(Exception):
     """The cluster could not be asked; that says nothing about any job."""
 
 
+class NoCommand(NoAnswer):
+    """One of Slurm's commands is not on this machine; waiting does not help."""
+
+
 class Busy(Exception):
     """The job was not taken, or perhaps it was; it has to be looked for, and can be submitted again.
 
-    :param is_full: whether a limit on the number of jobs is the reason.
+    :param is_strange: whether nobody knows what the reason is, so that it need not ever pass.
     """
 
-    def __init__(self, why: str, *, is_full: bool = False) -> None:
+    def __init__(self, why: str, *, is_strange: bool = False) -> None:
         super().__init__(why)
-        self.is_full = is_full
+        self.is_strange = is_strange
 
 
 class Cluster(Protocol):
@@ -85,10 +89,10 @@ class Cluster(Protocol):
         :raises SlurmSubmitRefused: when it will never be taken.
         """
 
-    def find(self, name: str, *, thoroughly: bool) -> str | None:
+    def find(self, name: str, *, since: float | None = None) -> str | None:
         """Return the id of the job of this name.
 
-        :param thoroughly: ask accounting as well.
+        :param since: ask accounting as well, for jobs that were there this many seconds ago or later.
         :raises NoAnswer: when that cannot be known now.
         """
 

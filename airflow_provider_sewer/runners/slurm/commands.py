@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SlurmSubmitRefused, SlurmUnavailable
-from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Busy, JobRef, NoAnswer, Sighting
+from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Busy, JobRef, NoAnswer, NoCommand, Sighting
 from airflow_provider_sewer.runners.slurm.states import ENDED
 
 if TYPE_CHECKING:

@@ -9,18 +9,18 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmError, SlurmPendingTooLong, SlurmSubmitRefused
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, SlurmCancelled, SlurmError, SlurmUnavailable
 from airflow_provider_sewer.runners.module import read_result
 from airflow_provider_sewer.runners.slurm.attempts import Attempts
-from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, NoAnswer
+from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster, require_slurm
 from airflow_provider_sewer.runners.slurm.following import Ending, Job, JobFollower, Patience
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
 from airflow_provider_sewer.runners.slurm.logs import last_line_between
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import JobScript, checked_variables
-from airflow_provider_sewer.runners.slurm.states import ENDED
-from airflow_provider_sewer.runners.slurm.submit import Submission
+from airflow_provider_sewer.runners.slurm.states import ENDED, MAY_COME_BACK
+from airflow_provider_sewer.runners.slurm.submit import NameTaken, Submission
 from airflow_provider_sewer.runners.slurm.watcher import Watch, Watcher
 
 if TYPE_CHECKING:
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 _FIRST_LOOK, _LOOKS_GROWTH = 0.2, 1.5
 #: Seconds between two looks at the processes of this machine, which cost little.
 _LOCAL_INTERVAL = 1.0
-#: Seconds that a cancelled job may take to end before another one is submitted.
-_ENDS_WITHIN = 60.0
+#: Seconds between two looks at a job that was cancelled, and after which it is cancelled again; that grows.
+_LOOKS_AT_END, _CANCEL_AGAIN = 1.0, 30.0
+#: Seconds in which a job of another machine ends by itself, once it is told to and besides its grace.
+_LOCAL_ENDS_WITHIN = 30.0
 #: Seconds for which what accounting says of a job that has ended is waited for.
 _ACCOUNTED_WITHIN = 5.0
 _CANCEL_TIMEOUT = 15.0
@@ -72,15 +74,23 @@ class JobRun:
     :param say: told what becomes of it, a line each.
     :param supervisor: pid of the parent that this process works for; without it, nobody keeps what is logged, and
         there is perhaps another try already.
+    :param clusters: returns the cluster of a kind, ``slurm`` or ``local``.
     """
 
     def __init__(
-        self, planned: ModuleJob, sink: Sink, say: Callable[[str], None], supervisor: int | None = None
+        self,
+        planned: ModuleJob,
+        sink: Sink,
+        say: Callable[[str], None],
+        supervisor: int | None = None,
+        *,
+        clusters: Callable[[str], Cluster] | None = None,
     ) -> None:
         self.planned = planned
         self._sink = sink
         self._say = say
         self._supervisor = supervisor
+        self._clusters = clusters or cluster_of
         label = planned.slurm.slurm.get("name") or planned.slurm.slurm.get("job_name")
         run_dir = os.path.abspath(os.path.expanduser(planned.slurm.run_dir or ""))
         self._attempts = Attempts(run_dir, planned.instance, label)
@@ -91,7 +101,9 @@ class JobRun:
     @property
     def is_open(self) -> bool:
         """Tell whether there is an attempt of which nobody has noted the end."""
-        return self._attempts.latest() is not None
+        with suppress(SlurmUnavailable):
+            return self._attempts.latest() is not None
+        return False
 
     def begin(self) -> Job:
         """Take up the job that an earlier try has left, if it still counts, or submit a new one.
@@ -124,11 +136,9 @@ class JobRun:
     def latest(self) -> Job | None:
         """Return the job of the latest attempt, if it has one and nobody has noted its end."""
         attempt = self._attempts.latest()
-        noted = attempt and attempt.directory.read_job()
-        if not attempt or not noted:
+        if attempt is None or not attempt.directory.read_job():
             return None
-        ref = JobRef(noted["id"], attempt.name, attempt.directory.path)
-        self._job = Job(ref, attempt.directory, cluster_of(attempt.cluster), noted["submitted"])
+        self._job = self._submission(attempt).look_up()
         return self._job
 
     def follow(self, job: Job) -> Ending:
@@ -158,11 +168,17 @@ class JobRun:
         :raises ModuleFailed: when its result cannot be read.
         """
         directory = RunDirectory(ending.run_directory or "")
-        directory.forget_secrets()
-        directory.write_ended("failed" if ending.error else "collected")
+        try:
+            directory.forget_secrets()
+            directory.write_ended("failed" if ending.error else "collected")
+        except OSError as error:  # the next try will see for itself that it has ended
+            self._say(f"The end of this attempt cannot be noted in its run directory: {error}")
         if ending.error:
             raise ending.as_error()
-        record = directory.read_exit()
+        try:
+            record = directory.read_exit()
+        except (OSError, ValueError) as error:
+            raise ModuleFailed(f"its exit record in {directory.path} cannot be read again: {error}") from None
         begin, end = record.module_stdout if record else (0, 0)
         return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end))
 
@@ -175,7 +191,16 @@ class JobRun:
         if self._job is not None:
             cancel(self._job, self._say, timeout=timeout)
         elif self._current is not None:
-            self._current.cancel()
+            try:
+                self._current.cancel()
+            except OSError as error:
+                self._say(f"The submission goes on, for its run directory cannot be told: {error}")
+
+    def _check(self) -> None:
+        """See whether this try is still wanted."""
+        if self._is_cancelled:
+            raise SlurmCancelled("cancelled before it was submitted")
+        self._check_supervised()
 
     def _check_supervised(self) -> None:
         if self._supervisor is not None and os.getppid() != self._supervisor:
@@ -188,17 +213,20 @@ class JobRun:
         if attempt is None:
             return None
         self._current = attempt.directory
-        is_of_this_run = self.planned.instance.continues(attempt) and not attempt.directory.is_cancelled
-        job = (
-            Submission(cluster_of(attempt.cluster), attempt, self._say, self._check_supervised).take_up()
-            if is_of_this_run
-            else self.latest()
-        )
-        if job is not None and is_of_this_run and self.planned.slurm.durable and not self._has_failed(job):
-            self._say(f"Taking up {job}, which an earlier try has submitted; its run directory is {job.directory.path}")
-            return job
+        job = None
+        if self._counts(attempt):
+            job = self._submission(attempt).take_up()
+            if job is not None and not self._has_failed(job):
+                where = job.directory.path
+                self._say(f"Taking up {job}, which an earlier try has submitted; its run directory is {where}")
+                return job
         self._leave(attempt, job)
         return None
+
+    def _counts(self, attempt: Attempt) -> bool:
+        """Tell whether an earlier attempt is one to go on with."""
+        is_wanted = self.planned.instance.continues(attempt) and not attempt.directory.is_cancelled
+        return is_wanted and bool(self.planned.slurm.durable)
 
     def _has_failed(self, job: Job) -> bool:
         """Tell whether a job has ended without success; one that nobody can say anything of has not."""
@@ -209,38 +237,72 @@ class JobRun:
             state = job.cluster.look([job.ref]).get(job.ref)
         except (OSError, ValueError, NoAnswer):
             return False
-        return state is not None and state.state in ENDED and state.state != "COMPLETED"
+        if state is None or (self.planned.slurm.requeue and state.state in MAY_COME_BACK):
+            return False
+        return state.state in ENDED and state.state != "COMPLETED"
 
     def _leave(self, attempt: Attempt, job: Job | None) -> None:
-        """See to it that an earlier attempt is over."""
-        attempt.directory.write_ended("abandoned")
-        if self.planned.slurm.on_kill_action == "keep_job" and not attempt.directory.is_cancelled:
-            return
-        attempt.directory.cancel()
-        if job is None or _has_ended(job):
-            return
+        """See to it that an earlier attempt is over: nothing of it runs, and nothing will."""
+        if self.planned.slurm.on_kill_action != "keep_job" or attempt.directory.is_cancelled:
+            _mark(attempt.directory, cancel=True)  # first, so that a job which is still on its way does not begin
+            job = job or self._submission(attempt, is_left=True).look_up()
+            if job is not None and not has_ended(job):
+                self._end(job)
+        _mark(attempt.directory, ended="abandoned")
+
+    def _end(self, job: Job) -> None:
+        """Cancel a job and wait for its end, however long that takes: another one is not to run beside it."""
         self._say(f"{job} of an earlier attempt is cancelled first")
-        cancel(job, self._say, timeout=_CANCEL_TIMEOUT)
-        until = time.monotonic() + _ENDS_WITHIN
-        while not _has_ended(job) and time.monotonic() < until:
-            time.sleep(_LOCAL_INTERVAL)
+        began = time.monotonic()
+        next_cancel, pause = began, _CANCEL_AGAIN
+        while not has_ended(job) and not self._is_out_of_reach(job, began):
+            if time.monotonic() >= next_cancel:
+                cancel(job, self._say, timeout=_CANCEL_TIMEOUT)
+                next_cancel, pause = time.monotonic() + pause, pause * 2
+            self._check()
+            time.sleep(_LOOKS_AT_END)
+
+    def _is_out_of_reach(self, job: Job, began: float) -> bool:
+        """Tell whether a job of another machine would have ended by itself by now, if that machine still runs."""
+        return job.cluster.kind == "local" and time.monotonic() - began > self.planned.grace + _LOCAL_ENDS_WITHIN
 
     # -- A new one -----------------------------------------------------------------------------------------------------
 
     def _submit(self) -> Job:
-        planned = self.planned
-        cluster = chosen_cluster(planned.slurm.cluster or "auto", self._say)
-        attempt = self._attempts.begin()
-        self._current = attempt.directory
-        if self._is_cancelled:  # by a signal handler, before there was anything to cancel
-            attempt.directory.cancel()
-        submission = Submission(cluster, attempt, self._say, self._check_supervised, planned.slurm.max_pending_time)
-        try:
-            return submission.submit(self._script(attempt))
-        except (SlurmSubmitRefused, SlurmPendingTooLong):
-            attempt.directory.write_ended("failed")
-            attempt.directory.cancel()
-            raise
+        cluster = chosen_cluster(self.planned.slurm.cluster or "auto", self._say, self._clusters)
+        while True:
+            attempt = self._attempts.begin()
+            self._current = attempt.directory
+            submission = Submission(cluster, attempt, self._say, self._check, self.planned.slurm.max_pending_time)
+            try:
+                return submission.submit(self._script(attempt))
+            except NameTaken as taken:
+                self._say(f"{taken.job} has lost its run directory, which somebody has removed")
+                self._leave(attempt, taken.job)
+            except SlurmCancelled:
+                raise
+            except (SlurmError, InvalidTask):
+                self._give_up(cluster, attempt)
+                raise
+
+    def _give_up(self, cluster: Cluster, attempt: Attempt) -> None:
+        """See to it that nothing comes of an attempt that could not be submitted."""
+        with suppress(SlurmUnavailable):
+            _mark(attempt.directory, cancel=True)
+        with suppress(NoAnswer):
+            if (found := cluster.find(attempt.name)) is not None:
+                cluster.cancel(JobRef(found, attempt.name, attempt.directory.path), timeout=_CANCEL_TIMEOUT)
+        with suppress(SlurmUnavailable):
+            _mark(attempt.directory, ended="failed")
+
+    def _submission(self, attempt: Attempt, *, is_left: bool = False) -> Submission:
+        """Return the way of an earlier attempt; one whose record is damaged was begun where this one would be."""
+        cluster = (
+            self._clusters(attempt.cluster)
+            if attempt.cluster
+            else chosen_cluster(self.planned.slurm.cluster or "auto", self._say, self._clusters)
+        )
+        return Submission(cluster, attempt, self._say, self._check, is_left=is_left)
 
     def _script(self, attempt: Attempt) -> JobScript:
         planned = self.planned
@@ -311,7 +373,12 @@ def cancel(job: Job, say: Callable[[str], None], *, timeout: float) -> None:
         say(f"{job} is told to end by its run directory, within some seconds of running: {error}")
 
 
-def chosen_cluster(wanted: str, say: Callable[[str], None]) -> Cluster:
+def cluster_of(kind: str) -> Cluster:
+    """Return the cluster of this kind, ``slurm`` or ``local``."""
+    return LocalCluster() if kind == "local" else SlurmCluster()
+
+
+def chosen_cluster(wanted: str, say: Callable[[str], None], clusters: Callable[[str], Cluster] = cluster_of) -> Cluster:
     """Return the cluster that is wanted; ``auto`` is Slurm where its commands are, else this machine.
 
     :raises SlurmUnavailable: when Slurm is wanted and its commands are not here.
@@ -322,12 +389,7 @@ def chosen_cluster(wanted: str, say: Callable[[str], None]) -> Cluster:
             say("There is no sbatch here, so the job runs on this machine (cluster='auto')")
     if wanted == "slurm":
         require_slurm()
-    return cluster_of(wanted)
-
-
-def cluster_of(kind: str) -> Cluster:
-    """Return the cluster of this kind, ``slurm`` or ``local``."""
-    return LocalCluster() if kind == "local" else SlurmCluster()
+    return clusters(wanted)
 
 
 def _accounted(job_id: str) -> dict[str, float]:
@@ -341,14 +403,31 @@ def _accounted(job_id: str) -> dict[str, float]:
     return {}
 
 
-def _has_ended(job: Job) -> bool:
+def _mark(directory: RunDirectory, *, cancel: bool = False, ended: str = "") -> None:
     try:
-        record = job.directory.read_exit()
+        if cancel:
+            directory.cancel()
+        if ended:
+            directory.write_ended(ended)
+    except FileNotFoundError:
+        if os.path.isdir(directory.path):  # otherwise somebody has removed it, and with it all that could begin
+            raise
+    except OSError as error:
+        raise SlurmUnavailable(
+            f"run_dir: cannot write into {directory.path!r}: {error.strerror}", run_directory=directory.path
+        ) from None
+
+
+def has_ended(job: Job) -> bool:
+    """Tell whether a job has ended, or is known to nobody."""
+    try:
         sighting = job.cluster.look([job.ref]).get(job.ref)
+        if sighting is None:  # no answer of accounting, or another machine
+            return job.directory.read_exit() is not None
+    except NoCommand as error:
+        raise SlurmUnavailable(f"{job} cannot be looked for: {error}", job_id=job.ref.id) from None
     except (OSError, ValueError, NoAnswer):
         return False
-    if sighting is None:
-        return record is not None
     return sighting.state in ENDED or not sighting.state
 
 

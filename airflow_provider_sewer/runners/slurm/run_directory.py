@@ -108,6 +108,14 @@ class RunDirectory:
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         os.mkdir(self.path, 0o700)
 
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing has been written here yet; a folder that cannot be read is not known to be empty."""
+        try:
+            return not os.listdir(self.path)
+        except OSError:
+            return False
+
     # -- Who it is for, and what became of it: written by workers ------------------------------------------------------
 
     def write_attempt(self, attempt: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong
-from airflow_provider_sewer.runners.slurm.cluster import Busy, Cluster, JobRef, NoAnswer
+from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable
+from airflow_provider_sewer.runners.slurm.cluster import Busy, Cluster, JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.following import Job
 
 if TYPE_CHECKING:
@@ -25,7 +25,24 @@ if TYPE_CHECKING:
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 #: Seconds in which a controller that has just come back may show a job that it took before it went.
 _SHOWS_UP = 3.0
+#: How often in a row a submission may fail for reasons that are not known to pass. That takes some four minutes.
+_MOST_STRANGE = 9
+#: Seconds by which clocks may differ.
+_CLOCKS = 60.0
+#: Seconds for which accounting is asked at most.
+_LONGEST_AGE = 30 * 86400.0
 _SLICE = 0.2
+
+
+class NameTaken(Exception):
+    """There is a job of the name that a new attempt was to have: that of a run directory which has been removed.
+
+    :param job: the job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(str(job))
+        self.job = job
 
 
 class Submission:
@@ -35,7 +52,8 @@ class Submission:
     :param attempt: the attempt.
     :param say: told what is being waited for.
     :param check: raises when this process is not to go on.
-    :param most_seconds: for how long a limit on the number of jobs is waited for.
+    :param most_seconds: for how long the controller, or room for another job, is waited for.
+    :param is_left: whether the attempt has been given up, and its job is only looked for to be cancelled.
     """
 
     def __init__(
@@ -45,114 +63,191 @@ class Submission:
         say: Callable[[str], None],
         check: Callable[[], None],
         most_seconds: float | None = None,
+        *,
+        is_left: bool = False,
     ) -> None:
         self._cluster = cluster
         self._attempt = attempt
         self._directory = attempt.directory
         self._name = attempt.name
         self._say = say
+        self._said = ""
         self._check = check
         self._most_seconds = most_seconds
+        self._is_left = is_left
         self._began = time.time()
         self._pause = _FIRST_PAUSE
+        self._strange = 0
+
+    # -- A new attempt -------------------------------------------------------------------------------------------------
 
     def submit(self, script: JobScript) -> Job:
         """Submit a new attempt and return its job.
 
         :raises SlurmSubmitRefused: when Slurm refuses it for good.
-        :raises SlurmPendingTooLong: when there are too many jobs for too long.
+        :raises SlurmUnavailable: when it cannot be submitted from here.
+        :raises SlurmPendingTooLong: when there are too many jobs, or there is no controller, for too long.
         :raises SlurmCancelled: when the attempt is cancelled meanwhile.
+        :raises NameTaken: when an attempt whose run directory is gone has the name.
         """
-        self._directory.write_attempt(
-            {
-                "name": self._name,
-                "cluster": self._cluster.kind,
-                "clears": self._attempt.clears,
-                "run_clears": self._attempt.run_clears,
-                "begun": self._began,
-            }
-        )
-        script.write(self._directory)
-        if (known := self._find(thoroughly=False)) is not None:
-            return self._as_job(known)
+        self._note_intent()
+        try:
+            script.write(self._directory)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        if (known := self._find(has_begun=False)) is not None:
+            raise NameTaken(self._job(known, time.time()))
         return self._until_taken()
+
+    def _until_taken(self) -> Job:
+        while True:
+            self._check_cancelled()
+            self._note_intent()
+            try:
+                return self._as_job(self._cluster.submit(self._directory, self._name))
+            except Busy as busy:
+                self._bear(busy)
+            self._wait()
+            if (known := self._find_for_certain()) is not None:
+                return self._as_job(known)
+
+    def _note_intent(self) -> None:
+        """Note that a submission begins now, so that another process knows for how long to wait for it."""
+        noted = {
+            "name": self._name,
+            "cluster": self._cluster.kind,
+            "clears": self._attempt.clears,
+            "run_clears": self._attempt.run_clears,
+            "made": self._began,
+            "begun": time.time(),
+        }
+        try:
+            self._directory.write_attempt(noted)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _bear(self, busy: Busy) -> None:
+        """Take a failed submission as it is, unless that has no end."""
+        self._strange = self._strange + 1 if busy.is_strange else 0
+        if self._strange > _MOST_STRANGE and self._find_for_certain() is None:
+            raise SlurmUnavailable(
+                f"{self._name} could not be submitted in {self._strange} tries; the last time {busy}",
+                run_directory=self._directory.path,
+            )
+        self._tell(f"Not submitted yet, trying again: {busy}")
+
+    # -- An earlier one ------------------------------------------------------------------------------------------------
 
     def take_up(self) -> Job | None:
         """Return the job of an attempt that was begun by a process now dead; ``None`` if none came of it.
 
         :raises SlurmCancelled: when the attempt is cancelled meanwhile.
         """
-        noted = self._directory.read_job()
-        if noted:
-            return self._job(noted["id"], noted["submitted"])
-        begun = self._directory.read_attempt().get("begun", 0.0)
+        until = self._is_over_at()
         while True:
-            is_over = time.time() > begun + self._cluster.slowest_submission
-            known = self._find(thoroughly=True)
-            if known is not None:
-                return self._as_job(known)
-            if is_over:
-                return None
-            self._say(f"An earlier submission of {self._name} may still be under way; looking for it")
-            self._wait()
+            self._check_cancelled()
+            is_over = time.time() >= until
+            job = self.look_up(for_certain=is_over)
+            if job is not None or is_over:
+                return job
+            self._tell(f"An earlier submission of {self._name} may still be under way; looking for it")
+            self._wait(at_most=max(until - time.time(), 0.0) + _SLICE)
 
-    def _until_taken(self) -> Job:
-        while True:
-            self._check()
-            try:
-                return self._as_job(self._cluster.submit(self._directory, self._name))
-            except Busy as busy:
-                self._say(f"Not submitted yet, trying again: {busy}")
-                if busy.is_full:
-                    self._check_patience(str(busy))
-            self._wait()
-            if (known := self._find_for_certain()) is not None:
-                return self._as_job(known)
+    def look_up(self, *, for_certain: bool = True) -> Job | None:
+        """Return the job of an attempt that was begun by another process; ``None`` if there is none now.
+
+        :param for_certain: look twice, so that what the controller took before it went can show up.
+        """
+        noted = self._directory.read_job() or {}
+        if isinstance(noted.get("id"), str):
+            return self._job(noted["id"], _number(noted.get("submitted")))
+        known = self._find_for_certain() if for_certain else self._find()
+        return None if known is None else self._as_job(known)
+
+    def _is_over_at(self) -> float:
+        """Return when a submission that was begun by a process now dead has had its effect."""
+        begun = _number(self._directory.read_attempt().get("begun"))
+        return min(begun, time.time()) + self._cluster.slowest_submission
+
+    # -- Looking for the job -------------------------------------------------------------------------------------------
 
     def _find_for_certain(self) -> str | None:
-        """Look twice with a pause between, so that what the controller took before it went can show up."""
-        known = self._find(thoroughly=True)
+        known = self._find()
         if known is None:
             self._sleep(_SHOWS_UP)
-            known = self._find(thoroughly=True)
+            known = self._find()
         return known
 
-    def _find(self, *, thoroughly: bool) -> str | None:
+    def _find(self, *, has_begun: bool = True) -> str | None:
+        """Return the id of the attempt's job, as soon as that can be known.
+
+        :param has_begun: whether it can have begun, and so have left its mark or have come to its end.
+        """
         while True:
-            if (claimed := self._directory.read_claim()) is not None:
+            if has_begun and (claimed := self._directory.read_claim()) is not None:
                 return claimed
             try:
-                return self._cluster.find(self._name, thoroughly=thoroughly)
+                return self._cluster.find(self._name, since=self._age() if has_begun else None)
+            except NoCommand as error:
+                raise SlurmUnavailable(
+                    f"{self._name} cannot be looked for: {error}", run_directory=self._directory.path
+                ) from None
             except NoAnswer as error:
-                self._say(f"Before {self._name} is submitted it has to be looked for; trying again: {error}")
+                self._tell(f"{self._name} has to be looked for before it is submitted; trying again: {error}")
             self._wait()
+
+    def _age(self) -> float:
+        """Return for how many seconds there can have been a job of this attempt."""
+        made = _number(self._directory.read_attempt().get("made"))
+        return min(max(time.time() - made, 0.0) + _CLOCKS, _LONGEST_AGE)
 
     def _as_job(self, job_id: str) -> Job:
         submitted = time.time()
-        self._directory.write_job({"id": job_id, "cluster": self._cluster.kind, "submitted": submitted})
+        try:
+            self._directory.write_job({"id": job_id, "cluster": self._cluster.kind, "submitted": submitted})
+        except OSError as error:  # it can be found by its name, too
+            self._say(f"The job of {self._name} is {job_id}, which cannot be noted in its run directory: {error}")
         return self._job(job_id, submitted)
 
     def _job(self, job_id: str, submitted: float) -> Job:
         return Job(JobRef(job_id, self._name, self._directory.path), self._directory, self._cluster, submitted)
 
-    def _check_patience(self, why: str) -> None:
+    # -- Waiting -------------------------------------------------------------------------------------------------------
+
+    def _wait(self, *, at_most: float = _LONGEST_PAUSE) -> None:
         if self._most_seconds is not None and time.time() - self._began > self._most_seconds:
             raise SlurmPendingTooLong(
-                f"{self._name} could not be submitted within max_pending_time, {self._most_seconds:g} s: {why}",
+                f"{self._name} could not be submitted within max_pending_time, {self._most_seconds:g} s; {self._said}",
                 run_directory=self._directory.path,
             )
-
-    def _wait(self) -> None:
-        self._sleep(self._pause * random.uniform(0.5, 1.5))  # noqa: S311 - to spread the load
+        self._sleep(min(self._pause * random.uniform(0.5, 1.5), at_most))  # noqa: S311 - to spread the load
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep, unless the attempt is cancelled: by another process, or by a signal handler of this one."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
-            self._check()
-            if self._directory.is_cancelled:
-                raise SlurmCancelled(
-                    f"{self._name} was cancelled before it was submitted", run_directory=self._directory.path
-                )
+            self._check_cancelled()
             time.sleep(min(left, _SLICE))
+
+    def _check_cancelled(self) -> None:
+        """See whether to go on: a signal handler of this process or another process may have cancelled the attempt."""
+        self._check()
+        if self._directory.is_cancelled and not self._is_left:
+            raise SlurmCancelled(
+                f"{self._name} was cancelled before it was submitted", run_directory=self._directory.path
+            )
+
+    def _tell(self, text: str) -> None:
+        """Say what is being waited for, once."""
+        if text != self._said:
+            self._said = text
+            self._say(text)
+
+    def _unwritable(self, error: OSError) -> SlurmUnavailable:
+        path = self._directory.path
+        return SlurmUnavailable(f"run_dir: cannot write into {path!r}: {error.strerror}", run_directory=path)
+
+
+def _number(value: object) -> float:
+    """Read a number of a record that may be damaged."""
+    return float(value) if isinstance(value, (int, float)) else 0.0

@@ -1,0 +1,106 @@
+"""A process that submits a job as a worker does, to be killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.runners.slurm.run import ModuleJob
+
+#: Seconds that Slurm's commands may take here, so that nobody has to wait long for a submission of a dead process.
+QUICK = 4.0
+
+_SOURCE = """
+import json, signal, sys
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
+from airflow_provider_sewer.runners.slurm.local import LocalCluster
+from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob
+
+said, quick = json.loads(sys.argv[1]), float(sys.argv[2])
+said["instance"] = TaskInstance(*said["instance"])
+said["settings"] = Settings(**said["settings"])
+said["slurm"] = SlurmSettings(**said["slurm"])
+tell = lambda line: print(line, flush=True)
+clusters = lambda kind: LocalCluster() if kind == "local" else SlurmCluster(patience=quick)
+run = JobRun(ModuleJob(**said), lambda *_: None, tell, clusters=clusters)
+signal.signal(signal.SIGTERM, lambda *_: (run.cancel(), tell("told to stop")))
+tell("ready")
+try:
+    job = run.begin()
+    tell("begun " + job.ref.id)
+    run.collect(run.follow(job))
+except Exception as error:
+    tell(type(error).__name__ + ": " + str(error))
+"""
+
+
+class Worker:
+    """A process that begins a job and follows it.
+
+    :param planned: what it runs.
+    """
+
+    def __init__(self, planned: ModuleJob, patience: float = QUICK) -> None:
+        said = planned._asdict() | {
+            "settings": {**planned.settings._asdict(), "env": dict(planned.settings.env)},
+            "slurm": {**planned.slurm._asdict(), "slurm": dict(planned.slurm.slurm)},
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SOURCE, json.dumps(said), str(patience)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def expect(self, part: str, timeout: float = 120) -> str:
+        """Wait until it says a line with this in it, and return the line."""
+
+        def found() -> list[str]:
+            return [line for line in self._lines if part in line]
+
+        with self._changed:
+            assert self._changed.wait_for(found, timeout), f"never said {part!r}, but {self._lines}"
+            return found()[0]
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._process.kill()
+        self.wait()
+
+    def stop(self) -> None:
+        """Ask it to end by SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> list[str]:
+        """Wait for its end, and return what it said."""
+        self._process.wait(120)
+        self._reader.join(120)
+        return self._lines
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self.wait()
+        self._process.stdout.close()
+
+    def _read(self) -> Any:
+        for line in self._process.stdout:
+            with self._changed:
+                self._lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
