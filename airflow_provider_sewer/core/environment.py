@@ -25,6 +25,9 @@ ATTEMPT_ID = "SEWER_ATTEMPT_ID"
 #: Slurm job that the worker itself may be running in.
 _PRIVATE = re.compile(r"_*AIRFLOW|SLURM|SBATCH_|SRUN_|SEWER_")
 
+#: What a shell notes of itself, which is not true of another process.
+_OF_THE_SHELL = frozenset({"PWD", "OLDPWD", "SHLVL", "_"})
+
 #: ``True`` inherits all but the private ones; names are inherited on top of :data:`INHERITED`.
 Inherit = Union[bool, Sequence[str]]
 
@@ -51,8 +54,12 @@ def inherited(inherit: Inherit, *, source: Mapping[str, str] | None = None) -> d
     """
     source = os.environ if source is None else source
     if inherit is True:
-        return {name: value for name, value in source.items() if not _PRIVATE.match(name)}
+        return {name: value for name, value in source.items() if _passes(name)}
     return {name: source[name] for name in inherit or () if name in source}
+
+
+def _passes(name: str) -> bool:
+    return name not in _OF_THE_SHELL and not _PRIVATE.match(name)
 
 
 def checked_env(env: Any, owner: str = "env") -> dict[str, str]:

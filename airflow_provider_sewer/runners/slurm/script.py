@@ -117,7 +117,8 @@ class JobScript(NamedTuple):
 
     def _secret(self) -> dict[str, str]:
         """Return the variables that are secret: those that somebody called so, and those whose name does."""
-        return {**{name: value for name, value in self.env.items() if looks_secret(name)}, **self.secret_env}
+        secret = {**{name: value for name, value in self.env.items() if looks_secret(name)}, **self.secret_env}
+        return {name: value for name, value in secret.items() if name not in _OF_EACH_PROCESS}
 
 
 def can_set(name: str) -> bool:

@@ -1,0 +1,153 @@
+"""SlurmModuleOperator where the task ends before its job: no orphan is left, unless one is wanted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from contextlib import suppress
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
+
+from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+
+SLEEPS = "import time; time.sleep(600)"
+
+
+def task_instance(dag_id: str) -> SimpleNamespace:
+    """Return as much of a task instance, in its only try, as the operator looks at."""
+    return SimpleNamespace(dag_id=dag_id, run_id="run", task_id="job", map_index=-1, try_number=1, max_tries=0)
+
+
+@pytest.fixture
+def when_running(on_slurm, xcom):
+    """Do something in this process as soon as the job of the task runs, and return the job's id afterwards."""
+    threads = []
+
+    def start(action) -> list:
+        before = {job.id for job in on_slurm.jobs()}
+        found = []
+
+        def wait():
+            on_slurm.until(lambda: [job for job in on_slurm.jobs() if job.id not in before], "a job")
+            found.extend(job.id for job in on_slurm.jobs() if job.id not in before)
+            on_slurm.wait_for(found[0], "RUNNING")
+            action()
+
+        threads.append(threading.Thread(target=wait))
+        threads[0].start()
+        return found
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+@pytest.fixture
+def signals_restored():
+    """Put back the signal handlers that Airflow sets in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def resume(defaults, tmp_path):
+    """Submit a deferred task's job, and return what Airflow calls on another worker when it goes on, and how."""
+
+    def defer(**arguments):
+        instance = task_instance("deferred")
+        xcoms: dict = {}
+        instance.xcom_push = lambda key, value: xcoms.update({key: value})
+
+        def operator():
+            with DAG("deferred", schedule=None):
+                return SlurmModuleOperator(task_id="job", deferrable=True, **{**defaults, **arguments})
+
+        context = {"ti": instance, "dag": operator().dag, "dag_run": SimpleNamespace(clear_number=0)}
+        with pytest.raises(TaskDeferred) as deferred:
+            operator().execute(context)
+
+        def go_on(error: str):
+            return operator().resume_execution("__fail__", {"error": error}, context)
+
+        return xcoms["slurm_job_id"], go_on, deferred.value
+
+    return defer
+
+
+def test_execution_timeout_cancels_the_job(module, on_slurm, run_job, when_running):
+    """The worker has stopped to wait, so the job must not go on."""
+    found = when_running(lambda: None)
+    result = run_job(execution_timeout=timedelta(seconds=4), **module(SLEEPS))
+    assert result.states["job"] == "failed"
+    on_slurm.wait_for(found[0], "CANCELLED")
+
+
+def test_a_kill_cancels_the_job_and_the_task_does_not_turn_green(
+    module, on_slurm, run_job, when_running, signals_restored
+):
+    """A module that exits with 0 because it was asked to stop has still not done its work."""
+    found = when_running(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    job = module("import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); time.sleep(600)")
+    assert run_job(**job).states["job"] == "failed"
+    on_slurm.wait_for(found[0], "CANCELLED", "COMPLETED")
+
+
+def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals_restored, deferrable):
+    """A person at `airflow dags test` leaves nothing behind in the queue, whoever waits."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    found = when_running(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with suppress(KeyboardInterrupt):
+        run_job(deferrable=deferrable, **module(SLEEPS))
+    on_slurm.wait_for(found[0], "CANCELLED")
+
+
+def test_a_kill_with_keep_job_leaves_it_running(module, on_slurm, run_job, when_running, signals_restored, tmp_path):
+    """The task still sees the job's end, if it lives that long."""
+    go = tmp_path / "go"
+
+    def kill():
+        os.kill(os.getpid(), signal.SIGTERM)
+        go.touch()
+
+    found = when_running(kill)
+    job = module(f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\nprint('kept')")
+    assert run_job(on_kill_action="keep_job", **job).results["job"] == "kept"
+    assert on_slurm.state(found[0]) in {"COMPLETED", "COMPLETING"}
+
+
+def test_a_kill_before_the_submission_is_not_forgotten(module, on_slurm, defaults):
+    """A task that is told to end while it prepares itself leaves no job."""
+    before = {job.id for job in on_slurm.jobs()}
+    with DAG("early", schedule=None) as dag:
+        operator = SlurmModuleOperator(task_id="job", **defaults, **module(SLEEPS))
+    operator.on_kill()
+    with pytest.raises(Exception, match="cancelled"):
+        operator.execute({"ti": task_instance("early"), "dag": dag, "dag_run": SimpleNamespace(clear_number=0)})
+    assert all(on_slurm.wait_for(job.id, "CANCELLED", "FAILED") for job in on_slurm.jobs() if job.id not in before)
+
+
+def test_a_deferral_always_has_an_end(module, on_slurm, resume):
+    """execution_timeout holds for it; without one, it is as long as nobody will wait."""
+    assert resume(**module("pass"))[2].timeout == timedelta(days=90)
+    assert resume(execution_timeout=timedelta(hours=1), **module("pass"))[2].timeout == timedelta(hours=1)
+
+
+def test_a_deferral_that_lasts_too_long_cancels_the_job(module, on_slurm, resume):
+    """Airflow tells no trigger of that, only the worker that is to fail."""
+    job_id, go_on, _ = resume(**module(SLEEPS))
+    with pytest.raises(TaskDeferralTimeout):
+        go_on("Trigger timeout")
+    on_slurm.wait_for(job_id, "CANCELLED")
+
+
+def test_when_the_trigger_fails_the_worker_follows_the_job(module, on_slurm, resume):
+    """The job knows nothing of the triggerer's troubles, and its result counts."""
+    job_id, go_on, _ = resume(**module("import os; print(os.environ['SLURM_JOB_ID'])"))
+    assert go_on("Trigger failure") == job_id
