@@ -164,17 +164,27 @@ sewer_end_others() {
     done
 }
 
+# Tell whether the script itself still runs, for its watcher. (A link to what it executes is something that
+# the dead do not have, even if nobody has collected them; nor does anybody where there is no /proc.)
+sewer_lives() {
+    [[ -e /proc/$$/exe || ! -e /proc/self/exe ]]
+}
+
 # End the job when the run directory says so: that works while nobody can reach Slurm. And end what is
 # left of it when the script itself has been killed.
 sewer_watch() {
     builtin trap '' TERM INT HUP
     sewer_watcher=$BASHPID
-    until [[ -e $sewer_dir/cancelled ]] || [[ -e /proc/self/exe && ! -e /proc/$$/exe ]]; do
+    while [[ ! -e $sewer_dir/cancelled ]] && sewer_lives; do
         sewer_sleep 5
     done
     kill -TERM 0
     sewer_end_others "$sewer_grace"
-    sewer_sleep 30 # for `teardown`, and for the record
+    local seconds
+    for ((seconds = 30; seconds > 0; seconds--)); do # for `teardown`, and for the record
+        sewer_lives || break
+        sewer_sleep 1
+    done
     kill -KILL 0
 }
 

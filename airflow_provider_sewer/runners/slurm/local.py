@@ -82,15 +82,24 @@ class LocalCluster:
 def _sighting(job: JobRef) -> Sighting | None:
     start = RunDirectory(job.directory).read_start()
     if start is None:
-        begins = any(_environ(process).get(_LOCAL_ID) == job.id for process in psutil.process_iter())
-        return Sighting("PENDING", "Starting") if begins else Sighting("FAILED", "ProcessGone")
+        return Sighting("PENDING", "Starting") if _has_processes(job) else Sighting("FAILED", "ProcessGone")
     if start.node != platform.node():
         return None
     with suppress(psutil.Error):
-        process = psutil.Process(start.pid)
-        if process.status() != psutil.STATUS_ZOMBIE and _environ(process).get(_LOCAL_ID) == job.id:
+        if _is_of(job, psutil.Process(start.pid)):
             return Sighting("RUNNING", node=start.node, start=start.time)
+    if _has_processes(job):  # its script was killed, and its watcher is about to end what is left
+        return Sighting("COMPLETING", node=start.node, start=start.time)
     return Sighting("FAILED", "ProcessGone", start.node)
+
+
+def _has_processes(job: JobRef) -> bool:
+    return any(_is_of(job, process) for process in psutil.process_iter())
+
+
+def _is_of(job: JobRef, process: psutil.Process) -> bool:
+    """Tell whether this is the script of a job, or its watcher; the dead have no environment."""
+    return _environ(process).get(_LOCAL_ID) == job.id
 
 
 def _environ(process: psutil.Process) -> dict[str, str]:
