@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmSubmitRefused, SlurmUnavailable
 from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Busy, JobRef, NoAnswer, NoCommand, Sighting
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 
 #: Seconds that a command may take. A controller that is gone makes squeue give up after 18 s, sbatch after 9 s or more.
 _PATIENCE = 60.0
+
+#: Seconds until accounting is asked again for a job that it does not know, at first and at most.
+_FIRST_ASK, _LONGEST_ASK = 2.0, 60.0
+#: Seconds that accounting may take: nobody hears of other jobs meanwhile.
+_ACCOUNTING_PATIENCE = 20.0
 
 # One job a line. Names can hold anything, and so come last; the other fields never hold a bar.
 _QUEUE = "JobID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,NodeList:200|,Reason:100|,Name:1024"
@@ -51,6 +57,19 @@ _AWAY = re.compile(
 _NO_ACCOUNTING = "accounting storage is disabled"
 
 
+class _Ask(NamedTuple):
+    """What became of asking accounting for a job.
+
+    :param again: when to ask it again.
+    :param pause: seconds that lay before that.
+    :param answer: what it said; ``None`` if it did not answer.
+    """
+
+    again: float = 0.0
+    pause: float = 0.0
+    answer: Sighting | None = None
+
+
 class SlurmCluster:
     """The Slurm that the commands on PATH talk to, asked as the user of this process.
 
@@ -63,6 +82,7 @@ class SlurmCluster:
         self._patience = patience
         self._env = _environment()
         self._has_accounting = True
+        self._asks: dict[JobRef, _Ask] = {}
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -113,16 +133,11 @@ class SlurmCluster:
         """
         queue = self._queue()
         seen = {job: _matching(job, queue) for job in jobs}
-        forgotten = [job.id for job, sighting in seen.items() if sighting is NOT_KNOWN]
-        if forgotten and self._has_accounting:
-            try:
-                accounts = self._accounting("-j", ",".join(forgotten))
-            except NoAnswer:
-                return {job: sighting for job, sighting in seen.items() if sighting is not NOT_KNOWN}
-            for job in jobs:
-                if seen[job] is NOT_KNOWN and (found := _matching(job, accounts)).state in ENDED:
-                    seen[job] = found
-        return seen
+        forgotten = [job for job, sighting in seen.items() if sighting is NOT_KNOWN]
+        if not self._has_accounting:
+            return seen
+        known = {job: sighting for job, sighting in seen.items() if sighting is not NOT_KNOWN}
+        return known | self._accounted(forgotten)
 
     def cancel(self, job: JobRef, *, timeout: float) -> None:
         """Have a job ended, if it still has this name.
@@ -157,8 +172,28 @@ class SlurmCluster:
                 fields[name] = max(value, fields.get(name, 0.0))
         return {name: value for name, value in fields.items() if value}
 
+    def _accounted(self, forgotten: Collection[JobRef]) -> dict[JobRef, Sighting]:
+        """Return what accounting says of jobs that the controller has forgotten, without those it did not answer about.
+
+        It is asked in one batch, and ever more seldom for a job that it does not know: that costs it far more than
+        a look costs the controller.
+        """
+        now = time.monotonic()
+        asks = self._asks = {job: self._asks.get(job, _Ask()) for job in forgotten}
+        due = [job for job, ask in asks.items() if now >= ask.again]
+        if due:
+            try:
+                accounts = self._accounting("-j", ",".join(job.id for job in due))
+            except NoAnswer:
+                accounts = None
+            for job in due:
+                pause = min(2 * asks[job].pause or _FIRST_ASK, _LONGEST_ASK)
+                found = None if accounts is None else _matching(job, accounts)
+                asks[job] = _Ask(now + pause, pause, NOT_KNOWN if found and found.state not in ENDED else found)
+        return {job: ask.answer for job, ask in asks.items() if ask.answer is not None}
+
     def _queue(self, *options: str) -> dict[str, tuple[str, Sighting]]:
-        done = self._run("squeue", "-h", "-t", "all", "-u", str(os.geteuid()), *options, "-O", _QUEUE)
+        done = self._run("squeue", "-h", "-a", "-t", "all", "-u", str(os.geteuid()), *options, "-O", _QUEUE)
         if done.returncode:
             raise NoAnswer(f"squeue exited with {done.returncode}: {_words(done.stderr)}")
         return dict(_queue_row(line) for line in done.stdout.splitlines() if line.count("|") >= _QUEUE.count("|"))
@@ -169,7 +204,7 @@ class SlurmCluster:
 
     def _sacct(self, *options: str) -> list[str]:
         try:
-            done = self._run("sacct", "-n", "-P", *options)
+            done = self._run("sacct", "-n", "-P", *options, timeout=min(self._patience, _ACCOUNTING_PATIENCE))
         except NoCommand:
             self._has_accounting = False
             return []
