@@ -6,6 +6,7 @@ line that the modules have written, once and in order, and whether anything of i
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import os
@@ -54,7 +55,7 @@ from datetime import timedelta
 from airflow.sdk import DAG
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 
-AGAIN = {{"retries": 2, "retry_delay": timedelta(0)}}
+AGAIN = {{"retries": 2}}
 DEFERS = {{"deferrable": True}}
 WORKER = {{"deferrable": False}}
 ALL = dict(
@@ -67,6 +68,7 @@ ALL = dict(
     poll_interval=0.5,
     max_poll_interval=1,
     lost_after=5,
+    retry_delay=timedelta(0),  # a task that is cleared while nobody runs it waits for that as well
 )
 
 def arguments(index=0):
@@ -142,6 +144,12 @@ class Case:
         self.map_index = map_index
         self.run_id = self.airflow.trigger(dag_id, {"folder": str(self.folder), "name": self.name})
 
+    def place(self, map_index: int) -> Case:
+        """Return another place of the same mapped task."""
+        other = copy.copy(self)
+        other.map_index = map_index
+        return other
+
     def __repr__(self) -> str:
         return f"{self.dag_id} {self.run_id} ({self.name})"
 
@@ -210,9 +218,8 @@ class Case:
     def written(self, stream: str = "stdout") -> dict[str, list[str]]:
         """Return what the jobs have written, by their run directories, oldest first."""
         task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
-        files = sorted(
-            self.folder.glob(f"runs/{self.dag_id}/*/{task}/*/{stream}.log"), key=lambda file: int(file.parent.name)
-        )
+        files = self.folder.glob(f"runs/{self.dag_id}/*/{task}/*/{stream}.log")
+        files = sorted(files, key=lambda file: int(file.parent.name))
         return {file.parent.name: file.read_text().splitlines() for file in files}
 
     def result(self) -> Any:

@@ -1,0 +1,139 @@
+"""People clear tasks and mark them, also at bad moments: no job is left behind, and none is run twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from .slurm_cases import Case, succeeded
+
+
+def followed(cases):
+    """Wait until lines of all cases are logged, by a worker or by the triggerer, as their DAGs say."""
+    for case in cases:
+        case.is_followed() if case.dag_id.startswith("works") else case.is_deferred()
+
+
+def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
+    """While it runs, while it is deferred, after a success and after a failure: one new job, and none beside it."""
+    running, deferred, done, failed = cases = start("works", "defers", "defers", "works_once")
+    followed(cases)
+    (failed.folder / "fails").touch()
+    for case in (done, failed):
+        case.enough()
+    done.ends("success")
+    failed.ends("failed")
+    for case, state in ((done, "success"), (failed, "failed")):
+        # A run that is just about to end would end with the task cleared in it.
+        case.until(lambda case=case, state=state: airflow.run_state(*case.key[:2]) == state, "the end of the run")
+        case.is_over()
+        (case.folder / "enough").unlink()
+    (failed.folder / "fails").unlink()
+    for case in cases:
+        airflow.clear(case.dag_id, case.run_id, ["job"])
+    for case in cases:
+        case.runs(2)
+        case.enough()
+    for case in cases:
+        ends = {id(done): "COMPLETED", id(failed): "FAILED"}
+        succeeded(case, earlier=(ends.get(id(case), "CANCELLED"),))
+        case.earlier_log_is_true()
+    assert running.tries() == deferred.tries() == 2
+
+
+def test_a_person_clears_a_task_whose_worker_has_just_died(start, airflow):
+    """Nobody is left to cancel the job, so that the next try does it, before it submits a new one."""
+    case = start("works_once")
+    case.is_followed()
+    for pid in (airflow.worker_pid(*case.key), airflow.supervisor_pid(*case.key)):
+        os.kill(pid, signal.SIGKILL)
+    airflow.clear(case.dag_id, case.run_id, ["job"])
+    case.runs(2)
+    case.enough()
+    succeeded(case, earlier=("CANCELLED",))
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_a_person_marks_a_task_and_its_job_is_cancelled(start, airflow, state):
+    """Whether a worker follows it or the triggerer does, and the same if the whole run is marked."""
+    cases = start("works", "defers", "defers")
+    followed(cases)
+    for case in cases[:2]:
+        airflow.mark(*case.key, state)
+    airflow._call("PATCH", f"/dags/{cases[2].dag_id}/dagRuns/{cases[2].run_id}", {"state": "failed"})
+    for case in cases:
+        case.is_over()
+        case.has_seen("CANCELLED")
+        case.earlier_log_is_true()
+    assert [case.state() for case in cases] == [state, state, "failed"]
+
+
+@pytest.mark.parametrize("trouble", ["frozen", "stopped"])
+def test_a_person_marks_a_task_while_nobody_reaches_slurm(start, airflow, stage, trouble):
+    """The run directory says so to the job, which ends itself, or does not even begin."""
+    *running, held = cases = start("works_once", "defers_once", "defers_held")
+    followed(running)
+    held.until(lambda: held.state() == "deferred" and held.jobs(), "a job that is held")
+    if trouble == "frozen":
+        stage.slurm.freeze("slurmctld")
+    else:
+        stage.slurm.stop_daemon("slurmctld")
+    for case, state in zip(cases, ("failed", "success", "failed"), strict=True):
+        airflow.mark(*case.key, state)
+    for case in running:
+        case.until(lambda case=case: not case.processes(), "the end of the module", 30)
+    marked = lambda: list(held.folder.glob("runs/**/cancelled"))  # noqa: E731
+    held.until(marked, "word for the held job")
+    if trouble == "frozen":
+        stage.slurm.thaw("slurmctld")
+    else:
+        stage.slurm.start_daemon("slurmctld")
+        stage.slurm.command("scontrol", "release", held.jobs()[0].id, check=False)
+    for case in cases:
+        case.is_over()
+        assert len(case.jobs()) == 1
+    assert held.written() in ({}, {"1": []})
+    for case in running:
+        case.earlier_log_is_true()
+
+
+def test_a_job_is_kept_if_that_is_what_its_task_says(start, airflow):
+    """With on_kill_action="keep_job", a task that is marked as failed leaves its job alone."""
+    cases = start("works_and_keeps", "defers_and_keeps")
+    followed(cases)
+    for case in cases:
+        airflow.mark(*case.key, "failed")
+    for case in cases:
+        case.until(lambda case=case: "keep_job" in case.text_of_log(), "word that the job is kept")
+        case.has_seen("RUNNING")
+        case.enough()
+    for case in cases:
+        case.is_over()
+        case.has_seen("COMPLETED")
+        assert case.state() == "failed"
+
+
+def test_a_deferred_task_has_as_long_as_its_execution_timeout_says(start):
+    """Then its job is cancelled, and it fails."""
+    case = start("defers_not_for_long")
+    case.is_deferred()
+    case.ends("failed")
+    case.is_over()
+    case.has_seen("CANCELLED")
+    case.earlier_log_is_true()
+
+
+def test_two_dags_with_tasks_of_the_same_name_have_jobs_of_their_own(stage, airflow, tmp_path):
+    """Even if they share the folder of their run directories and the name that they give their jobs."""
+    cases = [Case(stage, tmp_path / "both", dag_id) for dag_id in ("defers", "defers_once", "works")]
+    followed(cases)
+    cases[0].enough()
+    for case in cases:
+        case.ends("success")
+        case.log_is_complete()
+    jobs = cases[0].jobs()
+    assert {case.result()["job"] for case in cases} == {job.id for job in jobs}
+    assert len({job.name for job in jobs}) == len(jobs) == 3
+    cases[0].is_over()
