@@ -90,13 +90,24 @@ def test_execution_timeout_cancels_the_job(module, on_slurm, run_job, when_runni
 
 
 def test_a_kill_cancels_the_job_and_the_task_does_not_turn_green(
-    module, on_slurm, run_job, when_running, signals_restored
+    module, on_slurm, run_job, when_running, signals_restored, tmp_path
 ):
     """A module that exits with 0 because it was asked to stop has still not done its work."""
-    found = when_running(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    job = module("import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); time.sleep(600)")
+    ready = tmp_path / "ready"
+
+    def kill():
+        on_slurm.until(ready.exists, "the module")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    found = when_running(kill)
+    job = module(f"""
+        import signal, sys, time
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        open({str(ready)!r}, "w").close()
+        time.sleep(600)
+    """)
     assert run_job(**job).states["job"] == "failed"
-    on_slurm.wait_for(found[0], "CANCELLED", "COMPLETED")
+    assert on_slurm.state(found[0]) == "CANCELLED"
 
 
 def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals_restored, deferrable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -214,3 +215,35 @@ def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeyp
 
     asyncio.run(follow())
     assert done_in_the_loop == []
+
+
+def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path):
+    """Forty triggers wait for a file that nobody serves, and the one with a healthy job fires all the same."""
+    stuck = []
+    for number in range(40):
+        directory = tmp_path / f"stuck-{number}"
+        directory.mkdir()
+        os.mkfifo(directory / "stdout.log")
+        stuck.append(directory / "stdout.log")
+    _, healthy = submit("print('done')", "local")
+
+    def hanging(log) -> SlurmJobTrigger:
+        _, kwargs = healthy.serialize()
+        return made_anew(SlurmJobTrigger(**kwargs | {"job": kwargs["job"] | {"directory": str(log.parent)}}))
+
+    async def follow_all():
+        tasks = [asyncio.create_task(first_event(hanging(log))) for log in stuck]
+        try:
+            await asyncio.sleep(0.2)
+            return await first_event(made_anew(healthy))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    try:
+        assert asyncio.run(follow_all())["ending"]["error"] is None
+    finally:
+        for log in stuck:
+            with suppress(OSError):  # nobody reads it
+                os.close(os.open(log, os.O_WRONLY | os.O_NONBLOCK))
