@@ -318,7 +318,9 @@ class SlurmCluster:
     def command(self, *argv: str, check: bool = True, timeout: float = 2 * PATIENCE) -> str:
         """Run a command against this cluster, past all that is put in front, and return its stripped output."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(_SLURM_VARIABLES)}
-        env |= {"SLURM_CONF": str(self.conf), "PATH": _path_with_sbin()}
+        # A test may have put on its own PATH what is put in front.
+        path = [folder for folder in _path_with_sbin().split(os.pathsep) if folder != str(self.wrapper_folder)]
+        env |= {"SLURM_CONF": str(self.conf), "PATH": os.pathsep.join(path)}
         done = subprocess.run(
             argv,
             env=env,
