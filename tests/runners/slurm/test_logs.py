@@ -73,7 +73,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(3_000, 100_000), st.booleans())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_all_bytes_arrive_once_and_in_order_whoever_reads_them(steps: Any, chunk: int, masks: bool) -> None:
     """Readers are replaced at any point, and the file server comes and goes: each byte arrives once, in its order."""
     secrets = [SECRET] if masks else []
