@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -297,15 +298,26 @@ def jobs_on(tmp_path: Path) -> Callable[[SlurmCluster], Jobs]:
 
 
 @pytest.fixture
-def worker() -> Iterator[Callable[[ModuleJob], Worker]]:
+def worker() -> Iterator[Callable[..., Worker]]:
     """Return what starts a process that begins a job and follows it, to be killed at any moment."""
     started: list[Worker] = []
 
-    def start(planned: ModuleJob) -> Worker:
-        started.append(Worker(planned))
+    def start(planned: ModuleJob, **limits: int) -> Worker:
+        started.append(Worker(planned, **limits))
         started[-1].expect("ready")
         return started[-1]
 
     yield start
     for one in started:
         one.close()
+
+
+@pytest.fixture
+def plan(jobs: Jobs) -> Callable[..., ModuleJob]:
+    """Return what plans a module of a DAG that no other test has."""
+
+    def make(source: str, **settings: Any) -> ModuleJob:
+        planned = jobs.plan(source, **settings)
+        return planned._replace(instance=planned.instance._replace(dag_id=f"dag-{uuid.uuid4().hex[:8]}"))
+
+    return make

@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_sewer.core.errors import SlurmJobFailed
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from tests.runners.slurm.worker import OVER, folders, let_go, real, seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from airflow_provider_sewer.runners.slurm.run import ModuleJob
-    from tests.runners.slurm.conftest import Jobs
-    from tests.slurm.cluster import SlurmCluster
 
-OVER = {"COMPLETED", "FAILED", "CANCELLED"}
+
 UNTIL_GO = 'wait_for("go"); say("done")'
-
-
-@pytest.fixture
-def plan(jobs: Jobs) -> Callable[..., ModuleJob]:
-    """Return what plans a module of a DAG that no other test has."""
-
-    def make(source: str, **settings: Any) -> ModuleJob:
-        planned = jobs.plan(source, **settings)
-        return planned._replace(instance=planned.instance._replace(dag_id=f"dag-{uuid.uuid4().hex[:8]}"))
-
-    return make
 
 
 def cleared(planned: ModuleJob) -> ModuleJob:
     """Return the same after a person has cleared the task."""
     return planned._replace(instance=planned.instance._replace(clears="1"))
-
-
-def seen(slurm: SlurmCluster, planned: ModuleJob) -> list[str]:
-    """Return the ids of all jobs that Slurm has ever had of a task."""
-    return [job.id for job in slurm.jobs(planned.instance.dag_id)]
-
-
-def folders(planned: ModuleJob) -> list[RunDirectory]:
-    """Return the run directories of a task."""
-    found = sorted(Path(planned.slurm.run_dir or "").glob("*/*/*/*"), key=lambda path: path.stat().st_mtime)
-    return [RunDirectory(str(path)) for path in found]
-
-
-def let_go(planned: ModuleJob) -> None:
-    """Let all modules go on that wait for it."""
-    for directory in folders(planned):
-        Path(directory.path, "go").touch()
-
-
-def real(slurm: SlurmCluster, name: str) -> str:
-    """Return the path of a command behind what is put in front of it."""
-    path = slurm.env["PATH"].partition(":")[2]
-    return str(shutil.which(name, path=path))
 
 
 # -- A worker that is killed -------------------------------------------------------------------------------------------

@@ -1,23 +1,30 @@
-"""A process that submits a job as a worker does, to be killed at any moment."""
+"""A process that submits a job as a worker does, to be killed at any moment; and what can be seen from outside."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.runners.slurm.run import ModuleJob
+    from tests.slurm.cluster import SlurmCluster
 
 #: Seconds that Slurm's commands may take here, so that nobody has to wait long for a submission of a dead process.
 QUICK = 4.0
 
+OVER = {"COMPLETED", "FAILED", "CANCELLED"}
+
 _SOURCE = """
-import json, signal, sys
+import json, resource, signal, sys
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
@@ -34,6 +41,8 @@ clusters = lambda kind: LocalCluster() if kind == "local" else SlurmCluster(pati
 run = JobRun(ModuleJob(**said), lambda *_: None, tell, clusters=clusters)
 signal.signal(signal.SIGTERM, lambda *_: (run.cancel(), tell("told to stop")))
 tell("ready")
+if len(sys.argv) > 3:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
     job = run.begin()
     tell("begun " + job.ref.id)
@@ -47,15 +56,17 @@ class Worker:
     """A process that begins a job and follows it.
 
     :param planned: what it runs.
+    :param most_bytes: how long a file may get that it writes.
     """
 
-    def __init__(self, planned: ModuleJob, patience: float = QUICK) -> None:
+    def __init__(self, planned: ModuleJob, most_bytes: int | None = None) -> None:
         said = planned._asdict() | {
             "settings": {**planned.settings._asdict(), "env": dict(planned.settings.env)},
             "slurm": {**planned.slurm._asdict(), "slurm": dict(planned.slurm.slurm)},
         }
+        limit = [] if most_bytes is None else [str(most_bytes)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SOURCE, json.dumps(said), str(patience)],
+            [sys.executable, "-c", _SOURCE, json.dumps(said), str(QUICK), *limit],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -104,3 +115,26 @@ class Worker:
             with self._changed:
                 self._lines.append(line.rstrip("\n"))
                 self._changed.notify_all()
+
+
+def seen(slurm: SlurmCluster, planned: ModuleJob) -> list[str]:
+    """Return the ids of all jobs that Slurm has ever had of a task."""
+    return [job.id for job in slurm.jobs(planned.instance.dag_id)]
+
+
+def folders(planned: ModuleJob) -> list[RunDirectory]:
+    """Return the run directories of a task."""
+    found = sorted(Path(planned.slurm.run_dir or "").glob("*/*/*/*"), key=lambda path: path.stat().st_mtime)
+    return [RunDirectory(str(path)) for path in found]
+
+
+def let_go(planned: ModuleJob) -> None:
+    """Let all modules go on that wait for it."""
+    for directory in folders(planned):
+        Path(directory.path, "go").touch()
+
+
+def real(slurm: SlurmCluster, name: str) -> str:
+    """Return the path of a command behind what is put in front of it."""
+    path = slurm.env["PATH"].partition(":")[2]
+    return str(shutil.which(name, path=path))
