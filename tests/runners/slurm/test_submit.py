@@ -277,7 +277,7 @@ def test_a_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
     jobs = Jobs(tmp_path / "jobs", slurm)
     blocking = slurm.submit("sleep 600")  # a last place is never given away
     run = jobs.follow(jobs.plan("say('done')"), patience=3)
-    run.expect_said("Not submitted yet", "job queue full")
+    run.expect_said("Not submitted yet", "sleeping and retrying")
     slurm.command("scancel", blocking)
     assert run.succeeds() == "done"
 

@@ -1,0 +1,184 @@
+"""What Slurm's commands are asked, and what is made of their answers."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.runners.slurm import commands
+from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, JobRef, NoAnswer, NoCommand
+from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as SlurmClient
+
+if TYPE_CHECKING:
+    from tests.slurm.cluster import SlurmCluster
+
+
+@pytest.fixture
+def on(slurm, talk_to) -> SlurmCluster:
+    """Return the cluster without accounting, to which this process talks."""
+    return talk_to(slurm)
+
+
+@pytest.fixture
+def on_accounting(slurm_accounting, talk_to) -> SlurmCluster:
+    """Return the cluster with accounting, to which this process talks."""
+    return talk_to(slurm_accounting)
+
+
+def ref(job_id: str, name: str) -> JobRef:
+    return JobRef(job_id, name, "/nowhere")
+
+
+# -- Answers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "is_final"),
+    [
+        ("Batch job submission failed: Invalid partition name specified", True),
+        ("AssocMaxSubmitJobLimit; Batch job submission failed: Job violates accounting/QOS policy (…)", False),
+        ("QOSMaxSubmitJobPerUserLimit; Batch job submission failed: Job violates accounting/QOS policy (…)", False),
+        ("QOSGrpSubmitJobsLimit; Batch job submission failed: Job violates accounting/QOS policy (…)", False),
+        ("QOSMaxWallDurationPerJobLimit; Batch job submission failed: Job violates accounting/QOS policy (…)", True),
+        ("Batch job submission failed: Invalid authentication credential", False),
+        ("Batch job submission failed: Invalid job credential", False),
+        ("Batch job submission failed: Requested nodes are busy", False),
+        ("Batch job submission failed: Requested reservation not usable now", False),
+        ("Batch job submission failed: Requested partition configuration not available now", False),
+        ("Batch job submission failed: Socket timed out on send/recv operation", False),
+        ("Batch job submission failed: Unspecified error", False),
+        ("Batch job submission failed: Connection refused", False),
+        ("fatal: Could not establish a configuration source", False),
+        ("", False),
+    ],
+)
+def test_only_what_no_waiting_can_change_is_a_refusal(said, is_final):
+    """The words are those of Slurm's own table of errors."""
+    assert commands._is_final(1, said) is is_final
+
+
+def test_all_that_is_asked_of_the_queue_is_read(on):
+    """Reasons with spaces, bars in names, and jobs that wait, run and have ended."""
+    options = ("--job-name=a|b  c|d", "--no-requeue")
+    held = on.submit("exit 0", "--hold", "-d", "singleton", *options)
+    runs = on.submit("sleep 600", "-N2", "--job-name=runs")
+    failed = on.submit("exit 3", "--job-name=fails")
+    killed = on.submit("kill -SEGV $$", "--job-name=killed")
+    on.wait_for(runs, "RUNNING")
+    for job in (failed, killed):
+        on.wait_for(job, "FAILED")
+    jobs = [ref(held, "a|b  c|d"), ref(runs, "runs"), ref(failed, "fails"), ref(killed, "killed"), ref("99999", "x")]
+    seen = SlurmClient().look(jobs)
+    assert [seen[job].state for job in jobs] == ["PENDING", "RUNNING", "FAILED", "FAILED", ""]
+    assert seen[jobs[0]].reason == "JobHeldUser"
+    assert seen[jobs[1]].node.startswith("n[")
+    assert seen[jobs[1]].start == pytest.approx(time.time(), abs=120)
+    assert (seen[jobs[2]].exit_code, seen[jobs[2]].signal) == (3, None)
+    assert seen[jobs[3]].signal == 11
+    assert seen[jobs[4]] is NOT_KNOWN
+
+
+def test_a_reason_of_several_words_is_read_whole(on):
+    """As for a job that was requeued and held."""
+    job_id = on.submit("sleep 600", "--job-name=held", "--requeue")
+    on.wait_for(job_id, "RUNNING")
+    on.command("scontrol", "requeuehold", job_id)
+    job = ref(job_id, "held")
+    on.until(lambda: SlurmClient().look([job])[job].reason == "job requeued in held state", "the reason")
+
+
+def test_what_the_controller_has_forgotten_is_asked_of_accounting(make_slurm, talk_to):
+    """By id and name; a name that has bars and spaces too."""
+    slurm = talk_to(make_slurm(nodes=1, accounting=True, min_job_age=2))
+    job_id = slurm.submit("exit 3", "--job-name=a|b c")
+    slurm.wait_for(job_id, "FAILED")
+    client, job = SlurmClient(), ref(job_id, "a|b c")
+    slurm.until(lambda: not slurm.command("squeue", "-h", "-t", "all"), "the controller to forget")
+    slurm.until(lambda: client.look([job])[job].state == "FAILED", "accounting to know")
+    assert client.look([job])[job].exit_code == 3
+    assert client.look([ref(job_id, "other")]) == {ref(job_id, "other"): NOT_KNOWN}
+    assert client.find("a|b c") is None
+    assert client.find("a|b c", since=600) == job_id
+    slurm.stop_daemon("slurmdbd")
+    assert client.look([job, ref("4711", "x")]) == {}
+
+
+def test_a_cluster_without_accounting_is_asked_for_it_once(on):
+    """From then on, the controller is all there is."""
+    on.put_in_front("sacct")
+    client = SlurmClient()
+    assert client.find("nobody", since=60) is None
+    assert client.look([ref("99999", "nobody")]) == {ref("99999", "nobody"): NOT_KNOWN}
+    assert on.counted("sacct") == 1
+
+
+def test_a_row_of_accounting_that_is_no_end_says_nothing(on_accounting):
+    """While slurmdbd catches up, it may show a job as running that nobody knows any more."""
+    on_accounting.put_in_front("sacct", "echo '7|RUNNING|0:0|n1|odd'; echo '8|SOMETHING_NEW|0:0|n1|odd'; exit 0")
+    jobs = [ref("7", "odd"), ref("8", "odd")]
+    assert SlurmClient().look(jobs) == dict.fromkeys(jobs, NOT_KNOWN)
+
+
+# -- Commands that hang, or are not there ------------------------------------------------------------------------------
+
+
+def test_a_command_that_hangs_is_ended_in_time(on):
+    """With all it has started."""
+    on.put_in_front("squeue", "sleep 61.25 & wait")
+    began = time.monotonic()
+    with pytest.raises(NoAnswer, match="squeue has not come back after 1 s"):
+        SlurmClient(patience=1).find("x")
+    assert time.monotonic() - began < 30
+
+
+def test_a_command_that_is_not_there_is_named(tmp_path, monkeypatch):
+    """Waiting would not bring it."""
+    (tmp_path / "timeout").symlink_to("/usr/bin/timeout")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NoCommand, match="no command squeue here"):
+        SlurmClient().find("x")
+    with pytest.raises(SlurmUnavailable, match="no sbatch, squeue, scancel on"):
+        commands.require_slurm()
+
+
+def test_a_missing_sacct_is_like_no_accounting(on):
+    """Some sites do not install it on workers."""
+    on.put_in_front("sacct", "exit 127")
+    client = SlurmClient()
+    assert client.find("x", since=60) is None
+    assert client.usage("1") == {}
+
+
+def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):
+    """A frozen or absent controller is: it is not known then whether it has heard."""
+    job_id = on.submit("exit 0", "--job-name=over")
+    on.wait_for(job_id, "COMPLETED")
+    client = SlurmClient(patience=2)
+    client.cancel(ref(job_id, "over"), timeout=30)
+    client.cancel(ref("99999", "never"), timeout=30)
+    assert on.state(job_id) == "COMPLETED"
+    on.freeze("slurmctld")
+    with pytest.raises(NoAnswer, match="scancel"):
+        client.cancel(ref(job_id, "over"), timeout=1)
+    on.thaw("slurmctld")
+
+
+# -- The worker's environment ------------------------------------------------------------------------------------------
+
+
+def test_the_workers_environment_does_not_steer_slurms_commands(plan, jobs, slurm, monkeypatch):
+    """Neither by Slurm's own variables, nor by its language."""
+    for name, value in {
+        "SBATCH_PARTITION": "nope", "SBATCH_TIMELIMIT": "x", "SLURM_CLUSTERS": "nope", "SLURM_JOB_ID": "1",
+        "SQUEUE_PARTITION": "nope", "SQUEUE_STATES": "FAILED", "SQUEUE_FORMAT": "%i", "SQUEUE_USERS": "nobody",
+        "SACCT_FORMAT": "jobid", "SCANCEL_STATE": "PENDING", "SCANCEL_INTERACTIVE": "1", "SLURM_TIME_FORMAT": "%Y",
+        "SLURM_EXIT_ERROR": "0", "LC_ALL": "xx_XX.nonesuch", "LANG": "de_DE",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    planned = plan("say(sorted(name for name in os.environ if name.startswith(('SBATCH', 'SQUEUE', 'SACCT'))))")
+    run = jobs.follow(planned)
+    assert run.succeeds() == "[]"
+    assert slurm.job(run.id).state == "COMPLETED"
