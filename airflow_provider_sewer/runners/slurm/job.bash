@@ -76,10 +76,15 @@ sewer_claim() {
         exit 0
     fi
     sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt"
-    local record
-    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
+    printf -v sewer_start '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
-    sewer_write "$sewer_dir/start.json" "$record" || exit 73
+    sewer_write "$sewer_dir/start.json" "$sewer_start" || exit 73
+}
+
+# Tell whether the job has begun once more: Slurm gave this node up, which is still alive.
+sewer_is_outdated() {
+    local newest
+    { newest=$(<"$sewer_dir/start.json"); } 2>/dev/null && [[ -n $newest && $newest != "$sewer_start" ]]
 }
 
 sewer_load() {
@@ -170,12 +175,12 @@ sewer_lives() {
     [[ -e /proc/$$/exe || ! -e /proc/self/exe ]]
 }
 
-# End the job when the run directory says so: that works while nobody can reach Slurm. And end what is
-# left of it when the script itself has been killed.
+# End the job when the run directory says so: that works while nobody can reach Slurm. Likewise when it
+# has begun once more elsewhere, and what is left of it when the script itself has been killed.
 sewer_watch() {
     builtin trap '' TERM INT HUP
     sewer_watcher=$BASHPID
-    while [[ ! -e $sewer_dir/cancelled ]] && sewer_lives; do
+    while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives; do
         sewer_sleep 5
     done
     kill -TERM 0
@@ -215,6 +220,10 @@ sewer_end() {
         sewer_module_asked=$sewer_asked
     fi
     sewer_end_others 2 # before the logs are measured
+    if sewer_is_outdated; then
+        sewer_say "the job has begun once more meanwhile; this run of it records nothing"
+        exit 75
+    fi
     sewer_record "$status" || exit 73
     # Nothing is left of the secrets of a job that can be requeued, unless that is what is happening.
     [[ -n $sewer_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"

@@ -261,7 +261,7 @@ def test_a_run_directory_that_is_removed_makes_a_failure(jobs) -> None:
 
 
 def test_a_zombie_of_the_first_run_does_not_speak_for_the_second(jobs) -> None:
-    """A node that was given up too early still runs the module; its record counts as little as it should."""
+    """A node that was given up too early still runs the module: that ends itself, and its record is none."""
     source = """
         if "SLURM_RESTART_COUNT" in os.environ:
             wait_for("enough for the second")
@@ -278,5 +278,6 @@ def test_a_zombie_of_the_first_run_does_not_speak_for_the_second(jobs) -> None:
     jobs.slurm.start_daemon("n2")
     jobs.slurm.node_up("n2")
     job.expect_start(runs=2)
+    jobs.slurm.until(lambda: not psutil.pid_exists(first), "the first run to end itself")
     job.tell("enough for the second")
     job.fails(errors.SlurmJobFailed, "failed with exit code 3", runs=2)
