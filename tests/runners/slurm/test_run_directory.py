@@ -178,6 +178,19 @@ def test_a_job_that_is_cancelled_ends_while_nobody_can_reach_slurm(
     assert (record.exit_code, record.asked, record.is_success) == (137, "TERM", False)
 
 
+def test_a_run_that_is_followed_by_another_ends_and_records_nothing(cluster_jobs: ScriptJobs) -> None:
+    """A node that Slurm gave up may still be alive; when the job has begun once more, its run there ends itself."""
+    job = cluster_jobs.start(DEAF_TREE)
+    job.says("all here")
+    begun = Path(job.directory.start)
+
+    begun.write_text(begun.read_text().replace('"restart": 0', '"restart": 1'))
+
+    wait_until(lambda: not left_of(job.ref.name), "the end of all it has started")
+    assert job.end() is None
+    assert "has begun once more" in job.stderr
+
+
 # --- a full disk
 
 
