@@ -26,6 +26,9 @@ _FIRST_ASK, _LONGEST_ASK = 2.0, 60.0
 #: Seconds that accounting may take: nobody hears of other jobs meanwhile.
 _ACCOUNTING_PATIENCE = 20.0
 
+#: So many jobs are asked for by their ids.
+_FEW = 50
+
 # One job a line. Names can hold anything, and so come last; the other fields never hold a bar.
 _QUEUE = "JobID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,NodeList:200|,Reason:100|,Name:1024"
 _ACCOUNTING = "JobIDRaw,State,ExitCode,NodeList,JobName"
@@ -56,6 +59,7 @@ _AWAY = re.compile(
 )
 # What scancel says of a job that has ended.
 _OVER = re.compile(r"Invalid job id|already complet")
+_FORGOTTEN = "Invalid job id specified"
 _NO_ACCOUNTING = "accounting storage is disabled"
 
 
@@ -133,7 +137,8 @@ class SlurmCluster:
 
         :raises NoAnswer: when the controller does not answer.
         """
-        queue = self._queue()
+        # A user may have thousands of other jobs; but many ids cost the controller more than all jobs do.
+        queue = self._queue(*(("-j", ",".join(job.id for job in jobs)) if len(jobs) <= _FEW else ()))
         seen = {job: _matching(job, queue) for job in jobs}
         forgotten = [job for job, sighting in seen.items() if sighting is NOT_KNOWN]
         if not self._has_accounting:
@@ -196,6 +201,8 @@ class SlurmCluster:
 
     def _queue(self, *options: str) -> dict[str, tuple[str, Sighting]]:
         done = self._run("squeue", "-h", "-a", "-t", "all", "-u", str(os.geteuid()), *options, "-O", _QUEUE)
+        if done.returncode and _FORGOTTEN in done.stderr:  # what is said of a single one
+            return {}
         if done.returncode:
             raise NoAnswer(f"squeue exited with {done.returncode}: {_words(done.stderr)}")
         return dict(_queue_row(line) for line in done.stdout.splitlines() if line.count("|") >= _QUEUE.count("|"))
