@@ -102,7 +102,7 @@ def test_jobs_outlive_the_controller(start, stage, trouble):
     for case in cases[2:]:
         case.enough()
     for case in cases:
-        succeeded(case)
+        succeeded(case, is_remembered=trouble != "killed")
         assert case.tries() == 1
 
 
