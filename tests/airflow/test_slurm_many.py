@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
 
@@ -44,7 +43,7 @@ def test_ten_mapped_tasks_are_ten_jobs(stage, tmp_path):
     assert 1 <= queries <= seconds / 0.5 + 3
 
 
-def test_three_hundred_deferred_jobs_take_no_more_queries_than_one(make_slurm, tmp_path, monkeypatch, caplog):
+def test_three_hundred_deferred_jobs_take_no_more_queries_than_one(make_slurm, tmp_path, monkeypatch):
     """All triggers run in one event loop, as in a triggerer; Airflow would need minutes to defer so many here."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
@@ -64,7 +63,8 @@ def test_three_hundred_deferred_jobs_take_no_more_queries_than_one(make_slurm, t
         instance = TaskInstance("many", "run", "task", index, "0")
         planned = ModuleJob(instance, "any", [], where, settings, {}, 5.0)
         jobs.append(JobRun(planned, lambda *_: None, print).begin())
-    caplog.set_level(logging.INFO, "airflow.task.module")
+    lines = Counter()
+    monkeypatch.setattr("airflow_provider_sewer.triggers.slurm.log_output", lambda _, pieces: lines.update(pieces))
     said = settings._replace(slurm={})._asdict()
     triggers = [SlurmJobTrigger(job_to_data(job), "any", said) for job in jobs]
     slurm.put_in_front("squeue")
@@ -86,6 +86,5 @@ def test_three_hundred_deferred_jobs_take_no_more_queries_than_one(make_slurm, t
     assert [len(events) for events in payloads] == [1] * MANY
     assert {events[0]["ending"]["error"] for events in payloads} == {None}
     assert [job.state for job in slurm.jobs()] == ["COMPLETED"] * MANY
-    lines = Counter(record.getMessage() for record in caplog.records if record.name.startswith("airflow.task.module"))
-    assert lines == Counter(f"{job.ref.id} {what}" for job in jobs for what in ("one", "two"))
+    assert lines == Counter(f"{job.ref.id} {what}\n" for job in jobs for what in ("one", "two"))
     assert 3 <= queries <= seconds / POLL + 2
