@@ -3,6 +3,8 @@
 PYTHON ?= python3
 ARGS ?=
 bin := build/venv/airflow/bin
+# Most of the tests' time is spent waiting for Airflow and for Slurm.
+side_by_side := --numprocesses 4 --dist loadfile
 environments := exec "$(PYTHON)" .dev/environments.py
 
 # Neither the shell's Python environment nor an Airflow that the shell is set up for reaches what runs here.
@@ -20,7 +22,7 @@ demo: python ## make the environments and run the example DAG with `airflow dags
 test: check ## make the environments, check the code and run every test (ARGS="-k name" is for pytest)
 	@$(environments) digits
 	@mkdir -p build/tmp
-	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest $(ARGS)
+	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest $(side_by_side) $(ARGS)
 
 check: python ## check style, formatting, types and the direction of imports
 	@$(environments) airflow-test

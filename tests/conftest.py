@@ -1,4 +1,4 @@
-"""What tests share: the interpreters of this machine, and the rule that CI leaves nothing out."""
+"""What tests share: the interpreters of this machine."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["airflow_provider_sewer.testing", "tests.slurm.fixtures", "tests.runners.slurm.script_jobs"]
+pytest_plugins = [
+    "tests.left_out",
+    "airflow_provider_sewer.testing",
+    "tests.slurm.fixtures",
+    "tests.runners.slurm.script_jobs",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Turn a skip into a failure where everything has to be there."""
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("SEWER_TEST_REQUIRE_ALL"):
-        report.outcome = "failed"
-        report.longrepr = f"left out, but SEWER_TEST_REQUIRE_ALL is set: {report.longrepr}"
 
 
 @pytest.fixture(scope="session", params=VERSIONS)

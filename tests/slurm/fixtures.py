@@ -66,7 +66,7 @@ def _clusters_are_left_in_order(request: pytest.FixtureRequest) -> Iterator[None
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Tell how many tests were left out for want of Slurm, and how to get them."""
-    reports = [*terminalreporter.stats.get("skipped", []), *terminalreporter.stats.get("failed", [])]
+    reports = [report for kind in ("skipped", "error", "failed") for report in terminalreporter.stats.get(kind, [])]
     left_out = sum(_LEFT_OUT in str(report.longrepr) for report in reports)
     if left_out:
         what, how = ("1 test of Slurm was", "it") if left_out == 1 else (f"{left_out} tests of Slurm were", "them")
