@@ -76,15 +76,17 @@ sewer_claim() {
         exit 0
     fi
     sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt"
-    printf -v sewer_start '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
+    local record
+    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
-    sewer_write "$sewer_dir/start.json" "$sewer_start" || exit 73
+    sewer_write "$sewer_dir/start.json" "$record" || exit 73
 }
 
 # Tell whether the job has begun once more: Slurm gave this node up, which is still alive.
 sewer_is_outdated() {
     local newest
-    { newest=$(<"$sewer_dir/start.json"); } 2>/dev/null && [[ -n $newest && $newest != "$sewer_start" ]]
+    { newest=$(<"$sewer_dir/start.json"); } 2>/dev/null && [[ -n $newest ]] &&
+        [[ $newest != *"\"restart\": $sewer_restart,"* || $newest != *"\"pid\": $$,"* ]]
 }
 
 sewer_load() {

@@ -91,7 +91,10 @@ def test_exiting_with_0_when_asked_to_end_is_no_success(jobs, use_srun) -> None:
 
 def test_a_deadline_that_is_missed_is_named(jobs) -> None:
     """A job that can no longer end before its deadline says so, and what to change."""
-    job = jobs.start("", slurm={"timeout_min": 1, "additional_parameters": {"deadline": "now+62", "hold": True}})
+    in_the_way = jobs.slurm.submit("sleep 4711", "--nodelist=n1", "--exclusive")
+    jobs.slurm.wait_for(in_the_way, "RUNNING")
+    deadline = {"additional_parameters": {"deadline": "now+62"}}
+    job = jobs.start("", slurm={"timeout_min": 1, "nodelist": "n1", "exclusive": True, **deadline})
     error = job.fails(errors.SlurmDeadline, "could not end before its deadline", "a later deadline", runs=0)
     assert error.state == "DEADLINE"
 

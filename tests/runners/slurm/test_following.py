@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -253,7 +252,7 @@ def test_a_run_directory_that_is_removed_makes_a_failure(jobs) -> None:
     job = jobs.start("wait_for('enough')")
     job.expect_start()
     until(lambda: job.stdout.endswith("line 39\n") and job.stderr, lambda: job.stdout)
-    shutil.rmtree(job.directory.path)
+    os.rename(job.directory.path, f"{job.directory.path}.gone")  # at once: a follower writes into it
     jobs.slurm.command("scancel", "--signal=TERM", "--full", job.id)
     job.end()
     assert type(job.error) in {errors.SlurmCancelled, errors.SlurmLaunchFailure}, job.error
