@@ -38,6 +38,12 @@ def slurm_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm
 
 
 @pytest.fixture
+def needs_slurm() -> None:
+    """Leave out a test that starts a cluster by itself where Slurm is missing."""
+    _need_packages(accounting=False)
+
+
+@pytest.fixture
 def make_slurm(tmp_path: Path) -> Iterator[Callable[..., SlurmCluster]]:
     """Return what starts a cluster with other settings, those of SlurmCluster, for one test."""
     clusters = []

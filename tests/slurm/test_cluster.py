@@ -195,6 +195,7 @@ def test_a_cluster_is_put_in_order_after_a_test(make_slurm) -> None:
     assert not list(slurm.wrapper_folder.glob("[!.]*"))
 
 
+@pytest.mark.usefixtures("needs_slurm")
 def test_nothing_is_left_of_a_stopped_cluster(tmp_path) -> None:
     """Daemons, step daemons and all processes of jobs are gone, also those that lost their slurmd, and so are files."""
     with SlurmCluster(tmp_path, nodes=2) as slurm:
@@ -227,6 +228,7 @@ def test_two_clusters_run_side_by_side(make_slurm) -> None:
     assert alive(before) == before
 
 
+@pytest.mark.usefixtures("needs_slurm")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_cluster_ends_with_the_process_that_started_it(tmp_path, number) -> None:
     """A test session that is killed takes its cluster along, even while a fork of it lives on."""
