@@ -1,8 +1,14 @@
 """The workflow of `workflows/digits_cluster.py` as a DAG: its heavy tasks are Slurm jobs.
 
-Where there is no `sbatch`, `cluster="auto"` runs the same job scripts as processes of this machine. Interpreter and
-working directory come from the connection `sewer_digits`, and so does the folder of the run directories, if it says
-`run_dir`; on a cluster all nodes have to see the three of them.
+Where there is no `sbatch`, `cluster="auto"` runs the same job scripts as processes of this machine. The connection
+`sewer_digits` says the interpreter, which has the modules of `dags/digits` installed, and the working directory:
+
+    export AIRFLOW_CONN_SEWER_DIGITS='{"conn_type": "sewer", "extra": {"python": "/opt/envs/digits/bin/python",
+      "workdir": "/shared/digits", "run_dir": "/shared/sewer-runs"}}'
+    airflow dags test sewer_cluster
+
+On a laptop any folders of your own will do and `run_dir` can be left out. On a cluster all nodes have to
+see the three.
 """
 
 import pendulum

@@ -86,7 +86,8 @@ def test_the_connection_of_the_readme_is_one(monkeypatch, airflow_home):
 
     ((name, value),) = re.findall(r"^export (AIRFLOW_CONN_\w+)='(.*)'$", README, re.MULTILINE)
     monkeypatch.setenv(name, value)
-    assert SewerHook("sewer_digits").settings.python == "/opt/envs/digits/bin/python"
+    settings = SewerHook("sewer_digits").settings
+    assert (settings.python, settings.workdir) == ("/opt/envs/digits/bin/python", "/shared/digits")
 
 
 def test_every_promise_names_tests_that_exist():
