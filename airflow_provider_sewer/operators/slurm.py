@@ -44,24 +44,38 @@ class SlurmModuleOperator(PythonModuleOperator):
     Takes everything that :class:`PythonModuleOperator` takes, and the following. What is not said here is
     taken from the connection, then from :data:`~airflow_provider_sewer.core.slurm.DEFAULTS`.
 
+    Paths are those of the nodes. Always give ``workdir``, here or in the connection, to tasks that share files by
+    relative paths: without it a task runs in its own run directory, also with ``cluster="local"``.
+
     The task is green only if the job's script has recorded that the module exited with 0. A retry after a
     crash takes up the job that is there; a retry after a failure submits anew, and so does a person's clear.
 
-    :param slurm: what the job asks for, by submitit's names (``partition``, ``mem_gb``, ``timeout_min``, …);
-        ``None`` for one of them drops what the connection says. (templated)
-    :param run_dir: folder in which every attempt gets a run directory; all nodes have to see it. (templated)
-    :param cluster: ``slurm``, ``local`` (the same script on this machine), or ``auto``: Slurm where there is an sbatch.
-    :param deferrable: wait in the triggerer; Airflow's ``operators.default_deferrable`` if nobody says.
-    :param poll_interval: seconds between two looks at a job.
-    :param max_poll_interval: seconds that the interval grows to while nothing changes.
-    :param durable: whether a retry after a crash takes up the job.
-    :param on_kill_action: ``cancel_job`` or ``keep_job`` when the task is killed, cleared or marked.
-    :param requeue: whether Slurm may start the job anew after a failed node or a preemption. Its secrets then stay
-        in its run directory, for its owner to read, until it has ended.
-    :param max_pending_time: seconds, or a timedelta, that it may wait for its start.
-    :param fail_on_pending_reason: reasons for which a waiting job is given up, instead of the built-in ones.
-    :param lost_after: seconds, or a timedelta, after which a job that nobody knows any more is a failure.
-    :param wait_for_completion: ``False`` to end with the submission; the result is then the job's id.
+    :param slurm: what the job asks for, by submitit's names (``partition``, ``mem_gb``, ``timeout_min``, …), see
+        :data:`~airflow_provider_sewer.core.slurm.RESOURCES`. Merged parameter by parameter over what ``default_args``
+        say, and over the connection; ``None`` for one of them drops what these say. (templated)
+    :param run_dir: folder in which every attempt gets a run directory; worker, triggerer and all nodes have to see
+        it. ``~/.sewer/runs`` if nobody says. (templated)
+    :param cluster: ``slurm``, ``local`` (the same script on this machine, where what ``slurm`` asks for means nothing
+        but ``setup``, ``teardown`` and ``stderr_to_stdout``), or ``auto``: Slurm where there is an sbatch. ``auto`` if
+        nobody says.
+    :param deferrable: wait in the triggerer; Airflow's ``operators.default_deferrable`` if nobody says. The triggerer
+        has to run as the same Unix user as the worker.
+    :param poll_interval: seconds, or a timedelta, between two looks at a job at first; 5 if nobody says.
+    :param max_poll_interval: seconds, or a timedelta, that this grows to while nothing changes; 60 if nobody says, or
+        ``poll_interval`` if that is more.
+    :param durable: whether a retry after a crash takes up the job; it does if nobody says. With ``False`` a new one
+        is submitted, and the earlier one cancelled first, unless ``on_kill_action`` keeps it.
+    :param on_kill_action: ``cancel_job``, which is the default, or ``keep_job`` when the task is killed, cleared or
+        marked.
+    :param requeue: whether Slurm may start the job anew after a failed node or a preemption; it may not if nobody
+        says. Its secrets then stay in its run directory, for its owner to read, until the task has seen its end.
+    :param max_pending_time: seconds, or a timedelta, that it may wait for its start; no limit if nobody says.
+    :param fail_on_pending_reason: Slurm's reasons for which a waiting job is given up, instead of the built-in ones;
+        an empty list for none.
+    :param lost_after: seconds, or a timedelta, after which a job that nobody knows any more is a failure; 300 if
+        nobody says.
+    :param wait_for_completion: ``False`` to end with the submission; the result is then the job's id, and nobody
+        looks after the job: the secrets of one that is cancelled before it begins stay in its run directory.
     """
 
     template_fields: Sequence[str] = (*PythonModuleOperator.template_fields, "slurm", "run_dir")
