@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, run_directories_of
@@ -74,17 +74,23 @@ class Attempts:
         self._label = label or f"{instance.dag_id}.{instance.task_id}"
 
     def latest(self) -> Attempt | None:
-        """Return the latest attempt of which nobody has noted the end; ``None`` if there is none.
+        """Return the latest attempt, unless somebody has noted its end; ``None`` if there is none.
 
-        An attempt whose records are damaged has no cluster, and continues nothing.
+        One that is noted to be for something else is passed over: it is not ours to take up, or to cancel. An attempt
+        whose records are damaged has no cluster, and continues nothing.
 
         :raises SlurmUnavailable: when the folder cannot be read.
         """
-        number = max(self._numbers(), default=0)
-        directory = self._directory(number)
-        if not number or directory.read_ended() or directory.is_empty:
+        for number in sorted(self._numbers(), reverse=True):
+            directory = self._directory(number)
+            noted = directory.read_attempt()
+            if self._is_ours(number, noted.get("name")):
+                return self._open(number, directory, noted)
+        return None
+
+    def _open(self, number: int, directory: RunDirectory, noted: dict[str, Any]) -> Attempt | None:
+        if directory.read_ended() or directory.is_empty:
             return None
-        noted = directory.read_attempt()
         try:
             said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
         except KeyError:
@@ -124,8 +130,21 @@ class Attempts:
     def _name(self, number: int) -> str:
         """Return a job's name: readable, and the same for nothing else in the world that shares this run directory."""
         readable = re.sub(r"[^\w.+ -]", "_", self._label)[:_LONGEST_NAME].strip()
-        whole = "\0".join((self._folder, *map(str, self._instance[:4]), str(number)))
-        return f"{readable}-{sha256(whole.encode()).hexdigest()[:12]}"
+        return f"{readable}-{self._mark(number)}{_hash(self._folder)[:6]}"
+
+    def _is_ours(self, number: int, name: object) -> bool:
+        """Tell whether an attempt is for this task instance, whatever its jobs were called and the folder was then.
+
+        One of which that cannot be known is taken for ours.
+        """
+        return not isinstance(name, str) or name.rpartition("-")[2].startswith(self._mark(number))
+
+    def _mark(self, number: int) -> str:
+        return _hash("\0".join((*map(str, self._instance[:4]), str(number))))[:12]
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
 
 
 def _unusable(path: str, error: OSError) -> SlurmUnavailable:

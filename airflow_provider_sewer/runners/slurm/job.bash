@@ -1,28 +1,45 @@
 # What frames the module in a job: it sets the variables, sees to it that only one job runs in this
 # run directory, and records the end. What `setup` does to the shell it shares with this frame must
 # not keep the record from being written: so nothing here depends on PATH, on options of the shell,
-# or on its traps.
+# on its traps, or on a variable that could have been made readonly: all names begin with `sewer_`.
 
 sewer_id=${SLURM_JOB_ID:-$SEWER_LOCAL_ID}
 sewer_node=${SLURMD_NODENAME:-$(command -p uname -n)}
 sewer_restart=${SLURM_RESTART_COUNT:-0}
-sewer_srun=$(command -v srun) # before PATH is what the module is given
+if [[ -n $SEWER_LOCAL_ID ]]; then
+    sewer_before=() # there is no Slurm that srun could ask
+elif ((${#sewer_before[@]})); then
+    sewer_before[0]=$(command -v srun || echo srun) # before PATH is what the module is given
+fi
 sewer_phase=setup
 sewer_status=0
 sewer_asked=
 sewer_module_asked=
 sewer_at_exit=
+sewer_of_shells=()
 declare -A sewer_at_signal=()
 
-# Run one of the system's own programs, whatever PATH and libraries the module is given.
+declare -A sewer_paths=()
+for sewer_name in date env grep ln mv readlink rm stat; do
+    sewer_paths[$sewer_name]=$(command -pv "$sewer_name")
+done
+
+# Run one of the system's own programs, whatever PATH, libraries and amount of variables the module is given.
 sewer_tool() {
-    LD_PRELOAD="" LD_LIBRARY_PATH="" command -p "$@"
+    (builtin exec -c "${sewer_paths[$1]}" "${@:2}")
 }
+
+# Print a number that may be written like 08; 0 for all that is none.
+sewer_count() {
+    [[ -z $1 || $1 == *[!0123456789]* || ${#1} -gt 9 ]] && echo 0 || echo "$((10#$1))"
+}
+sewer_cpus=$(($(sewer_count "$SLURM_CPUS_ON_NODE") * $(sewer_count "${SLURM_JOB_NUM_NODES:-1}")))
 
 # Say what time it is, in seconds since the epoch; bash before 5 does not know it to the microsecond.
 sewer_now() {
-    local now=${EPOCHREALTIME:-$(sewer_tool date +%s)}
-    echo "${now/,/.}"
+    local sewer_time
+    sewer_time=${EPOCHREALTIME:-$(sewer_tool date +%s)}
+    echo "${sewer_time/,/.}"
 }
 sewer_begin=$(sewer_now)
 
@@ -84,15 +101,23 @@ sewer_claim() {
 
 # Tell whether the job has begun once more: Slurm gave this node up, which is still alive.
 sewer_is_outdated() {
-    local newest
-    { newest=$(<"$sewer_dir/start.json"); } 2>/dev/null && [[ -n $newest ]] &&
-        [[ $newest != *"\"restart\": $sewer_restart,"* || $newest != *"\"pid\": $$,"* ]]
+    local sewer_newest
+    { sewer_newest=$(<"$sewer_dir/start.json"); } 2>/dev/null && [[ -n $sewer_newest ]] &&
+        [[ $sewer_newest != *"\"restart\": $sewer_restart,"* || $sewer_newest != *"\"pid\": $$,"* ]]
 }
 
+# Set variables. Those that would keep this shell from its work reach the module by way of `env`.
 sewer_load() {
-    . "$sewer_dir/$1" && return
-    sewer_say "cannot read the variables in $sewer_dir/$1"
-    exit 74
+    if ! . "$sewer_dir/$1"; then
+        sewer_say "cannot read the variables in $sewer_dir/$1"
+        exit 74
+    fi
+    for sewer_name in POSIXLY_CORRECT FUNCNEST EXECIGNORE GLOBIGNORE; do
+        if [[ -n ${!sewer_name+set} ]]; then
+            sewer_of_shells+=("$sewer_name=${!sewer_name}")
+            unset -v "$sewer_name"
+        fi
+    done
 }
 
 sewer_load_variables() {
@@ -101,6 +126,7 @@ sewer_load_variables() {
         sewer_load secrets.sh
         ((sewer_requeue)) || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
     fi
+    ((!${#sewer_of_shells[@]})) || sewer_before=("${sewer_paths[env]}" "${sewer_of_shells[@]}" "${sewer_before[@]}")
     # srun would take --export=NONE over from sbatch and start the module with no environment at all.
     unset SLURM_EXPORT_ENV SLURM_GET_USER_ENV SEWER_LOCAL_ID
     export SEWER_RESULT_FILE=$sewer_dir/result.json SEWER_ATTEMPT_ID=$sewer_attempt
@@ -115,16 +141,17 @@ trap() {
         builtin trap "$@"
         return
     fi
-    local handler=$1 name
+    local sewer_handler sewer_name
+    sewer_handler=$1 # apart, in case of `set -k`
     shift
-    for name; do
-        name=${name^^}
-        case ${name#SIG} in
-            0 | EXIT) sewer_at_exit=${handler#-} ;;
-            1 | HUP) sewer_trap HUP "$handler" ;;
-            2 | INT) sewer_trap INT "$handler" ;;
-            15 | TERM) sewer_trap TERM "$handler" ;;
-            *) builtin trap -- "$handler" "$name" ;;
+    for sewer_name; do
+        sewer_name=${sewer_name^^}
+        case ${sewer_name#SIG} in
+            0 | EXIT) sewer_at_exit=${sewer_handler#-} ;;
+            1 | HUP) sewer_trap HUP "$sewer_handler" ;;
+            2 | INT) sewer_trap INT "$sewer_handler" ;;
+            15 | TERM) sewer_trap TERM "$sewer_handler" ;;
+            *) builtin trap -- "$sewer_handler" "$sewer_name" ;;
         esac
     done
 }
@@ -145,27 +172,33 @@ sewer_ask() {
 
 # -- What the job has started ------------------------------------------------------------------------
 
-# Print the ids of all processes that this job has started here and that are still there.
-sewer_others() {
-    local IFS=$'\n' pid
-    set +f
-    for pid in $(jobs -pr; sewer_tool grep -lszFx -e "SEWER_ATTEMPT_ID=$sewer_attempt" /proc/[0-9]*/environ); do
-        pid=${pid//[!0-9]/}
+# List in `sewer_others` all processes that this job has started here and that are still there.
+sewer_find_others() {
+    local sewer_lines sewer_pid
+    builtin set +f
+    sewer_others=()
+    sewer_lines=$(jobs -pr; sewer_tool grep -lszFx -e "SEWER_ATTEMPT_ID=$sewer_attempt" /proc/[0-9]*/environ)$'\n'
+    while [[ -n $sewer_lines ]]; do # a line each, whatever IFS is
+        sewer_pid=${sewer_lines%%$'\n'*}
+        sewer_pid=${sewer_pid//[!0-9]/}
+        sewer_lines=${sewer_lines#*$'\n'}
         # Not the script, the watcher and this shell; nor what is gone, such as the processes that looked.
-        [[ $pid == "$$" || $pid == "$sewer_watcher" || $pid == "$BASHPID" || ! -e /proc/$pid/exe ]] || echo "$pid"
+        [[ $sewer_pid == "$$" || $sewer_pid == "$sewer_watcher" || ! -e /proc/$sewer_pid/exe ]] ||
+            sewer_others+=("$sewer_pid")
     done
 }
 
-# End them: SIGTERM to each, SIGKILL to what is left after $1 seconds.
+# End them: SIGTERM to each, SIGKILL to what is left after $1 seconds. What has taken its environment
+# away and gone into a session of its own, as `env -i setsid` does, is known to Slurm only.
 sewer_end_others() {
-    local IFS=$'\n' others tries first=$(($1 * 5))
-    for ((tries = first; tries > -25; tries--)); do
-        others=$(sewer_others)
-        [[ -n $others ]] || return 0
-        if ((tries <= 0)); then
-            kill -KILL $others 2>/dev/null
-        elif ((tries == first)); then
-            kill -TERM $others 2>/dev/null
+    local sewer_tries
+    for ((sewer_tries = $1 * 5; sewer_tries > -25; sewer_tries--)); do
+        sewer_find_others
+        ((${#sewer_others[@]})) || return 0
+        if ((sewer_tries <= 0)); then
+            builtin kill -KILL "${sewer_others[@]}" 2>/dev/null
+        elif ((sewer_tries == $1 * 5)); then
+            builtin kill -TERM "${sewer_others[@]}" 2>/dev/null
         fi
         sewer_sleep 0.2
     done
@@ -182,13 +215,15 @@ sewer_lives() {
 sewer_watch() {
     builtin trap '' TERM INT HUP
     sewer_watcher=$BASHPID
+    umask 077
     while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives; do
+        [[ -z $SEWER_LOCAL_ID ]] || echo >"$sewer_dir/alive" # for other hosts, which have nobody to ask
         sewer_sleep 5
     done
     kill -TERM 0
     sewer_end_others "$sewer_grace"
-    local seconds
-    for ((seconds = 30; seconds > 0; seconds--)); do # for `teardown`, and for the record
+    local sewer_seconds
+    for ((sewer_seconds = 30; sewer_seconds > 0; sewer_seconds--)); do # for `teardown`, and for the record
         sewer_lives || break
         sewer_sleep 1
     done
@@ -198,26 +233,28 @@ sewer_watch() {
 # -- The module, and the end -------------------------------------------------------------------------
 
 sewer_run() {
+    builtin set +k
     [[ -z $sewer_asked ]] || exit 143
     builtin cd -- "$sewer_workdir" || exit 72
     sewer_from=$(sewer_size stdout.log)
     sewer_phase=module
     export -n "${!sewer_@}" # in case of `set -a`
-    "$@" || sewer_status=$?
+    ${sewer_before[@]+"${sewer_before[@]}"} "$@" || sewer_status=$?
     sewer_module_asked=$sewer_asked
     sewer_phase=teardown
     sewer_to=$(sewer_size stdout.log)
 }
 
 sewer_end() {
-    local status=$?
+    sewer_exit=$?
     builtin trap - EXIT
-    set +efu +o posix
+    builtin set +efukC +o posix
+    unset -v EXECIGNORE FUNCNEST GLOBIGNORE
     (eval "$sewer_at_exit") # apart, so that an `exit` in it is not ours
     builtin trap '' TERM INT HUP
-    kill -KILL "$sewer_watcher" 2>/dev/null
+    builtin kill -KILL "$sewer_watcher" 2>/dev/null
     if [[ $sewer_phase == teardown ]]; then
-        status=$sewer_status
+        sewer_exit=$sewer_status
     else
         sewer_module_asked=$sewer_asked
     fi
@@ -226,24 +263,24 @@ sewer_end() {
         sewer_say "the job has begun once more meanwhile; this run of it records nothing"
         exit 75
     fi
-    sewer_record "$status" || exit 73
+    sewer_record "$sewer_exit" || exit 73
     # Nothing is left of the secrets of a job that can be requeued, unless that is what is happening.
     [[ -n $sewer_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
-    [[ $sewer_phase == teardown ]] || ((status)) || status=1 # Slurm is not to call it COMPLETED
-    exit "$status"
+    [[ ! -e $sewer_dir/alive ]] || sewer_tool rm -f -- "$sewer_dir/alive"
+    [[ $sewer_phase == teardown ]] || ((sewer_exit)) || sewer_exit=1 # Slurm is not to call it COMPLETED
+    exit "$sewer_exit"
 }
 
 sewer_record() {
     umask 077
     times >"$sewer_dir/times.txt"
-    local asked=null stdout stderr record
-    [[ -z $sewer_module_asked ]] || asked="\"$sewer_module_asked\""
-    stdout=$(sewer_size stdout.log) stderr=$(sewer_size stderr.log)
-    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
-        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$asked" "$sewer_begin" "$(sewer_now)" \
-        "$stdout" "$stderr" "${sewer_from:-0}" "${sewer_to:-$stdout}" "$(sewer_size result.json)" \
-        "$((${SLURM_CPUS_ON_NODE:-0} * ${SLURM_JOB_NUM_NODES:-1}))"
-    sewer_write "$sewer_dir/exit.json" "$record"
+    local sewer_by=null sewer_out sewer_err sewer_text
+    [[ -z $sewer_module_asked ]] || sewer_by="\"$sewer_module_asked\""
+    sewer_out=$(sewer_size stdout.log) sewer_err=$(sewer_size stderr.log)
+    printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
+        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_begin" "$(sewer_now)" \
+        "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" "$(sewer_size result.json)" "$sewer_cpus"
+    sewer_write "$sewer_dir/exit.json" "$sewer_text"
 }
 
 sewer_claim

@@ -1,4 +1,8 @@
-"""Jobs without Slurm: the same script in the same run directory, as a detached process of this machine."""
+"""Jobs without Slurm: the same script in the same run directory, as a detached process of this machine.
+
+A job is known by a variable that all its processes inherit. One that takes its environment away and leaves
+the session as well, as ``env -i setsid daemon`` does, outlives it: nothing short of Slurm's cgroups holds it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID, build_environment
-from airflow_provider_sewer.runners.slurm.cluster import Busy, JobRef, NoAnswer, Sighting
+from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Busy, JobRef, NoAnswer, Sighting
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.tree import Ending
 
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
 
 # By this a job knows its own id, as a Slurm job does by SLURM_JOB_ID.
 _LOCAL_ID = "SEWER_LOCAL_ID"
+
+# Seconds after its last sign of life for which a job of another machine counts as running; it gives one every 5 s.
+_SIGN_LASTS = 60.0
 
 # The shell is gone at once, so that the job is nobody's child, and what becomes of this process is nothing to it.
 # Without `set -m`, what is put into the background could not be interrupted.
@@ -64,9 +71,8 @@ class LocalCluster:
         return None
 
     def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
-        """Return what is known of these jobs; those that run on another machine are left out."""
-        found = {job: _sighting(job) for job in jobs}
-        return {job: sighting for job, sighting in found.items() if sighting}
+        """Return what is known of these jobs; those of another machine are known as long as they give signs of life."""
+        return {job: _sighting(job) for job in jobs}
 
     def cancel(self, job: JobRef, *, timeout: float) -> None:
         """End a job and all it has started.
@@ -79,12 +85,14 @@ class LocalCluster:
         Ending(job.name, max(0.0, timeout - 1)).run()
 
 
-def _sighting(job: JobRef) -> Sighting | None:
-    start = RunDirectory(job.directory).read_start()
+def _sighting(job: JobRef) -> Sighting:
+    directory = RunDirectory(job.directory)
+    start = directory.read_start()
     if start is None:
         return Sighting("PENDING", "Starting") if _has_processes(job) else Sighting("FAILED", "ProcessGone")
     if start.node != platform.node():
-        return None
+        is_alive = directory.is_alive(within=_SIGN_LASTS)
+        return Sighting("RUNNING", node=start.node, start=start.time) if is_alive else NOT_KNOWN
     with suppress(psutil.Error):
         if _is_of(job, psutil.Process(start.pid)):
             return Sighting("RUNNING", node=start.node, start=start.time)

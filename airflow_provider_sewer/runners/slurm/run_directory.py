@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import uuid
 from contextlib import suppress
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ class RunDirectory:
         self.claim = self._file("claim")  # a link that names the one job which may run
         self.start = self._file("start.json")
         self.exit = self._file("exit.json")
+        self.alive = self._file("alive")  # a local job writes it every few seconds
         self.cpu_times = self._file("times.txt")
         self._attempt = self._file("attempt.json")
         self._job = self._file("job.json")
@@ -101,11 +104,14 @@ class RunDirectory:
         self._ended = self._file("ended.json")
 
     def make(self) -> None:
-        """Make the folder.
+        """Make the folder, and those above it that are not there; each of them for its owner alone.
 
         :raises FileExistsError: when it is there.
         """
-        os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+        for parent in reversed(Path(self.path).parents):
+            if not parent.is_dir():
+                with suppress(FileExistsError):  # another process was quicker
+                    parent.mkdir(0o700)
         os.mkdir(self.path, 0o700)
 
     @property
@@ -194,6 +200,14 @@ class RunDirectory:
         is_stale = record.job_id != self.read_claim() or (start is not None and start.restart > record.restart)
         return None if is_stale else record
 
+    def is_alive(self, within: float) -> bool:
+        """Tell whether a local job has given a sign of life in the last seconds, on whatever host."""
+        try:
+            with open(self.alive, "rb") as file:  # opened, so that a network file system asks its server
+                return time.time() - os.fstat(file.fileno()).st_mtime < within
+        except OSError:
+            return False
+
     def read_usage(self) -> dict[str, float]:
         """Return what the script has measured: ``elapsed`` and ``cpu`` in seconds, and ``cpus``."""
         with suppress(OSError, ValueError):
@@ -212,7 +226,7 @@ class RunDirectory:
 
     def write_log_state(self, state: dict[str, Any]) -> None:
         """Note how far the output has been logged."""
-        self._write_json(self._log_state, state)
+        self._write(self._log_state, json.dumps(state), lasts=False)
 
     def read_log_state(self) -> dict[str, Any]:
         """Return what was noted of how far the output has been logged; nothing if nothing was, or it is no JSON.
@@ -232,15 +246,19 @@ class RunDirectory:
     def _write_json(self, path: str, value: Any) -> None:
         self._write(path, json.dumps(value))
 
-    def _write(self, path: str, text: str) -> None:
-        """Write a file whole or not at all, for the owner alone."""
+    def _write(self, path: str, text: str, *, lasts: bool = True) -> None:
+        """Write a file whole or not at all, for the owner alone.
+
+        :param lasts: whether it has to be there even if the machine goes down the moment after.
+        """
         scratch = f"{path}.{uuid.uuid4().hex[:8]}"  # of this writer alone, among all hosts and threads
         try:
             descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())
+                if lasts:
+                    os.fsync(file.fileno())
             os.replace(scratch, path)
         except OSError:
             with suppress(OSError):
@@ -267,9 +285,12 @@ def _minutes_and_seconds(word: str) -> tuple[str, str]:
 
 
 def run_directories_of(base: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """Return the folder of all attempts of a task instance."""
-    task = task_id if map_index < 0 else f"{task_id}.{map_index}"
-    return os.path.join(base, *map(_part, (dag_id, run_id, task)))
+    """Return the folder of all attempts of a task instance; an attempt's own is called by its number.
+
+    The instances of a mapped task have folders that no number is the name of, inside the task's.
+    """
+    folder = os.path.join(base, *map(_part, (dag_id, run_id, task_id)))
+    return folder if map_index < 0 else os.path.join(folder, f"map-{map_index}")
 
 
 def _part(name: str) -> str:

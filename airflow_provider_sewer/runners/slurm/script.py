@@ -76,12 +76,16 @@ class JobScript(NamedTuple):
 
     def _text(self, directory: RunDirectory) -> str:
         resources = {name: value for name, value in self.resources.items() if value is not None}
-        setup = [self._frame(directory), *_unix_lines(resources.pop("setup", ()))]
+        srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
+        srun = ["srun", "--unbuffered", *srun_args] if uses_srun else []
+        # With `set -k` in `setup`, an argument such as a=b would be none; the empty line is for one that ends in "\\".
+        setup = [self._frame(directory, srun), *_unix_lines(resources.pop("setup", ())), "", "builtin set +k"]
         if resources.pop("stderr_to_stdout", False):
             setup.insert(1, "exec 2>&1")
         if "teardown" in resources:
             resources["teardown"] = _unix_lines(resources["teardown"])
         additional = {
+            "propagate": "NONE",  # the worker's own resource limits are nothing to the job
             **resources.pop("additional_parameters", {}),
             "output": _no_pattern(directory.stdout),
             "error": _no_pattern(directory.stderr),
@@ -89,16 +93,14 @@ class JobScript(NamedTuple):
             "export": "NONE",
             "requeue" if self.requeue else "no-requeue": True,
         }
-        srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
-        srun = f'"${{sewer_srun:-srun}}" --unbuffered {_joined(srun_args)} ' if uses_srun else ""
         return _sbatch_text(
             directory.path,
-            f"sewer_run {srun}{self._command()}",
+            f"sewer_run {self._command()}",
             {**resources, "name": self.name, "setup": setup, "additional_parameters": additional},
             keeps_signal="signal_delay_s" in resources or "signal" in additional,
         )
 
-    def _frame(self, directory: RunDirectory) -> str:
+    def _frame(self, directory: RunDirectory, before: Sequence[str]) -> str:
         said = {
             "sewer_dir": directory.path,
             "sewer_attempt": self.name,
@@ -109,6 +111,7 @@ class JobScript(NamedTuple):
         }
         values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
         package = importlib.resources.files("airflow_provider_sewer.runners.slurm")
+        values += f"\nsewer_before=({_joined(before)})"
         return f"{values}\n{package.joinpath('job.bash').read_text(encoding='utf-8')}"
 
     def _command(self) -> str:

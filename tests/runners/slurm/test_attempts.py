@@ -182,3 +182,18 @@ def test_what_else_lies_among_the_attempts_is_passed_over(tmp_path):
         (folder / name).mkdir(parents=True)
     assert make().latest() is None
     assert make().begin().directory.path == str(folder / "4")
+
+
+def test_an_attempt_of_something_else_is_neither_taken_up_nor_cancelled(tmp_path):
+    """It lies in the folder by mistake; what was ours before it still counts, whatever it was called."""
+    instance = TaskInstance("dag", "run", "task", -1, "0")
+    attempts = Attempts(str(tmp_path), instance)
+    for number, owner, label in ((1, instance, "renamed"), (2, instance._replace(map_index=1), None)):
+        noted = {"name": Attempts(str(tmp_path), owner, label)._name(number), "cluster": "slurm", "clears": "0"}
+        attempts.begin().directory.write_attempt({**noted, "run_clears": 0})
+    latest = attempts.latest()
+    assert latest is not None
+    assert latest.directory.path == str(tmp_path / "dag" / "run" / "task" / "1")
+    latest.directory.write_ended("collected")
+    assert attempts.latest() is None
+    assert attempts.begin().directory.path == str(tmp_path / "dag" / "run" / "task" / "3")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID, INHERITED
-from airflow_provider_sewer.runners.slurm.cluster import JobRef, NoAnswer, Sighting
+from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, JobRef, NoAnswer, Sighting
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
 from tests.runners.slurm.script_jobs import ScriptJob, wait_until
 
@@ -290,19 +290,25 @@ def test_an_id_that_another_process_has_now_is_not_the_job(local_jobs: ScriptJob
     assert job.state == "FAILED"
 
 
-def test_of_a_job_on_another_host_nothing_is_said(local_jobs: ScriptJobs) -> None:
-    """A job that runs on another machine is neither seen nor cancelled from here, and its record is what counts."""
+def test_a_job_on_another_host_runs_while_it_gives_signs_of_life(local_jobs: ScriptJobs) -> None:
+    """A job of another machine is seen by its signs of life, and cannot be cancelled; its record is what counts."""
     job = local_jobs.start(WAIT)
     job.says("here")
     changed_start(job, node="elsewhere")
 
-    assert job.cluster.look([job.ref]) == {}
+    alive = Path(job.directory.alive)
+    wait_until(alive.exists, "a sign of life")
+    assert job.state == "RUNNING"
+    os.utime(alive, (0, 0))
+    assert job.cluster.look([job.ref]) == {job.ref: NOT_KNOWN}
+    wait_until(lambda: job.state == "RUNNING", "another sign of life")
     with pytest.raises(NoAnswer, match="runs on elsewhere"):
         job.cluster.cancel(job.ref, timeout=5)
 
     assert processes_of(job)
     job.tell("go")
     assert wait_until(job.directory.read_exit, "the record").is_success
+    wait_until(lambda: job.cluster.look([job.ref]) == {job.ref: NOT_KNOWN}, "the end of its signs of life")
     wait_until(lambda: not processes_of(job), "the end of all processes")
 
 

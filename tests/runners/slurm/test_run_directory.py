@@ -332,6 +332,19 @@ def test_nothing_but_a_module_that_came_to_its_own_end_is_a_success(change: Any,
     assert not record.is_success
 
 
+def test_every_folder_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> None:
+    """Whatever the umask: not only the run directory, but also all above it that were not there."""
+    previous = os.umask(0)
+    try:
+        RunDirectory(str(tmp_path / "runs" / "dag" / "run" / "task" / "1")).make()
+    finally:
+        os.umask(previous)
+
+    made = [path for path in (tmp_path / "runs").rglob("*") if path.is_dir()]
+    assert len(made) == 4
+    assert {path.stat().st_mode & 0o7777 for path in [tmp_path / "runs", *made]} == {0o700}
+
+
 def test_files_are_whole_while_many_write_them(directory: RunDirectory) -> None:
     """Several threads write the same file: who reads it finds one of their texts, and nothing else is left."""
     values = [{"id": letter * 5000} for letter in "abcd"]
@@ -350,10 +363,32 @@ def test_files_are_whole_while_many_write_them(directory: RunDirectory) -> None:
 
 def test_no_two_task_instances_share_a_folder() -> None:
     """Names that look the same once they are folders, or are too long for one, lead to folders of their own."""
-    names = ["a b", "a_b", "a/b", "a\nb", "größe", "gröse", "..", ".", "x" * 300, "x" * 301, "A", "a"]
+    names = [
+        "task.1",
+        "task/map-1",
+        "map-1",
+        "1",
+        "a b",
+        "a_b",
+        "a/b",
+        "a\nb",
+        "größe",
+        "gröse",
+        "..",
+        ".",
+        "x" * 300,
+        "x" * 301,
+        "A",
+        "a",
+    ]
     folders = {run_directories_of("/base", name, "run", "task", -1) for name in names}
     folders |= {run_directories_of("/base", "dag", "run", "task", number) for number in (-1, 0, 1)}
 
-    assert len(folders) == len(names) + 3
+    folders |= {run_directories_of("/base", "dag", "run", "task.1", number) for number in (-1, 0, 1)}
+
+    assert len(folders) == len(names) + 6
+    assert not [
+        folder for folder in folders if os.path.basename(folder).isdigit() and os.path.dirname(folder) in folders
+    ]
     assert all(folder.startswith("/base/") and ".." not in folder.split("/") for folder in folders)
     assert max(len(part) for folder in folders for part in folder.split("/")) < 255

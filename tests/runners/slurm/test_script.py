@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ def test_a_job_asks_slurm_for_nothing_that_nobody_has_said(tmp_path: Path) -> No
         "no-requeue",
         "open-mode=append",
         f"output={run}/stdout.log",
+        "propagate=NONE",
     ]
     assert text.startswith("#!/bin/bash\n")
     assert text.endswith("\n# command\nsewer_run /py -u -m some.module --n '1 2'\n")
@@ -95,9 +97,37 @@ def test_a_warning_signal_is_sent_only_if_it_is_asked_for(resources: dict[str, A
 
 def test_srun_is_used_only_if_it_is_asked_for(tmp_path: Path) -> None:
     """With use_srun the module is started by srun, with its arguments."""
-    text = written(tmp_path, resources={"use_srun": True, "srun_args": ["--mpi=none", "--label"]})
+    text = written(tmp_path, resources={"use_srun": True, "srun_args": ["--mpi=none", "a b"]})
 
-    assert '\nsewer_run "${sewer_srun:-srun}" --unbuffered --mpi=none --label /py -u -m some.module' in text
+    assert "\nsewer_before=(srun --unbuffered --mpi=none 'a b')\n" in text
+    assert "\nsewer_run /py -u -m some.module" in text
+
+
+def test_srun_is_left_out_where_there_is_no_slurm(local_jobs: ScriptJobs) -> None:
+    """A module that is to be started by srun is started without it as a local job."""
+    assert local_jobs.start(PRINT_ARGUMENTS, "a=b", resources={"use_srun": True}).output() == ["a=b"]
+
+
+def test_limits_are_passed_on_only_if_it_is_asked_for(tmp_path: Path) -> None:
+    """The worker's resource limits reach the job if somebody says so."""
+    text = written(tmp_path, resources={"additional_parameters": {"propagate": "NOFILE"}})
+
+    assert [option for option in options_in(text) if "propagate" in option] == ["propagate=NOFILE"]
+
+
+def test_the_limits_of_the_worker_are_not_those_of_the_job(
+    cluster_jobs: ScriptJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that may open few files submits jobs that may open as many as the node lets them."""
+    source = "import json, resource; print(json.dumps(resource.getrlimit(resource.RLIMIT_NOFILE)))"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 13, hard))
+    try:
+        job = cluster_jobs.start(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert job.output()[0] != soft - 13
 
 
 def test_a_parameter_that_submitit_does_not_know_is_named(tmp_path: Path) -> None:
@@ -170,6 +200,7 @@ def test_the_node_needs_nothing_but_an_interpreter(cluster_jobs: ScriptJobs) -> 
 GIVEN = {
     "PATH": "/nowhere", "IFS": "0123456789 /", "BASH_ENV": "/no/file", "LD_LIBRARY_PATH": "/no/folder", "HOME": "/none",
     "LINES_OF_TEXT": "one\n  two\r\n'three' $four `five`\\\n", "EMPTY": "", "SIZE": "größe ✓", "POSIXLY_CORRECT": "1",
+    "FUNCNEST": "1", "EXECIGNORE": "*",
     "LC_ALL": "C", "TMPDIR": "/none", "CDPATH": "/usr", "GLOBIGNORE": "*", "ENV": "/no/file", "PS4": "$(id)",
 }  # fmt: skip
 
@@ -180,6 +211,26 @@ def test_variables_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
 
     assert {name: seen.get(name) for name in GIVEN} == GIVEN
     assert not {name for name in seen if name.startswith("sewer_")}
+
+
+@pytest.mark.parametrize("name", ["POSIXLY_CORRECT", "FUNCNEST"])
+def test_variables_that_steer_bash_break_no_record(name: str, local_jobs: ScriptJobs) -> None:
+    """Where a variable for the module would change how bash works, traps of setup still leave the record alone."""
+    resources = {"setup": ["trap 'echo cleaned up' EXIT"], "teardown": ["trap 'echo in the end' EXIT"]}
+
+    job = local_jobs.start(f"import os; print(os.environ[{name!r}])", env={name: "1"}, resources=resources)
+
+    assert job.record().is_success
+    assert job.stdout == "1\nin the end\n"
+
+
+def test_more_than_the_system_allows_is_a_failure_with_a_record(local_jobs: ScriptJobs) -> None:
+    """Variables that are too long in sum keep the module from being started, but not the record from being written."""
+    job = local_jobs.start("print('it ran')", env={f"LONG_{number}": "x" * 120_000 for number in range(100)})
+
+    record = job.record()
+    assert (record.phase, record.exit_code, job.stdout) == ("teardown", 126, "")
+    assert "Argument list too long" in job.stderr
 
 
 def test_a_library_path_that_breaks_programs_breaks_no_record(cluster_jobs: ScriptJobs) -> None:
@@ -258,7 +309,7 @@ def test_the_frame_leaves_no_trace_on_the_module(cluster_jobs: ScriptJobs, slurm
     ours = cluster_jobs.start(STATE)
     (folder := cluster_jobs.folder / "plain").mkdir()
     (folder / "plain.py").write_text((cluster_jobs.folder / "modules" / f"{module_of(ours)}.py").read_text())
-    plain = slurm.submit(f"cd '{folder}'; {cluster_jobs.python} -u -m plain; true", "--export=NONE")
+    plain = slurm.submit(f"cd '{folder}'; {cluster_jobs.python} -u -m plain; true", "--export=NONE", "--propagate=NONE")
 
     slurm.wait_for(plain, "COMPLETED")
     assert ours.output() == json.loads(slurm.output(plain))

@@ -25,6 +25,7 @@ class Case(NamedTuple):
     says: str = "module work None\n"
 
 
+ARGUMENTS = ["a=b", "--c=d"]
 CASES = {
     "exports a variable": Case(["export GIVEN=of-setup"], says="module work of-setup\n"),
     "fails": Case(["echo so; exit 7", "echo never"], ends=("setup", 7), state="FAILED", says="so\n"),
@@ -58,6 +59,20 @@ CASES = {
         ["set -a"],
         module="import os; print([name for name in os.environ if name.startswith('sewer_')])", says="[]\n",
     ),
+    "takes a=b for a variable": Case(
+        ["set -k", "trap 'echo cleaned up' EXIT"], module="import sys; print(sys.argv[1:])",
+        says="['a=b', '--c=d']\ncleaned up\n",
+    ),
+    "ends in the middle of a line": Case(["set -k; echo so \\"], says="so\nmodule work None\n"),
+    "makes names readonly": Case(
+        ["readonly status=1 pid=1 others=1 tries=1 first=1 seconds=1 asked=1 stdout=1 stderr=1 record=1 now=1 name=1",
+         "readonly handler=1 newest=1 PATH LD_PRELOAD='' LD_LIBRARY_PATH=''", "trap 'echo cleaned up' EXIT",
+         "sleep 4711 &"],
+        says="module work None\ncleaned up\n",
+    ),
+    "has no number of CPUs": Case(["export SLURM_CPUS_ON_NODE=1.5"], teardown=["SLURM_JOB_NUM_NODES=08"]),
+    "lets nothing be overwritten": Case(["set -C"]),
+    "nests no functions": Case(["FUNCNEST=1"]),
     "redirects": Case(["exec >/dev/null"], says=""),
     "comes from Windows": Case(["echo one\r\necho two\r\n"], says="one\ntwo\nmodule work None\n"),
     "leaves something running": Case(["sleep 4711 &", "(trap '' TERM; while :; do sleep 4711; done) &"]),
@@ -83,7 +98,10 @@ def ended(
     (work := jobs.folder / "work").mkdir()
     started = {
         name: jobs.start(
-            case.module, workdir=str(work), resources={"setup": case.setup, "teardown": case.teardown, "mem_gb": 0.05}
+            case.module,
+            *ARGUMENTS,
+            workdir=str(work),
+            resources={"setup": case.setup, "teardown": case.teardown, "mem_gb": 0.05},
         )
         for name, case in CASES.items()
     }
