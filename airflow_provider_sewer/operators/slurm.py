@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -21,7 +21,7 @@ from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, storable, supervisor
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.following import Ending, Job
-from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_from_data, job_to_data
+from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, cancel, job_from_data, job_to_data
 from airflow_provider_sewer.runners.slurm.script import can_set
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 #: How long a deferred task waits at most where `execution_timeout` says nothing.
 _LONGEST_DEFERRAL = timedelta(days=90)
+#: What trying again would not help.
+_NOT_TO_BE_TRIED_AGAIN = (InvalidTask, SlurmSubmitRefused, SlurmPendingHopeless, AirflowFailException)
+#: Where a task notes its job for its later tries, in Airflow's own store.
+_NOTED_JOB = "slurm_job"
 #: Seconds that cancelling may take: Airflow kills a worker five seconds after it has asked it to stop.
 _CANCEL_TIMEOUT = 4.0
 
@@ -127,44 +131,43 @@ class SlurmModuleOperator(PythonModuleOperator):
 
         :raises SlurmError: when the job cannot be submitted, or did not end well.
         """
-        with _no_vain_retry():
+        with _no_vain_retry(), self._no_orphan(context):
             run = self._prepare_run(context)
-            with self._no_orphan(context, run):
-                job = run.begin()
-                self._announce(context, job)
-                if not run.planned.slurm.wait_for_completion:
-                    return job.ref.id
-                if run.planned.slurm.deferrable:
-                    self._wait_in_triggerer(job, run.planned.slurm)
-                return self._collect(context, run, run.follow(job))
+            job = run.begin()
+            self._announce(context, run, job)
+            if not run.planned.slurm.wait_for_completion:
+                return job.ref.id
+            if run.planned.slurm.deferrable:
+                self._wait_in_triggerer(job, run.planned.slurm)
+            return self._collect(context, run, run.follow(job))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Return the result of the job whose end the triggerer has seen.
+        """Log what the job has written last, and return the result of the job whose end the triggerer has seen.
 
         :raises SlurmError: when it did not end well.
         """
-        with _no_vain_retry():
-            run = self._prepare_run(context)
-            self._make_link(job_from_data(event["job"]))
-            return self._collect(context, run, Ending(**event["ending"]))
+        run = self._prepare_run(context)
+        ending = Ending(**event["ending"])
+        run.log_rest(ending)
+        self._make_link(job_from_data(event["job"]))
+        return self._collect(context, run, ending)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, also where it timed out or the trigger failed: no job is left behind."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except (TaskDeferralTimeout, TaskDeferralError) as error:
-            with _no_vain_retry():
+        with _no_vain_retry(), self._no_orphan(context):
+            try:
+                return super().resume_execution(next_method, next_kwargs, context)
+            except TaskDeferralTimeout:
+                self.log.error("The task has waited for its job as long as it may")  # noqa: TRY400 - says it all
+                self._cancel_left(context)
+                raise
+            except TaskDeferralError:
                 run = self._prepare_run(context)
                 if (job := run.latest()) is None:
                     raise
                 self._make_link(job)
-                if isinstance(error, TaskDeferralTimeout):
-                    self.log.error("The task has waited for %s as long as it may", job)  # noqa: TRY400 - says it all
-                    self.on_kill()
-                    raise
                 self.log.warning("The trigger has failed; following %s from here", job)
-                with self._no_orphan(context, run):
-                    return self._collect(context, run, run.follow(job))
+                return self._collect(context, run, run.follow(job))
 
     def on_kill(self) -> None:
         """Cancel the job, unless it is to be kept; also in the middle of its submission."""
@@ -213,7 +216,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     # -- What is done with it ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _no_orphan(self, context: Context, run: JobRun) -> Iterator[None]:
+    def _no_orphan(self, context: Context) -> Iterator[None]:
         """Cancel the job if what happens here leaves it to nobody: neither to a triggerer nor to a retry."""
         try:
             yield
@@ -221,17 +224,32 @@ class SlurmModuleOperator(PythonModuleOperator):
             self.on_kill()
             raise
         except Exception as error:
-            is_last = isinstance(error, AirflowFailException) or context["ti"].try_number > context["ti"].max_tries
-            if is_last and run.is_open:
-                self.on_kill()
+            is_last = isinstance(error, _NOT_TO_BE_TRIED_AGAIN) or context["ti"].try_number > context["ti"].max_tries
+            if is_last:
+                self._cancel_left(context)
             raise
 
-    def _announce(self, context: Context, job: Job) -> None:
+    def _cancel_left(self, context: Context) -> None:
+        """Cancel the job that this task has left, if there is one; also where the connection is gone by now."""
+        store = context.get("task_state_store")
+        noted: Any = store.get(_NOTED_JOB) if store else None
+        if noted is None:
+            with suppress(Exception):  # of which the task would fail anyway
+                run = self._job_run or self._prepare_run(context)
+                if run.planned.slurm.on_kill_action != "keep_job":
+                    run.cancel_left(timeout=_CANCEL_TIMEOUT)
+        elif self.on_kill_action != "keep_job" and not noted["keep"]:
+            cancel(job_from_data(noted["job"]), self.log.info, timeout=_CANCEL_TIMEOUT)
+
+    def _announce(self, context: Context, run: JobRun, job: Job) -> None:
         """Say where the job and its files are, in the log and to other tasks."""
         self.log.info("%s; its run directory is %s", job, job.directory.path)
         if job.cluster.kind == "slurm":
             self.log.info("To look inside while it runs: srun --jobid %s --overlap --pty bash", job.ref.id)
         self._make_link(job)
+        if store := context.get("task_state_store"):
+            keeps = run.planned.slurm.on_kill_action == "keep_job"
+            store.set(_NOTED_JOB, {"job": job_to_data(job), "keep": keeps})
         context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
 
     def _make_link(self, job: Job) -> None:
@@ -246,6 +264,8 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
         """Return the result, or raise what has happened."""
+        if store := context.get("task_state_store"):
+            store.delete(_NOTED_JOB)
         context["ti"].xcom_push(key="slurm_usage", value=run.usage(ending))
         try:
             return storable(run.collect(ending))
@@ -259,7 +279,7 @@ def _no_vain_retry() -> Iterator[None]:
     """Fail the task at once where trying again would not help."""
     try:
         yield
-    except (InvalidTask, SlurmSubmitRefused, SlurmPendingHopeless) as error:
+    except _NOT_TO_BE_TRIED_AGAIN as error:
         raise AirflowFailException(str(error)) from None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,13 +21,18 @@ from airflow_provider_sewer.runners.slurm.run import Pauses, cancel, job_from_da
 from airflow_provider_sewer.runners.task_log import log_output
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from airflow_provider_sewer.runners.output import Stream
     from airflow_provider_sewer.runners.slurm.following import Ending, Job
     from airflow_provider_sewer.runners.slurm.watcher import View
 
 #: Seconds that cancelling may take; Airflow waits 30 for ``on_kill``.
 _CANCEL_TIMEOUT = 20.0
+
+#: Seconds between the last line that is logged here and the event: Airflow lets go of a trigger's log when its event
+#: comes, with what is still on its way to it.
+_LOG_ARRIVES = 2.0
 
 #: Files are looked at in threads of our own, which others' triggers do not need; of those that wait for a file
 #: system that hangs, there can be many before the rest has to wait too.
@@ -56,6 +63,7 @@ class SlurmJobTrigger(BaseTrigger):
         self._module = module
         self._settings = settings
         self._sewer_conn_id = sewer_conn_id
+        self._logged = -math.inf
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another triggerer needs to go on."""
@@ -99,12 +107,25 @@ class SlurmJobTrigger(BaseTrigger):
                 view = await _latest(news, pauses.next(has_news=view is not None))
         finally:
             watch.close()
+            follower.stop()
+        await asyncio.sleep(max(0.0, self._logged + _LOG_ARRIVES - time.monotonic()))
         return ending
 
     def _follower(self, job: Job, secrets: tuple[str, ...]) -> JobFollower:
         if job.cluster.kind == "slurm":
             require_slurm()  # if not, the worker, where they were, has to follow the job
-        return JobFollower(job, self._module, patience_of(self._slurm), log_output, _log.info, secrets)
+        # The worker logs the rest, where nothing of it can be lost.
+        return JobFollower(
+            job, self._module, patience_of(self._slurm), self._log_output, self._say, secrets, leaves_rest=True
+        )
+
+    def _log_output(self, stream: Stream, pieces: Sequence[str]) -> None:
+        self._logged = time.monotonic()
+        log_output(stream, pieces)
+
+    def _say(self, line: str) -> None:
+        self._logged = time.monotonic()
+        _log.info(line)
 
     async def _secrets(self) -> tuple[str, ...]:
         if not self._sewer_conn_id:

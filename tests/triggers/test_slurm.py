@@ -20,7 +20,10 @@ from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+from airflow_provider_sewer.runners.slurm.logs import JobLogs
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
 PATIENCE = 60.0
@@ -139,6 +142,7 @@ def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logge
     go.touch()
     event = asyncio.run(first_event(made_anew(trigger)))
     assert event["ending"]["error"] is None
+    JobLogs(RunDirectory(event["job"]["directory"]), log_output).finish()  # as the worker does that goes on
     assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
 
 

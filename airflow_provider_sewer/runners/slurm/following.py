@@ -39,8 +39,8 @@ _SETTLES = {"slurm": 15.0, "local": 0.0}
 _HURRY = 60.0
 _GIVE_UP_TIMEOUT = 15.0
 _GOES_ON, _DONE, _FAILED, _LOST = "goes on", "done", "failed", "lost"
-#: As many megabytes of output are handed on at one look, so that no job holds up another.
-_MOST_CHUNKS = 32
+#: As many pieces of output, of 32 KiB each, are handed on at one look, so that no job holds up another.
+_MOST_PIECES = 1024
 
 _OOM = re.compile(r"^(slurmstepd|srun): error: .*(oom.?kill|out of memory)", re.IGNORECASE)
 _NO_SUCH_COMMAND = re.compile(
@@ -158,6 +158,7 @@ class JobFollower:
     :param sink: takes its output as it comes.
     :param say: told what becomes of it, a line each.
     :param secrets: values that must not be shown.
+    :param leaves_rest: whether what the job has written last is left to another process, see :meth:`JobRun.log_rest`.
     """
 
     def __init__(
@@ -168,6 +169,8 @@ class JobFollower:
         sink: Sink,
         say: Callable[[str], None],
         secrets: Collection[str] = (),
+        *,
+        leaves_rest: bool = False,
     ) -> None:
         self._job = job
         self._module = module
@@ -175,11 +178,13 @@ class JobFollower:
         self._say = say
         self._secrets = secrets
         self._logs = JobLogs(job.directory, sink, secrets)
+        self._leaves_rest = leaves_rest
+        self._is_stopped = False
         self._settles = _SETTLES[job.cluster.kind]
         self._sighting: Sighting | None = None
         self._is_silent = False
         self._described = ""
-        self._unreadable = ""
+        self._trouble = ""
         self._concluding = ""
         self._lasted = 0.0
         self._looked = time.monotonic()
@@ -191,14 +196,21 @@ class JobFollower:
         """
         if view is not None:
             self._take(view)
-        for _ in range(_MOST_CHUNKS):
-            if not self._logs.pump():
-                break
-        else:
+        rule = self._rule(self._read_record())
+        if not (self._leaves_rest and rule.what != _GOES_ON) and self._pump():
             return None  # first things first: there is more output than one look takes
-        record = self._read_record()
-        rule = self._rule(record)
         return rule.conclude() if self._has_lasted(rule) else None
+
+    def stop(self) -> None:
+        """Have no more output handed on: who took it is gone."""
+        self._is_stopped = True
+
+    def _pump(self) -> bool:
+        """Hand on what the job has written, and tell whether there may be more."""
+        pieces = 0
+        while pieces < _MOST_PIECES and not self._is_stopped and self._logs.pump():
+            pieces += 1
+        return pieces == _MOST_PIECES
 
     @property
     def wants_news(self) -> bool:
@@ -224,12 +236,17 @@ class JobFollower:
         try:
             record = self._job.directory.read_exit()
         except (OSError, ValueError) as error:
-            if str(error) != self._unreadable:
-                self._unreadable = str(error)
-                self._say(f"The exit record of {self._job} cannot be read, waiting: {error}")
+            self._tell_once(f"The exit record of {self._job} cannot be read, waiting: {error}")
             return None
+        if record is None and not os.path.isdir(self._job.directory.path):
+            self._tell_once(f"The run directory of {self._job} is not there: {self._job.directory.path}")
         is_of_an_earlier_run = record and self._sighting and record.restart < self._sighting.restarts
         return None if record is None or (is_of_an_earlier_run and not record.is_success) else record
+
+    def _tell_once(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._say(trouble)
 
     def _rule(self, record: ExitRecord | None) -> _Rule:
         """Look up the table above."""
@@ -268,7 +285,11 @@ class JobFollower:
 
     def _has_all_of(self, record: ExitRecord) -> bool:
         """Tell whether all that the job has written before its end has appeared here."""
-        return self._logs.has_reached(record.stdout, record.stderr) and self._has_result_of(record)
+        return self._has_output_of(record) and self._has_result_of(record)
+
+    def _has_output_of(self, record: ExitRecord) -> bool:
+        directory = self._job.directory
+        return _size(directory.stdout) >= record.stdout and _size(directory.stderr) >= record.stderr
 
     def _has_result_of(self, record: ExitRecord) -> bool:
         return _size(self._job.directory.result) >= record.result
@@ -276,11 +297,9 @@ class JobFollower:
     # -- What can be concluded -----------------------------------------------------------------------------------------
 
     def _succeeded(self, record: ExitRecord) -> Ending:
-        self._logs.finish()
-        if not self._logs.has_reached(record.stdout, record.stderr):
+        self._finish_logs()
+        if not self._has_output_of(record):
             self._say(f"The end of the output of {self._job} has not appeared here for {_FILES_GRACE:g} s")
-        if self._patience.requeue:
-            self._prevent_another_run(record)
         if not self._has_result_of(record):
             return self._ending(
                 errors.SlurmJobFailed,
@@ -297,6 +316,10 @@ class JobFollower:
             run_directory=self._job.directory.path,
         )
 
+    def _finish_logs(self) -> None:
+        if not self._leaves_rest and not self._is_stopped:
+            self._logs.finish()
+
     def _failed(self, record: ExitRecord | None) -> Ending:
         sighting = self._sighting or NOT_KNOWN
         if record is not None and sighting.state not in ENDED:
@@ -304,7 +327,7 @@ class JobFollower:
         return self._ended(sighting, record)
 
     def _lost(self) -> Ending:
-        self._logs.finish()
+        self._finish_logs()
         self._give_up()
         state = self._sighting.state if self._sighting else ""
         known = (
@@ -318,14 +341,6 @@ class JobFollower:
         return self._ending(
             errors.SlurmJobLost, f"is lost: {known} ({history}; waited {self._patience.lost_after:g} s).", state or None
         )
-
-    def _prevent_another_run(self, record: ExitRecord) -> None:
-        """See to it that a node that was given up too early is not followed by a second run."""
-        if self._sighting and self._sighting.restarts > record.restart:
-            self._give_up()
-            return
-        with suppress(OSError):  # the job is well, whatever its disk is
-            self._job.directory.cancel()
 
     def _gives_up_waiting(self) -> Ending | None:
         """Return the end of a job that waits in vain or for too long."""
@@ -361,7 +376,7 @@ class JobFollower:
     # -- How it ended --------------------------------------------------------------------------------------------------
 
     def _ended(self, sighting: Sighting, record: ExitRecord | None) -> Ending:
-        self._logs.finish()
+        self._finish_logs()
         stderr = last_lines(self._job.directory.stderr, self._secrets)
         end = ENDS.get(sighting.state, ENDS["FAILED"])
         if end is ENDS["FAILED"] and any(map(_OOM.match, stderr)):
@@ -386,6 +401,12 @@ class JobFollower:
                 else f"was ended by its `setup` with exit code {code}"
             )
             return failed._replace(what=what, advice="the module has not been run")
+        if record.asked:
+            what = f"was asked to end by SIG{record.asked}, and {self._module} ended with exit code {code}"
+            return failed._replace(what=what, advice="somebody called scancel, or something else ended it")
+        if record.phase == "module":
+            what = f"had its script ended from outside while it ran {self._module}"
+            return failed._replace(what=what, advice="its output may say by whom; a signal that it asked for itself?")
         if said := says_missing(self._module, code, stderr):
             return failed._replace(
                 what=f"found no module to run as {self._module!r} ({said})",

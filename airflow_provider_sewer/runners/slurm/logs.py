@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
-_CHUNK = 1024 * 1024
+# What is handed on before it is noted is handed on again by the next one if this process is killed in between. So it
+# is little: Airflow takes some 60 microseconds a line.
+_CHUNK = 32 * 1024
 # As much of the end of a file is read for its last lines: less than a piece, so that a line is whole or too long.
 _RESULT_END = PIECE
 
@@ -39,16 +41,14 @@ class JobLogs:
         self._noted: dict[str, Any] | None = None
 
     def pump(self) -> bool:
-        """Hand on what is new, at most a megabyte of each stream, and tell whether there may be more."""
+        """Hand on what is new, at most 32 KiB of each stream, and tell whether there may be more."""
         if self._noted is None and not self._take_up():
             return False
-        more = [stream.pump() for stream in self._streams.values()]
-        self._note()
-        return any(more)
-
-    def has_reached(self, stdout: int, stderr: int) -> bool:
-        """Tell whether this many bytes of each stream have been read."""
-        return self._streams[Stream.STDOUT].offset >= stdout and self._streams[Stream.STDERR].offset >= stderr
+        has_more = False
+        for stream in self._streams.values():
+            has_more = stream.pump() or has_more
+            self._note()
+        return has_more
 
     def finish(self) -> None:
         """Hand on all there is, an unfinished last line included."""
@@ -108,7 +108,7 @@ class _StreamLog:
                 self._hand_on([held] if held else [])
 
     def pump(self) -> bool:
-        """Hand on what is new, at most a megabyte, and tell whether there may be more."""
+        """Hand on what is new, at most a chunk, and tell whether there may be more."""
         try:
             data = self._read()
         except OSError:

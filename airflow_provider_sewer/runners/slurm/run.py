@@ -16,7 +16,7 @@ from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, NoAnsw
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster, require_slurm
 from airflow_provider_sewer.runners.slurm.following import Ending, Job, JobFollower, Patience
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
-from airflow_provider_sewer.runners.slurm.logs import last_line_between
+from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_line_between
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import JobScript, checked_variables
 from airflow_provider_sewer.runners.slurm.states import ENDED, MAY_COME_BACK
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _FIRST_LOOK, _LOOKS_GROWTH = 0.2, 1.5
 #: Seconds between two looks at the processes of this machine, which cost little.
 _LOCAL_INTERVAL = 1.0
-#: Seconds between two looks at a job that was cancelled, and after which it is cancelled again; that grows.
-_LOOKS_AT_END, _CANCEL_AGAIN = 1.0, 30.0
+#: Seconds after which a job that was cancelled is cancelled again; that grows.
+_CANCEL_AGAIN = 30.0
 #: Seconds in which a job of another machine ends by itself, once it is told to and besides its grace.
 _LOCAL_ENDS_WITHIN = 30.0
 #: Seconds for which what accounting says of a job that has ended is waited for.
@@ -98,13 +98,6 @@ class JobRun:
         self._job: Job | None = None
         self._is_cancelled = False
 
-    @property
-    def is_open(self) -> bool:
-        """Tell whether there is an attempt of which nobody has noted the end."""
-        with suppress(SlurmUnavailable):
-            return self._attempts.latest() is not None
-        return False
-
     def begin(self) -> Job:
         """Take up the job that an earlier try has left, if it still counts, or submit a new one.
 
@@ -136,7 +129,7 @@ class JobRun:
     def latest(self) -> Job | None:
         """Return the job of the latest attempt, if it has one and nobody has noted its end."""
         attempt = self._attempts.latest()
-        if attempt is None or not attempt.directory.read_job():
+        if attempt is None:
             return None
         self._job = self._submission(attempt).look_up()
         return self._job
@@ -168,11 +161,7 @@ class JobRun:
         :raises ModuleFailed: when its result cannot be read.
         """
         directory = RunDirectory(ending.run_directory or "")
-        try:
-            directory.forget_secrets()
-            directory.write_ended("failed" if ending.error else "collected")
-        except OSError as error:  # the next try will see for itself that it has ended
-            self._say(f"The end of this attempt cannot be noted in its run directory: {error}")
+        self._close(directory, "failed" if ending.error else "collected")
         if ending.error:
             raise ending.as_error()
         try:
@@ -181,6 +170,25 @@ class JobRun:
             raise ModuleFailed(f"its exit record in {directory.path} cannot be read again: {error}") from None
         begin, end = record.module_stdout if record else (0, 0)
         return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end))
+
+    def log_rest(self, ending: Ending) -> None:
+        """Hand on what the job has written and nobody has handed on yet."""
+        directory = RunDirectory(ending.run_directory or "")
+        JobLogs(directory, self._sink, tuple(self.planned.secret_env.values())).finish()
+
+    def _close(self, directory: RunDirectory, how: str) -> None:
+        """Note that nothing more is wanted of an attempt, and see to it that nothing more comes of it.
+
+        A node that was given up may still run the job, and a job that Slurm has requeued may begin once more. Both
+        look for the mark.
+        """
+        try:
+            if how == "failed":
+                directory.cancel()
+            directory.write_ended(how)
+            directory.cancel()
+        except OSError as error:  # the next try will see for itself that it has ended
+            self._say(f"The end of this attempt cannot be noted in its run directory: {error}")
 
     def cancel(self, *, timeout: float = _CANCEL_TIMEOUT) -> None:
         """Have the job ended, or its submission; also from a signal handler.
@@ -195,6 +203,18 @@ class JobRun:
                 self._current.cancel()
             except OSError as error:
                 self._say(f"The submission goes on, for its run directory cannot be told: {error}")
+
+    def cancel_left(self, *, timeout: float) -> None:
+        """Have the latest attempt ended, if nobody has noted its end; where its job is not known, it ends itself.
+
+        :param timeout: seconds that this may take.
+        """
+        attempt = self._attempts.latest()
+        if attempt is None:
+            return
+        _mark(attempt.directory, cancel=True)
+        if attempt.directory.read_job() and (job := self.latest()):
+            cancel(job, self._say, timeout=timeout)
 
     def _check(self) -> None:
         """See whether this try is still wanted."""
@@ -255,12 +275,13 @@ class JobRun:
         self._say(f"{job} of an earlier attempt is cancelled first")
         began = time.monotonic()
         next_cancel, pause = began, _CANCEL_AGAIN
+        looks = Pauses(self.planned.slurm.max_poll_interval or 0.0)
         while not has_ended(job) and not self._is_out_of_reach(job, began):
             if time.monotonic() >= next_cancel:
                 cancel(job, self._say, timeout=_CANCEL_TIMEOUT)
                 next_cancel, pause = time.monotonic() + pause, pause * 2
             self._check()
-            time.sleep(_LOOKS_AT_END)
+            time.sleep(looks.next(has_news=False))
 
     def _is_out_of_reach(self, job: Job, began: float) -> bool:
         """Tell whether a job of another machine would have ended by itself by now, if that machine still runs."""
