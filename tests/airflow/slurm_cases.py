@@ -218,7 +218,7 @@ class Case:
 
     def written(self, stream: str = "stdout") -> dict[str, list[str]]:
         """Return what the jobs have written, by their run directories, oldest first."""
-        task = self.task_id if self.map_index < 0 else f"{self.task_id}.{self.map_index}"
+        task = self.task_id if self.map_index < 0 else f"{self.task_id}/map-{self.map_index}"
         files = self.folder.glob(f"runs/{self.dag_id}/*/{task}/*/{stream}.log")
         files = sorted(files, key=lambda file: int(file.parent.name))
         return {file.parent.name: file.read_text().splitlines() for file in files}

@@ -166,6 +166,16 @@ def test_a_job_that_one_try_cannot_wait_for_is_taken_up_by_the_next(
     assert result == job_of(run_directories()[0])
 
 
+def test_a_job_whose_next_try_cannot_be_prepared_is_cancelled(
+    module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories
+):
+    """A setting that cannot be used any more, say of a connection that was edited meanwhile, leaves no job behind."""
+    memory = "{{ 0.1 if ti.try_number == 1 else 'a lot' }}"
+    result = run_job(slurm={"mem_gb": memory}, **AGAIN, **module("import time; time.sleep(600)"))
+    assert result.states["job"] == "failed"
+    on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED")
+
+
 def test_one_that_is_to_be_kept_is_kept(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
     """on_kill_action='keep_job' holds then too."""
     run_job(on_kill_action="keep_job", **module("import time; time.sleep(600)"))

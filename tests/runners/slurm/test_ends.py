@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import psutil
 import pytest
 
 from airflow_provider_sewer.core import errors
@@ -97,6 +98,17 @@ def test_a_deadline_that_is_missed_is_named(jobs) -> None:
     job = jobs.start("", slurm={"timeout_min": 1, "nodelist": "n1", "exclusive": True, **deadline})
     error = job.fails(errors.SlurmDeadline, "could not end before its deadline", "a later deadline", runs=0)
     assert error.state == "DEADLINE"
+
+
+def test_a_job_that_was_given_up_ends_itself_if_it_still_runs(jobs) -> None:
+    """A node that is down for Slurm may be alive: its module does not run on beside the next attempt's."""
+    job = jobs.start("wait_for('the end of days')", slurm={"nodelist": "n3"})
+    job.expect_start()
+    running = job.directory.read_start().pid
+    jobs.slurm.kill("n3")
+    jobs.slurm.node_down("n3")
+    job.fails(errors.SlurmNodeFailure, "lost its node")
+    jobs.slurm.until(lambda: not psutil.pid_exists(running), "the script to end itself")
 
 
 def test_a_lost_node_is_named(any_jobs) -> None:
