@@ -335,6 +335,8 @@ class JobFollower:
             "Can the nodes write to the run directory, and is it the same folder here?"
             if state == "COMPLETED"
             else "neither the controller nor accounting knows it any more, and there is no exit record"
+            if self._job.cluster.kind == "slurm"
+            else "its machine is not this one and has given no sign of it, and there is no exit record"
         )
         began = self._job.directory.read_start()
         history = f"it began on {began.node}" if began else "it never began, as far as its run directory says"

@@ -443,7 +443,7 @@ def has_ended(job: Job) -> bool:
     """Tell whether a job has ended, or is known to nobody."""
     try:
         sighting = job.cluster.look([job.ref]).get(job.ref)
-        if sighting is None:  # no answer of accounting, or another machine
+        if sighting is None:  # no answer of accounting
             return job.directory.read_exit() is not None
     except NoCommand as error:
         raise SlurmUnavailable(f"{job} cannot be looked for: {error}", job_id=job.ref.id) from None
