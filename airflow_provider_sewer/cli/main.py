@@ -43,10 +43,9 @@ class _Commands(click.Group):
         except signals.Received as received:
             ctx.exit(128 + received.number)
         except BrokenPipeError:
-            # Whoever read our output has gone; keep Python from saying so again when it shuts down.
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             ctx.exit(1)
+        finally:
+            _flush_streams()
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -126,6 +125,15 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(said, param_hint="--env")
         variables[name] = value if equals else os.environ[name]
     return variables
+
+
+def _flush_streams() -> None:
+    """Write out what is left; where nobody reads it any more, keep Python from failing over that when it shuts down."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _prepare_streams() -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+from airflow_provider_sewer.runners.slurm.logs import JobLogs
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
 
 from .slurm_cases import Case
@@ -82,6 +83,8 @@ def test_three_hundred_deferred_jobs_take_no_more_queries_than_one(make_slurm, t
     began = time.monotonic()
     payloads = asyncio.run(asyncio.wait_for(run_all(), 300))
     seconds, queries = time.monotonic() - began, slurm.counted("squeue")
+    for job in jobs:
+        JobLogs(job.directory, lambda _, pieces: lines.update(pieces)).finish()  # the rest, as the workers do
     print(f"{MANY} jobs in {seconds:.1f} s, {queries} queries")
     assert [len(events) for events in payloads] == [1] * MANY
     assert {events[0]["ending"]["error"] for events in payloads} == {None}

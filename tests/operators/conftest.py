@@ -22,14 +22,6 @@ def module(tmp_path):
 
 
 @pytest.fixture
-def on_slurm(slurm, monkeypatch):
-    """Let this process talk to the tests' cluster, which has no accounting, and return the cluster."""
-    for name, value in slurm.env.items():
-        monkeypatch.setenv(name, value)
-    return slurm
-
-
-@pytest.fixture
 def no_slurm(tmp_path, monkeypatch):
     """Leave no Slurm on PATH, but what a job script and an interpreter need."""
     folder = tmp_path / "bin"

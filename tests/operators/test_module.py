@@ -10,7 +10,6 @@ import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
-from textwrap import dedent
 
 import psutil
 import pytest
@@ -20,17 +19,6 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 
 CONNECTION = "AIRFLOW_CONN_SEWER_TEST"
-
-
-@pytest.fixture
-def module(tmp_path):
-    """Write a module and return the operator arguments that run it on this interpreter."""
-
-    def write(source: str, name: str = "job") -> dict:
-        (tmp_path / f"{name}.py").write_text(dedent(source))
-        return {"module": name, "python": sys.executable, "env": {"PYTHONPATH": str(tmp_path)}}
-
-    return write
 
 
 @pytest.fixture

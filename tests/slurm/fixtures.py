@@ -44,6 +44,14 @@ def needs_slurm() -> None:
 
 
 @pytest.fixture
+def on_slurm(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> SlurmCluster:
+    """Let this process talk to the cluster without accounting, and return it."""
+    for name, value in slurm.env.items():
+        monkeypatch.setenv(name, value)
+    return slurm
+
+
+@pytest.fixture
 def make_slurm(tmp_path: Path) -> Iterator[Callable[..., SlurmCluster]]:
     """Return what starts a cluster with other settings, those of SlurmCluster, for one test."""
     clusters = []

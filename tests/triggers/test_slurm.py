@@ -31,14 +31,6 @@ QUICK = DEFAULTS._replace(deferrable=True, poll_interval=0.3, max_poll_interval=
 
 
 @pytest.fixture
-def on_slurm(slurm, monkeypatch):
-    """Let this process talk to the tests' cluster."""
-    for name, value in slurm.env.items():
-        monkeypatch.setenv(name, value)
-    return slurm
-
-
-@pytest.fixture
 def submit(tmp_path):
     """Submit a module as a job, and return what makes triggers that follow it, as the database would."""
 

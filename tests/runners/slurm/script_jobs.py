@@ -26,6 +26,23 @@ if TYPE_CHECKING:
 
     from tests.slurm.cluster import SlurmCluster
 
+# A module that waits until it is told to go.
+WAIT = """
+    import os, time
+    print("here", flush=True)
+    while not os.path.exists(os.environ["SEWER_RESULT_FILE"].replace("result.json", "go")):
+        time.sleep(0.05)
+"""
+# Three generations: the module, a child, and a grandchild in a session of its own. None of them hears SIGTERM.
+DEAF_TREE = """
+    import os, signal, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0 and os.fork() == 0:
+        os.setsid()
+        print("all here", flush=True)
+    time.sleep(4711)
+"""
+
 _NUMBERS = itertools.count(1)
 
 

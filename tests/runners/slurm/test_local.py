@@ -18,27 +18,13 @@ import pytest
 from airflow_provider_sewer.core.environment import ATTEMPT_ID, INHERITED
 from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, JobRef, NoAnswer, Sighting
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
-from tests.runners.slurm.script_jobs import ScriptJob, wait_until
+from tests.runners.slurm.script_jobs import DEAF_TREE, WAIT, ScriptJob, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.runners.slurm.script_jobs import ScriptJobs
 
-WAIT = """
-    import os, time
-    print("here", flush=True)
-    while not os.path.exists(os.environ["SEWER_RESULT_FILE"].replace("result.json", "go")):
-        time.sleep(0.05)
-"""
-DEAF_TREE = """
-    import os, signal, time
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if os.fork() == 0 and os.fork() == 0:
-        os.setsid()
-        print("all here", flush=True)
-    time.sleep(4711)
-"""
 # What a worker does: it submits, says which job it is, and waits.
 WORKER = """
 import sys, time

@@ -16,29 +16,13 @@ import pytest
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, run_directories_of
-from tests.runners.slurm.script_jobs import wait_until
+from tests.runners.slurm.script_jobs import DEAF_TREE, WAIT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.runners.slurm.script_jobs import ScriptJobs
     from tests.slurm.cluster import SlurmCluster
-
-WAIT = """
-    import os, time
-    print("here", flush=True)
-    while not os.path.exists(os.environ["SEWER_RESULT_FILE"].replace("result.json", "go")):
-        time.sleep(0.05)
-"""
-# Three generations: the module, a child, and a grandchild in a session of its own. None of them hears SIGTERM.
-DEAF_TREE = """
-    import os, signal, time
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if os.fork() == 0 and os.fork() == 0:
-        os.setsid()
-        print("all here", flush=True)
-    time.sleep(4711)
-"""
 
 
 def left_of(name: str) -> list[psutil.Process]:
