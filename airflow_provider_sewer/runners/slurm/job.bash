@@ -240,6 +240,8 @@ sewer_run() {
     sewer_phase=module
     export -n "${!sewer_@}" # in case of `set -a`
     ${sewer_before[@]+"${sewer_before[@]}"} "$@" || sewer_status=$?
+    # Slurm asks a step to end before it asks this script: a module that has heard may be over first, with 0.
+    ((sewer_status || ! ${#sewer_before[@]})) || sewer_sleep 2
     sewer_module_asked=$sewer_asked
     sewer_phase=teardown
     sewer_to=$(sewer_size stdout.log)

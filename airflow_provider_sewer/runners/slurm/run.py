@@ -185,8 +185,10 @@ class JobRun:
         try:
             if how == "failed":
                 directory.cancel()
+            directory.forget_secrets()
             directory.write_ended(how)
-            directory.cancel()
+            if self.planned.slurm.requeue:
+                directory.cancel()
         except OSError as error:  # the next try will see for itself that it has ended
             self._say(f"The end of this attempt cannot be noted in its run directory: {error}")
 

@@ -136,7 +136,7 @@ def test_the_id_of_a_forgotten_job_says_nothing_when_it_is_another_jobs(jobs) ->
 
 def raise_of(job) -> None:
     """Raise what a job ended with, whatever Slurm has of it."""
-    until(lambda: job.error or job.ending, lambda: str(job.said))
+    until(lambda: job.error, lambda: str(job.said))
     raise job.error
 
 
