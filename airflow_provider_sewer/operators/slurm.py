@@ -231,8 +231,10 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     def _cancel_left(self, context: Context) -> None:
         """Cancel the job that this task has left, if there is one; also where the connection is gone by now."""
-        store = context.get("task_state_store")
-        noted: Any = store.get(_NOTED_JOB) if store else None
+        noted: Any = None
+        with suppress(Exception):  # the store may be away, and that be why this try fails; the run directory is not
+            if store := context.get("task_state_store"):
+                noted = store.get(_NOTED_JOB)
         if noted is None:
             with suppress(Exception):  # of which the task would fail anyway
                 run = self._job_run or self._prepare_run(context)

@@ -136,6 +136,16 @@ class TaskInstanceWithoutXCom:
         raise ConnectionError("the database is away")
 
 
+class StoreThatGoesAway:
+    """Airflow's store of a task's state, which takes what it is given and does not answer afterwards."""
+
+    def __init__(self, store):
+        self.set = store.set
+
+    def get(self, key):
+        raise ConnectionError("the database is away")
+
+
 @pytest.fixture
 def xcoms_cannot_be_kept(monkeypatch):
     """Let the first try of a task fail after its submission, for a reason that is neither the job's nor a kill."""
@@ -143,7 +153,11 @@ def xcoms_cannot_be_kept(monkeypatch):
 
     def broken(self, context):
         is_first = context["ti"].try_number == 1
-        return execute(self, {**context, "ti": TaskInstanceWithoutXCom(context["ti"])} if is_first else context)
+        away = {
+            "ti": TaskInstanceWithoutXCom(context["ti"]),
+            "task_state_store": StoreThatGoesAway(context["task_state_store"]),
+        }
+        return execute(self, {**context, **away} if is_first else context)
 
     monkeypatch.setattr(SlurmModuleOperator, "execute", broken)
 
