@@ -10,7 +10,7 @@ environments := exec "$(PYTHON)" .dev/environments.py
 # Neither the shell's Python environment nor an Airflow that the shell is set up for reaches what runs here.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
 
-.PHONY: help demo test check format constraints clean checkout python
+.PHONY: help demo test up down check format constraints clean checkout python
 
 help: checkout ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -23,6 +23,12 @@ test: check ## make the environments, check the code and run every test (ARGS="-
 	@$(environments) digits
 	@mkdir -p build/tmp
 	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest $(side_by_side) $(ARGS)
+
+up: python ## bring up docker-compose.yaml: Airflow and a Slurm cluster in containers
+	@exec "$(PYTHON)" .dev/containers.py up
+
+down: python ## take those containers down again; their volumes stay
+	@exec "$(PYTHON)" .dev/containers.py down
 
 check: python ## check style, formatting, types and the direction of imports
 	@$(environments) airflow-test
