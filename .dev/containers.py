@@ -74,7 +74,7 @@ def write_env() -> None:
         return
     if volumes := _volumes():
         raise Trouble(
-            f"{ENV} is not there, but {len(volumes)} volumes of a project {PROJECT!r} are, with passwords of their own. "
+            f"{ENV} is not there, but volumes of a project {PROJECT!r} are, with passwords of their own. "
             f"Put the .env back that they were made with, take them away with `docker volume rm {' '.join(volumes)}`, "
             "or use other ones: COMPOSE_PROJECT_NAME=another make up"
         )
@@ -123,9 +123,7 @@ def _compose(*arguments: str) -> int:
 
 def _volumes() -> list[str]:
     named = ["--filter", f"label=com.docker.compose.project={PROJECT}", "--quiet"]
-    return subprocess.run(
-        ["docker", "volume", "ls", *named], capture_output=True, text=True, check=True
-    ).stdout.split()
+    return subprocess.run(["docker", "volume", "ls", *named], capture_output=True, text=True, check=True).stdout.split()
 
 
 def _free_port() -> int:

@@ -34,7 +34,6 @@ What Airflow does that one might not expect (without ``retries``, and without an
 from __future__ import annotations
 
 import base64
-import http.client
 import json
 import os
 import secrets
@@ -43,23 +42,18 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from typing import Self
 
 import psutil
 import pytest
 
-Answer = TypeVar("Answer")
+from .rest import PATIENCE, SHORTEST_POLL, AirflowApi
 
-PATIENCE = 120.0
 GRACE = 10.0
-SHORTEST_POLL = 0.2
 
 PARTS = {
     "api-server": ("api-server",),
@@ -121,15 +115,7 @@ while alive:
 """
 
 
-class Refused(Exception):
-    """The REST API answered with an error."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"{status}: {text}")
-        self.status = status
-
-
-class Airflow:
+class Airflow(AirflowApi):
     """An Airflow of an API server, a scheduler with LocalExecutor, a DAG processor and a triggerer, on SQLite."""
 
     def __init__(
@@ -139,7 +125,7 @@ class Airflow:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        super().__init__(f"http://127.0.0.1:{port}")
         # Nothing of an Airflow, or of a Python, that the shell is set up for.
         foreign = ("AIRFLOW", "_AIRFLOW", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME")
         self._env = {
@@ -160,7 +146,6 @@ class Airflow:
             **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in (connections or {}).items()},
             **(env or {}),
         }
-        self._token = ""
         self._parts: dict[str, subprocess.Popen] = {}
         self._launched: dict[str, datetime] = {}
         self._sessions: set[int] = set()
@@ -190,7 +175,7 @@ class Airflow:
         )
         for name in PARTS:
             self._launch(name)
-        self.until(self._log_in, "the API server to answer")
+        self.until(self.log_in, "the API server to answer")
         self._wait_until_healthy(*PARTS)
 
     def stop(self) -> None:
@@ -256,6 +241,11 @@ class Airflow:
         """Return the running processes of a part."""
         return _members(self._parts[name].pid)
 
+    def trouble(self) -> str:
+        """Say which parts have ended though nobody has asked them to."""
+        ended = [name for name, part in self._parts.items() if part.poll() is not None]
+        return f"ended by themselves: {', '.join(ended)}" if ended else ""
+
     def tails(self, characters: int = 3000) -> str:
         """Return the last lines that each part has written."""
         logs = sorted(self.home.glob("*.log"))
@@ -308,95 +298,7 @@ class Airflow:
             for name, key in keys.items()
         )
 
-    # REST -----------------------------------------------------------------------------------------------------------
-
-    def get(self, path: str) -> Any:
-        return self._call("GET", path)
-
-    def trigger(self, dag_id: str, conf: dict | None = None) -> str:
-        """Start a run of a DAG, as soon as the DAG has been parsed; return the run's id."""
-        self.until(lambda: self._parsed(dag_id), f"DAG {dag_id} to be parsed")
-        return self._call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf or {}})["dag_run_id"]
-
-    def run_state(self, dag_id: str, run_id: str) -> str:
-        return self.get(f"/dags/{dag_id}/dagRuns/{quote(run_id)}")["state"]
-
-    def task_instance(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict:
-        return self.get(f"{_task(dag_id, run_id, task_id)}/{map_index}")
-
-    def state(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str | None:
-        return self.task_instance(dag_id, run_id, task_id, map_index)["state"]
-
-    def try_number(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
-        return self.task_instance(dag_id, run_id, task_id, map_index)["try_number"]
-
-    def wait_for_state(
-        self,
-        dag_id: str,
-        run_id: str,
-        task_id: str,
-        states: str | Iterable[str],
-        timeout: float = PATIENCE,
-        map_index: int = -1,
-    ) -> str:
-        """Wait until the task is in one of these states, and return it; a failed task is not waited for in vain."""
-        wanted = {states} if isinstance(states, str) else set(states)
-        final = {"success", "failed", "skipped", "upstream_failed", "removed"}
-
-        def there() -> str | None:
-            state = self.state(dag_id, run_id, task_id, map_index)
-            if state in final - wanted:
-                log = "\n".join(json.dumps(line) for line in self._last_log(dag_id, run_id, task_id, map_index))
-                pytest.fail(f"{dag_id}.{task_id} is {state}, not {sorted(wanted)}\n{log}\n{self.tails()}")
-            return state if state in wanted else None
-
-        return self.until(there, f"{dag_id}.{task_id} to be {sorted(wanted)}", timeout)
-
-    def mark(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
-        """Mark a task "failed" or "success", as people do in the UI."""
-        self._call("PATCH", f"{_task(dag_id, run_id, task_id)}/{map_index}", {"new_state": state})
-
-    def clear(self, dag_id: str, run_id: str, task_ids: Iterable[str]) -> None:
-        """Clear tasks, as people do in the UI, so that they run again."""
-        body = {
-            "dag_run_id": run_id,
-            "task_ids": list(task_ids),
-            "dry_run": False,
-            "only_failed": False,
-            "reset_dag_runs": True,
-        }
-        self._call("POST", f"/dags/{dag_id}/clearTaskInstances", body)
-
-    def log(
-        self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1
-    ) -> list[dict[str, Any]]:
-        """Return the whole log of one try, its trigger's included; each line is an event with a level, a logger, …"""
-        path = f"{_task(dag_id, run_id, task_id)}/logs/{try_number}?full_content=true&map_index={map_index}"
-        return self.get(path)["content"]
-
-    def lines(
-        self,
-        dag_id: str,
-        run_id: str,
-        task_id: str,
-        try_number: int = 1,
-        map_index: int = -1,
-        streams: Iterable[str] = ("stdout", "stderr"),
-    ) -> list[str]:
-        """Return what the module has written, as the log of one try has it."""
-        loggers = {f"airflow.task.module.{stream}" for stream in streams}
-        content = self.log(dag_id, run_id, task_id, try_number, map_index)
-        return [line["event"] for line in content if line.get("logger") in loggers]
-
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        path = f"{_task(dag_id, run_id, task_id)}/xcomEntries/{quote(key)}?map_index={map_index}&deserialize=false"
-        value = self.get(path)["value"]
-        # The API gives the value as the database has it: the text of a JSON document.
-        return json.loads(value) if isinstance(value, str) else value
-
-    def links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
-        """Return the extra links of a task: name and URL."""
-        return self.get(f"{_task(dag_id, run_id, task_id)}/links?map_index={map_index}")["extra_links"]
+    # Its processes ---------------------------------------------------------------------------------------------------
 
     def worker_pid(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
         """Return the process that runs the operator; its supervisor sees at once when it is killed."""
@@ -405,28 +307,6 @@ class Airflow:
     def supervisor_pid(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> int:
         """Return LocalExecutor's worker above it, which sends the task's heartbeats."""
         return self._worker(dag_id, run_id, task_id, map_index).ppid()
-
-    def until(self, condition: Callable[[], Answer], what: str, timeout: float = PATIENCE) -> Answer:
-        """Ask again and again, and return the first answer that is true; fail loudly when it takes too long.
-
-        An API server that does not answer, or not now, is asked again.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            last: object = None
-            try:
-                if last := condition():
-                    return last
-            except (OSError, http.client.HTTPException, psutil.NoSuchProcess) as error:
-                last = error
-            except Refused as error:
-                if error.status < 500:
-                    raise
-                last = error
-            ended = [name for name, part in self._parts.items() if part.poll() is not None]
-            if ended or time.monotonic() > deadline:
-                pytest.fail(f"waited in vain for {what}; last: {last!r}; ended by itself: {ended}\n{self.tails()}")
-            time.sleep(SHORTEST_POLL)
 
     def _worker(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> psutil.Process:
         def running() -> psutil.Process | None:
@@ -439,36 +319,6 @@ class Airflow:
 
         return self.until(running, f"a worker to run {dag_id}.{task_id}")
 
-    def _parsed(self, dag_id: str) -> bool:
-        if any(dag["dag_id"] == dag_id for dag in self.get("/dags?limit=100")["dags"]):
-            return True
-        if errors := self.get("/importErrors")["import_errors"]:
-            pytest.fail("\n".join(error["stack_trace"] for error in errors))
-        return False
-
-    def _last_log(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dict[str, Any]]:
-        tries = max(1, self.try_number(dag_id, run_id, task_id, map_index))
-        return self.log(dag_id, run_id, task_id, tries, map_index)
-
-    def _log_in(self) -> bool:
-        with urllib.request.urlopen(f"{self.url}/auth/token", timeout=30) as answer:
-            self._token = json.load(answer)["access_token"]
-        return True
-
-    def _call(self, method: str, path: str, body: dict | None = None) -> Any:
-        headers = {
-            "Authorization": f"Bearer {self._token}",
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-        }
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/api/v2{path}", data, headers, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            raise Refused(error.code, f"{method} {path}\n{error.read().decode(errors='replace')}") from None
-
 
 def still_running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     """Return those that have not ended. One that has ended may be there for seconds, until init asks how it ended."""
@@ -478,10 +328,6 @@ def still_running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                 running.append(process)
     return running
-
-
-def _task(dag_id: str, run_id: str, task_id: str) -> str:
-    return f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
 
 
 def _members(session: int) -> list[psutil.Process]:

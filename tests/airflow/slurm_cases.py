@@ -13,13 +13,13 @@ import os
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from .deployment import PATIENCE, Airflow
+from .deployment import Airflow
+from .rest import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,7 +51,6 @@ sys.exit((folder / "fails").exists())
 """
 
 DAGS = """
-import sys
 from datetime import timedelta
 from airflow.sdk import DAG
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
@@ -61,7 +60,7 @@ DEFERS = {{"deferrable": True}}
 WORKER = {{"deferrable": False}}
 ALL = dict(
     module="chaos_counts",
-    python=sys.executable,
+    python={python!r},
     env={{"PYTHONPATH": {modules!r}}},
     run_dir="{{{{ params.folder }}}}/runs",
     slurm={{"name": "{{{{ params.name }}}}"}},
@@ -98,8 +97,13 @@ def write_project(folder: Path, dags: Path) -> None:
     """Write the module into a folder, and the DAG file that runs it."""
     folder.mkdir(parents=True, exist_ok=True)
     dags.mkdir(parents=True, exist_ok=True)
-    (folder / "chaos_counts.py").write_text(dedent(MODULE))
-    (dags / "chaos.py").write_text(dedent(DAGS).format(modules=str(folder), connection=CONNECTION))
+    (folder / "chaos_counts.py").write_text(MODULE)
+    (dags / "chaos.py").write_text(dag_file(modules=str(folder), python=sys.executable))
+
+
+def dag_file(*, modules: str, python: str) -> str:
+    """Return the DAG file, for a folder with the module and an interpreter."""
+    return DAGS.format(modules=modules, python=python, connection=CONNECTION)
 
 
 def connection() -> dict[str, Any]:
@@ -139,7 +143,7 @@ class Case:
     def __init__(self, stage: Stage, folder: Path, dag_id: str, map_index: int = -1) -> None:
         self.airflow, self.slurm = stage.airflow, stage.slurm
         self.folder = folder
-        self.folder.mkdir(exist_ok=True)
+        self._make_folder()
         self.name = self.folder.name
         self.dag_id = dag_id
         self.map_index = map_index
@@ -161,9 +165,17 @@ class Case:
 
     # What is done with it -------------------------------------------------------------------------------------------
 
+    def tell(self, word: str) -> None:
+        """Tell the module something: that it is "enough", that it "fails" in the end, or to keep "silence"."""
+        (self.folder / word).touch()
+
+    def take_back(self, word: str) -> None:
+        """Take back what the module was told."""
+        (self.folder / word).unlink()
+
     def enough(self) -> None:
         """Let the module come to its end."""
-        (self.folder / "enough").touch()
+        self.tell("enough")
 
     @contextmanager
     def silence(self) -> Iterator[None]:
@@ -171,10 +183,10 @@ class Case:
 
         A process that is killed just when it has logged something may not have come to note that.
         """
-        (self.folder / "silence").touch()
+        self.tell("silence")
         self.until(lambda: len(self.logged()) == sum(map(len, self.written().values())), "all lines logged")
         yield
-        (self.folder / "silence").unlink()
+        self.take_back("silence")
 
     def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
         """Wait for something."""
@@ -274,6 +286,9 @@ class Case:
             lines = [line.replace(SECRET, "***") for line in list(self.written(stream).values())[-1]]
             logged = self.logged(*tries, stream=stream)
             assert logged == lines, "\n".join([str(self), *difflib.ndiff(lines, logged), self.text_of_log()])
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(exist_ok=True)
 
     def _queued(self) -> str:
         return self.slurm.command("squeue", "-h", "--name", ",".join(job.name for job in self.jobs()) or "none")

@@ -13,7 +13,8 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from .deployment import PARTS, PATIENCE, Airflow, still_running
+from .deployment import PARTS, Airflow, still_running
+from .rest import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 

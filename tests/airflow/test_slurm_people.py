@@ -20,7 +20,7 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
     """While it runs, while it is deferred, after a success and after a failure: one new job, and none beside it."""
     running, deferred, done, failed = cases = start("works", "defers", "defers", "works_once")
     followed(cases)
-    (failed.folder / "fails").touch()
+    failed.tell("fails")
     for case in (done, failed):
         case.enough()
     done.ends("success")
@@ -29,8 +29,8 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
         # A run that is just about to end would end with the task cleared in it.
         case.until(lambda case=case, state=state: airflow.run_state(*case.key[:2]) == state, "the end of the run")
         case.is_over()
-        (case.folder / "enough").unlink()
-    (failed.folder / "fails").unlink()
+        case.take_back("enough")
+    failed.take_back("fails")
     for case in cases:
         airflow.clear(case.dag_id, case.run_id, ["job"])
     for case in cases:
@@ -62,7 +62,7 @@ def test_a_person_marks_a_task_and_its_job_is_cancelled(start, airflow, state):
     followed(cases)
     for case in cases[:2]:
         airflow.mark(*case.key, state)
-    airflow._call("PATCH", f"/dags/{cases[2].dag_id}/dagRuns/{cases[2].run_id}", {"state": "failed"})
+    airflow.mark_run(*cases[2].key[:2], "failed")
     for case in cases:
         case.is_over()
         case.has_seen("CANCELLED")

@@ -10,7 +10,8 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from .deployment import PATIENCE, Airflow
+from .deployment import Airflow
+from .rest import PATIENCE
 
 SECRET = "open-sesame-4711"
 

@@ -1,0 +1,58 @@
+"""Runs of DAGs whose tasks are jobs of the cluster in containers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from tests.airflow.slurm_cases import Case
+
+from .stack import LOGIN, NODES, PYTHON
+
+if TYPE_CHECKING:
+    from .stack import Stack
+
+#: Prints the streams' files of all attempts below a folder, as a JSON object by the attempt's number.
+READ = """
+import json, pathlib, sys
+files = pathlib.Path(sys.argv[1]).glob(sys.argv[2])
+print(json.dumps({file.parent.name: file.read_text() for file in files}))
+"""
+
+
+class ContainerCase(Case):
+    """One run of a DAG of one task, whose job runs in a node's container.
+
+    :param name: what its jobs and its folder are called.
+    """
+
+    def __init__(self, stack: Stack, name: str, dag_id: str) -> None:
+        self.airflow = self.slurm = self.stack = stack
+        self.folder = PurePosixPath("/shared/chaos", name)
+        self.name = name
+        self.dag_id = dag_id
+        self.map_index = -1
+        stack.run_in(LOGIN, "mkdir", "-p", str(self.folder))
+        self.run_id = stack.trigger(dag_id, {"folder": str(self.folder), "name": name})
+
+    def tell(self, word: str) -> None:
+        """Tell the module something."""
+        self.stack.run_in(LOGIN, "touch", str(self.folder / word))
+
+    def take_back(self, word: str) -> None:
+        """Take back what the module was told."""
+        self.stack.run_in(LOGIN, "rm", str(self.folder / word))
+
+    def written(self, stream: str = "stdout") -> dict[str, list[str]]:
+        """Return what the jobs have written, by their attempts, oldest first."""
+        pattern = f"runs/{self.dag_id}/*/{self.task_id}/*/{stream}.log"
+        found = json.loads(self.stack.run_in(LOGIN, PYTHON, "-c", READ, str(self.folder), pattern))
+        return {number: found[number].splitlines() for number in sorted(found, key=int)}
+
+    def processes(self) -> list[str]:
+        """Return the processes of its modules, on all nodes that are there."""
+        there = self.stack.containers()
+        running = [node for node in NODES if there[node]["State"] == "running"]
+        listed = [self.stack.run_in(node, "ps", "-axww", "-o", "args=") for node in running]
+        return [line for lines in listed for line in lines.splitlines() if str(self.folder) in line]

@@ -1,0 +1,33 @@
+"""What the tests of the containers share: one Airflow and one cluster, brought up once."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from .cases import ContainerCase
+from .stack import Stack, lacking
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    """Return what ``make up`` has brought up."""
+    if lack := lacking():
+        pytest.skip(f"no containers: {lack}")
+    with Stack(tmp_path_factory.mktemp("containers") / "checkout") as stack:
+        yield stack
+
+
+@pytest.fixture
+def start(stack, request):
+    """Return a function that starts runs of DAGs, one for each name."""
+    numbers = itertools.count(1)
+    name = re.sub(r"\W+", "-", request.node.name).strip("-")
+
+    def start(*dag_ids):
+        cases = [ContainerCase(stack, f"{name}-{next(numbers)}", dag_id) for dag_id in dag_ids]
+        return cases[0] if len(cases) == 1 else cases
+
+    return start

@@ -1,0 +1,201 @@
+"""The containers of docker-compose.yaml, brought up with ``make up`` from a copy of this checkout.
+
+The copy has its own ``.env``, its own project name and its own port, so that it is in nobody's way, and beside the
+examples it has the DAGs of :mod:`tests.airflow.slurm_cases`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import yaml
+
+from tests.airflow.deployment import SETTINGS
+from tests.airflow.rest import AirflowApi
+from tests.airflow.slurm_cases import CONNECTION, MODULE, connection, dag_file
+from tests.slurm.cluster import Job
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = (
+    *(".dev", ".docker", "airflow_provider_sewer", "dags"),
+    *("CHANGELOG.md", "LICENSE", "Makefile", "README.md", "docker-compose.yaml", "pyproject.toml"),
+)
+PREFIX = "sewer-test-"
+
+#: Images, databases, healthy daemons: from nothing, and beside other tests.
+PATIENCE_FOR_UP = 900.0
+
+AIRFLOW = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+NODES = ("node1", "node2")
+#: Has Slurm's client commands and the shared volume, and no test stops it.
+LOGIN = "airflow-dag-processor"
+
+PYTHON = "/opt/envs/digits/bin/python"
+MODULES = "/shared/chaos/modules"
+
+
+def lacking() -> str:
+    """Say what is missing for containers, if anything is."""
+    for command in (["docker", "compose", "version"], ["docker", "version"], ["make", "--version"]):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        except FileNotFoundError:
+            return f"there is no `{command[0]}` on PATH"
+        if done.returncode:
+            return f"`{' '.join(command)}` says: {done.stderr.strip()}"
+    return ""
+
+
+class Stack(AirflowApi):
+    """An Airflow and a Slurm cluster in containers.
+
+    :param folder: where the copy of the checkout is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.project = f"{PREFIX}{os.getpid()}"
+        self._env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("COMPOSE_", "SEWER_"))},
+            "COMPOSE_PROJECT_NAME": self.project,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        self.printed = ""
+        self.secrets: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Copy the checkout and bring it up as people do."""
+        _remove_leftovers()
+        self._copy()
+        self.printed = self._run(["make", "up"], PATIENCE_FOR_UP)
+        self.secrets = dict(line.split("=", 1) for line in (self.folder / ".env").read_text().splitlines())
+        login = {"username": "admin", "password": self.secrets["SEWER_AIRFLOW_PASSWORD"]}
+        super().__init__(f"http://127.0.0.1:{self.secrets['SEWER_AIRFLOW_PORT']}", login)
+        self.log_in()
+        self.run_in(LOGIN, "mkdir", "-p", MODULES)
+        self.run_in(LOGIN, "sh", "-c", f"cat > {MODULES}/chaos_counts.py", stdin=MODULE)
+
+    def stop(self) -> None:
+        """Remove everything that was brought up, the volumes and images included."""
+        _remove(self.project)
+
+    # Containers -----------------------------------------------------------------------------------------------------
+
+    def compose(self, *arguments: str, timeout: float = 300) -> str:
+        """Run ``docker compose`` in the copy, and return what it prints."""
+        return self._run(["docker", "compose", *arguments], timeout)
+
+    def run_in(self, service: str, *argv: str, stdin: str = "", timeout: float = 300) -> str:
+        """Run a command in a service's container, as the user it runs as, and return what it prints to stdout."""
+        return self._run(["docker", "compose", "exec", "--no-TTY", service, *argv], timeout, stdin)
+
+    def kill(self, service: str) -> None:
+        """Kill a container on the spot, as a machine does that loses its power."""
+        self.compose("kill", service)
+
+    def start_again(self, *services: str) -> None:
+        """Start stopped containers, and wait until they are healthy."""
+        self.compose("up", "--detach", "--no-deps", "--no-recreate", "--no-build", "--wait", *services)
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """Return what the engine knows of each service's container, running or not."""
+        listed = self.compose("ps", "--all", "--format", "json")
+        return {row["Service"]: row for row in map(json.loads, listed.splitlines())}
+
+    def tails(self, characters: int = 3000) -> str:
+        """Return the last lines of what all containers have written."""
+        return self.compose("logs", "--tail", "20", "--no-color")[-characters * 5 :]
+
+    # Slurm ----------------------------------------------------------------------------------------------------------
+
+    def command(self, *argv: str) -> str:
+        """Run one of Slurm's commands, and return what it prints."""
+        return self.run_in(LOGIN, *argv)
+
+    def jobs(self, name_contains: str = "") -> list[Job]:
+        """Return all jobs that accounting knows."""
+        # With duplicates: a job that was put back into the queue has a line for each time.
+        listed = self.command("sacct", "-aDnPX", "-S", "now-1days", "--format=JobIDRaw,JobName,State,ExitCode")
+        jobs: dict[str, Job] = {}
+        for line in listed.splitlines():
+            number, name, state, exit_code = line.split("|")
+            restarts = jobs[number].restarts + 1 if number in jobs else 0
+            # "CANCELLED by 50000"
+            jobs[number] = Job(number, name, state.split()[0], exit_code, restarts)
+        return [job for job in jobs.values() if name_contains in job.name]
+
+    # What it is made of ---------------------------------------------------------------------------------------------
+
+    def _copy(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, self.folder / name)
+        (self.folder / "dags" / "chaos.py").write_text(dag_file(modules=MODULES, python=PYTHON))
+        # Compose reads this file as well, by its name.
+        (self.folder / "docker-compose.override.yaml").write_text(yaml.safe_dump(_override()))
+
+    def _run(self, command: list[str], timeout: float, stdin: str = "") -> str:
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self._env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise OSError(f"{command} ended with {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+
+def _override() -> dict[str, Any]:
+    """Return what is different for tests: they do not wait for minutes until Airflow takes a part for dead."""
+    groups = ("WORKERS__", "SCHEDULER__", "TRIGGERER__", "DAG_PROCESSOR__")
+    timing = {f"AIRFLOW__{name}": value for name, value in SETTINGS.items() if name.startswith(groups)}
+    environment = {**timing, f"AIRFLOW_CONN_{CONNECTION.upper()}": json.dumps(connection())}
+    return {"services": {name: {"environment": environment} for name in AIRFLOW}}
+
+
+def _remove_leftovers() -> None:
+    """Remove what tests have brought up that were killed before they could remove it."""
+    label = "com.docker.compose.project"
+    listed = _docker("ps", "--all", "--format", f'{{{{.Label "{label}"}}}}')
+    for project in {line for line in listed.split() if line.startswith(PREFIX)}:
+        if not psutil.pid_exists(int(project.removeprefix(PREFIX))):
+            _remove(project)
+
+
+def _remove(project: str) -> None:
+    # Without the file: it may be gone, or not be whole.
+    _docker("compose", "--project-name", project, "down", "--volumes", "--remove-orphans", "--timeout", "3")
+    for image in ("airflow", "slurm"):
+        _docker("image", "rm", "--force", f"{project}-{image}")
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=300, check=False)
+    return done.stdout
