@@ -11,6 +11,7 @@ import pytest
 
 pytest_plugins = [
     "tests.left_out",
+    "tests.side_by_side",
     "airflow_provider_sewer.testing",
     "tests.slurm.fixtures",
     "tests.runners.slurm.script_jobs",

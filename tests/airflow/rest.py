@@ -59,6 +59,9 @@ class AirflowApi:
     def get(self, path: str) -> Any:
         return self._call("GET", path)
 
+    def patch(self, path: str, body: dict) -> Any:
+        return self._call("PATCH", path, body)
+
     def trigger(self, dag_id: str, conf: dict | None = None) -> str:
         """Start a run of a DAG, as soon as the DAG has been parsed; return the run's id."""
         self.until(lambda: self._parsed(dag_id), f"DAG {dag_id} to be parsed")

@@ -85,7 +85,7 @@ class Stack(AirflowApi):
         """Copy the checkout and bring it up as people do."""
         _remove_leftovers()
         self._copy()
-        self.printed = self._run(["make", "up"], PATIENCE_FOR_UP)
+        self.printed = self.make("up")
         self.secrets = dict(line.split("=", 1) for line in (self.folder / ".env").read_text().splitlines())
         login = {"username": "admin", "password": self.secrets["SEWER_AIRFLOW_PASSWORD"]}
         super().__init__(f"http://127.0.0.1:{self.secrets['SEWER_AIRFLOW_PORT']}", login)
@@ -98,6 +98,14 @@ class Stack(AirflowApi):
         _remove(self.project)
 
     # Containers -----------------------------------------------------------------------------------------------------
+
+    def make(self, target: str) -> str:
+        """Make one of the Makefile's targets in the copy, and return what it prints."""
+        return self._run(["make", target], PATIENCE_FOR_UP)
+
+    def docker(self, *arguments: str) -> str:
+        """Run ``docker``, and return what it prints."""
+        return self._run(["docker", *arguments], PATIENCE_FOR_UP)
 
     def compose(self, *arguments: str, timeout: float = 300) -> str:
         """Run ``docker compose`` in the copy, and return what it prints."""

@@ -1,0 +1,54 @@
+"""Every example DAG in the containers: started over REST, its log read over REST."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.dags.test_dags import EXAMPLES
+
+from .stack import LOGIN
+
+#: Tasks that are no modules, whose log has only what Airflow says.
+OTHERS = {"choose_seed", "clean_up"}
+
+
+@pytest.fixture(scope="module")
+def runs(stack):
+    """Start all of them at once, as soon as they are there; return their run ids."""
+    return {dag_id: stack.trigger(dag_id) for dag_id in sorted(EXAMPLES)}
+
+
+@pytest.mark.parametrize("dag_id", sorted(EXAMPLES))
+def test_an_example_succeeds_and_its_logs_can_be_read(stack, runs, dag_id):
+    """The log of each task has what its module wrote; Slurm tasks ran on the nodes, the others in the scheduler."""
+    run_id = runs[dag_id]
+    stack.until(lambda: stack.run_state(dag_id, run_id) in {"success", "failed"}, f"the end of {dag_id}")
+    instances = stack.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
+    states = {(one["task_id"], one["map_index"]): one["state"] for one in instances}
+    assert states == dict.fromkeys(states, "success")
+    scheduler = stack.containers()["airflow-scheduler"]["ID"]
+    assert {one["hostname"] for one in instances} == {scheduler[:12]}
+    for one in instances:
+        log = stack.log(dag_id, run_id, one["task_id"], one["try_number"], one["map_index"])
+        if one["task_id"] not in OTHERS and dag_id != "data_prep_secondary":
+            loggers = {line.get("logger") for line in log}
+            assert "airflow.task.module.stdout" in loggers, f"{one['task_id']}: {log}"
+
+
+def test_the_models_are_trained_by_the_cluster(stack, runs):
+    """Each by one job, with the CPUs that its task asks for; what the jobs have written is there for all."""
+    dag_id = "sewer_cluster"
+    stack.until(lambda: stack.run_state(dag_id, runs[dag_id]) == "success", f"the end of {dag_id}")
+    format_of_lines = "--format=JobName%60,AllocCPUS,State"
+    lines = stack.command("sacct", "-anPX", "-S", "now-1days", format_of_lines).splitlines()
+    seen = sorted(line.split("|") for line in lines if line.startswith(f"{dag_id}."))
+    assert [(name.rpartition("-")[0], cpus, state) for name, cpus, state in seen] == [
+        (f"{dag_id}.digits.train_forest", "2", "COMPLETED"),
+        (f"{dag_id}.digits.train_svc", "1", "COMPLETED"),
+    ]
+    accuracies = stack.xcom(dag_id, runs[dag_id], "digits.compare")["accuracies"]
+    written = json.loads(stack.run_in(LOGIN, "cat", "/shared/digits/build/cluster/comparison.json"))
+    assert written["accuracies"] == accuracies
+    assert set(accuracies) == {"svc", "forest"}
