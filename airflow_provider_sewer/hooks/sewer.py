@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import amask_secret, mask_secret
 
 from airflow_provider_sewer.core.environment import build_environment, checked_env
@@ -103,7 +105,12 @@ class SewerHook(BaseHook):
 
         :raises InvalidTask: when a field is unknown or the secret environment cannot be used.
         """
-        connection = await self.aget_connection(self.sewer_conn_id)
+        try:
+            connection = await self.aget_connection(self.sewer_conn_id)
+        except AirflowNotFoundException:
+            # Under `airflow dags test`, where triggers run inside the task's process, Airflow 3.3.2 answers no
+            # asynchronous call for what is in its database. Where the connection is really gone this raises the same.
+            connection = await asyncio.to_thread(self.get_connection, self.sewer_conn_id)
         with self._named():
             self._fields = _known_fields(connection.extra)
             secret_env = self._env("secret_env")

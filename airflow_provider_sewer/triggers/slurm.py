@@ -78,9 +78,9 @@ class SlurmJobTrigger(BaseTrigger):
         """Wait for the job's end and fire once, with the job and how it ended."""
         try:
             ending = await self._follow()
-        except asyncio.CancelledError:
-            # A triggerer that stops leaves the job to the next one. Where there is none, as when somebody
-            # presses Ctrl-C under `airflow dags test`, nobody would come for it.
+        except BaseException:
+            # A triggerer that stops leaves the job to the next one, and what fails there is told to a worker. Under
+            # `airflow dags test` there is neither, and nobody would come for the job.
             if self.trigger_id is None:
                 await self.on_kill()
             raise

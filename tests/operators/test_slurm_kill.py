@@ -162,3 +162,17 @@ def test_when_the_trigger_fails_the_worker_follows_the_job(module, on_slurm, res
     """The job knows nothing of the triggerer's troubles, and its result counts."""
     job_id, go_on, _ = resume(**module("import os; print(os.environ['SLURM_JOB_ID'])"))
     assert go_on("Trigger failure") == job_id
+
+
+def test_a_trigger_that_fails_under_dags_test_leaves_no_job(module, on_slurm, run_job, monkeypatch):
+    """No triggerer has it, so that nobody would tell a worker to see to the job."""
+    from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
+
+    async def fails(self):
+        raise RuntimeError("no secrets today")
+
+    monkeypatch.setattr(SlurmJobTrigger, "_secrets", fails)
+    name = "left_by_its_trigger"
+    run_job(deferrable=True, slurm={"name": name}, **module("import time; time.sleep(600)"))
+    (job,) = on_slurm.jobs(name)
+    assert on_slurm.wait_for(job.id, "CANCELLED")

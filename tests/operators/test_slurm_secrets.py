@@ -85,3 +85,20 @@ def test_all_that_is_inherited_is_what_a_job_script_can_set(module, on_slurm, ru
     monkeypatch.setenv("AIRFLOW_CONN_PRODUCTION", "leak")
     job = module("import os; print(os.environ['OF_THE_WORKER'], os.environ.get('AIRFLOW_CONN_PRODUCTION'))")
     assert run_job(inherit_env=True, **job).results["job"] == "wanted None"
+
+
+def test_a_connection_in_the_database_serves_a_task_however_it_waits(module, no_slurm, run_job, deferrable, said):
+    """Under `airflow dags test` as well, where Airflow does not let triggers ask for it in the usual way."""
+    from airflow.models.connection import Connection
+    from airflow.utils.session import create_session
+
+    stored = Connection("sewer_stored", "sewer", extra={"secret_env": json.dumps({"TOKEN": "opensesame-of-the-store"})})
+    job = module("import os; print('the token is', os.environ['TOKEN'])")
+    with create_session() as session:
+        session.add(stored)
+    try:
+        run_job(sewer_conn_id="sewer_stored", deferrable=deferrable, **job)
+    finally:
+        with create_session() as session:
+            session.delete(stored)
+    assert "the token is ***" in said()
