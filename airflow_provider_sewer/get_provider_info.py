@@ -6,58 +6,98 @@ from typing import Any
 
 _TEXT = ["string", "null"]
 _NUMBER = ["number", "null"]
+_TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
 
 #: Airflow's form shows a boolean as a switch, which has no way to say nothing.
 _YES_OR_NO = {"type": _TEXT, "enum": ["true", "false"]}
 
-#: The fields of Slurm jobs: label, what it is, and what the form lets people write.
-_SLURM_FIELDS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "slurm": (
-        "Slurm parameters",
-        "Defaults of every job as a JSON object: partition, account, mem_gb, timeout_min, …",
-        {"type": ["object", "null"]},
-    ),
-    "run_dir": ("Run directory", "Folder for the files of each attempt; all nodes have to see it.", {"type": _TEXT}),
-    "cluster": (
-        "Cluster",
-        "slurm, local (this machine), or auto, the default: Slurm where there is an sbatch.",
-        {"type": _TEXT, "enum": ["auto", "slurm", "local"]},
-    ),
-    "deferrable": ("Deferrable", "Wait for jobs in the triggerer instead of on a worker.", _YES_OR_NO),
-    "poll_interval": ("Poll interval", "Seconds between two looks at the jobs; 5 by default.", {"type": _NUMBER}),
-    "max_poll_interval": (
-        "Longest poll interval",
-        "Seconds that the interval may grow to; 60 by default.",
-        {"type": _NUMBER},
-    ),
-    "durable": ("Durable", "Whether a retry takes up an earlier attempt's job; true by default.", _YES_OR_NO),
-    "on_kill_action": (
-        "When the task is killed",
-        "What becomes of its job; cancel_job by default.",
-        {"type": _TEXT, "enum": ["cancel_job", "keep_job"]},
-    ),
-    "requeue": ("Requeue", "Whether Slurm may start a job anew; false by default.", _YES_OR_NO),
-    "max_pending_time": ("Longest wait", "Seconds that a job may wait for its start.", {"type": _NUMBER}),
-    "fail_on_pending_reason": (
-        "Hopeless reasons",
-        "Reasons of Slurm's for which a waiting job is given up at once, instead of the built-in ones.",
-        {"type": ["array", "null"], "items": {"type": "string"}},
-    ),
-    "lost_after": (
-        "Lost after",
-        "Seconds after which a job that nobody knows any more is a failure; 300 by default.",
-        {"type": _NUMBER},
-    ),
-    "wait_for_completion": (
-        "Wait for completion",
-        "Whether the task lasts as long as its job; true by default.",
-        _YES_OR_NO,
-    ),
-    "job_url": (
-        "Link to a job",
-        "https://…/{job_id}, and {job_name} or {user} if need be.",
-        {"type": _TEXT},
-    ),
+#: The connection's form: its sections, and of each field the label, what it is, and what people can write.
+_FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
+    "Where modules run": {
+        "python": (
+            "Interpreter",
+            "Path of a python executable, or a name to look up on the worker's PATH.",
+            {"type": _TEXT},
+        ),
+        "workdir": ("Working directory", "Absolute path on the worker.", {"type": _TEXT}),
+        "env": (
+            "Environment",
+            'Variables to give, as a JSON object: {"OMP_NUM_THREADS": "4"}',
+            {"type": ["object", "null"]},
+        ),
+        "secret_env": (
+            "Secret environment",
+            'More variables, as the text of a JSON object: {"TOKEN": "…"}. Masked where Airflow shows them.',
+            {"type": _TEXT, "format": "password"},
+        ),
+        "inherit_env": (
+            "Inherited variables",
+            "Names to inherit from the worker, beyond PATH, HOME, LANG and the like.",
+            _TEXTS,
+        ),
+    },
+    "Slurm jobs": {
+        "cluster": (
+            "Cluster",
+            "slurm, local (this machine), or auto, the default: Slurm where there is an sbatch.",
+            {"type": _TEXT, "enum": ["auto", "slurm", "local"]},
+        ),
+        "slurm": (
+            "Slurm parameters",
+            'Defaults of every job, as a JSON object: {"partition": "gpu", "mem_gb": 8, "timeout_min": 60}',
+            {"type": ["object", "null"]},
+        ),
+        "run_dir": (
+            "Run directory",
+            "Folder for the files of each attempt; all nodes have to see it. ~/.sewer/runs by default.",
+            {"type": _TEXT},
+        ),
+        "job_url": (
+            "Link to a job",
+            "Where your site shows its jobs: https://…/{job_id}, with {job_name} and {user} if need be.",
+            {"type": _TEXT},
+        ),
+        "requeue": ("Requeue", "Whether Slurm may start a job anew; false by default.", _YES_OR_NO),
+    },
+    "Waiting for Slurm jobs": {
+        "deferrable": (
+            "Deferrable",
+            "Whether to wait in the triggerer instead of on a worker; Airflow's default_deferrable by default.",
+            _YES_OR_NO,
+        ),
+        "wait_for_completion": (
+            "Wait for completion",
+            "Whether the task lasts as long as its job; true by default.",
+            _YES_OR_NO,
+        ),
+        "poll_interval": ("Poll interval", "Seconds between two looks at the jobs; 5 by default.", {"type": _NUMBER}),
+        "max_poll_interval": (
+            "Longest poll interval",
+            "Seconds that the interval may grow to; 60 by default.",
+            {"type": _NUMBER},
+        ),
+        "max_pending_time": (
+            "Longest wait",
+            "Seconds that a job may wait for its start; no limit by default.",
+            {"type": _NUMBER},
+        ),
+        "fail_on_pending_reason": (
+            "Hopeless reasons",
+            "Slurm's reasons for which a waiting job is given up at once, instead of the built-in ones.",
+            _TEXTS,
+        ),
+        "lost_after": (
+            "Lost after",
+            "Seconds after which a job that nobody knows any more is a failure; 300 by default.",
+            {"type": _NUMBER},
+        ),
+        "durable": ("Durable", "Whether a retry takes up an earlier attempt's job; true by default.", _YES_OR_NO),
+        "on_kill_action": (
+            "When the task is killed",
+            "What becomes of its job; cancel_job by default.",
+            {"type": _TEXT, "enum": ["cancel_job", "keep_job"]},
+        ),
+    },
 }
 
 
@@ -98,35 +138,9 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {},
                 },
                 "conn-fields": {
-                    "python": {
-                        "label": "Interpreter",
-                        "description": "Path of a python executable, or a name to look up on the worker's PATH.",
-                        "schema": {"type": _TEXT},
-                    },
-                    "workdir": {
-                        "label": "Working directory",
-                        "description": "Absolute path on the worker.",
-                        "schema": {"type": _TEXT},
-                    },
-                    "env": {
-                        "label": "Environment",
-                        "description": "Variables to give, as a JSON object.",
-                        "schema": {"type": ["object", "null"]},
-                    },
-                    "secret_env": {
-                        "label": "Secret environment",
-                        "description": "More variables, as the text of a JSON object; masked where Airflow shows them.",
-                        "schema": {"type": _TEXT, "format": "password"},
-                    },
-                    "inherit_env": {
-                        "label": "Inherited variables",
-                        "description": "Names to inherit from the worker, beyond PATH, HOME, LANG and the like.",
-                        "schema": {"type": ["array", "null"], "items": {"type": "string"}},
-                    },
-                    **{
-                        name: {"label": label, "description": description, "schema": schema}
-                        for name, (label, description, schema) in _SLURM_FIELDS.items()
-                    },
+                    name: {"label": label, "description": description, "schema": {**schema, "section": section}}
+                    for section, fields in _FORM.items()
+                    for name, (label, description, schema) in fields.items()
                 },
             }
         ],

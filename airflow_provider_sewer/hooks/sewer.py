@@ -158,7 +158,15 @@ def _known_fields(extra: Any) -> dict[str, Any]:
     for field in fields:
         if field not in _FIELDS:
             raise InvalidTask(unknown_name("field", field, _FIELDS))
-    return {field: value for field, value in fields.items() if value not in (None, "", [], {})}
+    said = {field: _without_blanks(value) for field, value in fields.items()}
+    return {field: value for field, value in said.items() if value not in (None, "", [], {})}
+
+
+def _without_blanks(value: Any) -> Any:
+    """Return what a form field says, without the blanks around a text and the empty lines of a list."""
+    if isinstance(value, list):
+        return [item for item in map(_without_blanks, value) if item != ""]
+    return value.strip() if isinstance(value, str) else value
 
 
 def _secrets(secret_env: Mapping[str, str]) -> list[str]:

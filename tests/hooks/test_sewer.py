@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -13,6 +14,8 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.get_provider_info import get_provider_info
 from airflow_provider_sewer.hooks.sewer import SewerHook
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -57,6 +60,13 @@ def test_empty_fields_of_the_form_say_nothing(hook):
     assert settings == SewerHook("s").settings
     assert settings.python is None
     assert settings.env == {}
+
+
+def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
+    """The form sends every line of a list, also the empty one after the last name, and what was pasted as it is."""
+    made = hook(python=" /opt/python ", inherit_env=["A", " B ", ""], fail_on_pending_reason=[""], run_dir=" ")
+    assert (made.settings.python, made.settings.inherit_env) == ("/opt/python", ("A", "B"))
+    assert made.slurm_settings == SlurmSettings()
 
 
 @pytest.mark.parametrize(
@@ -168,6 +178,13 @@ def test_every_slurm_setting_has_a_field_in_the_form():
     [connection_type] = get_provider_info()["connection-types"]
     without_slurm = {"python", "workdir", "env", "secret_env", "inherit_env", "job_url"}
     assert set(connection_type["conn-fields"]) == without_slurm.union(SlurmSettings._fields)
+
+
+def test_the_ready_connection_names_every_field_of_the_form():
+    """Airflow's form for editing shows only those fields that a connection has, if with nothing in them."""
+    [connection_type] = get_provider_info()["connection-types"]
+    ready = json.loads((ROOT / ".docker" / "connections.json").read_text())["sewer_digits"]
+    assert list(ready["extra"]) == list(connection_type["conn-fields"])
 
 
 @pytest.mark.parametrize(
