@@ -51,7 +51,8 @@ _BAD_OPTION = 255
 _FULL = re.compile(r"\b(Assoc|QOS)(Max|Grp)Submit|job queue full|Unable to create job record")
 # What is said of a controller that is away or too busy, or of a network that is.
 _AWAY = re.compile(
-    r"Unable to contact|Unexpected message|Message (send|receive) failure|Communication|Protocol authentication|"
+    r"Unable to (contact|resolve|establish control)|Unexpected message|Message (send|receive) failure|Communication|"
+    r"Protocol authentication|"
     r"zero (bytes|length)|Received message length|Failed to send|timed out|standby mode|Connection (refused|reset)|"
     r"No route to host|Network is unreachable|Transport endpoint|Broken pipe|temporarily|rate limit|munge|credential|"
     r"authentication agent|configuration source|fetch config|Can't find an address|Requested nodes are busy|try again",
@@ -61,6 +62,10 @@ _AWAY = re.compile(
 _OVER = re.compile(r"Invalid job id|already complet")
 _FORGOTTEN = "Invalid job id specified"
 _NO_ACCOUNTING = "accounting storage is disabled"
+# What sacct says before it prints nothing and exits with 0, where the name of slurmdbd's host cannot be resolved.
+_NOT_ASKED = re.compile(r"\bDBD_\w+ failure|\bPersistInit\b")
+# What is said of each try to resolve a name.
+_ONE_TRY = re.compile(r"getaddrinfo\(\) failed: .*, attempt number -?\d+$")
 
 
 class _Ask(NamedTuple):
@@ -220,7 +225,7 @@ class SlurmCluster:
         if done.returncode and _NO_ACCOUNTING in done.stderr:
             self._has_accounting = False
             return []
-        if done.returncode:
+        if done.returncode or (not done.stdout and _NOT_ASKED.search(done.stderr)):
             raise NoAnswer(f"sacct exited with {done.returncode}: {_words(done.stderr)}")
         return done.stdout.splitlines()
 
@@ -323,7 +328,8 @@ def _accounting_row(line: str) -> tuple[str, tuple[str, Sighting]]:
 
 def _words(text: str) -> str:
     """Return what a command has said on one line, without the prefix of each of its lines."""
-    return "; ".join(re.sub(r"^\w+: (error: )?", "", line) for line in text.strip().splitlines() if line.strip())
+    lines = [line for line in text.strip().splitlines() if line.strip() and not _ONE_TRY.search(line)]
+    return "; ".join(re.sub(r"^\w+: (error: )?", "", line) for line in lines)
 
 
 def _number(text: str) -> float:

@@ -122,6 +122,21 @@ def test_a_row_of_accounting_that_is_no_end_says_nothing(on_accounting):
     assert SlurmClient().look(jobs) == dict.fromkeys(jobs, NOT_KNOWN)
 
 
+def test_accounting_that_is_not_reached_says_nothing_though_sacct_exits_with_0(on_accounting):
+    """As where the name of its host cannot be resolved, while its container is gone."""
+    said = "getaddrinfo() failed: Name or service not known: No error, attempt number 5"
+    lines = [
+        f"get_addr_info: {said}",
+        "Sending PersistInit msg: No error",
+        "DBD_GET_JOBS_COND failure: Unspecified error",
+    ]
+    on_accounting.put_in_front("sacct", "".join(f"echo 'sacct: error: {line}' >&2; " for line in lines) + "exit 0")
+    client, job = SlurmClient(), ref("99999", "x")
+    assert client.look([job]) == {}
+    with pytest.raises(NoAnswer, match="sacct exited with 0: Sending PersistInit"):
+        client.find("x", since=60)
+
+
 # -- Commands that hang, or are not there ------------------------------------------------------------------------------
 
 

@@ -74,6 +74,19 @@ def test_an_error_that_nobody_knows_and_that_never_passes_ends_in_sbatchs_words(
     assert seen(slurm, planned) == []
 
 
+@pytest.mark.usefixtures("quick_tries")
+def test_a_controller_whose_name_cannot_be_resolved_is_waited_for(plan, jobs, slurm):
+    """As while its container is gone: sbatch then says something of a name, and in the end that there was no error."""
+    planned = plan("say('done')")
+    words = ['slurm_set_addr: Unable to resolve "slurmctld"', "Batch job submission failed: No error"]
+    slurm.put_in_front(
+        "sbatch", failing("\n".join(f"sbatch: error: {line}" for line in words), submit._MOST_STRANGE + 3)
+    )
+    run = jobs.follow(planned)
+    assert run.succeeds() == "done"
+    assert slurm.counted("sbatch") == submit._MOST_STRANGE + 4
+
+
 @pytest.mark.parametrize("says", ["Welcome to the cluster", ""])
 @pytest.mark.usefixtures("quick_tries")
 def test_sbatch_that_names_no_job_is_not_called_again_if_there_is_one(plan, jobs, slurm, says):
