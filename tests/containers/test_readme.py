@@ -1,0 +1,28 @@
+"""What the README shows of the containers, word for word."""
+
+from __future__ import annotations
+
+import re
+
+from tests.test_readme import README, blocks
+
+from .test_up import SERVICES
+
+
+def test_every_command_prints_what_the_readme_shows(stack):
+    """Among them `airflow dags test` inside a container, on the cluster."""
+    (block,) = [text for text in blocks("console") if text.startswith("$ docker ")]
+    commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+    assert [command for command, _ in commands if "airflow dags test" in command]
+    for command, shown in commands:
+        printed = stack.shell(command)
+        assert shown
+        for line in shown.splitlines():
+            assert line in printed
+
+
+def test_every_container_is_explained():
+    """The README's table has each service of the compose file."""
+    table = README.partition("## In containers")[2].partition("The examples can be")[0]
+    rows = re.findall(r"^\| (`.*`) \|", table, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == SERVICES
