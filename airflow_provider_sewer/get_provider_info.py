@@ -7,6 +7,9 @@ from typing import Any
 _TEXT = ["string", "null"]
 _NUMBER = ["number", "null"]
 _TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
+#: With text among its types it is a plain field: Airflow's editor of JSON lays out anew what is being typed, and the
+#: cursor is then somewhere else.
+_OBJECT = {"type": ["object", "string", "null"]}
 
 #: Airflow's form shows a boolean as a switch, which has no way to say nothing.
 _YES_OR_NO = {"type": _TEXT, "enum": ["true", "false"]}
@@ -23,7 +26,7 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
         "env": (
             "Environment",
             'Variables to give, as a JSON object: {"OMP_NUM_THREADS": "4"}',
-            {"type": ["object", "null"]},
+            _OBJECT,
         ),
         "secret_env": (
             "Secret environment",
@@ -45,7 +48,7 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
         "slurm": (
             "Slurm parameters",
             'Defaults of every job, as a JSON object: {"partition": "gpu", "mem_gb": 8, "timeout_min": 60}',
-            {"type": ["object", "null"]},
+            _OBJECT,
         ),
         "run_dir": (
             "Run directory",
