@@ -30,7 +30,7 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
         ),
         "secret_env": (
             "Secret environment",
-            'More variables, as the text of a JSON object: {"TOKEN": "…"}. Masked where Airflow shows them.',
+            'More variables, as JSON on one line: {"TOKEN": "…"}. Masked where Airflow shows them.',
             {"type": _TEXT, "format": "password"},
         ),
         "inherit_env": (
@@ -47,7 +47,7 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
         ),
         "slurm": (
             "Slurm parameters",
-            'Defaults of every job, as a JSON object: {"partition": "gpu", "mem_gb": 8, "timeout_min": 60}',
+            'What jobs ask for, as a JSON object: {"partition": "gpu", "timeout_min": 60}',
             _OBJECT,
         ),
         "run_dir": (
@@ -57,7 +57,7 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
         ),
         "job_url": (
             "Link to a job",
-            "Where your site shows its jobs: https://…/{job_id}, with {job_name} and {user} if need be.",
+            "https://…/{job_id}, where your site shows its jobs; also {job_name} and {user}.",
             {"type": _TEXT},
         ),
         "requeue": ("Requeue", "Whether Slurm may start a job anew; false by default.", _YES_OR_NO),
@@ -65,7 +65,7 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
     "Waiting for Slurm jobs": {
         "deferrable": (
             "Deferrable",
-            "Whether to wait in the triggerer instead of on a worker; Airflow's default_deferrable by default.",
+            "Whether to wait in the triggerer, not on a worker; as Airflow's default_deferrable says.",
             _YES_OR_NO,
         ),
         "wait_for_completion": (
