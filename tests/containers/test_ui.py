@@ -15,6 +15,8 @@ from tests.airflow.slurm_cases import JOB_URL, SECRET, succeeded
 from .browser import Browser, Field, lacking
 from .stack import LOGIN, PYTHON
 
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no browser: {lacking()}")
+
 [CONNECTION_TYPE] = get_provider_info()["connection-types"]
 
 #: Prints what the hook makes of a connection, which it asks the database for.
@@ -36,8 +38,6 @@ def cluster_run(stack):
 @pytest.fixture(scope="module")
 def browser(stack, cluster_run):
     """Return a browser in which the administrator is logged in."""
-    if lack := lacking():
-        pytest.skip(f"no browser: {lack}")
     with Browser(stack.url) as browser:
         browser.log_in("admin", stack.secrets["SEWER_AIRFLOW_PASSWORD"])
         yield browser
