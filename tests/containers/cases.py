@@ -44,15 +44,34 @@ class ContainerCase(Case):
         """Take back what the module was told."""
         self.stack.run_in(LOGIN, "rm", str(self.folder / word))
 
+    def follows(self) -> None:
+        """Wait until lines of its job are logged, by a worker or by the triggerer, as its DAG says."""
+        self.is_deferred() if self.dag_id.startswith("defers") else self.is_followed()
+
     def written(self, stream: str = "stdout") -> dict[str, list[str]]:
         """Return what the jobs have written, by their attempts, oldest first."""
-        pattern = f"runs/{self.dag_id}/*/{self.task_id}/*/{stream}.log"
-        found = json.loads(self.stack.run_in(LOGIN, PYTHON, "-c", READ, str(self.folder), pattern))
-        return {number: found[number].splitlines() for number in sorted(found, key=int)}
+        return {number: _own(text.splitlines()) for number, text in self._files(f"{stream}.log").items()}
+
+    def logged(self, *tries: int, stream: str = "stdout") -> list[str]:
+        """Return the lines of the module in the log of these tries, or of all."""
+        return _own(super().logged(*tries, stream=stream))
+
+    def nodes(self) -> list[str]:
+        """Return the nodes that its jobs have begun on, oldest first."""
+        return [json.loads(text)["node"] for text in self._files("start.json").values()]
 
     def processes(self) -> list[str]:
         """Return the processes of its modules, on all nodes that are there."""
         there = self.stack.containers()
         running = [node for node in NODES if there[node]["State"] == "running"]
-        listed = [self.stack.run_in(node, "ps", "-axww", "-o", "args=") for node in running]
-        return [line for lines in listed for line in lines.splitlines() if str(self.folder) in line]
+        return [line for node in running for line in self.stack.processes(node, str(self.folder))]
+
+    def _files(self, name: str) -> dict[str, str]:
+        pattern = f"runs/{self.dag_id}/*/{self.task_id}/*/{name}"
+        found = json.loads(self.stack.run_in(LOGIN, PYTHON, "-c", READ, str(self.folder), pattern))
+        return {number: found[number] for number in sorted(found, key=int)}
+
+
+def _own(lines: list[str]) -> list[str]:
+    """Leave out what Slurm writes to a job's stderr, also when the job is over: that it cannot tell its controller."""
+    return [line for line in lines if not line.startswith("slurmstepd-")]

@@ -40,6 +40,22 @@ LOGIN = "airflow-dag-processor"
 PYTHON = "/opt/envs/digits/bin/python"
 MODULES = "/shared/chaos/modules"
 
+#: The same module as a process of the worker's own container, beside the DAGs of tests.airflow.slurm_cases.
+LOCAL_DAGS = """
+from airflow.sdk import DAG
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+
+with DAG("stays", schedule=None, params={{"folder": "/nowhere", "name": "no_name"}}):
+    PythonModuleOperator(
+        task_id="job",
+        module="chaos_counts",
+        parameters_and_flags={{"folder": "{{{{ params.folder }}}}", "index": 0}},
+        python={python!r},
+        env={{"PYTHONPATH": {modules!r}, "SLURM_JOB_ID": "none"}},
+        sewer_conn_id={connection!r},
+    )
+"""
+
 
 def lacking() -> str:
     """Say what is missing for containers, if anything is."""
@@ -107,6 +123,10 @@ class Stack(AirflowApi):
         """Run ``docker``, and return what it prints."""
         return self._run(["docker", *arguments], PATIENCE_FOR_UP)
 
+    def shell(self, line: str) -> str:
+        """Run a line of a shell in the copy, and return all that it prints."""
+        return self._run(["sh", "-c", f"{line} 2>&1"], PATIENCE_FOR_UP)
+
     def compose(self, *arguments: str, timeout: float = 300) -> str:
         """Run ``docker compose`` in the copy, and return what it prints."""
         return self._run(["docker", "compose", *arguments], timeout)
@@ -115,9 +135,13 @@ class Stack(AirflowApi):
         """Run a command in a service's container, as the user it runs as, and return what it prints to stdout."""
         return self._run(["docker", "compose", "exec", "--no-TTY", service, *argv], timeout, stdin)
 
-    def kill(self, service: str) -> None:
-        """Kill a container on the spot, as a machine does that loses its power."""
-        self.compose("kill", service)
+    def kill(self, *services: str) -> None:
+        """Kill containers on the spot, as a machine does that loses its power."""
+        self.compose("kill", *services)
+
+    def processes(self, service: str, text: str) -> list[str]:
+        """Return the command lines of a container's processes in which this text stands."""
+        return [line for line in self.run_in(service, "ps", "-axww", "-o", "args=").splitlines() if text in line]
 
     def start_again(self, *services: str) -> None:
         """Start stopped containers, and wait until they are healthy."""
@@ -127,6 +151,21 @@ class Stack(AirflowApi):
         """Return what the engine knows of each service's container, running or not."""
         listed = self.compose("ps", "--all", "--format", "json")
         return {row["Service"]: row for row in map(json.loads, listed.splitlines())}
+
+    def down(self) -> list[str]:
+        """Return the services whose containers do not run."""
+        there = self.containers()
+        return [name for name, row in there.items() if name != "airflow-init" and row["State"] != "running"]
+
+    def ails(self) -> dict[str, str]:
+        """Return what is not as it has to be: containers that are not healthy, or that have ended by themselves."""
+        there = self.containers()
+        found = {name: row["Status"] for name, row in there.items() if name != "airflow-init"}
+        found = {name: status for name, status in found.items() if not status.endswith("(healthy)")}
+        counts = _docker("inspect", "--format", "{{.Name}} {{.RestartCount}}", *(row["ID"] for row in there.values()))
+        return found | {
+            name: f"{count} restarts" for name, count in map(str.split, counts.splitlines()) if count != "0"
+        }
 
     def tails(self, characters: int = 3000) -> str:
         """Return the last lines of what all containers have written."""
@@ -160,7 +199,9 @@ class Stack(AirflowApi):
                 shutil.copytree(source, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, self.folder / name)
-        (self.folder / "dags" / "chaos.py").write_text(dag_file(modules=MODULES, python=PYTHON))
+        said = {"modules": MODULES, "python": PYTHON}
+        (self.folder / "dags" / "chaos.py").write_text(dag_file(**said))
+        (self.folder / "dags" / "chaos_local.py").write_text(LOCAL_DAGS.format(**said, connection=CONNECTION))
         # Compose reads this file as well, by its name.
         (self.folder / "docker-compose.override.yaml").write_text(yaml.safe_dump(_override()))
 
@@ -181,9 +222,14 @@ class Stack(AirflowApi):
 
 
 def _override() -> dict[str, Any]:
-    """Return what is different for tests: they do not wait for minutes until Airflow takes a part for dead."""
+    """Return what is different for tests: they do not wait for minutes until Airflow takes a part for dead.
+
+    But a whole cluster beside it keeps a machine busier than the processes do that these times were chosen for.
+    """
     groups = ("WORKERS__", "SCHEDULER__", "TRIGGERER__", "DAG_PROCESSOR__")
     timing = {f"AIRFLOW__{name}": value for name, value in SETTINGS.items() if name.startswith(groups)}
+    timing["AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD"] = "20"
+    timing["AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT"] = "60"
     environment = {**timing, f"AIRFLOW_CONN_{CONNECTION.upper()}": json.dumps(connection())}
     return {"services": {name: {"environment": environment} for name in AIRFLOW}}
 

@@ -2,17 +2,186 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack, suppress
+
+import pytest
+
 from tests.airflow.slurm_cases import succeeded
+
+from .stack import PATIENCE_FOR_UP
+
+#: Seconds that the controller is stopped for. A look at a job takes ten of them, in which no name can be resolved.
+A_WHILE = 25.0
+
+
+@pytest.fixture(autouse=True)
+def all_is_well_again(stack):
+    """Say after each test that all containers are healthy, and that none has ended by itself."""
+    yield
+    if down := stack.down():  # the test has failed
+        stack.start_again(*down)
+    with suppress(pytest.fail.Exception):
+        stack.until(lambda: not stack.ails(), "all containers to be healthy")
+    assert stack.ails() == {}
+
+
+def followed(cases):
+    """Wait until lines of all cases are logged."""
+    for case in cases:
+        case.follows()
+
+
+def silent(cases):
+    """Return a context in which the modules write nothing, and all that they have written is logged."""
+    silence = ExitStack()
+    for case in cases:
+        silence.enter_context(case.silence())
+    return silence
 
 
 def test_a_job_takes_its_way_through_the_containers(start, stack):
-    """Without any trouble: one job each, a result, a link, a log that grows while the task is deferred."""
+    """Without any trouble: one job each, a result, a link, its whole log."""
     cases = start("works", "defers")
-    for case in cases:
-        case.runs()
-    cases[0].is_followed()
-    cases[1].is_deferred()
+    followed(cases)
     for case in cases:
         case.enough()
     for case in cases:
         succeeded(case)
+        (job,) = case.jobs()
+        assert stack.links(*case.key) == {"Slurm job": f"https://slurm.example/jobs/{job.id}"}
+
+
+def test_jobs_outlive_the_container_of_the_triggerer(start, stack):
+    """It is killed, and started again when one job has ended, and one has failed: no line is doubled or lost."""
+    going_on, ending, failing = cases = start("defers", "defers", "defers_once")
+    failing.tell("fails")
+    followed(cases)
+    with silent(cases):
+        stack.kill("airflow-triggerer")
+    for case in (ending, failing):
+        case.enough()
+        case.is_over()
+    stack.start_again("airflow-triggerer")
+    known = len(going_on.logged())
+    going_on.until(lambda: len(going_on.logged()) > known, "the new triggerer to log")
+    going_on.enough()
+    for case in (going_on, ending):
+        succeeded(case)
+        assert case.tries() == 1
+    failing.ends("failed")
+    failing.has_seen("FAILED")
+    failing.log_is_complete()
+
+
+@pytest.mark.parametrize("way", ["killed", "restarted"])
+def test_jobs_outlive_the_container_of_the_scheduler(start, stack, way):
+    """The tasks it runs end with it, and begin once more, also without retries: jobs go on, local modules run anew."""
+    local, *cases = start("stays", "works", "works_once", "defers_once")
+    followed([local, *cases])
+    with silent(cases):
+        if way == "killed":
+            stack.kill("airflow-scheduler")
+            stack.start_again("airflow-scheduler")
+        else:
+            stack.compose("restart", "airflow-scheduler")
+    for case in (local, *cases):
+        if case is not cases[-1]:
+            case.until(lambda case=case: case.tries() > 1, "the next try")
+            case.is_followed()
+        case.enough()
+    for case in cases:
+        succeeded(case)
+    local.ends("success")
+    _, *numbers = local.logged(local.tries())
+    assert numbers == [f"none 0 {number}" for number in range(local.result()["lines"])]
+    assert stack.processes("airflow-scheduler", str(local.folder)) == []
+
+
+def test_a_killed_node_takes_its_jobs_with_it(start, stack):
+    """None is green: one with retries runs anew on the other node, one without fails and names the node."""
+    stack.run_in("slurmctld", "scontrol", "update", "nodename=node2", "state=drain", "reason=test")
+    again, once = cases = start("defers", "works_once")
+    followed(cases)
+    stack.run_in("slurmctld", "scontrol", "update", "nodename=node2", "state=resume")
+    elsewhere = start("works_once")
+    elsewhere.follows()
+    assert [case.nodes() for case in (again, once, elsewhere)] == [["node1"], ["node1"], ["node2"]]
+    stack.kill("node1")
+    once.ends("failed")
+    assert "lost its node on node1" in once.text_of_log()
+    again.runs(2)
+    assert again.nodes() == ["node1", "node2"]
+    stack.start_again("node1")
+    for case in (again, elsewhere):
+        case.enough()
+    succeeded(again, earlier=("NODE_FAIL",))
+    again.earlier_log_is_true()
+    succeeded(elsewhere)
+    once.has_seen("NODE_FAIL")
+    for case in cases:
+        case.is_over()
+
+
+@pytest.mark.parametrize("way", ["killed", "stopped for a while"])
+def test_jobs_outlive_the_container_of_the_controller(start, stack, way):
+    """They run and end while nobody answers to its name; what is submitted meanwhile waits for it."""
+    cases = start("works_once", "defers_once", "works_once", "defers_once")
+    followed(cases)
+    if way == "killed":
+        stack.kill("slurmctld")
+    else:
+        stack.compose("stop", "slurmctld")
+    began = time.monotonic()
+    for case in cases[:2]:
+        case.enough()
+    if way == "killed":
+        stack.start_again("slurmctld")
+    else:
+        late = start("works_once")
+        late.until(lambda: "trying again" in late.text_of_log(), "its submission to wait")
+        stack.until(lambda: time.monotonic() - began > A_WHILE, "some looks in vain")
+        for case in cases[:2]:
+            case.ends("success")  # the record is enough
+        stack.start_again("slurmctld")
+        late.runs()
+        cases.append(late)
+    for case in cases[2:]:
+        case.enough()
+    for case in cases:
+        succeeded(case, is_remembered=way != "killed")
+        assert case.tries() == 1
+
+
+def test_jobs_outlive_the_containers_of_accounting_and_munge(start, stack):
+    """These are killed, and started again when one job each has ended: it is nothing to those jobs."""
+    cases = start("works_once", "defers_once", "works_once", "defers_once")
+    followed(cases)
+    services = ("munge", "slurmdbd", "mariadb")
+    stack.kill(*services)
+    for case in cases[:2]:
+        case.enough()
+    for case in cases[:2]:
+        case.ends("success")
+    stack.start_again(*services)
+    for case in cases[2:]:
+        case.enough()
+    for case in cases:
+        succeeded(case)
+        assert case.tries() == 1
+
+
+def test_a_job_ends_with_all_containers_and_runs_anew_with_them(start, stack):
+    """They are stopped and brought up again: no task is green whose node was stopped, nor waits for what is gone."""
+    again, once = cases = start("defers", "defers_once")
+    followed(cases)
+    stack.compose("stop")
+    stack.compose("up", "--detach", "--no-build", "--wait", timeout=PATIENCE_FOR_UP)
+    again.runs(2)
+    once.ends("failed")
+    again.enough()
+    succeeded(again, earlier=("NODE_FAIL",))
+    for case in cases:
+        case.earlier_log_is_true()
+    once.has_seen("NODE_FAIL")
+    once.is_over()

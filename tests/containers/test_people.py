@@ -1,0 +1,57 @@
+"""People mark tasks and clear them while their jobs run, and read their logs: as in the UI, by way of the API."""
+
+from __future__ import annotations
+
+from tests.airflow.slurm_cases import succeeded
+
+
+def test_a_person_marks_a_task_failed_and_clears_it(start, stack):
+    """Nothing of its job is left in the queue, and then a new one succeeds, deferred or not."""
+    cases = start("works", "defers")
+    for case in cases:
+        case.follows()
+    for case in cases:
+        stack.mark(*case.key, "failed")
+    for case in cases:
+        case.is_over()
+        assert case.state() == "failed"
+        case.has_seen("CANCELLED")
+    assert stack.command("squeue", "--noheader") == ""
+    for case in cases:
+        stack.clear(case.dag_id, case.run_id, [case.task_id])
+    for case in cases:
+        case.runs(2)
+        case.enough()
+    for case in cases:
+        succeeded(case, earlier=("CANCELLED",))
+        case.earlier_log_is_true()
+
+
+def test_a_person_clears_a_task_while_its_job_runs(start, stack):
+    """The job is cancelled, and a new one succeeds, deferred or not: the two are never there at once."""
+    cases = start("works", "defers")
+    for case in cases:
+        case.follows()
+    for case in cases:
+        stack.clear(case.dag_id, case.run_id, [case.task_id])
+    for case in cases:
+        case.runs(2)
+        (before, now) = case.jobs()
+        assert (before.state, now.state) == ("CANCELLED", "RUNNING")
+        case.enough()
+    for case in cases:
+        succeeded(case, earlier=("CANCELLED",))
+        case.earlier_log_is_true()
+
+
+def test_a_person_reads_the_log_of_a_deferred_task_as_it_grows(start):
+    """What the job writes can be read while it runs, and more of it the next time."""
+    case = start("defers")
+    case.is_deferred()
+    first = case.logged()
+    second = case.until(lambda: len(now := case.logged()) > len(first) and now, "more lines")
+    assert case.state() == "deferred"
+    assert case.jobs()[0].state == "RUNNING"
+    assert second[: len(first)] == first
+    case.enough()
+    succeeded(case)
