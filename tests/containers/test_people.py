@@ -28,7 +28,7 @@ def test_a_person_marks_a_task_failed_and_clears_it(start, stack):
 
 
 def test_a_person_clears_a_task_while_its_job_runs(start, stack):
-    """The job is cancelled, and a new one succeeds, deferred or not: the two are never there at once."""
+    """The job is cancelled, and a new one runs and succeeds, deferred or not."""
     cases = start("works", "defers")
     for case in cases:
         case.follows()
@@ -36,8 +36,7 @@ def test_a_person_clears_a_task_while_its_job_runs(start, stack):
         stack.clear(case.dag_id, case.run_id, [case.task_id])
     for case in cases:
         case.runs(2)
-        (before, now) = case.jobs()
-        assert (before.state, now.state) == ("CANCELLED", "RUNNING")
+        case.has_seen("CANCELLED", "RUNNING")
         case.enough()
     for case in cases:
         succeeded(case, earlier=("CANCELLED",))
@@ -51,7 +50,7 @@ def test_a_person_reads_the_log_of_a_deferred_task_as_it_grows(start):
     first = case.logged()
     second = case.until(lambda: len(now := case.logged()) > len(first) and now, "more lines")
     assert case.state() == "deferred"
-    assert case.jobs()[0].state == "RUNNING"
+    case.has_seen("RUNNING")
     assert second[: len(first)] == first
     case.enough()
     succeeded(case)
