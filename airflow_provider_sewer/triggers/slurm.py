@@ -157,7 +157,9 @@ def _handing_over(news: asyncio.Queue[View]) -> Callable[[View], None]:
 async def _latest(news: asyncio.Queue[View], timeout: float) -> View | None:  # noqa: ASYNC109 - there may be no news
     """Wait for a view, and return the newest one."""
     try:
-        view = await asyncio.wait_for(news.get(), timeout)
+        # Not asyncio.wait_for: before Python 3.12 it forgets that it was cancelled when news come at that moment.
+        async with asyncio.timeout(timeout):
+            view = await news.get()
     except TimeoutError:
         return None
     while not news.empty():

@@ -24,7 +24,7 @@ from airflow_provider_sewer.runners.slurm.logs import JobLogs
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.task_log import log_output
-from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
+from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _latest
 
 PATIENCE = 60.0
 QUICK = DEFAULTS._replace(deferrable=True, poll_interval=0.3, max_poll_interval=0.6)
@@ -151,6 +151,27 @@ def test_stopped_where_there_is_no_triggerer_it_cancels_the_job(on_slurm, submit
     job, trigger = submit("import time; time.sleep(600)")
     asyncio.run(run_until(trigger, lambda: on_slurm.state(job.ref.id) == "RUNNING"))
     on_slurm.wait_for(job.ref.id, "CANCELLED")
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
+    """A trigger that is cancelled when it has just heard of its job ends all the same."""
+
+    async def cancelled_with_news() -> None:
+        news = asyncio.Queue()
+        task = asyncio.create_task(_latest(news, PATIENCE))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        news.put_nowait("news")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        was_done = task.done()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert was_done or task.cancelled()
+
+    asyncio.run(cancelled_with_news())
 
 
 def test_a_person_who_marks_or_clears_the_task_cancels_the_job(on_slurm, submit):
