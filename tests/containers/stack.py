@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +35,8 @@ PATIENCE_FOR_UP = 900.0
 
 AIRFLOW = ("airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 NODES = ("node1", "node2")
+#: Of a node that takes jobs. Slurm drains one that is asked, for example, to run a job whose number it has already.
+NODE_STATES = ("allocated", "idle", "mixed")
 #: Has Slurm's client commands and the shared volume, and no test stops it.
 LOGIN = "airflow-dag-processor"
 
@@ -163,9 +166,9 @@ class Stack(AirflowApi):
         found = {name: row["Status"] for name, row in there.items() if name != "airflow-init"}
         found = {name: status for name, status in found.items() if not status.endswith("(healthy)")}
         counts = _docker("inspect", "--format", "{{.Name}} {{.RestartCount}}", *(row["ID"] for row in there.values()))
-        return found | {
-            name: f"{count} restarts" for name, count in map(str.split, counts.splitlines()) if count != "0"
-        }
+        found |= {name: f"{count} restarts" for name, count in map(str.split, counts.splitlines()) if count != "0"}
+        nodes = self.command("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
+        return found | {name: state for name, state in map(str.split, nodes) if state not in NODE_STATES}
 
     def tails(self, characters: int = 3000) -> str:
         """Return the last lines of what all containers have written."""
@@ -176,6 +179,13 @@ class Stack(AirflowApi):
     def command(self, *argv: str) -> str:
         """Run one of Slurm's commands, and return what it prints."""
         return self.run_in(LOGIN, *argv)
+
+    def has_remembered(self, job: Job) -> None:
+        """Wait until the controller has written down what it knows of a job: it does so seconds after a change."""
+        began = time.time()
+        self.run_in("slurmctld", "scontrol", "update", f"jobid={job.id}", "comment=to be remembered")
+        state = "/var/spool/slurmctld/job_state"
+        self.until(lambda: float(self.run_in("slurmctld", "stat", "-c", "%.Y", state)) > began, f"{job} in {state}")
 
     def jobs(self, name_contains: str = "") -> list[Job]:
         """Return all jobs that accounting knows."""
@@ -239,7 +249,8 @@ def _remove_leftovers() -> None:
     label = "com.docker.compose.project"
     listed = _docker("ps", "--all", "--format", f'{{{{.Label "{label}"}}}}')
     for project in {line for line in listed.split() if line.startswith(PREFIX)}:
-        if not psutil.pid_exists(int(project.removeprefix(PREFIX))):
+        pid = project.removeprefix(PREFIX)
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
             _remove(project)
 
 

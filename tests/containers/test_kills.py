@@ -9,7 +9,7 @@ import pytest
 
 from tests.airflow.slurm_cases import succeeded
 
-from .stack import PATIENCE_FOR_UP
+from .stack import LOGIN, PATIENCE_FOR_UP
 
 #: Seconds that the controller is stopped for. A look at a job takes ten of them, in which no name can be resolved.
 A_WHILE = 25.0
@@ -98,6 +98,42 @@ def test_jobs_outlive_the_container_of_the_scheduler(start, stack, way):
     assert stack.processes("airflow-scheduler", str(local.folder)) == []
 
 
+def test_jobs_outlive_the_container_of_the_api_server(start, stack):
+    """Nobody takes heartbeats or logs for a while: the same try goes on."""
+    cases = start("works_once", "defers_once")
+    followed(cases)
+    began = time.monotonic()
+    stack.kill("airflow-apiserver")
+    while time.monotonic() - began < A_WHILE:
+        stack.run_in(LOGIN, "sleep", "1")
+    stack.start_again("airflow-apiserver")
+    for case in cases:
+        case.enough()
+    for case in cases:
+        succeeded(case)
+        assert case.tries() == 1
+
+
+def test_no_line_is_lost_when_the_api_server_goes_before_the_scheduler(start, stack):
+    """Whoever passes the log on is busy asking for the API server, and dies with what it has not yet read."""
+    case = start("works")
+    case.follows()
+    stack.kill("airflow-apiserver")
+    before, began = len(case.written()["1"]), time.monotonic()
+    while len(case.written()["1"]) < before + 100:
+        assert time.monotonic() - began < PATIENCE_FOR_UP
+    stack.kill("airflow-scheduler")
+    stack.start_again("airflow-apiserver")
+    stack.start_again("airflow-scheduler")
+    case.until(lambda: case.tries() == 2, "the next try")
+    case.is_followed()
+    case.enough()
+    case.ends("success")
+    case.has_seen("COMPLETED")
+    logged = set(case.logged())
+    assert [line for line in case.written()["1"][1:] if line not in logged] == []
+
+
 def test_a_killed_node_takes_its_jobs_with_it(start, stack):
     """None is green: one with retries runs anew on the other node, one without fails and names the node."""
     stack.run_in("slurmctld", "scontrol", "update", "nodename=node2", "state=drain", "reason=test")
@@ -129,6 +165,8 @@ def test_jobs_outlive_the_container_of_the_controller(start, stack, way):
     cases = start("works_once", "defers_once", "works_once", "defers_once")
     followed(cases)
     if way == "killed":
+        # What it has not written down, it would have forgotten, and it would give the number to another job.
+        stack.has_remembered(cases[-1].jobs()[0])
         stack.kill("slurmctld")
     else:
         stack.compose("stop", "slurmctld")

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
+from airflow_provider_sewer.runners.sockets import all_read
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 # What is handed on before it is noted is handed on again by the next one if this process is killed in between. So it
 # is little: Airflow takes some 60 microseconds a line.
 _CHUNK = 32 * 1024
+# Seconds in which what was handed on has to be read before it is noted; if not, it is noted later.
+_READ_SOON = 0.05
 # As much of the end of a file is read for its last lines: less than a piece, so that a line is whole or too long.
 _RESULT_END = PIECE
 
@@ -24,7 +27,8 @@ class JobLogs:
     """What a job has written, handed on once and in order.
 
     How far it was handed on is noted in the run directory, so that whoever comes next, in another
-    process, goes on there.
+    process, goes on there. What the other end of a socket has not read by then is not noted: that
+    would be lost if both ends died, while what is not noted is at worst handed on twice.
 
     :param directory: the run directory.
     :param sink: takes the output as it comes.
@@ -71,7 +75,7 @@ class JobLogs:
 
     def _note(self) -> None:
         state = {stream.value: log.state for stream, log in self._streams.items()}
-        if state != self._noted:
+        if state != self._noted and all_read(_READ_SOON):
             with suppress(OSError):  # a full disk must not end a job that is well
                 self._directory.write_log_state(state)
                 self._noted = state
