@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -65,7 +66,7 @@ class AirflowApi:
     def trigger(self, dag_id: str, conf: dict | None = None) -> str:
         """Start a run of a DAG, as soon as the DAG has been parsed; return the run's id."""
         self.until(lambda: self._parsed(dag_id), f"DAG {dag_id} to be parsed")
-        return self._call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf or {}})["dag_run_id"]
+        return self.until(lambda: self._started(dag_id, conf or {}), f"a run of DAG {dag_id} to be taken")
 
     def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
         """Mark a whole run "failed" or "success", as people do in the UI."""
@@ -171,6 +172,14 @@ class AirflowApi:
             if (trouble := self.trouble()) or time.monotonic() > deadline:
                 pytest.fail(f"waited in vain for {what}; last: {last!r}; {trouble}\n{self.tails()}")
             time.sleep(SHORTEST_POLL)
+
+    def _started(self, dag_id: str, conf: dict) -> str | None:
+        try:
+            return self._call("POST", f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"]
+        except Refused as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None  # a DAG is listed a moment before it can be run
+            raise
 
     def _parsed(self, dag_id: str) -> bool:
         if any(dag["dag_id"] == dag_id for dag in self.get("/dags?limit=100")["dags"]):

@@ -119,8 +119,10 @@ def test_a_controller_killed_right_after_a_submission_loses_no_task(start, stage
     for case in cases:
         case.ends("success")
         case.is_over()
-        assert case.result()["job"] in {job.id for job in case.jobs()}
-        assert [job.state for job in case.jobs()].count("COMPLETED") == 1
+        job = case.result()["job"]
+        assert list(case.written().values())[-1][-1].split()[0] == job
+        # The controller may have forgotten it, and even give its number to another one.
+        assert [known.id for known in case.jobs() if known.state == "COMPLETED"] in ([], [job])
 
 
 @pytest.mark.parametrize("accounting", [False, True], ids=["without accounting", "with accounting"])

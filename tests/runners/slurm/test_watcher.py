@@ -136,8 +136,10 @@ def test_a_slow_answer_is_followed_by_a_pause(watch) -> None:
 def test_whatever_goes_wrong_the_other_jobs_are_watched(watch) -> None:
     """Neither a listener that raises nor a cluster that does ends the watcher."""
     answers = iter([ValueError("what is this?"), NoAnswer("it is away")])
+    both = threading.Event()
 
     def answer() -> Sighting:
+        both.wait(PATIENCE)
         for error in answers:
             raise error
         return Sighting("RUNNING")
@@ -149,6 +151,7 @@ def test_whatever_goes_wrong_the_other_jobs_are_watched(watch) -> None:
     cluster = Cluster(answer)
     watch(cluster, ref(1), raise_)
     watch(cluster, ref(2), views.append)
+    both.set()
     until(lambda: len(views) >= 4, lambda: str(views))
     assert [view.silence for view in views[:2]] == ["ValueError: what is this?", "it is away"]
     assert views[2].sighting == Sighting("RUNNING")
