@@ -317,7 +317,11 @@ class JobFollower:
         )
 
     def _finish_logs(self) -> None:
-        if not self._leaves_rest and not self._is_stopped:
+        if self._is_stopped:
+            return
+        if self._leaves_rest:
+            self._logs.leave_rest()
+        else:
             self._logs.finish()
 
     def _failed(self, record: ExitRecord | None) -> Ending:

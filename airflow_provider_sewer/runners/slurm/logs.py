@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # is little: Airflow takes some 60 microseconds a line.
 _CHUNK = 32 * 1024
 # Seconds in which what was handed on has to be read before it is noted; if not, it is noted later.
-_READ_SOON = 0.05
+_READ_SOON = 0.25
 # As much of the end of a file is read for its last lines: less than a piece, so that a line is whole or too long.
 _RESULT_END = PIECE
 
@@ -63,6 +63,11 @@ class JobLogs:
         if self._noted is not None:
             self._note()
 
+    def leave_rest(self) -> None:
+        """Note how far it has come, for somebody else: nobody dies here, so what is on its way will be read."""
+        if self._noted is not None:
+            self._note(is_read=True)
+
     def _take_up(self) -> bool:
         """Go on where the last one has stopped; where that cannot be read now, nothing must be handed on twice."""
         try:
@@ -73,9 +78,9 @@ class JobLogs:
             log.take_up(self._noted.get(stream.value))
         return True
 
-    def _note(self) -> None:
+    def _note(self, *, is_read: bool = False) -> None:
         state = {stream.value: log.state for stream, log in self._streams.items()}
-        if state != self._noted and all_read(_READ_SOON):
+        if state != self._noted and (is_read or all_read(_READ_SOON)):
             with suppress(OSError):  # a full disk must not end a job that is well
                 self._directory.write_log_state(state)
                 self._noted = state
