@@ -166,7 +166,8 @@ def test_jobs_outlive_the_container_of_the_controller(start, stack, way):
     followed(cases)
     if way == "killed":
         # What it has not written down, it would have forgotten, and it would give the number to another job.
-        stack.has_remembered(cases[-1].jobs()[0])
+        (job,) = cases[-1].until(cases[-1].jobs, "accounting to hear of the job")
+        stack.has_remembered(job)
         stack.kill("slurmctld")
     else:
         stack.compose("stop", "slurmctld")

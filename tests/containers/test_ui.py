@@ -148,8 +148,6 @@ def test_the_ready_connection_shows_its_values(browser):
     form.open_section("Slurm jobs")
     assert form.value("Cluster") == "slurm"
     assert json.loads(form.value("Slurm parameters")) == {"timeout_min": 60}
-    form.open_section("Waiting for Slurm jobs")
-    assert form.value("Deferrable") == "true"
 
 
 def test_the_test_button_says_which_interpreter_there_is(browser, stack):

@@ -177,7 +177,8 @@ class JobFollower:
         self._patience = patience
         self._say = say
         self._secrets = secrets
-        self._logs = JobLogs(job.directory, sink, secrets)
+        # Whoever reads a trigger's log does nothing else, and the worker goes on from where the trigger says it is.
+        self._logs = JobLogs(job.directory, sink, secrets, waits_until_read=not leaves_rest)
         self._leaves_rest = leaves_rest
         self._is_stopped = False
         self._settles = _SETTLES[job.cluster.kind]
@@ -317,11 +318,7 @@ class JobFollower:
         )
 
     def _finish_logs(self) -> None:
-        if self._is_stopped:
-            return
-        if self._leaves_rest:
-            self._logs.leave_rest()
-        else:
+        if not self._leaves_rest and not self._is_stopped:
             self._logs.finish()
 
     def _failed(self, record: ExitRecord | None) -> Ending:

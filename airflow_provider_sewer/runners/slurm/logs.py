@@ -27,16 +27,20 @@ class JobLogs:
     """What a job has written, handed on once and in order.
 
     How far it was handed on is noted in the run directory, so that whoever comes next, in another
-    process, goes on there. What the other end of a socket has not read by then is not noted: that
-    would be lost if both ends died, while what is not noted is at worst handed on twice.
+    process, goes on there.
 
     :param directory: the run directory.
     :param sink: takes the output as it comes.
     :param secrets: values to mask.
+    :param waits_until_read: whether what the other end of a socket has not read is not noted yet: it would be
+        lost if both ends died, while what is not noted is at worst handed on twice.
     """
 
-    def __init__(self, directory: RunDirectory, sink: Sink, secrets: Collection[str] = ()) -> None:
+    def __init__(
+        self, directory: RunDirectory, sink: Sink, secrets: Collection[str] = (), *, waits_until_read: bool = True
+    ) -> None:
         self._directory = directory
+        self._waits_until_read = waits_until_read
         self._masker = Masker(secrets)
         self._streams = {
             stream: _StreamLog(path, stream, self._masker, sink)
@@ -63,11 +67,6 @@ class JobLogs:
         if self._noted is not None:
             self._note()
 
-    def leave_rest(self) -> None:
-        """Note how far it has come, for somebody else: nobody dies here, so what is on its way will be read."""
-        if self._noted is not None:
-            self._note(is_read=True)
-
     def _take_up(self) -> bool:
         """Go on where the last one has stopped; where that cannot be read now, nothing must be handed on twice."""
         try:
@@ -78,9 +77,9 @@ class JobLogs:
             log.take_up(self._noted.get(stream.value))
         return True
 
-    def _note(self, *, is_read: bool = False) -> None:
+    def _note(self) -> None:
         state = {stream.value: log.state for stream, log in self._streams.items()}
-        if state != self._noted and (is_read or all_read(_READ_SOON)):
+        if state != self._noted and (not self._waits_until_read or all_read(_READ_SOON)):
             with suppress(OSError):  # a full disk must not end a job that is well
                 self._directory.write_log_state(state)
                 self._noted = state

@@ -317,16 +317,3 @@ def test_what_nobody_has_read_is_handed_on_again(log: Log) -> None:
         logs.pump()
         log.reader().pump()
         assert log.text() == "in the socket\n"
-
-
-def test_what_is_on_its_way_when_somebody_else_takes_over_is_handed_on_once(log: Log) -> None:
-    """A trigger that leaves the rest to a worker does not die, and neither does who reads what it has logged."""
-    writer, reader = socket.socketpair()
-    with writer, reader:
-        logs = JobLogs(log.directory, lambda _, pieces: writer.sendall("".join(pieces).encode()))
-        log.write(b"in the socket\n")
-        logs.pump()
-        logs.leave_rest()
-        log.write(b"the rest\n")
-        log.reader().finish()  # the worker
-        assert log.text() == "the rest\n"

@@ -270,8 +270,9 @@ def test_a_worker_inside_a_slurm_job_passes_nothing_of_it_on(
 def test_srun_starts_each_task_with_the_variables(cluster_jobs: ScriptJobs) -> None:
     """Under srun, with two tasks, each of them sees what it is given, although the job itself inherits nothing."""
     source = """
-        import os
-        print("task", os.environ["SLURM_PROCID"], os.environ["GIVEN"], os.environ["SEWER_ATTEMPT_ID"][:8], flush=True)
+        import os, sys
+        words = ["task", os.environ["SLURM_PROCID"], os.environ["GIVEN"], os.environ["SEWER_ATTEMPT_ID"][:8]]
+        sys.stdout.write(" ".join(words) + "\\n")  # in one go, for both write into one file
     """
     resources = {"use_srun": True, "tasks_per_node": 2, "cpus_per_task": 1}
 
