@@ -468,7 +468,7 @@ class SlurmCluster:
         self._run_folder.chmod(0o755)
         for name in ("etc", "log"):
             (self._run_folder / name).symlink_to(self.folder.resolve() / name)
-        for name in ("state", "dev", *(f"spool/{node}" for node in self.nodes)):
+        for name in ("state/env_cache", "dev", *(f"spool/{node}" for node in self.nodes)):
             (self._run_folder / name).mkdir(parents=True)
         self._ctld_port, self._dbd_port, self._mariadb_port = (next(self._ports.numbers) for _ in range(3))
         self._node_ports = dict(zip(self.nodes, self._ports.numbers, strict=True))
@@ -483,6 +483,7 @@ class SlurmCluster:
         nodes = ",".join(self.nodes)
         _write(etc / "munge.key", os.urandom(128), secret=True)
         _write(etc / "slurm.conf", self._slurm_conf())
+        _write(self._run_folder / "state" / "env_cache" / _user(), _login_environment())
         _write(etc / "gres.conf", f"NodeName={nodes} Name=gpu File={self._run_folder}/dev/gpu[0-1]\n")
         _write(etc / "plugstack.conf", "")
         _write(etc / "cgroup.conf", self._cgroup_conf())
@@ -540,6 +541,9 @@ MessageTimeout=10
 KillWait=2
 InactiveLimit=0
 BatchStartTimeout=10
+# The login environment is what is written below, not what the profile of whoever runs the tests makes of it: that one
+# may be slow, and waits for ever on a lock whose holder was killed with its node (pyenv's does).
+GetEnvTimeout=0
 CompleteWait=0
 # A node that a test has taken down stays down; one whose daemon comes back does not.
 ReturnToService=1
@@ -800,6 +804,12 @@ def _path_with_sbin() -> str:
 
 def _user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _login_environment() -> str:
+    person = pwd.getpwuid(os.geteuid())
+    values = {"HOME": person.pw_dir, "LOGNAME": person.pw_name, "USER": person.pw_name, "SHELL": person.pw_shell}
+    return "".join(f"{name}={value}\n" for name, value in {**values, "PATH": _path_with_sbin()}.items())
 
 
 def _write(path: Path, content: str | bytes, *, secret: bool = False) -> None:

@@ -34,6 +34,17 @@ def test_a_job_runs(slurm) -> None:
     assert slurm.output(job.id).strip() in slurm.nodes
 
 
+def test_a_login_starts_no_profile(slurm) -> None:
+    """The login environment is the cluster's own: the profile of whoever runs the tests may hang, or say anything."""
+    job = slurm.submit("env", "--export=NONE")
+    slurm.wait_for(job, "COMPLETED")
+
+    names = {line.partition("=")[0] for line in slurm.output(job).splitlines()}
+    by_slurm = {name for name in names if name.startswith("SLURM") or name in ("ENVIRONMENT", "HOSTNAME", "TMPDIR")}
+    by_the_shell = {"PWD", "OLDPWD", "SHLVL", "_"}
+    assert names - by_slurm - by_the_shell == {"HOME", "LOGNAME", "USER", "SHELL", "PATH"}
+
+
 def test_purged_jobs_are_still_counted(make_slurm) -> None:
     """A job that squeue has forgotten is still among the jobs, as it ended."""
     slurm = make_slurm(nodes=1, min_job_age=2)
