@@ -105,9 +105,12 @@ class Stack(AirflowApi):
         _remove_leftovers()
         self._copy()
         self.printed = self.make("up")
-        self.secrets = dict(line.split("=", 1) for line in (self.folder / ".env").read_text().splitlines())
+        written = dict(line.split("=", 1) for line in (self.folder / ".env").read_text().splitlines())
+        port, project = written.pop("SEWER_AIRFLOW_PORT"), written.pop("COMPOSE_PROJECT_NAME")
+        assert project == self.project
+        self.secrets = written  # and all else that make up writes there is secret
         login = {"username": "admin", "password": self.secrets["SEWER_AIRFLOW_PASSWORD"]}
-        super().__init__(f"http://127.0.0.1:{self.secrets['SEWER_AIRFLOW_PORT']}", login)
+        super().__init__(f"http://127.0.0.1:{port}", login)
         self.log_in()
         self.run_in(LOGIN, "mkdir", "-p", MODULES)
         self.run_in(LOGIN, "sh", "-c", f"cat > {MODULES}/chaos_counts.py", stdin=MODULE)

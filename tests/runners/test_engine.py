@@ -124,7 +124,7 @@ def test_a_long_task_holds_up_nothing_but_its_dependents(plan, lifeline, gate, b
     plan.task("long", HOLD + f"    say('long'); {PASS}", lifeline.path, gate.path)
     plan.task("after long", HOLD + "    say('dependent')", lifeline.path, after=["long"])
     plan.task("short")
-    plan.task("after short", HOLD + "    say('other branch')", lifeline.path, after=["short"])
+    plan.task("after short", HOLD + f"    say('other branch'); {PASS}", lifeline.path, gate.path, after=["short"])
 
     run = background(lambda: plan.run(jobs=2))
     lifeline.expect("long")

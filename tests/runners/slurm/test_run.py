@@ -170,7 +170,8 @@ def test_a_clear_runs_anew_whatever_the_earlier_job_did(plan, jobs, slurm, worke
     second = jobs.follow(cleared(plan_without_hold(planned)))
     assert second.id != job_id
     assert planned.instance.dag_id not in alive.read_text()
-    assert slurm.job(job_id).state == (was if was in OVER else "CANCELLED")
+    # Slurm lets the script end by itself when it cancels a job, and may note that end instead.
+    assert slurm.job(job_id).state in ({was} if was in OVER else {"CANCELLED", "FAILED"})
     let_go(planned)
     second.end()
     assert seen(slurm, planned) == [job_id, second.id]
