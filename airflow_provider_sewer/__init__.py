@@ -7,8 +7,10 @@ what belongs to Airflow is in :mod:`airflow_provider_sewer.task_group` and its n
 from __future__ import annotations
 
 from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.paths import Dependency, External, Product
 from airflow_provider_sewer.core.recording import Run, run_with
 from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.values import Ignored
 from airflow_provider_sewer.core.workflow import Workflow, workflow
 from airflow_provider_sewer.readers.python_file import (
     get_task_from_module,
@@ -20,6 +22,10 @@ from airflow_provider_sewer.readers.python_file import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Dependency",
+    "External",
+    "Ignored",
+    "Product",
     "SewerError",
     "Task",
     "Workflow",

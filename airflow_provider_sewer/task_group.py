@@ -242,7 +242,7 @@ def _check_operator_kwargs(given: Mapping[str, Any], astray: Mapping[str, Any]) 
 
 
 def _doc(task: Task) -> str:
-    command = shown(["python", "-m", task.module, *task.arguments()])
+    command = shown(["python", *task.call().argv])
     return f"{task.doc}\n\n```\n{command}\n```".strip()
 
 

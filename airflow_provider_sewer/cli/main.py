@@ -20,6 +20,22 @@ from airflow_provider_sewer.readers.python_file import load_tasks, load_workflow
 
 _FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
 _WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
+_PYTHON = click.option(
+    "-i", "--python-interpreter", "python", help="Interpreter of the tasks that name none. [default: python]"
+)
+_ENV = click.option(
+    "--env", multiple=True, metavar="K=V", help="Give a variable; K alone passes on your own. Repeatable."
+)
+_WORKDIR = click.option(
+    "--workdir", type=click.Path(), help="Working directory of the tasks that name none. [default: here]"
+)
+_STATE = click.option("--state", type=click.Path(), help="The state file. [default: one below .sewer/state]")
+_RESUME = click.option("--resume", is_flag=True, help="Run only what has not succeeded yet, and what comes after it.")
+_FORCE = click.option("--force", multiple=True, metavar="TASK", help="Run this task in any case. Repeatable.")
+_ONLY = click.option("--only", multiple=True, metavar="TASK", help="Run only this task. Repeatable.")
+_FROM = click.option(
+    "--from", "start", multiple=True, metavar="TASK", help="Run this task and what comes after it. Repeatable."
+)
 
 
 class _Commands(click.Group):
@@ -60,11 +76,19 @@ def main() -> None:
 
 @main.command()
 @_FILE
-@click.option("-i", "--python-interpreter", "python", help="Interpreter of the tasks that name none. [default: python]")
+@_PYTHON
 @_WORKFLOW
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
-@click.option("--env", multiple=True, metavar="K=V", help="Give a variable; K alone passes on your own. Repeatable.")
-@click.option("--workdir", type=click.Path(), help="Working directory of the tasks that name none. [default: here]")
+@click.option(
+    "--limit", multiple=True, metavar="R=N", help="Take no more than N of the resource R at once. Repeatable."
+)
+@_RESUME
+@_FORCE
+@_ONLY
+@_FROM
+@_STATE
+@_ENV
+@_WORKDIR
 @click.option(
     "--log-dir", type=click.Path(), help="Folder for a log file of each task. [default: one below .sewer/logs]"
 )
@@ -73,16 +97,57 @@ def run(
     python: str | None,
     workflow: str | None,
     jobs: int | None,
+    limit: tuple[str, ...],
+    resume: bool,
+    force: tuple[str, ...],
+    only: tuple[str, ...],
+    start: tuple[str, ...],
+    state: str | None,
     env: tuple[str, ...],
     workdir: str | None,
     log_dir: str | None,
 ) -> None:
     """Run a workflow, each task as soon as those before it have succeeded."""
-    from airflow_provider_sewer.cli.run import run_in_terminal
+    from airflow_provider_sewer.cli.run import How, run_in_terminal
+    from airflow_provider_sewer.runners.plan import Wanted
+
+    settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
+    how = How(
+        wanted=Wanted(only, start, force), resume=resume, state=state, jobs=jobs, limits=_limits(limit), log_dir=log_dir
+    )
+    sys.exit(run_in_terminal(load_workflow(path, workflow), settings, how))
+
+
+@main.command()
+@_FILE
+@_PYTHON
+@_WORKFLOW
+@_RESUME
+@_FORCE
+@_ONLY
+@_FROM
+@_STATE
+@_ENV
+@_WORKDIR
+def explain(
+    path: str,
+    python: str | None,
+    workflow: str | None,
+    resume: bool,
+    force: tuple[str, ...],
+    only: tuple[str, ...],
+    start: tuple[str, ...],
+    state: str | None,
+    env: tuple[str, ...],
+    workdir: str | None,
+) -> None:
+    """Say of each task whether a run would run it, and why, without running anything."""
+    from airflow_provider_sewer.cli.run import explained
+    from airflow_provider_sewer.runners.plan import Wanted
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
     loaded = load_workflow(path, workflow)
-    sys.exit(run_in_terminal(loaded, settings, jobs=jobs, log_dir=log_dir))
+    click.echo(explained(loaded, settings, Wanted(only, start, force), resume=resume, state=state))
 
 
 @main.command()
@@ -125,6 +190,16 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(said, param_hint="--env")
         variables[name] = value if equals else os.environ[name]
     return variables
+
+
+def _limits(pairs: tuple[str, ...]) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for pair in pairs:
+        name, _, amount = pair.rpartition("=")
+        if not name or not amount.isdecimal() or int(amount) < 1:
+            raise click.BadParameter(f"{pair!r}: write NAME=NUMBER, such as gpu=2", param_hint="--limit")
+        limits[name] = int(amount)
+    return limits
 
 
 def _flush_streams() -> None:

@@ -18,13 +18,14 @@ from airflow_provider_sewer.runners.output import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_sewer.core.freshness import Verdict
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.runners.output import Stream
 
 _STYLES = {
     State.WAITING: "dim", State.RUNNING: "cyan", State.SUCCEEDED: "green", State.FAILED: "bold red",
-    State.NOT_RUN: "yellow", State.STOPPED: "yellow",
+    State.UP_TO_DATE: "green", State.DONE: "green", State.NOT_RUN: "yellow", State.STOPPED: "yellow",
 }  # fmt: skip
 _WIDTH = 200
 
@@ -62,6 +63,9 @@ class LiveTable:
     def __exit__(self, *exc: object) -> None:
         with suppress(OSError):  # the terminal may have gone
             self._live.__exit__(None, None, None)
+
+    def judged(self, _task: Task, _verdict: Verdict) -> None:
+        """There is no room for that; the log file says it."""
 
     def started(self, task: Task, _command_line: str, _workdir: str | None) -> None:
         """Note that a task runs."""
@@ -109,7 +113,7 @@ class LiveTable:
         room = max(3, self._console.height - 6)
         if len(rows) <= room:
             return list(rows)
-        urgent = [State.FAILED, State.RUNNING, State.WAITING, State.STOPPED, State.NOT_RUN, State.SUCCEEDED]
+        urgent = [State.FAILED, State.RUNNING, State.WAITING, State.STOPPED, State.NOT_RUN, *State]
         chosen = sorted(rows, key=lambda name: urgent.index(rows[name].state))[:room]
         return [name for name in rows if name in set(chosen)]
 

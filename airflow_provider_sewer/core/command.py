@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Optional
 
+from airflow_provider_sewer.core.function import CALLER
 from airflow_provider_sewer.core.secrecy import MASK, masked_words
 
 
@@ -22,16 +23,19 @@ class Command(NamedTuple):
     workdir: Optional[str] = None
 
 
-def module_command(
-    python: str, module: str, arguments: Collection[str], env: Mapping[str, str], workdir: str | None
+def interpreter_command(
+    python: str, arguments: Collection[str], env: Mapping[str, str], workdir: str | None
 ) -> Command:
-    """Build the command of a module: unbuffered, so that its output can be followed line by line."""
-    return Command((python, "-u", "-m", module, *arguments), env, workdir)
+    """Build the command of an interpreter: unbuffered, so that its output can be followed line by line."""
+    return Command((python, "-u", *arguments), env, workdir)
 
 
 def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
     """Write a command line for people, quoted so that it can be pasted, its secrets masked.
 
+    In the command line of a function, the lines that call it are left out.
+
     :param secrets: values to mask wherever they stand (see :mod:`airflow_provider_sewer.core.secrecy`).
     """
-    return " ".join(word if word == MASK else shlex.quote(word) for word in masked_words(argv, secrets))
+    words = ("…" if word == CALLER else word for word in masked_words(argv, secrets))
+    return " ".join(word if word in (MASK, "…") else shlex.quote(word) for word in words)

@@ -65,6 +65,14 @@ class ModuleFailed(SewerError):
         self.exit_code = exit_code
 
 
+class ProductError(SewerError):
+    """A product was not made, or cannot be put in place; or a dependency is not there."""
+
+
+class StateError(SewerError):
+    """The state of an earlier run cannot be read, or another run is using it."""
+
+
 class ModuleStopped(SewerError):
     """The module was ended on request before it was done."""
 

@@ -1,4 +1,4 @@
-"""A task: one Python module, what it is called with, and where it runs."""
+"""A task: one Python module or function, what it is called with, what it makes and needs, and where it runs."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ import copy
 import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Callable, Union
 
 from airflow_provider_sewer.core.arguments import detached, to_arguments
 from airflow_provider_sewer.core.chain import Chain, Operand
 from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
+from airflow_provider_sewer.core.freshness import Freshness
+from airflow_provider_sewer.core.function import Call, checked_function, checked_kwargs, function_call, module_call
+from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.recording import note_task
+from airflow_provider_sewer.core.resources import checked_resources
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.values import Ignored, Marker, Result, filled, markers
 
 if TYPE_CHECKING:
     import os
 
 _FIELDS = (
-    "name", "module", "parameters_and_flags", "use_underscores", "args", "python", "env", "inherit_env", "workdir",
-    "depends_on", "doc", "operator_kwargs", "run_on", "slurm",
+    "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
+    "inherit_env", "workdir", "depends_on", "products", "dependencies", "run_when", "compare", "stale_with",
+    "resources", "doc", "operator_kwargs", "run_on", "slurm",
 )  # fmt: skip
 
 #: Where Airflow can run a task: on the worker, or as a job of a Slurm cluster.
@@ -31,11 +37,18 @@ PLACES = ("local", "slurm")
 #: What may stand in ``depends_on``: tasks, or names of tasks.
 Upstream = Union["Task", str]
 
+#: What may stand in ``products`` and ``dependencies``.
+Path = Union[str, "os.PathLike[str]"]
+
+#: Returns what stands in place of a path or of a result.
+Fill = Callable[[Marker], Any]
+
 
 class Task:
-    """A Python module to run with ``python -m``, as a node of a workflow.
+    """A Python module to run with ``python -m``, or a function of one to call, as a node of a workflow.
 
-    Paths are relative to the workflow file they are written in.
+    Paths of interpreter and working directory are relative to the workflow file they are written in; those of
+    products and dependencies to the working directory of the task.
 
     :param name: what people call it; unique in a workflow.
     :param module: dotted name of the module; it has to be installed for the interpreter.
@@ -43,11 +56,21 @@ class Task:
         (see :mod:`airflow_provider_sewer.core.arguments`).
     :param use_underscores: keep ``_`` in keys instead of writing ``-``.
     :param args: verbatim arguments, put before the parameters.
+    :param function: instead of a module, ``package.module:function``; it needs nothing of this package.
+    :param kwargs: its keyword arguments, which JSON can say.
     :param python: interpreter of this task.
     :param env: environment variables of this task.
     :param inherit_env: ``True``, or names, to inherit more than the short list.
     :param workdir: working directory of this task.
     :param depends_on: tasks, or their names, that have to succeed before this one.
+    :param products: paths that it makes, besides those in its parameters.
+    :param dependencies: paths that it needs, besides those in its parameters.
+    :param run_when: ``"always"``, ``"missing"``, ``"stale"`` or ``"never"``
+        (see :mod:`airflow_provider_sewer.core.freshness`).
+    :param compare: how dependencies are compared with those it was made from last: by ``"mtime"`` or ``"content"``.
+    :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
+        ``"environment"``.
+    :param resources: how much it takes of what there is little of, such as ``{"gpu": 1}``.
     :param doc: what it is for, in Markdown; shown by Airflow.
     :param operator_kwargs: arguments of Airflow's operator for this task (pool, queue, retries, …).
     :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is always on this machine.
@@ -58,16 +81,24 @@ class Task:
     def __init__(
         self,
         name: str,
-        module: str,
+        module: str | None = None,
         parameters_and_flags: Mapping[str, Any] | None = None,
         use_underscores: bool = False,
         *,
         args: Iterable[Any] = (),
+        function: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
         python: str | os.PathLike[str] | None = None,
         env: Mapping[str, Any] | None = None,
         inherit_env: bool | Iterable[str] | None = None,
         workdir: str | os.PathLike[str] | None = None,
         depends_on: Upstream | Iterable[Upstream] = (),
+        products: Path | Iterable[Path] = (),
+        dependencies: Path | Iterable[Path] = (),
+        run_when: str = "always",
+        compare: str = "mtime",
+        stale_with: str | Iterable[str] = (),
+        resources: Mapping[str, int] | None = None,
         doc: str = "",
         operator_kwargs: Mapping[str, Any] | None = None,
         run_on: str | None = None,
@@ -80,30 +111,107 @@ class Task:
             for field in unknown:
                 raise InvalidTask(unknown_name("field", field, _FIELDS))
             self.name = checked_name(name)
-            self.module = checked_module(module)
+            self.module, self.function = _module_or_function(module, function)
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
             if not isinstance(use_underscores, bool):
                 raise InvalidTask(f"use_underscores: True or False is needed, not {use_underscores!r}")
             self.use_underscores = use_underscores
             self.args = _arguments(args)
+            self.kwargs = checked_kwargs(_mapping("kwargs", kwargs))
+            self._refuse_arguments_of_the_other()
             self.settings = Settings.checked(
                 python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=self.source.folder
             )
             self.depends_on = _upstream(depends_on)
+            self.call()
+            self.parameters_and_flags, self.args = detached(self.parameters_and_flags), tuple(detached(self.args))
+            self.kwargs = detached(self.kwargs)
+            self.products, self.dependencies = self._paths(products, dependencies)
+            self.freshness = Freshness.checked(run_when, compare, stale_with, has_products=bool(self.products))
+            self.resources = checked_resources(_mapping("resources", resources))
             self.doc = _text("doc", doc)
             self.operator_kwargs = dict(_mapping("operator_kwargs", operator_kwargs))
             self.run_on = checked_place(run_on)
             self.slurm = SlurmSettings.checked(slurm=slurm)
-            self.arguments()
-            self.parameters_and_flags, self.args = detached(self.parameters_and_flags), tuple(detached(self.args))
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
             raise InvalidTask(label + str(error), self.source) from None
         note_task(self)
 
-    def arguments(self) -> list[str]:
-        """Return the arguments of the module as a command line has them."""
-        return to_arguments(self.parameters_and_flags, use_underscores=self.use_underscores, args=self.args)
+    @property
+    def target(self) -> str:
+        """Return what is run: the module's name, or the function's."""
+        return self.module or self.function or ""
+
+    @property
+    def result(self) -> Result:
+        """Return what stands for this task's result in the parameters of a later one."""
+        return Result(self)
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """Return the results of other tasks that its parameters hold."""
+        return tuple(dict.fromkeys(marker for marker in self._markers() if isinstance(marker, Result)))
+
+    def arguments(self, fill: Fill | None = None) -> list[str]:
+        """Return the arguments of the module as a command line has them.
+
+        :param fill: returns what stands in place of a path or of a result; they stay as they are written if not given.
+        """
+        fill = fill or as_written
+        return to_arguments(
+            filled(self.parameters_and_flags, fill),
+            use_underscores=self.use_underscores,
+            args=filled(self.args, fill),
+        )
+
+    def call(self, fill: Fill | None = None) -> Call:
+        """Return what an interpreter is asked to run.
+
+        :param fill: as for :meth:`arguments`.
+        """
+        if self.function is not None:
+            return function_call(self.function, filled(self.kwargs, fill or as_written))
+        return module_call(self.target, self.arguments(fill))
+
+    def said(self, fill: Fill | None = None) -> list[Any]:
+        """Return what tells this task's command from others; ignored values do not count.
+
+        :param fill: as for :meth:`arguments`.
+        """
+        kept = _unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
+        products = [product.path for product in self.products]
+        return [self.target, filled(kept, fill or as_written), self.use_underscores, products]
+
+    def is_same(self, other: Task) -> bool:
+        """Tell whether another task makes the same with the same command."""
+        return (
+            self.said() == other.said()
+            and self.products == other.products
+            and self.settings == other.settings
+            and self.run_on == other.run_on
+            and self.slurm == other.slurm
+        )
+
+    def _markers(self) -> Iterable[Marker]:
+        return markers([self.args, self.parameters_and_flags, self.kwargs])
+
+    def _paths(self, products: Any, dependencies: Any) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
+        inside = [marker for marker in self._markers() if isinstance(marker, PathMarker)]
+        made = [*(each for each in inside if isinstance(each, Product)), *_listed("products", products, Product)]
+        needed = [
+            *(each for each in inside if isinstance(each, Dependency)),
+            *_listed("dependencies", dependencies, Dependency),
+        ]
+        # What the module is not given a path for, it makes under the real name.
+        own = [each.under_real_name() if each not in inside else each for each in made]
+        return tuple(dict.fromkeys(own)), tuple(dict.fromkeys(needed))
+
+    def _refuse_arguments_of_the_other(self) -> None:
+        if self.function is not None and (self.parameters_and_flags or self.args):
+            raise InvalidTask("parameters_and_flags and args are for a module; a function is given kwargs")
+        if self.function is None and self.kwargs:
+            raise InvalidTask("kwargs are for a function; a module is given parameters_and_flags")
 
     def with_defaults(self, settings: Settings) -> Task:
         """Return this task, its own settings completed by ``settings``."""
@@ -140,7 +248,12 @@ class Task:
         return Chain.of(other) << self
 
     def __repr__(self) -> str:
-        return f"Task({self.name!r}, {self.module!r})"
+        return f"Task({self.name!r}, {self.target!r})"
+
+
+def as_written(marker: Marker) -> Any:
+    """Return what stands for a path or a result where nothing runs: as it is written."""
+    return marker.path if isinstance(marker, PathMarker) else repr(marker)
 
 
 def checked_name(name: Any) -> str:
@@ -178,6 +291,36 @@ def checked_place(run_on: Any) -> str | None:
     if run_on is not None and run_on not in PLACES:
         raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r}")
     return run_on  # type: ignore[no-any-return]  # one of the places, which are text
+
+
+def _module_or_function(module: Any, function: Any) -> tuple[str | None, str | None]:
+    if (module is None) == (function is None):
+        given = "neither is" if module is None else "both are"
+        raise InvalidTask(f"a task runs a module or a function; {given} given")
+    return (checked_module(module), None) if function is None else (None, checked_function(function))
+
+
+def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
+    several = paths if isinstance(paths, Iterable) and not isinstance(paths, (str, bytes)) else [paths]
+    if isinstance(several, (Mapping, AbstractSet)):
+        raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r}")
+    listed = []
+    for path in several:
+        if isinstance(path, PathMarker) and not isinstance(path, kind):
+            raise InvalidTask(f"{field}: {path!r} cannot stand there")
+        listed.append(path if isinstance(path, kind) else kind(path))
+    return listed
+
+
+def _unignored(value: Any) -> Any:
+    """Copy a value, however deep, with nothing in place of what is ignored."""
+    if isinstance(value, Ignored):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _unignored(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_unignored(item) for item in value]
+    return value
 
 
 def _mapping(field: str, value: Any) -> Mapping[str, Any]:

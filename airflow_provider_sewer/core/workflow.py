@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
-from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
+from airflow_provider_sewer.core.edges import STATED, Edges, Members, find_edges
+from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.recording import Run, note_workflow
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.core.task import Task
 
 if TYPE_CHECKING:
+    from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.core.source import SourceLine
+    from airflow_provider_sewer.core.task import Task
 
 _NOT_PLAIN = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
@@ -53,6 +55,8 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
 class Workflow:
     """Tasks by name, and for each the names of those that run before it.
 
+    Tasks that say the same are one: those of one name, and those that make the same products.
+
     :param name: its name.
     :param tasks: its tasks, in the order they were named.
     :param edges: pairs of (task, task that runs after it), on top of what ``depends_on`` says.
@@ -60,8 +64,8 @@ class Workflow:
     :param source: where it was declared.
     :param is_part: whether it is a part taken out of something larger; dependencies on tasks that are
         not in it are then left aside.
-    :raises InvalidWorkflow: when two tasks have one name, a dependency is unknown, or tasks wait for
-        each other in a circle.
+    :raises InvalidWorkflow: when two tasks that differ have one name, or make one path; a dependency is unknown,
+        or tasks wait for each other in a circle.
     """
 
     def __init__(
@@ -77,8 +81,12 @@ class Workflow:
         self.name = name
         self.doc = doc
         self.source = source
-        self.tasks: dict[str, Task] = _by_name(tasks)
-        self.upstream: dict[str, tuple[str, ...]] = _upstream(self.tasks, edges, is_part)
+        self._stated = list(edges)
+        self._is_part = is_part
+        self._members = Members(tasks)
+        self.tasks: dict[str, Task] = self._members.tasks
+        self.why: Edges = find_edges(self._members, self._stated, is_part=is_part)
+        self.upstream: dict[str, tuple[str, ...]] = {name: tuple(ups) for name, ups in self.why.reasons.items()}
         self.order: tuple[str, ...] = _ordered(self)
 
     @classmethod
@@ -114,6 +122,50 @@ class Workflow:
         edges += [_settled_edge(up, down, settled, source) for up, down in stated]
         return cls(name, settled.values(), edges, doc=doc, source=source, is_part=is_part)
 
+    def with_defaults(self, settings: Settings) -> Workflow:
+        """Return this workflow, the settings of its tasks completed by ``settings``.
+
+        :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
+        """
+        tasks = {id(task): task.with_defaults(settings) for task in self.tasks.values()}
+        return Workflow(
+            self.name, tasks.values(), self._stated, doc=self.doc, source=self.source, is_part=self._is_part
+        )
+
+    def name_of(self, task: Task) -> str | None:
+        """Return the name that a task has here, also of one that says the same as another, or ``None``."""
+        return self._members.name_of(task)
+
+    def part(self, names: Collection[str]) -> Workflow:
+        """Return some of the tasks, in the order that they have in the whole.
+
+        What one needs from a task that is left out has to be there already.
+        """
+        tasks = [task for name, task in self.tasks.items() if name in names]
+        edges = [
+            (self.tasks[up], task)
+            for task in tasks
+            for up in self._nearest(task.name, names)
+            if STATED in self.why.reasons[task.name].get(up, (STATED,))  # paths are found again
+        ]
+        part = Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_part=True)
+        part.why.users.update(self.why.users)  # what is needed outside of the part is not removed in it
+        return part
+
+    def _nearest(self, name: str, names: Collection[str]) -> dict[str, None]:
+        """Return the tasks before one that are among these, by way of any that are not."""
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        waiting = [name]
+        while waiting:
+            for up in self.upstream[waiting.pop()]:
+                if up in names:
+                    found[up] = None
+                elif up not in seen:
+                    seen.add(up)
+                    waiting.append(up)
+        return found
+
     @property
     def edges(self) -> list[tuple[str, str]]:
         """Return pairs of names (task, task that runs after it), in the order of the tasks."""
@@ -134,49 +186,6 @@ def _settled_edge(up: Task, down: Task, settled: Mapping[int, Task], source: Sou
     return settled[id(up)], settled[id(down)]
 
 
-def _by_name(tasks: Iterable[Task]) -> dict[str, Task]:
-    named: dict[str, Task] = {}
-    for task in tasks:
-        other = named.setdefault(task.name, task)
-        if other is not task:
-            raise InvalidWorkflow(
-                f"two tasks are named {task.name!r}; the other one is at {other.source}; rename one", task.source
-            )
-    return named
-
-
-def _upstream(
-    tasks: Mapping[str, Task], edges: Iterable[tuple[Task, Task]], is_part: bool
-) -> dict[str, tuple[str, ...]]:
-    before: dict[str, dict[str, None]] = {name: {} for name in tasks}
-    for up, down in edges:
-        before[down.name][up.name] = None
-    for task in tasks.values():
-        for dependency in task.depends_on:
-            why = _why_not_run(dependency, tasks)
-            if why and not is_part:
-                raise InvalidWorkflow(
-                    f"task {task.name!r} depends on a task that this workflow does not run: {why}", task.source
-                )
-            if not why:
-                before[task.name][_name(dependency)] = None
-    return {name: tuple(names) for name, names in before.items()}
-
-
-def _name(dependency: Task | str) -> str:
-    return dependency.name if isinstance(dependency, Task) else dependency
-
-
-def _why_not_run(dependency: Task | str, tasks: Mapping[str, Task]) -> str | None:
-    """Return what is wrong with a dependency on a task that is not among these, else ``None``."""
-    name = _name(dependency)
-    if name not in tasks:
-        return unknown_name("task", name, tasks)
-    if isinstance(dependency, Task) and dependency.identity is not tasks[name].identity:
-        return f"{name!r} at {dependency.source}; it runs another task of that name"
-    return None
-
-
 def _ordered(workflow: Workflow) -> tuple[str, ...]:
     try:
         return tuple(TopologicalSorter(workflow.upstream).static_order())
@@ -188,12 +197,21 @@ def _drawn(workflow: Workflow, cycle: list[str]) -> str:
     first, *rest = cycle[:-1]
     if not rest:
         return f"task {first!r} waits for itself ({workflow.tasks[first].source}); take that edge out"
-    lines = [f"  {name}   ({workflow.tasks[name].source})" for name in (first, *rest)]
-    if len(lines) > _LONGEST_DRAWING:
+    steps = [
+        f"  {up}   ({workflow.tasks[up].source})\n    ↓{_paths(workflow, up, down)}"
+        for up, down in zip(cycle, cycle[1:])
+    ]
+    if len(steps) > _LONGEST_DRAWING:
         half = _LONGEST_DRAWING // 2
-        lines[half:-half] = [f"  … {len(lines) - 2 * half:,} more tasks …"]
-    lines.append(f"  {first}   (again)")
-    return "these tasks wait for each other in a circle:\n" + "\n    ↓\n".join(lines) + "\nTake one of these edges out."
+        steps[half:-half] = [f"  … {len(steps) - 2 * half:,} more tasks …\n    ↓"]
+    steps.append(f"  {first}   (again)")
+    return "these tasks wait for each other in a circle:\n" + "\n".join(steps) + "\nTake one of these edges out."
+
+
+def _paths(workflow: Workflow, up: str, down: str) -> str:
+    """Return for which paths a task runs after another, if that is why."""
+    reasons = workflow.why.reasons[down][up]
+    return "" if STATED in reasons else f"  {', '.join(reasons)}"
 
 
 def _refuse_second_run(task: Task, run: Run, first_run: dict[int, Run]) -> None:

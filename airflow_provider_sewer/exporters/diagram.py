@@ -81,7 +81,7 @@ def _downstream(workflow: Workflow) -> dict[str, list[str]]:
 def _said(workflow: Workflow, name: str, parent: str) -> str:
     others = [up for up in workflow.upstream[name] if up != parent]
     also = "also after" if parent else "after"
-    return _on_a_line(workflow.tasks[name].module) + (f"  ({also} {', '.join(others)})" if others else "")
+    return _on_a_line(workflow.tasks[name].target) + (f"  ({also} {', '.join(others)})" if others else "")
 
 
 def _on_a_line(text: str) -> str:

@@ -18,6 +18,8 @@ from airflow_provider_sewer.core.secrecy import (
     secret_values,
     without,
 )
+from airflow_provider_sewer.core.task import as_written
+from airflow_provider_sewer.core.values import filled
 from airflow_provider_sewer.exporters.json_text import to_json_text
 
 if TYPE_CHECKING:
@@ -47,8 +49,7 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
     settings = task.settings
     data: dict[str, Any] = {
         "name": task.name,
-        "module": task.module,
-        "arguments": _arguments(task),
+        **_what_is_run(task),
         "python": settings.python,
         "env": masked_env(settings.env),
         "inherit_env": settings.inherit_env,
@@ -56,6 +57,14 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
         "depends_on": list(workflow.upstream[task.name]),
         "doc": task.doc,
     }
+    if task.products:
+        data["products"] = [product.path for product in task.products]
+    if task.dependencies:
+        data["dependencies"] = [dependency.path for dependency in task.dependencies]
+    if task.freshness.run_when != "always":
+        data["run_when"] = task.freshness.run_when
+    if task.resources:
+        data["resources"] = dict(task.resources)
     if task.run_on:
         data["run_on"] = task.run_on
     if task.slurm.slurm:
@@ -67,10 +76,18 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
     return {**data, "line": task.source.line}
 
 
+def _what_is_run(task: Task) -> dict[str, Any]:
+    if task.module is not None:
+        return {"module": task.module, "arguments": _arguments(task)}
+    kwargs = _Plain(secret_values(task.settings.env)).data(filled(task.kwargs, as_written))
+    return {"function": task.function, "kwargs": kwargs}
+
+
 def _arguments(task: Task) -> list[str]:
     """Return the arguments of a task, masked before they are written, when it is still known which value is whose."""
-    parameters = masked_data(task.parameters_and_flags)
-    arguments = to_arguments(parameters, use_underscores=task.use_underscores, args=task.args)
+    parameters = masked_data(filled(task.parameters_and_flags, as_written))
+    args = filled(task.args, as_written)
+    arguments = to_arguments(parameters, use_underscores=task.use_underscores, args=args)
     return masked_words(arguments, secret_values(task.settings.env))
 
 

@@ -23,7 +23,7 @@ VERSION = "0.2.0"
 _DEBUGGERS = ("debugpy", "python", None)
 
 #: What a task says. Where it says nothing, what an earlier conversion wrote is taken out.
-_OURS = frozenset({"name", "type", "request", "module", "args", "console", "python", "cwd", "env"})
+_OURS = frozenset({"name", "type", "request", "module", "code", "args", "console", "python", "cwd", "env"})
 
 _BYTE_ORDER_MARK = "\ufeff"
 _WHITE_SPACE = " \t\r\n"
@@ -40,8 +40,7 @@ def launch_configuration(task: Task) -> dict[str, Any]:
         "name": task.name,
         "type": "debugpy",
         "request": "launch",
-        "module": task.module,
-        "args": task.arguments(),
+        **_what_is_run(task),
         "console": "integratedTerminal",
     }
     # VS Code does not know "~".
@@ -52,6 +51,11 @@ def launch_configuration(task: Task) -> dict[str, Any]:
     if settings.env:
         configuration["env"] = dict(settings.env)
     return configuration
+
+
+def _what_is_run(task: Task) -> dict[str, Any]:
+    option, what, *arguments = task.call().argv
+    return {"module" if option == "-m" else "code": what, "args": arguments}
 
 
 def launch_json(tasks: Iterable[Task], version: str = VERSION) -> str:

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_sewer.core.arguments import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed
+from airflow_provider_sewer.core.function import module_call
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.task import checked_module
 from airflow_provider_sewer.core.templates import is_template
@@ -122,8 +123,7 @@ class PythonModuleOperator(BaseOperator):
     def _prepare(self, context: Context) -> ModuleRun:
         hook = self._hook()
         return ModuleRun(
-            checked_module(self.module),
-            self._arguments(),
+            module_call(checked_module(self.module), self._arguments()),
             self._settings(context, hook),
             grace=seconds(self.termination_grace_period),
             secrets=tuple(hook.secret_env.values()) if hook else (),

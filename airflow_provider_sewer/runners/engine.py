@@ -11,22 +11,31 @@ from contextlib import suppress
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped, SewerError
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, ModuleStopped, SewerError
+from airflow_provider_sewer.core.freshness import Verdict
+from airflow_provider_sewer.core.paths import located
+from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.task import as_written
 from airflow_provider_sewer.core.templates import find_template
+from airflow_provider_sewer.core.values import filled
 from airflow_provider_sewer.runners.follower import LONGEST_WAIT
 from airflow_provider_sewer.runners.guardian import Guardian
-from airflow_provider_sewer.runners.module import GRACE, ModuleRun
+from airflow_provider_sewer.runners.module import GRACE
+from airflow_provider_sewer.runners.plan import Plan, make_plan, ran_anew, results_for
 from airflow_provider_sewer.runners.preflight import check_surroundings
 from airflow_provider_sewer.runners.process import Process
+from airflow_provider_sewer.runners.products import remove_temporary
+from airflow_provider_sewer.runners.task_run import TaskRun, missing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.runners.output import Stream
+    from airflow_provider_sewer.runners.state import StateFile
 
 
 class State(enum.Enum):
@@ -35,9 +44,16 @@ class State(enum.Enum):
     WAITING = "waiting"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
+    UP_TO_DATE = "up to date"
+    DONE = "done before"
     FAILED = "failed"
     NOT_RUN = "not run"
     STOPPED = "stopped"
+
+    @property
+    def is_success(self) -> bool:
+        """Tell whether what comes after such a task may run."""
+        return self in (State.SUCCEEDED, State.UP_TO_DATE, State.DONE)
 
 
 class Outcome(NamedTuple):
@@ -46,7 +62,7 @@ class Outcome(NamedTuple):
     :param state: what became of it.
     :param seconds: how long it ran.
     :param result: the value it left (see :class:`~airflow_provider_sewer.runners.module.ModuleResult`).
-    :param reason: why it did not succeed.
+    :param reason: why it did not succeed, or did not run.
     """
 
     state: State
@@ -65,6 +81,9 @@ _BACKSTOP = 1.0
 class Observer(Protocol):
     """Somebody who is told what happens. Called from several threads; for one task, in order."""
 
+    def judged(self, task: Task, verdict: Verdict, /) -> None:
+        """Hear why a task runs; only of one that might not have had to."""
+
     def started(self, task: Task, command_line: str, workdir: str | None, /) -> None:
         """Hear that a task's process is about to start."""
 
@@ -81,6 +100,8 @@ class Engine:
     :param workflow: what to run.
     :param settings: where its tasks run, as far as they do not say so themselves.
     :param jobs: how many tasks at once; as many as there are processors if not said.
+    :param limits: how much there is of each resource that tasks take; enough where not said.
+    :param forced: names of tasks to run in any case.
     :param observers: who is told what happens.
     :param grace: seconds between SIGTERM and SIGKILL when tasks are stopped.
     """
@@ -91,17 +112,24 @@ class Engine:
         settings: Settings = _UNSAID,
         *,
         jobs: int | None = None,
+        limits: Mapping[str, int] | None = None,
+        forced: Collection[str] = (),
         observers: Sequence[Observer] = (),
         grace: float = GRACE,
     ) -> None:
-        self._tasks = {name: task.with_defaults(settings) for name, task in workflow.tasks.items()}
-        self._upstream = workflow.upstream
-        self._order = workflow.order
+        self._workflow = workflow.with_defaults(settings)
+        self._tasks = self._workflow.tasks
+        self._upstream = self._workflow.upstream
         self._jobs = jobs or _processors()
+        self._limits = dict(limits or {})
+        self._forced = tuple(forced)
+        self._state: StateFile | None = None
+        self._plan = Plan({}, {}, {})
+        self._outcomes: dict[str, Outcome] = {}
         self._observers = observers
         self._grace = grace
         self._guardian = Guardian(grace)
-        self._running: dict[str, ModuleRun] = {}
+        self._running: dict[str, TaskRun] = {}
         self._ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._stopped = False
         self._stopped_at_once = False
@@ -115,35 +143,55 @@ class Engine:
         """
         for task in self._tasks.values():
             _refuse_templates(task)
+        check_limits(self._limits, self._tasks)
+        for task, dependency in self._workflow.why.unmade:
+            file = located(dependency.path, task.settings.workdir)
+            if not os.path.exists(file):
+                raise missing(task, dependency, file)
+        for name, task in self._tasks.items():
+            if task.freshness.run_when == "never" and name not in self._forced:
+                _want_products(task)
         with Guardian(self._grace) as guardian:
-            tasks = [(task, not self._upstream[name]) for name, task in self._tasks.items()]
+            tasks = [
+                (task, not self._upstream[name])
+                for name, task in self._tasks.items()
+                if task.freshness.run_when != "never"
+            ]
             return check_surroundings(
                 tasks, lambda command: Process(command, mark=guardian.submark(), grace=0.0, guardian=guardian)
             )
 
-    def run(self) -> dict[str, Outcome]:
-        """Run the tasks and return how each has ended, in the order of the workflow."""
-        outcomes: dict[str, Outcome] = {}
+    def run(self, state: StateFile | None = None) -> dict[str, Outcome]:
+        """Run the tasks and return how each has ended, in the order of the workflow.
+
+        :param state: where it is noted what has succeeded; what is in it already is not run again.
+        """
+        self._state = state
+        self._plan = make_plan(self._workflow, state.done if state else {}, self._forced)
+        self._note_what_waits()
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
         with self._guardian, ThreadPoolExecutor(max(1, min(self._jobs, len(self._tasks)))) as pool:
             try:
-                under_way = self._submit(sorter.get_ready(), pool)
-                while under_way:
+                ready = self._settle(sorter.get_ready(), sorter)
+                under_way: dict[str, Task] = {}
+                while ready or under_way:
+                    self._start(ready, under_way, pool)
                     name, outcome = self._next_end()
-                    under_way -= 1
-                    outcomes[name] = outcome
-                    if outcome.state is State.SUCCEEDED:
+                    del under_way[name]
+                    self._outcomes[name] = outcome
+                    if outcome.state.is_success:
+                        self._remove_what_is_used(name)
                         sorter.done(name)
-                        under_way += self._submit(sorter.get_ready(), pool)
+                        ready += self._settle(sorter.get_ready(), sorter)
                     else:
-                        self._call_off_dependents(outcomes)
+                        self._call_off_dependents(self._outcomes)
             except BaseException:
                 self.stop()
                 raise
             if self._stopped:  # what a task that is long done has detached ends as well
                 self._guardian.end_all(0.0 if self._stopped_at_once else self._grace)
-        return {name: outcomes[name] for name in self._tasks}
+        return {name: self._outcomes[name] for name in self._tasks}
 
     def stop(self, *, at_once: bool = False) -> None:
         """Start nothing more and have everything that runs ended; also from a signal handler."""
@@ -153,10 +201,37 @@ class Engine:
         for run in list(self._running.values()):
             run.stop(at_once=at_once)
 
-    def _submit(self, names: Sequence[str], pool: ThreadPoolExecutor) -> int:
-        for name in names:
-            pool.submit(self._run_one, name)
-        return len(names)
+    def _settle(self, names: Iterable[str], sorter: TopologicalSorter[str]) -> list[str]:
+        """Take those that are done as they are, and return the others that are ready now."""
+        waiting, ready = list(names), []
+        while waiting:
+            name = waiting.pop(0)
+            if done := self._plan.done.get(name):
+                outcome = Outcome(State.DONE, result=done.result, reason=self._plan.verdicts[name].why)
+                self._outcomes[name] = self._told(name, outcome)
+                self._remove_what_is_used(name)
+                sorter.done(name)
+                waiting += sorter.get_ready()
+            else:
+                ready.append(name)
+        return ready
+
+    def _start(self, ready: list[str], under_way: dict[str, Task], pool: ThreadPoolExecutor) -> None:
+        """Start what there is room and resources for, first come first served."""
+        for name in list(ready):
+            if len(under_way) >= self._jobs:
+                return
+            if self._has_room(name, under_way):
+                ready.remove(name)
+                under_way[name] = self._tasks[name]
+                pool.submit(self._run_one, name)
+
+    def _has_room(self, name: str, under_way: Mapping[str, Task]) -> bool:
+        for resource, amount in self._tasks[name].resources.items():
+            taken = sum(task.resources.get(resource, 0) for task in under_way.values())
+            if resource in self._limits and taken + amount > self._limits[resource]:
+                return False
+        return True
 
     def _next_end(self) -> tuple[str, Outcome]:
         """Wait for a task to end, and see to it that stopped ones do."""
@@ -175,10 +250,9 @@ class Engine:
     def _ran(self, name: str, task: Task) -> Outcome:
         began = time.monotonic()
         try:
-            run = ModuleRun(
-                task.module,
-                task.arguments(),
-                task.settings,
+            run = TaskRun(
+                task,
+                results_for(self._workflow, task, [self._outcomes, self._state.done if self._state else {}]),
                 grace=self._grace,
                 secrets=secret_values(task.settings.env),
                 guardian=self._guardian,
@@ -186,22 +260,61 @@ class Engine:
             self._running[name] = run
             if self._stopped:
                 return _STOPPED_BEFORE
-            result = run.run(
-                lambda stream, pieces: self._tell_output(task, stream, pieces),
-                on_start=lambda line, workdir: self._tell_start(task, line, workdir),
-            )
-            return Outcome(State.SUCCEEDED, time.monotonic() - began, result.value)
+            verdict, result = self._judged(name, run)
+            if not verdict.must_run:
+                outcome = Outcome(State.UP_TO_DATE, result=result, reason=verdict.why)
+            else:
+                result = run.run(
+                    lambda stream, pieces: self._tell_output(task, stream, pieces),
+                    on_start=lambda line, workdir: self._tell_start(task, line, workdir),
+                )
+                outcome = Outcome(State.SUCCEEDED, time.monotonic() - began, result)
+            self._note(name, outcome, run.command())
         except ModuleStopped as error:
             return Outcome(State.STOPPED, time.monotonic() - began, reason=str(error))
         except BaseException as error:  # whatever it is, run() waits for an outcome
             return Outcome(State.FAILED, time.monotonic() - began, reason=self._reason(error))
+        else:
+            return outcome
         finally:
             self._running.pop(name, None)
 
+    def _judged(self, name: str, run: TaskRun) -> tuple[Verdict, Any]:
+        task = self._tasks[name]
+        if name in self._plan.must:
+            verdict, result = Verdict.run(self._plan.must[name]), None
+        else:
+            anew = [up for up in self._upstream[name] if self._outcomes[up].state is State.SUCCEEDED]
+            verdict, result = run.verdict(*ran_anew(self._workflow, name, anew))
+        if verdict.must_run and (name in self._plan.must or task.freshness.run_when != "always"):
+            for observer in self._observers:
+                observer.judged(task, verdict)
+        return verdict, result
+
+    def _note_what_waits(self) -> None:
+        """Note that what is run again has not succeeded, should this run be ended before it has."""
+        for name in self._tasks if self._state else ():
+            if name not in self._plan.done and self._state:
+                self._state.note(name, State.WAITING.value)
+
+    def _note(self, name: str, outcome: Outcome, command: str) -> None:
+        if self._state:
+            self._state.note(name, State.SUCCEEDED.value, command=command, result=outcome.result)
+
+    def _remove_what_is_used(self, name: str) -> None:
+        """Remove the temporary products whose users have all succeeded, now that one more has."""
+        for maker in (*self._upstream[name], name):
+            task = self._tasks[maker]
+            for product in task.products:
+                users = self._workflow.why.users.get((maker, product.path), ())
+                ends = [self._outcomes.get(user) for user in users]
+                if product.temporary and ends and all(end is not None and end.state.is_success for end in ends):
+                    remove_temporary(product, task.settings.workdir)
+
     def _call_off_dependents(self, outcomes: dict[str, Outcome]) -> None:
         """Settle what will not run any more, in an order in which each finds the causes settled."""
-        for name in self._order:
-            causes = [up for up in self._upstream[name] if up in outcomes and outcomes[up].state is not State.SUCCEEDED]
+        for name in self._workflow.order:
+            causes = [up for up in self._upstream[name] if up in outcomes and not outcomes[up].state.is_success]
             if causes and name not in outcomes:
                 because = ", ".join(f"{cause!r} {outcomes[cause].state.value}" for cause in causes)
                 outcomes[name] = self._told(
@@ -234,11 +347,22 @@ class Engine:
 
 def _refuse_templates(task: Task) -> None:
     settings = task.settings
-    values = (task.module, task.parameters_and_flags, task.args, settings.python, settings.env, settings.workdir)
+    called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
+    paths = [path.path for path in (*task.products, *task.dependencies)]
+    values = (filled(called, as_written), paths, settings.python, settings.env, settings.workdir)
     if template := find_template(values):
         raise InvalidTask(
             f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here", task.source
         )
+
+
+def _want_products(task: Task) -> None:
+    for product in task.products:
+        file = located(product.path, task.settings.workdir)
+        if not os.path.exists(file):
+            raise InvalidWorkflow(
+                f"task {task.name!r} never runs, and its product {product.path!r} does not exist: {file}", task.source
+            )
 
 
 def _processors() -> int:

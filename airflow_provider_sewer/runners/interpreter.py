@@ -39,12 +39,13 @@ def spec_of(name, path):
         if spec is not None: return spec
 def find(name):
     path = None
-    parts = name.split(".")
+    parts = name.rstrip(":").split(".")
     for end in range(1, len(parts) + 1):
         full = ".".join(parts[:end])
         spec = spec_of(full, path)
         if spec is None: return False
         path = spec.submodule_search_locations
+        if end == len(parts) and name.endswith(":"): return True
         if path is None: return end == len(parts)
         shell = sys.modules.setdefault(full, type(sys)(full))
         shell.__path__ = path
@@ -102,6 +103,8 @@ def missing_modules(
     start: Starter | None = None,
 ) -> list[str]:
     """Return those of the modules that an interpreter cannot find to run, without running any of their code.
+
+    A name with a colon at its end is one that need only be imported.
 
     None is missing as far as it cannot be told.
     """

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from airflow_provider_sewer.core.command import Command, module_command, shown
+from airflow_provider_sewer.core.command import Command, interpreter_command, shown
 from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, ModuleMissing, ModuleStopped
 from airflow_provider_sewer.runners.guardian import Guardian
@@ -24,6 +24,7 @@ from airflow_provider_sewer.runners.process import Process
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.runners.follower import Exit
 
@@ -45,10 +46,9 @@ class ModuleResult(NamedTuple):
 
 
 class ModuleRun:
-    """One run of one module, which can be stopped.
+    """One run of one module or function, which can be stopped.
 
-    :param module: its dotted name.
-    :param arguments: its arguments.
+    :param call: what the interpreter is asked to run.
     :param settings: where it runs; whatever is not said there has its default.
     :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
     :param secrets: values that must not be shown.
@@ -58,8 +58,7 @@ class ModuleRun:
 
     def __init__(
         self,
-        module: str,
-        arguments: Sequence[str],
+        call: Call,
         settings: Settings,
         *,
         grace: float = GRACE,
@@ -67,8 +66,8 @@ class ModuleRun:
         guardian: Guardian | None = None,
         supervisor: int | None = None,
     ) -> None:
-        self._module = module
-        self._arguments = arguments
+        self._call = call
+        self._target = call.target
         self._settings = settings
         self._grace = grace
         self._masker = Masker(secrets)
@@ -114,11 +113,11 @@ class ModuleRun:
             interpreter = find_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
         except InterpreterError:
             if self._stopped:
-                raise ModuleStopped(f"{self._module} was stopped on request, before it was started") from None
+                raise ModuleStopped(f"{self._target} was stopped on request, before it was started") from None
             raise
         workdir = check_workdir(settings.workdir)
         env[RESULT_FILE] = result_file
-        return module_command(interpreter.path, self._module, self._arguments, env, workdir)
+        return interpreter_command(interpreter.path, self._call.argv, env, workdir)
 
     def _follow(self, command: Command, guardian: Guardian, sink: Sink, tails: dict[Stream, Tail]) -> Exit:
         def hand_on(stream: Stream, pieces: Sequence[str]) -> None:
@@ -132,7 +131,7 @@ class ModuleRun:
             hand_on(stream, self._masker.rest(stream))
         if exit_.leftovers:
             start = "\n" if tails[Stream.STDERR].is_unfinished else ""
-            said = f"{self._module} ended and left processes behind that held its output; they have been ended too.\n"
+            said = f"{self._target} ended and left processes behind that held its output; they have been ended too.\n"
             sink(Stream.STDERR, [start + said])
         return exit_
 
@@ -149,18 +148,18 @@ class ModuleRun:
         line = shown(command.argv, self._masker.secrets)
         if exit_.stopped:
             raise ModuleStopped(
-                f"{self._module} was stopped on request, and all it had started with it; it was: {line}"
+                f"{self._target} was stopped on request, and all it had started with it; it was: {line}"
             )
         if exit_.code == 0:
             return
-        said = says_missing(self._module, exit_.code, tails[Stream.STDERR].lines)
-        if said and missing_modules(command.argv[0], [self._module], command.env, command.workdir):
+        said = None if self._call.is_function else says_missing(self._target, exit_.code, tails[Stream.STDERR].lines)
+        if said and missing_modules(command.argv[0], [self._target], command.env, command.workdir):
             raise ModuleMissing(
-                f"{command.argv[0]} has no module to run as {self._module!r} ({said}); "
+                f"{command.argv[0]} has no module to run as {self._target!r} ({said}); "
                 "install it there, correct the name, or name another interpreter"
             )
         raise ModuleFailed(
-            f"{self._module} {how_it_ended(exit_.code, exit_.signal)}; it was: {line}{self._tail(tails)}",
+            f"{self._target} {how_it_ended(exit_.code, exit_.signal)}; it was: {line}{self._tail(tails)}",
             exit_code=exit_.code,
         )
 

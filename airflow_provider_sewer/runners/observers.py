@@ -19,6 +19,7 @@ from airflow_provider_sewer.runners.output import Stream, printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from airflow_provider_sewer.core.freshness import Verdict
     from airflow_provider_sewer.core.task import Task
 
 
@@ -31,6 +32,10 @@ class PlainLines:
     def __init__(self) -> None:
         self._lock = threading.Lock()
 
+    def judged(self, task: Task, verdict: Verdict) -> None:
+        """Say why it runs."""
+        self._write(sys.stderr, task, [f"runs, as {verdict.why}"])
+
     def started(self, task: Task, command_line: str, _workdir: str | None) -> None:
         """Say what is started."""
         self._write(sys.stderr, task, [f"$ {command_line}"])
@@ -42,7 +47,7 @@ class PlainLines:
     def ended(self, task: Task, outcome: Outcome) -> None:
         """Say how it went."""
         how = f"{outcome.state.value} after {outcome.seconds:.1f} s" if outcome.seconds else outcome.state.value
-        if outcome.state is not State.SUCCEEDED:
+        if outcome.state is not State.SUCCEEDED and outcome.reason:
             how += f": {outcome.reason.splitlines()[0]}"
         self._write(sys.stderr, task, [how])
 
@@ -71,15 +76,13 @@ class LogFiles:
         self._files: dict[str, TextIO] = {}
         self._unfinished: dict[str, Stream | None] = {}
 
+    def judged(self, task: Task, verdict: Verdict) -> None:
+        """Say why it runs."""
+        self._say(task, f"it runs, as {verdict.why}\n")
+
     def started(self, task: Task, command_line: str, workdir: str | None) -> None:
-        """Open the file and say what is started."""
-        with self._errors_named(task):
-            # Held open until the task has ended; the newline is ours alone, so that \r stays what it is.
-            self._files[task.name] = open(  # noqa: SIM115
-                self.paths[task.name], "w", encoding="utf-8", errors="backslashreplace", newline="\n"
-            )
-            self._unfinished[task.name] = None
-            self._write(task, "sewer", [f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n"])
+        """Say what is started."""
+        self._say(task, f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n")
 
     def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
         """Write lines; a line that comes in pieces stays one line unless the other stream cuts in."""
@@ -88,11 +91,21 @@ class LogFiles:
 
     def ended(self, task: Task, outcome: Outcome) -> None:
         """Say how it went and close the file."""
-        if task.name in self._files:
+        if task.name in self._files or outcome.state is State.UP_TO_DATE:
             how = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
-            reason = [f"{line}\n" for line in outcome.reason.splitlines()]
-            with self._errors_named(task), self._files[task.name]:
-                self._write(task, "sewer", [*reason, how])
+            self._say(task, *(f"{line}\n" for line in outcome.reason.splitlines()), how)
+            with self._errors_named(task):
+                self._files[task.name].close()
+
+    def _say(self, task: Task, *lines: str) -> None:
+        with self._errors_named(task):
+            if task.name not in self._files:
+                # Held open until the task has ended; the newline is ours alone, so that \r stays what it is.
+                self._files[task.name] = open(  # noqa: SIM115
+                    self.paths[task.name], "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+                )
+                self._unfinished[task.name] = None
+            self._write(task, "sewer", lines)
 
     @contextmanager
     def _errors_named(self, task: Task) -> Iterator[None]:

@@ -53,7 +53,8 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None
             _report(type(error), str(error), task, warnings, is_first=is_first)
     for place, there in places.items():
         for task, is_first in _without_module(place, there, start):
-            said = f"{place.python} has no module {task.module!r} to run"
+            call = task.call()
+            said = f"{place.python} has no module {call.module!r}{'' if call.is_function else ' to run'}"
             fix = "install it there, correct the name, or name another interpreter"
             _report(ModuleMissing, f"{said}; {fix}", task, warnings, is_first=is_first)
     return warnings
@@ -72,11 +73,17 @@ def _place(checked: _Checked, start: Starter | None) -> _Place:
 
 def _without_module(place: _Place, there: list[_Checked], start: Starter | None) -> Iterator[tuple[Task, bool]]:
     asked_in = there[0].env
-    missing = _missing(place, {checked.task.module for checked in there}, asked_in, start)
+    missing = _missing(place, {_wanted(checked.task) for checked in there}, asked_in, start)
     for task, is_first, env in there:
         # Not refused on the word of another environment: a start script may go by any variable.
-        if task.module in missing and (env == asked_in or _missing(place, {task.module}, env, start)):
+        wanted = _wanted(task)
+        if wanted in missing and (env == asked_in or _missing(place, {wanted}, env, start)):
             yield task, is_first
+
+
+def _wanted(task: Task) -> str:
+    call = task.call()
+    return f"{call.module}:" if call.is_function else call.module
 
 
 def _missing(place: _Place, modules: set[str], env: Mapping[str, str], start: Starter | None) -> list[str]:

@@ -9,12 +9,13 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_sewer.core.command import module_command, shown
+from airflow_provider_sewer.core.command import interpreter_command, shown
+from airflow_provider_sewer.core.function import function_call, module_call
 
 
 def test_a_module_is_run_unbuffered_with_dash_m():
     """Its output can be followed line by line."""
-    command = module_command("/env/python", "pkg.mod", ["--n", "1"], {"A": "b"}, "/data")
+    command = interpreter_command("/env/python", module_call("pkg.mod", ["--n", "1"]).argv, {"A": "b"}, "/data")
 
     assert command == (("/env/python", "-u", "-m", "pkg.mod", "--n", "1"), {"A": "b"}, "/data")
 
@@ -34,6 +35,13 @@ def test_a_real_shell_reads_a_shown_command_as_it_was():
     said = subprocess.run(["sh", "-c", shown(argv)], capture_output=True, text=True, check=True).stdout
 
     assert said == f"{argv[4:]}\n"
+
+
+def test_a_function_is_shown_without_the_lines_that_call_it():
+    """What it is called with is what people look for."""
+    argv = ["python", *function_call("pkg.mod:func", {"n": 3}).argv]
+
+    assert shown(argv) == """python -c … pkg.mod:func '{"n": 3}'"""
 
 
 def test_the_values_of_secret_options_are_masked():

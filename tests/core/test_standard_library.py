@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
-from airflow_provider_sewer.core.command import module_command, shown
+from airflow_provider_sewer.core.command import interpreter_command, shown
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.recording import recording
@@ -42,7 +42,7 @@ def is_foreign(module):
 
 print(json.dumps({
     "edges": graph.edges,
-    "command": shown(module_command("python", a.module, a.arguments(), build_environment({}), None).argv),
+    "command": shown(interpreter_command("python", a.call().argv, build_environment({}), None).argv),
     "circle": circle.splitlines()[0],
     "foreign": sorted({name.partition(".")[0] for name, module in sys.modules.items() if is_foreign(module)}),
 }))

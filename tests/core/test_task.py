@@ -129,9 +129,7 @@ def test_a_name_that_cannot_be_printed_is_an_error(name):
     fails("holds a line break or another unprintable character", name, "pkg.mod")
 
 
-@pytest.mark.parametrize(
-    "module", ["", ".", "a.", ".a", "a..b", "a b", "a-b", "1a", "a:b", "a\n", "a\0", None, 5, b"a"]
-)
+@pytest.mark.parametrize("module", ["", ".", "a.", ".a", "a..b", "a b", "a-b", "1a", "a:b", "a\n", "a\0", 5, b"a"])
 def test_a_module_that_is_no_dotted_name_is_an_error(module):
     """The message shows it and an example of one."""
     fails(f"task 'a': module: {module!r} is no dotted name such as 'package.module'", "a", module)
@@ -195,10 +193,10 @@ def test_each_field_says_what_it_takes(field, value):
     fails(f"task 'a': {field}: ", "a", "pkg.mod", **{field: value})
 
 
-def test_a_field_given_twice_over_is_pythons_own_error():
-    """What no call of Python allows needs no words of ours."""
-    with pytest.raises(TypeError, match="module"):
-        Task("a")
+def test_a_task_runs_either_a_module_or_a_function():
+    """Neither is as wrong as both."""
+    fails("task 'a': a task runs a module or a function; neither is given", "a")
+    fails("task 'a': a task runs a module or a function; both are given", "a", "pkg.mod", function="pkg.mod:f")
 
 
 def test_a_task_is_shown_by_name_and_module():

@@ -39,7 +39,7 @@ def test_a_workflow_keeps_the_order_of_its_tasks():
 def test_two_tasks_of_one_name_are_an_error_with_both_lines():
     """The line of the one and of the other."""
     one = task("same")
-    other = Task("same", "m")
+    other = Task("same", "another")
 
     with pytest.raises(InvalidWorkflow) as caught:
         Workflow("w", [one, other])

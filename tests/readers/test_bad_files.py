@@ -422,10 +422,10 @@ def test_a_wrong_task_is_an_error_at_its_line(write, line, said):
         load_workflow(path)
 
 
-def test_a_task_without_a_module_is_an_error_at_its_line(write):
+def test_a_task_without_a_name_is_an_error_at_its_line(write):
     """In Python's own words."""
-    with pytest.raises(WorkflowFileError, match=r"flow\.py:2: TypeError: .*missing 1 required .*'module'$"):
-        load_workflow(write("Task('a')"))
+    with pytest.raises(WorkflowFileError, match=r"flow\.py:2: TypeError: .*missing 1 required .*'name'$"):
+        load_workflow(write("Task()"))
 
 
 @pytest.mark.parametrize(

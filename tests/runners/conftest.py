@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from airflow_provider_sewer.core.function import module_call
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.module import ModuleResult, ModuleRun
 from airflow_provider_sewer.runners.output import Stream
@@ -224,11 +225,11 @@ class Modules:
     def module_run(self, source: str, *arguments: str, **options: Any) -> ModuleRun:
         """Write a module and return a run of it."""
         settings = options.pop("settings", None) or self.settings()
-        return ModuleRun(self.write(source), arguments, settings, **options)
+        return ModuleRun(module_call(self.write(source), arguments), settings, **options)
 
     def run_there(self, module: str, settings: Settings) -> Ran:
         """Run a module that is there already, or is not, and return what came of it."""
-        return followed(ModuleRun(module, [], settings))
+        return followed(ModuleRun(module_call(module, []), settings))
 
     def run(self, source: str, *arguments: str, **options: Any) -> Ran:
         """Write a module, run it, and return what came of it."""

@@ -18,10 +18,11 @@ from airflow_provider_sewer.runners.process import Process
 RUN_A_MODULE = """
     import sys
     from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.core.function import module_call
     from airflow_provider_sewer.runners.module import ModuleRun
     folder, module, lifeline = sys.argv[1:]
     settings = Settings(python=sys.executable, env={"PYTHONPATH": folder})
-    ModuleRun(module, [lifeline], settings, grace=0.5).run(lambda *_: None)
+    ModuleRun(module_call(module, [lifeline]), settings, grace=0.5).run(lambda *_: None)
 """
 RUN_A_WORKFLOW = """
     import sys
@@ -112,13 +113,14 @@ def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, m
         f"""
         import os, signal, sys
         from airflow_provider_sewer.core.settings import Settings
+        from airflow_provider_sewer.core.function import module_call
         from airflow_provider_sewer.runners.module import Guardian, ModuleRun
         def die(*pids):
             print(*pids, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         {moment}
         settings = Settings(python=sys.executable, env={{"PYTHONPATH": sys.argv[1]}})
-        ModuleRun(sys.argv[2], [], settings, grace=0.2).run(lambda *_: None)
+        ModuleRun(module_call(sys.argv[2], []), settings, grace=0.2).run(lambda *_: None)
         """,
         str(modules.folder),
         modules.write("pass" if "forget" in moment else "import signal; signal.pause()"),

@@ -20,6 +20,7 @@ from airflow_provider_sewer.core.errors import (
     ModuleStopped,
     WorkdirError,
 )
+from airflow_provider_sewer.core.function import module_call
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.module import ModuleRun, result_as_json
 
@@ -343,11 +344,12 @@ def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, scri
         import signal, sys
         from airflow_provider_sewer.core.errors import ModuleFailed
         from airflow_provider_sewer.core.settings import Settings
+        from airflow_provider_sewer.core.function import module_call
         from airflow_provider_sewer.runners.module import ModuleRun
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         settings = Settings(python=sys.executable, env={"PYTHONPATH": sys.argv[1]})
         try:
-            ModuleRun(sys.argv[2], [], settings).run(lambda *_: None)
+            ModuleRun(module_call(sys.argv[2], []), settings).run(lambda *_: None)
         except ModuleFailed as error:
             print(error.exit_code, error)
         """,
@@ -547,7 +549,7 @@ def test_an_interpreter_that_hangs_can_be_stopped(lifeline, background, tmp_path
     hanging = tmp_path / "python"
     hanging.write_text(f"#!/bin/sh\nexec 3>'{lifeline.path}'\necho ready >&3\nsleep 600\n")
     hanging.chmod(0o755)
-    run = ModuleRun("this", [], Settings(python=str(hanging)))
+    run = ModuleRun(module_call("this", []), Settings(python=str(hanging)))
 
     follow = background(lambda: run.run(lambda *_: None))
     lifeline.expect("ready")

@@ -1,0 +1,200 @@
+"""Which task runs before which, and why: because it was stated, for a path, or for a result."""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
+from airflow_provider_sewer.core.paths import External, path_key
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.paths import Dependency, Product
+    from airflow_provider_sewer.core.task import Task
+
+#: Why a task runs after another where that was said in so many words; else the path is the reason.
+STATED = ""
+
+
+class Members:
+    """The tasks of a workflow, each once: those that say the same are one task, the first of them.
+
+    :param tasks: tasks, in the order they were named.
+    :raises InvalidWorkflow: when two that differ have one name.
+    """
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self.tasks: dict[str, Task] = {}
+        self._names: dict[str, str] = {}
+        self._identities: dict[object, str] = {}
+        makers: dict[tuple[str, ...], str] = {}
+        for task in tasks:
+            name = self._name_of_equal(task, makers)
+            self.tasks.setdefault(name, task)
+            self._names[task.name] = name
+            self._identities[task.identity] = name
+
+    def name_of(self, task: Task | str) -> str | None:
+        """Return the name of the task that this one is here, or ``None`` if it is none of them."""
+        return self._names.get(task) if isinstance(task, str) else self._identities.get(task.identity)
+
+    def _name_of_equal(self, task: Task, makers: dict[tuple[str, ...], str]) -> str:
+        namesake = self.tasks.get(self._names.get(task.name, task.name))
+        if namesake is not None and namesake is not task and not namesake.is_same(task):
+            raise InvalidWorkflow(
+                f"two tasks are named {task.name!r}; the other one is at {namesake.source}; rename one", task.source
+            )
+        if namesake is not None:
+            return namesake.name
+        paths = tuple(product_keys(task))
+        other = self.tasks.get(makers.setdefault(paths, task.name)) if paths else None
+        return other.name if other is not None and other.is_same(task) else task.name
+
+
+class Edges(NamedTuple):
+    """Who runs after whom.
+
+    :param reasons: for each task, the tasks that run before it, each with all that is the reason for it:
+        :data:`STATED`, or paths.
+    :param unmade: dependencies that no task makes: the task that has it, and the dependency.
+    :param users: for each product, as (its task's name, its path), the names of the tasks that depend on it.
+    """
+
+    reasons: dict[str, dict[str, dict[str, None]]]
+    unmade: list[tuple[Task, Dependency]]
+    users: dict[tuple[str, str], list[str]]
+
+
+def find_edges(members: Members, stated: Iterable[tuple[Task, Task]], *, is_part: bool) -> Edges:
+    """Bring together what was stated, ``depends_on``, results, and paths.
+
+    :param is_part: leave aside what depends on tasks that are not there.
+    :raises InvalidWorkflow: when a task depends on one that is not there, or two make one path.
+    """
+    found = Edges({name: {} for name in members.tasks}, [], {})
+
+    def note(up: str, down: str, reason: str) -> None:
+        found.reasons[down].setdefault(up, {})[reason] = None
+
+    for up, down in stated:
+        names = members.name_of(up), members.name_of(down)
+        if names[0] != names[1] or up.identity is down.identity:  # else two that are one task
+            note(str(names[0]), str(names[1]), STATED)
+    for task in members.tasks.values():
+        for other in _stated_by(task, members, is_part=is_part):
+            note(other, task.name, STATED)
+    makers = _Makers(members.tasks)
+    for task in members.tasks.values():
+        for dependency in task.dependencies:
+            made = list(makers.of(task, dependency))
+            for maker, product in made:
+                note(maker, task.name, dependency.path)
+                found.users.setdefault((maker, product.path), []).append(task.name)
+            if not made:
+                found.unmade.append((task, dependency))
+    return found
+
+
+def product_keys(task: Task) -> Iterator[str]:
+    """Return what the products of a task are known by in its workflow."""
+    for product in task.products:
+        yield path_key(product.path, task.settings.workdir)
+
+
+class _Makers:
+    """Which task makes which path."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self._makers: dict[str, tuple[Task, Product]] = {}
+        for task in tasks.values():
+            for key, product in zip(product_keys(task), task.products):
+                self._add(key, task, product)
+        self._keys = sorted(self._makers)
+        for key, (task, product) in self._makers.items():
+            for above in _parents(key):
+                if above in self._makers:
+                    self._refuse_inner(task, product, *self._makers[above])
+
+    def of(self, task: Task, dependency: Dependency) -> Iterator[tuple[str, Product]]:
+        """Return those that make a dependency: the path itself, a directory it is in, or what is in it."""
+        key = path_key(dependency.path, task.settings.workdir)
+        places = [place for place in (key, *_parents(key)) if place in self._makers]
+        first = bisect_left(self._keys, key + os.sep)
+        for inner in self._keys[first:]:
+            if not inner.startswith(key + os.sep):
+                break
+            places.append(inner)
+        for place in places:
+            maker, product = self._makers[place]
+            if maker.name == task.name:
+                raise InvalidWorkflow(
+                    f"task {task.name!r} has {dependency.path!r} as a product and as a dependency; what it changes in "
+                    "place can be neither",
+                    task.source,
+                )
+            if isinstance(dependency, External):
+                raise InvalidWorkflow(
+                    f"task {task.name!r}: {dependency!r} is made by task {maker.name!r} ({maker.source}); "
+                    f"write Dependency({dependency.path!r})",
+                    task.source,
+                )
+            yield maker.name, product
+
+    def _add(self, key: str, task: Task, product: Product) -> None:
+        other, _ = self._makers.setdefault(key, (task, product))
+        if other is not task:
+            raise InvalidWorkflow(
+                f"two tasks make {product.path!r}: {other.name!r} ({other.source}) and {task.name!r}; "
+                "give one of them another path",
+                task.source,
+            )
+        if self._makers[key][1] != product:
+            raise InvalidWorkflow(f"task {task.name!r} says two things of its product {product.path!r}", task.source)
+
+    def _refuse_inner(self, task: Task, product: Product, other: Task, outer: Product) -> None:
+        raise InvalidWorkflow(
+            f"the product {product.path!r} of task {task.name!r} lies in {outer.path!r}, which as a whole is a product "
+            f"of task {other.name!r} ({other.source}); put it elsewhere",
+            task.source,
+        )
+
+
+def _parents(key: str) -> Iterator[str]:
+    while (above := os.path.dirname(key)) and above != key:
+        yield above
+        key = above
+
+
+def _stated_by(task: Task, members: Members, *, is_part: bool) -> Iterator[str]:
+    """Return the tasks that a task names itself: in ``depends_on``, and by their results."""
+    for dependency in task.depends_on:
+        why = _why_not_run(dependency, members)
+        if why and not is_part:
+            raise InvalidWorkflow(
+                f"task {task.name!r} depends on a task that this workflow does not run: {why}", task.source
+            )
+        name = members.name_of(dependency)
+        if name is not None and not why:
+            yield name
+    for result in task.results:
+        maker = members.name_of(result.task)
+        if maker is not None:
+            yield maker
+        elif not is_part:
+            raise InvalidWorkflow(
+                f"task {task.name!r} takes {result!r}, and this workflow does not run the task at "
+                f"{result.task.source}; name it in the .run()",
+                task.source,
+            )
+
+
+def _why_not_run(dependency: Task | str, members: Members) -> str | None:
+    """Return what is wrong with a dependency on a task that is not among these, else ``None``."""
+    if members.name_of(dependency) is not None:
+        return None
+    name = dependency if isinstance(dependency, str) else dependency.name
+    if isinstance(dependency, str) or name not in members.tasks:
+        return unknown_name("task", name, members.tasks)
+    return f"{name!r} at {dependency.source}; it runs another task of that name"

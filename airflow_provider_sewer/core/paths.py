@@ -1,0 +1,138 @@
+"""What a task makes and what it needs: products, dependencies, external inputs; and what their paths mean.
+
+A relative path is taken from the working directory of its task, as the module itself would take it.
+Markers stand for their path wherever a path can stand, so the same dictionary still makes the same command line.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.text import why_unfit
+
+#: The folder beside products in which their records lie, and where they are made.
+OWN_FOLDER = ".sewer"
+
+#: What becomes of what a task that failed has made of a product.
+ON_FAILURE = ("keep", "remove")
+
+
+class PathMarker:
+    """A path, and what a task has to do with it.
+
+    :param path: the path; a trailing slash says that it is a directory.
+    :raises InvalidTask: when it is no path.
+    """
+
+    #: Airflow fills in templates in these attributes.
+    template_fields = ("path",)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = checked_text(type(self).__name__, path)
+
+    def __fspath__(self) -> str:
+        """Return the path, so that the marker can stand for it."""
+        return self.path
+
+    def __eq__(self, other: object) -> bool:
+        """Markers are equal that say the same."""
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        """Return the hash of what it says."""
+        return hash((type(self), *vars(self).values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+
+class Product(PathMarker):
+    """A file or directory that a task makes.
+
+    :param path: the path; a trailing slash says that it is a directory, which is then made for the module.
+    :param atomic: give the module another name in its place, so that the real one never appears half-written.
+    :param temporary: remove it when all tasks that depend on it have succeeded.
+    :param on_failure: what becomes of it when its task fails: ``keep`` it as ``….failed``, or ``remove`` it.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        atomic: bool = True,
+        temporary: bool = False,
+        on_failure: str = "keep",
+    ) -> None:
+        super().__init__(path)
+        self.atomic = atomic
+        self.temporary = temporary
+        self.on_failure = on_failure
+        if on_failure not in ON_FAILURE:
+            raise InvalidTask(
+                f"{self!r}: on_failure: {' or '.join(map(repr, ON_FAILURE))} is needed, not {on_failure!r}"
+            )
+        for field, value in (("atomic", atomic), ("temporary", temporary)):
+            if not isinstance(value, bool):
+                raise InvalidTask(f"{self!r}: {field}: True or False is needed, not {value!r}")
+
+    def under_real_name(self) -> Product:
+        """Return this product, made under its real name."""
+        return Product(self.path, atomic=False, temporary=self.temporary, on_failure=self.on_failure)
+
+
+class Dependency(PathMarker):
+    """A file or directory that a task reads, and that another task makes or that is there already."""
+
+
+class External(Dependency):
+    """A file or directory that comes from outside of the workflow.
+
+    Airflow waits for it; a plain run wants it to be there.
+
+    :param path: the path.
+    :param timeout: seconds that Airflow waits for it; as long as the sensor's own default if not said.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, timeout: float | None = None) -> None:
+        super().__init__(path)
+        self.timeout = timeout
+        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
+            raise InvalidTask(f"{self!r}: timeout: seconds are needed, not {timeout!r}")
+
+
+def checked_text(label: str, path: Any) -> str:
+    """Return a path as text.
+
+    :param label: what the path is for, for the message.
+    :raises InvalidTask: when it is no path, or names no file.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidTask(f"{label}: a path is needed, not {path!r}")
+    if why := why_unfit(text):
+        raise InvalidTask(f"{label}: the path {why}")
+    if not is_template(text) and (text.strip("/") == "" or text.rstrip("/").rpartition("/")[2] in (".", "..", "~")):
+        raise InvalidTask(f"{label}: {text!r} names no file or directory of its own")
+    if not is_template(text) and OWN_FOLDER in text.split("/"):
+        raise InvalidTask(f"{label}: {text!r}: what lies in {OWN_FOLDER} is this package's own")
+    return text
+
+
+def path_key(path: str, workdir: str | None) -> str:
+    """Return what a path is known by in a workflow: equal for two ways of writing one path.
+
+    Nothing is looked up: a link and what it leads to are two paths.
+
+    :param workdir: what it is taken from if it is relative; where that is not known yet, it stays relative.
+    """
+    if path.startswith("~"):
+        path = os.path.expanduser(path)
+    return os.path.normpath(os.path.join(os.path.expanduser(workdir or ""), path))
+
+
+def located(path: str, workdir: str | None) -> str:
+    """Return the absolute path of a product or dependency."""
+    return os.path.abspath(path_key(path, workdir))

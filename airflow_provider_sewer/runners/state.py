@@ -1,0 +1,174 @@
+"""What an earlier run of a workflow has come to: a file that a kill at any moment leaves readable.
+
+The file has one JSON object a line. The first says whose state it is; each further one says how a task stands, and
+the last line of a task counts. Lines are only ever appended, each in one write: a run that is killed leaves at worst
+one unfinished line at the end, which is left aside.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_sewer.core.errors import StateError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+_FORMAT = 1
+_SUCCEEDED = "succeeded"
+
+
+class Done(NamedTuple):
+    """A task that has succeeded.
+
+    :param command: digest of what it ran.
+    :param result: what it left.
+    """
+
+    command: str
+    result: Any
+
+
+class StateFile:
+    """The state of one workflow, held by one run at a time.
+
+    :param path: where it lies; made if need be.
+    :param workflow: the workflow's name.
+    :param keep: go on from what is in it; else it is begun anew.
+    :raises StateError: when another run holds it, or it cannot be read or written.
+    """
+
+    def __init__(self, path: str, workflow: str, *, keep: bool) -> None:
+        self.path = path
+        try:
+            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(
+                f"cannot open the state file {path}: {error.strerror}; name another with --state"
+            ) from None
+        try:
+            self._lock()
+            self.done, length = _read(path, workflow) if keep else ({}, 0)
+            os.ftruncate(self._file, length)  # what comes next must not be part of an unfinished line
+            self._write(
+                {
+                    "sewer_state": _FORMAT,
+                    "workflow": workflow,
+                    "pid": os.getpid(),
+                    "host": os.uname().nodename,
+                    "at": _now(),
+                }
+            )
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the file to others."""
+        os.close(self._file)
+
+    def note(self, task: str, state: str, *, command: str = "", result: Any = None, reason: str = "") -> None:
+        """Note how a task stands.
+
+        :param command: digest of what it ran, where it has succeeded.
+        :raises StateError: when it cannot be written.
+        """
+        line = {"task": task, "state": state, "at": _now()}
+        if state == _SUCCEEDED:
+            line |= {"command": command, "result": result}
+        elif reason:
+            line |= {"reason": reason}
+        self._write(line)
+
+    def _write(self, line: dict[str, Any]) -> None:
+        data = (json.dumps(line) + "\n").encode()
+        try:
+            if os.write(self._file, data) != len(data):
+                raise StateError(f"cannot write the state file {self.path}: the disk is full")
+        except OSError as error:
+            raise StateError(f"cannot write the state file {self.path}: {error.strerror}") from None
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StateError(
+                f"{self._holder()} is using the state file {self.path}; wait for it, or name another with --state"
+            ) from None
+        except OSError:
+            return  # a file system without locks; then two runs are not noticed
+
+    def _holder(self) -> str:
+        for line in reversed(_lines(self.path)[0]):
+            if "sewer_state" in line:
+                return f"another run (process {line.get('pid')} on {line.get('host')}, since {line.get('at')})"
+        return "another run"
+
+
+def read_state(path: str, workflow: str) -> dict[str, Done]:
+    """Return what has succeeded by a state file; nothing, if there is none.
+
+    :raises StateError: when it is the state of another workflow, or none.
+    """
+    return _read(path, workflow)[0] if os.path.exists(path) else {}
+
+
+def _read(path: str, workflow: str) -> tuple[dict[str, Done], int]:
+    """Return what has succeeded, and how many bytes the whole lines are."""
+    lines, length = _lines(path)
+    if lines and (lines[0].get("sewer_state") != _FORMAT or lines[0].get("workflow") != workflow):
+        whose = f" but of {lines[0]['workflow']!r}" if "workflow" in lines[0] else ""
+        raise StateError(f"{path} is no state of workflow {workflow!r}{whose}; name its own with --state")
+    done: dict[str, Done] = {}
+    for line in lines:
+        if line.get("state") == _SUCCEEDED:
+            done[str(line["task"])] = Done(str(line["command"]), line.get("result"))
+        else:
+            done.pop(str(line.get("task")), None)
+    return done, length
+
+
+def _lines(path: str) -> tuple[list[dict[str, Any]], int]:
+    """Return what the whole lines say, and how many bytes they are."""
+    with open(path, "rb") as file:
+        data = file.read()
+    length = data.rfind(b"\n") + 1
+    lines = []
+    for number, text in enumerate(data[:length].splitlines(), 1):
+        try:
+            line = dict(json.loads(text).items())
+        except (ValueError, AttributeError):
+            raise StateError(
+                f"{path}:{number}: this is no state file, or somebody has changed it; name another with --state, "
+                "or run without --resume"
+            ) from None
+        lines.append(line)
+    return lines, length
+
+
+def state_path(workflow: str, file: str, folder: str) -> str:
+    """Return where the state of a workflow lies.
+
+    :param workflow: the workflow's name, as part of a file name.
+    :param file: the workflow file.
+    :param folder: the folder for states.
+    """
+    which = hashlib.sha256(os.path.abspath(file).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return os.path.join(folder, f"{workflow}-{which}.jsonl")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

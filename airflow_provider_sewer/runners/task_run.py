@@ -1,0 +1,142 @@
+"""Run one task: see whether it has to, have its products made whole, and run its module or function."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.errors import InvalidTask, ProductError, SewerError
+from airflow_provider_sewer.core.freshness import Question, Record, Verdict, judge
+from airflow_provider_sewer.core.paths import External, PathMarker, Product, located
+from airflow_provider_sewer.core.values import Result
+from airflow_provider_sewer.runners.module import GRACE, ModuleRun
+from airflow_provider_sewer.runners.products import Making, made_before, stamps_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.values import Marker
+    from airflow_provider_sewer.runners.guardian import Guardian
+    from airflow_provider_sewer.runners.output import Sink
+
+
+class TaskRun:
+    """One attempt at a task, which can be stopped.
+
+    :param task: the task, its settings settled.
+    :param results: the results of the tasks before it, by name.
+    :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
+    :param secrets: values that must not be shown.
+    :param guardian: who ends it, should this process die; one of its own if not given.
+    :param supervisor: pid of the process it is run for; when that ends, the task is stopped.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        results: Mapping[str, Any],
+        *,
+        grace: float = GRACE,
+        secrets: Collection[str] = (),
+        guardian: Guardian | None = None,
+        supervisor: int | None = None,
+    ) -> None:
+        self._task = task
+        self._results = results
+        self._how: dict[str, Any] = {
+            "grace": grace, "secrets": secrets, "guardian": guardian, "supervisor": supervisor
+        }  # fmt: skip
+        self._workdir = task.settings.workdir
+        self._run: ModuleRun | None = None
+        self._stopped: bool | None = None
+
+    def verdict(self, ran_anew: Sequence[str] = (), ran_anew_otherwise: Sequence[str] = ()) -> tuple[Verdict, Any]:
+        """Say whether the task has to run, and the result it has left before if it has not.
+
+        :param ran_anew: tasks before it that ran anew and of which it takes files.
+        :param ran_anew_otherwise: tasks before it that ran anew, of which it takes something else.
+        """
+        task = self._task
+        made = made_before(task.products, self._workdir)
+        question = Question(
+            task.freshness, made, self._dependencies(), self.command(), None, None, ran_anew, ran_anew_otherwise
+        )
+        records = [each.record for each in made if each.record]
+        return judge(question), records[0].result if records else None
+
+    def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> Any:
+        """Run it, put its products in place, and return its result.
+
+        :param sink: takes its output as it comes.
+        :param on_start: told the command line, secrets masked, and the working directory.
+        :raises ProductError: when a dependency is not there, or a product was not made.
+        :raises SewerError: as :meth:`~airflow_provider_sewer.runners.module.ModuleRun.run` does.
+        """
+        task = self._task
+        self._want_dependencies()
+        making = Making(task.name, task.products, self._workdir)
+        by_content = task.freshness.compare == "content"
+        needed = stamps_of(self._dependencies(), read=by_content) if task.products else {}
+        making.begin()
+        try:
+            self._run = ModuleRun(task.call(lambda marker: self._filled(marker, making)), task.settings, **self._how)
+            if self._stopped is not None:
+                self._run.stop(at_once=self._stopped)
+            result = self._run.run(sink, on_start=on_start).value
+            record = Record(task.name, self.command(), None, needed, result=result)
+            making.publish(record, [product.path for product in task.products] if by_content else ())
+        except BaseException:
+            making.fail()
+            raise
+        return result
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Have it ended; from a signal handler or another thread."""
+        self._stopped = at_once or bool(self._stopped)
+        if self._run is not None:
+            self._run.stop(at_once=at_once)
+
+    def command(self) -> str:
+        """Return a digest of what the task runs, by which a change of its parameters is noticed."""
+        said = self._task.said(lambda marker: self._filled(marker, None))
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _filled(self, marker: Marker, making: Making | None) -> Any:
+        if isinstance(marker, Result):
+            return self._result(marker)
+        if isinstance(marker, Product) and making is not None:
+            return making.place(marker)
+        return marker.path if isinstance(marker, PathMarker) else marker
+
+    def _result(self, marker: Result) -> Any:
+        task = self._task
+        try:
+            if marker.task.name not in self._results:
+                raise InvalidTask(f"{marker!r} is not known: the task is not run here, and no earlier run has left it")
+            return marker.of(self._results[marker.task.name])
+        except InvalidTask as error:
+            raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
+
+    def _dependencies(self) -> dict[str, str]:
+        return {each.path: located(each.path, self._workdir) for each in self._task.dependencies}
+
+    def _want_dependencies(self) -> None:
+        for dependency in self._task.dependencies:
+            file = located(dependency.path, self._workdir)
+            if not os.path.exists(file):
+                raise missing(self._task, dependency, file)
+
+
+def missing(task: Task, dependency: PathMarker, file: str) -> SewerError:
+    """Say that a dependency is not there."""
+    whose = "comes from outside and" if isinstance(dependency, External) else "no task here makes, and which"
+    what = "is a link that leads nowhere" if os.path.islink(file) else "does not exist"
+    return ProductError(
+        f"task {task.name!r} needs {dependency.path!r}, which {whose} {what}: {file}; "
+        "put it there, or correct the path",
+        task.source,
+    )
