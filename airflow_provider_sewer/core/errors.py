@@ -27,6 +27,7 @@ class SewerError(Exception):
 
     def __init__(self, message: str, where: SourceLine | None = None) -> None:
         super().__init__(f"{where}: {message}" if where else message)
+        self.message = message
         self.where = where
 
 

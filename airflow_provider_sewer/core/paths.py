@@ -133,6 +133,11 @@ def path_key(path: str, workdir: str | None) -> str:
     return os.path.normpath(os.path.join(os.path.expanduser(workdir or ""), path))
 
 
+def is_relative(path: str) -> bool:
+    """Tell whether a path depends on the working directory."""
+    return not path.startswith(("/", "~"))
+
+
 def located(path: str, workdir: str | None) -> str:
     """Return the absolute path of a product or dependency."""
     return os.path.abspath(path_key(path, workdir))

@@ -111,7 +111,7 @@ class Task:
             for field in unknown:
                 raise InvalidTask(unknown_name("field", field, _FIELDS))
             self.name = checked_name(name)
-            self.module, self.function = _module_or_function(module, function)
+            self.module, self.function = checked_target(module, function)
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
             if not isinstance(use_underscores, bool):
                 raise InvalidTask(f"use_underscores: True or False is needed, not {use_underscores!r}")
@@ -219,6 +219,12 @@ class Task:
         other.settings = self.settings.over(settings)
         return other
 
+    def with_settings(self, settings: Settings) -> Task:
+        """Return this task with other settings."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
     def run(
         self,
         path_to_python: str | os.PathLike[str] | None = None,
@@ -293,7 +299,11 @@ def checked_place(run_on: Any) -> str | None:
     return run_on  # type: ignore[no-any-return]  # one of the places, which are text
 
 
-def _module_or_function(module: Any, function: Any) -> tuple[str | None, str | None]:
+def checked_target(module: Any, function: Any) -> tuple[str | None, str | None]:
+    """Return the names of a module and of a function, one of which is to be run; templates pass.
+
+    :raises InvalidTask: when it is not one of them, or no such name.
+    """
     if (module is None) == (function is None):
         given = "neither is" if module is None else "both are"
         raise InvalidTask(f"a task runs a module or a function; {given} given")

@@ -1,49 +1,73 @@
-"""Run a Python module in an external interpreter, as an Airflow task."""
+"""Run a Python module or function in an external interpreter, as an Airflow task."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_sewer.core.arguments import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed
-from airflow_provider_sewer.core.function import module_call
+from airflow_provider_sewer.core.freshness import Freshness
+from airflow_provider_sewer.core.function import checked_kwargs, function_call
+from airflow_provider_sewer.core.paths import PathMarker, path_key
 from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.core.task import checked_module
+from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook
-from airflow_provider_sewer.runners.module import GRACE, ModuleRun
+from airflow_provider_sewer.operators.marks import Marks
+from airflow_provider_sewer.runners.module import GRACE, ModuleResult
 from airflow_provider_sewer.runners.task_log import log_output
+from airflow_provider_sewer.runners.task_run import TaskRun
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Asset, Context
 
     from airflow_provider_sewer.core.environment import Inherit
+    from airflow_provider_sewer.core.task import Path
+
+Prepared = TypeVar("Prepared")
 
 _DEEPEST_RESULT = 100
+#: The XCom by which a task that is up to date tells those after it.
+_UP_TO_DATE = "sewer_up_to_date"
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
 class PythonModuleOperator(BaseOperator):
-    """Run ``python -m module`` with parameters and flags in an interpreter of your choice.
+    """Run ``python -m module`` with parameters and flags, or call a function, in an interpreter of your choice.
 
     The module needs no Airflow. Its output is logged as it comes; the JSON value it writes to the file
-    named by ``$SEWER_RESULT_FILE``, or else its last line of stdout, becomes the XCom. When the task is
-    killed, cleared, marked failed or timed out, all that the module has started ends with it.
+    named by ``$SEWER_RESULT_FILE``, or else its last line of stdout, becomes the XCom; of a function, what it returns.
+    When the task is killed, cleared, marked failed or timed out, all that the module has started ends with it.
 
-    Relative paths are taken from the folder of the DAG file.
+    Products are made whole: the module is given another path, and what it makes there is put in place when it has
+    succeeded. Each product whose path is no template is an outlet, an asset of that name. A task that is up to date
+    succeeds without running, and emits no asset event.
+
+    Relative paths of interpreter and working directory are taken from the folder of the DAG file; those of products and
+    dependencies from the working directory.
 
     :param module: dotted name of the module. (templated)
     :param parameters_and_flags: what becomes ``--key value`` and ``--flag``
         (see :mod:`airflow_provider_sewer.core.arguments`). (templated)
     :param args: verbatim arguments, put before the parameters. (templated)
     :param use_underscores: keep ``_`` in keys instead of writing ``-``.
+    :param function: instead of a module, ``package.module:function``. (templated)
+    :param op_kwargs: its keyword arguments, which JSON can say. (templated)
+    :param products: paths that it makes, besides those in its parameters. (templated)
+    :param dependencies: paths that it needs, besides those in its parameters. (templated)
+    :param run_when: ``"always"``, ``"missing"``, ``"stale"`` or ``"never"``
+        (see :mod:`airflow_provider_sewer.core.freshness`).
+    :param compare: how dependencies are compared with those it was made from last: by ``"mtime"`` or ``"content"``.
+    :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
+        ``"environment"``.
+    :param stale_after: ids of tasks before it whose running makes its products stale.
     :param python: path of the interpreter, or a name to look up on PATH. (templated)
     :param env: environment variables to give. (templated)
     :param inherit_env: ``True``, or names, to inherit more of the worker's environment than the short list.
@@ -54,11 +78,13 @@ class PythonModuleOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "module", "parameters_and_flags", "args", "python", "env", "workdir", "sewer_conn_id",
+        "module", "parameters_and_flags", "args", "function", "op_kwargs", "products", "dependencies", "python", "env",
+        "workdir", "sewer_conn_id",
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "parameters_and_flags": "json",
         "args": "json",
+        "op_kwargs": "json",
         "env": "json",
     }
     ui_color = "#d7e3cf"
@@ -66,10 +92,18 @@ class PythonModuleOperator(BaseOperator):
     def __init__(
         self,
         *,
-        module: str,
+        module: str | None = None,
         parameters_and_flags: Mapping[str, Any] | None = None,
         args: Iterable[Any] = (),
         use_underscores: bool = False,
+        function: str | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        products: Iterable[Path] = (),
+        dependencies: Iterable[Path] = (),
+        run_when: str = "always",
+        compare: str = "mtime",
+        stale_with: Iterable[str] = (),
+        stale_after: Iterable[str] = (),
         python: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         inherit_env: Inherit | None = None,
@@ -80,10 +114,19 @@ class PythonModuleOperator(BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._marks = Marks()
         self.module = module
-        self.parameters_and_flags = _as_text(parameters_and_flags)
-        self.args = _as_text(list(args) if isinstance(args, Iterator) else args)
+        self.parameters_and_flags = self._marks.part(parameters_and_flags, "parameters_and_flags")
+        self.args = self._marks.part(_as_list(args), "args")
         self.use_underscores = use_underscores
+        self.function = function
+        self.op_kwargs = self._marks.part(op_kwargs, "op_kwargs")
+        self.products = self._marks.part(_as_list(products), "products")
+        self.dependencies = self._marks.part(_as_list(dependencies), "dependencies")
+        self.run_when = run_when
+        self.compare = compare
+        self.stale_with = stale_with
+        self.stale_after = list(stale_after)
         self.python = python
         self.env = env
         self.inherit_env = inherit_env
@@ -91,25 +134,26 @@ class PythonModuleOperator(BaseOperator):
         self.sewer_conn_id = sewer_conn_id
         self.skip_on_exit_code = skip_on_exit_code
         self.termination_grace_period = termination_grace_period
-        self._module_run: ModuleRun | None = None
+        self._task_run: TaskRun | None = None
         self._killed = False
         # The DAG may be made in another file than the one Airflow names once it has parsed it.
         self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
         self._check_what_is_known()
+        self.outlets = [*self.outlets, *self._assets()]
 
     def execute(self, context: Context) -> Any:
         """Run the module and return its result.
 
         :raises SewerError: when it cannot be run, fails, or is stopped.
         """
-        try:
-            self._module_run = self._prepare(context)
-        except InvalidTask as error:
-            raise AirflowFailException(str(error)) from None  # trying again would not help
+        hook = self._hook()
+        self._task_run = self._prepared(lambda: self._new_run(context, hook))
         if self._killed:
-            self._module_run.stop()
+            self._task_run.stop()
+        if (left := self._left_by_an_earlier_run(context, self._task_run)) is not None:
+            return storable(left.value)
         try:
-            return storable(self._module_run.run(log_output, on_start=self._log_start).value)
+            return storable(self._task_run.run(log_output, on_start=self._log_start))
         except ModuleFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
@@ -117,28 +161,63 @@ class PythonModuleOperator(BaseOperator):
     def on_kill(self) -> None:
         """Have the module and all it has started ended; :meth:`execute` waits for that."""
         self._killed = True
-        if self._module_run:
-            self._module_run.stop()
+        if self._task_run:
+            self._task_run.stop()
 
-    def _prepare(self, context: Context) -> ModuleRun:
-        hook = self._hook()
-        return ModuleRun(
-            module_call(checked_module(self.module), self._arguments()),
-            self._settings(context, hook),
+    def _new_run(self, context: Context, hook: SewerHook | None) -> TaskRun:
+        return TaskRun(
+            self._sewer_task(context, hook),
+            {},
             grace=seconds(self.termination_grace_period),
             secrets=tuple(hook.secret_env.values()) if hook else (),
             supervisor=supervisor(),
         )
 
+    def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
+        """Return what this operator runs, its templates filled in, as a task of a workflow."""
+        return Task(
+            self.task_id,
+            self.module,
+            self._filled("parameters_and_flags", _mapping),
+            self.use_underscores,
+            args=self._filled("args", _list),
+            function=self.function,
+            kwargs=self._filled("op_kwargs", _mapping),
+            products=self._filled("products", _list),
+            dependencies=self._filled("dependencies", _list),
+            run_when=self.run_when,
+            compare=self.compare,
+            stale_with=self.stale_with,
+        ).with_settings(self._settings(context, hook))
+
+    def _filled(self, field: str, checked: Callable[[str, Any], Any]) -> Any:
+        return self._marks.put_back(checked(field, getattr(self, field)), field)
+
+    def _prepared(self, prepare: Callable[[], Prepared]) -> Prepared:
+        """Return what was prepared, or fail without another try, which would not help."""
+        try:
+            return prepare()
+        except InvalidTask as error:
+            raise AirflowFailException(error.message) from None
+
+    def _left_by_an_earlier_run(self, context: Context, run: TaskRun) -> ModuleResult | None:
+        """Return the result of the run that has made the products, if they are up to date."""
+        if self.run_when == "always":
+            return None
+        ti = context["ti"]
+        before = ti.xcom_pull(task_ids=self.stale_after, key=_UP_TO_DATE) if self.stale_after else []
+        anew = [name for name, rests in zip(self.stale_after, before, strict=True) if not rests]
+        verdict, result = self._prepared(lambda: run.verdict((), anew, is_alone=True))
+        if verdict.must_run:
+            self.log.info("It runs, as %s", verdict.why)
+            return None
+        self.log.info("Nothing is run: %s", verdict.why)
+        ti.xcom_push(key=_UP_TO_DATE, value=True)
+        self.outlets = []  # nothing has changed, so nobody is told
+        return ModuleResult(result)
+
     def _hook(self) -> SewerHook | None:
         return SewerHook(self.sewer_conn_id) if self.sewer_conn_id else None
-
-    def _arguments(self) -> list[str]:
-        return to_arguments(
-            _mapping("parameters_and_flags", self.parameters_and_flags),
-            use_underscores=self.use_underscores,
-            args=_list("args", self.args),
-        )
 
     def _settings(self, context: Context, hook: SewerHook | None) -> Settings:
         own = Settings.checked(
@@ -161,7 +240,16 @@ class PythonModuleOperator(BaseOperator):
         codes = self.skip_on_exit_code
         wanted = () if codes is None else (codes,) if isinstance(codes, int) else codes
         if exit_code is not None and exit_code in wanted:
-            raise AirflowSkipException(f"{self.module} exited with {exit_code}") from None
+            raise AirflowSkipException(f"{self.module or self.function} exited with {exit_code}") from None
+
+    def _assets(self) -> list[Asset]:
+        """Return the products that stay, as assets on which other DAGs can be scheduled."""
+        passing = {product.path for product in self._marks.products() if product.temporary}
+        listed = [path for path in _known(self.products) or () if isinstance(path, str)]
+        paths = [path for path in (*(each.path for each in self._marks.products()), *listed) if path not in passing]
+        workdir = self.workdir if isinstance(self.workdir, str) and not is_template(self.workdir) else None
+        names = dict.fromkeys(path_key(path, workdir) for path in paths if not is_template(path))
+        return [_asset(name) for name in names]
 
     def _check_what_is_known(self) -> None:
         """Name what is wrong while the DAG is parsed, as far as it is no template and no XCom."""
@@ -179,13 +267,33 @@ class PythonModuleOperator(BaseOperator):
         :param whole: the same without the fields that are a template as a whole.
         :raises InvalidTask: naming the one that is wrong.
         """
-        checked_module(known["module"])
+        checked_target(known["module"], known["function"])
         to_arguments(_mapping("parameters_and_flags", whole["parameters_and_flags"]), args=_list("args", whole["args"]))
+        function_call("", checked_kwargs(_mapping("op_kwargs", whole["op_kwargs"])))
+        has_products = bool(self._marks.products() or self.products)
+        Freshness.checked(self.run_when, self.compare, self.stale_with, has_products=has_products)
         seconds(self.termination_grace_period)
         _check_codes(self.skip_on_exit_code)
         Settings.checked(
             python=known["python"], env=whole["env"], inherit_env=self.inherit_env, workdir=known["workdir"]
         )
+
+
+def _asset(name: str) -> Asset:
+    from airflow.sdk import Asset
+
+    return Asset(name)
+
+
+def _as_list(value: Any) -> Any:
+    """Return what may be gone through only once, or is a single path, as a list."""
+    return (
+        [value]
+        if isinstance(value, (PathMarker, os.PathLike))
+        else list(value)
+        if isinstance(value, Iterator)
+        else value
+    )
 
 
 def _folder_of(dag: Any) -> str:
@@ -237,17 +345,6 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, range)):
         return [_plain(item) for item in value]
-    return value
-
-
-def _as_text(value: Any) -> Any:
-    """Write paths as text, however deep they are: Airflow fills in templates only in text."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, dict):
-        return {key: _as_text(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_text(item) for item in value]
     return value
 
 

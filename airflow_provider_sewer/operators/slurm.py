@@ -16,7 +16,6 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, Task
 from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import InvalidTask, SlurmJobFailed, SlurmPendingHopeless, SlurmSubmitRefused
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
-from airflow_provider_sewer.core.task import checked_module
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, storable, supervisor
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
@@ -24,6 +23,7 @@ from airflow_provider_sewer.runners.slurm.following import Ending, Job
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, cancel, job_from_data, job_to_data
 from airflow_provider_sewer.runners.slurm.script import can_set
 from airflow_provider_sewer.runners.task_log import log_output
+from airflow_provider_sewer.runners.task_run import TaskRun
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ class SlurmModuleOperator(PythonModuleOperator):
         """
         with _no_vain_retry(), self._no_orphan(context):
             run = self._prepare_run(context)
+            if (left := self._left_by_an_earlier_run(context, TaskRun(run.planned.task, {}))) is not None:
+                return storable(left.value)
             job = run.begin()
             self._announce(context, run, job)
             if not run.planned.slurm.wait_for_completion:
@@ -183,15 +185,14 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     def _prepare_run(self, context: Context) -> JobRun:
         hook = self._hook()
-        settings = self._settings(context, hook)
         self._job_url = hook.job_url if hook else None
+        task = self._prepared(lambda: self._sewer_task(context, hook))
+        env = {**_inherited(task.settings.inherit_env), **task.settings.env}
         planned = ModuleJob(
             instance=_instance(context),
-            module=checked_module(self.module),
-            arguments=self._arguments(),
-            settings=settings._replace(env={**_inherited(settings.inherit_env), **settings.env}),
+            task=task.with_settings(task.settings._replace(env=env)),
             slurm=self._slurm_settings(self._dag_folder(context), hook),
-            secret_env={name: settings.env[name] for name in (hook.secret_env if hook else ())},
+            secret_env={name: env[name] for name in (hook.secret_env if hook else ())},
             grace=seconds(self.termination_grace_period),
         )
         self._job_run = JobRun(planned, log_output, self.log.info, supervisor())
@@ -260,7 +261,8 @@ class SlurmModuleOperator(PythonModuleOperator):
             self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
 
     def _wait_in_triggerer(self, job: Job, slurm: SlurmSettings) -> None:
-        trigger = SlurmJobTrigger(job_to_data(job), self.module, slurm._replace(slurm={})._asdict(), self.sewer_conn_id)
+        target = self.module or self.function or ""
+        trigger = SlurmJobTrigger(job_to_data(job), target, slurm._replace(slurm={})._asdict(), self.sewer_conn_id)
         # Airflow does not enforce execution_timeout while a task is deferred.
         self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout or _LONGEST_DEFERRAL)
 

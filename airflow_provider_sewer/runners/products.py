@@ -34,13 +34,18 @@ class Making:
     :param task: the task's name.
     :param products: what it is to make.
     :param workdir: what relative paths are taken from; where this process is, if not said.
+    :param attempt: a name for the attempt by which another process can go on with it; without one, it ends with this
+        process.
     """
 
-    def __init__(self, task: str, products: Sequence[Product], workdir: str | None = None) -> None:
+    def __init__(
+        self, task: str, products: Sequence[Product], workdir: str | None = None, attempt: str | None = None
+    ) -> None:
         self._task = task
         self._products = products
         self._files = {product: located(product.path, workdir) for product in products}
-        self._folder = f"{_MAKING}{secrets.token_hex(6)}"
+        self._folder = f"{_MAKING}{attempt or secrets.token_hex(6)}"
+        self._is_for_others = attempt is not None
         self._locks: list[int] = []
         self._before: dict[Product, Stamp | None] = {}
 
@@ -59,6 +64,17 @@ class Making:
                     self._note_unfinished(file)
                     if product.path.endswith("/"):
                         os.makedirs(file, exist_ok=True)
+
+    def noted(self) -> dict[str, Stamp | None]:
+        """Return what was there before, by path, for another process that goes on with the attempt."""
+        return {product.path: before for product, before in self._before.items()}
+
+    def go_on(self, noted: Mapping[str, Stamp | None]) -> None:
+        """Go on with an attempt that another process has begun.
+
+        :param noted: what :meth:`noted` returned there.
+        """
+        self._before = {product: noted.get(product.path) for product in self._products}
 
     def place(self, product: Product) -> str:
         """Return the path that the module is given in place of a product's."""
@@ -80,7 +96,7 @@ class Making:
             self._note_unfinished(file)
         for product, file in self._files.items():
             with _named(self._task, product, "it was made, but cannot be put in place"):
-                if product.atomic:
+                if product.atomic and os.path.lexists(self._beside(file)):
                     _put_in_place(self._beside(file), file)
                 _remove(f"{file}{_FAILED}")
         for product, file in self._files.items():
@@ -110,7 +126,10 @@ class Making:
         _sweep(own, os.path.basename(file))
         folder = os.path.join(own, self._folder)
         if not os.path.isdir(folder):
-            self._locks.append(_made_and_locked(folder))
+            if self._is_for_others:
+                os.mkdir(folder)  # without a lock, nobody takes it for abandoned
+            else:
+                self._locks.append(_made_and_locked(folder))
         if product.path.endswith("/"):
             os.makedirs(self._beside(file))
 
@@ -120,7 +139,7 @@ class Making:
     def _check(self, product: Product, file: str) -> None:
         now = stamp(file)
         if product.atomic:
-            if os.path.lexists(self._beside(file)) and _is_something(self._beside(file), or_empty=True):
+            if _is_something(self._beside(file), or_empty=True) or self._is_in_place(file):
                 return
             wrote_itself = now is not None and now != self._before[product]
             hint = (
@@ -135,10 +154,17 @@ class Making:
         if now == self._before[product]:
             raise ProductError(f"it exited with 0, but did not make {product.path} anew: {file} is what it was before")
 
+    def _is_in_place(self, file: str) -> bool:
+        """Tell whether another process has put it in place, and was ended before it was done."""
+        record = read_record(file)
+        return (
+            record is not None and record.is_whole is False and record.attempt == self._folder and os.path.lexists(file)
+        )
+
     def _note_unfinished(self, file: str) -> None:
         """Note that what is at this path now is not to be relied on, should this process be ended."""
         old = read_record(file) or Record(self._task, "", None, {})
-        write_record(file, old._replace(is_whole=False))
+        write_record(file, old._replace(is_whole=False, attempt=self._folder))
 
     def _end(self) -> None:
         for folder in {os.path.dirname(self._beside(file)) for file in self._files.values()}:

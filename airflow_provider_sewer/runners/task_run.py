@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask, ProductError, SewerError
-from airflow_provider_sewer.core.freshness import Question, Record, Verdict, judge
+from airflow_provider_sewer.core.freshness import Question, Record, Stamp, Verdict, judge
 from airflow_provider_sewer.core.paths import External, PathMarker, Product, located
 from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.runners.module import GRACE, ModuleRun
@@ -18,6 +18,7 @@ from airflow_provider_sewer.runners.products import Making, made_before, stamps_
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.values import Marker
     from airflow_provider_sewer.runners.guardian import Guardian
@@ -54,14 +55,19 @@ class TaskRun:
         self._run: ModuleRun | None = None
         self._stopped: bool | None = None
 
-    def verdict(self, ran_anew: Sequence[str] = (), ran_anew_otherwise: Sequence[str] = ()) -> tuple[Verdict, Any]:
+    def verdict(
+        self, ran_anew: Sequence[str] = (), ran_anew_otherwise: Sequence[str] = (), *, is_alone: bool = False
+    ) -> tuple[Verdict, Any]:
         """Say whether the task has to run, and the result it has left before if it has not.
 
         :param ran_anew: tasks before it that ran anew and of which it takes files.
         :param ran_anew_otherwise: tasks before it that ran anew, of which it takes something else.
+        :param is_alone: nothing is known of the tasks after it: a product that was removed after use is missing.
         """
         task = self._task
         made = made_before(task.products, self._workdir)
+        if is_alone:
+            made = [each._replace(record=each.record and each.record._replace(is_removed=False)) for each in made]
         question = Question(
             task.freshness, made, self._dependencies(), self.command(), None, None, ran_anew, ran_anew_otherwise
         )
@@ -77,22 +83,44 @@ class TaskRun:
         :raises SewerError: as :meth:`~airflow_provider_sewer.runners.module.ModuleRun.run` does.
         """
         task = self._task
-        self._want_dependencies()
+        made_from = self.made_from()
         making = Making(task.name, task.products, self._workdir)
-        by_content = task.freshness.compare == "content"
-        needed = stamps_of(self._dependencies(), read=by_content) if task.products else {}
         making.begin()
         try:
-            self._run = ModuleRun(task.call(lambda marker: self._filled(marker, making)), task.settings, **self._how)
+            self._run = ModuleRun(self.call(making), task.settings, **self._how)
             if self._stopped is not None:
                 self._run.stop(at_once=self._stopped)
             result = self._run.run(sink, on_start=on_start).value
-            record = Record(task.name, self.command(), None, needed, result=result)
-            making.publish(record, [product.path for product in task.products] if by_content else ())
+            self.publish(making, made_from, result)
         except BaseException:
             making.fail()
             raise
         return result
+
+    def made_from(self) -> dict[str, Stamp]:
+        """Return what the dependencies are like now.
+
+        :raises ProductError: when one is not there.
+        """
+        self._want_dependencies()
+        by_content = self._task.freshness.compare == "content"
+        return stamps_of(self._dependencies(), read=by_content) if self._task.products else {}
+
+    def call(self, making: Making) -> Call:
+        """Return what an interpreter is asked to run, the products under the names that they come to be under."""
+        return self._task.call(lambda marker: self._filled(marker, making))
+
+    def publish(self, making: Making, made_from: Mapping[str, Stamp], result: Any) -> None:
+        """Put the products in place, and record what they were made from.
+
+        :param made_from: what :meth:`made_from` returned before it ran.
+        :param result: what the task has left.
+        :raises ProductError: when one was not made, or not made anew.
+        """
+        task = self._task
+        record = Record(task.name, self.command(), None, made_from, result=result)
+        by_content = task.freshness.compare == "content"
+        making.publish(record, [product.path for product in task.products] if by_content else ())
 
     def stop(self, *, at_once: bool = False) -> None:
         """Have it ended; from a signal handler or another thread."""

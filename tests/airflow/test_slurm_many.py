@@ -8,6 +8,7 @@ from collections import Counter
 
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.logs import JobLogs
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
@@ -62,7 +63,7 @@ def test_three_hundred_deferred_jobs_take_no_more_queries_than_one(make_slurm, t
     jobs = []
     for index in range(MANY):
         instance = TaskInstance("many", "run", "task", index, "0")
-        planned = ModuleJob(instance, "any", [], where, settings, {}, 5.0)
+        planned = ModuleJob(instance, Task("any", "any").with_settings(where), settings, {}, 5.0)
         jobs.append(JobRun(planned, lambda *_: None, print).begin())
     lines = Counter()
     monkeypatch.setattr("airflow_provider_sewer.triggers.slurm.log_output", lambda _, pieces: lines.update(pieces))

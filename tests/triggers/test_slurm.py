@@ -19,6 +19,7 @@ from airflow.sdk.module_loading import import_string
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS
+from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.logs import JobLogs
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
@@ -39,9 +40,7 @@ def submit(tmp_path):
         slurm = QUICK._replace(run_dir=str(tmp_path / "runs"), cluster=cluster, **settings)
         planned = ModuleJob(
             TaskInstance("dag", "run", "task", -1, "0"),
-            "job",
-            (),
-            Settings(sys.executable, {"PYTHONPATH": str(tmp_path)}),
+            Task("task", "job").with_settings(Settings(sys.executable, {"PYTHONPATH": str(tmp_path)})),
             slurm,
             {},
             1.0,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, SlurmCancelled, SlurmError, SlurmUnavailable
+from airflow_provider_sewer.core.errors import ModuleFailed, SewerError, SlurmCancelled, SlurmError, SlurmUnavailable
 from airflow_provider_sewer.runners.module import read_result
 from airflow_provider_sewer.runners.slurm.attempts import Attempts
 from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, NoAnswer, NoCommand
@@ -17,6 +17,7 @@ from airflow_provider_sewer.runners.slurm.commands import SlurmCluster, require_
 from airflow_provider_sewer.runners.slurm.following import Ending, Job, JobFollower, Patience
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
 from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_line_between
+from airflow_provider_sewer.runners.slurm.products import JobProducts
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import JobScript, checked_variables
 from airflow_provider_sewer.runners.slurm.states import ENDED, MAY_COME_BACK
@@ -24,10 +25,11 @@ from airflow_provider_sewer.runners.slurm.submit import NameTaken, Submission
 from airflow_provider_sewer.runners.slurm.watcher import Watch, Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
-    from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.slurm import SlurmSettings
+    from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.runners.output import Sink
     from airflow_provider_sewer.runners.slurm.attempts import Attempt, TaskInstance
     from airflow_provider_sewer.runners.slurm.watcher import View
@@ -46,21 +48,17 @@ _CANCEL_TIMEOUT = 15.0
 
 
 class ModuleJob(NamedTuple):
-    """A module that is to run as a job.
+    """A task whose module or function is to run as a job.
 
     :param instance: the task instance it is for.
-    :param module: its dotted name.
-    :param arguments: its arguments.
-    :param settings: where it runs.
+    :param task: what is run and where, and what it makes.
     :param slurm: how it runs on Slurm; every setting said.
-    :param secret_env: variables of ``settings.env`` that are secret.
+    :param secret_env: variables of the task's environment that are secret.
     :param grace: seconds between SIGTERM and SIGKILL when the job ends itself.
     """
 
     instance: TaskInstance
-    module: str
-    arguments: Sequence[str]
-    settings: Settings
+    task: Task
     slurm: SlurmSettings
     secret_env: Mapping[str, str]
     grace: float
@@ -105,7 +103,7 @@ class JobRun:
         :raises SlurmSubmitRefused: when Slurm refuses the job for good.
         :raises InvalidTask: when the job cannot be described.
         """
-        checked_variables(self.planned.settings.env)
+        checked_variables(self.planned.task.settings.env)
         self._job = self._take_up() or self._submit()
         if self._job.directory.is_cancelled:  # meanwhile, by a signal handler or another process
             self.cancel()
@@ -138,7 +136,12 @@ class JobRun:
         """Follow a job to its end."""
         planned = self.planned
         follower = JobFollower(
-            job, planned.module, patience_of(planned.slurm), self._sink, self._say, tuple(planned.secret_env.values())
+            job,
+            planned.task.target,
+            patience_of(planned.slurm),
+            self._sink,
+            self._say,
+            tuple(planned.secret_env.values()),
         )
         news: SimpleQueue[View] = SimpleQueue()
         watch = watched(job, news.put, planned.slurm)
@@ -161,9 +164,20 @@ class JobRun:
         :raises ModuleFailed: when its result cannot be read.
         """
         directory = RunDirectory(ending.run_directory or "")
-        self._close(directory, "failed" if ending.error else "collected")
-        if ending.error:
-            raise ending.as_error()
+        products = JobProducts(self.planned.task, directory)
+        try:
+            if ending.error:
+                raise ending.as_error()
+            value = self._result(directory)
+            products.publish(value)
+        except SewerError:
+            self._close(directory, "failed")
+            products.fail()
+            raise
+        self._close(directory, "collected")
+        return value
+
+    def _result(self, directory: RunDirectory) -> Any:
         try:
             record = directory.read_exit()
         except (OSError, ValueError) as error:
@@ -270,6 +284,7 @@ class JobRun:
             job = job or self._submission(attempt, is_left=True).look_up()
             if job is not None and not has_ended(job):
                 self._end(job)
+        JobProducts(self.planned.task, attempt.directory).fail()
         _mark(attempt.directory, ended="abandoned")
 
     def _end(self, job: Job) -> None:
@@ -298,14 +313,16 @@ class JobRun:
             self._current = attempt.directory
             submission = Submission(cluster, attempt, self._say, self._check, self.planned.slurm.max_pending_time)
             try:
-                return submission.submit(self._script(attempt))
+                products = JobProducts(self.planned.task, attempt.directory)
+                return submission.submit(self._script(attempt, products.begin(attempt.name)))
             except NameTaken as taken:
                 self._say(f"{taken.job} has lost its run directory, which somebody has removed")
                 self._leave(attempt, taken.job)
             except SlurmCancelled:
                 raise
-            except (SlurmError, InvalidTask):
+            except SewerError:
                 self._give_up(cluster, attempt)
+                products.fail()
                 raise
 
     def _give_up(self, cluster: Cluster, attempt: Attempt) -> None:
@@ -327,16 +344,15 @@ class JobRun:
         )
         return Submission(cluster, attempt, self._say, self._check, is_left=is_left)
 
-    def _script(self, attempt: Attempt) -> JobScript:
+    def _script(self, attempt: Attempt, call: Call) -> JobScript:
         planned = self.planned
         resources = {name: value for name, value in planned.slurm.slurm.items() if name not in {"name", "job_name"}}
         return JobScript(
             name=attempt.name,
-            module=planned.module,
-            arguments=planned.arguments,
-            python=planned.settings.python,
-            workdir=planned.settings.workdir,
-            env=planned.settings.env,
+            call=call,
+            python=planned.task.settings.python,
+            workdir=planned.task.settings.workdir,
+            env=planned.task.settings.env,
             secret_env=planned.secret_env,
             resources=resources,
             requeue=bool(planned.slurm.requeue),

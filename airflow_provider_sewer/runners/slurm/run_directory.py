@@ -102,6 +102,7 @@ class RunDirectory:
         self._log_state = self._file("log-offsets.json")
         self._cancelled = self._file("cancelled")  # the job script looks for it
         self._ended = self._file("ended.json")
+        self._products = self._file("products.json")
 
     def make(self) -> None:
         """Make the folder, and those above it that are not there; each of them for its owner alone.
@@ -139,6 +140,14 @@ class RunDirectory:
     def read_job(self) -> dict[str, Any] | None:
         """Return the job that came of it, if it is known."""
         return self._read_json(self._job)
+
+    def write_products(self, noted: dict[str, Any]) -> None:
+        """Note what was there of the products before the submission, and what they are made from."""
+        self._write_json(self._products, noted)
+
+    def read_products(self) -> dict[str, Any]:
+        """Return what was noted of the products; nothing if that did not come to an end."""
+        return self._read_json(self._products) or {}
 
     def write_ended(self, how: str) -> None:
         """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``."""

@@ -14,6 +14,7 @@ from airflow_provider_sewer.core.secrecy import looks_secret
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 # What submitit says where nobody has said anything: five minutes, one node, its own name as the key for accounts.
@@ -41,8 +42,7 @@ class JobScript(NamedTuple):
     """What a job runs, and what it asks Slurm for.
 
     :param name: the job's name.
-    :param module: dotted name of the module.
-    :param arguments: its arguments.
+    :param call: what the interpreter is asked to run.
     :param python: path of the interpreter, or a name to look up on the node's PATH; ``python``, else
         ``python3`` there if not said.
     :param workdir: the working directory on the node; the run directory if not said.
@@ -54,8 +54,7 @@ class JobScript(NamedTuple):
     """
 
     name: str
-    module: str
-    arguments: Sequence[str]
+    call: Call
     python: str | None
     workdir: str | None
     env: Mapping[str, str]
@@ -116,7 +115,7 @@ class JobScript(NamedTuple):
 
     def _command(self) -> str:
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
-        return f"{python} {_joined(['-u', '-m', self.module, *self.arguments])}"
+        return f"{python} {_joined(['-u', *self.call.argv])}"
 
     def _secret(self) -> dict[str, str]:
         """Return the variables that are secret: those that somebody called so, and those whose name does."""

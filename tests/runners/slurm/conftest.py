@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.output import Stream
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as SlurmClient
@@ -243,9 +244,9 @@ class Jobs:
         said = {"cluster": "slurm", "poll_interval": 0.3, "max_poll_interval": 0.6, "lost_after": 20.0, **settings}
         return ModuleJob(
             instance=TaskInstance("dag", f"run {self.folder.name}", f"task_{number}", -1, "0"),
-            module=module,
-            arguments=arguments,
-            settings=Settings.checked(**{"python": sys.executable, "env": {"PYTHONPATH": str(self._modules)}, **where}),
+            task=Task(f"task_{number}", module, args=arguments).with_settings(
+                Settings.checked(**{"python": sys.executable, "env": {"PYTHONPATH": str(self._modules)}, **where})
+            ),
             slurm=SlurmSettings.checked(run_dir=str(self.folder / "runs"), **said).over(DEFAULTS),
             secret_env={},
             grace=2.0,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_sewer.core.function import module_call
 from airflow_provider_sewer.runners.slurm.cluster import JobRef
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as OurSlurm
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
@@ -125,7 +126,7 @@ class ScriptJobs:
             "resources": {},
             "grace": 1.0,
         }
-        return JobScript(**{**defaults, "module": module, "arguments": arguments, "env": env, **fields})
+        return JobScript(**{**defaults, "call": module_call(module, arguments), "env": env, **fields})
 
     def directory(self, name: str = "") -> RunDirectory:
         """Make a run directory."""

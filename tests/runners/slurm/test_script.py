@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.function import module_call
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import _BASH_OWN, JobScript
 
@@ -27,7 +28,7 @@ PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 
 def script_of(**fields: Any) -> JobScript:
     defaults = {
-        "name": "a name", "module": "some.module", "arguments": ["--n", "1 2"], "python": "/py", "workdir": "/w",
+        "name": "a name", "call": module_call("some.module", ["--n", "1 2"]), "python": "/py", "workdir": "/w",
         "env": {}, "secret_env": {}, "resources": {}, "requeue": False, "grace": 4.0,
     }  # fmt: skip
     return JobScript(**{**defaults, **fields})
@@ -358,7 +359,7 @@ def test_a_secret_is_nowhere_to_be_seen(cluster_jobs: ScriptJobs, slurm: SlurmCl
     seen = command_lines() + slurm.command("scontrol", "write", "batch_script", job.ref.id, "-")
     seen += slurm.command("scontrol", "show", "job", job.ref.id)
     seen += "".join(path.read_text() for path in Path(directory.path).iterdir() if path.is_file())
-    assert script.module in seen
+    assert script.call.target in seen
     assert "told-to-nobody" not in seen
     assert "nor-this" not in seen
     assert not os.path.exists(directory.secrets)

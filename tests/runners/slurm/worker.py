@@ -27,6 +27,7 @@ _SOURCE = """
 import json, resource, signal, sys
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
@@ -34,7 +35,8 @@ from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob
 
 said, quick = json.loads(sys.argv[1]), float(sys.argv[2])
 said["instance"] = TaskInstance(*said["instance"])
-said["settings"] = Settings(**said["settings"])
+settings = Settings(**said.pop("settings"))
+said["task"] = Task("task", said.pop("module"), args=said.pop("arguments")).with_settings(settings)
 said["slurm"] = SlurmSettings(**said["slurm"])
 tell = lambda line: print(line, flush=True)
 clusters = lambda kind: LocalCluster() if kind == "local" else SlurmCluster(patience=quick)
@@ -60,8 +62,12 @@ class Worker:
     """
 
     def __init__(self, planned: ModuleJob, most_bytes: int | None = None) -> None:
-        said = planned._asdict() | {
-            "settings": {**planned.settings._asdict(), "env": dict(planned.settings.env)},
+        said = planned._asdict()
+        task = said.pop("task")
+        said |= {
+            "module": task.module,
+            "arguments": task.arguments(),
+            "settings": {**task.settings._asdict(), "env": dict(task.settings.env)},
             "slurm": {**planned.slurm._asdict(), "slurm": dict(planned.slurm.slurm)},
         }
         limit = [] if most_bytes is None else [str(most_bytes)]

@@ -1,0 +1,77 @@
+"""Markers in the fields of an operator, parted from the text that Airflow fills in, stores and shows.
+
+A DAG file can say ``Product("{{ ds }}/raw.npz")`` wherever a value can stand. The operator's field keeps the path
+alone; what it stands for is kept aside by its place, and put back once the templates are filled in.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
+from airflow_provider_sewer.core.values import Ignored
+
+
+class FromXCom(NamedTuple):
+    """A part of another Airflow task's result.
+
+    :param template: the template that gives the whole result as JSON.
+    :param result: the result as the workflow file has it, which knows the part.
+    """
+
+    template: str
+    result: Any
+
+
+class Marks:
+    """What stands where in the fields of an operator."""
+
+    def __init__(self) -> None:
+        self._marks: dict[tuple[Any, ...], Any] = {}
+
+    def part(self, value: Any, *place: Any) -> Any:
+        """Return a value as Airflow takes it, and note what was marked in it.
+
+        :param place: the name of the field.
+        """
+        if isinstance(value, Ignored):
+            self._marks[place] = value
+            return self.part(value.value, *place, None)
+        if isinstance(value, PathMarker):
+            self._marks[place] = value
+            return value.path
+        if isinstance(value, FromXCom):
+            self._marks[place] = value
+            return value.template
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)  # Airflow fills in templates only in text
+        if isinstance(value, dict):
+            return {key: self.part(item, *place, key) for key, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(self.part(item, *place, at) for at, item in enumerate(value))
+        return value
+
+    def products(self) -> list[Product]:
+        """Return the products that are marked."""
+        return [mark for mark in self._marks.values() if isinstance(mark, Product)]
+
+    def put_back(self, value: Any, *place: Any) -> Any:
+        """Return a value with its markers, now that its templates are filled in."""
+        mark = self._marks.get(place)
+        if isinstance(mark, Ignored):
+            return Ignored(self.put_back(value, *place, None))
+        if isinstance(mark, PathMarker):
+            marker = copy.copy(mark)
+            marker.path = checked_text(type(mark).__name__, value)
+            return marker
+        if isinstance(mark, FromXCom):
+            return mark.result.of(json.loads(value))
+        if isinstance(value, Mapping):
+            return {key: self.put_back(item, *place, key) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.put_back(item, *place, at) for at, item in enumerate(value)]
+        return value

@@ -1,0 +1,90 @@
+"""The products of a task that runs as a job: begun where it is submitted, put in place where its end is seen.
+
+What is noted in between lies in the run directory, so that it makes no difference whether one process does both.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.errors import InvalidTask, ProductError
+from airflow_provider_sewer.core.freshness import Stamp
+from airflow_provider_sewer.core.paths import is_relative
+from airflow_provider_sewer.runners.products import Making
+from airflow_provider_sewer.runners.task_run import TaskRun
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.function import Call
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+
+class JobProducts:
+    """The products of one attempt.
+
+    :param task: the task.
+    :param directory: the run directory of the attempt.
+    """
+
+    def __init__(self, task: Task, directory: RunDirectory) -> None:
+        self._task = task
+        self._directory = directory
+        self._run = TaskRun(task, {})
+
+    def begin(self, attempt: str) -> Call:
+        """Make the folders that the products go to, and return what the job is to run.
+
+        :param attempt: the name of the attempt.
+        :raises InvalidTask: when it cannot be told where a product is to be.
+        :raises ProductError: when a dependency is not there, or a folder cannot be made.
+        """
+        _want_workdir(self._task)
+        made_from = self._run.made_from()
+        making = self._making(attempt)
+        making.begin()
+        if self._task.products:
+            self._directory.write_products({"attempt": attempt, "before": making.noted(), "made_from": made_from})
+        return self._run.call(making)
+
+    def publish(self, result: Any) -> None:
+        """Put the products in place; also once more, after a process that was ended while it did so.
+
+        :param result: what the job has left.
+        :raises ProductError: when one was not made, or not made anew.
+        """
+        if self._task.products:
+            making, made_from = self._begun()
+            self._run.publish(making, made_from, result)
+
+    def fail(self) -> None:
+        """Put aside, or remove, what the job has made."""
+        if self._task.products:
+            try:
+                self._begun()[0].fail()
+            except ProductError:
+                return  # it never came as far as that
+
+    def _begun(self) -> tuple[Making, dict[str, Stamp]]:
+        try:
+            noted = self._directory.read_products()
+            making = self._making(noted["attempt"])
+            making.go_on({path: before and Stamp(*before) for path, before in noted["before"].items()})
+            return making, {path: Stamp(*each) for path, each in noted["made_from"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ProductError(
+                f"what is noted of its products in {self._directory.path} cannot be read: {error}; clear the task, so "
+                "that it makes them anew"
+            ) from None
+
+    def _making(self, attempt: str) -> Making:
+        return Making(self._task.name, self._task.products, self._task.settings.workdir, attempt)
+
+
+def _want_workdir(task: Task) -> None:
+    """Refuse relative paths where there is nothing that they could be taken from."""
+    for marker in (*task.products, *task.dependencies):
+        if task.settings.workdir is None and is_relative(marker.path):
+            raise InvalidTask(
+                f"task {task.name!r}: {marker!r} is relative, and a job without a workdir runs in its run directory; "
+                "give the task a workdir, or the path from the root on"
+            )
