@@ -6,32 +6,42 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk import DAG, BaseOperator, TaskGroup
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from airflow_provider_sewer.core.command import shown
+from airflow_provider_sewer.core.edges import STATED
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.settings import Settings, under
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task import checked_place
+from airflow_provider_sewer.core.values import Result, filled, markers
+from airflow_provider_sewer.operators.marks import FromXCom
 from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.path_tasks import add_path_tasks
 from airflow_provider_sewer.readers.python_file import load_workflow
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.values import Marker
+    from airflow_provider_sewer.core.workflow import Workflow
 
 #: What a workflow file says in fields of its own, and so not in ``operator_kwargs``.
 _TASK_FIELDS = frozenset(
     {"task_id", "task_display_name", "module", "parameters_and_flags", "args", "use_underscores", "python", "env",
-     "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag"}
+     "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag", "function", "op_kwargs", "products",
+     "dependencies", "run_when", "compare", "stale_with", "stale_after"}
 )  # fmt: skip
 
 #: What only the operator for Slurm knows, and so reaches no other one out of ``operator_kwargs``.
 _SLURM_FIELDS = frozenset(SlurmSettings._fields) - _TASK_FIELDS
+
+_NONE: Mapping[Any, Any] = MappingProxyType({})
 
 _Path = str | os.PathLike[str]
 
@@ -104,10 +114,8 @@ def sewer_task_group(
         default_args=dict(default_args or {}),  # type: ignore[arg-type]  # attrs and deepcopy
     )
     with group:
-        ids = _identifiers(loaded.tasks)
-        operators = {name: _operator(task, ids[name], around, dag_folder) for name, task in loaded.tasks.items()}
-    for up, down in loaded.edges:
-        operators[up].set_downstream(operators[down])
+        # The edges that come of paths depend on where these are taken from.
+        _expand(loaded, loaded.with_defaults(Settings(workdir=around.settings.workdir)), group, around, dag_folder)
     return group
 
 
@@ -172,11 +180,53 @@ def _around(
     )
 
 
-def _operator(task: Task, task_id: str, around: _Around, dag_folder: str) -> BaseOperator:
+def _expand(loaded: Workflow, settled: Workflow, group: TaskGroup, around: _Around, dag_folder: str) -> None:
+    """Make an Airflow task of each task, and of what their paths need besides."""
+    ids = _Identifiers()
+    own = {name: ids.new(name) for name in settled.tasks}
+    full = {name: group.child_id(task_id) for name, task_id in own.items()}  # type: ignore[no-untyped-call]
+    operators = {}
+    for name in settled.tasks:
+        ups = [full[up] for up in _makers_stale(settled, name)]
+        operators[name] = _operator(
+            loaded.tasks[name], own[name], around, dag_folder, xcoms=_xcoms(settled, name, full), stale_after=ups
+        )
+    for up, down in settled.edges:
+        operators[up].set_downstream(operators[down])
+    add_path_tasks(settled, operators, ids.new, deferrable=around.slurm.deferrable)
+
+
+def _makers_stale(workflow: Workflow, name: str) -> list[str]:
+    """Return the tasks whose running makes the products of one stale, besides what its files show."""
+    freshness, reasons = workflow.tasks[name].freshness, workflow.why.reasons[name]
+    if freshness.run_when != "stale":
+        return []
+    return [up for up in reasons if freshness.compare == "mtime" or STATED in reasons[up]]
+
+
+def _xcoms(workflow: Workflow, name: str, ids: Mapping[str, str]) -> dict[Result, FromXCom]:
+    """Return what stands for the results that a task takes from others."""
+    return {
+        result: FromXCom(f"{{{{ ti.xcom_pull(task_ids={ids[maker]!r}) | tojson }}}}", result)
+        for result in workflow.tasks[name].results
+        if (maker := workflow.name_of(result.task)) is not None
+    }
+
+
+def _operator(
+    task: Task,
+    task_id: str,
+    around: _Around,
+    dag_folder: str,
+    *,
+    xcoms: Mapping[Result, FromXCom] = _NONE,
+    stale_after: Iterable[str] = (),
+) -> BaseOperator:
     run_on = task.run_on or around.run_on or "local"
     for_slurm, for_all = _sorted_out(task.operator_kwargs)
     given = {**around.operator_kwargs, **for_all}
     try:
+        given = {**_pool(task), **given}
         _check_operator_kwargs(given, for_slurm if run_on == "local" else {})
         own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
         fields = {
@@ -194,14 +244,42 @@ def _operator(task: Task, task_id: str, around: _Around, dag_folder: str) -> Bas
         return _operator_class(run_on)(
             task_id=task_id,
             task_display_name=task.name,
-            module=task.module,
-            parameters_and_flags=task.parameters_and_flags,
-            args=list(task.args),
-            use_underscores=task.use_underscores,
+            **_what_is_run(task, xcoms),
+            run_when=task.freshness.run_when,
+            compare=task.freshness.compare,
+            stale_with=task.freshness.stale_with,
+            stale_after=stale_after,
             **said,
         )
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
         raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
+
+
+def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom]) -> dict[str, Any]:
+    def fill(marker: Marker) -> Any:
+        if isinstance(marker, Result) and marker not in xcoms:
+            raise InvalidTask(f"{marker!r} is the result of a task that is not here; expand the whole workflow")
+        return xcoms.get(marker, marker) if isinstance(marker, Result) else marker
+
+    inside = [*markers([task.parameters_and_flags, task.args, task.kwargs])]
+    return {
+        "module": task.module,
+        "parameters_and_flags": filled(task.parameters_and_flags, fill, keep_ignored=True),
+        "args": filled(task.args, fill, keep_ignored=True),
+        "use_underscores": task.use_underscores,
+        "function": task.function,
+        "op_kwargs": filled(task.kwargs, fill, keep_ignored=True),
+        "products": [product for product in task.products if product not in inside],
+        "dependencies": [dependency for dependency in task.dependencies if dependency not in inside],
+    }
+
+
+def _pool(task: Task) -> dict[str, Any]:
+    """Return the pool that limits how many tasks take a resource at once."""
+    if len(task.resources) > 1:
+        names = ", ".join(map(repr, task.resources))
+        raise InvalidTask(f"resources: {names}: an Airflow task takes from one pool only; give operator_kwargs a pool")
+    return next(({"pool": name, "pool_slots": amount} for name, amount in task.resources.items()), {})
 
 
 def _operator_class(run_on: str) -> type[BaseOperator]:
@@ -262,19 +340,21 @@ def _dag_folder() -> str:
     return os.path.dirname(os.path.abspath(dag.fileloc))
 
 
-def _identifiers(names: Iterable[str]) -> dict[str, str]:
-    """Give each name an id of its own that Airflow takes."""
-    ids: dict[str, str] = {}
-    taken: set[str] = set()
-    counts: Counter[str] = Counter()
-    for name in names:
+class _Identifiers:
+    """Gives each name an id of its own that Airflow takes."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def new(self, name: str) -> str:
+        """Return an id that no other name has."""
         base = candidate = _identifier(name)
-        while candidate in taken:
-            counts[base] += 1
-            candidate = f"{base}_{counts[base] + 1}"
-        ids[name] = candidate
-        taken.add(candidate)
-    return ids
+        while candidate in self._taken:
+            self._counts[base] += 1
+            candidate = f"{base}_{self._counts[base] + 1}"
+        self._taken.add(candidate)
+        return candidate
 
 
 def _identifier(name: str) -> str:

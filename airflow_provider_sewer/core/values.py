@@ -107,19 +107,21 @@ def markers(value: Any) -> Iterator[Marker]:
             yield from markers(item)
 
 
-def filled(value: Any, fill: Callable[[Marker], Any]) -> Any:
+def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = False) -> Any:
     """Copy a value, however deep, with each marker replaced.
 
     :param fill: returns what stands in place of a marker; not asked for an ignored value, which stands for itself.
+    :param keep_ignored: leave it known that a value is ignored.
     """
     if isinstance(value, Ignored):
-        return filled(value.value, fill)
+        inner = filled(value.value, fill, keep_ignored=keep_ignored)
+        return Ignored(inner) if keep_ignored else inner
     if isinstance(value, _MARKERS):
         return fill(value)
     if isinstance(value, Mapping):
-        return {key: filled(item, fill) for key, item in value.items()}
+        return {key: filled(item, fill, keep_ignored=keep_ignored) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [filled(item, fill) for item in value]
+        return [filled(item, fill, keep_ignored=keep_ignored) for item in value]
     return value
 
 

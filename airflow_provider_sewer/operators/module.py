@@ -17,6 +17,7 @@ from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import checked_kwargs, function_call
 from airflow_provider_sewer.core.paths import PathMarker, path_key
 from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook
@@ -175,7 +176,7 @@ class PythonModuleOperator(BaseOperator):
 
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
         """Return what this operator runs, its templates filled in, as a task of a workflow."""
-        return Task(
+        task = Task(
             self.task_id,
             self.module,
             self._filled("parameters_and_flags", _mapping),
@@ -188,7 +189,9 @@ class PythonModuleOperator(BaseOperator):
             run_when=self.run_when,
             compare=self.compare,
             stale_with=self.stale_with,
-        ).with_settings(self._settings(context, hook))
+        )
+        task.source = SourceLine(str(context["dag"].fileloc), 0)
+        return task.with_settings(self._settings(context, hook))
 
     def _filled(self, field: str, checked: Callable[[str, Any], Any]) -> Any:
         return self._marks.put_back(checked(field, getattr(self, field)), field)

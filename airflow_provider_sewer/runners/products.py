@@ -180,17 +180,20 @@ def made_before(products: Iterable[Product], workdir: str | None) -> list[Made]:
     return [Made(path, file, read_record(file)) for path, file in files]
 
 
-def remove_temporary(product: Product, workdir: str | None) -> None:
+def remove_temporary(product: Product, workdir: str | None) -> bool:
     """Remove a product that is needed no longer, and record that it was there.
 
+    :returns: whether it was: what has no record of being whole is none of ours.
     :raises ProductError: when that cannot be done.
     """
     file = located(product.path, workdir)
     record = read_record(file)
-    if record is not None and record.is_whole:
-        with _named(record.task, product, "cannot remove it after use"):
-            write_record(file, record._replace(is_removed=True))
-            _remove(file)
+    if record is None or not record.is_whole or record.is_removed:
+        return False
+    with _named(record.task, product, "cannot remove it after use"):
+        write_record(file, record._replace(is_removed=True))
+        _remove(file)
+    return True
 
 
 def read_record(file: str) -> Record | None:

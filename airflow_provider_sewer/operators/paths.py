@@ -1,0 +1,119 @@
+"""What paths need besides the tasks of a workflow: to be waited for, and to be removed when nobody needs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, BaseSensorOperator, conf
+
+from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text, located
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.hooks.sewer import SewerHook
+from airflow_provider_sewer.runners.products import remove_temporary
+from airflow_provider_sewer.triggers.path import PathTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+#: Seconds between two looks for a path.
+_LOOK = 15.0
+
+
+class ExternalPathSensor(BaseSensorOperator):
+    """Wait until a file or directory is there.
+
+    :param path: the path; a relative one is taken from the working directory. (templated)
+    :param workdir: the working directory; the connection's if not said. (templated)
+    :param sewer_conn_id: a ``sewer`` connection for what is not said here. (templated)
+    :param deferrable: wait in the triggerer, which has to see the path too; Airflow's ``operators.default_deferrable``
+        if not said.
+    """
+
+    template_fields: Sequence[str] = ("path", "workdir", "sewer_conn_id")
+    ui_color = "#dcd6ea"
+
+    def __init__(
+        self,
+        *,
+        path: str | os.PathLike[str],
+        workdir: str | None = None,
+        sewer_conn_id: str | None = None,
+        deferrable: bool | None = None,
+        poke_interval: float = _LOOK,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.path = os.fspath(path)
+        self.workdir = workdir
+        self.sewer_conn_id = sewer_conn_id
+        self.deferrable = deferrable
+
+    def poke(self, context: Context) -> bool:
+        """Tell whether it is there."""
+        file = self._file(context)
+        self.log.info("Looking for %s", file)
+        return os.path.exists(file)
+
+    def execute(self, context: Context) -> Any:
+        """Wait for it, here or in the triggerer."""
+        if self._is_deferrable() and not self.poke(context):
+            trigger = PathTrigger(self._file(context), self.poke_interval)
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002 - Airflow's signature
+        """Say that it is there."""
+        self.log.info("%s is there", event["path"])
+
+    def _is_deferrable(self) -> bool:
+        if self.deferrable is None:
+            return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+        return self.deferrable
+
+    def _file(self, context: Context) -> str:
+        return located(checked_text("path", self.path), _workdir(self, context))
+
+
+class RemoveProductsOperator(BaseOperator):
+    """Remove temporary products once all tasks that use them have succeeded.
+
+    :param products: their paths; relative ones are taken from the working directory. (templated)
+    :param workdir: the working directory; the connection's if not said. (templated)
+    :param sewer_conn_id: a ``sewer`` connection for what is not said here. (templated)
+    """
+
+    template_fields: Sequence[str] = ("products", "workdir", "sewer_conn_id")
+    ui_color = "#e6dccf"
+
+    def __init__(
+        self,
+        *,
+        products: Iterable[str | os.PathLike[str]],
+        workdir: str | None = None,
+        sewer_conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.products = [each.path if isinstance(each, PathMarker) else os.fspath(each) for each in products]
+        self.workdir = workdir
+        self.sewer_conn_id = sewer_conn_id
+
+    def execute(self, context: Context) -> None:
+        """Remove what a task has made whole; anything else at these paths is left alone.
+
+        :raises ProductError: when that cannot be done.
+        """
+        workdir = _workdir(self, context)
+        for path in self.products:
+            removed = remove_temporary(Product(path), workdir)
+            self.log.info("%s %s", "Removed" if removed else "Nothing to remove at", located(path, workdir))
+
+
+def _workdir(operator: ExternalPathSensor | RemoveProductsOperator, context: Context) -> str | None:
+    folder = os.path.dirname(os.path.abspath(str(context["dag"].fileloc)))
+    own = Settings.checked(workdir=operator.workdir, folder=folder)
+    hook = SewerHook(operator.sewer_conn_id) if operator.sewer_conn_id else None
+    return own.over(hook.settings).workdir if hook else own.workdir

@@ -1,0 +1,288 @@
+"""What a workflow file says of products, functions, results and resources, as a TaskGroup in a real Airflow."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_sewer import SewerError
+from airflow_provider_sewer.task_group import sewer_task_group
+
+MODULE = """
+import argparse, json, os, sys
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--in", dest="sources", action="append", default=[])
+parser.add_argument("--out")
+parser.add_argument("--text", default="")
+given = parser.parse_args()
+with open("runs.txt", "a") as runs:
+    print(Path(given.out).name, file=runs)
+Path(given.out).write_text(given.text + "".join(Path(each).read_text() for each in given.sources))
+if given.text == "fail":
+    sys.exit(3)
+Path(os.environ["SEWER_RESULT_FILE"]).write_text(json.dumps({"out": given.out, "seed": 17, "list": [1, 2]}))
+"""
+
+FUNCTIONS = """
+def add(a, b=1):
+    return {"sum": a + b}
+
+async def later(value):
+    return [value, type(value).__name__]
+"""
+
+CHAIN = """
+from airflow_provider_sewer import Dependency, Ignored, Product, Task
+
+raw = Task("raw", "job", {"out": Product("build/raw.txt"), "text": "r"}, run_when="stale")
+clean = Task("clean", "job", {"in": Dependency("build/raw.txt"), "out": Product("build/clean.txt")}, run_when="stale")
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return the working directory of the tasks, with the modules they run."""
+    (tmp_path / "job.py").write_text(MODULE)
+    (tmp_path / "functions.py").write_text(FUNCTIONS)
+    return tmp_path
+
+
+@pytest.fixture
+def expand(folder):
+    """Expand a workflow file's source in a new DAG, as the group ``g``; return the DAG."""
+
+    def make(source: str, dag_id: str = "products", **arguments) -> DAG:
+        file = folder / "flow.py"
+        file.write_text(dedent(source))
+        with DAG(dag_id, schedule=None) as dag:
+            sewer_task_group(file, group_id="g", **{"python": sys.executable, "workdir": str(folder), **arguments})
+        return dag
+
+    return make
+
+
+def runs(folder: Path) -> list[str]:
+    """Return the names of what has been made, in order."""
+    return (folder / "runs.txt").read_text().split()
+
+
+def test_a_task_runs_after_those_that_make_what_it_needs(expand, run_dag, folder):
+    """Nothing but the paths says so, and products come to be under another name."""
+    result = run_dag(expand(CHAIN))
+
+    assert result.state == "success"
+    assert runs(folder) == ["raw.txt", "clean.txt"]
+    assert (folder / "build" / "clean.txt").read_text() == "r"
+    assert "/.sewer/making-" in result.results["g.raw"]["out"]
+
+
+def test_what_is_up_to_date_succeeds_without_running(expand, run_dag, folder):
+    """Its result is the one it left before; what follows runs as it would otherwise."""
+    first = run_dag(expand(CHAIN))
+    second = run_dag(expand(CHAIN))
+
+    assert second.states == {"g.raw": "success", "g.clean": "success"}
+    assert second.results == first.results
+    assert runs(folder) == ["raw.txt", "clean.txt"]
+
+
+def test_another_parameter_makes_all_that_follows_anew(expand, run_dag, folder):
+    """And only then."""
+    run_dag(expand(CHAIN))
+    run_dag(expand(CHAIN.replace('"text": "r"', '"text": "other"')))
+
+    assert runs(folder) == ["raw.txt", "clean.txt"] * 2
+    assert (folder / "build" / "clean.txt").read_text() == "other"
+
+
+def test_a_task_that_was_not_changed_is_stale_after_one_that_ran(expand, run_dag, folder):
+    """Also where no file passes between them."""
+    source = """
+    from airflow_provider_sewer import Product, Task
+    first = Task("first", "job", {"out": Product("first.txt"), "text": "%s"}, run_when="stale")
+    second = Task("second", "job", {"out": Product("second.txt")}, run_when="stale", depends_on=first)
+    """
+    run_dag(expand(source % "a"))
+    run_dag(expand(source % "a"))
+    run_dag(expand(source % "b"))
+
+    assert runs(folder) == ["first.txt", "second.txt"] * 2
+
+
+def test_a_module_that_makes_no_product_fails_the_task(expand, run_dag, folder):
+    """Whatever its exit code; the real name stays what it was."""
+    (folder / "job.py").write_text("")
+    (folder / "there.txt").write_text("old")
+    source = "from airflow_provider_sewer import Product, Task\nTask('t', 'job', {'out': Product('there.txt')})"
+
+    assert run_dag(expand(source)).state == "failed"
+    assert (folder / "there.txt").read_text() == "old"
+
+
+def test_a_module_that_fails_leaves_its_product_aside(expand, run_dag, folder):
+    """The real name never appears."""
+    source = "from airflow_provider_sewer import Product, Task\n"
+    source += "Task('t', 'job', {'out': Product('new.txt'), 'text': 'fail'})"
+
+    assert run_dag(expand(source)).state == "failed"
+    assert not (folder / "new.txt").exists()
+    assert (folder / "new.txt.failed").read_text() == "fail"
+
+
+def test_paths_may_be_templates(expand, run_dag, folder):
+    """Each run has products of its own."""
+    source = """
+    from airflow_provider_sewer import Dependency, Product, Task
+    Task("a", "job", {"out": Product("{{ dag.dag_id }}/a.txt"), "text": "a"})
+    Task("b", "job", {"in": Dependency("{{ dag.dag_id }}/a.txt"), "out": Product("{{ dag.dag_id }}/b.txt")})
+    """
+    dag = expand(source, dag_id="templates")
+
+    assert dag.get_task("g.a").downstream_task_ids == {"g.b"}
+    assert dag.get_task("g.a").outlets == []
+    assert run_dag(dag).state == "success"
+    assert (folder / "templates" / "b.txt").read_text() == "a"
+
+
+def test_products_are_assets_and_those_that_rest_emit_no_event(expand, run_dag, folder):
+    """Another DAG can be scheduled on them by their path."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import func, select
+
+    def events() -> int:
+        with create_session() as session:
+            named = select(AssetModel.id).where(AssetModel.name == str(folder / "build" / "clean.txt"))
+            return session.scalar(select(func.count()).where(AssetEvent.asset_id.in_(named)))
+
+    dag = expand(CHAIN)
+    assert [asset.name for asset in dag.get_task("g.clean").outlets] == [str(folder / "build" / "clean.txt")]
+    run_dag(dag)
+    assert events() == 1
+    run_dag(expand(CHAIN))
+    assert events() == 1
+
+
+def test_a_function_is_called_with_a_part_of_an_earlier_result(expand, run_dag):
+    """Of its own type: it goes by XCom, and not through a command line."""
+    source = """
+    from airflow_provider_sewer import Product, Task
+    made = Task("made", "job", {"out": Product("made.txt")})
+    total = Task("total", function="functions:add", kwargs={"a": made.result["seed"], "b": made.result["list"][1]})
+    later = Task("later", function="functions:later", kwargs={"value": total.result["sum"]})
+    Task("said", "job", {"out": Product("said.txt"), "text": later.result[0]})
+    """
+    result = run_dag(expand(source))
+
+    assert result.state == "success"
+    assert result.results["g.total"] == {"sum": 19}
+    assert result.results["g.later"] == [19, "int"]
+
+
+def test_a_part_that_a_result_has_not_is_named(expand, run_dag, capsys):
+    """With what there is instead."""
+    source = """
+    from airflow_provider_sewer import Product, Task
+    made = Task("made", "job", {"out": Product("made.txt")})
+    Task("total", function="functions:add", kwargs={"a": made.result["sead"]})
+    """
+    assert run_dag(expand(source)).state == "failed"
+    assert "there is no made.result['sead']: the object has the keys 'out', 'seed', 'list'" in capsys.readouterr().out
+
+
+def test_temporary_products_are_removed_by_a_task_of_its_own(expand, run_dag, folder):
+    """Once all their users have succeeded, and not when one has failed."""
+    source = """
+    from airflow_provider_sewer import Dependency, Product, Task
+    Task("raw", "job", {"out": Product("raw.txt", temporary=True), "text": "r"})
+    Task("one", "job", {"in": Dependency("raw.txt"), "out": Product("one.txt")})
+    Task("two", "job", {"in": Dependency("raw.txt"), "out": Product("two.txt"), "text": "%s"})
+    """
+    dag = expand(source % "fail")
+    assert dag.get_task("g.remove_raw_txt").upstream_task_ids == {"g.one", "g.two"}
+    assert run_dag(dag).states["g.remove_raw_txt"] == "upstream_failed"
+    assert (folder / "raw.txt").exists()
+
+    assert run_dag(expand(source % "")).states["g.remove_raw_txt"] == "success"
+    assert not (folder / "raw.txt").exists()
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
+def test_an_external_input_is_waited_for(expand, run_dag, folder, deferrable):
+    """By a task before its users."""
+    source = """
+    from airflow_provider_sewer import External, Product, Task
+    Task("use", "job", {"in": External("delivery/today.txt", timeout=60), "out": Product("out.txt")})
+    """
+    (folder / "delivery").mkdir()
+    (folder / "delivery" / "today.txt").write_text("news")
+    dag = expand(source, deferrable=deferrable)
+
+    assert dag.get_task("g.wait_for_today_txt").timeout == 60
+    assert dag.get_task("g.use").upstream_task_ids == {"g.wait_for_today_txt"}
+    assert run_dag(dag).state == "success"
+    assert (folder / "out.txt").read_text() == "news"
+
+
+def test_what_comes_while_it_is_waited_for_is_noticed_in_the_triggerer(folder, run_dag):
+    """The task is deferred until the file is there."""
+    import threading
+
+    from airflow_provider_sewer.operators.paths import ExternalPathSensor
+
+    with DAG("waits", schedule=None) as dag:
+        sensor = ExternalPathSensor(task_id="wait", path=folder / "late.txt", deferrable=True, poke_interval=0.2)
+    looked = threading.Event()
+    poke = sensor.poke
+
+    def note(context) -> bool:
+        looked.set()
+        return poke(context)
+
+    sensor.poke = note
+    writer = threading.Thread(target=lambda: looked.wait(60) and (folder / "late.txt").touch())
+    writer.start()
+    assert run_dag(dag).state == "success"
+    writer.join()
+
+
+def test_a_missing_dependency_fails_the_task_by_name(expand, run_dag, capsys):
+    """Before its module is started."""
+    source = "from airflow_provider_sewer import Dependency, Task\n"
+    source += "Task('t', 'job', {'in': Dependency('nowhere.txt'), 'out': 'x'})"
+
+    assert run_dag(expand(source)).state == "failed"
+    assert "task 'g.t' needs 'nowhere.txt', which no task here makes, and which does not exist" in capsys.readouterr().out
+
+
+def test_a_resource_is_a_pool(expand):
+    """As many slots as the task takes; what operator_kwargs says counts more."""
+    dag = expand("""
+    from airflow_provider_sewer import Task
+    Task("a", "job", resources={"gpu": 2})
+    Task("b", "job", resources={"gpu": 2}, operator_kwargs={"pool": "mine", "pool_slots": 1})
+    """)
+
+    assert (dag.get_task("g.a").pool, dag.get_task("g.a").pool_slots) == ("gpu", 2)
+    assert (dag.get_task("g.b").pool, dag.get_task("g.b").pool_slots) == ("mine", 1)
+
+
+def test_two_resources_are_more_than_airflow_can_count(expand):
+    """The error says what to do."""
+    with pytest.raises(SewerError, match="an Airflow task takes from one pool only; give operator_kwargs a pool"):
+        expand("from airflow_provider_sewer import Task\nTask('a', 'job', resources={'gpu': 1, 'licence': 1})")
+
+
+def test_a_serialized_dag_is_the_same_from_parse_to_parse(expand):
+    """Markers leave no trace of where they lie in memory."""
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    first, second = (DagSerialization.to_dict(expand(CHAIN)) for _ in range(2))
+    assert first == second
+    assert "0x" not in str(first)
