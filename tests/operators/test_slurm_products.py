@@ -1,0 +1,135 @@
+"""Products of jobs: whole, checked, and not made again without need; and functions as jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer import Dependency, Product
+from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.runners.slurm.products import JobProducts
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+WRITES = """
+import os, sys
+place = sys.argv[sys.argv.index("--out") + 1]
+with open(place, "w") as file:
+    file.write("whole")
+print(os.path.basename(os.path.dirname(place)))
+"""
+
+
+def test_a_job_makes_its_product_whole(module, on_slurm, run_job, deferrable, tmp_path):
+    """Under a name that only this attempt has, put in place when the job has succeeded."""
+    out = Product(tmp_path / "made" / "out.txt")
+    result = run_job(**module(WRITES), parameters_and_flags={"out": out}, workdir=str(tmp_path), deferrable=deferrable)
+
+    assert result.state == "success"
+    assert (tmp_path / "made" / "out.txt").read_text() == "whole"
+    assert result.results["job"].startswith("making-one_job.job-")
+    assert os.listdir(tmp_path / "made" / ".sewer") == ["out.txt.json"]
+
+
+def test_a_job_that_makes_no_product_fails_its_task(module, on_slurm, run_job, deferrable, tmp_path, capsys):
+    """Its exit code says otherwise, and does not count."""
+    out = Product(tmp_path / "out.txt")
+    result = run_job(**module(""), parameters_and_flags={"out": out}, workdir=str(tmp_path), deferrable=deferrable)
+
+    assert result.state == "failed"
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_a_job_that_fails_leaves_its_product_aside(module, on_slurm, run_job, tmp_path):
+    """For a look at it; the real name never appears."""
+    out = Product(tmp_path / "out.txt")
+    source = WRITES + "sys.exit(3)"
+    result = run_job(**module(source), parameters_and_flags={"out": out}, workdir=str(tmp_path))
+
+    assert result.state == "failed"
+    assert not (tmp_path / "out.txt").exists()
+    assert (tmp_path / "out.txt.failed").read_text() == "whole"
+
+
+def test_no_job_is_submitted_for_what_is_up_to_date(module, on_slurm, run_job, tmp_path):
+    """The task succeeds with the result of the run that has made it."""
+    arguments = {
+        **module(WRITES),
+        "parameters_and_flags": {"in": Dependency(tmp_path / "in.txt"), "out": Product(tmp_path / "out.txt")},
+        "workdir": str(tmp_path),
+        "run_when": "stale",
+    }
+    (tmp_path / "in.txt").write_text("1")
+    first = run_job("rests", **arguments)
+    second = run_job("rests", **arguments)
+    assert (second.state, second.results) == ("success", first.results)
+    assert len(on_slurm.jobs("rests.")) == 1
+
+    (tmp_path / "in.txt").write_text("other")
+    run_job("rests", **arguments)
+    assert len(on_slurm.jobs("rests.")) == 2
+
+
+def test_a_relative_product_of_a_job_without_a_workdir_is_refused(module, on_slurm, run_job, capsys):
+    """It would be made in the run directory, where nobody looks for it."""
+    result = run_job("nowhere", **module(WRITES), parameters_and_flags={"out": Product("out.txt")})
+
+    assert result.state == "failed"
+    assert "Product('out.txt') is relative, and a job without a workdir runs in its run" in capsys.readouterr().out
+    assert on_slurm.jobs("nowhere.") == []
+
+
+def test_a_function_is_called_as_a_job(module, on_slurm, run_job, deferrable):
+    """With what JSON says, and its result comes back the same way."""
+    fields = module("async def add(a, b=1): return {'sum': a + b, 'quoted': \"it's $HOME\"}")
+    fields.pop("module")
+    result = run_job(**fields, function="job:add", op_kwargs={"a": 41}, deferrable=deferrable)
+
+    assert result.results["job"] == {"sum": 42, "quoted": "it's $HOME"}
+
+
+@pytest.fixture
+def attempt(tmp_path):
+    """Begin an attempt at a task of two products, and make them; return the task and its run directory."""
+    directory = RunDirectory(str(tmp_path / "run"))
+    directory.make()
+    task = Task("t", "job", {"a": Product(tmp_path / "a.txt"), "b": Product(tmp_path / "b.txt")})
+    call = JobProducts(task, directory).begin("t-1")
+    for place in call.argv[3::2]:
+        Path(place).write_text("whole")
+    return task, directory
+
+
+def test_products_are_put_in_place_by_whoever_comes_next(attempt, tmp_path, monkeypatch):
+    """A process that is ended between two of them is followed by another, which has only the run directory."""
+    task, directory = attempt
+    replace = os.replace
+
+    def dies(source: str, target: str) -> None:
+        if str(target).endswith("b.txt"):
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        JobProducts(task, directory).publish(None)
+    monkeypatch.undo()
+    assert [path.exists() for path in (tmp_path / "a.txt", tmp_path / "b.txt")] == [True, False]
+
+    JobProducts(task, directory).publish({"result": 1})
+
+    assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["whole", "whole"]
+    record = json.loads((tmp_path / ".sewer" / "a.txt.json").read_text())
+    assert (record["is_whole"], record["result"]) == (True, {"result": 1})
+
+
+def test_notes_that_cannot_be_read_are_no_products(attempt):
+    """The error says what to do."""
+    task, directory = attempt
+    Path(directory.path, "products.json").write_text("{}")
+
+    with pytest.raises(ProductError, match=r"cannot be read: .*; clear the task, so that it makes them anew"):
+        JobProducts(task, directory).publish(None)
