@@ -29,6 +29,9 @@ _ENV = click.option(
 _WORKDIR = click.option(
     "--workdir", type=click.Path(), help="Working directory of the tasks that name none. [default: here]"
 )
+_LIMIT = click.option(
+    "--limit", multiple=True, metavar="R=N", help="Take no more than N of the resource R at once. Repeatable."
+)
 _STATE = click.option("--state", type=click.Path(), help="The state file. [default: one below .sewer/state]")
 _RESUME = click.option("--resume", is_flag=True, help="Run only what has not succeeded yet, and what comes after it.")
 _FORCE = click.option("--force", multiple=True, metavar="TASK", help="Run this task in any case. Repeatable.")
@@ -79,9 +82,7 @@ def main() -> None:
 @_PYTHON
 @_WORKFLOW
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
-@click.option(
-    "--limit", multiple=True, metavar="R=N", help="Take no more than N of the resource R at once. Repeatable."
-)
+@_LIMIT
 @_RESUME
 @_FORCE
 @_ONLY
@@ -179,6 +180,24 @@ def show(path: str, workflow: str | None, form: str) -> None:
 
     forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
     click.echo(forms[form](load_workflow(path, workflow)).rstrip("\n"))
+
+
+@main.command()
+@_FILE
+@_WORKFLOW
+@_LIMIT
+@click.option("--make", is_flag=True, help="Run what is printed, with the airflow that is on PATH.")
+def pools(path: str, workflow: str | None, limit: tuple[str, ...], make: bool) -> None:
+    """Print the commands that make Airflow's pools of the resources that tasks take."""
+    import shlex
+
+    from airflow_provider_sewer.cli.pools import make_pools, pool_commands
+
+    commands = pool_commands(load_workflow(path, workflow), _limits(limit))
+    for command in commands:
+        click.echo(shlex.join(command))
+    if make:
+        make_pools(commands)
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from tests.dags.test_dags import EXAMPLES
+from tests.dags.test_dags import EXAMPLES, FOLLOWER
 
 from .stack import LOGIN
 
 #: Tasks that are no modules, whose log has only what Airflow says.
-OTHERS = {"choose_seed", "clean_up"}
+OTHERS = {"choose_seed", "clean_up", "digits.remove_noisy_npz"}
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,15 @@ def test_an_example_succeeds_and_its_logs_can_be_read(stack, runs, dag_id):
         if one["task_id"] not in OTHERS and dag_id != "data_prep_secondary":
             loggers = {line.get("logger") for line in log}
             assert "airflow.task.module.stdout" in loggers, f"{one['task_id']}: {log}"
+
+
+def test_what_was_made_anew_starts_the_dag_that_is_scheduled_on_it(stack, runs):
+    """A product is an asset by its path: the picture is drawn without anybody's doing."""
+    path = f"/dags/{FOLLOWER}/dagRuns"
+    stack.until(lambda: [run["state"] for run in stack.get(path)["dag_runs"]] == ["success"], f"a run of {FOLLOWER}")
+    (run,) = stack.get(path)["dag_runs"]
+    assert run["run_type"] == "asset_triggered"
+    assert stack.run_in(LOGIN, "head", "-c4", "/shared/digits/build/products/confusion.png").endswith("PNG")
 
 
 def test_the_models_are_trained_by_the_cluster(stack, runs):

@@ -13,7 +13,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
-EXAMPLES = {"data_prep", "data_prep_secondary", "sewer_cluster", "sewer_digits", "sewer_operators"}
+EXAMPLES = {
+    "data_prep", "data_prep_secondary", "sewer_cluster", "sewer_digits", "sewer_operators", "sewer_products",
+}  # fmt: skip
+#: Runs when sewer_products has made something anew.
+FOLLOWER = "sewer_products_report"
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def workdir(tmp_path, digits_python, monkeypatch):
 
 def test_the_folder_holds_the_examples_and_nothing_else_that_looks_like_a_dag(dags):
     """Workflow files and the modules' project are not taken for DAG files."""
-    assert set(dags) == EXAMPLES
+    assert set(dags) == {*EXAMPLES, FOLLOWER}
 
 
 @pytest.mark.parametrize("dag_id", sorted(EXAMPLES - {"sewer_cluster"}))  # see test_cluster.py
@@ -44,7 +48,22 @@ def test_the_example_succeeds(dags, dag_id, run_dag, workdir):
     """Each DAG runs to the end."""
     result = run_dag(dags[dag_id])
     assert set(result.states.values()) == {"success"}
-    assert list((workdir / "build").glob("**/noisy.npz")) or list((workdir / "build").glob("**/noise-0.4.npz"))
+    assert [*(workdir / "build").glob("**/noisy.npz"), *(workdir / "build").glob("**/noise-0.4.npz")] or (
+        workdir / "build/products/comparison.json"
+    ).exists()
+
+
+def test_a_second_run_of_the_products_runs_nothing_but_what_was_removed(dags, run_dag, workdir):
+    """And tells nobody of it; the DAG that draws the picture is scheduled on what the first has made."""
+    first = run_dag(dags["sewer_products"])
+    picture = run_dag(dags[FOLLOWER])
+    made = {path: path.stat().st_mtime_ns for path in (workdir / "build/products").glob("[!.]*")}
+    second = run_dag(dags["sewer_products"])
+
+    assert (first.state, picture.state, second.state) == ("success", "success", "success")
+    assert {path.name for path in made} == {"raw.npz", "svc.json", "forest.json", "comparison.json", "confusion.png"}
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert second.results["digits.compare"] == first.results["digits.compare"]
 
 
 def test_airflow_and_the_shell_give_the_same_figures(dags, run_dag, workdir, digits_python):

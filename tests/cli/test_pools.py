@@ -1,0 +1,69 @@
+"""``sppe pools``: what limits resources in a plain run limits them under Airflow too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FLOW = """
+from airflow_provider_sewer import Task
+Task("a", "job", resources={"gpu": 2})
+Task("b", "job", resources={"licence of x": 1})
+"""
+
+
+@pytest.fixture
+def sppe(tmp_path):
+    """Run ``sppe pools`` on the workflow file."""
+    (tmp_path / "flow.py").write_text(FLOW)
+
+    def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+        command = [
+            sys.executable,
+            "-c",
+            "from airflow_provider_sewer.cli import main; main()",
+            "pools",
+            "-p",
+            "flow.py",
+        ]
+        return subprocess.run(
+            [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False, **options
+        )
+
+    return run
+
+
+def test_the_commands_are_printed(sppe):
+    """They can be pasted into a shell where Airflow is."""
+    done = sppe("--limit", "gpu=4", "--limit", "licence of x=1")
+
+    assert done.stdout.splitlines() == [
+        "airflow pools set gpu 4 'for workflow'",
+        "airflow pools set 'licence of x' 1 'for workflow'",
+    ]
+
+
+def test_a_resource_of_which_nobody_says_how_much_there_is_is_named(sppe):
+    """A pool has slots."""
+    done = sppe("--limit", "gpu=4")
+
+    assert done.returncode == 2
+    assert "how much there is of 'licence of x' is not said; say --limit licence of x=N" in done.stderr
+
+
+def test_pools_are_made_by_airflow(sppe, airflow_home, monkeypatch):
+    """By the one that is on PATH; made twice they are what was said last."""
+    from airflow.models.pool import Pool
+    from airflow.utils.session import create_session
+
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
+    for slots in ("4", "3"):
+        done = sppe("--limit", f"gpu={slots}", "--limit", "licence of x=1", "--make")
+        assert done.returncode == 0, done.stderr
+
+    with create_session() as session:
+        slots = {pool.pool: pool.slots for pool in session.query(Pool).all()}
+    assert (slots["gpu"], slots["licence of x"]) == (3, 1)
