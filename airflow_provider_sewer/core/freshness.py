@@ -86,7 +86,7 @@ class Record(NamedTuple):
     :param result: the result that the task left.
     :param is_whole: whether all products of the task were in place; they are not while they are moved there.
     :param is_removed: whether it was a temporary product, and removed after use.
-    :param attempt: the attempt that was putting it in place, where it is not whole.
+    :param attempt: the attempt that put it in place, or was about to.
     """
 
     task: str

@@ -102,7 +102,7 @@ class Making:
         for product, file in self._files.items():
             made = stamp(file, read=product.path in set(compare_content))
             with _named(self._task, product, "it is in place, but its record cannot be written"):
-                write_record(file, record._replace(product=made))
+                write_record(file, record._replace(product=made, attempt=self._folder))
         self._end()
 
     def fail(self) -> None:
@@ -155,11 +155,9 @@ class Making:
             raise ProductError(f"it exited with 0, but did not make {product.path} anew: {file} is what it was before")
 
     def _is_in_place(self, file: str) -> bool:
-        """Tell whether another process has put it in place, and was ended before it was done."""
+        """Tell whether another process of this attempt has put it in place, and was ended before that was noted."""
         record = read_record(file)
-        return (
-            record is not None and record.is_whole is False and record.attempt == self._folder and os.path.lexists(file)
-        )
+        return record is not None and record.attempt == self._folder and os.path.lexists(file)
 
     def _note_unfinished(self, file: str) -> None:
         """Note that what is at this path now is not to be relied on, should this process be ended."""

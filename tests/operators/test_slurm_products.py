@@ -122,6 +122,8 @@ def test_products_are_put_in_place_by_whoever_comes_next(attempt, tmp_path, monk
     JobProducts(task, directory).publish({"result": 1})
 
     assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["whole", "whole"]
+    JobProducts(task, directory).publish({"result": 1})  # and by one more, had nobody noted the end
+
     record = json.loads((tmp_path / ".sewer" / "a.txt.json").read_text())
     assert (record["is_whole"], record["result"]) == (True, {"result": 1})
 
