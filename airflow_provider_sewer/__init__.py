@@ -6,6 +6,7 @@ what belongs to Airflow is in :mod:`airflow_provider_sewer.task_group` and its n
 
 from __future__ import annotations
 
+from airflow_provider_sewer.core.decorator import task
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.paths import Dependency, External, Product
 from airflow_provider_sewer.core.recording import Run, run_with
@@ -33,6 +34,7 @@ __all__ = [
     "get_tasks_from_module",
     "load_module",
     "load_workflow",
+    "task",
     "workflow",
 ]
 

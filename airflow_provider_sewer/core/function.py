@@ -5,61 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.text import why_unfit
 
-#: Calls a function in whatever interpreter from 3.9 up, which need not have this package: a module that imports it, for
-#: ``@task`` and what stands in annotations, then finds a stub.
-CALLER = """
-def call():
-    import importlib, importlib.util, inspect, json, os, sys, types
-
-    class Stub(types.ModuleType):
-        def __getattr__(self, name):
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return undecorated if name == "task" else type(name, (), {"__init__": lambda self, *_, **__: None})
-
-    def undecorated(function=None, **_):
-        return function if callable(function) else undecorated
-
-    def plain(value):
-        if isinstance(value, os.PathLike):
-            return os.fspath(value)
-        if type(value).__module__ == "numpy" and not getattr(value, "ndim", 1):
-            return value.item()
-        raise TypeError(
-            f"{target} returned a {type(value).__name__}, which JSON cannot say; return text, numbers, lists and dicts "
-            "of these, or write the value to a product"
-        )
-
-    target, kwargs = sys.argv[1], json.loads(sys.argv[2])
-    del sys.argv[1:]
-    if importlib.util.find_spec("airflow_provider_sewer") is None:
-        sys.modules["airflow_provider_sewer"] = Stub("airflow_provider_sewer")
-    module, _, names = target.partition(":")
-    function = importlib.import_module(module)
-    for name in names.split("."):
-        function = getattr(function, name)
-    result = getattr(function, "__sewer_function__", function)(**kwargs)
-    if inspect.isawaitable(result):
-        import asyncio
-
-        async def awaited():
-            return await result
-
-        result = asyncio.run(awaited())
-    text = json.dumps(result, default=plain, allow_nan=False)
-    if "SEWER_RESULT_FILE" in os.environ:
-        with open(os.environ["SEWER_RESULT_FILE"], "w", encoding="utf-8") as file:
-            file.write(text)
-
-
-call()
-"""
+#: What calls a function: the text of a program, for any interpreter from 3.9 up.
+CALLER = (Path(__file__).parent / "caller.py").read_text(encoding="utf-8")
 
 
 class Call(NamedTuple):

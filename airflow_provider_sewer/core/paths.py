@@ -6,12 +6,16 @@ Markers stand for their path wherever a path can stand, so the same dictionary s
 
 from __future__ import annotations
 
+import copy
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.text import why_unfit
+
+if TYPE_CHECKING:
+    from typing import Self
 
 #: The folder beside products in which their records lie, and where they are made.
 OWN_FOLDER = ".sewer"
@@ -23,15 +27,21 @@ ON_FAILURE = ("keep", "remove")
 class PathMarker:
     """A path, and what a task has to do with it.
 
-    :param path: the path; a trailing slash says that it is a directory.
+    :param path: the path; a trailing slash says that it is a directory. In an annotation there is none.
     :raises InvalidTask: when it is no path.
     """
 
     #: Airflow fills in templates in these attributes.
     template_fields = ("path",)
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = checked_text(type(self).__name__, path)
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = "" if path is None else checked_text(type(self).__name__, path)
+
+    def at(self, path: str | os.PathLike[str]) -> Self:
+        """Return the same of another path."""
+        other = copy.copy(self)
+        other.path = checked_text(type(self).__name__, path)
+        return other
 
     def __fspath__(self) -> str:
         """Return the path, so that the marker can stand for it."""
@@ -46,7 +56,7 @@ class PathMarker:
         return hash((type(self), *vars(self).values()))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.path!r})"
+        return f"{type(self).__name__}({repr(self.path) if self.path else ''})"
 
 
 class Product(PathMarker):
@@ -60,7 +70,7 @@ class Product(PathMarker):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
         *,
         atomic: bool = True,
         temporary: bool = False,
@@ -96,7 +106,7 @@ class External(Dependency):
     :param timeout: seconds that Airflow waits for it; as long as the sensor's own default if not said.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, timeout: float | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> None:
         super().__init__(path)
         self.timeout = timeout
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):

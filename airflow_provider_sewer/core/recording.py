@@ -6,6 +6,7 @@ only adds to it. The recorder is a context variable, so that two files read at o
 
 from __future__ import annotations
 
+import copy
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
@@ -31,14 +32,44 @@ class Run(NamedTuple):
     maker: Optional[str]
 
 
+class Names:
+    """Names of tasks that nobody has named one by one; those that differ are numbered in their order."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], str] = {}
+        self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def name(self, base: str, said: str) -> str:
+        """Return the name of a task; the same for all that say the same.
+
+        :param base: what it would be called if it were the only one.
+        :param said: what tells it from others.
+        """
+        if (base, said) not in self._names:
+            name = base
+            while name in self._taken:
+                self._counts[base] = self._counts.get(base, 1) + 1
+                name = f"{base}_{self._counts[base]}"
+            self._names[base, said] = name
+            self._taken.add(name)
+        return self._names[base, said]
+
+    def copy(self) -> Names:
+        """Return names that go on from these."""
+        return copy.deepcopy(self)
+
+
 class Recorder:
     """What a workflow file did while it was loaded or one of its workflows was recorded.
 
+    The names of a workflow's tasks go on from those of its file, whatever other workflows were recorded before.
     Tasks and workflows are kept with the module whose top-level code made them, if need be by way of
     functions of other modules: what a helper makes when it is imported is not the importing file's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
+        self.names = names
         self.tasks: dict[Task, str | None] = {}
         self.edges: list[tuple[Task, Task]] = []
         self.runs: list[Run] = []
@@ -49,6 +80,7 @@ class Recorder:
 _recorder: ContextVar[Recorder | None] = ContextVar("sewer_recorder", default=None)
 _under_way: list[Recorder] = []
 _run_now: Callable[[Run], None]
+_unrecorded_names: dict[str | None, Names] = {}
 
 
 @contextmanager
@@ -57,7 +89,8 @@ def recording() -> Iterator[Recorder]:
 
     :raises InvalidWorkflow: at its end, when a task was run in a thread of its own.
     """
-    recorder = Recorder()
+    around = _recorder.get()
+    recorder = Recorder(around.names.copy() if around else Names())
     token = _recorder.set(recorder)
     _under_way.append(recorder)
     try:
@@ -102,6 +135,16 @@ def note_task(task: Task) -> None:
     """Tell the recorder, if there is one, that a task was made."""
     if recorder := _recorder.get():
         recorder.tasks[task] = executing_module()
+
+
+def own_name(base: str, said: str) -> str:
+    """Return the name of a task that nobody has named by itself (see :class:`Names`).
+
+    Where nothing is recorded, names are those of the module whose top-level code leads here.
+    """
+    recorder = _recorder.get()
+    names = recorder.names if recorder else _unrecorded_names.setdefault(executing_module(), Names())
+    return names.name(base, said)
 
 
 def note_edges(edges: Iterable[tuple[Task, Task]]) -> None:

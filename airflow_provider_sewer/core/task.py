@@ -13,6 +13,7 @@ from airflow_provider_sewer.core.chain import Chain, Operand
 from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import Call, checked_function, checked_kwargs, function_call, module_call
+from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.recording import note_task
 from airflow_provider_sewer.core.resources import checked_resources
@@ -25,7 +26,8 @@ from airflow_provider_sewer.core.values import Ignored, Marker, Result, filled, 
 if TYPE_CHECKING:
     import os
 
-_FIELDS = (
+#: What a task can be said to be or to have.
+FIELDS = (
     "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
     "inherit_env", "workdir", "depends_on", "products", "dependencies", "run_when", "compare", "stale_with",
     "resources", "doc", "operator_kwargs", "run_on", "slurm",
@@ -34,8 +36,8 @@ _FIELDS = (
 #: Where Airflow can run a task: on the worker, or as a job of a Slurm cluster.
 PLACES = ("local", "slurm")
 
-#: What may stand in ``depends_on``: tasks, or names of tasks.
-Upstream = Union["Task", str]
+#: What may stand in ``depends_on``: tasks, mapped ones as well, or names of tasks.
+Upstream = Union["Task", MappedTask, str]
 
 #: What may stand in ``products`` and ``dependencies``.
 Path = Union[str, "os.PathLike[str]"]
@@ -107,9 +109,11 @@ class Task:
     ) -> None:
         self.source = calling_line()
         self.identity = object()  # shared with the copies that have other settings
+        self.part_of: MappedTask | None = None
+        self.is_mapped = False
         try:
             for field in unknown:
-                raise InvalidTask(unknown_name("field", field, _FIELDS))
+                raise InvalidTask(unknown_name("field", field, FIELDS))
             self.name = checked_name(name)
             self.module, self.function = checked_target(module, function)
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
@@ -126,7 +130,10 @@ class Task:
             self.call()
             self.parameters_and_flags, self.args = detached(self.parameters_and_flags), tuple(detached(self.args))
             self.kwargs = detached(self.kwargs)
-            self.products, self.dependencies = self._paths(products, dependencies)
+            self._listed = (
+                _listed("products", products, Product), _listed("dependencies", dependencies, Dependency)
+            )  # fmt: skip
+            self.products, self.dependencies = self._paths()
             self.freshness = Freshness.checked(run_when, compare, stale_with, has_products=bool(self.products))
             self.resources = checked_resources(_mapping("resources", resources))
             self.doc = _text("doc", doc)
@@ -196,13 +203,14 @@ class Task:
     def _markers(self) -> Iterable[Marker]:
         return markers([self.args, self.parameters_and_flags, self.kwargs])
 
-    def _paths(self, products: Any, dependencies: Any) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
+    def _paths(self) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
         inside = [marker for marker in self._markers() if isinstance(marker, PathMarker)]
-        made = [*(each for each in inside if isinstance(each, Product)), *_listed("products", products, Product)]
-        needed = [
-            *(each for each in inside if isinstance(each, Dependency)),
-            *_listed("dependencies", dependencies, Dependency),
-        ]
+        products, dependencies = self._listed
+        made = [*(each for each in inside if isinstance(each, Product)), *products]
+        needed = [*(each for each in inside if isinstance(each, Dependency)), *dependencies]
+        for marker in (*made, *needed):
+            if not marker.path:
+                raise InvalidTask(f"{marker!r}: a path is needed; without one it can stand only in an annotation")
         # What the module is not given a path for, it makes under the real name.
         own = [each.under_real_name() if each not in inside else each for each in made]
         return tuple(dict.fromkeys(own)), tuple(dict.fromkeys(needed))
@@ -223,6 +231,49 @@ class Task:
         """Return this task with other settings."""
         other = copy.copy(self)
         other.settings = settings
+        return other
+
+    def map(self, **values: Any) -> MappedTask:
+        """Make one task for each value; several lists go side by side.
+
+        Paths of products and dependencies can name the values: ``Product("build/{n}/model.npz")``.
+
+        :param values: a list of values for each parameter that differs.
+        :raises InvalidTask: when the lists are of different lengths, or two tasks would make the same path.
+        """
+        return mapped_task(self, checked_values(values, self.name), each_with_each=False)
+
+    def map_product(self, **values: Any) -> MappedTask:
+        """Make one task for each combination of values.
+
+        :param values: as for :meth:`map`.
+        """
+        return mapped_task(self, checked_values(values, self.name), each_with_each=True)
+
+    def with_values(self, name: str, values: Mapping[str, Any], change: Callable[[PathMarker], PathMarker]) -> Task:
+        """Return another task, which has these parameters instead, or besides.
+
+        :param name: its name.
+        :param values: parameters of the module, or keyword arguments of the function.
+        :param change: returns what stands in place of a path.
+        """
+
+        def exchanged(value: Any) -> Any:
+            return filled(
+                value, lambda each: change(each) if isinstance(each, PathMarker) else each, keep_ignored=True
+            )
+
+        other = copy.copy(self)
+        other.source, other.identity, other.is_mapped = calling_line(), object(), False
+        field = "parameters_and_flags" if self.function is None else "kwargs"
+        other.name = checked_name(name)
+        other.args = tuple(exchanged(self.args))
+        setattr(other, field, exchanged({**getattr(self, field), **values}))
+        other.kwargs = checked_kwargs(other.kwargs)
+        other._listed = exchanged(self._listed)
+        other.products, other.dependencies = other._paths()
+        other.call()
+        note_task(other)
         return other
 
     def run(
@@ -351,10 +402,12 @@ def _arguments(args: Any) -> tuple[Any, ...]:
     return tuple(args)
 
 
-def _upstream(depends_on: Any) -> tuple[Upstream, ...]:
+def _upstream(depends_on: Any) -> tuple[Task | str, ...]:
     is_several = isinstance(depends_on, Iterable) and not isinstance(depends_on, (str, bytes, Mapping))
     given = tuple(depends_on) if is_several else (depends_on,)
+    upstream: list[Task | str] = []
     for item in given:
-        if not isinstance(item, (Task, str)):
+        if not isinstance(item, (Task, MappedTask, str)):
             raise InvalidTask(f"depends_on: tasks or names of tasks are needed, not {item!r}")
-    return given
+        upstream += item if isinstance(item, MappedTask) else (item,)
+    return tuple(upstream)

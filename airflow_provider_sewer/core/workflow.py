@@ -15,6 +15,7 @@ from airflow_provider_sewer.core.recording import Run, note_workflow
 from airflow_provider_sewer.core.source import calling_line
 
 if TYPE_CHECKING:
+    from airflow_provider_sewer.core.loop import MappedTask
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.core.source import SourceLine
     from airflow_provider_sewer.core.task import Task
@@ -88,6 +89,19 @@ class Workflow:
         self.why: Edges = find_edges(self._members, self._stated, is_part=is_part)
         self.upstream: dict[str, tuple[str, ...]] = {name: tuple(ups) for name, ups in self.why.reasons.items()}
         self.order: tuple[str, ...] = _ordered(self)
+
+    @property
+    def mapped(self) -> dict[str, MappedTask]:
+        """Return by name what of its tasks was mapped, where all tasks of that are here and none of them is another's.
+
+        The tasks of it are those of the file; what the workflow says of them is with their namesakes here.
+        """
+        candidates = dict.fromkeys(task.part_of for task in self.tasks.values() if task.part_of is not None)
+        return {
+            mapped.name: mapped
+            for mapped in candidates
+            if all(task.name in self.tasks and self.tasks[task.name].part_of is mapped for task in mapped)
+        }
 
     @classmethod
     def of_runs(

@@ -97,7 +97,7 @@ def _loaded(path: Path) -> Iterator[tuple[ModuleType, Recorder]]:
     with hosted(module, list(folders)), recording() as recorder:
         with as_file_error(file):
             exec(code, vars(module))  # noqa: S102 - a workflow file is a program of its owner's
-        vars(module)["__sewer_tasks__"] = [task for task, maker in recorder.tasks.items() if maker == module.__name__]
+        vars(module)["__sewer_tasks__"] = _made(module, recorder)
         yield module, recorder
 
 
@@ -116,10 +116,18 @@ def _compiled(file: str) -> CodeType:
         return compile(source, file, "exec", dont_inherit=True)
 
 
+def _made(module: ModuleType, recorder: Recorder) -> list[Task]:
+    """Return the tasks a file made; what is mapped is one only if it is tied to others itself."""
+    tied = {task for edge in recorder.edges for task in edge}
+    made = [task for task, maker in recorder.tasks.items() if maker == module.__name__]
+    return [task for task in made if not task.is_mapped or task in tied]
+
+
 def _tasks(module: ModuleType) -> list[Task]:
     """Return the tasks a file made, and those it imported under a name of its own."""
     made = vars(module).get("__sewer_tasks__", ())
-    return list(dict.fromkeys([*made, *get_tasks_from_module(module).values()]))
+    named = [task for task in get_tasks_from_module(module).values() if not task.is_mapped]
+    return list(dict.fromkeys([*made, *named]))
 
 
 def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, FunctionType]:
@@ -169,9 +177,9 @@ def _whole_file(module: ModuleType, loading: Recorder, wanted: str | None) -> Wo
 
 def _refuse_to_leave_out(made: list[Task], runs: list[Run]) -> None:
     """Keep a file that runs some of its tasks from being taken for all of them, or for just these."""
-    run = {task for recorded in runs for task in recorded.chain.tasks()}
+    run = {task.name: task for recorded in runs for task in recorded.chain.tasks()}
     for task in made:
-        if task not in run:
+        if task.name not in run or not run[task.name].is_same(task):
             raise InvalidWorkflow(
                 f"task {task.name!r} is not part of what the file runs at {runs[0].source}; name it there, or declare "
                 "what is to run in a function under @workflow",

@@ -19,7 +19,7 @@ from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.task import as_written
 from airflow_provider_sewer.core.templates import find_template
-from airflow_provider_sewer.core.values import filled
+from airflow_provider_sewer.core.values import Result, filled
 from airflow_provider_sewer.runners.follower import LONGEST_WAIT
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.module import GRACE
@@ -347,6 +347,13 @@ class Engine:
 
 def _refuse_templates(task: Task) -> None:
     settings = task.settings
+    if task.part_of is not None and not task.part_of.is_known_beforehand:
+        result = next(each for each in task.part_of.values.values() if isinstance(each, Result))
+        raise InvalidTask(
+            f"task {task.name!r} is mapped over {result!r}, and how many tasks that will be only Airflow can wait for; "
+            "map it over a list to run it here",
+            task.source,
+        )
     called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
     paths = [path.path for path in (*task.products, *task.dependencies)]
     values = (filled(called, as_written), paths, settings.python, settings.env, settings.workdir)

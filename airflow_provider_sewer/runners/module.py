@@ -97,7 +97,7 @@ class ModuleRun:
             tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
             exit_ = self._follow(command, guardian, sink, tails)
             self._raise_unless_succeeded(exit_, command, tails)
-            return ModuleResult(read_result(result_file, lambda: tails[Stream.STDOUT].last_line))
+            return ModuleResult(read_result(result_file, lambda: self._result_unwritten(tails)))
 
     def stop(self, *, at_once: bool = False) -> None:
         """Have the whole tree ended; from a signal handler or another thread."""
@@ -152,8 +152,10 @@ class ModuleRun:
             )
         if exit_.code == 0:
             return
-        said = None if self._call.is_function else says_missing(self._target, exit_.code, tails[Stream.STDERR].lines)
-        if said and missing_modules(command.argv[0], [self._target], command.env, command.workdir):
+        module = self._call.module
+        said = says_missing(module, exit_.code, tails[Stream.STDERR].lines)
+        wanted = f"{module}:" if self._call.is_function else module
+        if said and missing_modules(command.argv[0], [wanted], command.env, command.workdir):
             raise ModuleMissing(
                 f"{command.argv[0]} has no module to run as {self._target!r} ({said}); "
                 "install it there, correct the name, or name another interpreter"
@@ -162,6 +164,14 @@ class ModuleRun:
             f"{self._target} {how_it_ended(exit_.code, exit_.signal)}; it was: {line}{self._tail(tails)}",
             exit_code=exit_.code,
         )
+
+    def _result_unwritten(self, tails: dict[Stream, Tail]) -> str | None:
+        if self._call.is_function:  # it writes one in any case, once the function has returned
+            raise ModuleFailed(
+                f"{self._target} ended its process with exit code 0 and did not return; have it return, or raise",
+                exit_code=0,
+            )
+        return tails[Stream.STDOUT].last_line
 
     def _tail(self, tails: dict[Stream, Tail]) -> str:
         stream = Stream.STDERR if tails[Stream.STDERR].lines else Stream.STDOUT

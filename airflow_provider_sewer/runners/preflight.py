@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +56,7 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None
         for task, is_first in _without_module(place, there, start):
             call = task.call()
             said = f"{place.python} has no module {call.module!r}{'' if call.is_function else ' to run'}"
-            fix = "install it there, correct the name, or name another interpreter"
+            fix = _beside(task, call.module) or "install it there, correct the name, or name another interpreter"
             _report(ModuleMissing, f"{said}; {fix}", task, warnings, is_first=is_first)
     return warnings
 
@@ -91,6 +92,18 @@ def _missing(place: _Place, modules: set[str], env: Mapping[str, str], start: St
         return missing_modules(place.python, sorted(modules), env, place.workdir, start)
     except (SewerError, ValueError):
         return []  # what cannot be told now shows when the task runs
+
+
+def _beside(task: Task, module: str) -> str | None:
+    """Return what to do where a module lies by the workflow file, and so is found only while that is read."""
+    folder = task.source.folder
+    path = os.path.join(folder, *module.split("."))
+    if not os.path.exists(f"{path}.py") and not os.path.isdir(path):
+        return None
+    return (
+        f"it lies by the workflow file, in {folder}, where a module is found only by a task that runs there: give that "
+        f"workdir='.', or env={{'PYTHONPATH': {folder!r}}}, or install the module"
+    )
 
 
 def _report(kind: type[SewerError], said: str, task: Task, warnings: list[str], *, is_first: bool) -> None:

@@ -1,0 +1,125 @@
+"""What the annotations of a function say of its parameters: products, dependencies, and what does not count."""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+from collections.abc import Mapping
+from types import FunctionType
+from typing import TYPE_CHECKING, Annotated, Any, Callable, ForwardRef, Literal, Union, get_args, get_origin
+
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
+from airflow_provider_sewer.core.values import Ignored, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_sewer.core.source import SourceLine
+
+#: What stands beside the type in ``Annotated[Path, Product]``: a class, or a marker that has options and no path.
+Mark = Union[type, PathMarker]
+
+_CLASSES = (Product, Dependency, External, Ignored)
+
+
+def marks_of(function: FunctionType, where: SourceLine) -> dict[str, Mark]:
+    """Return the marks of a function's parameters, by name.
+
+    An annotation may be text, as under ``from __future__ import annotations``, and name what only type checkers import.
+
+    :param where: the function's line.
+    :raises InvalidTask: when there seems to be a mark that cannot be read.
+    """
+    marks: dict[str, Mark] = {}
+    names = _Names(inspect.unwrap(function).__globals__)
+    for parameter in inspect.signature(function).parameters.values():
+        label = f"parameter {parameter.name!r} of {function.__name__}"
+        for mark in _marks_in(parameter.annotation, lambda text: _evaluated(text, names, label, where)):  # noqa: B023
+            if isinstance(mark, _Unknown):
+                raise InvalidTask(f"{label}: {mark.name} is imported only for type checkers; import it for good", where)
+            if isinstance(mark, PathMarker) and mark.path:
+                raise InvalidTask(f"{label}: {mark!r}: the path is given by the call; here stand only options", where)
+            marks.setdefault(parameter.name, mark)
+    return marks
+
+
+def marked(mark: Mark, value: Any) -> Any:
+    """Make of a value, or of each in a list or mapping, what its parameter is marked as; ``None`` is nothing.
+
+    :raises InvalidTask: when it is no path, or is said to be something else.
+    """
+    if isinstance(value, (list, tuple)):
+        return [marked(mark, item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: marked(mark, item) for key, item in value.items()}
+    kind = mark if isinstance(mark, type) else type(mark)
+    if value is None or isinstance(value, kind):
+        return value
+    if kind is Ignored:
+        return Ignored(value)
+    if isinstance(value, Result) and kind is not Product:
+        return value
+    if isinstance(value, Result) or (isinstance(value, PathMarker) and kind is Product):
+        raise InvalidTask(f"a Product is needed, not {value!r}; give it a path of its own")
+    return mark(value) if isinstance(mark, type) else mark.at(value)
+
+
+class _Unknown:
+    """Stands for a name that is not there, in whatever an annotation does with it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, name: str) -> _Unknown:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _Unknown(name)
+
+    def __call__(self, *_: Any, **__: Any) -> _Unknown:
+        return self
+
+    def __getitem__(self, _: Any) -> _Unknown:
+        return self
+
+    def __or__(self, _: Any) -> _Unknown:
+        return self
+
+    __ror__ = __or__
+
+
+class _Names(dict[str, Any]):
+    """The names that an annotation can use."""
+
+    def __init__(self, around: Mapping[str, Any]) -> None:
+        self._around = around
+
+    def __missing__(self, name: str) -> Any:
+        return self._around[name] if name in self._around else getattr(builtins, name, _Unknown(name))
+
+
+def _evaluated(annotation: str, names: _Names, label: str, where: SourceLine) -> Any:
+    try:
+        return eval(annotation, {}, names)  # noqa: S307 - the function's own text
+    except Exception as error:
+        if not any(each.__name__ in annotation for each in _CLASSES):
+            return None
+        raise InvalidTask(
+            f"{label}: its annotation {annotation!r} cannot be read: {type(error).__name__}: {error}", where
+        ) from None
+
+
+def _marks_in(hint: Any, evaluated: Callable[[str], Any]) -> Iterator[Any]:
+    """Return the marks in an annotation, however deep; a name that is not there counts if it is that of one."""
+    while isinstance(hint, (str, ForwardRef)):
+        hint = evaluated(hint if isinstance(hint, str) else hint.__forward_arg__)
+    if get_origin(hint) is Annotated:
+        for each in hint.__metadata__:
+            is_class = isinstance(each, type) and issubclass(each, (PathMarker, Ignored))
+            is_unknown = isinstance(each, _Unknown) and each.name in {mark.__name__ for mark in _CLASSES}
+            if is_class or is_unknown or isinstance(each, PathMarker):
+                yield each
+        yield from _marks_in(hint.__origin__, evaluated)
+    elif get_origin(hint) is not Literal:
+        for inner in get_args(hint):
+            yield from _marks_in(inner, evaluated)

@@ -1,0 +1,208 @@
+"""Call a function in whatever interpreter from 3.9 up, which need not have this package.
+
+The text of this file is what ``python -c`` is given (see :mod:`airflow_provider_sewer.core.function`), with the
+function's name and its keyword arguments as JSON. A module that imports this package, for ``@task`` and what stands in
+annotations, finds a stub where the package is not installed, and so do the processes that the function spawns.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # while this runs, nothing may be imported here that a file of the same name could stand in for
+    from typing import Any
+
+STUB = """
+def task(function=None, **_):
+    if not callable(function):
+        return task
+    function.function = function
+    return function
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    globals()[name] = type(name, (), {"__init__": lambda self, *_, **__: None})
+    return globals()[name]
+"""
+
+_RESULT_FILE = os.environ.get("SEWER_RESULT_FILE")
+_MOST_NAMES = 30
+
+
+def _standard(name: str) -> Any:
+    """Import a module of Python itself, whatever lies beside the function's module."""
+    own = (os.path.dirname(os.__file__), os.path.join(sys.base_exec_prefix, "lib"))
+    path, sys.path = sys.path, [entry for entry in sys.path if entry.startswith(own)]
+    try:
+        __import__(name)
+    finally:
+        sys.path = path
+    return sys.modules[name]
+
+
+def call(target: str, kwargs: str) -> None:
+    """Call a function and leave its result.
+
+    :param target: ``module:function``.
+    :param kwargs: its keyword arguments as JSON.
+    """
+    for name in ("inspect", "json", "pathlib", "typing"):  # before a file of the same name is
+        _standard(name)
+    function = _found(target)
+    given = _arguments(target, function, _standard("json").loads(kwargs))
+    try:
+        result = function(**given)
+        if hasattr(type(result), "__await__"):
+            result = _awaited(result)
+    except SystemExit as error:
+        if error.code not in (None, 0):
+            raise
+        result = None
+    text = _as_json(target, result)
+    if _RESULT_FILE:
+        with open(_RESULT_FILE, "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _found(target: str) -> Any:
+    module, _, names = target.partition(":")
+    try:
+        __import__(module)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module}.".startswith(f"{error.name}."):
+            sys.exit(f"{sys.executable}: No module named {module}")  # as python -m says it
+        raise
+    except SystemExit as error:
+        sys.exit(f"{module} ends the program (exit {error.code!r}) while it is imported; put that under if __name__ …")
+    function: Any = sys.modules[module]
+    for name in names.split("."):
+        if not hasattr(function, name):
+            place = getattr(sys.modules[module], "__file__", None) or "a part of Python"
+            sys.exit(f"{module} ({place}) has no function {names!r}{_known(function, name, module)}")
+        function = getattr(function, name)
+    function = getattr(function, "__sewer_function__", function)
+    return function if callable(function) else sys.exit(f"{target} is no function but {type(function).__name__}")
+
+
+def _known(owner: Any, wanted: str, module: str) -> str:
+    names = [name for name, value in vars(owner).items() if callable(value) and not name.startswith("_")]
+    own = [name for name in names if getattr(getattr(owner, name), "__module__", None) == module]
+    close = _standard("difflib").get_close_matches(wanted, names, 1)
+    guess = f"; did you mean {close[0]!r}?" if close else "."
+    more = f" and {len(own) - _MOST_NAMES} more" if len(own) > _MOST_NAMES else ""
+    return f"{guess} Known: {', '.join(map(repr, own[:_MOST_NAMES])) or 'none'}{more}."
+
+
+def _arguments(target: str, function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments, with paths where the function's annotations say so."""
+    inspect = _standard("inspect")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError, NameError):  # of what is not written in Python, or names what only checkers import
+        return kwargs
+    try:
+        signature.bind(**kwargs)
+    except TypeError as error:
+        takes = [str(each.replace(annotation=each.empty)) for each in signature.parameters.values()]
+        sys.exit(f"{target} cannot be called with ({', '.join(kwargs)}): {error}; it takes ({', '.join(takes)})")
+    names = {"Path": _standard("pathlib").Path, **getattr(inspect.unwrap(function), "__globals__", {})}
+    hints = {name: _evaluated(each.annotation, names) for name, each in signature.parameters.items()}
+    return {name: _with_paths(value, hints.get(name)) for name, value in kwargs.items()}
+
+
+def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
+    try:
+        while isinstance(hint, str):
+            hint = eval(hint, names)  # noqa: S307 - the function's own text
+    except Exception:  # such as a name that only type checkers import
+        return None
+    return hint
+
+
+def _with_paths(value: Any, hint: Any) -> Any:
+    """Make paths of the text in a value, however deep, where its annotation says that they are."""
+    typing = _standard("typing")
+    kind, inner = typing.get_origin(hint), typing.get_args(hint)
+    if kind is typing.Annotated:
+        return _with_paths(value, inner[0])
+    if kind is typing.Union or type(hint).__name__ == "UnionType":
+        others = (_with_paths(value, each) for each in inner)
+        return value if str in inner else next((other for other in others if other != value), value)
+    if isinstance(value, str) and isinstance(hint, type) and issubclass(hint, _standard("pathlib").PurePath):
+        return hint(value)
+    if isinstance(value, list) and inner:
+        hints = inner if kind is tuple and len(inner) == len(value) else inner[:1] * len(value)
+        return [_with_paths(*pair) for pair in zip(value, hints)]
+    if isinstance(value, dict) and len(inner) == len(("key", "value")):
+        return {key: _with_paths(item, inner[1]) for key, item in value.items()}
+    return value
+
+
+def _awaited(result: Any) -> Any:
+    async def wait() -> Any:
+        return await result
+
+    return _standard("asyncio").run(wait())
+
+
+def _as_json(target: str, result: Any) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if type(value).__module__ == "numpy" and not getattr(value, "ndim", 1):
+            return value.item()
+        raise TypeError("" if value is result else f"there is a {type(value).__name__} in it")
+
+    try:
+        return str(_standard("json").dumps(result, default=plain, allow_nan=False))
+    except TypeError as error:
+        why = str(error)
+    except ValueError as error:
+        why = "it holds itself" if "ircular" in str(error) else "there is a NaN or an infinity in it"
+    except RecursionError:
+        why = "it is nested too deeply"
+    sys.exit(
+        f"{target} returned a {type(result).__name__}, which JSON cannot say{why and f' ({why})'}; return text, finite "
+        "numbers, lists and dicts of these, or write the value to a product"
+    )
+
+
+class _Stub:
+    """Finds the stub last of all, and so only where the package is not installed."""
+
+    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> Any:
+        if name != "airflow_provider_sewer":
+            return None
+        beside = os.path.dirname(_RESULT_FILE) if _RESULT_FILE else None
+        folder = _standard("tempfile").mkdtemp(prefix="stub-", dir=beside)
+        if beside is None:
+            _standard("atexit").register(_standard("shutil").rmtree, folder, ignore_errors=True)
+        with open(os.path.join(folder, f"{name}.py"), "w", encoding="utf-8") as file:
+            file.write(STUB)
+        sys.path.append(folder)  # which the processes that it spawns are told as well
+        return _standard("importlib.machinery").PathFinder.find_spec(name, [folder])
+
+
+def _report_without_own_lines(then: Any) -> Any:
+    def report(kind: Any, error: Any, trace: Any) -> None:
+        asyncio = getattr(sys.modules.get("asyncio"), "__file__", None)
+        own = ("<string>", os.path.dirname(asyncio) if asyncio else "<string>")
+        while trace and trace.tb_frame.f_code.co_filename.startswith(own):
+            trace = trace.tb_next
+        then(kind, error.with_traceback(trace), trace)
+
+    return report
+
+
+if __name__ == "__main__":
+    if sys.path[:1] == [""]:  # as with -m: what is imported later is found wherever the function has gone
+        sys.path[0] = os.getcwd()
+    sys.excepthook = _report_without_own_lines(sys.excepthook)
+    sys.meta_path.append(_Stub())
+    _arguments_of_process = sys.argv[1:]
+    del sys.argv[1:]
+    call(*_arguments_of_process)

@@ -1,0 +1,212 @@
+"""``task.map(n=[10, 20, 30])``: one task for each value, side by side."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.chain import Chain
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.recording import own_name
+from airflow_provider_sewer.core.secrecy import looks_secret
+from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.core.values import Ignored, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_sewer.core.paths import PathMarker
+    from airflow_provider_sewer.core.source import SourceLine
+    from airflow_provider_sewer.core.task import Task
+
+#: How long a value may be as part of a name.
+_LONGEST_LABEL = 40
+
+
+class MappedTask(Chain):
+    """Tasks that differ by some values only. Locally each is a task of its own, in Airflow they can be one mapped task.
+
+    It stands wherever a list of its tasks can: in ``>>``, in ``depends_on``, in a ``for``.
+
+    :param name: what its tasks are named after; no other one of a workflow has it.
+    :param template: the task without those values; it is run only if it is named itself.
+    :param values: for each parameter the values it is mapped over, or the result that they are.
+    :param each_with_each: whether it is all combinations, instead of the lists side by side.
+    :param tasks: the tasks in their order; a single one that holds the result, where there is one among the values.
+    :param source: where it was mapped.
+    """
+
+    __slots__ = ("each_with_each", "name", "source", "template", "values")
+
+    def __init__(
+        self,
+        name: str,
+        template: Task,
+        values: Mapping[str, list[Any] | Result],
+        *,
+        each_with_each: bool,
+        tasks: Iterable[Task],
+        source: SourceLine,
+    ) -> None:
+        several = tuple(tasks)
+        super().__init__(several, several, several)
+        self.name = name
+        self.template = template
+        self.values = values
+        self.each_with_each = each_with_each
+        self.source = source
+
+    @property
+    def is_known_beforehand(self) -> bool:
+        """Tell whether its values are known before anything runs."""
+        return not any(isinstance(each, Result) for each in self.values.values())
+
+    @property
+    def result(self) -> list[Result] | Result:
+        """Return what stands for the results of its tasks, in their order, in the parameters of a later one."""
+        return [task.result for task in self] if self.is_known_beforehand else self[0].result
+
+    def __len__(self) -> int:
+        """Return how many tasks it is."""
+        return len(self.heads)
+
+    def __iter__(self) -> Iterator[Task]:
+        """Go through its tasks."""
+        return iter(self.heads)
+
+    def __getitem__(self, index: int) -> Task:
+        """Return one of its tasks."""
+        return self.heads[index]
+
+    def __repr__(self) -> str:
+        return f"MappedTask({self.name!r}, {len(self)} tasks)"
+
+
+def checked_values(values: Mapping[str, Any], name: str) -> dict[str, list[Any] | Result]:
+    """Return the values that a task is to be mapped over, as lists.
+
+    :param name: the task's name, for the message.
+    :raises InvalidTask: when there are none, or when they have no order.
+    """
+    checked: dict[str, list[Any] | Result] = {}
+    for key, each in values.items():
+        if isinstance(each, Result):
+            checked[key] = each
+            continue
+        if isinstance(each, (str, bytes, Mapping, AbstractSet)) or not isinstance(each, Iterable):
+            raise InvalidTask(f"task {name!r}: map: {key}: a list of values is needed, not {each!r}", calling_line())
+        checked[key] = list(each)
+        if not checked[key]:
+            raise InvalidTask(f"task {name!r}: map: {key}: the list is empty; there is nothing to run", calling_line())
+    if not checked:
+        raise InvalidTask(f"task {name!r}: map: say over what, such as map(n=[10, 20])", calling_line())
+    return checked
+
+
+def mapped_task(template: Task, values: dict[str, list[Any] | Result], *, each_with_each: bool) -> MappedTask:
+    """Make the tasks that a task is mapped to.
+
+    :param values: as :func:`checked_values` returns them.
+    :raises InvalidTask: when the lists are of different lengths, or tasks that differ would make the same path.
+    """
+    source = calling_line()
+    template.is_mapped = True
+    name = own_name(template.name, json.dumps(["map", template.said(), values, each_with_each], default=repr))
+    try:
+        rows = _rows(values, each_with_each=each_with_each)
+        tasks = _tasks(template, name, rows, values)
+        _refuse_one_product(tasks, rows)
+    except InvalidTask as error:
+        raise error if error.where else InvalidTask(f"task {name!r}: map: {error}", source) from None
+    mapped = MappedTask(name, template, values, each_with_each=each_with_each, tasks=tasks, source=source)
+    for task in tasks:
+        task.part_of = mapped
+    return mapped
+
+
+def _rows(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> list[dict[str, Any]]:
+    """Return the values of each task; none where only a run will show how many there are."""
+    lists = {key: each for key, each in values.items() if not isinstance(each, Result)}
+    if len(lists) < len(values):
+        return []
+    lengths = {key: len(each) for key, each in lists.items()}
+    if not each_with_each and len(set(lengths.values())) > 1:
+        said = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        raise InvalidTask(f"the lists go side by side, but {said}; for all combinations write map_product(…)")
+    combined = itertools.product(*lists.values()) if each_with_each else zip(*lists.values())
+    return [dict(zip(lists, row)) for row in combined]
+
+
+def _tasks(
+    template: Task, name: str, rows: Iterable[Mapping[str, Any]], values: Mapping[str, list[Any] | Result]
+) -> list[Task]:
+    named: dict[str, Task] = {}
+    tasks = []
+    for index, row in enumerate(rows):
+        labels = ",".join(f"{key}={_label(key, value, values[key])}" for key, value in row.items())
+        task = template.with_values(f"{name}[{labels}]", row, _Formatter(row))
+        if not named.setdefault(task.name, task).is_same(task):
+            task.name = f"{name}[{labels},#{index}]"  # such as 1 and "1"
+        tasks.append(task)
+    return tasks or [template.with_values(name, values, lambda marker: marker)]
+
+
+def _label(key: str, value: Any, values: Iterable[Any]) -> str:
+    """Return a short text for a value: itself, or its position if it has none that could stand in a name."""
+    text = _text(value)
+    if text is None or not text.strip() or len(text) > _LONGEST_LABEL or not text.isprintable() or looks_secret(key):
+        return f"#{next(index for index, other in enumerate(values) if other is value)}"
+    return text
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, Ignored):
+        value = value.value
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    kind: Any = type(value)
+    return None if kind.__str__ is object.__str__ or isinstance(value, Iterable) else str(value)
+
+
+class _Formatter:
+    """Writes the values of one task into its paths, where these name them: ``build/{n}/model.npz``.
+
+    Other braces, such as those of templates, stay.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+        self._named = re.compile(rf"(?<!\{{)\{{({'|'.join(map(re.escape, values))})\}}(?!\}})")
+
+    def __call__(self, marker: PathMarker) -> PathMarker:
+        path = self._named.sub(lambda found: self._text(marker, found[1]), marker.path)
+        return marker if path == marker.path else marker.at(path)
+
+    def _text(self, marker: PathMarker, key: str) -> str:
+        text = _text(self._values[key])
+        if text is None:
+            raise InvalidTask(
+                f"{marker!r}: {key} is {self._values[key]!r}, which has no text for a path; map over text or numbers"
+            )
+        return text
+
+
+def _refuse_one_product(tasks: Iterable[Task], rows: Iterable[Mapping[str, Any]]) -> None:
+    makers: dict[str, tuple[Task, Mapping[str, Any]]] = {}
+    for task, row in zip(tasks, rows):
+        for product in task.products:
+            other, others = makers.setdefault(product.path, (task, row))
+            if not other.is_same(task):
+                folder, file = os.path.split(product.path)
+                guess = os.path.join(folder, *(f"{{{key}}}" for key in row if row[key] is not others[key]), file)
+                raise InvalidTask(
+                    f"{other.name!r} and {task.name!r} would both make {product.path!r}; name what they differ by in "
+                    f"its path, such as {guess!r}"
+                )

@@ -1,0 +1,57 @@
+"""What a function is asked to do: its name, its arguments in JSON, and the lines that call it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer import Task
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.function import CALLER, function_call
+
+
+def test_a_function_is_called_with_its_name_and_json():
+    """The interpreter needs nothing but its standard library: the lines that call come along."""
+    call = function_call("pkg.mod:func", {"n": 3, "path": Path("a/b"), "text": "é"})
+
+    assert call.argv == ("-c", CALLER, "pkg.mod:func", '{"n": 3, "path": "a/b", "text": "é"}')
+    assert (call.target, call.module, call.is_function) == ("pkg.mod:func", "pkg.mod", True)
+
+
+def test_the_lines_that_call_import_nothing_that_a_users_file_could_stand_in_for():
+    """The working directory comes first where Python looks; os and sys alone are loaded before it counts."""
+    run = [node for node in ast.parse(CALLER).body if not isinstance(node, ast.If)]
+
+    imported = [name.name for node in run if isinstance(node, ast.Import) for name in node.names]
+    imported_from = [node.module for node in run if isinstance(node, ast.ImportFrom)]
+    assert imported == ["os", "sys"]
+    assert imported_from == ["__future__"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"function": "pkg.mod"}, "function: 'pkg.mod' is no name such as 'package.module:function'"),
+        ({"function": "pkg/mod.py:f"}, "function: 'pkg/mod.py:f' is no name such as 'package.module:function'"),
+        ({"function": "pkg:f:g"}, "function: 'pkg:f:g' is no name such as"),
+        ({"function": print}, "; a function itself is given with @task"),
+        ({"function": "m:f", "module": "m"}, "a task runs a module or a function; both are given"),
+        ({}, "a task runs a module or a function; neither is given"),
+        ({"function": "m:f", "args": ["x"]}, "parameters_and_flags and args are for a module"),
+        ({"module": "m", "kwargs": {"n": 1}}, "kwargs are for a function"),
+        ({"function": "m:f", "kwargs": {"a b": 1}}, "kwargs: 'a b' is no name of an argument"),
+        ({"function": "m:f", "kwargs": {"n": float("nan")}}, "kwargs 'n': arguments are passed as JSON, and "),
+        ({"function": "m:f", "kwargs": {"n": [{1, 2}]}}, "kwargs 'n': arguments are passed as JSON, and a value of "),
+        ({"function": "m:f", "kwargs": {"n": "x" * 200_000}}, "kwargs 'n': the text is too long: 200,002 bytes"),
+    ],
+)
+def test_what_cannot_be_called_is_an_error_with_its_line(fields, said):
+    """Before anything runs, and naming the field."""
+    with pytest.raises(InvalidTask) as caught:
+        Task("train", **fields)
+
+    place, _, message = str(caught.value).partition(": task 'train': ")
+    assert place.startswith(__file__)
+    assert said in message
