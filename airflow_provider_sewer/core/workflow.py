@@ -84,7 +84,8 @@ class Workflow:
         self.source = source
         self._stated = list(edges)
         self._is_part = is_part
-        self._members = Members(tasks)
+        self._given = list(tasks)  # with those that are one task with another, for what depends on them
+        self._members = Members(self._given)
         self.tasks: dict[str, Task] = self._members.tasks
         self.why: Edges = find_edges(self._members, self._stated, is_part=is_part)
         self.upstream: dict[str, tuple[str, ...]] = {name: tuple(ups) for name, ups in self.why.reasons.items()}
@@ -141,10 +142,8 @@ class Workflow:
 
         :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
         """
-        tasks = {id(task): task.with_defaults(settings) for task in self.tasks.values()}
-        return Workflow(
-            self.name, tasks.values(), self._stated, doc=self.doc, source=self.source, is_part=self._is_part
-        )
+        tasks = [task.with_defaults(settings) for task in self._given]
+        return Workflow(self.name, tasks, self._stated, doc=self.doc, source=self.source, is_part=self._is_part)
 
     def name_of(self, task: Task) -> str | None:
         """Return the name that a task has here, also of one that says the same as another, or ``None``."""
@@ -155,12 +154,13 @@ class Workflow:
 
         What one needs from a task that is left out has to be there already.
         """
-        tasks = [task for name, task in self.tasks.items() if name in names]
+        tasks = [task for task in self._given if self.name_of(task) in names]
         edges = [
             (self.tasks[up], task)
-            for task in tasks
-            for up in self._nearest(task.name, names)
-            if STATED in self.why.reasons[task.name].get(up, (STATED,))  # paths are found again
+            for name, task in self.tasks.items()
+            if name in names
+            for up in self._nearest(name, names)
+            if STATED in self.why.reasons[name].get(up, (STATED,))  # paths are found again
         ]
         part = Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_part=True)
         part.why.users.update(self.why.users)  # what is needed outside of the part is not removed in it

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import WorkflowFailed
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.runners.engine import Engine, State
+from airflow_provider_sewer.runners.engine import Engine
 from airflow_provider_sewer.runners.observers import PlainLines
 
 if TYPE_CHECKING:
@@ -22,6 +22,6 @@ def run_plainly(run: Run) -> None:
     engine = Engine(workflow, observers=[PlainLines()])
     engine.check()
     outcomes = engine.run()
-    failed = [f"{name}: {outcome.reason}" for name, outcome in outcomes.items() if outcome.state is not State.SUCCEEDED]
+    failed = [f"{name}: {outcome.reason}" for name, outcome in outcomes.items() if not outcome.state.is_success]
     if failed:
         raise WorkflowFailed("\n".join(failed), run.source)

@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_sewer import Task, Workflow
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.source import SourceLine
 
 
@@ -142,3 +143,15 @@ def test_of_five_thousand_known_names_only_some_are_listed():
 def test_a_workflow_is_shown_by_name_and_tasks():
     """So it is found again in a debugger."""
     assert repr(Workflow("w", [task("a")])) == "Workflow('w', tasks=['a'])"
+
+
+def test_what_depends_on_an_equal_task_still_does_so_with_other_settings_and_in_a_part():
+    """The second of two equal tasks is the first one, wherever the workflow goes."""
+    first, second = task("a"), task("a")
+    flow = Workflow("w", [first, second, task("b", depends_on=second), task("c", depends_on=second)])
+
+    settled = flow.with_defaults(Settings.checked(workdir="/data"))
+
+    assert settled.edges == [("a", "b"), ("a", "c")]
+    assert settled.part(["a", "c"]).edges == [("a", "c")]
+    assert settled.name_of(second) == "a"

@@ -115,3 +115,16 @@ def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None
     python.chmod(0o755)
 
     assert check_surroundings([(task("load", "nowhere", modules, python=python), True)]) == []
+
+
+def test_a_module_that_lies_by_the_workflow_file_is_told_how_to_be_found(modules) -> None:
+    """While the file is read it can be imported; a task finds it only where it runs."""
+    here = Path(__file__)
+
+    with pytest.raises(ModuleMissing) as caught:
+        check_surroundings([(Task("a", function=f"{here.stem}:f").with_defaults(modules.settings()), True)])
+
+    assert str(caught.value).endswith(
+        f"has no module '{here.stem}'; it lies by the workflow file, in {here.parent}, where a module is found only "
+        f"by a task that runs there: give that workdir='.', or env={{'PYTHONPATH': '{here.parent}'}}, or install the module"
+    )
