@@ -86,6 +86,23 @@ def test_every_python_from_3_9_on_reads_a_workflow_file(any_python, tmp_path):
     assert ask(any_python, READ, file) == {"tasks": ["a"], "new": []}
 
 
+def test_every_python_from_3_9_on_reads_decorated_functions_and_loops(any_python, tmp_path):
+    """With annotations as text, of types that this Python could not write otherwise."""
+    (tmp_path / "steps.py").write_text(
+        "from __future__ import annotations\n"
+        "from pathlib import Path\n"
+        "from typing import Annotated, Optional\n"
+        "from airflow_provider_sewer import Dependency, Product, task\n"
+        "@task(run_when='missing')\n"
+        "def train(out: Annotated[Path, Product], data: Optional[Annotated[Path, Dependency]] = None,"
+        " n: int | None = None): ...\n"
+    )
+    file = tmp_path / "flow.py"
+    file.write_text("from steps import train\nfirst = train('a')\ntrain.partial(out='{n}', data='a').map(n=[1, 2])")
+
+    assert ask(any_python, READ, file) == {"tasks": ["train", "train_2[n=1]", "train_2[n=2]"], "new": []}
+
+
 def test_importing_the_package_imports_neither_airflow_nor_a_terminal_library():
     """A workflow file is loaded for every parse of a DAG; its first line has to be quick."""
     code = "import airflow_provider_sewer, json, sys; print(json.dumps(sorted(sys.modules)))"
