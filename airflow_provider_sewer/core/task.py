@@ -25,7 +25,8 @@ from airflow_provider_sewer.core.values import Ignored, Marker, Result, filled, 
 if TYPE_CHECKING:
     import os
 
-_FIELDS = (
+#: What a task is made of.
+FIELDS = (
     "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
     "inherit_env", "workdir", "depends_on", "products", "dependencies", "run_when", "compare", "stale_with",
     "resources", "doc", "operator_kwargs", "run_on", "slurm",
@@ -109,7 +110,7 @@ class Task:
         self.identity = object()  # shared with the copies that have other settings
         try:
             for field in unknown:
-                raise InvalidTask(unknown_name("field", field, _FIELDS))
+                raise InvalidTask(unknown_name("field", field, FIELDS))
             self.name = checked_name(name)
             self.module, self.function = checked_target(module, function)
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
