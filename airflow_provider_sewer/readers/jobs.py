@@ -24,7 +24,7 @@ class Jobs:
     """
 
     def __init__(self, module: str, folder: str) -> None:
-        if not all(part.isidentifier() for part in module.split(".")):
+        if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
             guess = os.path.basename(module).removesuffix(".py")
             hint = f"; did you mean {guess!r}?" if guess != module and guess.isidentifier() else ""
             raise InvalidWorkflow(f"jobs: {module!r} is no name of a module, such as 'foo_jobs'{hint}")
