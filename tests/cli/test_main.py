@@ -35,6 +35,8 @@ USAGE_ERRORS = {
     "an unknown command": (["ruin"], "No such command 'ruin'"),
     "no job": (["run", "-j", "0"], "Invalid value for '-j': 0 is not in the range"),
     "no number of jobs": (["run", "-j", "many"], "Invalid value for '-j': 'many' is not a valid integer"),
+    "a number for a module": (["run", "--jobs", "4"], "'4' names no module; for 4 tasks at once write -j 4"),
+    "a jobs module for a Python file": (["run", "--jobs", "jobs"], "flow.py: a jobs module is for stages in YAML"),
     "a variable without name": (["run", "--env", "=x"], "Invalid value for --env: '=x': write NAME=VALUE"),
     "a variable that is not set": (["run", "--env", "NOT_SET"], "Invalid value for --env: 'NOT_SET': write NAME=VALUE"),
     "a missing workflow file": (["run", "-p", "gone.py"], "work/gone.py: cannot read the workflow file"),
