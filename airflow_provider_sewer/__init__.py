@@ -13,12 +13,8 @@ from airflow_provider_sewer.core.recording import Run, run_with
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.values import Ignored
 from airflow_provider_sewer.core.workflow import Workflow, workflow
-from airflow_provider_sewer.readers.python_file import (
-    get_task_from_module,
-    get_tasks_from_module,
-    load_module,
-    load_workflow,
-)
+from airflow_provider_sewer.readers.files import load_workflow
+from airflow_provider_sewer.readers.python_file import get_task_from_module, get_tasks_from_module, load_module
 
 __version__ = "0.1.0"
 

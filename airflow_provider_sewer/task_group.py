@@ -23,7 +23,7 @@ from airflow_provider_sewer.core.values import Result, filled, markers
 from airflow_provider_sewer.operators.marks import FromXCom
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.path_tasks import add_path_tasks
-from airflow_provider_sewer.readers.python_file import load_workflow
+from airflow_provider_sewer.readers.files import load_workflow
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.environment import Inherit
@@ -61,6 +61,7 @@ def sewer_task_group(
     *,
     group_id: str | None = None,
     workflow: str | None = None,
+    jobs: str | None = None,
     sewer_conn_id: str | None = None,
     python: _Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -74,14 +75,15 @@ def sewer_task_group(
     operator_kwargs: Mapping[str, Any] | None = None,
     default_args: Mapping[str, Any] | None = None,
 ) -> TaskGroup:
-    """Expand a workflow of a sewer file into a TaskGroup; call it inside a DAG.
+    """Expand a workflow of a workflow file into a TaskGroup; call it inside a DAG.
 
     What the file says of a task wins over what is said here, and that over the connection. Relative
     paths given here are taken from the folder of the DAG file.
 
-    :param workflow_file: the sewer file.
+    :param workflow_file: the workflow file: Python, or stages in YAML.
     :param group_id: id of the group; the workflow's name if not said.
     :param workflow: name of the workflow, where the file holds several.
+    :param jobs: for stages: the module that has their functions, if the file names none.
     :param sewer_conn_id: a ``sewer`` connection for all its tasks.
     :param python: interpreter of the tasks that name none.
     :param env: environment variables, under those of the tasks.
@@ -98,7 +100,7 @@ def sewer_task_group(
     :raises SewerError: when the file, a task or an argument is wrong; with file and line.
     """
     dag_folder = _dag_folder()
-    loaded = load_workflow(under(dag_folder, os.path.expanduser(workflow_file)), workflow)
+    loaded = load_workflow(under(dag_folder, os.path.expanduser(workflow_file)), workflow, jobs=jobs)
     around = _around(
         Settings.checked(python=python, env=env, inherit_env=inherit_env, workdir=workdir),
         {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},

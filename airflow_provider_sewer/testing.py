@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.readers.python_file import load_workflow
+from airflow_provider_sewer.readers.files import load_workflow
 from airflow_provider_sewer.runners.engine import Engine, Outcome
 from airflow_provider_sewer.runners.observers import PlainLines
 
@@ -108,8 +108,12 @@ def run_dag(airflow_home: Path) -> Callable[..., DagResult]:  # noqa: ARG001 - a
 def run_sewer_file() -> Callable[..., dict[str, Outcome]]:
     """Return a function that runs a workflow of a sewer file on this machine, without Airflow."""
 
-    def run(path: str | os.PathLike[str], workflow: str | None = None, **settings: Any) -> dict[str, Outcome]:
-        engine = Engine(load_workflow(path, workflow), Settings.checked(**settings), observers=[PlainLines()])
+    def run(
+        path: str | os.PathLike[str], workflow: str | None = None, *, jobs: str | None = None, **settings: Any
+    ) -> dict[str, Outcome]:
+        engine = Engine(
+            load_workflow(path, workflow, jobs=jobs), Settings.checked(**settings), observers=[PlainLines()]
+        )
         engine.check()
         return engine.run()
 

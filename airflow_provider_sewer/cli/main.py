@@ -16,10 +16,16 @@ from airflow_provider_sewer.cli import signals
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.readers.python_file import load_tasks, load_workflow
+from airflow_provider_sewer.readers.files import SCHEMA, load_tasks, load_workflow
 
 _FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
 _WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
+_JOBS = click.option(
+    "--jobs",
+    metavar="MODULE",
+    callback=lambda *given: _module(given[2]),
+    help="For stages in YAML: the module that has their functions.",
+)
 _PYTHON = click.option(
     "-i", "--python-interpreter", "python", help="Interpreter of the tasks that name none. [default: python]"
 )
@@ -81,7 +87,8 @@ def main() -> None:
 @_FILE
 @_PYTHON
 @_WORKFLOW
-@click.option("-j", "--jobs", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
+@_JOBS
+@click.option("-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
 @_LIMIT
 @_RESUME
 @_FORCE
@@ -97,7 +104,8 @@ def run(
     path: str,
     python: str | None,
     workflow: str | None,
-    jobs: int | None,
+    jobs: str | None,
+    at_once: int | None,
     limit: tuple[str, ...],
     resume: bool,
     force: tuple[str, ...],
@@ -114,15 +122,21 @@ def run(
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
     how = How(
-        wanted=Wanted(only, start, force), resume=resume, state=state, jobs=jobs, limits=_limits(limit), log_dir=log_dir
+        wanted=Wanted(only, start, force),
+        resume=resume,
+        state=state,
+        jobs=at_once,
+        limits=_limits(limit),
+        log_dir=log_dir,
     )
-    sys.exit(run_in_terminal(load_workflow(path, workflow), settings, how))
+    sys.exit(run_in_terminal(load_workflow(path, workflow, jobs=jobs), settings, how))
 
 
 @main.command()
 @_FILE
 @_PYTHON
 @_WORKFLOW
+@_JOBS
 @_RESUME
 @_FORCE
 @_ONLY
@@ -134,6 +148,7 @@ def explain(
     path: str,
     python: str | None,
     workflow: str | None,
+    jobs: str | None,
     resume: bool,
     force: tuple[str, ...],
     only: tuple[str, ...],
@@ -147,22 +162,26 @@ def explain(
     from airflow_provider_sewer.runners.plan import Wanted
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
-    loaded = load_workflow(path, workflow)
+    loaded = load_workflow(path, workflow, jobs=jobs)
     click.echo(explained(loaded, settings, Wanted(only, start, force), resume=resume, state=state))
 
 
 @main.command()
 @_FILE
 @_WORKFLOW
+@_JOBS
 @click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="What to convert to.")
 @click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
 @click.option("--print-only", is_flag=True, help="Print a whole new file instead of writing one.")
 @click.option("--launch-json-version", default="0.2.0", show_default=True)
-def convert(path: str, workflow: str | None, output: str, print_only: bool, launch_json_version: str) -> None:
+def convert(
+    path: str, workflow: str | None, jobs: str | None, output: str, print_only: bool, launch_json_version: str
+) -> None:
     """Write debug configurations for all tasks of a file, or of one workflow; what else is in launch.json is kept."""
     from airflow_provider_sewer.exporters import vscode
 
-    tasks = load_tasks(path) if workflow is None else list(load_workflow(path, workflow).tasks.values())
+    named = load_workflow(path, workflow, jobs=jobs) if workflow is not None else None
+    tasks = list(named.tasks.values()) if named else load_tasks(path, jobs=jobs)
     if print_only:
         click.echo(vscode.launch_json(tasks, launch_json_version), nl=False)
     else:
@@ -173,31 +192,45 @@ def convert(path: str, workflow: str | None, output: str, print_only: bool, laun
 @main.command()
 @_FILE
 @_WORKFLOW
+@_JOBS
 @click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
-def show(path: str, workflow: str | None, form: str) -> None:
+def show(path: str, workflow: str | None, jobs: str | None, form: str) -> None:
     """Print the graph of a workflow without running anything."""
     from airflow_provider_sewer.exporters import diagram, plain
 
     forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
-    click.echo(forms[form](load_workflow(path, workflow)).rstrip("\n"))
+    click.echo(forms[form](load_workflow(path, workflow, jobs=jobs)).rstrip("\n"))
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of stages in YAML, by which editors complete and check them."""
+    click.echo(SCHEMA.read_text(encoding="utf-8").rstrip("\n"))
 
 
 @main.command()
 @_FILE
 @_WORKFLOW
+@_JOBS
 @_LIMIT
 @click.option("--make", is_flag=True, help="Run what is printed, with the airflow that is on PATH.")
-def pools(path: str, workflow: str | None, limit: tuple[str, ...], make: bool) -> None:
+def pools(path: str, workflow: str | None, jobs: str | None, limit: tuple[str, ...], make: bool) -> None:
     """Print the commands that make Airflow's pools of the resources that tasks take."""
     import shlex
 
     from airflow_provider_sewer.cli.pools import make_pools, pool_commands
 
-    commands = pool_commands(load_workflow(path, workflow), _limits(limit))
+    commands = pool_commands(load_workflow(path, workflow, jobs=jobs), _limits(limit))
     for command in commands:
         click.echo(shlex.join(command))
     if make:
         make_pools(commands)
+
+
+def _module(given: str | None) -> str | None:
+    if given is not None and given.isdecimal():
+        raise click.BadParameter(f"{given!r} names no module; for {given} tasks at once write -j {given}")
+    return given
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.cli.signals import stopping
-from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.runners.engine import Engine, Observer, Outcome, State
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
 from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan
-from airflow_provider_sewer.runners.state import StateFile, read_state, state_path
+from airflow_provider_sewer.runners.state import Done, StateFile, read_state, state_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from airflow_provider_sewer.core.settings import Settings
@@ -29,7 +29,8 @@ class How(NamedTuple):
 
     :param wanted: which tasks.
     :param resume: leave out what has succeeded in the run before.
-    :param state: the state file; one below ``.sewer/state`` if not said.
+    :param state: the state file; one below ``.sewer/state`` if not said. One that ends in ``.yml`` or ``.yaml`` is that
+        of python-dag-pipeline, and only read.
     :param jobs: how many tasks at once; as many as there are processors if not said.
     :param limits: how much there is of each resource.
     :param log_dir: folder for the log files; a new one below ``.sewer/logs`` if not said.
@@ -53,10 +54,13 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
     engine = Engine(part, settings, jobs=how.jobs, limits=how.limits, forced=how.wanted.forced, observers=observers)
     for warning in engine.check():
         say(f"sppe: {warning}; trying all the same, an earlier task may make it")
+    start = _start(how.state, workflow, resume=how.resume)
     logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part)
     observers.append(logs)
     with ExitStack() as stack:
-        state = stack.enter_context(StateFile(_state_path(how.state, workflow), workflow.name, keep=how.resume))
+        state = stack.enter_context(StateFile(start.path, workflow.name, keep=start.keep, start=start.done))
+        if start.said:
+            say(f"sppe: {start.said}")
         observers.append(stack.enter_context(_display(part)))
         received = stack.enter_context(stopping(engine))
         outcomes = engine.run(state)
@@ -71,7 +75,8 @@ def explained(workflow: Workflow, settings: Settings, wanted: Wanted, *, resume:
 
     :raises SewerError: when it could not be run at all.
     """
-    done = read_state(_state_path(state, workflow), workflow.name) if resume else {}
+    start = _start(state, workflow, resume=resume)
+    done = read_state(start.path, workflow.name) if start.keep else start.done
     part = chosen(workflow, wanted).with_defaults(settings)
     verdicts = make_plan(part, done, wanted.forced).verdicts
     width = max(map(len, verdicts))
@@ -80,6 +85,53 @@ def explained(workflow: Workflow, settings: Settings, wanted: Wanted, *, resume:
         f"{name:<{width}}  {words[verdict.must_run]:<12}  {verdict.why}"
         for name, verdict in ((name, verdicts[name]) for name in part.order)
     )
+
+
+class _Start(NamedTuple):
+    """What a run begins with.
+
+    :param path: its state file.
+    :param keep: whether it goes on from what is in there.
+    :param done: what it takes for done, if it does not.
+    :param said: what a person should know of that.
+    """
+
+    path: str
+    keep: bool
+    done: Mapping[str, Done] = {}
+    said: str = ""
+
+
+def _start(state: str | None, workflow: Workflow, *, resume: bool) -> _Start:
+    """Say what a run begins with.
+
+    :raises StateError: when a state of python-dag-pipeline cannot be read, or would be written.
+    """
+    if state is None or os.path.splitext(state)[1].lower() not in (".yml", ".yaml"):
+        return _Start(_state_path(state, workflow), keep=resume)
+    if not resume:
+        raise StateError(
+            f"{state}: a state in YAML is that of python-dag-pipeline, and only read; go on from it with --resume, or "
+            "leave out --state"
+        )
+    from airflow_provider_sewer.readers.stage_states import succeeded_stages
+
+    succeeded = succeeded_stages(state)
+    own = _state_path(None, workflow)
+    if _is_newer(own, state):
+        return _Start(own, keep=True, said=f"going on from {own}, which is newer than {state}")
+    said = f"going on from {state}, which is only read; the state of this run is kept in {own}"
+    return _Start(own, keep=False, done=dict.fromkeys(succeeded, Done(None, None)), said=said)
+
+
+def _is_newer(own: str, other: str) -> bool:
+    """Tell whether there is a state of our own that says more than another one."""
+    try:
+        there = os.stat(own)
+    except FileNotFoundError:
+        return False
+    # One that a kill has left before anything was in it says nothing.
+    return there.st_size > 0 and there.st_mtime_ns > os.stat(other).st_mtime_ns
 
 
 def _state_path(state: str | None, workflow: Workflow) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -17,19 +20,37 @@ class SourceLine(NamedTuple):
 
     :param file: the file's path, as Python knows it.
     :param line: the line's number, from 1; 0 for the file as a whole.
+    :param column: the place in the line, from 1; 0 for the line as a whole.
     """
 
     file: str
     line: int
+    column: int = 0
 
     def __str__(self) -> str:
         """Write it the way editors and terminals make clickable."""
-        return f"{self.file}:{self.line}" if self.line else self.file
+        return ":".join([self.file, *(str(number) for number in (self.line, self.column) if number)])
 
     @property
     def folder(self) -> str:
         """Return the folder of the file."""
         return os.path.dirname(os.path.abspath(self.file))
+
+
+_written_at: ContextVar[SourceLine | None] = ContextVar("sewer_written_at", default=None)
+
+
+@contextmanager
+def written_at(place: SourceLine) -> Iterator[None]:
+    """Say where a person wrote what is made in the block, where that is no Python code.
+
+    :param place: the line.
+    """
+    token = _written_at.set(place)
+    try:
+        yield
+    finally:
+        _written_at.reset(token)
 
 
 def is_own_file(file: str) -> bool:
@@ -39,6 +60,8 @@ def is_own_file(file: str) -> bool:
 
 def calling_line() -> SourceLine:
     """Return the line outside this package that led to the call being executed."""
+    if place := _written_at.get():
+        return place
     frame = sys._getframe(1)
     while frame.f_back and is_own_file(frame.f_code.co_filename):
         frame = frame.f_back

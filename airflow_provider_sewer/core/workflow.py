@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _NOT_PLAIN = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
+#: The name of a workflow that was given none; and the one that is meant where there are several.
+DEFAULT_WORKFLOW = "workflow"
+
 #: How many tasks of a circle are drawn.
 _LONGEST_DRAWING = 10
 

@@ -6,6 +6,7 @@ import os
 import re
 import traceback
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
@@ -14,6 +15,21 @@ from airflow_provider_sewer.readers.guest import FORMER_NAMES, STANDARD_LIBRARY,
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def read_workflow_file(file: str) -> bytes:
+    """Return what is in a workflow file.
+
+    :raises WorkflowFileError: when it cannot be read.
+    """
+    whole = SourceLine(file, 0)
+    try:
+        return Path(file).read_bytes()
+    except IsADirectoryError:
+        raise WorkflowFileError("this is a directory; name a workflow file in it", whole) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WorkflowFileError(f"cannot read the workflow file: {reason}", whole) from None
 
 
 @contextmanager

@@ -13,16 +13,13 @@ from airflow_provider_sewer.core.errors import InvalidWorkflow, WorkflowFileErro
 from airflow_provider_sewer.core.recording import Recorder, Run, recording
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.readers.file_errors import as_file_error
+from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW, Workflow
+from airflow_provider_sewer.readers.file_errors import as_file_error, read_workflow_file
 from airflow_provider_sewer.readers.guest import FORMER_NAMES, hosted, module_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType
-
-#: The workflow that is meant where a file holds several and none was named.
-DEFAULT_WORKFLOW = "workflow"
 
 
 def load_module(path: str | os.PathLike[str]) -> ModuleType:
@@ -102,16 +99,9 @@ def _loaded(path: Path) -> Iterator[tuple[ModuleType, Recorder]]:
 
 
 def _compiled(file: str) -> CodeType:
-    whole = SourceLine(file, 0)
-    try:
-        source = Path(file).read_bytes()
-    except IsADirectoryError:
-        raise WorkflowFileError("this is a directory; name a workflow file in it", whole) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise WorkflowFileError(f"cannot read the workflow file: {reason}", whole) from None
+    source = read_workflow_file(file)
     if b"\0" in source:
-        raise WorkflowFileError("this is no text in UTF-8, so no workflow file", whole)
+        raise WorkflowFileError("this is no text in UTF-8, so no workflow file", SourceLine(file, 0))
     with as_file_error(file):
         return compile(source, file, "exec", dont_inherit=True)
 

@@ -95,7 +95,7 @@ def _planned(workflow: Workflow, done: Mapping[str, Done], must: dict[str, str])
         try:
             if name in must:
                 verdicts[name] = Verdict.run(must[name])
-            elif name in done and not anew and done[name].command == run.command():
+            elif name in done and not anew and done[name].command in (None, run.command()):
                 verdicts[name] = Verdict.rest("it has succeeded in the run that is resumed")
                 still[name] = done[name]
             else:

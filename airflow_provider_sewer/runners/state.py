@@ -12,11 +12,13 @@ import hashlib
 import json
 import os
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import StateError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
     from typing import Self
 
@@ -27,12 +29,15 @@ _SUCCEEDED = "succeeded"
 class Done(NamedTuple):
     """A task that has succeeded.
 
-    :param command: digest of what it ran.
+    :param command: digest of what it ran; ``None`` where that was not noted, and whatever it runs now counts.
     :param result: what it left.
     """
 
-    command: str
+    command: str | None
     result: Any
+
+
+_NOTHING: Mapping[str, Done] = MappingProxyType({})
 
 
 class StateFile:
@@ -41,10 +46,11 @@ class StateFile:
     :param path: where it lies; made if need be.
     :param workflow: the workflow's name.
     :param keep: go on from what is in it; else it is begun anew.
+    :param start: what to begin it with, if it is begun anew.
     :raises StateError: when another run holds it, or it cannot be read or written.
     """
 
-    def __init__(self, path: str, workflow: str, *, keep: bool) -> None:
+    def __init__(self, path: str, workflow: str, *, keep: bool, start: Mapping[str, Done] = _NOTHING) -> None:
         self.path = path
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
@@ -55,17 +61,17 @@ class StateFile:
             ) from None
         try:
             self._lock()
-            self.done, length = _read(path, workflow) if keep else ({}, 0)
+            self.done, length = _read(path, workflow) if keep else (dict(start), 0)
             os.ftruncate(self._file, length)  # what comes next must not be part of an unfinished line
-            self._write(
-                {
-                    "sewer_state": _FORMAT,
-                    "workflow": workflow,
-                    "pid": os.getpid(),
-                    "host": os.uname().nodename,
-                    "at": _now(),
-                }
-            )
+            header = {
+                "sewer_state": _FORMAT,
+                "workflow": workflow,
+                "pid": os.getpid(),
+                "host": os.uname().nodename,
+                "at": _now(),
+            }
+            begun = {} if keep else start
+            self._write(header, *(_success(task, done) for task, done in begun.items()))
         except BaseException:
             os.close(self._file)
             raise
@@ -80,21 +86,19 @@ class StateFile:
         """Leave the file to others."""
         os.close(self._file)
 
-    def note(self, task: str, state: str, *, command: str = "", result: Any = None, reason: str = "") -> None:
+    def note(self, task: str, state: str, *, command: str | None = None, result: Any = None, reason: str = "") -> None:
         """Note how a task stands.
 
         :param command: digest of what it ran, where it has succeeded.
         :raises StateError: when it cannot be written.
         """
-        line = {"task": task, "state": state, "at": _now()}
         if state == _SUCCEEDED:
-            line |= {"command": command, "result": result}
-        elif reason:
-            line |= {"reason": reason}
-        self._write(line)
+            self._write(_success(task, Done(command, result)))
+        else:
+            self._write({"task": task, "state": state, "at": _now(), **({"reason": reason} if reason else {})})
 
-    def _write(self, line: dict[str, Any]) -> None:
-        data = (json.dumps(line) + "\n").encode()
+    def _write(self, *lines: dict[str, Any]) -> None:
+        data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         try:
             if os.write(self._file, data) != len(data):
                 raise StateError(f"cannot write the state file {self.path}: the disk is full")
@@ -135,7 +139,7 @@ def _read(path: str, workflow: str) -> tuple[dict[str, Done], int]:
     done: dict[str, Done] = {}
     for line in lines:
         if line.get("state") == _SUCCEEDED:
-            done[str(line["task"])] = Done(str(line["command"]), line.get("result"))
+            done[str(line["task"])] = Done(line["command"], line.get("result"))
         else:
             done.pop(str(line.get("task")), None)
     return done, length
@@ -168,6 +172,10 @@ def state_path(workflow: str, file: str, folder: str) -> str:
     """
     which = hashlib.sha256(os.path.abspath(file).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return os.path.join(folder, f"{workflow}-{which}.jsonl")
+
+
+def _success(task: str, done: Done) -> dict[str, Any]:
+    return {"task": task, "state": _SUCCEEDED, "at": _now(), "command": done.command, "result": done.result}
 
 
 def _now() -> str:

@@ -109,5 +109,5 @@ def test_importing_the_package_imports_neither_airflow_nor_a_terminal_library():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     asked = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=60)
 
-    slow = {"airflow", "click", "rich", "psutil", "pendulum", "sqlalchemy", "asyncio", "multiprocessing"}
+    slow = {"airflow", "yaml", "click", "rich", "psutil", "pendulum", "sqlalchemy", "asyncio", "multiprocessing"}
     assert slow.isdisjoint(json.loads(asked.stdout))

@@ -1,0 +1,54 @@
+"""Workflow files of any kind → workflows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.readers import python_file
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+
+#: The JSON Schema of stages in YAML.
+SCHEMA = Path(__file__).with_name("stages.schema.json")
+
+_YAML = (".yaml", ".yml")
+
+
+def load_workflow(path: str | os.PathLike[str], workflow: str | None = None, *, jobs: str | None = None) -> Workflow:
+    """Load a workflow file and return one of its workflows as a graph.
+
+    :param path: a sewer file in Python, or stages in a file that ends in ``.yaml`` or ``.yml``.
+    :param workflow: its name; needed only where a file holds several and none is called
+        ``workflow``. A file that declares none is one workflow: all its tasks.
+    :param jobs: for stages: the module that has their functions, if the file names none.
+    :raises SewerError: when the file, a task or the workflow is wrong; with file and line.
+    """
+    if _has_stages(path, jobs):
+        from airflow_provider_sewer.readers.stages import load_stages
+
+        return load_stages(path, workflow, jobs)
+    return python_file.load_workflow(path, workflow)
+
+
+def load_tasks(path: str | os.PathLike[str], *, jobs: str | None = None) -> list[Task]:
+    """Load a workflow file and return all its tasks: as its workflows run them, then those that none runs.
+
+    :param jobs: as for :func:`load_workflow`.
+    :raises SewerError: when the file, a task or a workflow is wrong; with file and line.
+    """
+    if _has_stages(path, jobs):
+        return list(load_workflow(path, jobs=jobs).tasks.values())
+    return python_file.load_tasks(path)
+
+
+def _has_stages(path: str | os.PathLike[str], jobs: str | None) -> bool:
+    is_yaml = os.path.splitext(path)[1].lower() in _YAML
+    if jobs is not None and not is_yaml:
+        said = f"{os.fspath(path)}: a jobs module is for stages in YAML; in a Python file each task names what it runs"
+        raise SewerError(said)
+    return is_yaml

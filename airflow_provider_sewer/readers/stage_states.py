@@ -1,0 +1,31 @@
+"""The state that python-dag-pipeline keeps of its stages: a YAML file with how each one stands."""
+
+from __future__ import annotations
+
+import os
+
+from airflow_provider_sewer.core.errors import StateError, WorkflowFileError
+from airflow_provider_sewer.readers.yaml_file import YamlFile
+
+_SUCCEEDED = "SUCCESS"
+
+#: What it notes of a stage. ``RUNNING`` is left over when a stage ended the whole program.
+_STATES = (_SUCCEEDED, "FAILED", "RUNNING", "null")
+
+
+def succeeded_stages(path: str) -> list[str]:
+    """Return the names of the stages that have succeeded.
+
+    :raises StateError: when it cannot be read, or says something else of a stage; with file, line and column.
+    """
+    try:
+        file = YamlFile(os.path.abspath(path))
+        stages = file.entries(file.root, "the state of stages")
+        states = {name: file.text(entry.value, f"how stage {name!r} stands") for name, entry in stages.items()}
+    except WorkflowFileError as error:
+        raise StateError(str(error)) from None
+    for name, state in states.items():
+        if state not in _STATES and state:
+            known = f"{', '.join(_STATES[:-1])} and {_STATES[-1]}"
+            raise StateError(f"stage {name!r}: {known} are possible, not {state!r}", file.at(stages[name].value))
+    return [name for name, state in states.items() if state == _SUCCEEDED]

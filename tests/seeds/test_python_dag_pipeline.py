@@ -1,0 +1,370 @@
+"""What the README of python-dag-pipeline shows, word for word, and what its program gets wrong, put right."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from textwrap import dedent
+
+import pytest
+
+#: The document's ``stages.yaml``, as it stands there.
+STAGES = """\
+# Define the stages and their dependencies of a data pipeline in a human-friendly way
+Lint: []
+Test: []
+Coverage:
+  - Test
+Docs:
+  - Coverage
+  - Lint
+Benchmark:
+  - Coverage 
+"""  # noqa: W291 - the space at the end is the document's
+
+#: The document's ``state.yml``.
+STATE = """\
+Benchmark: null
+Coverage: FAILED
+Docs: null
+Lint: SUCCESS
+Test: SUCCESS
+"""
+
+#: A jobs module: a function for each stage, named as the stage is, and called without arguments.
+JOBS = "".join(
+    f"""
+def {stage}():
+    print("{stage}: starting")
+    print("{stage}: finishing")
+"""
+    for stage in ("Test", "Lint", "Coverage", "Docs", "Benchmark")
+)
+
+#: The beginning of a jobs module whose functions tell a pipe how far they are.
+TELLING = """
+import os, signal
+life = os.open({lifeline!r}, os.O_WRONLY)
+def say(word): os.write(life, word.encode() + b"\\n")
+"""
+
+
+@pytest.fixture
+def pipeline(sppe):
+    """Return `sppe` in a folder with the document's files; ``run`` runs its stages."""
+
+    class Pipeline:
+        folder = sppe.folder
+
+        def jobs(self, source: str) -> None:
+            sppe.write("foo_jobs.py", source)
+
+        def stages(self, text: str) -> None:
+            sppe.write("stages.yaml", text)
+
+        def state(self, text: str):
+            sppe.write("state.yml", text)
+            return self.folder / "state.yml"
+
+        def start(self, *arguments: str, command: str = "run", **options):
+            of_it = ("-p", "stages.yaml", "--jobs", "foo_jobs", "-i", sys.executable)
+            return sppe.start("--", command, *of_it, *arguments, **options)
+
+        def run(self, *arguments: str, **options):
+            process = self.start(*arguments, **options)
+            process.out, process.err = process.communicate(timeout=60)
+            return process
+
+    sppe.write("stages.yaml", STAGES)
+    sppe.write("foo_jobs.py", JOBS)
+    return Pipeline()
+
+
+@pytest.fixture
+def fifo(tmp_path):
+    """Return a function that makes a pipe by which two stages meet: each waits until the other one opens it too."""
+
+    def fifo(name: str) -> str:
+        os.mkfifo(tmp_path / name)
+        return str(tmp_path / name)
+
+    return fifo
+
+
+def ran(process) -> list[str]:
+    """Return the stages that said that they start, in that order."""
+    return re.findall(r"^\[(\w+)\] \1: starting$", process.out, re.MULTILINE)
+
+
+def test_the_documents_stages_run_word_for_word(pipeline) -> None:
+    """Five stages, each after those it depends on, and every one says that it has finished."""
+    done = pipeline.run()
+
+    assert done.returncode == 0, done.err
+    order = ran(done)
+    assert sorted(order) == ["Benchmark", "Coverage", "Docs", "Lint", "Test"]
+    assert order.index("Test") < order.index("Coverage") < min(order.index("Docs"), order.index("Benchmark"))
+    assert order.index("Lint") < order.index("Docs")
+    assert done.out.count(": finishing\n") == 5
+    assert "\n5 of 5 tasks succeeded; logs are in " in done.err
+
+
+def test_the_documents_stages_run_from_another_folder(sppe, pipeline, tmp_path) -> None:
+    """The jobs module is found beside them, wherever the run is started."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    stages = str(pipeline.folder / "stages.yaml")
+    done = sppe.run("--", "run", "-p", stages, "--jobs", "foo_jobs", "-i", sys.executable, cwd=elsewhere)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_installed_jobs_module_is_found(pipeline, tmp_path) -> None:
+    """It need not lie beside the stages, if the interpreter finds it elsewhere."""
+    installed = tmp_path / "installed"
+    installed.mkdir()
+    shutil.move(pipeline.folder / "foo_jobs.py", installed)
+
+    assert pipeline.run("--env", f"PYTHONPATH={installed}").returncode == 0
+    without = pipeline.run()
+
+    assert without.returncode == 2
+    assert "stages.yaml:2:1: task 'Lint': " in without.err
+    assert "has no module 'foo_jobs'; install it there" in without.err
+
+
+def test_a_stage_starts_as_soon_as_those_before_it_are_done(pipeline, fifo) -> None:
+    """The original waits for a whole level, and Benchmark for the end of Lint; here, Lint waits for Benchmark."""
+    here = fifo("here")
+    jobs = JOBS.replace('print("Lint: finishing")', f"open({here!r}).close()")
+    pipeline.jobs(jobs.replace('print("Benchmark: finishing")', f"open({here!r}, 'w').close()"))
+
+    done = pipeline.run("-j", "2")
+
+    assert done.returncode == 0
+    assert ran(done)[-1] == "Docs"
+
+
+def test_stages_run_side_by_side(pipeline, fifo) -> None:
+    """Lint and Test wait for each other to have begun."""
+    one, two = fifo("one"), fifo("two")
+    pipeline.stages("Lint: []\nTest: []")
+    pipeline.jobs(f"""
+def Lint(): open({one!r}, "w").close(); open({two!r}).close()
+def Test(): open({one!r}).close(); open({two!r}, "w").close()
+""")
+
+    assert pipeline.run("-j", "2").returncode == 0
+
+
+def test_a_failure_is_one(pipeline) -> None:
+    """The original logs it and exits with 0. Here what depends on it does not run, the rest does, and 1 says so."""
+    pipeline.jobs(JOBS.replace('print("Coverage: finishing")', 'raise Exception("Sorry, an error here")'))
+
+    done = pipeline.run()
+
+    assert done.returncode == 1
+    assert sorted(ran(done)) == ["Coverage", "Lint", "Test"]
+    assert "\nCoverage: foo_jobs:Coverage failed with exit code 1; it was: " in done.err
+    assert "Exception: Sorry, an error here" in done.err
+    assert "[Docs] not run: 'Coverage' failed\n" in done.err
+    assert "Traceback" not in done.err.partition("Exception: Sorry")[0].partition("[Coverage]")[0]
+
+
+def test_what_has_succeeded_is_not_run_again(pipeline) -> None:
+    """The key use case of the document: after a failure, only what has not succeeded yet."""
+    pipeline.jobs(JOBS.replace('print("Coverage: finishing")', 'raise Exception("Sorry, an error here")'))
+    pipeline.run()
+    pipeline.jobs(JOBS)
+
+    done = pipeline.run("--resume")
+
+    assert done.returncode == 0
+    assert sorted(ran(done)) == ["Benchmark", "Coverage", "Docs"]
+
+
+def test_ctrl_c_loses_no_state(pipeline, lifeline) -> None:
+    """The original writes its state at the end, and so not at all when it is interrupted."""
+    slow = dedent("""
+        def Lint(): print("Lint: starting")
+        def Test(): print("Test: starting")
+        def Coverage(): print("Coverage: starting"); say("here"); signal.pause()
+        def Docs(): print("Docs: starting")
+        def Benchmark(): print("Benchmark: starting")
+    """)
+    pipeline.jobs(TELLING.format(lifeline=lifeline.path) + slow)
+    run = pipeline.start("-j", "1")
+    lifeline.expect("here")
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode == 130
+    lifeline.expect_end()
+    pipeline.jobs(JOBS)
+
+    done = pipeline.run("--resume")
+
+    assert done.returncode == 0
+    assert sorted(ran(done)) == ["Benchmark", "Coverage", "Docs"]
+
+
+def test_an_undeclared_dependency_is_named(pipeline) -> None:
+    """The original skips all that lies below it, and exits with 0."""
+    pipeline.stages(STAGES.replace("  - Lint", "  - Lnt"))
+
+    done = pipeline.run()
+
+    assert done.returncode == 2
+    assert done.out == ""
+    assert done.err == (
+        f"sppe: {pipeline.folder}/stages.yaml:8:5: stage 'Docs' depends on an unknown stage 'Lnt'; did you mean "
+        "'Lint'? Known: 'Lint', 'Test', 'Coverage', 'Docs', 'Benchmark'.\n"
+    )
+
+
+def test_a_missing_function_is_named_before_anything_runs(pipeline) -> None:
+    """The original finds out when it is that stage's turn."""
+    pipeline.jobs(JOBS.replace("def Benchmark", "def benchmark"))
+
+    done = pipeline.run()
+
+    assert (done.returncode, done.out) == (2, "")
+    assert (
+        f"stages.yaml:9:1: stage 'Benchmark' has no function in {pipeline.folder}/foo_jobs.py: unknown function "
+        "'Benchmark'; did you mean 'benchmark'?" in done.err
+    )
+
+
+def test_the_documents_state_is_gone_on_from(pipeline) -> None:
+    """What it says SUCCESS of is done, whatever it ran; the file stays as it is, and the message says so."""
+    state = pipeline.state(STATE)
+
+    done = pipeline.run("--state", "state.yml", "--resume")
+
+    assert done.returncode == 0
+    assert sorted(ran(done)) == ["Benchmark", "Coverage", "Docs"]
+    assert re.search(
+        r"^sppe: going on from state\.yml, which is only read; the state of this run is kept in "
+        r"\.sewer/state/workflow-\w+\.jsonl$",
+        done.err,
+        re.MULTILINE,
+    )
+    assert state.read_text() == STATE
+
+
+def test_what_has_succeeded_since_counts_as_well(pipeline) -> None:
+    """The same command once more goes on from where the last run came to, not from the document's state."""
+    pipeline.state(STATE)
+    pipeline.jobs(JOBS.replace('print("Docs: finishing")', "raise Exception"))
+    assert pipeline.run("--state", "state.yml", "--resume").returncode == 1
+
+    pipeline.jobs(JOBS)
+    done = pipeline.run("--state", "state.yml", "--resume")
+
+    assert ran(done) == ["Docs"]
+    assert re.search(r"^sppe: going on from \.sewer/state/\S+, which is newer than state\.yml$", done.err, re.MULTILINE)
+
+
+def test_what_a_state_said_survives_a_kill(pipeline, lifeline) -> None:
+    """Killed in Coverage, and the document's state lost since: what it said is in the state of the run."""
+    state = pipeline.state(STATE)
+    waiting = JOBS.replace('print("Coverage: finishing")', 'say("here"); signal.pause()')
+    pipeline.jobs(TELLING.format(lifeline=lifeline.path) + waiting)
+    run = pipeline.start("--state", "state.yml", "--resume")
+    lifeline.expect("here")
+    run.kill()
+    run.communicate(timeout=60)
+    lifeline.expect_end()
+    state.unlink()
+    pipeline.jobs(JOBS)
+
+    assert sorted(ran(pipeline.run("--resume"))) == ["Benchmark", "Coverage", "Docs"]
+
+
+def test_a_state_that_is_newer_than_our_own_counts(pipeline) -> None:
+    """Somebody has gone back to the original in between."""
+    assert pipeline.run().returncode == 0
+    state = pipeline.state(STATE)
+    moment = os.stat(next((pipeline.folder / ".sewer" / "state").iterdir())).st_mtime_ns + 1_000_000_000
+    os.utime(state, ns=(moment, moment))
+
+    assert sorted(ran(pipeline.run("--state", "state.yml", "--resume"))) == ["Benchmark", "Coverage", "Docs"]
+
+
+def test_what_a_state_leaves_done_is_explained(pipeline) -> None:
+    """`sppe explain` says beforehand what a run would do."""
+    pipeline.state(STATE)
+
+    explained = pipeline.run("--state", "state.yml", "--resume", command="explain").out.splitlines()
+
+    assert [" ".join(line.split()) for line in explained[:3]] == [
+        "Lint does not run it has succeeded in the run that is resumed",
+        "Test does not run it has succeeded in the run that is resumed",
+        "Coverage runs it always runs",
+    ]
+
+
+def test_a_stage_after_one_that_runs_anew_runs_too(pipeline) -> None:
+    """The original would leave Docs as it is, made from an older Coverage."""
+    pipeline.state(STATE.replace("Docs: null", "Docs: SUCCESS"))
+
+    assert sorted(ran(pipeline.run("--state", "state.yml", "--resume"))) == ["Benchmark", "Coverage", "Docs"]
+
+
+BAD_STATES = {
+    "another word": ("Lint: DONE", ":1:7: stage 'Lint': SUCCESS, FAILED, RUNNING and null are possible, not 'DONE'"),
+    "no state": ("Lint: [SUCCESS]", ":1:7: how stage 'Lint' stands is text, not a list"),
+    "no YAML": ("Lint: {", ":1:8: this is no YAML: "),
+    "no mapping": ("- Lint", ":1:1: the state of stages: a mapping is needed, not a list"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BAD_STATES.values(), ids=BAD_STATES)
+def test_a_bad_state_is_named(text, said, pipeline) -> None:
+    """Nothing runs on the word of a file that is not understood."""
+    pipeline.state(text)
+
+    done = pipeline.run("--state", "state.yml", "--resume")
+
+    assert (done.returncode, done.out) == (2, "")
+    assert f"sppe: {pipeline.folder}/state.yml{said}" in done.err
+
+
+def test_a_missing_state_is_named(pipeline) -> None:
+    """A name with a typo does not run everything again."""
+    done = pipeline.run("--state", "sate.yml", "--resume")
+
+    assert (done.returncode, done.out) == (2, "")
+    assert "sate.yml: cannot read the workflow file: No such file or directory" in done.err
+
+
+def test_the_documents_state_is_never_written(pipeline) -> None:
+    """Without --resume, a run would begin its state file anew."""
+    state = pipeline.state(STATE)
+
+    done = pipeline.run("--state", "state.yml")
+
+    assert (done.returncode, done.out) == (2, "")
+    assert "state.yml: a state in YAML is that of python-dag-pipeline, and only read; go on from it with " in done.err
+    assert state.read_text() == STATE
+
+
+def test_the_documents_stages_run_in_airflow(pipeline, run_dag, monkeypatch) -> None:
+    """As a TaskGroup, with the jobs module beside them, unchanged as well."""
+    from airflow.sdk import DAG
+
+    from airflow_provider_sewer.task_group import sewer_task_group
+
+    with DAG("pipeline", schedule=None) as dag:
+        group = sewer_task_group(pipeline.folder / "stages.yaml", jobs="foo_jobs", python=sys.executable)
+
+    result = run_dag(dag)
+
+    assert group.group_id == "workflow"
+    stages = ("Lint", "Test", "Coverage", "Docs", "Benchmark")
+    assert result.states == {f"workflow.{stage}": "success" for stage in stages}
+    assert not os.path.isabs(dag.get_task("workflow.Docs").workdir)
+    assert dag.get_task("workflow.Docs").upstream_task_ids == {"workflow.Coverage", "workflow.Lint"}
