@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,16 +18,29 @@ from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.readers.python_file import load_tasks, load_workflow
 
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+
 _FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
 _WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
 _PYTHON = click.option(
     "-i", "--python-interpreter", "python", help="Interpreter of the tasks that name none. [default: python]"
+)
+_READER = click.option(
+    "-i", "--python-interpreter", "python", help="What --read-with-interpreter reads with. [default: python]"
 )
 _ENV = click.option(
     "--env", multiple=True, metavar="K=V", help="Give a variable; K alone passes on your own. Repeatable."
 )
 _WORKDIR = click.option(
     "--workdir", type=click.Path(), help="Working directory of the tasks that name none. [default: here]"
+)
+_THERE = click.option(
+    "--read-with-interpreter",
+    "there",
+    is_flag=True,
+    help="Have the file read by the interpreter of -i, with the variables of --env: it imports what only that has.",
 )
 _STATE = click.option("--state", type=click.Path(), help="The state file. [default: one below .sewer/state]")
 _RESUME = click.option("--resume", is_flag=True, help="Run only what has not succeeded yet, and what comes after it.")
@@ -77,6 +90,7 @@ def main() -> None:
 @main.command()
 @_FILE
 @_PYTHON
+@_THERE
 @_WORKFLOW
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
 @click.option(
@@ -95,6 +109,7 @@ def main() -> None:
 def run(
     path: str,
     python: str | None,
+    there: bool,
     workflow: str | None,
     jobs: int | None,
     limit: tuple[str, ...],
@@ -115,12 +130,13 @@ def run(
     how = How(
         wanted=Wanted(only, start, force), resume=resume, state=state, jobs=jobs, limits=_limits(limit), log_dir=log_dir
     )
-    sys.exit(run_in_terminal(load_workflow(path, workflow), settings, how))
+    sys.exit(run_in_terminal(_loaded(path, workflow, settings, there=there), settings, how))
 
 
 @main.command()
 @_FILE
 @_PYTHON
+@_THERE
 @_WORKFLOW
 @_RESUME
 @_FORCE
@@ -132,6 +148,7 @@ def run(
 def explain(
     path: str,
     python: str | None,
+    there: bool,
     workflow: str | None,
     resume: bool,
     force: tuple[str, ...],
@@ -146,22 +163,38 @@ def explain(
     from airflow_provider_sewer.runners.plan import Wanted
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
-    loaded = load_workflow(path, workflow)
+    loaded = _loaded(path, workflow, settings, there=there)
     click.echo(explained(loaded, settings, Wanted(only, start, force), resume=resume, state=state))
 
 
 @main.command()
 @_FILE
+@_READER
+@_THERE
+@_ENV
 @_WORKFLOW
 @click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="What to convert to.")
 @click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
 @click.option("--print-only", is_flag=True, help="Print a whole new file instead of writing one.")
 @click.option("--launch-json-version", default="0.2.0", show_default=True)
-def convert(path: str, workflow: str | None, output: str, print_only: bool, launch_json_version: str) -> None:
+def convert(
+    path: str,
+    python: str | None,
+    there: bool,
+    env: tuple[str, ...],
+    workflow: str | None,
+    output: str,
+    print_only: bool,
+    launch_json_version: str,
+) -> None:
     """Write debug configurations for all tasks of a file, or of one workflow; what else is in launch.json is kept."""
     from airflow_provider_sewer.exporters import vscode
 
-    tasks = load_tasks(path) if workflow is None else list(load_workflow(path, workflow).tasks.values())
+    settings = _reader_settings(python, env, there=there)
+    if workflow is not None:
+        tasks = list(_loaded(path, workflow, settings, there=there).tasks.values())
+    else:
+        tasks = _loaded_tasks(path, settings, there=there)
     if print_only:
         click.echo(vscode.launch_json(tasks, launch_json_version), nl=False)
     else:
@@ -171,14 +204,41 @@ def convert(path: str, workflow: str | None, output: str, print_only: bool, laun
 
 @main.command()
 @_FILE
+@_READER
+@_THERE
+@_ENV
 @_WORKFLOW
 @click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
-def show(path: str, workflow: str | None, form: str) -> None:
+def show(path: str, python: str | None, there: bool, env: tuple[str, ...], workflow: str | None, form: str) -> None:
     """Print the graph of a workflow without running anything."""
     from airflow_provider_sewer.exporters import diagram, plain
 
     forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
-    click.echo(forms[form](load_workflow(path, workflow)).rstrip("\n"))
+    loaded = _loaded(path, workflow, _reader_settings(python, env, there=there), there=there)
+    click.echo(forms[form](loaded).rstrip("\n"))
+
+
+def _loaded(path: str, workflow: str | None, settings: Settings, *, there: bool) -> Workflow:
+    if not there:
+        return load_workflow(path, workflow)
+    from airflow_provider_sewer.runners.foreign_reader import read_workflow
+
+    return read_workflow(path, workflow, settings)
+
+
+def _loaded_tasks(path: str, settings: Settings, *, there: bool) -> list[Task]:
+    if not there:
+        return load_tasks(path)
+    from airflow_provider_sewer.runners.foreign_reader import read_tasks
+
+    return read_tasks(path, settings)
+
+
+def _reader_settings(python: str | None, env: tuple[str, ...], *, there: bool) -> Settings:
+    """Return what a file is read with by a command that runs nothing."""
+    if not there and (python is not None or env):
+        raise click.UsageError("-i and --env say what the file is read with; add --read-with-interpreter")
+    return Settings.checked(python=python, env=_variables(env), folder=os.getcwd())
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

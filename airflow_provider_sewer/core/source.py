@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from types import FrameType
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+#: The folder that this package is.
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+#: What the package's spec says of itself in an interpreter that it was lent to.
+LENT = "lent"
 
 
 class SourceLine(NamedTuple):
@@ -34,7 +38,7 @@ class SourceLine(NamedTuple):
 
 def is_own_file(file: str) -> bool:
     """Tell whether a file is part of this package, and so nothing that a person wrote."""
-    return os.path.abspath(file).startswith(_PACKAGE)
+    return os.path.abspath(file).startswith(PACKAGE + os.sep)
 
 
 def calling_line() -> SourceLine:

@@ -81,11 +81,12 @@ class Workflow:
         self.name = name
         self.doc = doc
         self.source = source
-        self._stated = list(edges)
-        self._is_part = is_part
-        self._members = Members(tasks)
+        self.given = list(tasks)
+        self.stated = list(edges)
+        self.is_part = is_part
+        self._members = Members(self.given)
         self.tasks: dict[str, Task] = self._members.tasks
-        self.why: Edges = find_edges(self._members, self._stated, is_part=is_part)
+        self.why: Edges = find_edges(self._members, self.stated, is_part=is_part)
         self.upstream: dict[str, tuple[str, ...]] = {name: tuple(ups) for name, ups in self.why.reasons.items()}
         self.order: tuple[str, ...] = _ordered(self)
 
@@ -127,10 +128,8 @@ class Workflow:
 
         :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
         """
-        tasks = {id(task): task.with_defaults(settings) for task in self.tasks.values()}
-        return Workflow(
-            self.name, tasks.values(), self._stated, doc=self.doc, source=self.source, is_part=self._is_part
-        )
+        tasks = [task.with_defaults(settings) for task in self.given]
+        return Workflow(self.name, tasks, self.stated, doc=self.doc, source=self.source, is_part=self.is_part)
 
     def name_of(self, task: Task) -> str | None:
         """Return the name that a task has here, also of one that says the same as another, or ``None``."""
@@ -141,12 +140,13 @@ class Workflow:
 
         What one needs from a task that is left out has to be there already.
         """
-        tasks = [task for name, task in self.tasks.items() if name in names]
+        tasks = [task for task in self.given if self.name_of(task) in names]
         edges = [
-            (self.tasks[up], task)
-            for task in tasks
-            for up in self._nearest(task.name, names)
-            if STATED in self.why.reasons[task.name].get(up, (STATED,))  # paths are found again
+            (self.tasks[up], self.tasks[name])
+            for name in self.tasks
+            if name in names
+            for up in self._nearest(name, names)
+            if STATED in self.why.reasons[name].get(up, (STATED,))  # paths are found again
         ]
         part = Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_part=True)
         part.why.users.update(self.why.users)  # what is needed outside of the part is not removed in it
