@@ -19,6 +19,7 @@ from airflow_provider_sewer.core.settings import Settings, under
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task import checked_place
+from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Result, filled, markers
 from airflow_provider_sewer.operators.marks import FromXCom
 from airflow_provider_sewer.operators.module import PythonModuleOperator
@@ -74,6 +75,7 @@ def sewer_task_group(
     deferrable: bool | None = None,
     operator_kwargs: Mapping[str, Any] | None = None,
     default_args: Mapping[str, Any] | None = None,
+    read_with_interpreter: bool = False,
 ) -> TaskGroup:
     """Expand a workflow of a workflow file into a TaskGroup; call it inside a DAG.
 
@@ -97,12 +99,21 @@ def sewer_task_group(
     :param operator_kwargs: arguments of every operator (pool, queue, retries, …), under those of the tasks. Those
         that only the operator for Slurm knows (poll_interval, requeue, …) reach the tasks on Slurm.
     :param default_args: default arguments of the group, as Airflow has them.
+    :param read_with_interpreter: have the file read by ``python``, with ``env`` and ``inherit_env``: it imports what
+        only that interpreter has (see :mod:`airflow_provider_sewer.runners.foreign_reader`).
     :raises SewerError: when the file, a task or an argument is wrong; with file and line.
     """
     dag_folder = _dag_folder()
-    loaded = load_workflow(under(dag_folder, os.path.expanduser(workflow_file)), workflow, jobs=jobs)
+    settings = Settings.checked(python=python, env=env, inherit_env=inherit_env, workdir=workdir)
+    file = under(dag_folder, os.path.expanduser(workflow_file))
+    if read_with_interpreter:
+        from airflow_provider_sewer.runners.foreign_reader import read_workflow
+
+        loaded = read_workflow(file, workflow, _reader(settings, dag_folder))
+    else:
+        loaded = load_workflow(file, workflow, jobs=jobs)
     around = _around(
-        Settings.checked(python=python, env=env, inherit_env=inherit_env, workdir=workdir),
+        settings,
         {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
         run_on,
         sewer_conn_id,
@@ -166,6 +177,15 @@ def create_airflow_task(
 def create_airflow_tasks(tasks: Iterable[Task], **kwargs: Any) -> Iterator[Callable[[], BaseOperator]]:
     """Return :func:`create_airflow_task` of each task, with the same arguments."""
     return (create_airflow_task(task, **kwargs) for task in tasks)
+
+
+def _reader(settings: Settings, dag_folder: str) -> Settings:
+    """Return what a file is read with: of what its tasks get, what is known before anything runs."""
+    if settings.python is None or is_template(settings.python):
+        said = "not said" if settings.python is None else f"{settings.python!r}, which is known only when a task runs"
+        raise InvalidTask(f"read_with_interpreter: python is {said}; name the interpreter that reads the file")
+    env = {name: value for name, value in settings.env.items() if not is_template(value)}
+    return settings.map_paths(lambda path: under(dag_folder, path))._replace(env=env)
 
 
 def _around(

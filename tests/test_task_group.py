@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -334,6 +335,62 @@ def test_callbacks_and_timeouts_of_the_file_reach_the_operator(expand):
     assert operator.execution_timeout == timedelta(minutes=5)
     assert operator.trigger_rule == "all_done"
     assert [callback.__name__ for callback in operator.on_failure_callback] == ["alarm"]
+
+
+@pytest.fixture
+def own_environment(tmp_path, monkeypatch):
+    """Make an environment with a project that is installed nowhere else; return its interpreter."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=60)
+    (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (packages / "project.py").write_text(f"NAME = 'train'\nif __name__ == '__main__':\n    {JOB}\n")
+    return tmp_path / "venv" / "bin" / "python"
+
+
+ONLY_THERE = """
+    import os, project
+    from airflow_provider_sewer import Task
+    Task(project.NAME, "project", {"colours": os.environ.get("COLOUR"), "day": "{{ ds_nodash }}", "n": 1})
+"""
+
+
+def test_a_file_that_only_its_environment_can_import_is_read_there(sewer_file, run_dag, own_environment, tmp_path):
+    """The interpreter that runs the tasks reads the file, with the variables that are known by then."""
+    with (
+        pytest.raises(SewerError, match=r"No module named 'project'.* read_with_interpreter=True"),
+        DAG("not", schedule=None),
+    ):
+        sewer_task_group(sewer_file(ONLY_THERE), python=own_environment)
+
+    with DAG("there", schedule=None) as dag:
+        sewer_task_group(
+            sewer_file(ONLY_THERE), python=own_environment, env={"COLOUR": "red", "RUN": "{{ run_id }}"},
+            workdir=tmp_path, read_with_interpreter=True,
+        )  # fmt: skip
+
+    (result,) = run_dag(dag).results.values()
+    assert result.startswith("['--colours', 'red', '--day', '2")
+    assert result.endswith(f"'--n', '1'] red {tmp_path}")
+
+
+def test_the_interpreter_that_reads_a_file_is_found_from_the_folder_of_the_dag_file(sewer_file, own_environment):
+    """Like the one that runs its tasks."""
+    relative = os.path.relpath(own_environment, Path(__file__).parent)
+    with DAG("there", schedule=None):
+        group = sewer_task_group(sewer_file(ONLY_THERE), python=relative, read_with_interpreter=True)
+
+    assert operators(group)["workflow.train"].python == relative
+
+
+@pytest.mark.parametrize(
+    ("python", "said"),
+    [(None, "python is not said"), ("{{ var.value.python }}", "which is known only when a task runs")],
+)
+def test_an_interpreter_that_is_not_known_yet_can_read_nothing(expand, python, said):
+    """A connection is not asked while a DAG file is parsed."""
+    with pytest.raises(SewerError, match=r"read_with_interpreter: .*name the interpreter that reads") as caught:
+        expand(python=python, read_with_interpreter=True)
+    assert said in str(caught.value)
 
 
 def test_single_tasks_of_a_file_become_airflow_tasks(sewer_file, run_dag, tmp_path):

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,10 @@ from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.readers.files import SCHEMA, load_tasks, load_workflow
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
 
 _FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
 _WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
@@ -29,6 +33,9 @@ _JOBS = click.option(
 _PYTHON = click.option(
     "-i", "--python-interpreter", "python", help="Interpreter of the tasks that name none. [default: python]"
 )
+_READER = click.option(
+    "-i", "--python-interpreter", "python", help="What --read-with-interpreter reads with. [default: python]"
+)
 _ENV = click.option(
     "--env", multiple=True, metavar="K=V", help="Give a variable; K alone passes on your own. Repeatable."
 )
@@ -37,6 +44,12 @@ _WORKDIR = click.option(
 )
 _LIMIT = click.option(
     "--limit", multiple=True, metavar="R=N", help="Take no more than N of the resource R at once. Repeatable."
+)
+_THERE = click.option(
+    "--read-with-interpreter",
+    "there",
+    is_flag=True,
+    help="Have the file read by the interpreter of -i, with the variables of --env: it imports what only that has.",
 )
 _STATE = click.option("--state", type=click.Path(), help="The state file. [default: one below .sewer/state]")
 _RESUME = click.option("--resume", is_flag=True, help="Run only what has not succeeded yet, and what comes after it.")
@@ -86,6 +99,7 @@ def main() -> None:
 @main.command()
 @_FILE
 @_PYTHON
+@_THERE
 @_WORKFLOW
 @_JOBS
 @click.option("-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
@@ -103,6 +117,7 @@ def main() -> None:
 def run(
     path: str,
     python: str | None,
+    there: bool,
     workflow: str | None,
     jobs: str | None,
     at_once: int | None,
@@ -129,12 +144,14 @@ def run(
         limits=_limits(limit),
         log_dir=log_dir,
     )
-    sys.exit(run_in_terminal(load_workflow(path, workflow, jobs=jobs), settings, how))
+    loaded = _loaded(path, workflow, jobs, settings, there=there)
+    sys.exit(run_in_terminal(loaded, settings, how))
 
 
 @main.command()
 @_FILE
 @_PYTHON
+@_THERE
 @_WORKFLOW
 @_JOBS
 @_RESUME
@@ -147,6 +164,7 @@ def run(
 def explain(
     path: str,
     python: str | None,
+    there: bool,
     workflow: str | None,
     jobs: str | None,
     resume: bool,
@@ -162,12 +180,15 @@ def explain(
     from airflow_provider_sewer.runners.plan import Wanted
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
-    loaded = load_workflow(path, workflow, jobs=jobs)
+    loaded = _loaded(path, workflow, jobs, settings, there=there)
     click.echo(explained(loaded, settings, Wanted(only, start, force), resume=resume, state=state))
 
 
 @main.command()
 @_FILE
+@_READER
+@_THERE
+@_ENV
 @_WORKFLOW
 @_JOBS
 @click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="What to convert to.")
@@ -175,13 +196,24 @@ def explain(
 @click.option("--print-only", is_flag=True, help="Print a whole new file instead of writing one.")
 @click.option("--launch-json-version", default="0.2.0", show_default=True)
 def convert(
-    path: str, workflow: str | None, jobs: str | None, output: str, print_only: bool, launch_json_version: str
+    path: str,
+    python: str | None,
+    there: bool,
+    env: tuple[str, ...],
+    workflow: str | None,
+    jobs: str | None,
+    output: str,
+    print_only: bool,
+    launch_json_version: str,
 ) -> None:
     """Write debug configurations for all tasks of a file, or of one workflow; what else is in launch.json is kept."""
     from airflow_provider_sewer.exporters import vscode
 
-    named = load_workflow(path, workflow, jobs=jobs) if workflow is not None else None
-    tasks = list(named.tasks.values()) if named else load_tasks(path, jobs=jobs)
+    settings = _reader_settings(python, env, there=there)
+    if workflow is not None:
+        tasks = list(_loaded(path, workflow, jobs, settings, there=there).tasks.values())
+    else:
+        tasks = _loaded_tasks(path, jobs, settings, there=there)
     if print_only:
         click.echo(vscode.launch_json(tasks, launch_json_version), nl=False)
     else:
@@ -191,15 +223,27 @@ def convert(
 
 @main.command()
 @_FILE
+@_READER
+@_THERE
+@_ENV
 @_WORKFLOW
 @_JOBS
 @click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
-def show(path: str, workflow: str | None, jobs: str | None, form: str) -> None:
+def show(
+    path: str,
+    python: str | None,
+    there: bool,
+    env: tuple[str, ...],
+    workflow: str | None,
+    jobs: str | None,
+    form: str,
+) -> None:
     """Print the graph of a workflow without running anything."""
     from airflow_provider_sewer.exporters import diagram, plain
 
     forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
-    click.echo(forms[form](load_workflow(path, workflow, jobs=jobs)).rstrip("\n"))
+    loaded = _loaded(path, workflow, jobs, _reader_settings(python, env, there=there), there=there)
+    click.echo(forms[form](loaded).rstrip("\n"))
 
 
 @main.command()
@@ -231,6 +275,36 @@ def _module(given: str | None) -> str | None:
     if given is not None and given.isdecimal():
         raise click.BadParameter(f"{given!r} names no module; for {given} tasks at once write -j {given}")
     return given
+
+
+def _loaded(path: str, workflow: str | None, jobs: str | None, settings: Settings, *, there: bool) -> Workflow:
+    if not there:
+        return load_workflow(path, workflow, jobs=jobs)
+    _refuse_jobs(jobs)
+    from airflow_provider_sewer.runners.foreign_reader import read_workflow
+
+    return read_workflow(path, workflow, settings)
+
+
+def _loaded_tasks(path: str, jobs: str | None, settings: Settings, *, there: bool) -> list[Task]:
+    if not there:
+        return load_tasks(path, jobs=jobs)
+    _refuse_jobs(jobs)
+    from airflow_provider_sewer.runners.foreign_reader import read_tasks
+
+    return read_tasks(path, settings)
+
+
+def _refuse_jobs(jobs: str | None) -> None:
+    if jobs is not None:
+        raise click.UsageError("--jobs is for stages in YAML, which import nothing; leave out --read-with-interpreter")
+
+
+def _reader_settings(python: str | None, env: tuple[str, ...], *, there: bool) -> Settings:
+    """Return what a file is read with by a command that runs nothing."""
+    if not there and (python is not None or env):
+        raise click.UsageError("-i and --env say what the file is read with; add --read-with-interpreter")
+    return Settings.checked(python=python, env=_variables(env), folder=os.getcwd())
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

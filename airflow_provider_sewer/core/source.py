@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+#: The folder that this package is.
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+#: What the package's spec says of itself in an interpreter that it was lent to.
+LENT = "lent"
 
 
 class SourceLine(NamedTuple):
@@ -55,7 +59,7 @@ def written_at(place: SourceLine) -> Iterator[None]:
 
 def is_own_file(file: str) -> bool:
     """Tell whether a file is part of this package, and so nothing that a person wrote."""
-    return os.path.abspath(file).startswith(_PACKAGE)
+    return os.path.abspath(file).startswith(PACKAGE + os.sep)
 
 
 def calling_line() -> SourceLine:

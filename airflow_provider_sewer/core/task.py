@@ -259,9 +259,7 @@ class Task:
         """
 
         def exchanged(value: Any) -> Any:
-            return filled(
-                value, lambda each: change(each) if isinstance(each, PathMarker) else each, keep_ignored=True
-            )
+            return filled(value, lambda each: change(each) if isinstance(each, PathMarker) else each, keep_ignored=True)
 
         other = copy.copy(self)
         other.source, other.identity, other.is_mapped = calling_line(), object(), False

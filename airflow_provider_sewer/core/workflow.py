@@ -85,12 +85,12 @@ class Workflow:
         self.name = name
         self.doc = doc
         self.source = source
-        self._stated = list(edges)
-        self._is_part = is_part
-        self._given = list(tasks)  # with those that are one task with another, for what depends on them
-        self._members = Members(self._given)
+        self.given = list(tasks)  # with those that are one task with another, for what depends on them
+        self.stated = list(edges)
+        self.is_part = is_part
+        self._members = Members(self.given)
         self.tasks: dict[str, Task] = self._members.tasks
-        self.why: Edges = find_edges(self._members, self._stated, is_part=is_part)
+        self.why: Edges = find_edges(self._members, self.stated, is_part=is_part)
         self.upstream: dict[str, tuple[str, ...]] = {name: tuple(ups) for name, ups in self.why.reasons.items()}
         self.order: tuple[str, ...] = _ordered(self)
 
@@ -145,8 +145,8 @@ class Workflow:
 
         :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
         """
-        tasks = [task.with_defaults(settings) for task in self._given]
-        return Workflow(self.name, tasks, self._stated, doc=self.doc, source=self.source, is_part=self._is_part)
+        tasks = [task.with_defaults(settings) for task in self.given]
+        return Workflow(self.name, tasks, self.stated, doc=self.doc, source=self.source, is_part=self.is_part)
 
     def name_of(self, task: Task) -> str | None:
         """Return the name that a task has here, also of one that says the same as another, or ``None``."""
@@ -157,7 +157,7 @@ class Workflow:
 
         What one needs from a task that is left out has to be there already.
         """
-        tasks = [task for task in self._given if self.name_of(task) in names]
+        tasks = [task for task in self.given if self.name_of(task) in names]
         edges = [
             (self.tasks[up], task)
             for name, task in self.tasks.items()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
-from airflow_provider_sewer.core.source import SourceLine, is_own_file
+from airflow_provider_sewer.core.source import LENT, SourceLine, is_own_file
 from airflow_provider_sewer.readers.guest import FORMER_NAMES, STANDARD_LIBRARY, module_name
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def _hint(file: str, error: BaseException) -> str:
         return "; put that under if __name__ == '__main__':"
     if isinstance(error, ImportError) and error.name:
         return _import_hint(os.path.dirname(file), error.name.partition(".")[0])
+    if _is_missing_variable(error) and _is_lent():
+        return ". What another interpreter reads has the environment of its tasks; give the variable with --env or env="
     if isinstance(error, TypeError) and re.search(r"for (>>|<<): '(list|tuple)' and '(list|tuple)'", str(error)):
         return ". Python cannot tie two lists; put a task between them, or give the later tasks depends_on=[…]"
     return ""
@@ -91,10 +94,27 @@ def _import_hint(folder: str, top: str) -> str:
         )
     if top in STANDARD_LIBRARY and os.path.exists(os.path.join(folder, f"{top}.py")):
         return f". {top!r} is a module of Python itself, which comes before your {top}.py; rename yours"
+    if _is_lent():
+        return (
+            f". A workflow file may import its own folder and what is installed for {sys.executable}, which reads it; "
+            "what only the task needs belongs into the module it runs"
+        )
     return (
         ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
-        "what only the task needs belongs into the module it runs"
+        "what only the task needs belongs into the module it runs. To have the file read by an interpreter that has "
+        "more: sppe … -i PYTHON --read-with-interpreter, or sewer_task_group(…, read_with_interpreter=True)"
     )
+
+
+def _is_lent() -> bool:
+    """Tell whether this interpreter was lent this package, to read the file in place of the one that has it."""
+    package = sys.modules[__name__.partition(".")[0]]
+    return getattr(package.__spec__, "loader_state", None) == LENT
+
+
+def _is_missing_variable(error: BaseException) -> bool:
+    code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, KeyError) and code[-1] is type(os.environ).__getitem__.__code__
 
 
 def _line_in(file: str, error: BaseException) -> SourceLine | None:

@@ -87,12 +87,43 @@ def find_interpreter(
     :param start: makes the process that asks it, for one who wants to guard and stop that.
     :raises InterpreterError: when there is none, or when it is no Python.
     """
-    path = _located(python)
+    path = locate_interpreter(python)
     status = os.stat(path)
     key = (path, status.st_dev, status.st_ino, status.st_mtime_ns)
     if key not in _answers:
         _answers[key] = _introduced(path, build_environment({}) if env is None else env, start or _unguarded)
     return _answers[key]
+
+
+def locate_interpreter(python: str | None) -> str:
+    """Return the absolute path of an interpreter, without starting it.
+
+    :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if not said.
+    :raises InterpreterError: when there is no executable file.
+    """
+    if python is None:
+        found = shutil.which("python") or shutil.which("python3")
+        if found is None:
+            raise InterpreterError("there is no python on PATH; name an interpreter (python=…, or sppe run -i …)")
+        return os.path.abspath(found)
+    if os.sep not in python:
+        found = shutil.which(python)
+        if found is None:
+            raise InterpreterError(f"there is no interpreter {python!r} on PATH; correct the name or give its path")
+        return os.path.abspath(found)
+    path = os.path.abspath(os.path.expanduser(python))
+    if not os.path.lexists(path):
+        raise InterpreterError(f"the interpreter {path} does not exist; create the environment, or correct the path")
+    if not os.path.exists(path):
+        raise InterpreterError(
+            f"the interpreter {path} is a link to {os.path.realpath(path)}, which does not exist; "
+            "create the environment anew"
+        )
+    if not os.path.isfile(path):
+        raise InterpreterError(f"the interpreter {path} is no file; name the executable, such as {path}/bin/python")
+    if not os.access(path, os.X_OK):
+        raise InterpreterError(f"the interpreter {path} is not executable for this user")
+    return path
 
 
 def missing_modules(
@@ -125,32 +156,6 @@ def check_workdir(workdir: str | None) -> str | None:
         raise WorkdirError(f"the working directory {path} {what}; create it, or correct workdir")
     if not os.access(path, os.X_OK):
         raise WorkdirError(f"the working directory {path} cannot be entered by this user; change its permissions")
-    return path
-
-
-def _located(python: str | None) -> str:
-    if python is None:
-        found = shutil.which("python") or shutil.which("python3")
-        if found is None:
-            raise InterpreterError("there is no python on PATH; name an interpreter (python=…, or sppe run -i …)")
-        return os.path.abspath(found)
-    if os.sep not in python:
-        found = shutil.which(python)
-        if found is None:
-            raise InterpreterError(f"there is no interpreter {python!r} on PATH; correct the name or give its path")
-        return os.path.abspath(found)
-    path = os.path.abspath(os.path.expanduser(python))
-    if not os.path.lexists(path):
-        raise InterpreterError(f"the interpreter {path} does not exist; create the environment, or correct the path")
-    if not os.path.exists(path):
-        raise InterpreterError(
-            f"the interpreter {path} is a link to {os.path.realpath(path)}, which does not exist; "
-            "create the environment anew"
-        )
-    if not os.path.isfile(path):
-        raise InterpreterError(f"the interpreter {path} is no file; name the executable, such as {path}/bin/python")
-    if not os.access(path, os.X_OK):
-        raise InterpreterError(f"the interpreter {path} is not executable for this user")
     return path
 
 

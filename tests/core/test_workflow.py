@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_sewer import Task, Workflow
+from airflow_provider_sewer import Product, Task, Workflow
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.source import SourceLine
@@ -55,6 +55,18 @@ def test_the_same_task_twice_is_one_task():
     a = task("a")
 
     assert list(Workflow("w", [a, a]).tasks) == ["a"]
+
+
+def test_tasks_that_are_one_stay_one_with_other_settings_and_in_a_part():
+    """Whoever named the second of them, by an edge or by its result, still means the first."""
+    first, second = (Task(name, "m", {"out": Product("x")}) for name in ("first", "second"))
+    after, user = task("after"), Task("user", "m", {"seed": second.result["seed"]})
+    whole = Workflow("w", [first, second, after, user], [(second, after)])
+
+    for other in (whole.with_defaults(Settings(python="python3")), whole.part(["first", "after", "user"])):
+        assert list(other.tasks) == ["first", "after", "user"]
+        assert other.edges == [("first", "after"), ("first", "user")]
+        assert other.name_of(second) == "first"
 
 
 def test_an_unknown_dependency_is_an_error_with_the_known_ones():

@@ -111,7 +111,8 @@ def test_a_syntax_error_in_text_that_the_file_compiles_has_the_files_line(write)
 
 NOT_HERE = (
     ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
-    "what only the task needs belongs into the module it runs"
+    "what only the task needs belongs into the module it runs. To have the file read by an interpreter that has "
+    "more: sppe … -i PYTHON --read-with-interpreter, or sewer_task_group(…, read_with_interpreter=True)"
 )
 
 

@@ -1,0 +1,228 @@
+"""A workflow → JSON → the same workflow: how it gets out of the interpreter that has read its file.
+
+Nothing is lost on the way: names, parameters with all that stands in them, settings, edges, the lines it was written
+in. What JSON cannot say is an error that names the task and the field. Whatever a task or a marker is given later in
+the history of this package travels as well, as long as it is made of what is said here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Callable
+
+from airflow_provider_sewer.core import errors
+from airflow_provider_sewer.core.errors import InvalidTask, SewerError
+from airflow_provider_sewer.core.freshness import Freshness
+from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.values import Ignored, Result
+from airflow_provider_sewer.core.workflow import Workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: The version of what is written here; what was written in another one is not read.
+FORMAT = 1
+
+#: What is written as what it was made with.
+_MARKERS = (Product, Dependency, External, Ignored, Result)
+_RECORDS = (Settings, SlurmSettings, Freshness, SourceLine)
+
+#: Marks an object that stands for more than its keys and values, and says for what.
+_KIND = "$"
+_OF = "of"
+
+
+def workflow_to_data(workflow: Workflow) -> dict[str, Any]:
+    """Return what JSON can say of a workflow, which is all of it.
+
+    :raises InvalidTask: for what JSON cannot say, naming the task and the field.
+    """
+    writer = _Writer()
+    return {
+        "format": FORMAT,
+        "name": workflow.name,
+        "doc": workflow.doc,
+        "source": None if workflow.source is None else list(workflow.source),
+        "is_part": workflow.is_part,
+        "members": [writer.number(task) for task in workflow.given],
+        "edges": [[writer.number(up), writer.number(down)] for up, down in workflow.stated],
+        "tasks": writer.tasks(),
+    }
+
+
+def workflow_of_data(data: Mapping[str, Any]) -> Workflow:
+    """Return the workflow that :func:`workflow_to_data` has written."""
+    tasks = _tasks_of(data)
+    return Workflow(
+        data["name"],
+        [tasks[number] for number in data["members"]],
+        [(tasks[up], tasks[down]) for up, down in data["edges"]],
+        doc=data["doc"],
+        source=None if data["source"] is None else SourceLine(*data["source"]),
+        is_part=data["is_part"],
+    )
+
+
+def tasks_to_data(tasks: Iterable[Task]) -> dict[str, Any]:
+    """Return what JSON can say of tasks that need not make a workflow, which is all of them.
+
+    :raises InvalidTask: for what JSON cannot say, naming the task and the field.
+    """
+    writer = _Writer()
+    return {"format": FORMAT, "members": [writer.number(task) for task in tasks], "tasks": writer.tasks()}
+
+
+def tasks_of_data(data: Mapping[str, Any]) -> list[Task]:
+    """Return the tasks that :func:`tasks_to_data` has written."""
+    tasks = _tasks_of(data)
+    return [tasks[number] for number in data["members"]]
+
+
+def error_to_data(error: SewerError) -> dict[str, Any]:
+    """Return what JSON can say of an error: its class in this package, its message, its line."""
+    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
+    return {"class": kinds[0], "message": str(error), "where": None if error.where is None else list(error.where)}
+
+
+def error_of_data(data: Mapping[str, Any]) -> SewerError:
+    """Return the error that :func:`error_to_data` has written."""
+    error: SewerError = getattr(errors, data["class"])(data["message"])
+    error.where = None if data["where"] is None else SourceLine(*data["where"])
+    return error
+
+
+class _Writer:
+    """Writes tasks, and those that they refer to. Each is known by its number, wherever it is referred to."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Task, int] = {}
+        self._tasks: list[Task] = []
+        self._identities: dict[object, int] = {}
+
+    def number(self, task: Task) -> int:
+        """Return the number of a task, which is written with the others."""
+        if task not in self._numbers:
+            self._numbers[task] = len(self._tasks)
+            self._tasks.append(task)
+        return self._numbers[task]
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Write all tasks that have a number; those that they refer to get theirs on the way."""
+        return [self._task(task) for task in self._tasks]  # which grows meanwhile
+
+    def _task(self, task: Task) -> dict[str, Any]:
+        if type(task) is not Task:
+            raise InvalidTask(
+                f"task {task.name!r} is a {type(task).__name__}; only a Task itself can be read by another interpreter",
+                task.source,
+            )
+        data: dict[str, Any] = {}
+        for field, value in vars(task).items():
+            try:
+                data[field] = self._field(field, value)
+            except RecursionError:
+                said = f"task {task.name!r}: {field}: it holds itself, or is nested too deeply to be written as JSON"
+                raise InvalidTask(said, task.source) from None
+            except InvalidTask as error:
+                raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
+        return data
+
+    def _field(self, field: str, value: Any) -> Any:
+        if field == "identity":
+            return self._identities.setdefault(value, len(self._identities))
+        if field == "parameters_and_flags":
+            return {key: self._argument(f"{field}[{key!r}]", item) for key, item in value.items()}
+        if field == "args":
+            return [self._argument(f"{field}[{i}]", item) for i, item in enumerate(value)]
+        return self._said(field, value)
+
+    def _argument(self, where: str, value: Any) -> Any:
+        """Write a value of a command line; what JSON has no word for is there as its text."""
+        if isinstance(value, (list, tuple)):
+            return [self._argument(f"{where}[{i}]", item) for i, item in enumerate(value)]
+        if isinstance(value, Ignored):
+            return {_KIND: "Ignored", "value": self._argument(where, value.value)}
+        if value is None or type(value) is bool or isinstance(value, (*_MARKERS, Mapping, os.PathLike)):
+            return self._said(where, value)
+        return value if type(value) in (str, int, float) else str(value)
+
+    def _said(self, where: str, value: Any) -> Any:
+        kind = type(value)
+        if value is None or kind in (bool, str, int, float):
+            return value
+        if isinstance(value, Task):
+            return {_KIND: "Task", _OF: self.number(value)}
+        if kind in _MARKERS:
+            return {_KIND: kind.__name__, **self._items(where, vars(value))}
+        if kind in _RECORDS:
+            return {_KIND: kind.__name__, **self._items(where, value._asdict())}
+        if isinstance(value, timedelta):
+            return {_KIND: "timedelta", _OF: [value.days, value.seconds, value.microseconds]}
+        if isinstance(value, os.PathLike) and not isinstance(value, PathMarker):
+            path = os.fsdecode(value)
+            return {_KIND: "Path", _OF: path} if isinstance(value, PurePath) else path
+        if isinstance(value, Mapping):
+            return self._mapping(where, value)
+        if isinstance(value, (list, tuple)):
+            items = [self._said(f"{where}[{i}]", item) for i, item in enumerate(value)]
+            return items if isinstance(value, list) else {_KIND: "tuple", _OF: items}
+        for base in (str, int, float):  # of what is made from these, JSON knows the plain value only
+            if isinstance(value, base):
+                return base.__str__(value) if base is str else base(value)
+        raise InvalidTask(
+            f"{where}: JSON, which brings a workflow out of the interpreter that has read its file, cannot say a value "
+            f"of type {kind.__name__}; give text, a number, a list or a mapping of these, or say it outside of the file"
+        )
+
+    def _mapping(self, where: str, value: Mapping[Any, Any]) -> Any:
+        if all(type(key) is str for key in value) and _KIND not in value:
+            return self._items(where, value)
+        pairs = [[self._said(where, key), self._said(f"{where}[{key!r}]", item)] for key, item in value.items()]
+        return {_KIND: "dict", _OF: pairs}
+
+    def _items(self, where: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: self._said(f"{where}[{key!r}]", item) for key, item in value.items()}
+
+
+def _tasks_of(data: Mapping[str, Any]) -> list[Task]:
+    """Make all tasks first, for they refer to each other, and then say of each what it is."""
+    if data["format"] != FORMAT:
+        raise ValueError(f"this is format {data['format']!r}, and {FORMAT} is read")
+    tasks = [Task.__new__(Task) for _ in data["tasks"]]
+    identities: dict[int, object] = {}
+    for task, fields in zip(tasks, data["tasks"]):
+        vars(task).update((field, _meant(value, tasks)) for field, value in fields.items())
+        task.identity = identities.setdefault(fields["identity"], object())
+        task.args = tuple(task.args)
+    return tasks
+
+
+def _meant(value: Any, tasks: list[Task]) -> Any:
+    if isinstance(value, list):
+        return [_meant(item, tasks) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _KIND not in value:
+        return {key: _meant(item, tasks) for key, item in value.items()}
+    fields = {key: _meant(item, tasks) for key, item in value.items() if key != _KIND}
+    if value[_KIND] == "Task":
+        return tasks[fields[_OF]]
+    if value[_KIND] in _MADE_OF_ONE:
+        return _MADE_OF_ONE[value[_KIND]](fields[_OF])
+    return _MADE_OF_FIELDS[value[_KIND]](**fields)
+
+
+_MADE_OF_FIELDS: Mapping[str, Callable[..., Any]] = {kind.__name__: kind for kind in (*_MARKERS, *_RECORDS)}
+_MADE_OF_ONE: Mapping[str, Callable[[Any], Any]] = {
+    "dict": dict,
+    "tuple": tuple,
+    "Path": Path,
+    "timedelta": lambda parts: timedelta(*parts),
+}

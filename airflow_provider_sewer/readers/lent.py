@@ -1,0 +1,148 @@
+"""Read a workflow file inside the interpreter that this package is lent to.
+
+That interpreter has what the file imports and need not have this package: whoever starts it (see
+:mod:`airflow_provider_sewer.runners.foreign_reader`) puts the package in its reach, and nothing else. What came of
+reading is left in a file, as JSON, together with all that was looked at on the way: as long as that looks the same,
+the file need not be read again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
+from airflow_provider_sewer.core.looks import is_installed, look
+from airflow_provider_sewer.core.source import SourceLine, is_own_file
+from airflow_provider_sewer.core.workflow_json import error_to_data, tasks_to_data, workflow_to_data
+from airflow_provider_sewer.readers.python_file import load_tasks, load_workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: What reaches beyond files, so that nobody can tell whether it would come out the same again.
+_BEYOND = frozenset({
+    "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "socket.connect",
+    "socket.sendto", "sqlite3.connect", "subprocess.Popen",
+})  # fmt: skip
+
+#: What the system makes up when it is asked.
+_MADE_UP = ("/dev/", "/proc/", "/sys/")
+
+#: Where modules of Python itself lie.
+_STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+
+
+class Witness:
+    """Notes all files and folders that are looked at in this process, as they are just before that.
+
+    So whatever is changed meanwhile does not look as noted, and is read again.
+    """
+
+    def __init__(self) -> None:
+        self.looks: dict[str, str] = {}
+        self.saw_all = True
+        self._own = threading.local()
+
+    def __call__(self, event: str, details: tuple[Any, ...]) -> None:
+        """Note what Python is about to do. An error raised here would keep it from that."""
+        if getattr(self._own, "is_looking", False):
+            return
+        self._own.is_looking = True
+        try:
+            self._note_event(event, details)
+        except Exception:
+            self.saw_all = False
+        finally:
+            self._own.is_looking = False
+
+    def note(self, path: str) -> None:
+        """Note what a file or folder looks like, if that was not done before."""
+        path = os.path.abspath(path)
+        if path not in self.looks and not _is_left_aside(path):
+            self.looks[path] = look(path)
+
+    def note_environment(self) -> None:
+        """Note what this interpreter was started with, and the modules that nobody saw being opened."""
+        self.note(os.path.join(sys.prefix, "pyvenv.cfg"))
+        for folder in filter(is_installed, sys.path):
+            self.note(folder)
+            with suppress(OSError):
+                for name in os.listdir(folder):
+                    if name.endswith(".pth"):
+                        self.note(os.path.join(folder, name))
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None)
+            if isinstance(file, str):
+                self.note(file)
+
+    def _note_event(self, event: str, details: tuple[Any, ...]) -> None:
+        if event in _BEYOND:
+            self.saw_all = False
+        elif event == "open" and isinstance(details[0], (str, bytes)) and not _is_only_written(details[2]):
+            self.note(_source_of(os.fsdecode(details[0])))
+        elif event == "import" and isinstance(details[1], str):  # compiled code, which the system opens itself
+            self.note(details[1])
+        elif event in ("os.listdir", "os.scandir"):
+            if isinstance(details[0], int):  # an open folder, whose path is not known
+                self.saw_all = False
+            else:
+                self.note(os.fsdecode(details[0] or os.curdir))
+
+
+def main(answer_file: str, wanted: str, file: str, *names: str) -> None:
+    """Read a workflow file and leave what came of it as JSON.
+
+    :param answer_file: where to leave it.
+    :param wanted: ``workflow``, or ``tasks`` for all tasks of the file.
+    :param file: the workflow file.
+    :param names: the name of the workflow, if one was given.
+    """
+    sys.argv[:] = [file]
+    witness = Witness()
+    witness.note_environment()
+    sys.addaudithook(witness)
+    importlib.invalidate_caches()  # which folders are looked into is seen only when they are looked into
+    said = _said(wanted, file, names)
+    witness.note_environment()
+    looks = witness.looks if witness.saw_all and "error" not in said else None
+    with open(answer_file, "w", encoding="ascii") as answer:
+        json.dump({**said, "looks": looks}, answer)
+
+
+def _said(wanted: str, file: str, names: Collection[str]) -> dict[str, Any]:
+    try:
+        if wanted == "tasks":
+            return {"tasks": tasks_to_data(load_tasks(file))}
+        return {"workflow": workflow_to_data(load_workflow(file, *names))}
+    except SewerError as error:
+        return {"error": error_to_data(error)}
+    except BaseException as error:  # what is not meant to be caught ends this process in any case
+        said = f"the file ends the program ({type(error).__name__}: {error}) while it is read"
+        return {"error": error_to_data(WorkflowFileError(said, SourceLine(file, 0)))}
+
+
+def _is_only_written(flags: Any) -> bool:
+    return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_WRONLY
+
+
+def _source_of(path: str) -> str:
+    """Return what a compiled module was compiled from."""
+    if not path.endswith(".pyc"):
+        return path
+    with suppress(ValueError):
+        source = importlib.util.source_from_cache(path)
+        return source if os.path.exists(source) else path
+    return path
+
+
+def _is_left_aside(path: str) -> bool:
+    if path.startswith(_MADE_UP) or is_own_file(path):
+        return True
+    return (path + os.sep).startswith(_STANDARD) and not is_installed(path)

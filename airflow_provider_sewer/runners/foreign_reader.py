@@ -1,0 +1,198 @@
+"""Have a workflow file read by another interpreter: the one that has what the file imports.
+
+This package is lent to it, through a path that leads to this package alone: nothing is installed there, and nothing
+that is installed beside this package can be imported. The file is read in the environment that its tasks get: the short
+list, and what is given. The workflow comes back as JSON and is kept (see
+:mod:`airflow_provider_sewer.runners.read_cache`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from functools import cache
+from textwrap import indent
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_sewer.core.command import Command
+from airflow_provider_sewer.core.environment import build_environment
+from airflow_provider_sewer.core.errors import InterpreterError, WorkflowFileError
+from airflow_provider_sewer.core.source import LENT, PACKAGE, SourceLine
+from airflow_provider_sewer.core.workflow_json import FORMAT, error_of_data, tasks_of_data, workflow_of_data
+from airflow_provider_sewer.runners.guardian import Guardian
+from airflow_provider_sewer.runners.interpreter import find_interpreter, locate_interpreter
+from airflow_provider_sewer.runners.module import GRACE, how_it_ended
+from airflow_provider_sewer.runners.output import Stream, Tail
+from airflow_provider_sewer.runners.process import Process
+from airflow_provider_sewer.runners.read_cache import Kept
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+
+#: Seconds that reading a file may take.
+_PATIENCE = 120.0
+
+#: The oldest Python that this package's model and its reader run on.
+_OLDEST = (3, 9)
+
+_NAME = __name__.partition(".")[0]
+
+# The working directory is first in the path of what is started with -c. A file that is read finds its own folder and
+# what is installed, wherever somebody stands; and the folder that this package lies in may be full of other packages,
+# so that it must not get into the path.
+_LEND = f"""
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+import importlib.util
+name, folder = sys.argv[1:3]
+spec = importlib.util.spec_from_file_location(name, folder + "/__init__.py", submodule_search_locations=[folder])
+spec.loader_state = {LENT!r}
+sys.modules[name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[name])
+importlib.import_module(name + ".readers.lent").main(*sys.argv[3:])
+"""
+
+
+class _Wish(NamedTuple):
+    """What is to be read.
+
+    :param wanted: ``workflow``, or ``tasks`` for all tasks of the file.
+    :param file: the absolute path of the workflow file.
+    :param name: the name of the workflow, if one was given.
+    """
+
+    wanted: str
+    file: str
+    name: str | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """Return it as the reader takes it."""
+        return [self.wanted, self.file, *([self.name] if self.name is not None else [])]
+
+
+def read_workflow(path: str | os.PathLike[str], workflow: str | None, settings: Settings) -> Workflow:
+    """Have a workflow file read, and return one of its workflows as a graph.
+
+    :param path: the workflow file.
+    :param workflow: its name, where the file holds several.
+    :param settings: the interpreter that reads it, and the environment it does that in.
+    :raises SewerError: whatever is raised where the file is read, as it is raised there.
+    :raises InterpreterError: when the interpreter cannot read a workflow file.
+    """
+    wish = _Wish("workflow", os.path.abspath(path), workflow)
+    return workflow_of_data(_read(wish, settings))
+
+
+def read_tasks(path: str | os.PathLike[str], settings: Settings) -> list[Task]:
+    """Have a workflow file read, and return all its tasks.
+
+    :param path: the workflow file.
+    :param settings: the interpreter that reads it, and the environment it does that in.
+    :raises SewerError: as for :func:`read_workflow`.
+    """
+    return tasks_of_data(_read(_Wish("tasks", os.path.abspath(path)), settings))
+
+
+def _read(wish: _Wish, settings: Settings) -> Any:
+    """Return what came of reading, be it now or before."""
+    env = build_environment(settings.env, settings.inherit_env or False)
+    python = locate_interpreter(settings.python)
+    place = [os.path.realpath(wish.file), _here()]
+    kept = Kept([wish, place, sorted(env.items()), python, _identity(python), _version()])
+    found = kept.found()
+    if found is None:
+        answer = _asked(wish, python, env)
+        if "error" in answer:
+            raise error_of_data(answer["error"])
+        found = answer[wish.wanted]
+        if answer["looks"] is not None:
+            kept.keep(found, answer["looks"])
+    return found
+
+
+def _asked(wish: _Wish, python: str, env: Mapping[str, str]) -> Any:
+    """Have the file read now."""
+    tail = Tail()
+
+    def show(_: Stream, pieces: Sequence[str]) -> None:
+        tail.take(pieces)
+        sys.stderr.write("".join(pieces))
+
+    folder = tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
+    with folder, Guardian(GRACE) as guardian:
+        _check_version(python, env, guardian)
+        answer_file = os.path.join(folder.name, "answer.json")
+        # -B: no folder is to hold traces of having been read.
+        argv = (python, "-B", "-c", _LEND, _NAME, PACKAGE, answer_file, *wish.words)
+        process = _process(Command(argv, env), guardian)
+        patience = threading.Timer(_PATIENCE, process.stop)
+        patience.daemon = True
+        patience.start()
+        try:
+            exit_ = process.follow(show)
+        finally:
+            patience.cancel()
+        whole = SourceLine(wish.file, 0)
+        if exit_.stopped:
+            raise WorkflowFileError(
+                f"{python} did not come to the end of this file within {_PATIENCE:.0f} s, and was ended; what takes "
+                f"long belongs into the module of a task{_said(tail)}",
+                whole,
+            )
+        if exit_.code == 0:
+            with suppress(OSError), open(answer_file, encoding="ascii") as file:
+                return json.load(file)
+        how = how_it_ended(exit_.code, exit_.signal) if exit_.code != 0 else "was ended by the file itself"
+        raise WorkflowFileError(f"{python} {how} while it was reading this file{_said(tail)}", whole)
+
+
+def _process(command: Command, guardian: Guardian) -> Process:
+    return Process(command, mark=guardian.submark(), grace=GRACE, guardian=guardian)
+
+
+def _check_version(python: str, env: Mapping[str, str], guardian: Guardian) -> None:
+    found = find_interpreter(python, env, lambda command: _process(command, guardian))
+    if tuple(map(int, found.version.split(".")[:2])) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise InterpreterError(
+            f"{python} is Python {found.version}; a workflow file is read by Python {oldest} or later"
+        )
+
+
+def _said(tail: Tail) -> str:
+    return f"\nThe last lines it wrote:\n{indent(chr(10).join(tail.lines), '  ')}" if tail.lines else ""
+
+
+def _identity(file: str) -> list[Any]:
+    """Return what another file in the place of this one would not have."""
+    status = os.stat(file)
+    return [os.path.realpath(file), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _here() -> str | None:
+    """Return the folder that this runs in, which what a file says may depend on."""
+    with suppress(FileNotFoundError):
+        return os.getcwd()
+    return None
+
+
+@cache
+def _version() -> list[Any]:
+    """Return what tells this package from its other versions, those that are being worked on as well."""
+    modules = (
+        _identity(os.path.join(PACKAGE, folder, name))
+        for folder in ("core", "readers")
+        for name in sorted(os.listdir(os.path.join(PACKAGE, folder)))
+        if name.endswith(".py")
+    )
+    return [FORMAT, *modules]

@@ -1,0 +1,93 @@
+"""What came of reading a file with another interpreter, kept for as long as all that was looked at looks the same.
+
+DAG files are parsed again and again, by processes that live for a moment. What is kept lies in the user's cache
+folder, for nobody else to see or to write; nothing depends on it: what is missing, broken or not ours is read anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.looks import look
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Seconds after which something that was kept is removed, used or not.
+_OLD = 30 * 24 * 3600
+
+_WRITABLE_BY_OTHERS = 0o022
+
+
+class Kept:
+    """The place for what came of one way of reading one file.
+
+    :param key: all that is known beforehand to make a difference.
+    """
+
+    def __init__(self, key: Any) -> None:
+        self._folder = _folder()
+        self._name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest() + ".json"
+
+    def found(self) -> Any:
+        """Return what is kept, or ``None`` if there is nothing that still holds."""
+        try:
+            if not _is_own(self._folder):
+                return None
+            with open(os.path.join(self._folder, self._name), "rb") as file:
+                digest, _, content = file.read().partition(b"\n")
+            if hashlib.sha256(content).hexdigest().encode() != digest:
+                return None
+            kept = json.loads(content)
+        except (OSError, ValueError):
+            return None
+        return kept["value"] if all(look(path) == known for path, known in kept["looks"].items()) else None
+
+    def keep(self, value: Any, looks: Mapping[str, str]) -> None:
+        """Keep something, if there is a place for it.
+
+        :param looks: what was looked at, and what it looked like just before.
+        """
+        content = json.dumps({"value": value, "looks": looks}).encode()
+        with suppress(OSError):
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            if not _is_own(self._folder):
+                return
+            self._remove_old()
+            self._replace(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+    def _replace(self, content: bytes) -> None:
+        number, path = tempfile.mkstemp(dir=self._folder)  # for its owner only
+        try:
+            with open(number, "wb") as file:
+                file.write(content)
+            os.replace(path, os.path.join(self._folder, self._name))
+        except BaseException:
+            os.unlink(path)
+            raise
+
+    def _remove_old(self) -> None:
+        oldest = time.time() - _OLD
+        for entry in os.scandir(self._folder):
+            with suppress(FileNotFoundError):  # another process may be faster
+                if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                    os.unlink(entry.path)
+
+
+def _folder() -> str:
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(caches):  # by the specification, it then counts for nothing
+        caches = os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(caches, "airflow-provider-sewer", "workflows")
+
+
+def _is_own(folder: str) -> bool:
+    """Tell whether nobody else can have put something there."""
+    status = os.lstat(folder)
+    return status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
