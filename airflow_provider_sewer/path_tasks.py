@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.paths import External, path_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from airflow.sdk import BaseOperator
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
 
     from airflow_provider_sewer.core.workflow import Workflow
+
+    Operator = BaseOperator | MappedOperator
 
 
 def add_path_tasks(
     workflow: Workflow,
-    operators: Mapping[str, BaseOperator],
+    operators: Mapping[str, Operator],
     new_id: Callable[[str], str],
     *,
     deferrable: bool | None,
@@ -28,16 +31,19 @@ def add_path_tasks(
     """Make the tasks that wait for paths, and those that remove them.
 
     :param workflow: the workflow.
-    :param operators: its Airflow tasks, by the names of the tasks.
+    :param operators: its Airflow tasks, by the names of the tasks; several tasks can be one mapped one.
     :param new_id: returns an id that no other task of the group has.
     :param deferrable: whether to wait in the triggerer.
     """
+
+    def those(names: Iterable[str]) -> list[Operator]:
+        return list({operators[name].task_id: operators[name] for name in names}.values())
+
     for external, users in _externals(workflow):
         task_id = new_id(f"wait for {_last(external.path)}")
-        _sensor(task_id, external, operators[users[0]], deferrable).set_downstream([operators[name] for name in users])
-    for path, maker, users in _temporary_products(workflow):
-        remover = _remover(new_id(f"remove {_last(path)}"), path, operators[maker])
-        remover.set_upstream([operators[name] for name in users])
+        _sensor(task_id, external, operators[users[0]], deferrable).set_downstream(those(users))
+    for paths, (maker, *users) in _temporary_products(workflow, operators):
+        _remover(new_id(f"remove {_last(paths[0])}"), paths, operators[maker]).set_upstream(those(users))
 
 
 def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
@@ -49,39 +55,51 @@ def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
     yield from users.values()
 
 
-def _temporary_products(workflow: Workflow) -> Iterator[tuple[str, str, list[str]]]:
+def _temporary_products(workflow: Workflow, operators: Mapping[str, Operator]) -> Iterator[tuple[list[str], list[str]]]:
+    """Return paths that are removed together: those that the same Airflow tasks make and use.
+
+    :returns: for each, the paths, and the names of the task that makes the first one and of those that use it.
+    """
+    together: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
     for name, task in workflow.tasks.items():
         for product in task.products:
             users = workflow.why.users.get((name, product.path))
             if product.temporary and users:
-                yield product.path, name, list(dict.fromkeys(users))
+                key = tuple(dict.fromkeys(operators[each].task_id for each in (name, *users)))
+                together.setdefault(key, ([], [name, *users]))[0].append(product.path)
+    yield from together.values()
 
 
-def _sensor(task_id: str, external: External, user: Any, deferrable: bool | None) -> BaseOperator:
+def _sensor(task_id: str, external: External, user: Operator, deferrable: bool | None) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import ExternalPathSensor
 
-    said = {} if external.timeout is None else {"timeout": external.timeout}
+    said: dict[str, Any] = {} if external.timeout is None else {"timeout": external.timeout}
     return ExternalPathSensor(
         task_id=task_id,
         path=external.path,
-        workdir=user.workdir,
-        sewer_conn_id=user.sewer_conn_id,
         deferrable=deferrable,
         doc_md=f"Waits for `{external.path}`, which comes from outside of the workflow.\n",
+        **_place(user),
         **said,
     )
 
 
-def _remover(task_id: str, path: str, maker: Any) -> BaseOperator:
+def _remover(task_id: str, paths: list[str], maker: Operator) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import RemoveProductsOperator
 
+    listed = "".join(f"- `{path}`\n" for path in paths)
     return RemoveProductsOperator(
         task_id=task_id,
-        products=[path],
-        workdir=maker.workdir,
-        sewer_conn_id=maker.sewer_conn_id,
-        doc_md=f"Removes `{path}` once all tasks that use it have succeeded.\n",
+        products=paths,
+        doc_md=f"Removes these products once all tasks that use them have succeeded:\n\n{listed}",
+        **_place(maker),
     )
+
+
+def _place(operator: Operator) -> dict[str, Any]:
+    """Return where an Airflow task is run, as its arguments say it."""
+    said = getattr(operator, "partial_kwargs", None) or vars(operator)
+    return {field: said.get(field) for field in ("workdir", "sewer_conn_id")}
 
 
 def _last(path: str) -> str:

@@ -6,8 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from airflow.sdk import DAG, BaseOperator, TaskGroup
 from airflow.sdk.definitions._internal.contextmanager import DagContext
@@ -27,7 +26,11 @@ from airflow_provider_sewer.path_tasks import add_path_tasks
 from airflow_provider_sewer.readers.files import load_workflow
 
 if TYPE_CHECKING:
+    from airflow.sdk import XComArg
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
     from airflow_provider_sewer.core.environment import Inherit
+    from airflow_provider_sewer.core.loop import MappedTask
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.values import Marker
     from airflow_provider_sewer.core.workflow import Workflow
@@ -42,7 +45,8 @@ _TASK_FIELDS = frozenset(
 #: What only the operator for Slurm knows, and so reaches no other one out of ``operator_kwargs``.
 _SLURM_FIELDS = frozenset(SlurmSettings._fields) - _TASK_FIELDS
 
-_NONE: Mapping[Any, Any] = MappingProxyType({})
+#: An Airflow task, or a mapped one.
+Operator = Union[BaseOperator, "MappedOperator"]
 
 _Path = str | os.PathLike[str]
 
@@ -203,78 +207,155 @@ def _around(
 
 
 def _expand(loaded: Workflow, settled: Workflow, group: TaskGroup, around: _Around, dag_folder: str) -> None:
-    """Make an Airflow task of each task, and of what their paths need besides."""
+    """Make the Airflow tasks: one of each task, one of those that were mapped, and what their paths need besides."""
     ids = _Identifiers()
-    own = {name: ids.new(name) for name in settled.tasks}
-    full = {name: group.child_id(task_id) for name, task_id in own.items()}  # type: ignore[no-untyped-call]
-    operators = {}
-    for name in settled.tasks:
-        ups = [full[up] for up in _makers_stale(settled, name)]
-        operators[name] = _operator(
-            loaded.tasks[name], own[name], around, dag_folder, xcoms=_xcoms(settled, name, full), stale_after=ups
-        )
-    for up, down in settled.edges:
+    parts = _parts(settled)
+    own = {part: ids.new(part) for part in dict.fromkeys(parts.values())}
+    full = {part: group.child_id(task_id) for part, task_id in own.items()}  # type: ignore[no-untyped-call]
+    wiring = _Wiring(settled, parts, full)
+    operators: dict[str, Operator] = {}
+    for name, part in parts.items():
+        if part in operators:
+            continue
+        if mapped := settled.mapped.get(part):
+            operators[part] = _mapped_operator(mapped, loaded, own[part], around, dag_folder, wiring)
+        else:
+            operators[part] = _operator(loaded.tasks[name], own[part], around, dag_folder, wiring)
+    for up, down in dict.fromkeys((parts[up], parts[down]) for up, down in settled.edges):
         operators[up].set_downstream(operators[down])
-    add_path_tasks(settled, operators, ids.new, deferrable=around.slurm.deferrable)
+    of_tasks = {name: operators[part] for name, part in parts.items()}
+    add_path_tasks(settled, of_tasks, ids.new, deferrable=around.slurm.deferrable)
 
 
-def _makers_stale(workflow: Workflow, name: str) -> list[str]:
-    """Return the tasks whose running makes the products of one stale, besides what its files show."""
-    freshness, reasons = workflow.tasks[name].freshness, workflow.why.reasons[name]
-    if freshness.run_when != "stale":
-        return []
-    return [up for up in reasons if freshness.compare == "mtime" or STATED in reasons[up]]
+def _parts(workflow: Workflow) -> dict[str, str]:
+    """Return for each task what it is a part of in Airflow: a mapped task, or nothing but itself."""
+    parts = {name: name for name in workflow.tasks}
+    for mapped in workflow.mapped.values():
+        parts |= dict.fromkeys((task.name for task in mapped), mapped.name)
+    return parts
 
 
-def _xcoms(workflow: Workflow, name: str, ids: Mapping[str, str]) -> dict[Result, FromXCom]:
-    """Return what stands for the results that a task takes from others."""
-    return {
-        result: FromXCom(f"{{{{ ti.xcom_pull(task_ids={ids[maker]!r}) | tojson }}}}", result)
-        for result in workflow.tasks[name].results
-        if (maker := workflow.name_of(result.task)) is not None
-    }
+class _Wiring(NamedTuple):
+    """What one Airflow task knows of others.
+
+    :param workflow: the workflow, its edges known.
+    :param parts: for each task, what it is a part of in Airflow.
+    :param ids: the ids of these.
+    """
+
+    workflow: Workflow
+    parts: Mapping[str, str]
+    ids: Mapping[str, str]
+
+    def xcoms(self, task: Task) -> dict[Result, FromXCom]:
+        """Return what stands for the results that a task takes from others."""
+        makers = {result: self.workflow.name_of(result.task) for result in task.results}
+        return {result: self._xcom(result, maker) for result, maker in makers.items() if maker is not None}
+
+    def stale_after(self, name: str) -> list[str]:
+        """Return the Airflow tasks whose running makes the products of a task stale, besides what its files show."""
+        freshness, reasons = self.workflow.tasks[name].freshness, self.workflow.why.reasons[name]
+        if freshness.run_when != "stale":
+            return []
+        ups = [up for up in reasons if freshness.compare == "mtime" or STATED in reasons[up]]
+        return list(dict.fromkeys(self.ids[self.parts[up]] for up in ups if self.parts[up] == up))
+
+    def _xcom(self, result: Result, maker: str) -> FromXCom:
+        mapped = self.workflow.mapped.get(self.parts[maker])
+        task_id = self.ids[self.parts[maker]]
+        if mapped is None:
+            return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}) | tojson }}}}", result)
+        if not mapped.is_known_beforehand:
+            return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}) | list | tojson }}}}", result)
+        index = [task.name for task in mapped].index(maker)
+        return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}, map_indexes={index}) | tojson }}}}", result)
+
+
+def _mapped_operator(
+    mapped: MappedTask, loaded: Workflow, task_id: str, around: _Around, dag_folder: str, wiring: _Wiring
+) -> MappedOperator:
+    """Make one mapped Airflow task of tasks that differ by some values only."""
+    first = loaded.tasks[mapped[0].name]
+    try:
+        kind, fields = _fields(first, around, dag_folder)
+        fields |= {"task_display_name": mapped.name, "doc_md": _doc(mapped.template)}
+        partial = kind.partial(
+            task_id=task_id,
+            map_index_template=_index_template(mapped),
+            stale_after=wiring.stale_after(first.name),
+            **fields,
+        )
+        if mapped.is_known_beforehand:
+            tasks = [loaded.tasks[task.name] for task in mapped]
+            return partial.expand_kwargs([_what_is_run(task, wiring.xcoms(task)) for task in tasks])
+        return partial.expand_kwargs(_rows(mapped, wiring))
+    except Exception as error:  # whatever Airflow makes of it
+        raise InvalidTask(f"task {mapped.name!r}: {error}", mapped.source) from error
+
+
+def _rows(mapped: MappedTask, wiring: _Wiring) -> XComArg:
+    """Return what a mapped task is run with whose values another task leaves."""
+    results = {key: value for key, value in mapped.values.items() if isinstance(value, Result)}
+    ((key, result), *more) = results.items()
+    if more or len(mapped.values) > 1:
+        raise InvalidTask("map: over a result and anything else at once is more than Airflow can do; map over one list")
+    if result.keys:
+        raise InvalidTask(f"map: Airflow maps over a whole result, not over a part as {result!r} is")
+    maker = wiring.workflow.name_of(result.task)
+    if maker is None or maker in wiring.workflow.mapped:
+        raise InvalidTask(f"map: {result!r} is the result of a task that is not run here")
+    xcoms = {known: xcom for known, xcom in wiring.xcoms(mapped[0]).items() if known != result}
+    dag: Any = DagContext.get_current()
+    output: XComArg = dag.get_task(wiring.ids[maker]).output
+    return output.map(lambda value: _what_is_run(mapped.task_of({key: value}), xcoms))
+
+
+def _index_template(mapped: MappedTask) -> str:
+    field = "parameters_and_flags" if mapped.template.function is None else "op_kwargs"
+    return ", ".join(f"{key}={{{{ task.{field}[{key!r}] }}}}" for key in mapped.values)
 
 
 def _operator(
-    task: Task,
-    task_id: str,
-    around: _Around,
-    dag_folder: str,
-    *,
-    xcoms: Mapping[Result, FromXCom] = _NONE,
-    stale_after: Iterable[str] = (),
+    task: Task, task_id: str, around: _Around, dag_folder: str, wiring: _Wiring | None = None
 ) -> BaseOperator:
-    run_on = task.run_on or around.run_on or "local"
-    for_slurm, for_all = _sorted_out(task.operator_kwargs)
-    given = {**around.operator_kwargs, **for_all}
     try:
-        given = {**_pool(task), **given}
-        _check_operator_kwargs(given, for_slurm if run_on == "local" else {})
-        own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
-        fields = {
-            "sewer_conn_id": around.sewer_conn_id,
-            "python": own.python,
-            "env": dict(own.env) or None,
-            "inherit_env": own.inherit_env,
-            "workdir": own.workdir,
-            "doc_md": _doc(task),
-        }
-        if run_on == "slurm":
-            fields |= _slurm_fields(task, for_slurm, around.slurm, dag_folder)
-        # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
-        said = {name: value for name, value in fields.items() if value is not None} | given
-        return _operator_class(run_on)(
+        kind, fields = _fields(task, around, dag_folder)
+        return kind(
             task_id=task_id,
-            task_display_name=task.name,
-            **_what_is_run(task, xcoms),
-            run_when=task.freshness.run_when,
-            compare=task.freshness.compare,
-            stale_with=task.freshness.stale_with,
-            stale_after=stale_after,
-            **said,
+            stale_after=wiring.stale_after(task.name) if wiring else (),
+            **_what_is_run(task, wiring.xcoms(task) if wiring else {}),
+            **fields,
         )
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
         raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
+
+
+def _fields(task: Task, around: _Around, dag_folder: str) -> tuple[type[BaseOperator], dict[str, Any]]:
+    """Return the operator of a task, and its arguments but for what is run."""
+    run_on = task.run_on or around.run_on or "local"
+    for_slurm, for_all = _sorted_out(task.operator_kwargs)
+    given = {**_pool(task), **around.operator_kwargs, **for_all}
+    _check_operator_kwargs(given, for_slurm if run_on == "local" else {})
+    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
+    fields = {
+        "sewer_conn_id": around.sewer_conn_id,
+        "python": own.python,
+        "env": dict(own.env) or None,
+        "inherit_env": own.inherit_env,
+        "workdir": own.workdir,
+        "doc_md": _doc(task),
+    }
+    if run_on == "slurm":
+        fields |= _slurm_fields(task, for_slurm, around.slurm, dag_folder)
+    # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
+    said = {name: value for name, value in fields.items() if value is not None} | given
+    always = {
+        "task_display_name": task.name,
+        "run_when": task.freshness.run_when,
+        "compare": task.freshness.compare,
+        "stale_with": task.freshness.stale_with,
+    }
+    return _operator_class(run_on), always | said
 
 
 def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom]) -> dict[str, Any]:

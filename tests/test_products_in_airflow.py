@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -286,3 +287,46 @@ def test_a_serialized_dag_is_the_same_from_parse_to_parse(expand):
     first, second = (DagSerialization.to_dict(expand(CHAIN)) for _ in range(2))
     assert first == second
     assert "0x" not in str(first)
+
+
+MAPPED = """
+from airflow_provider_sewer import Dependency, Product, Task
+
+train = Task("train", "job", {"out": Product("models/{text}.txt", temporary=True)}).map(text=["a", "b", "c"])
+all_of_them = Task(
+    "all", "job", {"in": [Dependency(f"models/{n}.txt") for n in "abc"], "out": Product("all.txt")}
+)
+total = Task("total", function="functions:later", kwargs={"value": [each["seed"] for each in train.result]})
+second = Task("second", function="functions:later", kwargs={"value": train[1].result["out"]})
+"""
+
+
+def test_a_task_that_was_mapped_is_one_mapped_task(expand, run_dag, folder):
+    """Each instance has its own parameters and products; results are told apart, and removed together."""
+    dag = expand(MAPPED)
+
+    assert set(dag.task_ids) == {"g.train", "g.all", "g.total", "g.second", "g.remove_a_txt"}
+    assert dag.get_task("g.train").downstream_task_ids == {"g.all", "g.total", "g.second"}
+    result = run_dag(dag)
+    assert result.state == "success"
+    assert (folder / "all.txt").read_text() == "abc"
+    assert result.results["g.total"] == [[17, 17, 17], "list"]
+    assert result.results["g.second"][0].endswith("/b.txt")
+    assert sorted(key for key in result.states if "train" in key) == ["g.train[0]", "g.train[1]", "g.train[2]"]
+    assert os.listdir(folder / "models") == [".sewer"]
+
+
+def test_a_task_can_be_mapped_over_what_another_one_leaves(expand, run_dag, folder):
+    """How many there are shows only in the run."""
+    source = """
+    from airflow_provider_sewer import Product, Task
+    names = Task("names", function="functions:names", kwargs={"how_many": 3})
+    each = Task("each", "job", {"out": Product("each/{text}.txt")}).map(text=names.result)
+    Task("all", function="functions:later", kwargs={"value": each.result})
+    """
+    (folder / "functions.py").write_text(FUNCTIONS + "def names(how_many): return list('xyz'[:how_many])\n")
+    result = run_dag(expand(source))
+
+    assert result.state == "success"
+    assert sorted(runs(folder)) == ["x.txt", "y.txt", "z.txt"]
+    assert [each["seed"] for each in result.results["g.all"][0]] == [17, 17, 17]

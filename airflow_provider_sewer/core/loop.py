@@ -71,6 +71,10 @@ class MappedTask(Chain):
         """Return what stands for the results of its tasks, in their order, in the parameters of a later one."""
         return [task.result for task in self] if self.is_known_beforehand else self[0].result
 
+    def task_of(self, row: Mapping[str, Any]) -> Task:
+        """Return the task for these values, one that only a run has brought to light."""
+        return self.template.with_values(self.name, row, _Formatter(row))
+
     def __len__(self) -> int:
         """Return how many tasks it is."""
         return len(self.heads)
