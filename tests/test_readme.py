@@ -22,8 +22,8 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path):
     """Write every file that the README shows, and return their folder."""
-    for text in blocks("python"):
-        if named := re.match(r"# (\w+\.py)\n", text):
+    for text in [*blocks("python"), *blocks("yaml")]:
+        if named := re.match(r"# (\w+\.(py|yaml))\n", text):
             (tmp_path / named[1]).write_text(text)
     return tmp_path
 
