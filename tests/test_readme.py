@@ -99,10 +99,24 @@ def test_every_promise_names_tests_that_exist():
     rows = re.findall(r"^\| (P\d+) \|.*\| (.*) \|$", README, re.MULTILINE)
     assert [promise for promise, _ in rows] == [f"P{number}" for number in range(1, 11)]
     for promise, held_by in rows:
-        names = re.findall(r"`([\w/]+\.py)::(\w+)`", held_by)
-        assert names, promise
-        for file, name in names:
-            assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{promise}: {file}::{name}"
+        assert_named(held_by, promise)
+
+
+def test_every_feature_names_tests_that_exist():
+    """Whoever comes from one of the projects can see what is shown of it."""
+    table = README.partition("\n## Features\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.*) \| ([SDWPH ]*) ?\| (`.*`) \|$", table, re.MULTILINE)
+    assert len(rows) == len(re.findall(r"^\|", table, re.MULTILINE)) - 2
+    for feature, _, shown_by in rows:
+        assert_named(shown_by, feature)
+
+
+def assert_named(cell: str, what: str) -> None:
+    """Check that a cell of a table names tests, and that these exist."""
+    names = re.findall(r"`([\w/]+\.py)::(\w+)`", cell)
+    assert names, what
+    for file, name in names:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{what}: {file}::{name}"
 
 
 def test_every_link_inside_the_readme_leads_somewhere():
