@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.cli.signals import stopping
 from airflow_provider_sewer.core.errors import SewerError, StateError
-from airflow_provider_sewer.runners.engine import Engine, Observer, Outcome, State
+from airflow_provider_sewer.core.resources import check_limits
+from airflow_provider_sewer.runners.engine import Engine, Observer, Outcome, State, refuse_templates, settled
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
-from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan
+from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan, want_inputs
 from airflow_provider_sewer.runners.state import Done, StateFile, read_state, state_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from airflow_provider_sewer.core.freshness import Verdict
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.core.workflow import Workflow
 
@@ -49,12 +51,16 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
 
     :raises SewerError: when it cannot be run at all; then nothing was.
     """
-    part = chosen(workflow, how.wanted)
+    whole = settled(workflow, settings)
+    check_limits(how.limits, whole.tasks)
+    part = chosen(whole, how.wanted)
+    taken = {resource for task in part.tasks.values() for resource in task.resources}
+    limits = {resource: limit for resource, limit in how.limits.items() if resource in taken}
     observers: list[Observer] = []
-    engine = Engine(part, settings, jobs=how.jobs, limits=how.limits, forced=how.wanted.forced, observers=observers)
+    engine = Engine(part, settings, jobs=how.jobs, limits=limits, forced=how.wanted.forced, observers=observers)
     for warning in engine.check():
         say(f"sppe: {warning}; trying all the same, an earlier task may make it")
-    start = _start(how.state, workflow, resume=how.resume)
+    start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
     logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part)
     observers.append(logs)
     with ExitStack() as stack:
@@ -63,8 +69,10 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
             say(f"sppe: {start.said}")
         observers.append(stack.enter_context(_display(part)))
         received = stack.enter_context(stopping(engine))
-        outcomes = engine.run(state)
+        outcomes = engine.run(state, resume=how.resume)
     _summarize(outcomes, logs)
+    for warning in engine.warnings:
+        say(f"sppe: {warning}")
     if received:
         return 128 + received[0]
     return 0 if all(outcome.state.is_success for outcome in outcomes.values()) else 1
@@ -75,16 +83,20 @@ def explained(workflow: Workflow, settings: Settings, wanted: Wanted, *, resume:
 
     :raises SewerError: when it could not be run at all.
     """
-    start = _start(state, workflow, resume=resume)
-    done = read_state(start.path, workflow.name) if start.keep else start.done
-    part = chosen(workflow, wanted).with_defaults(settings)
-    verdicts = make_plan(part, done, wanted.forced).verdicts
+    whole = settled(workflow, settings)
+    part = chosen(whole, wanted)
+    refuse_templates(part)
+    want_inputs(part, wanted.forced)
+    start = _start(state, workflow, resume=resume, is_part=len(part.tasks) < len(whole.tasks))
+    known = read_state(start.path, workflow.name) if start.keep else start.done
+    verdicts = make_plan(part, known if resume else {}, wanted.forced, known=known).verdicts
     width = max(map(len, verdicts))
-    words = {True: "runs", False: "does not run"}
-    return "\n".join(
-        f"{name:<{width}}  {words[verdict.must_run]:<12}  {verdict.why}"
-        for name, verdict in ((name, verdicts[name]) for name in part.order)
-    )
+    return "\n".join(f"{name:<{width}}  {_foretold(verdicts[name])}" for name in part.order)
+
+
+def _foretold(verdict: Verdict) -> str:
+    word = "may run" if not verdict.is_sure else "runs" if verdict.must_run else "does not run"
+    return f"{word:<12}  {verdict.why}"
 
 
 class _Start(NamedTuple):
@@ -102,13 +114,14 @@ class _Start(NamedTuple):
     said: str = ""
 
 
-def _start(state: str | None, workflow: Workflow, *, resume: bool) -> _Start:
+def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool) -> _Start:
     """Say what a run begins with.
 
+    :param is_part: some of the tasks are left out; what they have come to is kept.
     :raises StateError: when a state of python-dag-pipeline cannot be read, or would be written.
     """
     if state is None or os.path.splitext(state)[1].lower() not in (".yml", ".yaml"):
-        return _Start(_state_path(state, workflow), keep=resume)
+        return _Start(_state_path(state, workflow), keep=resume or is_part)
     if not resume:
         raise StateError(
             f"{state}: a state in YAML is that of python-dag-pipeline, and only read; go on from it with --resume, or "

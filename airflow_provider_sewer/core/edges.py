@@ -27,12 +27,14 @@ class Members:
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self.tasks: dict[str, Task] = {}
+        self.all: list[tuple[str, Task]] = []  # also those that are one with another, by the name of that
         self._names: dict[str, str] = {}
         self._identities: dict[object, str] = {}
         makers: dict[tuple[str, ...], str] = {}
         for task in tasks:
             name = self._name_of_equal(task, makers)
             self.tasks.setdefault(name, task)
+            self.all.append((name, task))
             self._names[task.name] = name
             self._identities[task.identity] = name
 
@@ -82,9 +84,9 @@ def find_edges(members: Members, stated: Iterable[tuple[Task, Task]], *, is_part
         names = members.name_of(up), members.name_of(down)
         if names[0] != names[1] or up.identity is down.identity:  # else two that are one task
             note(str(names[0]), str(names[1]), STATED)
-    for task in members.tasks.values():
+    for name, task in members.all:
         for other in _stated_by(task, members, is_part=is_part):
-            note(other, task.name, STATED)
+            note(other, name, STATED)
     makers = _Makers(members.tasks)
     for task in members.tasks.values():
         for dependency in task.dependencies:

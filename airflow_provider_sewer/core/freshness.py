@@ -14,6 +14,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidTask
@@ -74,31 +75,48 @@ class Stamp(NamedTuple):
     content: Optional[str] = None
 
 
+class MadeFrom(NamedTuple):
+    """What products are made from, as it is when their task begins.
+
+    :param dependencies: stamps of its dependencies, by path.
+    :param after: of the tasks before it of which it takes something else than files, by name: which run of theirs it
+        follows, as far as that is known.
+    :param code: digest of its code, if that counts.
+    :param environment: digest of its environment, if that counts.
+    """
+
+    dependencies: Mapping[str, Stamp]
+    after: Mapping[str, str] = MappingProxyType({})
+    code: Optional[str] = None
+    environment: Optional[str] = None
+
+
 class Record(NamedTuple):
     """What a product was made from, and what it was like then.
 
     :param task: the task's name.
     :param command: digest of what its command was.
     :param product: stamp of the product itself.
-    :param dependencies: stamps of its dependencies, by path.
-    :param code: digest of its code, if that counts.
-    :param environment: digest of its environment, if that counts.
+    :param dependencies: as in :class:`MadeFrom`, like the three that follow.
     :param result: the result that the task left.
     :param is_whole: whether all products of the task were in place; they are not while they are moved there.
     :param is_removed: whether it was a temporary product, and removed after use.
     :param attempt: the attempt that put it in place, or was about to.
+    :param was_whole: whether it was whole when that attempt began; ``None`` if it had no record then.
     """
 
     task: str
     command: str
     product: Optional[Stamp]
     dependencies: Mapping[str, Stamp]
+    after: Mapping[str, str] = MappingProxyType({})
     code: Optional[str] = None
     environment: Optional[str] = None
     result: Any = None
     is_whole: bool = True
     is_removed: bool = False
     attempt: str = ""
+    was_whole: Optional[bool] = None
 
 
 class Made(NamedTuple):
@@ -114,10 +132,14 @@ class Made(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a task has to run, and why or why not, as half a sentence."""
+    """Whether a task has to run, and why or why not, as half a sentence.
+
+    :param is_sure: whether that cannot turn out otherwise.
+    """
 
     must_run: bool
     why: str
+    is_sure: bool = True
 
     @classmethod
     def run(cls, why: str) -> Verdict:
@@ -137,20 +159,24 @@ class Question(NamedTuple):
     :param products: what it makes.
     :param dependencies: absolute paths of what it needs, by path as the task writes it.
     :param command: digest of its command now.
+    :param after: as in :class:`MadeFrom`, now.
     :param code: digest of its code now, if that counts.
     :param environment: digest of its environment now, if that counts.
     :param ran_anew: names of the tasks before it that ran anew and of which it takes files.
     :param ran_anew_otherwise: names of those of which it takes something else.
+    :param is_beforehand: these tasks have not run yet, but will.
     """
 
     freshness: Freshness
     products: Sequence[Made]
     dependencies: Mapping[str, str]
     command: str
+    after: Mapping[str, str] = MappingProxyType({})
     code: Optional[str] = None
     environment: Optional[str] = None
     ran_anew: Sequence[str] = ()
     ran_anew_otherwise: Sequence[str] = ()
+    is_beforehand: bool = False
 
 
 def judge(question: Question) -> Verdict:
@@ -160,19 +186,20 @@ def judge(question: Question) -> Verdict:
         return Verdict.run("it always runs")
     if mode == "never":
         return Verdict.rest("it never runs")
-    why = _why_missing(question) or (_why_stale(question) if mode == "stale" else None)
+    why = why_missing(question.products) or (_why_stale(question) if mode == "stale" else None)
     if why:
         return Verdict.run(why)
     return Verdict.rest("its products are there" if mode == "missing" else "its products are up to date")
 
 
-def _why_missing(question: Question) -> str | None:
-    for made in question.products:
+def why_missing(products: Iterable[Made]) -> str | None:
+    """Return which of the products is not there, or not whole, as half a sentence; ``None`` if all are."""
+    for made in products:
         is_removed = made.record is not None and made.record.is_removed
         if not is_removed and not os.path.exists(made.file):
             return f"{made.path} is missing"
         if made.record is not None and not made.record.is_whole:
-            return f"{made.path} was being put in place when an earlier run was ended"
+            return f"{made.path} was being made when an earlier run was ended"
     return None
 
 
@@ -180,7 +207,7 @@ def _why_stale(question: Question) -> str | None:
     by_content = question.freshness.compare == "content"
     anew = [*question.ran_anew_otherwise, *(() if by_content else question.ran_anew)]
     if anew:
-        return f"{anew[0]!r} ran anew"
+        return f"{anew[0]!r} runs before it" if question.is_beforehand else f"{anew[0]!r} ran anew"
     for made in question.products:
         record = made.record
         if record is None:
@@ -194,6 +221,9 @@ def _why_stale(question: Question) -> str | None:
 def _why_other(made: Made, record: Record, question: Question, *, by_content: bool) -> str | None:
     if record.command != question.command:
         return f"{made.path} was made with other parameters"
+    for name, run in question.after.items():
+        if record.after.get(name, run) != run:
+            return f"{name!r} has run anew since {made.path} was made"
     if not record.is_removed and _differs(record.product, made.file, by_content=by_content):
         return f"{made.path} was changed after it was made"
     for path, file in question.dependencies.items():
@@ -229,32 +259,40 @@ def stamp(file: str, *, read: bool = False) -> Stamp | None:
     :param read: read its content as well.
     """
     try:
-        status = os.stat(file)
-        if not stat.S_ISDIR(status.st_mode):
-            return Stamp(f"{status.st_mtime_ns}-{status.st_size}", _content(file) if read else None)
+        if not stat.S_ISDIR(os.stat(file).st_mode):
+            return Stamp(_seen(file), _content(file) if read else None)
         seen, content = hashlib.sha256(), hashlib.sha256()
         for name, path in _files_in(file):
-            status = os.stat(path, follow_symlinks=os.path.exists(path))
-            seen.update(f"{name}\0{status.st_mtime_ns}-{status.st_size}\0".encode("utf-8", "surrogateescape"))
+            seen.update(f"{name}\0{_seen(path)}\0".encode("utf-8", "surrogateescape"))
             if read:
-                what = _content(path) if os.path.isfile(path) else "no file"
-                content.update(f"{name}\0{what}\0".encode("utf-8", "surrogateescape"))
+                content.update(f"{name}\0{_content(path)}\0".encode("utf-8", "surrogateescape"))
         return Stamp(seen.hexdigest(), content.hexdigest() if read else None)
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def _files_in(folder: str) -> Iterable[tuple[str, str]]:
-    """Return what is in a directory, however deep, but not directories that hold anything."""
+    """Return what is in a directory, however deep, but not directories that hold anything; links are not followed."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name != OWN_FOLDER)
-        names = sorted(files) if files or folders else [""]
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        names = sorted([*files, *links]) if files or folders else [""]
         for name in names:
             path = os.path.join(parent, name)
             yield os.path.relpath(path, folder), path
 
 
+def _seen(path: str) -> str:
+    """Return what changes with a file; of a link to a directory or to nothing, where it leads."""
+    if os.path.isdir(path) or not os.path.exists(path):
+        return os.readlink(path) if os.path.islink(path) else "an empty directory"
+    status = os.stat(path)
+    return f"{status.st_mtime_ns}-{status.st_size}"
+
+
 def _content(file: str) -> str:
+    if not os.path.isfile(file):  # nobody waits for what a named pipe may bring
+        return _seen(file) if os.path.islink(file) else "no file"
     digest = hashlib.sha256()
     with open(file, "rb") as opened:
         while chunk := opened.read(_CHUNK):

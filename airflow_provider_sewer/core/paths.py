@@ -138,9 +138,14 @@ def path_key(path: str, workdir: str | None) -> str:
 
     :param workdir: what it is taken from if it is relative; where that is not known yet, it stays relative.
     """
-    if path.startswith("~"):
-        path = os.path.expanduser(path)
-    return os.path.normpath(os.path.join(os.path.expanduser(workdir or ""), path))
+    key = os.path.normpath(os.path.join(os.path.expanduser(workdir or ""), os.path.expanduser(path)))
+    return key[1:] if key.startswith("//") else key
+
+
+def given_to_module(path: str) -> str:
+    """Return a path as a module can open it where this package would: ``~`` and ``..`` mean nothing special to it."""
+    plain = os.path.expanduser(path)
+    return os.path.normpath(plain) + "/" * plain.endswith("/") if ".." in plain.split("/") else plain
 
 
 def is_relative(path: str) -> bool:

@@ -191,10 +191,13 @@ class Task:
         return [self.target, filled(kept, fill or as_written), self.use_underscores, products]
 
     def is_same(self, other: Task) -> bool:
-        """Tell whether another task makes the same with the same command."""
+        """Tell whether another task makes the same of the same with the same command, in the same way."""
         return (
             self.said() == other.said()
             and self.products == other.products
+            and self.dependencies == other.dependencies
+            and self.freshness == other.freshness
+            and self.resources == other.resources
             and self.settings == other.settings
             and self.run_on == other.run_on
             and self.slurm == other.slurm

@@ -61,6 +61,17 @@ class Result:
         """Refuse: how long a result is shows only when its task has run."""
         raise TypeError(f"{self!r} is known only once its task has run, and cannot be gone through before")
 
+    def __bool__(self) -> bool:
+        """Refuse, as for :meth:`__iter__`."""
+        raise TypeError(f"{self!r} is known only once its task has run, and is neither true nor false before")
+
+    def __format__(self, _: str) -> str:
+        """Refuse: a text into which it is put would hold its name."""
+        raise TypeError(
+            f"{self!r} is known only once its task has run, and cannot be put into a text before; pass it as a "
+            "parameter of its own"
+        )
+
     def of(self, value: Any) -> Any:
         """Return this part of a result.
 
@@ -69,6 +80,8 @@ class Result:
         part = value
         for at, key in enumerate(self.keys):
             try:
+                if isinstance(part, str):
+                    raise TypeError("a letter of a text is no part of it")
                 part = part[key]
             except (LookupError, TypeError):
                 asked = f"{type(self)(self.task, self.keys[: at + 1])!r}"

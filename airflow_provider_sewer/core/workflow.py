@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.edges import STATED, Edges, Members, find_edges
 from airflow_provider_sewer.core.errors import InvalidWorkflow
@@ -56,6 +56,17 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
     return declared  # type: ignore[return-value]
 
 
+class Elsewhere(NamedTuple):
+    """What a part of a workflow has to do with the tasks that were left out of it.
+
+    :param users: for each product, as (its task's name, its path), those of them that depend on it.
+    :param makers: which of them makes a dependency, by the name of the task that has it and the path.
+    """
+
+    users: Mapping[tuple[str, str], list[str]]
+    makers: Mapping[tuple[str, str], str]
+
+
 class Workflow:
     """Tasks by name, and for each the names of those that run before it.
 
@@ -68,6 +79,7 @@ class Workflow:
     :param source: where it was declared.
     :param is_part: whether it is a part taken out of something larger; dependencies on tasks that are
         not in it are then left aside.
+    :param elsewhere: what else there is in something larger.
     :raises InvalidWorkflow: when two tasks that differ have one name, or make one path; a dependency is unknown,
         or tasks wait for each other in a circle.
     """
@@ -81,6 +93,7 @@ class Workflow:
         doc: str = "",
         source: SourceLine | None = None,
         is_part: bool = False,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.name = name
         self.doc = doc
@@ -88,6 +101,7 @@ class Workflow:
         self.given = list(tasks)  # with those that are one task with another, for what depends on them
         self.stated = list(edges)
         self.is_part = is_part
+        self.elsewhere = elsewhere or Elsewhere({}, {})
         self._members = Members(self.given)
         self.tasks: dict[str, Task] = self._members.tasks
         self.why: Edges = find_edges(self._members, self.stated, is_part=is_part)
@@ -145,8 +159,15 @@ class Workflow:
 
         :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
         """
-        tasks = [task.with_defaults(settings) for task in self.given]
-        return Workflow(self.name, tasks, self.stated, doc=self.doc, source=self.source, is_part=self.is_part)
+        return Workflow(
+            self.name,
+            [task.with_defaults(settings) for task in self.given],
+            self.stated,
+            doc=self.doc,
+            source=self.source,
+            is_part=self.is_part,
+            elsewhere=self.elsewhere,
+        )
 
     def name_of(self, task: Task) -> str | None:
         """Return the name that a task has here, also of one that says the same as another, or ``None``."""
@@ -165,9 +186,20 @@ class Workflow:
             for up in self._nearest(name, names)
             if STATED in self.why.reasons[name].get(up, (STATED,))  # paths are found again
         ]
-        part = Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_part=True)
-        part.why.users.update(self.why.users)  # what is needed outside of the part is not removed in it
-        return part
+        elsewhere = Elsewhere(
+            {
+                product: [*self.elsewhere.users.get(product, ()), *(user for user in users if user not in names)]
+                for product, users in self.why.users.items()
+            },
+            {
+                (name, path): up
+                for name in names
+                for up, paths in self.why.reasons[name].items()
+                for path in paths
+                if up not in names
+            },
+        )
+        return Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_part=True, elsewhere=elsewhere)
 
     def _nearest(self, name: str, names: Collection[str]) -> dict[str, None]:
         """Return the tasks before one that are among these, by way of any that are not."""

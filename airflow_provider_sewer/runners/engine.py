@@ -11,9 +11,8 @@ from contextlib import suppress
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, ModuleStopped, SewerError
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped, SewerError
 from airflow_provider_sewer.core.freshness import Verdict
-from airflow_provider_sewer.core.paths import located
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
@@ -23,15 +22,17 @@ from airflow_provider_sewer.core.values import Result, filled
 from airflow_provider_sewer.runners.follower import LONGEST_WAIT
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.module import GRACE
-from airflow_provider_sewer.runners.plan import Plan, make_plan, ran_anew, results_for
+from airflow_provider_sewer.runners.origins import Origins
+from airflow_provider_sewer.runners.plan import Plan, followed, make_plan, ran_anew, results_for, want_inputs
 from airflow_provider_sewer.runners.preflight import check_surroundings
 from airflow_provider_sewer.runners.process import Process
 from airflow_provider_sewer.runners.products import remove_temporary
-from airflow_provider_sewer.runners.task_run import TaskRun, missing
+from airflow_provider_sewer.runners.task_run import TaskRun
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from airflow_provider_sewer.core.paths import Product
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.runners.output import Stream
@@ -117,14 +118,17 @@ class Engine:
         observers: Sequence[Observer] = (),
         grace: float = GRACE,
     ) -> None:
-        self._workflow = workflow.with_defaults(settings)
+        self._workflow = settled(workflow, settings)
         self._tasks = self._workflow.tasks
         self._upstream = self._workflow.upstream
         self._jobs = jobs or _processors()
         self._limits = dict(limits or {})
         self._forced = tuple(forced)
         self._state: StateFile | None = None
+        self._origins = Origins()
         self._plan = Plan({}, {}, {})
+        self._uses, self._users_left = _uses(self._workflow)
+        self.warnings: list[str] = []
         self._outcomes: dict[str, Outcome] = {}
         self._observers = observers
         self._grace = grace
@@ -141,33 +145,30 @@ class Engine:
         :returns: what is missing only for tasks that come later, and that an earlier one may yet make.
         :raises SewerError: when a value is known only to Airflow, or a first task cannot run.
         """
-        for task in self._tasks.values():
-            _refuse_templates(task)
+        refuse_templates(self._workflow)
         check_limits(self._limits, self._tasks)
-        for task, dependency in self._workflow.why.unmade:
-            file = located(dependency.path, task.settings.workdir)
-            if not os.path.exists(file):
-                raise missing(task, dependency, file)
-        for name, task in self._tasks.items():
-            if task.freshness.run_when == "never" and name not in self._forced:
-                _want_products(task)
+        want_inputs(self._workflow, self._forced)
         with Guardian(self._grace) as guardian:
             tasks = [
                 (task, not self._upstream[name])
                 for name, task in self._tasks.items()
-                if task.freshness.run_when != "never"
+                if task.freshness.run_when != "never" or name in self._forced
             ]
             return check_surroundings(
                 tasks, lambda command: Process(command, mark=guardian.submark(), grace=0.0, guardian=guardian)
             )
 
-    def run(self, state: StateFile | None = None) -> dict[str, Outcome]:
+    def run(self, state: StateFile | None = None, *, resume: bool = False) -> dict[str, Outcome]:
         """Run the tasks and return how each has ended, in the order of the workflow.
 
-        :param state: where it is noted what has succeeded; what is in it already is not run again.
+        :param state: where it is noted what has succeeded; what is in it already can be taken from it.
+        :param resume: what is in it already is not run again.
         """
         self._state = state
-        self._plan = make_plan(self._workflow, state.done if state else {}, self._forced)
+        known = state.done if state else {}
+        self._plan = make_plan(
+            self._workflow, known if resume else {}, self._forced, known=known, origins=self._origins
+        )
         self._note_what_waits()
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
@@ -256,6 +257,8 @@ class Engine:
                 grace=self._grace,
                 secrets=secret_values(task.settings.env),
                 guardian=self._guardian,
+                after=followed(self._workflow, name),
+                origins=self._origins,
             )
             self._running[name] = run
             if self._stopped:
@@ -293,23 +296,27 @@ class Engine:
 
     def _note_what_waits(self) -> None:
         """Note that what is run again has not succeeded, should this run be ended before it has."""
-        for name in self._tasks if self._state else ():
-            if name not in self._plan.done and self._state:
+        for name in self._state.done if self._state else ():
+            verdict = self._plan.verdicts.get(name)
+            if self._state and verdict and verdict.must_run and verdict.is_sure:
                 self._state.note(name, State.WAITING.value)
 
     def _note(self, name: str, outcome: Outcome, command: str) -> None:
         if self._state:
+            before = self._state.done.get(name)
+            if outcome.state is State.UP_TO_DATE and before is not None and before.command == command:
+                return  # it is in there, before what has followed it
             self._state.note(name, State.SUCCEEDED.value, command=command, result=outcome.result)
 
     def _remove_what_is_used(self, name: str) -> None:
         """Remove the temporary products whose users have all succeeded, now that one more has."""
-        for maker in (*self._upstream[name], name):
-            task = self._tasks[maker]
-            for product in task.products:
-                users = self._workflow.why.users.get((maker, product.path), ())
-                ends = [self._outcomes.get(user) for user in users]
-                if product.temporary and ends and all(end is not None and end.state.is_success for end in ends):
-                    remove_temporary(product, task.settings.workdir)
+        for maker, product in self._uses.get(name, ()):
+            self._users_left[maker, product.path] -= 1
+            if self._users_left[maker, product.path] == 0:
+                try:
+                    remove_temporary(product, self._tasks[maker].settings.workdir)
+                except SewerError as error:  # the work is done; what is left over fails nobody
+                    self.warnings.append(str(error))
 
     def _call_off_dependents(self, outcomes: dict[str, Outcome]) -> None:
         """Settle what will not run any more, in an order in which each finds the causes settled."""
@@ -345,8 +352,7 @@ class Engine:
         return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"
 
 
-def _refuse_templates(task: Task) -> None:
-    settings = task.settings
+def _refuse_unknown_number(task: Task) -> None:
     if task.part_of is not None and not task.part_of.is_known_beforehand:
         result = next(each for each in task.part_of.values.values() if isinstance(each, Result))
         raise InvalidTask(
@@ -354,22 +360,45 @@ def _refuse_templates(task: Task) -> None:
             "map it over a list to run it here",
             task.source,
         )
-    called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
-    paths = [path.path for path in (*task.products, *task.dependencies)]
-    values = (filled(called, as_written), paths, settings.python, settings.env, settings.workdir)
-    if template := find_template(values):
-        raise InvalidTask(
-            f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here", task.source
-        )
 
 
-def _want_products(task: Task) -> None:
-    for product in task.products:
-        file = located(product.path, task.settings.workdir)
-        if not os.path.exists(file):
-            raise InvalidWorkflow(
-                f"task {task.name!r} never runs, and its product {product.path!r} does not exist: {file}", task.source
+def refuse_templates(workflow: Workflow) -> None:
+    """Make sure that no value is known only to Airflow.
+
+    :raises InvalidTask: naming the first that is.
+    """
+    for task in workflow.tasks.values():
+        _refuse_unknown_number(task)
+        settings = task.settings
+        called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
+        paths = [path.path for path in (*task.products, *task.dependencies)]
+        values = (filled(called, as_written), paths, settings.python, settings.env, settings.workdir)
+        if template := find_template(values):
+            raise InvalidTask(
+                f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here",
+                task.source,
             )
+
+
+def settled(workflow: Workflow, settings: Settings) -> Workflow:
+    """Return a workflow as it is run here: paths that nothing is said of are taken from the current directory."""
+    here = settings
+    if any(task.products or task.dependencies for task in workflow.tasks.values()):
+        here = settings.over(Settings(workdir=os.getcwd()))
+    return workflow.with_defaults(here)
+
+
+def _uses(workflow: Workflow) -> tuple[dict[str, list[tuple[str, Product]]], dict[tuple[str, str], int]]:
+    """Return which temporary products each task uses, and how many tasks use each of these."""
+    uses: dict[str, list[tuple[str, Product]]] = {}
+    left: dict[tuple[str, str], int] = {}
+    for name, task in workflow.tasks.items():
+        for product in task.products:
+            users = set(workflow.why.users.get((name, product.path), ())) if product.temporary else set()
+            left[name, product.path] = len(users) + len(workflow.elsewhere.users.get((name, product.path), ()))
+            for user in users:
+                uses.setdefault(user, []).append((name, product))
+    return uses, left
 
 
 def _processors() -> int:

@@ -143,6 +143,16 @@ def missing_modules(
     return [name for name in answer.last_line.removeprefix("missing:").split(",") if name in modules]
 
 
+def answer_of(
+    python: str, code: str, arguments: Sequence[str], env: Mapping[str, str], workdir: str | None = None
+) -> str:
+    """Return the last line that an interpreter writes when it is given a few lines of code to run.
+
+    Without ``-m``, the first entry of ``sys.path`` is the working directory, as it is for a module that is run.
+    """
+    return _asked([python, "-c", code, *arguments], env, workdir).last_line
+
+
 def check_workdir(workdir: str | None) -> str | None:
     """Return the absolute path of a working directory.
 

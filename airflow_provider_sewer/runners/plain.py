@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import WorkflowFailed
@@ -22,6 +23,8 @@ def run_plainly(run: Run) -> None:
     engine = Engine(workflow, observers=[PlainLines()])
     engine.check()
     outcomes = engine.run()
+    for warning in engine.warnings:
+        sys.stderr.write(f"sewer: {warning}\n")
     failed = [f"{name}: {outcome.reason}" for name, outcome in outcomes.items() if not outcome.state.is_success]
     if failed:
         raise WorkflowFailed("\n".join(failed), run.source)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.edges import STATED
-from airflow_provider_sewer.core.errors import SewerError, unknown_name
+from airflow_provider_sewer.core.errors import (
+    InterpreterError,
+    InvalidTask,
+    InvalidWorkflow,
+    ModuleMissing,
+    SewerError,
+    WorkdirError,
+    unknown_name,
+)
 from airflow_provider_sewer.core.freshness import Verdict
-from airflow_provider_sewer.runners.products import made_before
+from airflow_provider_sewer.core.paths import located
+from airflow_provider_sewer.runners.origins import Origins
+from airflow_provider_sewer.runners.products import made_before, read_record
 from airflow_provider_sewer.runners.state import Done
-from airflow_provider_sewer.runners.task_run import TaskRun
+from airflow_provider_sewer.runners.task_run import TaskRun, missing, missing_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from airflow_provider_sewer.core.paths import Dependency
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
 
@@ -61,16 +73,26 @@ def chosen(workflow: Workflow, wanted: Wanted) -> Workflow:
     return workflow.part(names)
 
 
-def make_plan(workflow: Workflow, done: Mapping[str, Done], forced: Collection[str] = ()) -> Plan:
+def make_plan(
+    workflow: Workflow,
+    done: Mapping[str, Done],
+    forced: Collection[str] = (),
+    *,
+    known: Mapping[str, Done] | None = None,
+    origins: Origins | None = None,
+) -> Plan:
     """Say which tasks have to run, from what is on disk and what has succeeded before.
 
     :param workflow: its tasks with their settings settled.
     :param done: what has succeeded in an earlier run that this one resumes.
     :param forced: tasks to run in any case.
+    :param known: what else has succeeded before: what it has left can be taken, but it is not done with.
+    :param origins: who knows code and environments.
     """
     must = dict.fromkeys(forced, "it was asked for")
+    origins = origins or Origins()
     while True:
-        plan = _planned(workflow, done, must)
+        plan = _planned(workflow, done, must, {**(known or {}), **done}, origins)
         needed = _makers_needed_again(workflow, plan)
         if not needed:
             return plan
@@ -79,51 +101,134 @@ def make_plan(workflow: Workflow, done: Mapping[str, Done], forced: Collection[s
 
 def ran_anew(workflow: Workflow, name: str, anew: Collection[str]) -> tuple[list[str], list[str]]:
     """Return the tasks before one that ran anew: those of which it takes files, and the others."""
-    reasons = workflow.why.reasons[name]
-    of_files = [up for up in reasons if up in anew and STATED not in reasons[up]]
-    return of_files, [up for up in reasons if up in anew and STATED in reasons[up]]
+    otherwise = {task.name for task in followed(workflow, name)}
+    return (
+        [up for up in workflow.upstream[name] if up in anew and up not in otherwise],
+        [up for up in workflow.upstream[name] if up in anew and up in otherwise],
+    )
 
 
-def _planned(workflow: Workflow, done: Mapping[str, Done], must: dict[str, str]) -> Plan:
+def followed(workflow: Workflow, name: str) -> list[Task]:
+    """Return the tasks before one of which it takes something else than files."""
+    return [workflow.tasks[up] for up, reasons in workflow.why.reasons[name].items() if STATED in reasons]
+
+
+def want_inputs(workflow: Workflow, forced: Collection[str] = ()) -> None:
+    """Make sure that what nobody here makes is there.
+
+    :param forced: tasks that run in any case.
+    :raises SewerError: naming the first that is not there, or is not whole.
+    """
+    for task, dependency in workflow.why.unmade:
+        if task.freshness.run_when != "never" or task.name in forced:
+            _want(workflow, task, dependency)
+    for task in workflow.tasks.values():
+        if task.freshness.run_when == "never" and task.name not in forced:
+            _want_products(task)
+
+
+def _want(workflow: Workflow, task: Task, dependency: Dependency) -> None:
+    file = located(dependency.path, task.settings.workdir)
+    is_there = os.path.exists(file)
+    maker = workflow.elsewhere.makers.get((task.name, dependency.path))
+    if maker is None and not is_there:
+        raise missing(task, dependency, file)
+    if maker is not None and not is_there:
+        raise missing_of(task, dependency, maker, f"{file} does not exist")
+    record = read_record(file) if maker is not None else None
+    if maker is not None and record is not None and not record.is_whole:
+        raise missing_of(task, dependency, maker, f"{file} was being made when an earlier run was ended")
+
+
+def _want_products(task: Task) -> None:
+    for product in task.products:
+        file = located(product.path, task.settings.workdir)
+        if not os.path.exists(file):
+            raise InvalidWorkflow(
+                f"task {task.name!r} never runs, and its product {product.path!r} does not exist: {file}; put it "
+                f"there, or have it made with --force {task.name!r}",
+                task.source,
+            )
+
+
+def _planned(
+    workflow: Workflow, done: Mapping[str, Done], must: dict[str, str], known: dict[str, Done], origins: Origins
+) -> Plan:
     verdicts: dict[str, Verdict] = {}
     still: dict[str, Done] = {}
-    left: dict[str, Done] = dict(done)
+    left = dict(known)
     for name in workflow.order:
         task = workflow.tasks[name]
         anew = [up for up in workflow.upstream[name] if verdicts[up].must_run]
-        run = TaskRun(task, results_for(workflow, task, [left]))
-        try:
-            if name in must:
-                verdicts[name] = Verdict.run(must[name])
-            elif name in done and not anew and done[name].command in (None, run.command()):
-                verdicts[name] = Verdict.rest("it has succeeded in the run that is resumed")
-                still[name] = done[name]
-            else:
-                verdicts[name], result = run.verdict(*ran_anew(workflow, name, anew))
+        run = TaskRun(task, results_for(workflow, task, [left]), after=followed(workflow, name), origins=origins)
+        if name in must:
+            verdicts[name] = Verdict.run(must[name])
+        elif name in done and not anew and _why_not_done(workflow, name, done, run) is None:
+            verdicts[name] = Verdict.rest("it has succeeded in the run that is resumed")
+            still[name] = done[name]
+        else:
+            verdicts[name], result = _verdict(workflow, name, run, {up: verdicts[up].is_sure for up in anew})
+            if not verdicts[name].must_run:
                 left.setdefault(name, Done("", result))
-            if verdicts[name].must_run:
-                left.pop(name, None)  # what it leaves then is another result
-        except SewerError:  # a result that is not there yet
-            verdicts[name] = Verdict.run("what it is given is known only when the tasks before it have run")
+        if verdicts[name].must_run:
+            left.pop(name, None)  # what it leaves then is another result
     return Plan(verdicts, still, must)
+
+
+def _why_not_done(workflow: Workflow, name: str, done: Mapping[str, Done], run: TaskRun) -> str | None:
+    """Return why a task that has succeeded has to be looked at once more, ``None`` if it has not."""
+    if done[name].command is None:  # all that is known is that it has succeeded
+        return run.lacks()
+    for up in workflow.upstream[name]:
+        if up in done and done[up].at > done[name].at:
+            return f"{up!r} has succeeded once more since"
+    try:
+        return "it has succeeded with other parameters" if done[name].command != run.command() else run.lacks()
+    except InvalidTask:
+        return "what it is given is not known any more"
+
+
+def _verdict(workflow: Workflow, name: str, run: TaskRun, anew: Mapping[str, bool]) -> tuple[Verdict, Any]:
+    """Say whether a task has to run, as far as that can be said.
+
+    :param anew: the tasks before it that run, and whether that is sure.
+    """
+    task = workflow.tasks[name]
+    surely = [up for up, is_sure in anew.items() if is_sure]
+    try:
+        verdict, result = run.verdict(*ran_anew(workflow, name, surely), is_beforehand=True)
+        if verdict.must_run or task.freshness.run_when != "stale" or not anew:
+            return verdict, result
+        verdict, _ = run.verdict(*ran_anew(workflow, name, list(anew)), is_beforehand=True)
+        if verdict.must_run:
+            return verdict._replace(is_sure=False), None
+        why = f"{next(iter(anew))!r} runs before it, and what that makes may be what it was"
+        return Verdict(must_run=True, why=why, is_sure=False), None
+    except InvalidTask:  # a result that is not there yet
+        why = "what it is given is known only when the tasks before it have run"
+        return Verdict(must_run=True, why=why, is_sure=False), None
+    except (InterpreterError, ModuleMissing, WorkdirError):
+        why = "its code or its environment cannot be found yet"
+        return Verdict(must_run=True, why=why, is_sure=False), None
 
 
 def _makers_needed_again(workflow: Workflow, plan: Plan) -> dict[str, str]:
     """Return the tasks whose temporary products were removed after use, and are needed once more."""
-    needed = {}
+    needed: dict[str, str] = {}
     for name in reversed(workflow.order):
-        if not plan.verdicts[name].must_run:
-            for product, user in _lacked(workflow, workflow.tasks[name], plan):
+        if not plan.verdicts[name].must_run or not plan.verdicts[name].is_sure:
+            for product, user in _lacked(workflow, workflow.tasks[name], plan, needed):
                 needed[name] = f"{product} was removed after use, and {user!r} needs it again"
-    return needed
+    return {name: why for name, why in needed.items() if name not in plan.must}
 
 
-def _lacked(workflow: Workflow, task: Task, plan: Plan) -> Iterable[tuple[str, str]]:
+def _lacked(workflow: Workflow, task: Task, plan: Plan, needed: Mapping[str, str]) -> Iterable[tuple[str, str]]:
     temporary = [product for product in task.products if product.temporary]
     for product, made in zip(temporary, made_before(temporary, task.settings.workdir), strict=True):
-        for user in workflow.why.users.get((task.name, product.path), ()):
-            if user in plan.verdicts and plan.verdicts[user].must_run and made.record and made.record.is_removed:
-                yield product.path, user
+        if made.record is not None and made.record.is_removed and not os.path.exists(made.file):
+            for user in workflow.why.users.get((task.name, product.path), ()):
+                if user in needed or plan.verdicts[user].must_run:
+                    yield product.path, user
 
 
 def _downstream(workflow: Workflow, names: Iterable[str]) -> set[str]:

@@ -2,12 +2,13 @@
 
 Beside a product lies the folder ``.sewer``. In it are the record of what the product was made from, and for as long
 as the task runs a folder ``making-…``, in which the product comes to be under its own name. An attempt that was killed
-leaves that folder behind; the next one on this path removes it.
+leaves that folder behind; the next one on the same paths removes it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -17,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.freshness import Made, Record, Stamp, stamp
-from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, located
+from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, given_to_module, located
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _MAKING = "making-"
 _LOCK = "lock"
-_OLD = "old-"
+_NEW = "new"
+_OLD = "old"
 _FAILED = ".failed"
 
 
@@ -44,7 +46,8 @@ class Making:
         self._task = task
         self._products = products
         self._files = {product: located(product.path, workdir) for product in products}
-        self._folder = f"{_MAKING}{attempt or secrets.token_hex(6)}"
+        self._kind = f"{_MAKING}{_digest(self._files.values())}-"
+        self._folder = f"{self._kind}{attempt or secrets.token_hex(6)}"
         self._is_for_others = attempt is not None
         self._locks: list[int] = []
         self._before: dict[Product, Stamp | None] = {}
@@ -54,16 +57,15 @@ class Making:
 
         :raises ProductError: when that cannot be done.
         """
-        for product, file in self._files.items():
-            with _named(self._task, product, "cannot make the folder for it"):
-                os.makedirs(os.path.dirname(file), exist_ok=True)
-                self._before[product] = stamp(file)
-                if product.atomic:
-                    self._begin_beside(product, file)
-                else:
-                    self._note_unfinished(file)
-                    if product.path.endswith("/"):
-                        os.makedirs(file, exist_ok=True)
+        try:
+            for product, file in self._files.items():
+                with _named(self._task, product, "cannot make the folder for it"):
+                    os.makedirs(os.path.dirname(file), exist_ok=True)
+                    self._before[product] = stamp(file)
+                    self._begin_one(product, file)
+        except BaseException:
+            self.fail()
+            raise
 
     def noted(self) -> dict[str, Stamp | None]:
         """Return what was there before, by path, for another process that goes on with the attempt."""
@@ -79,9 +81,9 @@ class Making:
     def place(self, product: Product) -> str:
         """Return the path that the module is given in place of a product's."""
         if not product.atomic:
-            return product.path
-        folder, name = os.path.split(os.path.expanduser(product.path.rstrip("/")))
-        return os.path.join(folder, OWN_FOLDER, self._folder, name)
+            return given_to_module(product.path)
+        folder, name = os.path.split(given_to_module(product.path).rstrip("/"))
+        return os.path.join(folder, OWN_FOLDER, self._folder, _NEW, name)
 
     def publish(self, record: Record, compare_content: Iterable[str] = ()) -> None:
         """Put the products in place, and record what they were made from.
@@ -92,54 +94,82 @@ class Making:
         """
         for product, file in self._files.items():
             self._check(product, file)
-        for file in self._files.values():
-            self._note_unfinished(file)
+        read = set(compare_content)
+        made: dict[Product, Stamp | None] = {}
+        for product, file in self._files.items():
+            with _named(self._task, product, "it was made, but its record cannot be written"):
+                # Of what this attempt has made: another one may replace it as soon as it is in place.
+                made[product] = stamp(self._content(product, file), read=product.path in read)
+                self._note_unfinished(file)
         for product, file in self._files.items():
             with _named(self._task, product, "it was made, but cannot be put in place"):
-                if product.atomic and os.path.lexists(self._beside(file)):
-                    _put_in_place(self._beside(file), file)
+                if self._whereabouts(product, file) != file:
+                    _put_in_place(self._beside(file), file, self._beside(file, _OLD))
                 _remove(f"{file}{_FAILED}")
         for product, file in self._files.items():
-            made = stamp(file, read=product.path in set(compare_content))
             with _named(self._task, product, "it is in place, but its record cannot be written"):
-                write_record(file, record._replace(product=made, attempt=self._folder))
+                write_record(file, record._replace(product=made[product], attempt=self._folder))
         self._end()
 
     def fail(self) -> None:
         """Put aside, or remove, what has been made of the products."""
-        for product, file in self._files.items():
-            made = self._beside(file) if product.atomic else file
+        for product in self._before:  # those that it came as far as to begin
             with suppress(OSError):
-                if not product.atomic and stamp(file) == self._before.get(product):
-                    if self._before.get(product) is not None:
-                        forget_unfinished(file)
-                elif _is_something(made) and product.on_failure == "keep":
-                    _remove(f"{file}{_FAILED}")
-                    os.rename(made, f"{file}{_FAILED}")
-                else:
-                    _remove(made)
+                self._put_aside(product, self._files[product])
         self._end()
+
+    def _put_aside(self, product: Product, file: str) -> None:
+        if not product.atomic and stamp(file) == self._before[product]:
+            self._forget_unfinished(file)
+            return
+        made = self._beside(file) if product.atomic else file
+        if product.on_failure == "keep" and _is_something(made):
+            _remove(f"{file}{_FAILED}")
+            os.rename(made, f"{file}{_FAILED}")
+        else:
+            _remove(made)
+        if not product.atomic:
+            _remove(_record_path(file))
+
+    def _begin_one(self, product: Product, file: str) -> None:
+        if product.atomic:
+            self._begin_beside(product, file)
+        else:
+            self._note_unfinished(file)
+            if product.path.endswith("/"):
+                os.makedirs(file, exist_ok=True)
 
     def _begin_beside(self, product: Product, file: str) -> None:
         own = os.path.join(os.path.dirname(file), OWN_FOLDER)
         os.makedirs(own, exist_ok=True)
-        _sweep(own, os.path.basename(file))
+        _sweep(own, self._kind)
         folder = os.path.join(own, self._folder)
-        if not os.path.isdir(folder):
-            if self._is_for_others:
-                os.mkdir(folder)  # without a lock, nobody takes it for abandoned
-            else:
-                self._locks.append(_made_and_locked(folder))
-        if product.path.endswith("/"):
-            os.makedirs(self._beside(file))
+        if not os.path.isdir(folder) and not self._is_for_others:  # without a lock, nobody takes it for abandoned
+            self._locks.append(_made_and_locked(folder))
+        os.makedirs(self._beside(file) if product.path.endswith("/") else os.path.join(folder, _NEW), exist_ok=True)
 
-    def _beside(self, file: str) -> str:
-        return os.path.join(os.path.dirname(file), OWN_FOLDER, self._folder, os.path.basename(file))
+    def _beside(self, file: str, kind: str = _NEW) -> str:
+        return os.path.join(os.path.dirname(file), OWN_FOLDER, self._folder, kind, os.path.basename(file))
+
+    def _whereabouts(self, product: Product, file: str) -> str:
+        """Return where a product is that was made: beside its real name, or there already."""
+        return self._beside(file) if product.atomic and os.path.lexists(self._beside(file)) else file
+
+    def _content(self, product: Product, file: str) -> str:
+        """Return where the content of a product is that was made; a link is taken as it will be once it is in place."""
+        made = self._whereabouts(product, file)
+        return os.path.join(os.path.dirname(file), os.readlink(made)) if os.path.islink(made) else made
 
     def _check(self, product: Product, file: str) -> None:
         now = stamp(file)
+        is_made_for_it = product.path.endswith("/")
         if product.atomic:
-            if _is_something(self._beside(file), or_empty=True) or self._is_in_place(file):
+            target = self._content(product, file)
+            if os.path.islink(self._beside(file)) and not os.path.exists(target):
+                raise ProductError(
+                    f"it exited with 0, but made {product.path} a link that leads nowhere: {target} does not exist"
+                )
+            if _is_something(self._beside(file), or_empty=not is_made_for_it) or self._is_in_place(file):
                 return
             wrote_itself = now is not None and now != self._before[product]
             hint = (
@@ -149,7 +179,7 @@ class Making:
                 else f"it was to write it to the path it was given, {self.place(product)}"
             )
             raise ProductError(f"it exited with 0, but did not make {product.path}: {hint}")
-        if now is None:
+        if not _is_something(file, or_empty=not is_made_for_it):
             raise ProductError(f"it exited with 0, but did not make {product.path}, which was to be {file}")
         if now == self._before[product]:
             raise ProductError(f"it exited with 0, but did not make {product.path} anew: {file} is what it was before")
@@ -161,12 +191,25 @@ class Making:
 
     def _note_unfinished(self, file: str) -> None:
         """Note that what is at this path now is not to be relied on, should this process be ended."""
-        old = read_record(file) or Record(self._task, "", None, {})
-        write_record(file, old._replace(is_whole=False, attempt=self._folder))
+        old = read_record(file)
+        if old is None:
+            write_record(file, Record(self._task, "", None, {}, is_whole=False, attempt=self._folder))
+        elif old.is_whole or old.attempt != self._folder:
+            write_record(file, old._replace(is_whole=False, attempt=self._folder, was_whole=old.is_whole))
+
+    def _forget_unfinished(self, file: str) -> None:
+        """Take back what this attempt has noted: nothing has changed what is at this path."""
+        record = read_record(file)
+        if record is None or record.is_whole or record.attempt != self._folder:
+            return
+        if record.was_whole is None:
+            _remove(_record_path(file))
+        elif record.was_whole:
+            write_record(file, record._replace(is_whole=True))
 
     def _end(self) -> None:
-        for folder in {os.path.dirname(self._beside(file)) for file in self._files.values()}:
-            shutil.rmtree(folder, ignore_errors=True)
+        for folder in {os.path.dirname(file) for file in self._files.values()}:
+            shutil.rmtree(os.path.join(folder, OWN_FOLDER, self._folder), ignore_errors=True)
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
@@ -174,8 +217,14 @@ class Making:
 
 def made_before(products: Iterable[Product], workdir: str | None) -> list[Made]:
     """Return products as they are now, with their records."""
-    files = ((product.path, located(product.path, workdir)) for product in products)
-    return [Made(path, file, read_record(file)) for path, file in files]
+    return [_made_before(product, located(product.path, workdir)) for product in products]
+
+
+def _made_before(product: Product, file: str) -> Made:
+    record = read_record(file)
+    if record is not None and record.is_removed and not product.temporary:  # it was when it was removed
+        record = record._replace(is_removed=False)
+    return Made(product.path, file, record)
 
 
 def remove_temporary(product: Product, workdir: str | None) -> bool:
@@ -214,22 +263,12 @@ def write_record(file: str, record: Record) -> None:
     unfinished = f"{path}.{secrets.token_hex(4)}"
     try:
         with open(unfinished, "w", encoding="utf-8") as opened:
-            json.dump(record._asdict(), opened)
+            json.dump({**record._asdict(), "after": dict(record.after)}, opened)
         os.replace(unfinished, path)
     except OSError:
         with suppress(OSError):
             os.unlink(unfinished)
         raise
-
-
-def forget_unfinished(file: str) -> None:
-    """Take back that what is at a path is not to be relied on: nothing has changed it."""
-    record = read_record(file)
-    if record is None or record.product is None:
-        with suppress(OSError):
-            os.unlink(_record_path(file))
-    else:
-        write_record(file, record._replace(is_whole=True))
 
 
 def stamps_of(files: Mapping[str, str], *, read: bool) -> dict[str, Stamp]:
@@ -246,12 +285,21 @@ def _record_path(file: str) -> str:
     return os.path.join(os.path.dirname(file), OWN_FOLDER, f"{os.path.basename(file)}.json")
 
 
-def _put_in_place(made: str, file: str) -> None:
-    """Give what was made its real name. Only a directory cannot take another's place in one step."""
-    if (os.path.isdir(file) and not os.path.islink(file)) or (os.path.isdir(made) and os.path.lexists(file)):
-        old = os.path.join(os.path.dirname(made), _OLD + os.path.basename(file))
-        os.rename(file, old)
-    os.replace(made, file)
+def _put_in_place(made: str, file: str, old: str) -> None:
+    """Give what was made its real name. Only a directory cannot take another's place in one step.
+
+    :param old: where what a directory takes the place of is kept until then.
+    """
+    if not os.path.lexists(file) or not (os.path.isdir(made) or (os.path.isdir(file) and not os.path.islink(file))):
+        os.replace(made, file)
+        return
+    os.makedirs(os.path.dirname(old), exist_ok=True)
+    os.rename(file, old)
+    try:
+        os.replace(made, file)
+    except OSError:
+        os.rename(old, file)
+        raise
 
 
 def _is_something(path: str, *, or_empty: bool = False) -> bool:
@@ -281,14 +329,20 @@ def _made_and_locked(folder: str) -> int:
             os.close(lock)
 
 
-def _sweep(own: str, name: str) -> None:
-    """Remove what attempts at this product have left that are no more."""
+def _digest(files: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(sorted(files)).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _sweep(own: str, kind: str) -> None:
+    """Remove what attempts at these very products have left that are no more.
+
+    Only at these: where locks are known on one machine only, attempts at others may well be under way on another one.
+    """
     with os.scandir(own) as entries:
-        folders = [entry.path for entry in entries if entry.name.startswith(_MAKING) and entry.is_dir()]
+        folders = [entry.path for entry in entries if entry.name.startswith(kind)]
     for folder in folders:
         with suppress(OSError):
-            if {_LOCK}.issuperset(set(os.listdir(folder)) - {name, _OLD + name}):
-                _remove_if_abandoned(folder)
+            _remove_if_abandoned(folder)
 
 
 def _remove_if_abandoned(folder: str) -> None:
@@ -311,4 +365,6 @@ class _named:  # noqa: N801 - reads as a function, and costs less
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, OSError):
-            raise ProductError(f"{self._said}: {error.filename}: {error.strerror}") from None
+            where = error.filename2 or error.filename
+            why = f"{where}: {error.strerror}" if where else str(error)
+            raise ProductError(f"{self._said}: {why}") from None

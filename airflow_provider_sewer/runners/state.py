@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -31,10 +32,12 @@ class Done(NamedTuple):
 
     :param command: digest of what it ran; ``None`` where that was not noted, and whatever it runs now counts.
     :param result: what it left.
+    :param at: when, as its place in the order in which tasks have succeeded.
     """
 
     command: str | None
     result: Any
+    at: int = 0
 
 
 _NOTHING: Mapping[str, Done] = MappingProxyType({})
@@ -52,6 +55,7 @@ class StateFile:
 
     def __init__(self, path: str, workflow: str, *, keep: bool, start: Mapping[str, Done] = _NOTHING) -> None:
         self.path = path
+        self._writing = threading.Lock()
         try:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -63,6 +67,7 @@ class StateFile:
             self._lock()
             self.done, length = _read(path, workflow) if keep else (dict(start), 0)
             os.ftruncate(self._file, length)  # what comes next must not be part of an unfinished line
+            self._length = length
             header = {
                 "sewer_state": _FORMAT,
                 "workflow": workflow,
@@ -99,11 +104,14 @@ class StateFile:
 
     def _write(self, *lines: dict[str, Any]) -> None:
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        try:
-            if os.write(self._file, data) != len(data):
-                raise StateError(f"cannot write the state file {self.path}: the disk is full")
-        except OSError as error:
-            raise StateError(f"cannot write the state file {self.path}: {error.strerror}") from None
+        with self._writing:
+            try:
+                if os.write(self._file, data) != len(data):
+                    os.ftruncate(self._file, self._length)  # the next line must not be part of this one
+                    raise StateError(f"cannot write the state file {self.path}: there is no room for more")
+            except OSError as error:
+                raise StateError(f"cannot write the state file {self.path}: {error.strerror}") from None
+            self._length += len(data)
 
     def _lock(self) -> None:
         try:
@@ -137,9 +145,9 @@ def _read(path: str, workflow: str) -> tuple[dict[str, Done], int]:
         whose = f" but of {lines[0]['workflow']!r}" if "workflow" in lines[0] else ""
         raise StateError(f"{path} is no state of workflow {workflow!r}{whose}; name its own with --state")
     done: dict[str, Done] = {}
-    for line in lines:
+    for at, line in enumerate(lines):
         if line.get("state") == _SUCCEEDED:
-            done[str(line["task"])] = Done(line["command"], line.get("result"))
+            done[str(line.get("task"))] = Done(line.get("command"), line.get("result"), at)
         else:
             done.pop(str(line.get("task")), None)
     return done, length
@@ -147,8 +155,11 @@ def _read(path: str, workflow: str) -> tuple[dict[str, Done], int]:
 
 def _lines(path: str) -> tuple[list[dict[str, Any]], int]:
     """Return what the whole lines say, and how many bytes they are."""
-    with open(path, "rb") as file:
-        data = file.read()
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise StateError(f"cannot read the state file {path}: {error.strerror}; name another with --state") from None
     length = data.rfind(b"\n") + 1
     lines = []
     for number, text in enumerate(data[:length].splitlines(), 1):

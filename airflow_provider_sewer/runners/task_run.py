@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask, ProductError, SewerError
-from airflow_provider_sewer.core.freshness import Question, Record, Stamp, Verdict, judge
-from airflow_provider_sewer.core.paths import External, PathMarker, Product, located
+from airflow_provider_sewer.core.freshness import MadeFrom, Question, Record, Verdict, judge, why_missing
+from airflow_provider_sewer.core.paths import External, PathMarker, Product, given_to_module, located
 from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.runners.module import GRACE, ModuleRun
+from airflow_provider_sewer.runners.origins import Origins
 from airflow_provider_sewer.runners.products import Making, made_before, stamps_of
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class TaskRun:
     :param secrets: values that must not be shown.
     :param guardian: who ends it, should this process die; one of its own if not given.
     :param supervisor: pid of the process it is run for; when that ends, the task is stopped.
+    :param after: the tasks before it of which it takes something else than files.
+    :param origins: who knows its code and its environment.
     """
 
     def __init__(
@@ -45,34 +49,55 @@ class TaskRun:
         secrets: Collection[str] = (),
         guardian: Guardian | None = None,
         supervisor: int | None = None,
+        after: Sequence[Task] = (),
+        origins: Origins | None = None,
     ) -> None:
         self._task = task
         self._results = results
         self._how: dict[str, Any] = {
             "grace": grace, "secrets": secrets, "guardian": guardian, "supervisor": supervisor
         }  # fmt: skip
+        self._after = after
+        self._origins = origins or Origins()
         self._workdir = task.settings.workdir
         self._run: ModuleRun | None = None
         self._stopped: bool | None = None
 
     def verdict(
-        self, ran_anew: Sequence[str] = (), ran_anew_otherwise: Sequence[str] = (), *, is_alone: bool = False
+        self,
+        ran_anew: Sequence[str] = (),
+        ran_anew_otherwise: Sequence[str] = (),
+        *,
+        is_alone: bool = False,
+        is_beforehand: bool = False,
     ) -> tuple[Verdict, Any]:
         """Say whether the task has to run, and the result it has left before if it has not.
 
         :param ran_anew: tasks before it that ran anew and of which it takes files.
         :param ran_anew_otherwise: tasks before it that ran anew, of which it takes something else.
         :param is_alone: nothing is known of the tasks after it: a product that was removed after use is missing.
+        :param is_beforehand: these tasks have not run yet, but will.
+        :raises InvalidTask: when that depends on a result which is not known.
+        :raises ProductError: when what it depends on cannot be read.
         """
         task = self._task
         made = made_before(task.products, self._workdir)
         if is_alone:
             made = [each._replace(record=each.record and each.record._replace(is_removed=False)) for each in made]
-        question = Question(
-            task.freshness, made, self._dependencies(), self.command(), None, None, ran_anew, ran_anew_otherwise
-        )
         records = [each.record for each in made if each.record]
-        return judge(question), records[0].result if records else None
+        with self._reading_named():
+            question = Question(task.freshness, made, self._dependencies(), command="")
+            if task.freshness.run_when == "stale":
+                question = question._replace(
+                    command=self.command(),
+                    after=self._runs_before(),
+                    code=self._code(),
+                    environment=self._environment(),
+                    ran_anew=ran_anew,
+                    ran_anew_otherwise=ran_anew_otherwise,
+                    is_beforehand=is_beforehand,
+                )
+            return judge(question), records[0].result if records else None
 
     def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> Any:
         """Run it, put its products in place, and return its result.
@@ -97,20 +122,29 @@ class TaskRun:
             raise
         return result
 
-    def made_from(self) -> dict[str, Stamp]:
-        """Return what the dependencies are like now.
+    def lacks(self) -> str | None:
+        """Return which of its products is not there, or not whole, as half a sentence; ``None`` if all are."""
+        return why_missing(made_before(self._task.products, self._workdir))
 
-        :raises ProductError: when one is not there.
+    def made_from(self) -> MadeFrom:
+        """Return what its products would be made from now.
+
+        :raises ProductError: when a dependency is not there, or cannot be read.
+        :raises SewerError: when its code or environment counts, and cannot be found.
         """
         self._want_dependencies()
+        if not self._task.products:
+            return MadeFrom({})
         by_content = self._task.freshness.compare == "content"
-        return stamps_of(self._dependencies(), read=by_content) if self._task.products else {}
+        with self._reading_named():
+            stamps = stamps_of(self._dependencies(), read=by_content)
+            return MadeFrom(stamps, self._runs_before(), self._code(), self._environment())
 
     def call(self, making: Making) -> Call:
         """Return what an interpreter is asked to run, the products under the names that they come to be under."""
         return self._task.call(lambda marker: self._filled(marker, making))
 
-    def publish(self, making: Making, made_from: Mapping[str, Stamp], result: Any) -> None:
+    def publish(self, making: Making, made_from: MadeFrom, result: Any) -> None:
         """Put the products in place, and record what they were made from.
 
         :param made_from: what :meth:`made_from` returned before it ran.
@@ -118,7 +152,7 @@ class TaskRun:
         :raises ProductError: when one was not made, or not made anew.
         """
         task = self._task
-        record = Record(task.name, self.command(), None, made_from, result=result)
+        record = Record(task.name, self.command(), None, **made_from._asdict(), result=result)
         by_content = task.freshness.compare == "content"
         making.publish(record, [product.path for product in task.products] if by_content else ())
 
@@ -138,7 +172,35 @@ class TaskRun:
             return self._result(marker)
         if isinstance(marker, Product) and making is not None:
             return making.place(marker)
-        return marker.path if isinstance(marker, PathMarker) else marker
+        if isinstance(marker, PathMarker):
+            return marker.path if making is None else given_to_module(marker.path)
+        return marker
+
+    def _runs_before(self) -> dict[str, str]:
+        """Return which run it was that has left the products of the tasks before it, as far as they make any."""
+        runs = {}
+        for task in self._after:
+            records = [made.record for made in made_before(task.products, task.settings.workdir)]
+            stamps = [record.product for record in records if record is not None and record.product is not None]
+            if stamps:
+                runs[task.name] = " ".join(stamp.seen for stamp in stamps)
+        return runs
+
+    def _code(self) -> str | None:
+        return self._origins.code(self._task) if "code" in self._task.freshness.stale_with else None
+
+    def _environment(self) -> str | None:
+        return self._origins.environment(self._task) if "environment" in self._task.freshness.stale_with else None
+
+    @contextmanager
+    def _reading_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ProductError(
+                f"task {self._task.name!r}: cannot look whether it is up to date: {error.filename}: {error.strerror}",
+                self._task.source,
+            ) from None
 
     def _result(self, marker: Result) -> Any:
         task = self._task
@@ -166,5 +228,17 @@ def missing(task: Task, dependency: PathMarker, file: str) -> SewerError:
     return ProductError(
         f"task {task.name!r} needs {dependency.path!r}, which {whose} {what}: {file}; "
         "put it there, or correct the path",
+        task.source,
+    )
+
+
+def missing_of(task: Task, dependency: PathMarker, maker: str, what: str) -> SewerError:
+    """Say that a dependency is not there, or not whole, and that its maker is not to run.
+
+    :param what: what is wrong with it, as half a sentence.
+    """
+    return ProductError(
+        f"task {task.name!r} needs {dependency.path!r}, which task {maker!r} makes, and that is not among those to "
+        f"run; {what}; run {maker!r} as well",
         task.source,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask, ProductError
-from airflow_provider_sewer.core.freshness import Stamp
+from airflow_provider_sewer.core.freshness import MadeFrom, Stamp
 from airflow_provider_sewer.core.paths import is_relative
 from airflow_provider_sewer.runners.products import Making
 from airflow_provider_sewer.runners.task_run import TaskRun
@@ -43,7 +43,9 @@ class JobProducts:
         making = self._making(attempt)
         making.begin()
         if self._task.products:
-            self._directory.write_products({"attempt": attempt, "before": making.noted(), "made_from": made_from})
+            self._directory.write_products(
+                {"attempt": attempt, "before": making.noted(), "made_from": made_from._asdict()}
+            )
         return self._run.call(making)
 
     def publish(self, result: Any) -> None:
@@ -64,12 +66,14 @@ class JobProducts:
             except ProductError:
                 return  # it never came as far as that
 
-    def _begun(self) -> tuple[Making, dict[str, Stamp]]:
+    def _begun(self) -> tuple[Making, MadeFrom]:
         try:
             noted = self._directory.read_products()
             making = self._making(noted["attempt"])
             making.go_on({path: before and Stamp(*before) for path, before in noted["before"].items()})
-            return making, {path: Stamp(*each) for path, each in noted["made_from"].items()}
+            made_from = MadeFrom(**noted["made_from"])
+            stamps = {path: Stamp(*each) for path, each in made_from.dependencies.items()}
+            return making, made_from._replace(dependencies=stamps)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProductError(
                 f"what is noted of its products in {self._directory.path} cannot be read: {error}; clear the task, so "
