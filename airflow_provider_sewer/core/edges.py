@@ -123,11 +123,10 @@ class _Makers:
         """Return those that make a dependency: the path itself, a directory it is in, or what is in it."""
         key = path_key(dependency.path, task.settings.workdir)
         places = [place for place in (key, *_parents(key)) if place in self._makers]
-        first = bisect_left(self._keys, key + os.sep)
-        for inner in self._keys[first:]:
-            if not inner.startswith(key + os.sep):
-                break
-            places.append(inner)
+        at = bisect_left(self._keys, key + os.sep)
+        while at < len(self._keys) and self._keys[at].startswith(key + os.sep):
+            places.append(self._keys[at])
+            at += 1
         for place in places:
             maker, product = self._makers[place]
             if maker.name == task.name:

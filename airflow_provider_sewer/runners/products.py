@@ -235,11 +235,13 @@ def remove_temporary(product: Product, workdir: str | None) -> bool:
     """
     file = located(product.path, workdir)
     record = read_record(file)
-    if record is None or not record.is_whole or record.is_removed:
+    if record is None or not record.is_whole or not os.path.lexists(file):
+        return False
+    if record.is_removed and not _is_as_made(file, record):  # else a process was ended just before it was to remove it
         return False
     with _named(record.task, product, "cannot remove it after use"):
         write_record(file, record._replace(is_removed=True))
-        _remove(file)
+        _remove_at_once(file)
     return True
 
 
@@ -313,6 +315,22 @@ def _remove(path: str) -> None:
     else:
         with suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _is_as_made(file: str, record: Record) -> bool:
+    now = stamp(file)
+    return now is not None and record.product is not None and now.seen == record.product.seen
+
+
+def _remove_at_once(file: str) -> None:
+    """Remove what may be a directory, without its ever being there by half."""
+    folder = os.path.join(os.path.dirname(file), OWN_FOLDER, f"{_MAKING}{_digest([file])}-{secrets.token_hex(6)}")
+    lock = _made_and_locked(folder)
+    try:
+        os.rename(file, os.path.join(folder, _OLD))
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
 
 
 def _made_and_locked(folder: str) -> int:

@@ -13,7 +13,7 @@ from airflow_provider_sewer import Dependency, Product, Task
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.freshness import Record
 from airflow_provider_sewer.runners.engine import State
-from airflow_provider_sewer.runners.products import Making, made_before, read_record, remove_temporary
+from airflow_provider_sewer.runners.products import Making, made_before, read_record, remove_temporary, write_record
 from tests.runners.lab import Lab, lab
 
 __all__ = ["lab"]
@@ -163,7 +163,7 @@ def test_a_directory_that_cannot_be_put_in_place_leaves_the_former_one(lab, monk
         really(source, target)
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(ProductError, match="cannot be put in place: .*/x: Input/output error"):
+    with pytest.raises(ProductError, match=r"cannot be put in place: .*/x: Input/output error"):
         making.publish(RECORD)
     monkeypatch.undo()
     making.fail()
@@ -376,6 +376,21 @@ def test_a_record_of_an_older_version_is_none(lab) -> None:
     lab.write(".sewer/x.json", json.dumps(said))
 
     assert read_record(str(lab.folder / "x")) is None
+
+
+def test_removing_a_temporary_product_is_taken_up_where_it_was_left(lab) -> None:
+    """A process that was ended between noting and doing it leaves it to the next one; what lies there since is kept."""
+    product = Product("x", temporary=True)
+    lab.run(writer(lab, "paths[0].write_text('x')", product))
+    file = str(lab.folder / "x")
+    write_record(file, read_record(file)._replace(is_removed=True))
+
+    assert remove_temporary(product, str(lab.folder))
+    assert lab.names(".sewer") == ["x.json"]
+    assert not remove_temporary(product, str(lab.folder))
+    lab.write("x", "by hand")
+    assert not remove_temporary(product, str(lab.folder))
+    assert lab.read("x") == "by hand"
 
 
 def test_a_temporary_product_that_is_not_whole_is_not_removed(lab) -> None:

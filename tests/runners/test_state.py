@@ -146,7 +146,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path) -> None:
     """A folder in place of the file, a file in place of the folder."""
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "state"):
-        with pytest.raises(StateError, match="cannot (open|read) the state file .*; name another with --state"):
+        with pytest.raises(StateError, match=r"cannot (open|read) the state file .*; name another with --state"):
             StateFile(str(path), "w", keep=True)
     with pytest.raises(StateError, match="cannot read the state file"):
         read_state(str(tmp_path), "w")

@@ -1,0 +1,119 @@
+"""Products and dependencies stand for their paths; two ways of writing one path are one path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sewer import Dependency, External, Product, Task
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.paths import given_to_module, located, path_key
+
+
+@pytest.mark.parametrize("kind", [Product, Dependency, External])
+def test_a_marker_stands_for_its_path(kind) -> None:
+    """On the command line it is its path; as text, or as a path object."""
+    assert Task("t", "m", {"x": kind("a/b.txt")}).arguments() == ["--x", "a/b.txt"]
+    assert Task("t", "m", {"x": [kind(Path("a")), "b"]}, args=[kind("c/")]).arguments() == [
+        "c/",
+        "--x",
+        "a",
+        "--x",
+        "b",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "a path is needed, not ''"),
+        (" ", "a path is needed, not ' '"),
+        (7, "a path is needed, not 7"),
+        (b"x", "a path is needed, not b'x'"),
+        ("a\0b", "the path"),
+        ("/", "'/' names no file or directory of its own"),
+        ("a/..", "'a/..' names no file or directory of its own"),
+        ("./", "'./' names no file or directory of its own"),
+        ("~", "'~' names no file or directory of its own"),
+        ("a/.sewer/b", "what lies in .sewer is this package's own"),
+    ],
+)
+def test_what_is_no_path_is_refused_with_the_task_and_what_was_wrong(path, said) -> None:
+    """Of products as of dependencies, in parameters as in lists."""
+    for fields in ({"products": [path]}, {"dependencies": [path]}):
+        with pytest.raises(InvalidTask) as caught:
+            Task("t", "m", **fields)
+        assert "task 't': " in str(caught.value)
+        assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Product("x", atomic="yes"), "atomic: True or False is needed, not 'yes'"),
+        (lambda: Product("x", temporary=1), "temporary: True or False is needed, not 1"),
+        (lambda: Product("x", on_failure="burn"), "on_failure: 'keep' or 'remove' is needed, not 'burn'"),
+        (lambda: External("x", timeout=0), "timeout: seconds are needed, not 0"),
+        (lambda: External("x", timeout=True), "timeout: seconds are needed, not True"),
+    ],
+)
+def test_what_a_marker_cannot_say_is_refused(make, said) -> None:
+    """The message names the marker and the field."""
+    with pytest.raises(InvalidTask) as caught:
+        make()
+    assert said in str(caught.value)
+    assert "('x')" in str(caught.value)
+
+
+def test_a_path_in_a_list_of_the_task_is_made_under_its_real_name() -> None:
+    """The module is not told another one, so it could not write to that."""
+    task = Task("t", "m", products=["x", Product("y", temporary=True)])
+
+    assert [(product.path, product.atomic, product.temporary) for product in task.products] == [
+        ("x", False, False),
+        ("y", False, True),
+    ]
+
+
+def test_a_product_cannot_stand_among_dependencies() -> None:
+    """Nor the other way round."""
+    with pytest.raises(InvalidTask, match=r"dependencies: Product\('x'\) cannot stand there"):
+        Task("t", "m", dependencies=[Product("x")])
+
+
+@pytest.mark.parametrize(
+    "written", ["a/b", "./a/b", "a//b", "a/b/", "c/../a/b", "/w/a/b", "//w/a/b", "/w/./a/b/", "~/a/b", "/w/x/../a/b"]
+)
+def test_ways_of_writing_a_path_that_are_one(written, monkeypatch) -> None:
+    """A trailing slash, a dot, a detour, the home directory, the whole path."""
+    monkeypatch.setenv("HOME", "/w")
+
+    assert path_key(written, "/w") == "/w/a/b"
+    assert located(written, "/w") == "/w/a/b"
+
+
+@pytest.mark.parametrize(
+    ("written", "opened"),
+    [("a/b", "a/b"), ("./a//b/", "./a//b/"), ("c/../a/b/", "a/b/"), ("~/a/", "/w/a/"), ("a/..b", "a/..b")],
+)
+def test_a_module_is_given_a_path_that_needs_no_explanation(written, opened, monkeypatch) -> None:
+    """Whatever a program would not expand, or would look up otherwise, is resolved; the rest stays as it is written."""
+    monkeypatch.setenv("HOME", "/w")
+
+    assert given_to_module(written) == opened
+
+
+_PARTS = st.lists(st.sampled_from(["a", "b", "..", ".", "x y", "é"]), min_size=1, max_size=6)
+
+
+@given(_PARTS, st.booleans(), st.booleans())
+def test_module_and_check_mean_one_file(parts, is_absolute, is_folder) -> None:
+    """However it is written, what the module opens from its working directory is what is looked at."""
+    path = "/" * is_absolute + "/".join([*parts, "name"]) + "/" * is_folder
+
+    assert os.path.normpath(os.path.join("/w/d", given_to_module(path))) == located(path, "/w/d")
+    assert path_key(located(path, "/w/d"), "/elsewhere") == located(path, "/w/d")
