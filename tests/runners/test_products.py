@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_sewer import Dependency, Product, Task
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.freshness import Record
-from airflow_provider_sewer.runners.engine import State
+from airflow_provider_sewer.runners.engine import Engine, State
 from airflow_provider_sewer.runners.products import Making, made_before, read_record, remove_temporary, write_record
 from tests.runners.lab import Lab, lab
 
@@ -376,6 +376,23 @@ def test_a_record_of_an_older_version_is_none(lab) -> None:
     lab.write(".sewer/x.json", json.dumps(said))
 
     assert read_record(str(lab.folder / "x")) is None
+
+
+def test_a_run_that_is_stopped_while_products_are_put_in_place_puts_all_of_them_there(lab, monkeypatch) -> None:
+    """The work is done; its task has succeeded, and only what comes after it is not started."""
+    task = writer(lab, "for path in paths: path.write_text('x')", Product("one"), Product("two"))
+    engine = Engine(lab.workflow(task, lab.step("after", depends_on="made")))
+    really = os.replace
+
+    def interrupted(source: str, target: str) -> None:
+        engine.stop(at_once=True)
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    outcomes = engine.run()
+
+    assert [outcome.state for outcome in outcomes.values()] == [State.SUCCEEDED, State.STOPPED]
+    assert (lab.read("one"), lab.read("two")) == ("x", "x")
 
 
 def test_removing_a_temporary_product_is_taken_up_where_it_was_left(lab) -> None:

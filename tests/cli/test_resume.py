@@ -1,0 +1,252 @@
+"""What a person sees of build modes, of parts of a workflow and of going on after an interrupted run."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+FLOW = """
+from airflow_provider_sewer import Dependency, External, Product, Task
+
+raw = Task("raw", "copy_module", args=[External("in.csv"), Product("build/raw.txt")], run_when="stale")
+model = Task(
+    "model", "copy_module", args=[Dependency("build/raw.txt"), Product("build/model")], run_when="stale",
+    compare="content", resources={"gpu": 1},
+)
+plot = Task("plot", "copy_module", args=[Dependency("build/model"), Product("build/plot")], run_when="stale")
+note = Task("note", "note_module", depends_on=plot)
+"""
+
+COPY = """
+import os, sys
+source, target = sys.argv[1:]
+if os.path.exists("broken-" + os.path.basename(target)):
+    sys.exit("no luck")
+with open("diary", "a") as diary:
+    diary.write(os.path.basename(target) + "\\n")
+open(target, "w").write(open(source).read()[:1])
+"""
+
+
+@pytest.fixture
+def flow(sppe):
+    """Return `sppe` with a workflow of products: raw, then model, then plot, and a note at the end."""
+    sppe.write("flow.py", FLOW)
+    sppe.write("copy_module.py", COPY)
+    sppe.write("note_module.py", "print('noted')")
+    sppe.write("in.csv", "1st")
+    return sppe
+
+
+def diary(sppe) -> list[str]:
+    path = sppe.folder / "diary"
+    return path.read_text().split() if path.exists() else []
+
+
+def explained(sppe, *options: str) -> list[str]:
+    """Return the lines of `sppe explain`, which has to succeed."""
+    done = sppe.run("explain", "-p", "flow.py", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_explain_says_beforehand_what_a_run_would_do(flow) -> None:
+    """What runs, what may run and what does not, each with its reason; nothing is run by that."""
+    assert explained(flow) == [
+        "raw    runs          build/raw.txt is missing",
+        "model  runs          build/model is missing",
+        "plot   runs          build/plot is missing",
+        "note   runs          it always runs",
+    ]
+    assert not (flow.folder / "build").exists()
+
+    flow.run("run")
+    assert explained(flow)[:3] == [
+        "raw    does not run  its products are up to date",
+        "model  does not run  its products are up to date",
+        "plot   does not run  its products are up to date",
+    ]
+
+    flow.write("in.csv", "11th")
+    assert explained(flow, "--force", "plot") == [
+        "raw    runs          in.csv has changed",
+        "model  may run       'raw' runs before it, and what that makes may be what it was",
+        "plot   runs          it was asked for",
+        "note   runs          it always runs",
+    ]
+
+
+def test_a_run_does_what_explain_has_said_and_says_why(flow) -> None:
+    """Each task that might have rested says why it runs, and each that rests why not, in the log as well."""
+    flow.run("run")
+    flow.write("in.csv", "11th")
+
+    done = flow.run("run", "--log-dir", "logs")
+
+    assert done.returncode == 0
+    assert "[raw] runs, as in.csv has changed\n" in done.stderr
+    assert "[model] up to date: its products are up to date\n" in done.stderr
+    assert diary(flow) == ["raw.txt", "model", "plot", "raw.txt"]
+    assert "\n4 of 4 tasks succeeded, 2 of them without running; logs are in logs\n" in done.stderr
+    assert "sewer| it runs, as in.csv has changed\n" in (flow.folder / "logs/raw.log").read_text()
+    assert "sewer| its products are up to date\n" in (flow.folder / "logs/model.log").read_text()
+
+
+@pytest.mark.parametrize("command", ["run", "explain"])
+def test_an_input_that_is_not_there_is_named_before_anything_runs(flow, command) -> None:
+    """By the run as by its explanation; the exit code says that nothing was run."""
+    (flow.folder / "in.csv").unlink()
+
+    done = flow.run(command, *(["-p", "flow.py"] if command == "explain" else []))
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"sppe: {flow.folder}/flow.py:4: task 'raw' needs 'in.csv', which comes from outside and does not exist: "
+        f"{flow.folder}/in.csv; put it there, or correct the path\n"
+    )
+    assert diary(flow) == []
+
+
+def test_a_failed_run_is_gone_on_from(flow) -> None:
+    """--resume runs what has not succeeded and what comes after it, and the rest counts as done."""
+    flow.write("broken-plot", "")
+    assert flow.run("run").returncode == 1
+    (flow.folder / "broken-plot").unlink()
+
+    assert explained(flow, "--resume")[:3] == [
+        "raw    does not run  it has succeeded in the run that is resumed",
+        "model  does not run  it has succeeded in the run that is resumed",
+        "plot   runs          build/plot is missing",
+    ]
+    done = flow.run("run", "--resume")
+
+    assert done.returncode == 0
+    assert "[raw] done before: it has succeeded in the run that is resumed\n" in done.stderr
+    assert diary(flow) == ["raw.txt", "model", "plot"]
+
+
+def test_a_killed_run_is_gone_on_from(flow, gate, lifeline) -> None:
+    """SIGKILL loses nothing that had succeeded; what was under way is made anew, and the file is free at once."""
+    wait = f"import fcntl, os; life = os.open({lifeline.path!r}, os.O_WRONLY); os.write(life, b'waits')\n"
+    flow.write("note_module.py", f"{wait}fcntl.flock(open({gate.path!r}), fcntl.LOCK_SH)")
+    process = flow.start("run")
+    lifeline.expect("waits")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    gate.open()
+
+    done = flow.run("run", "--resume")
+
+    assert done.returncode == 0
+    assert diary(flow) == ["raw.txt", "model", "plot"]
+    lifeline.expect("waits", times=2)
+    lifeline.expect_end()
+
+
+def test_a_second_run_on_one_state_says_so_and_runs_nothing(flow, gate, lifeline) -> None:
+    """It names the process that is at it, and exits with 2."""
+    wait = f"import fcntl, os; life = os.open({lifeline.path!r}, os.O_WRONLY); os.write(life, b'waits')\n"
+    flow.write("note_module.py", f"{wait}fcntl.flock(open({gate.path!r}), fcntl.LOCK_SH)")
+    first = flow.start("run")
+    lifeline.expect("waits")
+
+    second = flow.run("run")
+    elsewhere = flow.run("run", "--state", "other", "--only", "plot")
+    gate.open()
+    first.communicate()
+
+    assert second.returncode == 2
+    assert f"sppe: another run (process {first.pid} on " in second.stderr
+    assert "wait for it, or name another with --state" in second.stderr
+    assert (first.returncode, elsewhere.returncode) == (0, 0)
+
+
+def test_a_part_runs_on_what_the_rest_has_left(flow) -> None:
+    """--only and --from; a limit may be of what the part does not take, but not of what nobody does."""
+    flow.run("run")
+    flow.write("in.csv", "2nd")
+
+    assert flow.run("run", "--only", "raw", "--limit", "gpu=1").returncode == 0
+    assert diary(flow)[3:] == ["raw.txt"]
+    assert flow.run("run", "--from", "model").returncode == 0
+    assert diary(flow)[4:] == ["model", "plot"]
+    unknown = flow.run("run", "--only", "raw", "--limit", "gpus=1")
+    assert (unknown.returncode, unknown.stderr) == (
+        2,
+        "sppe: unknown resource 'gpus'; did you mean 'gpu'? Known: 'gpu'.\n",
+    )
+
+
+def test_a_part_that_lacks_what_is_left_out_is_told_so(flow) -> None:
+    """Nothing runs; the message has the task that would make it."""
+    done = flow.run("run", "--only", "plot")
+
+    assert done.returncode == 2
+    assert (
+        "task 'plot' needs 'build/model', which task 'model' makes, and that is not among those to run" in done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--only", "modle"], "unknown task 'modle'; did you mean 'model'?"),
+        (["--from", "modle"], "unknown task 'modle'; did you mean 'model'?"),
+        (["--only", "raw", "--force", "plot"], "task 'plot' is forced, but it is not among the tasks that are chosen"),
+        (["--limit", "gpu=0"], "write NAME=NUMBER, such as gpu=2"),
+        (["--state", "."], "cannot open the state file .: Is a directory; name another with --state"),
+    ],
+)
+def test_what_cannot_be_wanted_is_named(flow, options, said) -> None:
+    """With exit code 2 and nothing run."""
+    done = flow.run("run", *options)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert diary(flow) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(flow) -> None:
+    """That of the state and the logs, and that beside the products."""
+    flow.write(".sewer", "a file")
+    done = flow.run("run")
+    assert done.returncode == 2
+    assert "cannot make the log folder .sewer/logs/" in done.stderr
+    assert "name another with --log-dir" in done.stderr
+
+    (flow.folder / ".sewer").unlink()
+    (flow.folder / "build").mkdir()
+    flow.write("build/.sewer", "a file")
+    done = flow.run("run")
+    assert done.returncode == 1
+    assert "raw: task 'raw': product 'build/raw.txt': cannot make the folder for it: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_half_made_aside(flow, gate, lifeline) -> None:
+    """No real name appears; the next run makes it."""
+    flow.write(
+        "copy_module.py",
+        f"""
+        import fcntl, os, sys
+        open(sys.argv[2], "w").write("half")
+        life = os.open({lifeline.path!r}, os.O_WRONLY)
+        os.write(life, b"waits")
+        fcntl.flock(open({gate.path!r}), fcntl.LOCK_SH)
+        """,
+    )
+    process = flow.start("run")
+    lifeline.expect("waits")
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    lifeline.expect_end()
+
+    assert process.returncode == 130
+    assert sorted(os.listdir(flow.folder / "build")) == [".sewer", "raw.txt.failed"]
+    assert os.listdir(flow.folder / "build/.sewer") == []
+    flow.write("copy_module.py", COPY)
+    assert flow.run("run", "--resume").returncode == 0
+    assert sorted(os.listdir(flow.folder / "build")) == [".sewer", "model", "plot", "raw.txt"]
