@@ -117,12 +117,14 @@ train = Task(
     python="env/bin/python", env={"A": "b"}, workdir="data", run_on="slurm", slurm={"mem_gb": 8}, resources={"gpu": 1},
     operator_kwargs={"retry_delay": timedelta(minutes=5)},
 )
+many = Task("many", "digits.noise", {"out": Product("build/{n}.npz")}).map(n=[1, 2, 3])
+
 call = Task(helper.NAME, function="digits.report:show", kwargs={"seeds": [generate.result["seed"]]})
 
 @workflow
 def nightly():
     """Every night."""
-    (generate >> [train, call]).run(env={"C": "d"})
+    (generate >> [train, call] >> many).run(env={"C": "d"})
 
 @workflow
 def hourly():
@@ -287,6 +289,12 @@ def test_what_json_cannot_say_is_named(land):
 def test_a_missing_file_is_named(land):
     """As it is here."""
     assert refusal(land) == "{f}: cannot read the workflow file: No such file or directory"
+
+
+def test_stages_are_not_read_by_another_interpreter(land):
+    """They import nothing, and the parser for YAML is not lent."""
+    with pytest.raises(WorkflowFileError, match=r"stages.yaml: stages in YAML import nothing.*; leave out --read-with"):
+        read_workflow(land.folder / "stages.yaml", None, Settings(python=str(land.python)))
 
 
 def test_an_interpreter_that_is_none_is_named(land):
