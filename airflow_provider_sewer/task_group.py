@@ -113,7 +113,7 @@ def sewer_task_group(
     if read_with_interpreter:
         from airflow_provider_sewer.runners.foreign_reader import read_workflow
 
-        loaded = read_workflow(file, workflow, _reader(settings, dag_folder))
+        loaded = read_workflow(file, workflow, _reader(settings, dag_folder, jobs))
     else:
         loaded = load_workflow(file, workflow, jobs=jobs)
     around = _around(
@@ -183,8 +183,10 @@ def create_airflow_tasks(tasks: Iterable[Task], **kwargs: Any) -> Iterator[Calla
     return (create_airflow_task(task, **kwargs) for task in tasks)
 
 
-def _reader(settings: Settings, dag_folder: str) -> Settings:
+def _reader(settings: Settings, dag_folder: str, jobs: str | None) -> Settings:
     """Return what a file is read with: of what its tasks get, what is known before anything runs."""
+    if jobs is not None:
+        raise InvalidTask("jobs: this is for stages in YAML, which import nothing; leave out read_with_interpreter")
     if settings.python is None or is_template(settings.python):
         said = "not said" if settings.python is None else f"{settings.python!r}, which is known only when a task runs"
         raise InvalidTask(f"read_with_interpreter: python is {said}; name the interpreter that reads the file")

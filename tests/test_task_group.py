@@ -393,6 +393,12 @@ def test_an_interpreter_that_is_not_known_yet_can_read_nothing(expand, python, s
     assert said in str(caught.value)
 
 
+def test_a_jobs_module_is_not_for_a_file_that_is_read_elsewhere(expand):
+    """It is for stages, which import nothing."""
+    with pytest.raises(SewerError, match="jobs: this is for stages in YAML, which import nothing; leave out read_with"):
+        expand(python=sys.executable, jobs="jobs", read_with_interpreter=True)
+
+
 def test_single_tasks_of_a_file_become_airflow_tasks(sewer_file, run_dag, tmp_path):
     """create_airflow_task returns a factory; what it makes can be tied with >>."""
     module = load_module(sewer_file(DIAMOND))

@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple
 
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError
 from airflow_provider_sewer.core.freshness import Freshness
+from airflow_provider_sewer.core.loop import MappedTask
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
@@ -53,7 +54,7 @@ def workflow_to_data(workflow: Workflow) -> dict[str, Any]:
         "is_part": workflow.is_part,
         "members": [writer.number(task) for task in workflow.given],
         "edges": [[writer.number(up), writer.number(down)] for up, down in workflow.stated],
-        "tasks": writer.tasks(),
+        **writer.written(),
     }
 
 
@@ -76,7 +77,7 @@ def tasks_to_data(tasks: Iterable[Task]) -> dict[str, Any]:
     :raises InvalidTask: for what JSON cannot say, naming the task and the field.
     """
     writer = _Writer()
-    return {"format": FORMAT, "members": [writer.number(task) for task in tasks], "tasks": writer.tasks()}
+    return {"format": FORMAT, "members": [writer.number(task) for task in tasks], **writer.written()}
 
 
 def tasks_of_data(data: Mapping[str, Any]) -> list[Task]:
@@ -99,12 +100,17 @@ def error_of_data(data: Mapping[str, Any]) -> SewerError:
 
 
 class _Writer:
-    """Writes tasks, and those that they refer to. Each is known by its number, wherever it is referred to."""
+    """Writes tasks, and those that they refer to. Each is known by its number, wherever it is referred to.
+
+    So are mapped tasks, which have tasks and stand in them.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[Task, int] = {}
         self._tasks: list[Task] = []
         self._identities: dict[object, int] = {}
+        self._mapped_numbers: dict[MappedTask, int] = {}
+        self._mapped: list[dict[str, Any]] = []
 
     def number(self, task: Task) -> int:
         """Return the number of a task, which is written with the others."""
@@ -113,9 +119,26 @@ class _Writer:
             self._tasks.append(task)
         return self._numbers[task]
 
-    def tasks(self) -> list[dict[str, Any]]:
+    def written(self) -> dict[str, Any]:
         """Write all tasks that have a number; those that they refer to get theirs on the way."""
-        return [self._task(task) for task in self._tasks]  # which grows meanwhile
+        tasks = [self._task(task) for task in self._tasks]  # which grows meanwhile
+        return {"tasks": tasks, "mapped": self._mapped}
+
+    def _mapped_number(self, mapped: MappedTask) -> int:
+        if mapped not in self._mapped_numbers:
+            self._mapped_numbers[mapped] = len(self._mapped)
+            say = self._said if mapped.template.function is not None else self._argument
+            self._mapped.append(
+                {
+                    "name": mapped.name,
+                    "template": self.number(mapped.template),
+                    "values": {key: say(f"map: {key}", values) for key, values in mapped.values.items()},
+                    "each_with_each": mapped.each_with_each,
+                    "tasks": [self.number(task) for task in mapped],
+                    "source": list(mapped.source),
+                }
+            )
+        return self._mapped_numbers[mapped]
 
     def _task(self, task: Task) -> dict[str, Any]:
         if type(task) is not Task:
@@ -159,6 +182,8 @@ class _Writer:
             return value
         if isinstance(value, Task):
             return {_KIND: "Task", _OF: self.number(value)}
+        if isinstance(value, MappedTask):
+            return {_KIND: "MappedTask", _OF: self._mapped_number(value)}
         if kind in _MARKERS:
             return {_KIND: kind.__name__, **self._items(where, vars(value))}
         if kind in _RECORDS:
@@ -196,24 +221,46 @@ def _tasks_of(data: Mapping[str, Any]) -> list[Task]:
     if data["format"] != FORMAT:
         raise ValueError(f"this is format {data['format']!r}, and {FORMAT} is read")
     tasks = [Task.__new__(Task) for _ in data["tasks"]]
+    known = _Known(tasks, [])
+    known.mapped.extend([_mapped_of(each, known) for each in data["mapped"]])
     identities: dict[int, object] = {}
     for task, fields in zip(tasks, data["tasks"]):
-        vars(task).update((field, _meant(value, tasks)) for field, value in fields.items())
+        vars(task).update((field, _meant(value, known)) for field, value in fields.items())
         task.identity = identities.setdefault(fields["identity"], object())
         task.args = tuple(task.args)
     return tasks
 
 
-def _meant(value: Any, tasks: list[Task]) -> Any:
+class _Known(NamedTuple):
+    """What is referred to by its number."""
+
+    tasks: List[Task]
+    mapped: List[MappedTask]
+
+
+def _mapped_of(data: Mapping[str, Any], known: _Known) -> MappedTask:
+    return MappedTask(
+        data["name"],
+        known.tasks[data["template"]],
+        {key: _meant(values, known) for key, values in data["values"].items()},
+        each_with_each=data["each_with_each"],
+        tasks=[known.tasks[number] for number in data["tasks"]],
+        source=SourceLine(*data["source"]),
+    )
+
+
+def _meant(value: Any, known: _Known) -> Any:
     if isinstance(value, list):
-        return [_meant(item, tasks) for item in value]
+        return [_meant(item, known) for item in value]
     if not isinstance(value, dict):
         return value
     if _KIND not in value:
-        return {key: _meant(item, tasks) for key, item in value.items()}
-    fields = {key: _meant(item, tasks) for key, item in value.items() if key != _KIND}
+        return {key: _meant(item, known) for key, item in value.items()}
+    fields = {key: _meant(item, known) for key, item in value.items() if key != _KIND}
     if value[_KIND] == "Task":
-        return tasks[fields[_OF]]
+        return known.tasks[fields[_OF]]
+    if value[_KIND] == "MappedTask":
+        return known.mapped[fields[_OF]]
     if value[_KIND] in _MADE_OF_ONE:
         return _MADE_OF_ONE[value[_KIND]](fields[_OF])
     return _MADE_OF_FIELDS[value[_KIND]](**fields)

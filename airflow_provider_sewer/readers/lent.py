@@ -25,12 +25,16 @@ from airflow_provider_sewer.readers.python_file import load_tasks, load_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from types import FrameType
 
 #: What reaches beyond files, so that nobody can tell whether it would come out the same again.
 _BEYOND = frozenset({
     "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "socket.connect",
     "socket.sendto", "sqlite3.connect", "subprocess.Popen",
 })  # fmt: skip
+
+#: Modules of Python itself that ask other programs what the system is like; many packages call them when imported.
+_ABOUT_THE_SYSTEM = frozenset({"ctypes.util", "platform"})
 
 #: What the system makes up when it is asked.
 _MADE_UP = ("/dev/", "/proc/", "/sys/")
@@ -84,7 +88,7 @@ class Witness:
 
     def _note_event(self, event: str, details: tuple[Any, ...]) -> None:
         if event in _BEYOND:
-            self.saw_all = False
+            self.saw_all = self.saw_all and _is_about_the_system()
         elif event == "open" and isinstance(details[0], (str, bytes)) and not _is_only_written(details[2]):
             self.note(_source_of(os.fsdecode(details[0])))
         elif event == "import" and isinstance(details[1], str):  # compiled code, which the system opens itself
@@ -126,6 +130,13 @@ def _said(wanted: str, file: str, names: Collection[str]) -> dict[str, Any]:
     except BaseException as error:  # what is not meant to be caught ends this process in any case
         said = f"the file ends the program ({type(error).__name__}: {error}) while it is read"
         return {"error": error_to_data(WorkflowFileError(said, SourceLine(file, 0)))}
+
+
+def _is_about_the_system() -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame and frame.f_globals.get("__name__") not in _ABOUT_THE_SYSTEM:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _is_only_written(flags: Any) -> bool:

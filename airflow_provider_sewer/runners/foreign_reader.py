@@ -43,6 +43,9 @@ _PATIENCE = 120.0
 #: The oldest Python that this package's model and its reader run on.
 _OLDEST = (3, 9)
 
+#: The names of files that are no Python.
+_STAGES = (".yaml", ".yml")
+
 _NAME = __name__.partition(".")[0]
 
 # The working directory is first in the path of what is started with -c. A file that is read finds its own folder and
@@ -105,6 +108,12 @@ def read_tasks(path: str | os.PathLike[str], settings: Settings) -> list[Task]:
 
 def _read(wish: _Wish, settings: Settings) -> Any:
     """Return what came of reading, be it now or before."""
+    if wish.file.lower().endswith(_STAGES):
+        raise WorkflowFileError(
+            "stages in YAML import nothing, and need no other interpreter to be read; leave out "
+            "--read-with-interpreter, or read_with_interpreter=True",
+            SourceLine(wish.file, 0),
+        )
     env = build_environment(settings.env, settings.inherit_env or False)
     python = locate_interpreter(settings.python)
     place = [os.path.realpath(wish.file), _here()]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_sewer import Dependency, External, Ignored, Product, SewerError, Task, Workflow
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, SlurmError
+from airflow_provider_sewer.core.loop import MappedTask
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.source import SourceLine
@@ -41,6 +42,9 @@ def told(value):
         return ("Task", value.name, str(value.source))
     if isinstance(value, (PathMarker, Ignored, Result)):
         return (type(value).__name__, told(vars(value)))
+    if isinstance(value, MappedTask):
+        name = (value.name, value.template.name, value.each_with_each, str(value.source))
+        return ("MappedTask", name, told(value.values), [each.name for each in value])
     if isinstance(value, dict) or hasattr(value, "keys"):
         return [(told(key), told(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
@@ -160,6 +164,27 @@ def test_tasks_that_are_one_are_still_one():
 
     assert list(arrived.tasks) == ["first", "user"]
     assert arrived.edges == [("first", "user")]
+
+
+def test_loops_arrive_as_loops():
+    """Over lists, side by side and each with each, and over what only a run will show; in Airflow each is one task."""
+    make = Task("make", "m", {"out": Product("raw/{n}-{x}"), "k": Ignored(1)})
+    made = make.map_product(n=[10, 20], x=[Path("a"), Decimal("1.5")])
+    called = Task("call", function="m:f", kwargs={"a": 1}).map(b=[{"c": 1}, None], d=[made[0].result, [2]])
+    later = Task("later", "m", depends_on=made).map(n=called[0].result["list"])
+    workflow = Workflow("w", [*made, *called, *later, Task("end", "m", {"of": called.result})])
+
+    arrived = after_the_trip(workflow)
+
+    assert list(arrived.mapped) == ["make", "call", "later"]
+    assert told([*arrived.mapped["call"].values.values()]) == told([*workflow.mapped["call"].values.values()])
+    assert [str(value) for value in arrived.mapped["make"].values["x"]] == ["a", "1.5"]
+    assert not arrived.mapped["later"].is_known_beforehand
+    assert {name: task.call() for name, task in arrived.tasks.items()} == {
+        name: task.call() for name, task in workflow.tasks.items()
+    }
+    assert (arrived.edges, arrived.mapped["make"].source) == (workflow.edges, made.source)
+    assert all(arrived.tasks[task.name] is task for mapped in arrived.mapped.values() for task in mapped)
 
 
 def test_a_part_may_depend_on_what_is_not_in_it():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import json
 import os
+import py_compile
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,12 +117,14 @@ train = Task(
     python="env/bin/python", env={"A": "b"}, workdir="data", run_on="slurm", slurm={"mem_gb": 8}, resources={"gpu": 1},
     operator_kwargs={"retry_delay": timedelta(minutes=5)},
 )
+many = Task("many", "digits.noise", {"out": Product("build/{n}.npz")}).map(n=[1, 2, 3])
+
 call = Task(helper.NAME, function="digits.report:show", kwargs={"seeds": [generate.result["seed"]]})
 
 @workflow
 def nightly():
     """Every night."""
-    (generate >> [train, call]).run(env={"C": "d"})
+    (generate >> [train, call] >> many).run(env={"C": "d"})
 
 @workflow
 def hourly():
@@ -283,6 +289,12 @@ def test_what_json_cannot_say_is_named(land):
 def test_a_missing_file_is_named(land):
     """As it is here."""
     assert refusal(land) == "{f}: cannot read the workflow file: No such file or directory"
+
+
+def test_stages_are_not_read_by_another_interpreter(land):
+    """They import nothing, and the parser for YAML is not lent."""
+    with pytest.raises(WorkflowFileError, match=r"stages.yaml: stages in YAML import nothing.*; leave out --read-with"):
+        read_workflow(land.folder / "stages.yaml", None, Settings(python=str(land.python)))
 
 
 def test_an_interpreter_that_is_none_is_named(land):
@@ -468,6 +480,54 @@ def test_what_a_file_has_looked_for_in_vain_counts(land):
     assert land.tasks() == ["local", "x", "y"]
 
 
+def test_a_module_that_had_been_compiled_before_counts(land):
+    """What Python opens is then not what somebody changes."""
+    land.write("NAME = 'a'", "helper.py")
+    py_compile.compile(str(land.folder / "helper.py"))
+    land.write("import helper\nTask(helper.NAME, 'm')")
+    assert land.tasks() == ["a"]
+
+    land.write("NAME = 'changed'", "helper.py")
+
+    assert land.tasks() == ["changed"]
+
+
+def test_a_folder_that_is_looked_into_as_python_starts_counts(land, tmp_path):
+    """A module that comes to lie there stands before the one that was found."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "second" / "project.py").write_text("NAME = 'second'")
+    land.write("import project\nTask(project.NAME, 'm')")
+    path = {"PYTHONPATH": f"{tmp_path}/first:{tmp_path}/second"}
+    assert list(land.read(env=path).tasks) == ["second"]
+
+    (tmp_path / "first" / "project.py").write_text("NAME = 'first'")
+
+    assert list(land.read(env=path).tasks) == ["first"]
+
+
+def test_a_module_of_machine_code_counts(land):
+    """The system opens it, not Python."""
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    source = Path(importlib.util.find_spec("_csv").origin)
+    if suffix not in source.name:
+        pytest.skip("this Python was built without modules of their own files")
+    shutil.copy(source, land.folder / f"_csv{suffix}")
+    land.write(f"""{COUNTED}
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("_csv", os.path.dirname(__file__) + "/_csv{suffix}")
+importlib.util.module_from_spec(spec)
+Task("a", "m")
+""")
+    land.read()
+    with open(land.folder / f"_csv{suffix}", "ab") as file:
+        file.write(b"another build")
+
+    land.read()
+
+    assert land.loads == 2
+
+
 def test_a_project_that_is_worked_on_counts(land, tmp_path):
     """Installed by a path to its sources, as with `pip install -e`."""
     sources = tmp_path / "sources"
@@ -559,6 +619,16 @@ def test_what_other_programs_say_is_asked_anew(land, source):
     land.read()
 
     assert land.loads == 2
+
+
+def test_what_python_asks_about_the_system_does_not_count(land):
+    """Many packages look for a library when they are imported, by way of other programs."""
+    land.write(f"{COUNTED}\nimport ctypes.util\nctypes.util.find_library('c')\nTask('a', 'm')")
+
+    land.read()
+    land.read()
+
+    assert land.loads == 1
 
 
 def test_an_error_is_not_kept(land):
