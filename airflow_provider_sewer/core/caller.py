@@ -199,6 +199,7 @@ def _report_without_own_lines(then: Any) -> Any:
 
 
 if __name__ == "__main__":
+    __sewer_calls__ = True  # tells a decorated function that it is to do what it says, as one does under the stub
     if sys.path[:1] == [""]:  # as with -m: what is imported later is found wherever the function has gone
         sys.path[0] = os.getcwd()
     sys.excepthook = _report_without_own_lines(sys.excepthook)

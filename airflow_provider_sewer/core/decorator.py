@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import os
+import sys
 from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, Union, overload
@@ -77,10 +78,13 @@ class TaskFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Task:
         """Make the task that calls the function with these arguments.
 
-        Two calls with equal arguments are one task; those of one workflow that differ are numbered.
+        Two calls with equal arguments are one task; those of one workflow that differ are numbered. While a task runs,
+        its function and others can call each other plainly.
 
         :raises InvalidTask: when the function takes other arguments, or no interpreter could import it.
         """
+        if hasattr(sys.modules.get("__main__"), "__sewer_calls__"):
+            return self.function(*args, **kwargs)  # type: ignore[no-any-return]  # there is no workflow to add to
         task = self._task(self._kwargs(args, kwargs))
         task.name = own_name(task.name, json.dumps(task.said(), default=repr))
         return task

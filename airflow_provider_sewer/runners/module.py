@@ -166,11 +166,8 @@ class ModuleRun:
         )
 
     def _result_unwritten(self, tails: dict[Stream, Tail]) -> str | None:
-        if self._call.is_function:  # it writes one in any case, once the function has returned
-            raise ModuleFailed(
-                f"{self._target} ended its process with exit code 0 and did not return; have it return, or raise",
-                exit_code=0,
-            )
+        if self._call.is_function:
+            refuse_unreturned(self._target)
         return tails[Stream.STDOUT].last_line
 
     def _tail(self, tails: dict[Stream, Tail]) -> str:
@@ -200,6 +197,16 @@ def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
         raise ModuleFailed(
             f"the module exited with 0, but its result in ${RESULT_FILE} cannot be read: {error}", exit_code=0
         ) from None
+
+
+def refuse_unreturned(function: str) -> NoReturn:
+    """Refuse an exit code of 0 alone: where a function has returned, there is a result file.
+
+    :raises ModuleFailed: always.
+    """
+    raise ModuleFailed(
+        f"{function} ended its process with exit code 0 and did not return; have it return, or raise", exit_code=0
+    )
 
 
 def result_as_json(text: str) -> Any:

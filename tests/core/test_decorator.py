@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, List, Optional  # noqa: UP035 - as people write them
@@ -216,6 +217,17 @@ def test_recording_twice_gives_the_same_names(tmp_path):
     assert [[each.kwargs["n"] for each in flow.tasks.values()] for flow in loaded[:2]] == [[1, 2], [3, 2]]
 
 
+def test_a_program_that_runs_its_tasks_itself_has_the_names_that_are_recorded(script_of):
+    """Also when it calls its workflow twice."""
+    script_of(STEPS)
+    code = (
+        "from steps import make\nfirst = make(1)\ndef flow(): return [make(n).name for n in (2, 1, 3)]\n"
+        "print(first.name, *flow(), *flow())"
+    )
+
+    assert script_of(code, "flow.py").stdout == "make make_2 make make_3 make_2 make make_3\n"
+
+
 def test_an_equal_call_in_a_circle_is_the_circle_it_says(tmp_path):
     """The same task before and after another waits for itself."""
     (tmp_path / "steps.py").write_text(STEPS)
@@ -344,12 +356,10 @@ def test_a_module_of_decorated_functions_can_be_run_itself(tmp_path, script_of):
 @pytest.fixture
 def script_of(tmp_path):
     """Return what runs a file as a program."""
-    import subprocess
-
     root = str(Path(__file__).parent.parent.parent)
 
-    def run(source: str):
-        file = tmp_path / "steps.py"
+    def run(source: str, name: str = "steps.py"):
+        file = tmp_path / name
         file.write_text(source)
         env = {"PYTHONPATH": root}
         return subprocess.run([sys.executable, file], env=env, capture_output=True, text=True, check=False, timeout=60)

@@ -91,6 +91,16 @@ def test_a_function_is_called_as_a_job(module, on_slurm, run_job, deferrable):
     assert result.results["job"] == {"sum": 42, "quoted": "it's $HOME"}
 
 
+def test_a_job_that_ends_before_its_function_returns_has_failed(module, on_slurm, run_job, capsys):
+    """An exit code of 0 alone is no evidence, and what it printed last no result."""
+    fields = module("import os\ndef add(a):\n    print('last line')\n    os._exit(0)")
+    fields.pop("module")
+    result = run_job(**fields, function="job:add", op_kwargs={"a": 41})
+
+    assert result.state == "failed"
+    assert "job:add ended its process with exit code 0 and did not return" in capsys.readouterr().out
+
+
 @pytest.fixture
 def attempt(tmp_path):
     """Begin an attempt at a task of two products, and make them; return the task and its run directory."""

@@ -110,7 +110,7 @@ def test_a_module_may_import_this_package_where_it_is_not_installed(anywhere) ->
 
         @task
         def f(out: Annotated[Path, Product] = Path("a"), n: Annotated[int, Ignored] = 1):
-            return [str(out), g.function(), h.function(data="b"), f.__name__]
+            return [str(out), g.function(), h(data="b"), f.__name__]
 
         @task("a name")
         def g():
@@ -139,7 +139,7 @@ def test_a_function_may_spawn_processes_in_every_python(anywhere) -> None:
                 return pool.map(square, numbers)
     """
 
-    for method in ("spawn", "fork"):
+    for method in ("spawn", "fork", "forkserver"):
         ran = anywhere.call(source, numbers=[1, 2, 3], method=method)
         assert ran.value == [1, 4, 9], ran.stderr
 
@@ -321,10 +321,19 @@ def test_nothing_is_left_of_what_stood_in_for_this_package(modules, bare_python,
 
 
 def test_where_this_package_is_installed_its_decorator_is_the_real_one(modules) -> None:
-    """The function below it is called all the same."""
-    modules.write("from airflow_provider_sewer import task\n@task\ndef f(n): return [type(f).__name__, n]", "steps")
+    """The function below it is called all the same, and calls others plainly, as where it is not installed."""
+    modules.write(
+        """
+        from airflow_provider_sewer import task
+        @task
+        def f(n): return [type(f).__name__, g(n)]
+        @task
+        def g(n): return n + 1
+        """,
+        "steps",
+    )
     settings = Settings.checked(
         python=sys.executable, env={"PYTHONPATH": f"{modules.folder}:{Path(__file__).parent.parent.parent}"}
     )
 
-    assert followed(ModuleRun(function_call("steps:f", {"n": 1}), settings)).value == ["TaskFunction", 1]
+    assert followed(ModuleRun(function_call("steps:f", {"n": 1}), settings)).value == ["TaskFunction", 2]

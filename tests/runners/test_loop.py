@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.paths import Product
+from airflow_provider_sewer.core.recording import recording
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
 from airflow_provider_sewer.runners.engine import Engine, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STEPS = """
     from pathlib import Path
@@ -20,6 +26,13 @@ STEPS = """
     def best(models):
         return min(models, key=lambda model: model["loss"])
 """
+
+
+@pytest.fixture(autouse=True)
+def recorded() -> Iterator[None]:
+    """Have each test count names by itself, as each file does."""
+    with recording():
+        yield
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import ModuleFailed, SewerError, SlurmCancelled, SlurmError, SlurmUnavailable
-from airflow_provider_sewer.runners.module import read_result
+from airflow_provider_sewer.runners.module import read_result, refuse_unreturned
 from airflow_provider_sewer.runners.slurm.attempts import Attempts
 from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster, require_slurm
@@ -183,6 +183,8 @@ class JobRun:
         except (OSError, ValueError) as error:
             raise ModuleFailed(f"its exit record in {directory.path} cannot be read again: {error}") from None
         begin, end = record.module_stdout if record else (0, 0)
+        if self.planned.task.function is not None:
+            return read_result(directory.result, lambda: refuse_unreturned(self.planned.task.target))
         return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end))
 
     def log_rest(self, ending: Ending) -> None:
