@@ -326,3 +326,24 @@ def test_an_error_keeps_its_line():
 def test_an_error_of_a_class_of_somebodys_own_arrives_as_the_nearest_that_is_known():
     """The other side does not have that class."""
     assert type(error_of_data(error_to_data(type("Mine", (SlurmError,), {})("x")))) is SlurmError
+
+
+def test_what_was_mapped_arrives_as_what_it_is():
+    """With its template, its values, and its own tasks, which know it; also over a result."""
+    first = Task("first", "m")
+    over_values = Task("train", "m", {"out": Product("{n}")}).map_product(n=[1, 2], path=[Path("a")])
+    over_result = Task("test", "m").map(n=first.result["sizes"])
+    flow = Workflow("w", [first, *over_values, *over_result])
+
+    arrived = after_the_trip(flow)
+
+    assert list(arrived.mapped) == ["train", "test"]
+    for name, mapped in flow.mapped.items():
+        other = arrived.mapped[name]
+        assert told(other.template) == told(mapped.template)
+        assert told(other.values) == told(mapped.values)
+        assert (other.each_with_each, other.source) == (mapped.each_with_each, mapped.source)
+        assert [task.name for task in other] == [task.name for task in mapped]
+        assert all(arrived.tasks[task.name] is task for task in other)
+    assert over_result.values["n"].task is first
+    assert arrived.mapped["test"].values["n"].task is arrived.tasks["first"]
