@@ -55,14 +55,13 @@ def test_a_resource_of_which_nobody_says_how_much_there_is_is_named(sppe):
 
 
 def test_pools_are_made_by_airflow(sppe, airflow_home, monkeypatch):
-    """By the one that is on PATH; made twice they are what was said last."""
+    """By the one that is on PATH."""
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session
 
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
-    for slots in ("4", "3"):
-        done = sppe("--limit", f"gpu={slots}", "--limit", "licence of x=1", "--make")
-        assert done.returncode == 0, done.stderr
+    done = sppe("--limit", "gpu=3", "--limit", "licence of x=1", "--make")
+    assert done.returncode == 0, done.stderr
 
     with create_session() as session:
         slots = {pool.pool: pool.slots for pool in session.query(Pool).all()}

@@ -15,11 +15,11 @@ from airflow_provider_sewer.runners.slurm.products import JobProducts
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 WRITES = """
-import os, sys
+import sys
 place = sys.argv[sys.argv.index("--out") + 1]
 with open(place, "w") as file:
     file.write("whole")
-print(os.path.basename(os.path.dirname(place)))
+print(place)
 """
 
 
@@ -30,7 +30,9 @@ def test_a_job_makes_its_product_whole(module, on_slurm, run_job, deferrable, tm
 
     assert result.state == "success"
     assert (tmp_path / "made" / "out.txt").read_text() == "whole"
-    assert result.results["job"].startswith("making-one_job.job-")
+    folder, _, name = result.results["job"].partition("/.sewer/making-")
+    assert folder == str(tmp_path / "made")
+    assert "one_job.job-" in name
     assert os.listdir(tmp_path / "made" / ".sewer") == ["out.txt.json"]
 
 
