@@ -16,11 +16,13 @@ from airflow_provider_sewer.cli import signals
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.task import PLACES
 from airflow_provider_sewer.readers.files import SCHEMA, load_tasks, load_workflow
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
 
 _FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
 _WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
@@ -102,7 +104,9 @@ def main() -> None:
 @_THERE
 @_WORKFLOW
 @_JOBS
-@click.option("-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors]")
+@click.option(
+    "-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors; all jobs]"
+)
 @_LIMIT
 @_RESUME
 @_FORCE
@@ -111,6 +115,25 @@ def main() -> None:
 @_STATE
 @_ENV
 @_WORKDIR
+@click.option(
+    "--on",
+    default="local",
+    type=click.Choice(PLACES),
+    show_default=True,
+    help="Run on this machine, or as Slurm jobs all tasks that do not say run_on='local'.",
+)
+@click.option(
+    "--slurm", multiple=True, metavar="K=V", help="Ask Slurm for this where a task does not itself. Repeatable."
+)
+@click.option(
+    "--run-dir", type=click.Path(), help="Folder for the files of jobs; all nodes see it. [default: ~/.sewer/runs]"
+)
+@click.option(
+    "--ahead",
+    is_flag=True,
+    help="Submit jobs at once, with afterok on those before them; those wait that take products or results of others, "
+    "or may be up to date.",
+)
 @click.option(
     "--log-dir", type=click.Path(), help="Folder for a log file of each task. [default: one below .sewer/logs]"
 )
@@ -129,6 +152,10 @@ def run(
     state: str | None,
     env: tuple[str, ...],
     workdir: str | None,
+    on: str,
+    slurm: tuple[str, ...],
+    run_dir: str | None,
+    ahead: bool,
     log_dir: str | None,
 ) -> None:
     """Run a workflow, each task as soon as those before it have succeeded."""
@@ -143,6 +170,7 @@ def run(
         jobs=at_once,
         limits=_limits(limit),
         log_dir=log_dir,
+        slurm=_slurm(slurm, run_dir, is_wanted=on == "slurm", is_ahead=ahead),
     )
     loaded = _loaded(path, workflow, jobs, settings, there=there)
     sys.exit(run_in_terminal(loaded, settings, how))
@@ -326,6 +354,18 @@ def _limits(pairs: tuple[str, ...]) -> dict[str, int]:
             raise click.BadParameter(f"{pair!r}: write NAME=NUMBER, such as gpu=2", param_hint="--limit")
         limits[name] = int(amount)
     return limits
+
+
+def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_wanted: bool, is_ahead: bool) -> SlurmJobs | None:
+    if not is_wanted:
+        for option, value in (("--slurm", pairs), ("--run-dir", run_dir), ("--ahead", is_ahead)):
+            if value:
+                raise click.UsageError(f"{option} says something of Slurm jobs; add --on slurm")
+        return None
+    from airflow_provider_sewer.cli.slurm import slurm_settings
+    from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
+
+    return SlurmJobs(slurm_settings(pairs, run_dir), ahead=is_ahead)
 
 
 def _flush_streams() -> None:

@@ -16,6 +16,7 @@ from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.runners.engine import Engine, Observer, Outcome, State, refuse_templates, settled
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
 from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan, want_inputs
+from airflow_provider_sewer.runners.slurm.turns import Origin
 from airflow_provider_sewer.runners.state import Done, StateFile, read_state, state_path
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.freshness import Verdict
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
 
 
 class How(NamedTuple):
@@ -36,6 +38,7 @@ class How(NamedTuple):
     :param jobs: how many tasks at once; as many as there are processors if not said.
     :param limits: how much there is of each resource.
     :param log_dir: folder for the log files; a new one below ``.sewer/logs`` if not said.
+    :param slurm: how tasks become Slurm jobs; all run on this machine if not said.
     """
 
     wanted: Wanted
@@ -44,6 +47,7 @@ class How(NamedTuple):
     jobs: int | None
     limits: Mapping[str, int]
     log_dir: str | None
+    slurm: SlurmJobs | None = None
 
 
 def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
@@ -57,18 +61,30 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
     taken = {resource for task in part.tasks.values() for resource in task.resources}
     limits = {resource: limit for resource, limit in how.limits.items() if resource in taken}
     observers: list[Observer] = []
-    engine = Engine(part, settings, jobs=how.jobs, limits=limits, forced=how.wanted.forced, observers=observers)
+    engine = Engine(
+        part,
+        settings,
+        jobs=how.jobs,
+        limits=limits,
+        forced=how.wanted.forced,
+        observers=observers,
+        slurm=how.slurm,
+    )
     for warning in engine.check():
         say(f"sppe: {warning}; trying all the same, an earlier task may make it")
     start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
-    logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part)
+    logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part, goes_on=how.resume)
     observers.append(logs)
     with ExitStack() as stack:
-        state = stack.enter_context(StateFile(start.path, workflow.name, keep=start.keep, start=start.done))
+        state = stack.enter_context(
+            StateFile(start.path, workflow.name, keep=start.keep, start=start.done, resumes=how.resume)
+        )
+        if how.slurm:
+            how.slurm.origin = Origin(workflow.name, state.series, state.run)
         if start.said:
             say(f"sppe: {start.said}")
         observers.append(stack.enter_context(_display(part)))
-        received = stack.enter_context(stopping(engine))
+        received = stack.enter_context(stopping(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
         outcomes = engine.run(state, resume=how.resume)
     _summarize(outcomes, logs)
     for warning in engine.warnings:
@@ -158,9 +174,9 @@ def _new_log_dir(name: str) -> str:
     return os.path.join(".sewer", "logs", f"{folder}-{moment}-{os.getpid()}")
 
 
-def _log_files(folder: str, workflow: Workflow) -> LogFiles:
+def _log_files(folder: str, workflow: Workflow, *, goes_on: bool) -> LogFiles:
     try:
-        return LogFiles(folder, workflow.tasks)
+        return LogFiles(folder, workflow.tasks, goes_on=goes_on)
     except OSError as error:
         raise SewerError(
             f"cannot make the log folder {folder}: {error.strerror}; name another with --log-dir"

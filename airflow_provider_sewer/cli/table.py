@@ -71,6 +71,10 @@ class LiveTable:
         """Note that a task runs."""
         self._set(task, _Row(State.RUNNING, began=time.monotonic()))
 
+    def told(self, task: Task, line: str) -> None:
+        """Note what becomes of its job, until it writes something itself."""
+        self._set(task, self._rows[task.name]._replace(last_line=line[:_WIDTH]))
+
     def output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
         """Note the last line that holds anything."""
         line = next((piece for piece in reversed(pieces) if piece.strip()), "")

@@ -75,7 +75,8 @@ class Task:
     :param resources: how much it takes of what there is little of, such as ``{"gpu": 1}``.
     :param doc: what it is for, in Markdown; shown by Airflow.
     :param operator_kwargs: arguments of Airflow's operator for this task (pool, queue, retries, …).
-    :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is always on this machine.
+    :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is on this machine; with
+        ``sppe run --on slurm``, all that does not say ``"local"`` runs as jobs.
     :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm.RESOURCES`).
     :raises InvalidTask: when something in it cannot be run, naming the field.
     """

@@ -1,4 +1,4 @@
-"""Run a whole workflow on this machine: each task as soon as what it waits for has succeeded."""
+"""Run a whole workflow, on this machine or as jobs: each task as soon as what it waits for has succeeded."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from airflow_provider_sewer.runners.plan import Plan, followed, make_plan, ran_a
 from airflow_provider_sewer.runners.preflight import check_surroundings
 from airflow_provider_sewer.runners.process import Process
 from airflow_provider_sewer.runners.products import remove_temporary
+from airflow_provider_sewer.runners.slurm.turns import Turn
 from airflow_provider_sewer.runners.task_run import TaskRun
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.runners.output import Stream
+    from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs, SlurmTaskRun
     from airflow_provider_sewer.runners.state import StateFile
 
 
@@ -88,6 +90,9 @@ class Observer(Protocol):
     def started(self, task: Task, command_line: str, workdir: str | None, /) -> None:
         """Hear that a task's process is about to start."""
 
+    def told(self, task: Task, line: str, /) -> None:
+        """Hear what becomes of a task's job, be it before it has started."""
+
     def output(self, task: Task, stream: Stream, pieces: Sequence[str], /) -> None:
         """Hear what a task has written (pieces as in :class:`~airflow_provider_sewer.runners.output.Sink`)."""
 
@@ -100,11 +105,12 @@ class Engine:
 
     :param workflow: what to run.
     :param settings: where its tasks run, as far as they do not say so themselves.
-    :param jobs: how many tasks at once; as many as there are processors if not said.
+    :param jobs: how many tasks at once, and how many jobs; as many as there are processors, and all jobs, if not said.
     :param limits: how much there is of each resource that tasks take; enough where not said.
     :param forced: names of tasks to run in any case.
     :param observers: who is told what happens.
     :param grace: seconds between SIGTERM and SIGKILL when tasks are stopped.
+    :param slurm: how tasks become Slurm jobs; all run on this machine if not said.
     """
 
     def __init__(
@@ -117,11 +123,13 @@ class Engine:
         forced: Collection[str] = (),
         observers: Sequence[Observer] = (),
         grace: float = GRACE,
+        slurm: SlurmJobs | None = None,
     ) -> None:
         self._workflow = settled(workflow, settings)
         self._tasks = self._workflow.tasks
         self._upstream = self._workflow.upstream
-        self._jobs = jobs or _processors()
+        self._slurm = slurm
+        self._most = {False: jobs or _processors(), True: jobs or len(self._tasks)}
         self._limits = dict(limits or {})
         self._forced = tuple(forced)
         self._state: StateFile | None = None
@@ -133,7 +141,9 @@ class Engine:
         self._observers = observers
         self._grace = grace
         self._guardian = Guardian(grace)
-        self._running: dict[str, TaskRun] = {}
+        self._running: dict[str, TaskRun | SlurmTaskRun] = {}
+        self._turns: dict[str, Turn] = {}
+        self._called_off: dict[str, str] = {}
         self._ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
         self._stopped = False
         self._stopped_at_once = False
@@ -148,11 +158,13 @@ class Engine:
         refuse_templates(self._workflow)
         check_limits(self._limits, self._tasks)
         want_inputs(self._workflow, self._forced)
+        if self._slurm:
+            self._slurm.check(self._tasks.values())
         with Guardian(self._grace) as guardian:
             tasks = [
                 (task, not self._upstream[name])
                 for name, task in self._tasks.items()
-                if task.freshness.run_when != "never" or name in self._forced
+                if (task.freshness.run_when != "never" or name in self._forced) and not self._is_job(name)
             ]
             return check_surroundings(
                 tasks, lambda command: Process(command, mark=guardian.submark(), grace=0.0, guardian=guardian)
@@ -172,7 +184,7 @@ class Engine:
         self._note_what_waits()
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
-        with self._guardian, ThreadPoolExecutor(max(1, min(self._jobs, len(self._tasks)))) as pool:
+        with self._guardian, ThreadPoolExecutor(max(1, min(sum(self._most.values()), len(self._tasks)))) as pool:
             try:
                 ready = self._settle(sorter.get_ready(), sorter)
                 under_way: dict[str, Task] = {}
@@ -184,9 +196,9 @@ class Engine:
                     if outcome.state.is_success:
                         self._remove_what_is_used(name)
                         sorter.done(name)
-                        ready += self._settle(sorter.get_ready(), sorter)
+                        ready += self._settle(sorter.get_ready(), sorter, under_way)
                     else:
-                        self._call_off_dependents(self._outcomes)
+                        self._call_off_dependents(self._outcomes, under_way)
             except BaseException:
                 self.stop()
                 raise
@@ -202,8 +214,15 @@ class Engine:
         for run in list(self._running.values()):
             run.stop(at_once=at_once)
 
-    def _settle(self, names: Iterable[str], sorter: TopologicalSorter[str]) -> list[str]:
-        """Take those that are done as they are, and return the others that are ready now."""
+    @property
+    def jobs_under_way(self) -> int:
+        """Return how many tasks are Slurm jobs now, or become one."""
+        return sum(map(self._is_job, list(self._running)))
+
+    def _settle(
+        self, names: Iterable[str], sorter: TopologicalSorter[str], under_way: Collection[str] = ()
+    ) -> list[str]:
+        """Take those that are done as they are, let go on what is under way, and return the others, ready now."""
         waiting, ready = list(names), []
         while waiting:
             name = waiting.pop(0)
@@ -213,19 +232,58 @@ class Engine:
                 self._remove_what_is_used(name)
                 sorter.done(name)
                 waiting += sorter.get_ready()
+            elif name in under_way:
+                self._turns[name].come()
             else:
                 ready.append(name)
         return ready
 
     def _start(self, ready: list[str], under_way: dict[str, Task], pool: ThreadPoolExecutor) -> None:
         """Start what there is room and resources for, first come first served."""
-        for name in list(ready):
-            if len(under_way) >= self._jobs:
+        under_way_as_jobs = sum(map(self._is_job, under_way))
+        free = {
+            False: self._most[False] - len(under_way) + under_way_as_jobs,
+            True: self._most[True] - under_way_as_jobs,
+        }
+        for name in (*ready, *self._later(ready)):
+            if not any(free.values()):
                 return
-            if self._has_room(name, under_way):
-                ready.remove(name)
+            is_job = self._is_job(name)
+            if free[is_job] and self._has_room(name, under_way) and (name in ready or self._may_go_ahead(name)):
+                if name in ready:
+                    ready.remove(name)
+                free[is_job] -= 1
                 under_way[name] = self._tasks[name]
+                self._turns[name] = self._turn(name)
                 pool.submit(self._run_one, name)
+
+    def _later(self, ready: Collection[str]) -> list[str]:
+        """Return the tasks that are not ready, where they may be submitted all the same."""
+        if not self._slurm or not self._slurm.ahead or self._stopped:
+            return []
+        return [name for name in self._workflow.order if name not in self._turns and name not in ready]
+
+    def _may_go_ahead(self, name: str) -> bool:
+        """Tell whether a task can be submitted before those before it have ended.
+
+        Slurm knows of these only whether they exit with 0. So it has to run in any case, it takes nothing that they
+        leave, and nothing else is wanted of them.
+        """
+        task = self._tasks[name]
+        if self._outcomes.get(name) or not self._slurm or self._slurm.waits_for_its_turn(task):
+            return False
+        before = [up for up in self._upstream[name] if up not in self._outcomes]
+        are_plain = all(self._is_job(up) and up in self._turns and not self._tasks[up].products for up in before)
+        return are_plain and name not in self._plan.done
+
+    def _turn(self, name: str) -> Turn:
+        ups = self._upstream[name]
+        ended = [up for up in ups if up in self._outcomes]
+        is_anew = any(self._outcomes[up].state is State.SUCCEEDED and self._turns[up].ran_anew for up in ended)
+        return Turn([self._turns[up] for up in ups if up not in self._outcomes], is_anew=is_anew)
+
+    def _is_job(self, name: str) -> bool:
+        return self._slurm is not None and self._slurm.takes(self._tasks[name])
 
     def _has_room(self, name: str, under_way: Mapping[str, Task]) -> bool:
         for resource, amount in self._tasks[name].resources.items():
@@ -251,20 +309,13 @@ class Engine:
     def _ran(self, name: str, task: Task) -> Outcome:
         began = time.monotonic()
         try:
-            run = TaskRun(
-                task,
-                results_for(self._workflow, task, [self._outcomes, self._state.done if self._state else {}]),
-                grace=self._grace,
-                secrets=secret_values(task.settings.env),
-                guardian=self._guardian,
-                after=followed(self._workflow, name),
-                origins=self._origins,
-            )
-            self._running[name] = run
+            run = self._running[name] = self._new_run(name, task)
             if self._stopped:
+                self._call_off_job(name)
                 return _STOPPED_BEFORE
             verdict, result = self._judged(name, run)
             if not verdict.must_run:
+                self._call_off_job(name)
                 outcome = Outcome(State.UP_TO_DATE, result=result, reason=verdict.why)
             else:
                 result = run.run(
@@ -274,6 +325,8 @@ class Engine:
                 outcome = Outcome(State.SUCCEEDED, time.monotonic() - began, result)
             self._note(name, outcome, run.command())
         except ModuleStopped as error:
+            if name in self._called_off:
+                return Outcome(State.NOT_RUN, reason=self._called_off[name])
             return Outcome(State.STOPPED, time.monotonic() - began, reason=str(error))
         except BaseException as error:  # whatever it is, run() waits for an outcome
             return Outcome(State.FAILED, time.monotonic() - began, reason=self._reason(error))
@@ -281,13 +334,38 @@ class Engine:
             return outcome
         finally:
             self._running.pop(name, None)
+            self._turns[name].note_end()
 
-    def _judged(self, name: str, run: TaskRun) -> tuple[Verdict, Any]:
+    def _new_run(self, name: str, task: Task) -> TaskRun | SlurmTaskRun:
+        run = TaskRun(
+            task,
+            results_for(self._workflow, task, [self._outcomes, self._state.done if self._state else {}]),
+            grace=self._grace,
+            secrets=secret_values(task.settings.env),
+            guardian=self._guardian,
+            after=followed(self._workflow, name),
+            origins=self._origins,
+        )
+        if self._slurm is None or not self._is_job(name):
+            return run
+        return self._slurm.run_of(task, run, self._turns[name], lambda line: self._tell(task, line))
+
+    def _call_off_job(self, name: str) -> None:
+        """See to it that nothing runs of a job that an earlier run has left of a task which does not run."""
+        if self._slurm and self._is_job(name):
+            task = self._tasks[name]
+            try:
+                self._slurm.cancel_left(task, lambda line: self._tell(task, line))
+            except SewerError as error:
+                self.warnings.append(f"task {name!r}: a job of an earlier run may be left: {error}")
+
+    def _judged(self, name: str, run: TaskRun | SlurmTaskRun) -> tuple[Verdict, Any]:
         task = self._tasks[name]
         if name in self._plan.must:
             verdict, result = Verdict.run(self._plan.must[name]), None
         else:
-            anew = [up for up in self._upstream[name] if self._outcomes[up].state is State.SUCCEEDED]
+            ended = {up: self._outcomes[up].state for up in self._upstream[name] if up in self._outcomes}
+            anew = [up for up in self._upstream[name] if ended.get(up, State.SUCCEEDED) is State.SUCCEEDED]
             verdict, result = run.verdict(*ran_anew(self._workflow, name, anew))
         if verdict.must_run and (name in self._plan.must or task.freshness.run_when != "always"):
             for observer in self._observers:
@@ -318,12 +396,18 @@ class Engine:
                 except SewerError as error:  # the work is done; what is left over fails nobody
                     self.warnings.append(str(error))
 
-    def _call_off_dependents(self, outcomes: dict[str, Outcome]) -> None:
+    def _call_off_dependents(self, outcomes: dict[str, Outcome], under_way: Collection[str]) -> None:
         """Settle what will not run any more, in an order in which each finds the causes settled."""
         for name in self._workflow.order:
             causes = [up for up in self._upstream[name] if up in outcomes and not outcomes[up].state.is_success]
             if causes and name not in outcomes:
                 because = ", ".join(f"{cause!r} {outcomes[cause].state.value}" for cause in causes)
+                if name in under_way:
+                    if not self._stopped:
+                        self._called_off.setdefault(name, because)
+                    self._turns[name].call_off()
+                    continue
+                self._call_off_job(name)
                 outcomes[name] = self._told(
                     name, _STOPPED_BEFORE if self._stopped else Outcome(State.NOT_RUN, reason=because)
                 )
@@ -331,6 +415,10 @@ class Engine:
     def _tell_start(self, task: Task, line: str, workdir: str | None) -> None:
         for observer in self._observers:
             observer.started(task, line, workdir)
+
+    def _tell(self, task: Task, line: str) -> None:
+        for observer in self._observers:
+            observer.told(task, line)
 
     def _tell_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
         for observer in self._observers:

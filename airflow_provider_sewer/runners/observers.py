@@ -10,7 +10,7 @@ import threading
 import unicodedata
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.runners.engine import Outcome, State
@@ -40,6 +40,10 @@ class PlainLines:
         """Say what is started."""
         self._write(sys.stderr, task, [f"$ {command_line}"])
 
+    def told(self, task: Task, line: str) -> None:
+        """Say what becomes of its job."""
+        self._write(sys.stderr, task, [line])
+
     def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
         """Pass lines on."""
         self._write(sys.stdout if stream is Stream.STDOUT else sys.stderr, task, pieces)
@@ -67,11 +71,13 @@ class LogFiles:
 
     :param folder: where they are written; made if need be.
     :param names: the names of the tasks, which give the files theirs.
+    :param goes_on: whether files that are there already are gone on with.
     """
 
-    def __init__(self, folder: str, names: Iterable[str]) -> None:
+    def __init__(self, folder: str, names: Iterable[str], *, goes_on: bool = False) -> None:
         os.makedirs(folder, exist_ok=True)
         self.folder = folder
+        self._mode: Literal["a", "w"] = "a" if goes_on else "w"
         self.paths = {name: os.path.join(folder, f"{file}.log") for name, file in file_names(names).items()}
         self._files: dict[str, TextIO] = {}
         self._unfinished: dict[str, Stream | None] = {}
@@ -83,6 +89,10 @@ class LogFiles:
     def started(self, task: Task, command_line: str, workdir: str | None) -> None:
         """Say what is started."""
         self._say(task, f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n")
+
+    def told(self, task: Task, line: str) -> None:
+        """Say what becomes of its job."""
+        self._say(task, f"{line}\n")
 
     def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
         """Write lines; a line that comes in pieces stays one line unless the other stream cuts in."""
@@ -102,7 +112,7 @@ class LogFiles:
             if task.name not in self._files:
                 # Held open until the task has ended; the newline is ours alone, so that \r stays what it is.
                 self._files[task.name] = open(  # noqa: SIM115
-                    self.paths[task.name], "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+                    self.paths[task.name], self._mode, encoding="utf-8", errors="backslashreplace", newline="\n"
                 )
                 self._unfinished[task.name] = None
             self._write(task, "sewer", lines)

@@ -11,7 +11,9 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,10 +52,13 @@ class StateFile:
     :param workflow: the workflow's name.
     :param keep: go on from what is in it; else it is begun anew.
     :param start: what to begin it with, if it is begun anew.
+    :param resumes: whether this is the run that is in it, gone on with.
     :raises StateError: when another run holds it, or it cannot be read or written.
     """
 
-    def __init__(self, path: str, workflow: str, *, keep: bool, start: Mapping[str, Done] = _NOTHING) -> None:
+    def __init__(
+        self, path: str, workflow: str, *, keep: bool, start: Mapping[str, Done] = _NOTHING, resumes: bool = False
+    ) -> None:
         self.path = path
         self._writing = threading.Lock()
         try:
@@ -65,12 +70,18 @@ class StateFile:
             ) from None
         try:
             self._lock()
+            former = _last_header(path, workflow)
+            #: What jobs are known by: the same for all runs that have used this file, and for this one.
+            self.series = str(former.get("series") or secrets.token_hex(8))
+            self.run = str((former.get("run") if resumes else None) or secrets.token_hex(8))
             self.done, length = _read(path, workflow) if keep else (dict(start), 0)
             os.ftruncate(self._file, length)  # what comes next must not be part of an unfinished line
             self._length = length
             header = {
                 "sewer_state": _FORMAT,
                 "workflow": workflow,
+                "series": self.series,
+                "run": self.run,
                 "pid": os.getpid(),
                 "host": os.uname().nodename,
                 "at": _now(),
@@ -136,6 +147,15 @@ def read_state(path: str, workflow: str) -> dict[str, Done]:
     :raises StateError: when it is the state of another workflow, or none.
     """
     return _read(path, workflow)[0] if os.path.exists(path) else {}
+
+
+def _last_header(path: str, workflow: str) -> dict[str, Any]:
+    """Return what the last run of a workflow has said of itself; nothing where that cannot be read."""
+    with suppress(StateError):
+        for line in reversed(_lines(path)[0]):
+            if "sewer_state" in line and line.get("workflow") == workflow:
+                return dict(line)
+    return {}
 
 
 def _read(path: str, workflow: str) -> tuple[dict[str, Done], int]:

@@ -140,8 +140,11 @@ class TaskRun:
             stamps = stamps_of(self._dependencies(), read=by_content)
             return MadeFrom(stamps, self._runs_before(), self._code(), self._environment())
 
-    def call(self, making: Making) -> Call:
-        """Return what an interpreter is asked to run, the products under the names that they come to be under."""
+    def call(self, making: Making | None) -> Call:
+        """Return what an interpreter is asked to run, the products under the names that they come to be under.
+
+        :param making: knows these names; without it, they have their own.
+        """
         return self._task.call(lambda marker: self._filled(marker, making))
 
     def publish(self, making: Making, made_from: MadeFrom, result: Any) -> None:

@@ -273,16 +273,16 @@ def _is_final(exit_code: int, said: str) -> bool:
     return bool(_REFUSED.match(answer.group(1))) and not _FULL.search(said)
 
 
-def require_slurm() -> None:
+def require_slurm(otherwise: str = "run on this machine with cluster='local'") -> None:
     """See to it that there are Slurm's commands here.
 
+    :param otherwise: what to do where there is no Slurm.
     :raises SlurmUnavailable: naming the missing ones.
     """
     missing = [name for name in ("sbatch", "squeue", "scancel") if not shutil.which(name)]
     if missing:
         raise SlurmUnavailable(
-            f"there is no {', '.join(missing)} on this machine's PATH; install Slurm's client there, "
-            "or run on this machine with cluster='local'"
+            f"there is no {', '.join(missing)} on this machine's PATH; install Slurm's client there, or {otherwise}"
         )
 
 

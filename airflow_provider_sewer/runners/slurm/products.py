@@ -24,12 +24,13 @@ class JobProducts:
 
     :param task: the task.
     :param directory: the run directory of the attempt.
+    :param run: what knows what the task is given and made from, where that is more than the task says itself.
     """
 
-    def __init__(self, task: Task, directory: RunDirectory) -> None:
+    def __init__(self, task: Task, directory: RunDirectory, run: TaskRun | None = None) -> None:
         self._task = task
         self._directory = directory
-        self._run = TaskRun(task, {})
+        self._run = run or TaskRun(task, {})
 
     def begin(self, attempt: str) -> Call:
         """Make the folders that the products go to, and return what the job is to run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.runners.output import Sink
     from airflow_provider_sewer.runners.slurm.attempts import Attempt, TaskInstance
     from airflow_provider_sewer.runners.slurm.watcher import View
+    from airflow_provider_sewer.runners.task_run import TaskRun
 
 #: Seconds between two looks at the files of a job: at first, and the factor by which that grows up to `poll_interval`.
 _FIRST_LOOK, _LOOKS_GROWTH = 0.2, 1.5
@@ -45,6 +47,8 @@ _LOCAL_ENDS_WITHIN = 30.0
 #: Seconds for which what accounting says of a job that has ended is waited for.
 _ACCOUNTED_WITHIN = 5.0
 _CANCEL_TIMEOUT = 15.0
+#: So many jobs of this process are cancelled at once, when all of them are.
+_FEW_AT_ONCE = threading.BoundedSemaphore(4)
 
 
 class ModuleJob(NamedTuple):
@@ -73,6 +77,7 @@ class JobRun:
     :param supervisor: pid of the parent that this process works for; without it, nobody keeps what is logged, and
         there is perhaps another try already.
     :param clusters: returns the cluster of a kind, ``slurm`` or ``local``.
+    :param task_run: see :class:`~airflow_provider_sewer.runners.slurm.products.JobProducts`.
     """
 
     def __init__(
@@ -83,18 +88,24 @@ class JobRun:
         supervisor: int | None = None,
         *,
         clusters: Callable[[str], Cluster] | None = None,
+        task_run: TaskRun | None = None,
     ) -> None:
         self.planned = planned
+        self.has_taken_up = False
         self._sink = sink
         self._say = say
         self._supervisor = supervisor
         self._clusters = clusters or cluster_of
+        self._task_run = task_run
         label = planned.slurm.slurm.get("name") or planned.slurm.slurm.get("job_name")
         run_dir = os.path.abspath(os.path.expanduser(planned.slurm.run_dir or ""))
         self._attempts = Attempts(run_dir, planned.instance, label)
         self._current: RunDirectory | None = None
         self._job: Job | None = None
         self._is_cancelled = False
+        self._is_stopped = False
+        self._is_let_go = False
+        self._news: SimpleQueue[View | None] = SimpleQueue()
 
     def begin(self) -> Job:
         """Take up the job that an earlier try has left, if it still counts, or submit a new one.
@@ -143,15 +154,15 @@ class JobRun:
             self._say,
             tuple(planned.secret_env.values()),
         )
-        news: SimpleQueue[View] = SimpleQueue()
-        watch = watched(job, news.put, planned.slurm)
+        watch = watched(job, self._news.put, planned.slurm)
         pauses = Pauses(planned.slurm.poll_interval or 0.0)
         view = None
         try:
             while (ending := follower.look(view)) is None:
-                if follower.wants_news:
+                self._end_if_stopped(job)
+                if follower.wants_news or self._is_stopped:
                     watch.hurry()
-                view = _latest(news, pauses.next(has_news=view is not None))
+                view = _latest(self._news, pauses.next(has_news=view is not None))
                 self._check_supervised()
         finally:
             watch.close()
@@ -164,7 +175,7 @@ class JobRun:
         :raises ModuleFailed: when its result cannot be read.
         """
         directory = RunDirectory(ending.run_directory or "")
-        products = JobProducts(self.planned.task, directory)
+        products = self._products(directory)
         try:
             if ending.error:
                 raise ending.as_error()
@@ -222,6 +233,22 @@ class JobRun:
             except OSError as error:
                 self._say(f"The submission goes on, for its run directory cannot be told: {error}")
 
+    def stop(self, *, at_once: bool = False) -> None:
+        """Have the job cancelled by the thread that submits or follows it; also from a signal handler.
+
+        :param at_once: have its end waited for no longer.
+        """
+        self._is_stopped = True
+        self._is_let_go = self._is_let_go or at_once
+        if self._job is None:
+            self.cancel()
+        self._news.put(None)
+
+    def leave_earlier(self) -> None:
+        """See to it that nothing runs of the job that an earlier try has left, and that it is not taken up."""
+        if (attempt := self._attempts.latest()) is not None:
+            self._leave(attempt, None)
+
     def cancel_left(self, *, timeout: float) -> None:
         """Have the latest attempt ended, if nobody has noted its end; where its job is not known, it ends itself.
 
@@ -233,6 +260,13 @@ class JobRun:
         _mark(attempt.directory, cancel=True)
         if attempt.directory.read_job() and (job := self.latest()):
             cancel(job, self._say, timeout=timeout)
+
+    def _end_if_stopped(self, job: Job) -> None:
+        if self._is_stopped and not self._is_cancelled:
+            with _FEW_AT_ONCE:
+                self.cancel()
+        if self._is_let_go:
+            raise SlurmCancelled(f"{job} was told to end, and its end was not waited for", job_id=job.ref.id)
 
     def _check(self) -> None:
         """See whether this try is still wanted."""
@@ -256,6 +290,7 @@ class JobRun:
             job = self._submission(attempt).take_up()
             if job is not None and not self._has_failed(job):
                 where = job.directory.path
+                self.has_taken_up = True
                 self._say(f"Taking up {job}, which an earlier try has submitted; its run directory is {where}")
                 return job
         self._leave(attempt, job)
@@ -286,7 +321,7 @@ class JobRun:
             job = job or self._submission(attempt, is_left=True).look_up()
             if job is not None and not has_ended(job):
                 self._end(job)
-        JobProducts(self.planned.task, attempt.directory).fail()
+        self._products(attempt.directory).fail()
         _mark(attempt.directory, ended="abandoned")
 
     def _end(self, job: Job) -> None:
@@ -315,7 +350,7 @@ class JobRun:
             self._current = attempt.directory
             submission = Submission(cluster, attempt, self._say, self._check, self.planned.slurm.max_pending_time)
             try:
-                products = JobProducts(self.planned.task, attempt.directory)
+                products = self._products(attempt.directory)
                 return submission.submit(self._script(attempt, products.begin(attempt.name)))
             except NameTaken as taken:
                 self._say(f"{taken.job} has lost its run directory, which somebody has removed")
@@ -326,6 +361,9 @@ class JobRun:
                 self._give_up(cluster, attempt)
                 products.fail()
                 raise
+
+    def _products(self, directory: RunDirectory) -> JobProducts:
+        return JobProducts(self.planned.task, directory, self._task_run)
 
     def _give_up(self, cluster: Cluster, attempt: Attempt) -> None:
         """See to it that nothing comes of an attempt that could not be submitted."""
@@ -472,12 +510,12 @@ def has_ended(job: Job) -> bool:
     return sighting.state in ENDED or not sighting.state
 
 
-def _latest(news: SimpleQueue[View], timeout: float) -> View | None:
-    """Wait for a view, and return the newest one."""
+def _latest(news: SimpleQueue[View | None], timeout: float) -> View | None:
+    """Wait for a view, or for ``None``, which only ends the waiting, and return the newest view."""
     try:
         view = news.get(timeout=timeout)
         while True:
-            view = news.get_nowait() if not news.empty() else view
+            view = (news.get_nowait() or view) if not news.empty() else view
             if news.empty():
                 return view
     except Empty:

@@ -1,0 +1,225 @@
+"""Run tasks of a workflow as Slurm jobs, without Airflow: each is an attempt that a ``--resume`` can take up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.command import shown
+from airflow_provider_sewer.core.environment import inherited
+from airflow_provider_sewer.core.errors import ModuleStopped, SewerError, SlurmSubmitRefused
+from airflow_provider_sewer.core.secrecy import looks_secret
+from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.runners.module import GRACE
+from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+from airflow_provider_sewer.runners.slurm.commands import require_slurm
+from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob
+from airflow_provider_sewer.runners.slurm.script import can_set, checked_variables
+from airflow_provider_sewer.runners.slurm.turns import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from airflow_provider_sewer.core.freshness import Verdict
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.runners.output import Sink
+    from airflow_provider_sewer.runners.slurm.following import Job
+    from airflow_provider_sewer.runners.slurm.turns import Turn
+    from airflow_provider_sewer.runners.task_run import TaskRun
+
+#: Seconds in which a job that is not to run any more is cancelled; its run directory tells it to end in any case.
+_CANCEL_TIMEOUT = 15.0
+
+
+class SlurmJobs:
+    """How the tasks of a run become Slurm jobs.
+
+    :param settings: what the jobs ask for and how they are watched, as far as a task does not say so itself.
+    :param ahead: whether tasks are submitted before those before them have ended, where that can be.
+    :param grace: seconds between SIGTERM and SIGKILL when a job is stopped.
+    """
+
+    def __init__(self, settings: SlurmSettings, *, ahead: bool = False, grace: float = GRACE) -> None:
+        self._settings = settings.over(DEFAULTS)._replace(cluster="slurm")
+        self._grace = grace
+        self.ahead = ahead
+        self.origin = Origin("", "", "")
+
+    @staticmethod
+    def takes(task: Task) -> bool:
+        """Tell whether a task becomes a job: each does that does not say otherwise."""
+        return task.run_on != "local"
+
+    def check(self, tasks: Iterable[Task]) -> None:
+        """Look for what would go wrong before anything is submitted.
+
+        :raises SewerError: when there is no Slurm, or a task's environment cannot be set in a job.
+        """
+        jobs = [task for task in tasks if self.takes(task)]
+        if jobs:
+            require_slurm("leave out --on slurm to run on this machine")
+        for task in jobs:
+            try:
+                checked_variables(task.settings.env)
+            except SewerError as error:
+                raise type(error)(f"task {task.name!r}: {error}", task.source) from None
+
+    def waits_for_its_turn(self, task: Task) -> bool:
+        """Tell whether a task cannot be submitted ahead, whatever comes before it."""
+        own = task.slurm.over(self._settings).slurm.get("dependency") or ""
+        cannot_be_judged = task.freshness.run_when != "always" or bool(task.results)
+        return not self.takes(task) or cannot_be_judged or "?" in own  # one of several, which no other can be added to
+
+    def run_of(self, task: Task, run: TaskRun, turn: Turn, say: Callable[[str], None]) -> SlurmTaskRun:
+        """Return an attempt at a task.
+
+        :param run: what judges the task and makes its products whole.
+        :param turn: its place in the run.
+        :param say: told what becomes of its job, a line each.
+        """
+        return SlurmTaskRun(run, self._planned(task, run.command()), turn, say)
+
+    def cancel_left(self, task: Task, say: Callable[[str], None]) -> None:
+        """See to it that nothing runs of the job that an earlier run has left of a task.
+
+        :param say: told what becomes of it.
+        """
+        JobRun(self._planned(task, ""), _nowhere, say).cancel_left(timeout=_CANCEL_TIMEOUT)
+
+    def _planned(self, task: Task, command: str) -> ModuleJob:
+        settings = task.settings
+        more = {name: value for name, value in inherited(settings.inherit_env or False).items() if can_set(name)}
+        env = {**more, **settings.env}
+        workflow, series, run = self.origin
+        here = settings._replace(
+            env=env,
+            python=_located(settings.python),
+            workdir=os.path.abspath(os.path.expanduser(settings.workdir or "")),
+        )
+        return ModuleJob(
+            # A job that an earlier run has left is taken up if that run is resumed, and it is still the same command.
+            instance=TaskInstance(workflow, series, task.name, -1, f"{run} {command}"),
+            task=task.with_settings(here),
+            slurm=task.slurm.over(self._settings),
+            secret_env={name: value for name, value in env.items() if looks_secret(name)},
+            grace=self._grace,
+        )
+
+
+class SlurmTaskRun:
+    """One attempt at a task as a Slurm job, used as :class:`~airflow_provider_sewer.runners.task_run.TaskRun` is.
+
+    :param run: what judges the task and makes its products whole.
+    :param planned: the job.
+    :param turn: its place in the run.
+    :param say: told what becomes of the job, a line each.
+    """
+
+    def __init__(self, run: TaskRun, planned: ModuleJob, turn: Turn, say: Callable[[str], None]) -> None:
+        self._task_run = run
+        self._planned = planned
+        self._turn = turn
+        self._say = say
+        self._job_run: JobRun | None = None
+        self._stopped: bool | None = None
+
+    def verdict(self, ran_anew: Sequence[str] = (), ran_anew_otherwise: Sequence[str] = ()) -> tuple[Verdict, Any]:
+        """Say whether the task has to run, and the result it has left before if it has not."""
+        return self._task_run.verdict(ran_anew, ran_anew_otherwise)
+
+    def command(self) -> str:
+        """Return a digest of what the task runs."""
+        return self._task_run.command()
+
+    def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> Any:
+        """Take up its job or submit one, follow it to its end, put its products in place, and return its result.
+
+        :param sink: takes its output as it comes.
+        :param on_start: told the command line, secrets masked, and the working directory.
+        :raises SlurmError: when the job cannot be submitted, or did not end well.
+        :raises ModuleStopped: when it was stopped.
+        :raises SewerError: as :meth:`~airflow_provider_sewer.runners.slurm.run.JobRun.collect` does.
+        """
+        if on_start:
+            on_start(self._command_line(), self._planned.task.settings.workdir)
+        job = None
+        try:
+            run, job = self._begun_ahead(sink) or (None, None)
+            if not self._turn.wait():
+                self.stop()
+            if run is None or job is None:
+                run, job = self._begun(self._planned, sink)
+            return run.collect(run.follow(job))
+        except BaseException as error:
+            if self._job_run is not None and (job is None or self._stopped is None):
+                self._job_run.cancel_left(timeout=_CANCEL_TIMEOUT)
+            if self._stopped is not None and isinstance(error, SewerError):
+                raise ModuleStopped(error.message.partition("\n")[0]) from None
+            raise
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Have its job cancelled; from a signal handler or another thread.
+
+        :param at_once: do not wait for the job's end either.
+        """
+        self._stopped = at_once or bool(self._stopped)
+        if self._job_run is not None:
+            self._job_run.stop(at_once=self._stopped)
+        self._turn.call_off()
+
+    def _begun_ahead(self, sink: Sink) -> tuple[JobRun, Job] | None:
+        """Submit the job before its turn has come, to start when it does; ``None`` if that cannot be."""
+        before = self._turn.jobs_before()
+        if not before:
+            return None
+        try:
+            begun = self._begun(_after(self._planned, before), sink)
+        except SlurmSubmitRefused as error:
+            self._say(f"It waits for its turn, for it cannot be submitted ahead: {error}")
+            return None
+        self._say(f"It is submitted ahead, and starts when {_jobs(before)} succeeded")
+        return begun
+
+    def _begun(self, planned: ModuleJob, sink: Sink) -> tuple[JobRun, Job]:
+        run = self._new_job_run(planned, sink)
+        if self._turn.comes_after_new:
+            run.leave_earlier()
+        job = run.begin()
+        self._turn.note_job(job.ref.id, is_taken_up=run.has_taken_up)
+        if not run.has_taken_up:
+            self._say(f"{job}; its run directory is {job.directory.path}")
+        return run, job
+
+    def _new_job_run(self, planned: ModuleJob, sink: Sink) -> JobRun:
+        run = self._job_run = JobRun(planned, sink, self._say, task_run=self._task_run)
+        if self._stopped is not None:
+            run.stop(at_once=self._stopped)
+        return run
+
+    def _command_line(self) -> str:
+        call = self._task_run.call(None)
+        return shown([self._planned.task.settings.python or "python", *call.argv], self._planned.secret_env.values())
+
+
+def _after(planned: ModuleJob, jobs: Sequence[str]) -> ModuleJob:
+    """Return a job that begins only after others have succeeded, besides what it waits for anyway."""
+    own = planned.slurm.slurm.get("dependency")
+    dependency = ",".join(filter(None, [own, f"afterok:{':'.join(jobs)}"]))
+    return planned._replace(slurm=planned.slurm._replace(slurm={**planned.slurm.slurm, "dependency": dependency}))
+
+
+def _jobs(ids: Sequence[str]) -> str:
+    return f"job {ids[0]} has" if len(ids) == 1 else f"jobs {', '.join(ids)} have"
+
+
+def _located(python: str | None) -> str | None:
+    """Return the path of the interpreter that a bare name means here; on a node it may mean another one."""
+    if python is not None and os.sep in python:
+        return os.path.abspath(os.path.expanduser(python))
+    found = next(filter(None, map(shutil.which, ["python", "python3"] if python is None else [python])), None)
+    return os.path.abspath(found) if found else python
+
+
+def _nowhere(*_: object) -> None:
+    """Take output that nobody wants."""
