@@ -129,7 +129,7 @@ class Engine:
         self._tasks = self._workflow.tasks
         self._upstream = self._workflow.upstream
         self._slurm = slurm
-        self._most = {False: jobs or _processors(), True: jobs or len(self._tasks)}
+        self._most = {False: jobs or _processors(), True: (jobs or len(self._tasks)) if slurm else 0}
         self._limits = dict(limits or {})
         self._forced = tuple(forced)
         self._state: StateFile | None = None

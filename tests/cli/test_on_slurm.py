@@ -292,11 +292,11 @@ def test_a_signal_cancels_all_jobs(number, code, on_slurm) -> None:
     """Without a terminal there is nobody to be asked: jobs that run or wait are cancelled, and nothing is left."""
     on_slurm.flow(
         **dict.fromkeys("ab", "say('here')\nwait('never')"),
-        held="# slurm={'nodelist': 'n1,n2,n3', 'nodes': 3, 'exclusive': True}\nwait('never')",
+        waits="# slurm={'additional_parameters': {'begin': 'now+1hour'}}\nwait('never')",
     )
     run = on_slurm.start()
     on_slurm.lifeline.expect("here", times=2)
-    on_slurm.slurm.until(lambda: on_slurm.jobs("held"), "the job that waits")
+    on_slurm.slurm.until(lambda: on_slurm.jobs("waits"), "the job that waits")
     run.send_signal(number)
     ended = Ended(run)
     assert ended.code == code
@@ -304,8 +304,26 @@ def test_a_signal_cancels_all_jobs(number, code, on_slurm) -> None:
     assert {job.state for job in on_slurm.jobs()} == {"CANCELLED"}
     assert len(on_slurm.jobs()) == 3
     assert "0 of 3 tasks succeeded" in ended.stderr
-    for name in ("a", "b", "held"):
+    for name in ("a", "b", "waits"):
         assert f"[{name}] stopped after " in ended.stderr
+
+
+def test_a_second_signal_does_not_wait_for_slurm(on_slurm) -> None:
+    """While the controller does not answer, jobs are told to end by their run directory, and `sppe` ends."""
+    on_slurm.flow(one="say('here')\nwait('never')")
+    run = on_slurm.start()
+    on_slurm.lifeline.expect("here")
+    on_slurm.slurm.freeze("slurmctld")
+    on_slurm.slurm.put_in_front("scancel", "exit 1")
+    run.send_signal(signal.SIGTERM)
+    on_slurm.slurm.until(lambda: on_slurm.slurm.counted("scancel"), "the first cancellation")
+    run.send_signal(signal.SIGTERM)
+    ended = Ended(run)
+    on_slurm.slurm.thaw("slurmctld")
+    assert ended.code == 143
+    assert "[one] stopped after " in ended.stderr
+    assert "was told to end, and its end was not waited for" in ended.stderr
+    on_slurm.lifeline.expect_end()
 
 
 def test_in_a_terminal_ctrl_c_asks_once(on_slurm, terminal) -> None:
