@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,12 +72,21 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
     )
     for warning in engine.check():
         say(f"sppe: {warning}; trying all the same, an earlier task may make it")
+    for name, why in engine.not_ahead.items():
+        say(f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}")
     start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
     logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part, goes_on=how.resume)
     observers.append(logs)
     with ExitStack() as stack:
         state = stack.enter_context(
-            StateFile(start.path, workflow.name, keep=start.keep, start=start.done, resumes=how.resume)
+            StateFile(
+                start.path,
+                workflow.name,
+                keep=start.keep,
+                start=start.done,
+                resumes=how.resume,
+                run_dir=how.slurm.run_dir if how.slurm else None,
+            )
         )
         if how.slurm:
             how.slurm.origin = Origin(workflow.name, state.series, state.run)
@@ -86,6 +95,8 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
         observers.append(stack.enter_context(_display(part)))
         received = stack.enter_context(stopping(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
         outcomes = engine.run(state, resume=how.resume)
+        with suppress(StateError):  # then the next run asks
+            state.note_end()
     _summarize(outcomes, logs)
     for warning in engine.warnings:
         say(f"sppe: {warning}")

@@ -170,6 +170,14 @@ class Engine:
                 tasks, lambda command: Process(command, mark=guardian.submark(), grace=0.0, guardian=guardian)
             )
 
+    @property
+    def not_ahead(self) -> dict[str, str]:
+        """Return why tasks that have others before them are not submitted ahead, though that is wanted."""
+        if not self._slurm or not self._slurm.ahead:
+            return {}
+        reasons = {name: self._why_not_ahead(name, ups) for name, ups in self._upstream.items() if ups}
+        return {name: why for name, why in reasons.items() if why is not None}
+
     def run(self, state: StateFile | None = None, *, resume: bool = False) -> dict[str, Outcome]:
         """Run the tasks and return how each has ended, in the order of the workflow.
 
@@ -264,17 +272,15 @@ class Engine:
         return [name for name in self._workflow.order if name not in self._turns and name not in ready]
 
     def _may_go_ahead(self, name: str) -> bool:
-        """Tell whether a task can be submitted before those before it have ended.
-
-        Slurm knows of these only whether they exit with 0. So it has to run in any case, it takes nothing that they
-        leave, and nothing else is wanted of them.
-        """
-        task = self._tasks[name]
-        if self._outcomes.get(name) or not self._slurm or self._slurm.waits_for_its_turn(task):
-            return False
+        """Tell whether a task can be submitted now, before those before it have ended."""
         before = [up for up in self._upstream[name] if up not in self._outcomes]
-        are_plain = all(self._is_job(up) and up in self._turns and not self._tasks[up].products for up in before)
-        return are_plain and name not in self._plan.done
+        are_submitted = all(up in self._turns for up in before)
+        is_settled = name in self._outcomes or name in self._plan.done
+        return are_submitted and not is_settled and self._why_not_ahead(name, before) is None
+
+    def _why_not_ahead(self, name: str, before: Iterable[str]) -> str | None:
+        others = [self._tasks[each] for each in before]
+        return self._slurm.why_not_ahead(self._tasks[name], others) if self._slurm else "all run on this machine"
 
     def _turn(self, name: str) -> Turn:
         ups = self._upstream[name]

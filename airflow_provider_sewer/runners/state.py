@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -53,11 +54,19 @@ class StateFile:
     :param keep: go on from what is in it; else it is begun anew.
     :param start: what to begin it with, if it is begun anew.
     :param resumes: whether this is the run that is in it, gone on with.
-    :raises StateError: when another run holds it, or it cannot be read or written.
+    :param run_dir: folder of the files of the run's jobs, if it has any.
+    :raises StateError: when another run holds it, or may have left jobs; or when it cannot be read or written.
     """
 
     def __init__(
-        self, path: str, workflow: str, *, keep: bool, start: Mapping[str, Done] = _NOTHING, resumes: bool = False
+        self,
+        path: str,
+        workflow: str,
+        *,
+        keep: bool,
+        start: Mapping[str, Done] = _NOTHING,
+        resumes: bool = False,
+        run_dir: str | None = None,
     ) -> None:
         self.path = path
         self._writing = threading.Lock()
@@ -71,6 +80,7 @@ class StateFile:
         try:
             self._lock()
             former = _last_header(path, workflow)
+            self._refuse_to_leave_jobs(former.get("run_dir"), run_dir)
             #: What jobs are known by: the same for all runs that have used this file, and for this one.
             self.series = str(former.get("series") or secrets.token_hex(8))
             self.run = str((former.get("run") if resumes else None) or secrets.token_hex(8))
@@ -82,6 +92,7 @@ class StateFile:
                 "workflow": workflow,
                 "series": self.series,
                 "run": self.run,
+                **({"run_dir": run_dir} if run_dir else {}),
                 "pid": os.getpid(),
                 "host": os.uname().nodename,
                 "at": _now(),
@@ -101,6 +112,10 @@ class StateFile:
     def close(self) -> None:
         """Leave the file to others."""
         os.close(self._file)
+
+    def note_end(self) -> None:
+        """Note that the run has come to an end with all that it had begun."""
+        self._write({"sewer_end": _FORMAT, "at": _now()})
 
     def note(self, task: str, state: str, *, command: str | None = None, result: Any = None, reason: str = "") -> None:
         """Note how a task stands.
@@ -123,6 +138,15 @@ class StateFile:
             except OSError as error:
                 raise StateError(f"cannot write the state file {self.path}: {error.strerror}") from None
             self._length += len(data)
+
+    def _refuse_to_leave_jobs(self, former: str | None, run_dir: str | None) -> None:
+        """See to it that jobs which the last run may have left are taken up, or cancelled, by this one."""
+        if former is not None and former != run_dir:
+            raise StateError(
+                f"the last run with the state file {self.path} was killed, and jobs of it may still run; say "
+                f"--on slurm --run-dir {shlex.quote(former)} to have them cancelled, and --resume to have them taken "
+                "up, or name another state file with --state"
+            )
 
     def _lock(self) -> None:
         try:
@@ -150,11 +174,16 @@ def read_state(path: str, workflow: str) -> dict[str, Done]:
 
 
 def _last_header(path: str, workflow: str) -> dict[str, Any]:
-    """Return what the last run of a workflow has said of itself; nothing where that cannot be read."""
+    """Return what the last run of a workflow has said of itself; nothing where that cannot be read.
+
+    Where its jobs were is left out if it has come to its end with them.
+    """
+    has_ended = False
     with suppress(StateError):
         for line in reversed(_lines(path)[0]):
+            has_ended = has_ended or "sewer_end" in line
             if "sewer_state" in line and line.get("workflow") == workflow:
-                return dict(line)
+                return {name: value for name, value in line.items() if name != "run_dir" or not has_ended}
     return {}
 
 

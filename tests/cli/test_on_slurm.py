@@ -273,6 +273,17 @@ def test_a_job_that_has_ended_meanwhile_is_collected(on_slurm) -> None:
     assert (on_slurm.sppe.folder / "made.txt").exists()
 
 
+def test_jobs_of_a_killed_run_keep_the_workflow_from_running_beside_them(on_slurm) -> None:
+    """A run that would not look after them says how to, and runs nothing."""
+    killed(on_slurm, first=WAITS)
+    plain = on_slurm.sppe.run("run", "--resume", env=on_slurm.slurm.env)
+    assert plain.returncode == 2
+    assert f"was killed, and jobs of it may still run; say --on slurm --run-dir {on_slurm.sppe.folder}/runs" in (
+        plain.stderr
+    )
+    assert on_slurm.one_job("first").state == "RUNNING"
+
+
 @pytest.mark.parametrize("how", ["a new run", "other parameters"])
 def test_what_begins_anew_cancels_the_job_that_is_left_first(how, on_slurm) -> None:
     """A new run, or a task that runs something else now, does not run beside the earlier job."""
@@ -412,7 +423,14 @@ def test_what_takes_more_than_an_exit_code_is_not_submitted_ahead(on_slurm) -> N
     ended = Ended(run)
     assert ended.code == 0, ended.stderr
     assert {"[taker] all of it", "[after] after", "[given] given 42"} < set(ended.stdout.splitlines())
-    assert "submitted ahead" not in ended.stderr
+    assert "It is submitted ahead" not in ended.stderr
+    for name, why in {
+        "taker": "the products of 'maker' are put in place only when its job has ended",
+        "after": "the products of 'maker' are put in place only when its job has ended",
+        "given": "plain.result is known only then",
+        "later": "whether it has to run (run_when='missing') is known only then",
+    }.items():
+        assert f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}\n" in ended.stderr
 
 
 def test_a_killed_run_that_had_submitted_ahead_takes_up_all_of_it(on_slurm) -> None:

@@ -40,6 +40,18 @@ def lines_of(log: LogFiles, task: Task = TASK) -> list[str]:
     return [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ", "", line) for line in text.split("\n")]
 
 
+def test_a_run_that_is_resumed_goes_on_with_its_logs(tmp_path: Path) -> None:
+    """A job that was taken up is told of in the file that tells of its beginning; a new run begins a new file."""
+    for goes_on, line in ((False, "one\n"), (True, "two\n")):
+        logs = LogFiles(str(tmp_path), [TASK.name], goes_on=goes_on)
+        logs.told(TASK, "job 7 is RUNNING")
+        logs.output(TASK, OUT, [line])
+        logs.ended(TASK, Outcome(State.STOPPED, 1.5))
+
+    story = ["sewer| job 7 is RUNNING", "stdout| one", "sewer| stopped after 1.500 s"]
+    assert lines_of(logs) == [*story, story[0], "stdout| two", story[2], ""]
+
+
 def test_a_log_tells_the_whole_story(tmp_path: Path) -> None:
     """A log holds command, working directory, each line with time and stream, why it failed and how long it took."""
     logs = LogFiles(str(tmp_path), [TASK.name])

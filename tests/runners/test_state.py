@@ -49,6 +49,34 @@ def test_a_run_that_does_not_go_on_begins_anew(path) -> None:
     assert read_state(path, "w") == {}
 
 
+def test_jobs_are_known_by_the_file_and_by_the_run(path) -> None:
+    """A run that is resumed knows its jobs; a new one only knows that they are of the same file."""
+    with StateFile(path, "w", keep=False) as first:
+        pass
+    with StateFile(path, "w", keep=True, resumes=True) as resumed:
+        pass
+    with StateFile(path, "w", keep=False) as anew:
+        pass
+
+    assert (first.series, first.run) == (resumed.series, resumed.run)
+    assert anew.series == first.series
+    assert anew.run != first.run
+
+
+def test_jobs_of_a_killed_run_are_not_left_to_themselves(path) -> None:
+    """The next run has to look after them, until one has come to its end."""
+    with StateFile(path, "w", keep=False, run_dir="/runs"):
+        pass
+    for run_dir in (None, "/elsewhere"):
+        with pytest.raises(StateError, match="jobs of it may still run; say --on slurm --run-dir /runs to have"):
+            StateFile(path, "w", keep=False, run_dir=run_dir)
+    with StateFile(path, "w", keep=True, resumes=True, run_dir="/runs") as state:
+        state.note_end()
+
+    with StateFile(path, "w", keep=True, resumes=True):
+        pass
+
+
 def test_a_file_cut_at_any_byte_keeps_all_whole_lines_and_can_be_gone_on_with(path) -> None:
     """The unfinished line is left aside, and what is noted next is no part of it."""
     noted(path, "a", "b")

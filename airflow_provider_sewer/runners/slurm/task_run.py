@@ -46,6 +46,11 @@ class SlurmJobs:
         self.ahead = ahead
         self.origin = Origin("", "", "")
 
+    @property
+    def run_dir(self) -> str:
+        """Return the folder of the jobs' files."""
+        return os.path.abspath(os.path.expanduser(self._settings.run_dir or ""))
+
     @staticmethod
     def takes(task: Task) -> bool:
         """Tell whether a task becomes a job: each does that does not say otherwise."""
@@ -65,11 +70,27 @@ class SlurmJobs:
             except SewerError as error:
                 raise type(error)(f"task {task.name!r}: {error}", task.source) from None
 
-    def waits_for_its_turn(self, task: Task) -> bool:
-        """Tell whether a task cannot be submitted ahead, whatever comes before it."""
-        own = task.slurm.over(self._settings).slurm.get("dependency") or ""
-        cannot_be_judged = task.freshness.run_when != "always" or bool(task.results)
-        return not self.takes(task) or cannot_be_judged or "?" in own  # one of several, which no other can be added to
+    def why_not_ahead(self, task: Task, before: Iterable[Task]) -> str | None:
+        """Return why a task cannot be submitted before others have ended; ``None`` if it can.
+
+        Of these, Slurm knows only whether they exit with 0: so nothing else must be wanted of them.
+
+        :param before: the tasks before it that have not ended.
+        """
+        if not self.takes(task):
+            return "it runs on this machine"
+        if task.freshness.run_when != "always":
+            return f"whether it has to run (run_when={task.freshness.run_when!r}) is known only then"
+        if task.results:
+            return f"{task.results[0]!r} is known only then"
+        if "?" in (task.slurm.over(self._settings).slurm.get("dependency") or ""):
+            return "Slurm takes no afterok beside its own dependency, which is one of several"
+        for other in before:
+            if not self.takes(other):
+                return f"{other.name!r} runs on this machine"
+            if other.products:
+                return f"the products of {other.name!r} are put in place only when its job has ended"
+        return None
 
     def run_of(self, task: Task, run: TaskRun, turn: Turn, say: Callable[[str], None]) -> SlurmTaskRun:
         """Return an attempt at a task.
