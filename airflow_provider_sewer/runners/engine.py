@@ -129,7 +129,8 @@ class Engine:
         self._tasks = self._workflow.tasks
         self._upstream = self._workflow.upstream
         self._slurm = slurm
-        self._most = {False: jobs or _processors(), True: (jobs or len(self._tasks)) if slurm else 0}
+        self._jobs = jobs or _processors()
+        self._slurm_jobs = (jobs or len(self._tasks)) if slurm else 0
         self._limits = dict(limits or {})
         self._forced = tuple(forced)
         self._state: StateFile | None = None
@@ -192,7 +193,7 @@ class Engine:
         self._note_what_waits()
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
-        with self._guardian, ThreadPoolExecutor(max(1, min(sum(self._most.values()), len(self._tasks)))) as pool:
+        with self._guardian, ThreadPoolExecutor(max(1, min(self._jobs + self._slurm_jobs, len(self._tasks)))) as pool:
             try:
                 ready = self._settle(sorter.get_ready(), sorter)
                 under_way: dict[str, Task] = {}
@@ -250,8 +251,8 @@ class Engine:
         """Start what there is room and resources for, first come first served."""
         under_way_as_jobs = sum(map(self._is_job, under_way))
         free = {
-            False: self._most[False] - len(under_way) + under_way_as_jobs,
-            True: self._most[True] - under_way_as_jobs,
+            False: self._jobs - len(under_way) + under_way_as_jobs,
+            True: self._slurm_jobs - under_way_as_jobs,
         }
         for name in (*ready, *self._later(ready)):
             if not any(free.values()):
