@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import textwrap
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,21 @@ def test_as_many_jobs_as_j_says_are_in_the_queue(on_slurm) -> None:
     assert len(on_slurm.jobs()) == 2
 
 
+def test_slurm_is_asked_about_all_jobs_at_once(on_slurm) -> None:
+    """However many jobs are followed, each squeue is about all of them."""
+    on_slurm.flow(**dict.fromkeys("abcd", "say('here')\nwait()"))
+    run = on_slurm.start()
+    on_slurm.slurm.until(lambda: [job.state for job in on_slurm.jobs()] == ["RUNNING"] * 4, "four jobs that run")
+    asked = on_slurm.sppe.folder / "asked"
+    on_slurm.slurm.put_in_front("squeue", f'echo "$@" >> {asked}')
+    on_slurm.slurm.until(lambda: on_slurm.slurm.counted("squeue") >= 3, "squeue")
+    lines = asked.read_text().splitlines()
+    on_slurm.open("go")
+    assert Ended(run).code == 0
+    ids = {job.id for job in on_slurm.jobs()}
+    assert [set(re.search(r"-j (\S+)", line).group(1).split(",")) for line in lines[1:3]] == [ids] * 2
+
+
 # -- However sppe ends ------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +274,22 @@ def test_a_killed_run_is_resumed_with_the_job_that_still_runs(on_slurm) -> None:
     log = (on_slurm.sppe.folder / "logs" / "first.log").read_text()
     assert (log.count("stdout| one\n"), log.count("stdout| two\n")) == (1, 1)
     assert (on_slurm.sppe.folder / "made.txt").exists()
+
+
+def test_a_run_killed_while_it_submits_has_one_job(on_slurm) -> None:
+    """sbatch goes on without sppe; the resumed run finds what came of it."""
+    on_slurm.flow(first="print('once')")
+    on_slurm.slurm.put_in_front("sbatch", "sleep 2")
+    run = on_slurm.start()
+    on_slurm.slurm.until(lambda: on_slurm.slurm.counted("sbatch"), "sbatch")
+    run.kill()
+    run.wait()
+    assert on_slurm.jobs() == []
+    ended = on_slurm.run("--resume")
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout == "[first] once\n"
+    assert on_slurm.one_job("first").state == "COMPLETED"
+    assert on_slurm.slurm.counted("sbatch") == 1
 
 
 def test_a_job_that_has_ended_meanwhile_is_collected(on_slurm) -> None:
