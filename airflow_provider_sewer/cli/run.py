@@ -74,7 +74,8 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
         say(f"sppe: {warning}; trying all the same, an earlier task may make it")
     for name, why in engine.not_ahead.items():
         say(f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}")
-    start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
+    is_part = len(part.tasks) < len(whole.tasks)
+    start = _start(how.state, workflow, resume=how.resume, is_part=is_part)
     logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part, goes_on=how.resume)
     observers.append(logs)
     with ExitStack() as stack:
@@ -96,7 +97,7 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
         received = stack.enter_context(stopping(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
         outcomes = engine.run(state, resume=how.resume)
         with suppress(StateError):  # then the next run asks
-            state.note_end()
+            state.note_end(is_part=is_part)
     _summarize(outcomes, logs)
     for warning in engine.warnings:
         say(f"sppe: {warning}")

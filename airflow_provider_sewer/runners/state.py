@@ -81,6 +81,7 @@ class StateFile:
             self._lock()
             former = _last_header(path, workflow)
             self._refuse_to_leave_jobs(former.get("run_dir"), run_dir)
+            self._may_have_left_jobs = "run_dir" in former
             #: What jobs are known by: the same for all runs that have used this file, and for this one.
             self.series = str(former.get("series") or secrets.token_hex(8))
             self.run = str((former.get("run") if resumes else None) or secrets.token_hex(8))
@@ -113,9 +114,13 @@ class StateFile:
         """Leave the file to others."""
         os.close(self._file)
 
-    def note_end(self) -> None:
-        """Note that the run has come to an end with all that it had begun."""
-        self._write({"sewer_end": _FORMAT, "at": _now()})
+    def note_end(self, *, is_part: bool = False) -> None:
+        """Note that the run has come to an end with all that it had begun.
+
+        :param is_part: it was a part of the workflow; the other tasks may have jobs that the run before has left.
+        """
+        if not (is_part and self._may_have_left_jobs):
+            self._write({"sewer_end": _FORMAT, "at": _now()})
 
     def note(self, task: str, state: str, *, command: str | None = None, result: Any = None, reason: str = "") -> None:
         """Note how a task stands.

@@ -70,6 +70,10 @@ def test_jobs_of_a_killed_run_are_not_left_to_themselves(path) -> None:
     for run_dir in (None, "/elsewhere"):
         with pytest.raises(StateError, match="jobs of it may still run; say --on slurm --run-dir /runs to have"):
             StateFile(path, "w", keep=False, run_dir=run_dir)
+    with StateFile(path, "w", keep=True, run_dir="/runs") as state:
+        state.note_end(is_part=True)
+    with pytest.raises(StateError, match="jobs of it may still run"):
+        StateFile(path, "w", keep=True, resumes=True)
     with StateFile(path, "w", keep=True, resumes=True, run_dir="/runs") as state:
         state.note_end()
 

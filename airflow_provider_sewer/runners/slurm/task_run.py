@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.command import shown
@@ -174,7 +175,8 @@ class SlurmTaskRun:
             return run.collect(run.follow(job))
         except BaseException as error:
             if self._job_run is not None and (job is None or self._stopped is None):
-                self._job_run.cancel_left(timeout=_CANCEL_TIMEOUT)
+                with suppress(SewerError):  # what has gone wrong first is what counts
+                    self._job_run.cancel_left(timeout=_CANCEL_TIMEOUT)
             if self._stopped is not None and isinstance(error, SewerError):
                 raise ModuleStopped(error.message.partition("\n")[0]) from None
             raise
