@@ -227,14 +227,20 @@ def test_slurm_is_asked_about_all_jobs_at_once(on_slurm) -> None:
     on_slurm.flow(**dict.fromkeys("abcd", "say('here')\nwait()"))
     run = on_slurm.start()
     on_slurm.slurm.until(lambda: [job.state for job in on_slurm.jobs()] == ["RUNNING"] * 4, "four jobs that run")
+    ids = {job.id for job in on_slurm.jobs()}
     asked = on_slurm.sppe.folder / "asked"
+    asked.touch()
     on_slurm.slurm.put_in_front("squeue", f'echo "$@" >> {asked}')
-    on_slurm.slurm.until(lambda: on_slurm.slurm.counted("squeue") >= 3, "squeue")
-    lines = asked.read_text().splitlines()
+
+    def asked_about() -> list[set[str]]:
+        return [set(said.split(",")) for said in re.findall(r"-j (\S+)", asked.read_text())]
+
+    on_slurm.slurm.until(lambda: ids in asked_about(), "a look at all four")
+    first = asked_about().index(ids)
+    on_slurm.slurm.until(lambda: len(asked_about()) >= first + 4, "more looks")
     on_slurm.open("go")
     assert Ended(run).code == 0
-    ids = {job.id for job in on_slurm.jobs()}
-    assert [set(re.search(r"-j (\S+)", line).group(1).split(",")) for line in lines[1:3]] == [ids] * 2
+    assert asked_about()[first : first + 4] == [ids] * 4
 
 
 # -- However sppe ends ------------------------------------------------------------------------------------------------
