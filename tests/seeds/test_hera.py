@@ -1,0 +1,120 @@
+"""What the notebook on pipelines with Hera shows, line by line where the words differ.
+
+A container that runs a command is a module here, `Steps` and `parallel()` are `>>` and lists, an artifact is a product,
+and an environment variable of the list one of `env`. Images, volumes and manifests have no counterpart yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import airflow_provider_sewer
+
+ROOT = Path(airflow_provider_sewer.__file__).parent.parent
+
+COWSAY = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--message")
+print(f"< {parser.parse_args().message} >")
+"""
+
+#: "Setting Up The Workflow", the second approach: a function and a program, with variables.
+FUNCTION_AND_PROGRAM = """
+from airflow_provider_sewer import Task, workflow
+
+env_list = {"SOME_ENV": "SOME_VAL", "TASKSAY": "Workflows Are Powerful!"}
+t1 = Task(name="source-task", function="source:some_func", env=env_list)
+t2 = Task(name="container-task", module="run", env=env_list)
+
+@workflow
+def unique_name_of_workflow():
+    (t1 >> t2).run()
+"""
+
+#: "Steps and Parallelism".
+STEP_PARALLEL = """
+from airflow_provider_sewer import Task, workflow
+
+def container_task(name, message):
+    return Task(name, module="cowsay", parameters_and_flags={"message": message})
+
+@workflow
+def step_parallel():
+    A = container_task("A", "Hi!")
+    B = container_task("B", "Hello!")
+    C = container_task("C", "General Kenobi!")
+    (A >> [B, C]).run()
+"""
+
+#: "Artifact Passing".
+ARTIFACT_PASSING = """
+from airflow_provider_sewer import Dependency, Product, Task
+
+Task("createfile", module="creator", parameters_and_flags={"out": Product("tmp/hello.txt")})
+Task("readfile", module="reader", args=[Dependency("tmp/hello.txt")])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder with what the containers hold."""
+    (tmp_path / "cowsay.py").write_text(COWSAY)
+    (tmp_path / "source.py").write_text("import os\ndef some_func():\n    print(os.getenv('TASKSAY'))\n")
+    (tmp_path / "run.py").write_text("import os; print(os.environ['SOME_ENV'])")
+    (tmp_path / "creator.py").write_text("import sys; open(sys.argv[2], 'w').write('Hello from Task1')")
+    (tmp_path / "reader.py").write_text("import sys; print(open(sys.argv[1]).read())")
+    return tmp_path
+
+
+@pytest.fixture
+def sppe(folder):
+    """Write a workflow file, and run a command on it."""
+
+    def run(source: str, command: str = "run", *arguments: str) -> subprocess.CompletedProcess:
+        (folder / "flow.py").write_text(source)
+        sppe = [sys.executable, "-c", "from airflow_provider_sewer.cli import main; main()"]
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            [*sppe, command, "-p", "flow.py", *arguments],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    return run
+
+
+def test_a_function_and_a_program_run_with_their_variables(sppe):
+    """One after the other."""
+    said = sppe(FUNCTION_AND_PROGRAM, "run", "-i", sys.executable).stdout
+    assert said.splitlines() == ["[source-task] Workflows Are Powerful!", "[container-task] SOME_VAL"]
+
+
+def test_steps_run_in_order_and_parallel_ones_side_by_side(sppe):
+    """A, and then B and C, in whichever order."""
+    said = sppe(STEP_PARALLEL, "run", "-i", sys.executable).stdout.splitlines()
+    assert said[0] == "[A] < Hi! >"
+    assert set(said[1:]) == {"[B] < Hello! >", "[C] < General Kenobi! >"}
+
+
+def test_the_graph_can_be_had_without_running_it(sppe):
+    """As data, where the original has `to_dict`, and as the picture that the notebook shows."""
+    data = json.loads(sppe(STEP_PARALLEL, "show", "--format", "json").stdout)
+    assert data["edges"] == [["A", "B"], ["A", "C"]]
+    assert sppe(STEP_PARALLEL, "show", "--format", "mermaid").stdout.count("-->") == 2
+
+
+def test_an_artifact_passes_from_step_to_step(sppe, folder):
+    """It ties the two without another word."""
+    said = sppe(ARTIFACT_PASSING, "run", "-i", sys.executable).stdout
+    assert said == "[readfile] Hello from Task1\n"
+    assert (folder / "tmp" / "hello.txt").read_text() == "Hello from Task1"
