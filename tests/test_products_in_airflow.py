@@ -74,13 +74,13 @@ def runs(folder: Path) -> list[str]:
 
 
 def test_a_task_runs_after_those_that_make_what_it_needs(expand, run_dag, folder):
-    """Nothing but the paths says so, and products come to be under another name."""
+    """Nothing but the paths says so; and a result names products as everybody knows them."""
     result = run_dag(expand(CHAIN))
 
     assert result.state == "success"
     assert runs(folder) == ["raw.txt", "clean.txt"]
     assert (folder / "build" / "clean.txt").read_text() == "r"
-    assert "/.sewer/making-" in result.results["g.raw"]["out"]
+    assert result.results["g.raw"]["out"] == "build/raw.txt"
 
 
 def test_what_is_up_to_date_succeeds_without_running(expand, run_dag, folder):
@@ -330,3 +330,22 @@ def test_a_task_can_be_mapped_over_what_another_one_leaves(expand, run_dag, fold
     assert result.state == "success"
     assert sorted(runs(folder)) == ["x.txt", "y.txt", "z.txt"]
     assert [each["seed"] for each in result.results["g.all"][0]] == [17, 17, 17]
+
+
+def test_a_task_that_never_runs_is_not_green_without_its_product(expand, run_dag, folder):
+    """It has to be there already."""
+    source = "from airflow_provider_sewer import Product, Task\n"
+    source += "Task('t', 'job', {'out': Product('there.txt')}, run_when='never')"
+
+    assert run_dag(expand(source)).state == "failed"
+    (folder / "there.txt").write_text("made by hand")
+    assert run_dag(expand(source)).state == "success"
+
+
+def test_a_product_may_have_any_letters_in_its_path(expand, run_dag, folder):
+    """As an asset it is known by the same name."""
+    source = "from airflow_provider_sewer import Product, Task\nTask('t', 'job', {'out': Product('ü b/ß.txt')})"
+    dag = expand(source, dag_id="letters")
+
+    assert [asset.name for asset in dag.get_task("g.t").outlets] == [str(folder / "ü b/ß.txt")]
+    assert run_dag(dag).state == "success"

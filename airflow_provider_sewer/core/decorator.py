@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Callable, Union, overload
 from airflow_provider_sewer.core.annotations import Mark, marked, marks_of
 from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task
+from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.recording import own_name
 from airflow_provider_sewer.core.settings import checked_path, under
 from airflow_provider_sewer.core.source import SourceLine, calling_line
 from airflow_provider_sewer.core.task import FIELDS, Task
-from airflow_provider_sewer.core.values import Result
+from airflow_provider_sewer.core.values import Ignored, Result
 
 if TYPE_CHECKING:
     from inspect import Parameter
@@ -225,7 +226,9 @@ def _counts(parameter: Parameter, *, is_marked: bool) -> bool:
     if parameter.default is parameter.empty:
         return False
     try:
-        return is_marked or bool(json.loads(json.dumps(parameter.default, allow_nan=False)) == parameter.default)
+        if is_marked or isinstance(parameter.default, (PathMarker, Ignored)):
+            return True
+        return bool(json.loads(json.dumps(parameter.default, allow_nan=False)) == parameter.default)
     except (TypeError, ValueError, RecursionError):
         return False
 

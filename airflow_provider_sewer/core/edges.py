@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
-from airflow_provider_sewer.core.paths import External, path_key
+from airflow_provider_sewer.core.paths import FAILED, External, path_key
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.paths import Dependency, Product
@@ -115,6 +115,8 @@ class _Makers:
                 self._add(key, task, product)
         self._keys = sorted(self._makers)
         for key, (task, product) in self._makers.items():
+            if (failed := f"{key}{FAILED}") in self._makers:
+                self._refuse_name_of_failed(task, product, *self._makers[failed])
             for above in _parents(key):
                 if above in self._makers:
                     self._refuse_inner(task, product, *self._makers[above])
@@ -153,6 +155,13 @@ class _Makers:
             )
         if self._makers[key][1] != product:
             raise InvalidWorkflow(f"task {task.name!r} says two things of its product {product.path!r}", task.source)
+
+    def _refuse_name_of_failed(self, task: Task, product: Product, other: Task, failed: Product) -> None:
+        raise InvalidWorkflow(
+            f"task {other.name!r} makes {failed.path!r} ({other.source}), and so would be called what task "
+            f"{task.name!r} leaves of its product {product.path!r} when it fails; give one of them another path",
+            task.source,
+        )
 
     def _refuse_inner(self, task: Task, product: Product, other: Task, outer: Product) -> None:
         raise InvalidWorkflow(

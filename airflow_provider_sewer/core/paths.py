@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: The folder beside products in which their records lie, and where they are made.
 OWN_FOLDER = ".sewer"
 
+#: What is added to the name of a product of which a task that failed has made something.
+FAILED = ".failed"
+
 #: What becomes of what a task that failed has made of a product.
 ON_FAILURE = ("keep", "remove")
 

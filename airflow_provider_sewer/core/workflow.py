@@ -169,7 +169,7 @@ class Workflow:
             elsewhere=self.elsewhere,
         )
 
-    def name_of(self, task: Task) -> str | None:
+    def name_of(self, task: Task | str) -> str | None:
         """Return the name that a task has here, also of one that says the same as another, or ``None``."""
         return self._members.name_of(task)
 

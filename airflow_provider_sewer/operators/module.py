@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from urllib.parse import quote
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -214,6 +215,8 @@ class PythonModuleOperator(BaseOperator):
         if verdict.must_run:
             self.log.info("It runs, as %s", verdict.why)
             return None
+        if self.run_when == "never" and (why := run.lacks()):
+            raise AirflowFailException(f"it never runs, and {why}; put it there, or let another run_when make it")
         self.log.info("Nothing is run: %s", verdict.why)
         ti.xcom_push(key=_UP_TO_DATE, value=True)
         self.outlets = []  # nothing has changed, so nobody is told
@@ -250,7 +253,8 @@ class PythonModuleOperator(BaseOperator):
         passing = {product.path for product in self._marks.products() if product.temporary}
         listed = [path for path in _known(self.products) or () if isinstance(path, str)]
         paths = [path for path in (*(each.path for each in self._marks.products()), *listed) if path not in passing]
-        workdir = self.workdir if isinstance(self.workdir, str) and not is_template(self.workdir) else None
+        # A relative one is taken from the DAG file, which lies elsewhere on each worker.
+        workdir = self.workdir if isinstance(self.workdir, str) and self.workdir.startswith("/") else None
         names = dict.fromkeys(path_key(path, workdir) for path in paths if not is_template(path))
         return [_asset(name) for name in names]
 
@@ -285,7 +289,7 @@ class PythonModuleOperator(BaseOperator):
 def _asset(name: str) -> Asset:
     from airflow.sdk import Asset
 
-    return Asset(name)
+    return Asset(name) if name.isascii() else Asset(name, uri=quote(name))  # Airflow takes only ASCII there
 
 
 def _as_list(value: Any) -> Any:

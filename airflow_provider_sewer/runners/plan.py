@@ -61,9 +61,7 @@ def chosen(workflow: Workflow, wanted: Wanted) -> Workflow:
 
     :raises SewerError: when a task is named that there is not.
     """
-    for name in (*wanted.only, *wanted.start, *wanted.forced):
-        if name not in workflow.tasks:
-            raise SewerError(unknown_name("task", name, workflow.tasks))
+    wanted = Wanted(*(tuple(_known(workflow, name) for name in names) for names in wanted))
     if not wanted.only and not wanted.start:
         return workflow
     names = set(wanted.only) | _downstream(workflow, wanted.start)
@@ -71,6 +69,14 @@ def chosen(workflow: Workflow, wanted: Wanted) -> Workflow:
         if name not in names:
             raise SewerError(f"task {name!r} is forced, but it is not among the tasks that are chosen")
     return workflow.part(names)
+
+
+def _known(workflow: Workflow, name: str) -> str:
+    """Return the name of a task, also for one that is one task with another."""
+    known = workflow.name_of(name)
+    if known is None:
+        raise SewerError(unknown_name("task", name, workflow.tasks))
+    return known
 
 
 def make_plan(
@@ -183,7 +189,9 @@ def _why_not_done(workflow: Workflow, name: str, done: Mapping[str, Done], run: 
         if up in done and done[up].at > done[name].at:
             return f"{up!r} has succeeded once more since"
     try:
-        return "it has succeeded with other parameters" if done[name].command != run.command() else run.lacks()
+        if done[name].command != run.command():
+            return "it has succeeded with other parameters"
+        return run.lacks() or (run.has_changed() if workflow.tasks[name].freshness.run_when != "never" else None)
     except InvalidTask:
         return "what it is given is not known any more"
 

@@ -13,21 +13,21 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.freshness import Made, Record, Stamp, stamp
-from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, given_to_module, located
+from airflow_provider_sewer.core.paths import FAILED, OWN_FOLDER, Product, given_to_module, located
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 _MAKING = "making-"
 _LOCK = "lock"
 _NEW = "new"
 _OLD = "old"
-_FAILED = ".failed"
 
 
 class Making:
@@ -105,7 +105,7 @@ class Making:
             with _named(self._task, product, "it was made, but cannot be put in place"):
                 if self._whereabouts(product, file) != file:
                     _put_in_place(self._beside(file), file, self._beside(file, _OLD))
-                _remove(f"{file}{_FAILED}")
+                _remove_failed(file)
         for product, file in self._files.items():
             with _named(self._task, product, "it is in place, but its record cannot be written"):
                 write_record(file, record._replace(product=made[product], attempt=self._folder))
@@ -118,21 +118,53 @@ class Making:
                 self._put_aside(product, self._files[product])
         self._end()
 
+    def real_names_in(self, value: Any) -> Any:
+        """Return a result with the real names of products, where it has those that the module was given."""
+        if isinstance(value, Mapping):
+            return {key: self.real_names_in(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.real_names_in(item) for item in value]
+        if isinstance(value, str):
+            for product, file in self._files.items():
+                if product.atomic:
+                    value = value.replace(self._beside(file), file)
+                    value = value.replace(self.place(product), given_to_module(product.path).rstrip("/"))
+        return value
+
     def _put_aside(self, product: Product, file: str) -> None:
         if not product.atomic and stamp(file) == self._before[product]:
             self._forget_unfinished(file)
             return
         made = self._beside(file) if product.atomic else file
-        if product.on_failure == "keep" and _is_something(made):
-            _remove(f"{file}{_FAILED}")
-            os.rename(made, f"{file}{_FAILED}")
+        if product.on_failure == "keep" and _is_something(made) and _make_way_for_failed(file):
+            os.rename(made, f"{file}{FAILED}")
         else:
             _remove(made)
         if not product.atomic:
             _remove(_record_path(file))
 
+    def _refuse_to_replace(self, product: Product, file: str, made: str | None = None) -> None:
+        """Leave alone what no task has made, and what would be lost without anybody's having said so.
+
+        :param made: what is to take its place, if it is there already.
+        """
+        if read_record(file) is not None or os.path.islink(file) or not os.path.exists(file):
+            return
+        becomes_directory = product.path.endswith("/") if made is None else os.path.isdir(made)
+        if os.path.isdir(file) and os.listdir(file):
+            what = "a directory with something in it"
+        elif os.path.isfile(file) and becomes_directory:
+            what = "a file"
+        else:
+            return
+        raise ProductError(
+            f"task {self._task!r}: product {product.path!r}: at {file} is {what} that no task has made; move it away, "
+            "or give the product another path"
+        )
+
     def _begin_one(self, product: Product, file: str) -> None:
         if product.atomic:
+            self._refuse_to_replace(product, file)
             self._begin_beside(product, file)
         else:
             self._note_unfinished(file)
@@ -170,6 +202,7 @@ class Making:
                     f"it exited with 0, but made {product.path} a link that leads nowhere: {target} does not exist"
                 )
             if _is_something(self._beside(file), or_empty=not is_made_for_it) or self._is_in_place(file):
+                self._refuse_to_replace(product, file, target)
                 return
             wrote_itself = now is not None and now != self._before[product]
             hint = (
@@ -315,6 +348,28 @@ def _remove(path: str) -> None:
     else:
         with suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _make_way_for_failed(file: str) -> bool:
+    """Remove what a failed attempt has left of a product, and note that more is to come; anything else stays.
+
+    :returns: whether the name for it is free now.
+    """
+    _remove_failed(file)
+    if os.path.lexists(f"{file}{FAILED}"):
+        return False
+    with open(_failed_mark(file), "w", encoding="utf-8"):
+        return True
+
+
+def _remove_failed(file: str) -> None:
+    if os.path.exists(_failed_mark(file)):
+        _remove(f"{file}{FAILED}")
+        _remove(_failed_mark(file))
+
+
+def _failed_mark(file: str) -> str:
+    return os.path.join(os.path.dirname(file), OWN_FOLDER, f"{os.path.basename(file)}{FAILED}")
 
 
 def _is_as_made(file: str, record: Record) -> bool:

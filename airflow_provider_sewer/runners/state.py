@@ -13,6 +13,7 @@ import json
 import os
 import secrets
 import shlex
+import stat
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 _SUCCEEDED = "succeeded"
+_BEGIN = b'{"sewer_state": '
 
 
 class Done(NamedTuple):
@@ -78,6 +80,8 @@ class StateFile:
                 f"cannot open the state file {path}: {error.strerror}; name another with --state"
             ) from None
         try:
+            if not keep:
+                self._refuse_what_is_no_state()
             self._lock()
             former = _last_header(path, workflow)
             self._refuse_to_leave_jobs(former.get("run_dir"), run_dir)
@@ -152,6 +156,13 @@ class StateFile:
                 f"--on slurm --run-dir {shlex.quote(former)} to have them cancelled, and --resume to have them taken "
                 "up, or name another state file with --state"
             )
+
+    def _refuse_what_is_no_state(self) -> None:
+        """Keep a file from being overwritten that is anything else."""
+        is_file = stat.S_ISREG(os.fstat(self._file).st_mode)
+        begin = os.pread(self._file, len(_BEGIN), 0) if is_file else b""
+        if not is_file or not _BEGIN.startswith(begin):  # a kill may have cut it anywhere
+            raise StateError(f"{self.path} is there already, and is no state file; name another with --state")
 
     def _lock(self) -> None:
         try:

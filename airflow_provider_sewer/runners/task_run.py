@@ -115,12 +115,32 @@ class TaskRun:
             self._run = ModuleRun(self.call(making), task.settings, **self._how)
             if self._stopped is not None:
                 self._run.stop(at_once=self._stopped)
-            result = self._run.run(sink, on_start=on_start).value
+            result = making.real_names_in(self._run.run(sink, on_start=on_start).value)
             self.publish(making, made_from, result)
         except BaseException:
             making.fail()
             raise
         return result
+
+    def has_changed(self) -> str | None:
+        """Return what it was made from is no more, as half a sentence, whatever its build mode; ``None`` if all is.
+
+        :raises SewerError: as :meth:`verdict` does.
+        """
+        made = made_before(self._task.products, self._workdir)
+        if not made or any(each.record is None for each in made):
+            return None
+        with self._reading_named():
+            question = Question(
+                self._task.freshness._replace(run_when="stale"),
+                made,
+                self._dependencies(),
+                command=self.command(),
+                code=self._code(),
+                environment=self._environment(),
+            )
+            verdict = judge(question)
+        return verdict.why if verdict.must_run else None
 
     def lacks(self) -> str | None:
         """Return which of its products is not there, or not whole, as half a sentence; ``None`` if all are."""

@@ -223,3 +223,12 @@ def test_ten_thousand_tasks_and_as_many_paths_are_quickly_a_workflow() -> None:
 
     assert len(workflow.edges) == 2 * 9_998 + 1
     assert time.process_time() - began < 8
+
+
+def test_a_product_that_is_named_like_the_rest_of_another_is_refused() -> None:
+    """What the one leaves when it fails would take the place of the other."""
+    one = Task("one", "m", {"out": Product("x")})
+    other = Task("other", "m", {"out": Product("x.failed")})
+    said = r"task 'other' makes 'x\.failed' .*, and so would be called what task 'one' leaves"
+    with pytest.raises(InvalidWorkflow, match=said):
+        Workflow("w", [one, other])

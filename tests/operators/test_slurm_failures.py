@@ -102,7 +102,7 @@ def test_a_job_that_waits_in_vain_is_cancelled_and_not_tried_again(
     assert result.states["job"] == "failed"
     assert tries == [1]
     assert "more nodes than the partition has" in said()
-    on_slurm.wait_for(xcom("slurm_job_id"), "CANCELLED")
+    on_slurm.wait_for(xcom("slurm_job_id"), "CANCELLED", "FAILED")
 
 
 def test_without_sbatch_the_job_runs_here_and_the_log_says_so(module, no_slurm, run_job, deferrable, said, xcom):
@@ -167,7 +167,7 @@ def test_a_job_that_a_last_try_cannot_wait_for_is_cancelled(
 ):
     """Nobody would ever collect it."""
     assert run_job(**module("import time; time.sleep(600)")).states["job"] == "failed"
-    on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED")
+    on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED", "FAILED")
 
 
 def test_a_job_that_one_try_cannot_wait_for_is_taken_up_by_the_next(
@@ -187,7 +187,7 @@ def test_a_job_whose_next_try_cannot_be_prepared_is_cancelled(
     memory = "{{ 0.1 if ti.try_number == 1 else 'a lot' }}"
     result = run_job(slurm={"mem_gb": memory}, **AGAIN, **module("import time; time.sleep(600)"))
     assert result.states["job"] == "failed"
-    on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED")
+    on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED", "FAILED")
 
 
 def test_one_that_is_to_be_kept_is_kept(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):

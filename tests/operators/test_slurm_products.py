@@ -19,7 +19,7 @@ import sys
 place = sys.argv[sys.argv.index("--out") + 1]
 with open(place, "w") as file:
     file.write("whole")
-print(place)
+print(place.split("/")[-3])
 """
 
 
@@ -30,9 +30,8 @@ def test_a_job_makes_its_product_whole(module, on_slurm, run_job, deferrable, tm
 
     assert result.state == "success"
     assert (tmp_path / "made" / "out.txt").read_text() == "whole"
-    folder, _, name = result.results["job"].partition("/.sewer/making-")
-    assert folder == str(tmp_path / "made")
-    assert "one_job.job-" in name
+    assert result.results["job"].startswith("making-")
+    assert "-one_job.job-" in result.results["job"]
     assert os.listdir(tmp_path / "made" / ".sewer") == ["out.txt.json"]
 
 

@@ -152,6 +152,7 @@ def test_a_directory_takes_the_place_of_a_file_and_a_file_that_of_a_directory(la
 def test_a_directory_that_cannot_be_put_in_place_leaves_the_former_one(lab, monkeypatch) -> None:
     """Between the two steps that replacing a directory takes, an error gives the old one its name back."""
     lab.write("x/old")
+    write_record(str(lab.folder / "x"), RECORD)
     making = Making("t", [Product("x")], str(lab.folder))
     making.begin()
     Path(lab.folder, making.place(Product("x"))).mkdir()
@@ -417,3 +418,55 @@ def test_a_temporary_product_that_is_not_whole_is_not_removed(lab) -> None:
     remove_temporary(Product("x", temporary=True), str(lab.folder))
 
     assert lab.read("x") == "by hand"
+
+
+@pytest.mark.parametrize(
+    ("there", "product"), [("data/thesis/chapter", "data"), ("data/thesis/chapter", "data/"), ("data", "data/")]
+)
+def test_what_no_task_has_made_is_not_replaced(there, product, lab) -> None:
+    """A directory with something in it, or a file where a directory is to be: it is said before anything runs."""
+    lab.write(there, "precious")
+    with pytest.raises(ProductError, match="that no task has made; move it away, or give the product another path"):
+        Making("t", [Product(product)], str(lab.folder)).begin()
+
+    assert (lab.folder / there).read_text() == "precious"
+
+
+def test_a_directory_does_not_replace_a_file_that_no_task_has_made(lab) -> None:
+    """Of which nobody could know beforehand; the file stays."""
+    lab.write("data", "precious")
+    making = Making("t", [Product("data")], str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.place(Product("data"))).mkdir()
+    with pytest.raises(ProductError, match="is a file that no task has made"):
+        making.publish(RECORD)
+    making.fail()
+
+    assert (lab.folder / "data").read_text() == "precious"
+
+
+def test_what_only_looks_like_the_rest_of_a_failure_stays(lab) -> None:
+    """What is kept of a failed attempt takes no other file's place, and the next success removes but its own."""
+    lab.write("x.txt.failed", "mine")
+    product = Product("x.txt")
+    for succeeds in (False, True):
+        making = Making("t", [product], str(lab.folder))
+        making.begin()
+        Path(lab.folder, making.place(product)).write_text("made")
+        if succeeds:
+            making.publish(RECORD)
+        else:
+            making.fail()
+
+    assert (lab.folder / "x.txt.failed").read_text() == "mine"
+    assert (lab.folder / "x.txt").read_text() == "made"
+
+
+def test_a_result_names_products_by_their_real_names(lab) -> None:
+    """Whether a module tells the path that it was given, or the whole one."""
+    product = Product("x.txt")
+    making = Making("t", [product], str(lab.folder))
+    place = making.place(product)
+
+    told = making.real_names_in({"path": place, "whole": [f"in {lab.folder}/{place}"], "number": 3})
+    assert told == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}

@@ -267,3 +267,20 @@ def test_lines_say_when_and_why(path) -> None:
     assert first["pid"] == os.getpid()
     assert (second["task"], second["state"], second["reason"]) == ("a", "failed", "no data")
     assert random.choice([second["at"]]).endswith("+00:00")
+
+
+@pytest.mark.parametrize("text", ["notes of mine", "{}", '{"sewer": 1}'])
+def test_a_file_that_is_no_state_is_not_overwritten(text, tmp_path) -> None:
+    """Also where a new state was to begin."""
+    file = tmp_path / "notes.txt"
+    file.write_text(text)
+    with pytest.raises(StateError, match=r"notes\.txt is there already, and is no state file; name another"):
+        StateFile(str(file), "w", keep=False)
+
+    assert file.read_text() == text
+
+
+def test_a_device_is_no_state_file() -> None:
+    """Nothing could be kept there."""
+    with pytest.raises(StateError, match="/dev/null is there already, and is no state file"):
+        StateFile("/dev/null", "w", keep=False)

@@ -49,15 +49,19 @@ class JobProducts:
             )
         return self._run.call(making)
 
-    def publish(self, result: Any) -> None:
+    def publish(self, result: Any) -> Any:
         """Put the products in place; also once more, after a process that was ended while it did so.
 
         :param result: what the job has left.
+        :returns: the result, with the real names of products in it.
         :raises ProductError: when one was not made, or not made anew.
         """
-        if self._task.products:
-            making, made_from = self._begun()
-            self._run.publish(making, made_from, result)
+        if not self._task.products:
+            return result
+        making, made_from = self._begun()
+        result = making.real_names_in(result)
+        self._run.publish(making, made_from, result)
+        return result
 
     def fail(self) -> None:
         """Put aside, or remove, what the job has made."""

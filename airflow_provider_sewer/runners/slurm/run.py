@@ -180,7 +180,7 @@ class JobRun:
             if ending.error:
                 raise ending.as_error()
             value = self._result(directory)
-            products.publish(value)
+            value = products.publish(value)
         except SewerError:
             self._close(directory, "failed")
             products.fail()
