@@ -24,7 +24,8 @@ def runs(stack):
 def test_an_example_succeeds_and_its_logs_can_be_read(stack, runs, dag_id):
     """The log of each task has what its module wrote; Slurm tasks ran on the nodes, the others in the scheduler."""
     run_id = runs[dag_id]
-    stack.until(lambda: stack.run_state(dag_id, run_id) in {"success", "failed"}, f"the end of {dag_id}")
+    ends = {"success", "failed"}
+    stack.until(lambda: stack.run_state(dag_id, run_id) in ends, f"the end of {dag_id}", timeout=600)
     instances = stack.get(f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances")["task_instances"]
     states = {(one["task_id"], one["map_index"]): one["state"] for one in instances}
     assert states == dict.fromkeys(states, "success")
@@ -34,13 +35,19 @@ def test_an_example_succeeds_and_its_logs_can_be_read(stack, runs, dag_id):
         log = stack.log(dag_id, run_id, one["task_id"], one["try_number"], one["map_index"])
         if one["task_id"] not in OTHERS and dag_id != "data_prep_secondary":
             loggers = {line.get("logger") for line in log}
-            assert "airflow.task.module.stdout" in loggers, f"{one['task_id']}: {log}"
+            # A try that Airflow makes once more on a busy machine may find the product of the one before.
+            rests = any("Nothing is run" in line["event"] for line in log) and one["try_number"] > 1
+            assert rests or "airflow.task.module.stdout" in loggers, f"{one['task_id']}: {log}"
 
 
 def test_what_was_made_anew_starts_the_dag_that_is_scheduled_on_it(stack, runs):
     """A product is an asset by its path: the picture is drawn without anybody's doing."""
     path = f"/dags/{FOLLOWER}/dagRuns"
-    stack.until(lambda: [run["state"] for run in stack.get(path)["dag_runs"]] == ["success"], f"a run of {FOLLOWER}")
+    stack.until(
+        lambda: [run["state"] for run in stack.get(path)["dag_runs"]] == ["success"],
+        f"a run of {FOLLOWER}",
+        timeout=600,
+    )
     (run,) = stack.get(path)["dag_runs"]
     assert run["run_type"] == "asset_triggered"
     picture = "/shared/digits/build/products/confusion.png"
