@@ -120,11 +120,18 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "Sewer",
-                "python-modules": ["airflow_provider_sewer.operators.module", "airflow_provider_sewer.operators.slurm"],
+                "python-modules": [
+                    "airflow_provider_sewer.operators.module",
+                    "airflow_provider_sewer.operators.paths",
+                    "airflow_provider_sewer.operators.slurm",
+                ],
             },
         ],
         "triggers": [
-            {"integration-name": "Sewer", "python-modules": ["airflow_provider_sewer.triggers.slurm"]},
+            {
+                "integration-name": "Sewer",
+                "python-modules": ["airflow_provider_sewer.triggers.path", "airflow_provider_sewer.triggers.slurm"],
+            },
         ],
         "extra-links": ["airflow_provider_sewer.links.slurm.SlurmJobLink"],
         "hooks": [

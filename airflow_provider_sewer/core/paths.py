@@ -34,9 +34,6 @@ class PathMarker:
     :raises InvalidTask: when it is no path.
     """
 
-    #: Airflow fills in templates in these attributes.
-    template_fields = ("path",)
-
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = "" if path is None else checked_text(type(self).__name__, path)
 

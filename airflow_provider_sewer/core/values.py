@@ -20,8 +20,6 @@ class Ignored:
     :param value: the value.
     """
 
-    template_fields = ("value",)
-
     def __init__(self, value: Any) -> None:
         self.value = value
 

@@ -294,13 +294,9 @@ def _asset(name: str) -> Asset:
 
 def _as_list(value: Any) -> Any:
     """Return what may be gone through only once, or is a single path, as a list."""
-    return (
-        [value]
-        if isinstance(value, (PathMarker, os.PathLike))
-        else list(value)
-        if isinstance(value, Iterator)
-        else value
-    )
+    if isinstance(value, (PathMarker, os.PathLike)):
+        return [value]
+    return list(value) if isinstance(value, Iterator) else value
 
 
 def _folder_of(dag: Any) -> str:

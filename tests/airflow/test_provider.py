@@ -85,4 +85,4 @@ def test_every_module_named_in_the_provider_info_can_be_imported():
     links = [
         getattr(import_module(module), name) for module, _, name in (x.rpartition(".") for x in info["extra-links"])
     ]
-    assert (len(modules), len(links)) == (4, 1)
+    assert (len(modules), len(links)) == (6, 1)

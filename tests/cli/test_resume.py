@@ -250,3 +250,14 @@ def test_ctrl_c_keeps_what_was_half_made_aside(flow, gate, lifeline) -> None:
     flow.write("copy_module.py", COPY)
     assert flow.run("run", "--resume").returncode == 0
     assert sorted(os.listdir(flow.folder / "build")) == [".sewer", "model", "plot", "raw.txt"]
+
+
+def test_a_resumed_run_notices_what_was_changed_since(flow) -> None:
+    """What has succeeded was made from another file, so it is made anew, and all that is made of it."""
+    assert flow.run("run").returncode == 0
+    assert flow.run("run", "--resume").stderr.count("done before:") == 4
+    flow.write("in.csv", "another")
+    assert flow.run("run", "--resume").returncode == 0
+
+    assert (flow.folder / "build/raw.txt").read_text() == "a"
+    assert (flow.folder / "build/plot").read_text() == "a"

@@ -151,6 +151,18 @@ def test_a_default_that_json_would_change_is_left_to_the_function():
 
 
 @task
+def marked_by_default(source=Dependency("in.txt"), out=Product("out.txt")): ...  # noqa: B008
+
+
+def test_a_default_can_be_a_mark_itself():
+    """It is passed on, and so the function gets a path in every Python."""
+    made = marked_by_default()
+
+    assert made.kwargs == {"source": Dependency("in.txt"), "out": Product("out.txt")}
+    assert [product.path for product in made.products] == ["out.txt"]
+
+
+@task
 def loose(n, **more): ...
 
 

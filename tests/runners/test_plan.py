@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_sewer import Dependency, External, Ignored, Product, Task, Workflow
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.runners.engine import Engine, State
+from airflow_provider_sewer.runners.plan import Wanted, chosen
 from tests.runners.lab import Lab, lab
 
 __all__ = ["lab"]
@@ -377,3 +378,11 @@ def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(la
 
     assert lab.ran(stale(lab, "a", (), "a.txt", stale_with="code")) == ["a"]
     assert lab.ran(stale(lab, "a", (), "a.txt", stale_with="code")) == []
+
+
+def test_a_task_that_is_one_with_another_can_be_chosen_by_either_name(lab) -> None:
+    """The file has both names, and so have people."""
+    one, other = (Task(name, "step", {"out": Product("x.txt")}) for name in ("one", "other"))
+    part = chosen(Workflow("w", [one, other]), Wanted(only=("other",)))
+
+    assert list(part.tasks) == ["one"]
