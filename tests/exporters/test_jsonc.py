@@ -114,12 +114,12 @@ def test_what_is_no_jsonc_is_refused_where_it_stands(text, said):
 
 
 def test_nesting_has_a_limit_and_does_not_exhaust_the_stack():
-    """A file of a million brackets is an error like any other."""
+    """A file of a hundred thousand brackets is an error like any other."""
     assert parse("[" * DEEPEST + "1" + "]" * DEEPEST).elements
     with pytest.raises(SewerError, match=f"^1:{DEEPEST + 2}: this is nested more than {DEEPEST} levels deep"):
-        parse("[" * 1_000_000)
+        parse("[" * 100_000)
     with pytest.raises(SewerError, match=f"this is nested more than {DEEPEST} levels deep"):
-        parse('{"a":' * 1_000_000)
+        parse('{"a":' * 100_000)
 
 
 def is_json(text):
