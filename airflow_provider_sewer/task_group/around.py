@@ -1,0 +1,71 @@
+"""What is said around tasks: it holds where they say nothing themselves."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.sdk import DAG
+from airflow.sdk.definitions._internal.contextmanager import DagContext
+
+from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.core.task import checked_place
+from airflow_provider_sewer.task_group.arguments import sorted_out
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_sewer.core.settings import Settings
+
+#: What a DAG file can give for a path.
+Path = str | os.PathLike[str]
+
+
+class Around(NamedTuple):
+    """What is said around tasks.
+
+    :param settings: interpreter, environment and working directory.
+    :param slurm: what is said of Slurm jobs.
+    :param run_on: where they run.
+    :param sewer_conn_id: the connection.
+    :param operator_kwargs: arguments that all operators know.
+    """
+
+    settings: Settings
+    slurm: SlurmSettings
+    run_on: str | None
+    sewer_conn_id: str | None
+    operator_kwargs: Mapping[str, Any]
+
+    @classmethod
+    def checked(
+        cls,
+        settings: Settings,
+        slurm_fields: Mapping[str, Any],
+        run_on: str | None,
+        sewer_conn_id: str | None,
+        operator_kwargs: Mapping[str, Any],
+    ) -> Around:
+        """Make it of what a person wrote.
+
+        :raises InvalidTask: when some of it cannot be used, naming it.
+        """
+        for_slurm, for_all = sorted_out(operator_kwargs)
+        said = {field: value for field, value in slurm_fields.items() if value is not None}
+        return cls(
+            settings, SlurmSettings.checked(**{**said, **for_slurm}), checked_place(run_on), sewer_conn_id, for_all
+        )
+
+
+def folder_of_dag_file() -> str:
+    """Return the folder of the file whose DAG is being made.
+
+    :raises InvalidWorkflow: outside of a DAG.
+    """
+    # Airflow has no public way to ask for the DAG that is being made before there is a task in it.
+    dag = DagContext.get_current()
+    if not isinstance(dag, DAG):
+        raise InvalidWorkflow("tasks are made inside a DAG: with DAG(…):, or in a function under @dag", calling_line())
+    return os.path.dirname(os.path.abspath(dag.fileloc))

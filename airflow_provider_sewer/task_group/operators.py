@@ -1,0 +1,175 @@
+"""A task → the operator that runs it, or several → a mapped one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.definitions._internal.contextmanager import DagContext
+
+from airflow_provider_sewer.core.command import shown
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.values import Result, filled, markers
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import BaseOperator, XComArg
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    from airflow_provider_sewer.core.loop import MappedTask
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.values import Marker
+    from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.operators.marks import FromXCom
+    from airflow_provider_sewer.task_group.around import Around
+    from airflow_provider_sewer.task_group.wiring import Wiring
+
+
+def make_mapped_operator(
+    mapped: MappedTask, loaded: Workflow, task_id: str, around: Around, dag_folder: str, wiring: Wiring
+) -> MappedOperator:
+    """Make one mapped Airflow task of tasks that differ by some values only."""
+    first = loaded.tasks[mapped[0].name]
+    try:
+        kind, fields = _fields(first, around, dag_folder)
+        fields |= {"task_display_name": mapped.name, "doc_md": _doc(mapped.template)}
+        partial = kind.partial(
+            task_id=task_id,
+            map_index_template=_index_template(mapped),
+            stale_after=wiring.stale_after(first.name),
+            **fields,
+        )
+        if mapped.is_known_beforehand:
+            tasks = [loaded.tasks[task.name] for task in mapped]
+            return partial.expand_kwargs([_what_is_run(task, wiring.xcoms(task)) for task in tasks])
+        return partial.expand_kwargs(_rows(mapped, wiring))
+    except Exception as error:  # whatever Airflow makes of it
+        raise InvalidTask(f"task {mapped.name!r}: {error}", mapped.source) from error
+
+
+def _rows(mapped: MappedTask, wiring: Wiring) -> XComArg:
+    """Return what a mapped task is run with whose values another task leaves."""
+    results = {key: value for key, value in mapped.values.items() if isinstance(value, Result)}
+    ((key, result), *more) = results.items()
+    if more or len(mapped.values) > 1:
+        raise InvalidTask("map: over a result and anything else at once is more than Airflow can do; map over one list")
+    if result.keys:
+        raise InvalidTask(f"map: Airflow maps over a whole result, not over a part as {result!r} is")
+    maker = wiring.workflow.name_of(result.task)
+    if maker is None or maker in wiring.workflow.mapped:
+        raise InvalidTask(f"map: {result!r} is the result of a task that is not run here")
+    xcoms = {known: xcom for known, xcom in wiring.xcoms(mapped[0]).items() if known != result}
+    dag: Any = DagContext.get_current()
+    output: XComArg = dag.get_task(wiring.ids[maker]).output
+    return output.map(lambda value: _what_is_run(mapped.task_of({key: value}), xcoms))
+
+
+def _index_template(mapped: MappedTask) -> str:
+    field = "parameters_and_flags" if mapped.template.function is None else "op_kwargs"
+    return ", ".join(f"{key}={{{{ task.{field}[{key!r}] }}}}" for key in mapped.values)
+
+
+def make_operator(
+    task: Task, task_id: str, around: Around, dag_folder: str, wiring: Wiring | None = None
+) -> BaseOperator:
+    """Make the Airflow task of a task."""
+    try:
+        kind, fields = _fields(task, around, dag_folder)
+        return kind(
+            task_id=task_id,
+            stale_after=wiring.stale_after(task.name) if wiring else (),
+            **_what_is_run(task, wiring.xcoms(task) if wiring else {}),
+            **fields,
+        )
+    except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
+        raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
+
+
+def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[BaseOperator], dict[str, Any]]:
+    """Return the operator of a task, and its arguments but for what is run."""
+    run_on = task.run_on or around.run_on or "local"
+    for_slurm, for_all = sorted_out(task.operator_kwargs)
+    given = {**_pool(task), **around.operator_kwargs, **for_all}
+    check_operator_kwargs(given, for_slurm if run_on == "local" else {})
+    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
+    fields = {
+        "sewer_conn_id": around.sewer_conn_id,
+        "python": own.python,
+        "env": dict(own.env) or None,
+        "inherit_env": own.inherit_env,
+        "workdir": own.workdir,
+        "doc_md": _doc(task),
+    }
+    if run_on == "slurm":
+        fields |= _slurm_fields(task, for_slurm, around.slurm, dag_folder)
+    # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
+    said = {name: value for name, value in fields.items() if value is not None} | given
+    always = {
+        "task_display_name": task.name,
+        "run_when": task.freshness.run_when,
+        "compare": task.freshness.compare,
+        "stale_with": task.freshness.stale_with,
+    }
+    return _operator_class(run_on), always | said
+
+
+def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom]) -> dict[str, Any]:
+    def fill(marker: Marker) -> Any:
+        if isinstance(marker, Result) and marker not in xcoms:
+            raise InvalidTask(f"{marker!r} is the result of a task that is not here; expand the whole workflow")
+        return xcoms.get(marker, marker) if isinstance(marker, Result) else marker
+
+    inside = [*markers([task.parameters_and_flags, task.args, task.kwargs])]
+    return {
+        "module": task.module,
+        "parameters_and_flags": filled(task.parameters_and_flags, fill, keep_ignored=True),
+        "args": filled(task.args, fill, keep_ignored=True),
+        "use_underscores": task.use_underscores,
+        "function": task.function,
+        "op_kwargs": filled(task.kwargs, fill, keep_ignored=True),
+        "products": [product for product in task.products if product not in inside],
+        "dependencies": [dependency for dependency in task.dependencies if dependency not in inside],
+    }
+
+
+def _pool(task: Task) -> dict[str, Any]:
+    """Return the pool that limits how many tasks take a resource at once."""
+    if len(task.resources) > 1:
+        names = ", ".join(map(repr, task.resources))
+        raise InvalidTask(f"resources: {names}: an Airflow task takes from one pool only; give operator_kwargs a pool")
+    return next(({"pool": name, "pool_slots": amount} for name, amount in task.resources.items()), {})
+
+
+def _operator_class(run_on: str) -> type[BaseOperator]:
+    if run_on == "local":
+        return PythonModuleOperator
+    # Most DAG files name no cluster, and need not wait for what belongs to one.
+    from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+
+    return SlurmModuleOperator
+
+
+def _slurm_fields(
+    task: Task, operator_kwargs: Mapping[str, Any], around: SlurmSettings, dag_folder: str
+) -> dict[str, Any]:
+    own = SlurmSettings.checked(**operator_kwargs, folder=task.source.folder)
+    own = own.map_paths(lambda path: _from_dag_file(path, task, dag_folder))
+    settings = task.slurm.over(own).over(around)
+    return settings._asdict() | {"slurm": dict(settings.slurm) or None}
+
+
+def _doc(task: Task) -> str:
+    command = shown(["python", *task.call().argv])
+    return f"{task.doc}\n\n```\n{command}\n```".strip()
+
+
+def _from_dag_file(path: str, task: Task, dag_folder: str) -> str:
+    """Write a path that lies by the workflow file as one from the DAG file.
+
+    The folder of both can be another one on each worker, so it must not be part of the task.
+    """
+    return os.path.relpath(path, dag_folder) if path.startswith(task.source.folder + os.sep) else path

@@ -1,0 +1,59 @@
+"""What one Airflow task of a workflow knows of others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.core.edges import STATED
+from airflow_provider_sewer.operators.marks import FromXCom
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.values import Result
+    from airflow_provider_sewer.core.workflow import Workflow
+
+
+def parts_of(workflow: Workflow) -> dict[str, str]:
+    """Return for each task what it is a part of in Airflow: a mapped task, or nothing but itself."""
+    parts = {name: name for name in workflow.tasks}
+    for mapped in workflow.mapped.values():
+        parts |= dict.fromkeys((task.name for task in mapped), mapped.name)
+    return parts
+
+
+class Wiring(NamedTuple):
+    """What one Airflow task knows of others.
+
+    :param workflow: the workflow, its edges known.
+    :param parts: for each task, what it is a part of in Airflow.
+    :param ids: the ids of these.
+    """
+
+    workflow: Workflow
+    parts: Mapping[str, str]
+    ids: Mapping[str, str]
+
+    def xcoms(self, task: Task) -> dict[Result, FromXCom]:
+        """Return what stands for the results that a task takes from others."""
+        makers = {result: self.workflow.name_of(result.task) for result in task.results}
+        return {result: self._xcom(result, maker) for result, maker in makers.items() if maker is not None}
+
+    def stale_after(self, name: str) -> list[str]:
+        """Return the Airflow tasks whose running makes the products of a task stale, besides what its files show."""
+        freshness, reasons = self.workflow.tasks[name].freshness, self.workflow.why.reasons[name]
+        if freshness.run_when != "stale":
+            return []
+        ups = [up for up in reasons if freshness.compare == "mtime" or STATED in reasons[up]]
+        return list(dict.fromkeys(self.ids[self.parts[up]] for up in ups if self.parts[up] == up))
+
+    def _xcom(self, result: Result, maker: str) -> FromXCom:
+        mapped = self.workflow.mapped.get(self.parts[maker])
+        task_id = self.ids[self.parts[maker]]
+        if mapped is None:
+            return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}) | tojson }}}}", result)
+        if not mapped.is_known_beforehand:
+            return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}) | list | tojson }}}}", result)
+        index = [task.name for task in mapped].index(maker)
+        return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}, map_indexes={index}) | tojson }}}}", result)
