@@ -15,6 +15,7 @@ from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.task import PLACES
 from airflow_provider_sewer.readers.files import SCHEMA, load_tasks, load_workflow
@@ -56,10 +57,13 @@ _THERE = click.option(
 _STATE = click.option("--state", type=click.Path(), help="The state file. [default: one below .sewer/state]")
 _RESUME = click.option("--resume", is_flag=True, help="Run only what has not succeeded yet, and what comes after it.")
 _FORCE = click.option("--force", multiple=True, metavar="TASK", help="Run this task in any case. Repeatable.")
-_ONLY = click.option("--only", multiple=True, metavar="TASK", help="Run only this task. Repeatable.")
-_FROM = click.option(
-    "--from", "start", multiple=True, metavar="TASK", help="Run this task and what comes after it. Repeatable."
+_SELECT = click.option(
+    "--select",
+    multiple=True,
+    metavar="TASKS",
+    help="Only these: a name, a glob, tag:TAG, each with + or @ for what lies around; a comma is and. Repeatable.",
 )
+_EXCLUDE = click.option("--exclude", multiple=True, metavar="TASKS", help="All but these, as for --select. Repeatable.")
 
 
 class _Commands(click.Group):
@@ -110,8 +114,8 @@ def main() -> None:
 @_LIMIT
 @_RESUME
 @_FORCE
-@_ONLY
-@_FROM
+@_SELECT
+@_EXCLUDE
 @_STATE
 @_ENV
 @_WORKDIR
@@ -147,8 +151,8 @@ def run(
     limit: tuple[str, ...],
     resume: bool,
     force: tuple[str, ...],
-    only: tuple[str, ...],
-    start: tuple[str, ...],
+    select: tuple[str, ...],
+    exclude: tuple[str, ...],
     state: str | None,
     env: tuple[str, ...],
     workdir: str | None,
@@ -164,7 +168,7 @@ def run(
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
     how = How(
-        wanted=Wanted(only, start, force),
+        wanted=Wanted(select, exclude, force),
         resume=resume,
         state=state,
         jobs=at_once,
@@ -184,8 +188,8 @@ def run(
 @_JOBS
 @_RESUME
 @_FORCE
-@_ONLY
-@_FROM
+@_SELECT
+@_EXCLUDE
 @_STATE
 @_ENV
 @_WORKDIR
@@ -197,8 +201,8 @@ def explain(
     jobs: str | None,
     resume: bool,
     force: tuple[str, ...],
-    only: tuple[str, ...],
-    start: tuple[str, ...],
+    select: tuple[str, ...],
+    exclude: tuple[str, ...],
     state: str | None,
     env: tuple[str, ...],
     workdir: str | None,
@@ -209,7 +213,7 @@ def explain(
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
     loaded = _loaded(path, workflow, jobs, settings, there=there)
-    click.echo(explained(loaded, settings, Wanted(only, start, force), resume=resume, state=state))
+    click.echo(explained(loaded, settings, Wanted(select, exclude, force), resume=resume, state=state))
 
 
 @main.command()
@@ -256,6 +260,8 @@ def convert(
 @_ENV
 @_WORKFLOW
 @_JOBS
+@_SELECT
+@_EXCLUDE
 @click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
 def show(
     path: str,
@@ -264,6 +270,8 @@ def show(
     env: tuple[str, ...],
     workflow: str | None,
     jobs: str | None,
+    select: tuple[str, ...],
+    exclude: tuple[str, ...],
     form: str,
 ) -> None:
     """Print the graph of a workflow without running anything."""
@@ -271,7 +279,7 @@ def show(
 
     forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
     loaded = _loaded(path, workflow, jobs, _reader_settings(python, env, there=there), there=there)
-    click.echo(forms[form](loaded).rstrip("\n"))
+    click.echo(forms[form](selected(loaded, select, exclude)).rstrip("\n"))
 
 
 @main.command()

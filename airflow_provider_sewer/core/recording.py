@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.labels import inner_group
 from airflow_provider_sewer.core.source import calling_line, executing_module
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """One ``.run(…)``: what it was called on, with which settings, where, and by the code of which module."""
+    """One ``.run(…)``: what it was called on, with which settings, where, by which module's code, in which group."""
 
     chain: Chain
     settings: Settings
     source: SourceLine
     maker: Optional[str]
+    group: str = ""
 
 
 class Names:
@@ -66,15 +68,35 @@ class Recorder:
     The names of a workflow's tasks go on from those of its file, whatever other workflows were recorded before.
     Tasks and workflows are kept with the module whose top-level code made them, if need be by way of
     functions of other modules: what a helper makes when it is imported is not the importing file's.
+
+    :param names: the names that tasks have had so far.
+    :param is_workflow: whether the first workflow that is called is the one to be recorded; any other is part of what
+        calls it, as a group.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, *, is_workflow: bool = False) -> None:
         self.names = names
+        self.group = ""
+        self._groups: set[str] = set()
+        self._is_awaited = is_workflow
         self.tasks: dict[Task, str | None] = {}
         self.edges: list[tuple[Task, Task]] = []
         self.runs: list[Run] = []
         self.workflows: dict[tuple[str | None, str], Any] = {}
         self.refused: InvalidWorkflow | None = None
+
+    def new_group(self, name: str) -> str:
+        """Return the group of a workflow that is called; one that is called again has another."""
+        if self._is_awaited:
+            self._is_awaited = False
+            return ""
+        first = group = inner_group(self.group, name)
+        number = 1
+        while group in self._groups:
+            number += 1
+            group = f"{first}_{number}"
+        self._groups.add(group)
+        return group
 
 
 _recorder: ContextVar[Recorder | None] = ContextVar("sewer_recorder", default=None)
@@ -84,13 +106,14 @@ _unrecorded_names: dict[str | None, Names] = {}
 
 
 @contextmanager
-def recording() -> Iterator[Recorder]:
+def recording(*, is_workflow: bool = False) -> Iterator[Recorder]:
     """Record instead of running for as long as the block lasts.
 
+    :param is_workflow: whether it is to record one workflow, the first that is called.
     :raises InvalidWorkflow: at its end, when a task was run in a thread of its own.
     """
     around = _recorder.get()
-    recorder = Recorder(around.names.copy() if around else Names())
+    recorder = Recorder(around.names.copy() if around else Names(), is_workflow=is_workflow)
     token = _recorder.set(recorder)
     _under_way.append(recorder)
     try:
@@ -112,7 +135,7 @@ def run_chain(chain: Chain, settings: Settings, source: SourceLine) -> None:
     """Record a ``.run()``, or have it run now."""
     run = Run(chain, settings, source, executing_module())
     if recorder := _recorder.get():
-        recorder.runs.append(run)
+        recorder.runs.append(run._replace(group=recorder.group))
     else:
         _refuse_what_is_being_recorded(chain)
         _run_now(run)
@@ -151,6 +174,29 @@ def note_edges(edges: Iterable[tuple[Task, Task]]) -> None:
     """Tell the recorder, if there is one, that edges were stated."""
     if recorder := _recorder.get():
         recorder.edges.extend(edges)
+
+
+class CalledWorkflow:
+    """Has the recorder, if there is one, take what is run in the block for a group of its own.
+
+    No generator makes this, for that would leave lines of its own in what a traceback tells.
+
+    :param name: the name of the workflow that is called.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._recorder = _recorder.get()
+        self._around = ""
+
+    def __enter__(self) -> None:
+        if self._recorder:
+            self._around = self._recorder.group
+            self._recorder.group = self._recorder.new_group(self._name)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._recorder:
+            self._recorder.group = self._around
 
 
 def note_workflow(name: str, function: Any) -> None:

@@ -13,6 +13,7 @@ from airflow_provider_sewer.core.chain import Chain, Operand
 from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import Call, checked_function, checked_kwargs, function_call, module_call
+from airflow_provider_sewer.core.labels import checked_group, checked_tags, inner_group
 from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.recording import note_task
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 FIELDS = (
     "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
     "inherit_env", "workdir", "depends_on", "products", "dependencies", "run_when", "compare", "stale_with",
-    "resources", "doc", "operator_kwargs", "run_on", "slurm",
+    "resources", "tags", "group", "doc", "operator_kwargs", "run_on", "slurm",
 )  # fmt: skip
 
 #: Where Airflow can run a task: on the worker, or as a job of a Slurm cluster.
@@ -73,6 +74,8 @@ class Task:
     :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
         ``"environment"``.
     :param resources: how much it takes of what there is little of, such as ``{"gpu": 1}``.
+    :param tags: words by which it is selected (see :mod:`airflow_provider_sewer.core.selection`).
+    :param group: the group that Airflow shows it in; ``"a.b"`` is the group b in the group a.
     :param doc: what it is for, in Markdown; shown by Airflow.
     :param operator_kwargs: arguments of Airflow's operator for this task (pool, queue, retries, …).
     :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is on this machine; with
@@ -102,6 +105,8 @@ class Task:
         compare: str = "mtime",
         stale_with: str | Iterable[str] = (),
         resources: Mapping[str, int] | None = None,
+        tags: str | Iterable[str] = (),
+        group: str | None = None,
         doc: str = "",
         operator_kwargs: Mapping[str, Any] | None = None,
         run_on: str | None = None,
@@ -137,6 +142,8 @@ class Task:
             self.products, self.dependencies = self._paths()
             self.freshness = Freshness.checked(run_when, compare, stale_with, has_products=bool(self.products))
             self.resources = checked_resources(_mapping("resources", resources))
+            self.tags = checked_tags(tags)
+            self.group = checked_group(group)
             self.doc = _text("doc", doc)
             self.operator_kwargs = dict(_mapping("operator_kwargs", operator_kwargs))
             self.run_on = checked_place(run_on)
@@ -235,6 +242,20 @@ class Task:
         """Return this task with other settings."""
         other = copy.copy(self)
         other.settings = settings
+        return other
+
+    def renamed(self, name: str) -> Task:
+        """Return this task under another name."""
+        other = copy.copy(self)
+        other.name = name
+        return other
+
+    def in_group(self, group: str) -> Task:
+        """Return this task, its own group being in this one."""
+        if not group:
+            return self
+        other = copy.copy(self)
+        other.group = inner_group(group, self.group)
         return other
 
     def map(self, **values: Any) -> MappedTask:

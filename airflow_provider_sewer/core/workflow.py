@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.edges import STATED, Edges, Members, find_edges
 from airflow_provider_sewer.core.errors import InvalidWorkflow
-from airflow_provider_sewer.core.recording import Run, note_workflow
+from airflow_provider_sewer.core.recording import CalledWorkflow, Run, note_workflow
 from airflow_provider_sewer.core.source import calling_line
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
     """Declare a function to be a workflow, under its own name.
 
     Called, it does what it says. To get its graph, it is recorded instead: every ``.run()`` in it
-    adds to the graph and starts nothing, and consecutive ``.run()`` calls follow each other.
+    adds to the graph and starts nothing, and consecutive ``.run()`` calls follow each other. So do those of
+    another workflow that is called in it; the tasks of that are a group of its name.
 
     :raises InvalidWorkflow: for anything but a plain function.
     """
@@ -49,7 +50,8 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
 
     @functools.wraps(function)
     def declared(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
+        with CalledWorkflow(function.__name__):
+            return function(*args, **kwargs)
 
     declared.__sewer_workflow__ = calling_line()  # type: ignore[attr-defined]
     note_workflow(function.__name__, declared)
@@ -108,7 +110,7 @@ class Workflow:
         self.upstream: dict[str, tuple[str, ...]] = {name: tuple(ups) for name, ups in self.why.reasons.items()}
         self.order: tuple[str, ...] = _ordered(self)
 
-    @property
+    @functools.cached_property
     def mapped(self) -> dict[str, MappedTask]:
         """Return by name what of its tasks was mapped, where all tasks of that are here and none of them is another's.
 
@@ -145,7 +147,7 @@ class Workflow:
         for run in runs:
             for task in run.chain.tasks():
                 _refuse_second_run(task, run, first_run)
-                settled[id(task)] = task.with_defaults(run.settings)
+                settled[id(task)] = task.with_defaults(run.settings).in_group(run.group)
             edges += [(settled[id(up)], settled[id(down)]) for up, down in run.chain.edges()]
             edges += [(up, settled[id(down)]) for up in tails for down in run.chain.heads]
             tails = tuple(settled[id(task)] for task in run.chain.tails)
@@ -159,9 +161,17 @@ class Workflow:
 
         :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
         """
+        return self.with_tasks(lambda task: task.with_defaults(settings))
+
+    def with_tasks(self, change: Callable[[Task], Task]) -> Workflow:
+        """Return this workflow, its tasks said anew.
+
+        :param change: returns the task in its new form; it keeps its name and what it runs.
+        :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
+        """
         return Workflow(
             self.name,
-            [task.with_defaults(settings) for task in self.given],
+            [change(task) for task in self.given],
             self.stated,
             doc=self.doc,
             source=self.source,
@@ -179,11 +189,12 @@ class Workflow:
         What one needs from a task that is left out has to be there already.
         """
         tasks = [task for task in self.given if self.name_of(task) in names]
+        nearest = self._nearest(names)
         edges = [
             (self.tasks[up], task)
             for name, task in self.tasks.items()
             if name in names
-            for up in self._nearest(name, names)
+            for up in nearest[name]
             if STATED in self.why.reasons[name].get(up, (STATED,))  # paths are found again
         ]
         elsewhere = Elsewhere(
@@ -201,19 +212,15 @@ class Workflow:
         )
         return Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_part=True, elsewhere=elsewhere)
 
-    def _nearest(self, name: str, names: Collection[str]) -> dict[str, None]:
-        """Return the tasks before one that are among these, by way of any that are not."""
-        found: dict[str, None] = {}
-        seen: set[str] = set()
-        waiting = [name]
-        while waiting:
-            for up in self.upstream[waiting.pop()]:
-                if up in names:
-                    found[up] = None
-                elif up not in seen:
-                    seen.add(up)
-                    waiting.append(up)
-        return found
+    def _nearest(self, names: Collection[str]) -> dict[str, dict[str, None]]:
+        """Return for each task those before it that are among these, by way of any that are not."""
+        nearest: dict[str, dict[str, None]] = {}
+        for name in self.order:
+            found: dict[str, None] = {}
+            for up in self.upstream[name]:
+                found.update({up: None} if up in names else nearest[up])
+            nearest[name] = found
+        return nearest
 
     @property
     def edges(self) -> list[tuple[str, str]]:

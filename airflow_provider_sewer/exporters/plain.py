@@ -65,6 +65,10 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
         data["run_when"] = task.freshness.run_when
     if task.resources:
         data["resources"] = dict(task.resources)
+    if task.tags:
+        data["tags"] = list(task.tags)
+    if task.group:
+        data["group"] = task.group
     if task.run_on:
         data["run_on"] = task.run_on
     if task.slurm.slurm:

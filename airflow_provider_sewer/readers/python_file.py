@@ -128,7 +128,7 @@ def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, Func
 
 def _recorded(function: Any) -> Workflow:
     source: SourceLine = function.__sewer_workflow__
-    with recording() as recorder, as_file_error(source.file, called_at=source.line):
+    with recording(is_workflow=True) as recorder, as_file_error(source.file, called_at=source.line):
         function()
     doc = inspect.cleandoc(function.__doc__ or "")
     return Workflow.of_runs(function.__name__, recorder.runs, stated=recorder.edges, doc=doc, source=source)

@@ -17,6 +17,7 @@ from airflow_provider_sewer.core.errors import (
 )
 from airflow_provider_sewer.core.freshness import Verdict
 from airflow_provider_sewer.core.paths import located
+from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.runners.origins import Origins
 from airflow_provider_sewer.runners.products import made_before, read_record
 from airflow_provider_sewer.runners.state import Done
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 class Wanted(NamedTuple):
     """What a person wants to be run.
 
-    :param only: names of the only tasks to run; all if empty.
-    :param start: names of tasks to run from: these, and all that lies after them.
+    :param select: which tasks (see :mod:`airflow_provider_sewer.core.selection`); all if empty.
+    :param exclude: which of these not.
     :param forced: names of tasks to run in any case.
     """
 
-    only: tuple[str, ...] = ()
-    start: tuple[str, ...] = ()
+    select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     forced: tuple[str, ...] = ()
 
 
@@ -59,16 +60,14 @@ class Plan(NamedTuple):
 def chosen(workflow: Workflow, wanted: Wanted) -> Workflow:
     """Return the part of a workflow that a person wants.
 
-    :raises SewerError: when a task is named that there is not.
+    :raises SewerError: when a task is named that there is not, or that is forced and left out.
     """
-    wanted = Wanted(*(tuple(_known(workflow, name) for name in names) for names in wanted))
-    if not wanted.only and not wanted.start:
-        return workflow
-    names = set(wanted.only) | _downstream(workflow, wanted.start)
-    for name in wanted.forced:
-        if name not in names:
-            raise SewerError(f"task {name!r} is forced, but it is not among the tasks that are chosen")
-    return workflow.part(names)
+    forced = [_known(workflow, name) for name in wanted.forced]
+    part = selected(workflow, wanted.select, wanted.exclude)
+    for name in forced:
+        if name not in part.tasks:
+            raise SewerError(f"task {name!r} is forced, but it is not among the tasks that are selected")
+    return part
 
 
 def _known(workflow: Workflow, name: str) -> str:
@@ -237,14 +236,6 @@ def _lacked(workflow: Workflow, task: Task, plan: Plan, needed: Mapping[str, str
             for user in workflow.why.users.get((task.name, product.path), ()):
                 if user in needed or plan.verdicts[user].must_run:
                     yield product.path, user
-
-
-def _downstream(workflow: Workflow, names: Iterable[str]) -> set[str]:
-    found = set(names)
-    for name in workflow.order:
-        if not found.isdisjoint(workflow.upstream[name]):
-            found.add(name)
-    return found
 
 
 def results_for(workflow: Workflow, task: Task, known: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_a_second_run_on_one_state_says_so_and_runs_nothing(flow, gate, lifeline
     lifeline.expect("waits")
 
     second = flow.run("run")
-    elsewhere = flow.run("run", "--state", "other", "--only", "plot")
+    elsewhere = flow.run("run", "--state", "other", "--select", "plot")
     gate.open()
     first.communicate()
 
@@ -164,15 +164,15 @@ def test_a_second_run_on_one_state_says_so_and_runs_nothing(flow, gate, lifeline
 
 
 def test_a_part_runs_on_what_the_rest_has_left(flow) -> None:
-    """--only and --from; a limit may be of what the part does not take, but not of what nobody does."""
+    """A limit may be of what the part does not take, but not of what nobody does."""
     flow.run("run")
     flow.write("in.csv", "2nd")
 
-    assert flow.run("run", "--only", "raw", "--limit", "gpu=1").returncode == 0
+    assert flow.run("run", "--select", "raw", "--limit", "gpu=1").returncode == 0
     assert diary(flow)[3:] == ["raw.txt"]
-    assert flow.run("run", "--from", "model").returncode == 0
+    assert flow.run("run", "--select", "model+").returncode == 0
     assert diary(flow)[4:] == ["model", "plot"]
-    unknown = flow.run("run", "--only", "raw", "--limit", "gpus=1")
+    unknown = flow.run("run", "--select", "raw", "--limit", "gpus=1")
     assert (unknown.returncode, unknown.stderr) == (
         2,
         "sppe: unknown resource 'gpus'; did you mean 'gpu'? Known: 'gpu'.\n",
@@ -181,7 +181,7 @@ def test_a_part_runs_on_what_the_rest_has_left(flow) -> None:
 
 def test_a_part_that_lacks_what_is_left_out_is_told_so(flow) -> None:
     """Nothing runs; the message has the task that would make it."""
-    done = flow.run("run", "--only", "plot")
+    done = flow.run("run", "--select", "plot")
 
     assert done.returncode == 2
     assert (
@@ -189,12 +189,28 @@ def test_a_part_that_lacks_what_is_left_out_is_told_so(flow) -> None:
     )
 
 
+def test_a_part_is_shown_and_explained_as_it_is_run(flow) -> None:
+    """What lies before and after is drawn as it would run, without what is left out."""
+    flow.run("run")
+    options = ("--select", "raw,+plot", "--select", "plot+", "--exclude", "note")
+
+    shown = flow.run("show", "-p", "flow.py", *options)
+    assert shown.stdout.splitlines() == ["workflow", "", "raw       copy_module", "└── plot  copy_module"]
+    assert explained(flow, *options) == [
+        "raw   does not run  its products are up to date",
+        "plot  does not run  its products are up to date",
+    ]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--only", "modle"], "unknown task 'modle'; did you mean 'model'?"),
-        (["--from", "modle"], "unknown task 'modle'; did you mean 'model'?"),
-        (["--only", "raw", "--force", "plot"], "task 'plot' is forced, but it is not among the tasks that are chosen"),
+        (["--select", "modle"], "select 'modle': unknown task 'modle'; did you mean 'model'?"),
+        (["--exclude", "+modle"], "exclude '+modle': unknown task 'modle'; did you mean 'model'?"),
+        (
+            ["--select", "raw", "--force", "plot"],
+            "task 'plot' is forced, but it is not among the tasks that are selected",
+        ),
         (["--limit", "gpu=0"], "write NAME=NUMBER, such as gpu=2"),
         (["--state", "."], "cannot open the state file .: Is a directory; name another with --state"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -86,6 +87,74 @@ def test_a_workflow_called_in_another_one_is_part_of_it(mark):
         c.run()
 
     assert recorded(outer).edges == [("a", "b"), ("b", "c")]
+
+
+def test_a_workflow_called_in_another_one_is_a_group_of_it(mark):
+    """One that is called again is another group; what a task says itself is a group in that."""
+
+    @workflow
+    def load(number):
+        mark(f"fetch {number}").run()
+
+    @workflow
+    def prepare(number=0):
+        load(number)
+        mark(f"clean {number}", group="second.step").run()
+
+    @workflow
+    def outer():
+        prepare(1)
+        mark("alone").run()
+        prepare(2)
+
+    def groups(function) -> dict[str, str]:
+        with recording(is_workflow=True) as recorder:
+            function()
+        return {name: task.group for name, task in Workflow.of_runs("w", recorder.runs).tasks.items()}
+
+    assert groups(outer) == {
+        "fetch 1": "prepare.load",
+        "clean 1": "prepare.second.step",
+        "alone": "",
+        "fetch 2": "prepare_2.load",
+        "clean 2": "prepare_2.second.step",
+    }
+    assert groups(prepare) == {"fetch 0": "load", "clean 0": "second.step"}
+
+
+def test_a_workflow_that_fails_in_another_one_leaves_its_group(mark):
+    """What comes after is not in it."""
+
+    @workflow
+    def inner():
+        raise ValueError
+
+    @workflow
+    def outer():
+        with contextlib.suppress(ValueError):
+            inner()
+        mark("after").run()
+
+    with recording(is_workflow=True) as recorder:
+        outer()
+    assert [run.group for run in recorder.runs] == [""]
+
+
+def test_a_workflow_that_calls_another_one_runs_plainly_too(mark, ran):
+    """Groups are for those who look at the graph."""
+
+    @workflow
+    def inner():
+        mark("a").run()
+
+    @workflow
+    def outer():
+        inner()
+        mark("b").run()
+
+    outer()
+
+    assert ran() == ["a", "b"]
 
 
 def test_a_workflow_function_keeps_name_docstring_and_return_value(mark, ran):

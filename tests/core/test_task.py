@@ -179,6 +179,17 @@ def test_a_value_that_cannot_become_an_argument_is_named_with_task_and_key():
         ("depends_on", [5]),
         ("depends_on", {"a": 1}),
         ("depends_on", b"a"),
+        ("tags", 5),
+        ("tags", ["a", 5]),
+        ("tags", {"no", "order"}),
+        ("tags", "two words"),
+        ("tags", ["a,b"]),
+        ("tags", "all*"),
+        ("tags", ""),
+        ("group", ""),
+        ("group", "a..b"),
+        ("group", "a\nb"),
+        ("group", ["a"]),
         ("doc", 5),
         ("operator_kwargs", ["pool"]),
         ("run_on", "Slurm"),
@@ -191,6 +202,13 @@ def test_a_value_that_cannot_become_an_argument_is_named_with_task_and_key():
 def test_each_field_says_what_it_takes(field, value):
     """The message starts with task and field."""
     fails(f"task 'a': {field}: ", "a", "pkg.mod", **{field: value})
+
+
+def test_a_task_has_tags_and_a_group():
+    """One tag or several, each once; without any, it has none, and is in no group."""
+    assert Task("a", "m", tags="gpu").tags == ("gpu",)
+    assert Task("a", "m", tags=["gpu", "größe:1", "gpu"], group="models.svm").tags == ("gpu", "größe:1")
+    assert (Task("a", "m").tags, Task("a", "m").group, Task("a", "m", group="a.b c").group) == ((), "", "a.b c")
 
 
 def test_a_task_runs_either_a_module_or_a_function():

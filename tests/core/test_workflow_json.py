@@ -125,6 +125,8 @@ def workflows(draw) -> Workflow:
             dependencies=draw(st.lists(MARKERS, max_size=2)),
             **(draw(st.sampled_from([{}, {"run_when": "stale", "stale_with": ["code"]}])) if products else {}),
             resources=draw(st.dictionaries(NAMES, st.integers(1, 9), max_size=2)),
+            tags=draw(st.lists(NAMES, max_size=2)),
+            group=draw(st.none() | NAMES),
             doc=draw(TEXTS),
             operator_kwargs=draw(OPERATOR_KWARGS),
             run_on=draw(st.sampled_from([None, "local", "slurm"])),

@@ -122,6 +122,13 @@ def test_verbatim_arguments_that_look_secret_are_masked():
     ]  # fmt: skip
 
 
+def test_tags_and_groups_are_written_where_there_are_any():
+    """So that other programs can sort tasks by them."""
+    [task, other] = exported(Task("a", "m", tags=["x", "y"], group="g.h"), Task("b", "m"))
+    assert (task["tags"], task["group"]) == (["x", "y"], "g.h")
+    assert not {"tags", "group"} & other.keys()
+
+
 def test_operator_arguments_are_written_as_far_as_json_goes():
     """What JSON cannot say is its repr, without an address that is another one in every process."""
     kwargs = {

@@ -339,6 +339,17 @@ def test_a_workflow_of_a_helper_is_the_files_if_it_imports_it(write):
     assert load_workflow(write("from helper import imported")).name == "imported"
 
 
+def test_a_workflow_of_a_helper_that_a_file_calls_is_a_group_of_it(write):
+    """In a workflow of its own, or at the top of a file that declares none."""
+    write("a = Task('a', 'm')\n@workflow\ndef prepare():\n    a.run()", "helper.py")
+    path = write("import helper\nb = Task('b', 'm')\n@workflow\ndef whole():\n    helper.prepare()\n    b.run()")
+    at_the_top = write("import helper\nhelper.prepare()\nTask('b', 'm').run()", "top.py")
+
+    for loaded in (load_workflow(path, "whole"), load_workflow(at_the_top)):
+        assert loaded.edges == [("a", "b")]
+        assert [task.group for task in loaded.tasks.values()] == ["prepare", ""]
+
+
 def test_a_decorated_workflow_is_still_one(write):
     """Another decorator above or below changes neither its name nor its line."""
     write("""

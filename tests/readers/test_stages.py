@@ -35,6 +35,8 @@ stages:
     use_underscores: true
     doc: Makes noise.
     resources: {gpu: 1}
+    tags: [first, nightly]
+    group: data.raw
   noise model:
     function: noise
     kwargs:
@@ -126,6 +128,7 @@ def test_all_that_a_python_file_says_can_be_said(write, tmp_path):
             "generate", "digits.generate", args=["fast"], use_underscores=True, doc="Makes noise.", workdir=".",
             parameters_and_flags={"out": Product("build/raw.npz"), "n": 500, "verbose": True, "threads": Ignored(4)},
             resources={"gpu": 1}, env={"LEVEL": 1, "SHARED": "yes"}, slurm={"partition": "gpu", "mem_gb": 8}, **around,
+            tags=["first", "nightly"], group="data.raw",
         )
         noise = Task(
             "noise model", function="jobs:noise", kwargs={
@@ -554,7 +557,7 @@ def test_the_schema_takes_what_the_reader_takes(text, why_invalid):
     "text",
     ["- Lint", "{}", "Lint: {modul: m}", "Lint: {module: m, function: 'm:f'}", "stages: {Lint: []}\njob: jobs",
      "Lint: {run_when: sometimes}", "Lint: {resources: {gpu: 0}}", "Lint: [[Test]]",
-     "stages: {Lint: []}\ndefaults: {module: m}", "Lint: {products: [{atomic: true}]}"],
+     "stages: {Lint: []}\ndefaults: {module: m}", "Lint: {products: [{atomic: true}]}", "Lint: {tags: [two words]}"],
 )  # fmt: skip
 def test_the_schema_refuses_what_the_reader_refuses(text, why_invalid, stages):
     """Editors underline it before anybody runs it."""

@@ -144,19 +144,18 @@ class Lab:
         *tasks: Task,
         edges: Iterable[tuple[Task, Task]] = (),
         resume: bool | None = None,
-        only: Sequence[str] = (),
-        start: Sequence[str] = (),
+        select: Sequence[str] = (),
         forced: Sequence[str] = (),
         **options: Any,
     ) -> dict[str, Outcome]:
         """Check the tasks and run them; with a state file, if ``resume`` says whether to go on from it."""
         self.notes = Notes()
-        part = chosen(self.workflow(*tasks, edges=edges), Wanted(tuple(only), tuple(start), tuple(forced)))
+        part = chosen(self.workflow(*tasks, edges=edges), Wanted(tuple(select), (), tuple(forced)))
         engine = Engine(part, observers=[self.notes], forced=forced, **options)
         engine.check()
         if resume is None:
             return engine.run()
-        with StateFile(self.state, "lab", keep=resume or bool(only or start)) as state:
+        with StateFile(self.state, "lab", keep=resume or bool(select)) as state:
             return engine.run(state, resume=resume)
 
     def ran(self, *tasks: Task, **options: Any) -> list[str]:

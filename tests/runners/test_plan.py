@@ -215,7 +215,7 @@ def test_a_product_that_a_task_left_out_still_needs_is_not_removed(lab) -> None:
         stale(lab, "c", "t.txt", "c.txt"),
     ]
 
-    assert lab.ran(*tasks, only=["a", "b"]) == ["a", "b"]
+    assert lab.ran(*tasks, select=["a", "b"]) == ["a", "b"]
     assert lab.has("t.txt")
     assert lab.ran(*tasks) == ["c"]
     assert not lab.has("t.txt")
@@ -227,9 +227,9 @@ def test_only_part_of_the_tasks_runs_on_what_the_others_have_left(lab) -> None:
     tasks = [lab.step("a", "in.txt", "a.txt"), lab.step("b", "a.txt", "b.txt"), lab.step("c", "b.txt", "c.txt")]
     lab.run(*tasks)
 
-    assert lab.ran(*tasks, only=["c"]) == ["c"]
-    assert lab.ran(*tasks, start=["b"]) == ["b", "c"]
-    assert lab.ran(*tasks, only=["c", "a"]) == ["a", "c"]
+    assert lab.ran(*tasks, select=["c"]) == ["c"]
+    assert lab.ran(*tasks, select=["b+"]) == ["b", "c"]
+    assert lab.ran(*tasks, select=["c", "a"]) == ["a", "c"]
 
 
 def test_what_a_left_out_task_was_to_make_is_missed_with_its_name(lab) -> None:
@@ -237,7 +237,7 @@ def test_what_a_left_out_task_was_to_make_is_missed_with_its_name(lab) -> None:
     tasks = [lab.step("a", (), "a.txt"), lab.step("b", "a.txt", "b.txt")]
 
     with pytest.raises(SewerError) as caught:
-        lab.run(*tasks, only=["b"])
+        lab.run(*tasks, select=["b"])
 
     assert "task 'b' needs 'a.txt', which task 'a' makes, and that is not among those to run" in str(caught.value)
     assert lab.diary == []
@@ -254,7 +254,7 @@ def test_a_half_made_product_of_a_left_out_task_is_not_used(lab) -> None:
     lab.write(".sewer/a.txt.json", record)
 
     with pytest.raises(SewerError, match=r"'a.txt'.*when an earlier run was ended"):
-        lab.run(*tasks, only=["b"])
+        lab.run(*tasks, select=["b"])
 
 
 def test_an_external_input_that_is_not_there_is_named_before_anything_runs(lab) -> None:
@@ -380,9 +380,9 @@ def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(la
     assert lab.ran(stale(lab, "a", (), "a.txt", stale_with="code")) == []
 
 
-def test_a_task_that_is_one_with_another_can_be_chosen_by_either_name(lab) -> None:
+def test_a_task_that_is_one_with_another_can_be_selected_by_either_name(lab) -> None:
     """The file has both names, and so have people."""
     one, other = (Task(name, "step", {"out": Product("x.txt")}) for name in ("one", "other"))
-    part = chosen(Workflow("w", [one, other]), Wanted(only=("other",)))
+    part = chosen(Workflow("w", [one, other]), Wanted(select=("other",)))
 
     assert list(part.tasks) == ["one"]

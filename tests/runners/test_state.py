@@ -218,7 +218,7 @@ def test_a_part_that_was_run_by_itself_is_gone_on_from(lab) -> None:
     tasks = [lab.step("a"), lab.step("b", depends_on="a"), lab.step("c")]
     lab.run(*tasks, resume=False)
 
-    assert lab.ran(*tasks, only=["a"], resume=False) == ["a"]
+    assert lab.ran(*tasks, select=["a"], resume=False) == ["a"]
     assert lab.ran(*tasks, resume=True) == ["b"]
     assert lab.ran(*tasks, resume=True) == []
 
@@ -228,9 +228,9 @@ def test_a_part_takes_the_results_of_the_rest_from_the_state(lab) -> None:
     seed = lab.module("seed", "print(17)")
     train = lab.step("train", say=seed.result, outputs="t.txt")
 
-    assert "no earlier run has left it" in lab.run(seed, train, only=["train"], resume=False)["train"].reason
+    assert "no earlier run has left it" in lab.run(seed, train, select=["train"], resume=False)["train"].reason
     lab.run(seed, train, resume=False)
-    assert lab.ran(seed, train, only=["train"], resume=False) == ["train"]
+    assert lab.ran(seed, train, select=["train"], resume=False) == ["train"]
     assert lab.read("t.txt") == "train 17\n"
 
 
@@ -241,7 +241,7 @@ def test_a_task_that_was_up_to_date_counts_as_succeeded(lab) -> None:
     lab.run(*tasks, resume=False)
 
     assert lab.ran(*tasks, resume=True) == []
-    assert lab.ran(*tasks, only=["a"], resume=False) == []
+    assert lab.ran(*tasks, select=["a"], resume=False) == []
     assert lab.ran(*tasks, resume=True) == []
 
 
