@@ -154,6 +154,7 @@ class Workflow:
         if not settled:
             raise InvalidWorkflow(f"workflow {name!r} runs no task; end it with (a >> b).run()", source)
         edges += [_settled_edge(up, down, settled, source) for up, down in stated]
+        edges = list(dict.fromkeys(edges))  # what a chain has tied was stated as well
         return cls(name, settled.values(), edges, doc=doc, source=source, is_part=is_part)
 
     def with_defaults(self, settings: Settings) -> Workflow:

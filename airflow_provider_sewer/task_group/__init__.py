@@ -1,6 +1,7 @@
 """Workflow files in DAGs: as a TaskGroup, or task by task."""
 
 from airflow_provider_sewer.task_group.factory import sewer_task_group
+from airflow_provider_sewer.task_group.group import SewerTaskGroup
 from airflow_provider_sewer.task_group.single import create_airflow_task, create_airflow_tasks
 
-__all__ = ["create_airflow_task", "create_airflow_tasks", "sewer_task_group"]
+__all__ = ["SewerTaskGroup", "create_airflow_task", "create_airflow_tasks", "sewer_task_group"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.sdk import DAG
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
-from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task import checked_place
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.task_group.conversion import TaskConverter
 
 #: What a DAG file can give for a path.
 Path = str | os.PathLike[str]
@@ -31,6 +32,7 @@ class Around(NamedTuple):
     :param run_on: where they run.
     :param sewer_conn_id: the connection.
     :param operator_kwargs: arguments that all operators know.
+    :param task_converter: has the last word on each operator.
     """
 
     settings: Settings
@@ -38,6 +40,7 @@ class Around(NamedTuple):
     run_on: str | None
     sewer_conn_id: str | None
     operator_kwargs: Mapping[str, Any]
+    task_converter: TaskConverter | None = None
 
     @classmethod
     def checked(
@@ -47,6 +50,7 @@ class Around(NamedTuple):
         run_on: str | None,
         sewer_conn_id: str | None,
         operator_kwargs: Mapping[str, Any],
+        task_converter: TaskConverter | None = None,
     ) -> Around:
         """Make it of what a person wrote.
 
@@ -54,8 +58,15 @@ class Around(NamedTuple):
         """
         for_slurm, for_all = sorted_out(operator_kwargs)
         said = {field: value for field, value in slurm_fields.items() if value is not None}
+        if task_converter is not None and not callable(task_converter):
+            raise InvalidTask(f"task_converter: a function is needed, not {task_converter!r}")
         return cls(
-            settings, SlurmSettings.checked(**{**said, **for_slurm}), checked_place(run_on), sewer_conn_id, for_all
+            settings,
+            SlurmSettings.checked(**{**said, **for_slurm}),
+            checked_place(run_on),
+            sewer_conn_id,
+            for_all,
+            task_converter,
         )
 
 

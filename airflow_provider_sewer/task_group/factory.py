@@ -5,29 +5,35 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TaskGroup
-
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.settings import Settings, under
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.readers.files import load_workflow
 from airflow_provider_sewer.task_group.around import Around, folder_of_dag_file
 from airflow_provider_sewer.task_group.expansion import expand
+from airflow_provider_sewer.task_group.group import SewerTaskGroup
 from airflow_provider_sewer.task_group.identifiers import identifier
+from airflow_provider_sewer.task_group.overrides import overridden
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_sewer.core.environment import Inherit
+    from airflow_provider_sewer.core.selection import Texts
     from airflow_provider_sewer.task_group.around import Path
+    from airflow_provider_sewer.task_group.conversion import TaskConverter
 
 
 def sewer_task_group(
     workflow_file: Path,
     *,
     group_id: str | None = None,
+    prefix_group_id: bool = True,
     workflow: str | None = None,
     jobs: str | None = None,
+    select: Texts = None,
+    exclude: Texts = None,
     sewer_conn_id: str | None = None,
     python: Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -39,18 +45,24 @@ def sewer_task_group(
     cluster: str | None = None,
     deferrable: bool | None = None,
     operator_kwargs: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    task_converter: TaskConverter | None = None,
     default_args: Mapping[str, Any] | None = None,
     read_with_interpreter: bool = False,
-) -> TaskGroup:
+) -> SewerTaskGroup:
     """Expand a workflow of a workflow file into a TaskGroup; call it inside a DAG.
 
-    What the file says of a task wins over what is said here, and that over the connection. Relative
-    paths given here are taken from the folder of the DAG file.
+    What ``overrides`` say of a task wins over what the file says of it, that over what else is said here, and that over
+    the connection. Relative paths given here are taken from the folder of the DAG file.
 
     :param workflow_file: the workflow file: Python, or stages in YAML.
     :param group_id: id of the group; the workflow's name if not said.
+    :param prefix_group_id: whether the ids of its tasks begin with its id, and with those of the groups in it.
     :param workflow: name of the workflow, where the file holds several.
     :param jobs: for stages: the module that has their functions, if the file names none.
+    :param select: which tasks, such as ``"train+"`` (see :mod:`airflow_provider_sewer.core.selection`); all if not
+        said. Those that are left keep their order.
+    :param exclude: which of these not.
     :param sewer_conn_id: a ``sewer`` connection for all its tasks.
     :param python: interpreter of the tasks that name none.
     :param env: environment variables, under those of the tasks.
@@ -63,6 +75,11 @@ def sewer_task_group(
     :param deferrable: whether tasks on Slurm wait in the triggerer.
     :param operator_kwargs: arguments of every operator (pool, queue, retries, …), under those of the tasks. Those
         that only the operator for Slurm knows (poll_interval, requeue, …) reach the tasks on Slurm.
+    :param overrides: for names, globs and tags of tasks what is to be said of these instead: arguments of operators,
+        and ``python``, ``env``, ``inherit_env``, ``workdir``, ``run_on`` and ``slurm``. The later wins.
+    :param task_converter: a function that takes a :class:`~airflow_provider_sewer.core.task.Task` and the arguments of
+        its operator, and returns arguments, or an operator that it has made of them (for a mapped task,
+        ``Operator.partial(…)``).
     :param default_args: default arguments of the group, as Airflow has them.
     :param read_with_interpreter: have the file read by ``python``, with ``env`` and ``inherit_env``: it imports what
         only that interpreter has (see :mod:`airflow_provider_sewer.runners.foreign_reader`).
@@ -83,17 +100,23 @@ def sewer_task_group(
         run_on,
         sewer_conn_id,
         operator_kwargs or {},
+        task_converter,
     )
-    group = TaskGroup(
+    # The edges that come of paths depend on where these are taken from.
+    from_here = Settings(workdir=around.settings.workdir)
+    if overrides is not None:
+        loaded = overridden(loaded, loaded.with_defaults(from_here), overrides)
+    wanted = selected(loaded.with_defaults(from_here), select, exclude)
+    group = SewerTaskGroup(
         group_id=identifier(group_id or loaded.name),
         group_display_name=group_id or loaded.name,
+        prefix_group_id=prefix_group_id,
         tooltip=loaded.doc,
         doc_md=f"{loaded.doc}\n",  # the line break keeps Airflow from taking "… notes.md" for a file to read
         default_args=dict(default_args or {}),  # type: ignore[arg-type]  # attrs and deepcopy
     )
     with group:
-        # The edges that come of paths depend on where these are taken from.
-        expand(loaded, loaded.with_defaults(Settings(workdir=around.settings.workdir)), group, around, dag_folder)
+        group.take(expand(loaded, wanted, group, around, dag_folder))
     return group
 
 

@@ -13,6 +13,7 @@ from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.values import Result, filled, markers
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
+from airflow_provider_sewer.task_group.conversion import converted, converted_partial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,12 +38,9 @@ def make_mapped_operator(
     try:
         kind, fields = _fields(first, around, dag_folder)
         fields |= {"task_display_name": mapped.name, "doc_md": _doc(mapped.template)}
-        partial = kind.partial(
-            task_id=task_id,
-            map_index_template=_index_template(mapped),
-            stale_after=wiring.stale_after(first.name),
-            **fields,
-        )
+        fields |= {"task_id": task_id, "map_index_template": _index_template(mapped)}
+        fields |= {"stale_after": wiring.stale_after(first.name)}
+        partial = converted_partial(first.renamed(mapped.name), kind, fields, around.task_converter)
         if mapped.is_known_beforehand:
             tasks = [loaded.tasks[task.name] for task in mapped]
             return partial.expand_kwargs([_what_is_run(task, wiring.xcoms(task)) for task in tasks])
@@ -79,12 +77,9 @@ def make_operator(
     """Make the Airflow task of a task."""
     try:
         kind, fields = _fields(task, around, dag_folder)
-        return kind(
-            task_id=task_id,
-            stale_after=wiring.stale_after(task.name) if wiring else (),
-            **_what_is_run(task, wiring.xcoms(task) if wiring else {}),
-            **fields,
-        )
+        fields |= _what_is_run(task, wiring.xcoms(task) if wiring else {})
+        fields |= {"task_id": task_id, "stale_after": wiring.stale_after(task.name) if wiring else ()}
+        return converted(task, kind, fields, around.task_converter)
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
         raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
 
@@ -120,7 +115,9 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[BaseOpera
 def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom]) -> dict[str, Any]:
     def fill(marker: Marker) -> Any:
         if isinstance(marker, Result) and marker not in xcoms:
-            raise InvalidTask(f"{marker!r} is the result of a task that is not here; expand the whole workflow")
+            raise InvalidTask(
+                f"{marker!r} is the result of a task that is not here; select it too, or expand the whole workflow"
+            )
         return xcoms.get(marker, marker) if isinstance(marker, Result) else marker
 
     inside = [*markers([task.parameters_and_flags, task.args, task.kwargs])]
@@ -164,7 +161,8 @@ def _slurm_fields(
 
 def _doc(task: Task) -> str:
     command = shown(["python", *task.call().argv])
-    return f"{task.doc}\n\n```\n{command}\n```".strip()
+    tags = f"\n\nTags: {', '.join(task.tags)}" if task.tags else ""
+    return f"{task.doc}\n\n```\n{command}\n```{tags}".strip()
 
 
 def _from_dag_file(path: str, task: Task, dag_folder: str) -> str:

@@ -58,13 +58,16 @@ def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
 def _temporary_products(workflow: Workflow, operators: Mapping[str, Operator]) -> Iterator[tuple[list[str], list[str]]]:
     """Return paths that are removed together: those that the same Airflow tasks make and use.
 
+    What a task needs that is left out of the group is kept for it.
+
     :returns: for each, the paths, and the names of the task that makes the first one and of those that use it.
     """
     together: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
     for name, task in workflow.tasks.items():
         for product in task.products:
             users = workflow.why.users.get((name, product.path))
-            if product.temporary and users:
+            is_wanted_elsewhere = bool(workflow.elsewhere.users.get((name, product.path)))
+            if product.temporary and users and not is_wanted_elsewhere:
                 key = tuple(dict.fromkeys(operators[each].task_id for each in (name, *users)))
                 together.setdefault(key, ([], [name, *users]))[0].append(product.path)
     yield from together.values()

@@ -1,0 +1,67 @@
+"""The TaskGroup that a workflow becomes."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Union
+
+from airflow.sdk import BaseOperator, TaskGroup
+
+from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
+from airflow_provider_sewer.core.source import calling_line
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+#: An Airflow task, or a mapped one.
+Operator = Union[BaseOperator, "MappedOperator"]
+
+
+class SewerTaskGroup(TaskGroup):
+    """A TaskGroup that knows which of its Airflow tasks a task has become: ``group["train"]``.
+
+    :func:`~airflow_provider_sewer.task_group.sewer_task_group` makes it.
+    """
+
+    _task_ids: Mapping[str, str] = MappingProxyType({})
+
+    def take(self, task_ids: Mapping[str, str]) -> None:
+        """Note the ids of its Airflow tasks.
+
+        :param task_ids: by the names of the tasks.
+        """
+        self._task_ids = dict(task_ids)
+
+    @property
+    def tasks_map(self) -> dict[str, Operator]:
+        """Return the Airflow tasks by the names of the tasks.
+
+        A mapped one is there under its own name, and under those of its tasks.
+        """
+        known = self.dag.task_dict
+        return {name: known[task_id] for name, task_id in self._task_ids.items() if task_id in known}
+
+    def __getitem__(self, name: str) -> Operator:
+        """Return the Airflow task of a task.
+
+        :raises InvalidWorkflow: when there is no task of this name, or it is left out.
+        """
+        tasks = self.tasks_map
+        if name not in tasks:
+            raise InvalidWorkflow(unknown_name("task", name, tasks), calling_line())
+        return tasks[name]
+
+    # Airflow copies groups, and what it declares as a group's own is all that is copied by itself.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all that a copy has to have."""
+        own: Any = super()
+        return {**own.__getstate__(), "_task_ids": dict(self._task_ids)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Become a copy."""
+        own: Any = super()
+        own.__setstate__(state)
+        self._task_ids = state["_task_ids"]

@@ -1,0 +1,122 @@
+"""What a DAG file says of tasks in place of their workflow file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
+from airflow_provider_sewer.core.selection import Tasks
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.task import checked_place
+from airflow_provider_sewer.task_group.arguments import TASK_FIELDS, sorted_out
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+
+#: Where a task runs and in what: fields of a task that can be said anew. What it runs can not.
+_SETTINGS = ("python", "env", "inherit_env", "workdir")
+_PLACE = ("run_on", "slurm")
+
+
+class Override(NamedTuple):
+    """What is said of a task in place of its workflow file.
+
+    :param settings: interpreter, environment and working directory.
+    :param run_on: where it runs.
+    :param slurm: what is said of its Slurm job.
+    :param operator_kwargs: arguments that all operators know.
+    """
+
+    settings: Settings = Settings()
+    run_on: str | None = None
+    slurm: SlurmSettings = SlurmSettings()
+    operator_kwargs: Mapping[str, Any] = {}
+
+    @classmethod
+    def checked(cls, arguments: Any) -> Override:
+        """Make it of what a person wrote.
+
+        :raises InvalidTask: when something cannot stand there, naming it.
+        """
+        if not isinstance(arguments, Mapping):
+            raise InvalidTask(f"a mapping of operator arguments is needed, not {arguments!r}")
+        if taken := sorted(TASK_FIELDS.difference(_SETTINGS, _PLACE).intersection(arguments)):
+            raise InvalidTask(
+                f"{', '.join(map(repr, taken))} cannot stand there: what a task runs is said in the workflow file; "
+                "for anything else, use task_converter"
+            )
+        settings = {name: value for name, value in arguments.items() if name in _SETTINGS}
+        for_slurm, others = sorted_out({name: value for name, value in arguments.items() if name not in settings})
+        return cls(
+            Settings.checked(**settings),
+            checked_place(others.pop("run_on", None)),
+            SlurmSettings.checked(slurm=others.pop("slurm", None), **for_slurm),
+            others,
+        )
+
+    def over(self, other: Override) -> Override:
+        """Return this, completed by ``other`` where it says nothing."""
+        return Override(
+            self.settings.over(other.settings),
+            self.run_on or other.run_on,
+            self.slurm.over(other.slurm),
+            {**other.operator_kwargs, **self.operator_kwargs},
+        )
+
+    def on(self, task: Task) -> Task:
+        """Return a task of which this is said."""
+        of_file = dict(task.operator_kwargs)
+        if self.run_on == "local":
+            _, of_file = sorted_out(of_file)
+        other = copy.copy(task)
+        other.settings = self.settings.over(task.settings)
+        other.run_on = self.run_on or task.run_on
+        other.slurm = self.slurm.over(task.slurm)
+        other.operator_kwargs = {**of_file, **self.operator_kwargs}
+        return other
+
+
+def overridden(loaded: Workflow, settled: Workflow, overrides: Any) -> Workflow:
+    """Return a workflow of whose tasks is said what the DAG file says of them.
+
+    :param loaded: the workflow.
+    :param settled: the same, its edges known.
+    :param overrides: for names, globs and tags (see :mod:`airflow_provider_sewer.core.selection`) what is said of these
+        tasks; the later wins.
+    :raises SewerError: when a key means no task, or something is said that cannot be.
+    """
+    if not isinstance(overrides, Mapping):
+        raise InvalidTask(
+            f"overrides: a mapping from names of tasks to operator arguments is needed, not {overrides!r}"
+        )
+    tasks = Tasks(settled)
+    said: dict[str, Override] = {}
+    for text, arguments in overrides.items():
+        try:
+            override = Override.checked(arguments)
+        except InvalidTask as error:
+            raise InvalidTask(f"overrides {text!r}: {error}") from None
+        for name in tasks.meant("overrides", text):
+            said[name] = override.over(said.get(name, Override()))
+    _refuse_parts_of_mapped_tasks(settled, said)
+
+    def of_one(task: Task) -> Task:
+        override = said.get(str(settled.name_of(task)))
+        return task if override is None else override.on(task)
+
+    return loaded.with_tasks(of_one)
+
+
+def _refuse_parts_of_mapped_tasks(workflow: Workflow, said: Mapping[str, Override]) -> None:
+    for mapped in workflow.mapped.values():
+        if any(said.get(task.name) != said.get(mapped[0].name) for task in mapped):
+            names = ", ".join(repr(task.name) for task in mapped if task.name in said)
+            raise InvalidWorkflow(
+                f"overrides: {names} are not all tasks of {mapped.name!r}, which is one mapped task in Airflow; "
+                f"say it of {mapped.name!r}",
+                mapped.source,
+            )

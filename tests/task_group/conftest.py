@@ -1,0 +1,43 @@
+"""What the tests of TaskGroups share: a module that ends as it is told, and a DAG with a workflow file's group."""
+
+from __future__ import annotations
+
+import sys
+from textwrap import dedent
+
+import pytest
+
+JOB = """
+import argparse, os, sys
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--exit", type=int, default=0)
+parser.add_argument("--in", dest="sources", action="append", default=[])
+parser.add_argument("--out")
+given = parser.parse_args()
+texts = [Path(each).read_text() for each in given.sources]
+if given.out:
+    Path(given.out).write_text("made")
+print(os.environ.get("COLOUR"), *texts)
+sys.exit(given.exit)
+"""
+
+
+@pytest.fixture
+def expand(tmp_path):
+    """Expand a workflow file's source in a new DAG, as the group ``g``; return the group."""
+    from airflow.sdk import DAG
+
+    from airflow_provider_sewer.task_group import SewerTaskGroup, sewer_task_group
+
+    def make(source: str, *, dag_args: dict | None = None, **arguments) -> SewerTaskGroup:
+        (tmp_path / "job.py").write_text(JOB)
+        (tmp_path / "flow.py").write_text(
+            "from airflow_provider_sewer import Dependency, External, Product, Task, workflow\n" + dedent(source)
+        )
+        with DAG("dag", schedule=None, default_args=dag_args or {}):
+            defaults = {"group_id": "g", "python": sys.executable, "workdir": tmp_path}
+            return sewer_task_group(tmp_path / "flow.py", **{**defaults, **arguments})
+
+    return make

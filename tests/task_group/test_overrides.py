@@ -1,0 +1,236 @@
+"""What a DAG file says of tasks in place of their file, and which Airflow task a task has become."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import TaskGroup
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_provider_sewer import SewerError
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.task_group import SewerTaskGroup
+
+FLOW = """
+first = Task("first", "job")
+svc = Task(
+    "train svc", "job", tags="gpu", env={"COLOUR": "red", "SHAPE": "round"}, depends_on=first,
+    operator_kwargs={"retries": 2, "queue": "file"}, slurm={"mem_gb": 8, "nodes": 1},
+)
+tree = Task("train tree", "job", depends_on=first, run_on="slurm", operator_kwargs={"poll_interval": 9})
+each = Task("each", "job", {"exit": 0}).map(exit=[0, 0, 0])
+"""
+
+
+def test_what_the_dag_file_says_of_tasks_wins_over_what_their_file_says(expand):
+    """And that over what is said of all; of what is said of one task twice, the later wins."""
+    group = expand(
+        FLOW,
+        operator_kwargs={"queue": "group", "retries": 1, "pool": "group"},
+        overrides={"train*": {"queue": "trains", "retries": 5}, "tag:gpu": {"retries": 7}, "each": {"retries": 3}},
+    )
+
+    def said(name: str) -> tuple:
+        return group[name].queue, group[name].retries, group[name].pool
+
+    assert said("first") == ("group", 1, "group")
+    assert said("train svc") == ("trains", 7, "group")
+    assert said("train tree") == ("trains", 5, "group")
+    assert said("each") == ("group", 3, "group")
+
+
+def test_where_and_in_what_a_task_runs_can_be_said_anew(expand):
+    """Variable by variable and parameter by parameter, as between all other places; paths are from the DAG file."""
+    group = expand(
+        FLOW,
+        overrides={
+            "train*": {"env": {"COLOUR": "blue"}, "workdir": "data", "python": "own/python", "inherit_env": True},
+            "train svc": {"env": {"SIZE": "1"}, "run_on": "slurm", "slurm": {"mem": "1G"}, "run_dir": "/runs"},
+            "+train tree": {"run_on": "local"},
+        },
+    )
+    svc, tree = group["train svc"], group["train tree"]
+
+    assert (svc.env, svc.workdir, svc.python) == (
+        {"COLOUR": "blue", "SHAPE": "round", "SIZE": "1"},
+        "data",
+        "own/python",
+    )
+    assert (type(svc).__name__, svc.slurm, svc.run_dir) == ("SlurmModuleOperator", {"mem": "1G", "nodes": 1}, "/runs")
+    assert (type(tree).__name__, tree.env, tree.inherit_env) == ("PythonModuleOperator", {"COLOUR": "blue"}, True)
+
+
+def test_another_working_directory_makes_other_paths(expand):
+    """So no edge comes of a path that is not the same any more."""
+    source = """
+    raw = Task("raw", "job", {"out": Product("raw.txt")})
+    Task("clean", "job", {"in": Dependency("raw.txt")})
+    """
+
+    assert expand(source)["clean"].upstream_task_ids == {"g.raw"}
+    assert expand(source, overrides={"raw": {"workdir": "/elsewhere"}})["clean"].upstream_task_ids == set()
+
+
+def test_what_is_said_of_tasks_that_are_left_out_is_no_error(expand):
+    """One DAG file can make several parts of one workflow."""
+    assert [operator.label for operator in expand(FLOW, select="first", overrides={"train*": {"retries": 1}})] == [
+        "first"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"tarin*": {}}, r"^overrides 'tarin\*': unknown task 'tarin\*'"),
+        ({"frist": {}}, "^overrides 'frist': unknown task 'frist'; did you mean 'first'"),
+        ({"first": {"module": "x", "products": []}}, "^overrides 'first': 'module', 'products' cannot stand there: "),
+        ({"first": {"env": {"A": 1}, "python": ""}}, "^overrides 'first': python: a path is needed"),
+        ({"first": {"run_on": "moon"}}, "^overrides 'first': run_on: 'local' or 'slurm' is needed"),
+        ({"first": {"slurm": {"memgb": 1}}}, "^overrides 'first': slurm: unknown Slurm parameter 'memgb'"),
+        ({"first": {"retires": 1}}, r"flow\.py:3: task 'first': .*'retires'"),
+        ({"first": 3}, "^overrides 'first': a mapping of operator arguments is needed, not 3"),
+        (["first"], r"^overrides: a mapping from names of tasks to operator arguments is needed, not \['first'\]"),
+        ({"each[exit=0]": {"retries": 1}}, r"is one mapped task in Airflow; say it of 'each'"),
+    ],
+)
+def test_what_cannot_be_said_is_an_error(expand, overrides, said):
+    """It names the key, and the file where that has the task."""
+    source = FLOW.replace("[0, 0, 0]", "[0, 1]")
+    with pytest.raises(SewerError, match=rf"(?s){said}"):
+        expand(source, overrides=overrides)
+
+
+def test_an_airflow_task_is_found_by_the_name_of_its_task(expand):
+    """A mapped one by its own name and by those of its tasks; a name that there is not is an error."""
+    group = expand(FLOW.replace("[0, 0, 0]", "[0, 1]"))
+
+    assert isinstance(group, SewerTaskGroup)
+    assert group["train svc"] is group.dag.get_task("g.train_svc")
+    assert group["each"] is group["each[exit=1]"]
+    assert list(group.tasks_map) == ["first", "train svc", "train tree", "each", "each[exit=0]", "each[exit=1]"]
+    with pytest.raises(SewerError, match="unknown task 'train_svc'; did you mean 'train svc'"):
+        group["train_svc"]
+
+
+def test_what_is_found_can_be_tied_and_changed(expand):
+    """As any other Airflow task."""
+    group = expand(FLOW)
+    with group.dag:
+        group["train svc"] >> BashOperator(task_id="after", bash_command="true")
+    group["first"].doc_md = "changed"
+
+    assert group.dag.get_task("after").upstream_task_ids == {"g.train_svc"}
+
+
+def test_a_copy_of_the_group_knows_its_own_tasks(expand):
+    """Airflow copies DAGs when a part of one is tested or shown."""
+    group = expand(FLOW)
+    whole = copy.deepcopy(group.dag)
+    part = group.dag.partial_subset("train_svc")
+
+    for dag, names in ((whole, list(group.tasks_map)), (part, ["first", "train svc"])):
+        copied = dag.task_group.children["g"]
+        assert list(copied.tasks_map) == names
+        for name in names:
+            assert copied[name] is dag.get_task(group[name].task_id)
+            assert copied[name] is not group[name]
+
+
+def test_it_is_a_task_group_to_airflow(expand):
+    """It is written and read as one, and the same from parse to parse."""
+    group, again = expand(FLOW), expand(FLOW)
+    data = DagSerialization.to_dict(group.dag)
+
+    assert data == DagSerialization.to_dict(again.dag)
+    assert list(DagSerialization.from_dict(data).task_group.children["g"].children) == sorted(
+        operator.task_id for operator in group
+    )
+    assert issubclass(SewerTaskGroup, TaskGroup)
+
+
+class Own(PythonModuleOperator):
+    """An operator of a person's own."""
+
+
+def test_a_function_has_the_last_word_on_arguments(expand):
+    """It is given the task and all arguments of its operator, of a mapped task as well."""
+    seen = []
+
+    def converter(task, arguments):
+        seen.append((task.name, task.tags, arguments["retries"], arguments["queue"]))
+        return {**arguments, "retries": 9, "parameters_and_flags": {"exit": 3}} if "gpu" in task.tags else arguments
+
+    group = expand(FLOW, task_converter=converter, overrides={"*": {"retries": 1, "queue": "q"}})
+
+    assert seen == [
+        ("first", (), 1, "q"),
+        ("train svc", ("gpu",), 1, "q"),
+        ("train tree", (), 1, "q"),
+        ("each", (), 1, "q"),
+    ]
+    assert (group["train svc"].retries, group["train svc"].parameters_and_flags) == (9, {"exit": 3})
+    assert group["first"].retries == group["each"].retries == 1
+
+
+def test_a_function_can_make_the_operator_itself(expand):
+    """An own class, or something else altogether; for a mapped task, what becomes of the class is left to be mapped."""
+
+    def converter(task, arguments):
+        if task.name == "first":
+            return BashOperator(task_id=arguments["task_id"], bash_command="true")
+        return Own.partial(**arguments) if task.name == "each" else Own(**arguments)
+
+    group = expand(FLOW.replace('run_on="slurm", operator_kwargs={"poll_interval": 9}', ""), task_converter=converter)
+
+    assert [type(group[name]).__name__ for name in ("first", "train svc", "each")] == [
+        "BashOperator",
+        "Own",
+        "MappedOperator",
+    ]
+    assert group["each"].operator_class is Own
+    assert group["first"].downstream_task_ids == {"g.train_svc", "g.train_tree"}
+
+
+@pytest.mark.parametrize(
+    ("converter", "said"),
+    [
+        (
+            lambda task, arguments: None,
+            r"flow\.py:3: task 'first': task_converter: it has to return operator arguments or an",
+        ),
+        (lambda task, arguments: 1 / 0, r"task 'first': task_converter: ZeroDivisionError: division by zero"),
+        (lambda task, arguments: {**arguments, "task_id": "x"}, r"the operator has the id 'g\.x'; keep the 'task_id'"),
+        ("a name", "^task_converter: a function is needed, not 'a name'"),
+    ],
+)
+def test_a_function_that_returns_nothing_of_use_is_named(expand, converter, said):
+    """With the task and its line."""
+    with pytest.raises(SewerError, match=said):
+        expand(FLOW, task_converter=converter)
+
+
+def test_a_mapped_task_is_not_made_by_a_function(expand):
+    """It can only say what is to be mapped."""
+
+    def converter(task, arguments):
+        return BashOperator(task_id=arguments["task_id"], bash_command="true") if task.name == "each" else arguments
+
+    with pytest.raises(SewerError, match=r"for a mapped task it has to return operator arguments or Operator\.partial"):
+        expand(FLOW, task_converter=converter)
+
+
+def test_overrides_hold_when_the_task_runs(expand, run_dag):
+    """In a real run, whichever way they were given."""
+
+    def converter(task, arguments):
+        return {**arguments, "env": {**arguments["env"], "COLOUR": "green"}} if task.name == "each" else arguments
+
+    source = FLOW.replace('run_on="slurm", operator_kwargs={"poll_interval": 9}', "").replace('"queue": "file"', "")
+    overrides = {"*": {"env": {"COLOUR": "blue"}}, "tag:gpu": {"env": {"COLOUR": "white"}}}
+    result = run_dag(expand(source, overrides=overrides, task_converter=converter).dag)
+
+    assert result.results["g.first"] == "blue"
+    assert result.results["g.train_svc"] == "white"
+    assert result.results["g.each[2]"] == "green"
