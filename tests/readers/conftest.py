@@ -25,6 +25,17 @@ def write(tmp_path):
 
 
 @pytest.fixture
+def stages(write):
+    """Return a function that writes stages beside a jobs module, and returns their path."""
+
+    def stages(text: str, jobs: str = "def Lint(): ...\ndef Test(): ...\n", name: str = "stages.yaml"):
+        write(jobs, "jobs.py", imports="")
+        return write(text, name, imports="")
+
+    return stages
+
+
+@pytest.fixture
 def install(tmp_path, monkeypatch):
     """Return a function that installs a package of these files, for this test only."""
     modules = set(sys.modules)

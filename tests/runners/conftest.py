@@ -22,6 +22,7 @@ from airflow_provider_sewer.core.function import module_call
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.module import ModuleResult, ModuleRun
 from airflow_provider_sewer.runners.output import Stream
+from tests.runners.land import Land
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -316,3 +317,22 @@ def on_any_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
         monkeypatch.delattr(os, "pidfd_open", raising=False)
     if "waitid" in request.param:
         monkeypatch.delattr(os, "waitid", raising=False)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of this test in which the workflows are kept that other interpreters have read."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "airflow-provider-sewer" / "workflows"
+
+
+@pytest.fixture
+def land(tmp_path: Path, cache: Path) -> Land:
+    """Return an environment made of the interpreter that runs the tests, with nothing in it."""
+    return Land(tmp_path, sys.executable)
+
+
+@pytest.fixture
+def any_land(tmp_path: Path, cache: Path, any_python: Path) -> Land:
+    """Return one of each version of Python."""
+    return Land(tmp_path, any_python)

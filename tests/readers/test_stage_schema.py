@@ -1,0 +1,78 @@
+"""The JSON Schema of stages: by it editors take and refuse what the reader takes and refuses."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from airflow_provider_sewer import Dependency, External, Product, SewerError, load_workflow
+from airflow_provider_sewer.core.task import FIELDS
+from airflow_provider_sewer.readers.files import SCHEMA
+from airflow_provider_sewer.readers.stages import DEFAULT_FIELDS, STAGE_FIELDS, TOP_FIELDS
+
+from .stage_cases import EVERYTHING
+
+
+class _AsEditorsSeeIt(yaml.SafeLoader):
+    """Reads values with a tag as if they had none."""
+
+
+_AsEditorsSeeIt.add_multi_constructor(
+    "!",
+    lambda loader, _, node: (
+        loader.construct_mapping(node, deep=True) if isinstance(node, yaml.MappingNode) else str(node.value)
+    ),
+)
+_AsEditorsSeeIt.add_constructor(
+    "tag:yaml.org,2002:int", lambda _, node: int(node.value) if node.value.isdecimal() else node.value
+)
+
+
+@pytest.fixture(scope="module")
+def why_invalid():
+    """Return a function that says why editors do not like a file."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.Draft7Validator.check_schema(schema)
+    validator = jsonschema.Draft7Validator(schema)
+
+    def why_invalid(text: str) -> str | None:
+        error = jsonschema.exceptions.best_match(validator.iter_errors(yaml.load(text, _AsEditorsSeeIt)))
+        return None if error is None else error.message
+
+    return why_invalid
+
+
+@pytest.mark.parametrize(
+    "text",
+    [EVERYTHING, "Lint: []\nTest:\n  - Lint", "Lint:\nTest: Lint", "stages: []", "a: {module: m, depends_on: b}\nb:"],
+)
+def test_the_schema_takes_what_the_reader_takes(text, why_invalid):
+    """Short, long, and with fields."""
+    assert why_invalid(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- Lint", "{}", "Lint: {modul: m}", "Lint: {module: m, function: 'm:f'}", "stages: {Lint: []}\njob: jobs",
+     "Lint: {run_when: sometimes}", "Lint: {resources: {gpu: 0}}", "Lint: [[Test]]",
+     "stages: {Lint: []}\ndefaults: {module: m}", "Lint: {products: [{atomic: true}]}", "Lint: {tags: [two words]}"],
+)  # fmt: skip
+def test_the_schema_refuses_what_the_reader_refuses(text, why_invalid, stages):
+    """Editors underline it before anybody runs it."""
+    assert why_invalid(text) is not None
+    with pytest.raises(SewerError):
+        load_workflow(stages(text), jobs="jobs")
+
+
+def test_the_schema_has_all_fields():
+    """None of a task's is forgotten, nor of what stands at the top."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+
+    assert set(schema["definitions"]["fields"]["properties"]) == set(STAGE_FIELDS) == set(FIELDS) - {"name"}
+    assert set(schema["then"]["properties"]) == set(TOP_FIELDS)
+    assert set(schema["then"]["properties"]["defaults"]["properties"]) == set(DEFAULT_FIELDS)
+    options = set(vars(Product("a"))) | set(vars(External("a"))) | set(vars(Dependency("a")))
+    assert set(schema["definitions"]["path"]["anyOf"][1]["properties"]) == options
