@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.text import why_unfit
 
 
@@ -32,13 +32,14 @@ def to_arguments(
     parameters: list[str] = []
     flags: list[str] = []
     for key, value in parameters_and_flags.items():
+        at = ("parameters_and_flags", key)
         option = _option(key, use_underscores=use_underscores)
         if value is True:
             flags.append(option)
         elif value is not False and value is not None:
-            for text in _texts(f"parameter {key!r}", value):
+            for text in _texts(f"parameter {key!r}", value, at):
                 parameters += [option, text]
-    return [*(_text(f"args[{i}]", value) for i, value in enumerate(args)), *parameters, *flags]
+    return [*(_text(f"args[{i}]", value, ("args", i)) for i, value in enumerate(args)), *parameters, *flags]
 
 
 def detached(value: Any) -> Any:
@@ -52,48 +53,51 @@ def detached(value: Any) -> Any:
 
 def _option(key: object, *, use_underscores: bool) -> str:
     if not isinstance(key, str):
-        raise InvalidTask(f"parameter {key!r}: a name is text, not {type(key).__name__}")
+        said = f"parameter {key!r}: a name is text, not {type(key).__name__}"
+        raise InvalidTask(said, at=("parameters_and_flags", Key(key)))
     if not key or key.startswith("-") or re.search(r"[\s=]", key) or not key.isprintable():
         raise InvalidTask(
-            f"parameter {key!r}: write the bare name, such as 'batch_size'; no leading dash, space or '='"
+            f"parameter {key!r}: write the bare name, such as 'batch_size'; no leading dash, space or '='",
+            at=("parameters_and_flags", Key(key)),
         )
     return "--" + (key if use_underscores else key.replace("_", "-"))
 
 
-def _texts(label: str, value: Any) -> list[str]:
+def _texts(label: str, value: Any, at: tuple[Any, ...]) -> list[str]:
     if isinstance(value, (list, tuple)):
-        return [_text(f"{label[:-1]}[{i}]'", item) for i, item in enumerate(value)]
-    return [_text(label, value)]
+        return [_text(f"{label[:-1]}[{i}]'", item, (*at, i)) for i, item in enumerate(value)]
+    return [_text(label, value, at)]
 
 
-def _text(label: str, value: Any) -> str:
-    text = _json(label, value) if isinstance(value, Mapping) else _plain(label, value)
+def _text(label: str, value: Any, at: tuple[Any, ...]) -> str:
+    text = _json(label, value, at) if isinstance(value, Mapping) else _plain(label, value, at)
     if why := why_unfit(text):
-        raise InvalidTask(f"{label}: the text {why}")
+        raise InvalidTask(f"{label}: the text {why}", at=at)
     return text
 
 
-def _json(label: str, value: Mapping[Any, Any]) -> str:
+def _json(label: str, value: Mapping[Any, Any], at: tuple[Any, ...]) -> str:
     try:
         return json.dumps(detached(value), ensure_ascii=False, allow_nan=False)
     except RecursionError:
-        raise InvalidTask(f"{label}: it holds itself, or is nested too deeply to be written as JSON") from None
+        raise InvalidTask(f"{label}: it holds itself, or is nested too deeply to be written as JSON", at=at) from None
     except (TypeError, ValueError) as error:
-        raise InvalidTask(f"{label}: a mapping is passed as JSON, and {error}") from None
+        raise InvalidTask(f"{label}: a mapping is passed as JSON, and {error}", at=at) from None
 
 
-def _plain(label: str, value: Any) -> str:
+def _plain(label: str, value: Any, at: tuple[Any, ...]) -> str:
     if isinstance(value, os.PathLike):
         return os.fsdecode(value)
     if not _has_plain_text(value):
         raise InvalidTask(
             f"{label}: a value of type {type(value).__name__} has no plain text form; "
-            "give text, a number, a path, a list of these, or a mapping"
+            "give text, a number, a path, a list of these, or a mapping",
+            at=at,
         )
     try:
         return str(value)
     except Exception as error:
-        raise InvalidTask(f"{label}: its text cannot be had: {type(error).__name__}: {error}") from error
+        raise InvalidTask(f"{label}: its text cannot be had: {type(error).__name__}: {error}", at=at) from error
 
 
 def _has_plain_text(value: Any) -> bool:

@@ -136,12 +136,14 @@ class _Makers:
                     f"task {task.name!r} has {dependency.path!r} as a product and as a dependency; what it changes in "
                     "place can be neither",
                     task.source,
+                    at=(task.name, "dependencies", dependency.path),
                 )
             if isinstance(dependency, External):
                 raise InvalidWorkflow(
                     f"task {task.name!r}: {dependency!r} is made by task {maker.name!r} ({maker.source}); "
                     f"write Dependency({dependency.path!r})",
                     task.source,
+                    at=(task.name, "dependencies", dependency.path),
                 )
             yield maker.name, product
 
@@ -152,15 +154,21 @@ class _Makers:
                 f"two tasks make {product.path!r}: {other.name!r} ({other.source}) and {task.name!r}; "
                 "give one of them another path",
                 task.source,
+                at=(task.name, "products", product.path),
             )
         if self._makers[key][1] != product:
-            raise InvalidWorkflow(f"task {task.name!r} says two things of its product {product.path!r}", task.source)
+            raise InvalidWorkflow(
+                f"task {task.name!r} says two things of its product {product.path!r}",
+                task.source,
+                at=(task.name, "products", product.path),
+            )
 
     def _refuse_name_of_failed(self, task: Task, product: Product, other: Task, failed: Product) -> None:
         raise InvalidWorkflow(
             f"task {other.name!r} makes {failed.path!r} ({other.source}), and so would be called what task "
             f"{task.name!r} leaves of its product {product.path!r} when it fails; give one of them another path",
             task.source,
+            at=(task.name, "products", product.path),
         )
 
     def _refuse_inner(self, task: Task, product: Product, other: Task, outer: Product) -> None:
@@ -168,6 +176,7 @@ class _Makers:
             f"the product {product.path!r} of task {task.name!r} lies in {outer.path!r}, which as a whole is a product "
             f"of task {other.name!r} ({other.source}); put it elsewhere",
             task.source,
+            at=(task.name, "products", product.path),
         )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
-from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.text import why_unfit
 
 #: The variables every module inherits where they are set.
@@ -70,7 +70,7 @@ def checked_env(env: Any, owner: str = "env") -> dict[str, str]:
     if env is None:
         return {}
     if not isinstance(env, Mapping):
-        raise InvalidTask(f"{owner}: a mapping of names to values is needed, not {type(env).__name__}")
+        raise InvalidTask(f"{owner}: a mapping of names to values is needed, not {type(env).__name__}", at=(owner,))
     return {_checked_name(name, owner): _checked_value(name, value, owner) for name, value in env.items()}
 
 
@@ -84,24 +84,27 @@ def checked_inherit(inherit: Any, owner: str = "inherit_env") -> Inherit | None:
     names = (
         tuple(inherit) if isinstance(inherit, Iterable) and not isinstance(inherit, (str, bytes, Mapping)) else ("",)
     )
-    if not all(isinstance(name, str) and name for name in names):
-        raise InvalidTask(f"{owner}: True, False or a list of names is needed, not {inherit!r}")
+    wrong = [at for at, name in enumerate(names) if not isinstance(name, str) or not name]
+    if wrong:
+        said = f"{owner}: True, False or a list of names is needed, not {inherit!r}"
+        raise InvalidTask(said, at=(owner, wrong[0]))
     return names
 
 
 def _checked_name(name: Any, owner: str) -> str:
     if not isinstance(name, str) or not name or "=" in name or why_unfit(name):
-        raise InvalidTask(f"{owner}: {name!r} is no name of an environment variable")
+        raise InvalidTask(f"{owner}: {name!r} is no name of an environment variable", at=(owner, Key(name)))
     return name
 
 
 def _checked_value(name: str, value: Any, owner: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
-        raise InvalidTask(f"{owner}: the value of {name!r} is {type(value).__name__}; give text or a number")
+        said = f"{owner}: the value of {name!r} is {type(value).__name__}; give text or a number"
+        raise InvalidTask(said, at=(owner, name))
     try:
         text = os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
     except ValueError as error:
-        raise InvalidTask(f"{owner}: the value of {name!r} has no text: {error}") from None
+        raise InvalidTask(f"{owner}: the value of {name!r} has no text: {error}", at=(owner, name)) from None
     if why := why_unfit(f"{name}={text}"):
-        raise InvalidTask(f"{owner}: the value of {name!r} {why}")
+        raise InvalidTask(f"{owner}: the value of {name!r} {why}", at=(owner, name))
     return text

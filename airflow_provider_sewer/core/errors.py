@@ -7,7 +7,7 @@ by their class.
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,17 +18,26 @@ if TYPE_CHECKING:
 _MOST_NAMES = 30
 
 
+class Key(NamedTuple):
+    """On the way to what is wrong: a key itself, instead of what stands for it."""
+
+    key: Any
+
+
 class SewerError(Exception):
     """The base of everything this package raises on purpose.
 
     :param message: what happened, and what to do.
     :param where: the line of the workflow file it happened at, if there is one.
+    :param at: the way to what is wrong, for whoever knows the place of each part: for a task, its field, then keys and
+        positions in that (see :class:`Key`); for a workflow, the name of a task before these.
     """
 
-    def __init__(self, message: str, where: SourceLine | None = None) -> None:
+    def __init__(self, message: str, where: SourceLine | None = None, *, at: tuple[Any, ...] = ()) -> None:
         super().__init__(f"{where}: {message}" if where else message)
         self.message = message
         self.where = where
+        self.at = at
 
 
 class WorkflowFileError(SewerError):

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
-from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.paths import OWN_FOLDER
 
 RUN_WHEN = ("always", "missing", "stale", "never")
@@ -47,20 +47,24 @@ class Freshness(NamedTuple):
         """
         given = (stale_with,) if isinstance(stale_with, str) else stale_with
         if not isinstance(given, Iterable) or isinstance(given, Mapping):
-            raise InvalidTask(f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r}")
+            said = f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r}"
+            raise InvalidTask(said, at=("stale_with",))
         several = tuple(given)
-        for field, value, known in (
-            ("run_when", run_when, RUN_WHEN),
-            ("compare", compare, COMPARE),
-            *(("stale_with", each, STALE_WITH) for each in several),
+        at: tuple[Any, ...]
+        for at, value, known in (
+            (("run_when",), run_when, RUN_WHEN),
+            (("compare",), compare, COMPARE),
+            *((("stale_with", place), each, STALE_WITH) for place, each in enumerate(several)),
         ):
             if value not in known:
-                raise InvalidTask(f"{field}: {', '.join(map(repr, known))} are possible, not {value!r}")
+                raise InvalidTask(f"{at[0]}: {', '.join(map(repr, known))} are possible, not {value!r}", at=at)
         if run_when in ("missing", "stale") and not has_products:
-            raise InvalidTask(f"run_when={run_when!r}: there is no product to look at; name one with Product(path)")
+            said = f"run_when={run_when!r}: there is no product to look at; name one with Product(path)"
+            raise InvalidTask(said, at=("run_when",))
         if run_when != "stale" and (several or compare != "mtime"):
             field = "stale_with" if several else "compare"
-            raise InvalidTask(f"{field}: this says what makes a product stale; it takes run_when='stale'")
+            said = f"{field}: this says what makes a product stale; it takes run_when='stale'"
+            raise InvalidTask(said, at=(Key(field),))
         return cls(run_when, compare, several)
 
 

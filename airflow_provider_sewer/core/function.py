@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.text import why_unfit
 
@@ -62,7 +62,7 @@ def checked_function(function: Any) -> str:
         if all(part.isidentifier() for part in [*module.split("."), *names.split(".")]):
             return function
     hint = "; a function itself is given with @task" if callable(function) else ""
-    raise InvalidTask(f"function: {function!r} is no name such as 'package.module:function'{hint}")
+    raise InvalidTask(f"function: {function!r} is no name such as 'package.module:function'{hint}", at=("function",))
 
 
 def checked_kwargs(kwargs: Mapping[Any, Any]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def checked_kwargs(kwargs: Mapping[Any, Any]) -> dict[str, Any]:
     """
     for name in kwargs:
         if not isinstance(name, str) or not name.isidentifier():
-            raise InvalidTask(f"kwargs: {name!r} is no name of an argument")
+            raise InvalidTask(f"kwargs: {name!r} is no name of an argument", at=("kwargs", Key(name)))
     return dict(kwargs)
 
 
@@ -81,16 +81,16 @@ def _json(kwargs: Mapping[str, Any]) -> str:
         try:
             text = json.dumps(value, default=_path, allow_nan=False)
         except RecursionError:
-            raise InvalidTask(
-                f"kwargs {name!r}: it holds itself, or is nested too deeply to be written as JSON"
-            ) from None
+            said = f"kwargs {name!r}: it holds itself, or is nested too deeply to be written as JSON"
+            raise InvalidTask(said, at=("kwargs", name)) from None
         except (TypeError, ValueError) as error:
-            raise InvalidTask(f"kwargs {name!r}: arguments are passed as JSON, and {error}") from None
+            said = f"kwargs {name!r}: arguments are passed as JSON, and {error}"
+            raise InvalidTask(said, at=("kwargs", name)) from None
         if why := why_unfit(text):
-            raise InvalidTask(f"kwargs {name!r}: the text {why}")
+            raise InvalidTask(f"kwargs {name!r}: the text {why}", at=("kwargs", name))
     text = json.dumps(kwargs, default=_path, ensure_ascii=False)
     if why := why_unfit(text):
-        raise InvalidTask(f"kwargs: their text {why}")
+        raise InvalidTask(f"kwargs: their text {why}", at=("kwargs",))
     return text
 
 

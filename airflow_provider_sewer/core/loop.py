@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.chain import Chain
-from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.recording import own_name
 from airflow_provider_sewer.core.secrecy import looks_secret
 from airflow_provider_sewer.core.source import calling_line
@@ -103,12 +103,14 @@ def checked_values(values: Mapping[str, Any], name: str) -> dict[str, list[Any] 
             checked[key] = each
             continue
         if isinstance(each, (str, bytes, Mapping, AbstractSet)) or not isinstance(each, Iterable):
-            raise InvalidTask(f"task {name!r}: map: {key}: a list of values is needed, not {each!r}", calling_line())
+            said = f"task {name!r}: map: {key}: a list of values is needed, not {each!r}"
+            raise InvalidTask(said, calling_line(), at=("map", key))
         checked[key] = list(each)
         if not checked[key]:
-            raise InvalidTask(f"task {name!r}: map: {key}: the list is empty; there is nothing to run", calling_line())
+            said = f"task {name!r}: map: {key}: the list is empty; there is nothing to run"
+            raise InvalidTask(said, calling_line(), at=("map", key))
     if not checked:
-        raise InvalidTask(f"task {name!r}: map: say over what, such as map(n=[10, 20])", calling_line())
+        raise InvalidTask(f"task {name!r}: map: say over what, such as map(n=[10, 20])", calling_line(), at=("map",))
     return checked
 
 
@@ -124,9 +126,9 @@ def mapped_task(template: Task, values: dict[str, list[Any] | Result], *, each_w
     try:
         rows = _rows(values, each_with_each=each_with_each)
         tasks = _tasks(template, name, rows, values)
-        _refuse_one_product(tasks, rows)
+        _refuse_one_product(template, tasks, rows)
     except InvalidTask as error:
-        raise error if error.where else InvalidTask(f"task {name!r}: map: {error}", source) from None
+        raise error if error.where else InvalidTask(f"task {name!r}: map: {error}", source, at=error.at) from None
     mapped = MappedTask(name, template, values, each_with_each=each_with_each, tasks=tasks, source=source)
     for task in tasks:
         task.part_of = mapped
@@ -141,7 +143,9 @@ def _rows(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> 
     lengths = {key: len(each) for key, each in lists.items()}
     if not each_with_each and len(set(lengths.values())) > 1:
         said = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-        raise InvalidTask(f"the lists go side by side, but {said}; for all combinations write map_product(…)")
+        why = f"the lists go side by side, but {said}; for all combinations write map_product(…)"
+        other = next(key for key, length in lengths.items() if length != next(iter(lengths.values())))
+        raise InvalidTask(why, at=("map", other))
     combined = itertools.product(*lists.values()) if each_with_each else zip(*lists.values())
     return [dict(zip(lists, row)) for row in combined]
 
@@ -153,19 +157,36 @@ def _tasks(
     tasks = []
     for index, row in enumerate(rows):
         labels = ",".join(f"{key}={_label(key, value, values[key])}" for key, value in row.items())
-        task = template.with_values(f"{name}[{labels}]", row, _Formatter(row))
+        try:
+            task = template.with_values(f"{name}[{labels}]", row, _Formatter(row))
+        except InvalidTask as error:
+            raise InvalidTask(str(error), at=_way_in_values(error.at, row, values)) from None
         if not named.setdefault(task.name, task).is_same(task):
             task.name = f"{name}[{labels},#{index}]"  # such as 1 and "1"
         tasks.append(task)
     return tasks or [template.with_values(name, values, lambda marker: marker)]
 
 
+def _way_in_values(
+    at: tuple[Any, ...], row: Mapping[str, Any], values: Mapping[str, list[Any] | Result]
+) -> tuple[Any, ...]:
+    """Return the way to what is wrong in a task among the values that it was mapped over, if it comes from there."""
+    _, key, *rest = at if len(at) > 1 else (None, None)
+    if isinstance(key, Key):
+        return ("map", key, *rest) if key.key in row else at
+    return ("map", key, _position(row[key], values[key]), *rest) if key in row else at
+
+
 def _label(key: str, value: Any, values: Iterable[Any]) -> str:
     """Return a short text for a value: itself, or its position if it has none that could stand in a name."""
     text = _text(value)
     if text is None or not text.strip() or len(text) > _LONGEST_LABEL or not text.isprintable() or looks_secret(key):
-        return f"#{next(index for index, other in enumerate(values) if other is value)}"
+        return f"#{_position(value, values)}"
     return text
+
+
+def _position(value: Any, values: Iterable[Any]) -> int:
+    return next(index for index, other in enumerate(values) if other is value)
 
 
 def _text(value: Any) -> str | None:
@@ -191,26 +212,33 @@ class _Formatter:
 
     def __call__(self, marker: PathMarker) -> PathMarker:
         path = self._named.sub(lambda found: self._text(marker, found[1]), marker.path)
-        return marker if path == marker.path else marker.at(path)
+        if path == marker.path:
+            return marker
+        try:
+            return marker.at(path)
+        except InvalidTask as error:
+            raise InvalidTask(str(error), at=("map", *self._named.findall(marker.path)[:1])) from None
 
     def _text(self, marker: PathMarker, key: str) -> str:
         text = _text(self._values[key])
         if text is None:
             raise InvalidTask(
-                f"{marker!r}: {key} is {self._values[key]!r}, which has no text for a path; map over text or numbers"
+                f"{marker!r}: {key} is {self._values[key]!r}, which has no text for a path; map over text or numbers",
+                at=("map", key),
             )
         return text
 
 
-def _refuse_one_product(tasks: Iterable[Task], rows: Iterable[Mapping[str, Any]]) -> None:
+def _refuse_one_product(template: Task, tasks: Iterable[Task], rows: Iterable[Mapping[str, Any]]) -> None:
     makers: dict[str, tuple[Task, Mapping[str, Any]]] = {}
     for task, row in zip(tasks, rows):
-        for product in task.products:
+        for place, product in enumerate(task.products):
             other, others = makers.setdefault(product.path, (task, row))
             if not other.is_same(task):
                 folder, file = os.path.split(product.path)
                 guess = os.path.join(folder, *(f"{{{key}}}" for key in row if row[key] is not others[key]), file)
                 raise InvalidTask(
                     f"{other.name!r} and {task.name!r} would both make {product.path!r}; name what they differ by in "
-                    f"its path, such as {guess!r}"
+                    f"its path, such as {guess!r}",
+                    at=("products", template.products[place].path) if place < len(template.products) else ("map",),
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, SewerError, unknown_name
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, Key, SewerError, unknown_name
 
 
 def checked_resources(resources: Mapping[Any, Any]) -> dict[str, int]:
@@ -15,9 +15,10 @@ def checked_resources(resources: Mapping[Any, Any]) -> dict[str, int]:
     """
     for name, amount in resources.items():
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise InvalidTask(f"resources: a name is text, such as 'gpu', not {name!r}")
+            raise InvalidTask(f"resources: a name is text, such as 'gpu', not {name!r}", at=("resources", Key(name)))
         if isinstance(amount, bool) or not isinstance(amount, int) or amount < 1:
-            raise InvalidTask(f"resources: {name!r}: a whole number from 1 up is needed, not {amount!r}")
+            said = f"resources: {name!r}: a whole number from 1 up is needed, not {amount!r}"
+            raise InvalidTask(said, at=("resources", name))
     return dict(resources)
 
 

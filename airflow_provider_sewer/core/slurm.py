@@ -14,7 +14,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple, Optional
 
-from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
+from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.settings import checked_path
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.text import why_unfit
@@ -160,12 +160,13 @@ def checked_slurm(slurm: Any) -> dict[str, Any]:
     if slurm is None:
         return {}
     if not isinstance(slurm, Mapping):
-        raise InvalidTask(f"slurm: a mapping of parameters is needed, not {type(slurm).__name__}")
+        raise InvalidTask(f"slurm: a mapping of parameters is needed, not {type(slurm).__name__}", at=("slurm",))
     checked = {name: _parameter(name, value) for name, value in slurm.items()}
     for group in _ONE_OF:
         said = [name for name in group if checked.get(name) is not None]
         if len(said) > 1:
-            raise InvalidTask(f"slurm: {' and '.join(map(repr, said))} exclude each other; keep one of them")
+            why = f"slurm: {' and '.join(map(repr, said))} exclude each other; keep one of them"
+            raise InvalidTask(why, at=("slurm", Key(said[1])))
     return checked
 
 
@@ -180,13 +181,14 @@ def _merged(near: Mapping[str, Any], far: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parameter(name: Any, value: Any) -> Any:
     if name not in _CHECKS:
-        raise InvalidTask(f"slurm: {unknown_name('Slurm parameter', name, RESOURCES, most=len(RESOURCES))}")
+        said = f"slurm: {unknown_name('Slurm parameter', name, RESOURCES, most=len(RESOURCES))}"
+        raise InvalidTask(said, at=("slurm", Key(name)))
     if value is None:
         return None
     try:
         return _CHECKS[name](value)
     except InvalidTask as error:
-        raise InvalidTask(f"slurm: {name}: {error}") from None
+        raise InvalidTask(f"slurm: {name}: {error}", at=("slurm", name, *error.at)) from None
 
 
 def _line(value: Any) -> str:
@@ -277,27 +279,37 @@ def _list(value: Any) -> list[Any]:
 
 
 def _words(value: Any) -> list[str]:
-    return [_line(word) for word in _list(value)]
+    return [_at(place, _line, word) for place, word in enumerate(_list(value))]
+
+
+def _at(place: Any, check: Callable[[Any], Any], value: Any) -> Any:
+    """Check a part of a parameter, and have an error say which part it is."""
+    try:
+        return check(value)
+    except InvalidTask as error:
+        raise InvalidTask(str(error), at=(place, *error.at)) from None
 
 
 def _script(value: Any) -> list[str]:
     """Check lines of shell script."""
-    lines = _list(value)
-    for line in lines:
-        if not isinstance(line, str):
-            raise InvalidTask(f"a list of texts is needed, not one with {line!r}")
-        if "\0" in line:
-            raise InvalidTask(f"{line!r} holds a NUL byte; take it out")
-        if any(part.lstrip().startswith("#SBATCH") for part in line.splitlines()):
-            raise InvalidTask(f"{line!r} is no command; options of sbatch belong into additional_parameters")
-    return lines
+    return [_at(place, _command, line) for place, line in enumerate(_list(value))]
+
+
+def _command(line: Any) -> str:
+    if not isinstance(line, str):
+        raise InvalidTask(f"a list of texts is needed, not one with {line!r}")
+    if "\0" in line:
+        raise InvalidTask(f"{line!r} holds a NUL byte; take it out")
+    if any(part.lstrip().startswith("#SBATCH") for part in line.splitlines()):
+        raise InvalidTask(f"{line!r} is no command; options of sbatch belong into additional_parameters")
+    return line
 
 
 def _options(value: Any) -> dict[str, Any]:
     """Check further options of sbatch."""
     if not isinstance(value, Mapping):
         raise InvalidTask(f"a mapping of sbatch options is needed, not {type(value).__name__}")
-    return {_option(name): _option_value(name, setting) for name, setting in value.items()}
+    return {_at(Key(name), _option, name): _option_value(name, setting) for name, setting in value.items()}
 
 
 def _option(name: Any) -> str:
@@ -316,7 +328,8 @@ def _option_value(name: str, value: Any) -> Any:
     try:
         return _line(value)
     except InvalidTask as error:
-        raise InvalidTask(f"{name}: {error}; give text, a number, or True for an option without a value") from None
+        said = f"{name}: {error}; give text, a number, or True for an option without a value"
+        raise InvalidTask(said, at=(name,)) from None
 
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Union
 
 from airflow_provider_sewer.core.arguments import detached, to_arguments
 from airflow_provider_sewer.core.chain import Chain, Operand
-from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
+from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import Call, checked_function, checked_kwargs, function_call, module_call
 from airflow_provider_sewer.core.labels import checked_group, checked_tags, inner_group
@@ -119,12 +119,14 @@ class Task:
         self.is_mapped = False
         try:
             for field in unknown:
-                raise InvalidTask(unknown_name("field", field, FIELDS))
+                raise InvalidTask(unknown_name("field", field, FIELDS), at=(Key(field),))
             self.name = checked_name(name)
             self.module, self.function = checked_target(module, function)
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
             if not isinstance(use_underscores, bool):
-                raise InvalidTask(f"use_underscores: True or False is needed, not {use_underscores!r}")
+                raise InvalidTask(
+                    f"use_underscores: True or False is needed, not {use_underscores!r}", at=("use_underscores",)
+                )
             self.use_underscores = use_underscores
             self.args = _arguments(args)
             self.kwargs = checked_kwargs(_mapping("kwargs", kwargs))
@@ -150,7 +152,7 @@ class Task:
             self.slurm = SlurmSettings.checked(slurm=slurm)
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
-            raise InvalidTask(label + str(error), self.source) from None
+            raise InvalidTask(label + str(error), self.source, at=error.at) from None
         note_task(self)
 
     @property
@@ -228,9 +230,11 @@ class Task:
 
     def _refuse_arguments_of_the_other(self) -> None:
         if self.function is not None and (self.parameters_and_flags or self.args):
-            raise InvalidTask("parameters_and_flags and args are for a module; a function is given kwargs")
+            at = Key("parameters_and_flags" if self.parameters_and_flags else "args")
+            raise InvalidTask("parameters_and_flags and args are for a module; a function is given kwargs", at=(at,))
         if self.function is None and self.kwargs:
-            raise InvalidTask("kwargs are for a function; a module is given parameters_and_flags")
+            said = "kwargs are for a function; a module is given parameters_and_flags"
+            raise InvalidTask(said, at=(Key("kwargs"),))
 
     def with_defaults(self, settings: Settings) -> Task:
         """Return this task, its own settings completed by ``settings``."""
@@ -354,13 +358,13 @@ def checked_module(module: Any) -> str:
     :raises InvalidTask: for anything that ``python -m`` could not take.
     """
     if not isinstance(module, str):
-        raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'")
+        raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'", at=("module",))
     is_file = module.endswith(".py") or "/" in module
     if is_template(module) or (all(part.isidentifier() for part in module.split(".")) and not is_file):
         return module
     guess = re.sub(r"\.py$", "", module).strip("./").replace("/", ".")
     hint = f"; a file cannot be run, only an installed module: {guess!r}?" if is_file else ""
-    raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'{hint}")
+    raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'{hint}", at=("module",))
 
 
 def checked_place(run_on: Any) -> str | None:
@@ -369,7 +373,7 @@ def checked_place(run_on: Any) -> str | None:
     :raises InvalidTask: for a place that there is not.
     """
     if run_on is not None and run_on not in PLACES:
-        raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r}")
+        raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r}", at=("run_on",))
     return run_on  # type: ignore[no-any-return]  # one of the places, which are text
 
 
@@ -380,19 +384,22 @@ def checked_target(module: Any, function: Any) -> tuple[str | None, str | None]:
     """
     if (module is None) == (function is None):
         given = "neither is" if module is None else "both are"
-        raise InvalidTask(f"a task runs a module or a function; {given} given")
+        raise InvalidTask(f"a task runs a module or a function; {given} given", at=(Key("function"),))
     return (checked_module(module), None) if function is None else (None, checked_function(function))
 
 
 def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
     several = paths if isinstance(paths, Iterable) and not isinstance(paths, (str, bytes)) else [paths]
     if isinstance(several, (Mapping, AbstractSet)):
-        raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r}")
+        raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r}", at=(field,))
     listed = []
-    for path in several:
+    for place, path in enumerate(several):
         if isinstance(path, PathMarker) and not isinstance(path, kind):
-            raise InvalidTask(f"{field}: {path!r} cannot stand there")
-        listed.append(path if isinstance(path, kind) else kind(path))
+            raise InvalidTask(f"{field}: {path!r} cannot stand there", at=(field, place))
+        try:
+            listed.append(path if isinstance(path, kind) else kind(path))
+        except InvalidTask as error:
+            raise InvalidTask(str(error), at=(field, place)) from None
     return listed
 
 
@@ -409,19 +416,19 @@ def _unignored(value: Any) -> Any:
 
 def _mapping(field: str, value: Any) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, Mapping):
-        raise InvalidTask(f"{field}: a mapping is needed, not {type(value).__name__}")
+        raise InvalidTask(f"{field}: a mapping is needed, not {type(value).__name__}", at=(field,))
     return value or {}
 
 
 def _text(field: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise InvalidTask(f"{field}: text is needed, not {type(value).__name__}")
+        raise InvalidTask(f"{field}: text is needed, not {type(value).__name__}", at=(field,))
     return value
 
 
 def _arguments(args: Any) -> tuple[Any, ...]:
-    if isinstance(args, (str, bytes, Mapping, AbstractSet)) or not isinstance(args, Iterable):
-        raise InvalidTask(f"args: a list of arguments is needed, not {args!r}")
+    if isinstance(args, (str, bytes, Mapping, AbstractSet, Result)) or not isinstance(args, Iterable):
+        raise InvalidTask(f"args: a list of arguments is needed, not {args!r}", at=("args",))
     return tuple(args)
 
 

@@ -247,7 +247,10 @@ def _ordered(workflow: Workflow) -> tuple[str, ...]:
     try:
         return tuple(TopologicalSorter(workflow.upstream).static_order())
     except CycleError as error:
-        raise InvalidWorkflow(_drawn(workflow, error.args[1]), workflow.source) from None
+        up, down, *_ = cycle = error.args[1]
+        reasons = workflow.why.reasons[down][up]
+        at = (down, "depends_on", up) if STATED in reasons else (down, "dependencies", next(iter(reasons)))
+        raise InvalidWorkflow(_drawn(workflow, cycle), workflow.source, at=at) from None
 
 
 def _drawn(workflow: Workflow, cycle: list[str]) -> str:

@@ -42,7 +42,9 @@ def load_tasks(path: str | os.PathLike[str], *, jobs: str | None = None) -> list
     :raises SewerError: when the file, a task or a workflow is wrong; with file and line.
     """
     if _has_stages(path, jobs):
-        return list(load_workflow(path, jobs=jobs).tasks.values())
+        from airflow_provider_sewer.readers.stages import load_stage_tasks
+
+        return load_stage_tasks(path, jobs)
     return python_file.load_tasks(path)
 
 

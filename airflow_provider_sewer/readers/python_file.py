@@ -14,6 +14,7 @@ from airflow_provider_sewer.core.recording import Recorder, Run, recording
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW, Workflow
+from airflow_provider_sewer.readers.choice import chosen
 from airflow_provider_sewer.readers.file_errors import as_file_error, read_workflow_file
 from airflow_provider_sewer.readers.guest import FORMER_NAMES, hosted, module_name
 
@@ -62,7 +63,7 @@ def load_workflow(path: str | os.PathLike[str], workflow: str | None = None) -> 
     with _loaded(Path(path)) as (module, loading):
         declared = _declared_workflows(module, loading)
         if declared:
-            return _recorded(declared[_chosen(workflow, list(declared), str(module.__file__))])
+            return _recorded(declared[chosen(workflow, list(declared), str(module.__file__))])
         return _whole_file(module, loading, workflow)
 
 
@@ -132,19 +133,6 @@ def _recorded(function: Any) -> Workflow:
         function()
     doc = inspect.cleandoc(function.__doc__ or "")
     return Workflow.of_runs(function.__name__, recorder.runs, stated=recorder.edges, doc=doc, source=source)
-
-
-def _chosen(wanted: str | None, known: list[str], file: str) -> str:
-    if wanted is None and len(known) == 1:
-        return known[0]
-    name = DEFAULT_WORKFLOW if wanted is None else wanted
-    if name in known:
-        return name
-    if wanted is None:
-        said = f"the file holds several workflows; name one: {', '.join(map(repr, known))}"
-    else:
-        said = unknown_name("workflow", wanted, known)
-    raise WorkflowFileError(said, SourceLine(file, 0))
 
 
 def _whole_file(module: ModuleType, loading: Recorder, wanted: str | None) -> Workflow:

@@ -1,107 +1,70 @@
 """Stages in YAML → workflows.
 
 The short form is that of python-dag-pipeline: ``Stage: [stages before it]``, and a module with a function of that name
-for each stage. In place of the list there can be a mapping with any field of a task. A file whose key ``stages`` holds
-a mapping has the long form: the stages stand in there, and beside them what holds for all. So no stage of the short
-form is ever taken for something else.
+for each stage. In place of the list there can be a mapping with any field of a task, and with what it is mapped over
+(see :mod:`airflow_provider_sewer.readers.stage_layout` for what else there can be in a file).
 """
 
 from __future__ import annotations
 
-import inspect
 import os
-import re
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, WorkflowFileError, unknown_name
-from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, unknown_name
+from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.recording import recording
 from airflow_provider_sewer.core.source import SourceLine, written_at
-from airflow_provider_sewer.core.task import FIELDS, Task
+from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.templates import is_template
-from airflow_provider_sewer.core.values import Ignored, Result
-from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW, Workflow
+from airflow_provider_sewer.core.workflow import Workflow
+from airflow_provider_sewer.readers.choice import chosen
 from airflow_provider_sewer.readers.jobs import Jobs
+from airflow_provider_sewer.readers.stage_layout import LOOPS, STAGE_FIELDS, Layout, layouts, refuse_unknown
+from airflow_provider_sewer.readers.stage_places import items, place_in_fields, place_of_path, place_of_stage
+from airflow_provider_sewer.readers.stage_tags import RESULT, Tags
 from airflow_provider_sewer.readers.yaml_file import Entry, YamlFile, inner, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: What can stand at the top of the long form.
-TOP_FIELDS = ("name", "doc", "jobs", "defaults", "stages")
-
-#: What a stage can say: all that a task can, but for its name, which is its key.
-STAGE_FIELDS = tuple(field for field in FIELDS if field != "name")
-
-#: What can be said for all stages: where, when and how they run, not what.
-DEFAULT_FIELDS = (
-    "use_underscores", "python", "env", "inherit_env", "workdir", "run_when", "compare", "stale_with", "resources",
-    "operator_kwargs", "run_on", "slurm",
-)  # fmt: skip
-
-#: The tags of paths, and what each makes.
-_PATHS: dict[str, type[PathMarker]] = {"!product": Product, "!dependency": Dependency, "!external": External}
-_TAGS = (*_PATHS, "!ignored", "!result")
-
 
 def load_stages(path: str | os.PathLike[str], workflow: str | None = None, jobs: str | None = None) -> Workflow:
-    """Load a file with stages and return its workflow.
+    """Load a file with stages and return one of its workflows.
 
-    :param workflow: its name; a file has one workflow only.
+    :param workflow: its name; needed only where the file holds several and none is called ``workflow``.
     :param jobs: the module that has the functions of the stages, if the file names none.
     :raises SewerError: when the file, a stage or the workflow is wrong; with file, line and column.
     """
     file = YamlFile(os.path.abspath(path))
-    layout = _layout(file)
-    source = SourceLine(file.path, 0)
-    if workflow not in (None, layout.name):
-        raise WorkflowFileError(unknown_name("workflow", workflow, [layout.name]), source)
-    with recording():  # they are no tasks of a Python file that loads this one
-        tasks = _Stages(file, layout, _jobs(file, layout, jobs)).tasks()
-    return Workflow(layout.name, tasks, doc=layout.doc, source=source)
+    found = layouts(file)
+    return _loaded(file, found[chosen(workflow, list(found), file.path)], jobs)
 
 
-class _Layout(NamedTuple):
-    """What stands where in a file.
+def load_stage_tasks(path: str | os.PathLike[str], jobs: str | None = None) -> list[Task]:
+    """Load a file with stages and return the tasks of all its workflows; those that say the same once.
 
-    :param stages: the stages by name.
-    :param name: the workflow's name.
-    :param doc: what it is for.
-    :param jobs: where the jobs module is named, if it is.
-    :param defaults: what holds for all stages.
+    :param jobs: as for :func:`load_stages`.
+    :raises SewerError: as :func:`load_stages` does.
     """
-
-    stages: Mapping[str, Entry]
-    name: str = DEFAULT_WORKFLOW
-    doc: str = ""
-    jobs: yaml.Node | None = None
-    defaults: Mapping[str, Entry] = {}
-
-
-def _layout(file: YamlFile) -> _Layout:
-    top = file.entries(file.root, "the file")
-    if "stages" not in top or not isinstance(top["stages"].value, yaml.MappingNode):
-        return _with_stages(_Layout(top), file)
-    _refuse_unknown(file, top, TOP_FIELDS, "field of the file")
-    texts = {field: file.text(top[field].value, field) for field in ("name", "doc") if field in top}
-    defaults = file.entries(top["defaults"].value, "defaults") if "defaults" in top else {}
-    _refuse_unknown(file, defaults, DEFAULT_FIELDS, "field in defaults")
-    jobs = top["jobs"].value if "jobs" in top else None
-    return _with_stages(
-        _Layout(file.entries(top["stages"].value, "stages"), jobs=jobs, defaults=defaults, **texts), file
-    )
+    file = YamlFile(os.path.abspath(path))
+    found: dict[str, list[Task]] = {}
+    for layout in layouts(file).values():
+        for name, task in _loaded(file, layout, jobs).tasks.items():
+            namesakes = found.setdefault(name, [])
+            if not any(map(task.is_same, namesakes)):
+                namesakes.append(task)
+    return [task for namesakes in found.values() for task in namesakes]
 
 
-def _with_stages(layout: _Layout, file: YamlFile) -> _Layout:
-    if not layout.stages:
-        raise file.wrong(file.root, "the file has no stages; write at least one, such as 'Lint: []'")
-    return layout
+def _loaded(file: YamlFile, layout: Layout, jobs: str | None) -> Workflow:
+    with recording():  # they are no tasks of a Python file that loads this one
+        return _Stages(file, layout, _jobs(file, layout, jobs)).workflow()
 
 
-def _jobs(file: YamlFile, layout: _Layout, given: str | None) -> Jobs | None:
+def _jobs(file: YamlFile, layout: Layout, given: str | None) -> Jobs | None:
     folder = os.path.dirname(file.path)
     try:
         if layout.jobs is not None:
@@ -112,58 +75,38 @@ def _jobs(file: YamlFile, layout: _Layout, given: str | None) -> Jobs | None:
         raise InvalidWorkflow(str(error), where) from None
 
 
-def _refuse_unknown(file: YamlFile, entries: Mapping[str, Entry], known: tuple[str, ...], what: str) -> None:
-    for name, entry in entries.items():
-        if name not in known:
-            raise file.wrong(entry.key, unknown_name(what, name, known), InvalidTask)
-
-
 class _Stages:
-    """The stages of a file, on their way to tasks.
+    """The stages of a workflow, on their way to tasks.
 
     :param file: the file.
     :param layout: what stands where in it.
     :param jobs: the module that has the functions of stages that name none.
     """
 
-    def __init__(self, file: YamlFile, layout: _Layout, jobs: Jobs | None) -> None:
+    def __init__(self, file: YamlFile, layout: Layout, jobs: Jobs | None) -> None:
         self._file = file
+        self._layout = layout
         self._stages = layout.stages
-        self._defaults = layout.defaults
         self._jobs = jobs
-        self._made: dict[str, Task] = {}
+        self._own = {name: self._entries(name) for name in layout.stages}
+        self._made: dict[str, Task | MappedTask] = {}
+        self._tags = Tags(file, layout.stages, self._made)
 
-    def tasks(self) -> list[Task]:
-        """Return a task for each stage, in the order of the file."""
-        for name in self._ordered_by_results():
+    def workflow(self) -> Workflow:
+        """Return the workflow, its tasks in the order of the file."""
+        for name in self._ordered():
             self._made[name] = self._task(name)
-        return [self._made[name] for name in self._stages]
-
-    def _ordered_by_results(self) -> Iterator[str]:
-        """Return the names of the stages, each after those whose results it takes."""
-        taken = {
-            name: [self._result_at(node)[0] for node in inner(stage.value) if node.tag == "!result"]
-            for name, stage in self._stages.items()
-        }
+        tasks = {task: name for name in self._stages for task in self._tasks_of(name)}
         try:
-            yield from TopologicalSorter(taken).static_order()
-        except CycleError as error:
-            circle = " → ".join(map(repr, reversed(error.args[1])))
-            said = f"these stages take each other's results in a circle: {circle}; take one of them out"
-            raise self._file.wrong(self._stages[error.args[1][0]].key, said, InvalidWorkflow) from None
+            return Workflow(self._layout.name, tasks, doc=self._layout.doc, source=self._layout.source)
+        except InvalidWorkflow as error:
+            stages = {task.name: name for task, name in tasks.items()}
+            node = self._place_of(stages, *error.at) if error.at else None
+            raise error if node is None else self._file.wrong(node, error.message, InvalidWorkflow) from None
 
-    def _task(self, name: str) -> Task:
-        stage = self._stages[name]
-        own = self._entries(name)
-        fields = self._fields(name, own)
-        place = self._file.at(stage.key)
-        with written_at(place):
-            try:
-                return Task(name, **fields)
-            except InvalidTask as error:
-                said = str(error).removeprefix(f"{place}: ")
-                node = self._about(said.removeprefix(f"task {name!r}: "), {**self._defaults, **own}) or stage.key
-                raise self._file.wrong(node, said, InvalidTask) from None
+    def _tasks_of(self, name: str) -> list[Task]:
+        made = self._made[name]
+        return list(made) if isinstance(made, MappedTask) else [made]
 
     def _entries(self, name: str) -> dict[str, Entry]:
         """Return the fields of a stage; in the short form, it has only what it depends on."""
@@ -171,34 +114,103 @@ class _Stages:
         if not isinstance(value, yaml.MappingNode):
             return {} if is_null(value) else {"depends_on": Entry(key, value)}
         entries = self._file.entries(value, f"stage {name!r}")
-        _refuse_unknown(self._file, entries, STAGE_FIELDS, "field of a stage")
+        refuse_unknown(self._file, entries, STAGE_FIELDS, "field of a stage")
         return entries
 
+    def _ordered(self) -> Iterator[str]:
+        """Return the names of the stages, each after those that have to be tasks before it can be one."""
+        taken = {name: list(self._taken_by(name)) for name in self._stages}
+        try:
+            yield from TopologicalSorter(taken).static_order()
+        except CycleError as error:
+            up, down, *_ = error.args[1]
+            circle = " → ".join(map(repr, [down, *reversed(error.args[1][1:])]))
+            said = f"these stages wait for each other in a circle: {circle}; take one of them out"
+            node = place_of_stage(self._own[down], self._stage_at, up) or self._stages[down].key
+            raise self._file.wrong(node, said, InvalidWorkflow) from None
+
+    def _taken_by(self, name: str) -> Iterator[str]:
+        """Return the stages of which one takes results, and those whose tasks it cannot name before they are made."""
+        for entry in self._own[name].values():
+            yield from (self._tags.result_at(node)[0] for node in inner(entry.value) if node.tag == RESULT)
+        for item in self._upstream(name):
+            stage = self._stage_at(item)
+            if stage is not None and self._loop(stage):
+                yield stage
+
+    def _task(self, name: str) -> Task | MappedTask:
+        own = self._own[name]
+        fields = self._fields(name, own)
+        loop = self._loop(name)
+        values = self._values(own[loop], loop) if loop else {}
+        key = self._stages[name].key
+        with written_at(self._file.at(key)):
+            try:
+                task = Task(name, **fields)
+                if not loop:
+                    return task
+                return mapped_task(task, checked_values(values, name), each_with_each=loop == "map_product")
+            except InvalidTask as error:
+                node = self._place_in(name, *error.at) if error.at else None
+                raise self._file.wrong(node or key, error.message, InvalidTask) from None
+
+    def _loop(self, name: str) -> str | None:
+        """Return the field by which a stage is mapped, if it is.
+
+        :raises InvalidTask: when there is more than one.
+        """
+        loops = [field for field in self._own[name] if field in LOOPS]
+        if len(loops) > 1:
+            said = f"task {name!r}: a stage is mapped once; take {loops[0]!r} or {loops[1]!r} out"
+            raise self._file.wrong(self._own[name][loops[1]].key, said, InvalidTask)
+        return loops[0] if loops else None
+
+    def _values(self, loop: Entry, field: str) -> dict[str, Any]:
+        entries = self._file.entries(loop.value, field)
+        return {key: self._tags.value(entry.value, field) for key, entry in entries.items()}
+
     def _fields(self, name: str, own: Mapping[str, Entry]) -> dict[str, Any]:
-        fields = {field: self._file.value(entry.value, self._tagged) for field, entry in self._defaults.items()}
+        fields: dict[str, Any] = {}
         if self._jobs and self._jobs.is_beside:
-            fields.setdefault("workdir", ".")  # where Python finds it, and where python-dag-pipeline ran
-        for field, entry in own.items():
-            if field == "depends_on":
-                fields[field] = list(self._names(name, entry.value))
-                continue
-            value = self._file.value(entry.value, self._tagged)
-            default = fields.get(field)
-            fields[field] = {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value
+            fields["workdir"] = "."  # where Python finds it, and where python-dag-pipeline ran
+        for said in (*self._layout.defaults, own):
+            for field, entry in said.items():
+                if field not in ("depends_on", *LOOPS):
+                    value, known = self._tags.value(entry.value, field), fields.get(field)
+                    fields[field] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+        fields["depends_on"] = list(self._depends_on(name))
         if fields.get("module") is None:
             fields["function"] = self._function(name, own, fields)
         return fields
 
-    def _names(self, stage: str, node: yaml.Node) -> Iterator[str]:
-        """Return what a stage depends on."""
-        if is_null(node):
-            return
-        for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            name = self._file.text(item, f"stage {stage!r}: the name of a stage it depends on")
-            if name not in self._stages:
-                said = f"stage {stage!r} depends on an {unknown_name('stage', name, self._stages)}"
-                raise self._file.wrong(item, said, InvalidWorkflow)
-            yield name
+    def _depends_on(self, name: str) -> Iterator[str]:
+        """Return the names of the tasks that a stage depends on."""
+        for item in self._upstream(name):
+            said = self._file.text(item, f"stage {name!r}: the name of a stage it depends on")
+            stage = self._stage_at(item)
+            if stage is None:
+                why = f"stage {name!r} depends on an {unknown_name('stage', said, self._stages)}"
+                raise self._file.wrong(item, why, InvalidWorkflow)
+            made = [task.name for task in self._tasks_of(stage)] if self._loop(stage) else [stage]
+            if said not in (stage, *made):
+                why = f"stage {name!r} depends on an {unknown_name('task', said, made)}"
+                raise self._file.wrong(item, why, InvalidWorkflow)
+            yield from made if said == stage else [said]
+
+    def _upstream(self, name: str) -> list[yaml.Node]:
+        """Return where a stage says what it depends on."""
+        own = self._own[name]
+        return [] if "depends_on" not in own or is_null(own["depends_on"].value) else items(own["depends_on"].value)
+
+    def _stage_at(self, node: yaml.Node) -> str | None:
+        """Return the stage that is meant by a result, or by an item of ``depends_on``, be it by a task of its loop."""
+        if node.tag == RESULT:
+            return self._tags.result_at(node)[0]
+        said = str(node.value)
+        if said in self._stages or "[" not in said:
+            return said if said in self._stages else None
+        of_loop = [name for name in self._stages if said.startswith(f"{name}[") and self._loop(name)]
+        return max(of_loop, key=len, default=None)
 
     def _function(self, name: str, own: Mapping[str, Entry], fields: Mapping[str, Any]) -> Any:
         """Return the function of a stage: by itself, the one of the jobs module that has the stage's name."""
@@ -221,62 +233,28 @@ class _Stages:
             raise self._file.wrong(node, f"stage {name!r} has no function in {why}", InvalidTask)
         return self._jobs.function(function)
 
-    def _tagged(self, node: yaml.Node) -> Any:
-        """Return what a node with one of our tags says."""
-        try:
-            if node.tag in _PATHS:
-                return self._path(node)
-            if node.tag == "!ignored":
-                return Ignored(self._file.untagged(node, self._tagged))
-            if node.tag == "!result":
-                name, keys = self._result_at(node)
-                return Result(self._made[name], keys)
-        except InvalidTask as error:
-            raise error if error.where else self._file.wrong(node, str(error), InvalidTask) from None
-        raise self._file.wrong(node, unknown_name("tag", node.tag, _TAGS))
+    def _place_in(self, name: str, field: Any, *way: Any) -> yaml.Node | None:
+        """Return where a stage says what is wrong with a task of it."""
+        if field in ("products", "dependencies") and way and isinstance(way[0], str):
+            return place_of_path(self._file, self._own[name], field, way[0])
+        field = self._loop(name) if field == "map" else field
+        return place_in_fields(self._file, (self._own[name], *reversed(self._layout.defaults)), (field, *way))
 
-    def _path(self, node: yaml.Node) -> PathMarker:
-        kind = _PATHS[node.tag]
-        if isinstance(node, yaml.ScalarNode):
-            return kind(node.value)
-        options = self._file.entries(node, node.tag)
-        _refuse_unknown(self._file, options, tuple(inspect.signature(kind).parameters), f"option of {node.tag}")
-        if "path" not in options:
-            raise InvalidTask(f"{node.tag}: the path is missing; write {node.tag} {{path: …}}")
-        return kind(**{name: self._file.value(entry.value, self._tagged) for name, entry in options.items()})
+    def _place_of(self, stages: Mapping[str, str], task: str, field: str, what: str) -> yaml.Node | None:
+        """Return where a stage says what is wrong with it among others.
 
-    def _result_at(self, node: yaml.Node) -> tuple[str, tuple[str | int, ...]]:
-        """Return whose result is meant somewhere, and which part of it."""
-        if isinstance(node, yaml.ScalarNode):
-            name, keys = self._split(node.value)
-        else:
-            options = self._file.entries(node, "!result")
-            _refuse_unknown(self._file, options, ("stage", "keys"), "option of !result")
-            name = self._file.text(options["stage"].value, "stage") if "stage" in options else ""
-            keys = self._file.value(options["keys"].value, self._tagged) if "keys" in options else []
-        if name not in self._stages:
-            raise self._file.wrong(node, f"!result: {unknown_name('stage', name, self._stages)}", InvalidWorkflow)
-        if not isinstance(keys, list) or not all(type(key) in (str, int) for key in keys):
-            raise self._file.wrong(node, f"!result: keys are a list of keys and positions, not {keys!r}", InvalidTask)
-        return name, tuple(keys)
-
-    def _split(self, text: str) -> tuple[str, list[str | int]]:
-        """Take ``stage.key.0`` apart; the name of a stage may hold dots itself, and the longest one counts."""
-        parts = text.split(".")
-        for length in range(len(parts), 0, -1):
-            if (name := ".".join(parts[:length])) in self._stages:
-                return name, [int(part) if part.isdecimal() else part for part in parts[length:]]
-        return parts[0], []
-
-    def _about(self, said: str, entries: Mapping[str, Entry]) -> yaml.Node | None:
-        """Return the innermost node that a message is about: messages begin with the name of a field."""
-        words = re.match(r"\w+", said)
-        field = {"parameter": "parameters_and_flags"}.get(words[0], words[0]) if words else ""
-        if field not in entries:
-            return None
-        node = entries[field].value
-        if isinstance(node, yaml.MappingNode):
-            for name, entry in self._file.entries(node, field).items():
-                if repr(name) in said or f": {name}: " in said:
-                    return entry.value
-        return node
+        :param stages: the names of stages by those of their tasks.
+        :param task: the name of a task of it.
+        :param field: how it stands to the others.
+        :param what: a path, or the name of another task.
+        """
+        own = self._own[stages[task]]
+        if field == "depends_on":
+            return place_of_stage(own, self._stage_at, stages[what])
+        node = place_of_path(self._file, own, field, what)
+        made = self._made[stages[task]]
+        if node is not None or not isinstance(made, MappedTask):
+            return node
+        paths = [each.path for each in getattr(made[[each.name for each in made].index(task)], field)]
+        written = [each.path for each in getattr(made.template, field)]
+        return place_of_path(self._file, own, field, dict(zip(paths, written, strict=False)).get(what, what))

@@ -6,6 +6,7 @@ written there. Only ``true``, ``false``, ``null`` and plain numbers are more tha
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ _STANDARD = "tag:yaml.org,2002:"
 _MERGE = f"{_STANDARD}merge"
 _NULL = f"{_STANDARD}null"
 _TEXT = f"{_STANDARD}str"
+_HALF = re.compile("[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False}
 
 #: What text without quotes can be besides text: tag, form, and what it can begin with.
@@ -119,7 +121,7 @@ class YamlFile:
         :raises WorkflowFileError: when it is no scalar.
         """
         if isinstance(node, yaml.ScalarNode) and node.tag.startswith(_STANDARD):
-            return str(node.value)
+            return self._whole(node)
         hint = "; a template needs quotes: '{{ … }}'" if _looks_like_template(node) else ""
         raise self.wrong(node, f"{what} is text, not {shown(node)}{hint}")
 
@@ -158,9 +160,19 @@ class YamlFile:
         if tag not in _SCALARS:
             raise self.wrong(node, f"!!{name} is not known here; take it out")
         try:
-            return _SCALARS[tag](node.value)
+            value = _SCALARS[tag](self._whole(node))
         except (KeyError, ValueError):
             raise self.wrong(node, f"!!{name}: {node.value!r:.80} is none") from None
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.wrong(node, f"{node.value!r:.80} is too large for a number; in quotes it is text")
+        return value
+
+    def _whole(self, node: yaml.ScalarNode) -> str:
+        r"""Return the text of a scalar, in which ``\u`` must not have written half of a character."""
+        text = str(node.value)
+        if half := _HALF.search(text):
+            raise self.wrong(node, f"{half[0]!r} is half of a character; write it itself, or as \\U with eight digits")
+        return text
 
     def _merged(self, node: yaml.Node) -> dict[str, Entry]:
         several = node.value if isinstance(node, yaml.SequenceNode) else [node]

@@ -37,6 +37,7 @@ stages:
       dst: !product {path: build/noisy.npz, atomic: false, temporary: true, on_failure: remove}
       seed: !result generate.seed
       first: !result {stage: generate, keys: [rows, 0]}
+      last: !result {stage: generate, keys: [rows, -1], ignored: true}
     env: {LEVEL: 2}
     workdir: data
     inherit_env: [CUDA_HOME]
@@ -47,7 +48,7 @@ stages:
     run_when: stale
     compare: content
     stale_with: [code]
-    operator_kwargs: {retries: 2}
+    operator_kwargs: {retries: 2, execution_timeout: !timedelta {hours: 1, minutes: 30}}
     run_on: slurm
     slurm: {mem_gb: 16, time: 1:30:00}
 """

@@ -1,287 +1,198 @@
-"""What is wrong in a file with stages is named with its line and its column."""
+"""Whatever is wrong in a file with stages is found at the very key or value, with its line and its column."""
 
 from __future__ import annotations
 
 import pytest
 
 from airflow_provider_sewer import SewerError, load_workflow
-from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, WorkflowFileError
-from airflow_provider_sewer.readers.stages import DEFAULT_FIELDS, STAGE_FIELDS
 
-from .stage_cases import fails
-
-NO_YAML = {
-    "a tab": (
-        "Lint:\n\t- Test",
-        (
-            "2:1: this is no YAML: while scanning for the next token: found character '\\t' that "
-            "cannot start any token; YAML wants spaces there, no tab"
-        ),
+#: A file in which ``⟦`` stands before what is wrong, and what is said of it.
+MARKED = {
+    # --- arguments
+    "a parameter with spaces": ("a: {module: m, parameters_and_flags: {ok: 1, ⟦a b: 1}}", "parameter 'a b': write"),
+    "a truth in a list": ("a: {module: m, parameters_and_flags: {x: [1, ⟦true]}}", "parameter 'x[1]': a value of type"),
+    "a NUL": ('a: {module: m, parameters_and_flags: {x: ["y", ⟦"\\0"]}}', "parameter 'x[1]': the text holds a NUL"),
+    "nothing in a list": ("a: {module: m, parameters_and_flags: {x: [⟦null]}}", "parameter 'x[0]': a value of type"),
+    "an argument": ("a: {module: m, args: [run, ⟦[x]]}", "args[1]: a value of type list"),
+    "arguments as text": ("a: {module: m, args: ⟦run}", "args: a list of arguments is needed, not 'run'"),
+    "arguments of a result": (
+        "a: {module: m, args: ⟦!result b}\nb: {module: m}",
+        "args: a list of arguments is needed",
     ),
-    "an open list": (
-        "Lint: [Test",
-        ("1:12: this is no YAML: while parsing a flow sequence: expected ',' or ']', but got '<stream end>'"),
+    "a keyword": ("a: {function: 'm:f', kwargs: {n: 1, ⟦a-b: 1}}", "kwargs: 'a-b' is no name of an argument"),
+    "a large number": ("a: {function: 'm:f', kwargs: {n: {deep: [1, ⟦1e999]}}}", "'1e999' is too large for a number"),
+    "half a character": ('a: {function: "m:f", kwargs: {n: [⟦"\\uD83D"]}}', "'\\ud83d' is half of a character"),
+    "no arguments": ("a: {function: 'm:f', kwargs: ⟦[1]}", "kwargs: a mapping is needed, not list"),
+    "parameters of a function": (
+        "a: {function: 'm:f', args: [], ⟦parameters_and_flags: {x: 1}}",
+        "parameters_and_flags and args are for a module",
     ),
-    "two documents": (
-        "Lint: []\n---\nTest: []",
-        ("2:1: this is no YAML: expected a single document in the stream: but found another document"),
+    "args of a function": ("a: {function: 'm:f', ⟦args: [x]}", "parameters_and_flags and args are for a module"),
+    "kwargs of a module": ("a: {module: m, ⟦kwargs: {x: 1}}", "kwargs are for a function"),
+    "two things to run": ("a: {module: m, ⟦function: 'm:f'}", "a task runs a module or a function; both are given"),
+    "no function": ("a: {function: ⟦'m:f g'}", "function: 'm:f g' is no name such as"),
+    # --- paths
+    "a path in a list": ("a: {products: [x, ⟦'..']}", "Product: '..' names no file"),
+    "a single path": ("a: {products: ⟦'..'}", "Product: '..' names no file"),
+    "a dependency as product": ("a: {products: [x, ⟦!dependency y]}", "products: Dependency('y') cannot stand there"),
+    "no option": ("a: {kwargs: {x: !product {path: y, atomic: ⟦yes}}}", "Product('y'): atomic: True or False"),
+    "no way to fail": (
+        "a: {kwargs: {x: !product {path: y, on_failure: ⟦stay}}}",
+        "Product('y'): on_failure: 'keep' or",
     ),
-    "an unknown anchor": ("Lint: *tests", "1:7: this is no YAML: found undefined alias 'tests'"),
-    "a bell": ("Lint: []\nTest: \a", "2:7: this is no YAML: '\\x07' cannot stand in it"),
-    "Latin-1": ("Lint: []\nTést: []".encode("latin-1"), "2:2: this is no text in UTF-8"),
-    "a list": ("- Lint", "1:1: the file: a mapping is needed, not a list"),
-    "text": ("Lint", "1:1: the file: a mapping is needed, not 'Lint'"),
-    "no stage": ("{}", "1:1: the file has no stages; write at least one, such as 'Lint: []'"),
-    "no stage below stages": ("stages: {}", "1:1: the file has no stages; write at least one, such as 'Lint: []'"),
-    "a stage twice": (
-        "Lint: []\nTest: []\nLint: [Test]",
-        "3:1: 'Lint' is here a second time, after line 1; take one of them out",
+    "no seconds": ("a: {dependencies: !external {path: y, timeout: ⟦-1}}", "External('y'): timeout: seconds are"),
+    "no path": ("a: {kwargs: {x: !product {atomic: true, path: ⟦''}}}", "Product: a path is needed, not ''"),
+    "no truth": ("a: {kwargs: {x: !product {path: y, ignored: ⟦1}}}", "!product: ignored: true or false is needed"),
+    # --- results
+    "a stage of a result": ("a: {kwargs: {x: !result {stage: ⟦b}}}", "!result: unknown stage 'b'"),
+    "a key of a result": ("a: []\nb: {kwargs: {x: !result {stage: a, keys: [x, ⟦1.5]}}}", "!result: a part of a"),
+    "no stage of a result": ("a: []\nb: {kwargs: {x: ⟦!result {keys: [x]}}}", "!result: the stage is missing; write"),
+    "a result elsewhere": ("a: []\nb: {env: {X: ⟦!result a}}", "!result cannot stand in env, but in parameters_and_fl"),
+    "a duration elsewhere": ("a: {kwargs: {x: [⟦!timedelta {hours: 1}]}}", "!timedelta cannot stand in kwargs, but in"),
+    "a path in a path": ("a: {products: !product {path: ⟦!product x}}", "!product cannot stand in !product, but in"),
+    "an hour": ("a: {operator_kwargs: {x: !timedelta {hours: ⟦one}}}", "!timedelta: hours: a number is needed"),
+    "a century": ("a: {operator_kwargs: {x: !timedelta {days: ⟦1000000000}}}", "!timedelta: days: a number is needed"),
+    "a unit": ("a: {operator_kwargs: {x: !timedelta {⟦hour: 1}}}", "unknown option of !timedelta 'hour'; did you mean"),
+    # --- where and when
+    "a variable": ("a: {env: {ok: 1, ⟦A=B: 1}}", "env: 'A=B' is no name of an environment variable"),
+    "its value": ("a: {env: {int: 1, A: ⟦[]}}", "env: the value of 'A' is list"),
+    "a name to inherit": ("a: {inherit_env: [A, ⟦'']}", "inherit_env: True, False or a list of names"),
+    "an interpreter": ("a: {python: ⟦''}", "python: a path is needed, not ''"),
+    "a folder": ("a: {workdir: ⟦[x]}", "workdir: a path is needed, not ['x']"),
+    "underscores": ("a: {use_underscores: ⟦yes}", "use_underscores: True or False is needed, not 'yes'"),
+    "a place": ("a: {run_on: ⟦moon}", "run_on: 'local' or 'slurm' is needed, not 'moon'"),
+    "a text": ("a: {doc: ⟦7}", "doc: text is needed, not int"),
+    "how to compare": ("a: {products: x, run_when: stale, compare: ⟦size}", "compare: 'mtime', 'content' are possible"),
+    "what makes stale": ("a: {products: x, run_when: stale, stale_with: [code, ⟦x]}", "stale_with: 'code', 'environm"),
+    "stale by itself": ("a: {products: x, ⟦stale_with: code}", "stale_with: this says what makes a product stale"),
+    "nothing to look at": ("a: {run_when: ⟦missing}", "run_when='missing': there is no product to look at"),
+    "an amount": ("a: {resources: {none: 1, gpu: ⟦none}}", "resources: 'gpu': a whole number from 1 up is needed"),
+    "a resource": ("a: {resources: {⟦'': 1}}", "resources: a name is text, such as 'gpu', not ''"),
+    "a Slurm name": ("a: {slurm: {qos: x, ⟦mem-gb: 1}}", "slurm: unknown Slurm parameter 'mem-gb'"),
+    "a Slurm value": ("a: {slurm: {comment: nodes, nodes: ⟦none}}", "slurm: nodes: a number is needed, not 'none'"),
+    "a line of shell": ("a: {slurm: {setup: [a, ⟦'#SBATCH -n 2']}}", "slurm: setup: '#SBATCH -n 2' is no command"),
+    "an option of srun": ("a: {slurm: {srun_args: [a, ⟦2]}}", "slurm: srun_args: text is needed, not 2"),
+    "an option of sbatch": (
+        "a: {slurm: {additional_parameters: {x: 1, ⟦output: y}}}",
+        "slurm: additional_parameters: 'out",
     ),
-    "a field twice": (
-        "Lint: {env: {A: 1, A: 2}}",
-        ("1:20: 'A' is here a second time, after line 1; take one of them out"),
+    "its text": ("a: {slurm: {additional_parameters: {x: ⟦null}}}", "slurm: additional_parameters: x: text is needed"),
+    "two times": ("a: {slurm: {timeout_min: 1, ⟦time: 1:00}}", "slurm: 'timeout_min' and 'time' exclude each other"),
+    # --- loops
+    "no loop": ("a: {map: ⟦[1, 2]}", "map: a mapping is needed, not a list"),
+    "an empty loop": ("a: {map: ⟦{}}", "map: say over what, such as map(n=[10, 20])"),
+    "no values": ("a: {map_product: {n: [1], m: ⟦[]}}", "map: m: the list is empty; there is nothing to run"),
+    "a single value": ("a: {map: {n: ⟦5}}", "map: n: a list of values is needed, not 5"),
+    "lists of two lengths": ("a: {map: {n: [1, 2], m: ⟦[1]}}", "map: the lists go side by side, but n has 2, m has 1"),
+    "two loops": (
+        "a: {map: {n: [1]}, ⟦map_product: {n: [1]}}",
+        "a stage is mapped once; take 'map' or 'map_product' out",
     ),
-    "a list as key": ("? [Lint]\n: []", "1:3: a key is text, not a list"),
-    "a template without quotes": (
-        "Lint: {kwargs: {day: {{ ds }}}}",
-        "1:23: a key is text, not a mapping; a template needs quotes: '{{ … }}'",
+    "a loop over no name": ("a: {map: {⟦a-b: [1]}}", "map: kwargs: 'a-b' is no name of an argument"),
+    "no value for a path": (
+        "a: {products: 'x/{n}', map_product: {m: [1], n: [2, ⟦[3]]}}",
+        "map: Product('x/{n}'): n is [3], which has no",
     ),
-    "an unknown tag": (
-        "Lint: {kwargs: {a: !produkt b}}",
-        (
-            "1:20: unknown tag '!produkt'; did you mean '!product'? "
-            "Known: '!product', '!dependency', '!external', '!ignored', '!result'."
-        ),
+    "a value that makes no path": ("a: {products: 'x/{n}', map: {n: [2, ⟦..]}}", "map: Product: 'x/..' names no file"),
+    "no value for a parameter": (
+        "a: {module: m, map: {n: [a, [1, ⟦true]]}}",
+        "map: parameter 'n[1]': a value of type bool has no plain text",
     ),
-    "a Python object": (
-        "Lint: {kwargs: {a: !!python/name:os.system ''}}",
-        "1:20: !!python/name:os.system is not known here; take it out",
+    "one path of two": ("a: {kwargs: {x: !product {path: ⟦x}}, map: {n: [1, 2]}}", "map: 'a[n=1]' and 'a[n=2]' would"),
+    "a position": (
+        "a: {map: {n: [1, 2]}}\nb: {kwargs: {x: ⟦!result a.2}}",
+        "!result: stage 'a' is mapped, and leaves a list of 2 ",
     ),
-    "a text for a number": ("Lint: {kwargs: {a: !!int many}}", "1:20: !!int: 'many' is none"),
-    "what holds itself": ("Lint: {kwargs: {a: &a [*a]}}", "1:20: this holds itself"),
-    "a merge of itself": ("Lint: &a {kwargs: {a: 1}, <<: *a}", "1:7: this holds itself"),
-}
-
-
-@pytest.mark.parametrize(("text", "said"), NO_YAML.values(), ids=NO_YAML)
-def test_what_is_no_yaml_is_named_by_line_and_column(text, said, stages):
-    """No traceback, and nothing of YAML's own long messages but what is wrong."""
-    fails(stages(text), f"{{f}}:{said}")
-
-
-def test_an_empty_file_is_named(stages):
-    """Also one that holds comments only."""
-    fails(stages("# nothing yet"), "{f}: the file is empty")
-
-
-def test_a_file_that_is_nested_too_deeply_is_named(stages):
-    """Python itself would give up with a traceback of a thousand lines."""
-    fails(stages("Lint: " + "[" * 5000), "{f}: this is nested too deeply")
-
-
-BAD_STAGES = {
-    "an unknown stage": (
-        "Lint: []\nTest:\n  - Lnt",
-        ("3:5: stage 'Test' depends on an unknown stage 'Lnt'; did you mean 'Lint'? Known: 'Lint', 'Test'."),
-        InvalidWorkflow,
+    "a position in a list": (
+        "a: {map: {n: [1, 2]}}\nb: {kwargs: {x: !result {stage: a, keys: [⟦n]}}}",
+        "!result: stage 'a' is mapped, and",
     ),
-    "an unknown stage in depends_on": (
-        "Lint: {depends_on: Tst}\nTest: []",
-        ("1:20: stage 'Lint' depends on an unknown stage 'Tst'; did you mean 'Test'? Known: 'Lint', 'Test'."),
-        InvalidWorkflow,
+    "a task of a loop": (
+        "a: {map: {n: [1, 2]}}\nb: [a, ⟦'a[n=3]']",
+        "stage 'b' depends on an unknown task 'a[n=3]'; did you mean 'a[n=",
     ),
-    "a circle": (
-        "Lint: [Test]\nTest: [Lint]",
-        (
-            " these tasks wait for each other in a circle:\n  Lint   ({f}:1:1)\n    "
-            "↓\n  Test   ({f}:2:1)\n    ↓\n  Lint   (again)\nTake one of these edges out."
-        ),
-        InvalidWorkflow,
+    "a loop after itself": (
+        "a: {map: {n: [1]}, depends_on: [⟦a]}",
+        "these stages wait for each other in a circle: 'a'",
     ),
-    "an unknown field": (
-        "Lint:\n  modul: x",
-        "2:3: unknown field of a stage 'modul'; did you mean 'module'? Known: "
-        + ", ".join(map(repr, STAGE_FIELDS))
-        + ".",
-        InvalidTask,
+    "a circle of loops": (
+        "a: {map: {n: [1]}, depends_on: b}\nb: {map: {n: !result ⟦a}}".replace("!result ⟦", "⟦!result "),
+        "these stages wait for each other in a circle: 'b' → 'a' → 'b'; take one",
     ),
-    "a bad module": (
-        "Lint:\n  module: lint.py",
-        (
-            "2:11: task 'Lint': module: 'lint.py' is no dotted name such as "
-            "'package.module'; a file cannot be run, only an installed module: 'lint'?"
-        ),
-        InvalidTask,
+    # --- among others
+    "two makers": ("a: {products: x}\nb: {kwargs: {y: ⟦!product x}}", "two tasks make 'x': 'a' ({f}:1:1) and 'b'"),
+    "two makers in loops": (
+        "a: {products: '{n}', map: {n: [1]}}\nb: {products: [y, ⟦'{m}'], map: {m: [1]}}",
+        "two tasks make '1': 'a[n=1]'",
     ),
-    "a bad parameter": (
-        "Lint:\n  module: m\n  parameters_and_flags:\n    a b: 1",
-        (
-            "4:10: task 'Lint': parameter 'a b': write the bare name, such as 'batch_size'; no leading "
-            "dash, space or '='"
-        ),
-        InvalidTask,
+    "a product in another": (
+        "a: {products: x}\nb: {kwargs: {y: !product {path: ⟦x/y}}}",
+        "the product 'x/y' of task 'b'",
     ),
-    "a bad amount": (
-        "Lint:\n  resources:\n    cpu: 1\n    gpu: none",
-        ("4:10: task 'Lint': resources: 'gpu': a whole number from 1 up is needed, not 'none'"),
-        InvalidTask,
+    "the rest of a product": ("a: {products: [⟦x]}\nb: {products: x.failed}", "task 'b' makes 'x.failed'"),
+    "two things of a product": (
+        "a: {products: [x, ⟦!product {path: x, temporary: true}]}".replace("⟦!product {path: ", "!product {path: ⟦"),
+        "task 'a' says two things of its product 'x'",
     ),
-    "a bad Slurm parameter": (
-        "Lint:\n  slurm: {partition: gpu, mem_gb: 0}",
-        ("2:35: task 'Lint': slurm: mem_gb: gigabytes, at least one megabyte, are needed, not 0"),
-        InvalidTask,
+    "made and needed": ("a: {products: x, dependencies: [y, ⟦x]}", "task 'a' has 'x' as a product and as a dependency"),
+    "what comes from outside": (
+        "a: {products: x}\nb: {kwargs: {y: ⟦!external x}}",
+        "External('x') is made by task 'a'",
     ),
-    "a mode": (
-        "Lint: {run_when: sometimes}",
-        ("1:18: task 'Lint': run_when: 'always', 'missing', 'stale', 'never' are possible, not 'sometimes'"),
-        InvalidTask,
+    "itself": ("a: [⟦a]", "task 'a' waits for itself"),
+    "a circle of paths": (
+        "a: {dependencies: y, products: x}\nb: {kwargs: {i: [⟦!dependency x], o: !product y}}",
+        "these tasks wait for each",
     ),
-    "an option of a product": (
-        "Lint: {products: !product {path: a, atomc: true}}",
-        (
-            "1:37: unknown option of !product "
-            "'atomc'; did you mean 'atomic'? Known: 'path', 'atomic', 'temporary', 'on_failure'."
-        ),
-        InvalidTask,
+    "a circle by a result": (
+        "a: {kwargs: {s: !result b}, products: x}\nb: {dependencies: [z, ⟦x]}",
+        "these tasks wait for each other in a cir",
     ),
-    "a product without path": (
-        "Lint: {products: [!product {atomic: true}]}",
-        ("1:19: !product: the path is missing; write !product {path: …}"),
-        InvalidTask,
+    # --- the file as a whole
+    "a wrong default beside": (
+        "defaults: {env: {A: ⟦[]}}\nstages:\n  a: {env: {B: 1}}",
+        "env: the value of 'A' is list; give text or a number",
     ),
-    "a bad path": (
-        "Lint: {products: [a, !product ..]}",
-        "1:22: Product: '..' names no file or directory of its own",
-        InvalidTask,
+    "a path as default": (
+        "defaults: {env: {A: ⟦!dependency x}}\nstages: {a: []}",
+        "!dependency cannot stand in env, but in parameters_and",
     ),
-    "a result of nobody": (
-        "Lint: {kwargs: {a: !result Tst.x}}\nTest: []",
-        ("1:20: !result: unknown stage 'Tst'; did you mean 'Test'? Known: 'Lint', 'Test'."),
-        InvalidWorkflow,
+    "no name": ("name: ⟦[x]\nstages: {a: []}", "name is text, not a list"),
+    "workflows beside stages": (
+        "stages: {a: []}\n⟦workflows: {b: {stages: {}}}",
+        "beside stages there are no workflows",
     ),
-    "a part of a result": (
-        "Lint: []\nTest: {kwargs: {a: !result {stage: Lint, keys: seed}}}",
-        ("2:20: !result: keys are a list of keys and positions, not 'seed'"),
-        InvalidTask,
+    "a field beside workflows": (
+        "workflows: {b: {stages: {a: []}}}\n⟦name: x",
+        "unknown field of the file 'name'. Known",
     ),
-    "results in a circle": (
-        "Lint: {kwargs: {a: !result Test}}\nTest: {kwargs: {a: !result Lint}}",
-        ("1:1: these stages take each other's results in a circle: 'Lint' → 'Test' → 'Lint'; take one of them out"),
-        InvalidWorkflow,
+    "a field of a workflow": (
+        "workflows: {b: {stages: {a: []}, ⟦name: x}}",
+        "unknown field of a workflow 'name'. Known",
     ),
-    "no function of that name": (
-        "Lint: []\nTset: []",
-        (
-            "2:1: stage 'Tset' has no function in {d}/jobs.py: unknown "
-            "function 'Tset'; did you mean 'Test'? Known: 'Lint', 'Test'."
-        ),
-        InvalidTask,
+    "a workflow without stages": (
+        "workflows: {b: {stages: {a: []}}, ⟦c: {doc: x}}",
+        "workflow 'c' has no stages; give",
     ),
-    "another case": (
-        "lint: []",
-        (
-            "1:1: stage 'lint' has no function in {d}/jobs.py: unknown function 'lint'; did you "
-            "mean 'Lint'? Known: 'Lint', 'Test'."
-        ),
-        InvalidTask,
-    ),
-    "a named function that is not there": (
-        "Lint: {function: clean}",
-        ("1:18: stage 'Lint' has no function in {d}/jobs.py: unknown function 'clean'. Known: 'Lint', 'Test'."),
-        InvalidTask,
-    ),
-    "no name of a function": (
-        "Unit tests: []",
-        ("1:1: stage 'Unit tests': 'Unit tests' cannot be the name of a function; name one with the field 'function'"),
-        InvalidTask,
-    ),
-    "a field at the top": (
-        "stages:\n  Lint: []\njob: jobs",
-        (
-            "3:1: unknown field of the file 'job'; did you mean "
-            "'jobs'? Known: 'name', 'doc', 'jobs', 'defaults', 'stages'."
-        ),
-        InvalidTask,
-    ),
-    "a default that is none": (
-        "defaults:\n  module: m\nstages:\n  Lint: []",
-        "2:3: unknown field in defaults 'module'. Known: " + ", ".join(map(repr, DEFAULT_FIELDS)) + ".",
-        InvalidTask,
-    ),
-    "a bad default": (
-        "defaults:\n  env: {A B: 1, C: []}\nstages:\n  Lint: []",
-        ("2:20: task 'Lint': env: the value of 'C' is list; give text or a number"),
-        InvalidTask,
-    ),
-    "a bad jobs module": (
-        "jobs: jobs.py\nstages:\n  Lint: []",
-        ("1:7: jobs: 'jobs.py' is no name of a module, such as 'foo_jobs'; did you mean 'jobs'?"),
-        InvalidWorkflow,
+    "a workflow with none": ("workflows: {b: {stages: ⟦{}}}", "there are no stages; write at least one"),
+    "a workflow that is a list": (
+        "workflows: {b: {stages: {a: []}}, c: ⟦[a]}",
+        "workflow 'c': a mapping is needed, not",
     ),
 }
 
 
-@pytest.mark.parametrize(("text", "said", "kind"), BAD_STAGES.values(), ids=BAD_STAGES)
-def test_a_bad_stage_is_named_by_line_and_column(text, said, kind, stages):
-    """Of what a task itself refuses, the place is that of the field, or of what is in it."""
-    fails(stages(text), f"{{f}}:{said}", kind)
+@pytest.mark.parametrize(("text", "said"), MARKED.values(), ids=MARKED)
+def test_a_mistake_is_found_at_the_very_key_or_value(text, said, stages):
+    """However deep it is, and whatever else there looks like it."""
+    before, _, after = text.partition("⟦")
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    path = stages(before + after, "def a(): ...\ndef b(): ...\n")
 
+    with pytest.raises(SewerError) as caught:
+        load_workflow(path, jobs="jobs")
 
-def test_stages_without_jobs_module_say_how_to_name_one(stages):
-    """The first one that needs it is named."""
-    fails(
-        stages("load: {module: m}\nLint: []"),
-        "{f}:2:1: stage 'Lint' is to run a function of the jobs module, and none is named; name one with --jobs, "
-        "with jobs=… in Python, or give the stage a module or a function 'package.module:function'",
-        InvalidTask,
-        jobs=None,
-    )
-
-
-def test_a_jobs_module_that_is_no_module_is_named(stages):
-    """A path is taken for what was probably meant."""
-    fails(
-        stages("Lint: []"),
-        "{f}: jobs: './jobs.py' is no name of a module, such as 'foo_jobs'; did you mean 'jobs'?",
-        InvalidWorkflow,
-        jobs="./jobs.py",
-    )
-
-
-def test_a_jobs_module_is_not_for_python_files(write):
-    """There each task names what it runs."""
-    path = write("Task('a', 'm')")
-    said = f"{path}: a jobs module is for stages in YAML; in a Python file each task names what it runs"
-    fails(path, said, SewerError)
-
-
-def test_stages_have_one_workflow(stages):
-    """The name of another one is an error, as in a Python file."""
-    path = stages("Lint: []")
-    with pytest.raises(WorkflowFileError, match=r"stages\.yaml: unknown workflow 'nightly'\. Known: 'workflow'\."):
-        load_workflow(path, "nightly", jobs="jobs")
-
-
-@pytest.mark.parametrize(
-    "jobs",
-    ["from lib import *", "for name in ['Lint']:\n    globals()[name] = print", "def __getattr__(name): ...",
-     "import lib as Lint", "if True:\n    async def Lint(): ...", "Lint = print", "this is no Python"],
-    ids=["star", "globals", "getattr", "import", "condition", "variable", "syntax"],
-)  # fmt: skip
-def test_a_function_that_may_be_there_is_not_refused(jobs, stages):
-    """Functions come into modules in many ways, and whether one is there shows when it is called."""
-    assert load_workflow(stages("Lint: []", jobs), jobs="jobs").tasks["Lint"].function == "jobs:Lint"
-
-
-def test_a_jobs_package_beside_the_stages_is_found(write, tmp_path):
-    """Also below folders, by its dotted name."""
-    write("def Lint(): ...", "pkg/jobs/__init__.py", imports="")
-    path = write("Lnt: []", "stages.yaml", imports="")
-
-    fails(
-        path,
-        "{f}:1:1: stage 'Lnt' has no function in {d}/pkg/jobs/__init__.py: unknown function 'Lnt'; did you mean "
-        "'Lint'? Known: 'Lint'.",
-        InvalidTask,
-        jobs="pkg.jobs",
-    )
+    place, _, message = str(caught.value).removeprefix(f"{path}:").partition(": ")
+    assert place == f"{line}:{column}", caught.value
+    assert message.removeprefix("task 'a': ").removeprefix("task 'b': ").startswith(said.replace("{f}", str(path)))
+    assert caught.value.where == (str(path), line, column)
