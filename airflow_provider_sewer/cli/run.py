@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.runners.engine import Engine, Observer, Outcome, State, refuse_templates, settled
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
-from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan, want_inputs
+from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan, want_inputs, want_results
 from airflow_provider_sewer.runners.slurm.turns import Origin
 from airflow_provider_sewer.runners.state import Done, StateFile, read_state, state_path
 
@@ -76,6 +76,7 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
         say(f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}")
     is_part = len(part.tasks) < len(whole.tasks)
     start = _start(how.state, workflow, resume=how.resume, is_part=is_part)
+    want_results(part, start.known(workflow), how.wanted.forced)
     logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part, goes_on=how.resume)
     observers.append(logs)
     with ExitStack() as stack:
@@ -116,8 +117,9 @@ def explained(workflow: Workflow, settings: Settings, wanted: Wanted, *, resume:
     refuse_templates(part)
     want_inputs(part, wanted.forced)
     start = _start(state, workflow, resume=resume, is_part=len(part.tasks) < len(whole.tasks))
-    known = read_state(start.path, workflow.name) if start.keep else start.done
-    verdicts = make_plan(part, known if resume else {}, wanted.forced, known=known).verdicts
+    known = start.known(workflow)
+    want_results(part, known, wanted.forced)
+    verdicts = make_plan(part, known, wanted.forced, resumes=resume).verdicts
     width = max(map(len, verdicts))
     return "\n".join(f"{name:<{width}}  {_foretold(verdicts[name])}" for name in part.order)
 
@@ -140,6 +142,13 @@ class _Start(NamedTuple):
     keep: bool
     done: Mapping[str, Done] = {}
     said: str = ""
+
+    def known(self, workflow: Workflow) -> Mapping[str, Done]:
+        """Return what has succeeded before, as far as it counts.
+
+        :raises StateError: when that cannot be read.
+        """
+        return read_state(self.path, workflow.name) if self.keep else self.done
 
 
 def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool) -> _Start:

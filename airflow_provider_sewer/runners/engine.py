@@ -136,6 +136,7 @@ class Engine:
         self._state: StateFile | None = None
         self._origins = Origins()
         self._plan = Plan({}, {}, {})
+        self._resumes = False
         self._uses, self._users_left = _uses(self._workflow)
         self.warnings: list[str] = []
         self._outcomes: dict[str, Outcome] = {}
@@ -187,9 +188,8 @@ class Engine:
         """
         self._state = state
         known = state.done if state else {}
-        self._plan = make_plan(
-            self._workflow, known if resume else {}, self._forced, known=known, origins=self._origins
-        )
+        self._resumes = resume
+        self._plan = make_plan(self._workflow, known, self._forced, resumes=resume, origins=self._origins)
         self._note_what_waits()
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
@@ -374,7 +374,9 @@ class Engine:
             ended = {up: self._outcomes[up].state for up in self._upstream[name] if up in self._outcomes}
             anew = [up for up in self._upstream[name] if ended.get(up, State.SUCCEEDED) is State.SUCCEEDED]
             verdict, result = run.verdict(*ran_anew(self._workflow, name, anew))
-        if verdict.must_run and (name in self._plan.must or task.freshness.run_when != "always"):
+        if verdict.must_run and self._resumes and task.freshness.run_when == "always":
+            verdict = self._plan.verdicts[name]
+        if verdict.must_run and (self._resumes or name in self._plan.must or task.freshness.run_when != "always"):
             for observer in self._observers:
                 observer.judged(task, verdict)
         return verdict, result

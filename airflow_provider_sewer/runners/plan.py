@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.paths import Dependency
     from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.values import Result
     from airflow_provider_sewer.core.workflow import Workflow
 
 
@@ -80,24 +81,24 @@ def _known(workflow: Workflow, name: str) -> str:
 
 def make_plan(
     workflow: Workflow,
-    done: Mapping[str, Done],
+    known: Mapping[str, Done],
     forced: Collection[str] = (),
     *,
-    known: Mapping[str, Done] | None = None,
+    resumes: bool = False,
     origins: Origins | None = None,
 ) -> Plan:
     """Say which tasks have to run, from what is on disk and what has succeeded before.
 
     :param workflow: its tasks with their settings settled.
-    :param done: what has succeeded in an earlier run that this one resumes.
+    :param known: what has succeeded before; what it has left can be taken.
     :param forced: tasks to run in any case.
-    :param known: what else has succeeded before: what it has left can be taken, but it is not done with.
+    :param resumes: what has succeeded before is done with, unless something about it is not as it was.
     :param origins: who knows code and environments.
     """
     must = dict.fromkeys(forced, "it was asked for")
     origins = origins or Origins()
     while True:
-        plan = _planned(workflow, done, must, {**(known or {}), **done}, origins)
+        plan = _planned(workflow, known, must, origins, resumes=resumes)
         needed = _makers_needed_again(workflow, plan)
         if not needed:
             return plan
@@ -132,6 +133,39 @@ def want_inputs(workflow: Workflow, forced: Collection[str] = ()) -> None:
             _want_products(task)
 
 
+def want_results(part: Workflow, known: Mapping[str, Done], forced: Collection[str] = ()) -> None:
+    """Make sure that there is what tasks take from the results of others that are not to run.
+
+    :param part: those that are.
+    :param known: what has succeeded before.
+    :param forced: tasks that run in any case.
+    :raises InvalidTask: naming the first result that is not there, or has no such part.
+    """
+    for task in part.tasks.values():
+        if task.name in forced or not _rests_whatever_it_is_given(task):
+            for result in task.results:
+                if part.name_of(result.task) is None:
+                    _want_result(task, result, known.get(result.task.name))
+
+
+def _rests_whatever_it_is_given(task: Task) -> bool:
+    mode = task.freshness.run_when
+    return mode == "never" or (mode == "missing" and TaskRun(task, {}).lacks() is None)
+
+
+def _want_result(task: Task, result: Result, done: Done | None) -> None:
+    if done is None:
+        raise InvalidTask(
+            f"task {task.name!r} takes {result!r}; task {result.task.name!r} is not among those to run, and no earlier "
+            f"run has left its result; run {result.task.name!r} as well",
+            task.source,
+        )
+    try:
+        result.of(done.result)
+    except InvalidTask as error:
+        raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
+
+
 def _want(workflow: Workflow, task: Task, dependency: Dependency) -> None:
     file = located(dependency.path, task.settings.workdir)
     is_there = os.path.exists(file)
@@ -157,8 +191,9 @@ def _want_products(task: Task) -> None:
 
 
 def _planned(
-    workflow: Workflow, done: Mapping[str, Done], must: dict[str, str], known: dict[str, Done], origins: Origins
+    workflow: Workflow, known: Mapping[str, Done], must: dict[str, str], origins: Origins, *, resumes: bool
 ) -> Plan:
+    done = known if resumes else {}
     verdicts: dict[str, Verdict] = {}
     still: dict[str, Done] = {}
     left = dict(known)
@@ -173,11 +208,26 @@ def _planned(
             still[name] = done[name]
         else:
             verdicts[name], result = _verdict(workflow, name, run, {up: verdicts[up].is_sure for up in anew})
+            if resumes and verdicts[name].must_run and task.freshness.run_when == "always":
+                # It would not run if it were done with: why it is not says more than its mode.
+                verdicts[name] = verdicts[name]._replace(why=_why_again(workflow, name, done, run, verdicts))
             if not verdicts[name].must_run:
                 left.setdefault(name, Done("", result))
         if verdicts[name].must_run:
             left.pop(name, None)  # what it leaves then is another result
     return Plan(verdicts, still, must)
+
+
+def _why_again(
+    workflow: Workflow, name: str, done: Mapping[str, Done], run: TaskRun, verdicts: Mapping[str, Verdict]
+) -> str:
+    """Return why a run that resumes another one runs a task once more."""
+    if name not in done:
+        return "it has not succeeded yet"
+    for up in workflow.upstream[name]:
+        if verdicts[up].must_run:
+            return f"{up!r} {'runs' if verdicts[up].is_sure else 'may run'} before it"
+    return _why_not_done(workflow, name, done, run) or "it always runs"
 
 
 def _why_not_done(workflow: Workflow, name: str, done: Mapping[str, Done], run: TaskRun) -> str | None:

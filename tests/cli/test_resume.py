@@ -127,6 +127,69 @@ def test_a_failed_run_is_gone_on_from(flow) -> None:
     assert diary(flow) == ["raw.txt", "model", "plot"]
 
 
+def test_what_a_resumed_run_will_do_is_explained(flow) -> None:
+    """Why each task is not done with, or is; the run itself says the same."""
+    flow.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer import Task
+        first = Task("first", "note_module", args=["%s"])
+        second = Task("second", "note_module", depends_on=first)
+        other = Task("other", "note_module")
+        last = Task("last", "broken_module", depends_on=other)
+        """,
+    )
+    flow.write("broken_module.py", "raise SystemExit('no luck')")
+    assert explained(flow, "--resume")[0] == "first   runs          it has not succeeded yet"
+    assert flow.run("run").returncode == 1
+    flow.write("flow.py", (flow.folder / "flow.py").read_text().replace("%s", "anew"))
+
+    assert sorted(explained(flow, "--resume")) == [
+        "first   runs          it has succeeded with other parameters",
+        "last    runs          it has not succeeded yet",
+        "other   does not run  it has succeeded in the run that is resumed",
+        "second  runs          'first' runs before it",
+    ]
+    said = flow.run("run", "--resume").stderr
+    assert "[first] runs, as it has succeeded with other parameters\n" in said
+    assert "[second] runs, as 'first' runs before it\n" in said
+    assert "[last] runs, as it has not succeeded yet\n" in said
+
+
+RESULTS = """
+from airflow_provider_sewer import Task
+
+made = Task("made", function="functions:made")
+taken = Task("taken", function="functions:taken", kwargs={"seed": made.result["seed"]})
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "explain"])
+def test_a_result_that_is_not_there_is_missed_before_anything_runs(flow, command) -> None:
+    """Also a part that it has not; the message says whose it is."""
+    flow.write("flow.py", RESULTS)
+    flow.write("functions.py", "def made(): return {'seed': 7}\ndef taken(seed): print('taken', seed)")
+    place = ["-p", "flow.py"] if command == "explain" else []
+
+    def refused(*options: str) -> str:
+        done = flow.run(command, *place, *options)
+        assert done.returncode == 2
+        return done.stderr
+
+    assert refused("--only", "taken") == (
+        f"sppe: {flow.folder}/flow.py:5: task 'taken' takes made.result['seed']; task 'made' is not among those to "
+        "run, and no earlier run has left its result; run 'made' as well\n"
+    )
+
+    assert flow.run("run").returncode == 0
+    assert flow.run(command, *place, "--only", "taken").returncode == 0
+    flow.write("flow.py", RESULTS.replace('["seed"]', '["sead"]'))
+    assert refused("--from", "taken") == (
+        f"sppe: {flow.folder}/flow.py:5: task 'taken': there is no made.result['sead']: the object has the keys "
+        "'seed'\n"
+    )
+
+
 def test_a_killed_run_is_gone_on_from(flow, gate, lifeline) -> None:
     """SIGKILL loses nothing that had succeeded; what was under way is made anew, and the file is free at once."""
     wait = f"import fcntl, os; life = os.open({lifeline.path!r}, os.O_WRONLY); os.write(life, b'waits')\n"

@@ -303,7 +303,7 @@ def test_what_a_state_leaves_done_is_explained(pipeline) -> None:
     assert [" ".join(line.split()) for line in explained[:3]] == [
         "Lint does not run it has succeeded in the run that is resumed",
         "Test does not run it has succeeded in the run that is resumed",
-        "Coverage runs it always runs",
+        "Coverage runs it has not succeeded yet",
     ]
 
 
