@@ -151,23 +151,30 @@ def test_paths_may_be_templates(expand, run_dag, folder):
     assert (folder / "templates" / "b.txt").read_text() == "a"
 
 
-def test_products_are_assets_and_those_that_rest_emit_no_event(expand, run_dag, folder):
-    """Another DAG can be scheduled on them by their path."""
+def events(dag_id: str) -> list[tuple[str, str, int]]:
+    """Return the events of a DAG's assets: which asset, by which task, by which of its instances."""
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session
-    from sqlalchemy import func, select
+    from sqlalchemy import select
 
-    def events() -> int:
-        with create_session() as session:
-            named = select(AssetModel.id).where(AssetModel.name == str(folder / "build" / "clean.txt"))
-            return session.scalar(select(func.count()).where(AssetEvent.asset_id.in_(named)))
+    told = select(AssetModel.name, AssetEvent.source_task_id, AssetEvent.source_map_index)
+    with create_session() as session:
+        rows = session.execute(
+            told.join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(AssetEvent.source_dag_id == dag_id)
+            .order_by(AssetEvent.id)
+        )
+        return [(os.path.basename(name), task_id, map_index) for name, task_id, map_index in rows]
 
-    dag = expand(CHAIN)
+
+def test_products_are_assets_and_those_that_rest_emit_no_event(expand, run_dag, folder):
+    """Another DAG can be scheduled on them by their path."""
+    dag = expand(CHAIN, "assets")
     assert [asset.name for asset in dag.get_task("g.clean").outlets] == [str(folder / "build" / "clean.txt")]
     run_dag(dag)
-    assert events() == 1
-    run_dag(expand(CHAIN))
-    assert events() == 1
+    assert events("assets") == [("raw.txt", "g.raw", -1), ("clean.txt", "g.clean", -1)]
+    run_dag(expand(CHAIN, "assets"))
+    assert len(events("assets")) == 2
 
 
 def test_a_function_is_called_with_a_part_of_an_earlier_result(expand, run_dag):
@@ -316,6 +323,31 @@ def test_a_task_that_was_mapped_is_one_mapped_task(expand, run_dag, folder):
     assert os.listdir(folder / "models") == [".sewer"]
 
 
+MAPPED_ASSETS = """
+from airflow.sdk import Asset
+from airflow_provider_sewer import Product, Task
+
+Task(
+    "each", "job", {{"out": Product("each/{{text}}.txt"),}}, run_when="stale",
+    operator_kwargs={{"outlets": [Asset("mine")]}},
+).map(text={values})
+"""
+
+
+def test_each_instance_of_a_mapped_task_tells_of_its_own_products_only(expand, run_dag, folder):
+    """The DAG knows those of all beforehand; one that rests tells of none, nor of the outlets that were given."""
+    dag = expand(MAPPED_ASSETS.format(values=["a", "b"]), "mapped_assets")
+    outlets = [asset.name for asset in dag.get_task("g.each").outlets]
+    assert outlets == ["mine", str(folder / "each" / "a.txt"), str(folder / "each" / "b.txt")]
+
+    run_dag(dag)
+    assert sorted(events("mapped_assets")) == [
+        ("a.txt", "g.each", 0), ("b.txt", "g.each", 1), ("mine", "g.each", 0), ("mine", "g.each", 1)
+    ]  # fmt: skip
+    run_dag(expand(MAPPED_ASSETS.format(values=["a", "b", "c"]), "mapped_assets"))
+    assert sorted(events("mapped_assets")[4:]) == [("c.txt", "g.each", 2), ("mine", "g.each", 2)]
+
+
 def test_a_task_can_be_mapped_over_what_another_one_leaves(expand, run_dag, folder):
     """How many there are shows only in the run."""
     source = """
@@ -325,9 +357,10 @@ def test_a_task_can_be_mapped_over_what_another_one_leaves(expand, run_dag, fold
     Task("all", function="functions:later", kwargs={"value": each.result})
     """
     (folder / "functions.py").write_text(FUNCTIONS + "def names(how_many): return list('xyz'[:how_many])\n")
-    result = run_dag(expand(source))
+    result = run_dag(expand(source, "over_a_result"))
 
     assert result.state == "success"
+    assert events("over_a_result") == []  # nobody knows these products beforehand
     assert sorted(runs(folder)) == ["x.txt", "y.txt", "z.txt"]
     assert [each["seed"] for each in result.results["g.all"][0]] == [17, 17, 17]
 

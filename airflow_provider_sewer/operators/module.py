@@ -70,6 +70,8 @@ class PythonModuleOperator(BaseOperator):
     :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
         ``"environment"``.
     :param stale_after: ids of tasks before it whose running makes its products stale.
+    :param products_of_all: where it is mapped: the names of the assets that are products of any of its instances. They
+        have to be among its outlets; each instance keeps only those that it makes itself.
     :param python: path of the interpreter, or a name to look up on PATH. (templated)
     :param env: environment variables to give. (templated)
     :param inherit_env: ``True``, or names, to inherit more of the worker's environment than the short list.
@@ -106,6 +108,7 @@ class PythonModuleOperator(BaseOperator):
         compare: str = "mtime",
         stale_with: Iterable[str] = (),
         stale_after: Iterable[str] = (),
+        products_of_all: Iterable[str] | None = None,
         python: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
         inherit_env: Inherit | None = None,
@@ -129,6 +132,7 @@ class PythonModuleOperator(BaseOperator):
         self.compare = compare
         self.stale_with = stale_with
         self.stale_after = list(stale_after)
+        self.products_of_all = None if products_of_all is None else list(products_of_all)
         self.python = python
         self.env = env
         self.inherit_env = inherit_env
@@ -141,7 +145,7 @@ class PythonModuleOperator(BaseOperator):
         # The DAG may be made in another file than the one Airflow names once it has parsed it.
         self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
         self._check_what_is_known()
-        self.outlets = [*self.outlets, *self._assets()]
+        self.outlets = [*self._outlets_given(), *map(asset, self._asset_names())]
 
     def execute(self, context: Context) -> Any:
         """Run the module and return its result.
@@ -248,15 +252,18 @@ class PythonModuleOperator(BaseOperator):
         if exit_code is not None and exit_code in wanted:
             raise AirflowSkipException(f"{self.module or self.function} exited with {exit_code}") from None
 
-    def _assets(self) -> list[Asset]:
-        """Return the products that stay, as assets on which other DAGs can be scheduled."""
+    def _outlets_given(self) -> list[Any]:
+        """Return the outlets that are said to be its own, and no products of other instances."""
+        of_all = self.products_of_all or ()
+        return [outlet for outlet in self.outlets if getattr(outlet, "name", None) not in of_all]
+
+    def _asset_names(self) -> list[str]:
+        """Return the names of the assets that its products are; of a mapped task, only those that the DAG knows."""
         passing = {product.path for product in self._marks.products() if product.temporary}
         listed = [path for path in _known(self.products) or () if isinstance(path, str)]
         paths = [path for path in (*(each.path for each in self._marks.products()), *listed) if path not in passing]
-        # A relative one is taken from the DAG file, which lies elsewhere on each worker.
-        workdir = self.workdir if isinstance(self.workdir, str) and self.workdir.startswith("/") else None
-        names = dict.fromkeys(path_key(path, workdir) for path in paths if not is_template(path))
-        return [_asset(name) for name in names]
+        names = asset_names(paths, self.workdir)
+        return names if self.products_of_all is None else [name for name in names if name in self.products_of_all]
 
     def _check_what_is_known(self) -> None:
         """Name what is wrong while the DAG is parsed, as far as it is no template and no XCom."""
@@ -286,7 +293,19 @@ class PythonModuleOperator(BaseOperator):
         )
 
 
-def _asset(name: str) -> Asset:
+def asset_names(paths: Iterable[str], workdir: Any) -> list[str]:
+    """Return the names of the assets that products are, on which other DAGs can be scheduled; templates are none.
+
+    :param paths: their paths.
+    :param workdir: the working directory of their task.
+    """
+    # A relative one is taken from the DAG file, which lies elsewhere on each worker.
+    whole = workdir if isinstance(workdir, str) and workdir.startswith("/") else None
+    return list(dict.fromkeys(path_key(path, whole) for path in paths if not is_template(path)))
+
+
+def asset(name: str) -> Asset:
+    """Return the asset of a name, which may have any letters."""
     from airflow.sdk import Asset
 
     return Asset(name) if name.isascii() else Asset(name, uri=quote(name))  # Airflow takes only ASCII there

@@ -11,12 +11,12 @@ from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.values import Result, filled, markers
-from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.module import PythonModuleOperator, asset, asset_names
 from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
 from airflow_provider_sewer.task_group.conversion import converted, converted_partial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from airflow.sdk import BaseOperator, XComArg
     from airflow.sdk.definitions.mappedoperator import MappedOperator
@@ -41,12 +41,27 @@ def make_mapped_operator(
         fields |= {"task_id": task_id, "map_index_template": _index_template(mapped)}
         fields |= {"stale_after": wiring.stale_after(first.name)}
         partial = converted_partial(first.renamed(mapped.name), kind, fields, around.task_converter)
-        if mapped.is_known_beforehand:
-            tasks = [loaded.tasks[task.name] for task in mapped]
-            return partial.expand_kwargs([_what_is_run(task, wiring.xcoms(task)) for task in tasks])
-        return partial.expand_kwargs(_rows(mapped, wiring))
+        tasks = [loaded.tasks[task.name] for task in mapped] if mapped.is_known_beforehand else []
+        runs = [_what_is_run(task, wiring.xcoms(task)) for task in tasks]
+        operator = partial.expand_kwargs(runs or _rows(mapped, wiring))
+        _declare_products(operator, tasks)
     except Exception as error:  # whatever Airflow makes of it
         raise InvalidTask(f"task {mapped.name!r}: {error}", mapped.source) from error
+    return operator
+
+
+def _declare_products(operator: MappedOperator, tasks: Iterable[Task]) -> None:
+    """Make the products of all instances outlets of a mapped task; each instance keeps its own.
+
+    :param tasks: what the instances run, as far as that is known beforehand.
+    """
+    kind: Any = operator.operator_class
+    if not issubclass(kind, PythonModuleOperator):
+        return  # what a task_converter has made of it is its own business
+    paths = [product.path for task in tasks for product in task.products if not product.temporary]
+    names = asset_names(paths, operator.partial_kwargs.get("workdir"))
+    operator.partial_kwargs["products_of_all"] = names
+    operator.outlets = [*operator.outlets, *map(asset, names)]
 
 
 def _rows(mapped: MappedTask, wiring: Wiring) -> XComArg:
