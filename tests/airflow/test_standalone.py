@@ -35,6 +35,7 @@ DAGS = """
 import os, sys
 from airflow.sdk import DAG
 from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.paths import ExternalPathSensor
 
 here = os.path.dirname(__file__)
 common = dict(module="job", python=sys.executable, sewer_conn_id="s")
@@ -43,6 +44,8 @@ with DAG("talks", schedule=None):
 with DAG("sleeps", schedule=None, params={"fifo": ""}):
     env = {"PYTHONPATH": here, "FIFO": "{{ params.fifo }}"}
     PythonModuleOperator(task_id="job", env=env, termination_grace_period=2, **common)
+with DAG("waits", schedule=None, params={"path": ""}):
+    ExternalPathSensor(task_id="wait", path="{{ params.path }}", deferrable=True, poke_interval=0.5, timeout=900)
 """
 
 
@@ -82,6 +85,18 @@ def test_the_log_read_over_rest_has_every_line_told_apart_and_no_secret(airflow)
     assert airflow.lines("talks", run_id, "job", streams=["stderr"]) == ["a line on stderr"]
     assert SECRET not in json.dumps(airflow.log("talks", run_id, "job"))
     assert SECRET not in "".join(path.read_text() for path in (airflow.home / "logs").rglob("*.log"))
+
+
+def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
+    """No worker is taken up by that; when the path is there, the task goes on and says so."""
+    path = tmp_path / "delivery"
+    run_id = airflow.trigger("waits", {"path": str(path)})
+    airflow.wait_for_state("waits", run_id, "wait", "deferred")
+    path.mkdir()
+    airflow.wait_for_state("waits", run_id, "wait", "success")
+    said = [line["event"] for line in airflow.log("waits", run_id, "wait")]
+    assert f"Looking for {path}" in said
+    assert f"{path} is there" in said
 
 
 def test_marking_a_running_task_failed_ends_all_it_has_started(airflow, sleeping):
