@@ -240,6 +240,25 @@ def test_argparse_reads_back_what_was_given(options, use_underscores):
     assert read == {key: False if value is None else value for key, value in options.items()}
 
 
+@given(
+    options=st.dictionaries(
+        _keys, st.one_of(_values, st.booleans(), st.none(), st.lists(_values, max_size=3)), max_size=5
+    ),
+    args=st.lists(_values | st.integers() | st.just("--verbatim"), max_size=3),
+)
+def test_whatever_is_given_comes_in_one_order(options, args):
+    """Verbatim arguments, then parameters as they are written, then flags; nothing else, and nothing twice."""
+    parameters = {key: value for key, value in options.items() if value is not None and not isinstance(value, bool)}
+    listed = {key: value if isinstance(value, list) else [value] for key, value in parameters.items()}
+    flags = [key for key, value in options.items() if value is True]
+
+    assert to_arguments(options, use_underscores=True, args=args) == [
+        *map(str, args),
+        *(word for key, values in listed.items() for value in values for word in (f"--{key}", value)),
+        *(f"--{key}" for key in flags),
+    ]
+
+
 def _declare(parser: argparse.ArgumentParser, key: str, value: object, use_underscores: bool) -> None:
     option = "--" + (key if use_underscores else key.replace("_", "-"))
     if value is None or isinstance(value, bool):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.core.errors import InvalidTask
@@ -18,6 +21,22 @@ def test_a_function_is_called_with_its_name_and_json():
 
     assert call.argv == ("-c", CALLER, "pkg.mod:func", '{"n": 3, "path": "a/b", "text": "é"}')
     assert (call.target, call.module, call.is_function) == ("pkg.mod:func", "pkg.mod", True)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=5).filter(str.isidentifier), _JSON, max_size=4))
+def test_all_that_json_can_say_comes_through(kwargs):
+    """With its type: what is called gets just what was given, in a text that a process can be given."""
+    *_, text = Task("t", function="m:f", kwargs=kwargs).call().argv
+
+    assert "\0" not in text
+    assert repr(json.loads(text)) == repr(kwargs)
 
 
 def test_the_lines_that_call_import_nothing_that_a_users_file_could_stand_in_for():

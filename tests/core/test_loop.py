@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from airflow_provider_sewer import Dependency, Ignored, Product, Task, Workflow, load_workflow, task
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
@@ -144,6 +146,33 @@ def test_a_task_that_is_mapped_twice_is_numbered():
     base = Task("t", "m")
 
     assert [names(base.map(n=each)) for each in ([1], [2], [1])] == [["t[n=1]"], ["t_2[n=2]"], ["t[n=1]"]]
+
+
+#: Values of which some look alike, and some cannot stand in a name.
+_VALUES = st.sampled_from([0, 1, True, None, "0", "1", "True", "ü", "", "a\nb", "x" * 50, [0], [1]])
+_KEYS = st.sampled_from(["n", "model", "api_token"])
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(_KEYS, st.lists(_VALUES, min_size=1, max_size=4), min_size=1, max_size=2), st.booleans())
+def test_of_any_lists_each_task_has_its_values_and_those_that_differ_have_names_that_differ(values, is_product):
+    """All combinations, the last list fastest, or the lists side by side as far as the shortest of them goes."""
+    shortest = min(map(len, values.values()))
+    base = Task("t", function="m:f", kwargs={"other": 1})
+    if is_product:
+        mapped, rows = base.map_product(**values), list(itertools.product(*values.values()))
+    else:
+        values = {key: some[:shortest] for key, some in values.items()}
+        mapped, rows = base.map(**values), list(zip(*values.values(), strict=True))
+
+    assert [repr(task.kwargs) for task in mapped] == [
+        repr({"other": 1, **dict(zip(values, row, strict=True))}) for row in rows
+    ]
+    said = {}
+    for each in mapped:
+        assert said.setdefault(each.name, repr(each.kwargs)) == repr(each.kwargs)
+        assert each.name.isprintable()
+    assert list(Workflow("w", mapped).tasks) == list(said)
 
 
 # --- in a workflow
