@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
@@ -169,6 +169,7 @@ class Question(NamedTuple):
     :param ran_anew: names of the tasks before it that ran anew and of which it takes files.
     :param ran_anew_otherwise: names of those of which it takes something else.
     :param is_beforehand: these tasks have not run yet, but will.
+    :param left_open: dependencies that are made anew before it runs, so that nobody knows yet what they will be like.
     """
 
     freshness: Freshness
@@ -181,6 +182,7 @@ class Question(NamedTuple):
     ran_anew: Sequence[str] = ()
     ran_anew_otherwise: Sequence[str] = ()
     is_beforehand: bool = False
+    left_open: Collection[str] = ()
 
 
 def judge(question: Question) -> Verdict:
@@ -233,7 +235,8 @@ def _why_other(made: Made, record: Record, question: Question, *, by_content: bo
     for path, file in question.dependencies.items():
         if path not in record.dependencies:
             return f"{made.path} was made without {path}"
-        if os.path.exists(file) and _differs(record.dependencies[path], file, by_content=by_content):
+        is_known = path not in question.left_open and os.path.exists(file)
+        if is_known and _differs(record.dependencies[path], file, by_content=by_content):
             return f"{path} has changed"
     for path in record.dependencies:
         if path not in question.dependencies:

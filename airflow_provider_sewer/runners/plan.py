@@ -252,11 +252,13 @@ def _verdict(workflow: Workflow, name: str, run: TaskRun, anew: Mapping[str, boo
     """
     task = workflow.tasks[name]
     surely = [up for up, is_sure in anew.items() if is_sure]
+    by_content = task.freshness.compare == "content"
+    left_open = {path for up in anew for path in workflow.why.reasons[name][up]} if by_content else set()
     try:
-        verdict, result = run.verdict(*ran_anew(workflow, name, surely), is_beforehand=True)
+        verdict, result = run.verdict(*ran_anew(workflow, name, surely), is_beforehand=True, left_open=left_open)
         if verdict.must_run or task.freshness.run_when != "stale" or not anew:
             return verdict, result
-        verdict, _ = run.verdict(*ran_anew(workflow, name, list(anew)), is_beforehand=True)
+        verdict, _ = run.verdict(*ran_anew(workflow, name, list(anew)), is_beforehand=True, left_open=left_open)
         if verdict.must_run:
             return verdict._replace(is_sure=False), None
         why = f"{next(iter(anew))!r} runs before it, and what that makes may be what it was"

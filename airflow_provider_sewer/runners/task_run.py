@@ -70,6 +70,7 @@ class TaskRun:
         *,
         is_alone: bool = False,
         is_beforehand: bool = False,
+        left_open: Collection[str] = (),
     ) -> tuple[Verdict, Any]:
         """Say whether the task has to run, and the result it has left before if it has not.
 
@@ -77,6 +78,7 @@ class TaskRun:
         :param ran_anew_otherwise: tasks before it that ran anew, of which it takes something else.
         :param is_alone: nothing is known of the tasks after it: a product that was removed after use is missing.
         :param is_beforehand: these tasks have not run yet, but will.
+        :param left_open: dependencies that will be made anew before, and may then be what they were.
         :raises InvalidTask: when that depends on a result which is not known.
         :raises ProductError: when what it depends on cannot be read.
         """
@@ -96,6 +98,7 @@ class TaskRun:
                     ran_anew=ran_anew,
                     ran_anew_otherwise=ran_anew_otherwise,
                     is_beforehand=is_beforehand,
+                    left_open=left_open,
                 )
             return judge(question), records[0].result if records else None
 
