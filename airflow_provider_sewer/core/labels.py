@@ -23,12 +23,13 @@ def checked_tags(tags: Any) -> tuple[str, ...]:
     """
     several = [tags] if isinstance(tags, str) else tags
     if not isinstance(several, Iterable) or isinstance(several, (bytes, Mapping, AbstractSet)):
-        raise InvalidTask(f"tags: a list of tags is needed, not {tags!r}")
-    given = tuple(dict.fromkeys(several))
-    for tag in given:
+        raise InvalidTask(f"tags: a list of tags is needed, not {tags!r}", at=("tags",))
+    given = tuple(several)
+    for place, tag in enumerate(given):
         if not isinstance(tag, str) or not tag.isprintable() or not _TAG.fullmatch(tag):
-            raise InvalidTask(f"tags: {tag!r} is none; a tag is a word without spaces and , + @ * ? [ ]")
-    return given
+            said = f"tags: {tag!r} is none; a tag is a word without spaces and , + @ * ? [ ]"
+            raise InvalidTask(said, at=("tags", place))
+    return tuple(dict.fromkeys(given))
 
 
 def checked_group(group: Any) -> str:
@@ -39,7 +40,8 @@ def checked_group(group: Any) -> str:
     if group is None:
         return ""
     if not isinstance(group, str) or not group.isprintable() or not all(map(str.strip, group.split(IN_GROUP))):
-        raise InvalidTask(f"group: a name such as 'training', or 'training.svm' for a group in it, not {group!r}")
+        said = f"group: a name such as 'training', or 'training.svm' for a group in it, not {group!r}"
+        raise InvalidTask(said, at=("group",))
     return group
 
 

@@ -176,15 +176,15 @@ def test_a_result_that_is_not_there_is_missed_before_anything_runs(flow, command
         assert done.returncode == 2
         return done.stderr
 
-    assert refused("--only", "taken") == (
+    assert refused("--select", "taken") == (
         f"sppe: {flow.folder}/flow.py:5: task 'taken' takes made.result['seed']; task 'made' is not among those to "
         "run, and no earlier run has left its result; run 'made' as well\n"
     )
 
     assert flow.run("run").returncode == 0
-    assert flow.run(command, *place, "--only", "taken").returncode == 0
+    assert flow.run(command, *place, "--select", "taken").returncode == 0
     flow.write("flow.py", RESULTS.replace('["seed"]', '["sead"]'))
-    assert refused("--from", "taken") == (
+    assert refused("--select", "taken+") == (
         f"sppe: {flow.folder}/flow.py:5: task 'taken': there is no made.result['sead']: the object has the keys "
         "'seed'\n"
     )

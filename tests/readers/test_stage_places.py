@@ -60,6 +60,11 @@ MARKED = {
     "an interpreter": ("a: {python: ⟦''}", "python: a path is needed, not ''"),
     "a folder": ("a: {workdir: ⟦[x]}", "workdir: a path is needed, not ['x']"),
     "underscores": ("a: {use_underscores: ⟦yes}", "use_underscores: True or False is needed, not 'yes'"),
+    "a tag": ("a: {tags: [a, ⟦b c]}", "tags: 'b c' is none; a tag is a word without spaces"),
+    "a group": (
+        "a: {group: ⟦a..b}",
+        "group: a name such as 'training', or 'training.svm' for a group in it, not 'a..b'",
+    ),
     "a place": ("a: {run_on: ⟦moon}", "run_on: 'local' or 'slurm' is needed, not 'moon'"),
     "a text": ("a: {doc: ⟦7}", "doc: text is needed, not int"),
     "how to compare": ("a: {products: x, run_when: stale, compare: ⟦size}", "compare: 'mtime', 'content' are possible"),
