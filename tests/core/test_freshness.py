@@ -91,6 +91,8 @@ class World:
         self.freshness = freshness
         self.command = "first"
         self.code = "first"
+        self.environment = "first"
+        self.needs: tuple[str, ...] = NEEDED
         self.clock = 1_000_000_000
         self.record: Record | None = None
         self.content: dict[str, str | None] = {}
@@ -118,62 +120,74 @@ class World:
         Path(self.path(name)).unlink(missing_ok=True)
         self.content[name] = None
 
+    def use_up(self) -> None:
+        """Have the product removed after use, as a temporary one is."""
+        if self.record is not None and self.record.is_whole and self.content[PRODUCT] is not None:
+            self.remove(PRODUCT)
+            self.record = self.record._replace(is_removed=True)
+
     def make(self) -> None:
         """Have the task run."""
         self.write(PRODUCT, "made")
-        for name in NEEDED:
+        for name in self.needs:
             if self.content[name] is None:
                 self.write(name, "first")
         read = self.freshness.compare == "content"
-        stamps = {name: stamp(self.path(name), read=read) for name in (PRODUCT, *NEEDED)}
-        self.record = Record("t", self.command, stamps.pop(PRODUCT), stamps, code=self.code)
-        self.made_of = {"command": self.command, "code": self.code, **self.state()}
+        stamps = {name: stamp(self.path(name), read=read) for name in (PRODUCT, *self.needs)}
+        product = stamps.pop(PRODUCT)
+        self.record = Record("t", self.command, product, stamps, code=self.code, environment=self.environment)
+        self.made_of = self.state()
 
     def state(self) -> dict[str, Any]:
-        """Return what counts of the files."""
+        """Return what counts."""
         by = self.content if self.freshness.compare == "content" else self.time
-        return {name: by[name] for name in (PRODUCT, *NEEDED)}
+        files = {name: by[name] for name in (PRODUCT, *self.needs)}
+        asked = {name: getattr(self, name) for name in self.freshness.stale_with}
+        return {"command": self.command, **asked, **files}
 
     def should_run(self) -> bool:
         mode = self.freshness.run_when
         if mode in ("always", "never"):
             return mode == "always"
-        if self.content[PRODUCT] is None or (self.record is not None and not self.record.is_whole):
+        is_used_up = self.record is not None and self.record.is_removed
+        if (self.content[PRODUCT] is None and not is_used_up) or (self.record and not self.record.is_whole):
             return True
         if mode == "missing":
             return False
-        now = {"command": self.command, "code": self.code, **self.state()}
-        if "code" not in self.freshness.stale_with:
-            now["code"] = self.made_of["code"]
-        gone = [name for name in NEEDED if self.content[name] is None]  # the run itself says so
-        return self.record is None or any(now[key] != self.made_of[key] for key in now if key not in gone)
+        now = self.state()
+        unseen = {name for name in self.needs if self.content[name] is None}  # the run itself says so
+        unseen |= {PRODUCT} if is_used_up else set()
+        is_other = any(now[key] != self.made_of[key] for key in now.keys() & self.made_of if key not in unseen)
+        return self.record is None or is_other or now.keys() != self.made_of.keys()
 
     def verdict(self) -> Any:
         made = [Made(PRODUCT, self.path(PRODUCT), self.record)]
-        needed = {name: self.path(name) for name in NEEDED}
-        return judge(Question(self.freshness, made, needed, self.command, code=self.code))
+        needed = {name: self.path(name) for name in self.needs}
+        now = {"code": self.code, "environment": self.environment}
+        return judge(Question(self.freshness, made, needed, self.command, **now))
 
 
 _DEEDS = st.one_of(
     st.tuples(st.just("write"), st.sampled_from([PRODUCT, *NEEDED]), st.sampled_from(["first", "made", "second"])),
     st.tuples(st.sampled_from(["touch", "remove"]), st.sampled_from([PRODUCT, *NEEDED])),
-    st.tuples(st.sampled_from(["command", "code"]), st.sampled_from(["first", "second"])),
-    st.tuples(st.sampled_from(["make", "forget", "break"])),
+    st.tuples(st.sampled_from(["command", "code", "environment"]), st.sampled_from(["first", "second"])),
+    st.tuples(st.just("needs"), st.sampled_from([NEEDED, NEEDED[:1], ()])),
+    st.tuples(st.sampled_from(["make", "forget", "break", "use_up"])),
 )
 _MODES = st.sampled_from(
     [Freshness("always"), Freshness("missing"), Freshness("never"), Freshness("stale"), Freshness("stale", "content"),
-     Freshness("stale", "mtime", ("code",))]
+     Freshness("stale", "mtime", ("code",)), Freshness("stale", "content", ("environment", "code"))]
 )  # fmt: skip
 
 
 @settings(max_examples=150, deadline=None)
 @given(_MODES, st.lists(_DEEDS, max_size=6))
 def test_whatever_was_done_the_verdict_is_what_the_build_mode_says(tmp_path_factory, freshness, deeds) -> None:
-    """Files written, touched, removed, parameters and code changed, records lost: a model says what comes of it."""
+    """Files written, touched, removed, used up, all else changed, records lost: a model says what comes of it."""
     world = World(tmp_path_factory.mktemp("world"), freshness)
 
     for what, *how in deeds:
-        if what in ("command", "code"):
+        if what in ("command", "code", "environment", "needs"):
             setattr(world, what, how[0])
         elif what == "forget":
             world.record = None
