@@ -25,6 +25,7 @@ _STANDARD = "tag:yaml.org,2002:"
 _MERGE = f"{_STANDARD}merge"
 _NULL = f"{_STANDARD}null"
 _TEXT = f"{_STANDARD}str"
+_DEEP = 100
 _HALF = re.compile("[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False}
 
@@ -199,7 +200,7 @@ class YamlFile:
             said = f"this is no YAML: {chr(error.character)!r} cannot stand in it"
             raise WorkflowFileError(said, _position(self.path, text[: error.position])) from None
         except RecursionError:
-            raise WorkflowFileError("this is nested too deeply", SourceLine(self.path, 0)) from None
+            raise WorkflowFileError("this is nested too deeply", _deep_place(self.path, text)) from None
         if node is None:
             raise WorkflowFileError("the file is empty", SourceLine(self.path, 0))
         return node
@@ -252,6 +253,16 @@ def _tag_of(node: yaml.ScalarNode) -> str:
     if node.style is not None:
         return _TEXT
     return next((tag for tag, form, _ in _FORMS if form.match(node.value)), _TEXT)
+
+
+def _deep_place(path: str, text: str) -> SourceLine:
+    """Return the first place that lies so deep that nobody means it."""
+    depth = 0
+    for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth == _DEEP:
+            return _place(path, event.start_mark)
+    return SourceLine(path, 0)
 
 
 def _place(path: str, mark: Any) -> SourceLine:

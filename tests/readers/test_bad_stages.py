@@ -76,7 +76,7 @@ def test_an_empty_file_is_named(stages):
 
 def test_a_file_that_is_nested_too_deeply_is_named(stages):
     """Python itself would give up with a traceback of a thousand lines."""
-    fails(stages("Lint: " + "[" * 5000), "{f}: this is nested too deeply")
+    fails(stages("Lint: " + "[" * 5000), "{f}:1:105: this is nested too deeply")
 
 
 BAD_STAGES = {
