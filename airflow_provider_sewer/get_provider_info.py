@@ -1,4 +1,4 @@
-"""What Airflow reads of this package: its connection type, its operators, and the connection's form."""
+"""What Airflow reads of this package: its connection type, operators and decorators, and the connection's form."""
 
 from __future__ import annotations
 
@@ -132,6 +132,10 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": "Sewer",
                 "python-modules": ["airflow_provider_sewer.triggers.path", "airflow_provider_sewer.triggers.slurm"],
             },
+        ],
+        "task-decorators": [
+            {"name": "python_module", "class-name": "airflow_provider_sewer.decorators.module.python_module_task"},
+            {"name": "slurm_module", "class-name": "airflow_provider_sewer.decorators.slurm.slurm_module_task"},
         ],
         "extra-links": ["airflow_provider_sewer.links.slurm.SlurmJobLink"],
         "hooks": [

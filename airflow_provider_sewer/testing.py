@@ -109,10 +109,17 @@ def run_sewer_file() -> Callable[..., dict[str, Outcome]]:
     """Return a function that runs a workflow of a sewer file on this machine, without Airflow."""
 
     def run(
-        path: str | os.PathLike[str], workflow: str | None = None, *, jobs: str | None = None, **settings: Any
+        path: str | os.PathLike[str],
+        workflow: str | None = None,
+        *,
+        jobs: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        **settings: Any,
     ) -> dict[str, Outcome]:
         engine = Engine(
-            load_workflow(path, workflow, jobs=jobs), Settings.checked(**settings), observers=[PlainLines()]
+            load_workflow(path, workflow, jobs=jobs, arguments=arguments),
+            Settings.checked(**settings),
+            observers=[PlainLines()],
         )
         engine.check()
         return engine.run()

@@ -14,6 +14,7 @@ import click
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
 from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.values import read_value
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.settings import Settings
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
 
 _FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
+_ARG = click.option(
+    "--arg",
+    "arguments",
+    multiple=True,
+    metavar="K=V",
+    callback=lambda *given: _arguments(given[2]),
+    help="Call the workflow with this argument; a value that is no JSON is text. Repeatable.",
+)
 _WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
 _JOBS = click.option(
     "--jobs",
@@ -107,6 +116,7 @@ def main() -> None:
 @_PYTHON
 @_THERE
 @_WORKFLOW
+@_ARG
 @_JOBS
 @click.option(
     "-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors; all jobs]"
@@ -146,6 +156,7 @@ def run(
     python: str | None,
     there: bool,
     workflow: str | None,
+    arguments: dict[str, Any],
     jobs: str | None,
     at_once: int | None,
     limit: tuple[str, ...],
@@ -176,7 +187,7 @@ def run(
         log_dir=log_dir,
         slurm=_slurm(slurm, run_dir, is_wanted=on == "slurm", is_ahead=ahead),
     )
-    loaded = _loaded(path, workflow, jobs, settings, there=there)
+    loaded = _loaded(path, workflow, arguments, jobs, settings, there=there)
     sys.exit(run_in_terminal(loaded, settings, how))
 
 
@@ -185,6 +196,7 @@ def run(
 @_PYTHON
 @_THERE
 @_WORKFLOW
+@_ARG
 @_JOBS
 @_RESUME
 @_FORCE
@@ -198,6 +210,7 @@ def explain(
     python: str | None,
     there: bool,
     workflow: str | None,
+    arguments: dict[str, Any],
     jobs: str | None,
     resume: bool,
     force: tuple[str, ...],
@@ -212,7 +225,7 @@ def explain(
     from airflow_provider_sewer.runners.plan import Wanted
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
-    loaded = _loaded(path, workflow, jobs, settings, there=there)
+    loaded = _loaded(path, workflow, arguments, jobs, settings, there=there)
     click.echo(explained(loaded, settings, Wanted(select, exclude, force), resume=resume, state=state))
 
 
@@ -222,6 +235,7 @@ def explain(
 @_THERE
 @_ENV
 @_WORKFLOW
+@_ARG
 @_JOBS
 @click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="What to convert to.")
 @click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
@@ -233,6 +247,7 @@ def convert(
     there: bool,
     env: tuple[str, ...],
     workflow: str | None,
+    arguments: dict[str, Any],
     jobs: str | None,
     output: str,
     print_only: bool,
@@ -242,8 +257,8 @@ def convert(
     from airflow_provider_sewer.exporters import vscode
 
     settings = _reader_settings(python, env, there=there)
-    if workflow is not None:
-        tasks = list(_loaded(path, workflow, jobs, settings, there=there).tasks.values())
+    if workflow is not None or arguments:
+        tasks = list(_loaded(path, workflow, arguments, jobs, settings, there=there).tasks.values())
     else:
         tasks = _loaded_tasks(path, jobs, settings, there=there)
     if print_only:
@@ -259,6 +274,7 @@ def convert(
 @_THERE
 @_ENV
 @_WORKFLOW
+@_ARG
 @_JOBS
 @_SELECT
 @_EXCLUDE
@@ -269,6 +285,7 @@ def show(
     there: bool,
     env: tuple[str, ...],
     workflow: str | None,
+    arguments: dict[str, Any],
     jobs: str | None,
     select: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -278,7 +295,7 @@ def show(
     from airflow_provider_sewer.exporters import diagram, plain
 
     forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
-    loaded = _loaded(path, workflow, jobs, _reader_settings(python, env, there=there), there=there)
+    loaded = _loaded(path, workflow, arguments, jobs, _reader_settings(python, env, there=there), there=there)
     click.echo(forms[form](selected(loaded, select, exclude)).rstrip("\n"))
 
 
@@ -291,16 +308,24 @@ def schema() -> None:
 @main.command()
 @_FILE
 @_WORKFLOW
+@_ARG
 @_JOBS
 @_LIMIT
 @click.option("--make", is_flag=True, help="Run what is printed, with the airflow that is on PATH.")
-def pools(path: str, workflow: str | None, jobs: str | None, limit: tuple[str, ...], make: bool) -> None:
+def pools(
+    path: str,
+    workflow: str | None,
+    arguments: dict[str, Any],
+    jobs: str | None,
+    limit: tuple[str, ...],
+    make: bool,
+) -> None:
     """Print the commands that make Airflow's pools of the resources that tasks take."""
     import shlex
 
     from airflow_provider_sewer.cli.pools import make_pools, pool_commands
 
-    commands = pool_commands(load_workflow(path, workflow, jobs=jobs), _limits(limit))
+    commands = pool_commands(load_workflow(path, workflow, jobs=jobs, arguments=arguments), _limits(limit))
     for command in commands:
         click.echo(shlex.join(command))
     if make:
@@ -313,13 +338,15 @@ def _module(given: str | None) -> str | None:
     return given
 
 
-def _loaded(path: str, workflow: str | None, jobs: str | None, settings: Settings, *, there: bool) -> Workflow:
+def _loaded(
+    path: str, workflow: str | None, arguments: dict[str, Any], jobs: str | None, settings: Settings, *, there: bool
+) -> Workflow:
     if not there:
-        return load_workflow(path, workflow, jobs=jobs)
+        return load_workflow(path, workflow, jobs=jobs, arguments=arguments)
     _refuse_jobs(jobs)
     from airflow_provider_sewer.runners.foreign_reader import read_workflow
 
-    return read_workflow(path, workflow, settings)
+    return read_workflow(path, workflow, settings, arguments)
 
 
 def _loaded_tasks(path: str, jobs: str | None, settings: Settings, *, there: bool) -> list[Task]:
@@ -352,6 +379,16 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(said, param_hint="--env")
         variables[name] = value if equals else os.environ[name]
     return variables
+
+
+def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
+    arguments: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise click.BadParameter(f"{pair!r}: write NAME=VALUE, such as n=10", param_hint="--arg")
+        arguments[name] = read_value(value)
+    return arguments
 
 
 def _limits(pairs: tuple[str, ...]) -> dict[str, int]:

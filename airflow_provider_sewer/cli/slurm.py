@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import suppress
 from typing import Any
 
+from airflow_provider_sewer.cli.values import read_value
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
 from airflow_provider_sewer.core.slurm import RESOURCES, SlurmSettings
 
@@ -31,7 +30,7 @@ def slurm_settings(pairs: tuple[str, ...], run_dir: str | None) -> SlurmSettings
         name, equals, value = pair.partition("=")
         if not name or not equals:
             raise SewerError(f"--slurm {pair!r}: write NAME=VALUE, such as partition=gpu or mem_gb=8")
-        said[name] = _read(value)
+        said[name] = read_value(value)
     watching = {name: said.pop(name) for name in _WATCHING if name in said}
     for name in said:
         if name not in RESOURCES:
@@ -41,9 +40,3 @@ def slurm_settings(pairs: tuple[str, ...], run_dir: str | None) -> SlurmSettings
         return SlurmSettings.checked(slurm=said, run_dir=run_dir, folder=os.getcwd(), **watching)
     except InvalidTask as error:
         raise SewerError(f"--slurm: {error}") from None
-
-
-def _read(value: str) -> Any:
-    with suppress(ValueError):
-        return json.loads(value)
-    return value

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
+from airflow_provider_sewer.core.run_time import as_text
 from airflow_provider_sewer.core.settings import checked_path
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.text import why_unfit
@@ -161,7 +162,7 @@ def checked_slurm(slurm: Any) -> dict[str, Any]:
         return {}
     if not isinstance(slurm, Mapping):
         raise InvalidTask(f"slurm: a mapping of parameters is needed, not {type(slurm).__name__}", at=("slurm",))
-    checked = {name: _parameter(name, value) for name, value in slurm.items()}
+    checked = {name: _parameter(name, as_text(value)) for name, value in slurm.items()}
     for group in _ONE_OF:
         said = [name for name in group if checked.get(name) is not None]
         if len(said) > 1:

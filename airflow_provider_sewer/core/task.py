@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, Callable, Union
+from typing import Any, Callable, Union
 
 from airflow_provider_sewer.core.arguments import detached, to_arguments
 from airflow_provider_sewer.core.chain import Chain, Operand
@@ -18,14 +19,12 @@ from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.recording import note_task
 from airflow_provider_sewer.core.resources import checked_resources
+from airflow_provider_sewer.core.run_time import as_text, names_in
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Ignored, Marker, Result, filled, markers
-
-if TYPE_CHECKING:
-    import os
 
 #: What a task can be said to be or to have.
 FIELDS = (
@@ -349,6 +348,8 @@ def checked_name(name: Any) -> str:
         raise InvalidTask(f"name: a task needs a name, not {name!r}")
     if not name.isprintable():
         raise InvalidTask(f"name: {name!r} holds a line break or another unprintable character")
+    if later := names_in(name):
+        raise InvalidTask(f"name: {later[0]!r} is known only when the task runs; a name is the same in all runs")
     return name
 
 
@@ -382,6 +383,7 @@ def checked_target(module: Any, function: Any) -> tuple[str | None, str | None]:
 
     :raises InvalidTask: when it is not one of them, or no such name.
     """
+    module, function = as_text(module), as_text(function)
     if (module is None) == (function is None):
         given = "neither is" if module is None else "both are"
         raise InvalidTask(f"a task runs a module or a function; {given} given", at=(Key("function"),))
@@ -389,7 +391,8 @@ def checked_target(module: Any, function: Any) -> tuple[str | None, str | None]:
 
 
 def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
-    several = paths if isinstance(paths, Iterable) and not isinstance(paths, (str, bytes)) else [paths]
+    is_one = isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable)
+    several = [paths] if is_one else paths
     if isinstance(several, (Mapping, AbstractSet)):
         raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r}", at=(field,))
     listed = []

@@ -1,12 +1,13 @@
-"""Values in the parameters of a task that are more than what they say: paths, ignored ones, results of other tasks."""
+"""Values in the parameters of a task that are more than what they say: paths, ignored ones, what is known later."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.later import Later
 from airflow_provider_sewer.core.paths import PathMarker
+from airflow_provider_sewer.core.run_time import RunTimeValue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,25 +36,21 @@ class Ignored:
         return f"Ignored({self.value!r})"
 
 
-class Result:
+class Result(Later):
     """What a task leaves as its result, or a part of that: ``generate.result["seed"]``.
 
     :param task: the task.
     :param keys: the way into the result: keys of objects and positions in lists.
     """
 
+    _if_none = "the task left no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"
+
     def __init__(self, task: Task, keys: tuple[str | int, ...] = ()) -> None:
+        super().__init__(keys)
         self.task = task
-        self.keys = keys
 
-    def __getitem__(self, key: str | int) -> Result:
-        """Return a part of the result.
-
-        :raises InvalidTask: for anything but a key or a position.
-        """
-        if isinstance(key, bool) or not isinstance(key, (str, int)):
-            raise InvalidTask(f"{self!r}: a part of a result is named by a key or a position, not {key!r}")
-        return Result(self.task, (*self.keys, key))
+    def _with_keys(self, keys: tuple[str | int, ...]) -> Result:
+        return Result(self.task, keys)
 
     def __iter__(self) -> Iterator[Any]:
         """Refuse: how long a result is shows only when its task has run."""
@@ -70,22 +67,6 @@ class Result:
             "parameter of its own"
         )
 
-    def of(self, value: Any) -> Any:
-        """Return this part of a result.
-
-        :raises InvalidTask: when there is no such part.
-        """
-        part = value
-        for at, key in enumerate(self.keys):
-            try:
-                if isinstance(part, str):
-                    raise TypeError("a letter of a text is no part of it")
-                part = part[key]
-            except (LookupError, TypeError):
-                asked = f"{type(self)(self.task, self.keys[: at + 1])!r}"
-                raise InvalidTask(f"there is no {asked}: {_what(part)}") from None
-        return part
-
     def __eq__(self, other: object) -> bool:
         """Results are equal that are the same part of the same task's."""
         return isinstance(other, Result) and (self.task.name, self.keys) == (other.task.name, other.keys)
@@ -99,9 +80,9 @@ class Result:
 
 
 #: What is replaced by a plain value before a task is run.
-Marker = Union[PathMarker, Ignored, Result]
+Marker = Union[PathMarker, Ignored, Result, RunTimeValue]
 
-_MARKERS = (PathMarker, Ignored, Result)
+_MARKERS = (PathMarker, Ignored, Result, RunTimeValue)
 
 
 def markers(value: Any) -> Iterator[Marker]:
@@ -134,13 +115,3 @@ def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = Fa
     if isinstance(value, (list, tuple)):
         return [filled(item, fill, keep_ignored=keep_ignored) for item in value]
     return value
-
-
-def _what(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"the object has the keys {', '.join(map(repr, list(value)[:10])) or 'none'}"
-    if isinstance(value, list):
-        return f"the list has {len(value)} items"
-    if value is None:
-        return "the task left no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"
-    return f"it is {value!r:.80}, which has no parts"

@@ -18,6 +18,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, SewerError
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.loop import MappedTask
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
+from airflow_provider_sewer.core.run_time import RunTimeValue
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import SourceLine
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 
 #: What is written as what it was made with.
-_MARKERS = (Product, Dependency, External, Ignored, Result)
+_MARKERS = (Product, Dependency, External, Ignored, Result, RunTimeValue)
 _RECORDS = (Settings, SlurmSettings, Freshness, SourceLine)
 
 #: Marks an object that stands for more than its keys and values, and says for what.
@@ -84,6 +85,20 @@ def tasks_of_data(data: Mapping[str, Any]) -> list[Task]:
     """Return the tasks that :func:`tasks_to_data` has written."""
     tasks = _tasks_of(data)
     return [tasks[number] for number in data["members"]]
+
+
+def value_to_data(where: str, value: Any) -> Any:
+    """Return what JSON can say of a value that is given to a workflow, which is all of it.
+
+    :param where: what it is, for the message.
+    :raises InvalidTask: for what JSON cannot say.
+    """
+    return _Writer()._said(where, value)
+
+
+def value_of_data(data: Any) -> Any:
+    """Return the value that :func:`value_to_data` has written."""
+    return _meant(data, _Known([], []))
 
 
 def error_to_data(error: SewerError) -> dict[str, Any]:

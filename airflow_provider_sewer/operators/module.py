@@ -55,6 +55,8 @@ class PythonModuleOperator(BaseOperator):
     Relative paths of interpreter and working directory are taken from the folder of the DAG file; those of products and
     dependencies from the working directory.
 
+    :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
+        (templated)
     :param module: dotted name of the module. (templated)
     :param parameters_and_flags: what becomes ``--key value`` and ``--flag``
         (see :mod:`airflow_provider_sewer.core.arguments`). (templated)
@@ -82,10 +84,11 @@ class PythonModuleOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "module", "parameters_and_flags", "args", "function", "op_kwargs", "products", "dependencies", "python", "env",
-        "workdir", "sewer_conn_id",
+        "arguments", "module", "parameters_and_flags", "args", "function", "op_kwargs", "products", "dependencies",
+        "python", "env", "workdir", "sewer_conn_id",
     )  # fmt: skip
     template_fields_renderers: ClassVar[dict[str, str]] = {
+        "arguments": "json",
         "parameters_and_flags": "json",
         "args": "json",
         "op_kwargs": "json",
@@ -96,6 +99,7 @@ class PythonModuleOperator(BaseOperator):
     def __init__(
         self,
         *,
+        arguments: Mapping[str, Any] | None = None,
         module: str | None = None,
         parameters_and_flags: Mapping[str, Any] | None = None,
         args: Iterable[Any] = (),
@@ -120,6 +124,7 @@ class PythonModuleOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self._marks = Marks()
+        self.arguments = arguments
         self.module = module
         self.parameters_and_flags = self._marks.part(parameters_and_flags, "parameters_and_flags")
         self.args = self._marks.part(_as_list(args), "args")
@@ -184,11 +189,10 @@ class PythonModuleOperator(BaseOperator):
         task = Task(
             self.task_id,
             self.module,
-            self._filled("parameters_and_flags", _mapping),
-            self.use_underscores,
+            use_underscores=self.use_underscores,
             args=self._filled("args", _list),
             function=self.function,
-            kwargs=self._filled("op_kwargs", _mapping),
+            **self._called_with(),
             products=self._filled("products", _list),
             dependencies=self._filled("dependencies", _list),
             run_when=self.run_when,
@@ -197,6 +201,13 @@ class PythonModuleOperator(BaseOperator):
         )
         task.source = SourceLine(str(context["dag"].fileloc), 0)
         return task.with_settings(self._settings(context, hook))
+
+    def _called_with(self) -> dict[str, Any]:
+        """Return what the module or the function is called with, in fields of a task."""
+        return {
+            "parameters_and_flags": self._filled("parameters_and_flags", _mapping),
+            "kwargs": self._filled("op_kwargs", _mapping),
+        }
 
     def _filled(self, field: str, checked: Callable[[str, Any], Any]) -> Any:
         return self._marks.put_back(checked(field, getattr(self, field)), field)
@@ -213,7 +224,9 @@ class PythonModuleOperator(BaseOperator):
         if self.run_when == "always":
             return None
         ti = context["ti"]
-        before = ti.xcom_pull(task_ids=self.stale_after, key=_UP_TO_DATE) if self.stale_after else []
+        # In a mapped group, only what the same instance of it has left counts.
+        where: dict[str, Any] = {"map_indexes": ti.map_index} if self.get_closest_mapped_task_group() else {}
+        before = ti.xcom_pull(task_ids=self.stale_after, key=_UP_TO_DATE, **where) if self.stale_after else []
         anew = [name for name, rests in zip(self.stale_after, before, strict=True) if not rests]
         verdict, result = self._prepared(lambda: run.verdict((), anew, is_alone=True))
         if verdict.must_run:
@@ -265,6 +278,10 @@ class PythonModuleOperator(BaseOperator):
         names = asset_names(paths, self.workdir)
         return names if self.products_of_all is None else [name for name in names if name in self.products_of_all]
 
+    def _can_have_products(self) -> bool:
+        """Tell whether it makes products, as far as that is known while the DAG is parsed."""
+        return bool(self._marks.products() or self.products)
+
     def _check_what_is_known(self) -> None:
         """Name what is wrong while the DAG is parsed, as far as it is no template and no XCom."""
         known = {field: _known(getattr(self, field)) for field in self.template_fields}
@@ -284,8 +301,7 @@ class PythonModuleOperator(BaseOperator):
         checked_target(known["module"], known["function"])
         to_arguments(_mapping("parameters_and_flags", whole["parameters_and_flags"]), args=_list("args", whole["args"]))
         function_call("", checked_kwargs(_mapping("op_kwargs", whole["op_kwargs"])))
-        has_products = bool(self._marks.products() or self.products)
-        Freshness.checked(self.run_when, self.compare, self.stale_with, has_products=has_products)
+        Freshness.checked(self.run_when, self.compare, self.stale_with, has_products=self._can_have_products())
         seconds(self.termination_grace_period)
         _check_codes(self.skip_on_exit_code)
         Settings.checked(
@@ -334,16 +350,16 @@ def supervisor() -> int | None:
 
 def _known(value: Any) -> Any:
     """Return a value without what is known only at run time; a whole XCom is no value at all."""
-    if _is_reference(value):
+    if is_reference(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _known(item) for key, item in value.items() if not _is_reference(item)}
+        return {key: _known(item) for key, item in value.items() if not is_reference(item)}
     if isinstance(value, (list, tuple)):
-        return [_known(item) for item in value if not _is_reference(item)]
+        return [_known(item) for item in value if not is_reference(item)]
     return value
 
 
-def _is_reference(value: Any) -> bool:
+def is_reference(value: Any) -> bool:
     """Tell whether Airflow resolves this later: an XComArg, a DAG's parameter, a literal."""
     return callable(getattr(value, "iter_references", None)) and callable(getattr(value, "resolve", None))
 

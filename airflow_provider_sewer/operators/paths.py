@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +26,22 @@ class ExternalPathSensor(BaseSensorOperator):
     """Wait until a file or directory is there.
 
     :param path: the path; a relative one is taken from the working directory. (templated)
+    :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
+        (templated)
     :param workdir: the working directory; the connection's if not said. (templated)
     :param sewer_conn_id: a ``sewer`` connection for what is not said here. (templated)
     :param deferrable: wait in the triggerer, which has to see the path too; Airflow's ``operators.default_deferrable``
         if not said.
     """
 
-    template_fields: Sequence[str] = ("path", "workdir", "sewer_conn_id")
+    template_fields: Sequence[str] = ("arguments", "path", "workdir", "sewer_conn_id")
     ui_color = "#dcd6ea"
 
     def __init__(
         self,
         *,
         path: str | os.PathLike[str],
+        arguments: Mapping[str, Any] | None = None,
         workdir: str | None = None,
         sewer_conn_id: str | None = None,
         deferrable: bool | None = None,
@@ -47,6 +50,7 @@ class ExternalPathSensor(BaseSensorOperator):
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.path = os.fspath(path)
+        self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
         self.deferrable = deferrable
@@ -81,23 +85,27 @@ class RemoveProductsOperator(BaseOperator):
     """Remove temporary products once all tasks that use them have succeeded.
 
     :param products: their paths; relative ones are taken from the working directory. (templated)
+    :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
+        (templated)
     :param workdir: the working directory; the connection's if not said. (templated)
     :param sewer_conn_id: a ``sewer`` connection for what is not said here. (templated)
     """
 
-    template_fields: Sequence[str] = ("products", "workdir", "sewer_conn_id")
+    template_fields: Sequence[str] = ("arguments", "products", "workdir", "sewer_conn_id")
     ui_color = "#e6dccf"
 
     def __init__(
         self,
         *,
         products: Iterable[str | os.PathLike[str]],
+        arguments: Mapping[str, Any] | None = None,
         workdir: str | None = None,
         sewer_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.products = [each.path if isinstance(each, PathMarker) else os.fspath(each) for each in products]
+        self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
 

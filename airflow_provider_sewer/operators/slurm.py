@@ -133,8 +133,10 @@ class SlurmModuleOperator(PythonModuleOperator):
         """
         with _no_vain_retry(), self._no_orphan(context):
             run = self._prepare_run(context)
-            if (left := self._left_by_an_earlier_run(context, TaskRun(run.planned.task, {}))) is not None:
-                return storable(left.value)
+            if run.take_up() is None:
+                self._prepare_attempt(context, run)
+                if (left := self._left_by_an_earlier_run(context, TaskRun(run.planned.task, {}))) is not None:
+                    return storable(left.value)
             job = run.begin()
             self._announce(context, run, job)
             if not run.planned.slurm.wait_for_completion:
@@ -199,6 +201,9 @@ class SlurmModuleOperator(PythonModuleOperator):
         if self._killed:
             self.on_kill()
         return self._job_run
+
+    def _prepare_attempt(self, context: Context, run: JobRun) -> None:
+        """Complete what is to run, now that it is known that no earlier try has left a job to go on with."""
 
     def _slurm_settings(self, folder: str, hook: SewerHook | None) -> SlurmSettings:
         own = SlurmSettings.checked(**self._said(), folder=folder)

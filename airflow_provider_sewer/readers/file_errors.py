@@ -34,12 +34,13 @@ def read_workflow_file(file: str) -> bytes:
 
 
 @contextmanager
-def as_file_error(file: str, *, called_at: int = 0) -> Iterator[None]:
+def as_file_error(file: str, *, called_at: int = 0, if_not_called: str = "") -> Iterator[None]:
     """Turn what the code of a file raises into one error with file and line.
 
     What is no error of the file, such as Ctrl-C or a timeout of Airflow, passes through.
 
     :param called_at: the line to name if none of the file's own lines was reached.
+    :param if_not_called: what to say then.
     """
     try:
         yield
@@ -51,10 +52,8 @@ def as_file_error(file: str, *, called_at: int = 0) -> Iterator[None]:
         raise _syntax_error(file, error) from error
     except (Exception, SystemExit) as error:
         line = _line_in(file, error)
-        if line or not called_at or _innermost(error):
-            hint = _hint(file, error)
-        else:  # it never got as far as the function's first line
-            hint = ". It is called without arguments here; give its parameters defaults"
+        is_called = line or not called_at or _innermost(error)  # else it never got as far as the function's first line
+        hint = _hint(file, error) if is_called else f". {if_not_called}"
         raise WorkflowFileError(f"{_told(file, error)}{hint}", line or SourceLine(file, called_at)) from error
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.readers import python_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
 
@@ -19,20 +21,30 @@ SCHEMA = Path(__file__).with_name("stages.schema.json")
 _YAML = (".yaml", ".yml")
 
 
-def load_workflow(path: str | os.PathLike[str], workflow: str | None = None, *, jobs: str | None = None) -> Workflow:
+def load_workflow(
+    path: str | os.PathLike[str],
+    workflow: str | None = None,
+    *,
+    jobs: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Workflow:
     """Load a workflow file and return one of its workflows as a graph.
 
     :param path: a sewer file in Python, or stages in a file that ends in ``.yaml`` or ``.yml``.
     :param workflow: its name; needed only where a file holds several and none is called
         ``workflow``. A file that declares none is one workflow: all its tasks.
     :param jobs: for stages: the module that has their functions, if the file names none.
+    :param arguments: what the workflow's function is called with, by the names of its parameters.
     :raises SewerError: when the file, a task or the workflow is wrong; with file and line.
     """
     if _has_stages(path, jobs):
         from airflow_provider_sewer.readers.stages import load_stages
 
+        if arguments:
+            names = ", ".join(map(repr, arguments))
+            raise SewerError(f"{os.fspath(path)}: stages take no arguments, and {names} is given; write a template")
         return load_stages(path, workflow, jobs)
-    return python_file.load_workflow(path, workflow)
+    return python_file.load_workflow(path, workflow, arguments)
 
 
 def load_tasks(path: str | os.PathLike[str], *, jobs: str | None = None) -> list[Task]:

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
 from airflow_provider_sewer.core.looks import is_installed, look
 from airflow_provider_sewer.core.source import SourceLine, is_own_file
-from airflow_provider_sewer.core.workflow_json import error_to_data, tasks_to_data, workflow_to_data
+from airflow_provider_sewer.core.workflow_json import error_to_data, tasks_to_data, value_of_data, workflow_to_data
 from airflow_provider_sewer.readers.python_file import load_tasks, load_workflow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from types import FrameType
 
 #: What reaches beyond files, so that nobody can tell whether it would come out the same again.
@@ -100,31 +99,34 @@ class Witness:
                 self.note(os.fsdecode(details[0] or os.curdir))
 
 
-def main(answer_file: str, wanted: str, file: str, *names: str) -> None:
+def main(answer_file: str, wish_file: str) -> None:
     """Read a workflow file and leave what came of it as JSON.
 
     :param answer_file: where to leave it.
-    :param wanted: ``workflow``, or ``tasks`` for all tasks of the file.
-    :param file: the workflow file.
-    :param names: the name of the workflow, if one was given.
+    :param wish_file: what is to be read: ``wanted``, which is ``workflow``, or ``tasks`` for all tasks of the file; the
+        ``file``; the ``name`` of the workflow, if one was given, and the ``arguments`` of its function.
     """
-    sys.argv[:] = [file]
+    with open(wish_file, encoding="ascii") as file:
+        wish = json.load(file)
+    sys.argv[:] = [wish["file"]]
     witness = Witness()
     witness.note_environment()
     sys.addaudithook(witness)
     importlib.invalidate_caches()  # which folders are looked into is seen only when they are looked into
-    said = _said(wanted, file, names)
+    said = _said(wish)
     witness.note_environment()
     looks = witness.looks if witness.saw_all and "error" not in said else None
     with open(answer_file, "w", encoding="ascii") as answer:
         json.dump({**said, "looks": looks}, answer)
 
 
-def _said(wanted: str, file: str, names: Collection[str]) -> dict[str, Any]:
+def _said(wish: dict[str, Any]) -> dict[str, Any]:
+    file = wish["file"]
     try:
-        if wanted == "tasks":
+        if wish["wanted"] == "tasks":
             return {"tasks": tasks_to_data(load_tasks(file))}
-        return {"workflow": workflow_to_data(load_workflow(file, *names))}
+        arguments = value_of_data(wish["arguments"])
+        return {"workflow": workflow_to_data(load_workflow(file, wish["name"], arguments))}
     except SewerError as error:
         return {"error": error_to_data(error)}
     except BaseException as error:  # what is not meant to be caught ends this process in any case

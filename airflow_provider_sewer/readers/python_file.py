@@ -19,7 +19,7 @@ from airflow_provider_sewer.readers.file_errors import as_file_error, read_workf
 from airflow_provider_sewer.readers.guest import FORMER_NAMES, hosted, module_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from types import CodeType
 
 
@@ -53,17 +53,21 @@ def get_task_from_module(module: ModuleType, task_name: str) -> Task:
     raise WorkflowFileError(said, SourceLine(str(module.__file__), 0))
 
 
-def load_workflow(path: str | os.PathLike[str], workflow: str | None = None) -> Workflow:
+def load_workflow(
+    path: str | os.PathLike[str], workflow: str | None = None, arguments: Mapping[str, Any] | None = None
+) -> Workflow:
     """Load a sewer file and return one of its workflows as a graph.
 
     :param workflow: its name; needed only where a file holds several and none is called
         ``workflow``. A file that declares none is one workflow: all its tasks.
+    :param arguments: what its function is called with, by the names of its parameters.
     :raises SewerError: when the file, a task or the workflow is wrong; with file and line.
     """
     with _loaded(Path(path)) as (module, loading):
         declared = _declared_workflows(module, loading)
         if declared:
-            return _recorded(declared[chosen(workflow, list(declared), str(module.__file__))])
+            return _recorded(declared[chosen(workflow, list(declared), str(module.__file__))], arguments or {})
+        _refuse_arguments(arguments, module)
         return _whole_file(module, loading, workflow)
 
 
@@ -76,7 +80,7 @@ def load_tasks(path: str | os.PathLike[str]) -> list[Task]:
         declared = _declared_workflows(module, loading)
         if not declared:
             return list(_whole_file(module, loading, None).tasks.values())
-        run = [task for function in declared.values() for task in _recorded(function).tasks.values()]
+        run = [task for function in declared.values() for task in _recorded(function, {}).tasks.values()]
         # A task that is run is a copy with the settings of its run; its name and line stay what they were.
         tasks: dict[object, Task] = {}
         for task in [*run, *_tasks(module)]:
@@ -127,12 +131,27 @@ def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, Func
     return {**own, **{function.__name__: function for function in functions if hasattr(function, "__sewer_workflow__")}}
 
 
-def _recorded(function: Any) -> Workflow:
+def _recorded(function: Any, arguments: Mapping[str, Any]) -> Workflow:
     source: SourceLine = function.__sewer_workflow__
-    with recording(is_workflow=True) as recorder, as_file_error(source.file, called_at=source.line):
-        function()
+    takes = (
+        f"It takes {inspect.signature(function)}; give a value with --arg NAME=VALUE or arguments={{…}}, or a default"
+    )
+    with (
+        recording(is_workflow=True) as recorder,
+        as_file_error(source.file, called_at=source.line, if_not_called=takes),
+    ):
+        function(**arguments)
     doc = inspect.cleandoc(function.__doc__ or "")
     return Workflow.of_runs(function.__name__, recorder.runs, stated=recorder.edges, doc=doc, source=source)
+
+
+def _refuse_arguments(arguments: Mapping[str, Any] | None, module: ModuleType) -> None:
+    if arguments:
+        raise InvalidWorkflow(
+            f"the file declares no @workflow that could take {', '.join(map(repr, arguments))}; write one with these "
+            "parameters",
+            SourceLine(str(module.__file__), 0),
+        )
 
 
 def _whole_file(module: ModuleType, loading: Recorder, wanted: str | None) -> Workflow:

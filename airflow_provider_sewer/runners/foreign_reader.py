@@ -22,7 +22,13 @@ from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, WorkflowFileError
 from airflow_provider_sewer.core.source import LENT, PACKAGE, SourceLine
-from airflow_provider_sewer.core.workflow_json import FORMAT, error_of_data, tasks_of_data, workflow_of_data
+from airflow_provider_sewer.core.workflow_json import (
+    FORMAT,
+    error_of_data,
+    tasks_of_data,
+    value_to_data,
+    workflow_of_data,
+)
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import find_interpreter, locate_interpreter
 from airflow_provider_sewer.runners.module import GRACE, how_it_ended
@@ -71,28 +77,31 @@ class _Wish(NamedTuple):
     :param wanted: ``workflow``, or ``tasks`` for all tasks of the file.
     :param file: the absolute path of the workflow file.
     :param name: the name of the workflow, if one was given.
+    :param arguments: what its function is called with, as JSON says it.
     """
 
     wanted: str
     file: str
     name: str | None = None
-
-    @property
-    def words(self) -> list[str]:
-        """Return it as the reader takes it."""
-        return [self.wanted, self.file, *([self.name] if self.name is not None else [])]
+    arguments: Any = None
 
 
-def read_workflow(path: str | os.PathLike[str], workflow: str | None, settings: Settings) -> Workflow:
+def read_workflow(
+    path: str | os.PathLike[str],
+    workflow: str | None,
+    settings: Settings,
+    arguments: Mapping[str, Any] | None = None,
+) -> Workflow:
     """Have a workflow file read, and return one of its workflows as a graph.
 
     :param path: the workflow file.
     :param workflow: its name, where the file holds several.
     :param settings: the interpreter that reads it, and the environment it does that in.
+    :param arguments: what the workflow's function is called with, by the names of its parameters.
     :raises SewerError: whatever is raised where the file is read, as it is raised there.
     :raises InterpreterError: when the interpreter cannot read a workflow file.
     """
-    wish = _Wish("workflow", os.path.abspath(path), workflow)
+    wish = _Wish("workflow", os.path.abspath(path), workflow, value_to_data("arguments", arguments or {}))
     return workflow_of_data(_read(wish, settings))
 
 
@@ -117,7 +126,7 @@ def _read(wish: _Wish, settings: Settings) -> Any:
     env = build_environment(settings.env, settings.inherit_env or False)
     python = locate_interpreter(settings.python)
     place = [os.path.realpath(wish.file), _here()]
-    kept = Kept([wish, place, sorted(env.items()), python, _identity(python), _version()])
+    kept = Kept([wish._asdict(), place, sorted(env.items()), python, _identity(python), _version()])
     found = kept.found()
     if found is None:
         answer = _asked(wish, python, env)
@@ -140,9 +149,11 @@ def _asked(wish: _Wish, python: str, env: Mapping[str, str]) -> Any:
     folder = tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
     with folder, Guardian(GRACE) as guardian:
         _check_version(python, env, guardian)
-        answer_file = os.path.join(folder.name, "answer.json")
+        wish_file, answer_file = (os.path.join(folder.name, name) for name in ("wish.json", "answer.json"))
+        with open(wish_file, "w", encoding="ascii") as file:
+            json.dump(wish._asdict(), file)
         # -B: no folder is to hold traces of having been read.
-        argv = (python, "-B", "-c", _LEND, _NAME, PACKAGE, answer_file, *wish.words)
+        argv = (python, "-B", "-c", _LEND, _NAME, PACKAGE, answer_file, wish_file)
         process = _process(Command(argv, env), guardian)
         patience = threading.Timer(_PATIENCE, process.stop)
         patience.daemon = True

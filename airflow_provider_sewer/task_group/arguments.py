@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 #: What a workflow file says in fields of its own, and so not in ``operator_kwargs``.
 TASK_FIELDS = frozenset(
-    {"task_id", "task_display_name", "module", "parameters_and_flags", "args", "use_underscores", "python", "env",
-     "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag", "function", "op_kwargs", "products",
+    {"task_id", "task_display_name", "arguments", "module", "parameters_and_flags", "args", "use_underscores", "python",
+     "env", "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag", "function", "op_kwargs", "products",
      "dependencies", "run_when", "compare", "stale_with", "stale_after", "products_of_all"}
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.task_group.conversion import TaskConverter
+    from airflow_provider_sewer.task_group.run_time import RunTimeValues
 
 #: What a DAG file can give for a path.
 Path = str | os.PathLike[str]
@@ -32,6 +33,7 @@ class Around(NamedTuple):
     :param run_on: where they run.
     :param sewer_conn_id: the connection.
     :param operator_kwargs: arguments that all operators know.
+    :param values: what is known only when the tasks run.
     :param task_converter: has the last word on each operator.
     """
 
@@ -40,11 +42,13 @@ class Around(NamedTuple):
     run_on: str | None
     sewer_conn_id: str | None
     operator_kwargs: Mapping[str, Any]
+    values: RunTimeValues
     task_converter: TaskConverter | None = None
 
     @classmethod
     def checked(
         cls,
+        values: RunTimeValues,
         settings: Settings,
         slurm_fields: Mapping[str, Any],
         run_on: str | None,
@@ -62,10 +66,11 @@ class Around(NamedTuple):
             raise InvalidTask(f"task_converter: a function is needed, not {task_converter!r}")
         return cls(
             settings,
-            SlurmSettings.checked(**{**said, **for_slurm}),
+            SlurmSettings.checked(**values.settings(**{**said, **for_slurm})),
             checked_place(run_on),
             sewer_conn_id,
             for_all,
+            values,
             task_converter,
         )
 

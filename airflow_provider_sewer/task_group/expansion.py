@@ -8,6 +8,7 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.task_group.gates import connect
 from airflow_provider_sewer.task_group.operators import make_mapped_operator, make_operator
 from airflow_provider_sewer.task_group.path_tasks import add_path_tasks
+from airflow_provider_sewer.task_group.run_time import is_mapped, refuse_one_path_for_all
 from airflow_provider_sewer.task_group.subgroups import Subgroups
 from airflow_provider_sewer.task_group.wiring import Wiring, parts_of
 
@@ -27,11 +28,13 @@ def expand(
     :returns: the ids of the Airflow tasks, by the names of the tasks and of the mapped ones.
     """
     subgroups = Subgroups(group)
-    parts = parts_of(settled)
+    if is_in_instances := is_mapped(group):
+        refuse_one_path_for_all(settled, group)
+    parts = parts_of(settled, may_map=not is_in_instances)
     groups = {part: settled.tasks[name].group for name, part in reversed(parts.items())}
     own = {part: subgroups.new_id(part, groups[part]) for part in dict.fromkeys(parts.values())}
     ids = {part: subgroups.full_id(task_id, groups[part]) for part, task_id in own.items()}
-    wiring = Wiring(settled, parts, ids)
+    wiring = Wiring(settled, parts, ids, is_in_instances)
     operators: dict[str, Operator] = {}
     for name, part in parts.items():
         if part in operators:
@@ -47,5 +50,5 @@ def expand(
     edges = dict.fromkeys((parts[up], parts[down]) for up, down in settled.edges)
     connect(edges, operators, subgroups.new_id)
     of_tasks = {name: operators[part] for name, part in parts.items()}
-    add_path_tasks(settled, of_tasks, subgroups.new_id, deferrable=around.slurm.deferrable)
+    add_path_tasks(settled, of_tasks, subgroups.new_id, deferrable=around.slurm.deferrable, values=around.values)
     return {**ids, **{name: ids[part] for name, part in parts.items()}}

@@ -11,10 +11,11 @@ from airflow_provider_sewer.core.settings import Settings, under
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.readers.files import load_workflow
 from airflow_provider_sewer.task_group.around import Around, folder_of_dag_file
+from airflow_provider_sewer.task_group.expandable import Expandable
 from airflow_provider_sewer.task_group.expansion import expand
-from airflow_provider_sewer.task_group.group import SewerTaskGroup
 from airflow_provider_sewer.task_group.identifiers import identifier
 from airflow_provider_sewer.task_group.overrides import overridden
+from airflow_provider_sewer.task_group.run_time import RunTimeValues
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,14 +24,17 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.selection import Texts
     from airflow_provider_sewer.task_group.around import Path
     from airflow_provider_sewer.task_group.conversion import TaskConverter
+    from airflow_provider_sewer.task_group.group import SewerTaskGroup
 
 
+@Expandable
 def sewer_task_group(
     workflow_file: Path,
     *,
     group_id: str | None = None,
     prefix_group_id: bool = True,
     workflow: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
     jobs: str | None = None,
     select: Texts = None,
     exclude: Texts = None,
@@ -59,6 +63,8 @@ def sewer_task_group(
     :param group_id: id of the group; the workflow's name if not said.
     :param prefix_group_id: whether the ids of its tasks begin with its id, and with those of the groups in it.
     :param workflow: name of the workflow, where the file holds several.
+    :param arguments: what the workflow's function is called with. What is known only when the tasks run, such as an
+        XComArg, can be passed on there, whole or in a text, but not decide of what the workflow is made.
     :param jobs: for stages: the module that has their functions, if the file names none.
     :param select: which tasks, such as ``"train+"`` (see :mod:`airflow_provider_sewer.core.selection`); all if not
         said. Those that are left keep their order.
@@ -86,15 +92,18 @@ def sewer_task_group(
     :raises SewerError: when the file, a task or an argument is wrong; with file and line.
     """
     dag_folder = folder_of_dag_file()
-    settings = Settings.checked(python=python, env=env, inherit_env=inherit_env, workdir=workdir)
+    values = RunTimeValues()
+    settings = Settings.checked(**values.settings(python=python, env=env, inherit_env=inherit_env, workdir=workdir))
+    given = values.arguments(arguments)
     file = under(dag_folder, os.path.expanduser(workflow_file))
     if read_with_interpreter:
         from airflow_provider_sewer.runners.foreign_reader import read_workflow
 
-        loaded = read_workflow(file, workflow, _reader(settings, dag_folder, jobs))
+        loaded = read_workflow(file, workflow, _reader(settings, dag_folder, jobs), given)
     else:
-        loaded = load_workflow(file, workflow, jobs=jobs)
+        loaded = load_workflow(file, workflow, jobs=jobs, arguments=given)
     around = Around.checked(
+        values,
         settings,
         {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
         run_on,
@@ -105,15 +114,15 @@ def sewer_task_group(
     # The edges that come of paths depend on where these are taken from.
     from_here = Settings(workdir=around.settings.workdir)
     if overrides is not None:
-        loaded = overridden(loaded, loaded.with_defaults(from_here), overrides)
+        loaded = overridden(loaded, loaded.with_defaults(from_here), overrides, values)
     wanted = selected(loaded.with_defaults(from_here), select, exclude)
-    group = SewerTaskGroup(
+    group = values.new_group(
         group_id=identifier(group_id or loaded.name),
         group_display_name=group_id or loaded.name,
         prefix_group_id=prefix_group_id,
         tooltip=loaded.doc,
         doc_md=f"{loaded.doc}\n",  # the line break keeps Airflow from taking "… notes.md" for a file to read
-        default_args=dict(default_args or {}),  # type: ignore[arg-type]  # attrs and deepcopy
+        default_args=dict(default_args or {}),
     )
     with group:
         group.take(expand(loaded, wanted, group, around, dag_folder))

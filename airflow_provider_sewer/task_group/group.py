@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Union
 
 from airflow.sdk import BaseOperator, TaskGroup
+from airflow.sdk.definitions.taskgroup import MappedTaskGroup
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
 from airflow_provider_sewer.core.source import calling_line
@@ -65,3 +66,7 @@ class SewerTaskGroup(TaskGroup):
         own: Any = super()
         own.__setstate__(state)
         self._task_ids = state["_task_ids"]
+
+
+class MappedSewerTaskGroup(SewerTaskGroup, MappedTaskGroup):
+    """One of which there are several instances."""

@@ -9,11 +9,13 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.run_time import RunTimeValue
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.values import Result, filled, markers
 from airflow_provider_sewer.operators.module import PythonModuleOperator, asset, asset_names
 from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
 from airflow_provider_sewer.task_group.conversion import converted, converted_partial
+from airflow_provider_sewer.task_group.run_time import refuse_in_operator_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.operators.marks import FromXCom
     from airflow_provider_sewer.task_group.around import Around
+    from airflow_provider_sewer.task_group.run_time import RunTimeValues
     from airflow_provider_sewer.task_group.wiring import Wiring
 
 
@@ -40,10 +43,11 @@ def make_mapped_operator(
         fields |= {"task_display_name": mapped.name, "doc_md": _doc(mapped.template)}
         fields |= {"task_id": task_id, "map_index_template": _index_template(mapped)}
         fields |= {"stale_after": wiring.stale_after(first.name)}
+        fields |= _arguments(around, fields, mapped.template, *mapped)
         partial = converted_partial(first.renamed(mapped.name), kind, fields, around.task_converter)
         tasks = [loaded.tasks[task.name] for task in mapped] if mapped.is_known_beforehand else []
-        runs = [_what_is_run(task, wiring.xcoms(task)) for task in tasks]
-        operator = partial.expand_kwargs(runs or _rows(mapped, wiring))
+        runs = [_what_is_run(task, wiring.xcoms(task), around.values) for task in tasks]
+        operator = partial.expand_kwargs(runs or _rows(mapped, wiring, around.values))
         _declare_products(operator, tasks)
     except Exception as error:  # whatever Airflow makes of it
         raise InvalidTask(f"task {mapped.name!r}: {error}", mapped.source) from error
@@ -64,7 +68,7 @@ def _declare_products(operator: MappedOperator, tasks: Iterable[Task]) -> None:
     operator.outlets = [*operator.outlets, *map(asset, names)]
 
 
-def _rows(mapped: MappedTask, wiring: Wiring) -> XComArg:
+def _rows(mapped: MappedTask, wiring: Wiring, values: RunTimeValues) -> XComArg:
     """Return what a mapped task is run with whose values another task leaves."""
     results = {key: value for key, value in mapped.values.items() if isinstance(value, Result)}
     ((key, result), *more) = results.items()
@@ -78,7 +82,7 @@ def _rows(mapped: MappedTask, wiring: Wiring) -> XComArg:
     xcoms = {known: xcom for known, xcom in wiring.xcoms(mapped[0]).items() if known != result}
     dag: Any = DagContext.get_current()
     output: XComArg = dag.get_task(wiring.ids[maker]).output
-    return output.map(lambda value: _what_is_run(mapped.task_of({key: value}), xcoms))
+    return output.map(lambda value: _what_is_run(mapped.task_of({key: value}), xcoms, values))
 
 
 def _index_template(mapped: MappedTask) -> str:
@@ -92,7 +96,8 @@ def make_operator(
     """Make the Airflow task of a task."""
     try:
         kind, fields = _fields(task, around, dag_folder)
-        fields |= _what_is_run(task, wiring.xcoms(task) if wiring else {})
+        fields |= _arguments(around, fields, task)
+        fields |= _what_is_run(task, wiring.xcoms(task) if wiring else {}, around.values)
         fields |= {"task_id": task_id, "stale_after": wiring.stale_after(task.name) if wiring else ()}
         return converted(task, kind, fields, around.task_converter)
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
@@ -105,6 +110,7 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[BaseOpera
     for_slurm, for_all = sorted_out(task.operator_kwargs)
     given = {**_pool(task), **around.operator_kwargs, **for_all}
     check_operator_kwargs(given, for_slurm if run_on == "local" else {})
+    refuse_in_operator_kwargs(given)
     own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
     fields = {
         "sewer_conn_id": around.sewer_conn_id,
@@ -127,8 +133,20 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[BaseOpera
     return _operator_class(run_on), always | said
 
 
-def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom]) -> dict[str, Any]:
+def _arguments(around: Around, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
+    """Return by their names the values, known only when the task runs, that it is given."""
+    run = [
+        [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
+        for each in tasks
+    ]
+    named = around.values.named_in(fields, run)
+    return {"arguments": named} if named else {}
+
+
+def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom], values: RunTimeValues) -> dict[str, Any]:
     def fill(marker: Marker) -> Any:
+        if isinstance(marker, RunTimeValue):
+            return values.reference(marker)
         if isinstance(marker, Result) and marker not in xcoms:
             raise InvalidTask(
                 f"{marker!r} is the result of a task that is not here; select it too, or expand the whole workflow"

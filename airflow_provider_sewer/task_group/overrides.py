@@ -16,6 +16,7 @@ from airflow_provider_sewer.task_group.arguments import TASK_FIELDS, sorted_out
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.task_group.run_time import RunTimeValues
 
 #: Where a task runs and in what: fields of a task that can be said anew. What it runs can not.
 _SETTINGS = ("python", "env", "inherit_env", "workdir")
@@ -37,9 +38,10 @@ class Override(NamedTuple):
     operator_kwargs: Mapping[str, Any] = {}
 
     @classmethod
-    def checked(cls, arguments: Any) -> Override:
+    def checked(cls, arguments: Any, values: RunTimeValues) -> Override:
         """Make it of what a person wrote.
 
+        :param values: what is known only when the tasks run.
         :raises InvalidTask: when something cannot stand there, naming it.
         """
         if not isinstance(arguments, Mapping):
@@ -52,9 +54,9 @@ class Override(NamedTuple):
         settings = {name: value for name, value in arguments.items() if name in _SETTINGS}
         for_slurm, others = sorted_out({name: value for name, value in arguments.items() if name not in settings})
         return cls(
-            Settings.checked(**settings),
+            Settings.checked(**values.settings(**settings)),
             checked_place(others.pop("run_on", None)),
-            SlurmSettings.checked(slurm=others.pop("slurm", None), **for_slurm),
+            SlurmSettings.checked(**values.settings(slurm=others.pop("slurm", None), **for_slurm)),
             others,
         )
 
@@ -80,13 +82,14 @@ class Override(NamedTuple):
         return other
 
 
-def overridden(loaded: Workflow, settled: Workflow, overrides: Any) -> Workflow:
+def overridden(loaded: Workflow, settled: Workflow, overrides: Any, values: RunTimeValues) -> Workflow:
     """Return a workflow of whose tasks is said what the DAG file says of them.
 
     :param loaded: the workflow.
     :param settled: the same, its edges known.
     :param overrides: for names, globs and tags (see :mod:`airflow_provider_sewer.core.selection`) what is said of these
         tasks; the later wins.
+    :param values: what is known only when the tasks run.
     :raises SewerError: when a key means no task, or something is said that cannot be.
     """
     if not isinstance(overrides, Mapping):
@@ -97,7 +100,7 @@ def overridden(loaded: Workflow, settled: Workflow, overrides: Any) -> Workflow:
     said: dict[str, Override] = {}
     for text, arguments in overrides.items():
         try:
-            override = Override.checked(arguments)
+            override = Override.checked(arguments, values)
         except InvalidTask as error:
             raise InvalidTask(f"overrides {text!r}: {error}") from None
         for name in tasks.meant("overrides", text):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.paths import External, path_key
+from airflow_provider_sewer.core.run_time import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
     from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.task_group.run_time import RunTimeValues
 
     Operator = BaseOperator | MappedOperator
 
@@ -27,6 +29,7 @@ def add_path_tasks(
     new_id: Callable[[str], str],
     *,
     deferrable: bool | None,
+    values: RunTimeValues,
 ) -> None:
     """Make the tasks that wait for paths, and those that remove them.
 
@@ -34,6 +37,7 @@ def add_path_tasks(
     :param operators: its Airflow tasks, by the names of the tasks; several tasks can be one mapped one.
     :param new_id: returns an id that no other task of the group has.
     :param deferrable: whether to wait in the triggerer.
+    :param values: what is known only when the tasks run.
     """
 
     def those(names: Iterable[str]) -> list[Operator]:
@@ -41,9 +45,11 @@ def add_path_tasks(
 
     for external, users in _externals(workflow):
         task_id = new_id(f"wait for {_last(external.path)}")
-        _sensor(task_id, external, operators[users[0]], deferrable).set_downstream(those(users))
+        place = _place(operators[users[0]], values, external.path)
+        _sensor(task_id, external, place, deferrable).set_downstream(those(users))
     for paths, (maker, *users) in _temporary_products(workflow, operators):
-        _remover(new_id(f"remove {_last(paths[0])}"), paths, operators[maker]).set_upstream(those(users))
+        place = _place(operators[maker], values, *paths)
+        _remover(new_id(f"remove {_last(paths[0])}"), paths, place).set_upstream(those(users))
 
 
 def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
@@ -73,7 +79,7 @@ def _temporary_products(workflow: Workflow, operators: Mapping[str, Operator]) -
     yield from together.values()
 
 
-def _sensor(task_id: str, external: External, user: Operator, deferrable: bool | None) -> BaseOperator:
+def _sensor(task_id: str, external: External, place: Mapping[str, Any], deferrable: bool | None) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import ExternalPathSensor
 
     said: dict[str, Any] = {} if external.timeout is None else {"timeout": external.timeout}
@@ -81,29 +87,30 @@ def _sensor(task_id: str, external: External, user: Operator, deferrable: bool |
         task_id=task_id,
         path=external.path,
         deferrable=deferrable,
-        doc_md=f"Waits for `{external.path}`, which comes from outside of the workflow.\n",
-        **_place(user),
+        doc_md=f"Waits for `{readable(external.path)}`, which comes from outside of the workflow.\n",
+        **place,
         **said,
     )
 
 
-def _remover(task_id: str, paths: list[str], maker: Operator) -> BaseOperator:
+def _remover(task_id: str, paths: list[str], place: Mapping[str, Any]) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import RemoveProductsOperator
 
-    listed = "".join(f"- `{path}`\n" for path in paths)
+    listed = "".join(f"- `{readable(path)}`\n" for path in paths)
     return RemoveProductsOperator(
         task_id=task_id,
         products=paths,
         doc_md=f"Removes these products once all tasks that use them have succeeded:\n\n{listed}",
-        **_place(maker),
+        **place,
     )
 
 
-def _place(operator: Operator) -> dict[str, Any]:
-    """Return where an Airflow task is run, as its arguments say it."""
+def _place(operator: Operator, values: RunTimeValues, *paths: str) -> dict[str, Any]:
+    """Return where an Airflow task is run, as its arguments say it, and what is known later of that and of paths."""
     said = getattr(operator, "partial_kwargs", None) or vars(operator)
-    return {field: said.get(field) for field in ("workdir", "sewer_conn_id")}
+    place = {field: said.get(field) for field in ("workdir", "sewer_conn_id")}
+    return {**place, "arguments": values.named_in(*place.values(), *paths)}
 
 
 def _last(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
+    return readable(path).rstrip("/").rpartition("/")[2]

@@ -8,6 +8,7 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.task_group.around import Around, folder_of_dag_file
 from airflow_provider_sewer.task_group.identifiers import identifier
 from airflow_provider_sewer.task_group.operators import make_operator
+from airflow_provider_sewer.task_group.run_time import RunTimeValues
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,8 +47,10 @@ def create_airflow_task(
     :param deferrable: whether a task on Slurm waits in the triggerer.
     :param operator_kwargs: arguments of the operator, under those of the task.
     """
+    values = RunTimeValues()
     around = Around.checked(
-        Settings.checked(python=path_to_python, env=env, workdir=workdir),
+        values,
+        Settings.checked(**values.settings(python=path_to_python, env=env, workdir=workdir)),
         {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
         run_on,
         sewer_conn_id,

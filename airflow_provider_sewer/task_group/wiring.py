@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.edges import STATED
+from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.operators.marks import FromXCom
 
 if TYPE_CHECKING:
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.workflow import Workflow
 
 
-def parts_of(workflow: Workflow) -> dict[str, str]:
-    """Return for each task what it is a part of in Airflow: a mapped task, or nothing but itself."""
+def parts_of(workflow: Workflow, *, may_map: bool) -> dict[str, str]:
+    """Return for each task what it is a part of in Airflow: a mapped task, or nothing but itself.
+
+    :param may_map: whether there can be mapped tasks; Airflow knows none inside of a mapped group.
+    :raises InvalidTask: when there is one that has to be mapped.
+    """
     parts = {name: name for name in workflow.tasks}
     for mapped in workflow.mapped.values():
+        if not may_map and mapped.is_known_beforehand:
+            continue
+        if not may_map:
+            said = f"task {mapped.name!r} is mapped over a result, which Airflow does not do inside of a mapped group"
+            raise InvalidTask(said, mapped.source)
         parts |= dict.fromkeys((task.name for task in mapped), mapped.name)
     return parts
 
@@ -29,11 +39,13 @@ class Wiring(NamedTuple):
     :param workflow: the workflow, its edges known.
     :param parts: for each task, what it is a part of in Airflow.
     :param ids: the ids of these.
+    :param is_in_instances: whether the group they are in is mapped: then each sees what the same instance leaves.
     """
 
     workflow: Workflow
     parts: Mapping[str, str]
     ids: Mapping[str, str]
+    is_in_instances: bool
 
     def xcoms(self, task: Task) -> dict[Result, FromXCom]:
         """Return what stands for the results that a task takes from others."""
@@ -51,6 +63,8 @@ class Wiring(NamedTuple):
     def _xcom(self, result: Result, maker: str) -> FromXCom:
         mapped = self.workflow.mapped.get(self.parts[maker])
         task_id = self.ids[self.parts[maker]]
+        if self.is_in_instances:
+            return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}, map_indexes=ti.map_index) | tojson }}}}", result)
         if mapped is None:
             return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}) | tojson }}}}", result)
         if not mapped.is_known_beforehand:

@@ -222,11 +222,11 @@ def test_an_exception_in_a_workflow_function_has_its_line(write):
 
 
 def test_a_workflow_with_a_required_argument_is_an_error_at_its_line(write):
-    """Nobody is there to give it one."""
+    """Unless somebody gives it one."""
     fails(
         write("a = Task('a', 'm')\n\n@workflow\ndef w(day):\n    a.run()"),
         "{f}:4: TypeError: w() missing 1 required positional argument: 'day'. "
-        "It is called without arguments here; give its parameters defaults",
+        "It takes (day); give a value with --arg NAME=VALUE or arguments={…}, or a default",
     )
 
 

@@ -18,6 +18,7 @@ from airflow_provider_sewer.runners.slurm.commands import SlurmCluster, require_
 from airflow_provider_sewer.runners.slurm.following import Ending, Job, JobFollower, Patience
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
 from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_line_between
+from airflow_provider_sewer.runners.slurm.noted_task import note_task, noted_task
 from airflow_provider_sewer.runners.slurm.products import JobProducts
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import JobScript, checked_variables
@@ -107,6 +108,16 @@ class JobRun:
         self._is_let_go = False
         self._news: SimpleQueue[View | None] = SimpleQueue()
 
+    def take_up(self) -> Job | None:
+        """Take up the job that an earlier try has left, if it still counts; otherwise see to it that it is over.
+
+        Until :meth:`begin`, what is planned may still be changed if there is none.
+
+        :raises SlurmUnavailable: when it cannot be told.
+        """
+        self._job = self._take_up()
+        return self._job
+
     def begin(self) -> Job:
         """Take up the job that an earlier try has left, if it still counts, or submit a new one.
 
@@ -115,7 +126,7 @@ class JobRun:
         :raises InvalidTask: when the job cannot be described.
         """
         checked_variables(self.planned.task.settings.env)
-        self._job = self._take_up() or self._submit()
+        self._job = self._job or self._take_up() or self._submit()
         if self._job.directory.is_cancelled:  # meanwhile, by a signal handler or another process
             self.cancel()
             raise SlurmCancelled(f"{self._job} was cancelled while it was submitted", job_id=self._job.ref.id)
@@ -187,6 +198,10 @@ class JobRun:
             raise
         self._close(directory, "collected")
         return value
+
+    def begun_with(self, directory: RunDirectory) -> Task:
+        """Return what an attempt was begun with."""
+        return self.planned.task if self._task_run else noted_task(directory, self.planned.task)
 
     def _result(self, directory: RunDirectory) -> Any:
         try:
@@ -350,6 +365,8 @@ class JobRun:
             self._current = attempt.directory
             submission = Submission(cluster, attempt, self._say, self._check, self.planned.slurm.max_pending_time)
             try:
+                if self._task_run is None:
+                    note_task(attempt.directory, self.planned.task)
                 products = self._products(attempt.directory)
                 return submission.submit(self._script(attempt, products.begin(attempt.name)))
             except NameTaken as taken:
@@ -363,7 +380,7 @@ class JobRun:
                 raise
 
     def _products(self, directory: RunDirectory) -> JobProducts:
-        return JobProducts(self.planned.task, directory, self._task_run)
+        return JobProducts(self.begun_with(directory), directory, self._task_run)
 
     def _give_up(self, cluster: Cluster, attempt: Attempt) -> None:
         """See to it that nothing comes of an attempt that could not be submitted."""

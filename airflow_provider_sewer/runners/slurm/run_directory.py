@@ -103,6 +103,7 @@ class RunDirectory:
         self._cancelled = self._file("cancelled")  # the job script looks for it
         self._ended = self._file("ended.json")
         self._products = self._file("products.json")
+        self._task = self._file("task.json")
 
     def make(self) -> None:
         """Make the folder, and those above it that are not there; each of them for its owner alone.
@@ -140,6 +141,14 @@ class RunDirectory:
     def read_job(self) -> dict[str, Any] | None:
         """Return the job that came of it, if it is known."""
         return self._read_json(self._job)
+
+    def write_task(self, task: dict[str, Any]) -> None:
+        """Note what is to be run."""
+        self._write_json(self._task, task)
+
+    def read_task(self) -> dict[str, Any]:
+        """Return what was to be run; nothing if that was not noted."""
+        return self._read_json(self._task) or {}
 
     def write_products(self, noted: dict[str, Any]) -> None:
         """Note what was there of the products before the submission, and what they are made from."""

@@ -1,0 +1,120 @@
+"""What the decorators share: a function is called when the task runs, and says what the module is called with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.bases.decorator import DecoratedOperator, is_async_callable, task_decorator_factory
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.operators.marks import Marks
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.bases.decorator import TaskDecorator
+
+#: Where what the function returns is kept and shown, be it for a module or for a function.
+_RETURNED = "parameters_and_flags"
+
+
+def decorator_of(
+    operator: type[CalledOperator],
+    python_callable: Callable[..., Any] | None,
+    multiple_outputs: bool | None,
+    arguments: dict[str, Any],
+) -> TaskDecorator:
+    """Return what makes Airflow tasks of a function.
+
+    :param operator: the class of these tasks.
+    :param python_callable: the function, if the decorator stands there without brackets.
+    :param multiple_outputs: whether each key of the module's result becomes an XCom of its own; what the function's
+        annotation says of its own result is no answer to that.
+    :param arguments: arguments of the operator.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=bool(multiple_outputs),
+        decorated_operator_class=operator,
+        **arguments,
+    )
+
+
+class CalledOperator(DecoratedOperator, PythonModuleOperator):
+    """Takes what its module or function is called with from a Python function, which it calls when the task runs.
+
+    :param python_callable: returns the parameters of the module, or the keyword arguments of the function.
+    :param op_args: its own positional arguments. (templated)
+    :param op_kwargs: its own keyword arguments. (templated)
+    """
+
+    overwrite_rtif_after_execution = True
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        op_args: Collection[Any] | None = None,
+        op_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if _RETURNED in kwargs:
+            raise InvalidTask(f"{_RETURNED}: the function returns them; take the argument out", _line(python_callable))
+        if is_async_callable(python_callable):  # type: ignore[no-untyped-call]
+            raise InvalidTask(
+                f"{_name(python_callable)} is async, and what it returns is needed before anything is started; write "
+                "def without async",
+                _line(python_callable),
+            )
+        self._marks_in_returned: Marks | None = None
+        super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
+        # The name has two meanings: to Airflow these are arguments of the function that is called here.
+        self.op_kwargs = op_kwargs or {}
+
+    def _call(self, context: Context) -> None:
+        """Call the function, and fill in the templates in what it returns.
+
+        :raises AirflowFailException: when that is no mapping.
+        """
+        known: Any = {**context, **self.op_kwargs}
+        returned = self.python_callable(*self.op_args, **self.determine_kwargs(known))
+        if not isinstance(returned, Mapping):
+            said = "nothing" if returned is None else f"a {type(returned).__name__}"
+            raise AirflowFailException(
+                f"{_name(self.python_callable)} returned {said} ({_line(self.python_callable)}); it has to return what "
+                f"{self.module or self.function} is called with, as a dict: {{}} if that is nothing"
+            )
+        self._take(returned)
+        self.parameters_and_flags = self.render_template(self.parameters_and_flags, context)
+
+    def _take(self, returned: Mapping[str, Any]) -> None:
+        """Keep what the function has returned, and what is marked in it."""
+        self._marks_in_returned = Marks()
+        self.parameters_and_flags = self._marks_in_returned.part(dict(returned), _RETURNED)
+
+    @property
+    def _has_called(self) -> bool:
+        """Tell whether it is known what the function returns."""
+        return self._marks_in_returned is not None
+
+    def _called_with(self) -> dict[str, Any]:
+        if self._marks_in_returned is None:
+            return {}
+        field = _RETURNED if self.function is None else "kwargs"
+        return {field: self._marks_in_returned.put_back(self.parameters_and_flags, _RETURNED)}
+
+    def _can_have_products(self) -> bool:
+        return True
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{getattr(function, '__name__', repr(function))}()"
+
+
+def _line(function: Callable[..., Any]) -> SourceLine | None:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return SourceLine(code.co_filename, code.co_firstlineno) if code else None

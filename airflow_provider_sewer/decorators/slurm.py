@@ -1,0 +1,78 @@
+"""``@task.slurm_module``: a function returns what a module is called with as a Slurm job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk.bases.decorator import DecoratedOperator
+
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.decorators.called import CalledOperator, decorator_of
+from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.bases.decorator import TaskDecorator
+
+    from airflow_provider_sewer.hooks.sewer import SewerHook
+    from airflow_provider_sewer.runners.slurm.following import Ending, Job
+    from airflow_provider_sewer.runners.slurm.run import JobRun
+
+
+class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
+    """Runs a module or a function as a Slurm job with what a Python function returns.
+
+    The function is called once for each job: not again where the task goes on after a deferral, nor where a retry takes
+    the job up.
+    """
+
+    custom_operator_name = "@task.slurm_module"
+    template_fields: Sequence[str] = tuple(
+        dict.fromkeys([*DecoratedOperator.template_fields, *SlurmModuleOperator.template_fields])
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **SlurmModuleOperator.template_fields_renderers,
+        **DecoratedOperator.template_fields_renderers,
+    }
+
+    def _prepare_attempt(self, context: Context, run: JobRun) -> None:
+        self._call(context)
+        task = self._prepared(lambda: self._sewer_task(context, None))
+        run.planned = run.planned._replace(task=task.with_settings(run.planned.task.settings))
+
+    def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
+        if self._has_called:
+            return super()._sewer_task(context, hook)
+        # What goes on with an attempt goes on with what that has noted.
+        return Task(self.task_id, self.module, function=self.function).with_settings(self._settings(context, hook))
+
+    def _announce(self, context: Context, run: JobRun, job: Job) -> None:
+        self._show(run, job.directory)
+        super()._announce(context, run, job)
+
+    def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
+        self._show(run, RunDirectory(ending.run_directory or ""))
+        return super()._collect(context, run, ending)
+
+    def _show(self, run: JobRun, directory: RunDirectory) -> None:
+        """Have Airflow show what the job was begun with, whichever try that was."""
+        task = run.begun_with(directory)
+        self._take(task.parameters_and_flags or task.kwargs)
+
+
+def slurm_module_task(
+    python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
+) -> TaskDecorator:
+    """Make an Airflow task of a function that returns what a module is called with: ``@task.slurm_module(module=…)``.
+
+    As :func:`~airflow_provider_sewer.decorators.module.python_module_task`, but the module runs as a Slurm job. The
+    function is called once for each job, before it is submitted.
+
+    :param python_callable: the function.
+    :param multiple_outputs: whether each key of the module's result becomes an XCom of its own as well.
+    :param kwargs: all arguments of :class:`~airflow_provider_sewer.operators.slurm.SlurmModuleOperator` but
+        ``parameters_and_flags`` and ``op_kwargs``.
+    """
+    return decorator_of(SlurmModuleDecoratedOperator, python_callable, multiple_outputs, kwargs)

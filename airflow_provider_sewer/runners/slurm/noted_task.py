@@ -1,0 +1,43 @@
+"""What an attempt was begun with, noted in its run directory.
+
+A later try may say something else: a template is filled in anew, a function is called anew. What goes on with the
+attempt goes on with what the job was told, above all with the paths of its products.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.workflow_json import tasks_of_data, tasks_to_data
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+
+def note_task(directory: RunDirectory, task: Task) -> None:
+    """Note what an attempt is begun with; of its settings only the working directory, for others may be secret.
+
+    :raises InvalidTask: for what JSON cannot say, naming the field.
+    :raises SlurmUnavailable: when it cannot be written.
+    """
+    try:
+        directory.write_task(tasks_to_data([task.with_settings(Settings(workdir=task.settings.workdir))]))
+    except OSError as error:
+        raise SlurmUnavailable(
+            f"run_dir: cannot write into {directory.path!r}: {error.strerror}", run_directory=directory.path
+        ) from None
+
+
+def noted_task(directory: RunDirectory, now: Task) -> Task:
+    """Return what an attempt was begun with; what it would be now where that was not noted.
+
+    :param now: the task as this try says it, whose settings are taken but for the working directory.
+    """
+    try:
+        (task,) = tasks_of_data(directory.read_task())
+    except (LookupError, TypeError, ValueError, AttributeError):  # not noted, not whole, or another version's
+        return now
+    return task.with_settings(now.settings._replace(workdir=task.settings.workdir))

@@ -1,0 +1,83 @@
+"""A task group of a workflow, mapped as Airflow's own groups are: ``sewer_task_group.partial(…).expand(n=[1, 2])``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
+
+from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.operators.module import is_reference
+
+if TYPE_CHECKING:
+    import os
+
+_Params = ParamSpec("_Params")
+_Group = TypeVar("_Group")
+
+
+class Each(NamedTuple):
+    """An argument that has another value in each instance of a mapped group.
+
+    :param values: the values: a list, or what gives one when the DAG runs.
+    """
+
+    values: Any
+
+
+class Expandable(Generic[_Params, _Group]):
+    """A function that makes a task group, and that can be mapped as Airflow's own groups can.
+
+    :param make: the function, which has a parameter ``arguments``.
+    """
+
+    def __init__(self, make: Callable[_Params, _Group]) -> None:
+        self._make = make
+        update_wrapper(self, make)
+
+    def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Group:
+        """Make the group."""
+        return self._make(*args, **kwargs)
+
+    def partial(self, workflow_file: str | os.PathLike[str], **given: Any) -> Partial[_Group]:
+        """Say what is the same in all instances of a mapped group; see :meth:`Partial.expand`.
+
+        :param workflow_file: the workflow file.
+        :param given: any other argument.
+        """
+        return Partial(self._make, workflow_file, given)
+
+
+class Partial(Generic[_Group]):
+    """A mapped group to be, of which it is known what is the same in all instances.
+
+    :param make: makes the group.
+    :param workflow_file: the workflow file.
+    :param given: what else is the same.
+    """
+
+    def __init__(
+        self, make: Callable[..., _Group], workflow_file: str | os.PathLike[str], given: Mapping[str, Any]
+    ) -> None:
+        self._make = make
+        self._workflow_file = workflow_file
+        self._given = given
+
+    def expand(self, **arguments: Any) -> _Group:
+        """Make a group with an instance for each value; of several arguments, for each combination.
+
+        :param arguments: by the names of the workflow's parameters a list of values, or an XComArg that gives one.
+        :raises InvalidWorkflow: when there is none, or one that is the same in all instances as well.
+        """
+        same = self._given.get("arguments") or {}
+        if not arguments:
+            raise InvalidWorkflow("expand: say over what, such as expand(n=[10, 20])", calling_line())
+        for name, values in arguments.items():
+            if name in same:
+                raise InvalidWorkflow(f"expand: {name!r} is the same in all instances already", calling_line())
+            is_list = isinstance(values, (Sequence, Mapping)) and not isinstance(values, str)
+            if not is_list and not is_reference(values):
+                raise InvalidWorkflow(f"expand: {name}: a list of values is needed, not {values!r}", calling_line())
+        each = {name: Each(values) for name, values in arguments.items()}
+        return self._make(self._workflow_file, **{**self._given, "arguments": {**same, **each}})
