@@ -242,9 +242,9 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
             {use}
             Task("t", "job", {{"n": n}}).run()
     """)
-    with DAG("decides", schedule=None):
-        with pytest.raises(SewerError, match=r"flow\.py:5: .*<n> is known only when a task runs, and cannot decide"):
-            sewer_task_group(path, arguments={"n": give(3)}, **where)
+    said = r"flow\.py:5: .*<n> is known only when a task runs, and cannot decide"
+    with DAG("decides", schedule=None), pytest.raises(SewerError, match=said):
+        sewer_task_group(path, arguments={"n": give(3)}, **where)
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,8 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
 def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line, said):
     """Names, what Airflow itself has to know, sums."""
     path = file(f"@workflow\ndef w(n):\n    pass\n    {line}")
-    with DAG("before", schedule=None):
-        with pytest.raises(SewerError, match=said):
-            sewer_task_group(path, arguments={"n": give(3)}, **where)
+    with DAG("before", schedule=None), pytest.raises(SewerError, match=said):
+        sewer_task_group(path, arguments={"n": give(3)}, **where)
 
 
 @pytest.mark.parametrize(
@@ -401,9 +400,8 @@ def test_the_jobs_of_a_mapped_group_have_run_directories_of_their_own(file, wher
 def test_what_a_mapped_group_cannot_have_is_named_with_its_line(file, where, source, said):
     """While the DAG is parsed."""
     path = file(f"@workflow\ndef w(n):\n    {source}")
-    with DAG("refused", schedule=None):
-        with pytest.raises(SewerError, match=said):
-            sewer_task_group.partial(path, **where).expand(n=[1, 2])
+    with DAG("refused", schedule=None), pytest.raises(SewerError, match=said):
+        sewer_task_group.partial(path, **where).expand(n=[1, 2])
 
 
 @pytest.mark.parametrize(
@@ -412,6 +410,5 @@ def test_what_a_mapped_group_cannot_have_is_named_with_its_line(file, where, sou
 )
 def test_a_group_that_is_mapped_over_nothing_new_is_refused(file, where, expanded, said):
     """As with Airflow's own."""
-    with DAG("refused", schedule=None):
-        with pytest.raises(SewerError, match=said):
-            sewer_task_group.partial(file(TRAIN), arguments={"n": 1, "name": "svc"}, **where).expand(**expanded)
+    with DAG("refused", schedule=None), pytest.raises(SewerError, match=said):
+        sewer_task_group.partial(file(TRAIN), arguments={"n": 1, "name": "svc"}, **where).expand(**expanded)

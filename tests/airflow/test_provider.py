@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from airflow.sdk import task
 
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.get_provider_info import get_provider_info
@@ -86,3 +87,9 @@ def test_every_module_named_in_the_provider_info_can_be_imported():
         getattr(import_module(module), name) for module, _, name in (x.rpartition(".") for x in info["extra-links"])
     ]
     assert (len(modules), len(links)) == (6, 1)
+
+
+def test_the_task_decorators_are_found_by_their_names():
+    """As `@task.python_module` and `@task.slurm_module`, like those of other providers."""
+    for name in ("python_module", "slurm_module"):
+        assert getattr(task, name).__name__ == f"{name}_task"

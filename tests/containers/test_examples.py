@@ -11,7 +11,7 @@ from tests.dags.test_dags import EXAMPLES, FOLLOWER
 from .stack import LOGIN
 
 #: Tasks that are no modules, whose log has only what Airflow says.
-OTHERS = {"choose_seed", "clean_up", "digits.remove_noisy_npz"}
+OTHERS = {"choose_models", "choose_seed", "clean_up", "digits.remove_noisy_npz"}
 
 
 @pytest.fixture(scope="module")

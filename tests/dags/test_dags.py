@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DAGS = ROOT / "dags"
 EXAMPLES = {
     "data_prep", "data_prep_secondary", "sewer_cluster", "sewer_digits", "sewer_operators", "sewer_products",
+    "sewer_taskflow",
 }  # fmt: skip
 #: Runs when sewer_products has made something anew.
 FOLLOWER = "sewer_products_report"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.products import JobProducts
+from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 WRITES = """
@@ -33,6 +35,26 @@ def test_a_job_makes_its_product_whole(module, on_slurm, run_job, deferrable, tm
     assert result.results["job"].startswith("making-")
     assert "-one_job.job-" in result.results["job"]
     assert os.listdir(tmp_path / "made" / ".sewer") == ["out.txt.json"]
+
+
+def test_a_retry_that_takes_up_a_job_looks_where_the_job_was_told(module, run_job, tmp_path, monkeypatch):
+    """A template may say something else by then."""
+    follow = JobRun.follow
+    crashes = iter([RuntimeError("a crash")])
+
+    def crash_once(self, job):
+        for crash in crashes:
+            raise crash
+        return follow(self, job)
+
+    monkeypatch.setattr(JobRun, "follow", crash_once)
+    result = run_job(
+        **module(WRITES), parameters_and_flags={"out": Product(str(tmp_path / "try-{{ ti.try_number }}.txt"))},
+        workdir=str(tmp_path), cluster="local", retries=1, retry_delay=timedelta(0),
+    )  # fmt: skip
+
+    assert result.state == "success"
+    assert [path.name for path in tmp_path.glob("try-*")] == ["try-1.txt"]
 
 
 def test_a_job_that_makes_no_product_fails_its_task(module, on_slurm, run_job, deferrable, tmp_path, capsys):

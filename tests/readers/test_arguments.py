@@ -1,0 +1,66 @@
+"""Workflow functions with parameters."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_sewer import SewerError, load_workflow
+
+FLOW = """
+from airflow_provider_sewer import Task, workflow
+
+@workflow
+def train(models, n=10, *, seed=None):
+    for model in models:
+        Task(model, "train", {"n": n, "seed": seed}).run()
+"""
+
+
+@pytest.fixture
+def flow(tmp_path):
+    """Return the path of a workflow file with parameters."""
+    path = tmp_path / "flow.py"
+    path.write_text(FLOW)
+    return path
+
+
+def test_a_workflow_is_called_with_arguments(flow) -> None:
+    """They are plain values, by which it can be made of other tasks."""
+    loaded = load_workflow(flow, arguments={"models": ["svc", "forest"], "seed": 7})
+    assert loaded.order == ("svc", "forest")
+    assert loaded.tasks["forest"].arguments() == ["--n", "10", "--seed", "7"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "train() missing 1 required positional argument: 'models'. It takes (models, n=10, *, seed=None); give"),
+        (
+            {"models": [], "m": 1},
+            "train() got an unexpected keyword argument 'm'. It takes (models, n=10, *, seed=None)",
+        ),
+    ],
+)
+def test_an_argument_that_is_missing_or_unknown_is_named(flow, arguments, said) -> None:
+    """With the workflow's line, and what it takes."""
+    with pytest.raises(SewerError) as raised:
+        load_workflow(flow, arguments=arguments)
+    assert f"{flow}:4: TypeError: {said}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        (
+            "flow.py",
+            "from airflow_provider_sewer import Task\nTask('t', 'm')",
+            "declares no @workflow that could take 'n'",
+        ),
+        ("stages.yaml", "Lint: {module: lint}", "stages take no arguments, and 'n' is given"),
+    ],
+)
+def test_a_file_without_a_workflow_function_takes_none(tmp_path, name, text, said) -> None:
+    """There is nothing that could be called with them."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SewerError, match=said):
+        load_workflow(tmp_path / name, arguments={"n": 1})
