@@ -406,9 +406,25 @@ def test_what_a_mapped_group_cannot_have_is_named_with_its_line(file, where, sou
 
 @pytest.mark.parametrize(
     ("expanded", "said"),
-    [({}, "expand: say over what"), ({"name": ["x"]}, "expand: 'name' is the same in all instances already")],
+    [
+        ({}, "expand: say over what"),
+        ({"name": ["x"]}, "expand: 'name' is the same in all instances already"),
+        ({"config": "abc"}, "expand: config: a list of values is needed, not 'abc'"),
+    ],
 )
 def test_a_group_that_is_mapped_over_nothing_new_is_refused(file, where, expanded, said):
     """As with Airflow's own."""
     with DAG("refused", schedule=None), pytest.raises(SewerError, match=said):
         sewer_task_group.partial(file(TRAIN), arguments={"n": 1, "name": "svc"}, **where).expand(**expanded)
+
+
+def test_a_mapped_group_inside_of_another_is_refused(file, where):
+    """Airflow would give its instances the values of others."""
+    with DAG("nested", schedule=None):
+
+        @task_group
+        def outer(n):
+            sewer_task_group.partial(file(TRAIN), arguments={"n": n}, **where).expand(name=["a", "b"])
+
+        with pytest.raises(SewerError, match="expand: group 'outer' is mapped already"):
+            outer.expand(n=[1, 2])
