@@ -167,7 +167,7 @@ def test_every_field_of_a_task_takes_it(file, run_dag, tmp_path, how):
 
 
 def test_what_the_group_gives_its_tasks_may_be_known_later(file, run_dag, tmp_path):
-    """Interpreter, environment, directories and parameters of jobs, each from an XCom."""
+    """Interpreter, environment, directories and parameters of jobs, each from an XCom; overrides as well."""
     source = """
         here = Task("here", "job", run_on="local")
         there = Task("there", "job")
@@ -186,11 +186,12 @@ def test_what_the_group_gives_its_tasks_may_be_known_later(file, run_dag, tmp_pa
             slurm={"setup": [give.override(task_id="line")("echo set up")]},
             cluster="local",
             operator_kwargs={"poll_interval": 0.1},
+            overrides={"here": {"env": {"A": give.override(task_id="other")("blue")}}},
         )
     results = run_dag(dag).results
     expected = {"argv": [], "A": "red", "cwd": str(tmp_path)}
-    assert [results["g.here"], results["g.there"]] == [expected, expected]
-    assert dag.get_task("g.here").upstream_task_ids == {"folder", "said", "python"}
+    assert [results["g.here"], results["g.there"]] == [{**expected, "A": "blue"}, expected]
+    assert dag.get_task("g.here").upstream_task_ids == {"folder", "other", "python"}
     assert dag.get_task("g.there").upstream_task_ids == {"folder", "said", "python", "runs", "line"}
     assert len(list((tmp_path / "runs").glob("later/*/g.there/1"))) == 1
 
@@ -328,7 +329,8 @@ def test_a_group_is_mapped_as_airflows_own_are(file, where, run_dag):
             n=give([1, 2]), config=[{"lr": 0.1}, {"lr": 0.2}]
         )
         group >> Label("all") >> give.override(task_id="after")("done")
-    assert dag.get_task("sweep.first").upstream_task_ids == {"give"}
+    assert group["first"] is dag.get_task("sweep.first")
+    assert group["first"].upstream_task_ids == {"give"}
     results = run_dag(dag).results
     seconds = [results[f"sweep.second[{index}]"] for index in range(4)]
     assert [(each["n"], each["config"]["lr"]) for each in seconds] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
@@ -337,17 +339,26 @@ def test_a_group_is_mapped_as_airflows_own_are(file, where, run_dag):
 
 
 def test_a_loop_in_a_mapped_group_is_tasks_of_their_own(file, where, run_dag):
-    """Airflow maps nothing inside of what is mapped, so each value has a task, and each task its instances."""
+    """Airflow maps nothing inside of what is mapped, so each value has a task, and each task its instances.
+
+    So has each task of a workflow that is called with what is known later.
+    """
     source = """
         @workflow
+        def inner(n):
+            Task("inside", function="functions:give", kwargs={"n": n}).run()
+
+        @workflow
         def loops(n):
+            inner(n)
             each = Task("each", function="functions:give", kwargs={"n": n, "i": 0}).map(i=[1, 2])
             all_ = Task("all", function="functions:give", kwargs={"each": each.result})
             (each >> all_).run()
     """
     with DAG("loops", schedule=None) as dag:
-        sewer_task_group.partial(file(source), **where).expand(n=[10, 20])
+        sewer_task_group.partial(file(source), workflow="loops", **where).expand(n=[10, 20])
     results = run_dag(dag).results
+    assert results["loops.inner.inside[1]"] == {"n": 20}
     assert results["loops.all[1]"] == {"each": [{"n": 20, "i": 1}, {"n": 20, "i": 2}]}
 
 
