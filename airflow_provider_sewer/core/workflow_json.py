@@ -189,7 +189,10 @@ class _Writer:
             return {_KIND: "Ignored", "value": self._argument(where, value.value)}
         if value is None or type(value) is bool or isinstance(value, (*_MARKERS, Mapping, os.PathLike)):
             return self._said(where, value)
-        return value if type(value) in (str, int, float) else str(value)
+        for base in (str, int, float):  # what is made from these is the plain value, unless its text is another one
+            if isinstance(value, base) and str(value) == str(base(value)):
+                return base(value)
+        return str(value)
 
     def _said(self, where: str, value: Any) -> Any:
         kind = type(value)

@@ -53,7 +53,8 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
         super()._announce(context, run, job)
 
     def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
-        self._show(run, RunDirectory(ending.run_directory or ""))
+        if ending.run_directory:
+            self._show(run, RunDirectory(ending.run_directory))
         return super()._collect(context, run, ending)
 
     def _show(self, run: JobRun, directory: RunDirectory) -> None:

@@ -114,13 +114,17 @@ def test_a_retry_after_a_failure_calls_the_function_again(local, module, run_dag
     assert {path.name for path in tmp_path.glob("try-*")} == {"try-1.txt.failed", "try-2.txt"}
 
 
-def test_what_is_up_to_date_submits_no_job(local, made, run_dag, calls, tmp_path):
-    """The function says which products are asked for."""
+class Rate(float):
+    """A number as libraries make them."""
 
-    @task.slurm_module(run_when="missing", workdir=str(tmp_path), **made, **local)
+
+def test_what_is_up_to_date_submits_no_job(local, made, run_dag, calls, tmp_path):
+    """The function says which products are asked for, and what they are made with."""
+
+    @task.slurm_module(run_when="stale", workdir=str(tmp_path), **made, **local)
     def make():
         calls.append(1)
-        return {"out": Product("out.txt")}
+        return {"out": Product("out.txt"), "rate": Rate(0.5), "config": {"rate": Rate(0.5)}}
 
     with DAG("rests", schedule=None) as dag:
         make()
