@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
@@ -25,6 +26,8 @@ FAILED = ".failed"
 
 #: What becomes of what a task that failed has made of a product.
 ON_FAILURE = ("keep", "remove")
+
+_TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
 class PathMarker:
@@ -135,10 +138,15 @@ def checked_text(label: str, path: Any) -> str:
 def path_key(path: str, workdir: str | None) -> str:
     """Return what a path is known by in a workflow: equal for two ways of writing one path.
 
-    Nothing is looked up: a link and what it leads to are two paths.
+    Nothing is looked up: a link and what it leads to are two paths. Of two templates, only blanks just inside of the
+    braces can differ.
 
     :param workdir: what it is taken from if it is relative; where that is not known yet, it stays relative.
     """
+    return _TEMPLATE.sub(r"{{ \1 }}", _joined(path, workdir))
+
+
+def _joined(path: str, workdir: str | None) -> str:
     key = os.path.normpath(os.path.join(os.path.expanduser(workdir or ""), os.path.expanduser(path)))
     return key[1:] if key.startswith("//") else key
 
@@ -156,4 +164,4 @@ def is_relative(path: str) -> bool:
 
 def located(path: str, workdir: str | None) -> str:
     """Return the absolute path of a product or dependency."""
-    return os.path.abspath(path_key(path, workdir))
+    return os.path.abspath(_joined(path, workdir))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, conf
+from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text, located
 from airflow_provider_sewer.core.settings import Settings
@@ -64,12 +66,17 @@ class ExternalPathSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait for it, here or in the triggerer."""
         if self._is_deferrable() and not self.poke(context):
-            trigger = PathTrigger(self._file(context), self.poke_interval)
+            trigger = PathTrigger(self._file(context), self.poke_interval, time.time() + self.timeout)
             self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002 - Airflow's signature
-        """Say that it is there."""
+        """Say that it is there.
+
+        :raises AirflowSensorTimeout: when it has not come in time.
+        """
+        if not event["is_there"]:
+            raise AirflowSensorTimeout(f"{event['path']} has not come in {self.timeout:g} s")
         self.log.info("%s is there", event["path"])
 
     def _is_deferrable(self) -> bool:

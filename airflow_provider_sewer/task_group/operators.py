@@ -108,7 +108,8 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[BaseOpera
     """Return the operator of a task, and its arguments but for what is run."""
     run_on = task.run_on or around.run_on or "local"
     for_slurm, for_all = sorted_out(task.operator_kwargs)
-    given = {**_pool(task), **around.operator_kwargs, **for_all}
+    said = {**around.operator_kwargs, **for_all}
+    given = {**_pool(task, said), **said}
     check_operator_kwargs(given, for_slurm if run_on == "local" else {})
     refuse_in_operator_kwargs(given)
     own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
@@ -123,14 +124,14 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[BaseOpera
     if run_on == "slurm":
         fields |= _slurm_fields(task, for_slurm, around.slurm, dag_folder)
     # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
-    said = {name: value for name, value in fields.items() if value is not None} | given
+    known = {name: value for name, value in fields.items() if value is not None} | given
     always = {
         "task_display_name": task.name,
         "run_when": task.freshness.run_when,
         "compare": task.freshness.compare,
         "stale_with": task.freshness.stale_with,
     }
-    return _operator_class(run_on), always | said
+    return _operator_class(run_on), always | known
 
 
 def _arguments(around: Around, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
@@ -166,11 +167,16 @@ def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom], values: RunTimeVa
     }
 
 
-def _pool(task: Task) -> dict[str, Any]:
-    """Return the pool that limits how many tasks take a resource at once."""
+def _pool(task: Task, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pool that limits how many tasks take a resource at once.
+
+    :param said: what is said of the operator.
+    """
+    if len(task.resources) > 1 and "pool" in said:
+        return {}
     if len(task.resources) > 1:
         names = ", ".join(map(repr, task.resources))
-        raise InvalidTask(f"resources: {names}: an Airflow task takes from one pool only; give operator_kwargs a pool")
+        raise InvalidTask(f"resources: {names}: an Airflow task takes from one pool only; name it in operator_kwargs")
     return next(({"pool": name, "pool_slots": amount} for name, amount in task.resources.items()), {})
 
 

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
     Operator = BaseOperator | MappedOperator
 
+#: What is said of a task that holds for what waits and removes for it as well: the workers that see its paths, and what
+#: helps against their failures. A pool does not: it is for what a task takes of something scarce.
+_AS_ITS_USER = (
+    "queue", "executor", "executor_config", "run_as_user", "owner", "retries", "retry_delay",
+    "retry_exponential_backoff", "max_retry_delay", "priority_weight", "weight_rule",
+)  # fmt: skip
+
 
 def add_path_tasks(
     workflow: Workflow,
@@ -82,11 +89,12 @@ def _temporary_products(workflow: Workflow, operators: Mapping[str, Operator]) -
 def _sensor(task_id: str, external: External, place: Mapping[str, Any], deferrable: bool | None) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import ExternalPathSensor
 
-    said: dict[str, Any] = {} if external.timeout is None else {"timeout": external.timeout}
+    # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
+    known = {"timeout": external.timeout, "deferrable": deferrable}
+    said: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
     return ExternalPathSensor(
         task_id=task_id,
         path=external.path,
-        deferrable=deferrable,
         doc_md=f"Waits for `{readable(external.path)}`, which comes from outside of the workflow.\n",
         **place,
         **said,
@@ -100,16 +108,18 @@ def _remover(task_id: str, paths: list[str], place: Mapping[str, Any]) -> BaseOp
     return RemoveProductsOperator(
         task_id=task_id,
         products=paths,
+        trigger_rule="all_success",  # whatever default arguments say
         doc_md=f"Removes these products once all tasks that use them have succeeded:\n\n{listed}",
         **place,
     )
 
 
 def _place(operator: Operator, values: RunTimeValues, *paths: str) -> dict[str, Any]:
-    """Return where an Airflow task is run, as its arguments say it, and what is known later of that and of paths."""
+    """Return where and how an Airflow task is run, and what is known later of that and of paths."""
     said = getattr(operator, "partial_kwargs", None) or vars(operator)
-    place = {field: said.get(field) for field in ("workdir", "sewer_conn_id")}
-    return {**place, "arguments": values.named_in(*place.values(), *paths)}
+    where = {field: said.get(field) for field in ("workdir", "sewer_conn_id")}
+    how = {field: getattr(operator, field) for field in _AS_ITS_USER}
+    return {**where, **how, "arguments": values.named_in(*where.values(), *paths)}
 
 
 def _last(path: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -13,23 +14,30 @@ if TYPE_CHECKING:
 
 
 class PathTrigger(BaseTrigger):
-    """Fires when a file or directory is there.
+    """Fires when a file or directory is there, or has not come in time.
 
     :param path: its absolute path, as the triggerer sees it.
     :param interval: seconds between two looks.
+    :param deadline: when to wait no longer, in seconds since the epoch. Airflow has a timeout of its own for what is
+        deferred, but nobody holds to it under ``dag.test()``.
     """
 
-    def __init__(self, path: str, interval: float) -> None:
+    def __init__(self, path: str, interval: float, deadline: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._path = path
         self._interval = interval
+        self._deadline = deadline
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Write it down for the triggerer."""
-        return f"{__name__}.{type(self).__name__}", {"path": self._path, "interval": self._interval}
+        arguments = {"path": self._path, "interval": self._interval, "deadline": self._deadline}
+        return f"{__name__}.{type(self).__name__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until it is there. A file server that does not answer holds up nobody else."""
-        while not await asyncio.to_thread(os.path.exists, self._path):  # noqa: ASYNC110 - no event tells of a path
-            await asyncio.sleep(self._interval)
-        yield TriggerEvent({"path": self._path})  # type: ignore[no-untyped-call]
+        while not (is_there := await asyncio.to_thread(os.path.exists, self._path)):
+            left = self._deadline - time.time()
+            if left <= 0:
+                break
+            await asyncio.sleep(min(self._interval, left))
+        yield TriggerEvent({"path": self._path, "is_there": is_there})  # type: ignore[no-untyped-call]
