@@ -71,6 +71,11 @@ class MappedTask(Chain):
         """Return what stands for the results of its tasks, in their order, in the parameters of a later one."""
         return [task.result for task in self] if self.is_known_beforehand else self[0].result
 
+    @property
+    def distinct(self) -> tuple[Task, ...]:
+        """Return its tasks, each once: equal values make one task."""
+        return tuple({task.name: task for task in self}.values())
+
     def task_of(self, row: Mapping[str, Any]) -> Task:
         """Return the task for these values, one that only a run has brought to light."""
         return self.template.with_values(self.name, row, _Formatter(row))

@@ -10,21 +10,27 @@ import copy
 import json
 import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
 from airflow_provider_sewer.core.values import Ignored
 
 
-class FromXCom(NamedTuple):
+class FromXCom:
     """A part of another Airflow task's result.
+
+    Airflow goes through lists and tuples in what a task is mapped over, so it is neither.
 
     :param template: the template that gives the whole result as JSON.
     :param result: the result as the workflow file has it, which knows the part.
     """
 
-    template: str
-    result: Any
+    def __init__(self, template: str, result: Any) -> None:
+        self.template = template
+        self.result = result
+
+    def __repr__(self) -> str:
+        return f"FromXCom({self.template!r}, {self.result!r})"
 
 
 class Marks:

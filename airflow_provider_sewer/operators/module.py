@@ -23,6 +23,7 @@ from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.marks import Marks
+from airflow_provider_sewer.operators.upstream import tell, told_by
 from airflow_provider_sewer.runners.module import GRACE, ModuleResult
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.runners.task_run import TaskRun
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 Prepared = TypeVar("Prepared")
 
 _DEEPEST_RESULT = 100
-#: The XCom by which a task that is up to date tells those after it.
-_UP_TO_DATE = "sewer_up_to_date"
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
@@ -71,7 +70,8 @@ class PythonModuleOperator(BaseOperator):
     :param compare: how dependencies are compared with those it was made from last: by ``"mtime"`` or ``"content"``.
     :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
         ``"environment"``.
-    :param stale_after: ids of tasks before it whose running makes its products stale.
+    :param stale_after: ids of tasks before it whose running makes its products stale, also in an earlier DAG run;
+        ``id[3]`` is a single instance of a mapped one.
     :param products_of_all: where it is mapped: the names of the assets that are products of any of its instances. They
         have to be among its outlets; each instance keeps only those that it makes itself.
     :param python: path of the interpreter, or a name to look up on PATH. (templated)
@@ -164,10 +164,12 @@ class PythonModuleOperator(BaseOperator):
         if (left := self._left_by_an_earlier_run(context, self._task_run)) is not None:
             return storable(left.value)
         try:
-            return storable(self._task_run.run(log_output, on_start=self._log_start))
+            result = storable(self._task_run.run(log_output, on_start=self._log_start))
         except ModuleFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
+        self._tell_that_it_ran(context, self._task_run)
+        return result
 
     def on_kill(self) -> None:
         """Have the module and all it has started ended; :meth:`execute` waits for that."""
@@ -223,21 +225,23 @@ class PythonModuleOperator(BaseOperator):
         """Return the result of the run that has made the products, if they are up to date."""
         if self.run_when == "always":
             return None
-        ti = context["ti"]
-        # In a mapped group, only what the same instance of it has left counts.
-        where: dict[str, Any] = {"map_indexes": ti.map_index} if self.get_closest_mapped_task_group() else {}
-        before = ti.xcom_pull(task_ids=self.stale_after, key=_UP_TO_DATE, **where) if self.stale_after else []
-        anew = [name for name, rests in zip(self.stale_after, before, strict=True) if not rests]
-        verdict, result = self._prepared(lambda: run.verdict((), anew, is_alone=True))
+        is_in_instances = self.get_closest_mapped_task_group() is not None
+        before = told_by(self.stale_after, context, is_in_instances=is_in_instances)
+        run.runs_before = before.runs
+        verdict, result = self._prepared(lambda: run.verdict((), before.ran_anew, is_alone=True))
         if verdict.must_run:
             self.log.info("It runs, as %s", verdict.why)
             return None
         if self.run_when == "never" and (why := run.lacks()):
             raise AirflowFailException(f"it never runs, and {why}; put it there, or let another run_when make it")
         self.log.info("Nothing is run: %s", verdict.why)
-        ti.xcom_push(key=_UP_TO_DATE, value=True)
+        tell(context, run.latest_run(), ran_anew=False)
         self.outlets = []  # nothing has changed, so nobody is told
         return ModuleResult(result)
+
+    def _tell_that_it_ran(self, context: Context, run: TaskRun) -> None:
+        if self.run_when != "always":
+            tell(context, run.latest_run(), ran_anew=True)
 
     def _hook(self) -> SewerHook | None:
         return SewerHook(self.sewer_conn_id) if self.sewer_conn_id else None

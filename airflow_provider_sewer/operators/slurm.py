@@ -21,6 +21,7 @@ from airflow_provider_sewer.operators.module import PythonModuleOperator, second
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.following import Ending, Job
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, cancel, job_from_data, job_to_data
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import can_set
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.runners.task_run import TaskRun
@@ -135,8 +136,10 @@ class SlurmModuleOperator(PythonModuleOperator):
             run = self._prepare_run(context)
             if run.take_up() is None:
                 self._prepare_attempt(context, run)
-                if (left := self._left_by_an_earlier_run(context, TaskRun(run.planned.task, {}))) is not None:
+                judged = TaskRun(run.planned.task, {})
+                if (left := self._left_by_an_earlier_run(context, judged)) is not None:
                     return storable(left.value)
+                run.planned = run.planned._replace(runs_before=judged.runs_before)
             job = run.begin()
             self._announce(context, run, job)
             if not run.planned.slurm.wait_for_completion:
@@ -277,10 +280,12 @@ class SlurmModuleOperator(PythonModuleOperator):
             store.delete(_NOTED_JOB)
         context["ti"].xcom_push(key="slurm_usage", value=run.usage(ending))
         try:
-            return storable(run.collect(ending))
+            result = storable(run.collect(ending))
         except SlurmJobFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
+        self._tell_that_it_ran(context, TaskRun(run.begun_with(RunDirectory(ending.run_directory or "")), {}))
+        return result
 
 
 @contextmanager

@@ -38,6 +38,8 @@ class TaskRun:
     :param supervisor: pid of the process it is run for; when that ends, the task is stopped.
     :param after: the tasks before it of which it takes something else than files.
     :param origins: who knows its code and its environment.
+
+    ``runs_before`` can be set: what :meth:`latest_run` returned for other tasks before it, by their names.
     """
 
     def __init__(
@@ -58,10 +60,15 @@ class TaskRun:
             "grace": grace, "secrets": secrets, "guardian": guardian, "supervisor": supervisor
         }  # fmt: skip
         self._after = after
+        self.runs_before: Mapping[str, str] = {}
         self._origins = origins or Origins()
         self._workdir = task.settings.workdir
         self._run: ModuleRun | None = None
         self._stopped: bool | None = None
+
+    def latest_run(self) -> str | None:
+        """Return what tells the run that has left its products from others, as far as there is a record of it."""
+        return _latest_run(self._task)
 
     def verdict(
         self,
@@ -204,13 +211,8 @@ class TaskRun:
 
     def _runs_before(self) -> dict[str, str]:
         """Return which run it was that has left the products of the tasks before it, as far as they make any."""
-        runs = {}
-        for task in self._after:
-            records = [made.record for made in made_before(task.products, task.settings.workdir)]
-            stamps = [record.product for record in records if record is not None and record.product is not None]
-            if stamps:
-                runs[task.name] = " ".join(stamp.seen for stamp in stamps)
-        return runs
+        runs = {task.name: _latest_run(task) for task in self._after}
+        return {**self.runs_before, **{name: run for name, run in runs.items() if run is not None}}
 
     def _code(self) -> str | None:
         return self._origins.code(self._task) if "code" in self._task.freshness.stale_with else None
@@ -245,6 +247,12 @@ class TaskRun:
             file = located(dependency.path, self._workdir)
             if not os.path.exists(file):
                 raise missing(self._task, dependency, file)
+
+
+def _latest_run(task: Task) -> str | None:
+    records = [made.record for made in made_before(task.products, task.settings.workdir)]
+    stamps = [record.product for record in records if record is not None and record.product is not None]
+    return " ".join(stamp.seen for stamp in stamps) or None
 
 
 def missing(task: Task, dependency: PathMarker, file: str) -> SewerError:

@@ -42,11 +42,16 @@ def make_mapped_operator(
         kind, fields = _fields(first, around, dag_folder)
         fields |= {"task_display_name": mapped.name, "doc_md": _doc(mapped.template)}
         fields |= {"task_id": task_id, "map_index_template": _index_template(mapped)}
-        fields |= {"stale_after": wiring.stale_after(first.name)}
         fields |= _arguments(around, fields, mapped.template, *mapped)
+        tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
+        stale_after = [wiring.stale_after(task.name) for task in mapped.distinct]
+        is_one_for_all = all(each == stale_after[0] for each in stale_after)
+        if is_one_for_all:
+            fields |= {"stale_after": stale_after[0]}
         partial = converted_partial(first.renamed(mapped.name), kind, fields, around.task_converter)
-        tasks = [loaded.tasks[task.name] for task in mapped] if mapped.is_known_beforehand else []
         runs = [_what_is_run(task, wiring.xcoms(task), around.values) for task in tasks]
+        if not is_one_for_all:
+            runs = [run | {"stale_after": ups} for run, ups in zip(runs, stale_after, strict=True)]
         operator = partial.expand_kwargs(runs or _rows(mapped, wiring, around.values))
         _declare_products(operator, tasks)
     except Exception as error:  # whatever Airflow makes of it

@@ -9,7 +9,7 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.operators.marks import FromXCom
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.values import Result
@@ -53,12 +53,26 @@ class Wiring(NamedTuple):
         return {result: self._xcom(result, maker) for result, maker in makers.items() if maker is not None}
 
     def stale_after(self, name: str) -> list[str]:
-        """Return the Airflow tasks whose running makes the products of a task stale, besides what its files show."""
+        """Return the Airflow tasks whose running makes the products of a task stale, besides what its files show.
+
+        Of a mapped one, ``id[3]`` is a single instance.
+        """
         freshness, reasons = self.workflow.tasks[name].freshness, self.workflow.why.reasons[name]
         if freshness.run_when != "stale":
             return []
         ups = [up for up in reasons if freshness.compare == "mtime" or STATED in reasons[up]]
-        return list(dict.fromkeys(self.ids[self.parts[up]] for up in ups if self.parts[up] == up))
+        parts: dict[str, list[str]] = {}
+        for up in ups:
+            parts.setdefault(self.parts[up], []).append(up)
+        return [task_id for part, several in parts.items() for task_id in self._instances(part, several)]
+
+    def _instances(self, part: str, names: Collection[str]) -> list[str]:
+        """Return the Airflow task of a mapped task, or those of its instances that are meant if these are not all."""
+        mapped = self.workflow.mapped.get(part)
+        if mapped is None or len(names) == len(mapped.distinct):
+            return [self.ids[part]]
+        positions = {task.name: at for at, task in enumerate(mapped.distinct)}
+        return [f"{self.ids[part]}[{positions[name]}]" for name in names]
 
     def _xcom(self, result: Result, maker: str) -> FromXCom:
         mapped = self.workflow.mapped.get(self.parts[maker])
@@ -68,6 +82,6 @@ class Wiring(NamedTuple):
         if mapped is None:
             return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}) | tojson }}}}", result)
         if not mapped.is_known_beforehand:
-            return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}) | list | tojson }}}}", result)
-        index = [task.name for task in mapped].index(maker)
+            return FromXCom(f"{{{{ ti.xcom_pull(task_ids=[{task_id!r}]) | list | tojson }}}}", result)
+        index = [task.name for task in mapped.distinct].index(maker)
         return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}, map_indexes={index}) | tojson }}}}", result)

@@ -14,6 +14,8 @@ from airflow_provider_sewer.runners.products import Making
 from airflow_provider_sewer.runners.task_run import TaskRun
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
@@ -25,12 +27,21 @@ class JobProducts:
     :param task: the task.
     :param directory: the run directory of the attempt.
     :param run: what knows what the task is given and made from, where that is more than the task says itself.
+    :param runs_before: which runs of the tasks before it this one follows, where ``run`` does not know.
     """
 
-    def __init__(self, task: Task, directory: RunDirectory, run: TaskRun | None = None) -> None:
+    def __init__(
+        self,
+        task: Task,
+        directory: RunDirectory,
+        run: TaskRun | None = None,
+        runs_before: Mapping[str, str] | None = None,
+    ) -> None:
         self._task = task
         self._directory = directory
         self._run = run or TaskRun(task, {})
+        if runs_before is not None:
+            self._run.runs_before = runs_before
 
     def begin(self, attempt: str) -> Call:
         """Make the folders that the products go to, and return what the job is to run.

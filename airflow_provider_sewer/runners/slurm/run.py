@@ -60,6 +60,7 @@ class ModuleJob(NamedTuple):
     :param slurm: how it runs on Slurm; every setting said.
     :param secret_env: variables of the task's environment that are secret.
     :param grace: seconds between SIGTERM and SIGKILL when the job ends itself.
+    :param runs_before: which runs of the tasks before it this one follows, where they tell so themselves.
     """
 
     instance: TaskInstance
@@ -67,6 +68,7 @@ class ModuleJob(NamedTuple):
     slurm: SlurmSettings
     secret_env: Mapping[str, str]
     grace: float
+    runs_before: Mapping[str, str] | None = None
 
 
 class JobRun:
@@ -380,7 +382,7 @@ class JobRun:
                 raise
 
     def _products(self, directory: RunDirectory) -> JobProducts:
-        return JobProducts(self.begun_with(directory), directory, self._task_run)
+        return JobProducts(self.begun_with(directory), directory, self._task_run, self.planned.runs_before)
 
     def _give_up(self, cluster: Cluster, attempt: Attempt) -> None:
         """See to it that nothing comes of an attempt that could not be submitted."""
