@@ -96,7 +96,45 @@ def find_edges(members: Members, stated: Iterable[tuple[Task, Task]], *, is_part
                 found.users.setdefault((maker, product.path), []).append(task.name)
             if not made:
                 found.unmade.append((task, dependency))
+    for maker, product, task, dependency in _perhaps_made(members.tasks, found):
+        note(maker, task.name, dependency.path)
+        found.users.setdefault((maker, product.path), []).append(task.name)
+        if (task, dependency) in found.unmade:
+            found.unmade.remove((task, dependency))
     return found
+
+
+def _perhaps_made(tasks: Mapping[str, Task], found: Edges) -> list[tuple[str, Product, Task, Dependency]]:
+    """Return dependencies that could be made by a task mapped over a result, whose paths only a run brings to light.
+
+    What such a task follows does not depend on it, whatever the paths.
+    """
+    perhaps = []
+    for name, maker in tasks.items():
+        if maker.part_of is None or maker.part_of.is_known_beforehand:
+            continue
+        named = [product for product in maker.products if maker.part_of.names_value(product.path)]
+        before = _all_before(name, found) if named else set()
+        for product in named:
+            key = path_key(product.path, maker.settings.workdir)
+            whole, *outer = [maker.part_of.pattern(place) for place in (key, *_parents(key))]
+            for task, dependency in found.unmade:
+                if task.name == name or task.name in before or isinstance(dependency, External):
+                    continue
+                other = path_key(dependency.path, task.settings.workdir)
+                if any(map(whole.fullmatch, (other, *_parents(other)))) or any(each.fullmatch(other) for each in outer):
+                    perhaps.append((name, product, task, dependency))
+    return perhaps
+
+
+def _all_before(name: str, found: Edges) -> set[str]:
+    before: set[str] = set()
+    left = [name]
+    while left:
+        ups = [up for up in found.reasons[left.pop()] if up not in before]
+        before.update(ups)
+        left += ups
+    return before
 
 
 def product_keys(task: Task) -> Iterator[str]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: How long a value may be as part of a name.
 _LONGEST_LABEL = 40
 
+#: By what a template can name the instance of a mapped task.
+_INSTANCE = "map_index"
+
 
 class MappedTask(Chain):
     """Tasks that differ by some values only. Locally each is a task of its own, in Airflow they can be one mapped task.
@@ -80,6 +83,35 @@ class MappedTask(Chain):
         """Return the task for these values, one that only a run has brought to light."""
         return self.template.with_values(self.name, row, _Formatter(row))
 
+    def marker_of(self, marker: PathMarker, row: Mapping[str, Any]) -> PathMarker:
+        """Return a path of its template for these values."""
+        return _Formatter(row)(marker)
+
+    def names_value(self, path: str) -> bool:
+        """Tell whether a path has a value in its name, and so is another one for each value."""
+        return bool(_named(self.values).search(path))
+
+    def pattern(self, path: str) -> re.Pattern[str]:
+        """Return what finds the paths that this one can be, whatever the values."""
+        return re.compile(".+".join(map(re.escape, _named(self.values).split(path)[::2])))
+
+    def check_values(self, values: Any) -> None:
+        """Make sure that it can be mapped over values that only a run has brought to light.
+
+        :raises InvalidTask: when they are no list, or tasks that differ would make the same path.
+        """
+        if not isinstance(values, list):
+            kind = "an object" if isinstance(values, Mapping) else f"{values!r:.80}"
+            raise InvalidTask(
+                f"task {self.name!r} is mapped over this result, which has to be a list, and is {kind}", self.source
+            )
+        (key,) = self.values
+        rows = [{key: value} for value in values]
+        try:
+            _refuse_one_product(self.template, [self.task_of(row) for row in rows], rows)
+        except InvalidTask as error:
+            raise InvalidTask(f"task {self.name!r}: map: {error}", self.source) from None
+
     def __len__(self) -> int:
         """Return how many tasks it is."""
         return len(self.heads)
@@ -132,6 +164,8 @@ def mapped_task(template: Task, values: dict[str, list[Any] | Result], *, each_w
         rows = _rows(values, each_with_each=each_with_each)
         tasks = _tasks(template, name, rows, values)
         _refuse_one_product(template, tasks, rows)
+        if not rows:
+            _refuse_product_of_all(tasks[0], values)
     except InvalidTask as error:
         raise error if error.where else InvalidTask(f"task {name!r}: map: {error}", source, at=error.at) from None
     mapped = MappedTask(name, template, values, each_with_each=each_with_each, tasks=tasks, source=source)
@@ -205,6 +239,11 @@ def _text(value: Any) -> str | None:
     return None if kind.__str__ is object.__str__ or isinstance(value, Iterable) else str(value)
 
 
+def _named(keys: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds names in braces; others, such as those of templates, stay."""
+    return re.compile(rf"(?<!\{{)\{{({'|'.join(map(re.escape, keys))})\}}(?!\}})")
+
+
 class _Formatter:
     """Writes the values of one task into its paths, where these name them: ``build/{n}/model.npz``.
 
@@ -213,7 +252,7 @@ class _Formatter:
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
-        self._named = re.compile(rf"(?<!\{{)\{{({'|'.join(map(re.escape, values))})\}}(?!\}})")
+        self._named = _named(values)
 
     def __call__(self, marker: PathMarker) -> PathMarker:
         path = self._named.sub(lambda found: self._text(marker, found[1]), marker.path)
@@ -232,6 +271,18 @@ class _Formatter:
                 at=("map", key),
             )
         return text
+
+
+def _refuse_product_of_all(task: Task, values: Mapping[str, list[Any] | Result]) -> None:
+    """Refuse a product that is the same for all values, how many these are being known only later."""
+    for product in task.products:
+        if not _named(values).search(product.path) and _INSTANCE not in product.path:
+            folder, file = os.path.split(product.path)
+            guess = os.path.join(folder, *(f"{{{key}}}" for key in values), file)
+            raise InvalidTask(
+                f"all of its tasks would make {product.path!r}; name the value in its path, such as {guess!r}",
+                at=("products", product.path),
+            )
 
 
 def _refuse_one_product(template: Task, tasks: Iterable[Task], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -22,6 +22,7 @@ from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook
+from airflow_provider_sewer.operators.mapping import check_for_mapping
 from airflow_provider_sewer.operators.marks import Marks
 from airflow_provider_sewer.operators.upstream import tell, told_by
 from airflow_provider_sewer.runners.module import GRACE, ModuleResult
@@ -162,14 +163,14 @@ class PythonModuleOperator(BaseOperator):
         if self._killed:
             self._task_run.stop()
         if (left := self._left_by_an_earlier_run(context, self._task_run)) is not None:
-            return storable(left.value)
+            return self._checked_result(context, left.value)
         try:
-            result = storable(self._task_run.run(log_output, on_start=self._log_start))
+            result = self._task_run.run(log_output, on_start=self._log_start)
         except ModuleFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
         self._tell_that_it_ran(context, self._task_run)
-        return result
+        return self._checked_result(context, result)
 
     def on_kill(self) -> None:
         """Have the module and all it has started ended; :meth:`execute` waits for that."""
@@ -238,6 +239,13 @@ class PythonModuleOperator(BaseOperator):
         tell(context, run.latest_run(), ran_anew=False)
         self.outlets = []  # nothing has changed, so nobody is told
         return ModuleResult(result)
+
+    def _checked_result(self, context: Context, value: Any) -> Any:
+        """Return a result, or say why it cannot be an XCom, or why tasks cannot be mapped over it."""
+        map_index = context["ti"].map_index
+        is_instance = map_index is not None and map_index >= 0
+        self._prepared(lambda: check_for_mapping(self, value, is_instance=is_instance))
+        return storable(value)
 
     def _tell_that_it_ran(self, context: Context, run: TaskRun) -> None:
         if self.run_when != "always":

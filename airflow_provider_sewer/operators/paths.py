@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, BaseSensorOperator, conf
+from airflow.sdk import BaseOperator, BaseSensorOperator, XComArg, conf
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text, located
+from airflow_provider_sewer.core.paths import Product, checked_text, located
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.runners.products import remove_temporary
@@ -91,7 +91,7 @@ class ExternalPathSensor(BaseSensorOperator):
 class RemoveProductsOperator(BaseOperator):
     """Remove temporary products once all tasks that use them have succeeded.
 
-    :param products: their paths; relative ones are taken from the working directory. (templated)
+    :param products: their paths, or lists of them; relative ones are taken from the working directory. (templated)
     :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
         (templated)
     :param workdir: the working directory; the connection's if not said. (templated)
@@ -104,14 +104,14 @@ class RemoveProductsOperator(BaseOperator):
     def __init__(
         self,
         *,
-        products: Iterable[str | os.PathLike[str]],
+        products: Iterable[str | os.PathLike[str]] | XComArg,
         arguments: Mapping[str, Any] | None = None,
         workdir: str | None = None,
         sewer_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.products = [each.path if isinstance(each, PathMarker) else os.fspath(each) for each in products]
+        self.products = products if isinstance(products, XComArg) else [os.fspath(each) for each in products]
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
@@ -122,9 +122,14 @@ class RemoveProductsOperator(BaseOperator):
         :raises ProductError: when that cannot be done.
         """
         workdir = _workdir(self, context)
-        for path in self.products:
+        for path in _each(self.products):
             removed = remove_temporary(Product(path), workdir)
             self.log.info("%s %s", "Removed" if removed else "Nothing to remove at", located(path, workdir))
+
+
+def _each(products: Any) -> Iterator[str]:
+    for each in products:
+        yield from [each] if isinstance(each, str) else each
 
 
 def _workdir(operator: ExternalPathSensor | RemoveProductsOperator, context: Context) -> str | None:

@@ -17,7 +17,7 @@ from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import InvalidTask, SlurmJobFailed, SlurmPendingHopeless, SlurmSubmitRefused
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.links.slurm import SlurmJobLink
-from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, storable, supervisor
+from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, supervisor
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.following import Ending, Job
 from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, cancel, job_from_data, job_to_data
@@ -138,7 +138,7 @@ class SlurmModuleOperator(PythonModuleOperator):
                 self._prepare_attempt(context, run)
                 judged = TaskRun(run.planned.task, {})
                 if (left := self._left_by_an_earlier_run(context, judged)) is not None:
-                    return storable(left.value)
+                    return self._checked_result(context, left.value)
                 run.planned = run.planned._replace(runs_before=judged.runs_before)
             job = run.begin()
             self._announce(context, run, job)
@@ -280,12 +280,12 @@ class SlurmModuleOperator(PythonModuleOperator):
             store.delete(_NOTED_JOB)
         context["ti"].xcom_push(key="slurm_usage", value=run.usage(ending))
         try:
-            result = storable(run.collect(ending))
+            result = run.collect(ending)
         except SlurmJobFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
         self._tell_that_it_ran(context, TaskRun(run.begun_with(RunDirectory(ending.run_directory or "")), {}))
-        return result
+        return self._checked_result(context, result)
 
 
 @contextmanager

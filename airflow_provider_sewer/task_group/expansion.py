@@ -50,5 +50,5 @@ def expand(
     edges = dict.fromkeys((parts[up], parts[down]) for up, down in settled.edges)
     connect(edges, operators, subgroups.new_id)
     of_tasks = {name: operators[part] for name, part in parts.items()}
-    add_path_tasks(settled, of_tasks, subgroups.new_id, deferrable=around.slurm.deferrable, values=around.values)
+    add_path_tasks(wiring, of_tasks, subgroups.new_id, deferrable=around.slurm.deferrable, values=around.values)
     return {**ids, **{name: ids[part] for name, part in parts.items()}}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.definitions._internal.contextmanager import DagContext
-
 from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.run_time import RunTimeValue
@@ -15,6 +13,7 @@ from airflow_provider_sewer.core.values import Result, filled, markers
 from airflow_provider_sewer.operators.module import PythonModuleOperator, asset, asset_names
 from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
 from airflow_provider_sewer.task_group.conversion import converted, converted_partial
+from airflow_provider_sewer.task_group.rows import Rows
 from airflow_provider_sewer.task_group.run_time import refuse_in_operator_kwargs
 
 if TYPE_CHECKING:
@@ -44,19 +43,30 @@ def make_mapped_operator(
         fields |= {"task_id": task_id, "map_index_template": _index_template(mapped)}
         fields |= _arguments(around, fields, mapped.template, *mapped)
         tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
-        stale_after = [wiring.stale_after(task.name) for task in mapped.distinct]
-        is_one_for_all = all(each == stale_after[0] for each in stale_after)
-        if is_one_for_all:
-            fields |= {"stale_after": stale_after[0]}
-        partial = converted_partial(first.renamed(mapped.name), kind, fields, around.task_converter)
-        runs = [_what_is_run(task, wiring.xcoms(task), around.values) for task in tasks]
-        if not is_one_for_all:
-            runs = [run | {"stale_after": ups} for run, ups in zip(runs, stale_after, strict=True)]
-        operator = partial.expand_kwargs(runs or _rows(mapped, wiring, around.values))
+        each, same = _instances(mapped, tasks, around, wiring)
+        partial = converted_partial(first.renamed(mapped.name), kind, fields | same, around.task_converter)
+        operator = partial.expand_kwargs(each)
         _declare_products(operator, tasks)
     except Exception as error:  # whatever Airflow makes of it
         raise InvalidTask(f"task {mapped.name!r}: {error}", mapped.source) from error
     return operator
+
+
+def _instances(
+    mapped: MappedTask, tasks: Iterable[Task], around: Around, wiring: Wiring
+) -> tuple[list[dict[str, Any]] | XComArg, dict[str, Any]]:
+    """Return what each instance of a mapped task is run with, and what all of them are.
+
+    :param tasks: what the instances run, as far as that is known beforehand.
+    """
+    several = [{"stale_after": wiring.stale_after(task.name)} for task in mapped.distinct]
+    same = several[0] if all(ups == several[0] for ups in several) else {}
+    if mapped.is_known_beforehand:
+        runs = [_what_is_run(task, wiring.xcoms(task), around.values) for task in tasks]
+        return [run if same else run | ups for run, ups in zip(runs, several, strict=True)], same
+    rows = Rows(mapped, wiring)
+    xcoms = {result: xcom for result, xcom in wiring.xcoms(mapped[0]).items() if result != rows.result}
+    return rows.tasks(lambda task: _what_is_run(task, xcoms, around.values)), same
 
 
 def _declare_products(operator: MappedOperator, tasks: Iterable[Task]) -> None:
@@ -71,23 +81,6 @@ def _declare_products(operator: MappedOperator, tasks: Iterable[Task]) -> None:
     names = asset_names(paths, operator.partial_kwargs.get("workdir"))
     operator.partial_kwargs["products_of_all"] = names
     operator.outlets = [*operator.outlets, *map(asset, names)]
-
-
-def _rows(mapped: MappedTask, wiring: Wiring, values: RunTimeValues) -> XComArg:
-    """Return what a mapped task is run with whose values another task leaves."""
-    results = {key: value for key, value in mapped.values.items() if isinstance(value, Result)}
-    ((key, result), *more) = results.items()
-    if more or len(mapped.values) > 1:
-        raise InvalidTask("map: over a result and anything else at once is more than Airflow can do; map over one list")
-    if result.keys:
-        raise InvalidTask(f"map: Airflow maps over a whole result, not over a part as {result!r} is")
-    maker = wiring.workflow.name_of(result.task)
-    if maker is None or maker in wiring.workflow.mapped:
-        raise InvalidTask(f"map: {result!r} is the result of a task that is not run here")
-    xcoms = {known: xcom for known, xcom in wiring.xcoms(mapped[0]).items() if known != result}
-    dag: Any = DagContext.get_current()
-    output: XComArg = dag.get_task(wiring.ids[maker]).output
-    return output.map(lambda value: _what_is_run(mapped.task_of({key: value}), xcoms, values))
 
 
 def _index_template(mapped: MappedTask) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.paths import External, path_key
 from airflow_provider_sewer.core.run_time import readable
+from airflow_provider_sewer.task_group.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
+    from airflow_provider_sewer.core.paths import PathMarker, Product
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.task_group.run_time import RunTimeValues
+    from airflow_provider_sewer.task_group.wiring import Wiring
 
     Operator = BaseOperator | MappedOperator
 
@@ -31,7 +34,7 @@ _AS_ITS_USER = (
 
 
 def add_path_tasks(
-    workflow: Workflow,
+    wiring: Wiring,
     operators: Mapping[str, Operator],
     new_id: Callable[[str], str],
     *,
@@ -40,12 +43,13 @@ def add_path_tasks(
 ) -> None:
     """Make the tasks that wait for paths, and those that remove them.
 
-    :param workflow: the workflow.
+    :param wiring: knows the workflow.
     :param operators: its Airflow tasks, by the names of the tasks; several tasks can be one mapped one.
     :param new_id: returns an id that no other task of the group has.
     :param deferrable: whether to wait in the triggerer.
     :param values: what is known only when the tasks run.
     """
+    workflow = wiring.workflow
 
     def those(names: Iterable[str]) -> list[Operator]:
         return list({operators[name].task_id: operators[name] for name in names}.values())
@@ -53,61 +57,74 @@ def add_path_tasks(
     for external, users in _externals(workflow):
         task_id = new_id(f"wait for {_last(external.path)}")
         place = _place(operators[users[0]], values, external.path)
-        _sensor(task_id, external, place, deferrable).set_downstream(those(users))
-    for paths, (maker, *users) in _temporary_products(workflow, operators):
-        place = _place(operators[maker], values, *paths)
-        _remover(new_id(f"remove {_last(paths[0])}"), paths, place).set_upstream(those(users))
+        rows = _rows(users[0], external, wiring)
+        _sensor(task_id, external, rows, place, deferrable).set_downstream(those(users))
+    for products, (maker, *users) in _temporary_products(workflow, operators):
+        task_id = new_id(f"remove {_last(products[0].path)}")
+        place = _place(operators[maker], values, *(product.path for product in products))
+        rows = _rows(maker, products[0], wiring)
+        _remover(task_id, products, rows, place).set_upstream(those(users))
+
+
+def _rows(name: str, marker: PathMarker, wiring: Wiring) -> Rows | None:
+    """Return what a task is mapped over, if only a run brings that to light, and a path of it has it in its name."""
+    mapped = wiring.workflow.mapped.get(name)
+    is_named = mapped is not None and not mapped.is_known_beforehand and mapped.names_value(marker.path)
+    return Rows(mapped, wiring) if mapped is not None and is_named else None
 
 
 def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
-    users: dict[tuple[str, float | None], tuple[External, list[str]]] = {}
+    users: dict[tuple[Any, ...], tuple[External, list[str]]] = {}
     for task, dependency in workflow.why.unmade:
         if isinstance(dependency, External):
-            key = path_key(dependency.path, task.settings.workdir), dependency.timeout
+            mapped = workflow.mapped.get(task.name)
+            own = mapped.name if mapped is not None and mapped.names_value(dependency.path) else None
+            key = path_key(dependency.path, task.settings.workdir), dependency.timeout, own
             users.setdefault(key, (dependency, []))[1].append(task.name)
     yield from users.values()
 
 
-def _temporary_products(workflow: Workflow, operators: Mapping[str, Operator]) -> Iterator[tuple[list[str], list[str]]]:
-    """Return paths that are removed together: those that the same Airflow tasks make and use.
+def _temporary_products(
+    workflow: Workflow, operators: Mapping[str, Operator]
+) -> Iterator[tuple[list[Product], list[str]]]:
+    """Return products that are removed together: those that the same Airflow tasks make and use.
 
     What a task needs that is left out of the group is kept for it.
 
-    :returns: for each, the paths, and the names of the task that makes the first one and of those that use it.
+    :returns: for each, the products, and the names of the task that makes the first one and of those that use it.
     """
-    together: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
+    together: dict[tuple[str, ...], tuple[list[Product], list[str]]] = {}
     for name, task in workflow.tasks.items():
         for product in task.products:
             users = workflow.why.users.get((name, product.path))
             is_wanted_elsewhere = bool(workflow.elsewhere.users.get((name, product.path)))
             if product.temporary and users and not is_wanted_elsewhere:
                 key = tuple(dict.fromkeys(operators[each].task_id for each in (name, *users)))
-                together.setdefault(key, ([], [name, *users]))[0].append(product.path)
+                together.setdefault(key, ([], [name, *users]))[0].append(product)
     yield from together.values()
 
 
-def _sensor(task_id: str, external: External, place: Mapping[str, Any], deferrable: bool | None) -> BaseOperator:
+def _sensor(
+    task_id: str, external: External, rows: Rows | None, place: Mapping[str, Any], deferrable: bool | None
+) -> Operator:
     from airflow_provider_sewer.operators.paths import ExternalPathSensor
 
     # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
     known = {"timeout": external.timeout, "deferrable": deferrable}
     said: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
-    return ExternalPathSensor(
-        task_id=task_id,
-        path=external.path,
-        doc_md=f"Waits for `{readable(external.path)}`, which comes from outside of the workflow.\n",
-        **place,
-        **said,
-    )
+    said |= {"doc_md": f"Waits for `{readable(external.path)}`, which comes from outside of the workflow.\n"}
+    if rows is None:
+        return ExternalPathSensor(task_id=task_id, path=external.path, **place, **said)
+    return ExternalPathSensor.partial(task_id=task_id, **place, **said).expand(path=rows.path(external))
 
 
-def _remover(task_id: str, paths: list[str], place: Mapping[str, Any]) -> BaseOperator:
+def _remover(task_id: str, products: list[Product], rows: Rows | None, place: Mapping[str, Any]) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import RemoveProductsOperator
 
-    listed = "".join(f"- `{readable(path)}`\n" for path in paths)
+    listed = "".join(f"- `{readable(product.path)}`\n" for product in products)
     return RemoveProductsOperator(
         task_id=task_id,
-        products=paths,
+        products=rows.paths(products) if rows else products,
         trigger_rule="all_success",  # whatever default arguments say
         doc_md=f"Removes these products once all tasks that use them have succeeded:\n\n{listed}",
         **place,

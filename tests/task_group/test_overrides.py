@@ -233,4 +233,4 @@ def test_overrides_hold_when_the_task_runs(expand, run_dag):
 
     assert result.results["g.first"] == "blue"
     assert result.results["g.train_svc"] == "white"
-    assert result.results["g.each[2]"] == "green"
+    assert result.results["g.each[0]"] == "green"

@@ -1,8 +1,13 @@
-"""What makes a task stale in Airflow besides files: that tasks before it ran anew, in this DAG run or an earlier one."""
+"""What makes tasks stale in Airflow besides files: those before them ran anew, in this DAG run or an earlier one."""
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_sewer.task_group import sewer_task_group
 
 STEPS = """
 from pathlib import Path
@@ -95,3 +100,30 @@ def test_a_task_is_stale_after_one_that_ran_anew_in_an_earlier_run(run, tmp_path
     (tmp_path / "b.fails").unlink()
     assert run(source, **arguments) == ["b"]
     assert run(source, **arguments) == []
+
+
+def test_in_a_mapped_group_each_instance_is_stale_by_itself(run_dag, tmp_path):
+    """Another one that ran anew makes nothing stale in it."""
+    (tmp_path / "steps.py").write_text(STEPS)
+    (tmp_path / "flow.py").write_text("""
+from airflow_provider_sewer import Product, Task, workflow
+
+@workflow
+def each(n):
+    up = Task("up", function="steps:make", kwargs={"out": Product(f"up-{n}")}, run_when="stale")
+    down = Task("down", function="steps:make", kwargs={"out": Product(f"down-{n}")}, run_when="stale")
+    (up >> down).run()
+""")
+    with DAG("instances", schedule=None) as dag:
+        group = sewer_task_group.partial(tmp_path / "flow.py", python=sys.executable, workdir=tmp_path)
+        group.expand(n=["x", "y"])
+
+    def made() -> list[str]:
+        (tmp_path / "runs.txt").write_text("")
+        assert run_dag(dag).state == "success"
+        return sorted((tmp_path / "runs.txt").read_text().split())
+
+    assert made() == ["down-x", "down-y", "up-x", "up-y"]
+    (tmp_path / "up-y").unlink()
+    assert made() == ["down-y", "up-y"]
+    assert made() == []

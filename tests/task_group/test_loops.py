@@ -1,0 +1,129 @@
+"""Mapped tasks: over what they can be mapped in Airflow, and what their paths are."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from airflow_provider_sewer import SewerError
+
+STEPS = """
+from pathlib import Path
+
+def square(n):
+    return n * n
+
+def give(**values):
+    return values["value"] if list(values) == ["value"] else values
+
+def make(out, n, **_):
+    Path(out).write_text(str(n))
+    return n
+"""
+
+
+@pytest.fixture
+def group(expand, tmp_path):
+    """Expand a workflow file's source that has functions to call: ``square``, ``give`` and ``make``."""
+    (tmp_path / "steps.py").write_text(STEPS)
+    begin = "square, give, make = 'steps:square', 'steps:give', 'steps:make'\n"
+    return lambda source, **arguments: expand(begin + source, **arguments)
+
+
+def test_a_task_is_mapped_over_what_a_mapped_one_leaves(group, run_dag):
+    """Each instance takes the result of one; so does a parameter that is the same in all of them."""
+    source = """
+a = Task("a", function=square, kwargs={"n": 0}).map(n=[2, 3])
+b = Task("b", function=give, kwargs={"n": 0, "first": a[0].result}).map(n=a.result)
+c = Task("c", function=give, kwargs={"value": [b.result, b[1].result["n"]]})
+"""
+    results = run_dag(group(source).dag).results
+    assert results["g.c"] == [[{"n": 4, "first": 4}, {"n": 9, "first": 4}], 9]
+
+
+@pytest.mark.parametrize("values", [[2, 3], [3]], ids=str)
+def test_results_of_a_task_that_is_mapped_over_a_result_are_mapped_over_as_well(group, run_dag, values):
+    """However many there are: one is a list of one."""
+    source = f"""
+rows = Task("rows", function=give, kwargs={{"value": {values}}})
+a = Task("a", function=square, kwargs={{"n": 0}}).map(n=rows.result)
+b = Task("b", function=square, kwargs={{"n": 0}}).map(n=a.result)
+c = Task("c", function=give, kwargs={{"value": b.result}})
+"""
+    assert run_dag(group(source).dag).results["g.c"] == [value**4 for value in values]
+
+
+def test_equal_values_are_one_instance_as_they_are_one_task(group, run_dag):
+    """Results are as many as there are values."""
+    source = """
+a = Task("a", function=make, kwargs={"n": 0, "out": Product("{n}.txt")}).map(n=[10, 10, 20])
+b = Task("b", function=give, kwargs={"value": a.result})
+"""
+    result = run_dag(group(source).dag)
+    assert sorted(task for task in result.states if task.startswith("g.a")) == ["g.a[0]", "g.a[1]"]
+    assert result.results["g.b"] == [10, 10, 20]
+
+
+def test_a_value_is_a_row_whatever_paths_it_names(group, run_dag, tmp_path):
+    """Each instance waits for its own external path, and what all of them make in passing is removed."""
+    source = """
+rows = Task("rows", function=give, kwargs={"value": [1, 2]})
+up = Task(
+    "up", function=make, kwargs={"n": 0, "out": Product("d/d-{n}.txt", temporary=True), "from": External("in-{n}.csv")}
+).map(n=rows.result)
+one = Task("one", function=give, kwargs={"value": Dependency("d/d-1.txt")})
+whole = Task("whole", function=give, kwargs={"value": Dependency("d")})
+"""
+    for n in (1, 2):
+        (tmp_path / f"in-{n}.csv").touch()
+    dag = group(source, deferrable=True).dag
+    assert dag.get_task("g.one").upstream_task_ids == dag.get_task("g.whole").upstream_task_ids == {"g.up"}
+    (remover,) = (task for task in dag.tasks if "remove" in task.task_id)
+    assert remover.upstream_task_ids == {"g.rows", "g.one", "g.whole"}
+
+    result = run_dag(dag)
+    assert set(result.states.values()) == {"success"}
+    assert len([task for task in result.states if "wait" in task]) == 2
+    assert os.listdir(tmp_path / "d") == [".sewer"]
+
+
+@pytest.mark.parametrize("path", ["same.txt", "{{ ds }}/same.txt", "{{n}}.txt"])
+def test_one_path_for_all_instances_is_refused(group, path):
+    """While the DAG is parsed, as with values that are known then."""
+    source = f"""
+rows = Task("rows", function=give, kwargs={{"value": [1, 2]}})
+Task("up", function=make, kwargs={{"n": 0, "out": Product("{path}")}}).map(n=rows.result)
+"""
+    with pytest.raises(SewerError, match=r"flow\.py:5: task 'up': map: all of its tasks would make '.*'; .*{n}/"):
+        group(source)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"a": 1}, "task 'up' is mapped over this result, which has to be a list, and is an object"),
+        ("abc", "task 'up' is mapped over this result, which has to be a list, and is 'abc'"),
+        ([1, "1"], "task 'up': map: 'up' and 'up' would both make '1.txt'"),
+        ([[1]], "task 'up': map: Product('{n}.txt'): n is [1], which has no text for a path"),
+    ],
+    ids=str,
+)
+def test_a_result_that_nothing_can_be_mapped_over_fails_the_task_that_leaves_it(group, run_dag, capsys, value, said):
+    """Before there are instances, each of which would fail."""
+    source = f"""
+rows = Task("rows", function=give, kwargs={{"value": {value!r}}})
+Task("up", function=make, kwargs={{"n": 0, "out": Product("{{n}}.txt")}}).map(n=rows.result)
+"""
+    assert run_dag(group(source).dag).states["g.rows"] == "failed"
+    assert said in capsys.readouterr().out
+
+
+def test_what_one_instance_leaves_is_more_than_airflow_can_map_over(group):
+    """It maps over what all of them leave."""
+    source = """
+a = Task("a", function=give, kwargs={"value": 0}).map(value=[[1], [2]])
+b = Task("b", function=square, kwargs={"n": 0}).map(n=a[0].result)
+"""
+    with pytest.raises(SewerError, match=r"flow\.py:5: task 'b': map: .* over what all instances of 'a' leave"):
+        group(source)
