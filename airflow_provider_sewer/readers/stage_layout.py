@@ -15,6 +15,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import FIELDS
 from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW
+from airflow_provider_sewer.readers.yaml_file import is_null
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +73,7 @@ def layouts(file: YamlFile) -> dict[str, Layout]:
             said = "beside stages there are no workflows; give each workflow stages of its own"
             raise file.wrong(top["workflows"].key, said, InvalidTask)
         refuse_unknown(file, top, TOP_FIELDS, "field of the file")
-        name = file.text(top["name"].value, "name") if "name" in top else DEFAULT_WORKFLOW
+        name = file.text(top["name"].value, "name") if is_said(top, "name") else DEFAULT_WORKFLOW
         return {name: _long(file, top, Layout(name, whole, {}))}
     if _has_several(file, top):
         return _several(file, top)
@@ -88,6 +89,11 @@ def refuse_unknown(file: YamlFile, entries: Mapping[str, Entry], known: tuple[st
     for name, entry in entries.items():
         if name not in known:
             raise file.wrong(entry.key, unknown_name(what, name, known), InvalidTask)
+
+
+def is_said(entries: Mapping[str, Entry], name: str) -> bool:
+    """Tell whether a mapping says something of this; ``null`` says nothing."""
+    return name in entries and not is_null(entries[name].value)
 
 
 def _several(file: YamlFile, top: Mapping[str, Entry]) -> dict[str, Layout]:
@@ -111,7 +117,7 @@ def _long(file: YamlFile, entries: Mapping[str, Entry], around: Layout) -> Layou
     jobs, defaults = _said_for_all(file, entries)
     return around._replace(
         stages=_some(file, entries["stages"].value, "there are"),
-        doc=file.text(entries["doc"].value, "doc") if "doc" in entries else "",
+        doc=file.text(entries["doc"].value, "doc") if is_said(entries, "doc") else "",
         jobs=jobs or around.jobs,
         defaults=(*around.defaults, *defaults),
     )
@@ -121,8 +127,8 @@ def _said_for_all(
     file: YamlFile, entries: Mapping[str, Entry]
 ) -> tuple[yaml.Node | None, tuple[Mapping[str, Entry], ...]]:
     """Return where a jobs module is named, and defaults."""
-    jobs = entries["jobs"].value if "jobs" in entries else None
-    if "defaults" not in entries:
+    jobs = entries["jobs"].value if is_said(entries, "jobs") else None
+    if not is_said(entries, "defaults"):
         return jobs, ()
     defaults = file.entries(entries["defaults"].value, "defaults")
     refuse_unknown(file, defaults, DEFAULT_FIELDS, "field in defaults")

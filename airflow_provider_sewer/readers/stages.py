@@ -22,7 +22,7 @@ from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.workflow import Workflow
 from airflow_provider_sewer.readers.choice import chosen
 from airflow_provider_sewer.readers.jobs import Jobs
-from airflow_provider_sewer.readers.stage_layout import LOOPS, STAGE_FIELDS, Layout, layouts, refuse_unknown
+from airflow_provider_sewer.readers.stage_layout import LOOPS, STAGE_FIELDS, Layout, is_said, layouts, refuse_unknown
 from airflow_provider_sewer.readers.stage_places import items, place_in_fields, place_of_path, place_of_stage
 from airflow_provider_sewer.readers.stage_tags import RESULT, Tags
 from airflow_provider_sewer.readers.yaml_file import Entry, YamlFile, inner, is_null
@@ -178,8 +178,9 @@ class _Stages:
                 if field not in ("depends_on", *LOOPS):
                     value, known = self._tags.value(entry.value, field), fields.get(field)
                     fields[field] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+        fields = {field: value for field, value in fields.items() if value is not None}  # null: as if it were not there
         fields["depends_on"] = list(self._depends_on(name))
-        if fields.get("module") is None:
+        if "module" not in fields:
             fields["function"] = self._function(name, own, fields)
         return fields
 
@@ -200,7 +201,7 @@ class _Stages:
     def _upstream(self, name: str) -> list[yaml.Node]:
         """Return where a stage says what it depends on."""
         own = self._own[name]
-        return [] if "depends_on" not in own or is_null(own["depends_on"].value) else items(own["depends_on"].value)
+        return items(own["depends_on"].value) if is_said(own, "depends_on") else []
 
     def _stage_at(self, node: yaml.Node) -> str | None:
         """Return the stage that is meant by a result, or by an item of ``depends_on``, be it by a task of its loop."""

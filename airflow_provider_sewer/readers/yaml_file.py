@@ -26,6 +26,8 @@ _MERGE = f"{_STANDARD}merge"
 _NULL = f"{_STANDARD}null"
 _TEXT = f"{_STANDARD}str"
 _DEEP = 100
+#: How many values aliases can add to those that are written.
+_MOST_REPEATED = 100_000
 _HALF = re.compile("[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False}
 
@@ -85,6 +87,7 @@ class YamlFile:
         self.path = path
         self.root = self._composed()
         self._open: set[int] = set()
+        self._refuse_too_many()
 
     def at(self, node: yaml.Node) -> SourceLine:
         """Return where a node begins."""
@@ -205,6 +208,23 @@ class YamlFile:
             raise WorkflowFileError("the file is empty", SourceLine(self.path, 0))
         return node
 
+    def _refuse_too_many(self) -> None:
+        """Keep a few lines, in which aliases stand for lists of aliases, from becoming more than there is room for."""
+        sizes: dict[int, int] = {}
+        waiting = [self.root]
+        while waiting:
+            node = waiting[-1]
+            within = _within(node)
+            if id(node) not in sizes:
+                sizes[id(node)] = 0  # where it holds itself, which is said elsewhere
+                waiting += (each for each in within if id(each) not in sizes)
+                continue
+            waiting.pop()
+            sizes[id(node)] = sizes[id(node)] or 1 + sum(sizes[id(each)] for each in within)
+            if sizes[id(node)] > len(sizes) + _MOST_REPEATED:
+                said = f"aliases make more than {_MOST_REPEATED:,} values of this; have a stage read them from a file"
+                raise self.wrong(node, said)
+
     def _text(self) -> str:
         data = read_workflow_file(self.path)
         try:
@@ -229,10 +249,13 @@ def inner(node: yaml.Node) -> Iterator[yaml.Node]:
             continue
         seen.add(id(node))
         yield node
-        if isinstance(node, yaml.SequenceNode):
-            waiting += node.value
-        elif isinstance(node, yaml.MappingNode):
-            waiting += [each for pair in node.value for each in pair]
+        waiting += _within(node)
+
+
+def _within(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def shown(node: yaml.Node) -> str:

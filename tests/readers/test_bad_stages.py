@@ -79,6 +79,15 @@ def test_a_file_that_is_nested_too_deeply_is_named(stages):
     fails(stages("Lint: " + "[" * 5000), "{f}:1:105: this is nested too deeply")
 
 
+def test_aliases_that_make_too_much_of_a_few_lines_are_named(stages):
+    """Of eight lists of ten lists each would come a hundred million values; as many as people write are fine."""
+    lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 8)]
+    bomb = "Lint:\n  kwargs:\n    a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n    " + "\n    ".join(lists)
+
+    fails(stages(bomb), "{f}:7:9: aliases make more than 100,000 values of this; have a stage read them from a file")
+    assert len(load_workflow(stages(bomb.partition("    a4")[0]), jobs="jobs").tasks["Lint"].kwargs) == 4
+
+
 BAD_STAGES = {
     "an unknown stage": (
         "Lint: []\nTest:\n  - Lnt",
