@@ -17,7 +17,7 @@ from airflow_provider_sewer.runners.engine import Engine, Observer, Outcome, Sta
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
 from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan, want_inputs, want_results
 from airflow_provider_sewer.runners.slurm.turns import Origin
-from airflow_provider_sewer.runners.state import Done, StateFile, read_state, state_path
+from airflow_provider_sewer.runners.state import Done, StateFile, noted_since, read_state, state_path
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -117,6 +117,8 @@ def explained(workflow: Workflow, settings: Settings, wanted: Wanted, *, resume:
     refuse_templates(part)
     want_inputs(part, wanted.forced)
     start = _start(state, workflow, resume=resume, is_part=len(part.tasks) < len(whole.tasks))
+    if start.said:
+        say(f"sppe: {start.said}")
     known = start.known(workflow)
     want_results(part, known, wanted.forced)
     verdicts = make_plan(part, known, wanted.forced, resumes=resume).verdicts
@@ -134,7 +136,7 @@ class _Start(NamedTuple):
 
     :param path: its state file.
     :param keep: whether it goes on from what is in there.
-    :param done: what it takes for done, if it does not.
+    :param done: what it takes for done besides.
     :param said: what a person should know of that.
     """
 
@@ -148,17 +150,28 @@ class _Start(NamedTuple):
 
         :raises StateError: when that cannot be read.
         """
-        return read_state(self.path, workflow.name) if self.keep else self.done
+        return {**self.done, **read_state(self.path, workflow.name)} if self.keep else self.done
 
 
 def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool) -> _Start:
     """Say what a run begins with.
 
     :param is_part: some of the tasks are left out; what they have come to is kept.
-    :raises StateError: when a state of python-dag-pipeline cannot be read, or would be written.
+    :raises StateError: when a state that is named is not there or cannot be read, or is not ours and would be written.
     """
-    if state is None or os.path.splitext(state)[1].lower() not in (".yml", ".yaml"):
-        return _Start(_state_path(state, workflow), keep=resume or is_part)
+    if state is not None and os.path.splitext(state)[1].lower() in (".yml", ".yaml"):
+        return _start_after(state, workflow, resume=resume)
+    path = _state_path(state, workflow)
+    said = ""
+    if resume and not os.path.exists(path):
+        if state is not None:
+            raise StateError(f"{state}: there is no such state to resume from; correct the path, or leave out --resume")
+        said = f"there is no state to resume from at {os.path.abspath(path)}: nothing has succeeded yet"
+    return _Start(path, keep=resume or is_part, said=said)
+
+
+def _start_after(state: str, workflow: Workflow, *, resume: bool) -> _Start:
+    """Say what a run begins with that goes on from a state of python-dag-pipeline."""
     if not resume:
         raise StateError(
             f"{state}: a state in YAML is that of python-dag-pipeline, and only read; go on from it with --resume, or "
@@ -168,20 +181,13 @@ def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool
 
     succeeded = succeeded_stages(state)
     own = _state_path(None, workflow)
-    if _is_newer(own, state):
-        return _Start(own, keep=True, said=f"going on from {own}, which is newer than {state}")
+    known = read_state(own, workflow.name)
+    ours = known.keys() | noted_since(own, os.stat(state).st_mtime)
+    done = {name: Done(None, None) for name in succeeded if name not in ours}
     said = f"going on from {state}, which is only read; the state of this run is kept in {own}"
-    return _Start(own, keep=False, done=dict.fromkeys(succeeded, Done(None, None)), said=said)
-
-
-def _is_newer(own: str, other: str) -> bool:
-    """Tell whether there is a state of our own that says more than another one."""
-    try:
-        there = os.stat(own)
-    except FileNotFoundError:
-        return False
-    # One that a kill has left before anything was in it says nothing.
-    return there.st_size > 0 and there.st_mtime_ns > os.stat(other).st_mtime_ns
+    return _Start(
+        own, keep=True, done=done, said=f"{said}, and what has succeeded by that counts too" if known else said
+    )
 
 
 def _state_path(state: str | None, workflow: Workflow) -> str:

@@ -54,7 +54,7 @@ class StateFile:
     :param path: where it lies; made if need be.
     :param workflow: the workflow's name.
     :param keep: go on from what is in it; else it is begun anew.
-    :param start: what to begin it with, if it is begun anew.
+    :param start: what has succeeded besides; it is noted as well.
     :param resumes: whether this is the run that is in it, gone on with.
     :param run_dir: folder of the files of the run's jobs, if it has any.
     :raises StateError: when another run holds it, or may have left jobs; or when it cannot be read or written.
@@ -89,7 +89,8 @@ class StateFile:
             #: What jobs are known by: the same for all runs that have used this file, and for this one.
             self.series = str(former.get("series") or secrets.token_hex(8))
             self.run = str((former.get("run") if resumes else None) or secrets.token_hex(8))
-            self.done, length = _read(path, workflow) if keep else (dict(start), 0)
+            known, length = _read(path, workflow) if keep else ({}, 0)
+            self.done = {**start, **known}
             os.ftruncate(self._file, length)  # what comes next must not be part of an unfinished line
             self._length = length
             header = {
@@ -102,8 +103,7 @@ class StateFile:
                 "host": os.uname().nodename,
                 "at": _now(),
             }
-            begun = {} if keep else start
-            self._write(header, *(_success(task, done) for task, done in begun.items()))
+            self._write(header, *(_success(task, done) for task, done in start.items()))
         except BaseException:
             os.close(self._file)
             raise
@@ -187,6 +187,18 @@ def read_state(path: str, workflow: str) -> dict[str, Done]:
     :raises StateError: when it is the state of another workflow, or none.
     """
     return _read(path, workflow)[0] if os.path.exists(path) else {}
+
+
+def noted_since(path: str, moment: float) -> set[str]:
+    """Return the tasks of which a state file says something that was noted after a moment; none, if there is no file.
+
+    :param moment: in seconds since 1970.
+    :raises StateError: when it is no state file.
+    """
+    if not os.path.exists(path):
+        return set()
+    since = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
+    return {str(line["task"]) for line in _lines(path)[0] if "task" in line and str(line.get("at")) > since}
 
 
 def _last_header(path: str, workflow: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import pytest
@@ -127,6 +128,26 @@ def test_a_failed_run_is_gone_on_from(flow) -> None:
     assert diary(flow) == ["raw.txt", "model", "plot"]
 
 
+def test_resuming_from_nothing_is_said(flow) -> None:
+    """Somebody stands in another folder than the time before: everything runs, with a word."""
+    for done in (flow.run("explain", "-p", "flow.py", "--resume"), flow.run("run", "--resume")):
+        assert done.returncode == 0
+        path = rf"{flow.folder}/\.sewer/state/workflow-\w+\.jsonl"
+        assert re.search(rf"^sppe: there is no state to resume from at {path}: nothing ", done.stderr, re.MULTILINE)
+    assert diary(flow) == ["raw.txt", "model", "plot"]
+
+
+@pytest.mark.parametrize("command", ["run", "explain"])
+def test_resuming_from_a_named_state_that_is_not_there_is_an_error(flow, command) -> None:
+    """A name with a typo does not run everything again."""
+    done = flow.run(command, *(["-p", "flow.py"] if command == "explain" else []), "--resume", "--state", "sate.jsonl")
+
+    assert (done.returncode, diary(flow)) == (2, [])
+    assert done.stderr == (
+        "sppe: sate.jsonl: there is no such state to resume from; correct the path, or leave out --resume\n"
+    )
+
+
 def test_what_a_resumed_run_will_do_is_explained(flow) -> None:
     """Why each task is not done with, or is; the run itself says the same."""
     flow.write(
@@ -140,7 +161,6 @@ def test_what_a_resumed_run_will_do_is_explained(flow) -> None:
         """,
     )
     flow.write("broken_module.py", "raise SystemExit('no luck')")
-    assert explained(flow, "--resume")[0] == "first   runs          it has not succeeded yet"
     assert flow.run("run").returncode == 1
     flow.write("flow.py", (flow.folder / "flow.py").read_text().replace("%s", "anew"))
 

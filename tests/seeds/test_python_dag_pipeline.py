@@ -256,7 +256,7 @@ def test_the_documents_state_is_gone_on_from(pipeline) -> None:
 
 
 def test_what_has_succeeded_since_counts_as_well(pipeline) -> None:
-    """The same command once more goes on from where the last run came to, not from the document's state."""
+    """The same command once more goes on from where the last run came to as well."""
     pipeline.state(STATE)
     pipeline.jobs(JOBS.replace('print("Docs: finishing")', "raise Exception"))
     assert pipeline.run("--state", "state.yml", "--resume").returncode == 1
@@ -265,7 +265,12 @@ def test_what_has_succeeded_since_counts_as_well(pipeline) -> None:
     done = pipeline.run("--state", "state.yml", "--resume")
 
     assert ran(done) == ["Docs"]
-    assert re.search(r"^sppe: going on from \.sewer/state/\S+, which is newer than state\.yml$", done.err, re.MULTILINE)
+    assert re.search(
+        r"^sppe: going on from state\.yml, which is only read; the state of this run is kept in \.sewer/state/\S+, "
+        r"and what has succeeded by that counts too$",
+        done.err,
+        re.MULTILINE,
+    )
 
 
 def test_what_a_state_said_survives_a_kill(pipeline, lifeline) -> None:
@@ -284,14 +289,32 @@ def test_what_a_state_said_survives_a_kill(pipeline, lifeline) -> None:
     assert sorted(ran(pipeline.run("--resume"))) == ["Benchmark", "Coverage", "Docs"]
 
 
-def test_a_state_that_is_newer_than_our_own_counts(pipeline) -> None:
-    """Somebody has gone back to the original in between."""
-    assert pipeline.run().returncode == 0
-    state = pipeline.state(STATE)
+def later(pipeline, state) -> None:
+    """Make a state the newest file there is."""
     moment = os.stat(next((pipeline.folder / ".sewer" / "state").iterdir())).st_mtime_ns + 1_000_000_000
     os.utime(state, ns=(moment, moment))
 
-    assert sorted(ran(pipeline.run("--state", "state.yml", "--resume"))) == ["Benchmark", "Coverage", "Docs"]
+
+def test_what_has_succeeded_is_not_run_again_because_an_older_state_was_touched(pipeline) -> None:
+    """What either of the two says SUCCESS of is done."""
+    state = pipeline.state(STATE)
+    assert pipeline.run("--state", "state.yml", "--resume").returncode == 0
+    later(pipeline, state)
+
+    assert ran(pipeline.run("--state", "state.yml", "--resume")) == []
+
+
+def test_what_has_failed_since_is_run_again_until_the_documents_state_is_newer(pipeline) -> None:
+    """It is newer when somebody has gone back to the original in between, and had the stage succeed there."""
+    state = pipeline.state(STATE)
+    pipeline.jobs(JOBS.replace('print("Lint: finishing")', "raise Exception"))
+    assert pipeline.run("--state", "state.yml", "--resume", "--force", "Lint").returncode == 1
+
+    explained = pipeline.run("--state", "state.yml", "--resume", command="explain").out
+    assert re.search("^Lint +runs ", explained, re.MULTILINE)
+    later(pipeline, state)
+    explained = pipeline.run("--state", "state.yml", "--resume", command="explain").out
+    assert re.search("^Lint +does not run ", explained, re.MULTILINE)
 
 
 def test_what_a_state_leaves_done_is_explained(pipeline) -> None:
