@@ -72,6 +72,8 @@ _SELECT = click.option(
     metavar="TASKS",
     help="Only these: a name, a glob, tag:TAG, each with + or @ for what lies around; a comma is and. Repeatable.",
 )
+_ONLY = click.option("--only", multiple=True, metavar="TASK", help="Short for --select TASK. Repeatable.")
+_FROM = click.option("--from", "start", multiple=True, metavar="TASK", help="Short for --select TASK+. Repeatable.")
 _EXCLUDE = click.option("--exclude", multiple=True, metavar="TASKS", help="All but these, as for --select. Repeatable.")
 
 
@@ -125,6 +127,8 @@ def main() -> None:
 @_RESUME
 @_FORCE
 @_SELECT
+@_ONLY
+@_FROM
 @_EXCLUDE
 @_STATE
 @_ENV
@@ -163,6 +167,8 @@ def run(
     resume: bool,
     force: tuple[str, ...],
     select: tuple[str, ...],
+    only: tuple[str, ...],
+    start: tuple[str, ...],
     exclude: tuple[str, ...],
     state: str | None,
     env: tuple[str, ...],
@@ -179,7 +185,7 @@ def run(
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
     how = How(
-        wanted=Wanted(select, exclude, force),
+        wanted=Wanted(_selection(select, only, start), exclude, force),
         resume=resume,
         state=state,
         jobs=at_once,
@@ -201,6 +207,8 @@ def run(
 @_RESUME
 @_FORCE
 @_SELECT
+@_ONLY
+@_FROM
 @_EXCLUDE
 @_STATE
 @_ENV
@@ -215,6 +223,8 @@ def explain(
     resume: bool,
     force: tuple[str, ...],
     select: tuple[str, ...],
+    only: tuple[str, ...],
+    start: tuple[str, ...],
     exclude: tuple[str, ...],
     state: str | None,
     env: tuple[str, ...],
@@ -226,7 +236,9 @@ def explain(
 
     settings = Settings.checked(python=python, env=_variables(env), workdir=workdir, folder=os.getcwd())
     loaded = _loaded(path, workflow, arguments, jobs, settings, there=there)
-    click.echo(explained(loaded, settings, Wanted(select, exclude, force), resume=resume, state=state))
+    click.echo(
+        explained(loaded, settings, Wanted(_selection(select, only, start), exclude, force), resume=resume, state=state)
+    )
 
 
 @main.command()
@@ -330,6 +342,11 @@ def pools(
         click.echo(shlex.join(command))
     if make:
         make_pools(commands)
+
+
+def _selection(select: tuple[str, ...], only: tuple[str, ...], start: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what is to be selected, its two short forms written out."""
+    return (*select, *only, *(f"{name}+" for name in start))
 
 
 def _module(given: str | None) -> str | None:

@@ -57,7 +57,7 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
     """
     whole = settled(workflow, settings)
     check_limits(how.limits, whole.tasks)
-    part = chosen(whole, how.wanted)
+    part, forced = chosen(whole, how.wanted)
     taken = {resource for task in part.tasks.values() for resource in task.resources}
     limits = {resource: limit for resource, limit in how.limits.items() if resource in taken}
     observers: list[Observer] = []
@@ -66,7 +66,7 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
         settings,
         jobs=how.jobs,
         limits=limits,
-        forced=how.wanted.forced,
+        forced=forced,
         observers=observers,
         slurm=how.slurm,
     )
@@ -76,7 +76,7 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
         say(f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}")
     is_part = len(part.tasks) < len(whole.tasks)
     start = _start(how.state, workflow, resume=how.resume, is_part=is_part)
-    want_results(part, start.known(workflow), how.wanted.forced)
+    want_results(part, start.known(workflow), forced)
     logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part, goes_on=how.resume)
     observers.append(logs)
     with ExitStack() as stack:
@@ -113,15 +113,15 @@ def explained(workflow: Workflow, settings: Settings, wanted: Wanted, *, resume:
     :raises SewerError: when it could not be run at all.
     """
     whole = settled(workflow, settings)
-    part = chosen(whole, wanted)
+    part, forced = chosen(whole, wanted)
     refuse_templates(part)
-    want_inputs(part, wanted.forced)
+    want_inputs(part, forced)
     start = _start(state, workflow, resume=resume, is_part=len(part.tasks) < len(whole.tasks))
     if start.said:
         say(f"sppe: {start.said}")
     known = start.known(workflow)
-    want_results(part, known, wanted.forced)
-    verdicts = make_plan(part, known, wanted.forced, resumes=resume).verdicts
+    want_results(part, known, forced)
+    verdicts = make_plan(part, known, forced, resumes=resume).verdicts
     width = max(map(len, verdicts))
     return "\n".join(f"{name:<{width}}  {_foretold(verdicts[name])}" for name in part.order)
 

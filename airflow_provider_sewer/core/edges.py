@@ -29,6 +29,7 @@ class Members:
         self.tasks: dict[str, Task] = {}
         self.all: list[tuple[str, Task]] = []  # also those that are one with another, by the name of that
         self._names: dict[str, str] = {}
+        self._mapped: dict[str, dict[str, None]] = {}
         self._identities: dict[object, str] = {}
         makers: dict[tuple[str, ...], str] = {}
         for task in tasks:
@@ -36,11 +37,20 @@ class Members:
             self.tasks.setdefault(name, task)
             self.all.append((name, task))
             self._names[task.name] = name
+            if task.part_of is not None:
+                self._mapped.setdefault(task.part_of.name, {})[name] = None
             self._identities[task.identity] = name
 
     def name_of(self, task: Task | str) -> str | None:
         """Return the name of the task that this one is here, or ``None`` if it is none of them."""
         return self._names.get(task) if isinstance(task, str) else self._identities.get(task.identity)
+
+    def names_of(self, task: Task | str) -> tuple[str, ...]:
+        """Return the names of the tasks that are meant: all that came of a mapped one by the name of that."""
+        name = self.name_of(task)
+        if name is None and isinstance(task, str):
+            return tuple(self._mapped.get(task, ()))
+        return () if name is None else (name,)
 
     def _name_of_equal(self, task: Task, makers: dict[tuple[str, ...], str]) -> str:
         namesake = self.tasks.get(self._names.get(task.name, task.name))
@@ -232,9 +242,8 @@ def _stated_by(task: Task, members: Members, *, is_part: bool) -> Iterator[str]:
             raise InvalidWorkflow(
                 f"task {task.name!r} depends on a task that this workflow does not run: {why}", task.source
             )
-        name = members.name_of(dependency)
-        if name is not None and not why:
-            yield name
+        if not why:
+            yield from members.names_of(dependency)
     for result in task.results:
         maker = members.name_of(result.task)
         if maker is not None:
@@ -249,7 +258,7 @@ def _stated_by(task: Task, members: Members, *, is_part: bool) -> Iterator[str]:
 
 def _why_not_run(dependency: Task | str, members: Members) -> str | None:
     """Return what is wrong with a dependency on a task that is not among these, else ``None``."""
-    if members.name_of(dependency) is not None:
+    if members.names_of(dependency):
         return None
     name = dependency if isinstance(dependency, str) else dependency.name
     if isinstance(dependency, str) or name not in members.tasks:

@@ -184,6 +184,10 @@ class Workflow:
         """Return the name that a task has here, also of one that says the same as another, or ``None``."""
         return self._members.name_of(task)
 
+    def names_of(self, name: str) -> tuple[str, ...]:
+        """Return the names of the tasks that a name means here: one, or all that came of a mapped one; none if none."""
+        return self._members.names_of(name)
+
     def part(self, names: Collection[str]) -> Workflow:
         """Return some of the tasks, in the order that they have in the whole.
 

@@ -58,23 +58,23 @@ class Plan(NamedTuple):
     must: dict[str, str]
 
 
-def chosen(workflow: Workflow, wanted: Wanted) -> Workflow:
-    """Return the part of a workflow that a person wants.
+def chosen(workflow: Workflow, wanted: Wanted) -> tuple[Workflow, tuple[str, ...]]:
+    """Return the part of a workflow that a person wants, and the names of those of its tasks that are forced.
 
     :raises SewerError: when a task is named that there is not, or that is forced and left out.
     """
-    forced = [_known(workflow, name) for name in wanted.forced]
+    forced = [name for given in wanted.forced for name in _known(workflow, given)]
     part = selected(workflow, wanted.select, wanted.exclude)
     for name in forced:
         if name not in part.tasks:
             raise SewerError(f"task {name!r} is forced, but it is not among the tasks that are selected")
-    return part
+    return part, tuple(dict.fromkeys(forced))
 
 
-def _known(workflow: Workflow, name: str) -> str:
-    """Return the name of a task, also for one that is one task with another."""
-    known = workflow.name_of(name)
-    if known is None:
+def _known(workflow: Workflow, name: str) -> tuple[str, ...]:
+    """Return the names of the tasks that are meant, also of one that is one task with another."""
+    known = workflow.names_of(name)
+    if not known:
         raise SewerError(unknown_name("task", name, workflow.tasks))
     return known
 

@@ -285,6 +285,17 @@ def test_a_part_is_shown_and_explained_as_it_is_run(flow) -> None:
     ]
 
 
+def test_only_and_from_are_short_for_a_selection(flow) -> None:
+    """The one takes the task alone, the other what lies after it as well."""
+    flow.run("run")
+
+    only = explained(flow, "--only", "raw", "--only", "note")
+    assert only == explained(flow, "--select", "raw", "--select", "note")
+    assert [line.split()[0] for line in only] == ["raw", "note"]
+    assert [line.split()[0] for line in explained(flow, "--from", "plot")] == ["plot", "note"]
+    assert "2 of 2 tasks succeeded" in flow.run("run", "--from", "plot").stderr
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -206,6 +206,16 @@ def test_their_results_are_a_list():
     assert Workflow("w", [*mapped, best]).upstream["best"] == ("t[n=1]", "t[n=2]")
 
 
+def test_a_mapped_task_is_depended_on_by_its_name():
+    """As what it is in Airflow: one task; each that came of it comes before."""
+    mapped = train().map(n=[1, 2])
+    last = Task("last", "m", depends_on="train")
+
+    assert Workflow("w", [*mapped, last]).upstream["last"] == ("train[n=1]", "train[n=2]")
+    with pytest.raises(InvalidWorkflow, match="unknown task 'trian'"):
+        Workflow("w", [*mapped, Task("last", "m", depends_on="trian")])
+
+
 def test_a_workflow_knows_what_was_mapped():
     """With the task, the values and the tasks; a part of them is no whole."""
     base = train()

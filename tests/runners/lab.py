@@ -150,8 +150,8 @@ class Lab:
     ) -> dict[str, Outcome]:
         """Check the tasks and run them; with a state file, if ``resume`` says whether to go on from it."""
         self.notes = Notes()
-        part = chosen(self.workflow(*tasks, edges=edges), Wanted(tuple(select), (), tuple(forced)))
-        engine = Engine(part, observers=[self.notes], forced=forced, **options)
+        part, names = chosen(self.workflow(*tasks, edges=edges), Wanted(tuple(select), (), tuple(forced)))
+        engine = Engine(part, observers=[self.notes], forced=names, **options)
         engine.check()
         if resume is None:
             return engine.run()

@@ -396,6 +396,19 @@ def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(la
 def test_a_task_that_is_one_with_another_can_be_selected_by_either_name(lab) -> None:
     """The file has both names, and so have people."""
     one, other = (Task(name, "step", {"out": Product("x.txt")}) for name in ("one", "other"))
-    part = chosen(Workflow("w", [one, other]), Wanted(select=("other",)))
+    part, forced = chosen(Workflow("w", [one, other]), Wanted(select=("other",), forced=("other",)))
 
-    assert list(part.tasks) == ["one"]
+    assert (list(part.tasks), forced) == (["one"], ("one",))
+
+
+def test_a_mapped_task_is_forced_by_its_name(lab) -> None:
+    """All tasks that came of it are, and those that none of it is in are no part of it."""
+    mapped = lab.step("a").map(say=[1, 2])
+
+    assert lab.ran(*mapped, lab.step("b"), resume=False) == ["a", "a", "b"]
+    assert lab.ran(*mapped, lab.step("b"), resume=True) == []
+    assert lab.ran(*mapped, lab.step("b"), resume=True, forced=["a"]) == ["a", "a"]
+    with pytest.raises(
+        SewerError, match=r"task 'a\[say=2\]' is forced, but it is not among the tasks that are selected"
+    ):
+        lab.ran(*mapped, resume=True, forced=["a"], select=["a[say=1]"])
