@@ -15,10 +15,14 @@ if TYPE_CHECKING:  # while this runs, nothing may be imported here that a file o
     from typing import Any
 
 STUB = """
+from functools import partial
+
+
 def task(function=None, **_):
     if not callable(function):
         return task
     function.function = function
+    function.partial = partial(partial, function)
     return function
 
 
@@ -84,7 +88,6 @@ def _found(target: str) -> Any:
             place = getattr(sys.modules[module], "__file__", None) or "a part of Python"
             sys.exit(f"{module} ({place}) has no function {names!r}{_known(function, name, module)}")
         function = getattr(function, name)
-    function = getattr(function, "__sewer_function__", function)
     return function if callable(function) else sys.exit(f"{target} is no function but {type(function).__name__}")
 
 
@@ -199,7 +202,7 @@ def _report_without_own_lines(then: Any) -> Any:
 
 
 if __name__ == "__main__":
-    __sewer_calls__ = True  # tells a decorated function that it is to do what it says, as one does under the stub
+    os.environ.setdefault("SEWER_ATTEMPT_ID", "")  # told by it, a decorated function stays what it is; so under the stub
     if sys.path[:1] == [""]:  # as with -m: what is imported later is found wherever the function has gone
         sys.path[0] = os.getcwd()
     sys.excepthook = _report_without_own_lines(sys.excepthook)

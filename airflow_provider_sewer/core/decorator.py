@@ -6,16 +6,16 @@ import functools
 import inspect
 import json
 import os
-import sys
 from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, Union, overload
 
 from airflow_provider_sewer.core.annotations import Mark, marked, marks_of
+from airflow_provider_sewer.core.environment import ATTEMPT_ID
 from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import PathMarker
-from airflow_provider_sewer.core.recording import own_name
+from airflow_provider_sewer.core.recording import is_recording, own_name
 from airflow_provider_sewer.core.settings import checked_path, under
 from airflow_provider_sewer.core.source import SourceLine, calling_line
 from airflow_provider_sewer.core.task import FIELDS, Task
@@ -41,6 +41,9 @@ def task(
 
     Written ``@task``, ``@task("name")``, or ``@task(name=…, python=…, run_when=…)``. What of the function's parameters
     are paths of products and dependencies is read from its annotations: ``Annotated[Path, Product]``.
+
+    In the processes of a task, and in those that they start, the function stays what it is, to be called by whoever
+    likes. Only a workflow file that is read there has tasks all the same.
 
     :param name: the name of its tasks; the function's, if not said.
     :param fields: any other field of a :class:`~airflow_provider_sewer.core.task.Task`, for all its tasks.
@@ -69,7 +72,6 @@ class TaskFunction:
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.__sewer_function__ = function
         self._name = name
         self._fields = fields
         self._fixed = dict(fixed or {})
@@ -79,13 +81,10 @@ class TaskFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Task:
         """Make the task that calls the function with these arguments.
 
-        Two calls with equal arguments are one task; those of one workflow that differ are numbered. While a task runs,
-        its function and others can call each other plainly.
+        Two calls with equal arguments are one task; those of one workflow that differ are numbered.
 
         :raises InvalidTask: when the function takes other arguments, or no interpreter could import it.
         """
-        if hasattr(sys.modules.get("__main__"), "__sewer_calls__"):
-            return self.function(*args, **kwargs)  # type: ignore[no-any-return]  # there is no workflow to add to
         task = self._task(self._kwargs(args, kwargs))
         task.name = own_name(task.name, json.dumps(task.said(), default=repr))
         return task
@@ -199,8 +198,17 @@ class TaskFunction:
 def _decorated(function: Any, name: str | None, fields: Mapping[str, Any]) -> TaskFunction:
     if not isinstance(function, FunctionType):
         raise InvalidTask(f"@task stands above a function; {function!r} is none", calling_line())
+    if ATTEMPT_ID in os.environ and not is_recording():
+        return _itself(function)
     doc = {"doc": inspect.cleandoc(function.__doc__ or ""), **fields}
     return TaskFunction(function, function.__name__ if name is None else name, doc)
+
+
+def _itself(function: Any) -> Any:
+    """Return a function as it is where a task runs, with what people use of a :class:`TaskFunction` there."""
+    function.function = function
+    function.partial = functools.partial(functools.partial, function)
+    return function
 
 
 def _checked_fields(fields: Mapping[str, Any], where: SourceLine) -> dict[str, Any]:

@@ -125,6 +125,11 @@ def recording(*, is_workflow: bool = False) -> Iterator[Recorder]:
         raise recorder.refused
 
 
+def is_recording() -> bool:
+    """Tell whether a graph is wanted here."""
+    return _recorder.get() is not None
+
+
 def run_with(runner: Callable[[Run], None]) -> None:
     """Say who runs a plain ``.run()``. The package does this once; the model itself starts nothing."""
     global _run_now  # noqa: PLW0603 - said once, when the package is imported

@@ -75,7 +75,7 @@ def test_the_function_itself_can_still_be_called():
     """By an attribute; it looks like the function, and is found by what calls it."""
     assert train.function("x", n=1) == {"out": "x", "n": 1, "model": "linear", "data": None}
     assert (train.__name__, train.__doc__.splitlines()[0], train.__module__) == ("train", "Train a model.", HERE)
-    assert train.__wrapped__ is train.__sewer_function__ is train.function
+    assert train.__wrapped__ is train.function
     assert repr(train) == f"<task {HERE}:train>"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ import pytest
 
 from airflow_provider_sewer.core.errors import ModuleFailed, ModuleMissing
 from airflow_provider_sewer.core.function import function_call
-from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.module import ModuleRun
 from tests.runners.conftest import Modules, Ran, followed
 
@@ -320,20 +321,71 @@ def test_nothing_is_left_of_what_stood_in_for_this_package(modules, bare_python,
     assert not list(tmp_path.glob("stub-*"))
 
 
-def test_where_this_package_is_installed_its_decorator_is_the_real_one(modules) -> None:
-    """The function below it is called all the same, and calls others plainly, as where it is not installed."""
-    modules.write(
-        """
-        from airflow_provider_sewer import task
-        @task
-        def f(n): return [type(f).__name__, g(n)]
-        @task
-        def g(n): return n + 1
-        """,
-        "steps",
-    )
-    settings = Settings.checked(
-        python=sys.executable, env={"PYTHONPATH": f"{modules.folder}:{Path(__file__).parent.parent.parent}"}
+@pytest.fixture(params=["this package", "nothing of it"])
+def with_or_without(request, modules, bare_python) -> Callable[..., Ran]:
+    """Return what calls a function in an interpreter that has this package, and in one that has not."""
+    root = str(Path(__file__).parent.parent.parent)
+    path = os.pathsep.join([str(modules.folder), *([root] if request.param == "this package" else [])])
+    settings = modules.settings(python=bare_python, env={"PYTHONPATH": path})
+
+    def call(target: str, **kwargs: Any) -> Ran:
+        return followed(ModuleRun(function_call(target, kwargs), settings))
+
+    return call
+
+
+DECORATED = """
+    import multiprocessing
+    from airflow_provider_sewer import Task, task
+
+    @task("a name")
+    def double(n, plus=0):
+        return n * 2 + plus
+
+    more = double.partial(plus=1)
+
+    def by_way_of_another(n):
+        return double(n)
+
+    @task
+    def call(n):
+        return [type(call).__name__, double(n), double.function(n), more(n)]
+
+    @task
+    def spread(numbers, method):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            return [pool.map(double, numbers), pool.map(by_way_of_another, numbers)]
+"""
+
+
+def test_a_decorated_function_is_itself_where_a_task_runs(modules, with_or_without) -> None:
+    """Functions call each other plainly, whether this package is installed there or not."""
+    modules.write(DECORATED, "steps")
+
+    assert with_or_without("steps:call", n=2).value == ["function", 4, 4, 5]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_decorated_function_is_itself_in_processes_that_a_task_starts(method, modules, with_or_without) -> None:
+    """It is found by its name there, and called: nothing is made of the call that nobody would run."""
+    modules.write(DECORATED, "steps")
+
+    ran = with_or_without("steps:spread", numbers=[1, 2], method=method)
+
+    assert ran.value == [[2, 4], [2, 4]], ran.stderr
+
+
+def test_a_decorated_function_is_itself_in_a_module_that_is_run(modules) -> None:
+    """And a workflow file that is read there has its tasks all the same."""
+    modules.write(DECORATED, "steps")
+    flow = modules.folder / "flow.py"
+    flow.write_text("from steps import double\ndouble(1)")
+    root = str(Path(__file__).parent.parent.parent)
+    settings = modules.settings(env={"PYTHONPATH": os.pathsep.join([str(modules.folder), root])})
+
+    plain = modules.run("import steps\nprint(steps.double(1))", settings=settings)
+    read = modules.run(
+        f"import airflow_provider_sewer as a\nprint(*a.load_workflow({str(flow)!r}).tasks)", settings=settings
     )
 
-    assert followed(ModuleRun(function_call("steps:f", {"n": 1}), settings)).value == ["TaskFunction", 2]
+    assert (plain.stdout, read.stdout) == ("2\n", "a name\n")
