@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, Callable, ForwardRef, Literal, Union, get_args, get_origin
 
+from airflow_provider_sewer.core.caller import evaluated
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
 from airflow_provider_sewer.core.values import Ignored, Result
@@ -82,11 +83,6 @@ class _Unknown:
     def __getitem__(self, _: Any) -> _Unknown:
         return self
 
-    def __or__(self, _: Any) -> _Unknown:
-        return self
-
-    __ror__ = __or__
-
 
 class _Names(dict[str, Any]):
     """The names that an annotation can use."""
@@ -100,7 +96,7 @@ class _Names(dict[str, Any]):
 
 def _evaluated(annotation: str, names: _Names, label: str, where: SourceLine) -> Any:
     try:
-        return eval(annotation, {}, names)  # noqa: S307 - the function's own text
+        return evaluated(annotation, names)
     except Exception as error:
         if not any(each.__name__ in annotation for each in _CLASSES):
             return None

@@ -35,6 +35,12 @@ def __getattr__(name):
 
 _RESULT_FILE = os.environ.get("SEWER_RESULT_FILE")
 _MOST_NAMES = 30
+#: What there is to say of a value, by what Python's errors say.
+_NO_JSON = {
+    "ircular": "it holds itself",
+    "float": "there is a NaN or an infinity in it",
+    "digits": "there is a whole number in it with too many digits",
+}
 
 
 def _standard(name: str) -> Any:
@@ -48,13 +54,41 @@ def _standard(name: str) -> Any:
     return sys.modules[name]
 
 
+def evaluated(annotation: str, names: dict[str, Any]) -> Any:
+    """Return what an annotation says that is written as text, with ``X | Y`` in every Python.
+
+    :param annotation: the text.
+    :param names: the names that it can use; one of our own is added.
+    :raises Exception: whatever comes of evaluating it.
+    """
+    ast = _standard("ast")
+
+    class Unions(ast.NodeTransformer):  # type: ignore[misc, name-defined]
+        def visit_BinOp(self, node: Any) -> Any:  # noqa: N802 - as ast has it
+            self.generic_visit(node)
+            if not isinstance(node.op, ast.BitOr):
+                return node
+            return ast.Call(ast.Name("__either__", ast.Load()), [node.left, node.right], [])
+
+    tree = ast.fix_missing_locations(Unions().visit(ast.parse(annotation.strip(), mode="eval")))
+    names["__either__"] = _either
+    return eval(compile(tree, "<annotation>", "eval"), {}, names)  # noqa: S307 - the function's own text
+
+
+def _either(one: Any, other: Any) -> Any:
+    try:
+        return one | other
+    except TypeError:  # types before Python 3.10, and text or None beside what knows nothing of it
+        return _standard("typing").Union[one, other]
+
+
 def call(target: str, kwargs: str) -> None:
     """Call a function and leave its result.
 
     :param target: ``module:function``.
     :param kwargs: its keyword arguments as JSON.
     """
-    for name in ("inspect", "json", "pathlib", "typing"):  # before a file of the same name is
+    for name in ("ast", "inspect", "json", "pathlib", "typing"):  # before a file of the same name is
         _standard(name)
     function = _found(target)
     given = _arguments(target, function, _standard("json").loads(kwargs))
@@ -113,35 +147,38 @@ def _arguments(target: str, function: Any, kwargs: dict[str, Any]) -> dict[str, 
         takes = [str(each.replace(annotation=each.empty)) for each in signature.parameters.values()]
         sys.exit(f"{target} cannot be called with ({', '.join(kwargs)}): {error}; it takes ({', '.join(takes)})")
     names = {"Path": _standard("pathlib").Path, **getattr(inspect.unwrap(function), "__globals__", {})}
-    hints = {name: _evaluated(each.annotation, names) for name, each in signature.parameters.items()}
-    return {name: _with_paths(value, hints.get(name)) for name, value in kwargs.items()}
+    hints = {name: each.annotation for name, each in signature.parameters.items()}
+    more = next((name for name, each in signature.parameters.items() if each.kind is each.VAR_KEYWORD), None)
+    return {name: _with_paths(value, hints.get(name, hints.get(more)), names) for name, value in kwargs.items()}
 
 
-def _evaluated(hint: Any, names: dict[str, Any]) -> Any:
+def _type(hint: Any, names: dict[str, Any]) -> Any:
+    hint = getattr(hint, "__forward_arg__", hint)
     try:
-        while isinstance(hint, str):
-            hint = eval(hint, names)  # noqa: S307 - the function's own text
+        return evaluated(hint, names) if isinstance(hint, str) else hint
     except Exception:  # such as a name that only type checkers import
         return None
-    return hint
 
 
-def _with_paths(value: Any, hint: Any) -> Any:
+def _with_paths(value: Any, hint: Any, names: dict[str, Any]) -> Any:
     """Make paths of the text in a value, however deep, where its annotation says that they are."""
     typing = _standard("typing")
+    while isinstance(hint, str) or hasattr(hint, "__forward_arg__"):
+        hint = _type(hint, names)
     kind, inner = typing.get_origin(hint), typing.get_args(hint)
     if kind is typing.Annotated:
-        return _with_paths(value, inner[0])
+        return _with_paths(value, inner[0], names)
     if kind is typing.Union or type(hint).__name__ == "UnionType":
-        others = (_with_paths(value, each) for each in inner)
-        return value if str in inner else next((other for other in others if other != value), value)
+        each_of = [_type(each, names) for each in inner]
+        others = (_with_paths(value, each, names) for each in each_of)
+        return value if str in each_of else next((other for other in others if other != value), value)
     if isinstance(value, str) and isinstance(hint, type) and issubclass(hint, _standard("pathlib").PurePath):
         return hint(value)
     if isinstance(value, list) and inner:
         hints = inner if kind is tuple and len(inner) == len(value) else inner[:1] * len(value)
-        return [_with_paths(*pair) for pair in zip(value, hints)]
+        return [_with_paths(*pair, names) for pair in zip(value, hints)]
     if isinstance(value, dict) and len(inner) == len(("key", "value")):
-        return {key: _with_paths(item, inner[1]) for key, item in value.items()}
+        return {key: _with_paths(item, inner[1], names) for key, item in value.items()}
     return value
 
 
@@ -165,7 +202,7 @@ def _as_json(target: str, result: Any) -> str:
     except TypeError as error:
         why = str(error)
     except ValueError as error:
-        why = "it holds itself" if "ircular" in str(error) else "there is a NaN or an infinity in it"
+        why = next((said for part, said in _NO_JSON.items() if part in str(error)), str(error))
     except RecursionError:
         why = "it is nested too deeply"
     sys.exit(
@@ -202,7 +239,7 @@ def _report_without_own_lines(then: Any) -> Any:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("SEWER_ATTEMPT_ID", "")  # told by it, a decorated function stays what it is; so under the stub
+    os.environ.setdefault("SEWER_ATTEMPT_ID", "")  # told by it, decorated functions stay what they are
     if sys.path[:1] == [""]:  # as with -m: what is imported later is found wherever the function has gone
         sys.path[0] = os.getcwd()
     sys.excepthook = _report_without_own_lines(sys.excepthook)

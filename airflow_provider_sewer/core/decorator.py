@@ -115,10 +115,9 @@ class TaskFunction:
         several = checked_values(values, self._name)
         first = {name: each if isinstance(each, Result) else each[0] for name, each in several.items()}
         kwargs = self._kwargs((), first)
-        marks = self._marks()
         for name, each in several.items():
-            if name in marks and not isinstance(each, Result):
-                several[name] = [self._marked(name, marks[name], value) for value in each]
+            if not isinstance(each, Result):
+                several[name] = [self._marked(name, value) for value in each]
         template = self._task({name: value for name, value in kwargs.items() if name not in several})
         return mapped_task(template, several, each_with_each=each_with_each)
 
@@ -147,13 +146,15 @@ class TaskFunction:
         for name, value in given.items():
             if isinstance(value, (Task, MappedTask)):
                 raise self._refused(f"{name!r} is a task; what it leaves is given as {value.name}.result")
-        return {
-            name: self._marked(name, marks[name], value) if name in marks else value for name, value in given.items()
-        }
+        return {name: self._marked(name, value) for name, value in given.items()}
 
-    def _marked(self, name: str, mark: Mark, value: Any) -> Any:
+    def _marked(self, name: str, value: Any) -> Any:
+        """Return an argument as its parameter is marked; ``**more`` says it of all that go there."""
+        parameters = self._signature.parameters.values()
+        of_the_rest = next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None)
+        mark = self._marks().get(name if name in self._signature.parameters else str(of_the_rest))
         try:
-            return marked(mark, value)
+            return value if mark is None else marked(mark, value)
         except InvalidTask as error:
             raise self._refused(f"{name!r}: {error}") from None
 
@@ -199,7 +200,7 @@ def _decorated(function: Any, name: str | None, fields: Mapping[str, Any]) -> Ta
     if not isinstance(function, FunctionType):
         raise InvalidTask(f"@task stands above a function; {function!r} is none", calling_line())
     if ATTEMPT_ID in os.environ and not is_recording():
-        return _itself(function)
+        return _itself(function)  # type: ignore[no-any-return]  # stands in for one, and is called like any
     doc = {"doc": inspect.cleandoc(function.__doc__ or ""), **fields}
     return TaskFunction(function, function.__name__ if name is None else name, doc)
 

@@ -166,6 +166,17 @@ def test_a_default_can_be_a_mark_itself():
 def loose(n, **more): ...
 
 
+@task
+def joined(out: Out, **parts: Annotated[Path, Dependency] | None): ...
+
+
+def test_further_keyword_arguments_are_what_is_said_of_all_of_them():
+    """Each is a dependency of its own, in a loop as well."""
+    assert joined("x", a="a", b="b", c=None).dependencies == (Dependency("a"), Dependency("b"))
+    looped = joined.partial(b="b").map(out=["x", "y"], a=["a", "c"])
+    assert [each.dependencies for each in looped] == [(Dependency("b"), Dependency(name)) for name in "ac"]
+
+
 def test_further_keyword_arguments_are_passed_on():
     """By their own names."""
     assert loose(1, a=2, b=[3]).kwargs == {"n": 1, "a": 2, "b": [3]}

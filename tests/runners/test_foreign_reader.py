@@ -66,6 +66,25 @@ def test_a_file_may_import_what_only_its_environment_has(any_land):
     assert str(workflow.tasks["train 10"].source) == f"{any_land.file}:3"
 
 
+def test_annotations_are_read_alike_in_every_python(any_land):
+    """Also those of types joined by a bar, which Python 3.9 cannot join."""
+    any_land.write(
+        """
+from __future__ import annotations
+from pathlib import Path
+from typing import Annotated
+from airflow_provider_sewer import Dependency, Product, task
+
+@task
+def copy(out: Annotated[Path | None, Product], source: Annotated[Path, Dependency] | list[Path] | None = None): ...
+""",
+        "helper.py",
+    )
+    any_land.write("import helper\nhelper.copy('a')\nhelper.copy('b', 'a')")
+
+    assert any_land.read().edges == [("copy", "copy_2")]
+
+
 def test_all_tasks_of_a_file_arrive(land):
     """Those that a workflow runs, and those that none does."""
     land.write("a = Task('a', 'm')\nb = Task('b', 'm')\n@workflow\ndef w():\n    b.run(env={'X': '1'})")

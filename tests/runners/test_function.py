@@ -102,6 +102,29 @@ def test_what_is_annotated_as_a_path_arrives_as_one(anywhere) -> None:
     assert ran.value == ["Path", "Path", "Path", "Path", "str", "str", "str"], ran.stderr
 
 
+def test_what_may_be_a_path_or_nothing_arrives_as_a_path(anywhere) -> None:
+    """Written with a bar, also before Python 3.10; in text within text; and where further arguments are."""
+    source = """
+        from __future__ import annotations
+        from typing import TYPE_CHECKING, Annotated, Dict, List
+        from pathlib import Path
+        if TYPE_CHECKING:
+            import numpy
+        from airflow_provider_sewer import Dependency
+
+        def f(a: Annotated[Path, Dependency] | None, b: list[Path] | None, c: Annotated[Path | None, Dependency],
+              d: Dict[str, "Path | None"] | List["Path"], e: None | dict[str, Path], f: str | Path, g: Path | "str",
+              h: int | Path | None = None, **more: Path | None):
+            return [type(each).__name__.replace("Posix", "") for each in
+                    (a, b[0], c, d[0], e["x"], f, g, h, more["y"])]
+    """
+    given = {"a": "a", "b": ["b"], "c": "c", "d": ["d"], "e": {"x": "e"}, "f": "f", "g": "g", "h": "h", "y": "y"}
+
+    ran = anywhere.call(source, **given)
+
+    assert ran.value == ["Path", "Path", "Path", "Path", "Path", "str", "str", "Path", "Path"], ran.stderr
+
+
 def test_a_module_may_import_this_package_where_it_is_not_installed(anywhere) -> None:
     """``task`` and what stands in annotations are found, with brackets or without; the function is what it was."""
     source = """
@@ -171,6 +194,7 @@ def test_a_failing_function_shows_its_own_lines_and_none_of_ours(anywhere) -> No
     [
         ("def f(): return float('nan')", "steps:f returned a float, which JSON cannot say (there is a NaN or an inf"),
         ("def f(): return [1e999]", "steps:f returned a list, which JSON cannot say (there is a NaN or an infinity"),
+        ("def f(): return [float('inf')]", "steps:f returned a list, which JSON cannot say (there is a NaN or an inf"),
         ("def f(): return object()", "steps:f returned a object, which JSON cannot say; return text, finite numbers"),
         ("def f(): return {'a': {1, 2}}", "steps:f returned a dict, which JSON cannot say (there is a set in it); "),
         ("def f(): return {(1, 2): 3}", "steps:f returned a dict, which JSON cannot say (keys must be str, int, "),
@@ -189,6 +213,13 @@ def test_what_is_wrong_with_a_function_is_one_line(source: str, said: str, anywh
     assert type(ran.error) is ModuleFailed
     assert ran.stderr.startswith(said)
     assert ran.stderr.count("\n") == 1
+
+
+def test_a_number_of_too_many_digits_is_told_as_one(here) -> None:
+    """JSON could say it; Python does not write it."""
+    assert here.call("def f(): return 10 ** 5000").stderr.startswith(
+        "steps:f returned a int, which JSON cannot say (there is a whole number in it with too many digits); "
+    )
 
 
 # --- what is asked for and not there
