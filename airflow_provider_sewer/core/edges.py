@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
-from airflow_provider_sewer.core.paths import FAILED, External, path_key
+from airflow_provider_sewer.core.paths import FAILED, External, beside, path_key
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.paths import Dependency, Product
@@ -163,7 +163,7 @@ class _Makers:
                 self._add(key, task, product)
         self._keys = sorted(self._makers)
         for key, (task, product) in self._makers.items():
-            if (failed := f"{key}{FAILED}") in self._makers:
+            if (failed := beside(key, FAILED)) in self._makers:
                 self._refuse_name_of_failed(task, product, *self._makers[failed])
             for above in _parents(key):
                 if above in self._makers:

@@ -7,6 +7,7 @@ Markers stand for their path wherever a path can stand, so the same dictionary s
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ OWN_FOLDER = ".sewer"
 
 #: What is added to the name of a product of which a task that failed has made something.
 FAILED = ".failed"
+
+#: The longest name of a file in Linux, and the longest that is made of another one, in bytes.
+LONGEST_NAME = 255
+_LONGEST_OWN_NAME = LONGEST_NAME - len(".01234567")  # what an unfinished record has at its end
 
 #: What becomes of what a task that failed has made of a product.
 ON_FAILURE = ("keep", "remove")
@@ -132,6 +137,9 @@ def checked_text(label: str, path: Any) -> str:
         raise InvalidTask(f"{label}: {text!r} names no file or directory of its own", at=("path",))
     if not is_template(text) and OWN_FOLDER in text.split("/"):
         raise InvalidTask(f"{label}: {text!r}: what lies in {OWN_FOLDER} is this package's own", at=("path",))
+    if not is_template(text) and any(len(os.fsencode(part)) > LONGEST_NAME for part in text.split("/")):
+        said = f"{label}: {text!r}: no name in a path can have more than {LONGEST_NAME} bytes"
+        raise InvalidTask(said, at=("path",))
     return text
 
 
@@ -165,3 +173,17 @@ def is_relative(path: str) -> bool:
 def located(path: str, workdir: str | None) -> str:
     """Return the absolute path of a product or dependency."""
     return os.path.abspath(_joined(path, workdir))
+
+
+def beside(file: str, ending: str, folder: str = "") -> str:
+    """Return a path for what belongs to a file: its name with an ending, both shortened if that is too long a name.
+
+    :param file: the path of the file.
+    :param folder: a folder beside it; what belongs to it is in there.
+    """
+    around, name = os.path.split(file)
+    encoded = os.fsencode(name)
+    if len(encoded) + len(ending) > _LONGEST_OWN_NAME:
+        ending = f"…{hashlib.sha256(encoded).hexdigest()[:8]}{ending}"
+        name = encoded[: _LONGEST_OWN_NAME - len(os.fsencode(ending))].decode(errors="ignore")
+    return os.path.join(around, folder, f"{name}{ending}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.freshness import Made, Record, Stamp, stamp
-from airflow_provider_sewer.core.paths import FAILED, OWN_FOLDER, Product, given_to_module, located
+from airflow_provider_sewer.core.paths import FAILED, OWN_FOLDER, Product, beside, given_to_module, located
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -137,7 +137,7 @@ class Making:
             return
         made = self._beside(file) if product.atomic else file
         if product.on_failure == "keep" and _is_something(made) and _make_way_for_failed(file):
-            os.rename(made, f"{file}{FAILED}")
+            os.rename(made, beside(file, FAILED))
         else:
             _remove(made)
         if not product.atomic:
@@ -317,7 +317,7 @@ def stamps_of(files: Mapping[str, str], *, read: bool) -> dict[str, Stamp]:
 
 
 def _record_path(file: str) -> str:
-    return os.path.join(os.path.dirname(file), OWN_FOLDER, f"{os.path.basename(file)}.json")
+    return beside(file, ".json", OWN_FOLDER)
 
 
 def _put_in_place(made: str, file: str, old: str) -> None:
@@ -356,7 +356,7 @@ def _make_way_for_failed(file: str) -> bool:
     :returns: whether the name for it is free now.
     """
     _remove_failed(file)
-    if os.path.lexists(f"{file}{FAILED}"):
+    if os.path.lexists(beside(file, FAILED)):
         return False
     with open(_failed_mark(file), "w", encoding="utf-8"):
         return True
@@ -364,12 +364,12 @@ def _make_way_for_failed(file: str) -> bool:
 
 def _remove_failed(file: str) -> None:
     if os.path.exists(_failed_mark(file)):
-        _remove(f"{file}{FAILED}")
+        _remove(beside(file, FAILED))
         _remove(_failed_mark(file))
 
 
 def _failed_mark(file: str) -> str:
-    return os.path.join(os.path.dirname(file), OWN_FOLDER, f"{os.path.basename(file)}{FAILED}")
+    return beside(file, FAILED, OWN_FOLDER)
 
 
 def _is_as_made(file: str, record: Record) -> bool:

@@ -38,6 +38,7 @@ def test_a_marker_stands_for_its_path(kind) -> None:
         ("/", "'/' names no file or directory of its own"),
         ("a/..", "'a/..' names no file or directory of its own"),
         ("./", "'./' names no file or directory of its own"),
+        ("a/" + "ü" * 128 + "/b", "ü/b': no name in a path can have more than 255 bytes"),
         ("~", "'~' names no file or directory of its own"),
         ("a/.sewer/b", "what lies in .sewer is this package's own"),
     ],

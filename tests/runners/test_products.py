@@ -64,6 +64,22 @@ def test_what_a_failed_task_has_made_is_kept_under_another_name(lab) -> None:
     assert not lab.has("x.txt.failed")
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" * 250 + ".txt"])
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_product_can_have_the_longest_name_there_is(name, atomic, lab) -> None:
+    """What lies beside it, its record and what a failed task has made of it, has a shorter one."""
+    product = Product(name, atomic=atomic)
+    good = writer(lab, "paths[0].write_text('good')", product)
+    bad = writer(lab, "paths[0].write_text('half'); sys.exit(3)", product, name="bad", task="made")
+
+    assert outcome_of(lab, bad)[0] is State.FAILED
+    assert [lab.read(each) for each in lab.names() if each.endswith(".failed") and "/" not in each] == ["half"]
+    assert outcome_of(lab, good) == (State.SUCCEEDED, "")
+    assert lab.read(name) == "good"
+    assert read_record(str(lab.folder / name)).is_whole
+    assert not [each for each in lab.names() if each.endswith(".failed")]
+
+
 def test_what_a_failed_task_has_made_is_removed_on_request(lab) -> None:
     """With on_failure='remove' nothing is left, neither of an atomic product nor of another."""
     products = Product("x", on_failure="remove"), Product("y/", on_failure="remove", atomic=False)
