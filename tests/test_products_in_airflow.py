@@ -178,12 +178,14 @@ def test_products_are_assets_and_those_that_rest_emit_no_event(expand, run_dag, 
 
 
 def test_a_function_is_called_with_a_part_of_an_earlier_result(expand, run_dag):
-    """Of its own type: it goes by XCom, and not through a command line."""
+    """Of its own type, and however long: it goes by XCom, and not through a command line."""
     source = """
     from airflow_provider_sewer import Product, Task
     made = Task("made", "job", {"out": Product("made.txt")})
     total = Task("total", function="functions:add", kwargs={"a": made.result["seed"], "b": made.result["list"][1]})
     later = Task("later", function="functions:later", kwargs={"value": total.result["sum"]})
+    long = Task("long", function="functions:add", kwargs={"a": "x" * 100_000, "b": "y" * 100_000})
+    Task("longer", function="functions:later", kwargs={"value": long.result["sum"]})
     Task("said", "job", {"out": Product("said.txt"), "text": later.result[0]})
     """
     result = run_dag(expand(source))
@@ -191,6 +193,7 @@ def test_a_function_is_called_with_a_part_of_an_earlier_result(expand, run_dag):
     assert result.state == "success"
     assert result.results["g.total"] == {"sum": 19}
     assert result.results["g.later"] == [19, "int"]
+    assert result.results["g.longer"] == ["x" * 100_000 + "y" * 100_000, "str"]
 
 
 def test_a_part_that_a_result_has_not_fails_the_task_that_takes_it(expand, run_dag):

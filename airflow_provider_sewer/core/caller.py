@@ -1,8 +1,9 @@
 """Call a function in whatever interpreter from 3.9 up, which need not have this package.
 
 The text of this file is what ``python -c`` is given (see :mod:`airflow_provider_sewer.core.function`), with the
-function's name and its keyword arguments as JSON. A module that imports this package, for ``@task`` and what stands in
-annotations, finds a stub where the package is not installed, and so do the processes that the function spawns.
+function's name and its keyword arguments: as JSON, or the path of a file that holds them so. A module that imports this
+package, for ``@task`` and what stands in annotations, finds a stub where the package is not installed, and so do the
+processes that the function spawns.
 """
 
 from __future__ import annotations
@@ -86,12 +87,12 @@ def call(target: str, kwargs: str) -> None:
     """Call a function and leave its result.
 
     :param target: ``module:function``.
-    :param kwargs: its keyword arguments as JSON.
+    :param kwargs: its keyword arguments as JSON, or the absolute path of a file with them.
     """
     for name in ("ast", "inspect", "json", "pathlib", "typing"):  # before a file of the same name is
         _standard(name)
     function = _found(target)
-    given = _arguments(target, function, _standard("json").loads(kwargs))
+    given = _arguments(target, function, _standard("json").loads(_read(kwargs)))
     try:
         result = function(**given)
         if hasattr(type(result), "__await__"):
@@ -104,6 +105,13 @@ def call(target: str, kwargs: str) -> None:
     if _RESULT_FILE:
         with open(_RESULT_FILE, "w", encoding="utf-8") as file:
             file.write(text)
+
+
+def _read(kwargs: str) -> str:
+    if kwargs.startswith("{"):
+        return kwargs
+    with open(kwargs, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
 
 
 def _found(target: str) -> Any:

@@ -9,6 +9,10 @@ from typing import NamedTuple, Optional
 from airflow_provider_sewer.core.function import CALLER
 from airflow_provider_sewer.core.secrecy import MASK, masked_words
 
+_LEFT_OUT = "…"
+#: The most characters of a function's arguments that are shown.
+_MOST_SHOWN = 2_000
+
 
 class Command(NamedTuple):
     """A process to start, never through a shell.
@@ -33,9 +37,16 @@ def interpreter_command(
 def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
     """Write a command line for people, quoted so that it can be pasted, its secrets masked.
 
-    In the command line of a function, the lines that call it are left out.
+    In the command line of a function, the lines that call it are left out, and what goes on and on in its arguments.
 
     :param secrets: values to mask wherever they stand (see :mod:`airflow_provider_sewer.core.secrecy`).
     """
-    words = ("…" if word == CALLER else word for word in masked_words(argv, secrets))
-    return " ".join(word if word in (MASK, "…") else shlex.quote(word) for word in words)
+    is_function = CALLER in argv
+    words = masked_words((_LEFT_OUT if word == CALLER else word for word in argv), secrets)
+    return " ".join(_quoted(word, _MOST_SHOWN if is_function else len(word)) for word in words)
+
+
+def _quoted(word: str, most: int) -> str:
+    if word in (MASK, _LEFT_OUT):
+        return word
+    return shlex.quote(word[:most]) + (_LEFT_OUT if len(word) > most else "")

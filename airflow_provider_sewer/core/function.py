@@ -20,11 +20,25 @@ class Call(NamedTuple):
     """What an interpreter is asked to run.
 
     :param target: the module's name, or ``module:function``.
-    :param argv: the interpreter's arguments that make it run that.
+    :param argv: the interpreter's arguments that make it run that; all it needs is in them.
     """
 
     target: str
     argv: tuple[str, ...]
+
+    @property
+    def kwargs(self) -> str | None:
+        """Return a function's keyword arguments as JSON; ``None`` of a module."""
+        return self.argv[-1] if self.is_function else None
+
+    def reading(self, file: str) -> Call:
+        """Return the same call as it is started: a function's keyword arguments are in a file.
+
+        There they may be of any length, and none of them stands on a command line, which everybody can see.
+
+        :param file: its absolute path; in it is :attr:`kwargs`, in UTF-8 with ``surrogateescape``.
+        """
+        return self._replace(argv=(*self.argv[:-1], file)) if self.is_function else self
 
     @property
     def module(self) -> str:
@@ -45,7 +59,7 @@ def module_call(module: str, arguments: Sequence[str]) -> Call:
 def function_call(function: str, kwargs: Mapping[str, Any]) -> Call:
     """Call a function with keyword arguments.
 
-    :raises InvalidTask: when JSON cannot say an argument, or they are too long for a command line.
+    :raises InvalidTask: when JSON cannot say an argument.
     """
     return Call(function, ("-c", CALLER, function, _json(kwargs)))
 
@@ -79,17 +93,15 @@ def checked_kwargs(kwargs: Mapping[Any, Any]) -> dict[str, Any]:
 def _json(kwargs: Mapping[str, Any]) -> str:
     for name, value in kwargs.items():
         try:
-            text = json.dumps(value, default=_path, allow_nan=False)
+            json.dumps(value, default=_path, allow_nan=False)
         except RecursionError:
             said = f"kwargs {name!r}: it holds itself, or is nested too deeply to be written as JSON"
             raise InvalidTask(said, at=("kwargs", name)) from None
         except (TypeError, ValueError) as error:
             said = f"kwargs {name!r}: arguments are passed as JSON, and {error}"
             raise InvalidTask(said, at=("kwargs", name)) from None
-        if why := why_unfit(text):
-            raise InvalidTask(f"kwargs {name!r}: the text {why}", at=("kwargs", name))
     text = json.dumps(kwargs, default=_path, ensure_ascii=False)
-    if why := why_unfit(text):
+    if why := why_unfit(text, longest=None):
         raise InvalidTask(f"kwargs: their text {why}", at=("kwargs",))
     return text
 

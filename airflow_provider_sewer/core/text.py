@@ -8,14 +8,17 @@ import os
 LONGEST = 131_071
 
 
-def why_unfit(text: str) -> str | None:
-    """Return why a process cannot be given this text, or ``None`` if it can."""
+def why_unfit(text: str, *, longest: int | None = LONGEST) -> str | None:
+    """Return why a process cannot be given this text, or ``None`` if it can.
+
+    :param longest: bytes that it may have; any number of them where ``None``.
+    """
     if "\0" in text:
         return "holds a NUL byte; take it out"
     try:
         size = len(os.fsencode(text))
     except UnicodeEncodeError as error:
         return f"holds {text[error.start]!r}, which cannot be passed to a process ({error.reason})"
-    if size > LONGEST:
-        return f"is too long: {size:,} bytes, and a process takes {LONGEST:,}; write it to a file and give its path"
+    if longest is not None and size > longest:
+        return f"is too long: {size:,} bytes, and a process takes {longest:,}; write it to a file and give its path"
     return None

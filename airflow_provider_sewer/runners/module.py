@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import re
 import signal
 import stat
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -22,7 +23,7 @@ from airflow_provider_sewer.runners.output import Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.settings import Settings
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 GRACE = 4.0
 
 _LARGEST_RESULT = 16 * 1024 * 1024
+#: What the files of runs in one folder are told apart by.
+_NUMBERS = itertools.count(1)
 
 
 class ModuleResult(NamedTuple):
@@ -54,6 +57,7 @@ class ModuleRun:
     :param secrets: values that must not be shown.
     :param guardian: who ends it, should this process die; one of its own if not given.
     :param supervisor: pid of the process it is run for; when that ends, the module is stopped.
+    :param folder: for what it is given and what it leaves, for this user alone; one of its own if not given.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class ModuleRun:
         secrets: Collection[str] = (),
         guardian: Guardian | None = None,
         supervisor: int | None = None,
+        folder: str | None = None,
     ) -> None:
         self._call = call
         self._target = call.target
@@ -73,6 +78,7 @@ class ModuleRun:
         self._masker = Masker(secrets)
         self._guardian = guardian
         self._supervisor = supervisor
+        self._folder = folder
         self._process: Process | None = None
         self._stopped = False
         self._at_once = False
@@ -88,15 +94,18 @@ class ModuleRun:
         :raises ModuleFailed: when it failed, or left a result that cannot be read.
         """
         with ExitStack() as stack:
-            folder = tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
-            result_file = os.path.join(stack.enter_context(folder), "result.json")
+            folder = self._folder or stack.enter_context(temporary_folder())
+            number = next(_NUMBERS)
+            result_file = stack.enter_context(_removed_in_the_end(folder, f"{number}-result.json"))
+            arguments_file = stack.enter_context(_removed_in_the_end(folder, f"{number}-arguments.json"))
             guardian = self._guardian or stack.enter_context(Guardian(self._grace))
             command = self._command(result_file, guardian)
+            line = shown(command.argv, self._masker.secrets)
             if on_start:
-                on_start(shown(command.argv, self._masker.secrets), command.workdir)
+                on_start(line, command.workdir)
             tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
-            exit_ = self._follow(command, guardian, sink, tails)
-            self._raise_unless_succeeded(exit_, command, tails)
+            exit_ = self._follow(self._started(command, arguments_file), guardian, sink, tails)
+            self._raise_unless_succeeded(exit_, command, line, tails)
             return ModuleResult(read_result(result_file, lambda: self._result_unwritten(tails)))
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -118,6 +127,15 @@ class ModuleRun:
         workdir = check_workdir(settings.workdir)
         env[RESULT_FILE] = result_file
         return interpreter_command(interpreter.path, self._call.argv, env, workdir)
+
+    def _started(self, command: Command, file: str) -> Command:
+        """Return a command as it is started: what a function is given stands in a file."""
+        if self._call.kwargs is None:
+            return command
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(opened, "w", encoding="utf-8", errors="surrogateescape") as written:
+            written.write(self._call.kwargs)
+        return interpreter_command(command.argv[0], self._call.reading(file).argv, command.env, command.workdir)
 
     def _follow(self, command: Command, guardian: Guardian, sink: Sink, tails: dict[Stream, Tail]) -> Exit:
         def hand_on(stream: Stream, pieces: Sequence[str]) -> None:
@@ -144,8 +162,7 @@ class ModuleRun:
             self.stop()
         return self._process
 
-    def _raise_unless_succeeded(self, exit_: Exit, command: Command, tails: dict[Stream, Tail]) -> None:
-        line = shown(command.argv, self._masker.secrets)
+    def _raise_unless_succeeded(self, exit_: Exit, command: Command, line: str, tails: dict[Stream, Tail]) -> None:
         if exit_.stopped:
             raise ModuleStopped(
                 f"{self._target} was stopped on request, and all it had started with it; it was: {line}"
@@ -176,6 +193,21 @@ class ModuleRun:
         if not text:
             return "\nIt wrote nothing."
         return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder for this user alone, which is removed in the end with all that is in it, as far as that can be."""
+    return tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
+
+
+@contextmanager
+def _removed_in_the_end(folder: str, name: str) -> Iterator[str]:
+    path = os.path.join(folder, name)
+    try:
+        yield path
+    finally:
+        with suppress(OSError):
+            os.unlink(path)
 
 
 def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:

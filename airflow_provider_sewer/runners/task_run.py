@@ -36,6 +36,7 @@ class TaskRun:
     :param secrets: values that must not be shown.
     :param guardian: who ends it, should this process die; one of its own if not given.
     :param supervisor: pid of the process it is run for; when that ends, the task is stopped.
+    :param folder: for what it is given and what it leaves; one of its own if not given.
     :param after: the tasks before it of which it takes something else than files.
     :param origins: who knows its code and its environment.
 
@@ -51,13 +52,14 @@ class TaskRun:
         secrets: Collection[str] = (),
         guardian: Guardian | None = None,
         supervisor: int | None = None,
+        folder: str | None = None,
         after: Sequence[Task] = (),
         origins: Origins | None = None,
     ) -> None:
         self._task = task
         self._results = results
         self._how: dict[str, Any] = {
-            "grace": grace, "secrets": secrets, "guardian": guardian, "supervisor": supervisor
+            "grace": grace, "secrets": secrets, "guardian": guardian, "supervisor": supervisor, "folder": folder
         }  # fmt: skip
         self._after = after
         self.runs_before: Mapping[str, str] = {}

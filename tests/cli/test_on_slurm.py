@@ -282,6 +282,30 @@ def test_a_killed_run_is_resumed_with_the_job_that_still_runs(on_slurm) -> None:
     assert (on_slurm.sppe.folder / "made.txt").exists()
 
 
+def test_a_large_result_reaches_a_function_whose_job_is_taken_up(on_slurm) -> None:
+    """More than a command line takes goes from job to job by files, and a killed run changes nothing of that."""
+    steps = """
+def measure(text):
+    print(len(text), flush=True)
+    say("here")
+    wait()
+    return len(text)
+"""
+    on_slurm.sppe.write("steps.py", _PRELUDE.format(life=on_slurm.lifeline.path) + steps)
+    killed(
+        on_slurm,
+        make="import json\nopen(os.environ['SEWER_RESULT_FILE'], 'w').write(json.dumps('ü' * 300_000))",
+        tail="use = Task('use', function='steps:measure', kwargs={'text': make.result})",
+    )
+    job = on_slurm.one_job("use")
+    again = on_slurm.start("--resume", "--log-dir", "logs")
+    on_slurm.open("go")
+    run = Ended(again)
+    assert run.code == 0, run.stderr
+    assert f"[use] Taking up Slurm job {job.id} (" in run.stderr
+    assert json.loads(next(on_slurm.sppe.folder.glob("runs/*/*/use/*/result.json")).read_text()) == 300_000
+
+
 def test_a_run_killed_while_it_submits_has_one_job(on_slurm) -> None:
     """sbatch goes on without sppe; the resumed run finds what came of it."""
     on_slurm.flow(first="print('once')")

@@ -44,6 +44,17 @@ def test_a_function_is_shown_without_the_lines_that_call_it():
     assert shown(argv) == """python -c … pkg.mod:func '{"n": 3}'"""
 
 
+def test_long_arguments_of_a_function_are_shown_in_part():
+    """A log is no place for a result of megabytes; what is secret stays masked."""
+    argv = ["python", *function_call("pkg.mod:func", {"password": "hunter2", "text": "it's " * 100_000}).argv]
+
+    line = shown(argv)
+
+    assert line.startswith("""python -c … pkg.mod:func '{"password": "***", "text": "it'""")
+    assert line.endswith("'…")
+    assert len(line) < 5_000
+
+
 def test_the_values_of_secret_options_are_masked():
     """With a space or with "=": the value of a password is not shown."""
     argv = ["--user", "me", "--db-password", "hunter2", "--api-key=abc", "--token", "-t0ken", "--verbose"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.function import CALLER, function_call
+from airflow_provider_sewer.core.function import CALLER, function_call, module_call
 
 
 def test_a_function_is_called_with_its_name_and_json():
@@ -39,6 +39,16 @@ def test_all_that_json_can_say_comes_through(kwargs):
     assert repr(json.loads(text)) == repr(kwargs)
 
 
+def test_a_function_can_read_its_arguments_from_a_file():
+    """Then they stand on no command line, and may be of any length; a module's arguments stay where they are."""
+    call = function_call("pkg.mod:func", {"text": "ü" * 1_000_000})
+
+    assert call.reading("/a/file").argv == ("-c", CALLER, "pkg.mod:func", "/a/file")
+    assert call.kwargs == call.argv[-1] == f'{{"text": "{"ü" * 1_000_000}"}}'
+    assert module_call("pkg.mod", ["--n", "1"]).reading("/a/file").argv == ("-m", "pkg.mod", "--n", "1")
+    assert module_call("pkg.mod", ["--n", "1"]).kwargs is None
+
+
 def test_the_lines_that_call_import_nothing_that_a_users_file_could_stand_in_for():
     """The working directory comes first where Python looks; os and sys alone are loaded before it counts."""
     run = [node for node in ast.parse(CALLER).body if not isinstance(node, ast.If)]
@@ -63,7 +73,7 @@ def test_the_lines_that_call_import_nothing_that_a_users_file_could_stand_in_for
         ({"function": "m:f", "kwargs": {"a b": 1}}, "kwargs: 'a b' is no name of an argument"),
         ({"function": "m:f", "kwargs": {"n": float("nan")}}, "kwargs 'n': arguments are passed as JSON, and "),
         ({"function": "m:f", "kwargs": {"n": [{1, 2}]}}, "kwargs 'n': arguments are passed as JSON, and a value of "),
-        ({"function": "m:f", "kwargs": {"n": "x" * 200_000}}, "kwargs 'n': the text is too long: 200,002 bytes"),
+        ({"function": "m:f", "kwargs": {"n": "\ud800"}}, "kwargs: their text holds '\\ud800', which cannot be passed"),
     ],
 )
 def test_what_cannot_be_called_is_an_error_with_its_line(fields, said):

@@ -73,6 +73,25 @@ def test_arguments_and_result_are_json_in_every_python(anywhere) -> None:
     assert ran.stdout == "printed\n"
 
 
+def test_what_a_function_is_given_is_on_no_command_line_however_long_it_is(anywhere) -> None:
+    """It is in a file that only its owner can read, so nobody finds a secret among the processes."""
+    source = """
+        import os
+        def f(password, text):
+            with open("/proc/self/cmdline", "rb") as file:
+                line = os.fsdecode(file.read())
+            file = line.split("\\0")[-2]
+            return [len(text), text[:2], password in line, oct(os.stat(file).st_mode), os.path.dirname(file)]
+    """
+
+    ran = anywhere.call(source, password="geheim", text="ü\udcff" + "x" * 1_000_000)
+
+    assert ran.error is None, ran.stderr
+    *seen, folder = ran.value
+    assert seen == [1_000_002, "ü\udcff", False, "0o100600"]
+    assert not Path(folder).exists()
+
+
 def test_an_async_function_is_awaited_in_every_python(anywhere) -> None:
     """It needs no event loop of its own."""
     source = "import asyncio\nasync def f(n):\n    await asyncio.sleep(0)\n    return n + 1"

@@ -89,6 +89,7 @@ class RunDirectory:
         self.script = self._file("job.sh")  # what sbatch is given
         self.environment = self._file("environment.sh")  # variables to give
         self.secrets = self._file("secrets.sh")  # more variables; gone when the job has read them
+        self.arguments = self._file("arguments.json")  # of a function
         self.stdout = self._file("stdout.log")
         self.stderr = self._file("stderr.log")
         self.result = self._file("result.json")
@@ -181,6 +182,10 @@ class RunDirectory:
     def write_script(self, text: str) -> None:
         """Write the job script."""
         self._write(self.script, text)
+
+    def write_arguments(self, kwargs: str) -> None:
+        """Write a function's keyword arguments."""
+        self._write(self.arguments, kwargs)
 
     def write_variables(self, given: str, secret: str) -> None:
         """Write the shell text that sets the variables, and that which sets the secret ones."""

@@ -64,7 +64,7 @@ class JobScript(NamedTuple):
     grace: float
 
     def write(self, directory: RunDirectory) -> None:
-        """Write script and variables into the run directory.
+        """Write script, variables and a function's arguments into the run directory.
 
         :raises InvalidTask: when submitit refuses a parameter, or bash a variable.
         """
@@ -72,6 +72,8 @@ class JobScript(NamedTuple):
         plain = {name: value for name, value in self.env.items() if name not in secret}
         directory.write_script(self._text(directory))
         directory.write_variables(_exports(plain), _exports(secret))
+        if self.call.kwargs is not None:
+            directory.write_arguments(self.call.kwargs)
 
     def _text(self, directory: RunDirectory) -> str:
         resources = {name: value for name, value in self.resources.items() if value is not None}
@@ -94,7 +96,7 @@ class JobScript(NamedTuple):
         }
         return _sbatch_text(
             directory.path,
-            f"sewer_run {self._command()}",
+            f"sewer_run {self._command(directory)}",
             {**resources, "name": self.name, "setup": setup, "additional_parameters": additional},
             keeps_signal="signal_delay_s" in resources or "signal" in additional,
         )
@@ -113,9 +115,9 @@ class JobScript(NamedTuple):
         values += f"\nsewer_before=({_joined(before)})"
         return f"{values}\n{package.joinpath('job.bash').read_text(encoding='utf-8')}"
 
-    def _command(self) -> str:
+    def _command(self, directory: RunDirectory) -> str:
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
-        return f"{python} {_joined(['-u', *self.call.argv])}"
+        return f"{python} {_joined(['-u', *self.call.reading(directory.arguments).argv])}"
 
     def _secret(self) -> dict[str, str]:
         """Return the variables that are secret: those that somebody called so, and those whose name does."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.function import module_call
+from airflow_provider_sewer.core.function import function_call, module_call
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import _BASH_OWN, JobScript
 
@@ -319,6 +319,25 @@ def test_the_frame_leaves_no_trace_on_the_module(cluster_jobs: ScriptJobs, slurm
 
 def module_of(job: Any) -> str:
     return job.ref.name.split("-")[0].removeprefix("a job of ")
+
+
+def test_a_function_reads_its_arguments_from_the_run_directory(local_jobs: ScriptJobs, tmp_path: Path) -> None:
+    """They may be of any length, and are in no script; the command can be run again by hand."""
+    script = local_jobs.script("def f(text, password): return [len(text), text[0], password]")
+    call = function_call(f"{script.call.module}:f", {"text": "ü" * 500_000, "password": "geheim"})
+
+    job = local_jobs.submit(script._replace(call=call))
+
+    assert job.record().is_success, job.stderr
+    assert json.loads(Path(job.directory.result).read_text()) == [500_000, "ü", "geheim"]
+    text = Path(job.directory.script).read_text()
+    assert "geheim" not in text
+    assert len(text) < 100_000
+    assert os.stat(job.directory.arguments).st_mode & 0o777 == 0o600
+
+    env = {**script.env, "SEWER_RESULT_FILE": str(tmp_path / "again.json")}
+    subprocess.run(["bash", "-c", text.rpartition("\nsewer_run ")[2]], env=env, check=True, timeout=60)
+    assert json.loads((tmp_path / "again.json").read_text()) == [500_000, "ü", "geheim"]
 
 
 # --- secrets
