@@ -4,7 +4,9 @@ A worker can be killed with no chance to clean up: by the kernel, by an impatien
 ``kill -9``. The guardian waits on a pipe that only the worker holds open. A last word on it means that
 all is well; its end without that word means that the worker is gone, and the guardian ends the tree.
 
-It waits as ``sh``, which costs about a millisecond, and becomes Python only when there is work to do.
+It waits as ``sh``, which costs about a millisecond, and becomes Python only when there is work to do. What it has to
+know by then, the roots of the trees that run (see :mod:`airflow_provider_sewer.runners.tree`), is written to a file in
+memory that it holds as well: so nobody has to wake it for each of them.
 """
 
 from __future__ import annotations
@@ -13,28 +15,18 @@ import itertools
 import os
 import subprocess
 import sys
-from contextlib import suppress
+import tempfile
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID
 from airflow_provider_sewer.core.errors import SewerError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from typing import Self
 
-# The roots of the trees (see airflow_provider_sewer.runners.tree) that are running right now are kept
-# between blanks, so that each can be found and taken out again.
 _WATCH = """
-roots=' '
-while read -r word; do
-    case $word in
-        done) exit ;;
-        +*) roots="$roots${word#+} " ;;
-        -*) case $roots in *" ${word#-} "*) roots="${roots%% ${word#-} *} ${roots#* ${word#-} }" ;; esac ;;
-    esac
-done
-exec "$@" $roots
+read -r word
+[ "$word" = done ] || exec "$@"
 """
 
 
@@ -51,14 +43,16 @@ class Guardian:
         self._mark = new_mark()
         self._grace = grace
         self._numbers = itertools.count(1)
-        self._roots: set[int] = set()
 
     def __enter__(self) -> Self:
         # In a session of its own, so that no signal meant for this process's group reaches it; with
         # this process's own import path, so that it finds this package wherever it came from.
+        self._noted = _file_in_memory()
+        becomes = (sys.executable, "-m", __name__, self._mark, str(self._grace), str(self._noted))
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCH, "sewer-guardian", sys.executable, "-m", __name__, self._mark, str(self._grace)],
+            ["/bin/sh", "-c", _WATCH, "sewer-guardian", *becomes],
             bufsize=0,
+            pass_fds=[self._noted],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -69,9 +63,9 @@ class Guardian:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, SewerError):
-            self._say("done")
-        self._process.communicate()
+        is_well = kind is None or issubclass(kind, SewerError)
+        self._process.communicate(b"done\n" if is_well else None)
+        os.close(self._noted)
 
     def submark(self) -> str:
         """Return a mark for one of several trees under guard."""
@@ -79,25 +73,18 @@ class Guardian:
 
     def watch(self, root: int) -> None:
         """Take note of the root of a tree, which is found even if it loses its mark."""
-        self._roots.add(root)
-        self._say(f"+{root}")
+        os.write(self._noted, b"+%d " % root)
 
     def forget(self, root: int) -> None:
         """Forget a root, as long as nobody else can have its pid."""
-        self._roots.discard(root)
-        self._say(f"-{root}")
+        os.write(self._noted, b"-%d " % root)
 
     def end_all(self, grace: float = 0.0) -> None:
         """End everything under guard now.
 
         :param grace: seconds between SIGTERM and SIGKILL.
         """
-        _end(self._mark, grace, set(self._roots))
-
-    def _say(self, word: str) -> None:
-        if self._process.stdin:
-            with suppress(BrokenPipeError):
-                self._process.stdin.write(f"{word}\n".encode())
+        _end(self._mark, grace, self._noted)
 
 
 def new_mark() -> str:
@@ -105,12 +92,29 @@ def new_mark() -> str:
     return f"{os.environ.get(ATTEMPT_ID, '')}{os.urandom(16).hex()}/"
 
 
-def _end(mark: str, grace: float, roots: Collection[int] = ()) -> None:
+def _end(mark: str, grace: float, noted: int) -> None:
     # Imported when there is something to end: psutil takes as long as a short task's start.
     from airflow_provider_sewer.runners.tree import Ending
 
-    Ending(mark, grace, roots).run()
+    size = os.fstat(noted).st_size
+    Ending(mark, grace, roots_of(os.pread(noted, size, 0).decode())).run()
+
+
+def _file_in_memory() -> int:
+    """Return the descriptor of a file that nobody else can open."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("sewer-roots")
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return os.dup(file.fileno())
+
+
+def roots_of(noted: str) -> set[int]:
+    """Return the roots that have been watched and not forgotten, of all that was noted, in order."""
+    roots: set[int] = set()
+    for word in noted.split():
+        (roots.add if word[0] == "+" else roots.discard)(int(word[1:]))
+    return roots
 
 
 if __name__ == "__main__":
-    _end(sys.argv[1], float(sys.argv[2]), list(map(int, sys.argv[3:])))
+    _end(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))

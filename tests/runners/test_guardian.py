@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.errors import ModuleFailed
-from airflow_provider_sewer.runners.guardian import _WATCH, Guardian
+from airflow_provider_sewer.runners.guardian import Guardian, roots_of
 from airflow_provider_sewer.runners.process import Process
 
 RUN_A_MODULE = """
@@ -171,15 +171,9 @@ def test_a_guardian_that_was_killed_hurts_nobody(modules) -> None:
 
 
 def test_the_guardian_keeps_only_the_roots_that_run() -> None:
-    """Roots that have ended are forgotten, wherever they stand and whatever they are part of."""
-    words = "+12\n+112\n+1\n+121\n+2\n-12\n-1\n-2\n+7\n-99\n"
-
-    kept = subprocess.run(
-        ["/bin/sh", "-c", _WATCH, "sewer-guardian", "echo", "mark", "1.0"],
-        input=words, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-
-    assert kept.stdout == "mark 1.0 112 121 7\n"
+    """Roots that have ended are forgotten; a pid can come again."""
+    assert roots_of("+12 +112 +1 -12 -1 +2 -2 +12 ") == {12, 112}
+    assert roots_of("") == set()
 
 
 def test_a_run_inside_of_a_module_belongs_to_the_module(modules, lifeline, background) -> None:
