@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -51,7 +52,8 @@ def find(name):
         shell.__path__ = path
         path = list(path)
     return find(name + ".__main__")
-print("\\nmissing:" + ",".join(name for name in sys.argv[1:] if not find(name)))
+version = "%d.%d.%d" % sys.version_info[:3]
+print("\\n" + repr((version, sys.executable, sys.prefix, [name for name in sys.argv[1:] if not find(name)])))
 """
 
 
@@ -88,8 +90,7 @@ def find_interpreter(
     :raises InterpreterError: when there is none, or when it is no Python.
     """
     path = locate_interpreter(python)
-    status = os.stat(path)
-    key = (path, status.st_dev, status.st_ino, status.st_mtime_ns)
+    key = _key(path)
     if key not in _answers:
         _answers[key] = _introduced(path, build_environment({}) if env is None else env, start or _unguarded)
     return _answers[key]
@@ -135,12 +136,17 @@ def missing_modules(
 ) -> list[str]:
     """Return those of the modules that an interpreter cannot find to run, without running any of their code.
 
-    A name with a colon at its end is one that need only be imported.
-
-    None is missing as far as it cannot be told.
+    A name with a colon at its end is one that need only be imported. None is missing as far as it cannot be told. Who
+    has answered need not be asked by :func:`find_interpreter` any more.
     """
+    key = _key(python)
     answer = _asked([python, "-c", _WHICH_ARE_MISSING, *modules], env, workdir, start or _unguarded)
-    return [name for name in answer.last_line.removeprefix("missing:").split(",") if name in modules]
+    try:
+        *who, missing = ast.literal_eval(answer.last_line)
+        _answers[key] = Interpreter(python, *who)
+    except (ValueError, SyntaxError, TypeError):
+        return []
+    return [name for name in missing if name in modules]
 
 
 def answer_of(
@@ -167,6 +173,11 @@ def check_workdir(workdir: str | None) -> str | None:
     if not os.access(path, os.X_OK):
         raise WorkdirError(f"the working directory {path} cannot be entered by this user; change its permissions")
     return path
+
+
+def _key(path: str) -> tuple[object, ...]:
+    status = os.stat(path)
+    return path, status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _introduced(path: str, env: Mapping[str, str], start: Starter) -> Interpreter:

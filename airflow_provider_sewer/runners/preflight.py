@@ -1,4 +1,4 @@
-"""Look, before anything runs, whether the tasks of a workflow will find what they need."""
+"""Look, before anything runs, whether the tasks of a workflow can run here, and will find what they need."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.environment import build_environment
-from airflow_provider_sewer.core.errors import ModuleMissing, SewerError
-from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter, missing_modules
+from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, ModuleMissing, SewerError
+from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.task import as_written
+from airflow_provider_sewer.core.templates import find_template
+from airflow_provider_sewer.core.values import Result, filled
+from airflow_provider_sewer.runners.interpreter import (
+    check_workdir,
+    find_interpreter,
+    locate_interpreter,
+    missing_modules,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.runners.interpreter import Starter
 
 _PATHS = frozenset({"PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
@@ -35,6 +45,32 @@ class _Checked(NamedTuple):
     env: Mapping[str, str]
 
 
+def settled(workflow: Workflow, settings: Settings) -> Workflow:
+    """Return a workflow as it is run here: paths that nothing is said of are taken from the current directory."""
+    here = settings
+    if any(task.products or task.dependencies for task in workflow.tasks.values()):
+        here = settings.over(Settings(workdir=os.getcwd()))
+    return workflow.with_defaults(here)
+
+
+def refuse_templates(workflow: Workflow) -> None:
+    """Make sure that no value is known only to Airflow.
+
+    :raises InvalidTask: naming the first that is.
+    """
+    for task in workflow.tasks.values():
+        _refuse_unknown_number(task)
+        settings = task.settings
+        called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
+        paths = [path.path for path in (*task.products, *task.dependencies)]
+        values = (filled(called, as_written), paths, settings.python, settings.env, settings.workdir)
+        if template := find_template(values):
+            raise InvalidTask(
+                f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here",
+                task.source,
+            )
+
+
 def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None = None) -> list[str]:
     """Check interpreter, working directory and module of every task.
 
@@ -49,11 +85,17 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None
     for task, is_first in tasks:
         try:
             checked = _Checked(task, is_first, _env(task))
-            places[_place(checked, start)].append(checked)
+            places[_place(checked)].append(checked)
         except SewerError as error:
             _report(type(error), str(error), task, warnings, is_first=is_first)
     for place, there in places.items():
-        for task, is_first in _without_module(place, there, start):
+        try:
+            lacking = _without_module(place, there, start)
+        except InterpreterError as error:
+            for each in there:
+                _report(type(error), str(error), each.task, warnings, is_first=each.is_first)
+            continue
+        for task, is_first in lacking:
             call = task.call()
             said = f"{place.python} has no module {call.module!r}{'' if call.is_function else ' to run'}"
             fix = _beside(task, call.module) or "install it there, correct the name, or name another interpreter"
@@ -61,25 +103,41 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None
     return warnings
 
 
+def _refuse_unknown_number(task: Task) -> None:
+    if task.part_of is not None and not task.part_of.is_known_beforehand:
+        result = next(each for each in task.part_of.values.values() if isinstance(each, Result))
+        raise InvalidTask(
+            f"task {task.name!r} is mapped over {result!r}, and how many tasks that will be only Airflow can wait for; "
+            "map it over a list to run it here",
+            task.source,
+        )
+
+
 def _env(task: Task) -> dict[str, str]:
     return build_environment(task.settings.env, task.settings.inherit_env or False)
 
 
-def _place(checked: _Checked, start: Starter | None) -> _Place:
+def _place(checked: _Checked) -> _Place:
     settings = checked.task.settings
-    interpreter = find_interpreter(settings.python, checked.env, start)
+    python = locate_interpreter(settings.python)
     paths = {name: value for name, value in checked.env.items() if name.startswith("PYTHON") or name in _PATHS}
-    return _Place(interpreter.path, check_workdir(settings.workdir), tuple(sorted(paths.items())))
+    return _Place(python, check_workdir(settings.workdir), tuple(sorted(paths.items())))
 
 
-def _without_module(place: _Place, there: list[_Checked], start: Starter | None) -> Iterator[tuple[Task, bool]]:
+def _without_module(place: _Place, there: list[_Checked], start: Starter | None) -> list[tuple[Task, bool]]:
+    """Return the tasks whose modules are not there.
+
+    :raises InterpreterError: when what is to run them is no interpreter.
+    """
     asked_in = there[0].env
     missing = _missing(place, {_wanted(checked.task) for checked in there}, asked_in, start)
-    for task, is_first, env in there:
-        # Not refused on the word of another environment: a start script may go by any variable.
-        wanted = _wanted(task)
-        if wanted in missing and (env == asked_in or _missing(place, {wanted}, env, start)):
-            yield task, is_first
+    find_interpreter(place.python, asked_in, start)  # who has just answered is known
+    # Not refused on the word of another environment: a start script may go by any variable.
+    return [
+        (task, is_first)
+        for task, is_first, env in there
+        if (wanted := _wanted(task)) in missing and (env == asked_in or _missing(place, {wanted}, env, start))
+    ]
 
 
 def _wanted(task: Task) -> str:

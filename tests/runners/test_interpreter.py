@@ -182,6 +182,15 @@ def test_an_interpreter_may_need_the_environment_it_is_given(executable) -> None
     assert find_interpreter(str(file), {"ROOT_OF_PYTHON": sys.prefix}).prefix == sys.prefix
 
 
+def test_who_has_told_of_modules_need_not_introduce_itself(executable, tmp_path: Path) -> None:
+    """One start answers both, which is all that a run of many tasks waits for."""
+    file = executable(f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n')
+
+    assert missing_modules(str(file), ["json.tool", "nowhere"], {}) == ["nowhere"]
+    assert find_interpreter(str(file)).prefix == sys.prefix
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n"
+
+
 # --- its modules
 
 
