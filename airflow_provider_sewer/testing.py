@@ -22,13 +22,15 @@ import pytest
 
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.readers.files import load_workflow
-from airflow_provider_sewer.runners.engine import Engine, Outcome
+from airflow_provider_sewer.runners.engine import Engine
 from airflow_provider_sewer.runners.observers import PlainLines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow.sdk import DAG
+
+    from airflow_provider_sewer.runners.outcome import Outcome
 
 _HOME = pytest.StashKey[Path]()
 _SURROUNDING = pytest.StashKey[dict[str, str]]()

@@ -13,9 +13,11 @@ from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.cli.signals import stopping
 from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.core.resources import check_limits
-from airflow_provider_sewer.runners.engine import Engine, Observer, Outcome, State, refuse_templates, settled
+from airflow_provider_sewer.runners.engine import Engine
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
+from airflow_provider_sewer.runners.outcome import Observer, Outcome, State
 from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan, want_inputs, want_results
+from airflow_provider_sewer.runners.preflight import refuse_templates, settled
 from airflow_provider_sewer.runners.slurm.turns import Origin
 from airflow_provider_sewer.runners.state import Done, StateFile, noted_since, read_state, state_path
 

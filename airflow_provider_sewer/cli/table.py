@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_sewer.runners.engine import Outcome, State
+from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.output import printable
 
 if TYPE_CHECKING:

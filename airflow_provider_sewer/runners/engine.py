@@ -2,76 +2,40 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import queue
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped, SewerError
+from airflow_provider_sewer.core.errors import ModuleStopped, SewerError
 from airflow_provider_sewer.core.freshness import Verdict
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.core.task import as_written
-from airflow_provider_sewer.core.templates import find_template
-from airflow_provider_sewer.core.values import Result, filled
 from airflow_provider_sewer.runners.follower import LONGEST_WAIT
 from airflow_provider_sewer.runners.guardian import Guardian
-from airflow_provider_sewer.runners.module import GRACE
+from airflow_provider_sewer.runners.module import GRACE, temporary_folder
 from airflow_provider_sewer.runners.origins import Origins
+from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.plan import Plan, followed, make_plan, ran_anew, results_for, want_inputs
-from airflow_provider_sewer.runners.preflight import check_surroundings
+from airflow_provider_sewer.runners.preflight import check_surroundings, refuse_templates, settled
 from airflow_provider_sewer.runners.process import Process
-from airflow_provider_sewer.runners.products import remove_temporary
 from airflow_provider_sewer.runners.slurm.turns import Turn
 from airflow_provider_sewer.runners.task_run import TaskRun
+from airflow_provider_sewer.runners.temporary import TemporaryProducts
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from airflow_provider_sewer.core.paths import Product
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.runners.outcome import Observer
     from airflow_provider_sewer.runners.output import Stream
     from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs, SlurmTaskRun
     from airflow_provider_sewer.runners.state import StateFile
-
-
-class State(enum.Enum):
-    """How far a task has come."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    UP_TO_DATE = "up to date"
-    DONE = "done before"
-    FAILED = "failed"
-    NOT_RUN = "not run"
-    STOPPED = "stopped"
-
-    @property
-    def is_success(self) -> bool:
-        """Tell whether what comes after such a task may run."""
-        return self in (State.SUCCEEDED, State.UP_TO_DATE, State.DONE)
-
-
-class Outcome(NamedTuple):
-    """How a task ended.
-
-    :param state: what became of it.
-    :param seconds: how long it ran.
-    :param result: the value it left (see :class:`~airflow_provider_sewer.runners.module.ModuleResult`).
-    :param reason: why it did not succeed, or did not run.
-    """
-
-    state: State
-    seconds: float = 0.0
-    result: Any = None
-    reason: str = ""
 
 
 _UNSAID = Settings()
@@ -79,25 +43,6 @@ _STOPPED_BEFORE = Outcome(State.STOPPED, reason="the run was stopped before it s
 
 #: Seconds, on top of the grace, after which stopped tasks are killed whatever their threads are doing.
 _BACKSTOP = 1.0
-
-
-class Observer(Protocol):
-    """Somebody who is told what happens. Called from several threads; for one task, in order."""
-
-    def judged(self, task: Task, verdict: Verdict, /) -> None:
-        """Hear why a task runs; only of one that might not have had to."""
-
-    def started(self, task: Task, command_line: str, workdir: str | None, /) -> None:
-        """Hear that a task's process is about to start."""
-
-    def told(self, task: Task, line: str, /) -> None:
-        """Hear what becomes of a task's job, be it before it has started."""
-
-    def output(self, task: Task, stream: Stream, pieces: Sequence[str], /) -> None:
-        """Hear what a task has written (pieces as in :class:`~airflow_provider_sewer.runners.output.Sink`)."""
-
-    def ended(self, task: Task, outcome: Outcome, /) -> None:
-        """Hear how a task has ended, also one that never started."""
 
 
 class Engine:
@@ -137,7 +82,7 @@ class Engine:
         self._origins = Origins()
         self._plan = Plan({}, {}, {})
         self._resumes = False
-        self._uses, self._users_left = _uses(self._workflow)
+        self._temporary = TemporaryProducts(self._workflow)
         self.warnings: list[str] = []
         self._outcomes: dict[str, Outcome] = {}
         self._observers = observers
@@ -193,7 +138,12 @@ class Engine:
         self._note_what_waits()
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
-        with self._guardian, ThreadPoolExecutor(max(1, min(self._jobs + self._slurm_jobs, len(self._tasks)))) as pool:
+        self._folder = temporary_folder()
+        with (
+            self._folder,
+            self._guardian,
+            ThreadPoolExecutor(max(1, min(self._jobs + self._slurm_jobs, len(self._tasks)))) as pool,
+        ):
             try:
                 ready = self._settle(sorter.get_ready(), sorter)
                 under_way: dict[str, Task] = {}
@@ -203,7 +153,7 @@ class Engine:
                     del under_way[name]
                     self._outcomes[name] = outcome
                     if outcome.state.is_success:
-                        self._remove_what_is_used(name)
+                        self.warnings += self._temporary.note_success(name)
                         sorter.done(name)
                         ready += self._settle(sorter.get_ready(), sorter, under_way)
                     else:
@@ -238,7 +188,7 @@ class Engine:
             if done := self._plan.done.get(name):
                 outcome = Outcome(State.DONE, result=done.result, reason=self._plan.verdicts[name].why)
                 self._outcomes[name] = self._told(name, outcome)
-                self._remove_what_is_used(name)
+                self.warnings += self._temporary.note_success(name)
                 sorter.done(name)
                 waiting += sorter.get_ready()
             elif name in under_way:
@@ -350,6 +300,7 @@ class Engine:
             grace=self._grace,
             secrets=secret_values(task.settings.env),
             guardian=self._guardian,
+            folder=self._folder.name,
             after=followed(self._workflow, name),
             origins=self._origins,
         )
@@ -395,16 +346,6 @@ class Engine:
                 return  # it is in there, before what has followed it
             self._state.note(name, State.SUCCEEDED.value, command=command, result=outcome.result)
 
-    def _remove_what_is_used(self, name: str) -> None:
-        """Remove the temporary products whose users have all succeeded, now that one more has."""
-        for maker, product in self._uses.get(name, ()):
-            self._users_left[maker, product.path] -= 1
-            if self._users_left[maker, product.path] == 0:
-                try:
-                    remove_temporary(product, self._tasks[maker].settings.workdir)
-                except SewerError as error:  # the work is done; what is left over fails nobody
-                    self.warnings.append(str(error))
-
     def _call_off_dependents(self, outcomes: dict[str, Outcome], under_way: Collection[str]) -> None:
         """Settle what will not run any more, in an order in which each finds the causes settled."""
         for name in self._workflow.order:
@@ -447,55 +388,6 @@ class Engine:
             self.stop()
             return "nobody reads the output of the run any more"
         return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"
-
-
-def _refuse_unknown_number(task: Task) -> None:
-    if task.part_of is not None and not task.part_of.is_known_beforehand:
-        result = next(each for each in task.part_of.values.values() if isinstance(each, Result))
-        raise InvalidTask(
-            f"task {task.name!r} is mapped over {result!r}, and how many tasks that will be only Airflow can wait for; "
-            "map it over a list to run it here",
-            task.source,
-        )
-
-
-def refuse_templates(workflow: Workflow) -> None:
-    """Make sure that no value is known only to Airflow.
-
-    :raises InvalidTask: naming the first that is.
-    """
-    for task in workflow.tasks.values():
-        _refuse_unknown_number(task)
-        settings = task.settings
-        called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
-        paths = [path.path for path in (*task.products, *task.dependencies)]
-        values = (filled(called, as_written), paths, settings.python, settings.env, settings.workdir)
-        if template := find_template(values):
-            raise InvalidTask(
-                f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here",
-                task.source,
-            )
-
-
-def settled(workflow: Workflow, settings: Settings) -> Workflow:
-    """Return a workflow as it is run here: paths that nothing is said of are taken from the current directory."""
-    here = settings
-    if any(task.products or task.dependencies for task in workflow.tasks.values()):
-        here = settings.over(Settings(workdir=os.getcwd()))
-    return workflow.with_defaults(here)
-
-
-def _uses(workflow: Workflow) -> tuple[dict[str, list[tuple[str, Product]]], dict[tuple[str, str], int]]:
-    """Return which temporary products each task uses, and how many tasks use each of these."""
-    uses: dict[str, list[tuple[str, Product]]] = {}
-    left: dict[tuple[str, str], int] = {}
-    for name, task in workflow.tasks.items():
-        for product in task.products:
-            users = set(workflow.why.users.get((name, product.path), ())) if product.temporary else set()
-            left[name, product.path] = len(users) + len(workflow.elsewhere.users.get((name, product.path), ()))
-            for user in users:
-                uses.setdefault(user, []).append((name, product))
-    return uses, left
 
 
 def _processors() -> int:

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
 from airflow_provider_sewer.core.errors import SewerError
-from airflow_provider_sewer.runners.engine import Outcome, State
+from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.output import Stream, printable
 
 if TYPE_CHECKING:

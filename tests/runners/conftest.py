@@ -23,6 +23,7 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.module import ModuleResult, ModuleRun
 from airflow_provider_sewer.runners.output import Stream
 from tests.runners.land import Land
+from tests.runners.plans import Plan, Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -253,6 +254,18 @@ def followed(run: ModuleRun) -> Ran:
 def modules(tmp_path: Path) -> Modules:
     """Return what writes and runs modules."""
     return Modules(tmp_path / "modules")
+
+
+@pytest.fixture
+def witness() -> Witness:
+    """Return an observer that remembers."""
+    return Witness()
+
+
+@pytest.fixture
+def plan(modules: Modules, witness: Witness) -> Plan:
+    """Return an empty plan."""
+    return Plan(modules, witness)
 
 
 @pytest.fixture

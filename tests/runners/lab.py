@@ -12,7 +12,8 @@ import pytest
 
 from airflow_provider_sewer import Dependency, Product, Task, Workflow
 from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.runners.engine import Engine, Outcome, State
+from airflow_provider_sewer.runners.engine import Engine
+from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.output import Stream
 from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan
 from airflow_provider_sewer.runners.state import StateFile

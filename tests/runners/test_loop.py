@@ -11,7 +11,8 @@ from airflow_provider_sewer.core.paths import Product
 from airflow_provider_sewer.core.recording import recording
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import Workflow
-from airflow_provider_sewer.runners.engine import Engine, State
+from airflow_provider_sewer.runners.engine import Engine
+from airflow_provider_sewer.runners.outcome import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.runners.engine import Outcome, State
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
+from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.output import Stream
 
 TASK = Task("a task", "module")

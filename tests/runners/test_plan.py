@@ -8,7 +8,8 @@ import pytest
 
 from airflow_provider_sewer import Dependency, External, Ignored, Product, Task, Workflow
 from airflow_provider_sewer.core.errors import SewerError
-from airflow_provider_sewer.runners.engine import Engine, State
+from airflow_provider_sewer.runners.engine import Engine
+from airflow_provider_sewer.runners.outcome import State
 from airflow_provider_sewer.runners.plan import Wanted, chosen
 from tests.runners.lab import Lab, lab
 

@@ -12,7 +12,8 @@ import pytest
 from airflow_provider_sewer import Dependency, Product, Task
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.freshness import Record
-from airflow_provider_sewer.runners.engine import Engine, State
+from airflow_provider_sewer.runners.engine import Engine
+from airflow_provider_sewer.runners.outcome import State
 from airflow_provider_sewer.runners.products import Making, made_before, read_record, remove_temporary, write_record
 from tests.runners.lab import Lab, lab
 

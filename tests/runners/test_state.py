@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import StateError
-from airflow_provider_sewer.runners.engine import State
+from airflow_provider_sewer.runners.outcome import State
 from airflow_provider_sewer.runners.state import Done, StateFile, read_state
 from tests.runners.lab import lab
 
