@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import signal
 import time
-from contextlib import ExitStack, suppress
-from typing import IO, TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.runners.output import LineSplitter, Stream
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Sequence
 
     from airflow_provider_sewer.runners.output import Sink
     from airflow_provider_sewer.runners.process import Process
+    from airflow_provider_sewer.runners.start import Child
     from airflow_provider_sewer.runners.tree import Ending
 
 _CHUNK = 64 * 1024
@@ -48,18 +48,23 @@ class Follower:
     """The loop behind :meth:`Process.follow`, and what it has to remember.
 
     :param owner: what is followed, and whether it is to be stopped.
-    :param process: its process.
+    :param child: its process.
     :param sink: takes its output.
     :param wake: a descriptor that becomes readable when the owner has changed its mind.
     """
 
-    def __init__(self, owner: Process, process: subprocess.Popen[bytes], sink: Sink, wake: int) -> None:
+    def __init__(self, owner: Process, child: Child, sink: Sink, wake: int) -> None:
         self._owner = owner
-        self._process = process
+        self._child = child
+        self._code: int | None = None
         self._sink = sink
         self._wake = wake
         self._splitters = {Stream.STDOUT: LineSplitter(), Stream.STDERR: LineSplitter()}
-        self._open: dict[Stream, IO[bytes]] = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}  # type: ignore[dict-item]
+        self._open = {child.stdout: Stream.STDOUT, child.stderr: Stream.STDERR}
+        self._poll = select.poll()
+        self._announcer: int | None = None
+        self._supervisor: int | None = None
+        self._is_to_be_looked_at = True
         self._has_ended = False
         self._is_lost = False
         self._ending: Ending | None = None
@@ -71,9 +76,9 @@ class Follower:
     def run(self) -> Exit:
         """Follow it to its end; whatever interrupts that ends the whole tree first."""
         if self._owner.guardian:
-            self._owner.guardian.watch(self._process.pid)
-        with ExitStack() as stack:
-            self._register(stack)
+            self._owner.guardian.watch(self._child.pid)
+        try:
+            self._register()
             try:
                 self._loop()
             except BaseException:
@@ -85,29 +90,29 @@ class Follower:
             finally:
                 if self._has_ended:
                     self._reap()
+        finally:
+            self._close_descriptors()
         return self._exit()
 
     def _exit(self) -> Exit:
-        # Somebody else in this process may have learnt the code and kept it. Popen would call that a 0.
-        code = None if self._is_lost else self._process.returncode
+        code = self._code  # None if somebody else in this process has learnt it and kept it
         stopped, leftovers = self._owner.is_to_stop, self._leftovers
         if code is not None and code < 0:
             return Exit(None, -code, stopped, leftovers)
         return Exit(code, None, stopped, leftovers)
 
-    def _register(self, stack: ExitStack) -> None:
-        self._selector = stack.enter_context(selectors.DefaultSelector())
-        self._selector.register(self._wake, selectors.EVENT_READ)
-        for stream, pipe in self._open.items():
-            self._selector.register(stack.enter_context(pipe), selectors.EVENT_READ, stream)
-        self._supervisor = None if self._owner.supervisor is None else _announcer(self._owner.supervisor)
-        if self._supervisor is not None:
-            stack.callback(os.close, self._supervisor)
-            self._selector.register(self._supervisor, selectors.EVENT_READ)
-        self._announcer = _announcer(self._process.pid)
-        if self._announcer is not None:
-            stack.callback(os.close, self._announcer)
-            self._selector.register(self._announcer, selectors.EVENT_READ)
+    def _register(self) -> None:
+        self._announcer = _announcer(self._child.pid)
+        if self._owner.supervisor is not None:
+            self._supervisor = _announcer(self._owner.supervisor)
+        for descriptor in (self._wake, *self._open, self._announcer, self._supervisor):
+            if descriptor is not None:
+                self._poll.register(descriptor, select.POLLIN)
+
+    def _close_descriptors(self) -> None:
+        for descriptor in (self._child.stdout, self._child.stderr, self._announcer, self._supervisor):
+            if descriptor is not None:
+                os.close(descriptor)
 
     def _loop(self) -> None:
         while not self._is_over():
@@ -129,36 +134,53 @@ class Follower:
         return min(waits, default=LONGEST_WAIT)
 
     def _read(self, patience: float) -> None:
-        for key, _ in self._selector.select(patience):
-            if isinstance(key.data, Stream):
-                if data := os.read(key.fd, _CHUNK):
-                    self._hand_on(key.data, self._splitters[key.data].feed(data))
+        for descriptor, _ in self._poll.poll(patience * 1000):
+            if (stream := self._open.get(descriptor)) is not None:
+                if data := os.read(descriptor, _CHUNK):
+                    self._hand_on(stream, self._splitters[stream].feed(data))
                 else:
-                    self._close(key.data)
-            elif key.fd == self._wake:
-                os.read(key.fd, _CHUNK)
-            elif key.fd == self._supervisor:
-                self._selector.unregister(key.fd)
+                    self._close(descriptor)
+            elif descriptor == self._announcer:
+                self._is_to_be_looked_at = True
+            elif descriptor == self._wake:
+                os.read(descriptor, _CHUNK)
+            elif descriptor == self._supervisor:
+                self._poll.unregister(descriptor)
                 self._owner.stop()
 
     def _hand_on(self, stream: Stream, pieces: list[str]) -> None:
         if pieces:
             self._sink(stream, pieces)
 
-    def _close(self, stream: Stream) -> None:
-        self._selector.unregister(self._open.pop(stream))
+    def _close(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        stream = self._open.pop(descriptor)
         self._hand_on(stream, self._splitters[stream].finish())
 
     def _look_at_process(self) -> None:
         """See whether it has ended, but do not reap it yet: until then its pid, and so its group, stay its own."""
-        if self._has_ended:
+        if self._has_ended or not self._is_to_be_looked_at:
             return
         try:
-            self._has_ended = _has_ended(self._process)
+            self._has_ended = self._learn_whether_it_has_ended()
         except ChildProcessError:
             self._has_ended = self._is_lost = True
-        if self._has_ended and self._announcer is not None:
-            self._selector.unregister(self._announcer)
+        if self._announcer is not None:
+            self._is_to_be_looked_at = False  # it says when
+            if self._has_ended:
+                self._poll.unregister(self._announcer)
+
+    def _learn_whether_it_has_ended(self) -> bool:
+        """Tell whether the process has ended, without reaping it where the system can.
+
+        :raises ChildProcessError: when somebody else has reaped it.
+        """
+        if hasattr(os, "waitid"):
+            return os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        pid, status = os.waitpid(self._child.pid, os.WNOHANG)
+        if pid:
+            self._code = os.waitstatus_to_exitcode(status)
+        return pid != 0
 
     def _act(self, now: float) -> None:
         """Do what time or a request has made due."""
@@ -182,31 +204,31 @@ class Follower:
             self._close_by = None
             self._begin_end()
         elif now >= self._close_by:
-            for stream in list(self._open):  # somebody out of reach has it
-                self._close(stream)
+            for descriptor in list(self._open):  # somebody out of reach has it
+                self._close(descriptor)
 
     def _begin_end(self) -> None:
-        roots = (self._process.pid,) if self._is_unreaped() else ()
+        roots = (self._child.pid,) if self._is_unreaped() else ()
         self._ending = new_ending(self._owner.mark, self._owner.grace, roots)
 
     def _sweep(self) -> None:
         """Kill what keeps forking and was never there when looked for: a group that is killed forks no more."""
         if self._is_unreaped():
             with suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self._child.pid, signal.SIGKILL)
 
     def _is_unreaped(self) -> bool:
         """Tell whether its pid is certainly still its own."""
-        return self._process.returncode is None and not self._is_lost
+        return self._code is None and not self._is_lost
 
     def _reap(self) -> None:
-        pid = self._process.pid
+        pid = self._child.pid
         if self._owner.guardian:
             self._owner.guardian.forget(pid)
         if not self._is_unreaped():
             return
         try:
-            self._process.returncode = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            self._code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         except ChildProcessError:
             self._is_lost = True
 
@@ -220,19 +242,6 @@ def new_ending(mark: str, grace: float, roots: Sequence[int] = ()) -> Ending:
 
 def _drop(_: Stream, __: Sequence[str]) -> None:
     pass
-
-
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Tell whether a process has ended, without reaping it where the system can.
-
-    :raises ChildProcessError: when somebody else has reaped it.
-    """
-    if hasattr(os, "waitid"):
-        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    pid, status = os.waitpid(process.pid, os.WNOHANG)
-    if pid:
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return pid != 0
 
 
 def _announcer(pid: int) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError
@@ -13,8 +13,6 @@ from airflow_provider_sewer.runners.follower import Exit, Follower, new_ending
 from airflow_provider_sewer.runners.start import started
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from airflow_provider_sewer.core.command import Command
     from airflow_provider_sewer.runners.guardian import Guardian
     from airflow_provider_sewer.runners.output import Sink
@@ -74,31 +72,25 @@ class Process:
         :raises WorkdirError: when the working directory cannot be entered.
         :raises InvalidTask: when the arguments are longer than the system allows.
         """
-        with self._can_be_woken() as wake:
-            if self.is_to_stop:
-                return Exit(None, None, stopped=True, leftovers=False)
-            try:
-                return Follower(self, started(self.command, self.mark), sink, wake).run()
-            except SewerError:  # nothing was started, or it has been ended
-                raise
-            except BaseException:  # raised by a signal handler, perhaps before there was anybody to follow it
-                self._end_what_is_left()
-                raise
-
-    def _end_what_is_left(self) -> None:
-        ending = new_ending(self.mark, self.grace)
-        while ending.step(at_once=self.is_to_stop_at_once):
-            time.sleep(_PAUSE)
-
-    @contextmanager
-    def _can_be_woken(self) -> Iterator[int]:
         wake, waker = os.pipe()
         os.set_blocking(waker, False)
         self._waker = waker
         try:
-            yield wake
+            if self.is_to_stop:
+                return Exit(None, None, stopped=True, leftovers=False)
+            return Follower(self, started(self.command, self.mark), sink, wake).run()
+        except SewerError:  # nothing was started, or it has been ended
+            raise
+        except BaseException:  # raised by a signal handler, perhaps before there was anybody to follow it
+            self._end_what_is_left()
+            raise
         finally:
             with self._lock:  # so that nothing is written to whoever gets these numbers next
                 self._waker = None
                 os.close(waker)
             os.close(wake)
+
+    def _end_what_is_left(self) -> None:
+        ending = new_ending(self.mark, self.grace)
+        while ending.step(at_once=self.is_to_stop_at_once):
+            time.sleep(_PAUSE)

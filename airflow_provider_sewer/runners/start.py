@@ -6,7 +6,7 @@ import errno
 import os
 import subprocess
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, SewerError, WorkdirError
@@ -15,27 +15,48 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.command import Command
 
 
-def started(command: Command, mark: str) -> subprocess.Popen[bytes]:
-    """Start a command in a session of its own.
+class Child(NamedTuple):
+    """A process that was started; whoever has started it collects its exit code.
+
+    :param pid: its pid.
+    :param stdout: the descriptor from which its stdout is read.
+    :param stderr: the same for its stderr.
+    """
+
+    pid: int
+    stdout: int
+    stderr: int
+
+
+def started(command: Command, mark: str) -> Child:
+    """Start a command in a session of its own, with nothing on stdin.
 
     :param mark: the mark that it and all its descendants carry in their environment.
     :raises InterpreterError: when the executable cannot be started.
     :raises WorkdirError: when the working directory cannot be entered.
     :raises InvalidTask: when the arguments are longer than the system allows.
     """
+    stdout, its_stdout = os.pipe()
+    stderr, its_stderr = os.pipe()
     try:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command.argv,
-            bufsize=0,
             env={**command.env, ATTEMPT_ID: mark},
             cwd=command.workdir,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stdout=its_stdout,
+            stderr=its_stderr,
             start_new_session=True,
         )
     except OSError as error:
+        os.close(stdout)
+        os.close(stderr)
         raise _start_error(command, error) from error
+    finally:
+        os.close(its_stdout)
+        os.close(its_stderr)
+    process.returncode = 0  # so that it does not look for the real one
+    return Child(process.pid, stdout, stderr)
 
 
 def _start_error(command: Command, error: OSError) -> SewerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections import Counter
@@ -308,7 +309,7 @@ def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypat
         holding("os.fork() or os.setsid(); say('here'); signal.pause()", lifeline).follow(drop)
 
     lifeline.expect_end()
-    started[0].communicate()
+    os.waitpid(started[0].pid, 0)
 
 
 def test_a_stop_from_a_signal_handler_ends_the_tree(lifeline) -> None:
