@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -30,7 +31,7 @@ from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.task import PLACES
-from airflow_provider_sewer.readers.files import SCHEMA, load_workflow
+from airflow_provider_sewer.readers.files import load_workflow, schema_of_stages
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
@@ -60,6 +61,7 @@ class _Commands(click.Group):
             ctx.exit(1)
         finally:
             _flush_streams()
+            gc.freeze()  # all of this process goes at once now, and nothing in it need be looked for
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -169,7 +171,7 @@ def show(file: File, select: tuple[str, ...], exclude: tuple[str, ...], form: st
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of stages in YAML, by which editors complete and check them."""
-    click.echo(SCHEMA.read_text(encoding="utf-8").rstrip("\n"))
+    click.echo(schema_of_stages().rstrip("\n"))
 
 
 @main.command()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.text import why_unfit
 
-#: What calls a function: the text of a program, for any interpreter from 3.9 up.
-CALLER = (Path(__file__).parent / "caller.py").read_text(encoding="utf-8")
+with open(os.path.join(os.path.dirname(__file__), "caller.py"), encoding="utf-8") as _file:
+    #: What calls a function: the text of a program, for any interpreter from 3.9 up.
+    CALLER = _file.read()
 
 
 class Call(NamedTuple):

@@ -7,7 +7,6 @@ import re
 import sys
 import traceback
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
@@ -25,7 +24,8 @@ def read_workflow_file(file: str) -> bytes:
     """
     whole = SourceLine(file, 0)
     try:
-        return Path(file).read_bytes()
+        with open(file, "rb") as opened:
+            return opened.read()
     except IsADirectoryError:
         raise WorkflowFileError("this is a directory; name a workflow file in it", whole) from None
     except (OSError, ValueError) as error:

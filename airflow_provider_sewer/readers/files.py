@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import SewerError
@@ -14,9 +13,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
-
-#: The JSON Schema of stages in YAML.
-SCHEMA = Path(__file__).with_name("stages.schema.json")
 
 _YAML = (".yaml", ".yml")
 
@@ -45,6 +41,12 @@ def load_workflow(
             raise SewerError(f"{os.fspath(path)}: stages take no arguments, and {names} is given; write a template")
         return load_stages(path, workflow, jobs)
     return python_file.load_workflow(path, workflow, arguments)
+
+
+def schema_of_stages() -> str:
+    """Return the JSON Schema of stages in YAML."""
+    with open(os.path.join(os.path.dirname(__file__), "stages.schema.json"), encoding="utf-8") as file:
+        return file.read()
 
 
 def load_tasks(path: str | os.PathLike[str], *, jobs: str | None = None) -> list[Task]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from contextlib import contextmanager
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ def load_module(path: str | os.PathLike[str]) -> ModuleType:
 
     :raises WorkflowFileError: when it cannot be read or does not load; with file and line.
     """
-    with _loaded(Path(path)) as (module, _):
+    with _loaded(path) as (module, _):
         return module
 
 
@@ -63,7 +62,7 @@ def load_workflow(
     :param arguments: what its function is called with, by the names of its parameters.
     :raises SewerError: when the file, a task or the workflow is wrong; with file and line.
     """
-    with _loaded(Path(path)) as (module, loading):
+    with _loaded(path) as (module, loading):
         declared = _declared_workflows(module, loading)
         if declared:
             return _recorded(declared[chosen(workflow, list(declared), str(module.__file__))], arguments or {})
@@ -76,7 +75,7 @@ def load_tasks(path: str | os.PathLike[str]) -> list[Task]:
 
     :raises SewerError: when the file, a task or a workflow is wrong; with file and line.
     """
-    with _loaded(Path(path)) as (module, loading):
+    with _loaded(path) as (module, loading):
         declared = _declared_workflows(module, loading)
         if not declared:
             return list(_whole_file(module, loading, None).tasks.values())
@@ -89,7 +88,7 @@ def load_tasks(path: str | os.PathLike[str]) -> list[Task]:
 
 
 @contextmanager
-def _loaded(path: Path) -> Iterator[tuple[ModuleType, Recorder]]:
+def _loaded(path: str | os.PathLike[str]) -> Iterator[tuple[ModuleType, Recorder]]:
     """Load a file; in the block it can still import what lies beside it."""
     file = os.path.abspath(path)
     code = _compiled(file)

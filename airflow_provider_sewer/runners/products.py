@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -46,8 +45,8 @@ class Making:
         self._task = task
         self._products = products
         self._files = {product: located(product.path, workdir) for product in products}
-        self._kind = f"{_MAKING}{_digest(self._files.values())}-"
-        self._folder = f"{self._kind}{attempt or secrets.token_hex(6)}"
+        self._kind = f"{_MAKING}{_digest(self._files.values())}-" if products else ""
+        self._folder = f"{self._kind}{attempt or os.urandom(6).hex()}" if products else ""
         self._is_for_others = attempt is not None
         self._locks: list[int] = []
         self._before: dict[Product, Stamp | None] = {}
@@ -295,7 +294,7 @@ def write_record(file: str, record: Record) -> None:
     """Write the record of a product beside it, all at once."""
     path = _record_path(file)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    unfinished = f"{path}.{secrets.token_hex(4)}"
+    unfinished = f"{path}.{os.urandom(4).hex()}"
     try:
         with open(unfinished, "w", encoding="utf-8") as opened:
             json.dump({**record._asdict(), "after": dict(record.after)}, opened)
@@ -379,7 +378,7 @@ def _is_as_made(file: str, record: Record) -> bool:
 
 def _remove_at_once(file: str) -> None:
     """Remove what may be a directory, without its ever being there by half."""
-    folder = os.path.join(os.path.dirname(file), OWN_FOLDER, f"{_MAKING}{_digest([file])}-{secrets.token_hex(6)}")
+    folder = os.path.join(os.path.dirname(file), OWN_FOLDER, f"{_MAKING}{_digest([file])}-{os.urandom(6).hex()}")
     lock = _made_and_locked(folder)
     try:
         os.rename(file, os.path.join(folder, _OLD))

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import shlex
 import stat
 import threading
@@ -87,8 +86,8 @@ class StateFile:
             self._refuse_to_leave_jobs(former.get("run_dir"), run_dir)
             self._may_have_left_jobs = "run_dir" in former
             #: What jobs are known by: the same for all runs that have used this file, and for this one.
-            self.series = str(former.get("series") or secrets.token_hex(8))
-            self.run = str((former.get("run") if resumes else None) or secrets.token_hex(8))
+            self.series = str(former.get("series") or os.urandom(8).hex())
+            self.run = str((former.get("run") if resumes else None) or os.urandom(8).hex())
             known, length = _read(path, workflow) if keep else ({}, 0)
             self.done = {**start, **known}
             os.ftruncate(self._file, length)  # what comes next must not be part of an unfinished line

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from airflow_provider_sewer.readers.files import SCHEMA
+from airflow_provider_sewer.readers.files import schema_of_stages
 
 
 @pytest.fixture
@@ -107,4 +107,4 @@ def test_the_schema_for_editors_is_printed(sppe) -> None:
     done = sppe.run("schema")
 
     assert done.returncode == 0
-    assert json.loads(done.stdout) == json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert json.loads(done.stdout) == json.loads(schema_of_stages())

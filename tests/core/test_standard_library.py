@@ -49,7 +49,7 @@ print(json.dumps({
 """
 
 READ = """
-import json, sys
+import json, pathlib, sys  # which the files import themselves
 sys.path.insert(0, sys.argv[1])
 from airflow_provider_sewer import load_workflow
 before = dict(sys.modules)

@@ -11,7 +11,7 @@ import yaml
 from airflow_provider_sewer import Dependency, External, Product, SewerError, load_workflow
 from airflow_provider_sewer.core.slurm import RESOURCES
 from airflow_provider_sewer.core.task import FIELDS
-from airflow_provider_sewer.readers.files import SCHEMA
+from airflow_provider_sewer.readers.files import schema_of_stages
 from airflow_provider_sewer.readers.stage_layout import (
     DEFAULT_FIELDS,
     LOOPS,
@@ -40,7 +40,7 @@ _AsEditorsSeeIt.add_multi_constructor(
 @pytest.fixture(scope="module")
 def why_invalid():
     """Return a function that says why editors do not like a file."""
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    schema = json.loads(schema_of_stages())
     jsonschema.Draft7Validator.check_schema(schema)
     validator = jsonschema.Draft7Validator(schema)
 
@@ -124,7 +124,7 @@ def test_the_schema_and_the_reader_agree_on_values(field, why_invalid, stages):
 
 def test_the_schema_has_all_fields():
     """None of a task's is forgotten, nor of what stands at the top."""
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    schema = json.loads(schema_of_stages())
 
     known = {name: set(part["properties"]) for name, part in schema["definitions"].items() if "properties" in part}
     assert known["fields"] == set(STAGE_FIELDS) == set(FIELDS) - {"name"} | set(LOOPS)
