@@ -42,7 +42,7 @@ def build_environment(
     :param source: what to inherit from; this process's environment by default.
     """
     source = os.environ if source is None else source
-    short_list = {name: source[name] for name in INHERITED if name in source}
+    short_list = {name: value for name in INHERITED if (value := source.get(name)) is not None}
     return {**short_list, **inherited(inherit, source=source), **given}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 #: What stands in the place of a secret.
@@ -17,6 +18,7 @@ _SECRET_WORDS = frozenset(
 _SECRET_PAIRS = frozenset({"api key", "private key", "access key", "secret key", "auth key"})
 
 
+@lru_cache(maxsize=1024)
 def looks_secret(key: str) -> bool:
     """Tell whether an option or a variable of this name probably holds a secret."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())

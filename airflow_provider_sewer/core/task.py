@@ -141,6 +141,7 @@ class Task:
                 _listed("products", products, Product), _listed("dependencies", dependencies, Dependency)
             )  # fmt: skip
             self.products, self.dependencies = self._paths()
+            self.results = self._results()
             self.freshness = Freshness.checked(run_when, compare, stale_with, has_products=bool(self.products))
             self.resources = checked_resources(_mapping("resources", resources))
             self.tags = checked_tags(tags)
@@ -163,11 +164,6 @@ class Task:
     def result(self) -> Result:
         """Return what stands for this task's result in the parameters of a later one."""
         return Result(self)
-
-    @property
-    def results(self) -> tuple[Result, ...]:
-        """Return the results of other tasks that its parameters hold."""
-        return tuple(dict.fromkeys(marker for marker in self._markers() if isinstance(marker, Result)))
 
     def arguments(self, fill: Fill | None = None) -> list[str]:
         """Return the arguments of the module as a command line has them.
@@ -227,6 +223,10 @@ class Task:
         own = [each.under_real_name() if each not in inside else each for each in made]
         return tuple(dict.fromkeys(own)), tuple(dict.fromkeys(needed))
 
+    def _results(self) -> tuple[Result, ...]:
+        """Return the results of other tasks that its parameters hold."""
+        return tuple(dict.fromkeys(marker for marker in self._markers() if isinstance(marker, Result)))
+
     def _refuse_arguments_of_the_other(self) -> None:
         if self.function is not None and (self.parameters_and_flags or self.args):
             at = Key("parameters_and_flags" if self.parameters_and_flags else "args")
@@ -237,9 +237,7 @@ class Task:
 
     def with_defaults(self, settings: Settings) -> Task:
         """Return this task, its own settings completed by ``settings``."""
-        other = copy.copy(self)
-        other.settings = self.settings.over(settings)
-        return other
+        return self.with_settings(self.settings.over(settings))
 
     def with_settings(self, settings: Settings) -> Task:
         """Return this task with other settings."""
@@ -298,6 +296,7 @@ class Task:
         other.kwargs = checked_kwargs(other.kwargs)
         other._listed = exchanged(self._listed)
         other.products, other.dependencies = other._paths()
+        other.results = other._results()
         other.call()
         note_task(other)
         return other

@@ -83,10 +83,14 @@ class Result(Later):
 Marker = Union[PathMarker, Ignored, Result, RunTimeValue]
 
 _MARKERS = (PathMarker, Ignored, Result, RunTimeValue)
+#: What most values are; asked first, for to find out that something is no mapping takes its time.
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def markers(value: Any) -> Iterator[Marker]:
     """Return the markers in a value, however deep, those inside of ignored ones as well."""
+    if type(value) in _PLAIN:
+        return
     if isinstance(value, _MARKERS):
         yield value
     if isinstance(value, Ignored):
@@ -105,6 +109,8 @@ def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = Fa
     :param fill: returns what stands in place of a marker; not asked for an ignored value, which stands for itself.
     :param keep_ignored: leave it known that a value is ignored.
     """
+    if type(value) in _PLAIN:
+        return value
     if isinstance(value, Ignored):
         inner = filled(value.value, fill, keep_ignored=keep_ignored)
         return Ignored(inner) if keep_ignored else inner

@@ -162,6 +162,8 @@ class Workflow:
 
         :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
         """
+        if all(task.settings.over(settings) == task.settings for task in self.given):
+            return self
         return self.with_tasks(lambda task: task.with_defaults(settings))
 
     def with_tasks(self, change: Callable[[Task], Task]) -> Workflow:

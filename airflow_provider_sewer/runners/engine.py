@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import queue
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from graphlib import TopologicalSorter
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ModuleStopped, SewerError
@@ -26,6 +27,7 @@ from airflow_provider_sewer.runners.process import Process
 from airflow_provider_sewer.runners.slurm.turns import Turn
 from airflow_provider_sewer.runners.task_run import TaskRun
 from airflow_provider_sewer.runners.temporary import TemporaryProducts
+from airflow_provider_sewer.runners.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -139,23 +141,21 @@ class Engine:
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
         self._folder = temporary_folder()
-        with (
-            self._folder,
-            self._guardian,
-            ThreadPoolExecutor(max(1, min(self._jobs + self._slurm_jobs, len(self._tasks)))) as pool,
-        ):
+        self._surroundings = dict(os.environ)
+        with self._folder, self._guardian, Workers() as workers:
             try:
-                ready = self._settle(sorter.get_ready(), sorter)
+                ready = dict.fromkeys(self._settle(sorter.get_ready(), sorter))
                 under_way: dict[str, Task] = {}
                 while ready or under_way:
-                    self._start(ready, under_way, pool)
+                    for started in self._start(ready, under_way, workers):
+                        ready.pop(started, None)
                     name, outcome = self._next_end()
                     del under_way[name]
                     self._outcomes[name] = outcome
                     if outcome.state.is_success:
                         self.warnings += self._temporary.note_success(name)
                         sorter.done(name)
-                        ready += self._settle(sorter.get_ready(), sorter, under_way)
+                        ready |= dict.fromkeys(self._settle(sorter.get_ready(), sorter, under_way))
                     else:
                         self._call_off_dependents(self._outcomes, under_way)
             except BaseException:
@@ -197,24 +197,25 @@ class Engine:
                 ready.append(name)
         return ready
 
-    def _start(self, ready: list[str], under_way: dict[str, Task], pool: ThreadPoolExecutor) -> None:
-        """Start what there is room and resources for, first come first served."""
+    def _start(self, ready: Collection[str], under_way: dict[str, Task], workers: Workers) -> list[str]:
+        """Start what there is room and resources for, first come first served, and return their names."""
+        started: list[str] = []
         under_way_as_jobs = sum(map(self._is_job, under_way))
         free = {
             False: self._jobs - len(under_way) + under_way_as_jobs,
             True: self._slurm_jobs - under_way_as_jobs,
         }
-        for name in (*ready, *self._later(ready)):
+        for name in chain(ready, self._later(ready)):
             if not any(free.values()):
-                return
+                break
             is_job = self._is_job(name)
             if free[is_job] and self._has_room(name, under_way) and (name in ready or self._may_go_ahead(name)):
-                if name in ready:
-                    ready.remove(name)
+                started.append(name)
                 free[is_job] -= 1
                 under_way[name] = self._tasks[name]
                 self._turns[name] = self._turn(name)
-                pool.submit(self._run_one, name)
+                workers.put(partial(self._run_one, name), at_once=len(under_way))
+        return started
 
     def _later(self, ready: Collection[str]) -> list[str]:
         """Return the tasks that are not ready, where they may be submitted all the same."""
@@ -280,7 +281,7 @@ class Engine:
                     on_start=lambda line, workdir: self._tell_start(task, line, workdir),
                 )
                 outcome = Outcome(State.SUCCEEDED, time.monotonic() - began, result)
-            self._note(name, outcome, run.command())
+            self._note(name, outcome, run)
         except ModuleStopped as error:
             if name in self._called_off:
                 return Outcome(State.NOT_RUN, reason=self._called_off[name])
@@ -300,6 +301,7 @@ class Engine:
             grace=self._grace,
             secrets=secret_values(task.settings.env),
             guardian=self._guardian,
+            surroundings=self._surroundings,
             folder=self._folder.name,
             after=followed(self._workflow, name),
             origins=self._origins,
@@ -339,9 +341,9 @@ class Engine:
             if self._state and verdict and verdict.must_run and verdict.is_sure:
                 self._state.note(name, State.WAITING.value)
 
-    def _note(self, name: str, outcome: Outcome, command: str) -> None:
+    def _note(self, name: str, outcome: Outcome, run: TaskRun | SlurmTaskRun) -> None:
         if self._state:
-            before = self._state.done.get(name)
+            before, command = self._state.done.get(name), run.command()
             if outcome.state is State.UP_TO_DATE and before is not None and before.command == command:
                 return  # it is in there, before what has followed it
             self._state.note(name, State.SUCCEEDED.value, command=command, result=outcome.result)

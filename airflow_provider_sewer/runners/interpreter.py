@@ -113,6 +113,8 @@ def locate_interpreter(python: str | None) -> str:
             raise InterpreterError(f"there is no interpreter {python!r} on PATH; correct the name or give its path")
         return os.path.abspath(found)
     path = os.path.abspath(os.path.expanduser(python))
+    if os.path.isfile(path) and os.access(path, os.X_OK):
+        return path
     if not os.path.lexists(path):
         raise InterpreterError(f"the interpreter {path} does not exist; create the environment, or correct the path")
     if not os.path.exists(path):
@@ -122,9 +124,7 @@ def locate_interpreter(python: str | None) -> str:
         )
     if not os.path.isfile(path):
         raise InterpreterError(f"the interpreter {path} is no file; name the executable, such as {path}/bin/python")
-    if not os.access(path, os.X_OK):
-        raise InterpreterError(f"the interpreter {path} is not executable for this user")
-    return path
+    raise InterpreterError(f"the interpreter {path} is not executable for this user")
 
 
 def missing_modules(

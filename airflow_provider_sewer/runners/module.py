@@ -10,7 +10,7 @@ import re
 import signal
 import stat
 import tempfile
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -23,7 +23,7 @@ from airflow_provider_sewer.runners.output import Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.settings import Settings
@@ -57,6 +57,7 @@ class ModuleRun:
     :param secrets: values that must not be shown.
     :param guardian: who ends it, should this process die; one of its own if not given.
     :param supervisor: pid of the process it is run for; when that ends, the module is stopped.
+    :param surroundings: the variables that it inherits from; this process's if not given.
     :param folder: for what it is given and what it leaves, for this user alone; one of its own if not given.
     """
 
@@ -69,6 +70,7 @@ class ModuleRun:
         secrets: Collection[str] = (),
         guardian: Guardian | None = None,
         supervisor: int | None = None,
+        surroundings: Mapping[str, str] | None = None,
         folder: str | None = None,
     ) -> None:
         self._call = call
@@ -78,6 +80,7 @@ class ModuleRun:
         self._masker = Masker(secrets)
         self._guardian = guardian
         self._supervisor = supervisor
+        self._surroundings = surroundings
         self._folder = folder
         self._process: Process | None = None
         self._stopped = False
@@ -95,18 +98,21 @@ class ModuleRun:
         """
         with ExitStack() as stack:
             folder = self._folder or stack.enter_context(temporary_folder())
-            number = next(_NUMBERS)
-            result_file = stack.enter_context(_removed_in_the_end(folder, f"{number}-result.json"))
-            arguments_file = stack.enter_context(_removed_in_the_end(folder, f"{number}-arguments.json"))
             guardian = self._guardian or stack.enter_context(Guardian(self._grace))
-            command = self._command(result_file, guardian)
-            line = shown(command.argv, self._masker.secrets)
-            if on_start:
-                on_start(line, command.workdir)
-            tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
-            exit_ = self._follow(self._started(command, arguments_file), guardian, sink, tails)
-            self._raise_unless_succeeded(exit_, command, line, tails)
-            return ModuleResult(read_result(result_file, lambda: self._result_unwritten(tails)))
+            number = next(_NUMBERS)
+            result_file = os.path.join(folder, f"{number}-result.json")
+            arguments_file = os.path.join(folder, f"{number}-arguments.json")
+            try:
+                command = self._command(result_file, guardian)
+                line = shown(command.argv, self._masker.secrets)
+                if on_start:
+                    on_start(line, command.workdir)
+                tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
+                exit_ = self._follow(self._started(command, arguments_file), guardian, sink, tails)
+                self._raise_unless_succeeded(exit_, command, line, tails)
+                return ModuleResult(read_result(result_file, lambda: self._result_unwritten(tails)))
+            finally:
+                _remove(result_file, arguments_file)
 
     def stop(self, *, at_once: bool = False) -> None:
         """Have the whole tree ended; from a signal handler or another thread."""
@@ -117,7 +123,7 @@ class ModuleRun:
 
     def _command(self, result_file: str, guardian: Guardian) -> Command:
         settings = self._settings
-        env = build_environment(settings.env, settings.inherit_env or False)
+        env = build_environment(settings.env, settings.inherit_env or False, source=self._surroundings)
         try:
             interpreter = find_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
         except InterpreterError:
@@ -200,14 +206,10 @@ def temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
 
 
-@contextmanager
-def _removed_in_the_end(folder: str, name: str) -> Iterator[str]:
-    path = os.path.join(folder, name)
-    try:
-        yield path
-    finally:
+def _remove(*files: str) -> None:
+    for file in files:
         with suppress(OSError):
-            os.unlink(path)
+            os.unlink(file)
 
 
 def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:

@@ -8,16 +8,15 @@ import re
 import sys
 import threading
 import unicodedata
-from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, TextIO
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.output import Stream, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_sewer.core.freshness import Verdict
     from airflow_provider_sewer.core.task import Task
@@ -77,9 +76,9 @@ class LogFiles:
     def __init__(self, folder: str, names: Iterable[str], *, goes_on: bool = False) -> None:
         os.makedirs(folder, exist_ok=True)
         self.folder = folder
-        self._mode: Literal["a", "w"] = "a" if goes_on else "w"
+        self._mode: Literal["ab", "wb"] = "ab" if goes_on else "wb"
         self.paths = {name: os.path.join(folder, f"{file}.log") for name, file in file_names(names).items()}
-        self._files: dict[str, TextIO] = {}
+        self._files: dict[str, BinaryIO] = {}
         self._unfinished: dict[str, Stream | None] = {}
 
     def judged(self, task: Task, verdict: Verdict) -> None:
@@ -96,47 +95,48 @@ class LogFiles:
 
     def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
         """Write lines; a line that comes in pieces stays one line unless the other stream cuts in."""
-        with self._errors_named(task):
+        try:
             self._write(task, stream.value, pieces, stream)
+        except OSError as error:
+            raise self._unwritable(task, error) from error
 
     def ended(self, task: Task, outcome: Outcome) -> None:
         """Say how it went and close the file."""
         if task.name in self._files or outcome.state is State.UP_TO_DATE:
             how = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
             self._say(task, *(f"{line}\n" for line in outcome.reason.splitlines()), how)
-            with self._errors_named(task):
+            try:
                 self._files[task.name].close()
+            except OSError as error:
+                raise self._unwritable(task, error) from error
 
     def _say(self, task: Task, *lines: str) -> None:
-        with self._errors_named(task):
+        try:
             if task.name not in self._files:
-                # Held open until the task has ended; the newline is ours alone, so that \r stays what it is.
-                self._files[task.name] = open(  # noqa: SIM115
-                    self.paths[task.name], self._mode, encoding="utf-8", errors="backslashreplace", newline="\n"
-                )
+                # Held open until the task has ended; in bytes, so that \r stays what it is.
+                self._files[task.name] = open(self.paths[task.name], self._mode)  # noqa: SIM115
                 self._unfinished[task.name] = None
             self._write(task, "sewer", lines)
-
-    @contextmanager
-    def _errors_named(self, task: Task) -> Iterator[None]:
-        try:
-            yield
         except OSError as error:
-            raise SewerError(f"cannot write the log file {self.paths[task.name]}: {error.strerror}") from error
+            raise self._unwritable(task, error) from error
+
+    def _unwritable(self, task: Task, error: OSError) -> SewerError:
+        return SewerError(f"cannot write the log file {self.paths[task.name]}: {error.strerror}")
 
     def _write(self, task: Task, source: str, pieces: Sequence[str], stream: Stream | None = None) -> None:
         file = self._files[task.name]
         unfinished = self._unfinished[task.name]
         prefix = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {source}| "
         if unfinished is not None and unfinished is not stream:
-            file.write("\n")
+            file.write(b"\n")
         starts = [prefix] * len(pieces)
         if unfinished is not None and unfinished is stream:
             starts[0] = ""
         for index in range(1, len(pieces)):
             if not pieces[index - 1].endswith("\n"):
                 starts[index] = ""
-        file.write("".join(start + piece for start, piece in zip(starts, pieces, strict=True)))
+        text = "".join(start + piece for start, piece in zip(starts, pieces, strict=True))
+        file.write(text.encode("utf-8", "backslashreplace"))
         file.flush()
         self._unfinished[task.name] = None if pieces[-1].endswith("\n") else stream
 

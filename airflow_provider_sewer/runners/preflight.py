@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, ModuleMissing, SewerError
@@ -82,10 +82,13 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None
     """
     warnings: list[str] = []
     places: dict[_Place, list[_Checked]] = defaultdict(list)
+    found: dict[tuple[Any, ...], tuple[Mapping[str, str], _Place]] = {}  # most tasks have the settings of others
     for task, is_first in tasks:
+        settings = task.settings
+        key = (settings.python, settings.workdir, settings.inherit_env, *settings.env.items())
         try:
-            checked = _Checked(task, is_first, _env(task))
-            places[_place(checked)].append(checked)
+            env, place = found[key] = found.get(key) or _found(settings)
+            places[place].append(_Checked(task, is_first, env))
         except SewerError as error:
             _report(type(error), str(error), task, warnings, is_first=is_first)
     for place, there in places.items():
@@ -96,9 +99,9 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None
                 _report(type(error), str(error), each.task, warnings, is_first=each.is_first)
             continue
         for task, is_first in lacking:
-            call = task.call()
-            said = f"{place.python} has no module {call.module!r}{'' if call.is_function else ' to run'}"
-            fix = _beside(task, call.module) or "install it there, correct the name, or name another interpreter"
+            module = _module(task)
+            said = f"{place.python} has no module {module!r}{' to run' if task.function is None else ''}"
+            fix = _beside(task, module) or "install it there, correct the name, or name another interpreter"
             _report(ModuleMissing, f"{said}; {fix}", task, warnings, is_first=is_first)
     return warnings
 
@@ -113,15 +116,11 @@ def _refuse_unknown_number(task: Task) -> None:
         )
 
 
-def _env(task: Task) -> dict[str, str]:
-    return build_environment(task.settings.env, task.settings.inherit_env or False)
-
-
-def _place(checked: _Checked) -> _Place:
-    settings = checked.task.settings
+def _found(settings: Settings) -> tuple[Mapping[str, str], _Place]:
+    env = build_environment(settings.env, settings.inherit_env or False)
     python = locate_interpreter(settings.python)
-    paths = {name: value for name, value in checked.env.items() if name.startswith("PYTHON") or name in _PATHS}
-    return _Place(python, check_workdir(settings.workdir), tuple(sorted(paths.items())))
+    paths = {name: value for name, value in env.items() if name.startswith("PYTHON") or name in _PATHS}
+    return env, _Place(python, check_workdir(settings.workdir), tuple(sorted(paths.items())))
 
 
 def _without_module(place: _Place, there: list[_Checked], start: Starter | None) -> list[tuple[Task, bool]]:
@@ -140,9 +139,12 @@ def _without_module(place: _Place, there: list[_Checked], start: Starter | None)
     ]
 
 
+def _module(task: Task) -> str:
+    return task.target.partition(":")[0]
+
+
 def _wanted(task: Task) -> str:
-    call = task.call()
-    return f"{call.module}:" if call.is_function else call.module
+    return _module(task) if task.function is None else f"{_module(task)}:"
 
 
 def _missing(place: _Place, modules: set[str], env: Mapping[str, str], start: Starter | None) -> list[str]:

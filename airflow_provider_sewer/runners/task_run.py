@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.runners.output import Sink
 
 
+_COMMANDS = json.JSONEncoder(sort_keys=True, default=str)
+
+
 class TaskRun:
     """One attempt at a task, which can be stopped.
 
@@ -36,6 +39,7 @@ class TaskRun:
     :param secrets: values that must not be shown.
     :param guardian: who ends it, should this process die; one of its own if not given.
     :param supervisor: pid of the process it is run for; when that ends, the task is stopped.
+    :param surroundings: the variables that it inherits from; this process's if not given.
     :param folder: for what it is given and what it leaves; one of its own if not given.
     :param after: the tasks before it of which it takes something else than files.
     :param origins: who knows its code and its environment.
@@ -52,6 +56,7 @@ class TaskRun:
         secrets: Collection[str] = (),
         guardian: Guardian | None = None,
         supervisor: int | None = None,
+        surroundings: Mapping[str, str] | None = None,
         folder: str | None = None,
         after: Sequence[Task] = (),
         origins: Origins | None = None,
@@ -59,7 +64,8 @@ class TaskRun:
         self._task = task
         self._results = results
         self._how: dict[str, Any] = {
-            "grace": grace, "secrets": secrets, "guardian": guardian, "supervisor": supervisor, "folder": folder
+            "grace": grace, "secrets": secrets, "guardian": guardian, "supervisor": supervisor,
+            "surroundings": surroundings, "folder": folder,
         }  # fmt: skip
         self._after = after
         self.runs_before: Mapping[str, str] = {}
@@ -92,6 +98,8 @@ class TaskRun:
         :raises ProductError: when what it depends on cannot be read.
         """
         task = self._task
+        if task.freshness.run_when == "always":  # whatever there is
+            return judge(Question(task.freshness, (), {}, command="")), None
         made = made_before(task.products, self._workdir)
         if is_alone:
             made = [each._replace(record=each.record and each.record._replace(is_removed=False)) for each in made]
@@ -187,6 +195,8 @@ class TaskRun:
         :raises ProductError: when one was not made, or not made anew.
         """
         task = self._task
+        if not task.products:
+            return
         record = Record(task.name, self.command(), None, **made_from._asdict(), result=result)
         by_content = task.freshness.compare == "content"
         making.publish(record, [product.path for product in task.products] if by_content else ())
@@ -200,7 +210,7 @@ class TaskRun:
     def command(self) -> str:
         """Return a digest of what the task runs, by which a change of its parameters is noticed."""
         said = self._task.said(lambda marker: self._filled(marker, None))
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(_COMMANDS.encode(said).encode()).hexdigest()
 
     def _filled(self, marker: Marker, making: Making | None) -> Any:
         if isinstance(marker, Result):
