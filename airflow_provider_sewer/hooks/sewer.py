@@ -128,7 +128,7 @@ class SewerHook(BaseHook):
         try:
             settings = self.settings
             env = build_environment(settings.env, settings.inherit_env or False)
-            interpreter = find_interpreter(settings.python, env)
+            interpreter = find_interpreter(settings.python, env, anew=True)
             check_workdir(settings.workdir)
             slurm = _found_slurm(self.slurm_settings.over(DEFAULTS))
             _ = self.job_url

@@ -3,7 +3,7 @@
 This package is lent to it, through a path that leads to this package alone: nothing is installed there, and nothing
 that is installed beside this package can be imported. The file is read in the environment that its tasks get: the short
 list, and what is given. The workflow comes back as JSON and is kept (see
-:mod:`airflow_provider_sewer.runners.read_cache`).
+:mod:`airflow_provider_sewer.runners.kept`).
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from airflow_provider_sewer.core.workflow_json import (
 )
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import find_interpreter, locate_interpreter
+from airflow_provider_sewer.runners.kept import Kept
 from airflow_provider_sewer.runners.module import GRACE, how_it_ended
 from airflow_provider_sewer.runners.output import Stream, Tail
 from airflow_provider_sewer.runners.process import Process
-from airflow_provider_sewer.runners.read_cache import Kept
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -126,7 +126,7 @@ def _read(wish: _Wish, settings: Settings) -> Any:
     env = build_environment(settings.env, settings.inherit_env or False)
     python = locate_interpreter(settings.python)
     place = [os.path.realpath(wish.file), _here()]
-    kept = Kept([wish._asdict(), place, sorted(env.items()), python, _identity(python), _version()])
+    kept = Kept("workflows", [wish._asdict(), place, sorted(env.items()), python, _identity(python), _version()])
     found = kept.found()
     if found is None:
         answer = _asked(wish, python, env)

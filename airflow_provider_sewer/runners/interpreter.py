@@ -80,20 +80,40 @@ _answers: dict[tuple[object, ...], Interpreter] = {}
 
 
 def find_interpreter(
-    python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None
+    python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None, *, anew: bool = False
 ) -> Interpreter:
     """Find an interpreter and have it say who it is; one that has answered is not asked again.
 
     :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if not said.
     :param env: the environment it will be started with; it may need that to start at all.
     :param start: makes the process that asks it, for one who wants to guard and stop that.
+    :param anew: ask it in any case.
+    :raises InterpreterError: when there is none, or when it is no Python.
+    """
+    path = locate_interpreter(python)
+    key = _key(path)
+    if anew or key not in _answers:
+        _answers[key] = _introduced(path, build_environment({}) if env is None else env, start or _unguarded)
+    return _answers[key]
+
+
+def known_interpreter(python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None) -> str:
+    """Return the absolute path of an interpreter that has once answered, be it another process of this user; else ask.
+
+    A worker runs each task in a process of its own, and to ask takes as long as a short task.
+
+    :param python, env, start: as for :func:`find_interpreter`.
     :raises InterpreterError: when there is none, or when it is no Python.
     """
     path = locate_interpreter(python)
     key = _key(path)
     if key not in _answers:
-        _answers[key] = _introduced(path, build_environment({}) if env is None else env, start or _unguarded)
-    return _answers[key]
+        from airflow_provider_sewer.runners.kept import Kept
+
+        kept = Kept("interpreters", key)
+        if kept.found() is None:
+            kept.keep(find_interpreter(path, env, start))
+    return path
 
 
 def locate_interpreter(python: str | None) -> str:

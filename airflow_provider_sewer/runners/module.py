@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.command import Command, interpreter_command, sh
 from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, ModuleMissing, ModuleStopped
 from airflow_provider_sewer.runners.guardian import Guardian
-from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter, missing_modules
+from airflow_provider_sewer.runners.interpreter import check_workdir, known_interpreter, missing_modules
 from airflow_provider_sewer.runners.output import Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.process import Process
 
@@ -125,14 +125,14 @@ class ModuleRun:
         settings = self._settings
         env = build_environment(settings.env, settings.inherit_env or False, source=self._surroundings)
         try:
-            interpreter = find_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
+            python = known_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
         except InterpreterError:
             if self._stopped:
                 raise ModuleStopped(f"{self._target} was stopped on request, before it was started") from None
             raise
         workdir = check_workdir(settings.workdir)
         env[RESULT_FILE] = result_file
-        return interpreter_command(interpreter.path, self._call.argv, env, workdir)
+        return interpreter_command(python, self._call.argv, env, workdir)
 
     def _started(self, command: Command, file: str) -> Command:
         """Return a command as it is started: what a function is given stands in a file."""

@@ -174,6 +174,25 @@ def test_an_interpreter_is_asked_once_until_it_changes(executable, tmp_path: Pat
     assert count.read_text(encoding="utf-8") == "asked\nasked\n"
 
 
+def test_an_interpreter_that_has_answered_a_process_is_known_to_the_next(executable, script, tmp_path: Path) -> None:
+    """Each task of a worker is a process; what it runs with is asked once, until it changes or is to be tried."""
+    text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
+    file = executable(text)
+    find = "import sys; from airflow_provider_sewer.runners.interpreter import *; "
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    for _ in range(3):
+        said = script(find + "print(known_interpreter(sys.argv[1]))", str(file), env=env).output()
+        assert said == f"{file}\n"
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n"
+
+    script(find + "find_interpreter(sys.argv[1], anew=True)", str(file), env=env).output()
+    file.unlink()
+    executable(text)
+    script(find + "known_interpreter(sys.argv[1])", str(file), env=env).output()
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n" * 3
+
+
 def test_an_interpreter_may_need_the_environment_it_is_given(executable) -> None:
     """An interpreter that starts only with certain variables (a library path) is asked with these."""
     file = executable('#!/bin/sh\nexec "$ROOT_OF_PYTHON"/bin/python "$@"\n')

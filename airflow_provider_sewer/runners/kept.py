@@ -1,7 +1,8 @@
-"""What came of reading a file with another interpreter, kept for as long as all that was looked at looks the same.
+"""What was found out by starting an interpreter, kept for as long as all that was looked at looks the same.
 
-DAG files are parsed again and again, by processes that live for a moment. What is kept lies in the user's cache
-folder, for nobody else to see or to write; nothing depends on it: what is missing, broken or not ours is read anew.
+DAG files are parsed and tasks are run again and again, by processes that live for a moment. What is kept lies in the
+user's cache folder, for nobody else to see or to write; nothing depends on it: what is missing, broken or not ours is
+found out anew.
 """
 
 from __future__ import annotations
@@ -11,28 +12,29 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 from airflow_provider_sewer.core.looks import look
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 #: Seconds after which something that was kept is removed, used or not.
 _OLD = 30 * 24 * 3600
 
 _WRITABLE_BY_OTHERS = 0o022
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Kept:
-    """The place for what came of one way of reading one file.
+    """The place for one thing that was found out.
 
+    :param kind: a word for what it is about.
     :param key: all that is known beforehand to make a difference.
     """
 
-    def __init__(self, key: Any) -> None:
-        self._folder = _folder()
+    def __init__(self, kind: str, key: Any) -> None:
+        self._folder = _folder(kind)
         self._name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest() + ".json"
 
     def found(self) -> Any:
@@ -49,12 +51,12 @@ class Kept:
             return None
         return kept["value"] if all(look(path) == known for path, known in kept["looks"].items()) else None
 
-    def keep(self, value: Any, looks: Mapping[str, str]) -> None:
+    def keep(self, value: Any, looks: Mapping[str, str] = _NOTHING) -> None:
         """Keep something, if there is a place for it.
 
         :param looks: what was looked at, and what it looked like just before.
         """
-        content = json.dumps({"value": value, "looks": looks}).encode()
+        content = json.dumps({"value": value, "looks": dict(looks)}).encode()
         with suppress(OSError):
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             if not _is_own(self._folder):
@@ -80,11 +82,11 @@ class Kept:
                     os.unlink(entry.path)
 
 
-def _folder() -> str:
+def _folder(kind: str) -> str:
     caches = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(caches):  # by the specification, it then counts for nothing
         caches = os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(caches, "airflow-provider-sewer", "workflows")
+    return os.path.join(caches, "airflow-provider-sewer", kind)
 
 
 def _is_own(folder: str) -> bool:
