@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def test_a_stopped_process_is_killed(start) -> None:
     mark = new_mark()
     suspended = start(mark)
     suspended.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, suspended.pid, os.WSTOPPED | os.WNOWAIT)
 
     Ending(mark, 0.2).run()
 
