@@ -25,7 +25,7 @@ from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.mapping import check_for_mapping
 from airflow_provider_sewer.operators.marks import Marks
 from airflow_provider_sewer.operators.upstream import tell, told_by
-from airflow_provider_sewer.runners.module import GRACE, ModuleResult
+from airflow_provider_sewer.runners.module import GRACE, ModuleResult, Runner
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.runners.task_run import TaskRun
 
@@ -182,9 +182,8 @@ class PythonModuleOperator(BaseOperator):
         return TaskRun(
             self._sewer_task(context, hook),
             {},
-            grace=seconds(self.termination_grace_period),
+            Runner(seconds(self.termination_grace_period), supervisor()),
             secrets=tuple(hook.secret_env.values()) if hook else (),
-            supervisor=supervisor(),
         )
 
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:

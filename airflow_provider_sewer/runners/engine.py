@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.follower import LONGEST_WAIT
 from airflow_provider_sewer.runners.guardian import Guardian
-from airflow_provider_sewer.runners.module import GRACE, temporary_folder
+from airflow_provider_sewer.runners.module import GRACE, Runner, temporary_folder
 from airflow_provider_sewer.runners.origins import Origins
 from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.plan import Plan, followed, make_plan, ran_anew, results_for, want_inputs
@@ -90,6 +90,7 @@ class Engine:
         self._observers = observers
         self._grace = grace
         self._guardian = Guardian(grace)
+        self._runner = Runner(grace, guardian=self._guardian, variables=dict(os.environ))
         self._running: dict[str, TaskRun | SlurmTaskRun] = {}
         self._turns: dict[str, Turn] = {}
         self._called_off: dict[str, str] = {}
@@ -140,9 +141,8 @@ class Engine:
         self._note_what_waits()
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
-        self._folder = temporary_folder()
-        self._surroundings = dict(os.environ)
-        with self._folder, self._guardian, Workers() as workers:
+        with temporary_folder() as folder, self._guardian, Workers() as workers:
+            self._runner = self._runner._replace(folder=folder)
             try:
                 ready = dict.fromkeys(self._settle(sorter.get_ready(), sorter))
                 under_way: dict[str, Task] = {}
@@ -298,11 +298,8 @@ class Engine:
         run = TaskRun(
             task,
             results_for(self._workflow, task, [self._outcomes, self._state.done if self._state else {}]),
-            grace=self._grace,
+            self._runner,
             secrets=secret_values(task.settings.env),
-            guardian=self._guardian,
-            surroundings=self._surroundings,
-            folder=self._folder.name,
             after=followed(self._workflow, name),
             origins=self._origins,
         )

@@ -51,9 +51,10 @@ class Follower:
     :param child: its process.
     :param sink: takes its output.
     :param wake: a descriptor that becomes readable when the owner has changed its mind.
+    :param within: seconds after which it is stopped; it may take its time if not given.
     """
 
-    def __init__(self, owner: Process, child: Child, sink: Sink, wake: int) -> None:
+    def __init__(self, owner: Process, child: Child, sink: Sink, wake: int, within: float | None = None) -> None:
         self._owner = owner
         self._child = child
         self._code: int | None = None
@@ -64,6 +65,7 @@ class Follower:
         self._poll = select.poll()
         self._announcer: int | None = None
         self._supervisor: int | None = None
+        self._stop_at = None if within is None else time.monotonic() + within
         self._is_to_be_looked_at = True
         self._has_ended = False
         self._is_lost = False
@@ -125,10 +127,8 @@ class Follower:
 
     def _patience(self) -> float:
         """Return how long to wait for output before something else has to be done."""
-        moments = [] if self._close_by is None else [self._close_by]
-        if self._ending:
-            moments.append(self._look_at)
-        waits = [max(0.0, moment - time.monotonic()) for moment in moments]
+        moments = (self._close_by, self._stop_at, self._look_at if self._ending else None)
+        waits = [max(0.0, moment - time.monotonic()) for moment in moments if moment is not None]
         if self._announcer is None and not self._has_ended:
             waits.append(_POLL)
         return min(waits, default=LONGEST_WAIT)
@@ -184,6 +184,9 @@ class Follower:
 
     def _act(self, now: float) -> None:
         """Do what time or a request has made due."""
+        if self._stop_at is not None and now >= self._stop_at:
+            self._stop_at = None
+            self._owner.stop()
         if self._owner.is_to_stop and not self._ending:
             self._begin_end()
         if self._ending and now >= self._look_at:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
-import threading
 from contextlib import suppress
 from functools import cache
 from textwrap import indent
@@ -32,7 +30,7 @@ from airflow_provider_sewer.core.workflow_json import (
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import find_interpreter, locate_interpreter
 from airflow_provider_sewer.runners.kept import Kept
-from airflow_provider_sewer.runners.module import GRACE, how_it_ended
+from airflow_provider_sewer.runners.module import GRACE, how_it_ended, temporary_folder
 from airflow_provider_sewer.runners.output import Stream, Tail
 from airflow_provider_sewer.runners.process import Process
 
@@ -146,22 +144,15 @@ def _asked(wish: _Wish, python: str, env: Mapping[str, str]) -> Any:
         tail.take(pieces)
         sys.stderr.write("".join(pieces))
 
-    folder = tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
-    with folder, Guardian(GRACE) as guardian:
+    with temporary_folder() as folder, Guardian(GRACE) as guardian:
         _check_version(python, env, guardian)
-        wish_file, answer_file = (os.path.join(folder.name, name) for name in ("wish.json", "answer.json"))
+        wish_file, answer_file = (os.path.join(folder, name) for name in ("wish.json", "answer.json"))
         with open(wish_file, "w", encoding="ascii") as file:
             json.dump(wish._asdict(), file)
         # -B: no folder is to hold traces of having been read.
         argv = (python, "-B", "-c", _LEND, _NAME, PACKAGE, answer_file, wish_file)
         process = _process(Command(argv, env), guardian)
-        patience = threading.Timer(_PATIENCE, process.stop)
-        patience.daemon = True
-        patience.start()
-        try:
-            exit_ = process.follow(show)
-        finally:
-            patience.cancel()
+        exit_ = process.follow(show, within=_PATIENCE)
         whole = SourceLine(wish.file, 0)
         if exit_.stopped:
             raise WorkflowFileError(

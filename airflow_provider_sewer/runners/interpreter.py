@@ -6,7 +6,6 @@ import ast
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -242,11 +241,5 @@ def _asked(
         if len(said[stream]) > _TOO_MUCH:
             process.stop()
 
-    patience = threading.Timer(_PATIENCE, process.stop)
-    patience.daemon = True
-    patience.start()
-    try:
-        exit_ = process.follow(remember)
-    finally:
-        patience.cancel()
+    exit_ = process.follow(remember, within=_PATIENCE)
     return _Answer(exit_.code, exit_.stopped, said[Stream.STDOUT].strip(), said[Stream.STDERR].strip())

@@ -38,6 +38,27 @@ _LARGEST_RESULT = 16 * 1024 * 1024
 _NUMBERS = itertools.count(1)
 
 
+class Runner(NamedTuple):
+    """Whoever runs modules, and what all that it runs have from it.
+
+    :param grace: seconds between SIGTERM and SIGKILL when a module is stopped.
+    :param supervisor: pid of the process that modules are run for; when that ends, they are stopped.
+    :param guardian: who ends them, should this process die; each has one of its own if not given.
+    :param variables: what they can inherit; this process's if not given.
+    :param folder: for what they are given and what they leave, for this user alone; each has one if not given.
+    """
+
+    grace: float = GRACE
+    supervisor: int | None = None
+    guardian: Guardian | None = None
+    variables: Mapping[str, str] | None = None
+    folder: str | None = None
+
+
+#: One that runs nothing else.
+ALONE = Runner()
+
+
 class ModuleResult(NamedTuple):
     """What a module left behind when it succeeded.
 
@@ -53,35 +74,18 @@ class ModuleRun:
 
     :param call: what the interpreter is asked to run.
     :param settings: where it runs; whatever is not said there has its default.
-    :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
+    :param runner: who runs it.
     :param secrets: values that must not be shown.
-    :param guardian: who ends it, should this process die; one of its own if not given.
-    :param supervisor: pid of the process it is run for; when that ends, the module is stopped.
-    :param surroundings: the variables that it inherits from; this process's if not given.
-    :param folder: for what it is given and what it leaves, for this user alone; one of its own if not given.
     """
 
     def __init__(
-        self,
-        call: Call,
-        settings: Settings,
-        *,
-        grace: float = GRACE,
-        secrets: Collection[str] = (),
-        guardian: Guardian | None = None,
-        supervisor: int | None = None,
-        surroundings: Mapping[str, str] | None = None,
-        folder: str | None = None,
+        self, call: Call, settings: Settings, runner: Runner = ALONE, *, secrets: Collection[str] = ()
     ) -> None:
         self._call = call
         self._target = call.target
         self._settings = settings
-        self._grace = grace
+        self._runner = runner
         self._masker = Masker(secrets)
-        self._guardian = guardian
-        self._supervisor = supervisor
-        self._surroundings = surroundings
-        self._folder = folder
         self._process: Process | None = None
         self._stopped = False
         self._at_once = False
@@ -97,8 +101,8 @@ class ModuleRun:
         :raises ModuleFailed: when it failed, or left a result that cannot be read.
         """
         with ExitStack() as stack:
-            folder = self._folder or stack.enter_context(temporary_folder())
-            guardian = self._guardian or stack.enter_context(Guardian(self._grace))
+            folder = self._runner.folder or stack.enter_context(temporary_folder())
+            guardian = self._runner.guardian or stack.enter_context(Guardian(self._runner.grace))
             number = next(_NUMBERS)
             result_file = os.path.join(folder, f"{number}-result.json")
             arguments_file = os.path.join(folder, f"{number}-arguments.json")
@@ -123,7 +127,7 @@ class ModuleRun:
 
     def _command(self, result_file: str, guardian: Guardian) -> Command:
         settings = self._settings
-        env = build_environment(settings.env, settings.inherit_env or False, source=self._surroundings)
+        env = build_environment(settings.env, settings.inherit_env or False, source=self._runner.variables)
         try:
             python = known_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
         except InterpreterError:
@@ -161,9 +165,8 @@ class ModuleRun:
 
     def _process_of(self, command: Command, guardian: Guardian) -> Process:
         """Make a process that ends when this run is stopped, and that the guardian knows."""
-        self._process = Process(
-            command, mark=guardian.submark(), grace=self._grace, guardian=guardian, supervisor=self._supervisor
-        )
+        grace, supervisor = self._runner.grace, self._runner.supervisor
+        self._process = Process(command, mark=guardian.submark(), grace=grace, guardian=guardian, supervisor=supervisor)
         if self._stopped:
             self.stop()
         return self._process

@@ -63,11 +63,12 @@ class Process:
             if self._waker is not None:
                 os.write(self._waker, b"!")
 
-    def follow(self, sink: Sink) -> Exit:
+    def follow(self, sink: Sink, *, within: float | None = None) -> Exit:
         """Start the command, hand its output to ``sink`` as it comes, and return how it ended.
 
         Whatever interrupts this, an error of the sink included, ends the whole tree first.
 
+        :param within: seconds after which it is stopped.
         :raises InterpreterError: when the executable cannot be started.
         :raises WorkdirError: when the working directory cannot be entered.
         :raises InvalidTask: when the arguments are longer than the system allows.
@@ -78,7 +79,7 @@ class Process:
         try:
             if self.is_to_stop:
                 return Exit(None, None, stopped=True, leftovers=False)
-            return Follower(self, started(self.command, self.mark), sink, wake).run()
+            return Follower(self, started(self.command, self.mark), sink, wake, within).run()
         except SewerError:  # nothing was started, or it has been ended
             raise
         except BaseException:  # raised by a signal handler, perhaps before there was anybody to follow it

@@ -48,10 +48,12 @@ def started(command: Command, mark: str) -> Child:
             stderr=its_stderr,
             start_new_session=True,
         )
-    except OSError as error:
+    except BaseException as error:
         os.close(stdout)
         os.close(stderr)
-        raise _start_error(command, error) from error
+        if isinstance(error, OSError):
+            raise _start_error(command, error) from error
+        raise
     finally:
         os.close(its_stdout)
         os.close(its_stderr)

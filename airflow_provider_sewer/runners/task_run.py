@@ -13,7 +13,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, ProductError, SewerE
 from airflow_provider_sewer.core.freshness import MadeFrom, Question, Record, Verdict, judge, why_missing
 from airflow_provider_sewer.core.paths import External, PathMarker, Product, given_to_module, located
 from airflow_provider_sewer.core.values import Result
-from airflow_provider_sewer.runners.module import GRACE, ModuleRun
+from airflow_provider_sewer.runners.module import ALONE, ModuleRun, Runner
 from airflow_provider_sewer.runners.origins import Origins
 from airflow_provider_sewer.runners.products import Making, made_before, stamps_of
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.values import Marker
-    from airflow_provider_sewer.runners.guardian import Guardian
     from airflow_provider_sewer.runners.output import Sink
 
 
@@ -35,12 +34,8 @@ class TaskRun:
 
     :param task: the task, its settings settled.
     :param results: the results of the tasks before it, by name.
-    :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
+    :param runner: who runs it.
     :param secrets: values that must not be shown.
-    :param guardian: who ends it, should this process die; one of its own if not given.
-    :param supervisor: pid of the process it is run for; when that ends, the task is stopped.
-    :param surroundings: the variables that it inherits from; this process's if not given.
-    :param folder: for what it is given and what it leaves; one of its own if not given.
     :param after: the tasks before it of which it takes something else than files.
     :param origins: who knows its code and its environment.
 
@@ -51,22 +46,16 @@ class TaskRun:
         self,
         task: Task,
         results: Mapping[str, Any],
+        runner: Runner = ALONE,
         *,
-        grace: float = GRACE,
         secrets: Collection[str] = (),
-        guardian: Guardian | None = None,
-        supervisor: int | None = None,
-        surroundings: Mapping[str, str] | None = None,
-        folder: str | None = None,
         after: Sequence[Task] = (),
         origins: Origins | None = None,
     ) -> None:
         self._task = task
         self._results = results
-        self._how: dict[str, Any] = {
-            "grace": grace, "secrets": secrets, "guardian": guardian, "supervisor": supervisor,
-            "surroundings": surroundings, "folder": folder,
-        }  # fmt: skip
+        self._runner = runner
+        self._secrets = secrets
         self._after = after
         self.runs_before: Mapping[str, str] = {}
         self._origins = origins or Origins()
@@ -132,7 +121,7 @@ class TaskRun:
         making = Making(task.name, task.products, self._workdir)
         making.begin()
         try:
-            self._run = ModuleRun(self.call(making), task.settings, **self._how)
+            self._run = ModuleRun(self.call(making), task.settings, self._runner, secrets=self._secrets)
             if self._stopped is not None:
                 self._run.stop(at_once=self._stopped)
             result = making.real_names_in(self._run.run(sink, on_start=on_start).value)

@@ -20,7 +20,7 @@ import pytest
 
 from airflow_provider_sewer.core.function import module_call
 from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.runners.module import ModuleResult, ModuleRun
+from airflow_provider_sewer.runners.module import GRACE, ModuleResult, ModuleRun, Runner
 from airflow_provider_sewer.runners.output import Stream
 from tests.runners.land import Land
 from tests.runners.plans import Plan, Witness
@@ -227,7 +227,8 @@ class Modules:
     def module_run(self, source: str, *arguments: str, **options: Any) -> ModuleRun:
         """Write a module and return a run of it."""
         settings = options.pop("settings", None) or self.settings()
-        return ModuleRun(module_call(self.write(source), arguments), settings, **options)
+        runner = Runner(options.pop("grace", GRACE))
+        return ModuleRun(module_call(self.write(source), arguments), settings, runner, **options)
 
     def run_there(self, module: str, settings: Settings) -> Ran:
         """Run a module that is there already, or is not, and return what came of it."""

@@ -19,10 +19,10 @@ RUN_A_MODULE = """
     import sys
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.core.function import module_call
-    from airflow_provider_sewer.runners.module import ModuleRun
+    from airflow_provider_sewer.runners.module import ModuleRun, Runner
     folder, module, lifeline = sys.argv[1:]
     settings = Settings(python=sys.executable, env={"PYTHONPATH": folder})
-    ModuleRun(module_call(module, [lifeline]), settings, grace=0.5).run(lambda *_: None)
+    ModuleRun(module_call(module, [lifeline]), settings, Runner(0.5)).run(lambda *_: None)
 """
 RUN_A_WORKFLOW = """
     import sys
@@ -114,13 +114,13 @@ def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, m
         import os, signal, sys
         from airflow_provider_sewer.core.settings import Settings
         from airflow_provider_sewer.core.function import module_call
-        from airflow_provider_sewer.runners.module import Guardian, ModuleRun
+        from airflow_provider_sewer.runners.module import Guardian, ModuleRun, Runner
         def die(*pids):
             print(*pids, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         {moment}
         settings = Settings(python=sys.executable, env={{"PYTHONPATH": sys.argv[1]}})
-        ModuleRun(module_call(sys.argv[2], []), settings, grace=0.2).run(lambda *_: None)
+        ModuleRun(module_call(sys.argv[2], []), settings, Runner(0.2)).run(lambda *_: None)
         """,
         str(modules.folder),
         modules.write("pass" if "forget" in moment else "import signal; signal.pause()"),
