@@ -66,6 +66,8 @@ class SlurmSettings(NamedTuple):
     :param fail_on_pending_reason: reasons of Slurm's for which a waiting job is given up at once.
     :param lost_after: seconds after which a job that nobody knows any more is a failure.
     :param wait_for_completion: whether the Airflow task lasts as long as the job.
+    :param array: whether the instances of a mapped Airflow task are submitted together, as job arrays.
+    :param array_wait: seconds without another instance after which an array is submitted that is not complete.
     """
 
     slurm: Mapping[str, Any] = _NOTHING
@@ -81,6 +83,8 @@ class SlurmSettings(NamedTuple):
     fail_on_pending_reason: Optional[tuple[str, ...]] = None
     lost_after: Optional[float] = None
     wait_for_completion: Optional[bool] = None
+    array: Optional[bool] = None
+    array_wait: Optional[float] = None
 
     @classmethod
     def checked(
@@ -100,6 +104,8 @@ class SlurmSettings(NamedTuple):
         fail_on_pending_reason: Any = None,
         lost_after: Any = None,
         wait_for_completion: Any = None,
+        array: Any = None,
+        array_wait: Any = None,
     ) -> SlurmSettings:
         """Make settings of what a person wrote; times may be timedeltas.
 
@@ -120,6 +126,8 @@ class SlurmSettings(NamedTuple):
             fail_on_pending_reason=_reasons(fail_on_pending_reason),
             lost_after=_seconds("lost_after", lost_after, zero=True),
             wait_for_completion=_bool("wait_for_completion", wait_for_completion),
+            array=_bool("array", array),
+            array_wait=_seconds("array_wait", array_wait, zero=True),
         )
         least, most = settings.poll_interval, settings.max_poll_interval
         if least is not None and most is not None and most < least:
@@ -148,6 +156,8 @@ DEFAULTS = SlurmSettings(
     requeue=False,
     lost_after=300.0,
     wait_for_completion=True,
+    array=False,
+    array_wait=30.0,
 )
 
 
@@ -368,6 +378,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "srun_args": _words,
     "stderr_to_stdout": _flag,
     "signal_delay_s": _count(0),
+    "array_parallelism": _count(1),
     "additional_parameters": _options,
 }
 

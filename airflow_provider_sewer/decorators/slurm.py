@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
 
     from airflow_provider_sewer.hooks.sewer import SewerHook
-    from airflow_provider_sewer.runners.slurm.following import Ending, Job
+    from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
+    from airflow_provider_sewer.runners.slurm.ending import Ending
+    from airflow_provider_sewer.runners.slurm.job import Job
     from airflow_provider_sewer.runners.slurm.run import JobRun
 
 
@@ -48,9 +50,9 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
         # What goes on with an attempt goes on with what that has noted.
         return Task(self.task_id, self.module, function=self.function).with_settings(self._settings(context, hook))
 
-    def _announce(self, context: Context, run: JobRun, job: Job) -> None:
+    def _note(self, context: Context, run: JobRun, job: Job | Waiting) -> None:
         self._show(run, job.directory)
-        super()._announce(context, run, job)
+        super()._note(context, run, job)
 
     def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
         if ending.run_directory:

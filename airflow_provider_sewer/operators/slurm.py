@@ -18,11 +18,16 @@ from airflow_provider_sewer.core.errors import InvalidTask, SlurmJobFailed, Slur
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, supervisor
+from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
-from airflow_provider_sewer.runners.slurm.following import Ending, Job
-from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, cancel, job_from_data, job_to_data
+from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
+from airflow_provider_sewer.runners.slurm.ending import Ending
+from airflow_provider_sewer.runners.slurm.job import Job, cancel
+from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
+from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import can_set
+from airflow_provider_sewer.runners.slurm.usage import usage_of
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.runners.task_run import TaskRun
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
@@ -81,6 +86,11 @@ class SlurmModuleOperator(PythonModuleOperator):
         nobody says.
     :param wait_for_completion: ``False`` to end with the submission; the result is then the job's id, and nobody
         looks after the job: the secrets of one that is cancelled before it begins stay in its run directory.
+    :param array: whether the instances of a mapped task are submitted together, as job arrays; see
+        :mod:`~airflow_provider_sewer.runners.slurm.arrays`. They are not if nobody says. Best with ``deferrable``: the
+        others that wait take no worker.
+    :param array_wait: seconds, or a timedelta, without another instance after which an array is submitted that is not
+        complete; 30 if nobody says.
     """
 
     template_fields: Sequence[str] = (*PythonModuleOperator.template_fields, "slurm", "run_dir")
@@ -107,6 +117,8 @@ class SlurmModuleOperator(PythonModuleOperator):
         fail_on_pending_reason: Iterable[str] | None = None,
         lost_after: float | timedelta | None = None,
         wait_for_completion: bool | None = None,
+        array: bool | None = None,
+        array_wait: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
         self.slurm = _over_defaults(slurm, kwargs.get("default_args"))
@@ -122,6 +134,8 @@ class SlurmModuleOperator(PythonModuleOperator):
         self.fail_on_pending_reason = fail_on_pending_reason
         self.lost_after = lost_after
         self.wait_for_completion = wait_for_completion
+        self.array = array
+        self.array_wait = array_wait
         super().__init__(**kwargs)
         self.job_link: str | None = None
         self._job_url: str | None = None
@@ -133,19 +147,26 @@ class SlurmModuleOperator(PythonModuleOperator):
         :raises SlurmError: when the job cannot be submitted, or did not end well.
         """
         with _no_vain_retry(), self._no_orphan(context):
-            run = self._prepare_run(context)
+            run = self._prepare_run(context, counts=True)
             if run.take_up() is None:
                 self._prepare_attempt(context, run)
                 judged = TaskRun(run.planned.task, {})
                 if (left := self._left_by_an_earlier_run(context, judged)) is not None:
                     return self._checked_result(context, left.value)
                 run.planned = run.planned._replace(runs_before=judged.runs_before)
-            job = run.begin()
-            self._announce(context, run, job)
-            if not run.planned.slurm.wait_for_completion:
+            slurm = run.planned.slurm
+            job = run.enter()
+            self._note(context, run, job)
+            if isinstance(job, Waiting):
+                if slurm.deferrable and slurm.wait_for_completion:
+                    self._wait_in_triggerer(job, slurm)
+                job = run.wait_for_array(job)
+                self._note(context, run, job)
+            self._announce(context, job)
+            if not slurm.wait_for_completion:
                 return job.ref.id
-            if run.planned.slurm.deferrable:
-                self._wait_in_triggerer(job, run.planned.slurm)
+            if slurm.deferrable:
+                self._wait_in_triggerer(job, slurm)
             return self._collect(context, run, run.follow(job))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -156,7 +177,9 @@ class SlurmModuleOperator(PythonModuleOperator):
         run = self._prepare_run(context)
         ending = Ending(**event["ending"])
         run.log_rest(ending)
-        self._make_link(job_from_data(event["job"]))
+        job = job_from_data(event["job"])
+        if isinstance(job, Job):  # otherwise it never was one
+            self._tell_others(context, run, job)
         return self._collect(context, run, ending)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -172,7 +195,7 @@ class SlurmModuleOperator(PythonModuleOperator):
                 run = self._prepare_run(context)
                 if (job := run.latest()) is None:
                     raise
-                self._make_link(job)
+                self._tell_others(context, run, job)
                 self.log.warning("The trigger has failed; following %s from here", job)
                 return self._collect(context, run, run.follow(job))
 
@@ -188,7 +211,11 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     # -- What is to run ------------------------------------------------------------------------------------------------
 
-    def _prepare_run(self, context: Context) -> JobRun:
+    def _prepare_run(self, context: Context, *, counts: bool = False) -> JobRun:
+        """Return what runs the job.
+
+        :param counts: whether it matters how many instances a mapped task has.
+        """
         hook = self._hook()
         self._job_url = hook.job_url if hook else None
         task = self._prepared(lambda: self._sewer_task(context, hook))
@@ -200,6 +227,10 @@ class SlurmModuleOperator(PythonModuleOperator):
             secret_env={name: env[name] for name in (hook.secret_env if hook else ())},
             grace=seconds(self.termination_grace_period),
         )
+        if counts and planned.shares_array:
+            ti = context["ti"]
+            expected = ti.get_ti_count(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
+            planned = planned._replace(expected=expected)
         self._job_run = JobRun(planned, log_output, self.log.info, supervisor())
         if self._killed:
             self.on_kill()
@@ -211,6 +242,8 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _slurm_settings(self, folder: str, hook: SewerHook | None) -> SlurmSettings:
         own = SlurmSettings.checked(**self._said(), folder=folder)
         slurm = own.over(hook.slurm_settings if hook else SlurmSettings()).over(DEFAULTS)
+        if supervisor() is None:  # in dag.test(), mapped instances run one after the other
+            slurm = slurm._replace(array=False)
         if slurm.deferrable is None:
             slurm = slurm._replace(deferrable=conf.getboolean("operators", "default_deferrable", fallback=False))
         return slurm
@@ -252,23 +285,34 @@ class SlurmModuleOperator(PythonModuleOperator):
         elif self.on_kill_action != "keep_job" and not noted["keep"]:
             cancel(job_from_data(noted["job"]), self.log.info, timeout=_CANCEL_TIMEOUT)
 
-    def _announce(self, context: Context, run: JobRun, job: Job) -> None:
-        """Say where the job and its files are, in the log and to other tasks."""
-        self.log.info("%s; its run directory is %s", job, job.directory.path)
-        if job.cluster.kind == "slurm":
-            self.log.info("To look inside while it runs: srun --jobid %s --overlap --pty bash", job.ref.id)
-        self._make_link(job)
+    def _note(self, context: Context, run: JobRun, job: Job | Waiting) -> None:
+        """Note in Airflow's store what there is to be cancelled."""
         if store := context.get("task_state_store"):
             keeps = run.planned.slurm.on_kill_action == "keep_job"
             store.set(_NOTED_JOB, {"job": job_to_data(job), "keep": keeps})
+
+    def _announce(self, context: Context, job: Job) -> None:
+        """Say where the job and its files are, in the log and to other tasks."""
+        self.log.info("%s; its run directory is %s", job, job.directory.path)
+        if job.cluster.kind == "slurm":
+            is_element = "_" in job.ref.id
+            number = f"$(squeue -h -j {job.ref.id} -o %A)" if is_element else job.ref.id  # srun takes only numbers
+            self.log.info("To look inside while it runs: srun --jobid %s --overlap --pty bash", number)
+        self._make_link(job)
         context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
+
+    def _tell_others(self, context: Context, run: JobRun, job: Job) -> None:
+        """Tell of a job what was not known of it when the task was deferred."""
+        self._make_link(job)
+        if run.planned.shares_array:
+            context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
 
     def _make_link(self, job: Job) -> None:
         if self._job_url and job.cluster.kind == "slurm":
             parts = {"job_id": job.ref.id, "job_name": job.ref.name, "user": getpass.getuser()}
             self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
 
-    def _wait_in_triggerer(self, job: Job, slurm: SlurmSettings) -> None:
+    def _wait_in_triggerer(self, job: Job | Waiting, slurm: SlurmSettings) -> None:
         target = self.module or self.function or ""
         trigger = SlurmJobTrigger(job_to_data(job), target, slurm._replace(slurm={})._asdict(), self.sewer_conn_id)
         # Airflow does not enforce execution_timeout while a task is deferred.
@@ -278,7 +322,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         """Return the result, or raise what has happened."""
         if store := context.get("task_state_store"):
             store.delete(_NOTED_JOB)
-        context["ti"].xcom_push(key="slurm_usage", value=run.usage(ending))
+        context["ti"].xcom_push(key="slurm_usage", value=usage_of(RunDirectory(ending.run_directory or "")))
         try:
             result = run.collect(ending)
         except SlurmJobFailed as error:

@@ -13,18 +13,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.hooks.sewer import SewerHook
+from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
+from airflow_provider_sewer.runners.slurm.arrays.place import Waiting, note_element
+from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
 from airflow_provider_sewer.runners.slurm.commands import require_slurm
+from airflow_provider_sewer.runners.slurm.ending import Ending
 from airflow_provider_sewer.runners.slurm.following import JobFollower
-from airflow_provider_sewer.runners.slurm.run import Pauses, cancel, job_from_data, patience_of, watched
+from airflow_provider_sewer.runners.slurm.job import Job, cancel
+from airflow_provider_sewer.runners.slurm.module_job import patience_of
+from airflow_provider_sewer.runners.slurm.pace import Pauses, watched
 from airflow_provider_sewer.runners.task_log import log_output
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from airflow_provider_sewer.runners.output import Stream
-    from airflow_provider_sewer.runners.slurm.following import Ending, Job
     from airflow_provider_sewer.runners.slurm.watcher import View
 
 #: Seconds that cancelling may take; Airflow waits 30 for ``on_kill``.
@@ -44,12 +50,12 @@ _log = logging.getLogger(__name__)
 
 
 class SlurmJobTrigger(BaseTrigger):
-    """Follows a job to its end.
+    """Follows a job to its end; one that is to be an element of an array is first made one.
 
     It can be taken over by another triggerer at any moment: how far the output has been logged is noted
     in the run directory, and everything else stands in its arguments.
 
-    :param job: the job, as :func:`~airflow_provider_sewer.runners.slurm.run.job_to_data` writes it.
+    :param job: the job, as :func:`~airflow_provider_sewer.runners.slurm.begun.job_to_data` writes it.
     :param module: the module it runs.
     :param settings: the Slurm settings, all of them said.
     :param sewer_conn_id: the connection whose secrets are to be masked.
@@ -77,7 +83,7 @@ class SlurmJobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the job's end and fire once, with the job and how it ended."""
         try:
-            ending = await self._follow()
+            ending = await self._follow_to_its_end()
         except BaseException:
             # A triggerer that stops leaves the job to the next one, and what fails there is told to a worker. Under
             # `airflow dags test` there is neither, and nobody would come for the job.
@@ -93,8 +99,38 @@ class SlurmJobTrigger(BaseTrigger):
             return
         await asyncio.to_thread(cancel, job_from_data(self._data), _log.info, timeout=_CANCEL_TIMEOUT)
 
-    async def _follow(self) -> Ending:
+    async def _follow_to_its_end(self) -> Ending:
+        job = await _in_thread(self._begun)
+        if isinstance(job, Waiting):
+            try:
+                job = await self._element(job)
+            except SewerError as error:
+                return Ending.of_error(error, job.directory)
+            self._data = job_to_data(job)
+        return await self._follow(job)
+
+    def _begun(self) -> Job | Waiting:
         job = job_from_data(self._data)
+        if job.cluster.kind == "slurm":
+            require_slurm()  # if not, the worker, where they were, has to follow the job
+        return (job.look_up() or job) if isinstance(job, Waiting) else job
+
+    async def _element(self, waiting: Waiting) -> Job:
+        """Wait until an attempt is an element of an array."""
+        self._say(f"{waiting}; its run directory is {waiting.directory.path}")
+        news: asyncio.Queue[str | Job | SewerError] = asyncio.Queue()
+        wait = Gatherer.of(waiting).wait(waiting.directory.path, _handing_over(news))
+        try:
+            while isinstance(told := await news.get(), str):
+                self._say(told)
+        finally:
+            wait.close()
+        if isinstance(told, SewerError):
+            raise told
+        self._say(f"{told}; its run directory is {told.directory.path}")
+        return await _in_thread(note_element, told)
+
+    async def _follow(self, job: Job) -> Ending:
         follower = await _in_thread(self._follower, job, await self._secrets())
         news: asyncio.Queue[View] = asyncio.Queue()
         watch = watched(job, _handing_over(news), self._slurm)
@@ -112,8 +148,6 @@ class SlurmJobTrigger(BaseTrigger):
         return ending
 
     def _follower(self, job: Job, secrets: tuple[str, ...]) -> JobFollower:
-        if job.cluster.kind == "slurm":
-            require_slurm()  # if not, the worker, where they were, has to follow the job
         # The worker logs the rest, where nothing of it can be lost.
         return JobFollower(
             job, self._module, patience_of(self._slurm), self._log_output, self._say, secrets, leaves_rest=True
@@ -143,13 +177,13 @@ async def _in_thread(function: Callable[..., _Value], *arguments: Any) -> _Value
     return await asyncio.get_running_loop().run_in_executor(_THREADS, context.run, function, *arguments)
 
 
-def _handing_over(news: asyncio.Queue[View]) -> Callable[[View], None]:
-    """Return what the watcher's thread can put news with into a queue of this event loop."""
+def _handing_over(news: asyncio.Queue[_Value]) -> Callable[[_Value], None]:
+    """Return what another thread can put news with into a queue of this event loop."""
     loop = asyncio.get_running_loop()
 
-    def hand_over(view: View) -> None:
-        with suppress(RuntimeError):  # the loop has been closed meanwhile; others go on to be watched
-            loop.call_soon_threadsafe(news.put_nowait, view)
+    def hand_over(one: _Value) -> None:
+        with suppress(RuntimeError):  # the loop has been closed meanwhile; others go on to be told
+            loop.call_soon_threadsafe(news.put_nowait, one)
 
     return hand_over
 

@@ -10,8 +10,10 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+from airflow_provider_sewer.runners.slurm.begun import job_to_data
 from airflow_provider_sewer.runners.slurm.logs import JobLogs
-from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
+from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
+from airflow_provider_sewer.runners.slurm.run import JobRun
 
 from .slurm_cases import Case
 

@@ -21,8 +21,10 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+from airflow_provider_sewer.runners.slurm.begun import job_to_data
 from airflow_provider_sewer.runners.slurm.logs import JobLogs
-from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob, job_to_data
+from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
+from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _latest

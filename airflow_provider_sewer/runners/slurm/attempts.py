@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, run_directories_of
 
-_LONGEST_NAME = 120
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONGEST_NAME = 120
 _NUMBER = re.compile(r"[1-9][0-9]*")
 
 
@@ -51,6 +55,7 @@ class Attempt(NamedTuple):
     :param cluster: what it was begun on, ``slurm`` or ``local``; empty if it is new.
     :param clears: see :class:`TaskInstance`, when it was begun.
     :param run_clears: likewise.
+    :param in_array: whether it is to be an element of an array, or is one.
     """
 
     directory: RunDirectory
@@ -58,6 +63,33 @@ class Attempt(NamedTuple):
     cluster: str
     clears: str
     run_clears: int
+    in_array: bool = False
+
+    def cancel(self) -> None:
+        """Have its job end, or not even begin; what has lost its run directory cannot begin anyway.
+
+        :raises SlurmUnavailable: when that cannot be noted.
+        """
+        self._note(self.directory.cancel)
+
+    def note_end(self, how: str) -> None:
+        """Note that nothing more is wanted of it: ``collected``, ``failed`` or ``abandoned``.
+
+        :raises SlurmUnavailable: when that cannot be noted.
+        """
+        self._note(partial(self.directory.write_ended, how))
+
+    def _note(self, write: Callable[[], None]) -> None:
+        path = self.directory.path
+        try:
+            write()
+        except FileNotFoundError:
+            if os.path.isdir(path):  # otherwise somebody has removed it, and with it all that could begin
+                raise
+        except OSError as error:
+            raise SlurmUnavailable(
+                f"run_dir: cannot write into {path!r}: {error.strerror}", run_directory=path
+            ) from None
 
 
 class Attempts:
@@ -95,7 +127,7 @@ class Attempts:
             said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
         except KeyError:
             return Attempt(directory, self._name(number), "", "", -1)
-        return Attempt(directory, *said)
+        return Attempt(directory, *said, in_array=noted.get("in_array") is True)
 
     def begin(self) -> Attempt:
         """Make the run directory of a new attempt.
@@ -129,7 +161,7 @@ class Attempts:
 
     def _name(self, number: int) -> str:
         """Return a job's name: readable, and the same for nothing else in the world that shares this run directory."""
-        readable = re.sub(r"[^\w.+ -]", "_", self._label)[:_LONGEST_NAME].strip()
+        readable = re.sub(r"[^\w.+ -]", "_", self._label)[:LONGEST_NAME].strip()
         return f"{readable}-{self._mark(number)}{_hash(self._folder)[:6]}"
 
     def _is_ours(self, number: int, name: object) -> bool:

@@ -47,6 +47,10 @@ class Sighting(NamedTuple):
 #: Everybody was asked, and nobody knows the job.
 NOT_KNOWN = Sighting("")
 
+#: The array is known, and this element of it is not: it was cancelled before it began, of which Slurm keeps no trace,
+#: or it has ended and was forgotten.
+NOT_IN_ARRAY = Sighting("CANCELLED", "not in its array")
+
 
 class NoAnswer(Exception):
     """The cluster could not be asked; that says nothing about any job."""
@@ -60,11 +64,13 @@ class Busy(Exception):
     """The job was not taken, or perhaps it was; it has to be looked for, and can be submitted again.
 
     :param is_strange: whether nobody knows what the reason is, so that it need not ever pass.
+    :param is_full: whether there are too many jobs, so that there may be room for fewer.
     """
 
-    def __init__(self, why: str, *, is_strange: bool = False) -> None:
+    def __init__(self, why: str, *, is_strange: bool = False, is_full: bool = False) -> None:
         super().__init__(why)
         self.is_strange = is_strange
+        self.is_full = is_full
 
 
 class Cluster(Protocol):

@@ -10,11 +10,19 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmSubmitRefused, SlurmUnavailable
-from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Busy, JobRef, NoAnswer, NoCommand, Sighting
+from airflow_provider_sewer.runners.slurm.cluster import (
+    NOT_IN_ARRAY,
+    NOT_KNOWN,
+    Busy,
+    JobRef,
+    NoAnswer,
+    NoCommand,
+    Sighting,
+)
 from airflow_provider_sewer.runners.slurm.states import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
@@ -30,8 +38,8 @@ _ACCOUNTING_PATIENCE = 20.0
 _FEW = 50
 
 # One job a line. Names can hold anything, and so come last; the other fields never hold a bar.
-_QUEUE = "JobID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,NodeList:200|,Reason:100|,Name:1024"
-_ACCOUNTING = "JobIDRaw,State,ExitCode,NodeList,JobName"
+_QUEUE = "JobArrayID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,NodeList:200|,Reason:100|,Name:1024"
+_ACCOUNTING = "JobID,State,ExitCode,NodeList,JobName"
 _USAGE = "End,ElapsedRaw,TotalCPU,AllocCPUS,MaxRSS"
 
 # What sbatch says when the controller has answered with an error; what follows is from Slurm's own table of errors,
@@ -49,6 +57,11 @@ _REFUSED = re.compile(
 _BAD_OPTION = 255
 # What stands before the above when it is a limit on the number of jobs, and sbatch's word for a full queue.
 _FULL = re.compile(r"\b(Assoc|QOS)(Max|Grp)Submit|job queue full|Unable to create job record")
+# What sbatch says each time before it tries once more by itself, which goes on for longer than it is given.
+_NO_ROOM = re.compile("temporarily unable to accept job")
+# What scontrol says of the limits of arrays.
+_LARGEST_ARRAY = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
+_MOST_ELEMENTS = re.compile(r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)", re.MULTILINE)
 # What is said of a controller that is away or too busy, or of a network that is.
 _AWAY = re.compile(
     r"Unable to (contact|resolve|establish control)|Unexpected message|Message (send|receive) failure|Communication|"
@@ -94,6 +107,7 @@ class SlurmCluster:
         self._env = _environment()
         self._has_accounting = True
         self._asks: dict[JobRef, _Ask] = {}
+        self._largest_array: tuple[int, int] | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -114,7 +128,8 @@ class SlurmCluster:
         try:
             done = self._run("sbatch", "--parsable", directory.script)
         except NoAnswer as error:
-            raise Busy(str(error), is_strange=isinstance(error, NoCommand)) from None
+            is_full = bool(_NO_ROOM.search(str(error)))
+            raise Busy(str(error), is_strange=isinstance(error, NoCommand), is_full=is_full) from None
         said = _words(done.stderr)
         if done.returncode == 0:
             if found := _ID.fullmatch(done.stdout.rstrip().rpartition("\n")[2]):
@@ -122,11 +137,13 @@ class SlurmCluster:
             raise Busy(f"sbatch said {done.stdout.strip()!r}, which names no job; {said}".rstrip("; "), is_strange=True)
         if _is_final(done.returncode, said):
             raise SlurmSubmitRefused(f"Slurm refuses the job: {said}", run_directory=directory.path)
-        is_strange = not _FULL.search(said) and not _AWAY.search(said)
-        raise Busy(f"sbatch exited with {done.returncode}: {said or 'it said nothing'}", is_strange=is_strange)
+        is_full = bool(_FULL.search(said))
+        is_strange = not is_full and not _AWAY.search(said)
+        why = f"sbatch exited with {done.returncode}: {said or 'it said nothing'}"
+        raise Busy(why, is_strange=is_strange, is_full=is_full)
 
     def find(self, name: str, *, since: float | None = None) -> str | None:
-        """Return the id of the job of this name.
+        """Return the id of the job of this name, or of the array.
 
         :param since: ask accounting as well, for jobs that were there this many seconds ago or later.
         :raises NoAnswer: when that cannot be known now.
@@ -135,7 +152,7 @@ class SlurmCluster:
         if not named and since is not None and self._has_accounting:
             rows = self._accounting(*_own(), "--name", name, "-S", f"now-{since:.0f}seconds")
             named = [job_id for job_id, (seen, _) in rows.items() if seen == name]
-        return max(named, key=int) if named else None
+        return max(map(_array_of, named), key=int) if named else None
 
     def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
         """Return what is known of these jobs: one squeue for all, then accounting for those it has forgotten.
@@ -143,20 +160,32 @@ class SlurmCluster:
         :raises NoAnswer: when the controller does not answer.
         """
         # A user may have thousands of other jobs; but many ids cost the controller more than all jobs do.
-        queue = self._queue(*(("-j", ",".join(job.id for job in jobs)) if len(jobs) <= _FEW else ()))
+        queue = self._queue(*(_these(job.id for job in jobs) if len(jobs) <= _FEW else ()))
         seen = {job: _matching(job, queue) for job in jobs}
         forgotten = [job for job, sighting in seen.items() if sighting is NOT_KNOWN]
-        if not self._has_accounting:
-            return seen
         known = {job: sighting for job, sighting in seen.items() if sighting is not NOT_KNOWN}
-        return known | self._accounted(forgotten)
+        if arrays := {_array_of(job.id) for job in forgotten if _is_element(job)}:
+            queue = self._queue(*_these(arrays)) if len(jobs) <= _FEW else queue
+        answers = self._accounted(forgotten) if self._has_accounting else dict.fromkeys(forgotten, NOT_KNOWN)
+        names = {(_array_of(job_id), name) for job_id, (name, _) in queue.items()} if arrays else set()
+        for job, answer in answers.items():
+            if answer is NOT_KNOWN and _is_element(job) and (_array_of(job.id), job.name) in names:
+                answers[job] = NOT_IN_ARRAY
+        return known | answers
 
     def cancel(self, job: JobRef, *, timeout: float) -> None:
         """Have a job ended, if it still has this name.
 
         :raises NoAnswer: when it is not known whether that was heard.
         """
-        done = self._run("scancel", "--name", job.name, job.id, timeout=timeout)
+        if _is_element(job):
+            # With a filter, scancel would cancel all elements that wait as well (22.05).
+            half = timeout / 2
+            if _matching(job, self._queue(*_these([job.id]), timeout=half)) is NOT_KNOWN:
+                return
+            done = self._run("scancel", job.id, timeout=half)
+        else:
+            done = self._run("scancel", "--name", job.name, job.id, timeout=timeout)
         if done.returncode and not _OVER.search(done.stderr):
             raise NoAnswer(f"scancel exited with {done.returncode}: {_words(done.stderr)}")
 
@@ -184,6 +213,22 @@ class SlurmCluster:
                 fields[name] = max(value, fields.get(name, 0.0))
         return {name: value for name, value in fields.items() if value}
 
+    def largest_array(self) -> tuple[int, int]:
+        """Return below which number those of an array's elements have to be, and how many elements there can be.
+
+        Both are 0 where there are no arrays, or no such limit.
+
+        :raises NoAnswer: when the controller does not answer.
+        """
+        if self._largest_array is None:
+            done = self._run("scontrol", "show", "config")
+            if done.returncode:
+                raise NoAnswer(f"scontrol exited with {done.returncode}: {_words(done.stderr)}")
+            largest, most = (pattern.search(done.stdout) for pattern in (_LARGEST_ARRAY, _MOST_ELEMENTS))
+            limits = (int(found.group(1)) if found else 0 for found in (largest, most))
+            self._largest_array = next(limits), next(limits)
+        return self._largest_array
+
     def _accounted(self, forgotten: Collection[JobRef]) -> dict[JobRef, Sighting]:
         """Return what accounting says of jobs that the controller has forgotten, without those it did not answer about.
 
@@ -195,7 +240,7 @@ class SlurmCluster:
         due = [job for job, ask in asks.items() if now >= ask.again]
         if due:
             try:
-                accounts = self._accounting("-j", ",".join(job.id for job in due))
+                accounts = self._accounting(*_these(job.id for job in due))
             except NoAnswer:
                 accounts = None
             for job in due:
@@ -204,8 +249,9 @@ class SlurmCluster:
                 asks[job] = _Ask(now + pause, pause, NOT_KNOWN if found and found.state not in ENDED else found)
         return {job: ask.answer for job, ask in asks.items() if ask.answer is not None}
 
-    def _queue(self, *options: str) -> dict[str, tuple[str, Sighting]]:
-        done = self._run("squeue", "-h", "-a", "-t", "all", "-u", str(os.geteuid()), *options, "-O", _QUEUE)
+    def _queue(self, *options: str, timeout: float | None = None) -> dict[str, tuple[str, Sighting]]:
+        own = ("-u", str(os.geteuid()))
+        done = self._run("squeue", "-h", "-a", "-r", "-t", "all", *own, *options, "-O", _QUEUE, timeout=timeout)
         if done.returncode and _FORGOTTEN in done.stderr:  # what is said of a single one
             return {}
         if done.returncode:
@@ -291,6 +337,19 @@ def _environment() -> dict[str, str]:
     kept = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "SLURM_CONF", "LD_LIBRARY_PATH")
     env = {name: os.environ[name] for name in kept if name in os.environ}
     return {**env, "LC_ALL": "C.UTF-8"}
+
+
+def _these(ids: Iterable[str]) -> tuple[str, str]:
+    return ("-j", ",".join(ids))
+
+
+def _is_element(job: JobRef) -> bool:
+    return "_" in job.id
+
+
+def _array_of(job_id: str) -> str:
+    """Return the id of the array of an element; that of a job that is none as it is."""
+    return job_id.partition("_")[0]
 
 
 def _matching(job: JobRef, rows: Mapping[str, tuple[str, Sighting]]) -> Sighting:

@@ -7,25 +7,23 @@ and accounting. Nothing but the record makes a success. No answer says nothing; 
 from __future__ import annotations
 
 import os
-import re
 import time
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from textwrap import indent
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.core import errors
-from airflow_provider_sewer.runners.module import how_it_ended, says_missing
-from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Cluster, JobRef, NoAnswer, Sighting
-from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_lines
-from airflow_provider_sewer.runners.slurm.states import ENDED, ENDS, KNOWN, MAY_COME_BACK, WAITING, End, why_hopeless
+from airflow_provider_sewer.runners.slurm.cluster import NOT_IN_ARRAY, NOT_KNOWN, NoAnswer, Sighting
+from airflow_provider_sewer.runners.slurm.ending import NOT_ITS_TURN, Endings
+from airflow_provider_sewer.runners.slurm.logs import JobLogs
+from airflow_provider_sewer.runners.slurm.states import ENDED, KNOWN, MAY_COME_BACK, WAITING, why_hopeless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from airflow_provider_sewer.runners.output import Sink
-    from airflow_provider_sewer.runners.slurm.run_directory import ExitRecord, RunDirectory
+    from airflow_provider_sewer.runners.slurm.ending import Ending
+    from airflow_provider_sewer.runners.slurm.job import Job
+    from airflow_provider_sewer.runners.slurm.run_directory import ExitRecord
     from airflow_provider_sewer.runners.slurm.watcher import View
 
 #: Seconds that files of a job that has ended may take to appear here in full: network file systems cache.
@@ -42,15 +40,6 @@ _GOES_ON, _DONE, _FAILED, _LOST = "goes on", "done", "failed", "lost"
 #: As many pieces of output, of 32 KiB each, are handed on at one look, so that no job holds up another.
 _MOST_PIECES = 1024
 
-_OOM = re.compile(r"^(slurmstepd|srun): error: .*(oom.?kill|out of memory)", re.IGNORECASE)
-_NO_SUCH_COMMAND = re.compile(
-    r"^\S+: line \d+: .*: (No such file or directory|command not found|Permission denied|Is a directory"
-    r"|bad interpreter.*|cannot execute.*|.*Exec format error.*|Not a directory)$"
-)
-_CANNOT_WRITE, _NOT_ITS_TURN, _NO_WORKDIR = 73, 75, 72
-_SLURM_COULD_NOT_START = 53
-_COMMAND_NOT_FOUND = (126, 127)
-
 
 class Patience(NamedTuple):
     """How long, and for what, a job is waited for.
@@ -65,57 +54,6 @@ class Patience(NamedTuple):
     fail_on_pending_reason: tuple[str, ...] | None
     lost_after: float
     requeue: bool
-
-
-class Ending(NamedTuple):
-    """How a job ended, as data that can go through a trigger's event.
-
-    :param error: name of the error it is; ``None`` for a success.
-    :param message: what happened, where, and what to do.
-    """
-
-    error: str | None = None
-    message: str = ""
-    job_id: str | None = None
-    state: str | None = None
-    exit_code: int | None = None
-    node: str | None = None
-    run_directory: str | None = None
-
-    def as_error(self) -> errors.SlurmError:
-        """Return the error, to be raised."""
-        kind: type[errors.SlurmError] = getattr(errors, self.error or "SlurmError")
-        details = self._asdict()
-        del details["error"], details["message"]
-        return kind(self.message, **details)
-
-
-class Job(NamedTuple):
-    """A job that has been submitted.
-
-    :param ref: what it is known by.
-    :param directory: its run directory.
-    :param cluster: where it runs.
-    :param submitted: when, in seconds since the epoch.
-    """
-
-    ref: JobRef
-    directory: RunDirectory
-    cluster: Cluster
-    submitted: float
-
-    def cancel(self, *, timeout: float) -> None:
-        """Have it ended: by the cluster, and by the job script itself while nobody can reach the cluster.
-
-        :param timeout: seconds that this may take.
-        :raises NoAnswer: when the cluster was perhaps not reached; the job script sees to it then.
-        """
-        with suppress(OSError):  # the cluster may still hear of it
-            self.directory.cancel()
-        self.cluster.cancel(self.ref, timeout=timeout)
-
-    def __str__(self) -> str:
-        return f"{'Slurm job' if self.cluster.kind == 'slurm' else 'local job'} {self.ref.id} ({self.ref.name})"
 
 
 class _Rule(NamedTuple):
@@ -146,6 +84,7 @@ class JobFollower:
     has it running    waits              failed in 30 s [1]_         failed in 30 s  success
     has it failed     failed in 15 s     failed, or in 15 s [1]_     failed          success
     COMPLETED         lost in lost_after failed                      failed          success
+    not in its array  cancelled in 60 s  failed, or in 15 s [1]_     failed          success
     forgot it         lost in lost_after failed in 30 s              failed in 30 s  success
     ================  =================  ==========================  ==============  =======
 
@@ -173,10 +112,9 @@ class JobFollower:
         leaves_rest: bool = False,
     ) -> None:
         self._job = job
-        self._module = module
+        self._endings = Endings(job, module, secrets)
         self._patience = patience
         self._say = say
-        self._secrets = secrets
         # Whoever reads a trigger's log does nothing else, and the worker goes on from where the trigger says it is.
         self._logs = JobLogs(job.directory, sink, secrets, waits_until_read=not leaves_rest)
         self._leaves_rest = leaves_rest
@@ -260,6 +198,8 @@ class JobFollower:
         if state in ENDED:
             if record is None and state == "COMPLETED":
                 return lost
+            if record is None and self._sighting == NOT_IN_ARRAY:
+                return failed._replace(after=_FILES_GRACE, in_silence=False)
             if may_run_again and state in MAY_COME_BACK:
                 return failed._replace(after=self._settles, in_silence=False)
             return failed._replace(after=self._settles) if record is None and self._has_begun else failed
@@ -302,20 +242,8 @@ class JobFollower:
         if not self._has_output_of(record):
             self._say(f"The end of the output of {self._job} has not appeared here for {_FILES_GRACE:g} s")
         if not self._has_result_of(record):
-            return self._ending(
-                errors.SlurmJobFailed,
-                f"succeeded on {record.node}, but its result, {record.result} bytes, has not appeared here.",
-                "COMPLETED",
-                0,
-                record.node,
-            )
-        return Ending(
-            job_id=self._job.ref.id,
-            state="COMPLETED",
-            exit_code=0,
-            node=record.node,
-            run_directory=self._job.directory.path,
-        )
+            return self._endings.without_result(record)
+        return self._endings.success(record)
 
     def _finish_logs(self) -> None:
         if not self._leaves_rest and not self._is_stopped:
@@ -323,27 +251,18 @@ class JobFollower:
 
     def _failed(self, record: ExitRecord | None) -> Ending:
         sighting = self._sighting or NOT_KNOWN
+        if record is None and sighting.exit_code == NOT_ITS_TURN:
+            self._give_up()  # lest the other one runs on for nobody
         if record is not None and sighting.state not in ENDED:
             sighting = sighting._replace(state="CANCELLED" if record.asked else "FAILED")
-        return self._ended(sighting, record)
+        self._finish_logs()
+        return self._endings.failure(sighting, record)
 
     def _lost(self) -> Ending:
         self._finish_logs()
         self._give_up()
         state = self._sighting.state if self._sighting else ""
-        known = (
-            "Slurm says COMPLETED, but there is no exit record of it; that is no evidence of success. "
-            "Can the nodes write to the run directory, and is it the same folder here?"
-            if state == "COMPLETED"
-            else "neither the controller nor accounting knows it any more, and there is no exit record"
-            if self._job.cluster.kind == "slurm"
-            else "its machine is not this one and has given no sign of it, and there is no exit record"
-        )
-        began = self._job.directory.read_start()
-        history = f"it began on {began.node}" if began else "it never began, as far as its run directory says"
-        return self._ending(
-            errors.SlurmJobLost, f"is lost: {known} ({history}; waited {self._patience.lost_after:g} s).", state or None
-        )
+        return self._endings.lost(state, self._patience.lost_after)
 
     def _gives_up_waiting(self) -> Ending | None:
         """Return the end of a job that waits in vain or for too long."""
@@ -353,21 +272,12 @@ class JobFollower:
         why = why_hopeless(sighting.reason, self._patience.fail_on_pending_reason)
         if why:
             self._give_up()
-            return self._ending(
-                errors.SlurmPendingHopeless,
-                f"waits for {sighting.reason!r}, and that in vain: {why}. It has been cancelled.",
-                sighting.state,
-            )
+            return self._endings.hopeless(sighting, why)
         limit = self._patience.max_pending_time
         has_begun = self._job.directory.read_start() is not None
         if limit is not None and not has_begun and time.time() - self._job.submitted > limit:
             self._give_up()
-            return self._ending(
-                errors.SlurmPendingTooLong,
-                f"has not begun within max_pending_time, {limit:g} s; the last reason was {sighting.reason!r}. "
-                "It has been cancelled.",
-                sighting.state,
-            )
+            return self._endings.pending_too_long(sighting, limit)
         return None
 
     def _give_up(self) -> None:
@@ -375,98 +285,6 @@ class JobFollower:
             self._job.cancel(timeout=_GIVE_UP_TIMEOUT)
         except NoAnswer as error:
             self._say(f"{self._job} was told to end by its run directory only: {error}")
-
-    # -- How it ended --------------------------------------------------------------------------------------------------
-
-    def _ended(self, sighting: Sighting, record: ExitRecord | None) -> Ending:
-        self._finish_logs()
-        stderr = last_lines(self._job.directory.stderr, self._secrets)
-        end = ENDS.get(sighting.state, ENDS["FAILED"])
-        if end is ENDS["FAILED"] and any(map(_OOM.match, stderr)):
-            end = ENDS["OUT_OF_MEMORY"]  # under srun only the step is said to have run out of it
-        exit_code = record.exit_code if record and record.phase != "setup" else None
-        node = (record.node if record else "") or sighting.node or self._started_on()
-        if end is ENDS["FAILED"]:
-            end = self._why_failed(sighting, record, stderr)
-        return self._ending(
-            end.error, f"{end.what}{f' on {node}' if node else ''}: {end.advice}.", sighting.state, exit_code, node
-        )
-
-    def _why_failed(self, sighting: Sighting, record: ExitRecord | None, stderr: list[str]) -> End:
-        failed = ENDS["FAILED"]
-        if record is None:
-            return self._why_failed_without_record(sighting)
-        code = record.exit_code
-        if record.phase == "setup":
-            what = (
-                "could not enter its working directory"
-                if code == _NO_WORKDIR
-                else f"was ended by its `setup` with exit code {code}"
-            )
-            return failed._replace(what=what, advice="the module has not been run")
-        if record.asked:
-            what = f"was asked to end by SIG{record.asked}, and {self._module} ended with exit code {code}"
-            return failed._replace(what=what, advice="somebody called scancel, or something else ended it")
-        if record.phase == "module":
-            what = f"had its script ended from outside while it ran {self._module}"
-            return failed._replace(what=what, advice="its output may say by whom; a signal that it asked for itself?")
-        if said := says_missing(self._module, code, stderr):
-            return failed._replace(
-                what=f"found no module to run as {self._module!r} ({said})",
-                advice="install it for this interpreter, or correct the name",
-            )
-        if code in _COMMAND_NOT_FOUND and stderr and _NO_SUCH_COMMAND.search(stderr[-1]):
-            return failed._replace(
-                what=f"could not start its interpreter (exit code {code})", advice="is it there on the node?"
-            )
-        return failed._replace(what=f"ran {self._module}, which {how_it_ended(code)}")
-
-    def _why_failed_without_record(self, sighting: Sighting) -> End:
-        launch = ENDS["LAUNCH_FAILED"]
-        if sighting.signal == _SLURM_COULD_NOT_START:
-            return launch
-        if sighting.exit_code == _CANNOT_WRITE:
-            return launch._replace(
-                what="could not write into its run directory", advice="is its disk full, and can the node write there?"
-            )
-        if sighting.exit_code == _NOT_ITS_TURN:
-            self._give_up()  # lest the other one runs on for nobody
-            return launch._replace(
-                what="found the run directory taken by another job, or cancelled",
-                advice="clear the task to run it anew",
-            )
-        what = (
-            f"was ended by signal {sighting.signal}"
-            if sighting.signal
-            else f"ended with exit code {sighting.exit_code}"
-        )
-        if sighting.reason == "ProcessGone":
-            what = "is gone, killed or by a restart of the machine"
-        return ENDS["FAILED"]._replace(
-            what=f"{what} and left no exit record", advice="its output and the node's log may say why"
-        )
-
-    def _started_on(self) -> str:
-        start = self._job.directory.read_start()
-        return start.node if start else ""
-
-    def _ending(
-        self,
-        error: type[errors.SlurmError],
-        what: str,
-        state: str | None,
-        exit_code: int | None = None,
-        node: str | None = None,
-    ) -> Ending:
-        path = self._job.directory.path
-        message = f"{self._job} {what}{self._tail()}\nIts files are in {path}"
-        return Ending(error.__name__, message, self._job.ref.id, state, exit_code, node or None, path)
-
-    def _tail(self) -> str:
-        for name, path in (("stderr", self._job.directory.stderr), ("stdout", self._job.directory.stdout)):
-            if lines := last_lines(path, self._secrets):
-                return f"\nThe last lines of {name}:\n{indent(chr(10).join(lines), '  ')}"
-        return "\nIt wrote nothing."
 
 
 def _described(job: Job, sighting: Sighting) -> str:

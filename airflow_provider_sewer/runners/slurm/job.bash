@@ -4,6 +4,7 @@
 # on its traps, or on a variable that could have been made readonly: all names begin with `sewer_`.
 
 sewer_id=${SLURM_JOB_ID:-$SEWER_LOCAL_ID}
+((!sewer_in_array)) || sewer_id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 sewer_node=${SLURMD_NODENAME:-$(command -p uname -n)}
 sewer_restart=${SLURM_RESTART_COUNT:-0}
 if [[ -n $SEWER_LOCAL_ID ]]; then

@@ -3,72 +3,53 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-import time
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sewer.core.errors import ModuleFailed, SewerError, SlurmCancelled, SlurmError, SlurmUnavailable
 from airflow_provider_sewer.runners.module import read_result, refuse_unreturned
+from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
+from airflow_provider_sewer.runners.slurm.arrays.place import ArrayPlace, Waiting, note_element
 from airflow_provider_sewer.runners.slurm.attempts import Attempts
-from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef, NoAnswer, NoCommand
-from airflow_provider_sewer.runners.slurm.commands import SlurmCluster, require_slurm
-from airflow_provider_sewer.runners.slurm.following import Ending, Job, JobFollower, Patience
-from airflow_provider_sewer.runners.slurm.local import LocalCluster
+from airflow_provider_sewer.runners.slurm.cluster import JobRef, NoAnswer
+from airflow_provider_sewer.runners.slurm.clusters import chosen_cluster, cluster_of
+from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
+from airflow_provider_sewer.runners.slurm.earlier import EarlierTry
+from airflow_provider_sewer.runners.slurm.following import JobFollower
+from airflow_provider_sewer.runners.slurm.job import Job, cancel
 from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_line_between
+from airflow_provider_sewer.runners.slurm.module_job import patience_of
 from airflow_provider_sewer.runners.slurm.noted_task import note_task, noted_task
+from airflow_provider_sewer.runners.slurm.pace import Pauses, newest, watched
 from airflow_provider_sewer.runners.slurm.products import JobProducts
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
-from airflow_provider_sewer.runners.slurm.script import JobScript, checked_variables
-from airflow_provider_sewer.runners.slurm.states import ENDED, MAY_COME_BACK
+from airflow_provider_sewer.runners.slurm.script import checked_variables
 from airflow_provider_sewer.runners.slurm.submit import NameTaken, Submission
-from airflow_provider_sewer.runners.slurm.watcher import Watch, Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from airflow_provider_sewer.core.function import Call
-    from airflow_provider_sewer.core.slurm import SlurmSettings
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.runners.output import Sink
-    from airflow_provider_sewer.runners.slurm.attempts import Attempt, TaskInstance
+    from airflow_provider_sewer.runners.slurm.attempts import Attempt
+    from airflow_provider_sewer.runners.slurm.cluster import Cluster
+    from airflow_provider_sewer.runners.slurm.ending import Ending
+    from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
+    from airflow_provider_sewer.runners.slurm.script import JobScript
     from airflow_provider_sewer.runners.slurm.watcher import View
     from airflow_provider_sewer.runners.task_run import TaskRun
 
-#: Seconds between two looks at the files of a job: at first, and the factor by which that grows up to `poll_interval`.
-_FIRST_LOOK, _LOOKS_GROWTH = 0.2, 1.5
-#: Seconds between two looks at the processes of this machine, which cost little.
-_LOCAL_INTERVAL = 1.0
-#: Seconds after which a job that was cancelled is cancelled again; that grows.
-_CANCEL_AGAIN = 30.0
-#: Seconds in which a job of another machine ends by itself, once it is told to and besides its grace.
-_LOCAL_ENDS_WITHIN = 30.0
-#: Seconds for which what accounting says of a job that has ended is waited for.
-_ACCOUNTED_WITHIN = 5.0
+#: Seconds that cancelling a job may take.
 _CANCEL_TIMEOUT = 15.0
 #: So many jobs of this process are cancelled at once, when all of them are.
 _FEW_AT_ONCE = threading.BoundedSemaphore(4)
+#: Seconds between two looks at whether an attempt that waits is still wanted.
+_SLICE = 0.2
 
-
-class ModuleJob(NamedTuple):
-    """A task whose module or function is to run as a job.
-
-    :param instance: the task instance it is for.
-    :param task: what is run and where, and what it makes.
-    :param slurm: how it runs on Slurm; every setting said.
-    :param secret_env: variables of the task's environment that are secret.
-    :param grace: seconds between SIGTERM and SIGKILL when the job ends itself.
-    :param runs_before: which runs of the tasks before it this one follows, where they tell so themselves.
-    """
-
-    instance: TaskInstance
-    task: Task
-    slurm: SlurmSettings
-    secret_env: Mapping[str, str]
-    grace: float
-    runs_before: Mapping[str, str] | None = None
+_News = TypeVar("_News")
 
 
 class JobRun:
@@ -100,17 +81,16 @@ class JobRun:
         self._supervisor = supervisor
         self._clusters = clusters or cluster_of
         self._task_run = task_run
-        label = planned.slurm.slurm.get("name") or planned.slurm.slurm.get("job_name")
         run_dir = os.path.abspath(os.path.expanduser(planned.slurm.run_dir or ""))
-        self._attempts = Attempts(run_dir, planned.instance, label)
+        self._attempts = Attempts(run_dir, planned.instance, planned.label)
         self._current: RunDirectory | None = None
-        self._job: Job | None = None
+        self._job: Job | Waiting | None = None
         self._is_cancelled = False
         self._is_stopped = False
         self._is_let_go = False
         self._news: SimpleQueue[View | None] = SimpleQueue()
 
-    def take_up(self) -> Job | None:
+    def take_up(self) -> Job | Waiting | None:
         """Take up the job that an earlier try has left, if it still counts; otherwise see to it that it is over.
 
         Until :meth:`begin`, what is planned may still be changed if there is none.
@@ -123,38 +103,69 @@ class JobRun:
     def begin(self) -> Job:
         """Take up the job that an earlier try has left, if it still counts, or submit a new one.
 
+        One that is to be an element of an array is waited for until it is.
+
         :raises SlurmUnavailable: when Slurm is wanted and its commands are not here.
         :raises SlurmSubmitRefused: when Slurm refuses the job for good.
         :raises InvalidTask: when the job cannot be described.
         """
+        begun = self.enter()
+        return self.wait_for_array(begun) if isinstance(begun, Waiting) else begun
+
+    def enter(self) -> Job | Waiting:
+        """Do as :meth:`begin` does, but leave it to others to wait for an array.
+
+        :raises SlurmError: likewise.
+        :raises InvalidTask: likewise.
+        """
         checked_variables(self.planned.task.settings.env)
-        self._job = self._job or self._take_up() or self._submit()
-        if self._job.directory.is_cancelled:  # meanwhile, by a signal handler or another process
+        begun = self._job = self._job or self._take_up() or self._submit()
+        if begun.directory.is_cancelled:  # meanwhile, by a signal handler or another process
             self.cancel()
-            raise SlurmCancelled(f"{self._job} was cancelled while it was submitted", job_id=self._job.ref.id)
+            raise SlurmCancelled(f"{begun} was cancelled while it was submitted", job_id=_id_of(begun))
+        return begun
+
+    def wait_for_array(self, waiting: Waiting) -> Job:
+        """Wait until an attempt is an element of an array, and see to it that it becomes one.
+
+        :raises SlurmError: when there will be no array, or it is not to be waited for any more.
+        """
+        self._say(f"{waiting}; its run directory is {waiting.directory.path}")
+        news: SimpleQueue[str | Job | SewerError] = SimpleQueue()
+        wait = Gatherer.of(waiting).wait(waiting.directory.path, news.put)
+        try:
+            while not isinstance(told := _next(news), Job):
+                self._check()
+                if waiting.directory.is_cancelled:
+                    raise SlurmCancelled(f"{waiting}, was cancelled", run_directory=waiting.directory.path)
+                if isinstance(told, SewerError):
+                    raise told
+                if told:
+                    self._say(told)
+        except SlurmCancelled:
+            cancel(waiting, self._say, timeout=_CANCEL_TIMEOUT)
+            raise
+        except SewerError as error:
+            if error is told:
+                self._close(waiting.directory, "failed")
+                self._products(waiting.directory).fail()
+            raise
+        finally:
+            wait.close()
+        self._job = note_element(told)
         return self._job
 
-    def usage(self, ending: Ending) -> dict[str, float]:
-        """Return what is known of what a job that has ended has used.
-
-        ``elapsed`` and ``cpu`` in seconds, ``cpu_efficiency`` from 0 to 1, ``max_rss`` in bytes.
-        """
-        directory = RunDirectory(ending.run_directory or "")
-        known = directory.read_usage()
-        noted = directory.read_job() or {}
-        if noted.get("cluster") == "slurm":
-            known |= _accounted(noted["id"])
-        if known.get("cpu") and known.get("cpus") and known.get("elapsed"):
-            known["cpu_efficiency"] = round(known["cpu"] / (known["cpus"] * known["elapsed"]), 3)
-        return {name: known[name] for name in ("elapsed", "cpu", "cpu_efficiency", "max_rss") if name in known}
-
     def latest(self) -> Job | None:
-        """Return the job of the latest attempt, if it has one and nobody has noted its end."""
+        """Return the job of the latest attempt, if it has one and nobody has noted its end.
+
+        One that waits for its array is waited for.
+        """
         attempt = self._attempts.latest()
         if attempt is None:
             return None
-        self._job = self._submission(attempt).look_up()
-        return self._job
+        way = self._way(attempt)
+        begun = self._job = way.take_up() if isinstance(way, ArrayPlace) else way.look_up()
+        return self.wait_for_array(begun) if isinstance(begun, Waiting) else begun
 
     def follow(self, job: Job) -> Ending:
         """Follow a job to its end."""
@@ -175,7 +186,7 @@ class JobRun:
                 self._end_if_stopped(job)
                 if follower.wants_news or self._is_stopped:
                     watch.hurry()
-                view = _latest(self._news, pauses.next(has_news=view is not None))
+                view = newest(self._news, pauses.next(has_news=view is not None))
                 self._check_supervised()
         finally:
             watch.close()
@@ -257,14 +268,14 @@ class JobRun:
         """
         self._is_stopped = True
         self._is_let_go = self._is_let_go or at_once
-        if self._job is None:
+        if not isinstance(self._job, Job):
             self.cancel()
         self._news.put(None)
 
     def leave_earlier(self) -> None:
         """See to it that nothing runs of the job that an earlier try has left, and that it is not taken up."""
         if (attempt := self._attempts.latest()) is not None:
-            self._leave(attempt, None)
+            self._earlier(attempt).leave()
 
     def cancel_left(self, *, timeout: float) -> None:
         """Have the latest attempt ended, if nobody has noted its end; where its job is not known, it ends itself.
@@ -274,7 +285,7 @@ class JobRun:
         attempt = self._attempts.latest()
         if attempt is None:
             return
-        _mark(attempt.directory, cancel=True)
+        attempt.cancel()
         if attempt.directory.read_job() and (job := self.latest()):
             cancel(job, self._say, timeout=timeout)
 
@@ -297,70 +308,32 @@ class JobRun:
 
     # -- An earlier try's job ------------------------------------------------------------------------------------------
 
-    def _take_up(self) -> Job | None:
+    def _take_up(self) -> Job | Waiting | None:
         attempt = self._attempts.latest()
         if attempt is None:
             return None
         self._current = attempt.directory
-        job = None
-        if self._counts(attempt):
-            job = self._submission(attempt).take_up()
-            if job is not None and not self._has_failed(job):
+        earlier, job = self._earlier(attempt), None
+        if earlier.counts:
+            begun = self._way(attempt).take_up()
+            if isinstance(begun, Waiting):
+                return begun
+            if (job := begun) is not None and not earlier.has_failed(job):
                 where = job.directory.path
                 self.has_taken_up = True
                 self._say(f"Taking up {job}, which an earlier try has submitted; its run directory is {where}")
                 return job
-        self._leave(attempt, job)
+        earlier.leave(job)
         return None
 
-    def _counts(self, attempt: Attempt) -> bool:
-        """Tell whether an earlier attempt is one to go on with."""
-        is_wanted = self.planned.instance.continues(attempt) and not attempt.directory.is_cancelled
-        return is_wanted and bool(self.planned.slurm.durable)
-
-    def _has_failed(self, job: Job) -> bool:
-        """Tell whether a job has ended without success; one that nobody can say anything of has not."""
-        try:
-            record = job.directory.read_exit()
-            if record is not None and (record.is_success or not record.asked):
-                return not record.is_success
-            state = job.cluster.look([job.ref]).get(job.ref)
-        except (OSError, ValueError, NoAnswer):
-            return False
-        if state is None or (self.planned.slurm.requeue and state.state in MAY_COME_BACK):
-            return False
-        return state.state in ENDED and state.state != "COMPLETED"
-
-    def _leave(self, attempt: Attempt, job: Job | None) -> None:
-        """See to it that an earlier attempt is over: nothing of it runs, and nothing will."""
-        if self.planned.slurm.on_kill_action != "keep_job" or attempt.directory.is_cancelled:
-            _mark(attempt.directory, cancel=True)  # first, so that a job which is still on its way does not begin
-            job = job or self._submission(attempt, is_left=True).look_up()
-            if job is not None and not has_ended(job):
-                self._end(job)
-        self._products(attempt.directory).fail()
-        _mark(attempt.directory, ended="abandoned")
-
-    def _end(self, job: Job) -> None:
-        """Cancel a job and wait for its end, however long that takes: another one is not to run beside it."""
-        self._say(f"{job} of an earlier attempt is cancelled first")
-        began = time.monotonic()
-        next_cancel, pause = began, _CANCEL_AGAIN
-        looks = Pauses(self.planned.slurm.max_poll_interval or 0.0)
-        while not has_ended(job) and not self._is_out_of_reach(job, began):
-            if time.monotonic() >= next_cancel:
-                cancel(job, self._say, timeout=_CANCEL_TIMEOUT)
-                next_cancel, pause = time.monotonic() + pause, pause * 2
-            self._check()
-            time.sleep(looks.next(has_news=False))
-
-    def _is_out_of_reach(self, job: Job, began: float) -> bool:
-        """Tell whether a job of another machine would have ended by itself by now, if that machine still runs."""
-        return job.cluster.kind == "local" and time.monotonic() - began > self.planned.grace + _LOCAL_ENDS_WITHIN
+    def _earlier(self, attempt: Attempt) -> EarlierTry:
+        way = partial(self._way, attempt, is_left=True)
+        products = self._products(attempt.directory)
+        return EarlierTry(self.planned, attempt, way, products, self._say, self._check)
 
     # -- A new one -----------------------------------------------------------------------------------------------------
 
-    def _submit(self) -> Job:
+    def _submit(self) -> Job | Waiting:
         cluster = chosen_cluster(self.planned.slurm.cluster or "auto", self._say, self._clusters)
         while True:
             attempt = self._attempts.begin()
@@ -370,10 +343,13 @@ class JobRun:
                 if self._task_run is None:
                     note_task(attempt.directory, self.planned.task)
                 products = self._products(attempt.directory)
-                return submission.submit(self._script(attempt, products.begin(attempt.name)))
+                script = self.planned.script(attempt.name, products.begin(attempt.name))
+                if self.planned.shares_array and isinstance(cluster, SlurmCluster):
+                    return self._register(ArrayPlace(cluster, attempt), attempt, script)
+                return submission.submit(script)
             except NameTaken as taken:
                 self._say(f"{taken.job} has lost its run directory, which somebody has removed")
-                self._leave(attempt, taken.job)
+                self._earlier(attempt).leave(taken.job)
             except SlurmCancelled:
                 raise
             except SewerError:
@@ -381,161 +357,41 @@ class JobRun:
                 products.fail()
                 raise
 
+    def _register(self, place: ArrayPlace, attempt: Attempt, script: JobScript) -> Waiting:
+        return place.register(script._replace(in_array=True), self.planned.member(attempt.directory.path))
+
     def _products(self, directory: RunDirectory) -> JobProducts:
         return JobProducts(self.begun_with(directory), directory, self._task_run, self.planned.runs_before)
 
     def _give_up(self, cluster: Cluster, attempt: Attempt) -> None:
         """See to it that nothing comes of an attempt that could not be submitted."""
         with suppress(SlurmUnavailable):
-            _mark(attempt.directory, cancel=True)
+            attempt.cancel()
         with suppress(NoAnswer):
             if (found := cluster.find(attempt.name)) is not None:
                 cluster.cancel(JobRef(found, attempt.name, attempt.directory.path), timeout=_CANCEL_TIMEOUT)
         with suppress(SlurmUnavailable):
-            _mark(attempt.directory, ended="failed")
+            attempt.note_end("failed")
 
-    def _submission(self, attempt: Attempt, *, is_left: bool = False) -> Submission:
+    def _way(self, attempt: Attempt, *, is_left: bool = False) -> Submission | ArrayPlace:
         """Return the way of an earlier attempt; one whose record is damaged was begun where this one would be."""
         cluster = (
             self._clusters(attempt.cluster)
             if attempt.cluster
             else chosen_cluster(self.planned.slurm.cluster or "auto", self._say, self._clusters)
         )
+        if attempt.in_array and isinstance(cluster, SlurmCluster):
+            return ArrayPlace(cluster, attempt)
         return Submission(cluster, attempt, self._say, self._check, is_left=is_left)
 
-    def _script(self, attempt: Attempt, call: Call) -> JobScript:
-        planned = self.planned
-        resources = {name: value for name, value in planned.slurm.slurm.items() if name not in {"name", "job_name"}}
-        return JobScript(
-            name=attempt.name,
-            call=call,
-            python=planned.task.settings.python,
-            workdir=planned.task.settings.workdir,
-            env=planned.task.settings.env,
-            secret_env=planned.secret_env,
-            resources=resources,
-            requeue=bool(planned.slurm.requeue),
-            grace=planned.grace,
-        )
 
-
-def patience_of(slurm: SlurmSettings) -> Patience:
-    """Return how long, and for what, a job is waited for."""
-    return Patience(slurm.max_pending_time, slurm.fail_on_pending_reason, slurm.lost_after or 0.0, bool(slurm.requeue))
-
-
-def job_to_data(job: Job) -> dict[str, Any]:
-    """Write down a job, so that another process can go on with it."""
-    return {**job.ref._asdict(), "cluster": job.cluster.kind, "submitted": job.submitted}
-
-
-def job_from_data(data: Mapping[str, Any]) -> Job:
-    """Return the job that :func:`job_to_data` has written down."""
-    ref = JobRef(data["id"], data["name"], data["directory"])
-    return Job(ref, RunDirectory(ref.directory), cluster_of(data["cluster"]), data["submitted"])
-
-
-class Pauses:
-    """How long to wait between two looks at the files of a job: shortly at first, then longer.
-
-    :param longest: seconds.
-    """
-
-    def __init__(self, longest: float) -> None:
-        self._longest = longest
-        self._pause = _FIRST_LOOK
-
-    def next(self, *, has_news: bool) -> float:
-        """Return the seconds until the next look.
-
-        :param has_news: whether the last one brought something new.
-        """
-        pause = self._pause = min(_FIRST_LOOK if has_news else self._pause * _LOOKS_GROWTH, self._longest)
-        return pause
-
-
-def watched(job: Job, on_view: Callable[[View], None], slurm: SlurmSettings) -> Watch:
-    """Have a job watched by the watcher of its cluster, at the intervals that the settings say."""
-    shortest, longest = slurm.poll_interval or 0.0, slurm.max_poll_interval or 0.0
-    if job.cluster.kind == "local":
-        shortest = longest = min(shortest, _LOCAL_INTERVAL)
-    return Watcher.of(job.cluster).watch(job.ref, on_view, shortest=shortest, longest=longest)
-
-
-def cancel(job: Job, say: Callable[[str], None], *, timeout: float) -> None:
-    """Have a job ended, and say so."""
+def _next(news: SimpleQueue[_News]) -> _News | None:
+    """Wait a moment for news."""
     try:
-        job.cancel(timeout=timeout)
-        say(f"Cancelled {job}")
-    except NoAnswer as error:
-        say(f"{job} is told to end by its run directory, within some seconds of running: {error}")
-
-
-def cluster_of(kind: str) -> Cluster:
-    """Return the cluster of this kind, ``slurm`` or ``local``."""
-    return LocalCluster() if kind == "local" else SlurmCluster()
-
-
-def chosen_cluster(wanted: str, say: Callable[[str], None], clusters: Callable[[str], Cluster] = cluster_of) -> Cluster:
-    """Return the cluster that is wanted; ``auto`` is Slurm where its commands are, else this machine.
-
-    :raises SlurmUnavailable: when Slurm is wanted and its commands are not here.
-    """
-    if wanted == "auto":
-        wanted = "slurm" if shutil.which("sbatch") else "local"
-        if wanted == "local":
-            say("There is no sbatch here, so the job runs on this machine (cluster='auto')")
-    if wanted == "slurm":
-        require_slurm()
-    return clusters(wanted)
-
-
-def _accounted(job_id: str) -> dict[str, float]:
-    """Return what accounting has measured of a job, which it learns some moments after the job's end."""
-    cluster = SlurmCluster()
-    until = time.monotonic() + _ACCOUNTED_WITHIN
-    with suppress(NoAnswer):
-        while (usage := cluster.usage(job_id)) is None and time.monotonic() < until:
-            time.sleep(_FIRST_LOOK)
-        return usage or {}
-    return {}
-
-
-def _mark(directory: RunDirectory, *, cancel: bool = False, ended: str = "") -> None:
-    try:
-        if cancel:
-            directory.cancel()
-        if ended:
-            directory.write_ended(ended)
-    except FileNotFoundError:
-        if os.path.isdir(directory.path):  # otherwise somebody has removed it, and with it all that could begin
-            raise
-    except OSError as error:
-        raise SlurmUnavailable(
-            f"run_dir: cannot write into {directory.path!r}: {error.strerror}", run_directory=directory.path
-        ) from None
-
-
-def has_ended(job: Job) -> bool:
-    """Tell whether a job has ended, or is known to nobody."""
-    try:
-        sighting = job.cluster.look([job.ref]).get(job.ref)
-        if sighting is None:  # no answer of accounting
-            return job.directory.read_exit() is not None
-    except NoCommand as error:
-        raise SlurmUnavailable(f"{job} cannot be looked for: {error}", job_id=job.ref.id) from None
-    except (OSError, ValueError, NoAnswer):
-        return False
-    return sighting.state in ENDED or not sighting.state
-
-
-def _latest(news: SimpleQueue[View | None], timeout: float) -> View | None:
-    """Wait for a view, or for ``None``, which only ends the waiting, and return the newest view."""
-    try:
-        view = news.get(timeout=timeout)
-        while True:
-            view = (news.get_nowait() or view) if not news.empty() else view
-            if news.empty():
-                return view
+        return news.get(timeout=_SLICE)
     except Empty:
         return None
+
+
+def _id_of(begun: Job | Waiting) -> str | None:
+    return begun.ref.id if isinstance(begun, Job) else None

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.secrecy import looks_secret
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from airflow_provider_sewer.core.function import Call
-    from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 # What submitit says where nobody has said anything: five minutes, one node, its own name as the key for accounts.
 _NO_DEFAULTS = {"time": None, "nodes": None, "wckey": None, "use_srun": False}
@@ -36,6 +36,8 @@ _BASH_OWN = frozenset(
 _OF_EACH_PROCESS = frozenset({"_", "OLDPWD", "PWD", "SHLVL"})
 # The variables of the frame around the module.
 _FRAME = "sewer_"
+#: What of the resources is done inside of a job script, and so is nothing to an array.
+INSIDE = frozenset({"setup", "teardown", "use_srun", "srun_args", "stderr_to_stdout"})
 
 
 class JobScript(NamedTuple):
@@ -51,6 +53,7 @@ class JobScript(NamedTuple):
     :param resources: Slurm parameters by submitit's names.
     :param requeue: whether Slurm may start the job once more.
     :param grace: seconds between SIGTERM and SIGKILL when the run directory says that the job is to end.
+    :param in_array: whether it is run by an element of an array, and not submitted itself.
     """
 
     name: str
@@ -62,6 +65,7 @@ class JobScript(NamedTuple):
     resources: Mapping[str, Any]
     requeue: bool
     grace: float
+    in_array: bool = False
 
     def write(self, directory: RunDirectory) -> None:
         """Write script, variables and a function's arguments into the run directory.
@@ -76,7 +80,7 @@ class JobScript(NamedTuple):
             directory.write_arguments(self.call.kwargs)
 
     def _text(self, directory: RunDirectory) -> str:
-        resources = {name: value for name, value in self.resources.items() if value is not None}
+        resources = dict(self.resources)
         srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
         srun = ["srun", "--unbuffered", *srun_args] if uses_srun else []
         # With `set -k` in `setup`, an argument such as a=b would be none; the empty line is for one that ends in "\\".
@@ -85,21 +89,10 @@ class JobScript(NamedTuple):
             setup.insert(1, "exec 2>&1")
         if "teardown" in resources:
             resources["teardown"] = _unix_lines(resources["teardown"])
-        additional = {
-            "propagate": "NONE",  # the worker's own resource limits are nothing to the job
-            **resources.pop("additional_parameters", {}),
-            "output": _no_pattern(directory.stdout),
-            "error": _no_pattern(directory.stderr),
-            "chdir": directory.path,
-            "export": "NONE",
-            "requeue" if self.requeue else "no-requeue": True,
-        }
-        return _sbatch_text(
-            directory.path,
-            f"sewer_run {self._command(directory)}",
-            {**resources, "name": self.name, "setup": setup, "additional_parameters": additional},
-            keeps_signal="signal_delay_s" in resources or "signal" in additional,
-        )
+        resources.pop("array_parallelism", None)
+        output = RunDirectory(_no_pattern(directory.path))
+        command = f"sewer_run {self._command(directory)}"
+        return _sbatch_text(directory, output, command, self.name, setup, resources, _requeued(self.requeue))
 
     def _frame(self, directory: RunDirectory, before: Sequence[str]) -> str:
         said = {
@@ -109,11 +102,10 @@ class JobScript(NamedTuple):
             "sewer_grace": str(math.ceil(self.grace)),
             "sewer_requeue": str(int(self.requeue)),
             "sewer_has_secrets": str(int(bool(self._secret()))),
+            "sewer_in_array": str(int(self.in_array)),
         }
         values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
-        package = importlib.resources.files("airflow_provider_sewer.runners.slurm")
-        values += f"\nsewer_before=({_joined(before)})"
-        return f"{values}\n{package.joinpath('job.bash').read_text(encoding='utf-8')}"
+        return f"{values}\nsewer_before=({_joined(before)})\n{_shell_text('job.bash')}"
 
     def _command(self, directory: RunDirectory) -> str:
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
@@ -123,6 +115,40 @@ class JobScript(NamedTuple):
         """Return the variables that are secret: those that somebody called so, and those whose name does."""
         secret = {**{name: value for name, value in self.env.items() if looks_secret(name)}, **self.secret_env}
         return {name: value for name, value in secret.items() if name not in _OF_EACH_PROCESS}
+
+
+class ArrayScript(NamedTuple):
+    """What Slurm is given for an array: each element runs the job script that its number leads to.
+
+    :param name: the array's name.
+    :param numbers: the numbers of its elements. In the array's folder, each is the name of a link to the run directory
+        with the element's script.
+    :param resources: Slurm parameters by submitit's names; what of them is a job script's business is left to it.
+    :param requeue: whether Slurm may start an element once more.
+    """
+
+    name: str
+    numbers: Sequence[int]
+    resources: Mapping[str, Any]
+    requeue: bool
+
+    def write(self, directory: RunDirectory) -> None:
+        """Write it into the array's folder.
+
+        :raises InvalidTask: when submitit refuses a parameter.
+        """
+        resources = {name: value for name, value in self.resources.items() if name not in INSIDE}
+        most = resources.pop("array_parallelism", None)
+        text = _sbatch_text(
+            directory,
+            RunDirectory(f"{_no_pattern(directory.path)}/%a"),
+            'exec /bin/bash "$sewer_dir/job.sh"',
+            self.name,
+            [f"sewer_array={_quoted(directory.path)}", _shell_text("array.bash")],
+            resources,
+            {"array": _ranges(self.numbers) + (f"%{most}" if most else ""), **_requeued(self.requeue)},
+        )
+        directory.write_script(text)
 
 
 def can_set(name: str) -> bool:
@@ -162,7 +188,41 @@ def _unix_lines(lines: Iterable[str]) -> list[str]:
     return [line.replace("\r\n", "\n") for line in lines]
 
 
-def _sbatch_text(folder: str, command: str, parameters: Mapping[str, Any], *, keeps_signal: bool) -> str:
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write numbers, which are sorted, as sbatch takes them: ``0-4,7``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def _requeued(requeue: bool) -> dict[str, Any]:
+    return {"requeue" if requeue else "no-requeue": True}
+
+
+def _shell_text(name: str) -> str:
+    return importlib.resources.files("airflow_provider_sewer.runners.slurm").joinpath(name).read_text(encoding="utf-8")
+
+
+def _sbatch_text(
+    directory: RunDirectory,
+    output: RunDirectory,
+    command: str,
+    name: str,
+    setup: Sequence[str],
+    resources: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> str:
+    """Have submitit write a script.
+
+    :param directory: the folder that the job begins in.
+    :param output: the folder of its output, in which sbatch fills in placeholders.
+    :param resources: parameters by submitit's names.
+    :param more: options of sbatch that go before all others.
+    """
     from submitit.slurm.slurm import SlurmExecutor
 
     class Executor(SlurmExecutor):
@@ -176,13 +236,24 @@ def _sbatch_text(folder: str, command: str, parameters: Mapping[str, Any], *, ke
         def _submitit_command_str(self) -> str:
             return command
 
-    executor = Executor(folder)
+    parameters = dict(resources)
+    additional = {
+        "propagate": "NONE",  # the worker's own resource limits are nothing to the job
+        **parameters.pop("additional_parameters", {}),
+        "output": output.stdout,
+        "error": output.stderr,
+        "chdir": directory.path,
+        "export": "NONE",
+        **more,
+    }
+    parameters |= {"name": name, "setup": setup, "additional_parameters": additional}
+    executor = Executor(directory.path)
     try:
-        executor.update_parameters(**{**_NO_DEFAULTS, **executor._convert_parameters(dict(parameters))})
+        executor.update_parameters(**{**_NO_DEFAULTS, **executor._convert_parameters(parameters)})
     except (TypeError, ValueError) as error:
         raise InvalidTask(f"slurm: {error}") from None
     text = executor._make_submission_file_text(executor._submitit_command_str, "").replace(_MARK + command, command)
-    return text if keeps_signal else _WARNING.sub("", text, count=1)
+    return text if "signal_delay_s" in parameters or "signal" in additional else _WARNING.sub("", text, count=1)
 
 
 def _no_pattern(path: str) -> str:

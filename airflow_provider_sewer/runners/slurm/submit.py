@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable
 from airflow_provider_sewer.runners.slurm.cluster import Busy, Cluster, JobRef, NoAnswer, NoCommand
-from airflow_provider_sewer.runners.slurm.following import Job
+from airflow_provider_sewer.runners.slurm.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_sewer.runners.slurm.attempts import Attempt
-    from airflow_provider_sewer.runners.slurm.script import JobScript
+    from airflow_provider_sewer.runners.slurm.script import ArrayScript, JobScript
 
 #: Seconds between two tries, at first and at most; the true pause is drawn from half to one and a half of it.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -54,6 +54,7 @@ class Submission:
     :param check: raises when this process is not to go on.
     :param most_seconds: for how long the controller, or room for another job, is waited for.
     :param is_left: whether the attempt has been given up, and its job is only looked for to be cancelled.
+    :param fewer: makes an array smaller for which there is no room, and tells whether that could be.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Submission:
         most_seconds: float | None = None,
         *,
         is_left: bool = False,
+        fewer: Callable[[], bool] | None = None,
     ) -> None:
         self._cluster = cluster
         self._attempt = attempt
@@ -75,13 +77,14 @@ class Submission:
         self._check = check
         self._most_seconds = most_seconds
         self._is_left = is_left
+        self._fewer = fewer
         self._began = time.time()
         self._pause = _FIRST_PAUSE
         self._strange = 0
 
     # -- A new attempt -------------------------------------------------------------------------------------------------
 
-    def submit(self, script: JobScript) -> Job:
+    def submit(self, script: JobScript | ArrayScript) -> Job:
         """Submit a new attempt and return its job.
 
         :raises SlurmSubmitRefused: when Slurm refuses it for good.
@@ -107,6 +110,9 @@ class Submission:
                 return self._as_job(self._cluster.submit(self._directory, self._name))
             except Busy as busy:
                 self._bear(busy)
+                is_full = busy.is_full
+            if is_full and self._fewer and self._find_for_certain() is None and self._fewer():
+                continue
             self._wait()
             if (known := self._find_for_certain()) is not None:
                 return self._as_job(known)

@@ -15,7 +15,8 @@ from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.runners.module import GRACE
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.commands import require_slurm
-from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob
+from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
+from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.script import can_set, checked_variables
 from airflow_provider_sewer.runners.slurm.turns import Origin
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.freshness import Verdict
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.runners.output import Sink
-    from airflow_provider_sewer.runners.slurm.following import Job
+    from airflow_provider_sewer.runners.slurm.job import Job
     from airflow_provider_sewer.runners.slurm.turns import Turn
     from airflow_provider_sewer.runners.task_run import TaskRun
 

@@ -24,7 +24,8 @@ from airflow_provider_sewer.runners.output import Stream
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as SlurmClient
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
-from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob
+from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
+from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from tests.runners.slurm.worker import QUICK, Worker
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_sewer.runners.slurm.cluster import Cluster
-    from airflow_provider_sewer.runners.slurm.following import Ending, Job
+    from airflow_provider_sewer.runners.slurm.ending import Ending
+    from airflow_provider_sewer.runners.slurm.job import Job
     from tests.slurm.cluster import SlurmCluster
 
 PATIENCE = float(os.environ.get("SEWER_TEST_PATIENCE", "60"))

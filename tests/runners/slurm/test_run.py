@@ -11,7 +11,7 @@ from airflow_provider_sewer.core.errors import SlurmJobFailed
 from tests.runners.slurm.worker import OVER, folders, let_go, real, seen
 
 if TYPE_CHECKING:
-    from airflow_provider_sewer.runners.slurm.run import ModuleJob
+    from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 
 
 UNTIL_GO = 'wait_for("go"); say("done")'

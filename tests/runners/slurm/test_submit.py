@@ -21,7 +21,7 @@ from tests.runners.slurm.worker import folders, let_go, real, seen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_sewer.runners.slurm.run import ModuleJob
+    from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
     from tests.slurm.cluster import SlurmCluster
 
 UNREACHABLE = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from airflow_provider_sewer.runners.slurm.run import ModuleJob
+    from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
     from tests.slurm.cluster import SlurmCluster
 
 #: Seconds that Slurm's commands may take here, so that nobody has to wait long for a submission of a dead process.
@@ -31,7 +31,8 @@ from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
-from airflow_provider_sewer.runners.slurm.run import JobRun, ModuleJob
+from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
+from airflow_provider_sewer.runners.slurm.run import JobRun
 
 said, quick = json.loads(sys.argv[1]), float(sys.argv[2])
 said["instance"] = TaskInstance(*said["instance"])

@@ -1,0 +1,131 @@
+"""One array: its folder, its elements, its script, and what became of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_sewer.core import errors
+from airflow_provider_sewer.runners.slurm.attempts import LONGEST_NAME
+from airflow_provider_sewer.runners.slurm.cluster import JobRef
+from airflow_provider_sewer.runners.slurm.job import Job
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.runners.slurm.script import ArrayScript
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_sewer.runners.slurm.cluster import Cluster
+
+#: The folder of all arrays of a mapped task, beside those of its instances.
+ARRAYS = "arrays"
+
+
+class Wants(NamedTuple):
+    """What is asked of Slurm for a whole array, and so has to be equal for all its elements.
+
+    :param label: what its job is called, before the part that makes the name unique.
+    :param resources: Slurm parameters by submitit's names.
+    :param requeue: whether Slurm may start an element once more.
+    :param most_seconds: for how long the controller, or room for the array, is waited for.
+    """
+
+    label: str
+    resources: Mapping[str, Any]
+    requeue: bool
+    most_seconds: float | None
+
+
+class JobArray:
+    """An array in its folder; what is read of it may have been written by another process.
+
+    :param path: the folder.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.directory = _ArrayDirectory(path)
+        self.elements: dict[int, str] = {}
+        self.wants: Wants | None = None
+        self.job: dict[str, Any] | None = None
+        self.refusal: errors.SlurmError | None = None
+        self.read()
+
+    def read(self) -> None:
+        """Read anew what can have changed."""
+        noted = self.directory.read_members() or {}
+        self.elements = {int(number): path for number, path in noted.get("elements", {}).items()}
+        self.wants = Wants(**noted["wants"]) if noted else None
+        self.job = self.directory.read_job()
+        refused = self.directory.read_refusal()
+        if refused is not None:
+            kind: type[errors.SlurmError] = getattr(errors, refused["error"], errors.SlurmError)
+            self.refusal = kind(refused["message"], run_directory=self.directory.path)
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether it is known what became of it."""
+        return self.job is not None or self.refusal is not None
+
+    @property
+    def is_formed(self) -> bool:
+        """Tell whether it came as far as having members."""
+        return self.wants is not None
+
+    @property
+    def name(self) -> str:
+        """Return the name of its job: the same for nothing else in the world that shares this run directory."""
+        label = self.wants.label if self.wants else ""
+        readable = re.sub(r"[^\w.+ -]", "_", label)[:LONGEST_NAME].strip()
+        return f"{readable}-{sha256(self.directory.path.encode()).hexdigest()[:18]}"
+
+    def form(self, elements: Mapping[int, str], wants: Wants) -> None:
+        """Make it of these: for each element's number the run directory that it runs in."""
+        for number, path in elements.items():
+            with suppress(FileExistsError):
+                os.symlink(path, os.path.join(self.directory.path, str(number)))
+        self.elements, self.wants = dict(elements), wants
+        self.directory.write_members({"elements": self.elements, "wants": wants._asdict()})
+
+    def script(self) -> ArrayScript:
+        """Return what Slurm is given."""
+        assert self.wants is not None, self.directory.path  # noqa: S101 - nothing else is sent
+        return ArrayScript(self.name, sorted(self.elements), self.wants.resources, self.wants.requeue)
+
+    def element(self, number: int, cluster: Cluster) -> Job:
+        """Return the job of one element; the array has been sent."""
+        noted = self.job or {}
+        directory = RunDirectory(self.elements[number])
+        return Job(JobRef(f"{noted['id']}_{number}", self.name, directory.path), directory, cluster, noted["submitted"])
+
+    def refuse(self, error: errors.SlurmError) -> None:
+        """Note that it will never be sent, for all its members to fail of."""
+        self.directory.write_refusal({"error": type(error).__name__, "message": error.message})
+        self.refusal = error
+
+
+class _ArrayDirectory(RunDirectory):
+    """The folder of an array: the script, the name and the id lie in it as they do in an attempt's run directory."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._members = self._file("members.json")  # which element runs in which run directory
+        self._refused = self._file("refused.json")
+
+    def write_members(self, members: dict[str, Any]) -> None:
+        """Note of what the array consists."""
+        self._write_json(self._members, members)
+
+    def read_members(self) -> dict[str, Any] | None:
+        """Return of what the array consists, if it came as far as that."""
+        return self._read_json(self._members)
+
+    def write_refusal(self, refusal: dict[str, Any]) -> None:
+        """Note why it will not be sent."""
+        self._write_json(self._refused, refusal)
+
+    def read_refusal(self) -> dict[str, Any] | None:
+        """Return why it will not be sent, if it was noted."""
+        return self._read_json(self._refused)

@@ -1,0 +1,132 @@
+"""The way of one attempt into the queue as an element of an array, and what it is until it is there."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.runners.slurm.arrays.gathering import Gathering
+from airflow_provider_sewer.runners.slurm.arrays.waiting import WaitingRoom, folder_of
+from airflow_provider_sewer.runners.slurm.cluster import JobRef
+from airflow_provider_sewer.runners.slurm.job import Job
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.runners.slurm.arrays.waiting import Member
+    from airflow_provider_sewer.runners.slurm.attempts import Attempt
+    from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
+    from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+    from airflow_provider_sewer.runners.slurm.script import JobScript
+
+
+class Waiting(NamedTuple):
+    """An attempt that has registered, and is to become an element of an array.
+
+    :param directory: its run directory.
+    :param name: its name.
+    :param cluster: where its array is to run.
+    """
+
+    directory: RunDirectory
+    name: str
+    cluster: SlurmCluster
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of the arrays of its mapped task."""
+        return folder_of(self.directory.path)
+
+    def look_up(self) -> Job | None:
+        """Return the element that it has become, if it is one by now."""
+        outcome = _looked(self.folder, self.cluster).outcome(self.directory.path)
+        return note_element(outcome) if isinstance(outcome, Job) else None
+
+    def cancel(self, *, timeout: float) -> None:
+        """Have it left out of its array; if that has been sent, have its element ended.
+
+        :param timeout: seconds that this may take.
+        :raises NoAnswer: when the cluster was perhaps not reached; the job script sees to it then.
+        """
+        with suppress(OSError):  # the cluster may still hear of it
+            self.directory.cancel()
+        WaitingRoom(self.folder).leave(self.directory.path)
+        if (job := self.look_up()) is not None:
+            job.cancel(timeout=timeout)
+
+    def __str__(self) -> str:
+        return f"{self.name}, which waits for its array"
+
+
+class ArrayPlace:
+    """The place of an attempt in an array; where others have their :class:`Submission`.
+
+    :param cluster: where the array is to run.
+    :param attempt: the attempt.
+    """
+
+    def __init__(self, cluster: SlurmCluster, attempt: Attempt) -> None:
+        self._cluster = cluster
+        self._attempt = attempt
+        self._directory = attempt.directory
+        self._folder = folder_of(attempt.directory.path)
+
+    def register(self, script: JobScript, member: Member) -> Waiting:
+        """Have the attempt wait for its array.
+
+        :raises SlurmUnavailable: when the run directory cannot be written.
+        """
+        attempt, now = self._attempt, time.time()
+        noted = {
+            "name": attempt.name,
+            "cluster": self._cluster.kind,
+            "clears": attempt.clears,
+            "run_clears": attempt.run_clears,
+            "made": now,
+            "begun": now,
+            "in_array": True,
+        }
+        try:
+            self._directory.write_attempt(noted)
+            script.write(self._directory)
+        except OSError as error:
+            path = self._directory.path
+            message = f"run_dir: cannot write into {path!r}: {error.strerror}"
+            raise SlurmUnavailable(message, run_directory=path) from None
+        WaitingRoom(self._folder).register(member)
+        return self._waiting()
+
+    def take_up(self) -> Job | Waiting | None:
+        """Return the job of an attempt, or that it still waits; ``None`` if nothing comes of it."""
+        job = self.look_up()
+        if job is None and _looked(self._folder, self._cluster).is_awaited(self._directory.path):
+            return self._waiting()
+        return job
+
+    def look_up(self) -> Job | None:
+        """Return the job of an attempt; ``None`` if there is none now."""
+        noted = self._directory.read_job() or {}
+        if isinstance(noted.get("id"), str):
+            ref = JobRef(noted["id"], noted["name"], self._directory.path)
+            return Job(ref, self._directory, self._cluster, noted["submitted"])
+        return self._waiting().look_up()
+
+    def leave(self) -> None:
+        """Have the attempt wait no longer."""
+        WaitingRoom(self._folder).leave(self._directory.path)
+
+    def _waiting(self) -> Waiting:
+        return Waiting(self._directory, self._attempt.name, self._cluster)
+
+
+def note_element(job: Job) -> Job:
+    """Note in the run directory of an element which one it is, and return its job."""
+    with suppress(OSError):  # its array knows it, too
+        job.directory.write_job({**job.ref._asdict(), "cluster": job.cluster.kind, "submitted": job.submitted})
+    return job
+
+
+def _looked(folder: str, cluster: SlurmCluster) -> Gathering:
+    gathering = Gathering(folder, cluster)
+    gathering.look()
+    return gathering

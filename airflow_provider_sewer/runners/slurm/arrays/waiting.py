@@ -1,0 +1,108 @@
+"""Who waits for an array: the attempts that have registered, each in a file of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from contextlib import suppress
+from typing import NamedTuple
+
+from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.runners.slurm.arrays.array import ARRAYS, Wants
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+
+class Member(NamedTuple):
+    """An attempt of a mapped instance that is to be an element of an array.
+
+    :param path: its run directory.
+    :param map_index: the instance's place in the mapped task.
+    :param expected: how many instances the mapped task has; 0 if that is not known.
+    :param array_wait: seconds without a new one after which no more are waited for.
+    :param wants: what it asks Slurm for.
+    """
+
+    path: str
+    map_index: int
+    expected: int
+    array_wait: float
+    wants: Wants
+
+    @property
+    def attempt(self) -> int:
+        """Return its number among the attempts of its instance."""
+        return int(os.path.basename(self.path))
+
+    @property
+    def is_wanted(self) -> bool:
+        """Tell whether anybody still wants it."""
+        directory = RunDirectory(self.path)
+        return not directory.is_cancelled and directory.read_ended() is None
+
+
+class WaitingRoom:
+    """The files of those who wait.
+
+    :param folder: the folder of the arrays of a mapped task.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = os.path.join(folder, "waiting")
+        self._read: dict[str, Member] = {}
+
+    def register(self, member: Member) -> None:
+        """Have an attempt wait; all else that its element needs has been written.
+
+        :raises SlurmUnavailable: when that cannot be noted.
+        """
+        path = self._path(member.path)
+        scratch = f"{path}.{uuid.uuid4().hex[:8]}"
+        try:
+            with suppress(FileExistsError):
+                RunDirectory(self._folder).make()
+            with open(scratch, "x", encoding="utf-8") as file:
+                json.dump({**member._asdict(), "wants": member.wants._asdict()}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(scratch, path)
+        except OSError as error:
+            raise SlurmUnavailable(
+                f"run_dir: cannot write into {self._folder!r}: {error.strerror}", run_directory=member.path
+            ) from None
+
+    def has(self, path: str) -> bool:
+        """Tell whether the attempt of this run directory waits."""
+        return os.path.exists(self._path(path))
+
+    def leave(self, path: str) -> None:
+        """Have the attempt of this run directory wait no longer."""
+        with suppress(OSError):  # it is passed over: it has an array, or it is cancelled
+            os.unlink(self._path(path))
+
+    def members(self) -> list[Member]:
+        """Return all that wait."""
+        try:
+            names = [name for name in os.listdir(self._folder) if name.endswith(".json")]
+        except FileNotFoundError:
+            names = []
+        read = {name: self._read.get(name) or self._member(name) for name in names}
+        self._read = {name: member for name, member in read.items() if member is not None}
+        return list(self._read.values())
+
+    def _member(self, name: str) -> Member | None:
+        try:
+            with open(os.path.join(self._folder, name), encoding="utf-8") as file:
+                fields = json.load(file)
+        except FileNotFoundError:
+            return None  # it has just left
+        return Member(**{**fields, "wants": Wants(**fields["wants"])})
+
+    def _path(self, path: str) -> str:
+        instance, attempt = os.path.split(path)
+        return os.path.join(self._folder, f"{os.path.basename(instance)}-{attempt}.json")
+
+
+def folder_of(path: str) -> str:
+    """Return the folder of the arrays that the attempt of a run directory can be in."""
+    return os.path.join(os.path.dirname(os.path.dirname(path)), ARRAYS)

@@ -1,0 +1,208 @@
+"""How a job ended, and what there is to say about it: what happened, where, and what to do."""
+
+from __future__ import annotations
+
+import re
+from textwrap import indent
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.core import errors
+from airflow_provider_sewer.runners.module import how_it_ended, says_missing
+from airflow_provider_sewer.runners.slurm.logs import last_lines
+from airflow_provider_sewer.runners.slurm.states import ENDS, End
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from airflow_provider_sewer.runners.slurm.cluster import Sighting
+    from airflow_provider_sewer.runners.slurm.job import Job
+    from airflow_provider_sewer.runners.slurm.run_directory import ExitRecord, RunDirectory
+
+#: What the job script exits with when another job has its run directory, or when that says that it is cancelled.
+NOT_ITS_TURN = 75
+_CANNOT_WRITE, _NO_WORKDIR = 73, 72
+
+_OOM = re.compile(r"^(slurmstepd|srun): error: .*(oom.?kill|out of memory)", re.IGNORECASE)
+_NO_SUCH_COMMAND = re.compile(
+    r"^\S+: line \d+: .*: (No such file or directory|command not found|Permission denied|Is a directory"
+    r"|bad interpreter.*|cannot execute.*|.*Exec format error.*|Not a directory)$"
+)
+_SLURM_COULD_NOT_START = 53
+_COMMAND_NOT_FOUND = (126, 127)
+
+
+class Ending(NamedTuple):
+    """How a job ended, as data that can go through a trigger's event.
+
+    :param error: name of the error it is; ``None`` for a success.
+    :param message: what happened, where, and what to do.
+    """
+
+    error: str | None = None
+    message: str = ""
+    job_id: str | None = None
+    state: str | None = None
+    exit_code: int | None = None
+    node: str | None = None
+    run_directory: str | None = None
+
+    def as_error(self) -> errors.SlurmError:
+        """Return the error, to be raised."""
+        kind: type[errors.SlurmError] = getattr(errors, self.error or "SlurmError")
+        details = self._asdict()
+        del details["error"], details["message"]
+        return kind(self.message, **details)
+
+    @classmethod
+    def of_error(cls, error: errors.SewerError, directory: RunDirectory) -> Ending:
+        """Return the end of an attempt that never was a job, for this reason."""
+        return cls(type(error).__name__, error.message, run_directory=directory.path)
+
+
+class Endings:
+    """What to say of the end of one job.
+
+    :param job: the job.
+    :param module: the module it ran.
+    :param secrets: values that must not be shown.
+    """
+
+    def __init__(self, job: Job, module: str, secrets: Collection[str]) -> None:
+        self._job = job
+        self._module = module
+        self._secrets = secrets
+
+    def success(self, record: ExitRecord) -> Ending:
+        """Return a success, which its record says."""
+        return Ending(
+            job_id=self._job.ref.id,
+            state="COMPLETED",
+            exit_code=0,
+            node=record.node,
+            run_directory=self._job.directory.path,
+        )
+
+    def without_result(self, record: ExitRecord) -> Ending:
+        """Return the end of a job that succeeded, and whose result cannot be seen here."""
+        what = f"succeeded on {record.node}, but its result, {record.result} bytes, has not appeared here."
+        return self._ending(errors.SlurmJobFailed, what, "COMPLETED", 0, record.node)
+
+    def lost(self, state: str, waited: float) -> Ending:
+        """Return the end of a job that nobody can say anything of.
+
+        :param state: what Slurm says of it.
+        :param waited: seconds for which it was waited for.
+        """
+        known = (
+            "Slurm says COMPLETED, but there is no exit record of it; that is no evidence of success. "
+            "Can the nodes write to the run directory, and is it the same folder here?"
+            if state == "COMPLETED"
+            else "neither the controller nor accounting knows it any more, and there is no exit record"
+            if self._job.cluster.kind == "slurm"
+            else "its machine is not this one and has given no sign of it, and there is no exit record"
+        )
+        began = self._job.directory.read_start()
+        history = f"it began on {began.node}" if began else "it never began, as far as its run directory says"
+        what = f"is lost: {known} ({history}; waited {waited:g} s)."
+        return self._ending(errors.SlurmJobLost, what, state or None)
+
+    def hopeless(self, sighting: Sighting, why: str) -> Ending:
+        """Return the end of a job that waited in vain, and has been cancelled."""
+        what = f"waits for {sighting.reason!r}, and that in vain: {why}. It has been cancelled."
+        return self._ending(errors.SlurmPendingHopeless, what, sighting.state)
+
+    def pending_too_long(self, sighting: Sighting, limit: float) -> Ending:
+        """Return the end of a job that waited for longer than it may, and has been cancelled."""
+        what = (
+            f"has not begun within max_pending_time, {limit:g} s; the last reason was {sighting.reason!r}. "
+            "It has been cancelled."
+        )
+        return self._ending(errors.SlurmPendingTooLong, what, sighting.state)
+
+    def failure(self, sighting: Sighting, record: ExitRecord | None) -> Ending:
+        """Return the end of a job that did not succeed."""
+        stderr = last_lines(self._job.directory.stderr, self._secrets)
+        end = ENDS.get(sighting.state, ENDS["FAILED"])
+        if end is ENDS["FAILED"] and any(map(_OOM.match, stderr)):
+            end = ENDS["OUT_OF_MEMORY"]  # under srun only the step is said to have run out of it
+        exit_code = record.exit_code if record and record.phase != "setup" else None
+        node = (record.node if record else "") or sighting.node or self._started_on()
+        if end is ENDS["FAILED"]:
+            end = self._why_failed(sighting, record, stderr)
+        what = f"{end.what}{f' on {node}' if node else ''}: {end.advice}."
+        return self._ending(end.error, what, sighting.state, exit_code, node)
+
+    def _why_failed(self, sighting: Sighting, record: ExitRecord | None, stderr: list[str]) -> End:
+        failed = ENDS["FAILED"]
+        if record is None:
+            return self._why_failed_without_record(sighting)
+        code = record.exit_code
+        if record.phase == "setup":
+            what = (
+                "could not enter its working directory"
+                if code == _NO_WORKDIR
+                else f"was ended by its `setup` with exit code {code}"
+            )
+            return failed._replace(what=what, advice="the module has not been run")
+        if record.asked:
+            what = f"was asked to end by SIG{record.asked}, and {self._module} ended with exit code {code}"
+            return failed._replace(what=what, advice="somebody called scancel, or something else ended it")
+        if record.phase == "module":
+            what = f"had its script ended from outside while it ran {self._module}"
+            return failed._replace(what=what, advice="its output may say by whom; a signal that it asked for itself?")
+        if said := says_missing(self._module, code, stderr):
+            return failed._replace(
+                what=f"found no module to run as {self._module!r} ({said})",
+                advice="install it for this interpreter, or correct the name",
+            )
+        if code in _COMMAND_NOT_FOUND and stderr and _NO_SUCH_COMMAND.search(stderr[-1]):
+            return failed._replace(
+                what=f"could not start its interpreter (exit code {code})", advice="is it there on the node?"
+            )
+        return failed._replace(what=f"ran {self._module}, which {how_it_ended(code)}")
+
+    def _why_failed_without_record(self, sighting: Sighting) -> End:
+        launch = ENDS["LAUNCH_FAILED"]
+        if sighting.signal == _SLURM_COULD_NOT_START:
+            return launch
+        if sighting.exit_code == _CANNOT_WRITE:
+            return launch._replace(
+                what="could not write into its run directory", advice="is its disk full, and can the node write there?"
+            )
+        if sighting.exit_code == NOT_ITS_TURN:
+            return launch._replace(
+                what="found the run directory taken by another job, or cancelled",
+                advice="clear the task to run it anew",
+            )
+        what = (
+            f"was ended by signal {sighting.signal}"
+            if sighting.signal
+            else f"ended with exit code {sighting.exit_code}"
+        )
+        if sighting.reason == "ProcessGone":
+            what = "is gone, killed or by a restart of the machine"
+        return ENDS["FAILED"]._replace(
+            what=f"{what} and left no exit record", advice="its output and the node's log may say why"
+        )
+
+    def _started_on(self) -> str:
+        start = self._job.directory.read_start()
+        return start.node if start else ""
+
+    def _ending(
+        self,
+        error: type[errors.SlurmError],
+        what: str,
+        state: str | None,
+        exit_code: int | None = None,
+        node: str | None = None,
+    ) -> Ending:
+        path = self._job.directory.path
+        message = f"{self._job} {what}{self._tail()}\nIts files are in {path}"
+        return Ending(error.__name__, message, self._job.ref.id, state, exit_code, node or None, path)
+
+    def _tail(self) -> str:
+        for name, path in (("stderr", self._job.directory.stderr), ("stdout", self._job.directory.stdout)):
+            if lines := last_lines(path, self._secrets):
+                return f"\nThe last lines of {name}:\n{indent(chr(10).join(lines), '  ')}"
+        return "\nIt wrote nothing."

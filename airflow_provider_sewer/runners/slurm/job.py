@@ -1,0 +1,67 @@
+"""One job that has been submitted: what it is known by, and how it is ended."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.runners.slurm.cluster import NoAnswer, NoCommand
+from airflow_provider_sewer.runners.slurm.states import ENDED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
+    from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef
+    from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+
+class Job(NamedTuple):
+    """A job that has been submitted.
+
+    :param ref: what it is known by.
+    :param directory: its run directory.
+    :param cluster: where it runs.
+    :param submitted: when, in seconds since the epoch.
+    """
+
+    ref: JobRef
+    directory: RunDirectory
+    cluster: Cluster
+    submitted: float
+
+    def cancel(self, *, timeout: float) -> None:
+        """Have it ended: by the cluster, and by the job script itself while nobody can reach the cluster.
+
+        :param timeout: seconds that this may take.
+        :raises NoAnswer: when the cluster was perhaps not reached; the job script sees to it then.
+        """
+        with suppress(OSError):  # the cluster may still hear of it
+            self.directory.cancel()
+        self.cluster.cancel(self.ref, timeout=timeout)
+
+    def __str__(self) -> str:
+        return f"{'Slurm job' if self.cluster.kind == 'slurm' else 'local job'} {self.ref.id} ({self.ref.name})"
+
+
+def cancel(job: Job | Waiting, say: Callable[[str], None], *, timeout: float) -> None:
+    """Have a job ended, or what waits to become one, and say so."""
+    try:
+        job.cancel(timeout=timeout)
+        say(f"Cancelled {job}")
+    except NoAnswer as error:
+        say(f"{job} is told to end by its run directory, within some seconds of running: {error}")
+
+
+def has_ended(job: Job) -> bool:
+    """Tell whether a job has ended, or is known to nobody."""
+    try:
+        sighting = job.cluster.look([job.ref]).get(job.ref)
+        if sighting is None:  # no answer of accounting
+            return job.directory.read_exit() is not None
+    except NoCommand as error:
+        raise SlurmUnavailable(f"{job} cannot be looked for: {error}", job_id=job.ref.id) from None
+    except (OSError, ValueError, NoAnswer):
+        return False
+    return sighting.state in ENDED or not sighting.state

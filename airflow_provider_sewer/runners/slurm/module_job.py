@@ -1,0 +1,87 @@
+"""A task that is to run as a job: what it runs, what it asks for, and how patiently it is followed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_sewer.runners.slurm.arrays.array import Wants
+from airflow_provider_sewer.runners.slurm.arrays.waiting import Member
+from airflow_provider_sewer.runners.slurm.following import Patience
+from airflow_provider_sewer.runners.slurm.script import INSIDE, JobScript
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_sewer.core.function import Call
+    from airflow_provider_sewer.core.slurm import SlurmSettings
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
+
+
+class ModuleJob(NamedTuple):
+    """A task whose module or function is to run as a job.
+
+    :param instance: the task instance it is for.
+    :param task: what is run and where, and what it makes.
+    :param slurm: how it runs on Slurm; every setting said.
+    :param secret_env: variables of the task's environment that are secret.
+    :param grace: seconds between SIGTERM and SIGKILL when the job ends itself.
+    :param runs_before: which runs of the tasks before it this one follows, where they tell so themselves.
+    :param expected: how many instances the mapped task has; 0 if that is not known.
+    """
+
+    instance: TaskInstance
+    task: Task
+    slurm: SlurmSettings
+    secret_env: Mapping[str, str]
+    grace: float
+    runs_before: Mapping[str, str] | None = None
+    expected: int = 0
+
+    @property
+    def label(self) -> str:
+        """Return what its jobs are called, before the part that makes each name unique."""
+        said: str | None = self.slurm.slurm.get("name") or self.slurm.slurm.get("job_name")
+        return said or f"{self.instance.dag_id}.{self.instance.task_id}"
+
+    @property
+    def shares_array(self) -> bool:
+        """Tell whether it is to be an element of an array, where there are arrays."""
+        return bool(self.slurm.array) and self.instance.map_index >= 0
+
+    def member(self, path: str) -> Member:
+        """Return what is said of an attempt when it registers for an array.
+
+        :param path: its run directory.
+        """
+        resources = {name: value for name, value in self._resources.items() if name not in INSIDE}
+        wants = Wants(self.label, resources, bool(self.slurm.requeue), self.slurm.max_pending_time)
+        return Member(path, self.instance.map_index, self.expected, self.slurm.array_wait or 0.0, wants)
+
+    def script(self, name: str, call: Call) -> JobScript:
+        """Return its job script.
+
+        :param name: the job's name.
+        :param call: what the interpreter is asked to run.
+        """
+        return JobScript(
+            name=name,
+            call=call,
+            python=self.task.settings.python,
+            workdir=self.task.settings.workdir,
+            env=self.task.settings.env,
+            secret_env=self.secret_env,
+            resources=self._resources,
+            requeue=bool(self.slurm.requeue),
+            grace=self.grace,
+        )
+
+    @property
+    def _resources(self) -> dict[str, Any]:
+        said = self.slurm.slurm.items()
+        return {name: value for name, value in said if name not in {"name", "job_name"} and value is not None}
+
+
+def patience_of(slurm: SlurmSettings) -> Patience:
+    """Return how long, and for what, a job is waited for."""
+    return Patience(slurm.max_pending_time, slurm.fail_on_pending_reason, slurm.lost_after or 0.0, bool(slurm.requeue))
