@@ -9,7 +9,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -118,29 +118,31 @@ class SlurmJobTrigger(BaseTrigger):
     async def _element(self, waiting: Waiting) -> Job:
         """Wait until an attempt is an element of an array."""
         self._say(f"{waiting}; its run directory is {waiting.directory.path}")
-        news: asyncio.Queue[str | Job | SewerError] = asyncio.Queue()
-        wait = Gatherer.of(waiting).wait(waiting.directory.path, _handing_over(news))
+        news: _News[str | Job | SewerError] = _News()
+        wait = Gatherer.of(waiting).wait(waiting.directory.path, news.put)
         try:
-            while isinstance(told := await news.get(), str):
-                self._say(told)
+            while True:
+                for told in await news.get():
+                    if isinstance(told, SewerError):
+                        raise told
+                    self._say(f"{told}")
+                    if isinstance(told, Job):
+                        return await _in_thread(note_element, told)
         finally:
             wait.close()
-        if isinstance(told, SewerError):
-            raise told
-        self._say(f"{told}; its run directory is {told.directory.path}")
-        return await _in_thread(note_element, told)
 
     async def _follow(self, job: Job) -> Ending:
         follower = await _in_thread(self._follower, job, await self._secrets())
-        news: asyncio.Queue[View] = asyncio.Queue()
-        watch = watched(job, _handing_over(news), self._slurm)
+        news: _News[View] = _News()
+        watch = watched(job, news.put, self._slurm)
         pauses = Pauses(self._slurm.poll_interval or 0.0)
         view = None
         try:
             while (ending := await _in_thread(follower.look, view)) is None:
                 if follower.wants_news:
                     watch.hurry()
-                view = await _latest(news, pauses.next(has_news=view is not None))
+                views = await news.get(pauses.next(has_news=view is not None))
+                view = views[-1] if views else None
         finally:
             watch.close()
             follower.stop()
@@ -177,25 +179,42 @@ async def _in_thread(function: Callable[..., _Value], *arguments: Any) -> _Value
     return await asyncio.get_running_loop().run_in_executor(_THREADS, context.run, function, *arguments)
 
 
-def _handing_over(news: asyncio.Queue[_Value]) -> Callable[[_Value], None]:
-    """Return what another thread can put news with into a queue of this event loop."""
-    loop = asyncio.get_running_loop()
+class _News(Generic[_Value]):
+    """What other threads have to tell a coroutine of this event loop."""
 
-    def hand_over(one: _Value) -> None:
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._untold: list[_Value] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, one: _Value) -> None:
+        """Tell something; from any thread."""
         with suppress(RuntimeError):  # the loop has been closed meanwhile; others go on to be told
-            loop.call_soon_threadsafe(news.put_nowait, one)
+            self._loop.call_soon_threadsafe(self._take, one)
 
-    return hand_over
+    async def get(self, timeout: float | None = None) -> list[_Value]:  # noqa: ASYNC109 - there may be no news
+        """Wait until there is something new, and return all of it; nothing if that takes too long.
+
+        No :func:`asyncio.timeout`, which costs more than the look at a job that follows.
+        """
+        if not self._untold:
+            waiter = self._waiter = self._loop.create_future()
+            clock = None if timeout is None else self._loop.call_later(timeout, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if clock is not None:
+                    clock.cancel()
+        told, self._untold = self._untold, []
+        return told
+
+    def _take(self, one: _Value) -> None:
+        self._untold.append(one)
+        if self._waiter is not None:
+            _wake(self._waiter)
 
 
-async def _latest(news: asyncio.Queue[View], timeout: float) -> View | None:  # noqa: ASYNC109 - there may be no news
-    """Wait for a view, and return the newest one."""
-    try:
-        # Not asyncio.wait_for: before Python 3.12 it forgets that it was cancelled when news come at that moment.
-        async with asyncio.timeout(timeout):
-            view = await news.get()
-    except TimeoutError:
-        return None
-    while not news.empty():
-        view = news.get_nowait()
-    return view
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -27,7 +27,7 @@ from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.task_log import log_output
-from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _latest
+from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
 
 PATIENCE = 60.0
 QUICK = DEFAULTS._replace(deferrable=True, poll_interval=0.3, max_poll_interval=0.6)
@@ -159,11 +159,11 @@ def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
     """A trigger that is cancelled when it has just heard of its job ends all the same."""
 
     async def cancelled_with_news() -> None:
-        news = asyncio.Queue()
-        task = asyncio.create_task(_latest(news, PATIENCE))
+        news = _News()
+        task = asyncio.create_task(news.get(PATIENCE))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        news.put_nowait("news")
+        news.put("news")
         for _ in range(turns):
             await asyncio.sleep(0)
         was_done = task.done()

@@ -274,8 +274,8 @@ class JobFollower:
             self._give_up()
             return self._endings.hopeless(sighting, why)
         limit = self._patience.max_pending_time
-        has_begun = self._job.directory.read_start() is not None
-        if limit is not None and not has_begun and time.time() - self._job.submitted > limit:
+        is_late = limit is not None and time.time() - self._job.submitted > limit
+        if limit is not None and is_late and self._job.directory.read_start() is None:
             self._give_up()
             return self._endings.pending_too_long(sighting, limit)
         return None

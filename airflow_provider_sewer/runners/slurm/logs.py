@@ -47,6 +47,7 @@ class JobLogs:
             for stream, path in ((Stream.STDOUT, directory.stdout), (Stream.STDERR, directory.stderr))
         }
         self._noted: dict[str, Any] | None = None
+        self._is_behind = False
 
     def pump(self) -> bool:
         """Hand on what is new, at most 32 KiB of each stream, and tell whether there may be more."""
@@ -54,8 +55,10 @@ class JobLogs:
             return False
         has_more = False
         for stream in self._streams.values():
+            before = stream.offset
             has_more = stream.pump() or has_more
-            self._note()
+            if self._is_behind or stream.offset != before:
+                self._note()
         return has_more
 
     def finish(self) -> None:
@@ -79,10 +82,12 @@ class JobLogs:
 
     def _note(self) -> None:
         state = {stream.value: log.state for stream, log in self._streams.items()}
+        self._is_behind = state != self._noted
         if state != self._noted and (not self._waits_until_read or all_read(_READ_SOON)):
             with suppress(OSError):  # a full disk must not end a job that is well
                 self._directory.write_log_state(state)
                 self._noted = state
+                self._is_behind = False
 
 
 class _StreamLog:

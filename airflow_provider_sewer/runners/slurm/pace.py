@@ -41,11 +41,21 @@ class Pauses:
 
 
 def watched(job: Job, on_view: Callable[[View], None], slurm: SlurmSettings) -> Watch:
-    """Have a job watched by the watcher of its cluster, at the intervals that the settings say."""
+    """Have a job watched by the watcher of its cluster, at the intervals that the settings say.
+
+    :param on_view: told each view that is not as the last one, in the watcher's thread.
+    """
     shortest, longest = slurm.poll_interval or 0.0, slurm.max_poll_interval or 0.0
     if job.cluster.kind == "local":
         shortest = longest = min(shortest, _LOCAL_INTERVAL)
-    return Watcher.of(job.cluster).watch(job.ref, on_view, shortest=shortest, longest=longest)
+    last: list[View] = []
+
+    def tell(view: View) -> None:
+        if last != [view]:
+            last[:] = [view]
+            on_view(view)
+
+    return Watcher.of(job.cluster).watch(job.ref, tell, shortest=shortest, longest=longest)
 
 
 def newest(news: SimpleQueue[View | None], timeout: float) -> View | None:

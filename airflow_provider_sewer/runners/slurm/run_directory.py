@@ -135,9 +135,12 @@ class RunDirectory:
         """Return what was noted before the submission; nothing if that did not come to an end."""
         return self._read_json(self._attempt) or {}
 
-    def write_job(self, job: dict[str, Any]) -> None:
-        """Note the job that came of it."""
-        self._write_json(self._job, job)
+    def write_job(self, job: dict[str, Any], *, lasts: bool = True) -> None:
+        """Note the job that came of it.
+
+        :param lasts: whether this is the only place where that is noted.
+        """
+        self._write(self._job, json.dumps(job), lasts=lasts)
 
     def read_job(self) -> dict[str, Any] | None:
         """Return the job that came of it, if it is known."""

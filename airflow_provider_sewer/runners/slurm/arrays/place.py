@@ -122,7 +122,8 @@ class ArrayPlace:
 def note_element(job: Job) -> Job:
     """Note in the run directory of an element which one it is, and return its job."""
     with suppress(OSError):  # its array knows it, too
-        job.directory.write_job({**job.ref._asdict(), "cluster": job.cluster.kind, "submitted": job.submitted})
+        noted = {**job.ref._asdict(), "cluster": job.cluster.kind, "submitted": job.submitted}
+        job.directory.write_job(noted, lasts=False)
     return job
 
 
