@@ -106,7 +106,7 @@ class SlurmJobTrigger(BaseTrigger):
                 job = await self._element(job)
             except SewerError as error:
                 return Ending.of_error(error, job.directory)
-            self._data = job_to_data(job)
+        self._data = job_to_data(job)
         return await self._follow(job)
 
     def _begun(self) -> Job | Waiting:

@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -145,8 +146,10 @@ class AirflowApi:
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         path = f"{_task(dag_id, run_id, task_id)}/xcomEntries/{quote(key)}?map_index={map_index}&deserialize=false"
         value = self.get(path)["value"]
-        # The API gives the value as the database has it: the text of a JSON document.
-        return json.loads(value) if isinstance(value, str) else value
+        # The API gives the value as the database has it, the text of a JSON document; but not always, if that is text.
+        with suppress(ValueError):
+            return json.loads(value) if isinstance(value, str) else value
+        return value
 
     def links(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> dict[str, str | None]:
         """Return the extra links of a task: name and URL."""

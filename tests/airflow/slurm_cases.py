@@ -90,6 +90,10 @@ with DAG("maps", schedule=None, params={{"folder": "/nowhere", "name": "no_name"
     SlurmModuleOperator.partial(task_id="job", **{{**ALL, **DEFERS}}).expand(
         parameters_and_flags=[arguments(index) for index in range(10)]
     )
+with DAG("shares", schedule=None, params={{"folder": "/nowhere", "name": "no_name"}}, max_active_tasks=4):
+    SlurmModuleOperator.partial(task_id="job", array=True, **{{**ALL, **DEFERS}}).expand(
+        parameters_and_flags=[arguments(index) for index in range(10)]
+    )
 """
 
 

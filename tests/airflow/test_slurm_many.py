@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 
@@ -10,19 +11,20 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
-from airflow_provider_sewer.runners.slurm.begun import job_to_data
+from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
 from airflow_provider_sewer.runners.slurm.logs import JobLogs
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
 
 from .slurm_cases import Case
 
-MANY = 300
+INSTANCES, RUN = 1000, 100
 POLL = 1.0
 # As the interpreter of the jobs: it starts in no time, so that so many can run here.
 QUICK = """#!/bin/sh
-echo "$SLURM_JOB_ID one"
-echo "$SLURM_JOB_ID two"
+id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+echo "$id one"
+echo "$id two"
 """
 
 
@@ -47,50 +49,83 @@ def test_ten_mapped_tasks_are_ten_jobs(stage, tmp_path):
     assert 1 <= queries <= seconds / 0.5 + 3
 
 
-def test_three_hundred_deferred_jobs_take_no_more_queries_than_one(make_slurm, tmp_path, monkeypatch):
+def test_ten_mapped_tasks_that_share_an_array_are_one_submission(stage, tmp_path):
+    """With fewer workers than instances: those that wait for others hold none. Each is a job of its own."""
+    stage.slurm.put_in_front("sbatch")
+    first = Case(stage, tmp_path / "shared", "shares", 0)
+    cases = [first, *(first.place(index) for index in range(1, 10))]
+    first.enough()
+    for case in cases:
+        case.ends("success")
+        case.log_is_complete()
+    first.is_over()
+    assert stage.slurm.counted("sbatch") == 1
+    ids = [case.airflow.xcom(*case.key, "slurm_job_id", map_index=case.map_index) for case in cases]
+    assert ids == [f"{ids[0].partition('_')[0]}_{index}" for index in range(10)]
+    assert {case.result()["job"] for case in cases} == {job.id for job in first.jobs()}
+
+
+def test_a_thousand_deferred_instances_take_one_sbatch_and_no_more_queries_than_one(make_slurm, tmp_path, monkeypatch):
     """All triggers run in one event loop, as in a triggerer; Airflow would need minutes to defer so many here."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
     slurm = make_slurm(nodes=3, cpus=4)
     for name, value in slurm.env.items():
         monkeypatch.setenv(name, value)
+    for name in ("sbatch", "squeue"):
+        slurm.put_in_front(name)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nothing is killed here
     python = tmp_path / "quick"
     python.write_text(QUICK)
     python.chmod(0o755)
-    held = {"additional_parameters": {"hold": True}}
     settings = SlurmSettings.checked(
-        slurm=held, run_dir=str(tmp_path / "runs"), cluster="slurm", poll_interval=POLL, max_poll_interval=2 * POLL
+        slurm={"additional_parameters": {"hold": True}},
+        run_dir=str(tmp_path / "runs"),
+        cluster="slurm",
+        poll_interval=POLL,
+        max_poll_interval=2 * POLL,
+        array=True,
     ).over(DEFAULTS)
-    where = Settings.checked(python=str(python))
-    jobs = []
-    for index in range(MANY):
-        instance = TaskInstance("many", "run", "task", index, "0")
-        planned = ModuleJob(instance, Task("any", "any").with_settings(where), settings, {}, 5.0)
-        jobs.append(JobRun(planned, lambda *_: None, print).begin())
+    task = Task("any", "any").with_settings(Settings.checked(python=str(python)))
     lines = Counter()
     monkeypatch.setattr("airflow_provider_sewer.triggers.slurm.log_output", lambda _, pieces: lines.update(pieces))
     said = settings._replace(slurm={})._asdict()
-    triggers = [SlurmJobTrigger(job_to_data(job), "any", said) for job in jobs]
-    slurm.put_in_front("squeue")
+    triggers = []
+    for index in range(INSTANCES):
+        planned = ModuleJob(TaskInstance("many", "run", "task", index, "0"), task, settings, {}, 5.0, INSTANCES)
+        waiting = JobRun(planned, lambda *_: None, print).enter()
+        triggers.append(SlurmJobTrigger(job_to_data(waiting), "any", said))
+        triggers[-1].trigger_id = index
 
     async def fired(trigger):
         return [event.payload async for event in trigger.run()]
 
-    async def release():
-        await asyncio.sleep(3 * POLL)
-        await asyncio.to_thread(slurm.release, ",".join(job.ref.id for job in jobs))
+    def are_submitted():
+        return all(trigger.serialize()[1]["job"]["id"] for trigger in triggers)
 
     async def run_all():
-        return (await asyncio.gather(*map(fired, triggers), release()))[:-1]
+        tasks = [asyncio.create_task(fired(trigger)) for trigger in triggers]
+        await asyncio.to_thread(slurm.until, are_submitted, "the array")
+        await asyncio.sleep(3 * POLL)
+        array = triggers[0].serialize()[1]["job"]["id"].partition("_")[0]
+        await asyncio.to_thread(slurm.release, f"{array}_[0-{RUN - 1}]")
+        payloads = await asyncio.gather(*tasks[:RUN])
+        for task in tasks[RUN:]:
+            task.cancel()
+        await asyncio.gather(*tasks[RUN:], return_exceptions=True)
+        return payloads
 
     began = time.monotonic()
     payloads = asyncio.run(asyncio.wait_for(run_all(), 300))
     seconds, queries = time.monotonic() - began, slurm.counted("squeue")
+    print(f"{RUN} of {INSTANCES} jobs in {seconds:.1f} s, {queries} queries")
+    jobs = [job_from_data(events[0]["job"]) for events in payloads]
     for job in jobs:
         JobLogs(job.directory, lambda _, pieces: lines.update(pieces)).finish()  # the rest, as the workers do
-    print(f"{MANY} jobs in {seconds:.1f} s, {queries} queries")
-    assert [len(events) for events in payloads] == [1] * MANY
+    assert [len(events) for events in payloads] == [1] * RUN
     assert {events[0]["ending"]["error"] for events in payloads} == {None}
-    assert [job.state for job in slurm.jobs()] == ["COMPLETED"] * MANY
+    assert slurm.counted("sbatch") == 1
+    waiting = slurm.command("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").split()
+    assert len(waiting) == INSTANCES - RUN
     assert lines == Counter(f"{job.ref.id} {what}\n" for job in jobs for what in ("one", "two"))
-    assert 3 <= queries <= seconds / POLL + 2
+    assert 3 <= queries <= seconds / POLL + 4  # its name is looked up before the submission
