@@ -55,6 +55,23 @@ def submit(tmp_path):
 
 
 @pytest.fixture
+def register(tmp_path):
+    """Register so many instances of a mapped task for an array, and return the trigger of each."""
+
+    def run(source: str, count: int, **settings):
+        (tmp_path / "job.py").write_text(dedent(source))
+        said = {"run_dir": str(tmp_path / "runs"), "cluster": "slurm", "array": True, "array_wait": 600.0, **settings}
+        slurm = QUICK._replace(**said)
+        task = Task("task", "job").with_settings(Settings(sys.executable, {"PYTHONPATH": str(tmp_path)}))
+        for index in range(count):
+            planned = ModuleJob(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, 2)
+            waiting = JobRun(planned, lambda *_: None, lambda _: None).enter()
+            yield SlurmJobTrigger(job_to_data(waiting), "job", slurm._replace(slurm={})._asdict())
+
+    return lambda *arguments, **settings: list(run(*arguments, **settings))
+
+
+@pytest.fixture
 def logged(caplog):
     """Return a function that returns the lines of the module that have been logged, in order."""
     caplog.set_level(logging.INFO)
@@ -265,3 +282,49 @@ def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path)
         for log in stuck:
             with suppress(OSError):  # nobody reads it
                 os.close(os.open(log, os.O_WRONLY | os.O_NONBLOCK))
+
+
+# -- Arrays ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, register, caplog):
+    """When all are there, one submission makes elements of them, and each trigger fires with its own."""
+    caplog.set_level(logging.INFO)
+    on_slurm.put_in_front("sbatch")
+    (one,) = register("print('done')", 1)
+    asyncio.run(run_until(made_anew(one), lambda: "which waits for its array" in caplog.text))
+    _, other = register("print('done')", 2)
+
+    async def both():
+        return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in (one, other)))
+
+    events = asyncio.run(both())
+    assert [event["ending"]["error"] for event in events] == [None, None]
+    array = events[0]["job"]["id"].partition("_")[0]
+    assert [event["job"]["id"] for event in events] == [f"{array}_0", f"{array}_1"]
+    assert on_slurm.counted("sbatch") == 1
+
+
+def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register):
+    """Nothing of it is submitted; the one that is left does not wait for it."""
+    cleared, other = map(made_anew, register("print('done')", 2, array_wait=0.0))
+    asyncio.run(cleared.on_kill())
+    assert RunDirectory(cleared.serialize()[1]["job"]["directory"]).is_cancelled
+    event = asyncio.run(first_event(other))
+    assert (
+        on_slurm.command("squeue", "-h", "-r", "-t", "all", "-n", event["job"]["name"], "-o", "%i")
+        == (event["job"]["id"])
+    )
+
+
+def test_why_there_is_no_array_is_the_end_of_each(on_slurm, register):
+    """In Slurm's words, for the workers to fail of."""
+    triggers = register("print('done')", 2, slurm={"partition": "nowhere"})
+
+    async def both():
+        return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in triggers))
+
+    for event in asyncio.run(both()):
+        assert event["job"]["id"] is None
+        assert event["ending"]["error"] == "SlurmSubmitRefused"
+        assert "invalid partition specified: nowhere" in event["ending"]["message"]
