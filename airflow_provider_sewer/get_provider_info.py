@@ -61,6 +61,16 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
             {"type": _TEXT},
         ),
         "requeue": ("Requeue", "Whether Slurm may start a job anew; false by default.", _YES_OR_NO),
+        "array": (
+            "Job arrays",
+            "Whether the instances of a mapped task share job arrays; false by default.",
+            _YES_OR_NO,
+        ),
+        "array_wait": (
+            "Wait for instances",
+            "Seconds without another instance after which an array is submitted; 30 by default.",
+            {"type": _NUMBER},
+        ),
     },
     "Waiting for Slurm jobs": {
         "deferrable": (

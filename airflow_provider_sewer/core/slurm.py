@@ -382,7 +382,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "additional_parameters": _options,
 }
 
-#: The names that ``slurm={…}`` takes: submitit's, for one job.
+#: The names that ``slurm={…}`` takes: submitit's.
 RESOURCES: tuple[str, ...] = tuple(_CHECKS)
 
 

@@ -17,8 +17,8 @@ from submitit.slurm.slurm import SlurmExecutor, _get_default_parameters
 from airflow_provider_sewer.core.errors import InvalidTask, SlurmError, SlurmOutOfMemory
 from airflow_provider_sewer.core.slurm import DEFAULTS, RESERVED, RESOURCES, SlurmSettings
 
-#: What submitit takes for many jobs at once, or only for old scripts.
-NOT_FOR_ONE_JOB = {"array_parallelism", "num_gpus"}
+#: What submitit takes only for old scripts.
+FOR_OLD_SCRIPTS = {"num_gpus"}
 
 
 def parameters(**slurm: object) -> dict:
@@ -35,7 +35,7 @@ def test_the_parameters_are_those_of_the_installed_submitit():
     """Both spellings, submitit's own and Slurm's; whatever a new version adds shows up here."""
     of_submitit = {*_get_default_parameters(), *SlurmExecutor._equivalence_dict()}
 
-    assert set(RESOURCES) == of_submitit - NOT_FOR_ONE_JOB
+    assert set(RESOURCES) == of_submitit - FOR_OLD_SCRIPTS
 
 
 def test_what_a_job_is_given_is_kept_as_it_was_written():
@@ -46,7 +46,7 @@ def test_what_a_job_is_given_is_kept_as_it_was_written():
         "mem_gb": 1.5, "gres": "gpu:a100:1", "constraint": "a100&nvme", "nodelist": "n[1-3]", "exclude": "n4",
         "exclusive": "user", "dependency": "afterok:1", "comment": "night's run", "wckey": "k", "mail_type": "END,FAIL",
         "mail_user": "me@lab", "setup": ["module load cuda", "set -x\nulimit -n 9"], "teardown": [], "use_srun": True,
-        "srun_args": ["--mpi=pmix"], "stderr_to_stdout": False, "signal_delay_s": 0,
+        "srun_args": ["--mpi=pmix"], "stderr_to_stdout": False, "signal_delay_s": 0, "array_parallelism": 9,
         "additional_parameters": {"hold": True, "nice": 10, "begin": "now+1hour", "wait-all-nodes": 1},
     }  # fmt: skip
 

@@ -174,6 +174,16 @@ def test_without_waiting_the_task_ends_with_the_submission(module, on_slurm, run
     on_slurm.wait_for(result.results["job"], "COMPLETED")
 
 
+def test_under_dags_test_mapped_instances_wait_for_no_array(module, on_slurm, run_dag, defaults):
+    """They run one after the other there, so that each would wait for others in vain."""
+    on_slurm.put_in_front("sbatch")
+    job = module("import os; print(os.environ.get('SLURM_ARRAY_TASK_ID', 'no array'))")
+    with DAG("no_array", schedule=None) as dag:
+        SlurmModuleOperator.partial(task_id="job", array=True, **defaults, **job).expand(args=[["1"], ["2"]])
+    assert run_dag(dag).state == "success"
+    assert on_slurm.counted("sbatch") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -188,6 +198,9 @@ def test_without_waiting_the_task_ends_with_the_submission(module, on_slurm, run
         ({"poll_interval": 0}, "poll_interval"),
         ({"poll_interval": 9, "max_poll_interval": 3}, "max_poll_interval: 3 s is less than poll_interval, 9 s"),
         ({"durable": 1}, "durable"),
+        ({"array": "yes"}, "array: True or False is needed, not 'yes'"),
+        ({"array_wait": -1}, "array_wait: seconds or a timedelta are needed, not -1"),
+        ({"slurm": {"array_parallelism": 0}}, "slurm: array_parallelism: a whole number from 1 on is needed, not 0"),
         ({"on_kill_action": "keep"}, "on_kill_action: 'cancel_job' or 'keep_job' is needed, not 'keep'"),
         ({"requeue": "no"}, "requeue"),
         ({"max_pending_time": -1}, "max_pending_time"),
