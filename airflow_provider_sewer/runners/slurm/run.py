@@ -354,7 +354,7 @@ class JobRun:
                 raise
             except SewerError:
                 self._give_up(cluster, attempt)
-                products.fail()
+                self._products(attempt.directory).fail()
                 raise
 
     def _register(self, place: ArrayPlace, attempt: Attempt, script: JobScript) -> Waiting:

@@ -104,8 +104,8 @@ class Submission:
 
     def _until_taken(self) -> Job:
         while True:
-            self._check_cancelled()
             self._note_intent()
+            self._check_cancelled()
             try:
                 return self._as_job(self._cluster.submit(self._directory, self._name))
             except Busy as busy:

@@ -77,18 +77,7 @@ class Gathering:
 
     def is_due(self) -> bool:
         """Tell whether there is something to send: an array that is not known to be, or members enough for one."""
-        members, now = self._unplaced(), time.monotonic()
-        paths = {member.path for member in members}
-        if not self._seen & paths:
-            self._first = now
-        if paths - self._seen:
-            self._latest = now
-        self._seen = paths
-        if not members:
-            return any(array.is_formed and not array.is_settled for array in self._arrays.values())
-        patience = max(member.array_wait for member in members)
-        has_all = len({member.map_index for member in members}) >= max(member.expected for member in members) > 0
-        return has_all or now - self._latest >= patience or now - self._first >= _MOST_WAITS * patience
+        return bool(self._unsent()) or self._is_enough()
 
     def send(self, say: Callable[[str], None]) -> Iterator[None]:
         """Send what is due, if no other process does, and yield whenever something has become of an array.
@@ -100,10 +89,10 @@ class Gathering:
             return
         try:
             self.look()  # another process may have sent something until just now
-            for array in [array for array in self._arrays.values() if array.is_formed and not array.is_settled]:
+            for array in self._unsent():
                 self._send(array, say)
                 yield
-            due = {member.path for member in self._unplaced()}
+            due = {member.path for member in self._unplaced()} if self._is_enough() else set()
             while members := [member for member in self._wanted() if member.path in due]:
                 self._send(self._form(members), say)
                 yield
@@ -111,6 +100,25 @@ class Gathering:
             self._lease.give_back()
 
     # -- Who is in which array -----------------------------------------------------------------------------------------
+
+    def _is_enough(self) -> bool:
+        """Tell whether those who wait need not wait for others any more."""
+        members, now = self._unplaced(), time.monotonic()
+        paths = {member.path for member in members}
+        if not self._seen & paths:
+            self._first = now
+        if paths - self._seen:
+            self._latest = now
+        self._seen = paths
+        if not members:
+            return False
+        patience = max(member.array_wait for member in members)
+        has_all = len({member.map_index for member in members}) >= max(member.expected for member in members) > 0
+        return has_all or now - self._latest >= patience or now - self._first >= _MOST_WAITS * patience
+
+    def _unsent(self) -> list[JobArray]:
+        """Return the arrays of which it is not known that they were sent."""
+        return [array for array in self._arrays.values() if array.is_formed and not array.is_settled]
 
     def _placed(self) -> set[str]:
         return {path for array in self._arrays.values() for path in array.elements.values()}
