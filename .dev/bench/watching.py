@@ -91,7 +91,7 @@ def _registered(jobs: int, folder: Path) -> Iterator[SlurmJobTrigger]:
     slurm = DEFAULTS._replace(slurm=held, run_dir=str(folder / "runs"), cluster="slurm", array=True, deferrable=True)
     with patch("os.fsync"):
         for index in range(jobs):
-            planned = ModuleJob(TaskInstance("bench", "run", "task", index, "0"), task, slurm, {}, 5.0, jobs)
+            planned = ModuleJob(TaskInstance("bench", "run", "task", index, "0"), task, slurm, {}, 5.0, expected=jobs)
             waiting = JobRun(planned, lambda *_: None, lambda _: None).enter()
             trigger = SlurmJobTrigger(job_to_data(waiting), "module", slurm._replace(slurm={})._asdict())
             trigger.trigger_id = index

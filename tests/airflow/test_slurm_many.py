@@ -92,7 +92,9 @@ def test_a_thousand_deferred_instances_take_one_sbatch_and_no_more_queries_than_
     said = settings._replace(slurm={})._asdict()
     triggers = []
     for index in range(INSTANCES):
-        planned = ModuleJob(TaskInstance("many", "run", "task", index, "0"), task, settings, {}, 5.0, INSTANCES)
+        planned = ModuleJob(
+            TaskInstance("many", "run", "task", index, "0"), task, settings, {}, 5.0, expected=INSTANCES
+        )
         waiting = JobRun(planned, lambda *_: None, print).enter()
         triggers.append(SlurmJobTrigger(job_to_data(waiting), "any", said))
         triggers[-1].trigger_id = index

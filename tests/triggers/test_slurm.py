@@ -64,7 +64,7 @@ def register(tmp_path):
         slurm = QUICK._replace(**said)
         task = Task("task", "job").with_settings(Settings(sys.executable, {"PYTHONPATH": str(tmp_path)}))
         for index in range(count):
-            planned = ModuleJob(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, 2)
+            planned = ModuleJob(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, expected=2)
             waiting = JobRun(planned, lambda *_: None, lambda _: None).enter()
             yield SlurmJobTrigger(job_to_data(waiting), "job", slurm._replace(slurm={})._asdict())
 
