@@ -10,7 +10,7 @@ environments := exec "$(PYTHON)" .dev/environments.py
 # Neither the shell's Python environment nor an Airflow that the shell is set up for reaches what runs here.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
 
-.PHONY: help demo test up down check format constraints clean checkout python
+.PHONY: help demo test bench up down check format constraints clean checkout python
 
 help: checkout ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -23,6 +23,11 @@ test: check ## make the environments, check the code and run every test (ARGS="-
 	@$(environments) digits
 	@mkdir -p build/tmp
 	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest $(side_by_side) $(ARGS)
+
+bench: python ## measure what this costs beside what else there is, and write the README's table (ARGS="parse" for a part)
+	@$(environments) airflow
+	@$(environments) peers || echo 'bench: going on without what could not be made' >&2
+	@cd .dev && exec ../$(bin)/python -m bench $(ARGS)
 
 up: python ## bring up docker-compose.yaml: Airflow and a Slurm cluster in containers
 	@exec "$(PYTHON)" .dev/containers.py up

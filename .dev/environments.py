@@ -1,7 +1,8 @@
 """Make the virtual environments of this checkout: ``python3 .dev/environments.py airflow-test digits``.
 
 They lie in ``build/venv`` and are made once: a second call sees that nothing has changed and ends at once.
-``python3 .dev/environments.py constraints`` writes the versions they are made with anew.
+``python3 .dev/environments.py constraints`` writes the versions they are made with anew. ``peers`` are three of them:
+what this package is measured beside by ``make bench``, each with versions of its own.
 
 This needs only the standard library, and nothing newer than Python 3.9, so that it can say which Python is missing.
 """
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 CONSTRAINTS = Path(".dev/constraints.txt")
+PEERS = Path(".dev/peers")
 STAMP = "sewer-environment.json"
 #: This package needs 3.11; Airflow 3.3 goes up to 3.14.
 OLDEST, NEWEST = (3, 11), (3, 14)
@@ -47,23 +49,43 @@ CLEAR = "\r\033[K"
 
 
 class Environment(NamedTuple):
-    """A virtual environment: its folder, and what is installed into it, as a path from the checkout."""
+    """A virtual environment.
+
+    :param folder: its folder in ``build/venv``.
+    :param project: what is installed into it: a project, as a path from the checkout.
+    :param extra: an extra of that project.
+    :param packages: instead of a project, packages from the index.
+    """
 
     folder: str
-    project: str
+    project: str = ""
     extra: str = ""
+    packages: tuple[str, ...] = ()
 
     @property
-    def target(self) -> str:
+    def target(self) -> list[str]:
         """What pip is to install."""
-        return f"{self.project}[{self.extra}]" if self.extra else self.project
+        if self.packages:
+            return list(self.packages)
+        return ["--editable", f"{self.project}[{self.extra}]" if self.extra else self.project]
+
+    @property
+    def versions(self) -> Path:
+        """The file with the versions that it is made with, as a path from the checkout."""
+        return PEERS / f"{self.folder}.txt" if self.packages else CONSTRAINTS
 
 
 ENVIRONMENTS = {
     "airflow": Environment("airflow", "."),
     "airflow-test": Environment("airflow", ".", "test"),
     "digits": Environment("digits", "dags/digits"),
+    "cosmos": Environment("cosmos", packages=("apache-airflow", "astronomer-cosmos")),
+    "sewerpipe": Environment("sewerpipe", packages=("sewerpipe",)),
+    "depio": Environment("depio", packages=("depio",)),
 }
+
+#: Names for several environments.
+SEVERAL = {"peers": [name for name, environment in ENVIRONMENTS.items() if environment.packages]}
 
 
 class Trouble(Exception):
@@ -72,13 +94,13 @@ class Trouble(Exception):
 
 def main(names: list[str]) -> int:
     """Make the environments of these names and return the exit code."""
-    if not names or not set(names) <= {*ENVIRONMENTS, "constraints"}:
-        print(f"usage: environments.py {'|'.join([*ENVIRONMENTS, 'constraints'])} ...", file=sys.stderr)
+    if not names or not set(names) <= {*ENVIRONMENTS, *SEVERAL, "constraints"}:
+        print(f"usage: environments.py {'|'.join([*ENVIRONMENTS, *SEVERAL, 'constraints'])} ...", file=sys.stderr)
         return 2
     try:
         _end_like_ctrl_c_when_asked_to()
         _go_on_with_a_supported_python()
-        for name in names:
+        for name in [single for given in names for single in SEVERAL.get(given, [given])]:
             if name == "constraints":
                 write_constraints()
             else:
@@ -108,9 +130,9 @@ def make(name: str, environment: Environment) -> None:
         if found.get("base") != wanted["base"]:
             _create(home, pip, progress)
         progress.tell("looking up its packages")
-        versions = ["--constraint", str(CONSTRAINTS)]
+        versions = ["--constraint", str(environment.versions)]
         pip.install("pip", *versions)
-        pip.install("--editable", environment.target, *versions, "--build-constraint", str(CONSTRAINTS))
+        pip.install(*environment.target, *versions, "--build-constraint", str(CONSTRAINTS))
         (home / STAMP).write_text(json.dumps(wanted))
         progress.end(f"ready, {_count_packages(home)} packages in {home.relative_to(ROOT)}")
 
@@ -159,10 +181,10 @@ def _count_packages(home: Path) -> int:
 
 def _wanted(environment: Environment) -> dict[str, str]:
     """Return what the environment depends on, as it is now: where one of these differs, it has to be made anew."""
-    project = ROOT / environment.project
+    installed = environment.packages or _packaging_of(ROOT / environment.project)
     return {
         "base": _hash([sys.version, os.path.realpath(sys.executable), str(ROOT)]),
-        "packages": _hash([_packaging_of(project), (ROOT / CONSTRAINTS).read_text()]),
+        "packages": _hash([installed, (ROOT / environment.versions).read_text()]),
         "extra": environment.extra,
     }
 
@@ -433,14 +455,14 @@ def _in_words(error: Exception) -> str:
 # -- The versions ------------------------------------------------------------------------------------------------------
 
 HEADER = """\
-# The versions that the environments in build/venv are made with.
-# Made by `make constraints`: pip {pip} on Python {python} took the newest versions that fit together of all that this
-# package, its test tools, dags/digits and the building of both require. Not to be edited by hand.
+# The versions that {whose} made with.
+# Made by `make constraints`: pip {pip} on Python {python} took the newest versions that fit together, for
+# {wanted}. Not to be edited by hand.
 """
 
 
 def write_constraints() -> None:
-    """Resolve everything that both environments need, together, and write the versions down."""
+    """Resolve what the environments need and write the versions down: of those of this package together."""
     if sys.version_info[:2] != OLDEST:
         oldest = ".".join(map(str, OLDEST))
         raise Trouble(
@@ -454,16 +476,32 @@ def write_constraints() -> None:
         pip = Pip(home, progress, lock)
         _create(home, pip, progress)
         pip.install("--upgrade", "pip")
-        report = BUILD / "venv" / "constraints.json"
-        pip.install("--dry-run", "--ignore-installed", "--report", str(report), *_everything())
-        versions = _versions(json.loads(report.read_text()))
-        header = HEADER.format(pip=dict(versions)["pip"], python=".".join(map(str, OLDEST)))
-        (ROOT / CONSTRAINTS).write_text(header + "".join(f"{name}=={version}\n" for name, version in versions))
-        progress.end(f"{len(versions)} versions in {CONSTRAINTS}")
+        wanted = "this package, its test tools, dags/digits and the building of both"
+        count = _resolve(pip, CONSTRAINTS, _everything(), "the environments in build/venv are", wanted)
+        (ROOT / PEERS).mkdir(exist_ok=True)
+        for name in SEVERAL["peers"]:
+            peer = ENVIRONMENTS[name]
+            # The same Airflow, where there is one.
+            beside = ["--constraint", str(CONSTRAINTS)] if "apache-airflow" in peer.packages else []
+            packages = ["pip", *peer.packages]
+            whose = f"build/venv/{peer.folder} is"
+            count += _resolve(pip, peer.versions, [*packages, *beside], whose, " and ".join(peer.packages))
+        progress.end(f"{count} versions in {CONSTRAINTS} and {PEERS}")
+
+
+def _resolve(pip: Pip, file: Path, requirements: list[str], whose: str, wanted: str) -> int:
+    """Write the newest versions that fit together into a file, and return how many they are."""
+    report = BUILD / "venv" / "constraints.json"
+    pip.install("--dry-run", "--ignore-installed", "--report", str(report), *requirements)
+    versions = _versions(json.loads(report.read_text()))
+    python = ".".join(map(str, OLDEST))
+    header = HEADER.format(whose=whose, wanted=wanted, pip=dict(versions)["pip"], python=python)
+    (ROOT / file).write_text(header + "".join(f"{name}=={version}\n" for name, version in versions))
+    return len(versions)
 
 
 def _everything() -> list[str]:
-    """Return all requirements of both environments, those of building their projects included."""
+    """Return all requirements of this package's own environments, those of building their projects included."""
     projects = [ROOT, ROOT / "dags/digits"]
     building = [needed for project in projects for needed in _pyproject(project)["build-system"]["requires"]]
     return ["./[test]", "./dags/digits", "pip", "editables", *building]

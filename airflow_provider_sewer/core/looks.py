@@ -1,13 +1,22 @@
-"""What files and folders look like, so that it shows later whether something that was made of them still holds."""
+"""What files and folders look like, so that it shows later whether something that was made of them still holds.
+
+Who makes something of files notes each just before it is read; so whatever is changed meanwhile does not look as noted.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.freshness import stamp
 from airflow_provider_sewer.core.paths import OWN_FOLDER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: What is not there, or cannot be looked at.
 NOTHING = "nothing"
@@ -38,6 +47,27 @@ def look(path: str) -> str:
     except (OSError, ValueError):
         return NOTHING
     return NOTHING if seen is None else seen.content or seen.seen
+
+
+_noted: ContextVar[dict[str, str] | None] = ContextVar("sewer_noted", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[dict[str, str]]:
+    """Collect what is noted in the block: what each file looks like, by its path."""
+    looks: dict[str, str] = {}
+    token = _noted.set(looks)
+    try:
+        yield looks
+    finally:
+        _noted.reset(token)
+
+
+def note(path: str) -> None:
+    """Note what a file looks like, for whoever wants to know (see :func:`noting`)."""
+    looks = _noted.get()
+    if looks is not None and path not in looks:
+        looks[path] = look(path)
 
 
 def is_installed(path: str) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
+from airflow_provider_sewer.core.looks import note
 from airflow_provider_sewer.core.source import LENT, SourceLine, is_own_file
 from airflow_provider_sewer.readers.guest import FORMER_NAMES, STANDARD_LIBRARY, module_name
 
@@ -23,6 +24,7 @@ def read_workflow_file(file: str) -> bytes:
     :raises WorkflowFileError: when it cannot be read.
     """
     whole = SourceLine(file, 0)
+    note(file)
     try:
         with open(file, "rb") as opened:
             return opened.read()

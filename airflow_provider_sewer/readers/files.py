@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.readers import python_file
+from airflow_provider_sewer.readers.kept import is_yaml, kept_or_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
-
-_YAML = (".yaml", ".yml")
 
 
 def load_workflow(
@@ -26,6 +25,9 @@ def load_workflow(
 ) -> Workflow:
     """Load a workflow file and return one of its workflows as a graph.
 
+    A file that was loaded before in this process is not loaded again where it is sure to give the same (see
+    :mod:`airflow_provider_sewer.readers.kept`); the graph is then the same object, and not to be changed.
+
     :param path: a sewer file in Python, or stages in a file that ends in ``.yaml`` or ``.yml``.
     :param workflow: its name; needed only where a file holds several and none is called
         ``workflow``. A file that declares none is one workflow: all its tasks.
@@ -33,14 +35,20 @@ def load_workflow(
     :param arguments: what the workflow's function is called with, by the names of its parameters.
     :raises SewerError: when the file, a task or the workflow is wrong; with file and line.
     """
-    if _has_stages(path, jobs):
+    has_stages = _has_stages(path, jobs)
+
+    def read() -> Workflow:
+        if not has_stages:
+            return python_file.load_workflow(path, workflow, arguments)
         from airflow_provider_sewer.readers.stages import load_stages
 
         if arguments:
             names = ", ".join(map(repr, arguments))
             raise SewerError(f"{os.fspath(path)}: stages take no arguments, and {names} is given; write a template")
         return load_stages(path, workflow, jobs)
-    return python_file.load_workflow(path, workflow, arguments)
+
+    # What a workflow is called with can be anything, and is another thing each time.
+    return read() if arguments else kept_or_read(os.path.abspath(path), (workflow, jobs), read)
 
 
 def schema_of_stages() -> str:
@@ -63,8 +71,8 @@ def load_tasks(path: str | os.PathLike[str], *, jobs: str | None = None) -> list
 
 
 def _has_stages(path: str | os.PathLike[str], jobs: str | None) -> bool:
-    is_yaml = os.path.splitext(path)[1].lower() in _YAML
-    if jobs is not None and not is_yaml:
+    has_stages = is_yaml(path)
+    if jobs is not None and not has_stages:
         said = f"{os.fspath(path)}: a jobs module is for stages in YAML; in a Python file each task names what it runs"
         raise SewerError(said)
-    return is_yaml
+    return has_stages

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
+from airflow_provider_sewer.core.looks import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +52,10 @@ class Jobs:
 
 def _file_of(module: str, folder: str) -> str | None:
     base = os.path.join(folder, *module.split("."))
-    return next((file for file in (f"{base}.py", os.path.join(base, "__init__.py")) if os.path.isfile(file)), None)
+    places = (f"{base}.py", os.path.join(base, "__init__.py"))
+    for place in places:
+        note(place)
+    return next((file for file in places if os.path.isfile(file)), None)
 
 
 def _names(file: str) -> dict[str, bool] | None:

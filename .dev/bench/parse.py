@@ -1,0 +1,188 @@
+"""What it costs Airflow to parse a DAG file that expands a workflow file."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from textwrap import dedent
+
+from bench.clock import CannotRun, Side, alternating, beside, python_of, run_side
+from bench.rows import Figure, Row
+
+ROWS = {
+    "thousand": Row("1,000 tasks of a workflow file, as a TaskGroup", "a loop of 1,000 `BashOperator`s"),
+    "cosmos": Row("the same", "astronomer-cosmos: 1,000 models of a manifest, as a TaskGroup"),
+    "ten_thousand": Row("10,000 tasks", "a loop of 10,000 `BashOperator`s"),
+    "growth": Row("10,000 tasks", "ten times the 1,000 above"),
+    "layers": Row("100 layers of 50 tasks, each tied to all of the next", "`BashOperator`s tied with `>>`"),
+}
+HOW = "parsing a DAG file, its imports done: CPU seconds, medians of 9 fresh processes (3 from 5,000 tasks on)"
+
+_SEWER = """\
+    from airflow.sdk import DAG
+    from airflow_provider_sewer.task_group import sewer_task_group
+    with DAG("bench", schedule=None) as dag:
+        sewer_task_group("flow.py")
+    """
+_TREE = """\
+    from airflow_provider_sewer import Task
+    tasks = [Task(f"task_{i}", "steps.work", {"number": i, "verbose": True}) for i in range(COUNT)]
+    for i in range(1, COUNT):
+        tasks[(i - 1) // 2] >> tasks[i]
+    """
+_BASH_TREE = """\
+    from airflow.sdk import DAG
+    from airflow.providers.standard.operators.bash import BashOperator
+    with DAG("bench", schedule=None) as dag:
+        tasks = []
+        for i in range(COUNT):
+            task = BashOperator(task_id=f"task_{i}", bash_command=f"python -m steps.work --number {i} --verbose")
+            if i:
+                tasks[(i - 1) // 2] >> task
+            tasks.append(task)
+    """
+_LAYERS = """\
+    from airflow_provider_sewer import Task
+    layers = [
+        [Task(f"task_{i}_{k}", "steps.work", {"number": k, "verbose": True}) for k in range(WIDTH)]
+        for i in range(COUNT)
+    ]
+    for before, after in zip(layers, layers[1:]):
+        for task in before:
+            task >> after
+    """
+_BASH_LAYERS = """\
+    from airflow.sdk import DAG
+    from airflow.providers.standard.operators.bash import BashOperator
+    with DAG("bench", schedule=None) as dag:
+        before = []
+        for i in range(COUNT):
+            layer = [
+                BashOperator(task_id=f"task_{i}_{k}", bash_command=f"python -m steps.work --number {k} --verbose")
+                for k in range(WIDTH)
+            ]
+            for task in before:
+                task >> layer
+            before = layer
+    """
+_COSMOS = """\
+    from airflow.sdk import DAG
+    from cosmos import DbtTaskGroup, ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
+    from cosmos.constants import LoadMode, TestBehavior
+    with DAG("bench", schedule=None) as dag:
+        DbtTaskGroup(
+            group_id="models",
+            project_config=ProjectConfig(manifest_path="manifest.json", project_name="bench"),
+            profile_config=ProfileConfig("bench", "dev", profiles_yml_filepath="profiles.yml"),
+            execution_config=ExecutionConfig(dbt_project_path="."),
+            render_config=RenderConfig(load_method=LoadMode.DBT_MANIFEST, test_behavior=TestBehavior.NONE),
+        )
+    """
+
+_PROFILES = "bench: {target: dev, outputs: {dev: {type: sqlite}}}\n"
+_PROJECT = "{name: bench, profile: bench, version: '1.0'}\n"
+
+
+def measure(*, tiny: bool = False) -> dict[str, Figure]:
+    """Return the figures.
+
+    :param tiny: of few tasks, only to see that it runs.
+    """
+    thousand, ten_thousand, layers, width = (10, 10, 3, 3) if tiny else (1_000, 10_000, 100, 50)
+    often, seldom = (1, 1) if tiny else (9, 3)
+    with tempfile.TemporaryDirectory(prefix="sewer-bench-") as folder:
+        home = Path(folder)
+        small = alternating(
+            {
+                "sewer": _sewer(home / "sewer", _TREE, thousand),
+                "bash": _bash(home / "bash", _BASH_TREE, thousand),
+                "cosmos": _cosmos(home / "cosmos", thousand),
+            },
+            often,
+        )
+        more = {
+            "sewer": _sewer(home / "sewer-large", _TREE, ten_thousand),
+            "bash": _bash(home / "bash-large", _BASH_TREE, ten_thousand),
+        }
+        large = small if tiny else alternating(more, seldom)  # it would be the same
+        wide = alternating(
+            {
+                "sewer": _sewer(home / "sewer-wide", _LAYERS, layers, width),
+                "bash": _bash(home / "bash-wide", _BASH_LAYERS, layers, width),
+            },
+            seldom,
+        )
+    return {
+        "thousand": beside(small["sewer"], small["bash"]),
+        "cosmos": beside(small["sewer"], small["cosmos"]),
+        "ten_thousand": beside(large["sewer"], large["bash"]),
+        "growth": beside(large["sewer"], small["sewer"], times=ten_thousand / thousand),
+        "layers": beside(wide["sewer"], wide["bash"]),
+    }
+
+
+def _side(folder: Path, environment: str, files: Callable[[int, int], dict[str, str]], count: int, width: int) -> Side:
+    """Return what parses a DAG file of so many tasks, and makes sure that it has them.
+
+    :param files: returns the DAG file and what lies beside it.
+    """
+    for size, place in (((count, width), folder / "dag"), ((2, min(2, width)), folder / "warm-up")):
+        place.mkdir(parents=True)
+        for name, text in files(*size).items():
+            (place / name).write_text(dedent(text))
+
+    def run() -> float:
+        dags = folder / "dag" / "dag.py", folder / "warm-up" / "dag.py"
+        found = run_side(python_of(environment), "parse", *dags, env=_quiet(folder), cwd=folder)
+        if found["tasks"] < count * width:
+            raise CannotRun(f"it made {found['tasks']:,} of {count * width:,} tasks")
+        return float(found["seconds"])
+
+    return run
+
+
+def _sewer(folder: Path, flow: str, count: int, width: int = 1) -> Side:
+    return _side(folder, "airflow", lambda *size: {"dag.py": _SEWER, "flow.py": _counted(flow, *size)}, count, width)
+
+
+def _bash(folder: Path, dag: str, count: int, width: int = 1) -> Side:
+    return _side(folder, "airflow", lambda *size: {"dag.py": _counted(dag, *size)}, count, width)
+
+
+def _cosmos(folder: Path, count: int) -> Side:
+    beside = {"dag.py": _COSMOS, "profiles.yml": _PROFILES, "dbt_project.yml": _PROJECT}
+    return _side(folder, "cosmos", lambda size, _: {**beside, "manifest.json": _manifest(size)}, count, 1)
+
+
+def _counted(text: str, count: int, width: int) -> str:
+    return f"COUNT, WIDTH = {count}, {width}\n{dedent(text)}"
+
+
+def _manifest(count: int) -> str:
+    """Return what `dbt parse` leaves of so many models, as far as it is read: the same tree as that of the others."""
+    nodes = {
+        f"model.bench.task_{i}": {
+            "unique_id": f"model.bench.task_{i}",
+            "name": f"task_{i}",
+            "resource_type": "model",
+            "package_name": "bench",
+            "original_file_path": f"models/task_{i}.sql",
+            "depends_on": {"nodes": [f"model.bench.task_{(i - 1) // 2}"] if i else []},
+            "config": {"materialized": "view", "tags": [], "meta": {}},
+            "tags": [],
+            "fqn": ["bench", f"task_{i}"],
+        }
+        for i in range(count)
+    }
+    return json.dumps({"metadata": {"project_name": "bench"}, "nodes": nodes, "sources": {}, "exposures": {}})
+
+
+def _quiet(folder: Path) -> dict[str, str]:
+    return {
+        "AIRFLOW_HOME": str(folder / "airflow"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__COSMOS__ENABLE_TELEMETRY": "False",
+        "AIRFLOW__COSMOS__ENABLE_CACHE": "False",
+    }

@@ -1,0 +1,56 @@
+"""The benchmark runs, and the README shows what it measures. How long anything takes is not tested."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+sys.path.insert(0, str(ROOT / ".dev"))
+from bench import __main__ as bench  # noqa: E402
+from bench.rows import Figure, Row, names_in, table  # noqa: E402
+
+sys.path.remove(str(ROOT / ".dev"))
+
+
+def test_the_readme_has_a_row_for_all_that_is_measured():
+    """And no row of something that is not."""
+    shown = README.partition(bench.BEGIN)[2].partition(bench.END)[0]
+    assert names_in(shown) == [(row.what, row.peer) for row in bench.rows().values()]
+
+
+def test_what_cannot_be_run_is_said_in_the_table():
+    """The others keep their figures."""
+    rows = {"a": Row("this", "that"), "b": Row("this", "another", "ms"), "c": Row("this", "a third", "ms")}
+    text = table(rows, {"a": Figure(1.0, 4.0), "b": Figure(2.0, cannot="cannot be run: exit code 1: no module")})
+    assert text.splitlines()[2:] == [
+        "| this | 1.00 s | that | 4.00 s | 0.25 |",
+        "| this | 2 ms | another | cannot be run: exit code 1: no module |  |",
+        "| this |  | a third | not measured |  |",
+    ]
+
+
+def test_a_new_table_takes_the_place_of_the_one_before():
+    """What stands around it stays."""
+    readme = f"before\n{bench.BEGIN}old\n{bench.END}after\n"
+    assert bench.with_table(readme, "new") == f"before\n{bench.BEGIN}\nnew\n{bench.END}after\n"
+
+
+@pytest.mark.parametrize("part", bench.PARTS)
+def test_a_part_measures_all_its_rows(part):
+    """With the smallest sizes that there are."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", part, "--tiny"],
+        cwd=ROOT / ".dev",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    assert len(rows) == len(bench.rows([part]))
+    assert not any("not measured" in row for row in rows)
