@@ -14,6 +14,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key
@@ -33,7 +34,7 @@ def to_arguments(
     flags: list[str] = []
     for key, value in parameters_and_flags.items():
         at = ("parameters_and_flags", key)
-        option = _option(key, use_underscores=use_underscores)
+        option = _option(key, use_underscores)
         if value is True:
             flags.append(option)
         elif value is not False and value is not None:
@@ -44,6 +45,8 @@ def to_arguments(
 
 def detached(value: Any) -> Any:
     """Copy lists and mappings, however deep, so that a later change of the original does not reach the copy."""
+    if isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, Mapping):
         return {key: detached(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -51,7 +54,8 @@ def detached(value: Any) -> Any:
     return value
 
 
-def _option(key: object, *, use_underscores: bool) -> str:
+@lru_cache(maxsize=1024)  # the tasks of a workflow have much the same ones
+def _option(key: object, use_underscores: bool) -> str:
     if not isinstance(key, str):
         said = f"parameter {key!r}: a name is text, not {type(key).__name__}"
         raise InvalidTask(said, at=("parameters_and_flags", Key(key)))

@@ -45,6 +45,8 @@ class Freshness(NamedTuple):
 
         :raises InvalidTask: when there is no such mode, or nothing that it could look at.
         """
+        if run_when == "always" and compare == "mtime" and stale_with == ():
+            return cls()
         given = (stale_with,) if isinstance(stale_with, str) else stale_with
         if not isinstance(given, Iterable) or isinstance(given, Mapping):
             said = f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r}"

@@ -40,8 +40,12 @@ def masked_words(words: Iterable[str], secrets: Iterable[str] = ()) -> list[str]
     masked: list[str] = []
     after_secret = False
     for word in words:
+        if not after_secret and not known and "=" not in word and not word.startswith(("-", "{")):
+            masked.append(word)
+            continue
         option, equals, _ = word.partition("=")
-        is_secret = looks_secret(option) and " " not in option
+        can_name = bool(equals) or word.startswith("-")
+        is_secret = can_name and " " not in option and looks_secret(option)
         if after_secret and not word.startswith("--"):
             masked.append(MASK)
         elif equals and is_secret:

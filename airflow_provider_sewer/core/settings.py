@@ -51,6 +51,8 @@ class Settings(NamedTuple):
 
     def over(self, other: Settings) -> Settings:
         """Return these settings, completed by ``other`` where they say nothing."""
+        if other == _UNSAID:
+            return self
         return Settings(
             python=self.python if self.python is not None else other.python,
             env={**other.env, **self.env},
@@ -61,10 +63,15 @@ class Settings(NamedTuple):
     def map_paths(self, change: Any) -> Settings:
         """Return these settings with ``change`` applied to the paths (not to a bare interpreter name)."""
         python = self.python
+        if python is None and self.workdir is None:
+            return self
         return self._replace(
             python=change(python) if python and os.sep in python else python,
             workdir=change(self.workdir) if self.workdir else self.workdir,
         )
+
+
+_UNSAID = Settings()
 
 
 def under(folder: str, path: str) -> str:

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -59,7 +60,12 @@ def written_at(place: SourceLine) -> Iterator[None]:
 
 def is_own_file(file: str) -> bool:
     """Tell whether a file is part of this package, and so nothing that a person wrote."""
-    return os.path.abspath(file).startswith(PACKAGE + os.sep)
+    return _is_below(PACKAGE, file if file.startswith("/") else os.path.abspath(file))
+
+
+@lru_cache(maxsize=1024)  # asked for each line of each stack
+def _is_below(folder: str, file: str) -> bool:
+    return os.path.abspath(file).startswith(folder + os.sep)
 
 
 def calling_line() -> SourceLine:

@@ -149,7 +149,7 @@ class Task:
             self.doc = _text("doc", doc)
             self.operator_kwargs = dict(_mapping("operator_kwargs", operator_kwargs))
             self.run_on = checked_place(run_on)
-            self.slurm = SlurmSettings.checked(slurm=slurm)
+            self.slurm = SlurmSettings() if slurm is None else SlurmSettings.checked(slurm=slurm)
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
             raise InvalidTask(label + str(error), self.source, at=error.at) from None
@@ -216,6 +216,8 @@ class Task:
         products, dependencies = self._listed
         made = [*(each for each in inside if isinstance(each, Product)), *products]
         needed = [*(each for each in inside if isinstance(each, Dependency)), *dependencies]
+        if not made and not needed:
+            return (), ()
         for marker in (*made, *needed):
             if not marker.path:
                 raise InvalidTask(f"{marker!r}: a path is needed; without one it can stand only in an annotation")
@@ -390,6 +392,8 @@ def checked_target(module: Any, function: Any) -> tuple[str | None, str | None]:
 
 
 def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
+    if type(paths) in (tuple, list) and not paths:
+        return []
     is_one = isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable)
     several = [paths] if is_one else paths
     if isinstance(several, (Mapping, AbstractSet)):
@@ -417,9 +421,11 @@ def _unignored(value: Any) -> Any:
 
 
 def _mapping(field: str, value: Any) -> Mapping[str, Any]:
-    if value is not None and not isinstance(value, Mapping):
+    if value is None or type(value) is dict:
+        return value or {}
+    if not isinstance(value, Mapping):
         raise InvalidTask(f"{field}: a mapping is needed, not {type(value).__name__}", at=(field,))
-    return value or {}
+    return value
 
 
 def _text(field: str, value: Any) -> str:
@@ -429,12 +435,16 @@ def _text(field: str, value: Any) -> str:
 
 
 def _arguments(args: Any) -> tuple[Any, ...]:
+    if type(args) in (tuple, list):
+        return tuple(args)
     if isinstance(args, (str, bytes, Mapping, AbstractSet, Result)) or not isinstance(args, Iterable):
         raise InvalidTask(f"args: a list of arguments is needed, not {args!r}", at=("args",))
     return tuple(args)
 
 
 def _upstream(depends_on: Any) -> tuple[Task | str, ...]:
+    if type(depends_on) in (tuple, list) and not depends_on:
+        return ()
     is_several = isinstance(depends_on, Iterable) and not isinstance(depends_on, (str, bytes, Mapping))
     given = tuple(depends_on) if is_several else (depends_on,)
     upstream: list[Task | str] = []

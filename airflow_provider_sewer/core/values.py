@@ -83,23 +83,24 @@ class Result(Later):
 Marker = Union[PathMarker, Ignored, Result, RunTimeValue]
 
 _MARKERS = (PathMarker, Ignored, Result, RunTimeValue)
-#: What most values are; asked first, for to find out that something is no mapping takes its time.
-_PLAIN = frozenset({str, int, float, bool, type(None)})
+#: The types of most values by far, in which there is nothing else.
+PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def markers(value: Any) -> Iterator[Marker]:
     """Return the markers in a value, however deep, those inside of ignored ones as well."""
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return
     if isinstance(value, _MARKERS):
         yield value
     if isinstance(value, Ignored):
-        yield from markers(value.value)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from markers(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
+        value = [value.value]
+    if type(value) is dict or isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    for item in value:
+        if type(item) not in PLAIN:
             yield from markers(item)
 
 
@@ -109,7 +110,7 @@ def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = Fa
     :param fill: returns what stands in place of a marker; not asked for an ignored value, which stands for itself.
     :param keep_ignored: leave it known that a value is ignored.
     """
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return value
     if isinstance(value, Ignored):
         inner = filled(value.value, fill, keep_ignored=keep_ignored)
