@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
-from airflow_provider_sewer.core.values import Ignored
+from airflow_provider_sewer.core.values import PLAIN, Ignored
 
 
 class FromXCom:
@@ -39,11 +39,17 @@ class Marks:
     def __init__(self) -> None:
         self._marks: dict[tuple[Any, ...], Any] = {}
 
+    def __bool__(self) -> bool:
+        """Tell whether there is anything."""
+        return bool(self._marks)
+
     def part(self, value: Any, *place: Any) -> Any:
         """Return a value as Airflow takes it, and note what was marked in it.
 
         :param place: the name of the field.
         """
+        if type(value) in PLAIN:
+            return value
         if isinstance(value, Ignored):
             self._marks[place] = value
             return self.part(value.value, *place, None)

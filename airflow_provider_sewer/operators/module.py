@@ -134,10 +134,10 @@ class PythonModuleOperator(BaseOperator):
         self.op_kwargs = self._marks.part(op_kwargs, "op_kwargs")
         self.products = self._marks.part(_as_list(products), "products")
         self.dependencies = self._marks.part(_as_list(dependencies), "dependencies")
+        self.stale_after = list(stale_after)
         self.run_when = run_when
         self.compare = compare
         self.stale_with = stale_with
-        self.stale_after = list(stale_after)
         self.products_of_all = None if products_of_all is None else list(products_of_all)
         self.python = python
         self.env = env
@@ -283,6 +283,8 @@ class PythonModuleOperator(BaseOperator):
 
     def _asset_names(self) -> list[str]:
         """Return the names of the assets that its products are; of a mapped task, only those that the DAG knows."""
+        if not self._marks and not self.products:
+            return []
         passing = {product.path for product in self._marks.products() if product.temporary}
         listed = [path for path in _known(self.products) or () if isinstance(path, str)]
         paths = [path for path in (*(each.path for each in self._marks.products()), *listed) if path not in passing]
