@@ -55,6 +55,9 @@ class Chain:
         if not isinstance(operand, (list, tuple)) or not operand:
             what = "an empty list" if operand in ([], ()) else f"{operand!r} ({type(operand).__name__})"
             raise InvalidWorkflow(f">> ties tasks, chains and lists of them; {what} is none of these", calling_line())
+        if all(type(part) is Task for part in operand):  # the layers of a wide workflow, tied task by task
+            tasks = tuple(dict.fromkeys(operand))
+            return cls(tasks, tasks, tasks)
         parts = [cls.of(part) for part in operand]
         heads = dict.fromkeys(task for part in parts for task in part.heads)
         tails = dict.fromkeys(task for part in parts for task in part.tails)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Why a task runs after another where that was said in so many words; else the path is the reason.
 STATED = ""
 
+#: The reason for most edges, shared by them.
+_ONLY_STATED = (STATED,)
+
 
 class Members:
     """The tasks of a workflow, each once: those that say the same are one task, the first of them.
@@ -74,7 +77,7 @@ class Edges(NamedTuple):
     :param users: for each product, as (its task's name, its path), the names of the tasks that depend on it.
     """
 
-    reasons: dict[str, dict[str, dict[str, None]]]
+    reasons: dict[str, dict[str, tuple[str, ...]]]
     unmade: list[tuple[Task, Dependency]]
     users: dict[tuple[str, str], list[str]]
 
@@ -87,22 +90,21 @@ def find_edges(members: Members, stated: Iterable[tuple[Task, Task]], *, is_part
     """
     found = Edges({name: {} for name in members.tasks}, [], {})
 
-    def note(up: str, down: str, reason: str) -> None:
-        found.reasons[down].setdefault(up, {})[reason] = None
-
     for up, down in stated:
-        names = members.name_of(up), members.name_of(down)
-        if names[0] != names[1] or up.identity is down.identity:  # else two that are one task
-            note(str(names[0]), str(names[1]), STATED)
+        before, after = str(members.name_of(up)), str(members.name_of(down))
+        if before != after or up.identity is down.identity:  # else two that are one task
+            found.reasons[after][before] = _ONLY_STATED
     for name, task in members.all:
         for other in _stated_by(task, members, is_part=is_part):
-            note(other, name, STATED)
+            found.reasons[name][other] = _ONLY_STATED
     makers = _Makers(members.tasks)
     for task in members.tasks.values():
         for dependency in task.dependencies:
             made = list(makers.of(task, dependency))
             for maker, product in made:
-                note(maker, task.name, dependency.path)
+                known = found.reasons[task.name].get(maker, ())
+                if dependency.path not in known:
+                    found.reasons[task.name][maker] = (*known, dependency.path)
                 found.users.setdefault((maker, product.path), []).append(task.name)
             if not made:
                 found.unmade.append((task, dependency))

@@ -17,6 +17,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.values import PLAIN, Ignored
 from airflow_provider_sewer.operators.marks import FromXCom, Marks
+from airflow_provider_sewer.operators.module import asset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ class Twins:
     """Makes operators, each in the DAG and in the group that are current."""
 
     def __init__(self) -> None:
-        self._firsts: dict[Any, tuple[PythonModuleOperator, Any]] = {}
+        self._firsts: dict[Any, _First] = {}
 
     def make(
         self, kind: type[PythonModuleOperator], own: Mapping[str, Any], shared: Mapping[str, Any]
@@ -49,50 +50,57 @@ class Twins:
         :param own: :data:`OWN`, of a task that has been checked.
         :param shared: its other arguments.
         """
-        if SetupTeardownContext.active or not all(map(_is_data, own.values())):
+        if SetupTeardownContext.active or not all(_is_data(own[name]) for name in _MARKED):
             return kind(**own, **shared)
         key = (kind, id(DagContext.get_current()), id(TaskGroupContext.get_current()), _key(shared))
         if key in self._firsts:
-            return _twin(self._firsts[key][0], own)
+            return self._firsts[key].twin(own)
         first = kind(**own, **shared)
         if not first.upstream_task_ids:  # else there is a reference in what is shared, which Airflow has to see
-            self._firsts[key] = first, shared  # what is known by its id has to stay
+            self._firsts[key] = _First(first, shared)
         return first
 
 
-def _twin(first: PythonModuleOperator, own: Mapping[str, Any]) -> PythonModuleOperator:
-    """Return another operator in the same DAG and group, which differs in what is its own."""
-    kind, dag, group = type(first), first.dag, first.task_group
-    twin = kind.__new__(kind)
-    state = vars(twin)
-    state.update((name, _unshared(value)) for name, value in vars(first).items())
-    state["_BaseOperator__init_kwargs"].update(own)
-    given = first.outlets[: len(first.outlets) - len(first._asset_names())]
-    marks = Marks()
-    state.update(
-        task_id=group.child_id(own["task_id"]) if group else own["task_id"],  # type: ignore[no-untyped-call]
-        _task_display_name=own["task_display_name"],
-        upstream_task_ids=set(),
-        downstream_task_ids=set(),
-        task_group=None,
-        stale_after=list(own["stale_after"]),
-        _marks=marks,
-        **{name: own[name] for name in ("doc_md", "module", "function", "use_underscores")},
-        **{name: marks.part(own[name], name) for name in _MARKED},
-    )
-    state["outlets"] = [*given, *map(asset, twin._asset_names())]
-    if group:
-        group.add(twin)
-        state["task_group"] = group
-    dag.add_task(twin)
-    return twin
+class _First:
+    """An operator that others are made from.
 
+    :param shared: the arguments that it shares with them; these stay, for some are known by what object they are.
+    """
 
-def _unshared(value: Any) -> Any:
-    """Return what a copy has in place of a value that can be changed."""
-    if type(value) in _CHANGEABLE:
-        return copy.copy(value) if value else type(value)()
-    return value
+    def __init__(self, operator: PythonModuleOperator, shared: Mapping[str, Any]) -> None:
+        self._operator = operator
+        self._shared = shared
+        self._state = dict(vars(operator))
+        self._changeable = [name for name, value in self._state.items() if type(value) in _CHANGEABLE]
+        self._outlets = operator.outlets[: len(operator.outlets) - len(operator._asset_names())]
+
+    def twin(self, own: Mapping[str, Any]) -> PythonModuleOperator:
+        """Return another operator in the same DAG and group, which differs in what is its own."""
+        kind, dag, group = type(self._operator), self._operator.dag, self._operator.task_group
+        twin = kind.__new__(kind)
+        state = vars(twin)
+        state.update(self._state)
+        for name in self._changeable:
+            state[name] = copy.copy(state[name]) if state[name] else type(state[name])()
+        state["_BaseOperator__init_kwargs"].update(own)
+        marks = Marks()
+        state.update(
+            task_id=group.child_id(own["task_id"]) if group else own["task_id"],  # type: ignore[no-untyped-call]
+            _task_display_name=own["task_display_name"],
+            upstream_task_ids=set(),
+            downstream_task_ids=set(),
+            task_group=None,
+            stale_after=list(own["stale_after"]),
+            _marks=marks,
+            **{name: own[name] for name in ("doc_md", "module", "function", "use_underscores")},
+            **{name: marks.part(own[name], name) for name in _MARKED},
+        )
+        state["outlets"] = [*self._outlets, *map(asset, twin._asset_names())]
+        if group:
+            group.add(twin)
+            state["task_group"] = group
+        dag.add_task(twin)
+        return twin
 
 
 def _is_data(value: Any) -> bool:

@@ -167,7 +167,7 @@ def _whole_file(module: ModuleType, loading: Recorder, wanted: str | None) -> Wo
         _refuse_to_leave_out(vars(module)["__sewer_tasks__"], runs)
         return Workflow.of_runs(DEFAULT_WORKFLOW, runs, doc=doc, source=whole)
     members = set(tasks)
-    edges = [(up, down) for up, down in loading.edges if up in members and down in members]
+    edges = [edge for edge in loading.edges if members.issuperset(edge)]
     return Workflow(DEFAULT_WORKFLOW, tasks, edges, doc=doc, source=whole)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.operators.twins import Twins
 from airflow_provider_sewer.task_group.gates import connect
 from airflow_provider_sewer.task_group.operators import make_mapped_operator, make_operator
 from airflow_provider_sewer.task_group.path_tasks import add_path_tasks
@@ -36,6 +37,7 @@ def expand(
     ids = {part: subgroups.full_id(task_id, groups[part]) for part, task_id in own.items()}
     wiring = Wiring(settled, parts, ids, is_in_instances)
     operators: dict[str, Operator] = {}
+    twins = Twins()
     for name, part in parts.items():
         if part in operators:
             continue
@@ -43,7 +45,7 @@ def expand(
             if mapped := settled.mapped.get(part):
                 operators[part] = make_mapped_operator(mapped, loaded, own[part], around, dag_folder, wiring)
             else:
-                operators[part] = make_operator(loaded.tasks[name], own[part], around, dag_folder, wiring)
+                operators[part] = make_operator(loaded.tasks[name], own[part], around, dag_folder, wiring, twins)
         if operators[part].task_id != ids[part]:
             said = f"task_converter: the operator has the id {operators[part].task_id!r}; keep the 'task_id'"
             raise InvalidTask(f"task {part!r}: {said}", settled.tasks[name].source)

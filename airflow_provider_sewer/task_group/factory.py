@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.garbage import without_collection
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.settings import Settings, under
 from airflow_provider_sewer.core.templates import is_template
@@ -96,12 +97,6 @@ def sewer_task_group(
     settings = Settings.checked(**values.settings(python=python, env=env, inherit_env=inherit_env, workdir=workdir))
     given = values.arguments(arguments)
     file = under(dag_folder, os.path.expanduser(workflow_file))
-    if read_with_interpreter:
-        from airflow_provider_sewer.runners.foreign_reader import read_workflow
-
-        loaded = read_workflow(file, workflow, _reader(settings, dag_folder, jobs), given)
-    else:
-        loaded = load_workflow(file, workflow, jobs=jobs, arguments=given)
     around = Around.checked(
         values,
         settings,
@@ -111,22 +106,29 @@ def sewer_task_group(
         operator_kwargs or {},
         task_converter,
     )
-    # The edges that come of paths depend on where these are taken from.
-    from_here = Settings(workdir=around.settings.workdir)
-    if overrides is not None:
-        loaded = overridden(loaded, loaded.with_defaults(from_here), overrides, values)
-    wanted = selected(loaded.with_defaults(from_here), select, exclude)
-    group = values.new_group(
-        group_id=identifier(group_id or loaded.name),
-        group_display_name=group_id or loaded.name,
-        prefix_group_id=prefix_group_id,
-        tooltip=loaded.doc,
-        doc_md=f"{loaded.doc}\n",  # the line break keeps Airflow from taking "… notes.md" for a file to read
-        default_args=dict(default_args or {}),
-    )
-    with group:
-        group.take(expand(loaded, wanted, group, around, dag_folder))
-    return group
+    with without_collection():
+        if read_with_interpreter:
+            from airflow_provider_sewer.runners.foreign_reader import read_workflow
+
+            loaded = read_workflow(file, workflow, _reader(settings, dag_folder, jobs), given)
+        else:
+            loaded = load_workflow(file, workflow, jobs=jobs, arguments=given)
+        # The edges that come of paths depend on where these are taken from.
+        from_here = Settings(workdir=around.settings.workdir)
+        if overrides is not None:
+            loaded = overridden(loaded, loaded.with_defaults(from_here), overrides, values)
+        wanted = selected(loaded.with_defaults(from_here), select, exclude)
+        group = values.new_group(
+            group_id=identifier(group_id or loaded.name),
+            group_display_name=group_id or loaded.name,
+            prefix_group_id=prefix_group_id,
+            tooltip=loaded.doc,
+            doc_md=f"{loaded.doc}\n",  # the line break keeps Airflow from taking "… notes.md" for a file to read
+            default_args=dict(default_args or {}),
+        )
+        with group:
+            group.take(expand(loaded, wanted, group, around, dag_folder))
+        return group
 
 
 def _reader(settings: Settings, dag_folder: str, jobs: str | None) -> Settings:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_sewer.task_group.group import tie
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -74,15 +76,19 @@ def connect(edges: Iterable[Edge], operators: Mapping[str, Operator], new_id: Ca
     :param new_id: returns an id that no other task of the group has.
     """
     edges = list(edges)
-    gates = find_gates((up, down) for up, down in edges if _is_before(operators[up]) and _is_after(operators[down]))
+    before = {name for name, operator in operators.items() if _is_before(operator)}
+    after = {name for name, operator in operators.items() if _is_after(operator)}
+    gates = find_gates(edge for edge in edges if edge[0] in before and edge[1] in after)
     for gate in gates:
         join = _join(new_id("join"), gate)
-        join.set_upstream([operators[name] for name in gate.before])
-        join.set_downstream([operators[name] for name in gate.after])
+        for name in gate.before:
+            tie(operators[name], join)
+        for name in gate.after:
+            tie(join, operators[name])
     through = edges_of(gates)
-    for up, down in edges:
-        if (up, down) not in through:
-            operators[up].set_downstream(operators[down])
+    for edge in edges:
+        if edge not in through:
+            tie(operators[edge[0]], operators[edge[1]])
 
 
 def _is_before(operator: Operator) -> bool:

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 Operator = Union[BaseOperator, "MappedOperator"]
 
 
+def tie(up: Operator, down: Operator) -> None:
+    """Have an Airflow task run after another one, as ``>>`` does between tasks of one DAG.
+
+    That would go through all ids of the DAG for each edge.
+    """
+    if up.get_dag() is not down.get_dag():
+        up.set_downstream(down)  # which knows what to do, or why it cannot
+        return
+    up.downstream_task_ids.add(down.task_id)
+    down.upstream_task_ids.add(up.task_id)
+
+
 class SewerTaskGroup(TaskGroup):
     """A TaskGroup that knows which of its Airflow tasks a task has become: ``group["train"]``.
 

@@ -11,6 +11,7 @@ from airflow_provider_sewer.core.run_time import RunTimeValue
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.values import Result, filled, markers
 from airflow_provider_sewer.operators.module import PythonModuleOperator, asset, asset_names
+from airflow_provider_sewer.operators.twins import OWN
 from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
 from airflow_provider_sewer.task_group.conversion import converted, converted_partial
 from airflow_provider_sewer.task_group.rows import Rows
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.values import Marker
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.operators.marks import FromXCom
+    from airflow_provider_sewer.operators.twins import Twins
     from airflow_provider_sewer.task_group.around import Around
     from airflow_provider_sewer.task_group.run_time import RunTimeValues
     from airflow_provider_sewer.task_group.wiring import Wiring
@@ -89,20 +91,32 @@ def _index_template(mapped: MappedTask) -> str:
 
 
 def make_operator(
-    task: Task, task_id: str, around: Around, dag_folder: str, wiring: Wiring | None = None
+    task: Task,
+    task_id: str,
+    around: Around,
+    dag_folder: str,
+    wiring: Wiring | None = None,
+    twins: Twins | None = None,
 ) -> BaseOperator:
-    """Make the Airflow task of a task."""
+    """Make the Airflow task of a task.
+
+    :param wiring: what it knows of others.
+    :param twins: has made others of the same workflow, and makes this one if nobody else has a say in it.
+    """
     try:
         kind, fields = _fields(task, around, dag_folder)
         fields |= _arguments(around, fields, task)
         fields |= _what_is_run(task, wiring.xcoms(task) if wiring else {}, around.values)
         fields |= {"task_id": task_id, "stale_after": wiring.stale_after(task.name) if wiring else ()}
-        return converted(task, kind, fields, around.task_converter)
+        if twins is None or around.task_converter is not None:
+            return converted(task, kind, fields, around.task_converter)
+        own = {name: fields.pop(name) for name in OWN}
+        return twins.make(kind, own, fields)
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
         raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
 
 
-def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[BaseOperator], dict[str, Any]]:
+def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[PythonModuleOperator], dict[str, Any]]:
     """Return the operator of a task, and its arguments but for what is run."""
     run_on = task.run_on or around.run_on or "local"
     for_slurm, for_all = sorted_out(task.operator_kwargs)
@@ -178,7 +192,7 @@ def _pool(task: Task, said: Mapping[str, Any]) -> dict[str, Any]:
     return next(({"pool": name, "pool_slots": amount} for name, amount in task.resources.items()), {})
 
 
-def _operator_class(run_on: str) -> type[BaseOperator]:
+def _operator_class(run_on: str) -> type[PythonModuleOperator]:
     if run_on == "local":
         return PythonModuleOperator
     # Most DAG files name no cluster, and need not wait for what belongs to one.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.paths import External, path_key
 from airflow_provider_sewer.core.run_time import readable
+from airflow_provider_sewer.task_group.group import tie
 from airflow_provider_sewer.task_group.rows import Rows
 
 if TYPE_CHECKING:
@@ -58,12 +59,16 @@ def add_path_tasks(
         task_id = new_id(f"wait for {_last(external.path)}")
         place = _place(operators[users[0]], values, external.path)
         rows = _rows(users[0], external, wiring)
-        _sensor(task_id, external, rows, place, deferrable).set_downstream(those(users))
+        sensor = _sensor(task_id, external, rows, place, deferrable)
+        for user in those(users):
+            tie(sensor, user)
     for products, (maker, *users) in _temporary_products(workflow, operators):
         task_id = new_id(f"remove {_last(products[0].path)}")
         place = _place(operators[maker], values, *(product.path for product in products))
         rows = _rows(maker, products[0], wiring)
-        _remover(task_id, products, rows, place).set_upstream(those(users))
+        remover = _remover(task_id, products, rows, place)
+        for user in those(users):
+            tie(user, remover)
 
 
 def _rows(name: str, marker: PathMarker, wiring: Wiring) -> Rows | None:

@@ -34,8 +34,8 @@ def test_a_task_runs_after_those_that_make_what_it_needs() -> None:
     assert workflow.order == ("a", "b", "c")
     assert workflow.why.reasons == {
         "a": {},
-        "b": {"a": {"x": None}},
-        "c": {"a": {"": None, "x": None}, "b": {"y": None}},
+        "b": {"a": ("x",)},
+        "c": {"a": ("", "x"), "b": ("y",)},
     }
 
 

@@ -1,0 +1,31 @@
+"""Python's search for garbage is left out for a while, and never for good."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from airflow_provider_sewer.core.garbage import without_collection
+
+
+def test_what_is_left_out_goes_on_afterwards() -> None:
+    """Whatever happens in between."""
+    with pytest.raises(ZeroDivisionError), without_collection():
+        assert not gc.isenabled()
+        with without_collection():
+            pass
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled()
+
+
+def test_who_has_turned_it_off_finds_it_off() -> None:
+    """It is not ours to turn on."""
+    gc.disable()
+    try:
+        with without_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
