@@ -1,22 +1,34 @@
-"""A workflow → all Airflow tasks of its group."""
+"""A workflow → the Airflow tasks of its group: all of them, or on a worker those that its task needs."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from airflow.sdk.definitions._internal.contextmanager import DagContext
+
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.operators.twins import Twins
 from airflow_provider_sewer.task_group.gates import connect
+from airflow_provider_sewer.task_group.group import tie
+from airflow_provider_sewer.task_group.on_demand import running_task, serve
 from airflow_provider_sewer.task_group.operators import make_mapped_operator, make_operator
-from airflow_provider_sewer.task_group.path_tasks import add_path_tasks
+from airflow_provider_sewer.task_group.path_tasks import path_tasks
 from airflow_provider_sewer.task_group.run_time import is_mapped, refuse_one_path_for_all
 from airflow_provider_sewer.task_group.subgroups import Subgroups
 from airflow_provider_sewer.task_group.wiring import Wiring, parts_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow.sdk import TaskGroup
+
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.task_group.around import Around
     from airflow_provider_sewer.task_group.group import Operator, SewerTaskGroup
+    from airflow_provider_sewer.task_group.path_tasks import PathTask
 
 
 def expand(
@@ -24,33 +36,129 @@ def expand(
 ) -> dict[str, str]:
     """Make the Airflow tasks: one of each task, one of those that were mapped, and what edges and paths need besides.
 
+    Where a worker parses the DAG file for one task, only that one is made, and what is asked for.
+
     :param loaded: the workflow, as its file has it.
     :param settled: what of it is wanted, its edges known.
     :returns: the ids of the Airflow tasks, by the names of the tasks and of the mapped ones.
     """
-    subgroups = Subgroups(group)
-    if is_in_instances := is_mapped(group):
-        refuse_one_path_for_all(settled, group)
-    parts = parts_of(settled, may_map=not is_in_instances)
-    groups = {part: settled.tasks[name].group for name, part in reversed(parts.items())}
-    own = {part: subgroups.new_id(part, groups[part]) for part in dict.fromkeys(parts.values())}
-    ids = {part: subgroups.full_id(task_id, groups[part]) for part, task_id in own.items()}
-    wiring = Wiring(settled, parts, ids, is_in_instances)
-    operators: dict[str, Operator] = {}
-    twins = Twins()
-    for name, part in parts.items():
-        if part in operators:
-            continue
-        with subgroups.at(groups[part]):
-            if mapped := settled.mapped.get(part):
-                operators[part] = make_mapped_operator(mapped, loaded, own[part], around, dag_folder, wiring)
+    expansion = _Expansion(loaded, settled, group, around, dag_folder)
+    running = running_task(group.dag)
+    if running is None:
+        expansion.make_all()
+    else:
+        serve(group.dag, expansion.groups, expansion.make_by_id)
+        expansion.make_for(running)
+    return expansion.ids_of_tasks()
+
+
+class _Expansion:
+    """The Airflow tasks of a group, as they are made."""
+
+    def __init__(
+        self, loaded: Workflow, settled: Workflow, group: SewerTaskGroup, around: Around, dag_folder: str
+    ) -> None:
+        self._loaded = loaded
+        self._settled = settled
+        self._around = around
+        self._dag_folder = dag_folder
+        self._subgroups = Subgroups(group)
+        is_in_instances = is_mapped(group)
+        if is_in_instances:
+            refuse_one_path_for_all(settled, group)
+        self._parts = parts_of(settled, may_map=not is_in_instances)
+        self._firsts = {part: name for name, part in reversed(self._parts.items())}
+        self._groups = {part: settled.tasks[name].group for part, name in self._firsts.items()}
+        self._own = {
+            part: self._subgroups.new_id(part, self._groups[part]) for part in dict.fromkeys(self._parts.values())
+        }
+        self._ids = {part: self._subgroups.full_id(own, self._groups[part]) for part, own in self._own.items()}
+        self._wiring = Wiring(settled, self._parts, self._ids, is_in_instances)
+        self._twins = Twins()
+        self._operators: dict[str, Operator] = {}
+        self._under_way: set[str] = set()
+
+    @property
+    def groups(self) -> list[TaskGroup]:
+        """Return the group of the workflow and the groups in it."""
+        return self._subgroups.all()
+
+    def ids_of_tasks(self) -> dict[str, str]:
+        """Return the ids of the Airflow tasks, by the names of the tasks and of the mapped ones."""
+        return {**self._ids, **{name: self._ids[part] for name, part in self._parts.items()}}
+
+    def make_all(self) -> None:
+        """Make everything, and the edges."""
+        for part in self._ids:
+            self._make(part)
+        edges = dict.fromkeys((self._parts[up], self._parts[down]) for up, down in self._settled.edges)
+        connect(edges, self._operators, self._subgroups.new_id)
+        for path_task in self._path_tasks():
+            made = path_task.make(self._operators[self._parts[path_task.place]])
+            for part in dict.fromkeys(self._parts[name] for name in path_task.users):
+                user = self._operators[part]
+                tie(made, user) if path_task.is_before else tie(user, made)
+
+    def make_for(self, running: str) -> None:
+        """Make what a running task needs: itself, and what is mapped over its result.
+
+        There are no edges, for nobody schedules what a worker has parsed. Of a group that it is not in, one task is
+        made, so that the group is not empty: to that, Airflow ties other tasks than to any other group.
+        """
+        self.make_by_id(running)
+        own = [part for part, task_id in self._ids.items() if task_id == running]
+        for name, mapped in self._settled.mapped.items():
+            results = [each.task for each in mapped.values.values() if isinstance(each, Result)]
+            if any(self._parts.get(self._settled.name_of(task) or "") in own for task in results):
+                self.make_by_id(self._ids[name])
+        if not self._under_way:
+            self.make_by_id(next(iter(self._parts_by_id)))
+
+    def make_by_id(self, task_id: str) -> None:
+        """Make the Airflow task of this id, if it is one of these; while it is under way, it asks for itself."""
+        if task_id in self._under_way or (task_id not in self._parts_by_id and task_id not in self._path_tasks_by_id):
+            return
+        self._under_way.add(task_id)
+        dag = self._subgroups.root.dag
+        with nullcontext() if DagContext.get_current() is dag else dag:
+            if task_id in self._parts_by_id:
+                self._make(self._parts_by_id[task_id])
             else:
-                operators[part] = make_operator(loaded.tasks[name], own[part], around, dag_folder, wiring, twins)
-        if operators[part].task_id != ids[part]:
-            said = f"task_converter: the operator has the id {operators[part].task_id!r}; keep the 'task_id'"
-            raise InvalidTask(f"task {part!r}: {said}", settled.tasks[name].source)
-    edges = dict.fromkeys((parts[up], parts[down]) for up, down in settled.edges)
-    connect(edges, operators, subgroups.new_id)
-    of_tasks = {name: operators[part] for name, part in parts.items()}
-    add_path_tasks(wiring, of_tasks, subgroups.new_id, deferrable=around.slurm.deferrable, values=around.values)
-    return {**ids, **{name: ids[part] for name, part in parts.items()}}
+                path_task = self._path_tasks_by_id[task_id]
+                place = self._parts[path_task.place]
+                self.make_by_id(self._ids[place])
+                with self._subgroups.root:
+                    path_task.make(self._operators[place])
+
+    @cached_property
+    def _parts_by_id(self) -> dict[str, str]:
+        return {task_id: part for part, task_id in self._ids.items()}
+
+    @cached_property
+    def _path_tasks_by_id(self) -> dict[str, PathTask]:
+        return {self._subgroups.full_id(path_task.task_id): path_task for path_task in self._path_tasks()}
+
+    def _path_tasks(self) -> Iterator[PathTask]:
+        deferrable, values = self._around.slurm.deferrable, self._around.values
+        return path_tasks(self._wiring, self._subgroups.new_id, deferrable=deferrable, values=values)
+
+    def _make(self, part: str) -> Operator:
+        """Return an Airflow task, made if it is not there yet."""
+        if part in self._operators:
+            return self._operators[part]
+        name = self._firsts[part]
+        operator: Operator
+        with self._subgroups.at(self._groups[part]):
+            if mapped := self._settled.mapped.get(part):
+                operator = make_mapped_operator(
+                    mapped, self._loaded, self._own[part], self._around, self._dag_folder, self._wiring
+                )
+            else:
+                operator = make_operator(
+                    self._loaded.tasks[name], self._own[part], self._around, self._dag_folder, self._wiring, self._twins
+                )
+        if operator.task_id != self._ids[part]:
+            said = f"task_converter: the operator has the id {operator.task_id!r}; keep the 'task_id'"
+            raise InvalidTask(f"task {part!r}: {said}", self._settled.tasks[name].source)
+        self._operators[part] = operator
+        return operator

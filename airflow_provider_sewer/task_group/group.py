@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow.sdk import BaseOperator, TaskGroup
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup
@@ -12,12 +13,13 @@ from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
 from airflow_provider_sewer.core.source import calling_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
 
+    from airflow.sdk import DAG
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
 #: An Airflow task, or a mapped one.
-Operator = Union[BaseOperator, "MappedOperator"]
+Operator: TypeAlias = "BaseOperator | MappedOperator"
 
 
 def tie(up: Operator, down: Operator) -> None:
@@ -30,6 +32,30 @@ def tie(up: Operator, down: Operator) -> None:
         return
     up.downstream_task_ids.add(down.task_id)
     down.upstream_task_ids.add(up.task_id)
+
+
+class _TasksByName(Mapping[str, Operator]):
+    """The Airflow tasks of a DAG by the names of the tasks; what looks at one does not have the others made.
+
+    :param dag: the DAG.
+    :param task_ids: the ids by the names; some may have been left out of the DAG.
+    """
+
+    def __init__(self, dag: DAG, task_ids: Mapping[str, str]) -> None:
+        self._known = dag.task_dict
+        self._task_ids = task_ids
+
+    def __getitem__(self, name: str) -> Operator:
+        return self._known[self._task_ids[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, task_id in self._task_ids.items() if task_id in self._known)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{name!r}: {operator}' for name, operator in self.items())}}}"
 
 
 class SewerTaskGroup(TaskGroup):
@@ -48,13 +74,12 @@ class SewerTaskGroup(TaskGroup):
         self._task_ids = dict(task_ids)
 
     @property
-    def tasks_map(self) -> dict[str, Operator]:
+    def tasks_map(self) -> Mapping[str, Operator]:
         """Return the Airflow tasks by the names of the tasks.
 
         A mapped one is there under its own name, and under those of its tasks.
         """
-        known = self.dag.task_dict
-        return {name: known[task_id] for name, task_id in self._task_ids.items() if task_id in known}
+        return _TasksByName(self.dag, self._task_ids)
 
     def __getitem__(self, name: str) -> Operator:
         """Return the Airflow task of a task.

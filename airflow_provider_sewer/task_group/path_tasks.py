@@ -6,15 +6,15 @@ have succeeded. Both work where the users of the path do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.paths import External, path_key
 from airflow_provider_sewer.core.run_time import readable
-from airflow_provider_sewer.task_group.group import tie
 from airflow_provider_sewer.task_group.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from airflow.sdk import BaseOperator
     from airflow.sdk.definitions.mappedoperator import MappedOperator
@@ -34,41 +34,42 @@ _AS_ITS_USER = (
 )  # fmt: skip
 
 
-def add_path_tasks(
-    wiring: Wiring,
-    operators: Mapping[str, Operator],
-    new_id: Callable[[str], str],
-    *,
-    deferrable: bool | None,
-    values: RunTimeValues,
-) -> None:
-    """Make the tasks that wait for paths, and those that remove them.
+class PathTask(NamedTuple):
+    """An Airflow task that is to wait for a path, or to remove some.
+
+    :param task_id: its id in the group.
+    :param place: the task where whose Airflow task runs it runs as well.
+    :param users: the tasks that use the path.
+    :param is_before: whether it runs before these, or after them.
+    :param make: makes it, once there is the Airflow task of ``place``.
+    """
+
+    task_id: str
+    place: str
+    users: list[str]
+    is_before: bool
+    make: Callable[[Operator], Operator]
+
+
+def path_tasks(
+    wiring: Wiring, new_id: Callable[[str], str], *, deferrable: bool | None, values: RunTimeValues
+) -> Iterator[PathTask]:
+    """Return the tasks that wait for paths, and those that remove them.
 
     :param wiring: knows the workflow.
-    :param operators: its Airflow tasks, by the names of the tasks; several tasks can be one mapped one.
     :param new_id: returns an id that no other task of the group has.
     :param deferrable: whether to wait in the triggerer.
     :param values: what is known only when the tasks run.
     """
-    workflow = wiring.workflow
-
-    def those(names: Iterable[str]) -> list[Operator]:
-        return list({operators[name].task_id: operators[name] for name in names}.values())
-
-    for external, users in _externals(workflow):
+    for external, users in _externals(wiring.workflow):
         task_id = new_id(f"wait for {_last(external.path)}")
-        place = _place(operators[users[0]], values, external.path)
         rows = _rows(users[0], external, wiring)
-        sensor = _sensor(task_id, external, rows, place, deferrable)
-        for user in those(users):
-            tie(sensor, user)
-    for products, (maker, *users) in _temporary_products(workflow, operators):
+        make = partial(_sensor, task_id, external, rows, values, deferrable)
+        yield PathTask(task_id, users[0], users, is_before=True, make=make)
+    for products, (maker, *users) in _temporary_products(wiring):
         task_id = new_id(f"remove {_last(products[0].path)}")
-        place = _place(operators[maker], values, *(product.path for product in products))
         rows = _rows(maker, products[0], wiring)
-        remover = _remover(task_id, products, rows, place)
-        for user in those(users):
-            tie(user, remover)
+        yield PathTask(task_id, maker, users, is_before=False, make=partial(_remover, task_id, products, rows, values))
 
 
 def _rows(name: str, marker: PathMarker, wiring: Wiring) -> Rows | None:
@@ -89,28 +90,27 @@ def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
     yield from users.values()
 
 
-def _temporary_products(
-    workflow: Workflow, operators: Mapping[str, Operator]
-) -> Iterator[tuple[list[Product], list[str]]]:
+def _temporary_products(wiring: Wiring) -> Iterator[tuple[list[Product], list[str]]]:
     """Return products that are removed together: those that the same Airflow tasks make and use.
 
     What a task needs that is left out of the group is kept for it.
 
     :returns: for each, the products, and the names of the task that makes the first one and of those that use it.
     """
+    workflow = wiring.workflow
     together: dict[tuple[str, ...], tuple[list[Product], list[str]]] = {}
     for name, task in workflow.tasks.items():
         for product in task.products:
             users = workflow.why.users.get((name, product.path))
             is_wanted_elsewhere = bool(workflow.elsewhere.users.get((name, product.path)))
             if product.temporary and users and not is_wanted_elsewhere:
-                key = tuple(dict.fromkeys(operators[each].task_id for each in (name, *users)))
+                key = tuple(dict.fromkeys(wiring.parts[each] for each in (name, *users)))
                 together.setdefault(key, ([], [name, *users]))[0].append(product)
     yield from together.values()
 
 
 def _sensor(
-    task_id: str, external: External, rows: Rows | None, place: Mapping[str, Any], deferrable: bool | None
+    task_id: str, external: External, rows: Rows | None, values: RunTimeValues, deferrable: bool | None, user: Operator
 ) -> Operator:
     from airflow_provider_sewer.operators.paths import ExternalPathSensor
 
@@ -118,12 +118,15 @@ def _sensor(
     known = {"timeout": external.timeout, "deferrable": deferrable}
     said: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
     said |= {"doc_md": f"Waits for `{readable(external.path)}`, which comes from outside of the workflow.\n"}
+    place = _place(user, values, external.path)
     if rows is None:
         return ExternalPathSensor(task_id=task_id, path=external.path, **place, **said)
     return ExternalPathSensor.partial(task_id=task_id, **place, **said).expand(path=rows.path(external))
 
 
-def _remover(task_id: str, products: list[Product], rows: Rows | None, place: Mapping[str, Any]) -> BaseOperator:
+def _remover(
+    task_id: str, products: list[Product], rows: Rows | None, values: RunTimeValues, maker: Operator
+) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import RemoveProductsOperator
 
     listed = "".join(f"- `{readable(product.path)}`\n" for product in products)
@@ -132,7 +135,7 @@ def _remover(task_id: str, products: list[Product], rows: Rows | None, place: Ma
         products=rows.paths(products) if rows else products,
         trigger_rule="all_success",  # whatever default arguments say
         doc_md=f"Removes these products once all tasks that use them have succeeded:\n\n{listed}",
-        **place,
+        **_place(maker, values, *(product.path for product in products)),
     )
 
 

@@ -17,11 +17,16 @@ class Subgroups:
     """
 
     def __init__(self, root: TaskGroup) -> None:
+        self.root = root
         self._groups = {"": root}
         self._ids: dict[str, Identifiers] = {}
         self._shared = None if root.prefix_group_id else Identifiers()
         if self._shared:
             self._shared.new(str(root.group_id))
+
+    def all(self) -> list[TaskGroup]:
+        """Return all groups that there are so far, that of the workflow first."""
+        return list(self._groups.values())
 
     def new_id(self, name: str, group: str = "") -> str:
         """Return an id that nothing else in a group has, without the prefix of the group.
@@ -31,7 +36,7 @@ class Subgroups:
         """
         return (self._shared or self._ids.setdefault(group, Identifiers())).new(name)
 
-    def full_id(self, own_id: str, group: str) -> str:
+    def full_id(self, own_id: str, group: str = "") -> str:
         """Return the id that a task of a group has in the DAG."""
         return str(self.at(group).child_id(own_id))  # type: ignore[no-untyped-call]
 
