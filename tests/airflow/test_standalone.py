@@ -10,6 +10,7 @@ from textwrap import dedent
 import psutil
 import pytest
 
+from . import on_demand_case
 from .deployment import Airflow
 from .rest import PATIENCE
 
@@ -55,7 +56,10 @@ def airflow(tmp_path_factory):
     (home / "dags").mkdir()
     (home / "dags" / "job.py").write_text(dedent(JOB))
     (home / "dags" / "dags.py").write_text(dedent(DAGS))
-    (home / "dags" / ".airflowignore").write_text("job.py\n")
+    for name, text in (("steps", on_demand_case.STEPS), ("flow", on_demand_case.FLOW), ("dag", on_demand_case.DAG)):
+        (home / "dags" / f"{name}.py").write_text(text)
+    (home / "dags" / "work").mkdir()
+    (home / "dags" / ".airflowignore").write_text("job.py\nsteps.py\nflow.py\nruns\nwork\n")
     extra = {"secret_env": json.dumps({"KEY": SECRET, "PEM": "-----BEGIN\nsecond-line-of-the-key"})}
     with Airflow(home, connections={"s": {"conn_type": "sewer", "extra": extra}}) as airflow:
         yield airflow
@@ -123,6 +127,27 @@ def test_a_supervisor_killed_on_the_spot_leaves_nothing_running(airflow, sleepin
     psutil.Process(worker.ppid()).send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
     assert not alive
+
+
+def test_a_worker_makes_no_more_of_a_dag_than_its_task_needs(airflow):
+    """Results, mapped tasks, paths, another try, a job and a teardown work as they do with all of it."""
+    run_id = airflow.trigger("on_demand")
+    airflow.until(lambda: airflow.run_state("on_demand", run_id) in ("success", "failed"), "the run to end")
+    for task_id in on_demand_case.ALSO_MADE:
+        for map_index in {"g.over": range(3), "g.known": range(2)}.get(task_id, [-1]):
+            airflow.wait_for_state("on_demand", run_id, task_id, "success", map_index=map_index)
+    assert airflow.xcom("on_demand", run_id, "beside") == 13
+    assert airflow.try_number("on_demand", run_id, "g.again") == 2
+    work = airflow.home / "dags" / "work"
+    assert [path.name for path in work.iterdir() if not path.name.startswith(".")] == ["failed"]
+
+    made: dict[str, set[str]] = {}
+    for line in (airflow.home / "dags" / "made.log").read_text().splitlines():
+        task_id, *ids = line.split()
+        made.setdefault(task_id, set()).update(ids)
+    assert made == {
+        task_id: {task_id, *also, *on_demand_case.ASKED_FOR} for task_id, also in on_demand_case.ALSO_MADE.items()
+    }
 
 
 def _read(descriptor: int) -> str:
