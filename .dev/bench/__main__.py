@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.clock import ROOT, clean_environment
+from bench.clock import ROOT, CannotRun, clean_environment
 from bench.rows import Figure, Row, merged, table
 
 #: The questions, in the order of the table.
-PARTS = ("parse", "imports", "tasks", "workflows")
+PARTS = ("parse", "imports", "tasks", "workflows", "jobs")
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- What `make bench` has measured: -->\n", "<!-- End of what it has measured. -->\n"
@@ -43,7 +43,7 @@ def main() -> int:
         if name not in PARTS:
             parser.error(f"there is no part {name!r}, but {', '.join(PARTS)}")
     if asked.to:
-        asked.to.write_text(json.dumps(part(asked.names[0]).measure(tiny=asked.tiny)))
+        asked.to.write_text(json.dumps(figures_of(part(asked.names[0]), tiny=asked.tiny)))
         return 0
     return measure(asked.names or list(PARTS), tiny=asked.tiny)
 
@@ -67,6 +67,14 @@ def measure(names: list[str], *, tiny: bool) -> int:
         README.write_text(with_table(README.read_text(), text))
         print(f"bench: written into {README.name}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def figures_of(part: Any, *, tiny: bool) -> dict[str, Figure]:
+    """Return what a part measures here and now, or that it cannot be run."""
+    try:
+        return dict(part.measure(tiny=tiny))
+    except CannotRun as error:
+        return dict.fromkeys(part.ROWS, Figure(cannot=f"cannot be run: {error}"))
 
 
 def part(name: str) -> Any:

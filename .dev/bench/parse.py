@@ -14,6 +14,7 @@ from bench.rows import Figure, Row
 ROWS = {
     "thousand": Row("1,000 tasks of a workflow file, as a TaskGroup", "a loop of 1,000 `BashOperator`s"),
     "cosmos": Row("the same", "astronomer-cosmos: 1,000 models of a manifest, as a TaskGroup"),
+    "worker": Row("what a worker makes of these for one of them", "the 1,000 above"),
     "ten_thousand": Row("10,000 tasks", "a loop of 10,000 `BashOperator`s"),
     "growth": Row("10,000 tasks", "ten times the 1,000 above"),
     "layers": Row("100 layers of 50 tasks, each tied to all of the next", "`BashOperator`s tied with `>>`"),
@@ -99,6 +100,7 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
                 "sewer": _sewer(home / "sewer", _TREE, thousand),
                 "bash": _bash(home / "bash", _BASH_TREE, thousand),
                 "cosmos": _cosmos(home / "cosmos", thousand),
+                "worker": _sewer(home / "worker", _TREE, thousand, running="workflow.task_1"),
             },
             often,
         )
@@ -117,16 +119,25 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
     return {
         "thousand": beside(small["sewer"], small["bash"]),
         "cosmos": beside(small["sewer"], small["cosmos"]),
+        "worker": beside(small["worker"], small["sewer"]),
         "ten_thousand": beside(large["sewer"], large["bash"]),
         "growth": beside(large["sewer"], small["sewer"], times=ten_thousand / thousand),
         "layers": beside(wide["sewer"], wide["bash"]),
     }
 
 
-def _side(folder: Path, environment: str, files: Callable[[int, int], dict[str, str]], count: int, width: int) -> Side:
+def _side(
+    folder: Path,
+    environment: str,
+    files: Callable[[int, int], dict[str, str]],
+    count: int,
+    width: int = 1,
+    running: str = "",
+) -> Side:
     """Return what parses a DAG file of so many tasks, and makes sure that it has them.
 
     :param files: returns the DAG file and what lies beside it.
+    :param running: the id of the task whose worker parses it, which makes only this one.
     """
     for size, place in (((count, width), folder / "dag"), ((2, min(2, width)), folder / "warm-up")):
         place.mkdir(parents=True)
@@ -135,16 +146,26 @@ def _side(folder: Path, environment: str, files: Callable[[int, int], dict[str, 
 
     def run() -> float:
         dags = folder / "dag" / "dag.py", folder / "warm-up" / "dag.py"
-        found = run_side(python_of(environment), "parse", *dags, env=_quiet(folder), cwd=folder)
-        if found["tasks"] < count * width:
-            raise CannotRun(f"it made {found['tasks']:,} of {count * width:,} tasks")
+        worker = {"_AIRFLOW_PARSING_CONTEXT_DAG_ID": "bench", "_AIRFLOW_PARSING_CONTEXT_TASK_ID": running}
+        env = _quiet(folder) | (worker if running else {})
+        found = run_side(python_of(environment), "parse", *dags, env=env, cwd=folder)
+        wanted = 1 if running else count * width
+        if found["tasks"] < wanted or (running and found["tasks"] > wanted):
+            raise CannotRun(f"it made {found['tasks']:,} of {wanted:,} tasks")
         return float(found["seconds"])
 
     return run
 
 
-def _sewer(folder: Path, flow: str, count: int, width: int = 1) -> Side:
-    return _side(folder, "airflow", lambda *size: {"dag.py": _SEWER, "flow.py": _counted(flow, *size)}, count, width)
+def _sewer(folder: Path, flow: str, count: int, width: int = 1, running: str = "") -> Side:
+    return _side(
+        folder,
+        "airflow",
+        lambda *size: {"dag.py": _SEWER, "flow.py": _counted(flow, *size)},
+        count,
+        width,
+        running,
+    )
 
 
 def _bash(folder: Path, dag: str, count: int, width: int = 1) -> Side:
@@ -153,7 +174,7 @@ def _bash(folder: Path, dag: str, count: int, width: int = 1) -> Side:
 
 def _cosmos(folder: Path, count: int) -> Side:
     beside = {"dag.py": _COSMOS, "profiles.yml": _PROFILES, "dbt_project.yml": _PROJECT}
-    return _side(folder, "cosmos", lambda size, _: {**beside, "manifest.json": _manifest(size)}, count, 1)
+    return _side(folder, "cosmos", lambda size, _: {**beside, "manifest.json": _manifest(size)}, count)
 
 
 def _counted(text: str, count: int, width: int) -> str:

@@ -34,7 +34,7 @@ class Figure(NamedTuple):
     cannot: str = ""
 
 
-#: How many decimals are shown.
+#: How many decimals are shown; one more where it is less than one.
 _DIGITS = {"s": 2, "ms": 0, "MB": 0, "": 0}
 
 HEAD = ("What", "Here", "Beside it", "There", "Here / there")
@@ -61,7 +61,7 @@ def _cells(row: Row, figure: Figure) -> tuple[str, ...]:
 
 
 def _shown(value: float | None, unit: str) -> str:
-    return "" if value is None else f"{value:,.{_DIGITS[unit]}f} {unit}".strip()
+    return "" if value is None else f"{value:,.{_DIGITS[unit] + (value < 1)}f} {unit}".strip()
 
 
 def merged(tables: Iterable[Mapping[str, Row]]) -> dict[str, Row]:

@@ -47,7 +47,7 @@ def detached(value: Any) -> Any:
     """Copy lists and mappings, however deep, so that a later change of the original does not reach the copy."""
     if isinstance(value, (str, int, float)):
         return value
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return {key: detached(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [detached(item) for item in value]

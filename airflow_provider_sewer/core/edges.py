@@ -90,6 +90,11 @@ def find_edges(members: Members, stated: Iterable[tuple[Task, Task]], *, is_part
     """
     found = Edges({name: {} for name in members.tasks}, [], {})
 
+    def note(up: str, down: str, path: str) -> None:
+        known = found.reasons[down].get(up, ())
+        if path not in known:
+            found.reasons[down][up] = (*known, path)
+
     for up, down in stated:
         before, after = str(members.name_of(up)), str(members.name_of(down))
         if before != after or up.identity is down.identity:  # else two that are one task
@@ -102,9 +107,7 @@ def find_edges(members: Members, stated: Iterable[tuple[Task, Task]], *, is_part
         for dependency in task.dependencies:
             made = list(makers.of(task, dependency))
             for maker, product in made:
-                known = found.reasons[task.name].get(maker, ())
-                if dependency.path not in known:
-                    found.reasons[task.name][maker] = (*known, dependency.path)
+                note(maker, task.name, dependency.path)
                 found.users.setdefault((maker, product.path), []).append(task.name)
             if not made:
                 found.unmade.append((task, dependency))

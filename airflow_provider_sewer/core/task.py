@@ -362,7 +362,7 @@ def checked_module(module: Any) -> str:
     if not isinstance(module, str):
         raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'", at=("module",))
     is_file = module.endswith(".py") or "/" in module
-    if is_template(module) or (all(part.isidentifier() for part in module.split(".")) and not is_file):
+    if is_template(module) or (all(map(str.isidentifier, module.split("."))) and not is_file):
         return module
     guess = re.sub(r"\.py$", "", module).strip("./").replace("/", ".")
     hint = f"; a file cannot be run, only an installed module: {guess!r}?" if is_file else ""

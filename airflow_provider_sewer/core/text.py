@@ -15,6 +15,8 @@ def why_unfit(text: str, *, longest: int | None = LONGEST) -> str | None:
     """
     if "\0" in text:
         return "holds a NUL byte; take it out"
+    if text.isascii() and len(text) <= LONGEST:
+        return None
     try:
         size = len(os.fsencode(text))
     except UnicodeEncodeError as error:

@@ -87,21 +87,27 @@ _MARKERS = (PathMarker, Ignored, Result, RunTimeValue)
 PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
-def markers(value: Any) -> Iterator[Marker]:
+def markers(value: Any) -> list[Marker]:
     """Return the markers in a value, however deep, those inside of ignored ones as well."""
-    if type(value) in PLAIN:
-        return
-    if isinstance(value, _MARKERS):
-        yield value
-    if isinstance(value, Ignored):
-        value = [value.value]
-    if type(value) is dict or isinstance(value, Mapping):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return
-    for item in value:
+    found: list[Marker] = []
+    _add_markers(value, found)
+    return found
+
+
+def _add_markers(value: Any, found: list[Marker]) -> None:
+    kind = type(value)
+    if kind is dict or kind is list or kind is tuple:  # most are, and ask no further
+        items = value.values() if kind is dict else value
+    elif isinstance(value, _MARKERS):
+        found.append(value)
+        items = (value.value,) if isinstance(value, Ignored) else ()
+    elif isinstance(value, Mapping):
+        items = value.values()
+    else:
+        items = value if isinstance(value, (list, tuple)) else ()
+    for item in items:
         if type(item) not in PLAIN:
-            yield from markers(item)
+            _add_markers(item, found)
 
 
 def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = False) -> Any:
@@ -112,6 +118,11 @@ def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = Fa
     """
     if type(value) in PLAIN:
         return value
+    if type(value) is dict:
+        return {
+            key: item if type(item) in PLAIN else filled(item, fill, keep_ignored=keep_ignored)
+            for key, item in value.items()
+        }
     if isinstance(value, Ignored):
         inner = filled(value.value, fill, keep_ignored=keep_ignored)
         return Ignored(inner) if keep_ignored else inner

@@ -50,6 +50,8 @@ class Marks:
         """
         if type(value) in PLAIN:
             return value
+        if type(value) is dict:
+            return {key: item if type(item) in PLAIN else self.part(item, *place, key) for key, item in value.items()}
         if isinstance(value, Ignored):
             self._marks[place] = value
             return self.part(value.value, *place, None)
