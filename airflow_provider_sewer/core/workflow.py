@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 from airflow_provider_sewer.core.edges import STATED, Edges, Members, find_edges
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.recording import CalledWorkflow, Run, note_workflow
-from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.source import calling_line
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.loop import MappedTask
+    from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.core.source import SourceLine
     from airflow_provider_sewer.core.task import Task
 
