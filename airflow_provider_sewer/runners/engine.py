@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.follower import LONGEST_WAIT
 from airflow_provider_sewer.runners.guardian import Guardian
-from airflow_provider_sewer.runners.module import GRACE, Runner, temporary_folder
+from airflow_provider_sewer.runners.module import GRACE, Runner
 from airflow_provider_sewer.runners.origins import Origins
 from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.plan import Plan, followed, make_plan, ran_anew, results_for, want_inputs
@@ -141,8 +141,7 @@ class Engine:
         self._note_what_waits()
         sorter = TopologicalSorter(self._upstream)
         sorter.prepare()
-        with temporary_folder() as folder, self._guardian, Workers() as workers:
-            self._runner = self._runner._replace(folder=folder)
+        with self._guardian, Workers() as workers:
             try:
                 ready = dict.fromkeys(self._settle(sorter.get_ready(), sorter))
                 under_way: dict[str, Task] = {}

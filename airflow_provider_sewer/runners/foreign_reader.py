@@ -30,7 +30,7 @@ from airflow_provider_sewer.core.workflow_json import (
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import find_interpreter, locate_interpreter
 from airflow_provider_sewer.runners.kept import Kept
-from airflow_provider_sewer.runners.module import GRACE, how_it_ended, temporary_folder
+from airflow_provider_sewer.runners.module import GRACE, how_it_ended
 from airflow_provider_sewer.runners.output import Stream, Tail
 from airflow_provider_sewer.runners.process import Process
 
@@ -144,9 +144,9 @@ def _asked(wish: _Wish, python: str, env: Mapping[str, str]) -> Any:
         tail.take(pieces)
         sys.stderr.write("".join(pieces))
 
-    with temporary_folder() as folder, Guardian(GRACE) as guardian:
+    with Guardian(GRACE) as guardian:
         _check_version(python, env, guardian)
-        wish_file, answer_file = (os.path.join(folder, name) for name in ("wish.json", "answer.json"))
+        wish_file, answer_file = (os.path.join(guardian.folder, name) for name in ("wish.json", "answer.json"))
         with open(wish_file, "w", encoding="ascii") as file:
             json.dump(wish._asdict(), file)
         # -B: no folder is to hold traces of having been read.

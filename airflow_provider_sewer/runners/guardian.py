@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,10 +32,12 @@ read -r word
 
 
 class Guardian:
-    """Ends everything that carries a mark, should this process die within the ``with`` block.
+    """Ends everything that carries a mark, should this process die within the ``with`` block, and removes its files.
 
     It does so as well when the block ends with an error from outside, such as a second Ctrl-C: then
     nobody knows whether all was ended.
+
+    Within the block, ``folder`` is one for this user alone, for what modules are given and what they leave.
 
     :param grace: seconds between SIGTERM and SIGKILL.
     """
@@ -47,8 +50,10 @@ class Guardian:
     def __enter__(self) -> Self:
         # In a session of its own, so that no signal meant for this process's group reaches it; with
         # this process's own import path, so that it finds this package wherever it came from.
+        self._temporary = tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
+        self.folder = self._temporary.name
         self._noted = _file_in_memory()
-        becomes = (sys.executable, "-m", __name__, self._mark, str(self._grace), str(self._noted))
+        becomes = (sys.executable, "-m", __name__, self._mark, str(self._grace), str(self._noted), self.folder)
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", _WATCH, "sewer-guardian", *becomes],
             bufsize=0,
@@ -66,6 +71,7 @@ class Guardian:
         is_well = kind is None or issubclass(kind, SewerError)
         self._process.communicate(b"done\n" if is_well else None)
         os.close(self._noted)
+        self._temporary.cleanup()
 
     def submark(self) -> str:
         """Return a mark for one of several trees under guard."""
@@ -118,3 +124,4 @@ def roots_of(noted: str) -> set[int]:
 
 if __name__ == "__main__":
     _end(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]))
+    shutil.rmtree(sys.argv[4], ignore_errors=True)

@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import stat
-import tempfile
 from contextlib import ExitStack, suppress
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -45,14 +44,12 @@ class Runner(NamedTuple):
     :param supervisor: pid of the process that modules are run for; when that ends, they are stopped.
     :param guardian: who ends them, should this process die; each has one of its own if not given.
     :param variables: what they can inherit; this process's if not given.
-    :param folder: for what they are given and what they leave, for this user alone; each has one if not given.
     """
 
     grace: float = GRACE
     supervisor: int | None = None
     guardian: Guardian | None = None
     variables: Mapping[str, str] | None = None
-    folder: str | None = None
 
 
 #: One that runs nothing else.
@@ -101,11 +98,10 @@ class ModuleRun:
         :raises ModuleFailed: when it failed, or left a result that cannot be read.
         """
         with ExitStack() as stack:
-            folder = self._runner.folder or stack.enter_context(temporary_folder())
             guardian = self._runner.guardian or stack.enter_context(Guardian(self._runner.grace))
             number = next(_NUMBERS)
-            result_file = os.path.join(folder, f"{number}-result.json")
-            arguments_file = os.path.join(folder, f"{number}-arguments.json")
+            result_file = os.path.join(guardian.folder, f"{number}-result.json")
+            arguments_file = os.path.join(guardian.folder, f"{number}-arguments.json")
             try:
                 command = self._command(result_file, guardian)
                 line = shown(command.argv, self._masker.secrets)
@@ -202,11 +198,6 @@ class ModuleRun:
         if not text:
             return "\nIt wrote nothing."
         return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
-
-
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """Make a folder for this user alone, which is removed in the end with all that is in it, as far as that can be."""
-    return tempfile.TemporaryDirectory(prefix="sewer-", ignore_cleanup_errors=True)
 
 
 def _remove(*files: str) -> None:

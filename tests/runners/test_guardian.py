@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -84,11 +85,44 @@ def test_the_signals_of_a_terminal_do_not_reach_the_guardian(modules, lifeline, 
     lifeline.expect_end()
 
 
+def test_killing_the_runner_leaves_no_file_of_its_own(modules, lifeline, script, tmp_path) -> None:
+    """What a function was called with may be secret, so it does not stay where nobody looks after it."""
+    (temporary := tmp_path / "temporary").mkdir()
+    name = modules.write(
+        "import os, signal\ndef f(life):\n    os.write(os.open(life, os.O_WRONLY), b'here'); signal.pause()"
+    )
+    running = script(
+        """
+        import os, sys
+        from airflow_provider_sewer.core.function import function_call
+        from airflow_provider_sewer.core.settings import Settings
+        from airflow_provider_sewer.runners.module import ModuleRun, Runner
+        folder, target, lifeline = sys.argv[1:]
+        settings = Settings(python=sys.executable, env={"PYTHONPATH": folder})
+        ModuleRun(function_call(target, {"life": lifeline}), settings, Runner(0.5)).run(lambda *_: None)
+        """,
+        str(modules.folder),
+        f"{name}:f",
+        lifeline.path,
+        env={"TMPDIR": str(temporary)},
+    )
+    lifeline.expect("here")
+    assert list(temporary.rglob("*-arguments.json"))
+
+    running.send(signal.SIGKILL)
+
+    wait_until(lambda: not list(temporary.iterdir()))
+
+
 def assert_gone(pids: list[int]) -> None:
     """Wait until none of some processes lives, whether or not anybody has collected them."""
+    wait_until(lambda: not any(map(lives, pids)))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while any(map(lives, pids)):
-        assert time.monotonic() < deadline, [pid for pid in pids if lives(pid)]
+    while not is_so():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
