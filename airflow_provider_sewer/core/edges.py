@@ -33,7 +33,7 @@ class Members:
         self.all: list[tuple[str, Task]] = []  # also those that are one with another, by the name of that
         self._names: dict[str, str] = {}
         self._mapped: dict[str, dict[str, None]] = {}
-        self._identities: dict[object, str] = {}
+        self.names: dict[object, str] = {}  # by the identities of tasks
         makers: dict[tuple[str, ...], str] = {}
         for task in tasks:
             name = self._name_of_equal(task, makers)
@@ -42,11 +42,11 @@ class Members:
             self._names[task.name] = name
             if task.part_of is not None:
                 self._mapped.setdefault(task.part_of.name, {})[name] = None
-            self._identities[task.identity] = name
+            self.names[task.identity] = name
 
     def name_of(self, task: Task | str) -> str | None:
         """Return the name of the task that this one is here, or ``None`` if it is none of them."""
-        return self._names.get(task) if isinstance(task, str) else self._identities.get(task.identity)
+        return self._names.get(task) if isinstance(task, str) else self.names.get(task.identity)
 
     def names_of(self, task: Task | str) -> tuple[str, ...]:
         """Return the names of the tasks that are meant: all that came of a mapped one by the name of that."""
@@ -95,8 +95,9 @@ def find_edges(members: Members, stated: Iterable[tuple[Task, Task]], *, is_part
         if path not in known:
             found.reasons[down][up] = (*known, path)
 
+    names = members.names
     for up, down in stated:
-        before, after = str(members.name_of(up)), str(members.name_of(down))
+        before, after = names[up.identity], names[down.identity]
         if before != after or up.identity is down.identity:  # else two that are one task
             found.reasons[after][before] = _ONLY_STATED
     for name, task in members.all:

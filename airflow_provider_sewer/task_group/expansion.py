@@ -91,8 +91,10 @@ class _Expansion:
         """Make everything, and the edges."""
         for part in self._ids:
             self._make(part)
-        edges = dict.fromkeys((self._parts[up], self._parts[down]) for up, down in self._settled.edges)
-        connect(edges, self._operators, self._subgroups.new_id)
+        before: dict[str, dict[str, None]] = {}
+        for down, ups in self._settled.upstream.items():
+            before.setdefault(self._parts[down], {}).update(dict.fromkeys(map(self._parts.__getitem__, ups)))
+        connect(before, self._operators, self._subgroups.new_id)
         for path_task in self._path_tasks():
             made = path_task.make(self._operators[self._parts[path_task.place]])
             for part in dict.fromkeys(self._parts[name] for name in path_task.users):

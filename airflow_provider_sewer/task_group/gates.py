@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sewer.task_group.group import tie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from airflow.sdk import BaseOperator
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 #: How many edges two layers may have without a gate.
 MOST_EDGES = 100
-
-#: An edge: what is before, and what is after.
-Edge = tuple[str, str]
 
 
 class Gate(NamedTuple):
@@ -38,29 +35,24 @@ class Gate(NamedTuple):
     after: tuple[str, ...]
 
 
-def find_gates(edges: Iterable[Edge]) -> list[Gate]:
+def find_gates(before: Mapping[str, Collection[str]]) -> list[Gate]:
     """Find layers that are completely connected by more than :data:`MOST_EDGES` edges.
 
     The tasks of one of the layers have just the other layer for neighbours on that side; those of the other one may
     have more. No edge goes through two gates.
+
+    :param before: the tasks before each task.
     """
-    edges = list(edges)
-    gates = _gates_of(edges)
-    through = edges_of(gates)
-    others = _gates_of((down, up) for up, down in edges if (up, down) not in through)
-    return [*gates, *(Gate(gate.after, gate.before) for gate in others)]
+    gates = _gates_of(before)
+    after: dict[str, list[str]] = {}
+    for down, ups in _without(before, gates):
+        for up in ups:
+            after.setdefault(up, []).append(down)
+    return [*gates, *(Gate(gate.after, gate.before) for gate in _gates_of(after))]
 
 
-def edges_of(gates: Iterable[Gate]) -> set[Edge]:
-    """Return the edges that gates stand for."""
-    return {(up, down) for gate in gates for up in gate.before for down in gate.after}
-
-
-def _gates_of(edges: Iterable[Edge]) -> list[Gate]:
+def _gates_of(before: Mapping[str, Collection[str]]) -> list[Gate]:
     """Return the gates whose second layer has none but the first one before it."""
-    before: dict[str, list[str]] = {}
-    for up, down in edges:
-        before.setdefault(down, []).append(up)
     after: dict[frozenset[str], list[str]] = {}
     for down, ups in before.items():
         after.setdefault(frozenset(ups), []).append(down)
@@ -68,27 +60,39 @@ def _gates_of(edges: Iterable[Edge]) -> list[Gate]:
     return [gate for gate in layers if min(map(len, gate)) > 1 and len(gate.before) * len(gate.after) > MOST_EDGES]
 
 
-def connect(edges: Iterable[Edge], operators: Mapping[str, Operator], new_id: Callable[[str], str]) -> None:
+def _without(before: Mapping[str, Collection[str]], gates: Iterable[Gate]) -> Iterator[tuple[str, Collection[str]]]:
+    """Return for each task those before it that are not behind a gate."""
+    behind: dict[str, set[str]] = {}
+    for gate in gates:
+        for down in gate.after:
+            behind.setdefault(down, set()).update(gate.before)
+    for down, ups in before.items():
+        yield down, [up for up in ups if up not in behind[down]] if down in behind else ups
+
+
+def connect(
+    before: Mapping[str, Collection[str]], operators: Mapping[str, Operator], new_id: Callable[[str], str]
+) -> None:
     """Set the edges between Airflow tasks, through gates where these are worth it.
 
-    :param edges: the edges, by the keys of ``operators``.
+    :param before: the tasks before each task, by the keys of ``operators``.
     :param operators: the Airflow tasks.
     :param new_id: returns an id that no other task of the group has.
     """
-    edges = list(edges)
-    before = {name for name, operator in operators.items() if _is_before(operator)}
-    after = {name for name, operator in operators.items() if _is_after(operator)}
-    gates = find_gates(edge for edge in edges if edge[0] in before and edge[1] in after)
+    can_be_before = {name for name, operator in operators.items() if _is_before(operator)}
+    can_be_after = {name for name, operator in operators.items() if _is_after(operator)}
+    gates = find_gates(
+        {down: [up for up in ups if up in can_be_before] for down, ups in before.items() if down in can_be_after}
+    )
     for gate in gates:
         join = _join(new_id("join"), gate)
         for name in gate.before:
             tie(operators[name], join)
         for name in gate.after:
             tie(join, operators[name])
-    through = edges_of(gates)
-    for edge in edges:
-        if edge not in through:
-            tie(operators[edge[0]], operators[edge[1]])
+    for down, ups in _without(before, gates):
+        for up in ups:
+            tie(operators[up], operators[down])
 
 
 def _is_before(operator: Operator) -> bool:
