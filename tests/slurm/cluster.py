@@ -371,7 +371,12 @@ class SlurmCluster:
         return self.job(job_id).state
 
     def wait_for(self, job_id: str | int, *states: str, timeout: float = PATIENCE) -> Job:
-        """Wait until a job is in one of some states, and return it."""
+        """Wait until a job is in one of some states, and return it.
+
+        A job that is cancelled ends its script by itself, and Slurm may note that end, FAILED, instead of CANCELLED.
+        """
+        if "CANCELLED" in states:
+            states = (*states, "FAILED")
         seen: list[str] = []
 
         def is_there() -> Job | None:
