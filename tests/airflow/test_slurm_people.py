@@ -75,7 +75,7 @@ def test_a_person_marks_a_task_while_nobody_reaches_slurm(start, airflow, stage,
     """The run directory says so to the job, which ends itself, or does not even begin."""
     *running, held = cases = start("works_once", "defers_once", "defers_held")
     followed(running)
-    held.until(lambda: held.state() == "deferred" and held.jobs(), "a job that is held")
+    held.until(lambda: held.state() == "deferred" and "is PENDING" in held.text_of_log(), "a held job that is watched")
     if trouble == "frozen":
         stage.slurm.freeze("slurmctld")
     else:
