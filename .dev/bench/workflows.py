@@ -16,7 +16,7 @@ ROWS = {
     "run_depio": Row("the same", "depio: 200 functions that run `python -m empty`, two at a time"),
     "run_sewerpipe": Row("200 empty modules in a chain: `sppe run`", "sewerpipe: the same chain"),
 }
-HOW = "workflows: seconds from the start of the command to its end, medians of 5 runs"
+HOW = "workflows: seconds from the start of the command to its end, medians of 3 runs"
 
 _BESIDE = """\
 from airflow_provider_sewer import Task
@@ -42,7 +42,7 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
 
     :param tiny: of two modules each.
     """
-    count, times = (2, 1) if tiny else (200, 5)
+    count, times = (2, 1) if tiny else (200, 3)
     with tempfile.TemporaryDirectory(prefix="sewer-bench-") as folder:
         home = Path(folder)
         python = bare_python(home)
