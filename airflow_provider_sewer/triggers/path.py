@@ -35,9 +35,11 @@ class PathTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until it is there. A file server that does not answer holds up nobody else."""
-        while not (is_there := await asyncio.to_thread(os.path.exists, self._path)):
-            left = self._deadline - time.time()
-            if left <= 0:
-                break
+        is_there, left = False, self._deadline - time.time()
+        while not is_there and left > 0:
+            # First of all as well: a worker has just looked, and Airflow takes a task for failed that is queued again
+            # before it has noticed that the worker is done.
             await asyncio.sleep(min(self._interval, left))
+            is_there = await asyncio.to_thread(os.path.exists, self._path)
+            left = self._deadline - time.time()
         yield TriggerEvent({"path": self._path, "is_there": is_there})  # type: ignore[no-untyped-call]

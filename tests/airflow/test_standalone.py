@@ -96,9 +96,18 @@ def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
     path = tmp_path / "delivery"
     run_id = airflow.trigger("waits", {"path": str(path)})
     airflow.wait_for_state("waits", run_id, "wait", "deferred")
+
+    def is_in_triggerer():
+        return any(f"{run_id}/wait" in line["event"] and "starting" in line["event"] for line in log())
+
+    def log():
+        return airflow.log("waits", run_id, "wait")
+
+    # What is queued again before the executor has told of its first end is a failure to the scheduler.
+    airflow.until(is_in_triggerer, "the trigger to start")
     path.mkdir()
     airflow.wait_for_state("waits", run_id, "wait", "success")
-    said = [line["event"] for line in airflow.log("waits", run_id, "wait")]
+    said = [line["event"] for line in log()]
     assert f"Looking for {path}" in said
     assert f"{path} is there" in said
 

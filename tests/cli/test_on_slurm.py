@@ -125,8 +125,7 @@ def test_a_workflow_runs_as_jobs_with_logs_results_and_products(on_slurm) -> Non
     )
     run = on_slurm.run("--log-dir", "logs")
     assert run.code == 0, run.stderr
-    made, used = on_slurm.one_job("make"), on_slurm.one_job("use")
-    assert (made.state, used.state) == ("COMPLETED", "COMPLETED")
+    made, used = (on_slurm.slurm.wait_for(on_slurm.one_job(name).id, "COMPLETED") for name in ("make", "use"))
     assert run.stdout == f"[make] hello\n[use] given 7 and made on {made.id}\n"
     assert f"[make] Slurm job {made.id} ({made.name}); its run directory is " in run.stderr
     log = (on_slurm.sppe.folder / "logs" / "use.log").read_text()
