@@ -46,7 +46,7 @@ with DAG("sleeps", schedule=None, params={"fifo": ""}):
     env = {"PYTHONPATH": here, "FIFO": "{{ params.fifo }}"}
     PythonModuleOperator(task_id="job", env=env, termination_grace_period=2, **common)
 with DAG("waits", schedule=None, params={"path": ""}):
-    ExternalPathSensor(task_id="wait", path="{{ params.path }}", deferrable=True, poke_interval=0.5, timeout=900)
+    ExternalPathSensor(task_id="wait", path="{{ params.path }}", deferrable=True, poke_interval=10, timeout=900)
 """
 
 
