@@ -204,34 +204,35 @@ class _Makers:
     def _add(self, key: str, task: Task, product: Product) -> None:
         other, _ = self._makers.setdefault(key, (task, product))
         if other is not task:
-            raise InvalidWorkflow(
+            raise _wrong_product(
+                task,
+                product,
                 f"two tasks make {product.path!r}: {other.name!r} ({other.source}) and {task.name!r}; "
                 "give one of them another path",
-                task.source,
-                at=(task.name, "products", product.path),
             )
         if self._makers[key][1] != product:
-            raise InvalidWorkflow(
-                f"task {task.name!r} says two things of its product {product.path!r}",
-                task.source,
-                at=(task.name, "products", product.path),
-            )
+            raise _wrong_product(task, product, f"task {task.name!r} says two things of its product {product.path!r}")
 
     def _refuse_name_of_failed(self, task: Task, product: Product, other: Task, failed: Product) -> None:
-        raise InvalidWorkflow(
+        raise _wrong_product(
+            task,
+            product,
             f"task {other.name!r} makes {failed.path!r} ({other.source}), and so would be called what task "
             f"{task.name!r} leaves of its product {product.path!r} when it fails; give one of them another path",
-            task.source,
-            at=(task.name, "products", product.path),
         )
 
     def _refuse_inner(self, task: Task, product: Product, other: Task, outer: Product) -> None:
-        raise InvalidWorkflow(
+        raise _wrong_product(
+            task,
+            product,
             f"the product {product.path!r} of task {task.name!r} lies in {outer.path!r}, which as a whole is a product "
             f"of task {other.name!r} ({other.source}); put it elsewhere",
-            task.source,
-            at=(task.name, "products", product.path),
         )
+
+
+def _wrong_product(task: Task, product: Product, said: str) -> InvalidWorkflow:
+    """Return the error that points at a product of a task."""
+    return InvalidWorkflow(said, task.source, at=(task.name, "products", product.path))
 
 
 def _parents(key: str) -> Iterator[str]:
