@@ -1,4 +1,4 @@
-"""A pytest plugin: where everything has to be there, a test that is left out has failed."""
+"""A pytest plugin: no test is left out unnoticed, where everything has to be there or a run has broken off."""
 
 from __future__ import annotations
 
@@ -19,3 +19,22 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"left out, but SEWER_TEST_REQUIRE_ALL is set: {report.longrepr}"
     return report
+
+
+#: What went wrong in pytest itself, and not in a test.
+_broken: list[object] = []
+
+
+def pytest_internalerror(excrepr: object) -> None:
+    """Note that a run has broken off, or a process of it, which pytest-xdist may get over."""
+    _broken.append(excrepr)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """Fail a run that has broken off, and forget what it saw fail: `--last-failed` is to run what it never came to."""
+    yield
+    if _broken:
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        if cache := getattr(session.config, "cache", None):
+            cache.set("cache/lastfailed", {})

@@ -35,9 +35,27 @@ def test_a_test_that_is_left_out_is_a_failure_where_all_are_required(
 ):
     """A skip is a skip for a person, and an error for CI; what is known to fail is neither."""
     (tmp_path / "test_some.py").write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.left_out", "-ra", *side_by_side]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "SEWER_TEST_REQUIRE_ALL": required}
-    env = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = pytest_in(tmp_path, "-p", "no:cacheprovider", "-ra", *side_by_side, required=required)
     assert done.returncode == exit_code, done.stdout + done.stderr
     assert summary in done.stdout
+
+
+@pytest.mark.parametrize("side_by_side", [[], ["-n", "2"]], ids=["alone", "side by side"])
+def test_a_run_that_broke_off_is_a_failure_after_which_all_is_run(tmp_path, side_by_side):
+    """One of two processes can end over an error of pytest's own, and take a test along of which nothing is heard."""
+    (tmp_path / "test_some.py").write_text("def test_one():\n    pass\n\ndef test_two():\n    assert False\n")
+    breaks = tmp_path / "conftest.py"
+    breaks.write_text("def pytest_runtest_makereport(item):\n    assert item.name != 'test_two'\n")
+    assert pytest_in(tmp_path, *side_by_side).returncode == pytest.ExitCode.INTERNAL_ERROR
+    breaks.unlink()
+
+    done = pytest_in(tmp_path, "--last-failed", "--last-failed-no-failures", "all")
+
+    assert "1 failed, 1 passed" in done.stdout
+
+
+def pytest_in(folder: Path, *options: str, required: str = "") -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "SEWER_TEST_REQUIRE_ALL": required}
+    env = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-p", "tests.left_out", *options]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
