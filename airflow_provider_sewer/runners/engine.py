@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import queue
+import threading
 import time
+from collections import deque
 from contextlib import suppress
 from functools import partial
-from graphlib import TopologicalSorter
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ModuleStopped, SewerError
@@ -24,7 +24,7 @@ from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.plan import Plan, followed, make_plan, ran_anew, results_for, want_inputs
 from airflow_provider_sewer.runners.preflight import check_surroundings, refuse_templates, settled
 from airflow_provider_sewer.runners.process import Process
-from airflow_provider_sewer.runners.slurm.turns import Turn
+from airflow_provider_sewer.runners.schedule import Schedule
 from airflow_provider_sewer.runners.task_run import TaskRun
 from airflow_provider_sewer.runners.temporary import TemporaryProducts
 from airflow_provider_sewer.runners.workers import Workers
@@ -74,11 +74,11 @@ class Engine:
     ) -> None:
         self._workflow = settled(workflow, settings)
         self._tasks = self._workflow.tasks
-        self._upstream = self._workflow.upstream
         self._slurm = slurm
-        self._jobs = jobs or _processors()
-        self._slurm_jobs = (jobs or len(self._tasks)) if slurm else 0
         self._limits = dict(limits or {})
+        #: Used by the thread that holds the lock.
+        self._schedule = Schedule(self._workflow, jobs, self._limits, slurm)
+        self._scheduling = threading.Lock()
         self._forced = tuple(forced)
         self._state: StateFile | None = None
         self._origins = Origins()
@@ -86,15 +86,15 @@ class Engine:
         self._resumes = False
         self._temporary = TemporaryProducts(self._workflow)
         self.warnings: list[str] = []
-        self._outcomes: dict[str, Outcome] = {}
         self._observers = observers
         self._grace = grace
         self._guardian = Guardian(grace)
         self._runner = Runner(grace, guardian=self._guardian, variables=dict(os.environ))
         self._running: dict[str, TaskRun | SlurmTaskRun] = {}
-        self._turns: dict[str, Turn] = {}
         self._called_off: dict[str, str] = {}
-        self._ended: queue.SimpleQueue[tuple[str, Outcome]] = queue.SimpleQueue()
+        self._workers = Workers()
+        #: Told when all has ended, or what has gone wrong with that.
+        self._over: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._stopped = False
         self._stopped_at_once = False
         self._kill_at: float | None = None
@@ -112,9 +112,9 @@ class Engine:
             self._slurm.check(self._tasks.values())
         with Guardian(self._grace) as guardian:
             tasks = [
-                (task, not self._upstream[name])
+                (task, not self._workflow.upstream[name])
                 for name, task in self._tasks.items()
-                if (task.freshness.run_when != "never" or name in self._forced) and not self._is_job(name)
+                if (task.freshness.run_when != "never" or name in self._forced) and not self._schedule.is_job(name)
             ]
             return check_surroundings(
                 tasks, lambda command: Process(command, mark=guardian.submark(), grace=0.0, guardian=guardian)
@@ -123,10 +123,7 @@ class Engine:
     @property
     def not_ahead(self) -> dict[str, str]:
         """Return why tasks that have others before them are not submitted ahead, though that is wanted."""
-        if not self._slurm or not self._slurm.ahead:
-            return {}
-        reasons = {name: self._why_not_ahead(name, ups) for name, ups in self._upstream.items() if ups}
-        return {name: why for name, why in reasons.items() if why is not None}
+        return self._schedule.not_ahead
 
     def run(self, state: StateFile | None = None, *, resume: bool = False) -> dict[str, Outcome]:
         """Run the tasks and return how each has ended, in the order of the workflow.
@@ -139,30 +136,16 @@ class Engine:
         self._resumes = resume
         self._plan = make_plan(self._workflow, known, self._forced, resumes=resume, origins=self._origins)
         self._note_what_waits()
-        sorter = TopologicalSorter(self._upstream)
-        sorter.prepare()
-        with self._guardian, Workers() as workers:
+        with self._guardian, self._workers:
             try:
-                ready = dict.fromkeys(self._settle(sorter.get_ready(), sorter))
-                under_way: dict[str, Task] = {}
-                while ready or under_way:
-                    for started in self._start(ready, under_way, workers):
-                        ready.pop(started, None)
-                    name, outcome = self._next_end()
-                    del under_way[name]
-                    self._outcomes[name] = outcome
-                    if outcome.state.is_success:
-                        self.warnings += self._temporary.note_success(name)
-                        sorter.done(name)
-                        ready |= dict.fromkeys(self._settle(sorter.get_ready(), sorter, under_way))
-                    else:
-                        self._call_off_dependents(self._outcomes, under_way)
+                self._begin()
+                self._wait_for_the_end()
             except BaseException:
                 self.stop()
                 raise
             if self._stopped:  # what a task that is long done has detached ends as well
                 self._guardian.end_all(0.0 if self._stopped_at_once else self._grace)
-        return {name: self._outcomes[name] for name in self._tasks}
+        return {name: self._schedule.outcomes[name] for name in self._tasks}
 
     def stop(self, *, at_once: bool = False) -> None:
         """Start nothing more and have everything that runs ended; also from a signal handler."""
@@ -175,93 +158,77 @@ class Engine:
     @property
     def jobs_under_way(self) -> int:
         """Return how many tasks are Slurm jobs now, or become one."""
-        return sum(map(self._is_job, list(self._running)))
+        return sum(map(self._schedule.is_job, list(self._running)))
 
-    def _settle(
-        self, names: Iterable[str], sorter: TopologicalSorter[str], under_way: Collection[str] = ()
-    ) -> list[str]:
-        """Take those that are done as they are, let go on what is under way, and return the others, ready now."""
-        waiting, ready = list(names), []
-        while waiting:
-            name = waiting.pop(0)
-            if done := self._plan.done.get(name):
-                outcome = Outcome(State.DONE, result=done.result, reason=self._plan.verdicts[name].why)
-                self._outcomes[name] = self._told(name, outcome)
-                self.warnings += self._temporary.note_success(name)
-                sorter.done(name)
-                waiting += sorter.get_ready()
-            elif name in under_way:
-                self._turns[name].come()
-            else:
-                ready.append(name)
-        return ready
+    def _begin(self) -> None:
+        with self._scheduling:
+            self._take_what_comes()
+            self._put(self._started())
 
-    def _start(self, ready: Collection[str], under_way: dict[str, Task], workers: Workers) -> list[str]:
-        """Start what there is room and resources for, first come first served, and return their names."""
-        started: list[str] = []
-        under_way_as_jobs = sum(map(self._is_job, under_way))
-        free = {
-            False: self._jobs - len(under_way) + under_way_as_jobs,
-            True: self._slurm_jobs - under_way_as_jobs,
-        }
-        for name in chain(ready, self._later(ready)):
-            if not any(free.values()):
-                break
-            is_job = self._is_job(name)
-            if free[is_job] and self._has_room(name, under_way) and (name in ready or self._may_go_ahead(name)):
-                started.append(name)
-                free[is_job] -= 1
-                under_way[name] = self._tasks[name]
-                self._turns[name] = self._turn(name)
-                workers.put(partial(self._run_one, name), at_once=len(under_way))
-        return started
+    def _run_some(self, name: str) -> None:
+        """Run a task, and after it, one by one, what it has made way for.
 
-    def _later(self, ready: Collection[str]) -> list[str]:
-        """Return the tasks that are not ready, where they may be submitted all the same."""
-        if not self._slurm or not self._slurm.ahead or self._stopped:
-            return []
-        return [name for name in self._workflow.order if name not in self._turns and name not in ready]
+        To leave these to another thread would cost the way to it: one that wakes up on a processor which is busy can
+        wait there for its turn for 4 ms, while the processor that the task has left has nothing to do.
+        """
+        mine: str | None = name
+        while mine is not None:
+            mine = self._go_on(mine, self._told(mine, self._ran(mine, self._tasks[mine])))
 
-    def _may_go_ahead(self, name: str) -> bool:
-        """Tell whether a task can be submitted now, before those before it have ended."""
-        before = [up for up in self._upstream[name] if up not in self._outcomes]
-        are_submitted = all(up in self._turns for up in before)
-        is_settled = name in self._outcomes or name in self._plan.done
-        return are_submitted and not is_settled and self._why_not_ahead(name, before) is None
+    def _go_on(self, name: str, outcome: Outcome) -> str | None:
+        """Take note of the end of a task, start what can start now, and return what is left to this thread."""
+        try:
+            with self._scheduling:
+                self._note_end(name, outcome)
+                if outcome.state.is_success:
+                    self._take_what_comes()
+                else:
+                    self._call_off_dependents()
+                started = self._started()
+                self._put(started[1:])
+                return started[0] if started else None
+        except BaseException as error:  # whatever it is, run() waits
+            self._over.put(error)
+            return None
 
-    def _why_not_ahead(self, name: str, before: Iterable[str]) -> str | None:
-        others = [self._tasks[each] for each in before]
-        return self._slurm.why_not_ahead(self._tasks[name], others) if self._slurm else "all run on this machine"
+    def _started(self) -> list[str]:
+        return self._schedule.start(done=self._plan.done, ahead=not self._stopped)
 
-    def _turn(self, name: str) -> Turn:
-        ups = self._upstream[name]
-        ended = [up for up in ups if up in self._outcomes]
-        is_anew = any(self._outcomes[up].state is State.SUCCEEDED and self._turns[up].ran_anew for up in ended)
-        return Turn([self._turns[up] for up in ups if up not in self._outcomes], is_anew=is_anew)
+    def _put(self, started: Iterable[str]) -> None:
+        """Leave tasks to threads of their own; where nothing is under way, all has ended."""
+        for name in started:
+            self._workers.put(partial(self._run_some, name), at_once=len(self._schedule.under_way))
+        if not self._schedule.under_way:
+            self._over.put(None)
 
-    def _is_job(self, name: str) -> bool:
-        return self._slurm is not None and self._slurm.takes(self._tasks[name])
-
-    def _has_room(self, name: str, under_way: Mapping[str, Task]) -> bool:
-        for resource, amount in self._tasks[name].resources.items():
-            taken = sum(task.resources.get(resource, 0) for task in under_way.values())
-            if resource in self._limits and taken + amount > self._limits[resource]:
-                return False
-        return True
-
-    def _next_end(self) -> tuple[str, Outcome]:
-        """Wait for a task to end, and see to it that stopped ones do."""
+    def _wait_for_the_end(self) -> None:
+        """Wait until all has ended, and see to it that what is stopped does."""
         while True:
             with suppress(queue.Empty):
-                return self._ended.get(timeout=LONGEST_WAIT)
+                if error := self._over.get(timeout=LONGEST_WAIT):
+                    raise error
+                return
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 # The thread that should have ended it is stuck, probably where nobody takes its output.
                 self._kill_at = None
                 self._guardian.end_all()
 
-    def _run_one(self, name: str) -> None:
-        outcome = self._ran(name, self._tasks[name])
-        self._ended.put((name, self._told(name, outcome)))
+    def _note_end(self, name: str, outcome: Outcome) -> None:
+        self._schedule.end(name, outcome)
+        if outcome.state.is_success:
+            self.warnings += self._temporary.note_success(name)
+
+    def _take_what_comes(self) -> None:
+        """Let those wait for room whose turn has come, and go on behind those that are done as they are."""
+        coming = deque(self._schedule.coming())
+        while coming:
+            name = coming.popleft()
+            if done := self._plan.done.get(name):
+                outcome = Outcome(State.DONE, result=done.result, reason=self._plan.verdicts[name].why)
+                self._note_end(name, self._told(name, outcome))
+                coming += self._schedule.coming()
+            else:
+                self._schedule.admit(name)
 
     def _ran(self, name: str, task: Task) -> Outcome:
         began = time.monotonic()
@@ -291,24 +258,24 @@ class Engine:
             return outcome
         finally:
             self._running.pop(name, None)
-            self._turns[name].note_end()
+            self._schedule.turns[name].note_end()
 
     def _new_run(self, name: str, task: Task) -> TaskRun | SlurmTaskRun:
         run = TaskRun(
             task,
-            results_for(self._workflow, task, [self._outcomes, self._state.done if self._state else {}]),
+            results_for(self._workflow, task, [self._schedule.outcomes, self._state.done if self._state else {}]),
             self._runner,
             secrets=secret_values(task.settings.env),
             after=followed(self._workflow, name),
             origins=self._origins,
         )
-        if self._slurm is None or not self._is_job(name):
+        if self._slurm is None or not self._schedule.is_job(name):
             return run
-        return self._slurm.run_of(task, run, self._turns[name], lambda line: self._tell(task, line))
+        return self._slurm.run_of(task, run, self._schedule.turns[name], lambda line: self._tell(task, line))
 
     def _call_off_job(self, name: str) -> None:
         """See to it that nothing runs of a job that an earlier run has left of a task which does not run."""
-        if self._slurm and self._is_job(name):
+        if self._slurm and self._schedule.is_job(name):
             task = self._tasks[name]
             try:
                 self._slurm.cancel_left(task, lambda line: self._tell(task, line))
@@ -320,8 +287,8 @@ class Engine:
         if name in self._plan.must:
             verdict, result = Verdict.run(self._plan.must[name]), None
         else:
-            ended = {up: self._outcomes[up].state for up in self._upstream[name] if up in self._outcomes}
-            anew = [up for up in self._upstream[name] if ended.get(up, State.SUCCEEDED) is State.SUCCEEDED]
+            upstream, outcomes = self._workflow.upstream[name], self._schedule.outcomes
+            anew = [up for up in upstream if up not in outcomes or outcomes[up].state is State.SUCCEEDED]
             verdict, result = run.verdict(*ran_anew(self._workflow, name, anew))
         if verdict.must_run and self._resumes and task.freshness.run_when == "always":
             verdict = self._plan.verdicts[name]
@@ -344,21 +311,18 @@ class Engine:
                 return  # it is in there, before what has followed it
             self._state.note(name, State.SUCCEEDED.value, command=command, result=outcome.result)
 
-    def _call_off_dependents(self, outcomes: dict[str, Outcome], under_way: Collection[str]) -> None:
+    def _call_off_dependents(self) -> None:
         """Settle what will not run any more, in an order in which each finds the causes settled."""
-        for name in self._workflow.order:
-            causes = [up for up in self._upstream[name] if up in outcomes and not outcomes[up].state.is_success]
-            if causes and name not in outcomes:
-                because = ", ".join(f"{cause!r} {outcomes[cause].state.value}" for cause in causes)
-                if name in under_way:
-                    if not self._stopped:
-                        self._called_off.setdefault(name, because)
-                    self._turns[name].call_off()
-                    continue
+        for name, causes in self._schedule.hopeless():
+            because = ", ".join(f"{cause!r} {self._schedule.outcomes[cause].state.value}" for cause in causes)
+            if name not in self._schedule.under_way:
                 self._call_off_job(name)
-                outcomes[name] = self._told(
-                    name, _STOPPED_BEFORE if self._stopped else Outcome(State.NOT_RUN, reason=because)
-                )
+                outcome = _STOPPED_BEFORE if self._stopped else Outcome(State.NOT_RUN, reason=because)
+                self._note_end(name, self._told(name, outcome))
+                continue
+            if not self._stopped:
+                self._called_off.setdefault(name, because)
+            self._schedule.turns[name].call_off()
 
     def _tell_start(self, task: Task, line: str, workdir: str | None) -> None:
         for observer in self._observers:
@@ -386,8 +350,3 @@ class Engine:
             self.stop()
             return "nobody reads the output of the run any more"
         return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"
-
-
-def _processors() -> int:
-    """Return how many processors this process may use, which in a container or a job are not all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

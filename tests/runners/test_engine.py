@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -71,22 +70,6 @@ def test_one_job_at_a_time_runs_one_after_the_other(plan, witness) -> None:
     plan.run(jobs=1)
 
     assert [what for what, _ in witness.events] == ["started", "succeeded"] * 4
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to processors")
-def test_the_default_is_the_processors_this_process_may_use(script) -> None:
-    """In a container or a Slurm job, the processors of the whole machine do not count."""
-    bound = script(
-        """
-        import os
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        from airflow_provider_sewer.core.workflow import Workflow
-        from airflow_provider_sewer.runners.engine import Engine
-        print(Engine(Workflow("none", []))._jobs)
-        """
-    )
-
-    assert bound.output() == "1\n"
 
 
 def test_a_result_is_part_of_the_outcome(plan) -> None:
