@@ -41,12 +41,11 @@ def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
 
     :param secrets: values to mask wherever they stand (see :mod:`airflow_provider_sewer.core.secrecy`).
     """
-    is_function = CALLER in argv
-    words = masked_words((_LEFT_OUT if word == CALLER else word for word in argv), secrets)
-    return " ".join(_quoted(word, _MOST_SHOWN if is_function else len(word)) for word in words)
+    if CALLER not in argv:
+        return " ".join([word if word == MASK else shlex.quote(word) for word in masked_words(argv, secrets)])
+    words = masked_words([_LEFT_OUT if word == CALLER else word for word in argv], secrets)
+    return " ".join([word if word in (MASK, _LEFT_OUT) else _quoted_in_part(word) for word in words])
 
 
-def _quoted(word: str, most: int) -> str:
-    if word in (MASK, _LEFT_OUT):
-        return word
-    return shlex.quote(word[:most]) + (_LEFT_OUT if len(word) > most else "")
+def _quoted_in_part(word: str) -> str:
+    return shlex.quote(word[:_MOST_SHOWN]) + (_LEFT_OUT if len(word) > _MOST_SHOWN else "")

@@ -130,8 +130,9 @@ class Task:
             self.args = _arguments(args)
             self.kwargs = checked_kwargs(_mapping("kwargs", kwargs))
             self._refuse_arguments_of_the_other()
+            folder = "" if python is None and workdir is None else self.source.folder
             self.settings = Settings.checked(
-                python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=self.source.folder
+                python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=folder
             )
             self.depends_on = _upstream(depends_on)
             self.call()
@@ -140,8 +141,7 @@ class Task:
             self._listed = (
                 _listed("products", products, Product), _listed("dependencies", dependencies, Dependency)
             )  # fmt: skip
-            self.products, self.dependencies = self._paths()
-            self.results = self._results()
+            self._note_markers()
             self.freshness = Freshness.checked(run_when, compare, stale_with, has_products=bool(self.products))
             self.resources = checked_resources(_mapping("resources", resources))
             self.tags = checked_tags(tags)
@@ -208,11 +208,13 @@ class Task:
             and self.slurm == other.slurm
         )
 
-    def _markers(self) -> Iterable[Marker]:
-        return markers([self.args, self.parameters_and_flags, self.kwargs])
+    def _note_markers(self) -> None:
+        """Note the paths and the results of other tasks that it is told of."""
+        marked = markers([self.args, self.parameters_and_flags, self.kwargs])
+        self.products, self.dependencies = self._paths([each for each in marked if isinstance(each, PathMarker)])
+        self.results = tuple(dict.fromkeys(each for each in marked if isinstance(each, Result)))
 
-    def _paths(self) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
-        inside = [marker for marker in self._markers() if isinstance(marker, PathMarker)]
+    def _paths(self, inside: list[PathMarker]) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
         products, dependencies = self._listed
         made = [*(each for each in inside if isinstance(each, Product)), *products]
         needed = [*(each for each in inside if isinstance(each, Dependency)), *dependencies]
@@ -224,10 +226,6 @@ class Task:
         # What the module is not given a path for, it makes under the real name.
         own = [each.under_real_name() if each not in inside else each for each in made]
         return tuple(dict.fromkeys(own)), tuple(dict.fromkeys(needed))
-
-    def _results(self) -> tuple[Result, ...]:
-        """Return the results of other tasks that its parameters hold."""
-        return tuple(dict.fromkeys(marker for marker in self._markers() if isinstance(marker, Result)))
 
     def _refuse_arguments_of_the_other(self) -> None:
         if self.function is not None and (self.parameters_and_flags or self.args):
@@ -297,8 +295,7 @@ class Task:
         setattr(other, field, exchanged({**getattr(self, field), **values}))
         other.kwargs = checked_kwargs(other.kwargs)
         other._listed = exchanged(self._listed)
-        other.products, other.dependencies = other._paths()
-        other.results = other._results()
+        other._note_markers()
         other.call()
         note_task(other)
         return other

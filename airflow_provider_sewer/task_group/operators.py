@@ -166,7 +166,8 @@ def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom], values: RunTimeVa
             )
         return xcoms.get(marker, marker) if isinstance(marker, Result) else marker
 
-    inside = [*markers([task.parameters_and_flags, task.args, task.kwargs])]
+    has_paths = task.products or task.dependencies
+    inside = markers([task.parameters_and_flags, task.args, task.kwargs]) if has_paths else []
     return {
         "module": task.module,
         "parameters_and_flags": filled(task.parameters_and_flags, fill, keep_ignored=True),
