@@ -13,7 +13,7 @@ from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.operators.twins import Twins
 from airflow_provider_sewer.task_group.gates import connect
 from airflow_provider_sewer.task_group.group import tie
-from airflow_provider_sewer.task_group.on_demand import running_task, serve
+from airflow_provider_sewer.task_group.on_demand import Maker, running_task, serve, serves_running_task
 from airflow_provider_sewer.task_group.operators import make_mapped_operator, make_operator
 from airflow_provider_sewer.task_group.path_tasks import path_tasks
 from airflow_provider_sewer.task_group.run_time import is_mapped, refuse_one_path_for_all
@@ -21,7 +21,7 @@ from airflow_provider_sewer.task_group.subgroups import Subgroups
 from airflow_provider_sewer.task_group.wiring import Wiring, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from airflow.sdk import TaskGroup
 
@@ -36,7 +36,9 @@ def expand(
 ) -> dict[str, str]:
     """Make the Airflow tasks: one of each task, one of those that were mapped, and what edges and paths need besides.
 
-    Where a worker parses the DAG file for one task, only that one is made, and what is asked for.
+    Where a worker parses the DAG file for one of them, only that one is made, and what is asked for. For whatever else
+    runs, such as a branch of the DAG, all are made: it may look at what is after it. So they are for a
+    ``task_converter``, which may count, or make a branch of a task.
 
     :param loaded: the workflow, as its file has it.
     :param settled: what of it is wanted, its edges known.
@@ -44,10 +46,10 @@ def expand(
     """
     expansion = _Expansion(loaded, settled, group, around, dag_folder)
     running = running_task(group.dag)
-    if running is None:
+    if running is None or around.task_converter is not None or not expansion.may_be_in_part(running):
         expansion.make_all()
     else:
-        serve(group.dag, expansion.groups, expansion.make_by_id)
+        serve(group.dag, expansion.groups, Maker(expansion.make_by_id, expansion.make_rest))
         expansion.make_for(running)
     return expansion.ids_of_tasks()
 
@@ -76,6 +78,9 @@ class _Expansion:
         self._wiring = Wiring(settled, self._parts, self._ids, is_in_instances)
         self._twins = Twins()
         self._operators: dict[str, Operator] = {}
+        self._path_operators: dict[str, Operator] = {}
+        self._gates: list[str] = []
+        self._is_whole = False
         self._under_way: set[str] = set()
 
     @property
@@ -87,19 +92,37 @@ class _Expansion:
         """Return the ids of the Airflow tasks, by the names of the tasks and of the mapped ones."""
         return {**self._ids, **{name: self._ids[part] for name, part in self._parts.items()}}
 
+    def may_be_in_part(self, running: str) -> bool:
+        """Tell whether a process that parses the DAG for a task can do without the others.
+
+        :param running: its id; an empty one if it is a task of another DAG.
+        """
+        is_own = running in self._parts_by_id or running in self._path_tasks
+        return not running or is_own or serves_running_task(self._subgroups.root.dag)
+
     def make_all(self) -> None:
-        """Make everything, and the edges."""
+        """Make everything that is not there yet, and the edges."""
+        self._is_whole, dag = True, self._subgroups.root.dag
         for part in self._ids:
             self._make(part)
+        without_gates = set(dag.task_dict)
         before: dict[str, dict[str, None]] = {}
         for down, ups in self._settled.upstream.items():
             before.setdefault(self._parts[down], {}).update(dict.fromkeys(map(self._parts.__getitem__, ups)))
         connect(before, self._operators, self._subgroups.new_id)
-        for path_task in self._path_tasks():
-            made = path_task.make(self._operators[self._parts[path_task.place]])
+        self._gates = [task_id for task_id in dag.task_dict if task_id not in without_gates]
+        for task_id, path_task in self._path_tasks.items():
+            made = self._make_path_task(task_id)
             for part in dict.fromkeys(self._parts[name] for name in path_task.users):
                 user = self._operators[part]
                 tie(made, user) if path_task.is_before else tie(user, made)
+
+    def make_rest(self) -> list[str]:
+        """Make all that there is not yet, from wherever it is asked for, and return the ids of all in their order."""
+        if not self._is_whole:
+            with self._in_dag(), self._subgroups.root:
+                self.make_all()
+        return [*self._parts_by_id, *self._gates, *self._path_tasks]
 
     def make_for(self, running: str) -> None:
         """Make what a running task needs: itself, and what is mapped over its result.
@@ -118,31 +141,39 @@ class _Expansion:
 
     def make_by_id(self, task_id: str) -> None:
         """Make the Airflow task of this id, if it is one of these; while it is under way, it asks for itself."""
-        if task_id in self._under_way or (task_id not in self._parts_by_id and task_id not in self._path_tasks_by_id):
+        if task_id in self._under_way or self._is_whole:
             return
-        self._under_way.add(task_id)
-        dag = self._subgroups.root.dag
-        with nullcontext() if DagContext.get_current() is dag else dag:
-            if task_id in self._parts_by_id:
+        if task_id in self._parts_by_id:
+            self._under_way.add(task_id)
+            with self._in_dag():
                 self._make(self._parts_by_id[task_id])
-            else:
-                path_task = self._path_tasks_by_id[task_id]
-                place = self._parts[path_task.place]
-                self.make_by_id(self._ids[place])
-                with self._subgroups.root:
-                    path_task.make(self._operators[place])
+        elif task_id in self._path_tasks:
+            self._under_way.add(task_id)
+            self.make_by_id(self._ids[self._parts[self._path_tasks[task_id].place]])
+            with self._in_dag(), self._subgroups.root:
+                self._make_path_task(task_id)
+
+    def _in_dag(self) -> AbstractContextManager[object]:
+        dag = self._subgroups.root.dag
+        return nullcontext() if DagContext.get_current() is dag else dag
 
     @cached_property
     def _parts_by_id(self) -> dict[str, str]:
         return {task_id: part for part, task_id in self._ids.items()}
 
     @cached_property
-    def _path_tasks_by_id(self) -> dict[str, PathTask]:
-        return {self._subgroups.full_id(path_task.task_id): path_task for path_task in self._path_tasks()}
-
-    def _path_tasks(self) -> Iterator[PathTask]:
+    def _path_tasks(self) -> dict[str, PathTask]:
+        """Return the tasks that wait for paths and remove some, by the ids of their Airflow tasks."""
         deferrable, values = self._around.slurm.deferrable, self._around.values
-        return path_tasks(self._wiring, self._subgroups.new_id, deferrable=deferrable, values=values)
+        found = path_tasks(self._wiring, self._subgroups.new_id, deferrable=deferrable, values=values)
+        return {self._subgroups.full_id(path_task.task_id): path_task for path_task in found}
+
+    def _make_path_task(self, task_id: str) -> Operator:
+        """Return an Airflow task that waits for a path or removes some, made if it is not there yet."""
+        if task_id not in self._path_operators:
+            path_task = self._path_tasks[task_id]
+            self._path_operators[task_id] = path_task.make(self._operators[self._parts[path_task.place]])
+        return self._path_operators[task_id]
 
     def _make(self, part: str) -> Operator:
         """Return an Airflow task, made if it is not there yet."""

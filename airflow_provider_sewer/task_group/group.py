@@ -49,7 +49,8 @@ class _TasksByName(Mapping[str, Operator]):
         return self._known[self._task_ids[name]]
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, task_id in self._task_ids.items() if task_id in self._known)
+        there = set(self._known)  # on a worker, who goes through a part of them has all made
+        return (name for name, task_id in self._task_ids.items() if task_id in there or task_id in self._known)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -1,19 +1,37 @@
 """Airflow tasks that are made when somebody asks for them.
 
-A worker parses the DAG file of the task that it runs, and needs this one task of it. Whatever else the DAG file asks
-for, by its id or its name, is made when it does.
+A worker parses the DAG file of the task that it runs. If that is one of a workflow, it needs this one task of it:
+nothing that such a task does depends on what is before or after it. Whatever else the DAG file asks for, by its id or
+its name, is made when it does, and when it goes through them, all are made, with their edges.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk import get_parsing_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airflow.sdk import DAG, TaskGroup
+
+#: Where Airflow goes through tasks by itself: it ties some to a group, compares DAGs, or looks for an id that is free.
+_BY_ITSELF = frozenset({"_set_relatives", "__eq__", "__hash__", "get_unique_task_id"})
+#: Where Python executes a file that it imports, as Airflow has it import a DAG file.
+_IMPORTING = ("exec_module", "importlib")
+
+
+class Maker(NamedTuple):
+    """Who makes the Airflow tasks of a workflow.
+
+    :param by_id: makes one, and with it its place in DAG and group, if it is one that it knows.
+    :param rest: makes all that there are not yet, and the edges; returns the ids of all, in their order.
+    """
+
+    by_id: Callable[[str], object]
+    rest: Callable[[], Sequence[str]]
 
 
 def running_task(dag: DAG) -> str | None:
@@ -27,32 +45,34 @@ def running_task(dag: DAG) -> str | None:
     return wanted.task_id if wanted.dag_id == dag.dag_id else ""
 
 
-def serve(dag: DAG, groups: Iterable[TaskGroup], make: Callable[[str], object]) -> None:
-    """Have tasks be made when they are looked up in a DAG, or in its groups.
+def serves_running_task(dag: DAG) -> bool:
+    """Tell whether the task that this process parses a DAG for is one of a workflow that was expanded before."""
+    return isinstance(dag.task_dict, _OnDemand)
 
-    :param make: makes a task by its id, and with it its place in DAG and group, if it is one that it knows.
-    """
+
+def serve(dag: DAG, groups: Iterable[TaskGroup], maker: Maker) -> None:
+    """Have tasks be made when they are looked up in a DAG, or in its groups, and when a DAG file goes through them."""
     for holder, name in ((dag, "task_dict"), *((group, "children") for group in groups)):
         known = getattr(holder, name)
         if not isinstance(known, _OnDemand):
             known = _OnDemand(known)
             setattr(holder, name, known)
-        known.makers.append(make)
+        known.makers.append(maker)
 
 
 class _OnDemand(dict[str, Any]):
     """Tasks by their ids: those that are there, and those that are made as they are looked up.
 
-    What goes through it sees those that were there when it began.
+    What goes through it sees those that were there when it began: all of them, if it is a DAG file that does.
     """
 
     def __init__(self, known: dict[str, Any]) -> None:
         super().__init__(known)
-        self.makers: list[Callable[[str], object]] = []
+        self.makers: list[Maker] = []
 
     def __missing__(self, key: str) -> Any:
-        for make in self.makers:
-            make(key)
+        for maker in self.makers:
+            maker.by_id(key)
             if super().__contains__(key):
                 return super().__getitem__(key)
         raise KeyError(key)
@@ -68,20 +88,49 @@ class _OnDemand(dict[str, Any]):
             return default
 
     def __iter__(self) -> Iterator[str]:
-        return iter(list(super().__iter__()))
+        return iter(self._there())
+
+    def __len__(self) -> int:
+        return len(self._there())
 
     def keys(self) -> Any:
-        """Return the ids of the tasks that there are."""
-        return dict(super().items()).keys()
+        """Return the ids of the tasks."""
+        return self._there().keys()
 
     def values(self) -> Any:
-        """Return the tasks that there are."""
-        return dict(super().items()).values()
+        """Return the tasks."""
+        return self._there().values()
 
     def items(self) -> Any:
-        """Return the tasks that there are, by their ids."""
-        return dict(super().items()).items()
+        """Return the tasks by their ids."""
+        return self._there().items()
 
     def __reduce__(self) -> Any:
         """Be copied as a plain dictionary, which asks nobody for anything."""
         return dict, (dict(super().items()),)
+
+    def _there(self) -> dict[str, Any]:
+        if _dag_file_goes_through():
+            for maker in self.makers:
+                self._arrange(maker.rest())
+        return dict(super().items())
+
+    def _arrange(self, ids: Sequence[str]) -> None:
+        """Put tasks into their order, at the place of the first of them that was made."""
+        there = dict(super().items())
+        own = {key: there[key] for key in ids if key in there}
+        first = next((at for at, key in enumerate(there) if key in own), 0)
+        others = [(key, value) for key, value in there.items() if key not in own]
+        self.clear()
+        self.update([*others[:first], *own.items(), *others[first:]])
+
+
+def _dag_file_goes_through() -> bool:
+    """Tell whether it is a DAG file, as it is executed, that wants all of something, and not just Airflow."""
+    frame = sys._getframe(2)
+    while frame := frame.f_back:  # type: ignore[assignment]
+        if frame.f_code.co_name in _BY_ITSELF:
+            return False
+        if frame.f_code.co_name == _IMPORTING[0] and _IMPORTING[1] in frame.f_code.co_filename:
+            return True
+    return False

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from contextlib import contextmanager
 
 import pytest
 from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.standard.operators.latest_only import LatestOnlyOperator
+from airflow.providers.standard.operators.python import ShortCircuitOperator
 from airflow.sdk import DAG, BaseOperator, TaskGroup, chain, task
 from airflow.sdk.definitions._internal.dag_parsing_context import _airflow_parsing_context_manager
 
@@ -131,20 +134,104 @@ def test_references_and_edges_of_the_dag_file_are_made(tmp_path, expand):
         return dag
 
     ids = [*whole_dag().task_dict]
-    assert len(ids) == 5 + 2 * 9
+    beside_the_groups = [task_id for task_id in ids if "." not in task_id]
+    assert (len(ids), len(beside_the_groups)) == (5 + 2 * 9, 5)
     for task_id in [*ids, "of another dag"]:
         with on_the_worker_of(task_id, "dag" if task_id in ids else "other"):
             dag = whole_dag()
             bag = DagBag(dag_folder=os.devnull, bundle_path=None, bundle_name="dags-folder")
             bag.bag_dag(dag)  # which looks for circles
         assert task_id not in ids or dag.task_dict[task_id].task_id == task_id
-        assert len(dag.tasks) < len(ids)
+        assert (len(dag.tasks) == len(ids)) == (task_id in beside_the_groups)
+
+
+@pytest.mark.parametrize("running", ["short", "latest", "mid"])
+def test_a_task_beside_the_group_knows_all_that_is_after_it(running, tmp_path, expand):
+    """It may skip it, and has to know what."""
+    expand(FLOW)
+
+    def after(task_id: str | None) -> dict[str, list[str]]:
+        with on_the_worker_of(task_id), DAG("dag", schedule=None) as dag:
+            short = ShortCircuitOperator(task_id="short", python_callable=bool)
+            group = sewer_task_group(tmp_path / "flow.py", group_id="g", workdir=tmp_path)
+            short >> BaseOperator(task_id="mid") >> group >> LatestOnlyOperator(task_id="latest") >> group["last"]
+        return {name: sorted(each.task_id for each in dag.get_task(name).get_flat_relatives()) for name in dag.task_ids}
+
+    assert after(running) == after(None)
+    assert len(after(running)["mid"]) == 10
+
+
+def test_the_gate_of_wide_layers_runs_on_a_worker_too(parse):
+    """It does when it has a callback; else the scheduler has it succeed."""
+    source = """
+        before = [Task(f"before {n}", "job") for n in range(11)]
+        after = [Task(f"after {n}", "job", depends_on=before) for n in range(11)]
+    """
+    whole, own = parse(None, source), parse("g.join", source)
+    assert own.dag.get_task("g.join").upstream_task_ids == whole.dag.get_task("g.join").upstream_task_ids
+
+
+LOOPS = """
+from airflow.sdk import DAG, BaseOperator, Label, TaskGroup, chain, cross_downstream, task
+from airflow_provider_sewer.task_group import sewer_task_group
+
+with DAG("dag", schedule=None):
+    group = sewer_task_group("flow.py", group_id="g", workdir=".")
+    LOOP
+"""
+
+
+@pytest.mark.parametrize("loop", [
+    "for number, each in enumerate(group): each.env = {'N': str(number)}",
+    "for number, each in enumerate(group.children.values()): each.env = {'N': str(number)}",
+    "for number, each in enumerate(group.tasks_map.values()): each.env = {'N': str(number)}",
+    "for number, each in enumerate(group.dag.tasks): each.env = {'N': str(number)}",
+    "for number, each in enumerate(group.get_leaves()): each.env = {'N': str(number)}",
+    "list(group)[-1].env = {'N': str(len(group.children))}",
+    "[task for task in group.tasks_map.values() if not task.downstream_task_ids][-1].env = {'N': 'last'}",
+])  # fmt: skip
+def test_what_goes_through_a_group_in_the_dag_file_meets_all_of_it(loop, tmp_path, expand):
+    """In the same order, and with the same edges, as in the DAG processor."""
+    expand(FLOW)
+    (tmp_path / "dag.py").write_text(LOOPS.replace("LOOP", loop))
+
+    def env(task_id: str, *, on_worker: bool) -> dict[str, str] | None:
+        dag = read(tmp_path / "dag.py", task_id if on_worker else None)
+        return getattr(dag.get_task(task_id), "env", None)
+
+    for task_id in ("g.raw", "g.fit", "g.last", "g.wait_for_given_txt"):
+        assert env(task_id, on_worker=True) == env(task_id, on_worker=False)
+
+
+@pytest.mark.parametrize("ties", [
+    "BaseOperator(task_id='before') >> group >> BaseOperator(task_id='after')",
+    "chain(BaseOperator(task_id='before'), Label('then'), group, [BaseOperator(task_id=name) for name in 'ab'])",
+    "cross_downstream([group], [BaseOperator(task_id='a')])",
+    "[BaseOperator(task_id='before')] >> group; group << BaseOperator(task_id='too')",
+    "group >> task(task_id='decorated')(lambda: 1)()",
+])  # fmt: skip
+def test_a_group_that_is_tied_to_others_is_not_made_for_that(ties, tmp_path, expand):
+    """Those edges mean nothing to a task of a workflow, and most DAG files have some."""
+    expand(FLOW)
+    (tmp_path / "dag.py").write_text(LOOPS.replace("LOOP", ties))
+
+    dag = read(tmp_path / "dag.py", "g.fit")
+
+    assert [task_id for task_id in dag.task_ids if task_id.startswith("g.")] == ["g.fit"]
+
+
+def read(dag_file, task_id: str | None) -> DAG:
+    """Return the DAG of a file as the worker of a task reads it, or as the DAG processor does."""
+    with on_the_worker_of(task_id):
+        bag = DagBag(dag_folder=dag_file, bundle_path=dag_file.parent, bundle_name="dags-folder")
+    assert bag.import_errors == {}
+    return bag.dags["dag"]
 
 
 def test_a_result_of_the_group_reaches_a_task_beside_it(parse, tmp_path):
     """A reference to a task has it made, on the worker of whoever uses it as well."""
     parse(None)
-    with on_the_worker_of("user"), DAG("dag", schedule=None) as dag:
+    with on_the_worker_of("g.raw"), DAG("dag", schedule=None) as dag:
         group = sewer_task_group(tmp_path / "flow.py", group_id="g", workdir=tmp_path)
 
         @task
@@ -188,16 +275,16 @@ def test_a_teardown_of_the_dag_file_is_one_on_the_worker(parse):
     assert made(group) == ["g.last", "g.raw"]
 
 
-def test_what_the_dag_file_makes_of_a_task_is_made_on_its_worker(parse):
-    """The function that has the last word is asked about this one task."""
-    asked = []
+def test_a_function_that_makes_operators_is_asked_about_all_tasks_on_each_worker(parse):
+    """It may count, and it may make one that looks at what is after it."""
+    ports = itertools.count(8000)
 
     def converter(task, arguments):
-        asked.append(task.name)
-        return arguments | {"retries": 7}
+        return arguments | {"env": {"PORT": str(next(ports))}}
 
-    assert parse("g.fit", task_converter=converter)["fit"].retries == 7
-    assert asked == ["fit"]
+    whole = parse(None, task_converter=converter)
+    ports = itertools.count(8000)
+    assert parse("g.fit", task_converter=converter)["fit"].env == whole["fit"].env
 
 
 def test_two_tasks_of_one_id_are_refused_on_a_worker_too(parse):
