@@ -24,7 +24,8 @@ from .rest import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.slurm.cluster import Job, SlurmCluster
+    from tests.slurm.client import Job
+    from tests.slurm.cluster import SlurmCluster
 
 CONNECTION = "chaos"
 SECRET = "opensesame-4711-of-the-chaos"
