@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 import yaml
@@ -88,17 +88,6 @@ class Stack(AirflowApi):
         }
         self.printed = ""
         self.secrets: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Copy the checkout and bring it up as people do."""
