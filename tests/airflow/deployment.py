@@ -46,7 +46,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 
 import psutil
 import pytest
@@ -150,17 +149,6 @@ class Airflow(AirflowApi):
         self._launched: dict[str, datetime] = {}
         self._sessions: set[int] = set()
         self._watch: subprocess.Popen | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     # The parts ------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import psutil
@@ -31,7 +31,7 @@ class Refused(Exception):
 
 
 class AirflowApi:
-    """The REST API of an Airflow.
+    """The REST API of an Airflow; as a context manager, that Airflow is started and stopped.
 
     :param url: where its API server is.
     :param login: user and password, if it wants any.
@@ -41,6 +41,25 @@ class AirflowApi:
         self.url = url
         self._login = login
         self._token = ""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start this Airflow; return when it answers."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """End all of it, also where it was not started to the end."""
+        raise NotImplementedError
 
     def log_in(self) -> bool:
         """Get a token for all that is asked from now on."""

@@ -24,7 +24,8 @@ from .rest import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.slurm.cluster import Job, SlurmCluster
+    from tests.slurm.client import Job
+    from tests.slurm.cluster import SlurmCluster
 
 CONNECTION = "chaos"
 SECRET = "opensesame-4711-of-the-chaos"
@@ -317,3 +318,21 @@ def succeeded(case: Case, *, earlier: tuple[str, ...] = (), is_remembered: bool 
     assert case.result() == {"job": numbers[0].split()[0], "lines": len(numbers)}
     case.is_over()
     case.log_is_complete(*([case.tries()] if earlier else []))
+
+
+def all_taken_up(going_on: Case, ending: Case, failing: Case) -> None:
+    """Say that a new triggerer takes up three deferred jobs in the same try, with no line doubled or lost.
+
+    :param going_on: its job still runs.
+    :param ending: its job has succeeded meanwhile.
+    :param failing: its job has failed meanwhile; its task has no retries.
+    """
+    known = len(going_on.logged())
+    going_on.until(lambda: len(going_on.logged()) > known, "the new triggerer to log")
+    going_on.enough()
+    for case in (going_on, ending):
+        succeeded(case)
+        assert case.tries() == 1
+    failing.ends("failed")
+    failing.has_seen("FAILED")
+    failing.log_is_complete()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from .slurm_cases import SECRET, Case, succeeded
+from .slurm_cases import SECRET, Case, all_taken_up, succeeded
 
 
 @pytest.fixture
@@ -64,15 +64,7 @@ def test_jobs_outlive_the_triggerer(start, airflow, way):
         case.is_over()
     going_on.has_seen("RUNNING")
     airflow.start_part("triggerer")
-    known = len(going_on.logged())
-    going_on.until(lambda: len(going_on.logged()) > known, "the new triggerer to log")
-    going_on.enough()
-    for case in (going_on, ending):
-        succeeded(case)
-        assert case.tries() == 1
-    failing.ends("failed")
-    failing.has_seen("FAILED")
-    failing.log_is_complete()
+    all_taken_up(going_on, ending, failing)
 
 
 @pytest.mark.parametrize("trouble", ["stopped for a minute", "frozen", "killed"])

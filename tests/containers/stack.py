@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import psutil
 import yaml
@@ -21,7 +21,7 @@ import yaml
 from tests.airflow.deployment import SETTINGS
 from tests.airflow.rest import AirflowApi
 from tests.airflow.slurm_cases import CONNECTION, MODULE, connection, dag_file
-from tests.slurm.cluster import Job
+from tests.slurm.client import Job
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (
@@ -88,17 +88,6 @@ class Stack(AirflowApi):
         }
         self.printed = ""
         self.secrets: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Copy the checkout and bring it up as people do."""

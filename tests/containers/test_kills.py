@@ -7,7 +7,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.airflow.slurm_cases import succeeded
+from tests.airflow.slurm_cases import all_taken_up, succeeded
 
 from .stack import LOGIN, PATIENCE_FOR_UP
 
@@ -63,15 +63,7 @@ def test_jobs_outlive_the_container_of_the_triggerer(start, stack):
         case.enough()
         case.is_over()
     stack.start_again("airflow-triggerer")
-    known = len(going_on.logged())
-    going_on.until(lambda: len(going_on.logged()) > known, "the new triggerer to log")
-    going_on.enough()
-    for case in (going_on, ending):
-        succeeded(case)
-        assert case.tries() == 1
-    failing.ends("failed")
-    failing.has_seen("FAILED")
-    failing.log_is_complete()
+    all_taken_up(going_on, ending, failing)
 
 
 @pytest.mark.parametrize("way", ["killed", "restarted"])

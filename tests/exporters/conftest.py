@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from airflow_provider_sewer.core.task import Task
+
 GAPS = ("", "", " ", "\t", "\n", "\n    ", "\r\n", "\r", "/**/", '/* ] } , " // */', '// [ { : " /*\n', "/* ä\n * */")
 
 
@@ -35,3 +37,9 @@ def strewn():
         return f"{gap()}{written(data)}{gap()}"
 
     return write
+
+
+@pytest.fixture
+def train():
+    """Make a task with nothing but a module and parameters."""
+    return Task("train", "digits.train", {"epochs": 3, "verbose": True})

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 
 import pytest
 
@@ -125,15 +123,6 @@ def test_relative_paths_are_those_of_the_file(write, tmp_path, monkeypatch):
     assert (settings.python, settings.workdir) == (str(tmp_path / "env/bin/python"), str(tmp_path / "data"))
 
 
-def test_relative_paths_in_a_helper_are_those_of_the_helper(write, tmp_path):
-    """A path means what it says where it is written."""
-    write("def make():\n    return Task('a', 'm', workdir='data')", "lib/helper.py")
-
-    graph = load_workflow(write("from lib.helper import make\nmake()"))
-
-    assert graph.tasks["a"].settings.workdir == str(tmp_path / "lib" / "data")
-
-
 def test_the_main_block_is_not_run(write):
     """``if __name__ == "__main__":`` is for who runs the file itself."""
     path = write("""
@@ -169,67 +158,6 @@ def run_in_python(path) -> None:
     """Run a file the way a person does, in an interpreter that finds this package where this one does."""
     folder = Path(airflow_provider_sewer.__file__).parent.parent
     subprocess.run([sys.executable, path], env={**os.environ, "PYTHONPATH": str(folder)}, check=True, timeout=60)
-
-
-@pytest.mark.parametrize(
-    "imports",
-    [
-        "from sewer.config import Task\nfrom sewer.workflows import workflow",
-        "from sewerpipe.task import Task\nfrom sewerpipe.workflows import workflow",
-        "from sewerpipe.config import Task\nfrom sewerpipe.workflows import workflow",
-        "import sewer.config, sewer.workflows\nTask, workflow = sewer.config.Task, sewer.workflows.workflow",
-        "import sewerpipe.task as t, sewerpipe.workflows as w\nTask, workflow = t.Task, w.workflow",
-        "from sewer import config, workflows\nTask, workflow = config.Task, workflows.workflow",
-    ],
-)
-def test_files_written_for_sewer_and_sewerpipe_load_unchanged(write, imports):
-    """Their import lines mean this package's names."""
-    path = write(f"{imports}\na = Task('a', 'm')\n@workflow\ndef w():\n    a.run()\n", imports="")
-
-    assert list(load_workflow(path).tasks) == ["a"]
-
-
-def test_a_former_name_in_a_helper_works_as_well(write):
-    """The old names exist for all that the file imports from its folder."""
-    write("from sewer.config import Task\na = Task('a', 'm')", "helper.py", imports="")
-
-    assert list(load_workflow(write("from helper import a")).tasks) == ["a"]
-
-
-def test_the_files_own_folder_can_be_imported_from(write):
-    """Modules, packages and folders without ``__init__.py``, at the top and inside the function."""
-    write("MODULE = 'pkg.one'", "helper.py", imports="")
-    write("", "package/__init__.py", imports="")
-    write("MODULE = 'pkg.two'", "package/inner.py", imports="")
-    write("MODULE = 'pkg.three'", "plain/inner.py", imports="")
-    path = write("""
-        import helper
-        from package.inner import MODULE
-
-        @workflow
-        def w():
-            from plain import inner
-            (Task("1", helper.MODULE) >> Task("2", MODULE) >> Task("3", inner.MODULE)).run()
-    """)
-
-    assert [task.module for task in load_workflow(path).tasks.values()] == ["pkg.one", "pkg.two", "pkg.three"]
-
-
-def test_the_own_folder_comes_before_installed_packages(write):
-    """As for a script: a helper is not hidden by a package that is installed under its name."""
-    write("NAME = 'mine'", "pip.py", imports="")
-
-    assert list(load_workflow(write("import pip; Task(pip.NAME, 'm')")).tasks) == ["mine"]
-
-
-def test_the_standard_library_comes_before_the_own_folder(write, monkeypatch):
-    """A helper named like a module of Python cannot get into what Python itself imports."""
-    write("raise ZeroDivisionError", "colorsys.py", imports="")
-    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-
-    graph = load_workflow(write("import colorsys; Task(colorsys.rgb_to_hsv.__name__, 'm')"))
-
-    assert list(graph.tasks) == ["rgb_to_hsv"]
 
 
 @pytest.mark.parametrize(
@@ -283,71 +211,11 @@ def test_a_symbolic_link_is_the_file_it_points_to(write, tmp_path):
     assert task.settings.workdir == str(tmp_path / "dags" / "data")
 
 
-def test_beside_a_symbolic_link_can_be_imported_too(write, tmp_path):
-    """The folder somebody sees the file in comes first."""
-    real = write("import helper; Task('a', helper.M)", "real/flow.py")
-    write("M = 'real'", "real/helper.py", imports="")
-    write("M = 'link'", "dags/helper.py", imports="")
-    link = tmp_path / "dags" / "flow.py"
-    link.symlink_to(real)
-
-    assert load_workflow(link).tasks["a"].module == "link"
-
-
-def test_a_task_of_a_helper_belongs_to_the_workflow_that_uses_it(write):
-    """A helper's tasks are the file's if it imports them by name; what it does not use stays out."""
-    write("used = Task('used', 'm')\nunused = Task('unused', 'm')\nused >> unused", "helper.py")
-
-    assert list(load_workflow(write("from helper import used\nTask('own', 'm')")).tasks) == ["own", "used"]
-
-
-def test_tasks_that_a_helper_makes_for_the_file_are_the_files(write):
-    """A function of a helper that makes tasks is a way to write them, wherever they are kept."""
-    write("def make(name):\n    return Task(name, 'm')", "helper.py")
-
-    graph = load_workflow(write("import helper\ntasks = [helper.make('a'), helper.make('b')]\nhelper.make('c')"))
-
-    assert list(graph.tasks) == ["a", "b", "c"]
-
-
-def test_what_a_file_makes_when_it_is_imported_a_second_time_is_not_its_own(write):
-    """A helper may import the file that imports it: Python then runs the file twice."""
-    write("import flow", "helper.py", imports="")
-
-    assert list(load_workflow(write("import helper\nTask('a', 'm')")).tasks) == ["a"]
-
-
 def test_tasks_made_by_text_that_the_file_compiles_are_the_files(write):
     """``exec`` is a way to write them, too."""
     path = write("exec(\"Task('a', 'm')\")\nexec(\"Task('b', 'm')\", {'Task': Task})")
 
     assert list(load_workflow(path).tasks) == ["a", "b"]
-
-
-def test_a_workflow_of_a_helper_is_the_files_if_it_imports_it(write):
-    """Only what stands in the file, or is imported by name, can be chosen."""
-    write("""
-        @workflow
-        def imported():
-            Task("a", "m").run()
-
-        @workflow
-        def hidden():
-            Task("b", "m").run()
-    """, "helper.py")  # fmt: skip
-
-    assert load_workflow(write("from helper import imported")).name == "imported"
-
-
-def test_a_workflow_of_a_helper_that_a_file_calls_is_a_group_of_it(write):
-    """In a workflow of its own, or at the top of a file that declares none."""
-    write("a = Task('a', 'm')\n@workflow\ndef prepare():\n    a.run()", "helper.py")
-    path = write("import helper\nb = Task('b', 'm')\n@workflow\ndef whole():\n    helper.prepare()\n    b.run()")
-    at_the_top = write("import helper\nhelper.prepare()\nTask('b', 'm').run()", "top.py")
-
-    for loaded in (load_workflow(path, "whole"), load_workflow(at_the_top)):
-        assert loaded.edges == [("a", "b")]
-        assert [task.group for task in loaded.tasks.values()] == ["prepare", ""]
 
 
 def test_a_decorated_workflow_is_still_one(write):
@@ -410,42 +278,6 @@ def test_odd_objects_in_variables_are_no_workflows(write):
     """)
 
     assert list(load_workflow(path).tasks) == ["a"]
-
-
-def test_a_file_may_load_another_one(write):
-    """Each has its own tasks and its own helper."""
-    write("import helper; Task(helper.NAME, 'm')", "inner/flow.py")
-    write("NAME = 'inner'", "inner/helper.py", imports="")
-    write("NAME = 'outer'", "helper.py", imports="")
-    path = write("""
-        import helper
-        from pathlib import Path
-        from airflow_provider_sewer import load_workflow
-
-        inner = load_workflow(Path(__file__).parent / "inner" / "flow.py")
-        import helper as again
-        Task(again.NAME, "m", {"inner": list(inner.tasks)})
-    """)
-
-    assert load_workflow(path).tasks["outer"].arguments() == ["--inner", "inner"]
-
-
-def test_two_threads_can_load_files_at_once(write):
-    """Helpers of one name, in many folders, do not meet."""
-    paths = []
-    for i in range(8):
-        write(f"NAME = 'task{i}'", f"{i}/helper.py", imports="")
-        paths.append(write("import helper; a = Task(helper.NAME, 'm'); (a >> Task('b', 'm')).run()", f"{i}/flow.py"))
-    barrier = Barrier(len(paths))
-
-    def load(path):
-        barrier.wait()
-        return load_workflow(path)
-
-    with ThreadPoolExecutor(len(paths)) as pool:
-        graphs = list(pool.map(load, paths))
-
-    assert [graph.edges for graph in graphs] == [[(f"task{i}", "b")] for i in range(8)]
 
 
 def test_a_chain_of_five_thousand_tasks_is_read(write):

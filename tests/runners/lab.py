@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_sewer import Dependency, Product, Task, Workflow
+from airflow_provider_sewer.core.freshness import Record
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.engine import Engine
 from airflow_provider_sewer.runners.outcome import Outcome, State
@@ -44,6 +45,9 @@ def main():
 
 main()
 """
+
+#: What may be known of a product.
+RECORD = Record("t", "digest", None, {})
 
 
 class Notes:
@@ -181,3 +185,14 @@ class Lab:
 def lab(tmp_path: Path) -> Lab:
     """Return a folder for tasks that make files of files."""
     return Lab(tmp_path / "lab")
+
+
+def writer(lab: Lab, source: str, *products: Product, name: str = "made", **fields: object) -> Task:
+    """Return a task whose module is given the paths of its products, and Path to write them with."""
+    text = f"import os, sys, shutil\nfrom pathlib import Path\npaths = [Path(p) for p in sys.argv[1:]]\n{source}"
+    return lab.module(name, text, args=list(products), **fields)
+
+
+def outcome_of(lab: Lab, task: Task) -> tuple[State, str]:
+    outcome = lab.run(task)[task.name]
+    return outcome.state, outcome.reason

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.slurm.cluster import SlurmCluster, missing_packages
+from tests.slurm.cluster import SlurmCluster
+from tests.slurm.packages import missing_packages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

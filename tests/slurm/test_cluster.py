@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.cluster import SlurmCluster, SlurmTrouble
+from tests.slurm.cluster import SlurmCluster
+from tests.slurm.trouble import SlurmTrouble
 
 HERE = Path(__file__).parent
 FOR_EVER = "sleep 1000000"
@@ -247,8 +248,8 @@ def test_a_cluster_ends_with_the_process_that_started_it(tmp_path, number) -> No
         import os, sys, time
         from pathlib import Path
 
-        sys.path.insert(0, {str(HERE)!r})
-        from cluster import SlurmCluster
+        sys.path.insert(0, {str(HERE.parents[1])!r})
+        from tests.slurm.cluster import SlurmCluster
 
         slurm = SlurmCluster(Path({str(tmp_path)!r}), nodes=1)
         slurm.start()

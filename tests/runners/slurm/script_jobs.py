@@ -20,7 +20,7 @@ from airflow_provider_sewer.runners.slurm.local import LocalCluster
 from airflow_provider_sewer.runners.slurm.run_directory import ExitRecord, RunDirectory
 from airflow_provider_sewer.runners.slurm.script import JobScript
 from airflow_provider_sewer.runners.slurm.states import ENDED
-from tests.slurm.cluster import PATIENCE
+from tests.slurm.client import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

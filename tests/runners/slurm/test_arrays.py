@@ -50,7 +50,7 @@ def elements(slurm: SlurmCluster, planned: list[ModuleJob]) -> dict[str, str]:
     """Return all elements that Slurm knows of a mapped task, with their states."""
     columns = "JobArrayID:30|,State:30|,Name:200"
     lines = slurm.command("squeue", "-h", "-a", "-r", "-t", "all", "-O", columns).splitlines()
-    rows = [[word.strip() for word in line.split("|")] for line in lines]
+    rows = [[word.strip() for word in line.split("|", 2)] for line in lines]
     return {number: state for number, state, name in sorted(rows) if name.startswith(planned[0].instance.dag_id)}
 
 

@@ -21,7 +21,8 @@ HELD = {"slurm": {"additional_parameters": {"hold": True}}}
 @pytest.fixture(scope="module")
 def away(tmp_path_factory):
     """Stop a controller for 60 s while jobs run, end, and are killed; return what became of them."""
-    from tests.slurm.cluster import SlurmCluster, missing_packages
+    from tests.slurm.cluster import SlurmCluster
+    from tests.slurm.packages import missing_packages
 
     if missing_packages():
         pytest.skip(f"Slurm is not installed; apt-get install {' '.join(missing_packages(accounting=True))}")

@@ -1,0 +1,119 @@
+"""`sppe run --on slurm` on a real cluster, run to its end or killed on the way."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from tests.slurm.cluster import SlurmCluster
+
+QUICKLY = ("--slurm", "poll_interval=0.3", "--slurm", "max_poll_interval=0.6")
+ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"}
+LONG = 180
+
+
+class OnSlurm:
+    """`sppe run --on slurm` on a real cluster, in a folder that its nodes see."""
+
+    def __init__(self, sppe: Any, slurm: SlurmCluster, lifeline: Any) -> None:
+        self.sppe = sppe
+        self.slurm = slurm
+        self.lifeline = lifeline
+
+    def flow(self, tail: str = "", **tasks: str) -> None:
+        """Write a module for each task, and a workflow file; a task's arguments are the first line of its source.
+
+        A module says `say(word)` to the test, and `wait()` ends when the test lets it.
+        """
+        lines = ["from airflow_provider_sewer import Dependency, Product, Task"]
+        for name, source in tasks.items():
+            first, _, rest = source.partition("\n")
+            says = first.startswith("# ")
+            arguments = first.removeprefix("# ") if says else ""
+            self.sppe.write(
+                f"{name}_module.py",
+                PRELUDE.format(life=self.lifeline.path) + textwrap.dedent(rest if says else source),
+            )
+            lines.append(f"{name} = Task({name!r}, '{name}_module', {arguments})")
+        self.sppe.write("flow.py", "\n".join([*lines, tail]))
+
+    def start(self, *options: str, **more: Any) -> subprocess.Popen[str]:
+        """Start it; how often jobs are looked at is for impatient people."""
+        env = {**self.slurm.env, **more.pop("env", {})}
+        return self.sppe.start("run", "--on", "slurm", "--run-dir", "runs", *QUICKLY, *options, env=env, **more)
+
+    def run(self, *options: str, **more: Any) -> Ended:
+        """Run it to its end."""
+        return Ended(self.start(*options, **more))
+
+    def open(self, name: str) -> None:
+        """Let modules go on that wait for this."""
+        (self.sppe.folder / name).touch()
+
+    def jobs(self, task: str = "") -> list[Any]:
+        """Return the jobs there ever were of a task of this workflow."""
+        noted = [json.loads(path.read_text()) for path in self.sppe.folder.glob("runs/*/*/*/*/attempt.json")]
+        names = {each["name"] for each in noted}
+        return [job for job in self.slurm.jobs(f".{task}") if job.name in names]
+
+    def one_job(self, task: str) -> Any:
+        """Return the only job there ever was of a task."""
+        jobs = self.jobs(task)
+        assert len(jobs) == 1, jobs
+        return jobs[0]
+
+    def noted_output(self) -> bool:
+        """Tell whether it is noted in a run directory that some output has been shown."""
+        states = [json.loads(path.read_text()) for path in self.sppe.folder.glob("runs/*/*/*/*/log-offsets.json")]
+        return any(state["stdout"]["offset"] for state in states)
+
+    def queue_is_empty(self) -> bool:
+        """Tell whether no job waits or runs."""
+        return not [job for job in self.jobs() if job.state in ACTIVE]
+
+    def dependency(self, job: Any) -> str:
+        """Return what Slurm lets a job wait for."""
+        words = self.slurm.command("scontrol", "show", "job", job.id).split()
+        return next(word.partition("=")[2] for word in words if word.startswith("Dependency="))
+
+
+class Ended:
+    """What came of a run."""
+
+    def __init__(self, run: subprocess.Popen[str]) -> None:
+        self.stdout, self.stderr = run.communicate(timeout=LONG)
+        self.code = run.returncode
+        assert "Traceback" not in self.stderr, self.stderr
+
+
+PRELUDE = """\
+import os, sys, time
+def say(word):
+    global life
+    life = open({life!r}, "w", buffering=1)
+    print(word, file=life)
+def wait(name="go"):
+    while not os.path.exists(name): time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def on_slurm(sppe: Any, slurm: SlurmCluster, lifeline: Any) -> OnSlurm:
+    """Return what runs workflows on a cluster."""
+    return OnSlurm(sppe, slurm, lifeline)
+
+
+def killed(on_slurm: OnSlurm, *options: str, **tasks: str) -> None:
+    """Start a run, and kill it when its first job says so and what that has printed is shown."""
+    on_slurm.flow(**tasks)
+    run = on_slurm.start(*options)
+    on_slurm.lifeline.expect("here")
+    on_slurm.slurm.until(on_slurm.noted_output, "what was shown to be noted")
+    run.kill()
+    run.wait()

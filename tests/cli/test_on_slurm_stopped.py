@@ -1,0 +1,182 @@
+"""However `sppe` ends, its jobs are taken up by the next run or cancelled: after a kill, a signal, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from .slurm_runs import LONG, PRELUDE, QUICKLY, Ended, killed, on_slurm
+
+__all__ = ["on_slurm"]
+
+WAITS = """# {'out': Product('made.txt')}
+print('one', flush=True)
+say('here')
+wait()
+print('two')
+open(sys.argv[2], 'w')
+"""
+
+
+def test_a_killed_run_is_resumed_with_the_job_that_still_runs(on_slurm) -> None:
+    """After kill -9 the job goes on; --resume follows it to its end, shows each line once, and submits nothing."""
+    killed(on_slurm, "--log-dir", "logs", first=WAITS, second="# {'in': Dependency('made.txt')}\nprint('three')")
+    job = on_slurm.one_job("first")
+    assert job.state == "RUNNING"
+    again = on_slurm.start("--resume", "--log-dir", "logs")
+    on_slurm.open("go")
+    run = Ended(again)
+    assert run.code == 0, run.stderr
+    assert run.stdout == "[first] two\n[second] three\n"
+    assert f"[first] Taking up Slurm job {job.id} (" in run.stderr
+    assert on_slurm.one_job("first").state == "COMPLETED"
+    log = (on_slurm.sppe.folder / "logs" / "first.log").read_text()
+    assert (log.count("stdout| one\n"), log.count("stdout| two\n")) == (1, 1)
+    assert (on_slurm.sppe.folder / "made.txt").exists()
+
+
+def test_a_large_result_reaches_a_function_whose_job_is_taken_up(on_slurm) -> None:
+    """More than a command line takes goes from job to job by files, and a killed run changes nothing of that."""
+    steps = """
+def measure(text):
+    print(len(text), flush=True)
+    say("here")
+    wait()
+    return len(text)
+"""
+    on_slurm.sppe.write("steps.py", PRELUDE.format(life=on_slurm.lifeline.path) + steps)
+    killed(
+        on_slurm,
+        make="import json\nopen(os.environ['SEWER_RESULT_FILE'], 'w').write(json.dumps('ü' * 300_000))",
+        tail="use = Task('use', function='steps:measure', kwargs={'text': make.result})",
+    )
+    job = on_slurm.one_job("use")
+    again = on_slurm.start("--resume", "--log-dir", "logs")
+    on_slurm.open("go")
+    run = Ended(again)
+    assert run.code == 0, run.stderr
+    assert f"[use] Taking up Slurm job {job.id} (" in run.stderr
+    assert json.loads(next(on_slurm.sppe.folder.glob("runs/*/*/use/*/result.json")).read_text()) == 300_000
+
+
+def test_a_run_killed_while_it_submits_has_one_job(on_slurm) -> None:
+    """sbatch goes on without sppe; the resumed run finds what came of it."""
+    on_slurm.flow(first="print('once')")
+    on_slurm.slurm.put_in_front("sbatch", "sleep 2")
+    run = on_slurm.start()
+    on_slurm.slurm.until(lambda: on_slurm.slurm.counted("sbatch"), "sbatch")
+    run.kill()
+    run.wait()
+    assert on_slurm.jobs() == []
+    ended = on_slurm.run("--resume")
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout == "[first] once\n"
+    assert on_slurm.one_job("first").state == "COMPLETED"
+    assert on_slurm.slurm.counted("sbatch") == 1
+
+
+def test_a_job_that_has_ended_meanwhile_is_collected(on_slurm) -> None:
+    """Its products are put in place by the run that is resumed; it does not run again."""
+    killed(on_slurm, first=WAITS)
+    on_slurm.open("go")
+    on_slurm.slurm.wait_for(on_slurm.one_job("first").id, "COMPLETED")
+    assert not (on_slurm.sppe.folder / "made.txt").exists()
+    run = on_slurm.run("--resume")
+    assert run.code == 0, run.stderr
+    assert run.stdout == "[first] two\n"
+    assert on_slurm.one_job("first")
+    assert (on_slurm.sppe.folder / "made.txt").exists()
+
+
+def test_jobs_of_a_killed_run_keep_the_workflow_from_running_beside_them(on_slurm) -> None:
+    """A run that would not look after them says how to, and runs nothing."""
+    killed(on_slurm, first=WAITS)
+    plain = on_slurm.sppe.run("run", "--resume", env=on_slurm.slurm.env)
+    assert plain.returncode == 2
+    assert f"was killed, and jobs of it may still run; say --on slurm --run-dir {on_slurm.sppe.folder}/runs" in (
+        plain.stderr
+    )
+    assert on_slurm.one_job("first").state == "RUNNING"
+
+
+@pytest.mark.parametrize("how", ["a new run", "other parameters"])
+def test_what_begins_anew_cancels_the_job_that_is_left_first(how, on_slurm) -> None:
+    """A new run, or a task that runs something else now, does not run beside the earlier job."""
+    killed(on_slurm, first=WAITS)
+    on_slurm.open("go2")
+    anew = WAITS.replace("wait()", "wait('go2')").replace("')}", "'), 'n': 2}" if how == "other parameters" else "')}")
+    on_slurm.flow(first=anew)
+    run = on_slurm.run(*(["--resume"] if how == "other parameters" else []))
+    assert run.code == 0, run.stderr
+    left, new = on_slurm.jobs("first")
+    assert (left.state, new.state) == ("CANCELLED", "COMPLETED")
+    assert f"[first] Slurm job {left.id} ({left.name}) of an earlier attempt is cancelled first" in run.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_signal_cancels_all_jobs(number, code, on_slurm) -> None:
+    """Without a terminal there is nobody to be asked: jobs that run or wait are cancelled, and nothing is left."""
+    on_slurm.flow(
+        **dict.fromkeys("ab", "say('here')\nwait('never')"),
+        waits="# slurm={'additional_parameters': {'begin': 'now+1hour'}}\nwait('never')",
+    )
+    run = on_slurm.start()
+    on_slurm.lifeline.expect("here", times=2)
+    on_slurm.slurm.until(lambda: on_slurm.jobs("waits"), "the job that waits")
+    run.send_signal(number)
+    ended = Ended(run)
+    assert ended.code == code
+    assert on_slurm.queue_is_empty()
+    assert {job.state for job in on_slurm.jobs()} == {"CANCELLED"}
+    assert len(on_slurm.jobs()) == 3
+    assert "0 of 3 tasks succeeded" in ended.stderr
+    for name in ("a", "b", "waits"):
+        assert f"[{name}] stopped after " in ended.stderr
+
+
+def test_a_second_signal_does_not_wait_for_slurm(on_slurm) -> None:
+    """While the controller does not answer, jobs are told to end by their run directory, and `sppe` ends."""
+    on_slurm.flow(one="say('here')\nwait('never')")
+    run = on_slurm.start()
+    on_slurm.lifeline.expect("here")
+    on_slurm.slurm.freeze("slurmctld")
+    on_slurm.slurm.put_in_front("scancel", "exit 1")
+    run.send_signal(signal.SIGTERM)
+    on_slurm.slurm.until(lambda: on_slurm.slurm.counted("scancel"), "the first cancellation")
+    run.send_signal(signal.SIGTERM)
+    ended = Ended(run)
+    on_slurm.slurm.thaw("slurmctld")
+    assert ended.code == 143
+    assert "[one] stopped after " in ended.stderr
+    assert "was told to end, and its end was not waited for" in ended.stderr
+    on_slurm.lifeline.expect_end()
+
+
+def test_in_a_terminal_ctrl_c_asks_once(on_slurm, terminal) -> None:
+    """The first Ctrl-C says what a second one does, and the run goes on; the second cancels."""
+    on_slurm.flow(one="say('here')\nwait('never')")
+    screen = terminal(columns=150)
+    run = screen.start(on_slurm.sppe, "run", "--on", "slurm", "--run-dir", "runs", *QUICKLY, env=on_slurm.slurm.env)
+    on_slurm.lifeline.expect("here")
+    screen.type(b"\x03")
+    screen.expect(lambda shown: "1 Slurm job is under way; Ctrl-C once more cancels and stops all" in shown)
+    assert on_slurm.one_job("one").state == "RUNNING"
+    screen.type(b"\x03")
+    screen.expect(lambda shown: "0 of 1 tasks succeeded" in shown)
+    assert run.wait(LONG) == 130
+    assert on_slurm.one_job("one").state == "CANCELLED"
+
+
+def test_whoever_lets_the_run_go_on_after_ctrl_c_has_a_success(on_slurm, terminal) -> None:
+    """A Ctrl-C that was only asked about leaves no trace in the exit code."""
+    on_slurm.flow(one="say('here')\nwait()")
+    screen = terminal(columns=150)
+    run = screen.start(on_slurm.sppe, "run", "--on", "slurm", "--run-dir", "runs", *QUICKLY, env=on_slurm.slurm.env)
+    on_slurm.lifeline.expect("here")
+    screen.type(b"\x03")
+    screen.expect(lambda shown: "Ctrl-C once more" in shown)
+    on_slurm.open("go")
+    screen.expect(lambda shown: "1 of 1 tasks succeeded" in shown)
+    assert run.wait(LONG) == 0

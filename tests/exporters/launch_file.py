@@ -1,0 +1,25 @@
+"""A launch.json as people write it: with comments, trailing commas and things of their own."""
+
+from __future__ import annotations
+
+WRITTEN_BY_A_PERSON = """\
+{
+    // Use IntelliSense to learn about possible attributes.
+    "version": "0.1.0", /* old, but mine */
+    "inputs": [{"id": "gpu", "type": "promptString"},],
+    "configurations": [
+        {
+            "name": "Attach", "type": "debugpy",   // keep the odd spacing
+            "request": "attach",
+        },
+        {
+            "name": "train",
+            "type": "debugpy",
+            "request": "launch",
+            "module": "digits.old"
+        }, // the one above is made by sewer
+        // { "name": "switched off" },
+    ],
+    "compounds": []
+}
+"""

@@ -1,0 +1,202 @@
+"""A launch.json is written whole and where it belongs, or left alone."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+
+import pytest
+
+from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.exporters.vscode import launch_json, merged_launch_json, write_launch_json
+
+from .launch_file import WRITTEN_BY_A_PERSON
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def as_an_ordinary_user():
+    """Give up root, if that is who runs the tests, for as long as a block lasts: root may write everywhere."""
+
+    @contextmanager
+    def lowered(folder):
+        if os.geteuid() != 0:
+            yield
+            return
+        closed = {path: mode(path) for path in (folder, *folder.parents) if not mode(path) & 0o001}
+        for path, before in closed.items():
+            path.chmod(before | 0o011)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+            for path, before in closed.items():
+                path.chmod(before)
+
+    return lowered
+
+
+def test_the_file_and_its_folder_are_made(tmp_path, train):
+    """The first time, there is no .vscode folder."""
+    file = tmp_path / "project" / ".vscode" / "launch.json"
+    write_launch_json(file, [train])
+    assert file.read_text(encoding="utf-8") == launch_json([train])
+    assert os.listdir(file.parent) == ["launch.json"]
+
+
+def test_a_new_file_has_the_mode_of_any_new_file(tmp_path, train):
+    """It is not private just because it was written under a temporary name first."""
+    (tmp_path / "ordinary").touch()
+    write_launch_json(tmp_path / "launch.json", [train])
+    assert mode(tmp_path / "launch.json") == mode(tmp_path / "ordinary")
+
+
+def test_an_existing_file_keeps_its_mode_and_its_bytes(tmp_path, train):
+    """Byte order mark and line ends pass through the file system as well."""
+    file = tmp_path / "launch.json"
+    existing = "\ufeff" + WRITTEN_BY_A_PERSON.replace("\n", "\r\n")
+    file.write_bytes(existing.encode("utf-8"))
+    file.chmod(0o640)
+    write_launch_json(file, [train])
+    assert file.read_bytes().decode("utf-8") == merged_launch_json(existing, [train])
+    assert mode(file) == 0o640
+
+
+def test_a_symbolic_link_stays_one(tmp_path, train):
+    """Who keeps launch.json in a folder of dotfiles finds the change there."""
+    target = tmp_path / "dotfiles" / "launch.json"
+    target.parent.mkdir()
+    target.write_text(WRITTEN_BY_A_PERSON, encoding="utf-8")
+    link = tmp_path / "launch.json"
+    link.symlink_to("dotfiles/launch.json")
+    write_launch_json(link, [train])
+    assert link.is_symlink()
+    assert target.read_text(encoding="utf-8") == merged_launch_json(WRITTEN_BY_A_PERSON, [train])
+    assert sorted(os.listdir(tmp_path)) == ["dotfiles", "launch.json"]
+
+
+def test_a_link_to_nothing_makes_what_it_points_at(tmp_path, train):
+    """The folder of the target is made too."""
+    link = tmp_path / "launch.json"
+    link.symlink_to(tmp_path / "later" / "real.json")
+    write_launch_json(link, [train])
+    assert link.is_symlink()
+    assert (tmp_path / "later" / "real.json").read_text(encoding="utf-8") == launch_json([train])
+
+
+def test_a_file_with_nothing_to_change_is_not_written(tmp_path, train):
+    """Its time stamp stays, and no editor asks whether to load it again."""
+    file = tmp_path / "launch.json"
+    write_launch_json(file, [train])
+    before = os.stat(file)
+    write_launch_json(file, [train])
+    assert (os.stat(file).st_ino, os.stat(file).st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_file_that_is_not_understood_is_left_alone(tmp_path, train):
+    """The message starts with the place, so that a terminal makes it a link."""
+    file = tmp_path / "launch.json"
+    file.write_bytes(b'{\r\n  "configurations": [\r\n')
+    with pytest.raises(SewerError) as refused:
+        write_launch_json(file, [train])
+    assert str(refused.value).startswith(f"{file}:3:1: ")
+    assert str(refused.value).endswith("; the file was left alone")
+    assert file.read_bytes() == b'{\r\n  "configurations": [\r\n'
+    assert os.listdir(tmp_path) == ["launch.json"]
+
+
+def test_a_file_that_is_no_utf_8_is_left_alone(tmp_path, train):
+    """Its bytes would not survive being read as anything else."""
+    file = tmp_path / "launch.json"
+    file.write_bytes(b'{"configurations": [] /* \xe4 */}')
+    with pytest.raises(SewerError, match=r"launch\.json: byte 25 is no UTF-8 text; the file was left alone"):
+        write_launch_json(file, [train])
+    assert file.read_bytes() == b'{"configurations": [] /* \xe4 */}'
+
+
+def test_a_directory_in_the_place_of_the_file_is_an_error(tmp_path, train):
+    """It is named as what it is."""
+    with pytest.raises(SewerError, match="this is a directory"):
+        write_launch_json(tmp_path, [train])
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path, train):
+    """Nothing is made beside it."""
+    (tmp_path / ".vscode").write_text("mine")
+    with pytest.raises(SewerError, match="Not a directory"):
+        write_launch_json(tmp_path / ".vscode" / "launch.json", [train])
+    assert (tmp_path / ".vscode").read_text() == "mine"
+
+
+def test_what_is_no_ordinary_file_is_not_read(tmp_path, train):
+    """Reading a pipe would wait for ever."""
+    os.mkfifo(tmp_path / "launch.json")
+    with pytest.raises(SewerError, match="no ordinary file"):
+        write_launch_json(tmp_path / "launch.json", [train])
+
+
+def test_links_in_a_circle_are_an_error(tmp_path, train):
+    """Neither followed for ever nor replaced."""
+    (tmp_path / "launch.json").symlink_to("launch.json")
+    with pytest.raises(SewerError, match="symbolic links"):
+        write_launch_json(tmp_path / "launch.json", [train])
+    assert (tmp_path / "launch.json").is_symlink()
+
+
+def test_a_read_only_file_is_left_alone(tmp_path, train, as_an_ordinary_user):
+    """A folder that can be written to would let it be replaced; its owner said no."""
+    file = tmp_path / "launch.json"
+    file.write_text("{}")
+    file.chmod(0o444)
+    with as_an_ordinary_user(tmp_path), pytest.raises(SewerError, match="cannot be read and written: Permission"):
+        write_launch_json(file, [train])
+    assert file.read_text() == "{}"
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path, train, as_an_ordinary_user):
+    """No half-written draft can be left there, and none is."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "launch.json").write_text("{}")
+    with as_an_ordinary_user(tmp_path):
+        folder.chmod(0o555)
+        with pytest.raises(SewerError, match="cannot be written: Permission"):
+            write_launch_json(folder / "launch.json", [train])
+    assert (folder / "launch.json").read_text() == "{}"
+    assert os.listdir(folder) == ["launch.json"]
+
+
+def test_the_text_is_on_the_disk_before_the_old_file_goes(tmp_path, train, monkeypatch):
+    """A power cut leaves either the old or the new text, never an empty file."""
+    file = tmp_path / "launch.json"
+    file.write_text(WRITTEN_BY_A_PERSON, encoding="utf-8")
+    merged = merged_launch_json(WRITTEN_BY_A_PERSON, [train])
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((os.fstat(descriptor).st_size, file.read_text())))
+    write_launch_json(file, [train])
+    assert synced == [(len(merged.encode()), WRITTEN_BY_A_PERSON)]
+    assert file.read_text(encoding="utf-8") == merged
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_draft(tmp_path, train, monkeypatch):
+    """The draft is removed; the file is as it was."""
+    file = tmp_path / "launch.json"
+    file.write_text(WRITTEN_BY_A_PERSON, encoding="utf-8")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(SewerError, match="cannot be written: No space left on device; it was left alone"):
+        write_launch_json(file, [train])
+    assert file.read_text(encoding="utf-8") == WRITTEN_BY_A_PERSON
+    assert os.listdir(tmp_path) == ["launch.json"]
+
+
+def mode(file):
+    return stat.S_IMODE(os.stat(file).st_mode)

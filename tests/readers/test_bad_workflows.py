@@ -1,0 +1,249 @@
+"""Every bad workflow, task or edge in a file is one clear error, with file and line."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from airflow_provider_sewer import load_workflow
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, WorkflowFileError
+
+from .file_cases import fails
+
+
+def test_a_workflow_with_a_required_argument_is_an_error_at_its_line(write):
+    """Unless somebody gives it one."""
+    fails(
+        write("a = Task('a', 'm')\n\n@workflow\ndef w(day):\n    a.run()"),
+        "{f}:4: TypeError: w() missing 1 required positional argument: 'day'. "
+        "It takes (day); give a value with --arg NAME=VALUE or arguments={…}, or a default",
+    )
+
+
+def test_a_workflow_whose_decorator_gives_it_its_arguments_is_none(write):
+    """Whether a call goes wrong is seen by calling."""
+    path = write("""
+        import functools
+
+        def on_monday(function):
+            @functools.wraps(function)
+            def wrapper():
+                return function("monday")
+            return wrapper
+
+        @workflow
+        @on_monday
+        def w(day):
+            Task(day, "m").run()
+    """)
+
+    assert list(load_workflow(path).tasks) == ["monday"]
+
+
+def test_tasks_run_in_threads_cannot_be_recorded(write, tmp_path):
+    """The message says how to have them side by side; nothing is started behind the reader's back."""
+    write("open('ran', 'w')", "job.py", imports="")
+    path = write("""
+        import sys
+        from concurrent.futures import ThreadPoolExecutor
+        a, b = (Task(name, "job", python=sys.executable, workdir=".") for name in "ab")
+
+        @workflow
+        def w():
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(Task.run, [a, b]))
+    """)
+
+    with pytest.raises(
+        InvalidWorkflow, match=r"flow\.py:4: task '[ab]' is run in a thread of its own, .* a >> \[b, c\]"
+    ):
+        load_workflow(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_workflow_that_runs_nothing_is_an_error_at_its_line(write):
+    """A chain that was written but not run."""
+    fails(
+        write("a = Task('a', 'm')\n@workflow\ndef w():\n    a >> a\n"),
+        "{f}:3: workflow 'w' runs no task; end it with (a >> b).run()",
+        InvalidWorkflow,
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            "@workflow\nasync def w():\n    pass",
+            "workflow 'w' is async or a generator; write a plain function with def",
+        ),
+        ("@workflow\ndef w():\n    yield", "workflow 'w' is async or a generator; write a plain function with def"),
+        ("@workflow()\ndef w():\n    pass", "@workflow stands above a function, without brackets"),
+    ],
+)
+def test_what_cannot_be_a_workflow_is_an_error_at_its_line(write, source, said):
+    """Found when the file is loaded, not when somebody asks for the workflow."""
+    fails(write(source), "{f}:2: " + said, InvalidWorkflow)
+
+
+def test_a_class_cannot_be_a_workflow(write):
+    """The message shows what it got."""
+    path = write("@workflow\nclass W:\n    pass")
+
+    with pytest.raises(InvalidWorkflow, match=r"flow\.py:2: @workflow stands above a function, .*W'> is none$"):
+        load_workflow(path)
+
+
+TWO = """
+    a = Task("a", "m")
+
+    @workflow
+    def daily():
+        a.run()
+
+    @workflow
+    def weekly():
+        a.run()
+"""
+
+
+def test_an_unknown_workflow_is_an_error_with_the_known_ones(write):
+    """And with the one that was probably meant."""
+    fails(
+        write(TWO),
+        "{f}: unknown workflow 'dayly'; did you mean 'daily'? Known: 'daily', 'weekly'.",
+        workflow="dayly",
+    )
+
+
+def test_an_empty_name_of_a_workflow_is_an_unknown_one(write):
+    """It is not taken for none."""
+    fails(write(TWO), "{f}: unknown workflow ''. Known: 'daily', 'weekly'.", workflow="")
+
+
+def test_one_of_several_workflows_has_to_be_named(write):
+    """There is no guessing."""
+    fails(write(TWO), "{f}: the file holds several workflows; name one: 'daily', 'weekly'")
+
+
+def test_a_workflow_cannot_be_named_where_there_is_none(write):
+    """The message says that the file declares none."""
+    fails(
+        write("Task('a', 'm')"),
+        "{f}: unknown workflow 'daily'. Known: none. The file declares no @workflow.",
+        workflow="daily",
+    )
+
+
+def test_two_workflows_of_one_name_are_an_error(write):
+    """The second one would hide the first."""
+    fails(
+        write("@workflow\ndef w():\n    pass\n\n@workflow\ndef w():\n    pass"),
+        "{f}:6: two workflows are named 'w'; rename one",
+        InvalidWorkflow,
+    )
+
+
+def test_two_tasks_of_one_name_are_an_error_with_both_lines(write):
+    """In a file without a workflow, all its tasks count."""
+    path = write("Task('a', 'm')\n\nTask('a', 'n')")
+
+    fails(path, "{f}:4: two tasks are named 'a'; the other one is at {f}:2; rename one", InvalidWorkflow)
+
+
+def test_two_workflows_may_use_a_name_twice(write):
+    """Names have to be unique in a workflow, not in a file."""
+    path = write("""
+        @workflow
+        def one():
+            Task("a", "m").run()
+
+        @workflow
+        def two():
+            Task("a", "n").run()
+    """)
+
+    assert [load_workflow(path, name).tasks["a"].module for name in ("one", "two")] == ["m", "n"]
+
+
+def test_a_cycle_is_drawn(write):
+    """Each task with its line."""
+    path = write("""
+        a = Task("a", "m")
+        b = Task("b", "m", depends_on=a)
+        b >> a
+    """)
+
+    fails(
+        path,
+        "{f}: these tasks wait for each other in a circle:\n"
+        "  a   ({f}:2)\n    ↓\n  b   ({f}:3)\n    ↓\n  a   (again)\n"
+        "Take one of these edges out.",
+        InvalidWorkflow,
+    )
+
+
+def test_a_cycle_in_a_workflow_is_drawn_at_its_line(write):
+    """The workflow is where it was tied."""
+    path = write("a, b = Task('a', 'm'), Task('b', 'm')\n\n@workflow\ndef w():\n    (a >> b >> a).run()")
+
+    with pytest.raises(InvalidWorkflow, match=rf"^{re.escape(str(path))}:4: these tasks wait for each other"):
+        load_workflow(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Task('a', 'm', {'x': {1}})", "task 'a': parameter 'x': a value of type set has no plain text form"),
+        ("Task('a', 'm', {'x': 'a\\0b'})", "task 'a': parameter 'x': the text holds a NUL byte; take it out"),
+        ("Task('a', 'm', {1: 2})", "task 'a': parameter 1: a name is text, not int"),
+        ("Task('a', 'm', {'--x': 2})", "task 'a': parameter '--x': write the bare name"),
+        ("Task('a', 'm', dependson='b')", "task 'a': unknown field 'dependson'; did you mean 'depends_on'?"),
+        ("Task('', 'm')", "Task(…): name: a task needs a name, not ''"),
+        ("Task('a', 'm.py')", "task 'a': module: 'm.py' is no dotted name such as 'package.module'"),
+        ("Task('a', 'm', env={'A': None})", "task 'a': env: the value of 'A' is NoneType"),
+        ("Task('a', 'm').run(workdir=5)", "workdir: a path is needed, not 5"),
+    ],
+)
+def test_a_wrong_task_is_an_error_at_its_line(write, line, said):
+    """Task, field, and what to give instead."""
+    path = write(line)
+
+    with pytest.raises(InvalidTask, match="^" + re.escape(f"{path}:2: {said}")):
+        load_workflow(path)
+
+
+def test_a_task_without_a_name_is_an_error_at_its_line(write):
+    """In Python's own words."""
+    with pytest.raises(WorkflowFileError, match=r"flow\.py:2: TypeError: .*missing 1 required .*'name'$"):
+        load_workflow(write("Task()"))
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("a >> 'b'", "'b' (str)"),
+        ("a << 5", "5 (int)"),
+        ("None >> a", "None (NoneType)"),
+        ("a >> b >> {b}", "{Task('b', 'm')} (set)"),
+        ("[a, 'b'] >> b", "'b' (str)"),
+        ("a >> []", "an empty list"),
+    ],
+)
+def test_tying_what_is_no_task_is_an_error_at_its_line(write, line, what):
+    """On either side, alone or in a list."""
+    fails(
+        write(f"a, b = Task('a', 'm'), Task('b', 'm')\n{line}"),
+        f"{{f}}:3: >> ties tasks, chains and lists of them; {what} is none of these",
+        InvalidWorkflow,
+    )
+
+
+@pytest.mark.parametrize("line", ["[a] >> [b]", "[a] << [b]", "(a,) >> [b]"])
+def test_tying_two_lists_is_an_error_with_a_way_round(write, line):
+    """Python does not ask a task about it, so the hint has to come from the reader."""
+    path = write(f"a, b = Task('a', 'm'), Task('b', 'm')\n{line}")
+
+    with pytest.raises(WorkflowFileError, match=r"flow\.py:3: TypeError: .* Python cannot tie two lists; put a task"):
+        load_workflow(path)

@@ -1,0 +1,144 @@
+"""What attempts at a product leave: a record, whole or none, and nothing of one that was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer import Product
+from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.runners.products import Making, made_before, read_record, remove_temporary, write_record
+from tests.runners.lab import RECORD, lab, writer
+
+__all__ = ["lab"]
+
+
+def test_a_record_that_cannot_be_written_is_named_and_leaves_no_real_name(lab) -> None:
+    """The task fails with the product's name; what was made is kept aside."""
+    making = Making("t", [Product("x.txt")], str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.place(Product("x.txt"))).write_text("made")
+    (lab.folder / ".sewer/x.txt.json").mkdir()
+
+    with pytest.raises(ProductError, match=r"task 't': product 'x.txt': .*x.txt.json"):
+        making.publish(RECORD)
+    making.fail()
+
+    assert not lab.has("x.txt")
+    assert lab.read("x.txt.failed") == "made"
+
+
+def test_what_a_killed_attempt_leaves_is_removed_by_the_next_one(lab) -> None:
+    """Also that of several products in one folder; what other tasks make there meanwhile is left alone."""
+    killed, other = ([Product("a"), Product("b")], [Product("c")])
+    making = Making("t", killed, str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.place(killed[0])).write_text("half")
+    Path(lab.folder, making.place(killed[1])).write_text("half")
+    for lock in making._locks:
+        os.close(lock)  # as the system does when a process is killed
+    living = Making("u", other, str(lab.folder))
+    living.begin()
+
+    again = Making("t", killed, str(lab.folder))
+    again.begin()
+
+    left = [name for name in os.listdir(lab.folder / ".sewer") if name.startswith("making-")]
+    assert len(left) == 2
+    Path(lab.folder, living.place(other[0])).write_text("whole")
+    living.publish(RECORD)
+    again.fail()
+    assert lab.read("c") == "whole"
+
+
+def test_two_attempts_at_one_path_leave_one_of_the_two_whole(lab) -> None:
+    """Each makes its own; the last one counts, and the record of one is never taken for that of the other."""
+    product = Product("x")
+    one, two = (Making(name, [product], str(lab.folder)) for name in ("one", "two"))
+    one.begin()
+    two.begin()
+    for making, text in ((one, "1"), (two, "two")):
+        Path(lab.folder, making.place(product)).write_text(text)
+    one.publish(RECORD._replace(task="one"))
+    two.publish(RECORD._replace(task="two"))
+
+    assert lab.read("x") == "two"
+    assert read_record(str(lab.folder / "x")).task == "two"
+    assert lab.names(".sewer") == ["x.json"]
+
+
+def test_a_stamp_is_of_what_the_attempt_made_not_of_what_lies_there_later(lab, monkeypatch) -> None:
+    """Should another attempt replace a product just before its record is written, the record does not fit it."""
+    product = Product("x")
+    making = Making("one", [product], str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.place(product)).write_text("mine")
+    really = os.replace
+
+    def replaced_at_once(source: str, target: str) -> None:
+        really(source, target)
+        if target.endswith("/x"):
+            Path(target).write_text("somebody else's")
+
+    monkeypatch.setattr(os, "replace", replaced_at_once)
+    making.publish(RECORD)
+
+    made = made_before([product], str(lab.folder))[0]
+    assert made.record.product.seen.endswith("-4")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", '"x"', '{"task": "t"}', '{"dependencies": 1}', "\x00", '{"product": [1, 2, 3]}']
+)
+def test_a_record_that_cannot_be_read_is_none(lab, text) -> None:
+    """Whatever is in it; the product counts as one of which nothing is known."""
+    lab.write(".sewer/x.json", text)
+
+    assert read_record(str(lab.folder / "x")) is None
+
+
+def test_a_record_cut_at_any_byte_is_none(lab) -> None:
+    """It is written at once, but a disk may lose its end."""
+    lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
+    whole = lab.read(".sewer/x.json")
+
+    for length in range(len(whole)):
+        lab.write(".sewer/x.json", whole[:length])
+        assert read_record(str(lab.folder / "x")) is None
+
+
+def test_a_record_of_an_older_version_is_none(lab) -> None:
+    """A field that is missing, or one that nobody knows."""
+    lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
+    said = json.loads(lab.read(".sewer/x.json"))
+    del said["is_whole"]
+    lab.write(".sewer/x.json", json.dumps(said))
+
+    assert read_record(str(lab.folder / "x")) is None
+
+
+def test_removing_a_temporary_product_is_taken_up_where_it_was_left(lab) -> None:
+    """A process that was ended between noting and doing it leaves it to the next one; what lies there since is kept."""
+    product = Product("x", temporary=True)
+    lab.run(writer(lab, "paths[0].write_text('x')", product))
+    file = str(lab.folder / "x")
+    write_record(file, read_record(file)._replace(is_removed=True))
+
+    assert remove_temporary(product, str(lab.folder))
+    assert lab.names(".sewer") == ["x.json"]
+    assert not remove_temporary(product, str(lab.folder))
+    lab.write("x", "by hand")
+    assert not remove_temporary(product, str(lab.folder))
+    assert lab.read("x") == "by hand"
+
+
+def test_a_temporary_product_that_is_not_whole_is_not_removed(lab) -> None:
+    """It may be somebody else's by now; nothing is removed of which it is not known that it was made here."""
+    lab.write("x", "by hand")
+
+    remove_temporary(Product("x", temporary=True), str(lab.folder))
+
+    assert lab.read("x") == "by hand"
