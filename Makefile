@@ -25,7 +25,7 @@ test: check ## make the environments, check the code and run every test (ARGS="-
 	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest $(side_by_side) $(ARGS)
 
 bench: python ## measure what this costs beside what else there is, and write the README's table (ARGS="parse" for a part)
-	@$(environments) airflow
+	@$(environments) airflow-test
 	@$(environments) peers || echo 'bench: going on without what could not be made' >&2
 	@cd .dev && exec ../$(bin)/python -m bench $(ARGS)
 

@@ -23,7 +23,7 @@ from bench.clock import ROOT, CannotRun, clean_environment
 from bench.rows import Figure, Row, merged, table
 
 #: The questions, in the order of the table.
-PARTS = ("parse", "imports", "tasks", "workflows", "jobs")
+PARTS = ("parse", "imports", "tasks", "workflows", "jobs", "ends")
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- What `make bench` has measured: -->\n", "<!-- End of what it has measured. -->\n"
@@ -60,7 +60,7 @@ def measure(names: list[str], *, tiny: bool) -> int:
         failed += [] if found else [name]
         print(f"bench: {name} took {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     text = shown(names, figures)
-    print(text)
+    print("Of the smallest sizes, whatever is said below.\n" * tiny + text)
     if failed:
         print(f"bench: without {', '.join(failed)}, which failed (see above)", file=sys.stderr)
     elif set(names) == set(PARTS) and not tiny:

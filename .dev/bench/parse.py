@@ -12,11 +12,12 @@ from bench.clock import CannotRun, Side, alternating, beside, python_of, run_sid
 from bench.rows import Figure, Row
 
 ROWS = {
-    "thousand": Row("1,000 tasks of a workflow file, as a TaskGroup", "a loop of 1,000 `BashOperator`s"),
-    "cosmos": Row("the same", "astronomer-cosmos: 1,000 models of a manifest, as a TaskGroup"),
-    "worker": Row("what a worker makes of these for one of them", "the 1,000 above"),
-    "ten_thousand": Row("10,000 tasks", "a loop of 10,000 `BashOperator`s"),
-    "growth": Row("10,000 tasks", "ten times the 1,000 above"),
+    "thousand": Row("1,000 tasks of a workflow file, tied as a tree", "a loop of 1,000 `BashOperator`s"),
+    "flat": Row("1,000 tasks without an edge", "a loop of 1,000 `BashOperator`s"),
+    "cosmos": Row("the tree", "astronomer-cosmos: 1,000 models of a manifest, as a TaskGroup"),
+    "worker": Row("what a worker makes of the tree for one task", "the tree"),
+    "ten_thousand": Row("a tree of 10,000 tasks", "a loop of 10,000 `BashOperator`s"),
+    "growth": Row("a tree of 10,000 tasks", "ten times that of 1,000"),
     "layers": Row("100 layers of 50 tasks, each tied to all of the next", "`BashOperator`s tied with `>>`"),
 }
 HOW = "parsing a DAG file, its imports done: CPU seconds, medians of 9 fresh processes (3 of 10,000 tasks, 2 of layers)"
@@ -43,6 +44,18 @@ _BASH_TREE = """\
             if i:
                 tasks[(i - 1) // 2] >> task
             tasks.append(task)
+    """
+_FLAT = """\
+    from airflow_provider_sewer import Task
+    for i in range(COUNT):
+        Task(f"task_{i}", "steps.work", {"number": i, "verbose": True})
+    """
+_BASH_FLAT = """\
+    from airflow.sdk import DAG
+    from airflow.providers.standard.operators.bash import BashOperator
+    with DAG("bench", schedule=None) as dag:
+        for i in range(COUNT):
+            BashOperator(task_id=f"task_{i}", bash_command=f"python -m steps.work --number {i} --verbose")
     """
 _LAYERS = """\
     from airflow_provider_sewer import Task
@@ -99,6 +112,8 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
             {
                 "sewer": _sewer(home / "sewer", _TREE, thousand),
                 "bash": _bash(home / "bash", _BASH_TREE, thousand),
+                "sewer flat": _sewer(home / "sewer-flat", _FLAT, thousand),
+                "bash flat": _bash(home / "bash-flat", _BASH_FLAT, thousand),
                 "cosmos": _cosmos(home / "cosmos", thousand),
                 "worker": _sewer(home / "worker", _TREE, thousand, running="workflow.task_1"),
             },
@@ -118,6 +133,7 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
         )
     return {
         "thousand": beside(small["sewer"], small["bash"]),
+        "flat": beside(small["sewer flat"], small["bash flat"]),
         "cosmos": beside(small["sewer"], small["cosmos"]),
         "worker": beside(small["worker"], small["sewer"]),
         "ten_thousand": beside(large["sewer"], large["bash"]),

@@ -88,7 +88,9 @@ def _registered(jobs: int, folder: Path) -> Iterator[SlurmJobTrigger]:
     python.chmod(0o755)
     task = Task("task", "module").with_settings(Settings.checked(python=str(python)))
     held = {"additional_parameters": {"hold": True}}
+    # As often all the time as one poll for each job would be, instead of ever more seldom.
     slurm = DEFAULTS._replace(slurm=held, run_dir=str(folder / "runs"), cluster="slurm", array=True, deferrable=True)
+    slurm = slurm._replace(max_poll_interval=INTERVAL)
     with patch("os.fsync"):
         for index in range(jobs):
             planned = ModuleJob(TaskInstance("bench", "run", "task", index, "0"), task, slurm, {}, 5.0, expected=jobs)
