@@ -48,3 +48,16 @@ def checked_group(group: Any) -> str:
 def inner_group(outer: str, inner: str) -> str:
     """Return the name of a group in another one; either may be none."""
     return IN_GROUP.join(filter(None, (outer, inner)))
+
+
+def group_in(outer: str, group: str) -> str:
+    """Return the name of the group right in ``outer`` that a group in it is, or lies in.
+
+    :param outer: the name of a group, ``""`` for none.
+    :param group: the name of the same one, or of one that lies in it.
+    :returns: ``""`` for the same one.
+    """
+    if group == outer:
+        return ""
+    way = group[len(outer) + len(IN_GROUP) :] if outer else group
+    return inner_group(outer, way.partition(IN_GROUP)[0])

@@ -11,6 +11,7 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.operators.twins import Twins
+from airflow_provider_sewer.task_group.circles import refuse_circles
 from airflow_provider_sewer.task_group.gates import connect
 from airflow_provider_sewer.task_group.group import tie
 from airflow_provider_sewer.task_group.on_demand import Maker, running_task, serve, serves_running_task
@@ -109,8 +110,10 @@ class _Expansion:
         before: dict[str, dict[str, None]] = {}
         for down, ups in self._settled.upstream.items():
             before.setdefault(self._parts[down], {}).update(dict.fromkeys(map(self._parts.__getitem__, ups)))
-        connect(before, self._operators, self._subgroups.new_id)
+        connect(before, self._operators, self._groups, self._subgroups)
         self._gates = [task_id for task_id in dag.task_dict if task_id not in without_gates]
+        tasks = {part: self._settled.tasks[self._firsts[part]] for part in self._ids}
+        refuse_circles(before, tasks, self._subgroups)
         for task_id, path_task in self._path_tasks.items():
             made = self._make_path_task(task_id)
             for part in dict.fromkeys(self._parts[name] for name in path_task.users):

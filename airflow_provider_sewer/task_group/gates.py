@@ -5,20 +5,25 @@ again. With a task between the layers that does nothing it is 100, and means the
 all before it have succeeded, is skipped when one of them was, and has failed upstream when one of them failed. That
 holds for tasks with the trigger rule ``all_success`` only, so no others are behind a gate. Nor is a mapped task before
 one, for what is mapped after it may have to know how many instances it had.
+
+Where a task before a gate and one after it lie in one group, so does the gate. Else that group would come both before
+and after something else, which Airflow cannot draw (see :mod:`airflow_provider_sewer.task_group.circles`).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_sewer.core.labels import group_in
 from airflow_provider_sewer.task_group.group import tie
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from airflow.sdk import BaseOperator
 
     from airflow_provider_sewer.task_group.group import Operator
+    from airflow_provider_sewer.task_group.subgroups import Subgroups
 
 #: How many edges two layers may have without a gate.
 MOST_EDGES = 100
@@ -29,26 +34,36 @@ class Gate(NamedTuple):
 
     :param before: the first layer.
     :param after: the second layer.
+    :param group: the name of the group that it is in.
     """
 
     before: tuple[str, ...]
     after: tuple[str, ...]
+    group: str = ""
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Tell whether it spares edges, and enough of them."""
+        before, after = len(self.before), len(self.after)
+        return min(before, after) > 1 and before * after > MOST_EDGES
 
 
-def find_gates(before: Mapping[str, Collection[str]]) -> list[Gate]:
+def find_gates(before: Mapping[str, Collection[str]], groups: Mapping[str, str]) -> list[Gate]:
     """Find layers that are completely connected by more than :data:`MOST_EDGES` edges.
 
     The tasks of one of the layers have just the other layer for neighbours on that side; those of the other one may
-    have more. No edge goes through two gates.
+    have more. Of layers that share a group, parts have gates of their own. No edge goes through two gates.
 
     :param before: the tasks before each task.
+    :param groups: the names of the groups that the tasks are in.
     """
-    gates = _gates_of(before)
+    gates = [part for gate in _gates_of(before) for part in _in_groups(gate, groups)]
     after: dict[str, list[str]] = {}
     for down, ups in _without(before, gates):
         for up in ups:
             after.setdefault(up, []).append(down)
-    return [*gates, *(Gate(gate.after, gate.before) for gate in _gates_of(after))]
+    turned = (Gate(gate.after, gate.before) for gate in _gates_of(after))
+    return [*gates, *(part for gate in turned for part in _in_groups(gate, groups))]
 
 
 def _gates_of(before: Mapping[str, Collection[str]]) -> list[Gate]:
@@ -57,7 +72,30 @@ def _gates_of(before: Mapping[str, Collection[str]]) -> list[Gate]:
     for down, ups in before.items():
         after.setdefault(frozenset(ups), []).append(down)
     layers = (Gate(tuple(before[downs[0]]), tuple(downs)) for downs in after.values())
-    return [gate for gate in layers if min(map(len, gate)) > 1 and len(gate.before) * len(gate.after) > MOST_EDGES]
+    return [gate for gate in layers if gate.is_worth_it]
+
+
+def _in_groups(gate: Gate, groups: Mapping[str, str]) -> Iterator[Gate]:
+    """Return gates for edges of one, none of which has tasks of one and the same group in it before and after it."""
+    before, after = (_by_group(layer, gate.group, groups) for layer in (gate.before, gate.after))
+    parts, rest = [], before.pop("", [])
+    for group, ups in before.items():
+        if group not in after:
+            rest += ups
+            continue
+        yield from _in_groups(Gate(tuple(ups), tuple(after[group]), group), groups)
+        others = (down for other, downs in after.items() if other != group for down in downs)
+        parts.append(Gate(tuple(ups), tuple(others), gate.group))
+    parts.append(Gate(tuple(rest), gate.after, gate.group))
+    yield from (part for part in parts if part.is_worth_it)
+
+
+def _by_group(layer: Iterable[str], outer: str, groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the tasks of a layer by the groups in ``outer``; those that are in no group in it by ``""``."""
+    found: dict[str, list[str]] = {}
+    for name in layer:
+        found.setdefault(group_in(outer, groups[name]), []).append(name)
+    return found
 
 
 def _without(before: Mapping[str, Collection[str]], gates: Iterable[Gate]) -> Iterator[tuple[str, Collection[str]]]:
@@ -71,21 +109,27 @@ def _without(before: Mapping[str, Collection[str]], gates: Iterable[Gate]) -> It
 
 
 def connect(
-    before: Mapping[str, Collection[str]], operators: Mapping[str, Operator], new_id: Callable[[str], str]
+    before: Mapping[str, Collection[str]],
+    operators: Mapping[str, Operator],
+    groups: Mapping[str, str],
+    subgroups: Subgroups,
 ) -> None:
     """Set the edges between Airflow tasks, through gates where these are worth it.
 
     :param before: the tasks before each task, by the keys of ``operators``.
     :param operators: the Airflow tasks.
-    :param new_id: returns an id that no other task of the group has.
+    :param groups: the names of the groups that they are in.
+    :param subgroups: these groups.
     """
     can_be_before = {name for name, operator in operators.items() if _is_before(operator)}
     can_be_after = {name for name, operator in operators.items() if _is_after(operator)}
     gates = find_gates(
-        {down: [up for up in ups if up in can_be_before] for down, ups in before.items() if down in can_be_after}
+        {down: [up for up in ups if up in can_be_before] for down, ups in before.items() if down in can_be_after},
+        groups,
     )
     for gate in gates:
-        join = _join(new_id("join"), gate)
+        with subgroups.at(gate.group):
+            join = _join(subgroups.new_id("join", gate.group), gate)
         for name in gate.before:
             tie(operators[name], join)
         for name in gate.after:

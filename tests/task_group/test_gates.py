@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer.task_group import gates
 from airflow_provider_sewer.task_group.gates import MOST_EDGES, find_gates
+from tests.task_group.drawing import can_be_drawn
 
 WIDE = """
 before = [Task(f"a{n}", "job") for n in range(50)]
@@ -90,8 +91,9 @@ def test_what_a_gate_would_change_has_none(expand, fields, arguments):
 def test_narrow_layers_have_no_gate(expand):
     """Up to 100 edges are fine as they are."""
     assert not is_gated(expand("a = [Task(f'a{n}', 'job') for n in range(100)]\nTask('last', 'job', depends_on=a)"))
-    assert find_gates(before(product(layer("a", 10), layer("b", 10)))) == []
-    assert len(find_gates(before(product(layer("a", 10), layer("b", 11))))) == 1
+    ungrouped = dict.fromkeys([*layer("a", 10), *layer("b", 11)], "")
+    assert find_gates(before(product(layer("a", 10), layer("b", 10))), ungrouped) == []
+    assert len(find_gates(before(product(layer("a", 10), layer("b", 11))), ungrouped)) == 1
 
 
 def test_a_gate_does_nothing_whatever_the_defaults_of_the_dag_are(expand):
@@ -154,15 +156,91 @@ def test_two_layers_may_have_a_gate_each(expand, always_gated):
     assert group["join"].upstream_task_ids == set()
 
 
-@given(st.sets(st.tuples(st.sampled_from(layer("a", 5)), st.sampled_from(layer("b", 5)))), st.data())
-def test_gates_mean_exactly_the_edges_they_stand_for(edges, data):
-    """No task gets before or after one that it was not tied to, and none loses one."""
+#: Tasks of two layers, edges from those of the first one to those of the second, and the groups that they are in.
+TASKS = [*layer("a", 5), *layer("b", 5)]
+EDGES = st.sets(st.tuples(st.sampled_from(TASKS[:5]), st.sampled_from(TASKS[5:])))
+GROUPS = st.fixed_dictionaries({name: st.sampled_from(["", "x", "x.y", "z"]) for name in TASKS})
+
+
+@given(EDGES, st.one_of(st.just(dict.fromkeys(TASKS, "x")), GROUPS), st.data())
+def test_gates_mean_exactly_the_edges_they_stand_for(edges, groups, data):
+    """No task gets before or after one that it was not tied to, and none loses one, whatever groups they are in."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gates, "MOST_EDGES", data.draw(st.integers(1, 6)))
-        found = find_gates(before(sorted(edges)))
+        found = find_gates(before(sorted(edges)), groups)
         assert edges_of(found) <= edges
         assert sum(len(gate.before) * len(gate.after) for gate in found) == len(edges_of(found))
         assert all(len(gate.before) * len(gate.after) > gates.MOST_EDGES for gate in found)
-        if edges == set(product(layer("a", 5), layer("b", 5))):
-            assert len(found) == 1
+        if edges == set(product(TASKS[:5], TASKS[5:])) and len(set(groups.values())) == 1:
+            assert [gate.group for gate in found] == list(set(groups.values()))
     assert MOST_EDGES == 100
+
+
+#: A workflow in a workflow, with two wide layers in it.
+INNER = """
+before = [Task(f"a{n}", "job") for n in range(20)]
+after = [Task(f"b{n}", "job", depends_on=before) for n in range(20)]
+
+@workflow
+def inner():
+    (Task("first", "job") >> [*before, *after]).run()
+
+@workflow
+def outer():
+    inner()
+"""
+#: Two layers, part of either in a group; so many of the second one are not.
+PARTLY = """
+before = [*(Task(f"a{n}", "job", group="part") for n in range(20)), Task("a", "job")]
+after = [Task(f"b{n}", "job", group="part", depends_on=before) for n in range(20)]
+beside = [Task(f"c{n}", "job", depends_on=before) for n in range(OUTSIDE)]
+"""
+
+
+def joins(dag) -> set[str]:
+    return {operator.task_id for operator in dag.tasks if operator.label.startswith("join")}
+
+
+def orders(dag) -> set[tuple[str, str]]:
+    """Return the pairs of tasks of which one comes right after the other, gates aside."""
+    gated = joins(dag)
+    ups = {operator.task_id: operator.upstream_task_ids for operator in dag.tasks}
+    through = {name: set().union(*(ups[up] if up in gated else {up} for up in ups[name])) for name in ups}
+    return {(up, down) for down in ups if down not in gated for up in through[down]}
+
+
+def test_a_gate_is_in_the_group_that_its_layers_are_in(expand):
+    """One outside of it would come before and after that group, which Airflow cannot draw."""
+    group = expand(INNER, workflow="outer")
+
+    assert can_be_drawn(group.dag)
+    assert joins(group.dag) == {"g.inner.join"}
+    assert group["b7"].upstream_task_ids == {"g.inner.join"}
+
+
+def test_a_gate_between_groups_is_in_the_one_that_these_are_in(expand):
+    """However deep in it they are; so it is without prefixes of ids as well."""
+    source = """
+        before = [Task(f"a{n}", "job", group="both.first.deep") for n in range(20)]
+        after = [Task(f"b{n}", "job", group="both.second", depends_on=before) for n in range(20)]
+    """
+    dag = expand(source).dag
+    assert can_be_drawn(dag)
+    assert joins(dag) == {"g.both.join"}
+
+    dag = expand(source, prefix_group_id=False).dag
+    assert can_be_drawn(dag)
+    assert dag.get_task("join").task_group.group_id == "both"
+
+
+@pytest.mark.parametrize(("outside", "gates_of"), [(5, {"g.part.join"}), (6, {"g.part.join", "g.join"})])
+def test_layers_that_are_partly_in_a_group_have_a_gate_in_it_and_one_out_of_it(expand, outside, gates_of):
+    """Each where the edges are more than 100."""
+    source = PARTLY.replace("OUTSIDE", str(outside))
+    dag = expand(source).dag
+
+    assert can_be_drawn(dag)
+    assert joins(dag) == gates_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gates, "MOST_EDGES", 10**6)
+        assert orders(dag) == orders(expand(source).dag)
