@@ -165,7 +165,7 @@ def show(file: File, select: tuple[str, ...], exclude: tuple[str, ...], form: st
     from airflow_provider_sewer.exporters import diagram, plain
 
     forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
-    click.echo(forms[form](selected(file.workflow(), select, exclude)).rstrip("\n"))
+    click.echo(forms[form](selected(file.workflow(), select or None, exclude)).rstrip("\n"))
 
 
 @main.command()

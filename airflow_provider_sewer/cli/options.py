@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from airflow_provider_sewer.cli.values import read_value
+from airflow_provider_sewer.core.selection import From
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.readers.files import load_tasks, load_workflow
 
@@ -88,7 +89,9 @@ _RUNNING = (
     click.option("--force", multiple=True, metavar="TASK", help="Run this task in any case. Repeatable."),
     SELECT,
     click.option("--only", multiple=True, metavar="TASK", help="Short for --select TASK. Repeatable."),
-    click.option("--from", "start", multiple=True, metavar="TASK", help="Short for --select TASK+. Repeatable."),
+    click.option(
+        "--from", "start", multiple=True, metavar="TASK", help="This task and what lies after it. Repeatable."
+    ),
     EXCLUDE,
     click.option("--state", type=click.Path(), help="The state file. [default: one below .sewer/state]"),
     _ENV,
@@ -176,8 +179,8 @@ def running(command: _Command) -> _Command:
 
         settings = Settings.checked(python=python, env=more.pop("env"), workdir=more.pop("workdir"), folder=os.getcwd())
         file = _file(path, settings, more, there=there)
-        select = (*more.pop("select"), *more.pop("only"), *(f"{name}+" for name in more.pop("start")))
-        wanted = Wanted(select, more.pop("exclude"), more.pop("force"))
+        select = (*more.pop("select"), *more.pop("only"), *map(From, more.pop("start")))
+        wanted = Wanted(select or None, more.pop("exclude"), more.pop("force"))
         return command(Asked(file, settings, wanted, more.pop("resume"), more.pop("state")), **more)
 
     return _with(_RUNNING, functools.wraps(command)(read))

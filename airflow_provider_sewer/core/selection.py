@@ -12,14 +12,16 @@ The grammar is that of dbt, as far as a workflow has what it speaks of:
 ``a,b``         the tasks that both mean
 ==============  =================================================================================
 
-A list means the tasks that any of its texts means. A text that is the name of a task means that task, whatever
-characters are in it; and a comma between square brackets is part of a name, as in ``train[lr=0.1,n=2]``.
+A list means the tasks that any of its texts means. A name means its task whatever characters are in it, commas and
+operators as well; where several names fit, the longest. And a comma between square brackets parts nothing, as in
+``train[lr=*,n=2]``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
@@ -29,8 +31,18 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.workflow import Workflow
 
+
+class From(NamedTuple):
+    """The tasks that a text means, and all that lies after them.
+
+    :param text: the text.
+    """
+
+    text: str
+
+
 #: What can be given where tasks are to be selected.
-Texts = Union[str, Iterable[str], None]
+Texts = Union[str, From, Iterable[Union[str, From]], None]
 
 _TAG = "tag:"
 _BEFORE = re.compile(r"@|(\d*)\+")
@@ -45,9 +57,11 @@ def selected(workflow: Workflow, select: Texts = None, exclude: Texts = None) ->
 
     :param select: a text, or a list of texts.
     :param exclude: a text, or a list of texts.
-    :raises InvalidWorkflow: when one of them means no task, or none is left.
+    :raises InvalidWorkflow: when one of them means no task, none is left, or ``select`` is an empty list.
     """
     wanted, unwanted = _texts("select", select), _texts("exclude", exclude)
+    if not wanted and select is not None:
+        raise InvalidWorkflow("select: the list is empty, and would leave no task; leave it out where all are wanted")
     if not wanted and not unwanted:
         return workflow
     tasks = Tasks(workflow)
@@ -78,8 +92,9 @@ class Tasks:
             if task.part_of is not None:
                 of_mapped.setdefault(task.part_of.name, set()).add(name)
         self._named = {**of_mapped, **self._named}
+        self._most_commas = max((name.count(",") for name in self._named), default=0)
 
-    def any_of(self, what: str, texts: Iterable[str]) -> set[str]:
+    def any_of(self, what: str, texts: Iterable[Union[str, From]]) -> set[str]:
         """Return the names of the tasks that any of these texts means.
 
         :param what: what the texts are for, as the message has it.
@@ -88,51 +103,52 @@ class Tasks:
         names: set[str] = set()
         return names.union(*(self.meant(what, text) for text in texts))
 
-    def meant(self, what: str, text: str) -> set[str]:
+    def meant(self, what: str, text: Union[str, From]) -> set[str]:
         """Return the names of the tasks that a text means.
 
         :param what: what the text is for, as the message has it.
         :raises InvalidWorkflow: when it means none.
         """
+        if isinstance(text, From):
+            return _around(self.meant("from", text.text), self._downstream, None)
         try:
-            names = set.intersection(*(self._all_of(part) for part in self._parts(text)))
+            names = set.intersection(*(self._all_of(reading) for reading in self._readings(text)))
         except InvalidWorkflow as error:
             raise InvalidWorkflow(f"{what} {text!r}: {error}") from None
         if not names:
             raise InvalidWorkflow(f"{what} {text!r}: there is no task that all of this means")
         return names
 
-    def _parts(self, text: str) -> Iterator[str]:
-        """Return what stands between the commas that are part of no name."""
-        if text in self._named:
-            yield text
-            return
-        depth = begin = 0
-        for at, character in enumerate(text):
-            depth = max(0, depth + (character == "[") - (character == "]"))
-            if character == "," and not depth:
-                yield text[begin:at].strip()
-                begin = at + 1
-        yield text[begin:].strip()
+    def _readings(self, text: str) -> Iterator[_Reading]:
+        """Read what stands between the commas that are part of no name."""
+        begin = 0
+        while begin <= len(text):
+            known = self._known_at(begin, text)
+            end = _end_of_part(begin, text) if known is None else known[0]
+            yield list(_ways_to_read(text[begin:end].strip()))[-1] if known is None else known[1]
+            begin = end + 1
 
-    def _all_of(self, part: str) -> set[str]:
+    def _known_at(self, begin: int, text: str) -> Optional[tuple[int, _Reading]]:
+        """Return the longest name that begins at a place in a text, with its operators, and where these end."""
+        ends = [at for at in range(begin, len(text)) if text[at] == ","][: self._most_commas + 1]
+        if len(ends) <= self._most_commas:
+            ends.append(len(text))
+        for end in reversed(ends):
+            part = text[begin:end]
+            for reading in (*_ways_to_read(part), *_ways_to_read(part.strip())):
+                if reading.core in self._named:
+                    return end, reading
+        return None
+
+    def _all_of(self, reading: _Reading) -> set[str]:
         """Return the tasks that are meant between two commas, with those around them."""
-        reading = self._read(part)
-        names = self._matching(reading.core)
-        after = _around(names, self._downstream, reading.after)
-        return after | _around(after if reading.is_at else names, self._upstream, reading.before)
-
-    def _read(self, part: str) -> _Reading:
-        """Tell operators from what they are put to, for which characters of a name are not taken."""
-        readings = list(_readings(part))
-        reading = next((each for each in readings if each.core in self._named), readings[-1])
         if not reading.core:
             raise InvalidWorkflow("the name of a task is missing")
-        if reading.is_at and reading.after == 0:
-            return reading._replace(after=None)
-        if reading.is_at:
+        if reading.is_at and reading.after != 0:
             raise InvalidWorkflow(f"@ takes in all that lies after a task; write '@{reading.core}'")
-        return reading
+        names = self._matching(reading.core)
+        after = _around(names, self._downstream, None if reading.is_at else reading.after)
+        return after | _around(after if reading.is_at else names, self._upstream, reading.before)
 
     def _matching(self, core: str) -> set[str]:
         """Return the tasks that a name, a glob or a tag means."""
@@ -157,12 +173,22 @@ class _Reading(NamedTuple):
     """
 
     core: str
-    before: Optional[int]
-    after: Optional[int]
+    before: Optional[float]
+    after: Optional[float]
     is_at: bool
 
 
-def _readings(text: str) -> Iterator[_Reading]:
+def _end_of_part(begin: int, text: str) -> int:
+    """Return where a part of a text ends that holds no name: at a comma that is not between square brackets."""
+    depth = 0
+    for at in range(begin, len(text)):
+        depth = max(0, depth + (text[at] == "[") - (text[at] == "]"))
+        if text[at] == "," and not depth:
+            return at
+    return len(text)
+
+
+def _ways_to_read(text: str) -> Iterator[_Reading]:
     """Return the ways to read a text: the less is taken for an operator, the earlier."""
     before, after = _BEFORE.match(text), _AFTER.search(text)
     for first in (None, before) if before else (None,):
@@ -171,11 +197,12 @@ def _readings(text: str) -> Iterator[_Reading]:
             yield _Reading(core, _steps(first), _steps(last), is_at=first is not None and first[0] == "@")
 
 
-def _steps(operator: Optional[re.Match[str]]) -> Optional[int]:
-    return 0 if operator is None else int(operator[1]) if operator[1] else None
+def _steps(operator: Optional[re.Match[str]]) -> Optional[float]:
+    # As Python reads them, whole numbers are not as long as people may write them.
+    return 0 if operator is None else float(operator[1]) if operator[1] else None
 
 
-def _around(names: set[str], neighbours: Mapping[str, Collection[str]], steps: Optional[int]) -> set[str]:
+def _around(names: set[str], neighbours: Mapping[str, Collection[str]], steps: Optional[float]) -> set[str]:
     """Return tasks and those that lie so many steps from one of them at most; at any distance for ``None``."""
     found, outermost = set(names), names
     while outermost and steps != 0:
@@ -185,10 +212,13 @@ def _around(names: set[str], neighbours: Mapping[str, Collection[str]], steps: O
     return found
 
 
-def _texts(what: str, given: Texts) -> list[str]:
-    texts = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else given
-    if texts is None:
+def _texts(what: str, given: Texts) -> list[Union[str, From]]:
+    if given is None:
         return []
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise InvalidWorkflow(f"{what}: a text such as 'train+', or a list of them, is needed, not {given!r}")
-    return texts
+    if isinstance(given, (str, From)):
+        return [given]
+    with suppress(TypeError):  # as what can be gone through only in a run of a DAG raises it, too
+        texts = list(given)
+        if all(isinstance(text, (str, From)) for text in texts):
+            return texts
+    raise InvalidWorkflow(f"{what}: a text such as 'train+', or a list of them, is needed, not {given!r}")

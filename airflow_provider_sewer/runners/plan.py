@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from airflow_provider_sewer.core.paths import Dependency
+    from airflow_provider_sewer.core.selection import Texts
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.values import Result
     from airflow_provider_sewer.core.workflow import Workflow
@@ -35,12 +36,12 @@ if TYPE_CHECKING:
 class Wanted(NamedTuple):
     """What a person wants to be run.
 
-    :param select: which tasks (see :mod:`airflow_provider_sewer.core.selection`); all if empty.
+    :param select: which tasks (see :mod:`airflow_provider_sewer.core.selection`); all if not said.
     :param exclude: which of these not.
     :param forced: names of tasks to run in any case.
     """
 
-    select: tuple[str, ...] = ()
+    select: Texts = None
     exclude: tuple[str, ...] = ()
     forced: tuple[str, ...] = ()
 

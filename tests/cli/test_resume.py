@@ -297,6 +297,34 @@ def test_only_and_from_are_short_for_a_selection(flow) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        (["--from", "a"], ["a", "b", "a+"]),
+        (["--from", "a+"], ["a+"]),
+        (["--from", "x,y"], ["x,y", "last"]),
+        (["--only", "x,y", "--from", "b"], ["b", "x,y"]),
+        (["--select", "x,y+"], ["x,y", "last"]),
+        (["--select", "+x,y,+last"], ["x,y"]),
+    ],
+)
+def test_from_and_only_take_the_task_of_that_name_whatever_is_in_it(sppe, options, meant) -> None:
+    """Commas and operators are part of names, if there are such names; what lies after one is no name."""
+    sppe.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer import Task
+        a, b, c, x, last = (Task(name, "steps") for name in ("a", "b", "a+", "x,y", "last"))
+        a >> [b, c]
+        x >> last
+        """,
+    )
+    sppe.write("steps.py", "")
+    done = sppe.run("explain", "-p", "flow.py", *options)
+
+    assert [line.split()[0] for line in done.stdout.splitlines()] == meant, done.stderr
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--select", "modle"], "select 'modle': unknown task 'modle'; did you mean 'model'?"),

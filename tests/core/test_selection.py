@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_provider_sewer import Dependency, Product, Task
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.recording import recording
-from airflow_provider_sewer.core.selection import selected
+from airflow_provider_sewer.core.selection import From, selected
 from airflow_provider_sewer.core.workflow import Workflow
 
 
@@ -24,6 +24,16 @@ def chain(*names: str) -> Workflow:
 
 def names(workflow: Workflow, select=None, exclude=None) -> list[str]:
     return list(selected(workflow, select, exclude).tasks)
+
+
+class NotToBeGoneThrough:
+    """What says that it can be gone through, and can not: so is what Airflow knows only in a run."""
+
+    def __iter__(self):
+        raise TypeError
+
+    def __repr__(self) -> str:
+        return "what only a run knows"
 
 
 DIAMOND = Workflow(
@@ -60,7 +70,11 @@ DIAMOND = Workflow(
         ("+compare, tag:train", ["train_svc", "train_tree"]),
         (["lint", "publish"], ["publish", "lint"]),
         (("tag:gpu", "lint"), ["train_svc", "lint"]),
-        ([], list(DIAMOND.tasks)),
+        (From("compare"), ["compare", "publish"]),
+        ([From("train_*"), "lint"], ["train_svc", "train_tree", "compare", "publish", "lint"]),
+        (From("+tag:gpu"), ["raw", "train_svc", "train_tree", "compare", "publish"]),
+        (f"{'9' * 5000}+compare", ["raw", "train_svc", "train_tree", "compare"]),
+        (f"compare+{'0' * 5000}", ["compare"]),
         (None, list(DIAMOND.tasks)),
     ],
 )
@@ -90,6 +104,8 @@ def test_what_is_excluded_is_left_out_of_what_is_selected() -> None:
         ("raw,lint", "^select 'raw,lint': there is no task that all of this means"),
         (7, r"^select: a text such as 'train\+', or a list of them, is needed, not 7"),
         (["raw", 7], "^select: a text"),
+        (NotToBeGoneThrough(), "^select: a text such as .*, or a list of them, is needed, not what only a run knows$"),
+        (From("comapre"), r"^from 'comapre': unknown task 'comapre'; did you mean 'compare'"),
     ],
 )
 def test_what_means_nothing_is_an_error_that_suggests_something(select, said) -> None:
@@ -106,16 +122,48 @@ def test_a_selection_that_leaves_nothing_is_an_error() -> None:
         selected(DIAMOND, ["raw", "lint"], ["ra*", "lint"])
 
 
-@pytest.mark.parametrize("name", ["a+b", "2+2", "c++", "@home", "a, b", "tag:x", "what?", "x[lr=0.1,n=2]"])
+def test_an_empty_list_is_an_error_where_it_says_what_is_wanted() -> None:
+    """It means what any of its texts means, which is nothing; what computes it should not run everything."""
+    for empty in ([], (), iter(())):
+        with pytest.raises(InvalidWorkflow, match=r"^select: the list is empty, and would leave no task; leave it out"):
+            selected(DIAMOND, empty)
+    assert names(DIAMOND, exclude=[]) == list(DIAMOND.tasks)
+
+
+NAMES = ["a+b", "2+2", "c++", "@home", "a, b", "a,+b", "tag:x", "what?", "x[lr=0.1,n=2]", "a[b,c", " a ,", ","]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_a_name_is_a_name_whatever_is_in_it(name) -> None:
     """Names are any text, and the mapped ones hold commas; what is put to them is still an operator."""
     workflow = chain("first", name, "last")
 
     assert names(workflow, name) == [name]
-    if ", " not in name:
-        assert names(workflow, f"+{name}") == ["first", name]
-        assert names(workflow, f"{name}+") == [name, "last"]
-        assert names(workflow, f"@{name},{name}+1") == [name, "last"]
+    assert names(workflow, f"+{name}") == ["first", name]
+    assert names(workflow, f"{name}+") == [name, "last"]
+    assert names(workflow, f"@{name},{name}+1") == [name, "last"]
+    assert names(workflow, f"*,1+{name}+1,last") == ["last"]
+    assert names(workflow, From(name)) == [name, "last"]
+
+
+def test_of_several_names_in_a_text_the_longest_is_meant() -> None:
+    """A comma parts what is no name together."""
+    workflow = chain("a", "b", "a,b", "c", "b,c")
+
+    assert names(workflow, "a,b") == ["a,b"]
+    assert names(workflow, "+a,b") == ["a", "b", "a,b"]
+    with pytest.raises(InvalidWorkflow, match="no task that all of this means"):
+        names(workflow, "a,b,c")
+    assert names(workflow, "b, +c") == ["b"]
+
+
+def test_what_lies_after_a_task_is_not_the_task_of_that_text() -> None:
+    """A file may have both."""
+    a, b, other = (Task(name, "m") for name in ("a", "b", "a+"))
+    workflow = Workflow("w", [a, b, other], [(a, b), (a, other)])
+
+    assert names(workflow, "a+") == ["a+"]
+    assert names(workflow, From("a")) == ["a", "b", "a+"]
 
 
 def test_a_mapped_task_is_selected_by_its_name_or_in_part() -> None:
@@ -221,10 +269,10 @@ def test_selections_are_sets(workflow, select, exclude) -> None:
     written = [[",".join(map(str, items)) for items in texts] for texts in (select, exclude)]
 
     if all(meant[0]) and all(meant[1]) and left:
-        assert names(workflow, *written) == [name for name in workflow.tasks if name in left]
+        assert names(workflow, written[0] or None, written[1]) == [name for name in workflow.tasks if name in left]
     else:
         with pytest.raises(InvalidWorkflow):
-            selected(workflow, *written)
+            selected(workflow, written[0] or None, written[1])
 
 
 @given(graphs(), st.data())

@@ -155,7 +155,7 @@ class Lab:
     ) -> dict[str, Outcome]:
         """Check the tasks and run them; with a state file, if ``resume`` says whether to go on from it."""
         self.notes = Notes()
-        part, names = chosen(self.workflow(*tasks, edges=edges), Wanted(tuple(select), (), tuple(forced)))
+        part, names = chosen(self.workflow(*tasks, edges=edges), Wanted(tuple(select) or None, (), tuple(forced)))
         engine = Engine(part, observers=[self.notes], forced=names, **options)
         engine.check()
         if resume is None:

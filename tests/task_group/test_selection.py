@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from airflow.sdk import DAG, BaseOperator
 
 from airflow_provider_sewer import SewerError
 
@@ -54,12 +55,27 @@ def test_a_result_of_a_task_that_is_left_out_is_an_error(expand):
         ({"select": "tarin"}, "^select 'tarin': unknown task 'tarin'; did you mean 'train'"),
         ({"exclude": ["tag:gpus"]}, "^exclude 'tag:gpus': unknown tag 'gpus'; did you mean 'gpu'"),
         ({"exclude": "*"}, r"^exclude '\*' leaves no task to run"),
+        ({"select": []}, "^select: the list is empty, and would leave no task"),
+        ({"select": "9" * 5000 + "+tarin"}, "unknown task 'tarin'; did you mean 'train'"),
     ],
 )
 def test_what_means_nothing_is_an_error(expand, arguments, said):
     """So no DAG loses tasks for a slip of the pen."""
     with pytest.raises(SewerError, match=said):
         expand(FLOW, **arguments)
+
+
+@pytest.mark.parametrize("argument", ["select", "exclude"])
+def test_what_only_a_run_knows_selects_nothing(expand, argument):
+    """What a DAG is made of is known before."""
+    with DAG("other", schedule=None) as dag:
+        later = [BaseOperator(task_id="names").output, dag.param("names", [])]
+
+    for value in (*later, later):
+        with pytest.raises(
+            SewerError, match=rf"^{argument}: a text such as 'train\+', or a list of them, is needed, not "
+        ):
+            expand(FLOW, **{argument: value})
 
 
 def test_a_part_of_a_mapped_task_is_made_of_single_ones(expand):
