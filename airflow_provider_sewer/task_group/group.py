@@ -92,6 +92,10 @@ class SewerTaskGroup(TaskGroup):
             raise InvalidWorkflow(unknown_name("task", name, tasks), calling_line())
         return tasks[name]
 
+    def __contains__(self, item: object) -> bool:
+        """Tell whether there is a task of a name, or an Airflow task in this group."""
+        return item in self.tasks_map if isinstance(item, str) else item in list(self)
+
     # Airflow copies groups, and what it declares as a group's own is all that is copied by itself.
 
     def __getstate__(self) -> dict[str, Any]:

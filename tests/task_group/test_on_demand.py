@@ -101,6 +101,7 @@ def test_what_the_dag_file_asks_for_is_made(parse):
     assert dag.has_task("g.remove_raw_txt")
     assert not dag.has_task("g.nothing")
     assert "nothing" not in group.tasks_map
+    assert "nothing" not in group
     assert made(group) == ["g.clean", "g.fit", "g.known", "g.last", "g.raw", "g.remove_raw_txt"]
 
 

@@ -114,6 +114,18 @@ def test_an_airflow_task_is_found_by_the_name_of_its_task(expand):
         group["train_svc"]
 
 
+def test_a_group_tells_which_tasks_are_in_it(expand):
+    """By their names, as ``group["train"]`` knows them; and, as any TaskGroup does, by the Airflow tasks themselves."""
+    group = expand(FLOW, exclude="train tree")
+    with group.dag:
+        outside = BashOperator(task_id="outside", bash_command="true")
+
+    assert [name in group for name in ("train svc", "each", "each[exit=0]")] == [True, True, True]
+    assert [name in group for name in ("train tree", "g.train_svc", "", 5, None)] == [False] * 5
+    assert group["train svc"] in group
+    assert outside not in group
+
+
 def test_what_is_found_can_be_tied_and_changed(expand):
     """As any other Airflow task."""
     group = expand(FLOW)
