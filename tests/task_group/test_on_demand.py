@@ -162,14 +162,19 @@ def test_a_task_beside_the_group_knows_all_that_is_after_it(running, tmp_path, e
     assert len(after(running)["mid"]) == 10
 
 
-def test_the_gate_of_wide_layers_runs_on_a_worker_too(parse):
+LAYERS = """
+before = [Task(f"before {n}", "job", group=GROUP) for n in range(11)]
+after = [Task(f"after {n}", "job", group=GROUP, depends_on=before) for n in range(11)]
+Task("last", "job", depends_on=after)
+"""
+
+
+@pytest.mark.parametrize(("group", "gate"), [("", "g.join"), ("wide", "g.wide.join")])
+def test_the_gate_of_wide_layers_runs_on_a_worker_too(parse, group, gate):
     """It does when it has a callback; else the scheduler has it succeed."""
-    source = """
-        before = [Task(f"before {n}", "job") for n in range(11)]
-        after = [Task(f"after {n}", "job", depends_on=before) for n in range(11)]
-    """
-    whole, own = parse(None, source), parse("g.join", source)
-    assert own.dag.get_task("g.join").upstream_task_ids == whole.dag.get_task("g.join").upstream_task_ids
+    source = LAYERS.replace("GROUP", repr(group or None))
+    whole, own = parse(None, source), parse(gate, source)
+    assert own.dag.get_task(gate).upstream_task_ids == whole.dag.get_task(gate).upstream_task_ids
 
 
 LOOPS = """
@@ -201,6 +206,9 @@ def test_what_goes_through_a_group_in_the_dag_file_meets_all_of_it(loop, tmp_pat
         return getattr(dag.get_task(task_id), "env", None)
 
     for task_id in ("g.raw", "g.fit", "g.last", "g.wait_for_given_txt"):
+        assert env(task_id, on_worker=True) == env(task_id, on_worker=False)
+    expand(LAYERS.replace("GROUP", "'wide'"))
+    for task_id in ("g.wide.after_10", "g.last"):
         assert env(task_id, on_worker=True) == env(task_id, on_worker=False)
 
 
