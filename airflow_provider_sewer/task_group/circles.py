@@ -58,8 +58,8 @@ def refuse_circles(before: Mapping[str, Collection[str]], tasks: Mapping[str, Ta
 def _before_in_groups(before: Mapping[str, Collection[str]], tasks: Mapping[str, Task]) -> dict[str, _Before]:
     """Return by groups what comes before what right in them, as far as Airflow looks at it.
 
-    An edge counts in the innermost group that both tasks are in. There it is one of a group's first tasks if the task
-    after it has no other edge that counts farther inside.
+    An edge counts in the innermost group that both its tasks are in. Of the edges to one task, those count that lie
+    farthest inside: the groups around these do not begin with the task, so that Airflow looks at none of its others.
     """
     found: dict[str, _Before] = {outer: {} for outer in _outer_groups(tasks)}
     if not found:
@@ -121,14 +121,11 @@ def _error(edges: list[tuple[_Member, _Member, str, str]], tasks: Mapping[str, T
         f"  {told(up, name)} runs before {told(down, other)}" if up.group or down.group else "  …"
         for up, down, name, other in edges
     ]
-    lines = [line for before, line in pairwise(["", *lines]) if line != before]
+    drawing = "\n".join(line for before, line in pairwise(["", *lines]) if line != before)
     said = "group {}, which comes" if len(groups) == 1 else "groups {}, which come"
     return InvalidWorkflow(
         f"Airflow's Graph and Grid cannot show {said.format(' and '.join(map(repr, groups)))} both before and after "
-        "something else:\n"
-        + "\n".join(lines)
-        + "\nGive what comes before and what comes after groups of their own, or "
-        "what is between the same group. A group comes of a task's `group`, and of a workflow that is called in a "
-        "workflow.",
+        f"something else:\n{drawing}\nGive what comes before and what comes after groups of their own, or what is "
+        "between the same group. A group comes of a task's `group`, and of a workflow that is called in a workflow.",
         tasks[edges[0][2]].source,
     )
