@@ -12,7 +12,7 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.operators.twins import Twins
 from airflow_provider_sewer.task_group.circles import refuse_circles
-from airflow_provider_sewer.task_group.gates import connect
+from airflow_provider_sewer.task_group.gates import GATE, connect
 from airflow_provider_sewer.task_group.group import tie
 from airflow_provider_sewer.task_group.on_demand import Maker, running_task, serve, serves_running_task
 from airflow_provider_sewer.task_group.operators import make_mapped_operator, make_operator
@@ -155,6 +155,8 @@ class _Expansion:
             self.make_by_id(self._ids[self._parts[self._path_tasks[task_id].place]])
             with self._in_dag(), self._subgroups.root:
                 self._make_path_task(task_id)
+        elif task_id.startswith(self._subgroups.full_id("")) and task_id.rpartition(".")[2].startswith(GATE):
+            self.make_rest()  # whether there are gates is known when all else is there
 
     def _in_dag(self) -> AbstractContextManager[object]:
         dag = self._subgroups.root.dag

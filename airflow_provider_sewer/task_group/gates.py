@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: How many edges two layers may have without a gate.
 MOST_EDGES = 100
 
+#: What the ids of gates are made of.
+GATE = "join"
+
 
 class Gate(NamedTuple):
     """Two layers of tasks, each task of the first one being before each of the second one.
@@ -129,7 +132,7 @@ def connect(
     )
     for gate in gates:
         with subgroups.at(gate.group):
-            join = _join(subgroups.new_id("join", gate.group), gate)
+            join = _join(subgroups.new_id(GATE, gate.group), gate)
         for name in gate.before:
             tie(operators[name], join)
         for name in gate.after:

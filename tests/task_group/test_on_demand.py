@@ -177,6 +177,16 @@ def test_the_gate_of_wide_layers_runs_on_a_worker_too(parse, group, gate):
     assert own.dag.get_task(gate).upstream_task_ids == whole.dag.get_task(gate).upstream_task_ids
 
 
+def test_a_gate_is_found_on_the_worker_of_another_task(parse):
+    """By the DAG file; a task of such a name beside the group has nothing made."""
+    source = LAYERS.replace("GROUP", "None")
+    group = parse("g.before_1", source)
+    BaseOperator(task_id="join", dag=group.dag)
+    assert made(group) == ["g.before_1"]
+    assert group.children["g.join"] is group.dag.get_task("g.join")
+    assert not group.dag.has_task("g.join2")
+
+
 LOOPS = """
 from airflow.sdk import DAG, BaseOperator, Label, TaskGroup, chain, cross_downstream, task
 from airflow_provider_sewer.task_group import sewer_task_group
