@@ -20,9 +20,11 @@ _Group = TypeVar("_Group")
 class Each(NamedTuple):
     """An argument that has another value in each instance of a mapped group.
 
+    :param name: the name of the argument.
     :param values: the values: a list, or what gives one when the DAG runs.
     """
 
+    name: str
     values: Any
 
 
@@ -79,5 +81,5 @@ class Partial(Generic[_Group]):
             is_list = isinstance(values, (Sequence, Mapping)) and not isinstance(values, str)
             if not is_list and not is_reference(values):
                 raise InvalidWorkflow(f"expand: {name}: a list of values is needed, not {values!r}", calling_line())
-        each = {name: Each(values) for name, values in arguments.items()}
+        each = {name: Each(name, values) for name, values in arguments.items()}
         return self._make(self._workflow_file, **{**self._given, "arguments": {**same, **each}})

@@ -94,8 +94,8 @@ def sewer_task_group(
     """
     dag_folder = folder_of_dag_file()
     values = RunTimeValues()
+    given = values.arguments(arguments)  # before all else, so that messages call them by their own names
     settings = Settings.checked(**values.settings(python=python, env=env, inherit_env=inherit_env, workdir=workdir))
-    given = values.arguments(arguments)
     file = under(dag_folder, os.path.expanduser(workflow_file))
     around = Around.checked(
         values,

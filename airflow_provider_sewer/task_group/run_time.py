@@ -39,15 +39,10 @@ class RunTimeValues:
 
     def __init__(self) -> None:
         self._references: dict[str, Any] = {}
-        self._each: dict[str, Any] = {}
 
     def arguments(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return what a workflow is called with, stand-ins in place of what is known only at run time."""
-        self._each |= {name: value.values for name, value in (given or {}).items() if isinstance(value, Each)}
-        return {
-            name: RunTimeValue(name) if isinstance(value, Each) else self._stand_in(name, value)
-            for name, value in (given or {}).items()
-        }
+        return {name: self._stand_in(name, value) for name, value in (given or {}).items()}
 
     def settings(self, **given: Any) -> dict[str, Any]:
         """Return what fields say, templates in place of what is known only at run time.
@@ -76,9 +71,10 @@ class RunTimeValues:
         :param about: arguments of the group.
         :raises InvalidWorkflow: when it is mapped inside of another mapped one.
         """
-        if not self._each:
+        each = {name: value for name, value in self._references.items() if isinstance(value, Each)}
+        if not each:
             return SewerTaskGroup(**about)
-        values = DictOfListsExpandInput(self._each)
+        values = DictOfListsExpandInput(dict(each.values()))
         ensure_xcomarg_return_value(values.value)
         group = MappedSewerTaskGroup(expand_input=values, **about)
         if group.parent_group is not None and is_mapped(group.parent_group):
@@ -87,11 +83,11 @@ class RunTimeValues:
                 "groups that are mapped inside of each other; give all of them to one expand",
                 calling_line(),
             )
-        self._references |= {name: MappedArgument(input=values, key=name) for name in self._each}
+        self._references |= {name: MappedArgument(input=values, key=value.name) for name, value in each.items()}
         return group
 
     def _stand_in(self, name: str, value: Any) -> Any:
-        if is_reference(value):
+        if is_reference(value) or isinstance(value, Each):
             return RunTimeValue(self._named(name, value))
         if isinstance(value, Mapping):
             return {key: self._stand_in(f"{name}.{key}", item) for key, item in value.items()}

@@ -338,6 +338,25 @@ def test_a_group_is_mapped_as_airflows_own_are(file, where, run_dag):
     assert results["after"] == "done"
 
 
+def test_what_is_mapped_over_may_have_the_name_of_what_the_group_says(file, where, run_dag, tmp_path):
+    """Each of them keeps its own value, and its own edges."""
+    source = """
+        @workflow
+        def named(workdir, n):
+            Task("t", "job", args=[workdir, n]).run()
+    """
+    with DAG("named", schedule=None) as dag:
+        folder, colour = give.override(task_id="folder")(str(tmp_path)), give.override(task_id="colour")("red")
+        given = {**where, "workdir": folder, "overrides": {"t": {"env": {"A": colour}}}}
+        numbers = give.override(task_id="numbers")([1])
+        group = sewer_task_group.partial(file(source), **given).expand(workdir=["/", "/usr"], n=numbers)
+    assert group["t"].upstream_task_ids == {"folder", "colour", "numbers"}
+    results = run_dag(dag).results
+    assert [results[f"named.t[{index}]"] for index in (0, 1)] == [
+        {"argv": [over, "1"], "A": "red", "cwd": str(tmp_path)} for over in ("/", "/usr")
+    ]
+
+
 def test_a_loop_in_a_mapped_group_is_tasks_of_their_own(file, where, run_dag):
     """Airflow maps nothing inside of what is mapped, so each value has a task, and each task its instances.
 
