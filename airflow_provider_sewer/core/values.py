@@ -133,3 +133,18 @@ def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = Fa
     if isinstance(value, (list, tuple)):
         return [filled(item, fill, keep_ignored=keep_ignored) for item in value]
     return value
+
+
+def copied(value: Any) -> Any:
+    """Copy dictionaries, lists, tuples and sets, however deep, so that a change of one does not reach the other.
+
+    Anything else stands for itself.
+    """
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if kind is list or kind is set or kind is tuple:
+        return kind(map(copied, value))
+    return value._make(map(copied, value)) if isinstance(value, tuple) and hasattr(value, "_make") else value

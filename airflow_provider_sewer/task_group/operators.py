@@ -9,7 +9,7 @@ from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.run_time import RunTimeValue
 from airflow_provider_sewer.core.slurm import SlurmSettings
-from airflow_provider_sewer.core.values import Result, filled, markers
+from airflow_provider_sewer.core.values import Result, copied, filled, markers
 from airflow_provider_sewer.operators.module import PythonModuleOperator, asset, asset_names
 from airflow_provider_sewer.operators.twins import OWN
 from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
@@ -121,7 +121,7 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[PythonMod
     run_on = task.run_on or around.run_on or "local"
     for_slurm, for_all = sorted_out(task.operator_kwargs)
     said = {**around.operator_kwargs, **for_all}
-    given = {**_pool(task, said), **said}
+    given = copied({**_pool(task, said), **said})  # other groups and tasks have the same
     check_operator_kwargs(given, for_slurm if run_on == "local" else {})
     refuse_in_operator_kwargs(given)
     own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
@@ -208,7 +208,7 @@ def _slurm_fields(
     own = SlurmSettings.checked(**operator_kwargs, folder=task.source.folder)
     own = own.map_paths(lambda path: _from_dag_file(path, task, dag_folder))
     settings = task.slurm.over(own).over(around)
-    return settings._asdict() | {"slurm": dict(settings.slurm) or None}
+    return settings._asdict() | {"slurm": copied(dict(settings.slurm)) or None}
 
 
 def _doc(task: Task) -> str:

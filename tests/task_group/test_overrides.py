@@ -193,6 +193,50 @@ def test_a_function_can_make_the_operator_itself(expand):
     assert group["first"].downstream_task_ids == {"g.train_svc", "g.train_tree"}
 
 
+DEEP = """
+t = Task(
+    "t", "job", {"layers": [1, {"deep": [2]}]}, args=["a"], env={"A": "1"}, tags=["x"], run_on="slurm",
+    slurm={"setup": ["true"]}, operator_kwargs={"params": {"p": [1]}, "executor_config": {"deep": {"a": [1]}}},
+)
+same = Task("same", "job", operator_kwargs={"params": {"p": [1]}})
+each = Task("each", "job", {"n": 0, "deep": [1]}, operator_kwargs={"params": {"p": [1]}}).map(n=[1, 2])
+"""
+
+
+def test_what_a_function_changes_holds_for_this_one_airflow_task(expand):
+    """The workflow file is read once for several groups; none of them sees what was done to another's tasks."""
+
+    def spoil(value) -> None:
+        for item in list(value.values()) if isinstance(value, dict) else list(value):
+            if isinstance(item, (dict, list)):
+                spoil(item)
+        value.update(spoilt=1) if isinstance(value, dict) else value.append("spoilt")
+
+    def converter(task, arguments):
+        for value in (*arguments.values(), *vars(task).values(), task.settings.env, task.slurm.slurm):
+            if isinstance(value, (dict, list)):
+                spoil(value)
+        task.tags = ()
+        return {name: value for name, value in arguments.items() if name in ("task_id", "module", "python")}
+
+    said = {"params": {"q": [1]}}
+    arguments = {"operator_kwargs": {"executor_config": said}, "slurm": {"teardown": ["true"]}}
+    before = DagSerialization.to_dict(expand(DEEP, **arguments).dag)
+    for _ in range(2):
+        expand(DEEP, task_converter=converter, **arguments)
+        assert DagSerialization.to_dict(expand(DEEP, **arguments).dag) == before
+
+
+def test_what_is_changed_of_an_airflow_task_holds_for_this_one(expand):
+    """Not for that of the same task in another DAG."""
+    for _ in range(2):
+        task = expand(DEEP)["t"]
+        assert task.executor_config == {"deep": {"a": [1]}}
+        assert task.slurm == {"setup": ["true"]}
+        task.executor_config["deep"]["a"].append(2)
+        task.slurm["setup"].append("false")
+
+
 @pytest.mark.parametrize(
     ("converter", "said"),
     [
