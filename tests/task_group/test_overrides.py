@@ -6,12 +6,12 @@ import copy
 
 import pytest
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import TaskGroup
+from airflow.sdk import DAG, TaskGroup
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_sewer import SewerError
 from airflow_provider_sewer.operators.module import PythonModuleOperator
-from airflow_provider_sewer.task_group import SewerTaskGroup
+from airflow_provider_sewer.task_group import SewerTaskGroup, sewer_task_group
 
 FLOW = """
 first = Task("first", "job")
@@ -80,6 +80,46 @@ def test_what_is_said_of_tasks_that_are_left_out_is_no_error(expand):
     ]
 
 
+@pytest.mark.parametrize("part", [{"select": "each[exit=1]"}, {"exclude": "each[exit=0]"}])
+def test_one_task_of_a_loop_can_be_meant_where_it_is_an_airflow_task_of_its_own(expand, part):
+    """As in a part of the loop; all of them, by the name of the loop as well."""
+    source = FLOW.replace("[0, 0, 0]", "[0, 1]")
+
+    assert expand(source, **part, overrides={"each[exit=1]": {"retries": 3}})["each[exit=1]"].retries == 3
+    assert expand(source, **part, overrides={"each": {"retries": 4}})["each[exit=1]"].retries == 4
+
+
+def test_one_task_of_a_loop_can_be_meant_in_a_mapped_group(tmp_path):
+    """There loops are tasks of their own."""
+    path = tmp_path / "flow.py"
+    path.write_text("""if True:
+        from airflow_provider_sewer import Task, workflow
+
+        @workflow
+        def loop(n):
+            Task("each", "job", {"exit": 0, "n": n}).map(exit=[0, 1]).run()
+    """)
+    with DAG("dag", schedule=None):
+        group = sewer_task_group.partial(path, overrides={"each[exit=1]": {"retries": 3}}).expand(n=[1, 2])
+
+    assert [group[f"each[exit={code}]"].retries for code in (0, 1)] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"first": {"slurm": {"mem_gb": 1}}},
+        {"first": {"deferrable": True}},
+        {"first": {"run_on": "slurm"}, "*": {"slurm": {"mem_gb": 1}, "poll_interval": 3}},
+        {"tr*": {"poll_interval": 3}},
+    ],
+)
+def test_what_is_for_slurm_reaches_those_of_the_tasks_that_run_there(expand, overrides):
+    """Where the DAG file says the place for all, it can do so for Slurm today and for the worker tomorrow."""
+    for place in ("slurm", "local"):
+        expand(FLOW, run_on=place, overrides=overrides)
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -93,6 +133,11 @@ def test_what_is_said_of_tasks_that_are_left_out_is_no_error(expand):
         ({"first": 3}, "^overrides 'first': a mapping of operator arguments is needed, not 3"),
         (["first"], r"^overrides: a mapping from names of tasks to operator arguments is needed, not \['first'\]"),
         ({"each[exit=0]": {"retries": 1}}, r"is one mapped task in Airflow; say it of 'each'"),
+        (
+            {"first": {"slurm": {"mem_gb": 1}}},
+            "^overrides 'first': 'slurm' is for tasks on Slurm, and what this is said of runs on the worker; say",
+        ),
+        ({"tag:gpu": {"deferrable": True, "requeue": False}}, "^overrides 'tag:gpu': 'deferrable', 'requeue' is for"),
     ],
 )
 def test_what_cannot_be_said_is_an_error(expand, overrides, said):
