@@ -40,17 +40,17 @@ class Result(Later):
     """What a task leaves as its result, or a part of that: ``generate.result["seed"]``.
 
     :param task: the task.
-    :param keys: the way into the result: keys of objects and positions in lists.
+    :param way: the way into the result: keys of objects and positions in lists.
     """
 
     _if_none = "the task left no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"
 
-    def __init__(self, task: Task, keys: tuple[str | int, ...] = ()) -> None:
-        super().__init__(keys)
+    def __init__(self, task: Task, way: tuple[str | int, ...] = ()) -> None:
+        super().__init__(way)
         self.task = task
 
-    def _with_keys(self, keys: tuple[str | int, ...]) -> Result:
-        return Result(self.task, keys)
+    def _by(self, way: tuple[str | int, ...]) -> Result:
+        return Result(self.task, way)
 
     def __iter__(self) -> Iterator[Any]:
         """Refuse: how long a result is shows only when its task has run."""
@@ -69,14 +69,14 @@ class Result(Later):
 
     def __eq__(self, other: object) -> bool:
         """Results are equal that are the same part of the same task's."""
-        return isinstance(other, Result) and (self.task.name, self.keys) == (other.task.name, other.keys)
+        return isinstance(other, Result) and (self.task.name, self.way) == (other.task.name, other.way)
 
     def __hash__(self) -> int:
         """Return the hash of what it says."""
-        return hash((self.task.name, self.keys))
+        return hash((self.task.name, self.way))
 
     def __repr__(self) -> str:
-        return f"{self.task.name}.result" + "".join(f"[{key!r}]" for key in self.keys)
+        return f"{self.task.name}.result" + "".join(f"[{key!r}]" for key in self.way)
 
 
 #: What is replaced by a plain value before a task is run.

@@ -152,7 +152,8 @@ def _arguments(around: Around, fields: Mapping[str, Any], *tasks: Task) -> dict[
         [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
         for each in tasks
     ]
-    named = around.values.named_in(fields, run)
+    said = {name: value for name, value in fields.items() if name != "doc_md"}  # which shows what is said elsewhere
+    named = around.values.named_in(said, run)
     return {"arguments": named} if named else {}
 
 

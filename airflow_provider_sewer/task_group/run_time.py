@@ -17,7 +17,7 @@ from airflow.sdk.definitions.mappedoperator import ensure_xcomarg_return_value
 
 from airflow_provider_sewer.core.edges import product_keys
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
-from airflow_provider_sewer.core.run_time import RunTimeValue, as_text, names_in
+from airflow_provider_sewer.core.run_time import RunTimeValue, as_text, named, names_in
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Ignored
@@ -56,14 +56,15 @@ class RunTimeValues:
 
     def reference(self, value: RunTimeValue) -> Any:
         """Return what a stand-in stands for: what Airflow resolves when the task runs."""
-        whole = self._references[value.name]
-        return _Part(whole, value) if value.keys else whole
+        whole = self._references[value.stands_for]
+        return _Part(whole, value) if value.way else whole
 
     def named_in(self, *fields: Any) -> dict[str, Any]:
         """Return by their names what the templates in fields of an operator name."""
         if not self._references:
             return {}
-        return {name: self._references[name] for name in sorted(_names_in(fields)) if name in self._references}
+        several = {name: named(name) for name in sorted(_names_in(fields))}
+        return {name: self.reference(one) for name, one in several.items() if one.stands_for in self._references}
 
     def new_group(self, **about: Any) -> SewerTaskGroup:
         """Make the task group, a mapped one if an argument has another value in each instance of it.

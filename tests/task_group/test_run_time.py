@@ -88,17 +88,25 @@ def test_a_part_of_a_value_is_passed_on(file, where, run_dag):
     assert run_dag(dag).results["parts.t"] == {"lr": [0.5, None], "text": "lr 0.5", "none": None}
 
 
-def test_a_part_that_is_not_there_fails_the_task_and_says_what_is(file, where, run_dag, capsys):
-    """A typing mistake is not guessed at."""
-    source = """
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("config['rate']", "there is no <config['rate']>: the object has the keys 'lr', 'name'"),
+        ("f\"{config['items']}\"", "there is no <config['items']>: the object has the keys 'lr', 'name'"),
+        ("f\"{config['name'][0]}\"", "there is no <config['name'][0]>: it is 'svc', which has no parts"),
+    ],
+)
+def test_a_part_that_is_not_there_fails_the_task_and_says_what_is(file, where, run_dag, capsys, parameter, said):
+    """A typing mistake is not guessed at, whole or in a text."""
+    source = f"""
         @workflow
         def parts(config):
-            Task("t", "job", {"lr": config["rate"]}).run()
+            Task("t", "job", {{"lr": {parameter}}}).run()
     """
     with DAG("parts", schedule=None) as dag:
-        sewer_task_group(file(source), arguments={"config": give({"lr": 0.5})}, **where)
+        sewer_task_group(file(source), arguments={"config": give({"lr": 0.5, "name": "svc"})}, **where)
     assert run_dag(dag).states["parts.t"] == "failed"
-    assert "there is no <config['rate']>: the object has the keys 'lr'" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
 
 
 def test_a_parameter_of_the_dag_keeps_its_type(file, where, run_dag):
@@ -233,7 +241,7 @@ def test_a_dag_is_the_same_at_every_parse(file, where):
 
 
 @pytest.mark.parametrize(
-    "use", ["if n: pass", "n == 3", "n in [1, 2]", "[x for x in n]", "Task('t', 'job').map(i=n)"], ids=str
+    "use", ["if n > 3: pass", "if n: pass", "n == 3", "n in [1, 2]", "[x for x in n]", "Task('t', 'job').map(i=n)"]
 )
 def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, where, use):
     """A DAG is the same in all runs; the line that would have it otherwise is named."""
@@ -256,8 +264,12 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
             "Task('t', 'job', operator_kwargs={'pool': n}).run()",
             r"flow\.py:5: task 't': operator_kwargs: 'pool' is known",
         ),
-        ("Task('t', 'job', {'n': n + 1}).run()", r"flow\.py:5: TypeError: .*'RunTimeValue' and 'int'"),
-        ("Task('t', 'job', {'n': f'{n:.2f}'}).run()", r"flow\.py:5: TypeError: <n> is known only when the task runs"),
+        ("Task('t', 'job', {'n': n + 1}).run()", r"flow\.py:5: <n> is known only when a task runs, and cannot be reck"),
+        ("Task('t', 'job', {'n': f'{n:.2f}'}).run()", r"flow\.py:5: <n> is known only when .* written as '.2f' before"),
+        ("Task('t', 'job', {'n': n.lr}).run()", r"flow\.py:5: <n> is known only when .* no 'lr' before; .* \['lr'\]"),
+        ("Task('t', 'job', {**n}).run()", r"flow\.py:5: <n> is known only when a task runs, and cannot decide"),
+        ("Task('t', 'job', {'n': str(n).upper()}).run()", r"flow\.py:5: task 't': the text .{{ TASK\..* was changed"),
+        ("Task(f'{n}'.upper(), 'job').run()", r"flow\.py:5: task .*: the text .{{ TASK\..* was changed"),
         ("Task('t', 'job', {'n': n[True]}).run()", r"flow\.py:5: <n>: a part of it is named by a key or a position"),
     ],
 )
