@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.task_group.conversion import TaskConverter
+    from airflow_provider_sewer.task_group.overrides import Override
     from airflow_provider_sewer.task_group.run_time import RunTimeValues
 
 #: What a DAG file can give for a path.
@@ -35,6 +36,7 @@ class Around(NamedTuple):
     :param operator_kwargs: arguments that all operators know.
     :param values: what is known only when the tasks run.
     :param task_converter: has the last word on each operator.
+    :param overrides: what is said of single tasks, by their names; the tasks have it already.
     """
 
     settings: Settings
@@ -44,6 +46,7 @@ class Around(NamedTuple):
     operator_kwargs: Mapping[str, Any]
     values: RunTimeValues
     task_converter: TaskConverter | None = None
+    overrides: Mapping[str, Override] = {}
 
     @classmethod
     def checked(

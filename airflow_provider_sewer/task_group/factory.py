@@ -118,6 +118,7 @@ def sewer_task_group(
         settled = loaded.with_defaults(from_here)
         said = checked_overrides(overrides or {}, settled, values, around.run_on)
         if said:
+            around = around._replace(overrides=said)
             loaded = overridden(loaded, settled, said)
             settled = loaded.with_defaults(from_here)
         wanted = selected(settled, select, exclude)

@@ -50,7 +50,7 @@ def make_mapped_operator(
         operator = partial.expand_kwargs(each)
         _declare_products(operator, tasks)
     except Exception as error:  # whatever Airflow makes of it
-        raise InvalidTask(f"task {mapped.name!r}: {error}", mapped.source) from error
+        raise InvalidTask(f"{_called(mapped.name, first, around)}: {error}", mapped.source) from error
     return operator
 
 
@@ -113,7 +113,13 @@ def make_operator(
         own = {name: fields.pop(name) for name in OWN}
         return twins.make(kind, own, fields)
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
-        raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
+        raise InvalidTask(f"{_called(task.name, task, around)}: {error}", task.source) from error
+
+
+def _called(name: str, task: Task, around: Around) -> str:
+    """Return what to call a task in an error that can come of its file, or of what overrides say of it."""
+    said = around.overrides[task.name].operator_kwargs if task.name in around.overrides else {}
+    return f"task {name!r}" + (f", of which overrides say {', '.join(map(repr, said))}" if said else "")
 
 
 def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[PythonModuleOperator], dict[str, Any]]:

@@ -10,7 +10,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.selection import Tasks
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
-from airflow_provider_sewer.core.task import checked_place
+from airflow_provider_sewer.core.task import FIELDS, checked_place
 from airflow_provider_sewer.task_group.arguments import TASK_FIELDS, sorted_out
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Where a task runs and in what: fields of a task that can be said anew. What it runs can not.
 _SETTINGS = ("python", "env", "inherit_env", "workdir")
 _PLACE = ("run_on", "slurm")
+#: Airflow's operators have a ``doc`` of their own.
+_NOT_SAID_ANEW = TASK_FIELDS.union(FIELDS).difference(_SETTINGS, _PLACE, ["doc"])
 
 
 class Override(NamedTuple):
@@ -46,10 +48,11 @@ class Override(NamedTuple):
         """
         if not isinstance(arguments, Mapping):
             raise InvalidTask(f"a mapping of operator arguments is needed, not {arguments!r}")
-        if taken := sorted(TASK_FIELDS.difference(_SETTINGS, _PLACE).intersection(arguments)):
+        if taken := sorted(_NOT_SAID_ANEW.intersection(arguments)):
+            pool = "for resources say 'pool' and 'pool_slots'; " if "resources" in taken else ""
             raise InvalidTask(
-                f"{', '.join(map(repr, taken))} cannot stand there: what a task runs is said in the workflow file; "
-                "for anything else, use task_converter"
+                f"{', '.join(map(repr, taken))} cannot stand there: what a task is and runs is said in the workflow "
+                f"file; {pool}for anything else, use task_converter"
             )
         settings = {name: value for name, value in arguments.items() if name in _SETTINGS}
         for_slurm, others = sorted_out({name: value for name, value in arguments.items() if name not in settings})
