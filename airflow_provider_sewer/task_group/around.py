@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.sdk import DAG
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
-from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
+from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task import checked_place
@@ -65,8 +65,6 @@ class Around(NamedTuple):
         """
         for_slurm, for_all = sorted_out(operator_kwargs)
         said = {field: value for field, value in slurm_fields.items() if value is not None}
-        if task_converter is not None and not callable(task_converter):
-            raise InvalidTask(f"task_converter: a function is needed, not {task_converter!r}")
         return cls(
             settings,
             SlurmSettings.checked(**values.settings(**{**said, **for_slurm})),

@@ -12,6 +12,7 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.task import FIELDS, checked_place
 from airflow_provider_sewer.task_group.arguments import TASK_FIELDS, sorted_out
+from airflow_provider_sewer.task_group.given import is_by_name
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
@@ -46,7 +47,7 @@ class Override(NamedTuple):
         :param values: what is known only when the tasks run.
         :raises InvalidTask: when something cannot stand there, naming it.
         """
-        if not isinstance(arguments, Mapping):
+        if not is_by_name(arguments):
             raise InvalidTask(f"a mapping of operator arguments is needed, not {arguments!r}")
         if taken := sorted(_NOT_SAID_ANEW.intersection(arguments)):
             pool = "for resources say 'pool' and 'pool_slots'; " if "resources" in taken else ""
@@ -96,10 +97,6 @@ def checked_overrides(
     :param run_on: where all tasks run that do not say it themselves.
     :raises SewerError: when a key means no task, or something is said that cannot be.
     """
-    if not isinstance(overrides, Mapping):
-        raise InvalidTask(
-            f"overrides: a mapping from names of tasks to operator arguments is needed, not {overrides!r}"
-        )
     if not overrides:
         return {}
     tasks = Tasks(settled)
