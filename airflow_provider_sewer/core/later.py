@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 class Later:
     """A value that is known later, or a part of one, such as ``value["seed"]``.
 
-    :param keys: the way into it: keys of objects and positions in lists.
+    :param way: the way into it: keys of objects and positions in lists.
     """
 
     #: What it means that the value is ``None``.
     _if_none = "it is None"
 
-    def __init__(self, keys: tuple[str | int, ...]) -> None:
-        self.keys = keys
+    def __init__(self, way: tuple[str | int, ...]) -> None:
+        self.way = way
 
-    def _with_keys(self, keys: tuple[str | int, ...]) -> Self:
+    def _by(self, way: tuple[str | int, ...]) -> Self:
         raise NotImplementedError
 
     def __getitem__(self, key: str | int) -> Self:
@@ -33,7 +33,7 @@ class Later:
         """
         if isinstance(key, bool) or not isinstance(key, (str, int)):
             raise InvalidTask(f"{self!r}: a part of it is named by a key or a position, not {key!r}")
-        return self._with_keys((*self.keys, key))
+        return self._by((*self.way, key))
 
     def of(self, value: Any) -> Any:
         """Return this part of the value.
@@ -41,13 +41,13 @@ class Later:
         :raises InvalidTask: when there is no such part.
         """
         part = value
-        for at, key in enumerate(self.keys):
+        for at, key in enumerate(self.way):
             try:
                 if isinstance(part, str):
                     raise TypeError("a letter of a text is no part of it")
                 part = part[key]
             except (LookupError, TypeError):
-                asked = self._with_keys(self.keys[: at + 1])
+                asked = self._by(self.way[: at + 1])
                 raise InvalidTask(f"there is no {asked!r}: {self._what(part)}") from None
         return part
 

@@ -40,17 +40,17 @@ class Result(Later):
     """What a task leaves as its result, or a part of that: ``generate.result["seed"]``.
 
     :param task: the task.
-    :param keys: the way into the result: keys of objects and positions in lists.
+    :param way: the way into the result: keys of objects and positions in lists.
     """
 
     _if_none = "the task left no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"
 
-    def __init__(self, task: Task, keys: tuple[str | int, ...] = ()) -> None:
-        super().__init__(keys)
+    def __init__(self, task: Task, way: tuple[str | int, ...] = ()) -> None:
+        super().__init__(way)
         self.task = task
 
-    def _with_keys(self, keys: tuple[str | int, ...]) -> Result:
-        return Result(self.task, keys)
+    def _by(self, way: tuple[str | int, ...]) -> Result:
+        return Result(self.task, way)
 
     def __iter__(self) -> Iterator[Any]:
         """Refuse: how long a result is shows only when its task has run."""
@@ -69,14 +69,14 @@ class Result(Later):
 
     def __eq__(self, other: object) -> bool:
         """Results are equal that are the same part of the same task's."""
-        return isinstance(other, Result) and (self.task.name, self.keys) == (other.task.name, other.keys)
+        return isinstance(other, Result) and (self.task.name, self.way) == (other.task.name, other.way)
 
     def __hash__(self) -> int:
         """Return the hash of what it says."""
-        return hash((self.task.name, self.keys))
+        return hash((self.task.name, self.way))
 
     def __repr__(self) -> str:
-        return f"{self.task.name}.result" + "".join(f"[{key!r}]" for key in self.keys)
+        return f"{self.task.name}.result" + "".join(f"[{key!r}]" for key in self.way)
 
 
 #: What is replaced by a plain value before a task is run.
@@ -133,3 +133,18 @@ def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = Fa
     if isinstance(value, (list, tuple)):
         return [filled(item, fill, keep_ignored=keep_ignored) for item in value]
     return value
+
+
+def copied(value: Any) -> Any:
+    """Copy dictionaries, lists, tuples and sets, however deep, so that a change of one does not reach the other.
+
+    Anything else stands for itself.
+    """
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind is dict:
+        return {key: copied(item) for key, item in value.items()}
+    if kind is list or kind is set or kind is tuple:
+        return kind(map(copied, value))
+    return value._make(map(copied, value)) if isinstance(value, tuple) and hasattr(value, "_make") else value

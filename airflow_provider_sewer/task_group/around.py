@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow.sdk import DAG
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
-from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
+from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task import checked_place
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.settings import Settings
     from airflow_provider_sewer.task_group.conversion import TaskConverter
+    from airflow_provider_sewer.task_group.overrides import Override
     from airflow_provider_sewer.task_group.run_time import RunTimeValues
 
 #: What a DAG file can give for a path.
@@ -35,6 +36,7 @@ class Around(NamedTuple):
     :param operator_kwargs: arguments that all operators know.
     :param values: what is known only when the tasks run.
     :param task_converter: has the last word on each operator.
+    :param overrides: what is said of single tasks, by their names; the tasks have it already.
     """
 
     settings: Settings
@@ -44,6 +46,7 @@ class Around(NamedTuple):
     operator_kwargs: Mapping[str, Any]
     values: RunTimeValues
     task_converter: TaskConverter | None = None
+    overrides: Mapping[str, Override] = {}
 
     @classmethod
     def checked(
@@ -62,8 +65,6 @@ class Around(NamedTuple):
         """
         for_slurm, for_all = sorted_out(operator_kwargs)
         said = {field: value for field, value in slurm_fields.items() if value is not None}
-        if task_converter is not None and not callable(task_converter):
-            raise InvalidTask(f"task_converter: a function is needed, not {task_converter!r}")
         return cls(
             settings,
             SlurmSettings.checked(**values.settings(**{**said, **for_slurm})),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -9,6 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.values import copied
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
@@ -54,6 +56,13 @@ def _given(task: Task, arguments: Mapping[str, Any], converter: TaskConverter | 
     if converter is None:
         return arguments
     try:
-        return converter(task, dict(arguments))
+        return converter(_own(task), dict(arguments))
     except Exception as error:
         raise InvalidTask(f"task_converter: {type(error).__name__}: {error}") from error
+
+
+def _own(task: Task) -> Task:
+    """Return a copy that can be changed: the task itself may be that of other groups as well."""
+    own = copy.copy(task)
+    vars(own).update(copied(vars(task)))
+    return own

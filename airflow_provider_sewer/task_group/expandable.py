@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.operators.module import is_reference
+from airflow_provider_sewer.task_group.given import check_given
 
 if TYPE_CHECKING:
     import os
@@ -20,16 +21,18 @@ _Group = TypeVar("_Group")
 class Each(NamedTuple):
     """An argument that has another value in each instance of a mapped group.
 
+    :param name: the name of the argument.
     :param values: the values: a list, or what gives one when the DAG runs.
     """
 
+    name: str
     values: Any
 
 
 class Expandable(Generic[_Params, _Group]):
     """A function that makes a task group, and that can be mapped as Airflow's own groups can.
 
-    :param make: the function, which has a parameter ``arguments``.
+    :param make: the function, which has the parameters ``workflow_file`` and ``arguments``.
     """
 
     def __init__(self, make: Callable[_Params, _Group]) -> None:
@@ -37,7 +40,11 @@ class Expandable(Generic[_Params, _Group]):
         update_wrapper(self, make)
 
     def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Group:
-        """Make the group."""
+        """Make the group.
+
+        :raises InvalidTask: when an argument is not of the kind that it has to be.
+        """
+        check_given({"workflow_file": args[0], **kwargs} if args else kwargs)
         return self._make(*args, **kwargs)
 
     def partial(self, workflow_file: str | os.PathLike[str], **given: Any) -> Partial[_Group]:
@@ -45,7 +52,9 @@ class Expandable(Generic[_Params, _Group]):
 
         :param workflow_file: the workflow file.
         :param given: any other argument.
+        :raises InvalidTask: when one is not of the kind that it has to be.
         """
+        check_given({"workflow_file": workflow_file, **given})
         return Partial(self._make, workflow_file, given)
 
 
@@ -79,5 +88,5 @@ class Partial(Generic[_Group]):
             is_list = isinstance(values, (Sequence, Mapping)) and not isinstance(values, str)
             if not is_list and not is_reference(values):
                 raise InvalidWorkflow(f"expand: {name}: a list of values is needed, not {values!r}", calling_line())
-        each = {name: Each(values) for name, values in arguments.items()}
+        each = {name: Each(name, values) for name, values in arguments.items()}
         return self._make(self._workflow_file, **{**self._given, "arguments": {**same, **each}})

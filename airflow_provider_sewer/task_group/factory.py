@@ -15,8 +15,8 @@ from airflow_provider_sewer.task_group.around import Around, folder_of_dag_file
 from airflow_provider_sewer.task_group.expandable import Expandable
 from airflow_provider_sewer.task_group.expansion import expand
 from airflow_provider_sewer.task_group.identifiers import identifier
-from airflow_provider_sewer.task_group.overrides import overridden
-from airflow_provider_sewer.task_group.run_time import RunTimeValues
+from airflow_provider_sewer.task_group.overrides import checked_overrides, overridden, refuse_parts_of_mapped_tasks
+from airflow_provider_sewer.task_group.run_time import RunTimeValues, is_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,8 +94,8 @@ def sewer_task_group(
     """
     dag_folder = folder_of_dag_file()
     values = RunTimeValues()
+    given = values.arguments(arguments)  # before all else, so that messages call them by their own names
     settings = Settings.checked(**values.settings(python=python, env=env, inherit_env=inherit_env, workdir=workdir))
-    given = values.arguments(arguments)
     file = under(dag_folder, os.path.expanduser(workflow_file))
     around = Around.checked(
         values,
@@ -115,9 +115,13 @@ def sewer_task_group(
             loaded = load_workflow(file, workflow, jobs=jobs, arguments=given)
         # The edges that come of paths depend on where these are taken from.
         from_here = Settings(workdir=around.settings.workdir)
-        if overrides is not None:
-            loaded = overridden(loaded, loaded.with_defaults(from_here), overrides, values)
-        wanted = selected(loaded.with_defaults(from_here), select, exclude)
+        settled = loaded.with_defaults(from_here)
+        said = checked_overrides(overrides or {}, settled, values, around.run_on)
+        if said:
+            around = around._replace(overrides=said)
+            loaded = overridden(loaded, settled, said)
+            settled = loaded.with_defaults(from_here)
+        wanted = selected(settled, select, exclude)
         group = values.new_group(
             group_id=identifier(group_id or loaded.name),
             group_display_name=group_id or loaded.name,
@@ -126,6 +130,8 @@ def sewer_task_group(
             doc_md=f"{loaded.doc}\n",  # the line break keeps Airflow from taking "… notes.md" for a file to read
             default_args=dict(default_args or {}),
         )
+        if not is_mapped(group):
+            refuse_parts_of_mapped_tasks(wanted, said)
         with group:
             group.take(expand(loaded, wanted, group, around, dag_folder))
         return group

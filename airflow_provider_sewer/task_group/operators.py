@@ -9,7 +9,7 @@ from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.run_time import RunTimeValue
 from airflow_provider_sewer.core.slurm import SlurmSettings
-from airflow_provider_sewer.core.values import Result, filled, markers
+from airflow_provider_sewer.core.values import Result, copied, filled, markers
 from airflow_provider_sewer.operators.module import PythonModuleOperator, asset, asset_names
 from airflow_provider_sewer.operators.twins import OWN
 from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
@@ -50,7 +50,7 @@ def make_mapped_operator(
         operator = partial.expand_kwargs(each)
         _declare_products(operator, tasks)
     except Exception as error:  # whatever Airflow makes of it
-        raise InvalidTask(f"task {mapped.name!r}: {error}", mapped.source) from error
+        raise InvalidTask(f"{_called(mapped.name, first, around)}: {error}", mapped.source) from error
     return operator
 
 
@@ -113,7 +113,13 @@ def make_operator(
         own = {name: fields.pop(name) for name in OWN}
         return twins.make(kind, own, fields)
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
-        raise InvalidTask(f"task {task.name!r}: {error}", task.source) from error
+        raise InvalidTask(f"{_called(task.name, task, around)}: {error}", task.source) from error
+
+
+def _called(name: str, task: Task, around: Around) -> str:
+    """Return what to call a task in an error that can come of its file, or of what overrides say of it."""
+    said = around.overrides[task.name].operator_kwargs if task.name in around.overrides else {}
+    return f"task {name!r}" + (f", of which overrides say {', '.join(map(repr, said))}" if said else "")
 
 
 def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[PythonModuleOperator], dict[str, Any]]:
@@ -121,7 +127,7 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[PythonMod
     run_on = task.run_on or around.run_on or "local"
     for_slurm, for_all = sorted_out(task.operator_kwargs)
     said = {**around.operator_kwargs, **for_all}
-    given = {**_pool(task, said), **said}
+    given = copied({**_pool(task, said), **said})  # other groups and tasks have the same
     check_operator_kwargs(given, for_slurm if run_on == "local" else {})
     refuse_in_operator_kwargs(given)
     own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
@@ -152,7 +158,8 @@ def _arguments(around: Around, fields: Mapping[str, Any], *tasks: Task) -> dict[
         [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
         for each in tasks
     ]
-    named = around.values.named_in(fields, run)
+    said = {name: value for name, value in fields.items() if name != "doc_md"}  # which shows what is said elsewhere
+    named = around.values.named_in(said, run)
     return {"arguments": named} if named else {}
 
 
@@ -208,7 +215,7 @@ def _slurm_fields(
     own = SlurmSettings.checked(**operator_kwargs, folder=task.source.folder)
     own = own.map_paths(lambda path: _from_dag_file(path, task, dag_folder))
     settings = task.slurm.over(own).over(around)
-    return settings._asdict() | {"slurm": dict(settings.slurm) or None}
+    return settings._asdict() | {"slurm": copied(dict(settings.slurm)) or None}
 
 
 def _doc(task: Task) -> str:

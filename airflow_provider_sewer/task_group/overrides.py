@@ -10,8 +10,9 @@ from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.selection import Tasks
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
-from airflow_provider_sewer.core.task import checked_place
+from airflow_provider_sewer.core.task import FIELDS, checked_place
 from airflow_provider_sewer.task_group.arguments import TASK_FIELDS, sorted_out
+from airflow_provider_sewer.task_group.given import is_by_name
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 #: Where a task runs and in what: fields of a task that can be said anew. What it runs can not.
 _SETTINGS = ("python", "env", "inherit_env", "workdir")
 _PLACE = ("run_on", "slurm")
+#: Airflow's operators have a ``doc`` of their own.
+_NOT_SAID_ANEW = TASK_FIELDS.union(FIELDS).difference(_SETTINGS, _PLACE, ["doc"])
 
 
 class Override(NamedTuple):
@@ -44,12 +47,13 @@ class Override(NamedTuple):
         :param values: what is known only when the tasks run.
         :raises InvalidTask: when something cannot stand there, naming it.
         """
-        if not isinstance(arguments, Mapping):
+        if not is_by_name(arguments):
             raise InvalidTask(f"a mapping of operator arguments is needed, not {arguments!r}")
-        if taken := sorted(TASK_FIELDS.difference(_SETTINGS, _PLACE).intersection(arguments)):
+        if taken := sorted(_NOT_SAID_ANEW.intersection(arguments)):
+            pool = "for resources say 'pool' and 'pool_slots'; " if "resources" in taken else ""
             raise InvalidTask(
-                f"{', '.join(map(repr, taken))} cannot stand there: what a task runs is said in the workflow file; "
-                "for anything else, use task_converter"
+                f"{', '.join(map(repr, taken))} cannot stand there: what a task is and runs is said in the workflow "
+                f"file; {pool}for anything else, use task_converter"
             )
         settings = {name: value for name, value in arguments.items() if name in _SETTINGS}
         for_slurm, others = sorted_out({name: value for name, value in arguments.items() if name not in settings})
@@ -82,30 +86,43 @@ class Override(NamedTuple):
         return other
 
 
-def overridden(loaded: Workflow, settled: Workflow, overrides: Any, values: RunTimeValues) -> Workflow:
-    """Return a workflow of whose tasks is said what the DAG file says of them.
+def checked_overrides(
+    overrides: Mapping[str, Any], settled: Workflow, values: RunTimeValues, run_on: str | None
+) -> dict[str, Override]:
+    """Return by the names of tasks what the DAG file says of them; of two things the later.
 
-    :param loaded: the workflow.
-    :param settled: the same, its edges known.
-    :param overrides: for names, globs and tags (see :mod:`airflow_provider_sewer.core.selection`) what is said of these
-        tasks; the later wins.
+    :param overrides: what it says for names, globs and tags (see :mod:`airflow_provider_sewer.core.selection`).
+    :param settled: the workflow, its edges known.
     :param values: what is known only when the tasks run.
+    :param run_on: where all tasks run that do not say it themselves.
     :raises SewerError: when a key means no task, or something is said that cannot be.
     """
-    if not isinstance(overrides, Mapping):
-        raise InvalidTask(
-            f"overrides: a mapping from names of tasks to operator arguments is needed, not {overrides!r}"
-        )
+    if not overrides:
+        return {}
     tasks = Tasks(settled)
+    meant: dict[str, tuple[Override, set[str]]] = {}
     said: dict[str, Override] = {}
     for text, arguments in overrides.items():
         try:
             override = Override.checked(arguments, values)
         except InvalidTask as error:
             raise InvalidTask(f"overrides {text!r}: {error}") from None
-        for name in tasks.meant("overrides", text):
-            said[name] = override.over(said.get(name, Override()))
-    _refuse_parts_of_mapped_tasks(settled, said)
+        names = tasks.meant("overrides", text)
+        meant[text] = override, names
+        said |= {name: override.over(said.get(name, Override())) for name in names}
+    for text, (override, names) in meant.items():
+        if not any(_may_be_on_slurm(settled.tasks[name], said[name], run_on) for name in names):
+            _refuse_what_is_for_slurm(text, override)
+    return said
+
+
+def overridden(loaded: Workflow, settled: Workflow, said: Mapping[str, Override]) -> Workflow:
+    """Return a workflow of whose tasks is said what the DAG file says of them.
+
+    :param loaded: the workflow.
+    :param settled: the same, its edges known.
+    :param said: this, by the names of tasks.
+    """
 
     def of_one(task: Task) -> Task:
         override = said.get(str(settled.name_of(task)))
@@ -114,8 +131,14 @@ def overridden(loaded: Workflow, settled: Workflow, overrides: Any, values: RunT
     return loaded.with_tasks(of_one)
 
 
-def _refuse_parts_of_mapped_tasks(workflow: Workflow, said: Mapping[str, Override]) -> None:
-    for mapped in workflow.mapped.values():
+def refuse_parts_of_mapped_tasks(wanted: Workflow, said: Mapping[str, Override]) -> None:
+    """Refuse what is said of some tasks of a loop where that is one mapped task in Airflow.
+
+    :param wanted: the workflow, as it is expanded outside of mapped groups.
+    :param said: what the DAG file says, by the names of tasks.
+    :raises InvalidWorkflow: naming the tasks.
+    """
+    for mapped in wanted.mapped.values() if said else ():
         if any(said.get(task.name) != said.get(mapped[0].name) for task in mapped):
             names = ", ".join(repr(task.name) for task in mapped if task.name in said)
             raise InvalidWorkflow(
@@ -123,3 +146,18 @@ def _refuse_parts_of_mapped_tasks(workflow: Workflow, said: Mapping[str, Overrid
                 f"say it of {mapped.name!r}",
                 mapped.source,
             )
+
+
+def _may_be_on_slurm(task: Task, override: Override, run_on: str | None) -> bool:
+    """Tell whether a task runs on Slurm, or where the DAG file says, which may say another place tomorrow."""
+    of_dag_file = override.run_on or (run_on if task.run_on is None else None)
+    return of_dag_file is not None or task.run_on == "slurm"
+
+
+def _refuse_what_is_for_slurm(text: str, override: Override) -> None:
+    names = [name for name, value in override.slurm._asdict().items() if value not in (None, {})]
+    if names:
+        raise InvalidTask(
+            f"overrides {text!r}: {', '.join(map(repr, names))} is for tasks on Slurm, and what this is said of runs "
+            "on the worker; say run_on='slurm' as well"
+        )

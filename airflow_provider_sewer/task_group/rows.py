@@ -36,7 +36,7 @@ class Rows:
             raise InvalidTask(
                 "map: over a result and anything else at once is more than Airflow can do; map over one list"
             )
-        if self.result.keys:
+        if self.result.way:
             raise InvalidTask(f"map: Airflow maps over a whole result, not over a part as {self.result!r} is")
         maker = wiring.workflow.name_of(self.result.task)
         if maker is None:

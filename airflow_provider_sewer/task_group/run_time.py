@@ -17,7 +17,7 @@ from airflow.sdk.definitions.mappedoperator import ensure_xcomarg_return_value
 
 from airflow_provider_sewer.core.edges import product_keys
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
-from airflow_provider_sewer.core.run_time import RunTimeValue, as_text, names_in
+from airflow_provider_sewer.core.run_time import RunTimeValue, as_text, named, names_in
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Ignored
@@ -39,15 +39,10 @@ class RunTimeValues:
 
     def __init__(self) -> None:
         self._references: dict[str, Any] = {}
-        self._each: dict[str, Any] = {}
 
     def arguments(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return what a workflow is called with, stand-ins in place of what is known only at run time."""
-        self._each |= {name: value.values for name, value in (given or {}).items() if isinstance(value, Each)}
-        return {
-            name: RunTimeValue(name) if isinstance(value, Each) else self._stand_in(name, value)
-            for name, value in (given or {}).items()
-        }
+        return {name: self._stand_in(name, value) for name, value in (given or {}).items()}
 
     def settings(self, **given: Any) -> dict[str, Any]:
         """Return what fields say, templates in place of what is known only at run time.
@@ -61,14 +56,15 @@ class RunTimeValues:
 
     def reference(self, value: RunTimeValue) -> Any:
         """Return what a stand-in stands for: what Airflow resolves when the task runs."""
-        whole = self._references[value.name]
-        return _Part(whole, value) if value.keys else whole
+        whole = self._references[value.stands_for]
+        return _Part(whole, value) if value.way else whole
 
     def named_in(self, *fields: Any) -> dict[str, Any]:
         """Return by their names what the templates in fields of an operator name."""
         if not self._references:
             return {}
-        return {name: self._references[name] for name in sorted(_names_in(fields)) if name in self._references}
+        several = {name: named(name) for name in sorted(_names_in(fields))}
+        return {name: self.reference(one) for name, one in several.items() if one.stands_for in self._references}
 
     def new_group(self, **about: Any) -> SewerTaskGroup:
         """Make the task group, a mapped one if an argument has another value in each instance of it.
@@ -76,9 +72,10 @@ class RunTimeValues:
         :param about: arguments of the group.
         :raises InvalidWorkflow: when it is mapped inside of another mapped one.
         """
-        if not self._each:
+        each = {name: value for name, value in self._references.items() if isinstance(value, Each)}
+        if not each:
             return SewerTaskGroup(**about)
-        values = DictOfListsExpandInput(self._each)
+        values = DictOfListsExpandInput(dict(each.values()))
         ensure_xcomarg_return_value(values.value)
         group = MappedSewerTaskGroup(expand_input=values, **about)
         if group.parent_group is not None and is_mapped(group.parent_group):
@@ -87,11 +84,11 @@ class RunTimeValues:
                 "groups that are mapped inside of each other; give all of them to one expand",
                 calling_line(),
             )
-        self._references |= {name: MappedArgument(input=values, key=name) for name in self._each}
+        self._references |= {name: MappedArgument(input=values, key=value.name) for name, value in each.items()}
         return group
 
     def _stand_in(self, name: str, value: Any) -> Any:
-        if is_reference(value):
+        if is_reference(value) or isinstance(value, Each):
             return RunTimeValue(self._named(name, value))
         if isinstance(value, Mapping):
             return {key: self._stand_in(f"{name}.{key}", item) for key, item in value.items()}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.task_group.around import Around, folder_of_dag_file
+from airflow_provider_sewer.task_group.given import check_given
 from airflow_provider_sewer.task_group.identifiers import identifier
 from airflow_provider_sewer.task_group.operators import make_operator
 from airflow_provider_sewer.task_group.run_time import RunTimeValues
@@ -46,7 +47,9 @@ def create_airflow_task(
     :param cluster: ``"slurm"``, ``"local"`` or ``"auto"``, for a task on Slurm.
     :param deferrable: whether a task on Slurm waits in the triggerer.
     :param operator_kwargs: arguments of the operator, under those of the task.
+    :raises InvalidTask: when an argument cannot be used, naming it.
     """
+    check_given({"sewer_conn_id": sewer_conn_id, "operator_kwargs": operator_kwargs})
     values = RunTimeValues()
     around = Around.checked(
         values,

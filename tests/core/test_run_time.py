@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import math
+from types import SimpleNamespace
+
 import pytest
+from jinja2 import Environment
 
 from airflow_provider_sewer import Dependency, Product, SewerError, Task
-from airflow_provider_sewer.core.run_time import RunTimeValue, as_text, names_in, readable
+from airflow_provider_sewer.core.run_time import RunTimeValue, as_text, named, names_in, readable
 from airflow_provider_sewer.core.templates import find_template
 from airflow_provider_sewer.core.values import markers
 
@@ -27,9 +32,33 @@ def test_a_part_of_it_is_named_by_keys_and_positions() -> None:
     part = RunTimeValue("config.a")["runs"][0]
 
     assert part.of({"runs": [7]}) == 7
-    assert str(part) == "{{ task.arguments['config.a']['runs'][0] }}"
-    assert names_in(f"a {part} b {N}") == ["config.a", "n"]
+    assert str(part) == """{{ task.arguments["config.a['runs'][0]"] }}"""
+    assert names_in(f"a {part} b {N}") == ["config.a['runs'][0]", "n"]
     assert readable(f"a/{part}/{N}.txt") == "a/config.a['runs'][0]/n.txt"
+
+
+@pytest.mark.parametrize(
+    "key", ["lr", "it's", 'a "b"', """it's "b" """, "a}} b", "a]['b", "\\", "line\nbreak", "ä", 0, -1]
+)
+def test_whatever_the_key_a_text_tells_which_part_it_is(key) -> None:
+    """Quotes, brackets, braces and line breaks in it as well."""
+    part = N["x"][key]
+
+    assert [named(name) for name in names_in(f"a {part} b {part}")] == [part, part]
+    assert (
+        Environment(autoescape=False)
+        .from_string(f"{part}")
+        .render(task=SimpleNamespace(arguments={"n" + "".join(f"[{each!r}]" for each in ("x", key)): "filled"}))
+        == "filled"
+    )
+
+
+@pytest.mark.parametrize("change", [str.upper, str.title, str.swapcase, lambda text: text.replace(".", "_")])
+def test_a_text_that_was_changed_after_it_was_put_in_is_an_error(change) -> None:
+    """Its template would be no template any more, or that of something else."""
+    for text in (str(N), f"a/{N}.txt", str(N["lr"])):
+        with pytest.raises(SewerError, match="was changed after a value had been put into it that is known only when"):
+            names_in(change(text))
 
 
 def test_it_stands_wherever_a_value_can() -> None:
@@ -46,24 +75,34 @@ def test_it_stands_wherever_a_value_can() -> None:
 
 
 @pytest.mark.parametrize(
-    "use",
+    ("use", "said"),
     [
-        bool,
-        list,
-        len,
-        int,
-        float,
-        lambda n: n + 1,
-        lambda n: 2 * n,
-        lambda n: n > 1,
-        lambda n: f"{n:3}",
-        lambda n: n == 1,
+        *((use, "decide of what the workflow is made") for use in (
+            bool, list, len, dict, lambda n: {**n}, lambda n: 1 in n, lambda n: n > 1, lambda n: n <= 1,
+            lambda n: n == 1, lambda n: n != 1, lambda n: sorted([n, n]),
+        )),
+        *((use, "be reckoned with before") for use in (
+            int, float, range, round, abs, math.ceil, lambda n: n + 1, lambda n: 1 + n, lambda n: 2 * n,
+            lambda n: n // 2, lambda n: n - n, lambda n: -n, lambda n: [1][n], lambda n: n / "x",
+        )),
+        (lambda n: f"{n:>3}", r"be written as '>3' before"),
     ],
-)
-def test_it_cannot_be_reckoned_with_or_decided_by(use) -> None:
-    """What would silently take its name for its value is an error."""
-    with pytest.raises((TypeError, SewerError)):
-        use(N)
+)  # fmt: skip
+def test_it_cannot_be_reckoned_with_or_decided_by(use, said) -> None:
+    """What would silently take its name for its value is an error, which says what to do."""
+    with pytest.raises(SewerError) as caught:
+        use(N["a"])
+    assert caught.value.message.startswith(f"<n['a']> is known only when a task runs, and cannot {said}; pass it on to")
+    assert caught.value.where.file == __file__
+
+
+def test_it_has_no_attributes() -> None:
+    """Nor methods, of which a file could take a part of its name for its value; it only says so."""
+    for name in ("lr", "get", "name", "real", "upper"):
+        with pytest.raises(SewerError, match=rf"<n> .* has no '{name}' before; .* named by its key, \['{name}'\]"):
+            getattr(N, name)
+    assert not hasattr(N, "read")
+    assert copy.deepcopy({"n": N}) == {"n": N}
 
 
 def test_two_are_equal_that_stand_for_the_same() -> None:

@@ -53,6 +53,14 @@ def test_a_file_that_stands_alone_is_read_once(flow):
     assert load_workflow(path) is load_workflow(path)
 
 
+def test_a_file_that_is_given_arguments_is_read_each_time(flow):
+    """They can be anything, and another thing each time; without any it is read once."""
+    source = "from airflow_provider_sewer import workflow\n@workflow\ndef w(n=1):\n    Task('a', 'm', {'n': n}).run()\n"
+    path = flow(HEAD + source)
+    assert load_workflow(path) is load_workflow(path)
+    assert load_workflow(path, arguments={"n": 2}) is not load_workflow(path, arguments={"n": 2})
+
+
 @pytest.mark.parametrize(
     "text",
     [

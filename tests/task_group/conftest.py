@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -23,6 +24,22 @@ print(os.environ.get("COLOUR"), *texts)
 sys.exit(given.exit)
 """
 
+#: Leaves as its result how it was called.
+TELLS = """
+    import json, os, sys
+    with open(os.environ["SEWER_RESULT_FILE"], "w") as file:
+        json.dump({"argv": sys.argv[1:], "A": os.environ.get("A"), "cwd": os.getcwd()}, file)
+"""
+FUNCTIONS = """
+    def give(**kwargs):
+        return kwargs
+
+    def write(out, text="x"):
+        with open(out, "w") as file:
+            file.write(str(text))
+        return text
+"""
+
 
 @pytest.fixture
 def expand(tmp_path):
@@ -41,3 +58,23 @@ def expand(tmp_path):
             return sewer_task_group(tmp_path / "flow.py", **{**defaults, **arguments})
 
     return make
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a workflow file beside the modules its tasks run; return its path."""
+    (tmp_path / "job.py").write_text(dedent(TELLS))
+    (tmp_path / "functions.py").write_text(dedent(FUNCTIONS))
+
+    def write(source: str) -> Path:
+        path = tmp_path / "flow.py"
+        path.write_text("from airflow_provider_sewer import *\n" + dedent(source))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def where(tmp_path):
+    """Return the arguments of a group whose tasks find these modules."""
+    return {"python": sys.executable, "env": {"PYTHONPATH": str(tmp_path)}, "workdir": str(tmp_path)}

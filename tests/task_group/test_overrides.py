@@ -6,12 +6,12 @@ import copy
 
 import pytest
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.sdk import TaskGroup
+from airflow.sdk import DAG, TaskGroup
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_sewer import SewerError
 from airflow_provider_sewer.operators.module import PythonModuleOperator
-from airflow_provider_sewer.task_group import SewerTaskGroup
+from airflow_provider_sewer.task_group import SewerTaskGroup, sewer_task_group
 
 FLOW = """
 first = Task("first", "job")
@@ -80,6 +80,46 @@ def test_what_is_said_of_tasks_that_are_left_out_is_no_error(expand):
     ]
 
 
+@pytest.mark.parametrize("part", [{"select": "each[exit=1]"}, {"exclude": "each[exit=0]"}])
+def test_one_task_of_a_loop_can_be_meant_where_it_is_an_airflow_task_of_its_own(expand, part):
+    """As in a part of the loop; all of them, by the name of the loop as well."""
+    source = FLOW.replace("[0, 0, 0]", "[0, 1]")
+
+    assert expand(source, **part, overrides={"each[exit=1]": {"retries": 3}})["each[exit=1]"].retries == 3
+    assert expand(source, **part, overrides={"each": {"retries": 4}})["each[exit=1]"].retries == 4
+
+
+def test_one_task_of_a_loop_can_be_meant_in_a_mapped_group(tmp_path):
+    """There loops are tasks of their own."""
+    path = tmp_path / "flow.py"
+    path.write_text("""if True:
+        from airflow_provider_sewer import Task, workflow
+
+        @workflow
+        def loop(n):
+            Task("each", "job", {"exit": 0, "n": n}).map(exit=[0, 1]).run()
+    """)
+    with DAG("dag", schedule=None):
+        group = sewer_task_group.partial(path, overrides={"each[exit=1]": {"retries": 3}}).expand(n=[1, 2])
+
+    assert [group[f"each[exit={code}]"].retries for code in (0, 1)] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"first": {"slurm": {"mem_gb": 1}}},
+        {"first": {"deferrable": True}},
+        {"first": {"run_on": "slurm"}, "*": {"slurm": {"mem_gb": 1}, "poll_interval": 3}},
+        {"tr*": {"poll_interval": 3}},
+    ],
+)
+def test_what_is_for_slurm_reaches_those_of_the_tasks_that_run_there(expand, overrides):
+    """Where the DAG file says the place for all, it can do so for Slurm today and for the worker tomorrow."""
+    for place in ("slurm", "local"):
+        expand(FLOW, run_on=place, overrides=overrides)
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
@@ -89,10 +129,18 @@ def test_what_is_said_of_tasks_that_are_left_out_is_no_error(expand):
         ({"first": {"env": {"A": 1}, "python": ""}}, "^overrides 'first': python: a path is needed"),
         ({"first": {"run_on": "moon"}}, "^overrides 'first': run_on: 'local' or 'slurm' is needed"),
         ({"first": {"slurm": {"memgb": 1}}}, "^overrides 'first': slurm: unknown Slurm parameter 'memgb'"),
-        ({"first": {"retires": 1}}, r"flow\.py:3: task 'first': .*'retires'"),
+        ({"first": {"retires": 1}}, r"flow\.py:3: task 'first', of which overrides say 'retires': .*{'retires': 1}"),
+        ({"each": {"pool_slots": 0}}, r"flow\.py:9: task 'each', of which overrides say 'pool_slots': .*pool slots"),
+        ({"first": {"resources": {"gpu": 1}}}, "^overrides 'first': 'resources' cannot stand there: .* say 'pool' and"),
+        ({"first": {"tags": ["x"], "group": "g"}}, "^overrides 'first': 'group', 'tags' cannot stand there: "),
         ({"first": 3}, "^overrides 'first': a mapping of operator arguments is needed, not 3"),
         (["first"], r"^overrides: a mapping from names of tasks to operator arguments is needed, not \['first'\]"),
         ({"each[exit=0]": {"retries": 1}}, r"is one mapped task in Airflow; say it of 'each'"),
+        (
+            {"first": {"slurm": {"mem_gb": 1}}},
+            "^overrides 'first': 'slurm' is for tasks on Slurm, and what this is said of runs on the worker; say",
+        ),
+        ({"tag:gpu": {"deferrable": True, "requeue": False}}, "^overrides 'tag:gpu': 'deferrable', 'requeue' is for"),
     ],
 )
 def test_what_cannot_be_said_is_an_error(expand, overrides, said):
@@ -203,6 +251,50 @@ def test_a_function_can_make_the_operator_itself(expand):
     ]
     assert group["each"].operator_class is Own
     assert group["first"].downstream_task_ids == {"g.train_svc", "g.train_tree"}
+
+
+DEEP = """
+t = Task(
+    "t", "job", {"layers": [1, {"deep": [2]}]}, args=["a"], env={"A": "1"}, tags=["x"], run_on="slurm",
+    slurm={"setup": ["true"]}, operator_kwargs={"params": {"p": [1]}, "executor_config": {"deep": {"a": [1]}}},
+)
+same = Task("same", "job", operator_kwargs={"params": {"p": [1]}})
+each = Task("each", "job", {"n": 0, "deep": [1]}, operator_kwargs={"params": {"p": [1]}}).map(n=[1, 2])
+"""
+
+
+def test_what_a_function_changes_holds_for_this_one_airflow_task(expand):
+    """The workflow file is read once for several groups; none of them sees what was done to another's tasks."""
+
+    def spoil(value) -> None:
+        for item in list(value.values()) if isinstance(value, dict) else list(value):
+            if isinstance(item, (dict, list)):
+                spoil(item)
+        value.update(spoilt=1) if isinstance(value, dict) else value.append("spoilt")
+
+    def converter(task, arguments):
+        for value in (*arguments.values(), *vars(task).values(), task.settings.env, task.slurm.slurm):
+            if isinstance(value, (dict, list)):
+                spoil(value)
+        task.tags = ()
+        return {name: value for name, value in arguments.items() if name in ("task_id", "module", "python")}
+
+    said = {"params": {"q": [1]}}
+    arguments = {"operator_kwargs": {"executor_config": said}, "slurm": {"teardown": ["true"]}}
+    before = DagSerialization.to_dict(expand(DEEP, **arguments).dag)
+    for _ in range(2):
+        expand(DEEP, task_converter=converter, **arguments)
+        assert DagSerialization.to_dict(expand(DEEP, **arguments).dag) == before
+
+
+def test_what_is_changed_of_an_airflow_task_holds_for_this_one(expand):
+    """Not for that of the same task in another DAG."""
+    for _ in range(2):
+        task = expand(DEEP)["t"]
+        assert task.executor_config == {"deep": {"a": [1]}}
+        assert task.slurm == {"setup": ["true"]}
+        task.executor_config["deep"]["a"].append(2)
+        task.slurm["setup"].append("false")
 
 
 @pytest.mark.parametrize(
