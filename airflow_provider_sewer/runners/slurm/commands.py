@@ -107,6 +107,7 @@ class SlurmCluster:
         self._env = _environment()
         self._has_accounting = True
         self._asks: dict[JobRef, _Ask] = {}
+        self._missing: frozenset[JobRef] = frozenset()
         self._largest_array: tuple[int, int] | None = None
 
     @property
@@ -159,13 +160,15 @@ class SlurmCluster:
 
         :raises NoAnswer: when the controller does not answer.
         """
-        # A user may have thousands of other jobs; but many ids cost the controller more than all jobs do.
-        queue = self._queue(*(_these(job.id for job in jobs) if len(jobs) <= _FEW else ()))
+        asked = {job: _array_of(job.id) if job in self._missing else job.id for job in jobs}
+        queue = self._queue_of(asked.values())
         seen = {job: _matching(job, queue) for job in jobs}
         forgotten = [job for job, sighting in seen.items() if sighting is NOT_KNOWN]
         known = {job: sighting for job, sighting in seen.items() if sighting is not NOT_KNOWN}
-        if arrays := {_array_of(job.id) for job in forgotten if _is_element(job)}:
-            queue = self._queue(*_these(arrays)) if len(jobs) <= _FEW else queue
+        self._missing = frozenset(forgotten)
+        arrays = {_array_of(job.id) for job in forgotten if _is_element(job)}
+        if len(jobs) <= _FEW and not arrays <= set(asked.values()):
+            queue = self._queue_of(arrays)  # once: at the next look they are asked for at first
         answers = self._accounted(forgotten) if self._has_accounting else dict.fromkeys(forgotten, NOT_KNOWN)
         names = {(_array_of(job_id), name) for job_id, (name, _) in queue.items()} if arrays else set()
         for job, answer in answers.items():
@@ -178,16 +181,21 @@ class SlurmCluster:
 
         :raises NoAnswer: when it is not known whether that was heard.
         """
+        # With a filter, scancel would cancel all elements that wait as well (22.05).
         if _is_element(job):
-            # With a filter, scancel would cancel all elements that wait as well (22.05).
-            half = timeout / 2
-            if _matching(job, self._queue(*_these([job.id]), timeout=half)) is NOT_KNOWN:
-                return
-            done = self._run("scancel", job.id, timeout=half)
+            self.cancel_all([job], timeout=timeout)
         else:
-            done = self._run("scancel", "--name", job.name, job.id, timeout=timeout)
-        if done.returncode and not _OVER.search(done.stderr):
-            raise NoAnswer(f"scancel exited with {done.returncode}: {_words(done.stderr)}")
+            self._scancel("--name", job.name, job.id, timeout=timeout)
+
+    def cancel_all(self, jobs: Collection[JobRef], *, timeout: float) -> None:
+        """Have jobs ended, those that still have their names: one squeue and one scancel for all.
+
+        :raises NoAnswer: when it is not known whether that was heard.
+        """
+        queue = self._queue_of([job.id for job in jobs], timeout=timeout / 2)
+        known = [job.id for job in jobs if _matching(job, queue) is not NOT_KNOWN]
+        if known:
+            self._scancel(*_together(known), timeout=timeout / 2)
 
     def usage(self, job_id: str) -> dict[str, float] | None:
         """Return what accounting has measured of a job; ``None`` while it does not know of its end.
@@ -257,6 +265,16 @@ class SlurmCluster:
         if done.returncode:
             raise NoAnswer(f"squeue exited with {done.returncode}: {_words(done.stderr)}")
         return dict(_queue_row(line) for line in done.stdout.splitlines() if line.count("|") >= _QUEUE.count("|"))
+
+    def _queue_of(self, ids: Collection[str], *, timeout: float | None = None) -> dict[str, tuple[str, Sighting]]:
+        # A user may have thousands of other jobs; but many ids cost the controller more than all jobs do.
+        return self._queue(*(_these(dict.fromkeys(ids)) if len(ids) <= _FEW else ()), timeout=timeout)
+
+    def _scancel(self, *arguments: str, timeout: float) -> None:
+        done = self._run("scancel", *arguments, timeout=timeout)
+        said = done.stderr.splitlines()
+        if done.returncode and not (said and all(_OVER.search(line) for line in said)):
+            raise NoAnswer(f"scancel exited with {done.returncode}: {_words(done.stderr)}")
 
     def _accounting(self, *options: str) -> dict[str, tuple[str, Sighting]]:
         rows = self._sacct("-X", f"--format={_ACCOUNTING}", *options)
@@ -341,6 +359,15 @@ def _environment() -> dict[str, str]:
 
 def _these(ids: Iterable[str]) -> tuple[str, str]:
     return ("-j", ",".join(ids))
+
+
+def _together(ids: Iterable[str]) -> list[str]:
+    """Return words that name all of these jobs: one for all elements of an array, which is one request."""
+    arrays: dict[str, list[str]] = {}
+    for job_id in ids:
+        array, _, element = job_id.partition("_")
+        arrays.setdefault(array, []).append(element)
+    return [f"{array}_[{','.join(elements)}]" if all(elements) else array for array, elements in arrays.items()]
 
 
 def _is_element(job: JobRef) -> bool:

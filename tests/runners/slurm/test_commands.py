@@ -181,6 +181,33 @@ def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):
     on.thaw("slurmctld")
 
 
+def test_many_are_cancelled_with_one_squeue_and_one_scancel(on):
+    """Jobs, and elements of an array whose others go on; what has another name by now or has ended is left alone."""
+    array = on.submit("sleep 600", "--job-name=many", "--hold", "--array=0-9")
+    jobs = [on.submit("sleep 600", "--job-name=many", "--hold") for _ in range(3)]
+    over = on.submit("exit 0", "--job-name=many")
+    on.wait_for(over, "COMPLETED")
+    for command in ("squeue", "scancel"):
+        on.put_in_front(command)
+    unwanted = [*(f"{array}_{number}" for number in (1, 2, 7, 99)), *jobs[:2], over, "99999"]
+    SlurmClient().cancel_all([*(ref(each, "many") for each in unwanted), ref(jobs[2], "other")], timeout=30)
+    assert (on.counted("squeue"), on.counted("scancel")) == (1, 1)
+    left = on.command("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i", "-j", ",".join([array, *jobs])).split()
+    assert sorted(left) == sorted([jobs[2], *(f"{array}_{number}" for number in (0, 3, 4, 5, 6, 8, 9))])
+
+
+def test_an_element_that_is_gone_takes_no_second_squeue_at_each_look(on):
+    """Its array has to be asked for; from the second look on that is part of the one query."""
+    array = on.submit("sleep 600", "--job-name=gone", "--hold", "--array=0-2")
+    on.command("scancel", f"{array}_1")
+    client, elements = SlurmClient(), [ref(f"{array}_{number}", "gone") for number in range(3)]
+    first = client.look(elements)
+    on.put_in_front("squeue")
+    assert [client.look(elements) for _ in range(4)] == [first] * 4
+    assert [first[each].state for each in elements] == ["PENDING", "CANCELLED", "PENDING"]
+    assert on.counted("squeue") == 4
+
+
 # -- The worker's environment ------------------------------------------------------------------------------------------
 
 
