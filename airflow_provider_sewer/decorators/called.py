@@ -10,6 +10,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator, is_async_callable, ta
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.function import checked_kwargs, function_call
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.operators.marks import Marks
 from airflow_provider_sewer.operators.module import PythonModuleOperator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Where what the function returns is kept and shown, be it for a module or for a function.
 _RETURNED = "parameters_and_flags"
+#: What Airflow takes for the arguments of the function where it is called.
+_OF_THE_CALL = ("op_args", "op_kwargs")
 
 
 def decorator_of(
@@ -35,7 +38,12 @@ def decorator_of(
     :param multiple_outputs: whether each key of the module's result becomes an XCom of its own; what the function's
         annotation says of its own result is no answer to that.
     :param arguments: arguments of the operator.
+    :raises InvalidTask: when one of them is not to be said here.
     """
+    for name in _OF_THE_CALL:
+        if name in arguments:
+            line = _line(python_callable) if python_callable else None
+            raise InvalidTask(f"{name}: the function is given its own where it is called; take the argument out", line)
     return task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=bool(multiple_outputs),
@@ -88,8 +96,20 @@ class CalledOperator(DecoratedOperator, PythonModuleOperator):
                 f"{_name(self.python_callable)} returned {said} ({_line(self.python_callable)}); it has to return what "
                 f"{self.module or self.function} is called with, as a dict: {{}} if that is nothing"
             )
+        if self.function is not None:
+            self._check_kwargs(returned)
         self._take(returned)
         self.parameters_and_flags = self.render_template(self.parameters_and_flags, context)
+
+    def _check_kwargs(self, returned: Mapping[str, Any]) -> None:
+        """Name what is no JSON before it is kept: Airflow could not show it either.
+
+        :raises AirflowFailException: naming it.
+        """
+        try:
+            function_call("", checked_kwargs(Marks().part(dict(returned), _RETURNED)))
+        except InvalidTask as error:
+            raise AirflowFailException(f"task {self.task_id!r}: {error}") from None
 
     def _take(self, returned: Mapping[str, Any]) -> None:
         """Keep what the function has returned, and what is marked in it."""

@@ -187,6 +187,23 @@ def test_an_error_of_the_function_is_the_tasks(echo, run_dag, capsys):
     assert calls == [1, 1]
 
 
+def test_what_json_cannot_say_is_named_and_nothing_else_goes_wrong(module, run_dag, capsys):
+    """Airflow, which shows what the function has returned, could not say it either."""
+    where = module("def give(**kwargs): return kwargs", "functions")
+    del where["module"]
+
+    @task.python_module(function="functions:give", **where)
+    def call():
+        return {"n": 1, "rate": float("inf")}
+
+    with DAG("infinite", schedule=None) as dag:
+        call()
+    assert run_dag(dag).states == {"call": "failed"}
+    said = capsys.readouterr().out
+    assert "task 'call': kwargs 'rate': arguments are passed as JSON" in said
+    assert "Failed to set rendered fields" not in said
+
+
 def empty():
     return {}
 
@@ -202,6 +219,8 @@ async def is_async():
         (empty, {"module": "no module"}, "task 'empty': module: 'no module' is no dotted name"),
         (empty, {"module": "m", "run_when": "often"}, "run_when"),
         (empty, {"module": "m", "parameters_and_flags": {}}, "parameters_and_flags: the function returns them"),
+        (empty, {"module": "m", "op_kwargs": {"n": 1}}, "op_kwargs: the function is given its own where it is called"),
+        (empty, {"module": "m", "op_args": [1]}, "op_args: the function is given its own where it is called"),
         (is_async, {"module": "m"}, r"test_module\.py:\d+: is_async\(\) is async"),
     ],
 )

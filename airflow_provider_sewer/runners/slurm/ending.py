@@ -129,7 +129,7 @@ class Endings:
         node = (record.node if record else "") or sighting.node or self._started_on()
         if end is ENDS["FAILED"]:
             end = self._why_failed(sighting, record, stderr)
-        what = f"{end.what}{f' on {node}' if node else ''}: {end.advice}."
+        what = f"{end.what}{f' on {node}' if node else ''}: {end.advice}{'' if end.advice.endswith('?') else '.'}"
         return self._ending(end.error, what, sighting.state, exit_code, node)
 
     def _why_failed(self, sighting: Sighting, record: ExitRecord | None, stderr: list[str]) -> End:

@@ -25,7 +25,7 @@ from airflow_provider_sewer.runners.slurm.module_job import patience_of
 from airflow_provider_sewer.runners.slurm.noted_task import note_task, noted_task
 from airflow_provider_sewer.runners.slurm.pace import Pauses, newest, watched
 from airflow_provider_sewer.runners.slurm.products import JobProducts
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, checked_run_dir
 from airflow_provider_sewer.runners.slurm.script import checked_variables
 from airflow_provider_sewer.runners.slurm.submit import NameTaken, Submission
 
@@ -81,8 +81,8 @@ class JobRun:
         self._supervisor = supervisor
         self._clusters = clusters or cluster_of
         self._task_run = task_run
-        run_dir = os.path.abspath(os.path.expanduser(planned.slurm.run_dir or ""))
-        self._attempts = Attempts(run_dir, planned.instance, planned.label)
+        self._run_dir = os.path.abspath(os.path.expanduser(planned.slurm.run_dir or ""))
+        self._attempts = Attempts(self._run_dir, planned.instance, planned.label)
         self._current: RunDirectory | None = None
         self._job: Job | Waiting | None = None
         self._is_cancelled = False
@@ -334,6 +334,7 @@ class JobRun:
     # -- A new one -----------------------------------------------------------------------------------------------------
 
     def _submit(self) -> Job | Waiting:
+        checked_run_dir(self._run_dir)
         cluster = chosen_cluster(self.planned.slurm.cluster or "auto", self._say, self._clusters)
         while True:
             attempt = self._attempts.begin()

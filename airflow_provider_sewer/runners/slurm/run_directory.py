@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from airflow_provider_sewer.core.errors import InvalidTask
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -175,6 +177,11 @@ class RunDirectory:
         self._write(self._cancelled, "")
         self.forget_secrets()
 
+    def try_to_cancel(self) -> None:
+        """Tell the job script to end, if that can be written; the cluster may still hear of it if not."""
+        with suppress(OSError):
+            self.cancel()
+
     @property
     def is_cancelled(self) -> bool:
         """Tell whether the job was told to end."""
@@ -308,6 +315,16 @@ def _minutes_and_seconds(word: str) -> tuple[str, str]:
     """Take a time apart as bash's `times` writes it, such as ``1m2.345s``."""
     minutes, _, rest = word.partition("m")
     return minutes, rest.rstrip("s").replace(",", ".")
+
+
+def checked_run_dir(path: str) -> str:
+    """Return the folder of all run directories, which stands in options of sbatch: each of these is a line.
+
+    :raises InvalidTask: when it cannot stand there.
+    """
+    if "\n" in path:
+        raise InvalidTask(f"run_dir: {path!r} has a line break in it; sbatch reads its options by the line")
+    return path
 
 
 def run_directories_of(base: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:

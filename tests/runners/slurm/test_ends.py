@@ -59,6 +59,7 @@ def test_what_the_node_lacks_is_named(jobs) -> None:
         job.end()
         assert type(job.error) is errors.SlurmJobFailed
         assert what in str(job.error)
+        assert "?." not in str(job.error)
         assert "The last lines of stderr" in str(job.error)
 
 
