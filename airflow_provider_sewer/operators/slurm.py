@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -22,10 +23,10 @@ from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
 from airflow_provider_sewer.runners.slurm.ending import Ending
-from airflow_provider_sewer.runners.slurm.job import Job, cancel
+from airflow_provider_sewer.runners.slurm.job import Job, cancel, has_said_how_it_ended
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, checked_run_dir
 from airflow_provider_sewer.runners.slurm.script import can_set
 from airflow_provider_sewer.runners.slurm.usage import usage_of
 from airflow_provider_sewer.runners.task_log import log_output
@@ -68,7 +69,8 @@ class SlurmModuleOperator(PythonModuleOperator):
         but ``setup``, ``teardown`` and ``stderr_to_stdout``), or ``auto``: Slurm where there is an sbatch. ``auto`` if
         nobody says.
     :param deferrable: wait in the triggerer; Airflow's ``operators.default_deferrable`` if nobody says. The triggerer
-        has to run as the same Unix user as the worker.
+        has to run as the same Unix user as the worker. Tells of an end no sooner than Airflow's
+        ``scheduler_health_check_threshold`` after it has begun to wait, 30 s as a rule: not for jobs of seconds.
     :param poll_interval: seconds, or a timedelta, between two looks at a job at first; 5 if nobody says.
     :param max_poll_interval: seconds, or a timedelta, that this grows to while nothing changes; 60 if nobody says, or
         ``poll_interval`` if that is more.
@@ -164,7 +166,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             self._announce(context, job)
             if not slurm.wait_for_completion:
                 return job.ref.id
-            if slurm.deferrable:
+            if slurm.deferrable and not has_said_how_it_ended(job):
                 self._wait_in_triggerer(job, slurm)
             return self._collect(context, run, run.follow(job))
 
@@ -253,6 +255,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
         super()._check(known, whole)
         SlurmSettings.checked(**{**self._said(), "slurm": whole["slurm"], "run_dir": known["run_dir"]})
+        checked_run_dir(os.fspath(known["run_dir"] or ""))
 
     # -- What is done with it ------------------------------------------------------------------------------------------
 
@@ -316,9 +319,12 @@ class SlurmModuleOperator(PythonModuleOperator):
         from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
         target = self.module or self.function or ""
-        trigger = SlurmJobTrigger(job_to_data(job), target, slurm._replace(slurm={})._asdict(), self.sewer_conn_id)
         # Airflow does not enforce execution_timeout while a task is deferred.
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=self.execution_timeout or _LONGEST_DEFERRAL)
+        timeout = self.execution_timeout or _LONGEST_DEFERRAL
+        settings = slurm._replace(slurm={})._asdict()
+        deadline = time.time() + timeout.total_seconds()
+        trigger = SlurmJobTrigger(job_to_data(job), target, settings, self.sewer_conn_id, deadline)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
         """Return the result, or raise what has happened."""

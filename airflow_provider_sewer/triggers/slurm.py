@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sewer.core.errors import SewerError
@@ -19,10 +20,11 @@ from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting, note_element
 from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
+from airflow_provider_sewer.runners.slurm.canceller import cancel_soon
 from airflow_provider_sewer.runners.slurm.commands import require_slurm
 from airflow_provider_sewer.runners.slurm.ending import Ending
 from airflow_provider_sewer.runners.slurm.following import JobFollower
-from airflow_provider_sewer.runners.slurm.job import Job, cancel
+from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.module_job import patience_of
 from airflow_provider_sewer.runners.slurm.pace import Pauses, watched
 from airflow_provider_sewer.runners.task_log import log_output
@@ -33,12 +35,13 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.runners.output import Stream
     from airflow_provider_sewer.runners.slurm.watcher import View
 
-#: Seconds that cancelling may take; Airflow waits 30 for ``on_kill``.
-_CANCEL_TIMEOUT = 20.0
-
 #: Seconds between the last line that is logged here and the event: Airflow lets go of a trigger's log when its event
 #: comes, with what is still on its way to it.
 _LOG_ARRIVES = 2.0
+#: Seconds within which a scheduler comes round that is at work, where its configuration does not say.
+_SCHEDULER_COMES_ROUND = 30.0
+#: Seconds before the deadline at which the event is due at the latest, for Airflow to take it in.
+_BEFORE_DEADLINE = 5.0
 
 #: Files are looked at in threads of our own, which others' triggers do not need; of those that wait for a file
 #: system that hangs, there can be many before the rest has to wait too.
@@ -59,16 +62,23 @@ class SlurmJobTrigger(BaseTrigger):
     :param module: the module it runs.
     :param settings: the Slurm settings, all of them said.
     :param sewer_conn_id: the connection whose secrets are to be masked.
+    :param deadline: when Airflow waits no longer, in seconds since the epoch.
     """
 
     def __init__(
-        self, job: dict[str, Any], module: str, settings: dict[str, Any], sewer_conn_id: str | None = None
+        self,
+        job: dict[str, Any],
+        module: str,
+        settings: dict[str, Any],
+        sewer_conn_id: str | None = None,
+        deadline: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._data = job
         self._module = module
         self._settings = settings
         self._sewer_conn_id = sewer_conn_id
+        self._deadline = deadline
         self._logged = -math.inf
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -78,12 +88,13 @@ class SlurmJobTrigger(BaseTrigger):
             "module": self._module,
             "settings": self._settings,
             "sewer_conn_id": self._sewer_conn_id,
+            "deadline": self._deadline,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the job's end and fire once, with the job and how it ended."""
         try:
-            ending = await self._follow_to_its_end()
+            ending = await self._follow_as_long_as_airflow_wants()
         except BaseException:
             # A triggerer that stops leaves the job to the next one, and what fails there is told to a worker. Under
             # `airflow dags test` there is neither, and nobody would come for the job.
@@ -93,11 +104,30 @@ class SlurmJobTrigger(BaseTrigger):
         yield TriggerEvent({"job": self._data, "ending": ending._asdict()})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Cancel the job: somebody has marked the task or cleared it."""
+        """Cancel the job: somebody has marked the task or cleared it.
+
+        Airflow cancels this in turn when it comes round again, about a second later. What is begun here goes on.
+        """
         if self._slurm.on_kill_action == "keep_job":
             _log.info("The job goes on: on_kill_action is 'keep_job'")
             return
-        await asyncio.to_thread(cancel, job_from_data(self._data), _log.info, timeout=_CANCEL_TIMEOUT)
+        job = job_from_data(self._data)
+        try:
+            said: str = await asyncio.wrap_future(cancel_soon(job))
+            _log.info(said)
+        except asyncio.CancelledError:
+            _log.info("%s is being cancelled; Airflow waits no longer to hear of it", job)
+            raise
+
+    async def _follow_as_long_as_airflow_wants(self) -> Ending:
+        began = time.monotonic()
+        try:
+            ending = await self._follow_to_its_end()
+        except Exception:  # Airflow goes on with the task then as well
+            await self._until_airflow_can_take_it(began)
+            raise
+        await self._until_airflow_can_take_it(began)
+        return ending
 
     async def _follow_to_its_end(self) -> Ending:
         job = await _in_thread(self._begun)
@@ -146,8 +176,23 @@ class SlurmJobTrigger(BaseTrigger):
         finally:
             watch.close()
             follower.stop()
-        await asyncio.sleep(max(0.0, self._logged + _LOG_ARRIVES - time.monotonic()))
         return ending
+
+    async def _until_airflow_can_take_it(self, began: float) -> None:
+        """Wait until it does no harm if Airflow goes on with the task.
+
+        A scheduler that finds a task queued again when it notices that the worker which has deferred it is done takes
+        that for killed, and fails it (up to Airflow 3.3.2; apache/airflow#67287, #71580 and #72716 tell of 3 to 27 s).
+        It notices when it comes round; one that has not for `scheduler_health_check_threshold` counts as dead.
+        """
+        if self.trigger_id is not None:  # otherwise there is no scheduler
+            rounds = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=_SCHEDULER_COMES_ROUND)
+            noticed = began + rounds - time.monotonic()
+            left = min(noticed, (self._deadline or math.inf) - _BEFORE_DEADLINE - time.time())
+            if left > _LOG_ARRIVES:
+                self._say(f"The task goes on in {left:.0f} s, when the scheduler has surely noticed that it waits here")
+            await asyncio.sleep(max(0.0, left))
+        await asyncio.sleep(max(0.0, self._logged + _LOG_ARRIVES - time.monotonic()))
 
     def _follower(self, job: Job, secrets: tuple[str, ...]) -> JobFollower:
         # The worker logs the rest, where nothing of it can be lost.

@@ -10,6 +10,7 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+from airflow_provider_sewer.runners.slurm.run import JobRun
 
 SAYS_ARGUMENTS = "import sys; print(*sys.argv[1:])"
 
@@ -26,6 +27,23 @@ def test_the_result_file_becomes_the_xcom(module, on_slurm, run_job, deferrable,
     assert result["accuracy"] == 0.97
     assert on_slurm.job(result["job"]).state == "COMPLETED"
     assert xcom("slurm_job_id") == result["job"]
+
+
+def test_a_job_that_has_ended_by_now_is_not_waited_for_in_the_triggerer(module, on_slurm, run_job, monkeypatch):
+    """Its result is collected at once; nobody has to take the task up again."""
+
+    def enter_and_dawdle(run):
+        job = enter(run)
+        on_slurm.until(job.directory.read_exit, "its record")
+        return job
+
+    def defer(*_):
+        raise AssertionError("it was deferred")
+
+    enter = JobRun.enter
+    monkeypatch.setattr(JobRun, "enter", enter_and_dawdle)
+    monkeypatch.setattr(SlurmModuleOperator, "_wait_in_triggerer", defer)
+    assert run_job(deferrable=True, **module("print('done')")).results["job"] == "done"
 
 
 def test_every_line_is_logged_once_in_order_and_told_apart(module, on_slurm, run_job, deferrable, caplog):

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 
 AGAIN = {"retries": 1, "retry_delay": timedelta(0)}
@@ -80,6 +81,7 @@ def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_j
     [
         ({"slurm": {"timeout_min": "{{ 'long' }}"}}, "slurm: timeout_min: a number is needed, not 'long'"),
         ({"env": {"SHELLOPTS": "x"}}, "'SHELLOPTS' cannot be set in a job script"),
+        ({"run_dir": "{{ '/nowhere/ru\\nns' }}"}, "has a line break in it"),
         ({"module": "{{ 'not a module' }}"}, "'not a module' is no dotted name"),
     ],
 )
@@ -92,6 +94,12 @@ def test_a_bad_value_that_shows_only_now_fails_without_a_retry(
     assert tries == [1]
     assert words in said()
     assert len(on_slurm.jobs()) == before
+
+
+def test_a_run_dir_that_no_script_can_name_is_an_error_of_the_dag(run_job, module, tmp_path):
+    """Each option of sbatch is a line of the job script."""
+    with pytest.raises(InvalidTask, match=r"task 'job': run_dir: '.*/ru.*ns' has a line break in it"):
+        run_job(run_dir=f"{tmp_path}/ru\nns", **module("pass"))
 
 
 def test_a_job_that_waits_in_vain_is_cancelled_and_not_tried_again(

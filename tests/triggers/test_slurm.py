@@ -22,6 +22,7 @@ from airflow_provider_sewer.core.slurm import DEFAULTS
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.begun import job_to_data
+from airflow_provider_sewer.runners.slurm.job import has_ended
 from airflow_provider_sewer.runners.slurm.logs import JobLogs
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
@@ -31,6 +32,17 @@ from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
 
 PATIENCE = 60.0
 QUICK = DEFAULTS._replace(deferrable=True, poll_interval=0.3, max_poll_interval=0.6)
+
+
+@pytest.fixture(autouse=True)
+def rounds(monkeypatch):
+    """Have a scheduler come round at once, and return what says how many seconds it takes."""
+
+    def take(seconds: float) -> None:
+        monkeypatch.setenv("AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD", str(seconds))
+
+    take(0)
+    return take
 
 
 @pytest.fixture
@@ -87,6 +99,13 @@ def made_anew(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
     return again
 
 
+def _until(condition) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "the condition has not come true"
+        time.sleep(0.05)
+
+
 async def first_event(trigger: SlurmJobTrigger):
     """Return what the trigger fires."""
     return (await asyncio.wait_for(anext(trigger.run()), PATIENCE)).payload
@@ -130,6 +149,43 @@ def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
         "exit_code": 0,
         "run_directory": job.directory.path,
     }
+
+
+def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_comes_round(submit, rounds, monkeypatch):
+    """What is queued again before that counts as killed there, although the job has ended well."""
+    asked = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    job, trigger = submit("pass", "local")
+    _until(job.directory.read_exit)
+    rounds(1000)
+    assert asyncio.run(first_event(made_anew(trigger)))["ending"]["error"] is None
+    assert sum(asked) > 950
+    asked.clear()
+    assert asyncio.run(first_event(trigger))["ending"]["error"] is None, "there is no scheduler under dag.test()"
+    assert sum(asked) < 3
+    _, kwargs = trigger.serialize()
+    timely = made_anew(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
+    asyncio.run(first_event(timely))
+    assert 50 < sum(asked) < 100, "nor later than Airflow waits"
+
+
+def test_airflow_hears_of_an_error_no_sooner_either(submit, rounds, tmp_path, monkeypatch):
+    """A triggerer that cannot follow the job gives up at once, and the worker is to follow it."""
+    asked = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    _, trigger = submit("pass", sewer_conn_id="not_there", cluster="local")
+    rounds(1000)
+    with pytest.raises(Exception, match="not_there"):
+        asyncio.run(first_event(made_anew(trigger)))
+    assert sum(asked) > 950
 
 
 @pytest.mark.parametrize("cluster", ["slurm", "local"])
@@ -192,11 +248,58 @@ def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
     asyncio.run(cancelled_with_news())
 
 
-def test_a_person_who_marks_or_clears_the_task_cancels_the_job(on_slurm, submit):
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+def test_a_person_who_marks_or_clears_the_task_cancels_the_job(on_slurm, submit, cluster, caplog):
     """That is on_kill, in whichever triggerer it happens."""
-    job, trigger = submit("import time; time.sleep(600)")
-    on_slurm.wait_for(job.ref.id, "RUNNING")
+    caplog.set_level(logging.INFO)
+    job, trigger = submit("import time; time.sleep(600)", cluster)
+    _until(job.directory.read_start)
     asyncio.run(made_anew(trigger).on_kill())
+    assert f"Cancelled {job}" in caplog.text
+    _until(lambda: has_ended(job))
+
+
+async def killed_as_airflow_does(triggers, until_cancelled_again: float) -> None:
+    """Tell all of these that they are killed, and cancel that again when the triggerer comes round."""
+    kills = [asyncio.create_task(trigger.on_kill()) for trigger in triggers]
+    await asyncio.wait(kills, timeout=until_cancelled_again)
+    for kill in kills:
+        kill.cancel()
+    await asyncio.gather(*kills, return_exceptions=True)
+
+
+@pytest.mark.parametrize("array", [True, False], ids=["array", "jobs"])
+def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, array):
+    """Airflow cancels what it has asked for when it comes round, with much of it still to be done."""
+    held = {"slurm": {"additional_parameters": {"hold": True}}}
+    source = "import time; time.sleep(600)"
+    triggers = [made_anew(one) for one in register(source, 100 if array else 20, array=array, array_wait=0.0, **held)]
+
+    async def until_there_and_killed():
+        tasks = [asyncio.create_task(first_event(trigger)) for trigger in triggers]
+        await asyncio.to_thread(_until, lambda: all(each.serialize()[1]["job"]["id"] for each in triggers))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for command in ("squeue", "scancel"):
+            on_slurm.put_in_front(command, "sleep 0.5")
+        await killed_as_airflow_does(triggers, 1.0)
+
+    asyncio.run(until_there_and_killed())
+    data = [trigger.serialize()[1]["job"] for trigger in triggers]
+    assert all(RunDirectory(each["directory"]).is_cancelled for each in data)
+    ids = ",".join(dict.fromkeys(each["id"].partition("_")[0] for each in data))
+    on_slurm.until(lambda: not on_slurm.command("squeue", "-h", "-r", "-j", ids), "all of them to be gone")
+    assert on_slurm.counted("scancel") <= 2  # those that have come first, and all others together
+
+
+def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog):
+    """Also that nobody has heard of it yet, when Airflow waits no longer."""
+    caplog.set_level(logging.INFO)
+    job, trigger = submit("import time; time.sleep(600)")
+    on_slurm.put_in_front("scancel", "sleep 3")
+    asyncio.run(killed_as_airflow_does([made_anew(trigger)], 1.0))
+    assert f"{job} is being cancelled; Airflow waits no longer" in caplog.text
     on_slurm.wait_for(job.ref.id, "CANCELLED")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
@@ -37,8 +36,7 @@ class Job(NamedTuple):
         :param timeout: seconds that this may take.
         :raises NoAnswer: when the cluster was perhaps not reached; the job script sees to it then.
         """
-        with suppress(OSError):  # the cluster may still hear of it
-            self.directory.cancel()
+        self.directory.try_to_cancel()
         self.cluster.cancel(self.ref, timeout=timeout)
 
     def __str__(self) -> str:
@@ -51,7 +49,21 @@ def cancel(job: Job | Waiting, say: Callable[[str], None], *, timeout: float) ->
         job.cancel(timeout=timeout)
         say(f"Cancelled {job}")
     except NoAnswer as error:
-        say(f"{job} is told to end by its run directory, within some seconds of running: {error}")
+        say(only_told(job, error))
+
+
+def only_told(job: Job | Waiting, error: NoAnswer) -> str:
+    """Say that a job whose cluster was not reached will end all the same."""
+    return f"{job} is told to end by its run directory, within some seconds of running: {error}"
+
+
+def has_said_how_it_ended(job: Job) -> bool:
+    """Tell whether the record of a job's end is there, and there is nothing more to wait for."""
+    try:
+        record = job.directory.read_exit()
+    except (OSError, ValueError):
+        return False
+    return record is not None and (record.is_success or not record.asked)
 
 
 def has_ended(job: Job) -> bool:

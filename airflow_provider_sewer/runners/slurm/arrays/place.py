@@ -13,6 +13,8 @@ from airflow_provider_sewer.runners.slurm.cluster import JobRef
 from airflow_provider_sewer.runners.slurm.job import Job
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from airflow_provider_sewer.runners.slurm.arrays.waiting import Member
     from airflow_provider_sewer.runners.slurm.attempts import Attempt
     from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
@@ -39,8 +41,7 @@ class Waiting(NamedTuple):
 
     def look_up(self) -> Job | None:
         """Return the element that it has become, if it is one by now."""
-        outcome = _looked(self.folder, self.cluster).outcome(self.directory.path)
-        return note_element(outcome) if isinstance(outcome, Job) else None
+        return next(elements_of([self]), None)
 
     def cancel(self, *, timeout: float) -> None:
         """Have it left out of its array; if that has been sent, have its element ended.
@@ -48,11 +49,14 @@ class Waiting(NamedTuple):
         :param timeout: seconds that this may take.
         :raises NoAnswer: when the cluster was perhaps not reached; the job script sees to it then.
         """
-        with suppress(OSError):  # the cluster may still hear of it
-            self.directory.cancel()
-        WaitingRoom(self.folder).leave(self.directory.path)
+        self.directory.try_to_cancel()
+        self.leave()
         if (job := self.look_up()) is not None:
             job.cancel(timeout=timeout)
+
+    def leave(self) -> None:
+        """Have it wait no longer."""
+        WaitingRoom(self.folder).leave(self.directory.path)
 
     def __str__(self) -> str:
         return f"{self.name}, which waits for its array"
@@ -117,6 +121,15 @@ class ArrayPlace:
 
     def _waiting(self) -> Waiting:
         return Waiting(self._directory, self._attempt.name, self._cluster)
+
+
+def elements_of(waiting: Collection[Waiting]) -> Iterator[Job]:
+    """Return the elements that attempts have become, of those that are one by now."""
+    looked = {each.folder: _looked(each.folder, each.cluster) for each in waiting}
+    for each in waiting:
+        outcome = looked[each.folder].outcome(each.directory.path)
+        if isinstance(outcome, Job):
+            yield note_element(outcome)
 
 
 def note_element(job: Job) -> Job:
