@@ -69,8 +69,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         but ``setup``, ``teardown`` and ``stderr_to_stdout``), or ``auto``: Slurm where there is an sbatch. ``auto`` if
         nobody says.
     :param deferrable: wait in the triggerer; Airflow's ``operators.default_deferrable`` if nobody says. The triggerer
-        has to run as the same Unix user as the worker. Tells of an end no sooner than Airflow's
-        ``scheduler_health_check_threshold`` after it has begun to wait, 30 s as a rule: not for jobs of seconds.
+        has to run as the same Unix user as the worker. It tells of no end in the first 10 s: not for jobs of seconds.
     :param poll_interval: seconds, or a timedelta, between two looks at a job at first; 5 if nobody says.
     :param max_poll_interval: seconds, or a timedelta, that this grows to while nothing changes; 60 if nobody says, or
         ``poll_interval`` if that is more.

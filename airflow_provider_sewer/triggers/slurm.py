@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from airflow.sdk.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sewer.core.errors import SewerError
@@ -38,8 +37,8 @@ if TYPE_CHECKING:
 #: Seconds between the last line that is logged here and the event: Airflow lets go of a trigger's log when its event
 #: comes, with what is still on its way to it.
 _LOG_ARRIVES = 2.0
-#: Seconds within which a scheduler comes round that is at work, where its configuration does not say.
-_SCHEDULER_COMES_ROUND = 30.0
+#: Seconds after which a scheduler has noticed that a worker is done, unless there is far too much for it to do.
+_SCHEDULER_NOTICES = 10.0
 #: Seconds before the deadline at which the event is due at the latest, for Airflow to take it in.
 _BEFORE_DEADLINE = 5.0
 
@@ -182,12 +181,11 @@ class SlurmJobTrigger(BaseTrigger):
         """Wait until it does no harm if Airflow goes on with the task.
 
         A scheduler that finds a task queued again when it notices that the worker which has deferred it is done takes
-        that for killed, and fails it (up to Airflow 3.3.2; apache/airflow#67287, #71580 and #72716 tell of 3 to 27 s).
-        It notices when it comes round; one that has not for `scheduler_health_check_threshold` counts as dead.
+        that for killed, and fails it (up to Airflow 3.3.2; apache/airflow#66374, #71580 and #72716 tell of 3 to 7 s,
+        #67287 of 27). No API tells whether it has.
         """
         if self.trigger_id is not None:  # otherwise there is no scheduler
-            rounds = conf.getfloat("scheduler", "scheduler_health_check_threshold", fallback=_SCHEDULER_COMES_ROUND)
-            noticed = began + rounds - time.monotonic()
+            noticed = began + _SCHEDULER_NOTICES - time.monotonic()
             left = min(noticed, (self._deadline or math.inf) - _BEFORE_DEADLINE - time.time())
             if left > _LOG_ARRIVES:
                 self._say(f"The task goes on in {left:.0f} s, when the scheduler has surely noticed that it waits here")

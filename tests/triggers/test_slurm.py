@@ -35,14 +35,15 @@ QUICK = DEFAULTS._replace(deferrable=True, poll_interval=0.3, max_poll_interval=
 
 
 @pytest.fixture(autouse=True)
-def rounds(monkeypatch):
-    """Have a scheduler come round at once, and return what says how many seconds it takes."""
+def notices_at_once(monkeypatch):
+    """Have a scheduler that notices at once that a worker is done."""
+    monkeypatch.setattr("airflow_provider_sewer.triggers.slurm._SCHEDULER_NOTICES", 0.0)
 
-    def take(seconds: float) -> None:
-        monkeypatch.setenv("AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD", str(seconds))
 
-    take(0)
-    return take
+@pytest.fixture
+def busy_scheduler(monkeypatch):
+    """Have a scheduler that takes long to notice it."""
+    monkeypatch.setattr("airflow_provider_sewer.triggers.slurm._SCHEDULER_NOTICES", 1000.0)
 
 
 @pytest.fixture
@@ -151,7 +152,7 @@ def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
     }
 
 
-def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_comes_round(submit, rounds, monkeypatch):
+def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_has_noticed(submit, busy_scheduler, monkeypatch):
     """What is queued again before that counts as killed there, although the job has ended well."""
     asked = []
 
@@ -161,7 +162,6 @@ def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_comes_round(submit
     monkeypatch.setattr(asyncio, "sleep", sleep)
     job, trigger = submit("pass", "local")
     _until(job.directory.read_exit)
-    rounds(1000)
     assert asyncio.run(first_event(made_anew(trigger)))["ending"]["error"] is None
     assert sum(asked) > 950
     asked.clear()
@@ -173,7 +173,7 @@ def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_comes_round(submit
     assert 50 < sum(asked) < 100, "nor later than Airflow waits"
 
 
-def test_airflow_hears_of_an_error_no_sooner_either(submit, rounds, tmp_path, monkeypatch):
+def test_airflow_hears_of_an_error_no_sooner_either(submit, busy_scheduler, monkeypatch):
     """A triggerer that cannot follow the job gives up at once, and the worker is to follow it."""
     asked = []
 
@@ -182,7 +182,6 @@ def test_airflow_hears_of_an_error_no_sooner_either(submit, rounds, tmp_path, mo
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     _, trigger = submit("pass", sewer_conn_id="not_there", cluster="local")
-    rounds(1000)
     with pytest.raises(Exception, match="not_there"):
         asyncio.run(first_event(made_anew(trigger)))
     assert sum(asked) > 950
