@@ -222,6 +222,15 @@ def test_what_goes_through_a_group_in_the_dag_file_meets_all_of_it(loop, tmp_pat
         assert env(task_id, on_worker=True) == env(task_id, on_worker=False)
 
 
+@pytest.mark.parametrize(("running", "first", "second"), [("g.fit", 1, 1), ("h.fit", 9, 1)])
+def test_of_several_groups_those_before_the_one_that_runs_are_made_whole(running, first, second, tmp_path, expand):
+    """By then it is not known that the task which runs is one of a workflow."""
+    expand(FLOW)
+    with on_the_worker_of(running), DAG("dag", schedule=None):
+        groups = [sewer_task_group(tmp_path / "flow.py", group_id=name, workdir=tmp_path) for name in "gh"]
+    assert [len(made(group)) for group in groups] == [first, second]
+
+
 @pytest.mark.parametrize("ties", [
     "BaseOperator(task_id='before') >> group >> BaseOperator(task_id='after')",
     "chain(BaseOperator(task_id='before'), Label('then'), group, [BaseOperator(task_id=name) for name in 'ab'])",
