@@ -104,6 +104,11 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
             "Seconds after which a job that nobody knows any more is a failure; 300 by default.",
             {"type": _NUMBER},
         ),
+        "orphan_timeout": (
+            "Orphan timeout",
+            "Seconds after which a running job that no process follows ends itself; 86400 by default, 0 for never.",
+            {"type": _NUMBER},
+        ),
         "durable": ("Durable", "Whether a retry takes up an earlier attempt's job; true by default.", _YES_OR_NO),
         "on_kill_action": (
             "When the task is killed",

@@ -19,6 +19,7 @@ pytest_plugins = [
     "airflow_provider_sewer.testing",
     "tests.slurm.fixtures",
     "tests.runners.slurm.script_jobs",
+    "tests.airflow_supervisor",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent

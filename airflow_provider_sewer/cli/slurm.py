@@ -17,6 +17,7 @@ _WATCHING = (
     "max_pending_time",
     "fail_on_pending_reason",
     "lost_after",
+    "orphan_timeout",
 )
 
 

@@ -123,6 +123,10 @@ class SlurmUnavailable(SlurmError):
     """There is no Slurm that can be used here, or one of its commands is missing."""
 
 
+class SlurmJobReleased(SlurmError):
+    """The job runs on for the next try: Airflow has taken this one away."""
+
+
 class SlurmSubmitRefused(SlurmError):
     """Slurm refuses the job for good: a bad partition, account or limit."""
 

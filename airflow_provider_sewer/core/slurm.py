@@ -46,6 +46,9 @@ _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.I
 _GPUS = re.compile(r"([A-Za-z][\w.-]*:)?\d+")
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
+#: Seconds: a restart of Airflow must not be taken for its end.
+_SHORTEST_ORPHAN_TIMEOUT = 300.0
+
 #: The least that ``mem_gb`` can say: Slurm counts in megabytes, and takes 0 for all the memory of a node.
 _ONE_MEGABYTE = 1 / 1024
 
@@ -65,6 +68,7 @@ class SlurmSettings(NamedTuple):
     :param max_pending_time: seconds that a job may wait for its start.
     :param fail_on_pending_reason: reasons of Slurm's for which a waiting job is given up at once.
     :param lost_after: seconds after which a job that nobody knows any more is a failure.
+    :param orphan_timeout: seconds after which a running job that no process follows ends itself; 0 for never.
     :param wait_for_completion: whether the Airflow task lasts as long as the job.
     :param array: whether the instances of a mapped Airflow task are submitted together, as job arrays.
     :param array_wait: seconds without another instance after which an array is submitted that is not complete.
@@ -82,6 +86,7 @@ class SlurmSettings(NamedTuple):
     max_pending_time: Optional[float] = None
     fail_on_pending_reason: Optional[tuple[str, ...]] = None
     lost_after: Optional[float] = None
+    orphan_timeout: Optional[float] = None
     wait_for_completion: Optional[bool] = None
     array: Optional[bool] = None
     array_wait: Optional[float] = None
@@ -103,6 +108,7 @@ class SlurmSettings(NamedTuple):
         max_pending_time: Any = None,
         fail_on_pending_reason: Any = None,
         lost_after: Any = None,
+        orphan_timeout: Any = None,
         wait_for_completion: Any = None,
         array: Any = None,
         array_wait: Any = None,
@@ -125,6 +131,7 @@ class SlurmSettings(NamedTuple):
             max_pending_time=_seconds("max_pending_time", max_pending_time),
             fail_on_pending_reason=_reasons(fail_on_pending_reason),
             lost_after=_seconds("lost_after", lost_after, zero=True),
+            orphan_timeout=_orphan_timeout(orphan_timeout),
             wait_for_completion=_bool("wait_for_completion", wait_for_completion),
             array=_bool("array", array),
             array_wait=_seconds("array_wait", array_wait, zero=True),
@@ -155,6 +162,7 @@ DEFAULTS = SlurmSettings(
     on_kill_action="cancel_job",
     requeue=False,
     lost_after=300.0,
+    orphan_timeout=86400.0,
     wait_for_completion=True,
     array=False,
     array_wait=30.0,
@@ -407,6 +415,16 @@ def _seconds(field: str, value: Any, *, zero: bool = False) -> float | None:
         more = "" if zero else ", more than 0,"
         raise InvalidTask(f"{field}: seconds or a timedelta{more} are needed, not {value!r}")
     return float(seconds)
+
+
+def _orphan_timeout(value: Any) -> float | None:
+    seconds = _seconds("orphan_timeout", value, zero=True)
+    if seconds and seconds < _SHORTEST_ORPHAN_TIMEOUT:
+        raise InvalidTask(
+            f"orphan_timeout must be 0 or at least {_SHORTEST_ORPHAN_TIMEOUT:g} s, got {seconds:g}; "
+            "give a longer one, or 0 for never"
+        )
+    return seconds
 
 
 def _reasons(value: Any) -> tuple[str, ...] | None:

@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout, TaskDeferralError, TaskDeferralTimeout
 
 from airflow_provider_sewer.core.environment import inherited
-from airflow_provider_sewer.core.errors import InvalidTask, SlurmJobFailed, SlurmPendingHopeless, SlurmSubmitRefused
+from airflow_provider_sewer.core.errors import (
+    InvalidTask,
+    SlurmJobFailed,
+    SlurmJobReleased,
+    SlurmPendingHopeless,
+    SlurmSubmitRefused,
+)
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, supervisor
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
@@ -38,14 +45,17 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.hooks.sewer import SewerHook
 
+#: Stands for an argument that was left out, where ``None`` means something else.
+NOT_GIVEN: Any = object()
 #: How long a deferred task waits at most where `execution_timeout` says nothing.
 _LONGEST_DEFERRAL = timedelta(days=90)
 #: What trying again would not help.
 _NOT_TO_BE_TRIED_AGAIN = (InvalidTask, SlurmSubmitRefused, SlurmPendingHopeless, AirflowFailException)
 #: Where a task notes its job for its later tries, in Airflow's own store.
 _NOTED_JOB = "slurm_job"
-#: Seconds that cancelling may take: Airflow kills a worker five seconds after it has asked it to stop.
-_CANCEL_TIMEOUT = 4.0
+#: Seconds that cancelling may take, and asking Airflow before that: Airflow kills a worker five seconds after it has
+#: asked it to stop. The run directory is marked first, and scancel outlives the worker.
+_CANCEL_TIMEOUT, _ASK_TIMEOUT = 4.0, 3.0
 
 
 class SlurmModuleOperator(PythonModuleOperator):
@@ -84,6 +94,9 @@ class SlurmModuleOperator(PythonModuleOperator):
         an empty list for none.
     :param lost_after: seconds, or a timedelta, after which a job that nobody knows any more is a failure; 300 if
         nobody says.
+    :param orphan_timeout: seconds, or a timedelta, after which a running job that no worker or triggerer follows ends
+        itself; a day if nobody says, and ``None`` or 0 for never. Not for jobs that are meant to run on alone
+        (``wait_for_completion=False``, ``on_kill_action="keep_job"``).
     :param wait_for_completion: ``False`` to end with the submission; the result is then the job's id, and nobody
         looks after the job: the secrets of one that is cancelled before it begins stay in its run directory.
     :param array: whether the instances of a mapped task are submitted together, as job arrays; see
@@ -116,6 +129,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         max_pending_time: float | timedelta | None = None,
         fail_on_pending_reason: Iterable[str] | None = None,
         lost_after: float | timedelta | None = None,
+        orphan_timeout: float | timedelta | None = NOT_GIVEN,
         wait_for_completion: bool | None = None,
         array: bool | None = None,
         array_wait: float | timedelta | None = None,
@@ -133,6 +147,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         self.max_pending_time = max_pending_time
         self.fail_on_pending_reason = fail_on_pending_reason
         self.lost_after = lost_after
+        self.orphan_timeout = _zero_for_none(orphan_timeout)
         self.wait_for_completion = wait_for_completion
         self.array = array
         self.array_wait = array_wait
@@ -140,6 +155,8 @@ class SlurmModuleOperator(PythonModuleOperator):
         self.job_link: str | None = None
         self._job_url: str | None = None
         self._job_run: JobRun | None = None
+        self._instance: Any = None
+        self._has_timed_out = False
 
     def execute(self, context: Context) -> Any:
         """Submit the job, or take up the one that is there, and return the module's result.
@@ -200,14 +217,35 @@ class SlurmModuleOperator(PythonModuleOperator):
                 return self._collect(context, run, run.follow(job))
 
     def on_kill(self) -> None:
-        """Cancel the job, unless it is to be kept; also in the middle of its submission."""
+        """Cancel the job if a user has marked or cleared the task, or its time is over; also during its submission.
+
+        Where Airflow only moves the task to another process, or does not answer, the job is left to the next try.
+        """
         self._killed = True
-        if self._job_run is None:
+        run = self._job_run
+        if run is None:
             return
-        if self._job_run.planned.slurm.on_kill_action == "keep_job":
+        if run.planned.slurm.on_kill_action == "keep_job":
             self.log.info("The job goes on: on_kill_action is 'keep_job'")
             return
-        self._job_run.cancel(timeout=_CANCEL_TIMEOUT)
+        state = self._state_in_airflow()
+        if state.request is not UserRequest.NONE:
+            run.cancel(timeout=_CANCEL_TIMEOUT, is_cleared=state.request is UserRequest.CLEAR)
+        elif state.is_running and self._is_last_try():
+            self.log.warning("Asked to stop, but the task is still running in Airflow; following the job to the end")
+        else:
+            self.log.warning("Leaving the job to the next try; Airflow has the task as %s", state.text)
+            run.release()
+
+    def _state_in_airflow(self) -> TaskState:
+        if self._has_timed_out:
+            return TaskState(UserRequest.END, "timed out")
+        if supervisor() is None:
+            return TaskState(UserRequest.END, "stopped by its user")  # `airflow dags test`
+        return read_task_state(self._instance, _ASK_TIMEOUT)
+
+    def _is_last_try(self) -> bool:
+        return bool(self._instance.try_number > self._instance.max_tries)
 
     # -- What is to run ------------------------------------------------------------------------------------------------
 
@@ -231,6 +269,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             ti = context["ti"]
             expected = ti.get_ti_count(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
             planned = planned._replace(expected=expected)
+        self._instance = context["ti"]
         self._job_run = JobRun(planned, log_output, self.log.info, supervisor())
         if self._killed:
             self.on_kill()
@@ -263,6 +302,11 @@ class SlurmModuleOperator(PythonModuleOperator):
         """Cancel the job if what happens here leaves it to nobody: neither to a triggerer nor to a retry."""
         try:
             yield
+        except SlurmJobReleased:
+            raise
+        except AirflowTaskTimeout:  # Airflow calls on_kill next
+            self._has_timed_out = True
+            raise
         except KeyboardInterrupt:  # in `airflow dags test`, which calls no on_kill
             self.on_kill()
             raise
@@ -336,7 +380,11 @@ class SlurmModuleOperator(PythonModuleOperator):
             self._skip_if_wanted(error.exit_code)
             raise
         self._tell_that_it_ran(context, TaskRun(run.begun_with(RunDirectory(ending.run_directory or "")), {}))
-        return self._checked_result(context, result)
+        try:
+            return self._checked_result(context, result)
+        except Exception:
+            run.reject(ending)
+            raise
 
 
 @contextmanager
@@ -354,6 +402,11 @@ def _over_defaults(slurm: Any, default_args: Mapping[str, Any] | None) -> Any:
     if not isinstance(slurm, Mapping) or not isinstance(others, Mapping):
         return slurm
     return SlurmSettings(slurm=slurm).over(SlurmSettings(slurm=others)).slurm
+
+
+def _zero_for_none(orphan_timeout: Any) -> Any:
+    """Return 0 for an explicit ``None``: elsewhere ``None`` leaves the setting to the connection."""
+    return None if orphan_timeout is NOT_GIVEN else 0 if orphan_timeout is None else orphan_timeout
 
 
 def _inherited(inherit: Inherit | None) -> dict[str, str]:
@@ -377,4 +430,5 @@ def _instance(context: Context) -> TaskInstance:
         clears=str(ti.max_tries),
         run_clears=context["dag_run"].clear_number or 0,
         is_extra=ti.try_number > ti.max_tries + 1,
+        try_number=ti.try_number,
     )

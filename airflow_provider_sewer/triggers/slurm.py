@@ -9,13 +9,15 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.errors import SewerError, SlurmCancelled
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.hooks.sewer import SewerHook
+from airflow_provider_sewer.hooks.task_state import UserRequest, read_task_state
 from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting, note_element
 from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
@@ -41,6 +43,11 @@ _LOG_ARRIVES = 2.0
 _SCHEDULER_NOTICES = 10.0
 #: Seconds before the deadline at which the event is due at the latest, for Airflow to take it in.
 _BEFORE_DEADLINE = 5.0
+
+#: Seconds to wait for Airflow's answer in ``on_kill``; the triggerer gives that method 30 s (``on_kill_timeout``).
+_ASK_TIMEOUT = 25.0
+#: Seconds between two looks at whether an attempt that waits for its array is cancelled.
+_CANCELLED_EVERY = 1.0
 
 #: Files are looked at in threads of our own, which others' triggers do not need; of those that wait for a file
 #: system that hangs, there can be many before the rest has to wait too.
@@ -103,20 +110,30 @@ class SlurmJobTrigger(BaseTrigger):
         yield TriggerEvent({"job": self._data, "ending": ending._asdict()})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Cancel the job: somebody has marked the task or cleared it.
+        """Cancel the job if a user has marked the task or cleared it.
 
-        Airflow cancels this in turn when it comes round again, about a second later. What is begun here goes on.
+        A triggerer that was paused is asked the same when another triggerer follows the job by now; then the job is
+        left to that one (apache/airflow#73454). Airflow cancels this method in turn when it comes round again, about a
+        second later; what is begun here continues.
         """
         if self._slurm.on_kill_action == "keep_job":
             _log.info("The job goes on: on_kill_action is 'keep_job'")
             return
         job = job_from_data(self._data)
         try:
-            said: str = await asyncio.wrap_future(cancel_soon(job))
+            said: str = await asyncio.wrap_future(cancel_soon(job, partial(self._why_not_cancelled, job)))
             _log.info(said)
         except asyncio.CancelledError:
             _log.info("%s is being cancelled; Airflow waits no longer to hear of it", job)
             raise
+
+    def _why_not_cancelled(self, job: Job | Waiting) -> str | None:
+        if self.trigger_id is None:  # `airflow dags test`, whose user has stopped it
+            return None
+        state = read_task_state(self.task_instance, _ASK_TIMEOUT)
+        if state.request is not UserRequest.NONE:
+            return None
+        return f"Leaving {job} to the process that follows it next; Airflow has the task as {state.text}"
 
     async def _follow_as_long_as_airflow_wants(self) -> Ending:
         began = time.monotonic()
@@ -151,12 +168,15 @@ class SlurmJobTrigger(BaseTrigger):
         wait = Gatherer.of(waiting).wait(waiting.directory.path, news.put)
         try:
             while True:
-                for told in await news.get():
+                for told in await news.get(_CANCELLED_EVERY):
                     if isinstance(told, SewerError):
                         raise told
                     self._say(f"{told}")
                     if isinstance(told, Job):
                         return await _in_thread(note_element, told)
+                if await _in_thread(_is_cancelled, waiting):
+                    path = waiting.directory.path
+                    raise SlurmCancelled(f"{waiting.name} was cancelled before it was submitted", run_directory=path)
         finally:
             wait.close()
 
@@ -214,6 +234,10 @@ class SlurmJobTrigger(BaseTrigger):
     @property
     def _slurm(self) -> SlurmSettings:
         return SlurmSettings(**self._settings)
+
+
+def _is_cancelled(waiting: Waiting) -> bool:
+    return waiting.directory.is_cancelled
 
 
 async def _in_thread(function: Callable[..., _Value], *arguments: Any) -> _Value:

@@ -14,6 +14,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 SLEEPS = "import time; time.sleep(600)"
 
@@ -110,10 +111,15 @@ def test_a_kill_cancels_the_job_and_the_task_does_not_turn_green(
     assert on_slurm.state(found[0]) == "CANCELLED"
 
 
-def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals_restored, deferrable):
-    """A person at `airflow dags test` leaves nothing behind in the queue, whoever waits."""
+def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals_restored, deferrable, run_directories):
+    """A user at `airflow dags test` leaves no job in the queue, whether a worker or a trigger follows it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    found = when_running(lambda: os.kill(os.getpid(), signal.SIGINT))
+
+    def interrupt():
+        on_slurm.until(lambda: os.path.exists(RunDirectory(str(run_directories()[-1])).follower), "a follower")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    found = when_running(interrupt)
     with suppress(KeyboardInterrupt):
         run_job(deferrable=deferrable, **module(SLEEPS))
     # Its script has seldom seen by itself, before Slurm tells it, that it is cancelled.

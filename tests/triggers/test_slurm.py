@@ -29,6 +29,7 @@ from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
+from tests.airflow_supervisor import task_instance
 
 PATIENCE = 60.0
 QUICK = DEFAULTS._replace(deferrable=True, poll_interval=0.3, max_poll_interval=0.6)
@@ -96,7 +97,7 @@ def made_anew(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
     path, kwargs = trigger.serialize()
     kept = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(kwargs))
     again = import_string(path)(**kept)
-    again.trigger_id = 1  # as a triggerer sets it
+    again.trigger_id, again.task_instance = 1, task_instance()  # as a triggerer sets them
     return again
 
 
@@ -247,15 +248,68 @@ def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
     asyncio.run(cancelled_with_news())
 
 
+@pytest.mark.parametrize("state", ["failed", "success", None])
 @pytest.mark.parametrize("cluster", ["slurm", "local"])
-def test_a_person_who_marks_or_clears_the_task_cancels_the_job(on_slurm, submit, cluster, caplog):
-    """That is on_kill, in whichever triggerer it happens."""
+def test_on_kill_user_request_cancels_the_job(on_slurm, submit, cluster, state, caplog, airflow_has_task_as):
+    """A user has marked the task, or cleared it."""
     caplog.set_level(logging.INFO)
     job, trigger = submit("import time; time.sleep(600)", cluster)
     _until(job.directory.read_start)
+    airflow_has_task_as(state)
     asyncio.run(made_anew(trigger).on_kill())
     assert f"Cancelled {job}" in caplog.text
     _until(lambda: has_ended(job))
+
+
+@pytest.mark.parametrize("state", ["deferred", "scheduled", "queued", "running", OSError("no database")], ids=str)
+def test_on_kill_bookkeeping_leaves_the_job_alone(on_slurm, submit, state, caplog, airflow_has_task_as):
+    """A triggerer that was paused finds its trigger assigned to another one."""
+    caplog.set_level(logging.INFO)
+    job, trigger = submit("import time; time.sleep(600)", "local")
+    _until(job.directory.read_start)
+    airflow_has_task_as(state)
+    asyncio.run(made_anew(trigger).on_kill())
+    assert "Leaving" in caplog.text
+    assert not job.directory.is_cancelled
+    assert not has_ended(job)
+    job.cancel(timeout=PATIENCE)
+
+
+def test_run_paused_triggerer_logs_nothing_once_another_one_follows(on_slurm, submit, tmp_path):
+    """Each line is in one of the two logs."""
+    lines: dict[str, list[str]] = {"paused": [], "other": []}
+
+    class Logged(SlurmJobTrigger):
+        log_of = "paused"
+
+        def _log_output(self, stream, pieces):
+            lines[self.log_of] += pieces
+
+    job, trigger = submit(f"""
+        import os, time
+        for number in range(20): print(number, flush=True)
+        while not os.path.exists({str(tmp_path / "go")!r}): time.sleep(0.05)
+        for number in range(20, 40): print(number, flush=True)
+    """)
+    paused, other = (Logged(**trigger.serialize()[1]) for _ in range(2))
+    other.log_of = "other"
+
+    async def both():
+        first = asyncio.create_task(first_event(paused))
+        await asyncio.to_thread(_until, lambda: "".join(lines["paused"]).count("\n") == 20)
+        token = job.directory.read_follower()
+        second = asyncio.create_task(first_event(other))
+        await asyncio.to_thread(_until, lambda: job.directory.read_follower() != token)
+        (tmp_path / "go").touch()
+        await second
+        first.cancel()
+        with suppress(asyncio.CancelledError):
+            await first
+
+    asyncio.run(both())
+    logged = "".join(lines["paused"] + lines["other"]).split()
+    assert logged[:20] == [str(number) for number in range(20)]
+    assert len(logged) == len(set(logged))
 
 
 async def killed_as_airflow_does(triggers, until_cancelled_again: float) -> None:
@@ -268,8 +322,9 @@ async def killed_as_airflow_does(triggers, until_cancelled_again: float) -> None
 
 
 @pytest.mark.parametrize("array", [True, False], ids=["array", "jobs"])
-def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, array):
+def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, array, airflow_has_task_as):
     """Airflow cancels what it has asked for when it comes round, with much of it still to be done."""
+    airflow_has_task_as("failed")
     held = {"slurm": {"additional_parameters": {"hold": True}}}
     source = "import time; time.sleep(600)"
     triggers = [made_anew(one) for one in register(source, 100 if array else 20, array=array, array_wait=0.0, **held)]
@@ -292,8 +347,9 @@ def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, arra
     assert on_slurm.counted("scancel") <= 2  # those that have come first, and all others together
 
 
-def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog):
+def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog, airflow_has_task_as):
     """Also that nobody has heard of it yet, when Airflow waits no longer."""
+    airflow_has_task_as("failed")
     caplog.set_level(logging.INFO)
     job, trigger = submit("import time; time.sleep(600)")
     on_slurm.put_in_front("scancel", "sleep 3")
@@ -407,8 +463,9 @@ def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, regist
     assert on_slurm.counted("sbatch") == 1
 
 
-def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register):
+def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register, airflow_has_task_as):
     """Nothing of it is submitted; the one that is left does not wait for it."""
+    airflow_has_task_as("failed")
     cleared, other = map(made_anew, register("print('done')", 2, array_wait=0.0))
     asyncio.run(cleared.on_kill())
     assert RunDirectory(cleared.serialize()[1]["job"]["directory"]).is_cancelled
@@ -417,6 +474,21 @@ def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register):
         on_slurm.command("squeue", "-h", "-r", "-t", "all", "-n", event["job"]["name"], "-o", "%i")
         == (event["job"]["id"])
     )
+
+
+def test_run_member_whose_registration_was_withdrawn_ends(on_slurm, register, airflow_has_task_as):
+    """Another triggerer, which was paused, has cancelled it meanwhile."""
+    airflow_has_task_as("failed")
+    (trigger,) = register("print('done')", 1)
+    waiting, other = made_anew(trigger), made_anew(trigger)
+
+    async def cancelled_elsewhere():
+        event = asyncio.create_task(first_event(waiting))
+        await asyncio.sleep(1)
+        await other.on_kill()
+        return await event
+
+    assert asyncio.run(cancelled_elsewhere())["ending"]["error"] == "SlurmCancelled"
 
 
 def test_why_there_is_no_array_is_the_end_of_each(on_slurm, register):

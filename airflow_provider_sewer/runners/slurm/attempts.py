@@ -28,6 +28,7 @@ class TaskInstance(NamedTuple):
     :param clears: what changes when a person clears the task, unless it is running.
     :param run_clears: how often a person has cleared tasks of its run.
     :param is_extra: whether this is a try beyond those that the task has.
+    :param try_number: Airflow's number of this try; 0 where tries have no numbers.
     """
 
     dag_id: str
@@ -37,6 +38,7 @@ class TaskInstance(NamedTuple):
     clears: str
     run_clears: int = 0
     is_extra: bool = False
+    try_number: int = 0
 
     def continues(self, attempt: Attempt) -> bool:
         """Tell whether an attempt was begun for what is wanted now: no person has cleared the task since.
@@ -56,6 +58,7 @@ class Attempt(NamedTuple):
     :param clears: see :class:`TaskInstance`, when it was begun.
     :param run_clears: likewise.
     :param in_array: whether it is to be an element of an array, or is one.
+    :param collected_in: the number of the try that has collected its success; 0 if none has.
     """
 
     directory: RunDirectory
@@ -64,6 +67,7 @@ class Attempt(NamedTuple):
     clears: str
     run_clears: int
     in_array: bool = False
+    collected_in: int = 0
 
     def cancel(self) -> None:
         """Have its job end, or not even begin; what has lost its run directory cannot begin anyway.
@@ -113,16 +117,33 @@ class Attempts:
 
         :raises SlurmUnavailable: when the folder cannot be read.
         """
+        attempt = self._newest()
+        return None if attempt is None or attempt.directory.read_ended() else attempt
+
+    def collected(self) -> Attempt | None:
+        """Return the latest attempt if an earlier try of the same series has collected its success.
+
+        Airflow may never have stored what that try returned: its worker can have died in between.
+
+        :raises SlurmUnavailable: when the folder cannot be read.
+        """
+        attempt = self._newest()
+        if attempt is None or attempt.directory.read_ended() != "collected":
+            return None
+        attempt = attempt._replace(collected_in=attempt.directory.read_ended_try())
+        is_earlier = 0 < attempt.collected_in < self._instance.try_number
+        is_wanted = self._instance.continues(attempt) and not attempt.directory.is_cleared
+        return attempt if is_earlier and is_wanted else None
+
+    def _newest(self) -> Attempt | None:
         for number in sorted(self._numbers(), reverse=True):
             directory = self._directory(number)
             noted = directory.read_attempt()
             if self._is_ours(number, noted.get("name")):
-                return self._open(number, directory, noted)
+                return None if directory.is_empty else self._open(number, directory, noted)
         return None
 
-    def _open(self, number: int, directory: RunDirectory, noted: dict[str, Any]) -> Attempt | None:
-        if directory.read_ended() or directory.is_empty:
-            return None
+    def _open(self, number: int, directory: RunDirectory, noted: dict[str, Any]) -> Attempt:
         try:
             said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
         except KeyError:

@@ -22,19 +22,24 @@ _TIMEOUT = 20.0
 _THREADS = ThreadPoolExecutor(max_workers=64, thread_name_prefix="sewer-canceller")
 
 
-def cancel_soon(begun: Job | Waiting) -> Future[str]:
+def cancel_soon(begun: Job | Waiting, refusal: Callable[[], str | None] = lambda: None) -> Future[str]:
     """Have a job ended, or what waits to become one, and return what there will be to say of it.
 
     First the run directories are told, of all that have come; that is quick, and each script looks there. Then the
     cluster is, of all Slurm jobs that there are by then at once. Cancelling the future changes nothing.
+
+    :param refusal: returns why the job is to run on, or ``None``; it is called first, in a thread, and may block.
     """
     said: Future[str] = Future()
     said.set_running_or_notify_cancel()
-    _THREADS.submit(_tell, begun, said)
+    _THREADS.submit(_tell, begun, refusal, said)
     return said
 
 
-def _tell(begun: Job | Waiting, said: Future[str]) -> None:
+def _tell(begun: Job | Waiting, refusal: Callable[[], str | None], said: Future[str]) -> None:
+    if (why := refusal()) is not None:
+        said.set_result(why)
+        return
     begun.directory.try_to_cancel()
     if isinstance(begun.cluster, SlurmCluster):
         _Canceller.of(begun.cluster).add(begun, said)

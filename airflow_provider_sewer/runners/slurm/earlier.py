@@ -55,9 +55,14 @@ class EarlierTry:
 
     @property
     def counts(self) -> bool:
-        """Tell whether it is one to go on with."""
-        is_wanted = self._planned.instance.continues(self._attempt) and not self._attempt.directory.is_cancelled
-        return is_wanted and bool(self._planned.slurm.durable)
+        """Tell whether it is one to go on with.
+
+        A mark that cancels the job does not outweigh a success that the job has recorded; a user's clear does.
+        """
+        directory = self._attempt.directory
+        if not self._planned.slurm.durable or not self._planned.instance.continues(self._attempt):
+            return False
+        return not directory.is_cancelled or (directory.has_success and not directory.is_cleared)
 
     def has_failed(self, job: Job) -> bool:
         """Tell whether its job has ended without success; one that nobody can say anything of has not."""

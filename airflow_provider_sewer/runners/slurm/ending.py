@@ -127,7 +127,13 @@ class Endings:
             end = ENDS["OUT_OF_MEMORY"]  # under srun only the step is said to have run out of it
         exit_code = record.exit_code if record and record.phase != "setup" else None
         node = (record.node if record else "") or sighting.node or self._started_on()
-        if end is ENDS["FAILED"]:
+        if (seconds := self._job.directory.read_orphaned()) is not None:
+            end = End(
+                errors.SlurmCancelled,
+                f"ended itself: no worker, triggerer or sppe followed it for orphan_timeout, {seconds} s",
+                "set a longer orphan_timeout if Airflow can be away for longer",
+            )
+        elif end is ENDS["FAILED"]:
             end = self._why_failed(sighting, record, stderr)
         what = f"{end.what}{f' on {node}' if node else ''}: {end.advice}{'' if end.advice.endswith('?') else '.'}"
         return self._ending(end.error, what, sighting.state, exit_code, node)

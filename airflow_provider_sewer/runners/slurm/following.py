@@ -6,6 +6,7 @@ and accounting. Nothing but the record makes a success. No answer says nothing; 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.runners.slurm.cluster import NOT_IN_ARRAY, NOT_KNOWN, NoAnswer, Sighting
 from airflow_provider_sewer.runners.slurm.ending import NOT_ITS_TURN, Endings
+from airflow_provider_sewer.runners.slurm.follower_lease import FollowerLease
 from airflow_provider_sewer.runners.slurm.logs import JobLogs
 from airflow_provider_sewer.runners.slurm.states import ENDED, KNOWN, MAY_COME_BACK, WAITING, why_hopeless
 
@@ -36,6 +38,10 @@ _SETTLES = {"slurm": 15.0, "local": 0.0}
 #: Seconds for which a conclusion that is near makes the watcher hurry.
 _HURRY = 60.0
 _GIVE_UP_TIMEOUT = 15.0
+#: Seconds after which a job that is marked as cancelled, and still waits in the queue, is cancelled once more.
+_CANCEL_AGAIN = 30.0
+#: Seconds between two records of how long Slurm has not known the job.
+_RECORD_UNKNOWN_EVERY = 5.0
 _GOES_ON, _DONE, _FAILED, _LOST = "goes on", "done", "failed", "lost"
 #: As many pieces of output, of 32 KiB each, are handed on at one look, so that no job holds up another.
 _MOST_PIECES = 1024
@@ -126,13 +132,25 @@ class JobFollower:
         self._trouble = ""
         self._concluding = ""
         self._lasted = 0.0
+        self._unknown_before = job.directory.read_unknown_seconds()
+        self._recorded_unknown = 0.0
         self._looked = time.monotonic()
+        self._cancelled_at = -math.inf
+        self._lease = FollowerLease(job.directory)
+        self._lease.take()
+        #: Whether this process follows the job; another one may have taken that over while this one was paused.
+        self.is_holder = True
 
     def look(self, view: View | None) -> Ending | None:
         """Hand on what the job has written since the last look, and return how it ended if it has.
 
+        While another process follows the job, this one does nothing and returns ``None``; see :attr:`is_holder`.
+
         :param view: what the watcher has seen since; ``None`` if nothing.
         """
+        self.is_holder = self._lease.keep()
+        if not self.is_holder:
+            return None
         if view is not None:
             self._take(view)
         rule = self._rule(self._read_record())
@@ -213,11 +231,29 @@ class JobFollower:
         """Tell whether this has been so for as long as the rule wants; asked at every look."""
         now = time.monotonic()
         if rule.what != self._concluding:
-            self._concluding, self._lasted = rule.what, 0.0
+            self._concluding, self._lasted = rule.what, self._lasted_before(rule)
         elif rule.in_silence or not self._is_silent:
             self._lasted += now - self._looked
         self._looked = now
+        self._record_unknown(rule)
         return self._lasted >= rule.after
+
+    def _lasted_before(self, rule: _Rule) -> float:
+        """Return for how long earlier followers have seen the same, so that their end does not restart the clock."""
+        if rule.what != _LOST:
+            return 0.0
+        lasted, self._unknown_before = self._unknown_before, 0.0
+        return lasted
+
+    def _record_unknown(self, rule: _Rule) -> None:
+        """Record for how long Slurm has not known the job, or that it knows the job again."""
+        directory = self._job.directory
+        if rule.what == _LOST and self._lasted - self._recorded_unknown >= _RECORD_UNKNOWN_EVERY:
+            directory.write_unknown_seconds(self._lasted)
+            self._recorded_unknown = self._lasted
+        elif rule.what != _LOST and self._sighting is not None and (self._unknown_before or self._recorded_unknown):
+            directory.write_unknown_seconds(0.0)
+            self._unknown_before = self._recorded_unknown = 0.0
 
     @property
     def _has_begun(self) -> bool:
@@ -269,6 +305,9 @@ class JobFollower:
         sighting = self._sighting
         if sighting is None or sighting.state not in WAITING:
             return None
+        if self._job.directory.is_cancelled and time.monotonic() - self._cancelled_at >= _CANCEL_AGAIN:
+            self._cancelled_at = time.monotonic()
+            self._give_up()
         why = why_hopeless(sighting.reason, self._patience.fail_on_pending_reason)
         if why:
             self._give_up()

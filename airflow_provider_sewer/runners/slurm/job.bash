@@ -211,14 +211,34 @@ sewer_lives() {
     [[ -e /proc/$$/exe || ! -e /proc/self/exe ]]
 }
 
+# Print when a file in the run directory was last written, in seconds by the clock of the file server; 0 if it is not there.
+sewer_written() {
+    sewer_tool stat -c %Y -- "$sewer_dir/$1" 2>/dev/null || echo 0
+}
+
+# Tell whether no process has followed the job for `orphan_timeout` since it began: a follower touches follower.json.
+# The file server stamps all files that are compared, so that the clocks of this node and of the follower do not matter.
+sewer_is_orphaned() {
+    echo >"$sewer_dir/alive" || return 1
+    local sewer_last=$(sewer_written follower.json) sewer_started=$(sewer_written start.json)
+    ((sewer_last > sewer_started)) || sewer_last=$sewer_started
+    (($(sewer_written alive) - sewer_last > sewer_orphan_timeout)) || return 1
+    sewer_write "$sewer_dir/orphaned" "$sewer_orphan_timeout"
+}
+
 # End the job when the run directory says so: that works while nobody can reach Slurm. Likewise when it
 # has begun once more elsewhere, and what is left of it when the script itself has been killed.
 sewer_watch() {
     builtin trap '' TERM INT HUP
     sewer_watcher=$BASHPID
     umask 077
+    local sewer_looks=0
     while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives; do
         [[ -z $SEWER_LOCAL_ID ]] || echo >"$sewer_dir/alive" # for other hosts, which have nobody to ask
+        # A minute between two looks is short enough for a timeout of hours.
+        if ((sewer_orphan_timeout && sewer_looks++ % (sewer_orphan_timeout > 600 ? 12 : 1) == 0)); then
+            ! sewer_is_orphaned || break
+        fi
         sewer_sleep 5
     done
     kill -TERM 0

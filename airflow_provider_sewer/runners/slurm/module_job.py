@@ -74,7 +74,17 @@ class ModuleJob(NamedTuple):
             resources=self._resources,
             requeue=bool(self.slurm.requeue),
             grace=self.grace,
+            orphan_timeout=self._orphan_timeout,
         )
+
+    @property
+    def _orphan_timeout(self) -> float:
+        """Return the seconds after which the job ends itself; 0 where it is meant to run without a follower."""
+        is_followed = self.slurm.wait_for_completion and self.slurm.on_kill_action != "keep_job"
+        if not is_followed or not self.slurm.orphan_timeout:
+            return 0.0
+        # A follower looks at the job, and so touches its file, at least once in poll_interval.
+        return max(self.slurm.orphan_timeout, 4 * (self.slurm.poll_interval or 0.0))
 
     @property
     def _resources(self) -> dict[str, Any]:

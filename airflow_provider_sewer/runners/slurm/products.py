@@ -74,6 +74,14 @@ class JobProducts:
         self._run.publish(making, made_from, result)
         return result
 
+    def real_names_in(self, result: Any) -> Any:
+        """Return a result with the real names of products in it, after another process has put these in place.
+
+        :param result: what the job has left.
+        :raises ProductError: when the record of the products cannot be read.
+        """
+        return self._begun()[0].real_names_in(result) if self._task.products else result
+
     def fail(self) -> None:
         """Put aside, or remove, what the job has made."""
         if self._task.products:

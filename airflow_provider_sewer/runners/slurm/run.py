@@ -9,7 +9,13 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_sewer.core.errors import ModuleFailed, SewerError, SlurmCancelled, SlurmError, SlurmUnavailable
+from airflow_provider_sewer.core.errors import (
+    ModuleFailed,
+    SewerError,
+    SlurmCancelled,
+    SlurmJobReleased,
+    SlurmUnavailable,
+)
 from airflow_provider_sewer.runners.module import read_result, refuse_unreturned
 from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
 from airflow_provider_sewer.runners.slurm.arrays.place import ArrayPlace, Waiting, note_element
@@ -88,6 +94,7 @@ class JobRun:
         self._is_cancelled = False
         self._is_stopped = False
         self._is_let_go = False
+        self._is_released = False
         self._news: SimpleQueue[View | None] = SimpleQueue()
 
     def take_up(self) -> Job | Waiting | None:
@@ -120,7 +127,8 @@ class JobRun:
         """
         checked_variables(self.planned.task.settings.env)
         begun = self._job = self._job or self._take_up() or self._submit()
-        if begun.directory.is_cancelled:  # meanwhile, by a signal handler or another process
+        # Meanwhile, by a signal handler or another process; a success that the job has recorded stays one.
+        if begun.directory.is_cancelled and not begun.directory.has_success:
             self.cancel()
             raise SlurmCancelled(f"{begun} was cancelled while it was submitted", job_id=_id_of(begun))
         return begun
@@ -183,11 +191,13 @@ class JobRun:
         view = None
         try:
             while (ending := follower.look(view)) is None:
+                if not follower.is_holder:
+                    raise SlurmJobReleased(f"another process follows {job}", job_id=job.ref.id)
                 self._end_if_stopped(job)
                 if follower.wants_news or self._is_stopped:
                     watch.hurry()
                 view = newest(self._news, pauses.next(has_news=view is not None))
-                self._check_supervised()
+                self._check_released()
         finally:
             watch.close()
         return ending
@@ -200,17 +210,23 @@ class JobRun:
         """
         directory = RunDirectory(ending.run_directory or "")
         products = self._products(directory)
+        is_collected = directory.read_ended() == "collected"
         try:
             if ending.error:
                 raise ending.as_error()
             value = self._result(directory)
-            value = products.publish(value)
+            value = products.real_names_in(value) if is_collected else products.publish(value)
         except SewerError:
             self._close(directory, "failed")
-            products.fail()
+            if not is_collected:
+                products.fail()
             raise
         self._close(directory, "collected")
         return value
+
+    def reject(self, ending: Ending) -> None:
+        """Record that the result of a collected attempt cannot be used, so that the next try submits a new job."""
+        self._close(RunDirectory(ending.run_directory or ""), "failed")
 
     def begun_with(self, directory: RunDirectory) -> Task:
         """Return what an attempt was begun with."""
@@ -241,23 +257,31 @@ class JobRun:
             if how == "failed":
                 directory.cancel()
             directory.forget_secrets()
-            directory.write_ended(how)
+            directory.write_ended(how, self.planned.instance.try_number)
             if self.planned.slurm.requeue:
                 directory.cancel()
         except OSError as error:  # the next try will see for itself that it has ended
             self._say(f"The end of this attempt cannot be noted in its run directory: {error}")
 
-    def cancel(self, *, timeout: float = _CANCEL_TIMEOUT) -> None:
+    def release(self) -> None:
+        """Follow the job no longer, and leave it to the next try; also from a signal handler."""
+        self._is_released = True
+        self._news.put(None)
+
+    def cancel(self, *, timeout: float = _CANCEL_TIMEOUT, is_cleared: bool = False) -> None:
         """Have the job ended, or its submission; also from a signal handler.
 
         :param timeout: seconds that this may take.
+        :param is_cleared: whether a user has cleared the task, so that a recorded success does not count either.
         """
         self._is_cancelled = True
         if self._job is not None:
+            if is_cleared:
+                self._job.directory.try_to_cancel(is_cleared=True)
             cancel(self._job, self._say, timeout=timeout)
         elif self._current is not None:
             try:
-                self._current.cancel()
+                self._current.cancel(is_cleared=is_cleared)
             except OSError as error:
                 self._say(f"The submission goes on, for its run directory cannot be told: {error}")
 
@@ -300,18 +324,21 @@ class JobRun:
         """See whether this try is still wanted."""
         if self._is_cancelled:
             raise SlurmCancelled("cancelled before it was submitted")
-        self._check_supervised()
+        self._check_released()
 
-    def _check_supervised(self) -> None:
+    def _check_released(self) -> None:
+        """See whether this try is still the one that follows the job."""
+        if self._is_released:
+            raise SlurmJobReleased("Airflow has taken this try away; the job is left to the next try")
         if self._supervisor is not None and os.getppid() != self._supervisor:
-            raise SlurmError("the process that supervises this try has ended; the job is left to the next try")
+            raise SlurmJobReleased("the process that supervises this try has ended; the job is left to the next try")
 
     # -- An earlier try's job ------------------------------------------------------------------------------------------
 
     def _take_up(self) -> Job | Waiting | None:
         attempt = self._attempts.latest()
         if attempt is None:
-            return None
+            return self._collected_before()
         self._current = attempt.directory
         earlier, job = self._earlier(attempt), None
         if earlier.counts:
@@ -325,6 +352,18 @@ class JobRun:
                 return job
         earlier.leave(job)
         return None
+
+    def _collected_before(self) -> Job | None:
+        """Return the job whose success an earlier try has collected, if Airflow may not have stored it."""
+        attempt = self._attempts.collected() if self.planned.slurm.durable else None
+        begun = None if attempt is None else self._way(attempt).look_up()
+        if not isinstance(begun, Job) or not begun.directory.has_success:
+            return None
+        self.has_taken_up = True
+        self._say(
+            f"Collecting {begun} again: the try that collected its success ended before Airflow stored the result"
+        )
+        return begun
 
     def _earlier(self, attempt: Attempt) -> EarlierTry:
         way = partial(self._way, attempt, is_left=True)
@@ -351,7 +390,7 @@ class JobRun:
             except NameTaken as taken:
                 self._say(f"{taken.job} has lost its run directory, which somebody has removed")
                 self._earlier(attempt).leave(taken.job)
-            except SlurmCancelled:
+            except (SlurmCancelled, SlurmJobReleased):
                 raise
             except SewerError:
                 self._give_up(cluster, attempt)

@@ -104,6 +104,9 @@ class RunDirectory:
         self._job = self._file("job.json")
         self._log_state = self._file("log-offsets.json")
         self._cancelled = self._file("cancelled")  # the job script looks for it
+        self.follower = self._file("follower.json")  # the process that follows the job; it touches the file
+        self._orphaned = self._file("orphaned")  # the job script has ended the job, as no process followed it
+        self._unknown = self._file("unknown.json")  # for how long Slurm has not known the job
         self._ended = self._file("ended.json")
         self._products = self._file("products.json")
         self._task = self._file("task.json")
@@ -164,28 +167,75 @@ class RunDirectory:
         """Return what was noted of the products; nothing if that did not come to an end."""
         return self._read_json(self._products) or {}
 
-    def write_ended(self, how: str) -> None:
-        """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``."""
-        self._write_json(self._ended, {"how": how})
+    def write_ended(self, how: str, try_number: int = 0) -> None:
+        """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``.
+
+        :param try_number: Airflow's number of the try that has ended it; 0 where there is none.
+        """
+        self._write_json(self._ended, {"how": how, "try_number": try_number})
 
     def read_ended(self) -> str | None:
         """Return how this attempt ended, if it was noted."""
         return (self._read_json(self._ended) or {}).get("how")
 
-    def cancel(self) -> None:
-        """Tell the job script to end, or not even to begin; it looks every few seconds."""
-        self._write(self._cancelled, "")
+    def read_ended_try(self) -> int:
+        """Return the number of the try that has ended this attempt; 0 if that was not noted."""
+        number = (self._read_json(self._ended) or {}).get("try_number")
+        return number if isinstance(number, int) else 0
+
+    def cancel(self, *, is_cleared: bool = False) -> None:
+        """Tell the job script to end, or not even to begin; it looks every few seconds.
+
+        :param is_cleared: whether a user has cleared the task, so that a recorded success does not count either.
+        """
+        if is_cleared or not self.is_cleared:
+            self._write(self._cancelled, json.dumps({"is_cleared": is_cleared}))
         self.forget_secrets()
 
-    def try_to_cancel(self) -> None:
+    def try_to_cancel(self, *, is_cleared: bool = False) -> None:
         """Tell the job script to end, if that can be written; the cluster may still hear of it if not."""
         with suppress(OSError):
-            self.cancel()
+            self.cancel(is_cleared=is_cleared)
 
     @property
     def is_cancelled(self) -> bool:
         """Tell whether the job was told to end."""
         return os.path.exists(self._cancelled)
+
+    @property
+    def is_cleared(self) -> bool:
+        """Tell whether a user has cleared the task while a worker ran it."""
+        return (self._read_json(self._cancelled) or {}).get("is_cleared") is True
+
+    def read_orphaned(self) -> int | None:
+        """Return the seconds for which no process had followed the job when it ended itself; ``None`` if it has not."""
+        with suppress(OSError, ValueError), open(self._orphaned, encoding="ascii") as file:
+            return int(file.read(20))
+        return None
+
+    # -- Who follows the job -------------------------------------------------------------------------------------------
+
+    def write_follower(self, token: str) -> None:
+        """Record the process that follows the job from now on.
+
+        :param token: differs for each process and each time.
+        """
+        self._write(self.follower, json.dumps({"token": token}), lasts=False)
+
+    def read_follower(self) -> str | None:
+        """Return the token of the process that follows the job; ``None`` if there is none."""
+        token = (self._read_json(self.follower) or {}).get("token")
+        return token if isinstance(token, str) else None
+
+    def write_unknown_seconds(self, seconds: float) -> None:
+        """Record for how long Slurm has not known the job; a later follower continues from there."""
+        with suppress(OSError):  # the next follower then counts from zero
+            self._write(self._unknown, json.dumps({"seconds": seconds}), lasts=False)
+
+    def read_unknown_seconds(self) -> float:
+        """Return for how long earlier followers have seen that Slurm does not know the job."""
+        seconds = (self._read_json(self._unknown) or {}).get("seconds")
+        return float(seconds) if isinstance(seconds, (int, float)) else 0.0
 
     # -- What the job is given -----------------------------------------------------------------------------------------
 
@@ -232,6 +282,15 @@ class RunDirectory:
         start = self.read_start()
         is_stale = record.job_id != self.read_claim() or (start is not None and start.restart > record.restart)
         return None if is_stale else record
+
+    @property
+    def has_success(self) -> bool:
+        """Tell whether the job has recorded that its module ran to its own end and exited with 0."""
+        try:
+            record = self.read_exit()
+        except (OSError, ValueError):
+            return False
+        return record is not None and record.is_success
 
     def is_alive(self, within: float) -> bool:
         """Tell whether a local job has given a sign of life in the last seconds, on whatever host."""

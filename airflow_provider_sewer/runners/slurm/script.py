@@ -54,6 +54,7 @@ class JobScript(NamedTuple):
     :param requeue: whether Slurm may start the job once more.
     :param grace: seconds between SIGTERM and SIGKILL when the run directory says that the job is to end.
     :param in_array: whether it is run by an element of an array, and not submitted itself.
+    :param orphan_timeout: seconds after which it ends itself if no process follows it; 0 for never.
     """
 
     name: str
@@ -66,6 +67,7 @@ class JobScript(NamedTuple):
     requeue: bool
     grace: float
     in_array: bool = False
+    orphan_timeout: float = 0.0
 
     def write(self, directory: RunDirectory) -> None:
         """Write script, variables and a function's arguments into the run directory.
@@ -103,6 +105,7 @@ class JobScript(NamedTuple):
             "sewer_requeue": str(int(self.requeue)),
             "sewer_has_secrets": str(int(bool(self._secret()))),
             "sewer_in_array": str(int(self.in_array)),
+            "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
         values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
         return f"{values}\nsewer_before=({_joined(before)})\n{_shell_text('job.bash')}"

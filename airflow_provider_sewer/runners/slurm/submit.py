@@ -238,7 +238,7 @@ class Submission:
     def _check_cancelled(self) -> None:
         """See whether to go on: a signal handler of this process or another process may have cancelled the attempt."""
         self._check()
-        if self._directory.is_cancelled and not self._is_left:
+        if self._directory.is_cancelled and not self._is_left and not self._directory.has_success:
             raise SlurmCancelled(
                 f"{self._name} was cancelled before it was submitted", run_directory=self._directory.path
             )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_sewer.core.errors import SlurmJobFailed
+from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmJobFailed, SlurmJobLost
 from tests.runners.slurm.worker import OVER, folders, let_go, real, seen
 
 if TYPE_CHECKING:
@@ -81,6 +83,89 @@ def test_a_result_that_nobody_has_collected_is_taken_up(plan, jobs, slurm, worke
     second = jobs.follow(planned)
     assert second.succeeds() == "done"
     assert seen(slurm, planned) == [job_id] == [second.id]
+
+
+@pytest.mark.parametrize("is_cleared", [False, True], ids=["cancelled", "cleared"])
+def test_take_up_recorded_success_outweighs_a_cancel_but_not_a_clear(plan, jobs, slurm, worker, is_cleared):
+    planned = plan(UNTIL_GO)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    let_go(planned)
+    slurm.wait_for(job_id, "COMPLETED")
+    folders(planned)[0].cancel(is_cleared=is_cleared)
+    second = jobs.follow(planned)
+    slurm.until(lambda: second.error or len(seen(slurm, planned)) == 1 + is_cleared, "the jobs of both tries")
+    let_go(planned)
+    assert second.succeeds() == "done"
+    assert (second.id == job_id) is not is_cleared
+
+
+def test_follow_lost_after_does_not_restart_with_each_follower(plan, jobs, slurm, worker):
+    """Followers that end before ``lost_after`` is over add up their time."""
+    planned = plan("wait_for('go')", lost_after=12.0)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    slurm.wait_for(job_id, "RUNNING")
+    (directory,) = folders(planned)
+    slurm.put_in_front("squeue", "exit 0")  # the controller has forgotten every job
+    slurm.until(lambda: directory.read_unknown_seconds() >= 5, "the record of the first follower")
+    first.kill()
+    before = directory.read_unknown_seconds()
+    second = jobs.follow(planned)
+    began = time.monotonic()
+    second._thread.join(60)
+    took = time.monotonic() - began
+    slurm.take_away()
+    assert type(second.error) is SlurmJobLost
+    assert before < 12
+    assert took < 12 - before + 10  # the look-up of the job, and its cancelling
+
+
+def test_follow_forgets_the_unknown_time_when_slurm_knows_the_job_again(plan, jobs, slurm, worker):
+    planned = plan(UNTIL_GO, lost_after=600.0)
+    run = jobs.follow(planned)
+    run.expect_start()
+    slurm.put_in_front("squeue", "exit 0")
+    slurm.until(lambda: run.directory.read_unknown_seconds() >= 5, "a record")
+    slurm.take_away()
+    slurm.until(lambda: run.directory.read_unknown_seconds() == 0, "a record that is reset")
+    run.tell("go")
+    assert run.succeeds() == "done"
+
+
+def with_orphan_timeout(planned: ModuleJob, seconds: float) -> ModuleJob:
+    """Return the same with a timeout that is too short for a user's settings."""
+    return planned._replace(slurm=planned.slurm._replace(orphan_timeout=seconds))
+
+
+def test_orphan_timeout_ends_a_job_that_no_process_follows(plan, jobs, slurm, worker):
+    planned = with_orphan_timeout(plan(UNTIL_GO), 4.0)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    slurm.wait_for(job_id, "RUNNING")
+    first.kill()
+    slurm.wait_for(job_id, *OVER)
+    (directory,) = folders(planned)
+    assert directory.read_orphaned() == 4
+    second = jobs.follow(planned)  # that job is no success: a new one runs
+    slurm.until(lambda: len(seen(slurm, planned)) == 2, "the second job")
+    let_go(planned)
+    assert second.succeeds() == "done"
+
+
+@pytest.mark.parametrize("settings", [{"on_kill_action": "keep_job"}, {"wait_for_completion": False}], ids=str)
+def test_orphan_timeout_spares_a_job_that_is_meant_to_run_alone(plan, settings):
+    planned = plan("pass", **settings)
+    assert planned.script("name", planned.task.call(lambda marker: marker)).orphan_timeout == 0
+
+
+def test_follow_orphaned_job_is_cancelled_with_its_cause(plan, jobs, slurm):
+    run = jobs.follow(with_orphan_timeout(plan("wait_for('go')"), 5.0))
+    run.expect_start()
+    os.utime(run.directory.follower, (0, 0))
+    os.utime(run.directory.start, (0, 0))
+    run.fails(SlurmCancelled, "no worker, triggerer or sppe followed it for orphan_timeout, 5 s")
 
 
 def test_a_result_is_collected_once(plan, jobs, slurm):

@@ -1,0 +1,211 @@
+"""`SlurmModuleOperator.on_kill`: a user's request cancels the job, Airflow's bookkeeping leaves it to the next try."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmJobFailed, SlurmJobReleased
+from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+from tests.airflow_supervisor import task_instance
+
+#: Notes that it has begun, waits to be allowed to end, and prints in which run of the module that was.
+MODULE = """
+import os, time
+with open("begun", "a") as file: file.write("x")
+while not os.path.exists("go"): time.sleep(0.05)
+print(len(open("begun").read()))
+"""
+PATIENCE = 30.0
+USER_REQUESTS = ["failed", "success", None, "restarting", ...]
+BOOKKEEPING = ["queued", "scheduled", "up_for_retry", "deferred", "running", TimeoutError("no API server")]
+
+
+class Try:
+    """One try of a task, in a thread of its own."""
+
+    def __init__(self, operator, **fields):
+        self.operator = operator
+        self.result = self.error = None
+        self._instance = task_instance(dag_id=operator.dag_id, task_id=operator.task_id, **fields)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self):
+        dag_run = SimpleNamespace(clear_number=0)
+        context = {"ti": self._instance, "dag": self.operator.dag, "dag_run": dag_run}
+        try:
+            self.result = self.operator.execute(context)
+        except BaseException as error:
+            self.error = error
+
+    def ends(self):
+        """Wait for the end of the try, and return its result."""
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+@pytest.fixture
+def local_task(tmp_path, defaults, airflow_has_task_as, monkeypatch):
+    """Return what starts a try of a task with ``cluster="local"``, and the folder of its module."""
+    from airflow.sdk.bases.operator import ExecutorSafeguard
+
+    monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
+    airflow_has_task_as("running")
+    (tmp_path / "job.py").write_text(MODULE)
+
+    def start(arguments=None, **fields) -> Try:
+        with DAG("dag", schedule=None):
+            kwargs = {"cluster": "local", "workdir": str(tmp_path), "python": sys.executable, **(arguments or {})}
+            return Try(SlurmModuleOperator(task_id="job", module="job", **{**defaults, **kwargs}), **fields)
+
+    return start
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(tmp_path: Path) -> int:
+    """Return how often the module has begun."""
+    begun = tmp_path / "begun"
+    return len(begun.read_text()) if begun.exists() else 0
+
+
+def followed(one: Try, tmp_path: Path) -> Path:
+    """Wait until the module of the first attempt runs and is followed, and return the run directory."""
+    directory = tmp_path / "runs" / "dag" / "run" / "job" / "1"
+    until(lambda: one.error or ((directory / "follower.json").exists() and runs(tmp_path)))
+    assert one.error is None
+    return directory
+
+
+@pytest.mark.parametrize("state", USER_REQUESTS, ids=str)
+def test_on_kill_user_request_cancels_the_job(local_task, airflow_has_task_as, tmp_path, state):
+    first = local_task()
+    directory = followed(first, tmp_path)
+    airflow_has_task_as(state)
+    first.operator.on_kill()
+    with pytest.raises((SlurmCancelled, SlurmJobFailed)):
+        first.ends()
+    assert (directory / "cancelled").exists()
+
+
+@pytest.mark.parametrize("state", BOOKKEEPING, ids=str)
+def test_on_kill_bookkeeping_leaves_the_job_to_the_next_try(local_task, airflow_has_task_as, tmp_path, state):
+    first = local_task()
+    directory = followed(first, tmp_path)
+    airflow_has_task_as(state)
+    first.operator.on_kill()
+    with pytest.raises(SlurmJobReleased):
+        first.ends()
+    assert not (directory / "cancelled").exists()
+    second = local_task(try_number=2)
+    (tmp_path / "go").touch()
+    assert second.ends() == "1"
+
+
+@pytest.mark.parametrize("state", BOOKKEEPING, ids=str)
+def test_on_kill_bookkeeping_in_the_last_try_does_not_cancel_the_job(local_task, airflow_has_task_as, tmp_path, state):
+    last = local_task(try_number=3)
+    directory = followed(last, tmp_path)
+    airflow_has_task_as(state)
+    last.operator.on_kill()
+    (tmp_path / "go").touch()
+    if state == "running":  # Airflow still waits for this very try
+        assert last.ends() == "1"
+    else:
+        with pytest.raises(SlurmJobReleased):
+            last.ends()
+    until((directory / "exit.json").exists)
+    assert not (directory / "cancelled").exists()
+
+
+def test_on_kill_supervisor_that_does_not_answer_leaves_the_job(local_task, monkeypatch, tmp_path):
+    from airflow.sdk.execution_time import task_runner
+
+    first = local_task()
+    followed(first, tmp_path)
+    asked = threading.Event()
+    monkeypatch.setattr(type(task_runner.SUPERVISOR_COMMS), "send", lambda *_: (asked.set(), time.sleep(PATIENCE)))
+    began = time.monotonic()
+    first.operator.on_kill()
+    assert time.monotonic() - began < 5  # then Airflow kills the worker
+    assert asked.is_set()
+    with pytest.raises(SlurmJobReleased):
+        first.ends()
+
+
+def test_execute_collected_success_is_collected_again_by_the_next_try(local_task, tmp_path):
+    (tmp_path / "go").touch()
+    assert local_task().ends() == "1"
+    assert local_task(try_number=2).ends() == "1"
+    assert local_task(try_number=3).ends() == "1"
+
+
+def test_execute_collected_success_is_discarded_by_a_clear(local_task, tmp_path):
+    (tmp_path / "go").touch()
+    assert local_task().ends() == "1"
+    assert local_task(try_number=2, max_tries=3).ends() == "2"
+
+
+def test_execute_collected_success_is_discarded_by_a_first_try(local_task, tmp_path):
+    """`airflow dags test` of the same run begins with the first try again."""
+    (tmp_path / "go").touch()
+    assert local_task().ends() == "1"
+    assert local_task().ends() == "2"
+
+
+def test_execute_collected_success_with_products_returns_their_real_names(local_task, tmp_path):
+    (tmp_path / "job.py").write_text(
+        "import sys\nopen('begun', 'a').write('x')\nopen(sys.argv[1], 'w').write('made')\nprint(sys.argv[1])\n"
+    )
+    from airflow_provider_sewer import Product
+
+    product = tmp_path / "product.txt"
+    arguments = {"args": [Product(str(product))]}
+    assert [local_task(arguments, try_number=number).ends() for number in (1, 2)] == [str(product)] * 2
+    assert (product.read_text(), runs(tmp_path)) == ("made", 1)
+
+
+def test_execute_result_that_airflow_cannot_store_is_not_collected_again(local_task, tmp_path):
+    write = "open(os.environ['SEWER_RESULT_FILE'], 'w').write('1' * 30)"
+    (tmp_path / "job.py").write_text(f"import os\nopen('begun', 'a').write('x')\n{write}\n")
+    for number in (1, 2):
+        with pytest.raises(Exception, match="does not fit into 64 bits"):
+            local_task(try_number=number).ends()
+    assert runs(tmp_path) == 2
+
+
+def test_execute_stale_try_ends_without_cancelling_when_another_process_follows(local_task, tmp_path):
+    """A worker that was paused, while the scheduler took it for dead and started the next try."""
+    first = local_task()
+    followed(first, tmp_path)
+    second = local_task(try_number=2)
+    with pytest.raises(SlurmJobReleased, match="another process follows"):
+        first.ends()
+    (tmp_path / "go").touch()
+    assert second.ends() == "1"
+
+
+def test_supervisor_that_dies_in_the_last_try_leaves_the_job(local_task, tmp_path, monkeypatch):
+    last = local_task(try_number=3)
+    directory = followed(last, tmp_path)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with pytest.raises(SlurmJobReleased):
+        last.ends()
+    assert not (directory / "cancelled").exists()
+    (tmp_path / "go").touch()

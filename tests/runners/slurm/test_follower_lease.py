@@ -1,0 +1,96 @@
+"""`FollowerLease`: one process at a time follows a job, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_sewer.runners.slurm.follower_lease import FollowerLease
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> RunDirectory:
+    """Return a run directory."""
+    made = RunDirectory(str(tmp_path / "run"))
+    made.make()
+    return made
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_keep_holder_keeps_the_lease(directory):
+    lease = FollowerLease(directory)
+    lease.take()
+    assert [lease.keep(), lease.keep()] == [True, True]
+
+
+def test_take_second_process_takes_the_lease_from_the_first(directory):
+    first, second = FollowerLease(directory), FollowerLease(directory)
+    first.take()
+    second.take()
+    assert (first.keep(), second.keep()) == (False, True)
+
+
+def test_keep_dead_holder_loses_the_lease(directory):
+    """A triggerer that was paused gets its trigger back when the one that took it over has died."""
+    first, second = FollowerLease(directory, dead_after=0.1), FollowerLease(directory)
+    first.take()
+    second.take()
+    assert not first.keep()
+    until(first.keep)
+    assert not second.keep()
+
+
+def test_keep_live_holder_is_not_taken_for_dead(directory):
+    first = FollowerLease(directory, dead_after=2.0)
+    second = FollowerLease(directory, touch_every=0.0)
+    first.take()
+    second.take()
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline:
+        assert second.keep()
+        assert not first.keep()
+        time.sleep(0.05)
+
+
+def test_keep_touches_the_file_when_that_is_due(directory):
+    lease = FollowerLease(directory, touch_every=0.0)
+    lease.take()
+    os.utime(directory.follower, (0, 0))
+    lease.keep()
+    assert os.stat(directory.follower).st_mtime > 0
+
+
+def test_keep_removed_file_is_written_again(directory):
+    lease = FollowerLease(directory, touch_every=0.0)
+    lease.take()
+    os.unlink(directory.follower)
+    assert lease.keep()
+    assert directory.read_follower()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"token": 7}', "{" * 9])
+def test_keep_damaged_file_does_not_end_the_lease(directory, text):
+    lease = FollowerLease(directory)
+    lease.take()
+    with open(directory.follower, "w") as file:
+        file.write(text)
+    assert lease.keep()
+
+
+def test_keep_run_directory_that_is_gone_leaves_the_follower_alone(tmp_path):
+    lease = FollowerLease(RunDirectory(str(tmp_path / "gone")), touch_every=0.0)
+    lease.take()
+    assert lease.keep()
