@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 #: States in which no further try follows: the user, or the run, is done with the task instance.
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-#: A clear leaves no state, or ``restarting`` if a worker runs the task (``clear_task_instances`` in Airflow 3.3).
-_CLEARED = frozenset({None, "restarting"})
+#: Only a user's clear of a running task leaves this state (``clear_task_instances`` in Airflow 3.3). A task without a
+#: state may have been cleared while it was deferred, or reset by a scheduler that took its worker for dead; the next
+#: try tells these apart.
+_CLEARED = "restarting"
 
 
 class UserRequest(enum.Enum):
@@ -77,5 +79,5 @@ def _asked(ti: RuntimeTaskInstanceProtocol) -> TaskState:
     if name not in of_run:
         return TaskState(UserRequest.END, "deleted")
     state = of_run[name]
-    request = UserRequest.END if state in _ENDED else UserRequest.CLEAR if state in _CLEARED else UserRequest.NONE
-    return TaskState(request, str(state), is_running=state == "running")
+    request = UserRequest.END if state in _ENDED else UserRequest.CLEAR if state == _CLEARED else UserRequest.NONE
+    return TaskState(request, str(state or "without a state"), is_running=state == "running")

@@ -244,6 +244,15 @@ class SlurmModuleOperator(PythonModuleOperator):
             return TaskState(UserRequest.END, "stopped by its user")  # `airflow dags test`
         return read_task_state(self._instance, _ASK_TIMEOUT)
 
+    def _is_with_another_process(self) -> bool:
+        """Tell whether Airflow has given the task to another process, so that this one fails of that alone."""
+        if supervisor() is None or self._job_run is None:
+            return False
+        state = read_task_state(self._instance, _ASK_TIMEOUT)
+        if state.is_running:
+            return self._job_run.is_followed_by_another
+        return state.request is UserRequest.NONE
+
     def _is_last_try(self) -> bool:
         return bool(self._instance.try_number > self._instance.max_tries)
 
@@ -312,7 +321,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             raise
         except Exception as error:
             is_last = isinstance(error, _NOT_TO_BE_TRIED_AGAIN) or context["ti"].try_number > context["ti"].max_tries
-            if is_last:
+            if is_last and not self._is_with_another_process():
                 self._cancel_left(context)
             raise
 

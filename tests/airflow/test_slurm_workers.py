@@ -86,3 +86,22 @@ def test_jobs_outlive_the_scheduler(start, airflow, deferred):
         case.enough()
     for case in cases:
         succeeded(case)
+
+
+def test_jobs_outlive_a_scheduler_whose_workers_live_on(start, airflow):
+    """The new scheduler takes the task from the old worker, whose ``on_kill`` then leaves the job to the next try."""
+    cases = start("works", "works_once")
+    for case in cases:
+        case.is_followed()
+    with ExitStack() as silence:
+        for case in cases:
+            silence.enter_context(case.silence())
+        airflow.kill_part("scheduler", workers=False)
+        airflow.start_part("scheduler")
+        for case in cases:
+            case.until(lambda case=case: case.tries() == 2, "the next try")
+    for case in cases:
+        case.is_followed()
+        case.enough()
+    for case in cases:
+        succeeded(case)

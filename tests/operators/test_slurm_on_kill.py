@@ -24,8 +24,8 @@ while not os.path.exists("go"): time.sleep(0.05)
 print(len(open("begun").read()))
 """
 PATIENCE = 30.0
-USER_REQUESTS = ["failed", "success", None, "restarting", ...]
-BOOKKEEPING = ["queued", "scheduled", "up_for_retry", "deferred", "running", TimeoutError("no API server")]
+USER_REQUESTS = ["failed", "success", "restarting", ...]
+BOOKKEEPING = [None, "queued", "scheduled", "up_for_retry", "deferred", "running", TimeoutError("no API server")]
 
 
 class Try:

@@ -248,10 +248,10 @@ def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
     asyncio.run(cancelled_with_news())
 
 
-@pytest.mark.parametrize("state", ["failed", "success", None])
+@pytest.mark.parametrize("state", ["failed", "success", ...])
 @pytest.mark.parametrize("cluster", ["slurm", "local"])
 def test_on_kill_user_request_cancels_the_job(on_slurm, submit, cluster, state, caplog, airflow_has_task_as):
-    """A user has marked the task, or cleared it."""
+    """A user has marked the task, or deleted its run."""
     caplog.set_level(logging.INFO)
     job, trigger = submit("import time; time.sleep(600)", cluster)
     _until(job.directory.read_start)
@@ -261,7 +261,7 @@ def test_on_kill_user_request_cancels_the_job(on_slurm, submit, cluster, state, 
     _until(lambda: has_ended(job))
 
 
-@pytest.mark.parametrize("state", ["deferred", "scheduled", "queued", "running", OSError("no database")], ids=str)
+@pytest.mark.parametrize("state", [None, "deferred", "scheduled", "queued", "running", OSError("no database")], ids=str)
 def test_on_kill_bookkeeping_leaves_the_job_alone(on_slurm, submit, state, caplog, airflow_has_task_as):
     """A triggerer that was paused finds its trigger assigned to another one."""
     caplog.set_level(logging.INFO)

@@ -96,6 +96,7 @@ class JobRun:
         self._is_let_go = False
         self._is_released = False
         self._news: SimpleQueue[View | None] = SimpleQueue()
+        self._follower: JobFollower | None = None
 
     def take_up(self) -> Job | Waiting | None:
         """Take up the job that an earlier try has left, if it still counts; otherwise see to it that it is over.
@@ -178,7 +179,7 @@ class JobRun:
     def follow(self, job: Job) -> Ending:
         """Follow a job to its end."""
         planned = self.planned
-        follower = JobFollower(
+        follower = self._follower = JobFollower(
             job,
             planned.task.target,
             patience_of(planned.slurm),
@@ -201,6 +202,13 @@ class JobRun:
         finally:
             watch.close()
         return ending
+
+    @property
+    def is_followed_by_another(self) -> bool:
+        """Tell whether another process follows the job, or has followed it before this one came to do so."""
+        if self._follower is not None:
+            return not self._follower.is_holder
+        return self._job is not None and self._job.directory.read_follower() is not None
 
     def collect(self, ending: Ending) -> Any:
         """Return the result of a job that succeeded.
