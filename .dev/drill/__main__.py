@@ -14,11 +14,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import pytest
+
 from drill import ROOT
 from drill.drill import drill
 
 if TYPE_CHECKING:
     from types import FrameType
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
@@ -35,13 +40,14 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="a new folder for all files; one in build/drill by default")
     asked = parser.parse_args()
     folder = asked.folder or ROOT / "build" / "drill" / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{asked.seed}"
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGHUP, _end)
+    for number in _ENDING:
+        signal.signal(number, _end)
     began = time.monotonic()
     print(f"drill: seed {asked.seed}, files in {folder}", flush=True)
     try:
         result = drill(folder, asked.tasks, asked.seconds, asked.settle, asked.seed, say=_say)
-    except Exception as error:
+    # The tests' Airflow fails as a test does, where it does not start.
+    except (Exception, pytest.fail.Exception) as error:
         print(f"drill: FAILED ITSELF: {type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
     print(result.text())
@@ -51,7 +57,7 @@ def main() -> int:
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
     """End all processes on the way out; a second signal does not get in the way of that."""
-    for other in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for other in _ENDING:
         signal.signal(other, signal.SIG_IGN)
     raise SystemExit(128 + number)
 

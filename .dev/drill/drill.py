@@ -13,7 +13,7 @@ from drill.dossier import write_dossiers
 from drill.evidence import is_settled, lost_by_slurm, tasks_seen
 from drill.project import Project
 from drill.stage import Stage
-from drill.verdict import FINAL, Verdict, judge
+from drill.verdict import Verdict, judge
 from tests.airflow.rest import Refused
 
 if TYPE_CHECKING:
@@ -97,6 +97,9 @@ def drill(folder: Path, tasks: int, seconds: float, settle: float, seed: int, sa
         seen = tasks_seen(stage, project)
         ledger = project.ledger()
         verdict = judge(seen, ledger, lost_by_slurm(stage))
+        verdict.figures["jobs that Slurm shows as cancelled"] = sum(
+            job.state == "CANCELLED" for job in stage.slurm.jobs()
+        )
         write_dossiers(folder / "faults", verdict, stage, ledger, actions)
     return Result(verdict, chaos.signals)
 

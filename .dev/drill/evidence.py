@@ -13,15 +13,15 @@ from drill.verdict import FINAL, STREAMS, TaskSeen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from drill.project import Project
     from drill.stage import Stage
 
 _PAGE = 100
 _LOGGER = "airflow.task.module."
-#: How slurmctld names a job that a node runs and that is missing in the state it has started with.
-_LOST = re.compile(r"Orphan JobId=(\d+)")
+#: How slurmctld, started again, names a job that is missing in its saved state, or that still waits there though a node
+#: runs it; such a job is ended on the node.
+_LOST = re.compile(r"(?:Orphan StepId=|Registered PENDING JobId=|Purged files for defunct batch JobId=)(\d+)")
 
 
 class Line(NamedTuple):
@@ -72,7 +72,7 @@ def log_of(stage: Stage, task: str) -> Iterator[Line]:
 
 
 def lost_by_slurm(stage: Stage) -> set[str]:
-    """Return the ids of jobs that slurmctld has forgotten by being killed: it saves its state only every few seconds."""
+    """Return the ids of jobs that slurmctld forgot when it was killed: it saves its state only every five seconds."""
     return set(_LOST.findall((stage.slurm.folder / "log" / "slurmctld.log").read_text(errors="replace")))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,14 @@ if TYPE_CHECKING:
 #: Where Debian's packages put what is not on PATH, one folder for each version.
 _DEBIAN = Path("/usr/lib/postgresql")
 _PATIENCE = 30.0
+
+#: Runs the server until it ends or SIGTERM comes, and then removes its folder.
+_SERVER = """
+"$@" &
+trap 'kill -QUIT $!' TERM
+wait; wait
+exec rm -rf "$0"
+"""
 
 
 class PostgresMissing(Exception):
@@ -64,7 +71,7 @@ class Postgres:
     def stop(self) -> None:
         """End the server and remove its data."""
         if self._server is not None:
-            self._server.send_signal(signal.SIGQUIT)
+            self._server.terminate()
             self._server.wait(_PATIENCE)
             self._server = None
         if self._folder is not None:
@@ -77,7 +84,7 @@ class Postgres:
         # A socket's path is short, and an unprivileged user cannot enter the folders of the drill.
         self._folder = folder = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))
         # The server ends with the drill, also when that is killed.
-        argv = ["setpriv", "--pdeathsig", "QUIT"]
+        argv = ["setpriv", "--pdeathsig", "TERM"]
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
@@ -90,7 +97,7 @@ class Postgres:
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, timeout=_PATIENCE,
             )  # fmt: skip
             self._server = subprocess.Popen(
-                [*argv, programs / "postgres", "-D", data, "-c", "listen_addresses=",
+                [*argv, "sh", "-c", _SERVER, folder, programs / "postgres", "-D", data, "-c", "listen_addresses=",
                  "-c", f"unix_socket_directories={folder}", "-c", "fsync=off", "-c", "max_connections=300"],
                 cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip

@@ -108,7 +108,7 @@ def judge(tasks: Iterable[TaskSeen], ledger: Iterable[Entry], lost_by_slurm: Ite
 
     :param tasks: the task instances.
     :param ledger: all entries, in the order in which they were written.
-    :param lost_by_slurm: ids of jobs that a restarted slurmctld did not know and has ended; another job after one
+    :param lost_by_slurm: ids of jobs that a restarted slurmctld had forgotten, and so ended; another job after one
         of these is no fault of the package.
     """
     entries: dict[str, list[Entry]] = {}
