@@ -79,6 +79,12 @@ def test_judge_start_after_a_job_lost_by_slurmctld_is_no_fault():
     assert counts(seen(job="8"), [entry("start"), *AGAIN], lost_by_slurm={"7"}) == {}
 
 
+def test_judge_same_job_started_again_by_slurmctld_is_no_fault():
+    twice = [entry("start"), entry("signal"), *WELL]
+    assert counts(seen(), twice, lost_by_slurm={"7"}) == {}
+    assert counts(seen(), twice) == {drill.SECOND_JOBS: 1}
+
+
 def test_judge_start_after_an_end_is_computed_again():
     """Whether Slurm has lost the job is nothing to a success that is on record."""
     assert counts(seen(job="8"), [*WELL, *AGAIN], lost_by_slurm={"7"}) == {drill.COMPUTED_AGAIN: 1}
@@ -117,8 +123,8 @@ def test_judge_lines_of_another_job_do_not_stand_for_lost_ones():
 def test_judge_doubled_lines_are_counted_but_no_fault():
     logged = {stream: lines * 3 for stream, lines in seen().logged.items()}
     verdict = judge([seen(logged=logged), TaskSeen("other/run/job_1/-1", "success", result={"job": "9"})], WELL)
-    assert verdict.figures["lines logged more than once"] == verdict.figures["most such lines of a task"] == 12
-    assert verdict.figures["tasks with such lines"] == 1
+    assert [verdict.figures[name] for name in (drill.DOUBLED_LINES, "tasks with doubled lines")] == [12, 1]
+    assert [(fault.task, fault.count) for fault in verdict.doubled] == [(TASK, 12)]
     assert [fault.task for fault in verdict.faults] == ["other/run/job_1/-1"]
 
 

@@ -221,7 +221,11 @@ class Chaos:
                 yield name
 
     def _parts(self, command: str) -> list[Target]:
-        return [Target(command, name, [self._airflow.main_process(name)]) for name in self._running_parts(command)]
+        targets = []
+        for name in self._running_parts(command):
+            with suppress(psutil.NoSuchProcess):
+                targets.append(Target(command, name, [psutil.Process(self._airflow.main_pid(name))]))
+        return targets
 
     def _whole_parts(self, command: str) -> list[Target]:
         """Return parts with all their processes, as a machine or a container that ends has them."""
@@ -233,7 +237,7 @@ class Chaos:
         targets = []
         for name in self._running_parts("triggerer"):
             with suppress(psutil.NoSuchProcess):
-                children = still_running(self._airflow.main_process(name).children())
+                children = still_running(psutil.Process(self._airflow.main_pid(name)).children())
                 targets += [Target("triggerer's runner", "", [child]) for child in children]
         return targets
 
@@ -261,7 +265,7 @@ class Chaos:
 
     def _end_left_workers(self) -> None:
         """End the idle workers of schedulers that were killed: they wait for ever, and each takes memory."""
-        schedulers = {self._airflow.main_process(name).pid for name in self._airflow.part_names()}
+        schedulers = {self._airflow.main_pid(name) for name in self._airflow.part_names()}
         for target in self._workers("idle worker"):
             with suppress(psutil.NoSuchProcess):
                 if target.processes[0].ppid() not in schedulers:

@@ -26,13 +26,13 @@ class _Event(NamedTuple):
 
 
 def write_dossiers(folder: Path, verdict: Verdict, stage: Stage, ledger: list[Entry], actions: list[Action]) -> None:
-    """Write a file for each task instance with a fault.
+    """Write a file for each task instance with a fault or with doubled lines.
 
     :param folder: for the files.
     """
     folder.mkdir()
     of: dict[str, list[Fault]] = {}
-    for fault in verdict.faults:
+    for fault in [*verdict.faults, *verdict.doubled]:
         of.setdefault(fault.task, []).append(fault)
     for task, faults in of.items():
         kinds = "+".join(dict.fromkeys(fault.kind.replace(" ", "-") for fault in faults))

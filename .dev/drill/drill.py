@@ -55,7 +55,9 @@ class Result(NamedTuple):
             self.verdict.table(),
             "",
         ]
-        lines += [f"{fault.kind}: {fault.task}: {fault.text}" for fault in self.verdict.faults]
+        lines += [
+            f"{fault.kind}: {fault.task}: {fault.text}" for fault in [*self.verdict.faults, *self.verdict.doubled]
+        ]
         return "\n".join(lines)
 
     def _sum(self, how: str) -> int:

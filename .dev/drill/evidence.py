@@ -21,7 +21,10 @@ _PAGE = 100
 _LOGGER = "airflow.task.module."
 #: How slurmctld, started again, names a job that is missing in its saved state, or that still waits there though a node
 #: runs it; such a job is ended on the node.
-_LOST = re.compile(r"(?:Orphan StepId=|Registered PENDING JobId=|Purged files for defunct batch JobId=)(\d+)")
+#: An element of an array is JobId=4_1(5).
+_LOST = re.compile(
+    r"(?:Orphan StepId=|Registered PENDING JobId=|Purged files for defunct batch JobId=)(\d+)(?:_\d+\((\d+)\))?"
+)
 
 
 class Line(NamedTuple):
@@ -73,7 +76,8 @@ def log_of(stage: Stage, task: str) -> Iterator[Line]:
 
 def lost_by_slurm(stage: Stage) -> set[str]:
     """Return the ids of jobs that slurmctld forgot when it was killed: it saves its state only every five seconds."""
-    return set(_LOST.findall((stage.slurm.folder / "log" / "slurmctld.log").read_text(errors="replace")))
+    log = (stage.slurm.folder / "log" / "slurmctld.log").read_text(errors="replace")
+    return {element or job for job, element in _LOST.findall(log)}
 
 
 def _seen(stage: Stage, project: Project, instance: dict[str, Any]) -> TaskSeen:

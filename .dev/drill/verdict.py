@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-#: The figures that have to be 0, in the order of the table.
 FALSE_GREENS = "false greens"
 SECOND_JOBS = "second jobs"
 COMPUTED_AGAIN = "successes computed again"
 HANGS = "hangs"
 LOST_LINES = "lost lines"
 FAILED = "failed tasks"
+#: The figures that have to be 0, in the order of the table.
 FAULTS = (FALSE_GREENS, SECOND_JOBS, COMPUTED_AGAIN, HANGS, LOST_LINES, FAILED)
+
+#: Shown, but no fault: a process may be killed between logging lines and noting that it has.
+DOUBLED_LINES = "doubled lines"
 
 FINAL = {"success", "failed", "upstream_failed", "skipped", "removed"}
 STREAMS = ("stdout", "stderr")
@@ -81,10 +84,12 @@ class Verdict:
     """All faults, and the figures that may differ from 0.
 
     :param faults: the broken promises.
+    :param doubled: the tasks with lines that were logged more than once.
     :param figures: further figures, by name.
     """
 
     faults: list[Fault]
+    doubled: list[Fault]
     figures: dict[str, int]
 
     @property
@@ -118,7 +123,13 @@ def judge(tasks: Iterable[TaskSeen], ledger: Iterable[Entry], lost_by_slurm: Ite
     faults = [fault for task in tasks for fault in _faults(task, entries.get(task.key, []), lost)]
     of_no_task = sorted(entries.keys() - {task.key for task in tasks})
     faults += [Fault(HANGS, key, "its module ran, but Airflow lists no such task instance") for key in of_no_task]
-    return Verdict(faults, _figures(tasks, [entry for some in entries.values() for entry in some], lost))
+    doubled = [fault for task in tasks for fault in _doubled(task)]
+    figures = {
+        **_figures(tasks, [entry for some in entries.values() for entry in some], lost),
+        DOUBLED_LINES: sum(fault.count for fault in doubled),
+        "tasks with doubled lines": len(doubled),
+    }
+    return Verdict(faults, doubled, figures)
 
 
 def _faults(task: TaskSeen, entries: list[Entry], lost: set[str]) -> Iterator[Fault]:
@@ -153,7 +164,9 @@ def _further_jobs(task: TaskSeen, entries: list[Entry], lost: set[str]) -> Itera
             ended.append(entry)
         elif entry.event == "start":
             earlier = [one for one in started if one.job not in lost]
-            if ended:
+            if entry.job in lost and any(one.job == entry.job for one in started):
+                pass  # slurmctld itself has started the job once more
+            elif ended:
                 text = f"{_name(entry)} started though {_name(ended[-1])} had ended well; {_story(entries)}"
                 yield Fault(COMPUTED_AGAIN, task.key, text)
             elif earlier:
@@ -183,7 +196,6 @@ def line_of(task: str, job: str, number: int) -> str:
 
 
 def _figures(tasks: list[TaskSeen], entries: list[Entry], lost: set[str]) -> dict[str, int]:
-    doubled = [_doubled(task) for task in tasks]
     return {
         "task instances": len(tasks),
         "green": sum(task.state == "success" for task in tasks),
@@ -192,14 +204,14 @@ def _figures(tasks: list[TaskSeen], entries: list[Entry], lost: set[str]) -> dic
         "modules that received SIGTERM": sum(entry.event == "signal" for entry in entries),
         "jobs that slurmctld lost": len(lost),
         "lines logged": sum(len(lines) for task in tasks for lines in task.logged.values()),
-        "lines logged more than once": sum(doubled),
-        "tasks with such lines": sum(count > 0 for count in doubled),
-        "most such lines of a task": max(doubled, default=0),
     }
 
 
-def _doubled(task: TaskSeen) -> int:
-    return sum(count - 1 for lines in task.logged.values() for count in Counter(lines).values())
+def _doubled(task: TaskSeen) -> Iterator[Fault]:
+    again = [line for lines in task.logged.values() for line, count in Counter(lines).items() for _ in range(count - 1)]
+    if again:
+        size = sum(len(line.encode()) + 1 for line in again)
+        yield Fault(DOUBLED_LINES, task.key, f"{len(again)} lines of {size} bytes, in {task.tries} tries", len(again))
 
 
 def _job_of(task: TaskSeen) -> str:

@@ -249,9 +249,9 @@ class Airflow(AirflowApi):
         """Return the running processes of all parts, of those that were killed with ``workers=False`` as well."""
         return _members(*self._sessions)
 
-    def main_process(self, name: str) -> psutil.Process:
-        """Return the first process of a part, that which was started."""
-        return psutil.Process(self._parts[name].pid)
+    def main_pid(self, name: str) -> int:
+        """Return the pid of the process that a part was started as."""
+        return self._parts[name].pid
 
     def part_names(self) -> list[str]:
         """Return the names of all parts that were started and not taken away, also of those that have ended."""
