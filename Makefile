@@ -10,7 +10,7 @@ environments := exec "$(PYTHON)" .dev/environments.py
 # Neither the shell's Python environment nor an Airflow that the shell is set up for reaches what runs here.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
 
-.PHONY: help demo test bench up down check format constraints clean checkout python
+.PHONY: help demo test bench drill up down check format constraints clean checkout python
 
 help: checkout ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -28,6 +28,10 @@ bench: python ## measure what this costs beside what else there is, and write th
 	@$(environments) airflow-test
 	@$(environments) peers || echo 'bench: going on without what could not be made' >&2
 	@cd .dev && exec ../$(bin)/python -m bench $(ARGS)
+
+drill: python ## kill and stop processes of Airflow and Slurm for 10 minutes, and count broken promises (ARGS="--tasks 12")
+	@$(environments) airflow-test
+	@cd .dev && exec ../$(bin)/python -m drill $(ARGS)
 
 up: python ## bring up docker-compose.yaml: Airflow and a Slurm cluster in containers
 	@exec "$(PYTHON)" .dev/containers.py up

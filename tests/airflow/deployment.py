@@ -115,12 +115,21 @@ while alive:
 
 
 class Airflow(AirflowApi):
-    """An Airflow of an API server, a scheduler with LocalExecutor, a DAG processor and a triggerer, on SQLite."""
+    """An Airflow of an API server, a scheduler with LocalExecutor, a DAG processor and a triggerer, on SQLite.
+
+    :param parts: its parts, by names of their own, and how each is started, if these are others. The first word of
+        that is how Airflow's health report names them.
+    """
 
     def __init__(
-        self, home: Path, env: Mapping[str, str] | None = None, connections: Mapping[str, dict] | None = None
+        self,
+        home: Path,
+        env: Mapping[str, str] | None = None,
+        connections: Mapping[str, dict] | None = None,
+        parts: Mapping[str, tuple[str, ...]] = PARTS,
     ) -> None:
         self.home = home
+        self._commands = parts
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -161,10 +170,10 @@ class Airflow(AirflowApi):
         self._watch = subprocess.Popen(
             [sys.executable, "-S", "-c", WATCH], stdin=subprocess.PIPE, start_new_session=True, text=True
         )
-        for name in PARTS:
-            self._launch(name)
+        for name in self._commands:
+            self.launch_part(name)
         self.until(self.log_in, "the API server to answer")
-        self._wait_until_healthy(*PARTS)
+        self._wait_until_healthy(*self._commands)
 
     def stop(self) -> None:
         """End all parts and the tasks that they run: an operator has its `on_kill` called, and some seconds for it."""
@@ -172,7 +181,7 @@ class Airflow(AirflowApi):
             part.terminate()
         # The parts end their processes themselves: LocalExecutor's idle workers and the triggerer's runner, asked by
         # both, may hang. But nobody ends the tasks.
-        if scheduler := self._parts.get("scheduler"):
+        for scheduler in [part for name, part in self._parts.items() if self._commands[name][0] == "scheduler"]:
             members = _members(scheduler.pid)
             _send(signal.SIGTERM, [member for member in members if scheduler.pid not in {member.pid, member.ppid()}])
         # A scheduler waits for its tasks. A task whose supervisor was killed is deaf to SIGTERM: it is not waited for.
@@ -190,7 +199,7 @@ class Airflow(AirflowApi):
 
     def start_part(self, name: str) -> None:
         """Start one part, and wait until Airflow calls it healthy."""
-        self._launch(name)
+        self.launch_part(name)
         self._wait_until_healthy(name)
 
     def stop_part(self, name: str, timeout: float = PATIENCE) -> None:
@@ -220,6 +229,13 @@ class Airflow(AirflowApi):
         if workers:
             self._end_session(part.pid)
 
+    def kill_all(self) -> None:
+        """Kill the processes of all parts, those that are stopped (SIGSTOP) or have lost their part included."""
+        for name in list(self._parts):
+            self.kill_part(name)
+        for session in list(self._sessions):
+            self._end_session(session)
+
     def restart_part(self, name: str) -> None:
         """Stop a part and start it again."""
         self.stop_part(name)
@@ -229,9 +245,25 @@ class Airflow(AirflowApi):
         """Return the running processes of a part."""
         return _members(self._parts[name].pid)
 
+    def all_processes(self) -> list[psutil.Process]:
+        """Return the running processes of all parts, of those that were killed with ``workers=False`` as well."""
+        return _members(*self._sessions)
+
+    def main_pid(self, name: str) -> int:
+        """Return the pid of the process that a part was started as."""
+        return self._parts[name].pid
+
+    def part_names(self) -> list[str]:
+        """Return the names of all parts that were started and not taken away, also of those that have ended."""
+        return list(self._parts)
+
+    def ended_parts(self) -> list[str]:
+        """Return the parts that have ended though no test has asked them to."""
+        return [name for name, part in self._parts.items() if part.poll() is not None]
+
     def trouble(self) -> str:
         """Say which parts have ended though nobody has asked them to."""
-        ended = [name for name, part in self._parts.items() if part.poll() is not None]
+        ended = self.ended_parts()
         return f"ended by themselves: {', '.join(ended)}" if ended else ""
 
     def tails(self, characters: int = 3000) -> str:
@@ -239,11 +271,12 @@ class Airflow(AirflowApi):
         logs = sorted(self.home.glob("*.log"))
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-characters:]}" for log in logs)
 
-    def _launch(self, name: str) -> None:
+    def launch_part(self, name: str) -> None:
+        """Start one part and return at once."""
         assert name not in self._parts, f"{name} is running"
         with (self.home / f"{name}.log").open("ab") as log:
             part = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *PARTS[name]],
+                [sys.executable, "-m", "airflow", *self._commands[name]],
                 env=self._env,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
@@ -259,7 +292,7 @@ class Airflow(AirflowApi):
     def _ending(self, name: str) -> bool:
         # At times, the triggerer waits ten seconds for a runner that has ended.
         part = self._parts[name]
-        return part.poll() is None and (name != "triggerer" or len(_members(part.pid)) > 1)
+        return part.poll() is None and (self._commands[name][0] != "triggerer" or len(_members(part.pid)) > 1)
 
     def _end_session(self, session: int) -> None:
         # A process may start another one while the list is read: again, until there is none.
@@ -279,7 +312,8 @@ class Airflow(AirflowApi):
     def _healthy(self, names: Iterable[str]) -> bool:
         """Say if these parts work; the last heartbeat of a killed one of the same name does not count."""
         health = self.get("/monitor/health")
-        keys = {name: name.replace("-", "_") for name in names if name != "api-server"}
+        keys = {name: self._commands[name][0].replace("-", "_") for name in names}
+        keys = {name: key for name, key in keys.items() if key != "api_server"}
         beats = {name: health[key][f"latest_{key}_heartbeat"] for name, key in keys.items()}
         return health["metadatabase"]["status"] == "healthy" and all(
             health[key]["status"] == "healthy" and datetime.fromisoformat(beats[name]) > self._launched[name]
@@ -318,12 +352,12 @@ def still_running(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return running
 
 
-def _members(session: int) -> list[psutil.Process]:
-    """Return the living processes of a session, wherever in the tree they are by now."""
+def _members(*sessions: int) -> list[psutil.Process]:
+    """Return the living processes of sessions, wherever in the tree they are by now."""
     members = []
     for process in psutil.process_iter():
         with suppress(ProcessLookupError):
-            if os.getsid(process.pid) == session:
+            if os.getsid(process.pid) in sessions:
                 members.append(process)
     return still_running(members)
 

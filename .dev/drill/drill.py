@@ -1,0 +1,130 @@
+"""One drill, from its beginning to its figures."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPException
+from typing import TYPE_CHECKING, NamedTuple
+
+from drill.chaos import Action, Chaos
+from drill.dossier import write_dossiers
+from drill.evidence import is_settled, lost_by_slurm, tasks_seen
+from drill.project import Project
+from drill.stage import Stage
+from drill.verdict import Verdict, judge
+from tests.airflow.rest import Refused
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+    from pathlib import Path
+
+#: Seconds between two looks at whether all has ended, and between two lines that tell how far it is.
+_LOOK, _TELL = 3.0, 30.0
+#: Seconds until the first module has to run.
+_BEGINS_WITHIN = 120.0
+
+
+class DrillFailed(Exception):
+    """The drill itself could not be carried out."""
+
+
+class Result(NamedTuple):
+    """What came of a drill.
+
+    :param verdict: the faults and figures.
+    :param signals: the number of signals, by kind of process and name of the signal.
+    """
+
+    verdict: Verdict
+    signals: Counter[tuple[str, str]]
+
+    def text(self) -> str:
+        """Return the figures as two tables, and a line for each fault."""
+        kinds = sorted({kind for kind, _ in self.signals})
+        width = max(map(len, kinds), default=0)
+        lines = [f"{'':<{width}}  SIGKILL  SIGSTOP"]
+        lines += [
+            f"{kind:<{width}}  {self.signals[kind, 'SIGKILL']:>7}  {self.signals[kind, 'SIGSTOP']:>7}" for kind in kinds
+        ]
+        lines += [
+            f"{'all':<{width}}  {self._sum('SIGKILL'):>7}  {self._sum('SIGSTOP'):>7}",
+            "",
+            self.verdict.table(),
+            "",
+        ]
+        lines += [
+            f"{fault.kind}: {fault.task}: {fault.text}" for fault in [*self.verdict.faults, *self.verdict.doubled]
+        ]
+        return "\n".join(lines)
+
+    def _sum(self, how: str) -> int:
+        return sum(count for (_, one), count in self.signals.items() if one == how)
+
+
+def drill(folder: Path, tasks: int, seconds: float, settle: float, seed: int, say: Callable[[str], None]) -> Result:
+    """Run tasks, send signals meanwhile, wait until all has ended, and return the verdict.
+
+    :param folder: for all files; it must not exist. ``faults`` in it has a file for each task instance with a fault.
+    :param tasks: the number of tasks of one run; runs follow each other while signals are sent.
+    :param seconds: how long signals are sent.
+    :param settle: seconds that all tasks may take to come to their end after that.
+    :param seed: decides which signals are sent to which kinds of processes, and when.
+    :param say: called with lines that tell how far it is.
+    :raises DrillFailed: when no module has run at all.
+    """
+    folder.mkdir(parents=True)
+    project = Project(folder)
+    project.write_modules()
+    actions: list[Action] = []
+    with (folder / "signals.jsonl").open("a") as file, Stage(folder) as stage:
+
+        def report(action: Action) -> None:
+            actions.append(action)
+            print(json.dumps(action._asdict()), file=file, flush=True)
+
+        say("Airflow and Slurm run")
+        begin = datetime.now(UTC)
+        project.write_dags(stage.airflow.home / "dags", tasks, begin + timedelta(seconds=seconds))
+        chaos = Chaos(stage, seed, report)
+        _wait_for_first_module(project, chaos)
+        say(f"the first module runs; sending signals for {seconds:g} s")
+        chaos.run(seconds)
+        say(f"no more signals; all tasks have {settle:g} s to come to their end")
+        chaos.calm()
+        _settle(stage, chaos, settle, say)
+        stage.airflow.until(stage.airflow.log_in, "the API server to answer")
+        seen = tasks_seen(stage, project)
+        ledger = project.ledger()
+        verdict = judge(seen, ledger, lost_by_slurm(stage))
+        verdict.figures["jobs that Slurm shows as cancelled"] = sum(
+            job.state == "CANCELLED" for job in stage.slurm.jobs()
+        )
+        write_dossiers(folder / "faults", verdict, stage, ledger, actions)
+    return Result(verdict, chaos.signals)
+
+
+def _wait_for_first_module(project: Project, chaos: Chaos) -> None:
+    deadline = time.monotonic() + _BEGINS_WITHIN
+    while not project.ledger():
+        if time.monotonic() > deadline:
+            raise DrillFailed(f"no module has run within {_BEGINS_WITHIN:g} s")
+        chaos.tick()
+
+
+def _settle(stage: Stage, chaos: Chaos, seconds: float, say: Callable[[str], None]) -> None:
+    """Wait until all task instances have come to their end, but no longer than so many seconds."""
+    deadline = time.monotonic() + seconds
+    look = 0.0
+    while time.monotonic() < deadline:
+        chaos.tick()
+        if time.monotonic() >= look:
+            try:
+                if is_settled(stage):
+                    return
+            except (OSError, HTTPException, Refused):
+                pass  # the API server is starting again
+            look = time.monotonic() + _LOOK
+    say("the time is over, and not all tasks have ended")
