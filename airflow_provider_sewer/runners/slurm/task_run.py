@@ -110,14 +110,25 @@ class SlurmJobs:
         """
         JobRun(self._planned(task, ""), _nowhere, say).cancel_left(timeout=_CANCEL_TIMEOUT)
 
+    def interpreter(self, task: Task) -> str | None:
+        """Return the absolute path of the interpreter of a task's job, or a name, ``None`` too, that its node looks up.
+
+        A name is looked up on the node where something decides there which interpreter it is: ``setup``, or a PATH that
+        the job is given. So it is the one that Airflow's job runs. Elsewhere the name means the one found here.
+        """
+        python, settings = task.settings.python, task.slurm.over(self._settings).slurm
+        is_path = python is not None and os.sep in python
+        if not is_path and (settings.get("setup") or "PATH" in _given(task)):
+            return python
+        return _located(python)
+
     def _planned(self, task: Task, command: str) -> ModuleJob:
         settings = task.settings
-        more = {name: value for name, value in inherited(settings.inherit_env or False).items() if can_set(name)}
-        env = {**more, **settings.env}
+        env = _given(task)
         workflow, series, run = self.origin
         here = settings._replace(
             env=env,
-            python=_located(settings.python),
+            python=self.interpreter(task),
             workdir=os.path.abspath(os.path.expanduser(settings.workdir or "")),
         )
         return ModuleJob(
@@ -235,6 +246,12 @@ def _after(planned: ModuleJob, jobs: Sequence[str]) -> ModuleJob:
 
 def _jobs(ids: Sequence[str]) -> str:
     return f"job {ids[0]} has" if len(ids) == 1 else f"jobs {', '.join(ids)} have"
+
+
+def _given(task: Task) -> dict[str, str]:
+    """Return the variables that a task's job is given."""
+    inherit, env = task.settings.inherit_env or False, task.settings.env
+    return {**{name: value for name, value in inherited(inherit).items() if can_set(name)}, **env}
 
 
 def _located(python: str | None) -> str | None:
