@@ -214,10 +214,13 @@ def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_wanted: bool, is_a
             if value:
                 raise click.UsageError(f"{option} says something of Slurm jobs; add --on slurm")
         return None
-    from airflow_provider_sewer.cli.slurm import slurm_settings
+    from airflow_provider_sewer.cli.slurm import SbatchVariables, slurm_settings
     from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
 
-    return SlurmJobs(slurm_settings(pairs, run_dir), ahead=is_ahead)
+    variables = SbatchVariables.read(os.environ)
+    for note in variables.notes:
+        say(f"sppe: {note}")
+    return SlurmJobs(slurm_settings(pairs, run_dir), options=variables.options, ahead=is_ahead)
 
 
 def _flush_streams() -> None:

@@ -36,6 +36,13 @@ _ONE_OF = (
     ("cpus_per_task", "cpus_per_gpu"),
 )
 
+#: The same by sbatch's long names, with more of which the nearest counts.
+_SAME_OPTIONS = (
+    *(tuple(name.replace("_", "-") for name in group) for group in _ONE_OF),
+    ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres"),
+    ("signal", "signal-delay-s"),
+)
+
 #: Options of sbatch that this package gives itself, or that would keep it from finding the job again.
 RESERVED = (
     "output", "error", "open-mode", "export", "export-file", "job-name", "array", "requeue", "no-requeue", "chdir",
@@ -150,6 +157,26 @@ class SlurmSettings(NamedTuple):
         """Return these settings, completed by ``other`` where they say nothing."""
         nearest = (mine if mine is not None else theirs for mine, theirs in zip(self, other))
         return SlurmSettings._make(nearest)._replace(slurm=_merged(self.slurm, other.slurm))
+
+    def with_options(self, options: Mapping[str, Any]) -> SlurmSettings:
+        """Return these settings, completed by options of sbatch, below all that is given anywhere else.
+
+        :param options: values by sbatch's long names; ``True`` for an option without a value.
+        :raises InvalidTask: when one of them cannot be used.
+        """
+        slurm = dict(self.slurm)
+        more = dict(slurm.get("additional_parameters") or {})
+        given = {name.replace("_", "-") for name in (*slurm, *more)}
+        for name, value in options.items():
+            group = next((set(group) for group in _SAME_OPTIONS if name in group), {name})
+            if not group.isdisjoint(given):
+                continue
+            parameter = name.replace("-", "_")
+            if parameter in _CHECKS:
+                slurm[parameter] = _parameter(parameter, value)
+            else:
+                more |= _parameter("additional_parameters", {name: value})
+        return self._replace(slurm={**slurm, "additional_parameters": more} if more else slurm)
 
     def map_paths(self, change: Callable[[str], str]) -> SlurmSettings:
         """Return these settings with ``change`` applied to the run directory."""

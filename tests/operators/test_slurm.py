@@ -275,3 +275,13 @@ def test_python_is_the_one_that_setup_activates(module, on_slurm, run_job, tmp_p
     job = {**module("import sys; print(sys.prefix)"), "slurm": {"setup": [f". {tmp_path}/env/bin/activate"]}}
     for python in (None, "python"):
         assert run_job(**{**job, "python": python}).results["job"] == str(tmp_path / "env")
+
+
+def test_sbatch_variables_of_the_worker_steer_no_job(module, on_slurm, run_job, xcom, monkeypatch):
+    """They are the defaults of the user who started the worker, and not of the DAG."""
+    for name, value in {"SBATCH_PARTITION": "scavenge", "SBATCH_ACCOUNT": "physics", "SLURM_CLUSTERS": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert run_job(**module("print('done')")).results["job"] == "done"
+    record = on_slurm.command("scontrol", "show", "job", xcom("slurm_job_id"))
+    assert "Partition=main" in record
+    assert "Account=(null)" in record
