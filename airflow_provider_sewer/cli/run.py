@@ -85,6 +85,8 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
     )
     for warning in engine.check():
         say(f"sppe: {warning}; trying all the same, an earlier task may make it")
+    for note in engine.not_at_once:
+        say(f"sppe: {note}")
     for name, why in engine.not_ahead.items():
         say(f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}")
     is_part = len(part.tasks) < len(whole.tasks)

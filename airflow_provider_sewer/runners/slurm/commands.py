@@ -313,6 +313,8 @@ class SlurmCluster:
             )
         except FileNotFoundError:
             raise NoCommand("there is no command `timeout` here; it is part of coreutils") from None
+        except OSError as error:  # too many processes or open files, or too little memory, just now
+            raise NoAnswer(f"{argv[0]} cannot be started: {error.strerror}") from None
         said = done.stderr.decode("utf-8", "replace")
         if done.returncode in _TIMED_OUT:
             raise NoAnswer(f"{argv[0]} has not come back after {seconds:g} s; {_words(said)}".rstrip("; "))
