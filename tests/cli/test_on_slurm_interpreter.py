@@ -95,3 +95,23 @@ def test_an_unknown_name_given_to_i_is_rejected(on_slurm) -> None:
     assert run.code == 2
     assert "there is no interpreter 'python-not-here' on PATH" in run.stderr
     assert on_slurm.jobs() == []
+
+
+def test_explain_on_slurm_names_the_interpreter_of_stages(sppe) -> None:
+    """Stages in YAML follow the same rule; what stays on this machine has no job."""
+    sppe.write(
+        "stages.yaml",
+        """
+        stages:
+          set-up: {module: steps, python: python3, slurm: {setup: [module load python]}}
+          plain: {module: steps, python: /nodes/only/python}
+          here: {module: steps, run_on: local}
+        """,
+    )
+    told = sppe.run("explain", "-p", "stages.yaml", "--on", "slurm").stdout.splitlines()
+
+    assert [line.partition("it always runs")[2] for line in told] == [
+        "; as a job, with python3 from the PATH on its node, after setup",
+        "; as a job, with /nodes/only/python",
+        "",
+    ]
