@@ -74,22 +74,26 @@ def main() -> None:
     """
 
 
-@main.command()
-@running
-@LIMIT
-@click.option(
-    "-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors; all jobs]"
-)
-@click.option(
+_ON = click.option(
     "--on",
     default="local",
     type=click.Choice(PLACES),
     show_default=True,
     help="Run on this machine, or as Slurm jobs all tasks that do not say run_on='local'.",
 )
-@click.option(
+_SLURM = click.option(
     "--slurm", multiple=True, metavar="K=V", help="Ask Slurm for this where a task does not itself. Repeatable."
 )
+
+
+@main.command()
+@running
+@LIMIT
+@click.option(
+    "-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors; all jobs]"
+)
+@_ON
+@_SLURM
 @click.option(
     "--run-dir", type=click.Path(), help="Folder for the files of jobs; all nodes see it. [default: ~/.sewer/runs]"
 )
@@ -124,17 +128,20 @@ def run(
         log_dir=log_dir,
         slurm=_slurm(slurm, run_dir, is_wanted=on == "slurm", is_ahead=ahead),
     )
-    sys.exit(run_in_terminal(asked.file.workflow(), asked.settings, how))
+    sys.exit(run_in_terminal(asked.file.workflow(), how.settings_here(asked.settings), how))
 
 
 @main.command()
 @running
-def explain(asked: Asked) -> None:
-    """Say of each task whether a run would run it, and why, without running anything."""
-    from airflow_provider_sewer.cli.run import explained
+@_ON
+@_SLURM
+def explain(asked: Asked, on: str, slurm: tuple[str, ...]) -> None:
+    """Say of each task whether a run would run it, and why, without running anything; of a job also its interpreter."""
+    from airflow_provider_sewer.cli.run import How, explained
 
-    workflow = asked.file.workflow()
-    click.echo(explained(workflow, asked.settings, asked.wanted, resume=asked.resume, state=asked.state))
+    jobs = _slurm(slurm, None, is_wanted=on == "slurm", is_ahead=False)
+    how = How(asked.wanted, asked.resume, asked.state, jobs=None, limits={}, log_dir=None, slurm=jobs)
+    click.echo(explained(asked.file.workflow(), how.settings_here(asked.settings), how))
 
 
 @main.command()
@@ -207,10 +214,13 @@ def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_wanted: bool, is_a
             if value:
                 raise click.UsageError(f"{option} says something of Slurm jobs; add --on slurm")
         return None
-    from airflow_provider_sewer.cli.slurm import slurm_settings
+    from airflow_provider_sewer.cli.slurm import SbatchVariables, slurm_settings
     from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
 
-    return SlurmJobs(slurm_settings(pairs, run_dir), ahead=is_ahead)
+    variables = SbatchVariables.read(os.environ)
+    for note in variables.notes:
+        say(f"sppe: {note}")
+    return SlurmJobs(slurm_settings(pairs, run_dir), options=variables.options, ahead=is_ahead)
 
 
 def _flush_streams() -> None:

@@ -14,6 +14,7 @@ from airflow_provider_sewer.cli.signals import stopping
 from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.runners.engine import Engine
+from airflow_provider_sewer.runners.interpreter import locate_interpreter
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
 from airflow_provider_sewer.runners.outcome import Observer, Outcome, State
 from airflow_provider_sewer.runners.plan import Wanted, chosen, make_plan, want_inputs, want_results
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.freshness import Verdict
     from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
 
@@ -51,6 +53,15 @@ class How(NamedTuple):
     log_dir: str | None
     slurm: SlurmJobs | None = None
 
+    def settings_here(self, settings: Settings) -> Settings:
+        """Return the settings of the command line, in which a name given to ``-i`` means the interpreter found here.
+
+        :raises InterpreterError: when none is found.
+        """
+        if self.slurm is None or settings.python is None or os.sep in settings.python:
+            return settings
+        return settings._replace(python=locate_interpreter(settings.python))
+
 
 def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
     """Run a workflow, show how it goes, and return the exit code.
@@ -74,6 +85,8 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
     )
     for warning in engine.check():
         say(f"sppe: {warning}; trying all the same, an earlier task may make it")
+    for note in engine.not_at_once:
+        say(f"sppe: {note}")
     for name, why in engine.not_ahead.items():
         say(f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}")
     is_part = len(part.tasks) < len(whole.tasks)
@@ -109,28 +122,40 @@ def run_in_terminal(workflow: Workflow, settings: Settings, how: How) -> int:
     return 0 if all(outcome.state.is_success for outcome in outcomes.values()) else 1
 
 
-def explained(workflow: Workflow, settings: Settings, wanted: Wanted, *, resume: bool, state: str | None) -> str:
-    """Say of each task whether a run would run it, and why.
+def explained(workflow: Workflow, settings: Settings, how: How) -> str:
+    """Say of each task whether a run would run it, and why; of one that becomes a job, with which interpreter.
 
     :raises SewerError: when it could not be run at all.
     """
     whole = settled(workflow, settings)
-    part, forced = chosen(whole, wanted)
+    part, forced = chosen(whole, how.wanted)
     refuse_templates(part)
     want_inputs(part, forced)
-    start = _start(state, workflow, resume=resume, is_part=len(part.tasks) < len(whole.tasks))
+    start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
     if start.said:
         say(f"sppe: {start.said}")
     known = start.known(workflow)
     want_results(part, known, forced)
-    verdicts = make_plan(part, known, forced, resumes=resume).verdicts
+    verdicts = make_plan(part, known, forced, resumes=how.resume).verdicts
     width = max(map(len, verdicts))
-    return "\n".join(f"{name:<{width}}  {_foretold(verdicts[name])}" for name in part.order)
+    lines = [
+        f"{name:<{width}}  {_foretold(verdicts[name])}{_interpreter(part.tasks[name], how)}" for name in part.order
+    ]
+    return "\n".join(lines)
 
 
 def _foretold(verdict: Verdict) -> str:
     word = "may run" if not verdict.is_sure else "runs" if verdict.must_run else "does not run"
     return f"{word:<12}  {verdict.why}"
+
+
+def _interpreter(task: Task, how: How) -> str:
+    if how.slurm is None or not how.slurm.takes(task):
+        return ""
+    python = how.slurm.interpreter(task)
+    if python is not None and os.sep in python:
+        return f"; as a job, with {python}"
+    return f"; as a job, with {python or 'python, else python3,'} from the PATH on its node, after setup"
 
 
 class _Start(NamedTuple):

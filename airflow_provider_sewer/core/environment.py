@@ -10,10 +10,18 @@ from typing import Any, Union
 from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.text import why_unfit
 
+#: What tells a process which part of this machine is its own: the devices that Slurm has given to an allocation (its
+#: plugins gres/gpu and gres/mps set these) or a worker was started with, how they are numbered, and how many threads.
+PART_OF_MACHINE = frozenset({
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "OMP_NUM_THREADS",
+})  # fmt: skip
+
 #: The variables every module inherits where they are set.
 INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "TEMP", "TMP",
     "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_COLLATE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME",
+    *sorted(PART_OF_MACHINE),
 )  # fmt: skip
 
 #: What a module is given by its runner: the file for its result, and the mark by which everything it
@@ -49,7 +57,8 @@ def build_environment(
 def inherited(inherit: Inherit, *, source: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what is inherited beyond the short list.
 
-    :param inherit: ``True``, or names; ``True`` inherits all but what is private.
+    :param inherit: ``True``, or names; ``True`` inherits all but what is private, and what is of this machine only: a
+        job on another machine has devices of its own.
     :param source: what to inherit from; this process's environment by default.
     """
     source = os.environ if source is None else source
@@ -59,7 +68,7 @@ def inherited(inherit: Inherit, *, source: Mapping[str, str] | None = None) -> d
 
 
 def _passes(name: str) -> bool:
-    return name not in _OF_THE_SHELL and not _PRIVATE.match(name)
+    return name not in _OF_THE_SHELL and name not in PART_OF_MACHINE and not _PRIVATE.match(name)
 
 
 def checked_env(env: Any, owner: str = "env") -> dict[str, str]:

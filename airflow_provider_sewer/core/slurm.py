@@ -8,6 +8,7 @@ then the TaskGroup or the operator's default arguments, then the connection, the
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -35,6 +36,13 @@ _ONE_OF = (
     ("cpus_per_task", "cpus_per_gpu"),
 )
 
+#: The same by sbatch's long names, with more of which the nearest counts.
+_SAME_OPTIONS = (
+    *(tuple(name.replace("_", "-") for name in group) for group in _ONE_OF),
+    ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres"),
+    ("signal", "signal-delay-s"),
+)
+
 #: Options of sbatch that this package gives itself, or that would keep it from finding the job again.
 RESERVED = (
     "output", "error", "open-mode", "export", "export-file", "job-name", "array", "requeue", "no-requeue", "chdir",
@@ -45,6 +53,10 @@ _MEMORY = re.compile(r"\d+([KMGT]B?)?", re.IGNORECASE)
 _TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
 _GPUS = re.compile(r"([A-Za-z][\w.-]*:)?\d+")
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_LINE_BREAKS = "\n\r\x85\u2028\u2029"
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+#: Bytes that Slurm's controller takes for most texts (``_test_strlen()`` in its ``job_mgr.c``, 22.05 to 26.05).
+_LONGEST_TEXT = 1024
 
 #: Seconds: a restart of Airflow must not be taken for its end.
 _SHORTEST_ORPHAN_TIMEOUT = 300.0
@@ -146,6 +158,26 @@ class SlurmSettings(NamedTuple):
         nearest = (mine if mine is not None else theirs for mine, theirs in zip(self, other))
         return SlurmSettings._make(nearest)._replace(slurm=_merged(self.slurm, other.slurm))
 
+    def with_options(self, options: Mapping[str, Any]) -> SlurmSettings:
+        """Return these settings, completed by options of sbatch, below all that is given anywhere else.
+
+        :param options: values by sbatch's long names; ``True`` for an option without a value.
+        :raises InvalidTask: when one of them cannot be used.
+        """
+        slurm = dict(self.slurm)
+        more = dict(slurm.get("additional_parameters") or {})
+        given = {name.replace("_", "-") for name in (*slurm, *more)}
+        for name, value in options.items():
+            group = next((set(group) for group in _SAME_OPTIONS if name in group), {name})
+            if not group.isdisjoint(given):
+                continue
+            parameter = name.replace("-", "_")
+            if parameter in _CHECKS:
+                slurm[parameter] = _parameter(parameter, value)
+            else:
+                more |= _parameter("additional_parameters", {name: value})
+        return self._replace(slurm={**slurm, "additional_parameters": more} if more else slurm)
+
     def map_paths(self, change: Callable[[str], str]) -> SlurmSettings:
         """Return these settings with ``change`` applied to the run directory."""
         return self._replace(run_dir=change(self.run_dir) if self.run_dir else self.run_dir)
@@ -214,16 +246,31 @@ def _line(value: Any) -> str:
     """Check text that ends up on a line of the job script: with a line break in it, it would be two."""
     if not isinstance(value, str) or not value.strip():
         raise InvalidTask(f"text is needed, not {value!r}")
-    if "\n" in value or "\r" in value:
-        raise InvalidTask(f"{value!r} holds a line break; take it out")
     if why := why_unfit(value):
         raise InvalidTask(f"the text {why}")
+    if wrong := unprintable(value):
+        raise InvalidTask(f"{value!r} holds {wrong}; take it out")
     return value
+
+
+def unprintable(text: str) -> str | None:
+    """Return the part of a text that neither an option of sbatch nor a line of Slurm's output can hold, if any."""
+    if not (found := _UNPRINTABLE.search(text)):
+        return None
+    return "a line break" if found[0] in _LINE_BREAKS else f"the control character {found[0]!r}"
 
 
 def _text(value: Any) -> str:
     is_number = isinstance(value, int) and not isinstance(value, bool)
     return _line(str(value) if is_number else value)  # an account may be a number
+
+
+def _short(value: Any) -> str:
+    """Check text of which Slurm's controller takes 1,024 bytes."""
+    text = _text(value)
+    if not is_template(text) and (size := len(os.fsencode(text))) > _LONGEST_TEXT:
+        raise InvalidTask(f"the text must have at most {_LONGEST_TEXT:,} bytes, got {size:,}; shorten it")
+    return text
 
 
 def _number(value: Any) -> int | float:
@@ -354,9 +401,9 @@ def _option_value(name: str, value: Any) -> Any:
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "name": _text,
     "job_name": _text,
-    "partition": _text,
-    "account": _text,
-    "qos": _text,
+    "partition": _short,
+    "account": _short,
+    "qos": _short,
     "timeout_min": _count(1),
     "time": _formed(_TIME, "90 (minutes), '1:30:00' or '2-12'"),
     "nodes": _count(1),
@@ -371,15 +418,15 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "mem_per_cpu": _formed(_MEMORY, "'4G' or '500M'"),
     "mem_per_gpu": _formed(_MEMORY, "'4G' or '500M'"),
     "gres": _text,
-    "constraint": _text,
+    "constraint": _short,
     "nodelist": _text,
     "exclude": _text,
     "exclusive": _exclusive,
     "dependency": _text,
-    "comment": _text,
-    "wckey": _text,
+    "comment": _short,
+    "wckey": _short,
     "mail_type": _text,
-    "mail_user": _text,
+    "mail_user": _short,
     "setup": _script,
     "teardown": _script,
     "use_srun": _flag,

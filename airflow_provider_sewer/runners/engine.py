@@ -125,6 +125,11 @@ class Engine:
         """Return why tasks that have others before them are not submitted ahead, though that is wanted."""
         return self._schedule.not_ahead
 
+    @property
+    def not_at_once(self) -> list[str]:
+        """Return why fewer tasks or jobs are under way at once than is wanted."""
+        return self._schedule.not_at_once
+
     def run(self, state: StateFile | None = None, *, resume: bool = False) -> dict[str, Outcome]:
         """Run the tasks and return how each has ended, in the order of the workflow.
 

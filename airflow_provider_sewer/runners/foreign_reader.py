@@ -17,7 +17,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.command import Command
-from airflow_provider_sewer.core.environment import build_environment
+from airflow_provider_sewer.core.environment import PART_OF_MACHINE, build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, WorkflowFileError
 from airflow_provider_sewer.core.source import LENT, PACKAGE, SourceLine
 from airflow_provider_sewer.core.workflow_json import (
@@ -122,6 +122,8 @@ def _read(wish: _Wish, settings: Settings) -> Any:
             SourceLine(wish.file, 0),
         )
     env = build_environment(settings.env, settings.inherit_env or False)
+    for name in PART_OF_MACHINE - settings.env.keys():  # a file means the same wherever it is read
+        env.pop(name, None)
     python = locate_interpreter(settings.python)
     place = [os.path.realpath(wish.file), _here()]
     kept = Kept("workflows", [wish._asdict(), place, sorted(env.items()), python, _identity(python), _version()])

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _NAME_BYTES = 150
+#: So many log files are open at once, whatever the number of tasks that run or wait.
+_MOST_OPEN = 16
 
 
 class PlainLines:
@@ -78,8 +80,11 @@ class LogFiles:
         self.folder = folder
         self._mode: Literal["ab", "wb"] = "ab" if goes_on else "wb"
         self.paths = {name: os.path.join(folder, f"{file}.log") for name, file in file_names(names).items()}
+        #: Those that are open, the least recently written first; in bytes, so that \r stays what it is.
         self._files: dict[str, BinaryIO] = {}
         self._unfinished: dict[str, Stream | None] = {}
+        self._lost: dict[str, OSError] = {}
+        self._lock = threading.RLock()
 
     def judged(self, task: Task, verdict: Verdict) -> None:
         """Say why it runs."""
@@ -102,29 +107,52 @@ class LogFiles:
 
     def ended(self, task: Task, outcome: Outcome) -> None:
         """Say how it went and close the file."""
-        if task.name in self._files or outcome.state is State.UP_TO_DATE:
+        if task.name in self._unfinished or outcome.state is State.UP_TO_DATE:
             how = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
-            self._say(task, *(f"{line}\n" for line in outcome.reason.splitlines()), how)
-            try:
-                self._files[task.name].close()
-            except OSError as error:
-                raise self._unwritable(task, error) from error
+            with self._lock:
+                self._say(task, *(f"{line}\n" for line in outcome.reason.splitlines()), how)
+                try:
+                    self._files.pop(task.name).close()
+                except OSError as error:
+                    raise self._unwritable(task, error) from error
 
     def _say(self, task: Task, *lines: str) -> None:
         try:
-            if task.name not in self._files:
-                # Held open until the task has ended; in bytes, so that \r stays what it is.
-                self._files[task.name] = open(self.paths[task.name], self._mode)  # noqa: SIM115
-                self._unfinished[task.name] = None
             self._write(task, "sewer", lines)
         except OSError as error:
             raise self._unwritable(task, error) from error
+
+    def _opened(self, name: str) -> BinaryIO:
+        """Return the log file of a task, open; where too many are, the least recently written one is closed.
+
+        :raises OSError: when it cannot be opened, or when what was written to it before has been lost.
+        """
+        if name in self._lost:
+            raise self._lost.pop(name)
+        file = self._files.pop(name, None)
+        if file is None:
+            if len(self._files) >= _MOST_OPEN:
+                self._set_aside(next(iter(self._files)))
+            file = open(self.paths[name], "ab" if name in self._unfinished else self._mode)  # noqa: SIM115
+        self._files[name] = file
+        self._unfinished.setdefault(name, None)
+        return file
+
+    def _set_aside(self, name: str) -> None:
+        """Close the log file of another task; an error is that task's own."""
+        try:
+            self._files.pop(name).close()
+        except OSError as error:
+            self._lost[name] = error
 
     def _unwritable(self, task: Task, error: OSError) -> SewerError:
         return SewerError(f"cannot write the log file {self.paths[task.name]}: {error.strerror}")
 
     def _write(self, task: Task, source: str, pieces: Sequence[str], stream: Stream | None = None) -> None:
-        file = self._files[task.name]
+        with self._lock:
+            self._write_to(self._opened(task.name), task, source, pieces, stream)
+
+    def _write_to(self, file: BinaryIO, task: Task, source: str, pieces: Sequence[str], stream: Stream | None) -> None:
         unfinished = self._unfinished[task.name]
         prefix = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {source}| "
         if unfinished is not None and unfinished is not stream:

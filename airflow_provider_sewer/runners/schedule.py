@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from graphlib import TopologicalSorter
 from itertools import chain
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_sewer.runners.outcome import Outcome, State
+from airflow_provider_sewer.runners.room import rooms
 from airflow_provider_sewer.runners.slurm.turns import Turn
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
+
+#: Any system has room for so many tasks.
+_FEW = 2
 
 
 class Schedule:
@@ -36,14 +41,30 @@ class Schedule:
         self._upstream = workflow.upstream
         self._limits = limits
         self._slurm = slurm
-        self.at_once = jobs or _processors()
-        self._jobs_at_once = (jobs or len(workflow.tasks)) if slurm else 0
+        self.not_at_once: list[str] = []
+        count = sum(map(self.is_job, self._tasks))
+        self.at_once = self._with_room(jobs or _processors(), len(self._tasks) - count, "tasks")
+        self._jobs_at_once = self._with_room(jobs or count, count, "jobs") if slurm else 0
         self._sorter: TopologicalSorter[str] = TopologicalSorter(self._upstream)
         self._sorter.prepare()
         self._ready: dict[str, None] = {}
         self.under_way: dict[str, None] = {}
         self.turns: dict[str, Turn] = {}
         self.outcomes: dict[str, Outcome] = {}
+
+    def _with_room(self, wanted: int, count: int, kind: Literal["tasks", "jobs"]) -> int:
+        """Return how many can be under way of those that are wanted; note why where that is fewer.
+
+        :param count: how many there are in all.
+        """
+        if min(wanted, count) <= _FEW:
+            return wanted
+        least = min(rooms(), key=attrgetter(kind))
+        room = getattr(least, kind)
+        if min(wanted, count) <= room:
+            return wanted
+        self.not_at_once.append(f"{room:.0f} {kind} at once instead of {min(wanted, count)}: {least.limit}")
+        return int(room)
 
     def is_job(self, name: str) -> bool:
         """Tell whether a task becomes a Slurm job."""
@@ -141,5 +162,11 @@ class Schedule:
 
 
 def _processors() -> int:
-    """Return how many processors this process may use, which in a container or a job are not all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many processors this process may use, which in a container or a job are not all there are.
+
+    Not every cluster binds a job to its processors. Then only ``SLURM_CPUS_ON_NODE`` tells how many it has on this node
+    (sbatch(1), OUTPUT ENVIRONMENT VARIABLES).
+    """
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allocated = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(here, int(allocated)) if allocated.isdecimal() and int(allocated) else here

@@ -39,8 +39,14 @@ class Workers:
         """
         self._todo.put(thing)
         if len(self._threads) < at_once:
-            self._threads.append(threading.Thread(target=self._work, name="sewer-worker"))
-            self._threads[-1].start()
+            thread = threading.Thread(target=self._work, name="sewer-worker")
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no room for one more: those that there are do one thing after another
+                if not self._threads:
+                    raise
+            else:
+                self._threads.append(thread)
 
     def _work(self) -> None:
         while (thing := self._todo.get()) is not None:

@@ -60,9 +60,10 @@ class Sppe:
         return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """Start it; ``run`` means ``run -p flow.py`` with this very interpreter."""
+        """Start it; ``run`` means ``run -p flow.py`` with this very interpreter, unless another or none is named."""
+        python = options.pop("python", sys.executable)
         if arguments[0] == "run":
-            arguments = ("run", "-p", "flow.py", "-i", sys.executable, *arguments[1:])
+            arguments = ("run", "-p", "flow.py", *(("-i", python) if python else ()), *arguments[1:])
         process = subprocess.Popen(
             [*options.pop("through", []), *SPPE, *arguments],
             **{

@@ -8,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_sewer.core.environment import INHERITED, build_environment, checked_env, checked_inherit
+from airflow_provider_sewer.core.environment import (
+    INHERITED,
+    build_environment,
+    checked_env,
+    checked_inherit,
+    inherited,
+)
 from airflow_provider_sewer.core.errors import InvalidTask
 
 WORKER = {
@@ -34,9 +40,9 @@ def test_only_the_short_list_is_inherited():
 
 def test_names_are_inherited_on_top_of_the_short_list():
     """Named variables pass where they are set; names that are not set are no error."""
-    inherited = build_environment({}, ["MINE", "NOT_SET"], source=WORKER)
+    env = build_environment({}, ["MINE", "NOT_SET"], source=WORKER)
 
-    assert inherited == {"PATH": "/bin", "HOME": "/home/me", "LANG": "C.UTF-8", "MINE": "1"}
+    assert env == {"PATH": "/bin", "HOME": "/home/me", "LANG": "C.UTF-8", "MINE": "1"}
 
 
 def test_inheriting_all_leaves_out_what_is_airflows_and_slurms():
@@ -47,6 +53,23 @@ def test_inheriting_all_leaves_out_what_is_airflows_and_slurms():
 def test_a_private_variable_passes_if_it_is_named():
     """Who names a variable means it."""
     assert build_environment({}, ["AIRFLOW_HOME"], source=WORKER)["AIRFLOW_HOME"] == "/airflow"
+
+
+def test_build_environment_keeps_the_devices_of_the_allocation():
+    """Without them a module would take GPU 0, which may be another job's."""
+    allocation = {"CUDA_VISIBLE_DEVICES": "1", "ROCR_VISIBLE_DEVICES": "1", "ZE_AFFINITY_MASK": "1",
+                  "GPU_DEVICE_ORDINAL": "1", "OMP_NUM_THREADS": "4"}  # fmt: skip
+
+    for inherit in (False, True, ["MINE"]):
+        assert build_environment({}, inherit, source={**WORKER, **allocation}).items() >= allocation.items()
+
+
+def test_inherited_leaves_devices_to_the_machine_that_a_job_runs_on():
+    """With all that is inherited, a job on another machine still has its own GPUs; a name is meant."""
+    worker = {"CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "4", "MINE": "1"}
+
+    assert inherited(True, source=worker) == {"MINE": "1"}
+    assert inherited(["CUDA_VISIBLE_DEVICES"], source=worker) == {"CUDA_VISIBLE_DEVICES": "1"}
 
 
 def test_what_is_given_wins_over_what_is_inherited():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import venv
 
 import pytest
 from airflow.sdk import DAG, task
@@ -252,3 +253,35 @@ def test_a_dag_file_need_not_wait_for_what_only_a_worker_needs():
     code = "import sys, threading, airflow_provider_sewer.operators.slurm; print('submitit' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == "False"
+
+
+@pytest.mark.parametrize("place", ["default_args", "connection"])
+def test_slurm_mem_is_what_slurm_is_asked_for(place, module, on_slurm, run_job, connection, xcom):
+    """As Slurm spells it, from wherever it is given; runners/slurm has a test of each parameter."""
+    given = {"slurm": {"mem": "700M"}}
+    more = connection(**given) if place == "connection" else {"default_args": given}
+    assert run_job(**module("print('done')"), **more).results["job"] == "done"
+    assert "MinMemoryNode=700M" in on_slurm.command("scontrol", "show", "job", xcom("slurm_job_id"))
+
+
+def test_slurm_mem_means_nothing_to_a_local_cluster(module, run_job):
+    """The same parameters pass there."""
+    assert run_job(cluster="local", slurm={"mem": "1G"}, **module("print('done')")).results["job"] == "done"
+
+
+def test_python_is_the_one_that_setup_activates(module, on_slurm, run_job, tmp_path):
+    """As with `sppe --on slurm`: no python, or a bare name, is looked up on the node after setup."""
+    venv.create(tmp_path / "env", symlinks=True, with_pip=False)
+    job = {**module("import sys; print(sys.prefix)"), "slurm": {"setup": [f". {tmp_path}/env/bin/activate"]}}
+    for python in (None, "python"):
+        assert run_job(**{**job, "python": python}).results["job"] == str(tmp_path / "env")
+
+
+def test_sbatch_variables_of_the_worker_steer_no_job(module, on_slurm, run_job, xcom, monkeypatch):
+    """They are the defaults of the user who started the worker, and not of the DAG."""
+    for name, value in {"SBATCH_PARTITION": "scavenge", "SBATCH_ACCOUNT": "physics", "SLURM_CLUSTERS": "x"}.items():
+        monkeypatch.setenv(name, value)
+    assert run_job(**module("print('done')")).results["job"] == "done"
+    record = on_slurm.command("scontrol", "show", "job", xcom("slurm_job_id"))
+    assert "Partition=main" in record
+    assert "Account=(null)" in record

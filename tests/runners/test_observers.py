@@ -52,6 +52,26 @@ def test_a_run_that_is_resumed_goes_on_with_its_logs(tmp_path: Path) -> None:
     assert lines_of(logs) == [*story, story[0], "stdout| two", story[2], ""]
 
 
+def test_log_files_of_many_tasks_hold_few_files_open(tmp_path: Path) -> None:
+    """Tasks that run or wait side by side are told of in turn; each log is whole."""
+    tasks = [Task(f"t{number}", "module") for number in range(50)]
+    logs = LogFiles(str(tmp_path / "logs"), [task.name for task in tasks])
+    before = len(os.listdir("/proc/self/fd"))
+    for task in tasks:
+        logs.started(task, f"run {task.name}", "/data")
+    for task in tasks:
+        logs.output(task, OUT, ["half of ", "a line\n", "the be"])
+    assert len(os.listdir("/proc/self/fd")) - before <= 16
+    for task in tasks:
+        logs.output(task, OUT, ["ginning\n"])
+        logs.ended(task, Outcome(State.SUCCEEDED, 1.0))
+
+    assert len(os.listdir("/proc/self/fd")) == before
+    for task in tasks:
+        expected = ["stdout| half of a line", "stdout| the beginning", "sewer| succeeded after 1.000 s", ""]
+        assert lines_of(logs, task) == [f"sewer| $ run {task.name}", "sewer| in /data", *expected]
+
+
 def test_a_log_tells_the_whole_story(tmp_path: Path) -> None:
     """A log holds command, working directory, each line with time and stream, why it failed and how long it took."""
     logs = LogFiles(str(tmp_path), [TASK.name])

@@ -80,3 +80,23 @@ def test_the_default_is_the_processors_this_process_may_use(script) -> None:
     )
 
     assert bound.output() == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("allocated", "expected"), [("1", "1"), ("9999", "all"), ("", "all"), ("0", "all"), ("2(x2)", "all")]
+)
+def test_the_default_is_the_cpus_of_a_slurm_allocation(allocated: str, expected: str, script) -> None:
+    """Where jobs are not bound to them, only SLURM_CPUS_ON_NODE says how many there are on this node."""
+    here = str(len(os.sched_getaffinity(0)))
+    shown = script(
+        """
+        import os, sys
+        os.environ["SLURM_CPUS_ON_NODE"] = sys.argv[1]
+        from airflow_provider_sewer.core.workflow import Workflow
+        from airflow_provider_sewer.runners.schedule import Schedule
+        print(Schedule(Workflow("none", []), None, {}, None).at_once)
+        """,
+        allocated,
+    )
+
+    assert shown.output() == f"{here if expected == 'all' else expected}\n"

@@ -24,3 +24,27 @@ def test_as_many_threads_as_there_are_things_at_once() -> None:
         threads = {done.get(timeout=60) for _ in range(6)}
 
     assert len(threads) == 2
+
+
+def test_workers_do_all_with_fewer_threads_where_the_system_starts_no_more(script) -> None:
+    """Things are queued and done one after another; nothing fails."""
+    done = script(
+        """
+        import resource, threading
+        from airflow_provider_sewer.runners.workers import Workers
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        threading.stack_size(1 << 29)
+        resource.setrlimit(resource.RLIMIT_AS, (size + 3 * (1 << 29) - 1, -1))  # so there is room for two
+        count, may_end = [], threading.Event()
+        def thing():
+            may_end.wait()
+            count.append(threading.get_ident())
+        with Workers() as workers:
+            for number in range(9):
+                workers.put(thing, at_once=number + 1)
+            may_end.set()
+        print(len(count), len(set(count)))
+        """
+    )
+
+    assert done.output() == "9 2\n"

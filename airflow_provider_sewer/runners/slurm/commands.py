@@ -55,6 +55,8 @@ _REFUSED = re.compile(
 )
 # What sbatch exits with when it does not understand its own options.
 _BAD_OPTION = 255
+# What it prints of a line with options that it cannot read, and of options that do not go together.
+_MALFORMED = re.compile(r"^fatal: .*: line \d+: (Unmatched|Unexpected) |\bFailed to validate job spec\b")
 # What stands before the above when it is a limit on the number of jobs, and sbatch's word for a full queue.
 _FULL = re.compile(r"\b(Assoc|QOS)(Max|Grp)Submit|job queue full|Unable to create job record")
 # What sbatch says each time before it tries once more by itself, which goes on for longer than it is given.
@@ -311,6 +313,8 @@ class SlurmCluster:
             )
         except FileNotFoundError:
             raise NoCommand("there is no command `timeout` here; it is part of coreutils") from None
+        except OSError as error:  # too many processes or open files, or too little memory, just now
+            raise NoAnswer(f"{argv[0]} cannot be started: {error.strerror}") from None
         said = done.stderr.decode("utf-8", "replace")
         if done.returncode in _TIMED_OUT:
             raise NoAnswer(f"{argv[0]} has not come back after {seconds:g} s; {_words(said)}".rstrip("; "))
@@ -333,7 +337,7 @@ def _is_final(exit_code: int, said: str) -> bool:
     """Tell whether what sbatch has said means that the job will never be taken as it is."""
     answer = _ANSWERED.search(said)
     if answer is None:
-        return exit_code == _BAD_OPTION
+        return exit_code == _BAD_OPTION or bool(_MALFORMED.search(said))
     return bool(_REFUSED.match(answer.group(1))) and not _FULL.search(said)
 
 

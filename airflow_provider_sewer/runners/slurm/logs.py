@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
+from airflow_provider_sewer.runners.slots import Slots
 from airflow_provider_sewer.runners.sockets import all_read
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ _CHUNK = 32 * 1024
 _READ_SOON = 0.25
 # As much of the end of a file is read for its last lines: less than a piece, so that a line is whole or too long.
 _RESULT_END = PIECE
+# So many files of jobs are open at once for the threads that follow them, should the file server be slow.
+_SLOTS = Slots(16)
 
 
 class JobLogs:
@@ -138,7 +141,7 @@ class _StreamLog:
             self._sink(self._stream, rest)
 
     def _read(self) -> bytes:
-        with open(self._path, "rb") as file:
+        with _SLOTS.taken(), open(self._path, "rb") as file:
             # A file that is shorter than what was read here was emptied by the module. One that is shorter than
             # what another host has read may only look so from this one.
             if self._has_read and os.fstat(file.fileno()).st_size < self.offset:

@@ -381,8 +381,8 @@ class JobRun:
     # -- A new one -----------------------------------------------------------------------------------------------------
 
     def _submit(self) -> Job | Waiting:
-        checked_run_dir(self._run_dir)
         cluster = chosen_cluster(self.planned.slurm.cluster or "auto", self._say, self._clusters)
+        checked_run_dir(self._run_dir, kind=cluster.kind)
         while True:
             attempt = self._attempts.begin()
             self._current = attempt.directory

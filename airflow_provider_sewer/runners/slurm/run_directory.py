@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.slurm import unprintable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -376,13 +377,17 @@ def _minutes_and_seconds(word: str) -> tuple[str, str]:
     return minutes, rest.rstrip("s").replace(",", ".")
 
 
-def checked_run_dir(path: str) -> str:
+def checked_run_dir(path: str, *, kind: str = "") -> str:
     """Return the folder of all run directories, which stands in options of sbatch: each of these is a line.
 
+    :param kind: the kind of the cluster, where it is known. Slurm 25.11 drops every backslash from ``--output``, and
+        earlier versions take it for an escape.
     :raises InvalidTask: when it cannot stand there.
     """
-    if "\n" in path:
-        raise InvalidTask(f"run_dir: {path!r} has a line break in it; sbatch reads its options by the line")
+    if wrong := unprintable(path):
+        raise InvalidTask(f"run_dir: {path!r} has {wrong} in it; sbatch reads its options by the line")
+    if kind == "slurm" and "\\" in path:
+        raise InvalidTask(f"run_dir must not contain a backslash, got {path!r}; Slurm drops it from paths of logs")
     return path
 
 

@@ -24,6 +24,11 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # wish for a signal before the time limit, of which a plain module dies.
 _MARK = "export SUBMITIT_EXECUTOR=slurm\n"
 _WARNING = re.compile(r"^#SBATCH --signal=.*\n", re.MULTILINE)
+# What submitit writes before each option in the head of the script, and where that head ends.
+_OPTION = "#SBATCH "
+_SETUP = "\n\n# setup\n"
+# Options that sbatch reads as they are.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
 # bash keeps these for itself: it refuses to set them, or forgets what they were set to.
 _BASH_OWN = frozenset(
     {
@@ -240,8 +245,12 @@ def _sbatch_text(
             return command
 
     parameters = dict(resources)
+    # submitit takes both spellings of an amount of memory for gigabytes; as one of its additional parameters, Slurm's
+    # own stays as it is (facebookincubator/submitit#1761).
+    memory = {"mem": parameters.pop("mem")} if parameters.get("mem") is not None else {}
     additional = {
         "propagate": "NONE",  # the worker's own resource limits are nothing to the job
+        **memory,
         **parameters.pop("additional_parameters", {}),
         "output": output.stdout,
         "error": output.stderr,
@@ -256,7 +265,26 @@ def _sbatch_text(
     except (TypeError, ValueError) as error:
         raise InvalidTask(f"slurm: {error}") from None
     text = executor._make_submission_file_text(executor._submitit_command_str, "").replace(_MARK + command, command)
-    return text if "signal_delay_s" in parameters or "signal" in additional else _WARNING.sub("", text, count=1)
+    if "signal_delay_s" not in parameters and "signal" not in additional:
+        text = _WARNING.sub("", text, count=1)
+    head, begin, body = text.partition(_SETUP)
+    return "\n".join(map(_quoted_for_sbatch, head.split("\n"))) + begin + body
+
+
+def _quoted_for_sbatch(line: str) -> str:
+    """Return a line of the script's head as sbatch reads it.
+
+    submitit quotes an option for a shell. sbatch has a parser of its own (``get_argument()`` in its ``opt.c``, the same
+    from 22.05 to 26.05), in which a backslash escapes the next character within quotes too.
+    """
+    if not line.startswith(_OPTION):
+        return line
+    (option,) = shlex.split(line.removeprefix(_OPTION))
+    if _PLAIN.fullmatch(option):
+        return _OPTION + option
+    name, equals, value = option.partition("=")
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{_OPTION}{name}{equals}'{escaped}'"
 
 
 def _no_pattern(path: str) -> str:

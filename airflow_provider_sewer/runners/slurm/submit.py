@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable
+from airflow_provider_sewer.runners.slots import Slots
 from airflow_provider_sewer.runners.slurm.cluster import Busy, Cluster, JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.job import Job
 
@@ -32,6 +33,8 @@ _CLOCKS = 60.0
 #: Seconds for which accounting is asked at most.
 _LONGEST_AGE = 30 * 86400.0
 _SLICE = 0.2
+#: So many of this process's threads submit or look up a job at once: each takes a process, and some open files.
+_SLOTS = Slots(8)
 
 
 class NameTaken(Exception):
@@ -104,10 +107,12 @@ class Submission:
 
     def _until_taken(self) -> Job:
         while True:
-            self._note_intent()
-            self._check_cancelled()
             try:
-                return self._as_job(self._cluster.submit(self._directory, self._name))
+                with _SLOTS.taken(self._check_cancelled):
+                    self._note_intent()
+                    self._check_cancelled()
+                    job_id = self._cluster.submit(self._directory, self._name)
+                return self._as_job(job_id)
             except Busy as busy:
                 self._bear(busy)
                 is_full = busy.is_full
@@ -193,7 +198,8 @@ class Submission:
             if has_begun and (claimed := self._directory.read_claim()) is not None:
                 return claimed
             try:
-                return self._cluster.find(self._name, since=self._age() if has_begun else None)
+                with _SLOTS.taken(self._check_cancelled):
+                    return self._cluster.find(self._name, since=self._age() if has_begun else None)
             except NoCommand as error:
                 raise SlurmUnavailable(
                     f"{self._name} cannot be looked for: {error}", run_directory=self._directory.path

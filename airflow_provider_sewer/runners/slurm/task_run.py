@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.command import shown
@@ -21,7 +22,7 @@ from airflow_provider_sewer.runners.slurm.script import can_set, checked_variabl
 from airflow_provider_sewer.runners.slurm.turns import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from airflow_provider_sewer.core.freshness import Verdict
     from airflow_provider_sewer.core.task import Task
@@ -38,12 +39,21 @@ class SlurmJobs:
     """How the tasks of a run become Slurm jobs.
 
     :param settings: what the jobs ask for and how they are watched, as far as a task does not say so itself.
+    :param options: options of sbatch by their long names, for what neither a task nor ``settings`` gives.
     :param ahead: whether tasks are submitted before those before them have ended, where that can be.
     :param grace: seconds between SIGTERM and SIGKILL when a job is stopped.
     """
 
-    def __init__(self, settings: SlurmSettings, *, ahead: bool = False, grace: float = GRACE) -> None:
+    def __init__(
+        self,
+        settings: SlurmSettings,
+        *,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        ahead: bool = False,
+        grace: float = GRACE,
+    ) -> None:
         self._settings = settings.over(DEFAULTS)._replace(cluster="slurm")
+        self._options = options
         self._grace = grace
         self.ahead = ahead
         self.origin = Origin("", "", "")
@@ -85,7 +95,7 @@ class SlurmJobs:
             return f"whether it has to run (run_when={task.freshness.run_when!r}) is known only then"
         if task.results:
             return f"{task.results[0]!r} is known only then"
-        if "?" in (task.slurm.over(self._settings).slurm.get("dependency") or ""):
+        if "?" in (self._slurm_of(task).slurm.get("dependency") or ""):
             return "Slurm takes no afterok beside its own dependency, which is one of several"
         for other in before:
             if not self.takes(other):
@@ -110,21 +120,35 @@ class SlurmJobs:
         """
         JobRun(self._planned(task, ""), _nowhere, say).cancel_left(timeout=_CANCEL_TIMEOUT)
 
+    def interpreter(self, task: Task) -> str | None:
+        """Return the absolute path of the interpreter of a task's job, or a name, ``None`` too, that its node looks up.
+
+        A name is looked up on the node where something decides there which interpreter it is: ``setup``, or a PATH that
+        the job is given. So it is the one that Airflow's job runs. Elsewhere the name means the one found here.
+        """
+        python = task.settings.python
+        is_path = python is not None and os.sep in python
+        if not is_path and (self._slurm_of(task).slurm.get("setup") or "PATH" in _given(task)):
+            return python
+        return _located(python)
+
+    def _slurm_of(self, task: Task) -> SlurmSettings:
+        return task.slurm.over(self._settings).with_options(self._options)
+
     def _planned(self, task: Task, command: str) -> ModuleJob:
         settings = task.settings
-        more = {name: value for name, value in inherited(settings.inherit_env or False).items() if can_set(name)}
-        env = {**more, **settings.env}
+        env = _given(task)
         workflow, series, run = self.origin
         here = settings._replace(
             env=env,
-            python=_located(settings.python),
+            python=self.interpreter(task),
             workdir=os.path.abspath(os.path.expanduser(settings.workdir or "")),
         )
         return ModuleJob(
             # A job that an earlier run has left is taken up if that run is resumed, and it is still the same command.
             instance=TaskInstance(workflow, series, task.name, -1, f"{run} {command}"),
             task=task.with_settings(here),
-            slurm=task.slurm.over(self._settings),
+            slurm=self._slurm_of(task),
             secret_env={name: value for name, value in env.items() if looks_secret(name)},
             grace=self._grace,
         )
@@ -235,6 +259,12 @@ def _after(planned: ModuleJob, jobs: Sequence[str]) -> ModuleJob:
 
 def _jobs(ids: Sequence[str]) -> str:
     return f"job {ids[0]} has" if len(ids) == 1 else f"jobs {', '.join(ids)} have"
+
+
+def _given(task: Task) -> dict[str, str]:
+    """Return the variables that a task's job is given."""
+    inherit, env = task.settings.inherit_env or False, task.settings.env
+    return {**{name: value for name, value in inherited(inherit).items() if can_set(name)}, **env}
 
 
 def _located(python: str | None) -> str | None:

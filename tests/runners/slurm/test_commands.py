@@ -52,6 +52,11 @@ def ref(job_id: str, name: str) -> JobRef:
         ("Batch job submission failed: Unspecified error", False),
         ("Batch job submission failed: Connection refused", False),
         ("fatal: Could not establish a configuration source", False),
+        (
+            "Failed to validate job spec. --gpus-per-task used without either --gpus or -n/--ntasks is not allowed.",
+            True,
+        ),
+        ("fatal: /runs/a/1/job.sh: line 4: Unmatched `'` in [--comment='a\\']", True),
         ("", False),
     ],
 )

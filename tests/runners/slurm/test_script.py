@@ -78,7 +78,7 @@ def test_parameters_are_those_of_submitit(tmp_path: Path) -> None:
     said = set(options_in(text))
     assert said >= {
         "partition=gpu", "time=90", "mem=512MB", "cpus-per-task=2", "gpus-per-node=1", "nodes=2", "ntasks-per-node=3",
-        """comment='it'"'"'s 5 %'""", "nice=10", "hint=nomultithread", "requeue", "export=NONE",
+        r"comment='it\'s 5 %'", "nice=10", "hint=nomultithread", "requeue", "export=NONE",
     }  # fmt: skip
     assert not {name for name in said if name.startswith(("account", "signal", "wckey", "no-requeue"))}
     assert text.index("module load x") < text.index("sewer_run /py") < text.index("# teardown\necho")
@@ -169,7 +169,7 @@ def test_arguments_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
     assert cluster_jobs.start(PRINT_ARGUMENTS, *ARGUMENTS).output() == ARGUMENTS
 
 
-FOLDERS = ["with spaces", "it's", 'a "quote"', "100%j %% %", "größe ✓", "$HOME `id`", "#hash", "a;b&c"]
+FOLDERS = ["with spaces", "it's", 'a "quote"', "100%j %% %", "größe ✓", "$HOME `id`", "#hash", "a;b&c", "-dash", " x "]
 
 
 def test_a_run_directory_may_have_any_name(cluster_jobs: ScriptJobs) -> None:
