@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 # For a Python that leaves out the folder of what it runs (PYTHONSAFEPATH), too.
@@ -45,7 +46,7 @@ PASSED_ON = ("SEWER_TEST_", "PYTEST_")
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 STAMP = Path("etc/sewer-suite")
 
-# Arguments: the root, the folder to start in, folders to share, --, the command. All mounts end with the command.
+# Arguments: the root, the folder to start in, paths to share, --, the command. All mounts end with the command.
 ENTER = """
 set -eu
 root=$1 folder=$2
@@ -53,7 +54,7 @@ shift 2
 mount --rbind "$root" "$root"
 for shared in /proc /sys /dev; do mount --rbind "$shared" "$root$shared"; done
 while [ "$1" != -- ]; do
-    mkdir -p "$root$1"
+    if [ -d "$1" ]; then mkdir -p "$root$1"; else touch "$root$1"; fi
     mount --rbind "$1" "$root$1"
     shift
 done
@@ -156,18 +157,16 @@ def enter(root: Path, command: list[str]) -> None:
     require_tools()
     passed_on = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(PASSED_ON)]
     env = ["-i", "HOME=/root", "LC_ALL=C.UTF-8", f"PATH={PATH}", *passed_on]
-    shell = ["sh", "-c", ENTER, "enter", str(root), os.getcwd(), str(ROOT), *python_folders(), "--"]
+    shell = ["sh", "-c", ENTER, "enter", str(root), os.getcwd(), str(ROOT), *python_paths(), "--"]
     unshare = ["unshare", "--mount", "--propagation=private"]
     os.execvp(unshare[0], [*unshare, *shell, *env, *command])
 
 
-def python_folders() -> list[str]:
-    """Return the folders of the Python that runs this, and so of the environments that were made by it."""
+def python_paths() -> list[str]:
+    """Return the paths of the Python that runs this, on which the environments in ``build/venv`` are based."""
     if Path(sys.base_prefix) == Path("/usr"):
-        raise Trouble(
-            f"{sys.executable} is a part of the machine's own /usr, which is another one there.\n"
-            "Make the environments with a Python that has a folder of its own: make PYTHON=/path/to/python3.11 ..."
-        )
+        # Only its own files: the root has a /usr with libraries of its own. Environments link to one of these names.
+        return ["/usr/bin/python3", os.path.realpath(sys.executable), sysconfig.get_path("stdlib")]
     return [sys.base_prefix]
 
 

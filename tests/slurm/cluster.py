@@ -111,6 +111,11 @@ class SlurmCluster(SlurmClient):
         return os.geteuid() == 0 and os.access(_CGROUPS / "memory" / "cgroup.procs", os.W_OK)
 
     @property
+    def can_track_by_cgroup(self) -> bool:
+        """Tell whether Slurm can track processes by cgroups here: as root, with cgroups of version 1."""
+        return os.geteuid() == 0 and os.access(_CGROUPS / "freezer" / "cgroup.procs", os.W_OK)
+
+    @property
     def _controllers(self) -> list[str]:
         """Return the controllers of which this cluster needs a tree of its own."""
         return ["memory"] * self.cgroup + ["freezer"] * (self.proctrack == "cgroup")
@@ -126,7 +131,7 @@ class SlurmCluster(SlurmClient):
             raise SlurmTrouble("no cgroups of version 1 that we may change; out_of_memory() does without")
         if self.proctrack not in {"linuxproc", "cgroup"}:
             raise SlurmTrouble(f"proctrack must be 'linuxproc' or 'cgroup', got {self.proctrack!r}")
-        if self.proctrack == "cgroup" and not os.access(_CGROUPS / "freezer" / "cgroup.procs", os.W_OK):
+        if self.proctrack == "cgroup" and not self.can_track_by_cgroup:
             raise SlurmTrouble(f"proctrack/cgroup needs root and a writable {_CGROUPS}/freezer (cgroup version 1)")
         with ExitStack() as undo:
             undo.callback(self.stop)

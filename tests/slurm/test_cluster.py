@@ -171,7 +171,7 @@ def test_the_kernel_ends_a_job_that_takes_too_much_memory(make_slurm, tmp_path) 
 @pytest.mark.parametrize("proctrack", ["linuxproc", "cgroup"])
 def test_proctrack_decides_which_processes_scancel_signals(make_slurm, tmp_path, proctrack) -> None:
     """Under proctrack/cgroup, scancel sends SIGTERM to the batch script only; otherwise to its children as well."""
-    if proctrack == "cgroup" and not SlurmCluster(tmp_path).can_cgroup:
+    if proctrack == "cgroup" and not SlurmCluster(tmp_path).can_track_by_cgroup:
         with pytest.raises(SlurmTrouble, match=r"proctrack/cgroup needs root and a writable /sys/fs/cgroup/freezer"):
             make_slurm(nodes=1, proctrack=proctrack)
         return
