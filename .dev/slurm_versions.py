@@ -52,6 +52,8 @@ set -eu
 root=$1 folder=$2
 shift 2
 mount --rbind "$root" "$root"
+# For the tests: a slurmd with mounts of its own sees theirs, too.
+mount --make-rshared "$root"
 for shared in /proc /sys /dev; do mount --rbind "$shared" "$root$shared"; done
 while [ "$1" != -- ]; do
     if [ -d "$1" ]; then mkdir -p "$root$1"; else touch "$root$1"; fi
