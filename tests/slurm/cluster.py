@@ -263,7 +263,8 @@ class SlurmCluster(SlurmClient):
             }
         self._daemons["slurmctld"] = self._daemon("slurmctld", ["slurmctld", "-D"], self._slurmctld_answers)
         # The mount ends with its slurmd, and no other process sees it; slurmd still sees what a test mounts later.
-        own_su = ["unshare", "--mount", "--propagation=slave", "sh", "-c", 'mount --bind "$0" /bin/su && exec "$@"', f"{etc}/su"]
+        own_mounts = ["unshare", "--mount", "--propagation=slave"]
+        own_su = [*own_mounts, "sh", "-c", 'mount --bind "$0" /bin/su && exec "$@"', f"{etc}/su"]
         in_front = own_su if slurm_version() >= SU_ALWAYS and os.geteuid() == 0 else []
         for node, port in self._node_ports.items():
             self._daemons[node] = self._daemon(node, [*in_front, "slurmd", "-D", "-N", node], partial(listens, port))
