@@ -103,7 +103,8 @@ def make(version: str) -> Path:
         subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
         bootstrap(root, suite, mirror, packages, options)
         (root / STAMP).write_text(wanted)
-        progress.end(f"ready: {subprocess.check_output(['chroot', root, 'slurmctld', '-V'], text=True).strip()}")
+        found = subprocess.check_output(["chroot", root, "/usr/sbin/slurmctld", "-V"], text=True)
+        progress.end(f"ready: {found.strip()}")
     return root
 
 
