@@ -6,14 +6,22 @@ bin := build/venv/airflow/bin
 # Most of the tests' time is spent waiting for Airflow and for Slurm.
 side_by_side := --numprocesses 4 --dist loadfile
 environments := exec "$(PYTHON)" .dev/environments.py
+pytest := $(bin)/python -m pytest $(side_by_side)
+
+# The Slurm that `make test-slurm` runs: the one on PATH, or a version that .dev/slurm_versions.py lists.
+SLURM ?=
+# Slurm's plugin that finds the processes of a job: linuxproc, which is the default, or cgroup.
+PROCTRACK ?=
+TESTS ?= tests/slurm tests/runners/slurm $(wildcard $(addprefix tests/,operators/test_slurm*.py decorators/test_slurm.py \
+    triggers/test_slurm.py cli/test_on_slurm*.py airflow/test_slurm*.py))
 
 # Neither the shell's Python environment nor an Airflow that the shell is set up for reaches what runs here.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
 
-.PHONY: help demo test bench drill up down check format constraints clean checkout python
+.PHONY: help demo test test-slurm bench drill up down check format constraints clean checkout python
 
 help: checkout ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 demo: python ## make the environments and run the example DAG with `airflow dags test`, on SQLite
 	@$(environments) airflow digits
@@ -22,7 +30,13 @@ demo: python ## make the environments and run the example DAG with `airflow dags
 test: check ## make the environments, check the code and run every test (ARGS="-k name" is for pytest)
 	@$(environments) digits
 	@mkdir -p build/tmp
-	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest $(side_by_side) $(ARGS)
+	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(pytest) $(ARGS)
+
+test-slurm: python ## run the tests of Slurm (SLURM=24.11 for that version, as root; PROCTRACK=cgroup; TESTS="tests/slurm")
+	@$(environments) airflow-test
+	@mkdir -p build/tmp
+	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(if $(PROCTRACK),SEWER_TEST_PROCTRACK=$(PROCTRACK)) \
+	    $(if $(SLURM),$(bin)/python .dev/slurm_versions.py $(SLURM)) $(pytest) $(TESTS) $(ARGS)
 
 bench: python ## measure what this costs beside what else there is, and write the README's table (ARGS="parse" for a part)
 	@$(environments) airflow-test

@@ -12,6 +12,7 @@ from airflow.sdk import DAG, task
 
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 from airflow_provider_sewer.runners.slurm.run import JobRun
+from tests.slurm.packages import slurm_version
 
 SAYS_ARGUMENTS = "import sys; print(*sys.argv[1:])"
 
@@ -243,6 +244,8 @@ def test_accounting_adds_what_the_job_has_taken_of_the_memory(module, make_slurm
     job = module("import time\nheap = b'x' * 80_000_000\ntime.sleep(4)")
     assert run_job(**job).state == "success"
     usage = xcom("slurm_usage")
+    if slurm_version() == (25, 11) and "max_rss" not in usage:
+        pytest.xfail("jobacct_gather/linux of Slurm 25.11.2 measures only at the end of a task, when it has no process")
     assert 60e6 < usage["max_rss"] < 300e6
     assert usage["elapsed"] >= 4
     assert 0 < usage["cpu_efficiency"] < 0.9

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from tests.slurm.packages import LIBRARIES, path_with_sbin
+from tests.slurm.packages import LIBRARIES, path_with_sbin, slurm_version
 from tests.slurm.trouble import SlurmTrouble
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ AT_WORK = {"idle", "mix", "alloc", "comp"}
 
 _PAUSE = 0.03
 _TAIL = 15
+# Of Slurm's slurm_protocol_defs.h and slurm.h.
 _SIG_OOM = 253
+_NO_VAL = 0xFFFFFFFE
 _SLURM_VARIABLES = ("SLURM", "SBATCH_", "SQUEUE_", "SACCT_", "SALLOC_", "SCANCEL_", "SINFO_", "SCONTROL_")
 _JOB_LINE = re.compile(
     r"JobId=(?P<id>\d+) .*?\bName=(?P<name>.*) JobState=(?P<state>\S+) Partition=.* ExitCode=(?P<exit_code>\S+)"
@@ -225,9 +227,13 @@ class SlurmClient:
         No command does that, but Slurm's own library: it is the end of a job with a signal that stands for it.
         """
         library = next(LIBRARIES.glob("*/slurm*/libslurmfull.so"))
+        # From 25.11 on the job is a pointer to a slurm_step_id_t: a 64-bit SLUID, and three 32-bit numbers.
+        step = f"struct.pack('=QIII', 0, {int(job_id)}, {_NO_VAL}, {_NO_VAL})"
+        job = step if slurm_version() >= (25, 11) else str(int(job_id))
         code = (
-            f"import ctypes, sys; slurm = ctypes.CDLL({str(library)!r}, ctypes.RTLD_GLOBAL); slurm.slurm_init(None); "
-            f"sys.exit(slurm.slurm_complete_job({int(job_id)}, {_SIG_OOM}))"
+            "import ctypes, struct, sys; "
+            f"slurm = ctypes.CDLL({str(library)!r}, ctypes.RTLD_GLOBAL); slurm.slurm_init(None); "
+            f"sys.exit(slurm.slurm_complete_job({job}, {_SIG_OOM}))"
         )
         # In a process of its own, because the library keeps the configuration that it has read first.
         self.command(sys.executable, "-I", "-c", code)
@@ -260,7 +266,8 @@ class SlurmClient:
         jobs = {}
         for line in text.splitlines():
             id_, state, status, restarts, name = (part.strip() for part in line.split("|", 4))
-            exit_code = f"{int(status) >> 8}:{int(status) & 127}"
+            # Slurm 22.05 prints a wait status.
+            exit_code = status if ":" in status else f"{int(status) >> 8}:{int(status) & 127}"
             jobs[id_, name] = Job(id_, name, state, exit_code, int(restarts))
         return jobs
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.slurm.client import AT_WORK, PATIENCE, SlurmClient
-from tests.slurm.configuration import Configuration, user
+from tests.slurm.configuration import SU_ALWAYS, Configuration, user
 from tests.slurm.keeper_client import KeeperClient
-from tests.slurm.packages import missing_packages, path_with_sbin
+from tests.slurm.packages import missing_packages, path_with_sbin, slurm_version
 from tests.slurm.ports import Ports, listens
 from tests.slurm.trouble import SlurmTrouble
 
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
 
-_CGROUP_V1 = Path("/sys/fs/cgroup/memory")
+_CGROUPS = Path("/sys/fs/cgroup")
+#: How Slurm finds the processes of a job, unless a test asks for another way.
+PROCTRACK = os.environ.get("SEWER_TEST_PROCTRACK", "linuxproc")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class SlurmCluster(SlurmClient):
     :param accounting: run slurmdbd with a database, so that there is a ``sacct``.
     :param cgroup: let the kernel end jobs that take more memory than they asked for, as OUT_OF_MEMORY; only
         where ``can_cgroup``. Everywhere, ``out_of_memory`` lets a job end so without any memory being used.
+    :param proctrack: plugin by which Slurm finds the processes of a job, ``linuxproc`` or ``cgroup``. Under ``cgroup``
+        scancel and time limits signal only the batch script. SEWER_TEST_PROCTRACK is the default.
     :param min_job_age: seconds until a job that has ended is forgotten by squeue.
     :param memory_poll: seconds between looks at the memory of jobs, which end as FAILED when they take more than
         they asked for; 0 does not look. Each look of each job walks through all processes of the machine.
@@ -75,6 +79,7 @@ class SlurmCluster(SlurmClient):
         memory_mb: int = 4000,
         accounting: bool = False,
         cgroup: bool = False,
+        proctrack: str = PROCTRACK,
         min_job_age: int = 300,
         memory_poll: int = 0,
         extra_conf: str = "",
@@ -83,6 +88,7 @@ class SlurmCluster(SlurmClient):
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self.accounting = accounting
         self.cgroup = cgroup
+        self.proctrack = proctrack
         self._cpus = cpus
         self._memory_mb = memory_mb
         self._min_job_age = min_job_age
@@ -102,7 +108,17 @@ class SlurmCluster(SlurmClient):
     @property
     def can_cgroup(self) -> bool:
         """Tell whether Slurm can limit memory by cgroups here: as root, with cgroups of version 1."""
-        return os.geteuid() == 0 and os.access(_CGROUP_V1 / "cgroup.procs", os.W_OK)
+        return os.geteuid() == 0 and os.access(_CGROUPS / "memory" / "cgroup.procs", os.W_OK)
+
+    @property
+    def can_track_by_cgroup(self) -> bool:
+        """Tell whether Slurm can track processes by cgroups here: as root, with cgroups of version 1."""
+        return os.geteuid() == 0 and os.access(_CGROUPS / "freezer" / "cgroup.procs", os.W_OK)
+
+    @property
+    def _controllers(self) -> list[str]:
+        """Return the controllers of which this cluster needs a tree of its own."""
+        return ["memory"] * self.cgroup + ["freezer"] * (self.proctrack == "cgroup")
 
     # Starting and stopping
 
@@ -113,6 +129,10 @@ class SlurmCluster(SlurmClient):
             raise SlurmTrouble(f"Slurm is not installed here: apt-get install {' '.join(missing)}")
         if self.cgroup and not self.can_cgroup:
             raise SlurmTrouble("no cgroups of version 1 that we may change; out_of_memory() does without")
+        if self.proctrack not in {"linuxproc", "cgroup"}:
+            raise SlurmTrouble(f"proctrack must be 'linuxproc' or 'cgroup', got {self.proctrack!r}")
+        if self.proctrack == "cgroup" and not self.can_track_by_cgroup:
+            raise SlurmTrouble(f"proctrack/cgroup needs root and a writable {_CGROUPS}/freezer (cgroup version 1)")
         with ExitStack() as undo:
             undo.callback(self.stop)
             self._prepare()
@@ -195,13 +215,13 @@ class SlurmCluster(SlurmClient):
         # Slurm's files. munged wants everybody to reach its socket.
         self._run_folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))
         self._ports = Ports.reserve(3 + len(self.nodes))
-        memory = _CGROUP_V1 / f"sewer-{self._run_folder.name}" if self.cgroup else None
-        self._keeper = KeeperClient(self._run_folder, memory, self._logs / "keeper.log")
-        if memory:
-            # Slurm names its cgroups after nodes, which all clusters name alike: so each has a tree of its own.
-            memory.mkdir()
-            (self._run_folder / "cgroup").mkdir()
-            (self._run_folder / "cgroup" / "memory").symlink_to(memory)
+        # Slurm names its cgroups after nodes, which all clusters name alike: so each has trees of its own.
+        trees = {name: _CGROUPS / name / f"sewer-{self._run_folder.name}" for name in self._controllers}
+        self._keeper = KeeperClient(self._run_folder, list(trees.values()), self._logs / "keeper.log")
+        (self._run_folder / "cgroup").mkdir()
+        for name, tree in trees.items():
+            tree.mkdir()
+            (self._run_folder / "cgroup" / name).symlink_to(tree)
         self._run_folder.chmod(0o755)
         for name in ("etc", "log"):
             (self._run_folder / name).symlink_to(self.folder.resolve() / name)
@@ -219,6 +239,7 @@ class SlurmCluster(SlurmClient):
             memory_mb=self._memory_mb,
             accounting=self.accounting,
             cgroup=self.cgroup,
+            proctrack=self.proctrack,
             min_job_age=self._min_job_age,
             memory_poll=self._memory_poll,
             extra_conf=self._extra_conf,
@@ -241,8 +262,12 @@ class SlurmCluster(SlurmClient):
                 "slurmdbd": self._daemon("slurmdbd", ["slurmdbd", "-D"], self._slurmdbd_answers),
             }
         self._daemons["slurmctld"] = self._daemon("slurmctld", ["slurmctld", "-D"], self._slurmctld_answers)
+        # The mount ends with its slurmd, and no other process sees it; slurmd still sees what a test mounts later.
+        own_mounts = ["unshare", "--mount", "--propagation=slave"]
+        own_su = [*own_mounts, "sh", "-c", 'mount --bind "$0" /bin/su && exec "$@"', f"{etc}/su"]
+        in_front = own_su if slurm_version() >= SU_ALWAYS and os.geteuid() == 0 else []
         for node, port in self._node_ports.items():
-            self._daemons[node] = self._daemon(node, ["slurmd", "-D", "-N", node], partial(listens, port))
+            self._daemons[node] = self._daemon(node, [*in_front, "slurmd", "-D", "-N", node], partial(listens, port))
 
     def _daemon(self, name: str, argv: list[str], answers: Callable[[], bool]) -> _Daemon:
         # Slurm's daemons write to their log all that they write to their output; only what goes wrong before

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.slurm.packages import path_with_sbin
+from tests.slurm.packages import path_with_sbin, slurm_version
+
+# The login environment of jobs is the one that is written here, and not the one of the user's profile. A profile may be
+# slow, and waits for ever on a lock whose holder was killed with its node (pyenv's does). Before 25.05, GetEnvTimeout=0
+# makes slurmd read a file. Later versions always call /bin/su, so a slurmd of a test sees another program there.
+SU_ALWAYS = (25, 5)
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Configuration:
     memory_mb: int
     accounting: bool
     cgroup: bool
+    proctrack: str
     min_job_age: int
     memory_poll: int
     extra_conf: str
@@ -42,7 +49,10 @@ class Configuration:
         nodes = ",".join(self.node_ports)
         _write(etc / "munge.key", os.urandom(128), secret=True)
         _write(etc / "slurm.conf", self._slurm_conf())
-        _write(self.run_folder / "state" / "env_cache" / user(), _login_environment())
+        login = _login_environment()
+        _write(self.run_folder / "state" / "env_cache" / user(), "".join(f"{line}\n" for line in login))
+        _write(etc / "su", _su(login))
+        (etc / "su").chmod(0o755)
         _write(etc / "gres.conf", f"NodeName={nodes} Name=gpu File={self.run_folder}/dev/gpu[0-1]\n")
         _write(etc / "plugstack.conf", "")
         _write(etc / "cgroup.conf", self._cgroup_conf())
@@ -77,7 +87,7 @@ PlugStackConfig={run}/etc/plugstack.conf
 JobCompType=jobcomp/filetxt
 JobCompLoc={run}/log/jobcomp.txt
 
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/{self.proctrack}
 TaskPlugin=task/{"cgroup" if self.cgroup else "none"}
 SwitchType=switch/none
 MpiDefault=none
@@ -100,9 +110,7 @@ MessageTimeout=10
 KillWait=2
 InactiveLimit=0
 BatchStartTimeout=10
-# The login environment is what is written below, not what the profile of whoever runs the tests makes of it: that one
-# may be slow, and waits for ever on a lock whose holder was killed with its node (pyenv's does).
-GetEnvTimeout=0
+{"GetEnvTimeout=0" if slurm_version() < SU_ALWAYS else ""}
 CompleteWait=0
 # A node that a test has taken down stays down; one whose daemon comes back does not.
 ReturnToService=1
@@ -172,13 +180,13 @@ innodb_doublewrite=0
 """
 
     def _cgroup_conf(self) -> str:
-        if not self.cgroup:
+        if not self.cgroup and self.proctrack != "cgroup":
             return "ConstrainRAMSpace=no\n"
         return f"""
 CgroupPlugin=cgroup/v1
 CgroupMountpoint={self.run_folder}/cgroup
 CgroupAutomount=no
-ConstrainRAMSpace=yes
+ConstrainRAMSpace={"yes" if self.cgroup else "no"}
 ConstrainCores=no
 ConstrainDevices=no
 """
@@ -189,10 +197,15 @@ def user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
-def _login_environment() -> str:
+def _login_environment() -> list[str]:
     person = pwd.getpwuid(os.geteuid())
     values = {"HOME": person.pw_dir, "LOGNAME": person.pw_name, "USER": person.pw_name, "SHELL": person.pw_shell}
-    return "".join(f"{name}={value}\n" for name, value in {**values, "PATH": path_with_sbin()}.items())
+    return [f"{name}={value}" for name, value in {**values, "PATH": path_with_sbin()}.items()]
+
+
+def _su(login: list[str]) -> str:
+    """Return a program that slurmd calls as ``su - USER -c COMMAND``: it runs the command without any profile."""
+    return f'#!/bin/sh\nexec env -i {shlex.join(login)} /bin/sh -c "$4"\n'
 
 
 def _write(path: Path, content: str | bytes, *, secret: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Holds the processes of one cluster together, and ends them all as soon as their owner is gone.
 
-It runs as a process of its own, as ``python keeper.py OWNER RUN_FOLDER CGROUP``, reads one request
+It runs as a process of its own, as ``python keeper.py OWNER RUN_FOLDER CGROUP...``, reads one request
 in JSON a line and answers each with one line. Whatever a daemon leaves behind, down to the processes of a
 job that have detached themselves, becomes a child of the keeper and not of init. So it can find and end
 all of this cluster and nothing of any other, and nobody stays behind as a zombie.
@@ -99,7 +99,16 @@ def descendants(ancestor: int) -> list[int]:
     return found[1:]
 
 
-def main(owner: int, run_folder: str, cgroup: str) -> None:
+def thaw(cgroups: list[str]) -> None:
+    """Thaw all processes that a step daemon has frozen: SIGKILL does not end a process in a frozen cgroup."""
+    for cgroup in cgroups:
+        for folder, _, files in os.walk(cgroup):
+            if "freezer.state" in files:
+                with suppress(OSError), open(f"{folder}/freezer.state", "w") as state:
+                    state.write("THAWED")
+
+
+def main(owner: int, run_folder: str, cgroups: list[str]) -> None:
     """Serve the owner until it says so or is gone, then clean up."""
     if os.fork():
         os._exit(0)
@@ -112,12 +121,14 @@ def main(owner: int, run_folder: str, cgroup: str) -> None:
     try:
         _serve(keeper, owner)
     finally:
+        thaw(cgroups)
         left = keeper.end_all()
         shutil.rmtree(run_folder, ignore_errors=True)
         # The files in there are the kernel's and go with their folder.
-        for folder, _, _ in os.walk(cgroup, topdown=False) if cgroup else ():
-            with suppress(OSError):
-                os.rmdir(folder)
+        for cgroup in cgroups:
+            for folder, _, _ in os.walk(cgroup, topdown=False):
+                with suppress(OSError):
+                    os.rmdir(folder)
         with suppress(BrokenPipeError):
             _answer({"left": left})
 
@@ -150,4 +161,4 @@ def _answer(answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

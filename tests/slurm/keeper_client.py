@@ -18,13 +18,13 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 class KeeperClient:
     """Talks to the keeper of one cluster, from any thread."""
 
-    def __init__(self, run_folder: Path, memory_cgroup: Path | None, log: Path) -> None:
+    def __init__(self, run_folder: Path, cgroups: list[Path], log: Path) -> None:
         self._log = log
         self._lock = threading.Lock()
         self._owner = os.getpid()
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_KEEPER), str(self._owner), str(run_folder), str(memory_cgroup or "")],
+                [sys.executable, "-I", "-S", str(_KEEPER), str(self._owner), str(run_folder), *map(str, cgroups)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

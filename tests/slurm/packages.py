@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
+
+from tests.slurm.trouble import SlurmTrouble
 
 # What is asked for, and the Debian package that has it.
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
@@ -21,6 +26,16 @@ def missing_packages(*, accounting: bool = False) -> list[str]:
     if accounting and not list(LIBRARIES.glob("*/slurm*/accounting_storage_mysql.so")):
         missing.add("slurm-wlm-mysql-plugin")
     return sorted(missing)
+
+
+@cache
+def slurm_version() -> tuple[int, int]:
+    """Return the version of the installed Slurm, such as ``(22, 5)``."""
+    text = subprocess.check_output(["slurmctld", "-V"], env={"PATH": path_with_sbin()}, text=True)
+    found = re.search(r" (\d+)\.(\d+)", text)
+    if found is None:
+        raise SlurmTrouble(f"slurmctld -V must print a version, got {text!r}")
+    return int(found[1]), int(found[2])
 
 
 def path_with_sbin() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from tests.slurm.cluster import SlurmCluster
+from tests.slurm.packages import path_with_sbin
 from tests.slurm.trouble import SlurmTrouble
 
 HERE = Path(__file__).parent
@@ -40,10 +42,13 @@ def test_a_login_starts_no_profile(slurm) -> None:
     job = slurm.submit("env", "--export=NONE")
     slurm.wait_for(job, "COMPLETED")
 
-    names = {line.partition("=")[0] for line in slurm.output(job).splitlines()}
-    by_slurm = {name for name in names if name.startswith("SLURM") or name in ("ENVIRONMENT", "HOSTNAME", "TMPDIR")}
-    by_the_shell = {"PWD", "OLDPWD", "SHLVL", "_"}
-    assert names - by_slurm - by_the_shell == {"HOME", "LOGNAME", "USER", "SHELL", "PATH"}
+    seen = dict(line.split("=", 1) for line in slurm.output(job).splitlines())
+    # Newer versions set variables for several MPI launchers.
+    by_slurm = ("SLURM", "ENVIRONMENT", "HOSTNAME", "TMPDIR", "HYDRA_", "I_MPI_", "OMPI_MCA_", "PRTE_MCA_")
+    by_the_shell = ("PWD", "OLDPWD", "SHLVL", "_")
+    login = {name: value for name, value in seen.items() if not name.startswith(by_slurm) and name not in by_the_shell}
+    assert login.keys() == {"HOME", "LOGNAME", "USER", "SHELL", "PATH"}
+    assert login["PATH"] == path_with_sbin()
 
 
 def test_purged_jobs_are_still_counted(make_slurm) -> None:
@@ -161,6 +166,26 @@ def test_the_kernel_ends_a_job_that_takes_too_much_memory(make_slurm, tmp_path) 
 
     for slurm, job in zip(clusters, greedy, strict=True):
         assert slurm.wait_for(job, "OUT_OF_MEMORY").exit_code == "0:125"
+
+
+@pytest.mark.parametrize("proctrack", ["linuxproc", "cgroup"])
+def test_proctrack_decides_which_processes_scancel_signals(make_slurm, tmp_path, proctrack) -> None:
+    """Under proctrack/cgroup, scancel sends SIGTERM to the batch script only; otherwise to its children as well."""
+    if proctrack == "cgroup" and not SlurmCluster(tmp_path).can_track_by_cgroup:
+        with pytest.raises(SlurmTrouble, match=r"proctrack/cgroup needs root and a writable /sys/fs/cgroup/freezer"):
+            make_slurm(nodes=1, proctrack=proctrack)
+        return
+    slurm = make_slurm(nodes=1, proctrack=proctrack)
+    child = "trap 'echo child; exit' TERM; echo ready; while :; do sleep 0.1; done"
+    script = f"trap 'echo script' TERM; sh -c {shlex.quote(child)} & wait; wait"
+    job = slurm.submit(script)
+    slurm.until(lambda: "ready" in slurm.output(job), "the child of the script")
+
+    slurm.command("scancel", job)
+    slurm.wait_for(job, "CANCELLED")
+
+    heard = {"script"} if proctrack == "cgroup" else {"script", "child"}
+    assert set(slurm.output(job).split()) & {"script", "child"} == heard
 
 
 def test_accounting_knows_what_has_ended(slurm_accounting) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,11 +290,26 @@ def test_a_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
     """Where MaxJobCount is reached, sbatch hangs and is called again until there is room."""
     slurm = talk_to(make_slurm(nodes=1, min_job_age=2, extra_conf="MaxJobCount=2"))
     jobs = Jobs(tmp_path / "jobs", slurm)
-    blocking = slurm.submit("sleep 600")  # a last place is never given away
+    blocking = fill_queue(slurm)
     run = jobs.follow(jobs.plan("say('done')"), patience=3)
     run.expect_said("Not submitted yet", "sleeping and retrying")
     slurm.command("scancel", blocking)
     assert run.succeeds() == "done"
+
+
+def fill_queue(slurm) -> str:
+    """Submit jobs until sbatch has to wait, and return the last one: versions differ in how many there are."""
+    argv = ["sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 600"]
+    env = {**os.environ, **slurm.env}
+    accepted = ""
+    while True:
+        with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sbatch:
+            complaint = sbatch.stderr.readline()
+            if complaint:
+                sbatch.kill()
+                assert accepted, complaint
+                return accepted
+            accepted = sbatch.stdout.read().strip()
 
 
 # -- Where nothing can be written --------------------------------------------------------------------------------------
