@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import array
 import fcntl
+import logging
 import os
 import signal
 import socket
 import termios
 import threading
 import time
+import uuid
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -187,6 +189,25 @@ def test_supervisor_sockets_are_read_although_others_write_on(supervisor: Superv
     assert supervisor.read(5000) == b"a" * 5000
     assert supervisor.end() == 7
     assert supervisor.unread() == 5000
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_supervisor_sockets_of_airflow_are_found(reads: bool) -> None:
+    """A child of Airflow's own supervisor can tell whether that has read the log."""
+    from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+
+    def work() -> None:
+        logging.getLogger("airflow.task.module.stdout").info("a line")
+        os._exit(7 if SupervisorSockets().all_read(30.0 if reads else 0.0) else 8)
+
+    process: Any = WatchedSubprocess.start(target=work, id=uuid.uuid4())
+    if reads:
+        wait_until(lambda: process._service_subprocess(max_wait_time=0.1) is not None, "the end of the child")
+        assert process._exit_code == 7
+    else:
+        _, status = os.waitpid(process.pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 8
+    process._cleanup_open_sockets()
 
 
 def test_supervisor_sockets_of_a_process_without_a_supervisor_are_none() -> None:
