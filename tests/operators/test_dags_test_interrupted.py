@@ -25,14 +25,12 @@ DAG_FILE = """
 from datetime import timedelta
 from airflow.sdk import DAG
 from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.paths import ExternalPathSensor
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 
 with DAG({dag_id!r}, schedule=None):
     for name in ("job", "other"):
-        {operator}(
-            task_id=name, module="waits", python={python!r}, env={{"PYTHONPATH": {folder!r}}},
-            retries=3, retry_delay=timedelta(seconds={delay}), **{arguments!r},
-        )
+        {operator}(task_id=name, retries=3, retry_delay=timedelta(seconds={delay}), **{arguments!r})
 """
 # Says that it is there, and waits or fails.
 WAITS = """
@@ -98,16 +96,11 @@ def dags_test(airflow_home: Path, on_slurm: SlurmCluster, tmp_path: Path) -> Ite
         folder.mkdir()
         dag_id = f"interrupted_{time.time_ns():x}"
         (folder / "waits.py").write_text(WAITS)
+        if operator != "ExternalPathSensor":
+            arguments |= {"module": "waits", "python": sys.executable, "env": {"PYTHONPATH": str(folder)}}
         if operator == "SlurmModuleOperator":
-            arguments = {"run_dir": str(tmp_path / "runs"), "cluster": "slurm", "poll_interval": 0.5, **arguments}
-        text = DAG_FILE.format(
-            dag_id=dag_id,
-            operator=operator,
-            python=sys.executable,
-            folder=str(folder),
-            delay=delay,
-            arguments=arguments,
-        )
+            arguments |= {"run_dir": str(tmp_path / "runs"), "cluster": "slurm", "poll_interval": 0.5}
+        text = DAG_FILE.format(dag_id=dag_id, operator=operator, delay=delay, arguments=arguments)
         (folder / "interrupted.py").write_text(text)
         log = tmp_path / "log"
         env = {**os.environ, "AIRFLOW_HOME": str(airflow_home), "AIRFLOW__CORE__DAGS_FOLDER": str(folder)}
@@ -182,3 +175,10 @@ def test_dags_test_ends_the_module_of_a_python_module_operator(dags_test):
     pids = [int(path.name.partition("-")[2]) for path in run.folder.glob("started-*")]
     assert len(pids) == 1
     assert not psutil.pid_exists(pids[0])
+
+
+def test_dags_test_ends_while_a_path_is_waited_for(dags_test):
+    """A sensor waits for a week, and Airflow's own handler for SIGTERM has no effect on it."""
+    run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False)
+    run.says("Looking for /never/there")
+    assert "DagRun failed" in run.ends(signal.SIGTERM, SOON)
