@@ -95,11 +95,10 @@ class Cluster(Protocol):
         :raises SlurmSubmitRefused: when it will never be taken.
         """
 
-    def find(self, name: str, *, since: float | None = None, timeout: float | None = None) -> str | None:
+    def find(self, name: str, *, since: float | None = None) -> str | None:
         """Return the id of the job of this name.
 
         :param since: ask accounting as well, for jobs that were there this many seconds ago or later.
-        :param timeout: seconds that the controller may take; as long as any command if ``None``.
         :raises NoAnswer: when that cannot be known now.
         """
 

@@ -142,14 +142,13 @@ class SlurmCluster:
         why = f"sbatch exited with {done.returncode}: {said or 'it said nothing'}"
         raise Busy(why, is_strange=is_strange, is_full=is_full)
 
-    def find(self, name: str, *, since: float | None = None, timeout: float | None = None) -> str | None:
+    def find(self, name: str, *, since: float | None = None) -> str | None:
         """Return the id of the job of this name, or of the array.
 
         :param since: ask accounting as well, for jobs that were there this many seconds ago or later.
-        :param timeout: seconds that the controller may take; as long as any command if ``None``.
         :raises NoAnswer: when that cannot be known now.
         """
-        named = [job for job, (seen, _) in self._queue("--name", name, timeout=timeout).items() if seen == name]
+        named = [job_id for job_id, (seen, _) in self._queue("--name", name).items() if seen == name]
         if not named and since is not None and self._has_accounting:
             rows = self._accounting(*_own(), "--name", name, "-S", f"now-{since:.0f}seconds")
             named = [job_id for job_id, (seen, _) in rows.items() if seen == name]

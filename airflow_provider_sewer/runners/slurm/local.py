@@ -62,13 +62,7 @@ class LocalCluster:
             raise Busy(f"cannot start the job script: {error}", is_strange=True) from None
         return job_id
 
-    def find(
-        self,
-        name: str,
-        *,
-        since: float | None = None,  # noqa: ARG002 - there is one place to look
-        timeout: float | None = None,  # noqa: ARG002 - and that takes no time
-    ) -> str | None:
+    def find(self, name: str, *, since: float | None = None) -> str | None:  # noqa: ARG002 - there is one place to look
         """Return the id of the running job of this name."""
         for process in psutil.process_iter():
             env = _environ(process)

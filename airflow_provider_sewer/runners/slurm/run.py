@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 #: Seconds that cancelling a job may take.
 _CANCEL_TIMEOUT = 15.0
-#: Seconds that looking up a job may take when this process is interrupted, and again cancelling it.
-_INTERRUPTED_TIMEOUT = 2.0
+#: Seconds for which the end of an interrupted process waits until the job of its submission is cancelled.
+_INTERRUPTED_TIMEOUT = 4.0
 #: So many jobs of this process are cancelled at once, when all of them are.
 _FEW_AT_ONCE = threading.BoundedSemaphore(4)
 #: Seconds between two looks at whether an attempt that waits is still wanted.
@@ -404,7 +404,10 @@ class JobRun:
                 raise
             except KeyboardInterrupt:  # perhaps in the middle of an sbatch that has an effect all the same
                 if self.planned.slurm.on_kill_action != "keep_job":
-                    self._give_up(cluster, attempt, timeout=_INTERRUPTED_TIMEOUT)
+                    # A controller that does not answer must not hold up the end of this process.
+                    giving_up = threading.Thread(target=self._give_up, args=(cluster, attempt), daemon=True)
+                    giving_up.start()
+                    giving_up.join(_INTERRUPTED_TIMEOUT)
                 raise
             except SewerError:
                 self._give_up(cluster, attempt)
@@ -417,16 +420,13 @@ class JobRun:
     def _products(self, directory: RunDirectory) -> JobProducts:
         return JobProducts(self.begun_with(directory), directory, self._task_run, self.planned.runs_before)
 
-    def _give_up(self, cluster: Cluster, attempt: Attempt, *, timeout: float = _CANCEL_TIMEOUT) -> None:
-        """See to it that nothing comes of an attempt that could not be submitted.
-
-        :param timeout: seconds for each of two commands.
-        """
+    def _give_up(self, cluster: Cluster, attempt: Attempt) -> None:
+        """See to it that nothing comes of an attempt that could not be submitted."""
         with suppress(SlurmUnavailable):
             attempt.cancel()
         with suppress(NoAnswer):
-            if (found := cluster.find(attempt.name, timeout=timeout)) is not None:
-                cluster.cancel(JobRef(found, attempt.name, attempt.directory.path), timeout=timeout)
+            if (found := cluster.find(attempt.name)) is not None:
+                cluster.cancel(JobRef(found, attempt.name, attempt.directory.path), timeout=_CANCEL_TIMEOUT)
         with suppress(SlurmUnavailable):
             attempt.note_end("failed")
 
