@@ -19,9 +19,8 @@ MB = 1_000_000
 # Three processes with 50 MB each, as long as the module waits.
 TREE = f"""
     import os
-    heap = b"x" * {50 * MB}
     os.fork() and os.fork()
-    heap = heap + b"y"
+    heap = b"x" * {50 * MB}
 {WAIT}
 """
 # Computes until the module is told to go.
