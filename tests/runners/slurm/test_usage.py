@@ -66,7 +66,7 @@ def test_cpu_includes_the_job_step_of_srun(cluster_jobs: ScriptJobs, use_srun: b
     assert job.record().is_success
     usage = usage_of(job.directory)
     assert 1.0 <= usage["cpu"] <= usage["elapsed"] + 0.5
-    assert usage["cpu_efficiency"] > 0.3
+    assert usage["cpu_efficiency"] == pytest.approx(usage["cpu"] / usage["elapsed"], abs=0.001)
 
 
 def test_usage_on_several_nodes_is_the_elapsed_time(cluster_jobs: ScriptJobs) -> None:
