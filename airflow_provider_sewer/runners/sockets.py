@@ -22,7 +22,7 @@ _LOOK = 0.001
 # `_reopen_std_io_handles` in airflow/sdk/execution_time/supervisor.py).
 _REQUESTS = 0
 # struct ucred of unix(7): pid, uid, gid
-_CREDENTIALS = struct.Struct("3i")
+_CREDENTIALS, _NUMBER = struct.Struct("3i"), struct.Struct("i")
 
 
 class SupervisorSockets:
@@ -72,11 +72,22 @@ def _open_files() -> list[int]:
 
 def _creator(descriptor: int) -> int | None:
     """Return the process that made a pair of Unix sockets, of one end; ``None`` for any other file."""
-    with suppress(OSError), socket.fromfd(descriptor, socket.AF_UNIX, socket.SOCK_STREAM) as copy:
-        if copy.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == socket.AF_UNIX:
-            credentials = copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            return int(_CREDENTIALS.unpack(credentials)[0])
-    return None
+    if _option(descriptor, socket.SO_DOMAIN, _NUMBER) != socket.AF_UNIX:
+        return None
+    return _option(descriptor, socket.SO_PEERCRED, _CREDENTIALS)
+
+
+def _option(descriptor: int, option: int, value: struct.Struct) -> int | None:
+    """Return the first number of an option of a socket; ``None`` for a file that is not a socket.
+
+    A socket object of Python would have to be closed, and may make the socket non-blocking for all who use it.
+    """
+    import ctypes  # here, because a DAG file that only imports an operator does not need it
+
+    buffer, size = ctypes.create_string_buffer(value.size), ctypes.c_uint(value.size)
+    if ctypes.CDLL(None).getsockopt(descriptor, socket.SOL_SOCKET, option, buffer, ctypes.byref(size)):
+        return None
+    return int(value.unpack(buffer.raw)[0])
 
 
 def _unread(descriptor: int) -> int:

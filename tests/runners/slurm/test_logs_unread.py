@@ -210,6 +210,19 @@ def test_supervisor_sockets_of_airflow_are_found(reads: bool) -> None:
     process._cleanup_open_sockets()
 
 
+def test_supervisor_sockets_leave_no_file_open(supervisor: Supervisor) -> None:
+    """A triggerer looks for them once for each job that it follows."""
+
+    def work(_: socket.socket) -> None:
+        with open(os.devnull), socket.socket() as tcp:
+            before = len(os.listdir("/proc/self/fd"))
+            assert all(SupervisorSockets().all_read(0.0) for _ in range(20))
+            os._exit(7 if len(os.listdir("/proc/self/fd")) == before and tcp.getblocking() else 8)
+
+    supervisor.start(work)
+    assert supervisor.end() == 7
+
+
 def test_supervisor_sockets_of_a_process_without_a_supervisor_are_none() -> None:
     """Under `airflow dags test` there is nothing to wait for, whatever sockets the process has."""
     one, other = socket.socketpair()
