@@ -22,6 +22,7 @@ from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook
+from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.mapping import check_for_mapping
 from airflow_provider_sewer.operators.marks import Marks
 from airflow_provider_sewer.operators.upstream import tell, told_by
@@ -158,6 +159,10 @@ class PythonModuleOperator(BaseOperator):
 
         :raises SewerError: when it cannot be run, fails, or is stopped.
         """
+        with interruptible(context, is_supervised=supervisor() is not None):
+            return self._run(context)
+
+    def _run(self, context: Context) -> Any:
         hook = self._hook()
         self._task_run = self._prepared(lambda: self._new_run(context, hook))
         if self._killed:

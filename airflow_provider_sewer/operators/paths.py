@@ -14,6 +14,8 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from airflow_provider_sewer.core.paths import Product, checked_text, located
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.hooks.sewer import SewerHook
+from airflow_provider_sewer.operators.in_process import interruptible
+from airflow_provider_sewer.operators.module import supervisor
 from airflow_provider_sewer.runners.products import remove_temporary
 from airflow_provider_sewer.triggers.path import PathTrigger
 
@@ -65,10 +67,11 @@ class ExternalPathSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait for it, here or in the triggerer."""
-        if self._is_deferrable() and not self.poke(context):
-            trigger = PathTrigger(self._file(context), self.poke_interval, time.time() + self.timeout)
-            self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
-        return super().execute(context)
+        with interruptible(context, is_supervised=supervisor() is not None):
+            if self._is_deferrable() and not self.poke(context):
+                trigger = PathTrigger(self._file(context), self.poke_interval, time.time() + self.timeout)
+                self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+            return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002 - Airflow's signature
         """Say that it is there.

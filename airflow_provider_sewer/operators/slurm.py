@@ -6,7 +6,7 @@ import getpass
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from airflow_provider_sewer.core.errors import (
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
 from airflow_provider_sewer.links.slurm import SlurmJobLink
+from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, supervisor
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
@@ -163,7 +164,7 @@ class SlurmModuleOperator(PythonModuleOperator):
 
         :raises SlurmError: when the job cannot be submitted, or did not end well.
         """
-        with _no_vain_retry(), self._no_orphan(context):
+        with self._interruptible(context), _no_vain_retry(), self._no_orphan(context):
             run = self._prepare_run(context, counts=True)
             if run.take_up() is None:
                 self._prepare_attempt(context, run)
@@ -201,7 +202,7 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, also where it timed out or the trigger failed: no job is left behind."""
-        with _no_vain_retry(), self._no_orphan(context):
+        with self._interruptible(context), _no_vain_retry(), self._no_orphan(context):
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except TaskDeferralTimeout:
@@ -306,6 +307,9 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     # -- What is done with it ------------------------------------------------------------------------------------------
 
+    def _interruptible(self, context: Context) -> AbstractContextManager[None]:
+        return interruptible(context, is_supervised=supervisor() is not None)
+
     @contextmanager
     def _no_orphan(self, context: Context) -> Iterator[None]:
         """Cancel the job if what happens here leaves it to nobody: neither to a triggerer nor to a retry."""
@@ -316,7 +320,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         except AirflowTaskTimeout:  # Airflow calls on_kill next
             self._has_timed_out = True
             raise
-        except KeyboardInterrupt:  # in `airflow dags test`, which calls no on_kill
+        except KeyboardInterrupt:  # in `airflow dags test`, see `interruptible`
             self.on_kill()
             raise
         except Exception as error:

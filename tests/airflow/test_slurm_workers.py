@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from .deployment import still_running
-from .slurm_cases import succeeded
+from .slurm_cases import SECRET, succeeded
 
 
 def test_a_job_takes_its_way_through_airflow(start, airflow):
@@ -53,6 +53,25 @@ def test_a_job_outlives_its_worker_and_the_next_try_takes_it_up(start, airflow):
     for case in cases:
         succeeded(case)
         assert case.tries() == 2
+
+
+def test_a_worker_killed_behind_a_stopped_supervisor_doubles_few_lines(start, airflow):
+    """While the supervisor reads nothing, the worker logs one chunk and waits; the next try logs that chunk again."""
+    case = start("works")
+    case.is_followed()
+    worker, supervisor = airflow.worker_pid(*case.key), airflow.supervisor_pid(*case.key)
+    os.kill(supervisor, signal.SIGSTOP)
+    before = len(case.written()["1"])
+    case.until(lambda: len(case.written()["1"]) > before + 60, "lines that the supervisor does not read")
+    os.kill(worker, signal.SIGKILL)
+    os.kill(supervisor, signal.SIGCONT)
+    case.until(lambda: case.tries() == 2, "the next try")
+    case.enough()
+    case.ends("success")
+    (written,) = case.written().values()
+    logged = case.logged()
+    assert set(logged) == {line.replace(SECRET, "***") for line in written}
+    assert len(logged) - len(written) < 30
 
 
 def test_a_worker_killed_while_sbatch_is_under_way_leaves_one_job(start, airflow, stage):

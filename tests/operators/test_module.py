@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from airflow.sdk import DAG, task
 
-from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 
 CONNECTION = "AIRFLOW_CONN_SEWER_TEST"
@@ -329,7 +329,7 @@ def test_execution_timeout_ends_the_whole_tree(module, run_operator, tmp_path):
     assert not alive
 
 
-def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, run_operator, capsys, tmp_path):
+def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, tmp_path):
     """A module that exits with 0 because it was asked to stop has still not done its work."""
     ready = tmp_path / "ready"
     os.mkfifo(ready)
@@ -340,17 +340,17 @@ def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, run_op
         time.sleep(600)
     """)
     job["env"]["READY"] = str(ready)
+    with DAG("one_task", schedule=None) as dag:
+        operator = PythonModuleOperator(task_id="job", **job)
 
     def kill_when_ready() -> None:
         ready.open().close()
-        os.kill(os.getpid(), signal.SIGTERM)
+        operator.on_kill()
 
-    before = signal.getsignal(signal.SIGTERM)
     killer = threading.Thread(target=kill_when_ready)
     killer.start()
     try:
-        assert run_operator(**job).states["job"] == "failed"
+        with pytest.raises(ModuleStopped, match="was stopped on request"):
+            operator.execute({"dag": dag, "ti": SimpleNamespace(map_index=-1)})
     finally:
-        signal.signal(signal.SIGTERM, before)
         killer.join()
-    assert "was stopped on request" in capsys.readouterr().out

@@ -126,8 +126,8 @@ def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals
     on_slurm.wait_for(found[0], "CANCELLED", "FAILED")
 
 
-def test_a_kill_with_keep_job_leaves_it_running(module, on_slurm, run_job, when_running, signals_restored, tmp_path):
-    """The task still sees the job's end, if it lives that long."""
+def test_sigterm_with_keep_job_leaves_it_running(module, on_slurm, run_job, when_running, signals_restored, tmp_path):
+    """The run ends without the job, which goes on to its own end."""
     go = tmp_path / "go"
 
     def kill():
@@ -136,8 +136,8 @@ def test_a_kill_with_keep_job_leaves_it_running(module, on_slurm, run_job, when_
 
     found = when_running(kill)
     job = module(f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\nprint('kept')")
-    assert run_job(on_kill_action="keep_job", **job).results["job"] == "kept"
-    assert on_slurm.state(found[0]) in {"COMPLETED", "COMPLETING"}
+    assert run_job(on_kill_action="keep_job", **job).states["job"] == "failed"
+    on_slurm.wait_for(found[0], "COMPLETED")
 
 
 def test_a_kill_before_the_submission_is_not_forgotten(module, on_slurm, defaults):

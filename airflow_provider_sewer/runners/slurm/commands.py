@@ -40,7 +40,6 @@ _FEW = 50
 # One job a line. Names can hold anything, and so come last; the other fields never hold a bar.
 _QUEUE = "JobArrayID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,NodeList:200|,Reason:100|,Name:1024"
 _ACCOUNTING = "JobID,State,ExitCode,NodeList,JobName"
-_USAGE = "End,ElapsedRaw,TotalCPU,AllocCPUS,MaxRSS"
 
 # What sbatch says when the controller has answered with an error; what follows is from Slurm's own table of errors,
 # of which these are not to be overcome by waiting.
@@ -198,30 +197,6 @@ class SlurmCluster:
         known = [job.id for job in jobs if _matching(job, queue) is not NOT_KNOWN]
         if known:
             self._scancel(*_together(known), timeout=timeout / 2)
-
-    def usage(self, job_id: str) -> dict[str, float] | None:
-        """Return what accounting has measured of a job; ``None`` while it does not know of its end.
-
-        ``elapsed`` and ``cpu`` in seconds, ``cpus``, ``max_rss`` in bytes.
-
-        :raises NoAnswer: when accounting does not answer.
-        """
-        rows = [row.split("|")[:5] for row in self._sacct("-j", job_id, f"--format={_USAGE}", "--noconvert")]
-        if not self._has_accounting:
-            return {}
-        if not rows or any(end == "Unknown" for end, *_ in rows):
-            return None
-        fields: dict[str, float] = {}
-        for _, elapsed, cpu, cpus, rss in rows:
-            measured = {
-                "elapsed": _number(elapsed),
-                "cpu": _seconds(cpu),
-                "cpus": _number(cpus),
-                "max_rss": _number(rss.rstrip("KMG")),
-            }
-            for name, value in measured.items():
-                fields[name] = max(value, fields.get(name, 0.0))
-        return {name: value for name, value in fields.items() if value}
 
     def largest_array(self) -> tuple[int, int]:
         """Return below which number those of an array's elements have to be, and how many elements there can be.
@@ -427,12 +402,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return 0.0
-
-
-def _seconds(text: str) -> float:
-    """Read a duration as sacct writes it: ``1-02:03:04``, ``02:03.456``."""
-    days, _, rest = text.rpartition("-")
-    total = 0.0
-    for part in rest.split(":"):
-        total = total * 60 + _number(part)
-    return total + _number(days) * 86400

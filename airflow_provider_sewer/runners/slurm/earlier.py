@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _CANCEL_AGAIN, _CANCEL_TIMEOUT = 30.0, 15.0
 #: Seconds in which a job of another machine ends by itself, once it is told to and besides its grace.
 _LOCAL_ENDS_WITHIN = 30.0
+#: Seconds between two looks at whether this process is to go on.
+_SLICE = 0.2
 
 
 class EarlierTry:
@@ -101,8 +103,15 @@ class EarlierTry:
             if time.monotonic() >= next_cancel:
                 cancel(job, self._say, timeout=_CANCEL_TIMEOUT)
                 next_cancel, pause = time.monotonic() + pause, pause * 2
+            self._pause(looks.next(has_news=False))
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, in slices, so that a process which is not to go on ends soon."""
+        until = time.monotonic() + seconds
+        self._check()
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _SLICE))
             self._check()
-            time.sleep(looks.next(has_news=False))
 
     def _is_out_of_reach(self, job: Job, began: float) -> bool:
         """Tell whether a job of another machine would have ended by itself by now, if that machine still runs."""

@@ -121,8 +121,7 @@ class JobFollower:
         self._endings = Endings(job, module, secrets)
         self._patience = patience
         self._say = say
-        # Whoever reads a trigger's log does nothing else, and the worker goes on from where the trigger says it is.
-        self._logs = JobLogs(job.directory, sink, secrets, waits_until_read=not leaves_rest)
+        self._logs = JobLogs(job.directory, sink, secrets)
         self._leaves_rest = leaves_rest
         self._is_stopped = False
         self._settles = _SETTLES[job.cluster.kind]
@@ -161,6 +160,7 @@ class JobFollower:
     def stop(self) -> None:
         """Have no more output handed on: who took it is gone."""
         self._is_stopped = True
+        self._logs.stop()
 
     def _pump(self) -> bool:
         """Hand on what the job has written, and tell whether there may be more."""
@@ -282,7 +282,9 @@ class JobFollower:
         return self._endings.success(record)
 
     def _finish_logs(self) -> None:
-        if not self._leaves_rest and not self._is_stopped:
+        if self._leaves_rest:
+            self._logs.settle()
+        elif not self._is_stopped:
             self._logs.finish()
 
     def _failed(self, record: ExitRecord | None) -> Ending:

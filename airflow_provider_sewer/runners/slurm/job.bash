@@ -93,7 +93,8 @@ sewer_claim() {
         sewer_say "it had succeeded when it was requeued, and is not run again"
         exit 0
     fi
-    sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt"
+    sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt" \
+        "$sewer_dir/usage.txt"
     local record
     printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
@@ -233,13 +234,15 @@ sewer_watch() {
     sewer_watcher=$BASHPID
     umask 077
     local sewer_looks=0
+    local sewer_pauses=(0.1 0.2 0.4 0.8 1.6 3.2) sewer_round=0 # at first more often, for what short jobs use
     while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives; do
         [[ -z $SEWER_LOCAL_ID ]] || echo >"$sewer_dir/alive" # for other hosts, which have nobody to ask
         # A minute between two looks is short enough for a timeout of hours.
         if ((sewer_orphan_timeout && sewer_looks++ % (sewer_orphan_timeout > 600 ? 12 : 1) == 0)); then
             ! sewer_is_orphaned || break
         fi
-        sewer_sleep 5
+        sewer_sleep "${sewer_pauses[sewer_round++]:-5}"
+        sewer_sample_usage
     done
     kill -TERM 0
     sewer_end_others "$sewer_grace"
@@ -296,7 +299,7 @@ sewer_end() {
 
 sewer_record() {
     umask 077
-    times >"$sewer_dir/times.txt"
+    [[ $sewer_nodes != 1 ]] || times >"$sewer_dir/times.txt"
     local sewer_by=null sewer_out sewer_err sewer_text
     [[ -z $sewer_module_asked ]] || sewer_by="\"$sewer_module_asked\""
     sewer_out=$(sewer_size stdout.log) sewer_err=$(sewer_size stderr.log)

@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.slots import Slots
-from airflow_provider_sewer.runners.sockets import all_read
+from airflow_provider_sewer.runners.sockets import SupervisorSockets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
-# What is handed on before it is noted is handed on again by the next one if this process is killed in between. So it
+# No more than this is handed on before it is recorded, and so handed on again if this process is killed in between. It
 # is little: Airflow takes some 60 microseconds a line.
 _CHUNK = 32 * 1024
-# Seconds in which what was handed on has to be read before it is noted; if not, it is noted later.
+# Seconds for which one look at the output waits until Airflow has read the last chunk.
 _READ_SOON = 0.25
+# Seconds for which the end of the output waits for that; a supervisor is busy for longer only if it is stopped.
+_READ_AT_LAST = 60.0
 # As much of the end of a file is read for its last lines: less than a piece, so that a line is whole or too long.
 _RESULT_END = PIECE
 # So many files of jobs are open at once for the threads that follow them, should the file server be slow.
@@ -29,68 +31,105 @@ _SLOTS = Slots(16)
 class JobLogs:
     """What a job has written, handed on once and in order.
 
-    How far it was handed on is noted in the run directory, so that whoever comes next, in another
-    process, goes on there.
+    The run directory records how far the output was handed on, so that another process continues there. A chunk is
+    recorded when the supervisor of this process has read it, and the next one is handed on only after that: so a
+    process that is killed leaves at most one chunk that is handed on twice, and none that is lost with its supervisor.
 
     :param directory: the run directory.
     :param sink: takes the output as it comes.
     :param secrets: values to mask.
-    :param waits_until_read: whether what the other end of a socket has not read is not noted yet: it would be
-        lost if both ends died, while what is not noted is at worst handed on twice.
+    :param read_at_last: seconds for which the end of the output waits for a supervisor that does not read.
     """
 
     def __init__(
-        self, directory: RunDirectory, sink: Sink, secrets: Collection[str] = (), *, waits_until_read: bool = True
+        self,
+        directory: RunDirectory,
+        sink: Sink,
+        secrets: Collection[str] = (),
+        *,
+        read_at_last: float = _READ_AT_LAST,
     ) -> None:
         self._directory = directory
-        self._waits_until_read = waits_until_read
+        self._read_at_last = read_at_last
+        self._supervisor = SupervisorSockets()
         self._masker = Masker(secrets)
         self._streams = {
             stream: _StreamLog(path, stream, self._masker, sink)
             for stream, path in ((Stream.STDOUT, directory.stdout), (Stream.STDERR, directory.stderr))
         }
         self._noted: dict[str, Any] | None = None
-        self._is_behind = False
+        self._waits = True
+        self._is_unread = False
+        self._is_stopped = False
 
     def pump(self) -> bool:
-        """Hand on what is new, at most 32 KiB of each stream, and tell whether there may be more."""
+        """Hand on what is new, at most 32 KiB of each stream, and tell whether there may be more.
+
+        Nothing is handed on while the supervisor has not read the chunk before.
+        """
         if self._noted is None and not self._take_up():
             return False
         has_more = False
         for stream in self._streams.values():
-            before = stream.offset
+            if not self._note():
+                return False
             has_more = stream.pump() or has_more
-            if self._is_behind or stream.offset != before:
-                self._note()
-        return has_more
+        return self._note() and has_more
 
     def finish(self) -> None:
         """Hand on all there is, an unfinished last line included."""
-        while self.pump():
-            pass
+        while self.pump() or self._is_unread:
+            self._wait_until_read()
         for stream in self._streams.values():
             stream.finish()
-        if self._noted is not None:
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was handed on has been read, and record it; another process may continue then."""
+        if self._noted is not None and not self._note():
+            self._wait_until_read()
             self._note()
+
+    def stop(self) -> None:
+        """Hand on and record nothing more, from any thread: the log that takes the output is closed.
+
+        A chunk that is on its way is not recorded, so that another process hands it on again.
+        """
+        self._is_stopped = True
+
+    def _wait_until_read(self) -> None:
+        """Wait for a supervisor that has not read a chunk; hand on the rest without its reading if that has no end."""
+        if self._is_unread and not self._supervisor.all_read(self._read_at_last):
+            self._waits = False
 
     def _take_up(self) -> bool:
         """Go on where the last one has stopped; where that cannot be read now, nothing must be handed on twice."""
         try:
-            self._noted = self._directory.read_log_state()
+            noted = self._directory.read_log_state()
         except OSError:
             return False
         for stream, log in self._streams.items():
-            log.take_up(self._noted.get(stream.value))
+            log.take_up(noted.get(stream.value))
+        self._noted = self._state
         return True
 
-    def _note(self) -> None:
-        state = {stream.value: log.state for stream, log in self._streams.items()}
-        self._is_behind = state != self._noted
-        if state != self._noted and (not self._waits_until_read or all_read(_READ_SOON)):
+    @property
+    def _state(self) -> dict[str, Any]:
+        return {stream.value: log.state for stream, log in self._streams.items()}
+
+    def _note(self) -> bool:
+        """Record how far the output was handed on, if it was read, and return whether more may be handed on."""
+        state = self._state
+        if state == self._noted or self._is_stopped:
+            self._is_unread = False
+            return not self._is_stopped
+        is_read = self._supervisor.all_read(_READ_SOON)
+        self._is_unread = self._waits and not is_read
+        if is_read and not self._is_stopped:
             with suppress(OSError):  # a full disk must not end a job that is well
                 self._directory.write_log_state(state)
                 self._noted = state
-                self._is_behind = False
+        return not self._is_unread
 
 
 class _StreamLog:

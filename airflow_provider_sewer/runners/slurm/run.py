@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 #: Seconds that cancelling a job may take.
 _CANCEL_TIMEOUT = 15.0
+#: Seconds for which the end of an interrupted process waits until the job of its submission is cancelled.
+_INTERRUPTED_TIMEOUT = 4.0
 #: So many jobs of this process are cancelled at once, when all of them are.
 _FEW_AT_ONCE = threading.BoundedSemaphore(4)
 #: Seconds between two looks at whether an attempt that waits is still wanted.
@@ -399,6 +401,13 @@ class JobRun:
                 self._say(f"{taken.job} has lost its run directory, which somebody has removed")
                 self._earlier(attempt).leave(taken.job)
             except (SlurmCancelled, SlurmJobReleased):
+                raise
+            except KeyboardInterrupt:  # perhaps in the middle of an sbatch that has an effect all the same
+                if self.planned.slurm.on_kill_action != "keep_job":
+                    # A controller that does not answer must not hold up the end of this process.
+                    giving_up = threading.Thread(target=self._give_up, args=(cluster, attempt), daemon=True)
+                    giving_up.start()
+                    giving_up.join(_INTERRUPTED_TIMEOUT)
                 raise
             except SewerError:
                 self._give_up(cluster, attempt)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.+-]")
 _LONGEST_PART = 100
+#: Ticks a second in ``/proc/<pid>/stat``: USER_HZ, which is 100 on all platforms that Slurm supports.
+_TICKS = 100
 
 _Record = TypeVar("_Record", "StartRecord", "ExitRecord")
 
@@ -101,6 +103,7 @@ class RunDirectory:
         self.exit = self._file("exit.json")
         self.alive = self._file("alive")  # a local job writes it every few seconds
         self.cpu_times = self._file("times.txt")
+        self.usage_samples = self._file("usage.txt")
         self._attempt = self._file("attempt.json")
         self._job = self._file("job.json")
         self._log_state = self._file("log-offsets.json")
@@ -302,11 +305,27 @@ class RunDirectory:
             return False
 
     def read_usage(self) -> dict[str, float]:
-        """Return what the script has measured: ``elapsed`` and ``cpu`` in seconds, and ``cpus``."""
+        """Return the usage that the script has measured.
+
+        ``elapsed`` and ``cpu`` in seconds, ``cpus``, ``max_rss`` in bytes. A field that is not known is left out: on
+        several nodes only ``elapsed`` and ``cpus`` are.
+        """
+        usage: dict[str, float] = {}
         with suppress(OSError, ValueError):
             if record := self.read_exit():
-                known = {"elapsed": round(record.end - record.start, 3), "cpu": self._read_cpu_seconds()}
-                return {**known, "cpus": record.cpus} if record.cpus else known
+                usage = {"elapsed": round(record.end - record.start, 3)} | (
+                    {"cpus": record.cpus} if record.cpus else {}
+                )
+                usage |= self._read_samples()
+                usage["cpu"] = max(usage.get("cpu", 0.0), self._read_cpu_seconds())
+        return usage
+
+    def _read_samples(self) -> dict[str, float]:
+        """Return the largest samples of CPU time and memory; a line that was cut off by a kill does no harm."""
+        with suppress(OSError, ValueError, IndexError), open(self.usage_samples, encoding="ascii") as file:
+            samples = [[int(word) for word in line.split()] for line in file if line.endswith("\n")]
+            kibibytes, ticks = (max(sample[field] for sample in samples) for field in (0, 1))
+            return {"max_rss": float(kibibytes * 1024), "cpu": ticks / _TICKS}
         return {}
 
     def _read_cpu_seconds(self) -> float:

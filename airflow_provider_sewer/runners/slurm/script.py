@@ -113,7 +113,7 @@ class JobScript(NamedTuple):
             "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
         values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
-        return f"{values}\nsewer_before=({_joined(before)})\n{_shell_text('job.bash')}"
+        return f"{values}\nsewer_before=({_joined(before)})\n{_shell_text('usage.bash')}\n{_shell_text('job.bash')}"
 
     def _command(self, directory: RunDirectory) -> str:
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'

@@ -169,7 +169,6 @@ def test_a_missing_sacct_is_like_no_accounting(on):
     on.put_in_front("sacct", "exit 127")
     client = SlurmClient()
     assert client.find("x", since=60) is None
-    assert client.usage("1") == {}
 
 
 def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):

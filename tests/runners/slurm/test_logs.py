@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -302,18 +301,3 @@ def test_a_log_that_was_emptied_or_is_gone_has_no_result_of_old(tmp_path: Path) 
     assert last_line_between(str(path), -1, 6) == "short"
     assert last_line_between(str(tmp_path / "gone"), 0, 6) is None
     assert last_lines(str(tmp_path / "gone")) == []
-
-
-def test_what_nobody_has_read_is_handed_on_again(log: Log) -> None:
-    """A log goes through a socket; who should read it may be busy, and die before it does."""
-    writer, reader = socket.socketpair()
-    with writer, reader:
-        logs = JobLogs(log.directory, lambda _, pieces: writer.sendall("".join(pieces).encode()))
-        log.write(b"in the socket\n")
-        logs.pump()
-        log.reader().pump()  # the next process
-        assert log.text() == "in the socket\n"
-        assert reader.recv(100) == b"in the socket\n"
-        logs.pump()
-        log.reader().pump()
-        assert log.text() == "in the socket\n"

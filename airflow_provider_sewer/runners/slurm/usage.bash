@@ -1,0 +1,34 @@
+# Sample how much memory and CPU time the processes of a job use, from inside of the job. Only the watcher calls this.
+# It forks one grep for each sample and reads the rest with builtins, so that a sample takes a few milliseconds.
+
+sewer_nodes=${SLURM_JOB_NUM_NODES:-1}
+sewer_most_memory=0
+sewer_most_ticks=0
+
+# Append a line "KIB TICKS" to usage.txt when memory or CPU time has grown by more than 2 % since the last line. MEMORY is
+# the resident memory of all processes at this moment, or the peak of the largest one if that is more.
+sewer_sample_usage() {
+    [[ $sewer_nodes == 1 ]] || return 0 # processes on other nodes are not visible here
+    sewer_find_others
+    local sewer_pid sewer_line sewer_memory=0 sewer_peak=0 sewer_ticks=0
+    local -a sewer_fields
+    for sewer_pid in "${sewer_others[@]}"; do
+        while read -r sewer_line; do
+            sewer_fields=($sewer_line)
+            case $sewer_line in
+                VmHWM:*) ((sewer_fields[1] <= sewer_peak)) || sewer_peak=${sewer_fields[1]} ;;
+                VmRSS:*) ((sewer_memory += sewer_fields[1])) && break ;;
+            esac
+        done <"/proc/$sewer_pid/status"
+        read -r sewer_line <"/proc/$sewer_pid/stat" || continue # it has ended meanwhile
+        sewer_fields=(${sewer_line##*) }) # the name of the program may hold spaces and parentheses
+        # utime, stime, and those of the children that have ended: fields 14 to 17 of proc_pid_stat(5)
+        ((sewer_ticks += sewer_fields[11] + sewer_fields[12] + sewer_fields[13] + sewer_fields[14]))
+    done
+    ((sewer_memory >= sewer_peak)) || sewer_memory=$sewer_peak
+    if ((sewer_memory * 50 > sewer_most_memory * 51 || sewer_ticks * 50 > sewer_most_ticks * 51)); then
+        sewer_most_memory=$((sewer_memory > sewer_most_memory ? sewer_memory : sewer_most_memory))
+        sewer_most_ticks=$((sewer_ticks > sewer_most_ticks ? sewer_ticks : sewer_most_ticks))
+        echo "$sewer_most_memory $sewer_most_ticks" >>"$sewer_dir/usage.txt"
+    fi
+}
