@@ -108,7 +108,7 @@ def test_a_kill_cancels_the_job_and_the_task_does_not_turn_green(
         time.sleep(600)
     """)
     assert run_job(**job).states["job"] == "failed"
-    assert on_slurm.state(found[0]) == "CANCELLED"
+    on_slurm.wait_for(found[0], "CANCELLED", "FAILED")
 
 
 def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals_restored, deferrable, run_directories):
