@@ -119,6 +119,7 @@ sewer_phase=setup
 sewer_status=0
 sewer_module=
 sewer_forwarded=
+sewer_is_ending=
 sewer_asked=
 sewer_module_asked=
 sewer_unsignalled=false
@@ -312,7 +313,10 @@ sewer_heed() {
         return 0
     fi
     eval "${sewer_at_signal[$1]-}"
-    [[ $sewer_phase != setup || -z $sewer_asked ]] || exit 143
+    if [[ $sewer_phase == setup && -n $sewer_asked && -z $sewer_is_ending ]]; then
+        builtin trap '' TERM INT HUP # a second one must not end the record of the end
+        exit 143
+    fi
 }
 
 # -- What the job has started ------------------------------------------------------------------------
@@ -470,7 +474,7 @@ sewer_judge() {
 }
 
 sewer_end() {
-    sewer_exit=$?
+    sewer_exit=$? sewer_is_ending=1
     builtin trap - EXIT
     builtin set +efukC +o posix
     unset -v EXECIGNORE FUNCNEST GLOBIGNORE

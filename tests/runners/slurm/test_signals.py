@@ -12,7 +12,10 @@ import pytest
 
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.runners.slurm import following
+from airflow_provider_sewer.runners.slurm.cluster import JobRef
+from airflow_provider_sewer.runners.slurm.script import ArrayScript
 from tests.runners.slurm.conftest import until
+from tests.runners.slurm.script_jobs import ScriptJob
 from tests.runners.slurm.test_following import freeze, thaw
 
 # Counts each signal, has child processes, and ends as it was told to when the first one has come.
@@ -117,7 +120,7 @@ def test_signal_delay_s_warns_module_with_sigusr2(tracked_jobs) -> None:
 
 def test_sigterm_during_setup_ends_setup(tracked_jobs) -> None:
     """The command that setup waits for is ended, the module is not run, and the end is recorded."""
-    setup = ["trap 'echo cleaned up' TERM", "echo sets up", "sleep 4711", "echo never"]
+    setup = ["trap 'echo cleaned up' TERM", "echo sets up", "sleep 4711"]
     job = tracked_jobs.start("", slurm={"setup": setup})
     job.expect_line("sets up")
 
@@ -143,6 +146,29 @@ def test_scancel_during_teardown_keeps_success_of_module(tracked_jobs) -> None:
     job.end()
     assert (job.value, job.error) == ("42", None)
     assert tracked_jobs.slurm.state(job.id) == "CANCELLED"
+
+
+def test_scancel_of_an_array_element_makes_no_success(cluster_jobs, slurm) -> None:
+    """The record of an element says that it was asked to end, by which of its two ids Slurm may announce that."""
+    array, directory = cluster_jobs.directory("array"), cluster_jobs.directory()
+    source = """
+        import os, signal
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        print("listens", flush=True)
+        signal.pause()
+    """
+    script = cluster_jobs.script(source, in_array=True)
+    script.write(directory)
+    os.symlink(directory.path, Path(array.path, "7"))
+    ArrayScript(script.name, [7], {}, requeue=False).write(array)
+    job_id = f"{cluster_jobs.cluster.submit(array, script.name)}_7"
+    job = ScriptJob(JobRef(job_id, script.name, directory.path), directory, cluster_jobs.cluster)
+    job.says("listens")
+
+    slurm.command("scancel", job_id)
+
+    record = job.record()
+    assert (record.job_id, record.exit_code, record.asked) == (job_id, 0, "TERM")
 
 
 def test_announcement_of_an_earlier_run_does_not_count(tracked_jobs) -> None:
