@@ -270,7 +270,7 @@ sewer_trap() {
     sewer_ignores[$1]=
     if [[ -z $2 ]]; then
         sewer_ignores[$1]=1
-        builtin trap '' "$1" # ignored, by the module as well
+        builtin trap '' "$1" # ignored, by the module as well unless it decides otherwise
     else
         builtin trap "sewer_hear $1" "$1"
     fi
@@ -285,7 +285,6 @@ sewer_hear() {
 # Take a signal from the supervisor. The module gets it now, unless it has it already: twice, it may mean something else.
 sewer_take() {
     sewer_is_signalled=1
-    [[ -z ${sewer_ignores[$1]-} ]] || return 0
     [[ -z $sewer_is_local ]] || sewer_sleep 0.2 # there all processes are signalled, in no order
     if [[ -n ${sewer_has_come[$1]-} ]]; then
         [[ $1 == TERM ]] || sewer_has_come[$1]= # that counts once
@@ -307,6 +306,7 @@ sewer_forward() {
 
 # Note that the job was asked to end, and do what `setup` wants done: as in any shell, after what runs now.
 sewer_heed() {
+    [[ -z ${sewer_ignores[$1]-} ]] || return 0
     [[ $1 != @(TERM|INT|HUP) ]] || sewer_asked=$1
     if [[ $sewer_phase == module ]]; then
         sewer_due+=("$1")

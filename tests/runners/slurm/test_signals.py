@@ -188,20 +188,22 @@ def test_announcement_of_an_earlier_run_does_not_count(tracked_jobs) -> None:
     assert "CANCELLED AT" in job.stderr
 
 
-def test_announcement_after_unfinished_line_counts(jobs) -> None:
-    """Output of the module does not hide what slurmstepd announces."""
+def test_announcement_counts_where_the_script_hears_no_signal(tracked_jobs) -> None:
+    """The script ignores SIGTERM, as if it came late; slurmstepd has announced the end, behind an unfinished line."""
     source = """
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         print("50 %", end="", file=sys.stderr, flush=True)
+        say("listens")
         wait_for("the end of days")
     """
-    job = jobs.start(source)
-    job.expect_start()
-    until(lambda: "50 %" in Path(job.directory.stderr).read_text(), lambda: "its output")
+    job = tracked_jobs.start(source, slurm={"setup": ["trap '' TERM"]})
+    job.expect_line("listens")
 
-    jobs.slurm.command("scancel", job.id)
+    tracked_jobs.slurm.command("scancel", job.id)
 
     job.fails(errors.SlurmCancelled)
+    record = job.directory.read_exit()
+    assert (record.phase, record.exit_code, record.asked) == ("teardown", 0, "TERM")
 
 
 def test_announcement_of_another_job_does_not_count(jobs) -> None:
