@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-_SHARED = ("slurm", "slurm_accounting")
+_SHARED = ("slurm", "slurm_accounting", "tracked_slurm")
 _LEFT_OUT = "Slurm is not installed"
 
 
@@ -35,6 +35,18 @@ def slurm_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm
     """Return a cluster of three nodes with accounting."""
     _need_packages(accounting=True)
     with SlurmCluster(tmp_path_factory.mktemp("slurm-accounting"), accounting=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module", params=["linuxproc", "cgroup"])
+def tracked_slurm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """Return a cluster for each way of tracking processes: signals reach all of a job's, or the batch script only."""
+    _need_packages(accounting=False)
+    # As much time as modules of these tests take on a busy machine; the last value counts.
+    cluster = SlurmCluster(tmp_path_factory.mktemp(request.param), proctrack=request.param, extra_conf="KillWait=20")
+    if request.param == "cgroup" and not cluster.can_track_by_cgroup:
+        pytest.skip("proctrack/cgroup needs root and cgroups of version 1")
+    with cluster:
         yield cluster
 
 

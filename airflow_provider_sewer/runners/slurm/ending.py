@@ -28,6 +28,8 @@ _NO_SUCH_COMMAND = re.compile(
     r"|bad interpreter.*|cannot execute.*|.*Exec format error.*|Not a directory)$"
 )
 _SLURM_COULD_NOT_START = 53
+#: The first shell of the job script exits with this and the signal that ended the second one.
+_ENDED_BY_SIGNAL = 128
 _COMMAND_NOT_FOUND = (126, 127)
 
 
@@ -169,6 +171,7 @@ class Endings:
 
     def _why_failed_without_record(self, sighting: Sighting) -> End:
         launch = ENDS["LAUNCH_FAILED"]
+        signal = sighting.signal or max(0, (sighting.exit_code or 0) - _ENDED_BY_SIGNAL)
         if sighting.signal == _SLURM_COULD_NOT_START:
             return launch
         if sighting.exit_code == _CANNOT_WRITE:
@@ -180,11 +183,7 @@ class Endings:
                 what="found the run directory taken by another job, or cancelled",
                 advice="clear the task to run it anew",
             )
-        what = (
-            f"was ended by signal {sighting.signal}"
-            if sighting.signal
-            else f"ended with exit code {sighting.exit_code}"
-        )
+        what = f"was ended by signal {signal}" if signal else f"ended with exit code {sighting.exit_code}"
         if sighting.reason == "ProcessGone":
             what = "is gone, killed or by a restart of the machine"
         return ENDS["FAILED"]._replace(

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _FILES_GRACE = 60.0
 #: Seconds to wait for Slurm's reason when the record says that the job failed.
 _REASON_GRACE = 30.0
+#: States of a job that Slurm has ended by signals. They outweigh an exit code of 0 where the job script has not
+#: ruled out that its module had been signalled.
+_ENDED_BY_SIGNALS = frozenset({"CANCELLED", "TIMEOUT", "PREEMPTED", "DEADLINE"})
 #: Seconds after an end that Slurm tells of: the record may take that long to appear here, and a job that may be
 #: requeued to show up in the queue again. On this machine both are seen at once.
 _SETTLES = {"slurm": 15.0, "local": 0.0}
@@ -42,7 +45,7 @@ _GIVE_UP_TIMEOUT = 15.0
 _CANCEL_AGAIN = 30.0
 #: Seconds between two records of how long Slurm has not known the job.
 _RECORD_UNKNOWN_EVERY = 5.0
-_GOES_ON, _DONE, _FAILED, _LOST = "goes on", "done", "failed", "lost"
+_GOES_ON, _DONE, _UNSURE, _FAILED, _LOST = "goes on", "done", "unsure", "failed", "lost"
 #: As many pieces of output, of 32 KiB each, are handed on at one look, so that no job holds up another.
 _MOST_PIECES = 1024
 
@@ -82,20 +85,22 @@ class JobFollower:
 
     What is concluded depends on what the job's own record says, and on how Slurm has the job:
 
-    ================  =================  ==========================  ==============  =======
-    Slurm             no record          asked to end                failed          success
-    ================  =================  ==========================  ==============  =======
-    has not answered  waits              failed in 30 s [1]_         failed in 30 s  success
-    has it waiting    in vain? for long? failed in 30 s [1]_         failed in 30 s  success
-    has it running    waits              failed in 30 s [1]_         failed in 30 s  success
-    has it failed     failed in 15 s     failed, or in 15 s [1]_     failed          success
-    COMPLETED         lost in lost_after failed                      failed          success
-    not in its array  cancelled in 60 s  failed, or in 15 s [1]_     failed          success
-    forgot it         lost in lost_after failed in 30 s              failed in 30 s  success
-    ================  =================  ==========================  ==============  =======
+    ================  =================  ==========================  ==============  ============  ============
+    Slurm             no record          asked to end                failed          0 [2]_        success
+    ================  =================  ==========================  ==============  ============  ============
+    has not answered  waits              failed in 30 s [1]_         failed in 30 s  in 30 s       success
+    has it waiting    in vain? for long? failed in 30 s [1]_         failed in 30 s  in 30 s [1]_  success
+    has it running    waits              failed in 30 s [1]_         failed in 30 s  in 30 s       success
+    has it failed     failed in 15 s     failed, or in 15 s [1]_     failed          success [3]_  success
+    COMPLETED         lost in lost_after failed                      failed          success       success
+    not in its array  cancelled in 60 s  failed, or in 15 s [1]_     failed          success       success
+    forgot it         lost in lost_after failed in 30 s              failed in 30 s  success       success
+    ================  =================  ==========================  ==============  ============  ============
 
     .. [1] If it may be requeued it is waited for: it may be about to run again. The record of a run that is
        known to have been followed by another is none.
+    .. [2] Exit code 0 in the record of an older job script, which has not looked for signals sent to the module.
+    .. [3] Failed where Slurm has ended the job by signals: CANCELLED, TIMEOUT, PREEMPTED, DEADLINE.
 
     :param job: the job.
     :param module: the module it runs.
@@ -172,7 +177,7 @@ class JobFollower:
     @property
     def wants_news(self) -> bool:
         """Tell whether Slurm's next answer is likely to end this."""
-        return self._concluding in {_FAILED, _LOST} and self._lasted < _HURRY
+        return self._concluding in {_UNSURE, _FAILED, _LOST} and self._lasted < _HURRY
 
     def _take(self, view: View) -> None:
         if view.sighting is None:
@@ -198,7 +203,7 @@ class JobFollower:
         if record is None and not os.path.isdir(self._job.directory.path):
             self._tell_once(f"The run directory of {self._job} is not there: {self._job.directory.path}")
         is_of_an_earlier_run = record and self._sighting and record.restart < self._sighting.restarts
-        return None if record is None or (is_of_an_earlier_run and not record.is_success) else record
+        return None if record is None or (is_of_an_earlier_run and not record.is_sure_success) else record
 
     def _tell_once(self, trouble: str) -> None:
         if trouble != self._trouble:
@@ -207,10 +212,10 @@ class JobFollower:
 
     def _rule(self, record: ExitRecord | None) -> _Rule:
         """Look up the table above."""
-        if record is not None and record.is_success:
-            return _Rule(_DONE, partial(self._succeeded, record), 0.0 if self._has_all_of(record) else _FILES_GRACE)
         state = self._sighting.state if self._sighting else None
-        may_run_again = self._patience.requeue and (record is None or record.asked is not None)
+        may_run_again = self._patience.requeue and (record is None or not record.is_final)
+        if record is not None and record.is_success and not self._is_outweighed(record):
+            return self._success(record, is_decided=record.is_sure_success or state in ENDED | {NOT_KNOWN.state})
         failed = _Rule(_FAILED, partial(self._failed, record))
         lost = _Rule(_LOST, self._lost, self._patience.lost_after, in_silence=False)
         if state in ENDED:
@@ -226,6 +231,18 @@ class JobFollower:
         if record is None or may_run_again:
             return _Rule(_GOES_ON, self._gives_up_waiting)
         return failed._replace(after=_REASON_GRACE)
+
+    def _success(self, record: ExitRecord, *, is_decided: bool) -> _Rule:
+        if not is_decided:
+            return _Rule(_UNSURE, partial(self._succeeded, record), _REASON_GRACE)
+        return _Rule(_DONE, partial(self._succeeded, record), 0.0 if self._has_all_of(record) else _FILES_GRACE)
+
+    def _is_outweighed(self, record: ExitRecord) -> bool:
+        """Tell whether Slurm contradicts a record of exit code 0 that may be due to a signal of Slurm."""
+        if record.is_sure_success or self._sighting is None or self._sighting == NOT_IN_ARRAY:
+            return False
+        is_waiting_again = self._patience.requeue and self._sighting.state in WAITING
+        return is_waiting_again or self._sighting.state in _ENDED_BY_SIGNALS
 
     def _has_lasted(self, rule: _Rule) -> bool:
         """Tell whether this has been so for as long as the rule wants; asked at every look."""

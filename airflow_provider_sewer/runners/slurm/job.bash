@@ -3,6 +3,108 @@
 # not keep the record from being written: so nothing here depends on PATH, on options of the shell,
 # on its traps, or on a variable that could have been made readonly: all names begin with `sewer_`.
 
+# -- Two shells ----------------------------------------------------------------------------------------
+
+# Slurm signals this script; under proctrack/cgroup it signals no other process. A shell runs no trap while it waits for
+# a command in the foreground, such as a line of `setup`. So the first shell, the supervisor, does nothing but pass on
+# signals; the second one, which reads this file again, does the work. The second shell listens to real-time signals,
+# one for each signal that is passed on: so it can tell a signal that Slurm has sent to all processes, module
+# included (proctrack/linuxproc), from one that has reached the supervisor only.
+sewer_signals=(TERM INT HUP USR1 USR2) # passed on as RTMIN+1 and so on
+# SIGCONT has no trap: Slurm sends it just before SIGTERM, and of two signals that arrive at the same moment bash loses
+# one during `wait`. The module gets it together with SIGTERM.
+
+# Sleep without a process of its own that could outlive the job.
+sewer_sleep() {
+    read -r -t "$1" <> <(:) || :
+}
+
+# Tell whether signal number $3 is in a set of process $1: SigCgt, those that have a trap, or ShdPnd, the pending ones.
+sewer_has() {
+    local sewer_key sewer_value
+    while read -r sewer_key sewer_value; do
+        [[ $sewer_key != "$2:" ]] || ! ((0x$sewer_value >> ($3 - 1) & 1)) || return 0
+    done <"/proc/$1/status"
+    return 1
+} 2>/dev/null
+
+# Send signal $1 to the children of process $2.
+sewer_signal_children() {
+    local sewer_file sewer_line sewer_words
+    for sewer_file in /proc/[0-9]*/stat; do
+        read -r sewer_line <"$sewer_file" || continue
+        read -ra sewer_words <<<"${sewer_line##*) }" # the name before it may hold anything
+        [[ ${sewer_words[1]-} != "$2" ]] || builtin kill -s "$1" "${sewer_line%% *}" || :
+    done
+} 2>/dev/null
+
+# Pass on the signal of this number in `sewer_signals`. During `setup` the second shell does not listen yet: then the
+# command that it waits for has to end first.
+sewer_pass_on() {
+    local sewer_signal=${sewer_signals[$1]} sewer_number=$((sewer_first + $1)) sewer_tries
+    sewer_is_signalled=1
+    if sewer_has "$sewer_shell" SigCgt "$sewer_number"; then
+        # If Slurm has signalled the second shell, too, it did so before: that must have arrived.
+        for ((sewer_tries = 100; sewer_tries > 0; sewer_tries--)); do
+            sewer_has "$sewer_shell" ShdPnd "$(builtin kill -l "$sewer_signal")" || break
+            sewer_sleep 0.01
+        done
+        builtin kill -s "$sewer_number" "$sewer_shell"
+    elif [[ $sewer_signal == @(TERM|INT|HUP) ]]; then
+        builtin kill -s "$sewer_signal" "$sewer_shell"
+        sewer_signal_children "$sewer_signal" "$sewer_shell"
+    fi
+} 2>/dev/null
+
+# Wait for process $1, whatever signals arrive meanwhile, and leave its exit code in `sewer_status`. A signal that arrives
+# when bash is about to begin with `wait` does not end that, and its trap has to wait for the next signal. So after the
+# first there are two seconds without `wait`, because more may follow; for the rest, see `sewer_tick`.
+sewer_wait_for() {
+    local sewer_code sewer_tries
+    sewer_is_signalled=
+    while :; do
+        sewer_status=0
+        wait "$1" || sewer_status=$?
+        builtin kill -0 "$1" 2>/dev/null || break
+        [[ -n $sewer_is_signalled ]] || continue
+        sewer_is_signalled=
+        for ((sewer_tries = 20; sewer_tries > 0; sewer_tries--)); do
+            sewer_sleep 0.1
+            builtin kill -0 "$1" 2>/dev/null || break
+        done
+    done
+    # That may be the code of a `wait` which a signal has ended; the shell still has the other one.
+    sewer_code=0
+    wait "$1" 2>/dev/null || sewer_code=$?
+    ((sewer_code == 127)) || sewer_status=$sewer_code
+}
+
+# Have process $1, if it is one of the two shells and in `sewer_wait_for`, run the traps for which it has missed the moment.
+sewer_tick() {
+    ! sewer_has "$1" SigCgt "$sewer_tick_signal" || builtin kill -s "$sewer_tick_signal" "$1"
+}
+
+sewer_tick_signal=$(builtin kill -l RTMIN)
+sewer_first=$((sewer_tick_signal + 1))
+if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
+    set -m # for a process group of its own; what is put into the background otherwise cannot be interrupted
+    SEWER_SUPERVISOR=$$ /bin/bash "$0" &
+    sewer_shell=$!
+    set +m
+    for sewer_number in "${!sewer_signals[@]}"; do
+        trap "sewer_pass_on $sewer_number" "${sewer_signals[sewer_number]}"
+    done
+    trap : "$sewer_tick_signal"
+    sewer_wait_for "$sewer_shell"
+    exit "$sewer_status"
+fi
+sewer_supervisor=$SEWER_SUPERVISOR
+unset SEWER_SUPERVISOR
+
+# -- Names and tools -----------------------------------------------------------------------------------
+
+sewer_job=$SLURM_JOB_ID
+sewer_is_local=${SEWER_LOCAL_ID:+1}
 sewer_id=${SLURM_JOB_ID:-$SEWER_LOCAL_ID}
 ((!sewer_in_array)) || sewer_id=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 sewer_node=${SLURMD_NODENAME:-$(command -p uname -n)}
@@ -12,16 +114,22 @@ if [[ -n $SEWER_LOCAL_ID ]]; then
 elif ((${#sewer_before[@]})); then
     sewer_before[0]=$(command -v srun || echo srun) # before PATH is what the module is given
 fi
+sewer_uses_srun=${#sewer_before[@]}
 sewer_phase=setup
 sewer_status=0
+sewer_module=
+sewer_forwarded=
+sewer_is_ending=
 sewer_asked=
 sewer_module_asked=
+sewer_unsignalled=false
 sewer_at_exit=
 sewer_of_shells=()
-declare -A sewer_at_signal=()
+sewer_due=()
+declare -A sewer_at_signal=() sewer_ignores=() sewer_has_come=()
 
 declare -A sewer_paths=()
-for sewer_name in date env grep ln mv readlink rm stat; do
+for sewer_name in date env grep ln mv readlink rm stat tail; do
     sewer_paths[$sewer_name]=$(command -pv "$sewer_name")
 done
 
@@ -63,10 +171,7 @@ sewer_size() {
     sewer_tool stat -L -c %s -- "$sewer_dir/$1" 2>/dev/null || echo -1
 }
 
-# Sleep without a process of its own that could outlive the job.
-sewer_sleep() {
-    read -r -t "$1" <> <(:) || :
-}
+sewer_stderr_from=$(sewer_size stderr.log) # what comes before is of an earlier run
 
 # -- The beginning -----------------------------------------------------------------------------------
 
@@ -89,7 +194,7 @@ sewer_claim() {
         exit 75
     fi
     # Its node may have been given up just when it had come to its end.
-    if [[ -e $sewer_dir/exit.json && $(<"$sewer_dir/exit.json") == *'"teardown", "exit_code": 0, "asked": null,'* ]]; then
+    if [[ -e $sewer_dir/exit.json && $(<"$sewer_dir/exit.json") == *'"teardown", "exit_code": 0, "asked": null, "unsignalled": true,'* ]]; then
         sewer_say "it had succeeded when it was requeued, and is not run again"
         exit 0
     fi
@@ -152,6 +257,8 @@ trap() {
             0 | EXIT) sewer_at_exit=${sewer_handler#-} ;;
             1 | HUP) sewer_trap HUP "$sewer_handler" ;;
             2 | INT) sewer_trap INT "$sewer_handler" ;;
+            10 | USR1) sewer_trap USR1 "$sewer_handler" ;;
+            12 | USR2) sewer_trap USR2 "$sewer_handler" ;;
             15 | TERM) sewer_trap TERM "$sewer_handler" ;;
             *) builtin trap -- "$sewer_handler" "$sewer_name" ;;
         esac
@@ -160,16 +267,56 @@ trap() {
 
 sewer_trap() {
     sewer_at_signal[$1]=${2#-}
+    sewer_ignores[$1]=
     if [[ -z $2 ]]; then
-        builtin trap '' "$1" # ignored, by the module as well
+        sewer_ignores[$1]=1
+        builtin trap '' "$1" # ignored, by the module as well unless it decides otherwise
     else
-        builtin trap "sewer_ask $1" "$1"
+        builtin trap "sewer_hear $1" "$1"
     fi
 }
 
-sewer_ask() {
-    sewer_asked=$1
-    eval "${sewer_at_signal[$1]}"
+# Take a signal that was sent to this shell itself. Who does that sends it to the module, too.
+sewer_hear() {
+    sewer_has_come[$1]=1
+    sewer_heed "$1"
+}
+
+# Take a signal from the supervisor. The module gets it now, unless it has it already: twice, it may mean something else.
+sewer_take() {
+    sewer_is_signalled=1
+    [[ -z $sewer_is_local ]] || sewer_sleep 0.2 # there all processes are signalled, in no order
+    if [[ -n ${sewer_has_come[$1]-} ]]; then
+        [[ $1 == TERM ]] || sewer_has_come[$1]= # that counts once
+        return 0
+    fi
+    [[ $1 != TERM ]] || sewer_has_come[TERM]=1
+    sewer_forward "$1"
+    sewer_heed "$1"
+}
+
+# Slurm itself signals the tasks that srun has started; srun would end them.
+sewer_forward() {
+    [[ -n $sewer_module ]] || return 0
+    ((!sewer_uses_srun)) || [[ $1 != TERM || -e $sewer_dir/cancelled || -e $sewer_dir/orphaned ]] || return 0
+    sewer_forwarded=$1
+    [[ $1 != TERM ]] || builtin kill -s CONT "$sewer_module" 2>/dev/null || :
+    builtin kill -s "$1" "$sewer_module" 2>/dev/null || :
+}
+
+# Note that the job was asked to end, and do what `setup` wants done: as in any shell, after what runs now.
+sewer_heed() {
+    [[ -z ${sewer_ignores[$1]-} ]] || return 0
+    [[ $1 != @(TERM|INT|HUP) ]] || sewer_asked=$1
+    if [[ $sewer_phase == module ]]; then
+        sewer_due+=("$1")
+        return 0
+    fi
+    eval "${sewer_at_signal[$1]-}"
+    if [[ $sewer_phase == setup && -n $sewer_asked && -z $sewer_is_ending ]]; then
+        builtin trap '' TERM INT HUP # a second one must not end the record of the end
+        exit 143
+    fi
 }
 
 # -- What the job has started ------------------------------------------------------------------------
@@ -184,8 +331,8 @@ sewer_find_others() {
         sewer_pid=${sewer_lines%%$'\n'*}
         sewer_pid=${sewer_pid//[!0-9]/}
         sewer_lines=${sewer_lines#*$'\n'}
-        # Not the script, the watcher and this shell; nor what is gone, such as the processes that looked.
-        [[ $sewer_pid == "$$" || $sewer_pid == "$sewer_watcher" || ! -e /proc/$sewer_pid/exe ]] ||
+        # Not the script's two shells, the watcher and this shell; nor what is gone, such as the processes that looked.
+        [[ $sewer_pid == "$$" || $sewer_pid == "$sewer_watcher" || $sewer_pid == "$sewer_supervisor" || ! -e /proc/$sewer_pid/exe ]] ||
             sewer_others+=("$sewer_pid")
     done
 }
@@ -230,7 +377,7 @@ sewer_is_orphaned() {
 # End the job when the run directory says so: that works while nobody can reach Slurm. Likewise when it
 # has begun once more elsewhere, and what is left of it when the script itself has been killed.
 sewer_watch() {
-    builtin trap '' TERM INT HUP
+    builtin trap '' TERM INT HUP USR1 USR2
     sewer_watcher=$BASHPID
     umask 077
     local sewer_looks=0
@@ -243,10 +390,22 @@ sewer_watch() {
         fi
         sewer_sleep "${sewer_pauses[sewer_round++]:-5}"
         sewer_sample_usage
+        sewer_tick "$sewer_supervisor"
+        sewer_tick "$$"
     done
-    kill -TERM 0
-    sewer_end_others "$sewer_grace"
     local sewer_seconds
+    # If the supervisor still is one; its number may have gone to another process.
+    if sewer_lives && sewer_has "$sewer_supervisor" SigCgt "$sewer_tick_signal"; then
+        kill -TERM "$sewer_supervisor" # the way that all signals take
+        for ((sewer_seconds = sewer_grace; sewer_seconds > 0; sewer_seconds--)); do
+            sewer_lives || break
+            sewer_sleep 1
+        done
+        sewer_end_others 0
+    else
+        kill -TERM 0
+        sewer_end_others "$sewer_grace"
+    fi
     for ((sewer_seconds = 30; sewer_seconds > 0; sewer_seconds--)); do # for `teardown`, and for the record
         sewer_lives || break
         sewer_sleep 1
@@ -258,31 +417,74 @@ sewer_watch() {
 
 sewer_run() {
     builtin set +k
-    [[ -z $sewer_asked ]] || exit 143
+    local FUNCNEST=0 sewer_number sewer_signal # `setup` may have limited how deeply functions are nested
     builtin cd -- "$sewer_workdir" || exit 72
     sewer_from=$(sewer_size stdout.log)
     sewer_phase=module
+    for sewer_number in "${!sewer_signals[@]}"; do
+        builtin trap "sewer_take ${sewer_signals[sewer_number]}" "$((sewer_first + sewer_number))"
+    done
+    builtin trap : "$sewer_tick_signal"
+    if [[ -n $sewer_asked ]]; then
+        sewer_phase=setup
+        exit 143
+    fi
     export -n "${!sewer_@}" # in case of `set -a`
-    ${sewer_before[@]+"${sewer_before[@]}"} "$@" || sewer_status=$?
-    # Slurm asks a step to end before it asks this script: a module that has heard may be over first, with 0.
-    ((sewer_status || ! ${#sewer_before[@]})) || sewer_sleep 2
-    sewer_module_asked=$sewer_asked
+    # In the background, because `wait` lets traps run at once. There, bash would ignore SIGINT and SIGQUIT.
+    (builtin trap - INT QUIT; builtin exec ${sewer_before[@]+"${sewer_before[@]}"} "$@") <&0 &
+    sewer_module=$!
+    [[ -z $sewer_asked || -n $sewer_forwarded ]] || sewer_forward "$sewer_asked" # it came just before the module
+    sewer_wait_for "$sewer_module"
+    builtin trap '' "$sewer_tick_signal" # it would end a `wait` of `teardown`
+    sewer_module=
+    sewer_judge
     sewer_phase=teardown
     sewer_to=$(sewer_size stdout.log)
+    for sewer_signal in ${sewer_due[@]+"${sewer_due[@]}"}; do
+        eval "${sewer_at_signal[$sewer_signal]-}"
+    done
+}
+
+# Tell whether slurmstepd has announced in stderr.log, since this run began, that it ends something of this node or job.
+sewer_is_announced() {
+    (($(sewer_size stderr.log) >= sewer_stderr_from)) || sewer_stderr_from=0 # the module has emptied it
+    sewer_tool tail -c "+$((sewer_stderr_from + 1))" -- "$sewer_dir/stderr.log" |
+        sewer_tool grep -aF -e "*** $1" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
+}
+
+# Find out whether the job was asked to end before the module had ended. An exit code of 0 proves nothing by itself: Slurm
+# may signal the module before this shell (proctrack/linuxproc), and a step without the job (GraceTime of a preemption).
+# But slurmstepd announces each end before it sends the first signal: "*** JOB 4711 ON n1 CANCELLED AT … ***". Which of
+# the job's steps is the module's is not known here; one that the module starts and cancels itself counts, too.
+sewer_judge() {
+    sewer_module_asked=$sewer_asked
+    if [[ -n $sewer_module_asked ]]; then
+        return 0
+    elif [[ -e $sewer_dir/cancelled || -e $sewer_dir/orphaned ]]; then
+        sewer_module_asked=TERM
+    elif [[ -n $sewer_is_local ]]; then
+        sewer_unsignalled=true
+    elif sewer_is_announced "JOB $sewer_job ON $sewer_node "; then
+        sewer_module_asked=TERM
+    elif ((sewer_uses_srun)) && sewer_is_announced "STEP $sewer_job."; then
+        sewer_module_asked=TERM
+    else
+        sewer_unsignalled=true
+    fi
 }
 
 sewer_end() {
-    sewer_exit=$?
+    sewer_exit=$? sewer_is_ending=1
     builtin trap - EXIT
     builtin set +efukC +o posix
     unset -v EXECIGNORE FUNCNEST GLOBIGNORE
     (eval "$sewer_at_exit") # apart, so that an `exit` in it is not ours
-    builtin trap '' TERM INT HUP
+    builtin trap '' TERM INT HUP USR1 USR2
     builtin kill -KILL "$sewer_watcher" 2>/dev/null
     if [[ $sewer_phase == teardown ]]; then
         sewer_exit=$sewer_status
     else
-        sewer_module_asked=$sewer_asked
+        sewer_judge
     fi
     sewer_end_others 2 # before the logs are measured
     if sewer_is_outdated; then
@@ -291,9 +493,11 @@ sewer_end() {
     fi
     sewer_record "$sewer_exit" || exit 73
     # Nothing is left of the secrets of a job that can be requeued, unless that is what is happening.
-    [[ -n $sewer_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
+    [[ -n $sewer_asked$sewer_module_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
     [[ ! -e $sewer_dir/alive ]] || sewer_tool rm -f -- "$sewer_dir/alive"
-    [[ $sewer_phase == teardown ]] || ((sewer_exit)) || sewer_exit=1 # Slurm is not to call it COMPLETED
+    # Slurm is not to call it COMPLETED: jobs that depend on it would start.
+    [[ $sewer_phase == teardown ]] || ((sewer_exit)) || sewer_exit=1
+    [[ -z $sewer_module_asked ]] || ((sewer_exit)) || sewer_exit=143
     exit "$sewer_exit"
 }
 
@@ -303,8 +507,8 @@ sewer_record() {
     local sewer_by=null sewer_out sewer_err sewer_text
     [[ -z $sewer_module_asked ]] || sewer_by="\"$sewer_module_asked\""
     sewer_out=$(sewer_size stdout.log) sewer_err=$(sewer_size stderr.log)
-    printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
-        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_begin" "$(sewer_now)" \
+    printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
+        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_begin" "$(sewer_now)" \
         "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" "$(sewer_size result.json)" "$sewer_cpus"
     sewer_write "$sewer_dir/exit.json" "$sewer_text"
 }
@@ -314,6 +518,8 @@ builtin trap sewer_end EXIT
 sewer_trap TERM -
 sewer_trap INT -
 sewer_trap HUP -
+sewer_trap USR1 -
+sewer_trap USR2 -
 sewer_watch </dev/null >/dev/null 2>&1 &
 sewer_watcher=$!
 disown "$sewer_watcher"

@@ -63,7 +63,7 @@ def has_said_how_it_ended(job: Job) -> bool:
         record = job.directory.read_exit()
     except (OSError, ValueError):
         return False
-    return record is not None and (record.is_success or not record.asked)
+    return record is not None and record.is_final
 
 
 def has_ended(job: Job) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sewer.runners.slurm.arrays.array import Wants
 from airflow_provider_sewer.runners.slurm.arrays.waiting import Member
 from airflow_provider_sewer.runners.slurm.following import Patience
-from airflow_provider_sewer.runners.slurm.script import INSIDE, JobScript
+from airflow_provider_sewer.runners.slurm.script import INSIDE, JobScript, with_warning_signal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,8 @@ class ModuleJob(NamedTuple):
 
         :param path: its run directory.
         """
-        resources = {name: value for name, value in self._resources.items() if name not in INSIDE}
+        resources = with_warning_signal(self._resources)
+        resources = {name: value for name, value in resources.items() if name not in INSIDE}
         wants = Wants(self.label, resources, bool(self.slurm.requeue), self.slurm.max_pending_time)
         return Member(path, self.instance.map_index, self.expected, self.slurm.array_wait or 0.0, wants)
 

@@ -59,6 +59,8 @@ class ExitRecord(NamedTuple):
     :param module_stdout: which bytes of stdout the module wrote: from and to.
     :param result: bytes of the result file; -1 if there is none.
     :param cpus: how many CPUs Slurm had given it; 0 if that is not known.
+    :param unsignalled: whether the script has ruled out that Slurm had signalled the module. Older job scripts
+        do not record this.
     """
 
     job_id: str
@@ -74,11 +76,22 @@ class ExitRecord(NamedTuple):
     module_stdout: Sequence[int]
     result: int
     cpus: int
+    unsignalled: bool = False
 
     @property
     def is_success(self) -> bool:
         """Tell whether the module ran to its own end and exited with 0."""
         return self.phase == "teardown" and self.exit_code == 0 and self.asked is None
+
+    @property
+    def is_sure_success(self) -> bool:
+        """Tell whether this is a success whatever Slurm reports: no signal of Slurm has ended the module."""
+        return self.is_success and self.unsignalled
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether the module has ended by itself, so that Slurm has no reason to requeue the job."""
+        return self.is_sure_success or (self.asked is None and not self.is_success)
 
 
 class RunDirectory:
@@ -430,6 +443,6 @@ def _record(kind: type[_Record], fields: dict[str, Any] | None) -> _Record | Non
     if fields is None:
         return None
     try:
-        return kind(**{name: fields[name] for name in kind._fields})
-    except KeyError:
+        return kind(**{**kind._field_defaults, **{name: fields[name] for name in kind._fields if name in fields}})
+    except TypeError:  # a field is missing
         return None

@@ -87,7 +87,7 @@ class JobScript(NamedTuple):
             directory.write_arguments(self.call.kwargs)
 
     def _text(self, directory: RunDirectory) -> str:
-        resources = dict(self.resources)
+        resources = with_warning_signal(self.resources)
         srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
         srun = ["srun", "--unbuffered", *srun_args] if uses_srun else []
         # With `set -k` in `setup`, an argument such as a=b would be none; the empty line is for one that ends in "\\".
@@ -157,6 +157,23 @@ class ArrayScript(NamedTuple):
             {"array": _ranges(self.numbers) + (f"%{most}" if most else ""), **_requeued(self.requeue)},
         )
         directory.write_script(text)
+
+
+def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return resources in which `signal_delay_s` is an option of sbatch that reaches the module.
+
+    Slurm sends the signal of ``--signal`` to job steps only, or with ``B:`` to the batch shell only (manual page of
+    sbatch). Without srun there are no steps; the job script passes the signal on.
+
+    :param resources: parameters by submitit's names, `use_srun` among them.
+    """
+    resources = dict(resources)
+    delay = resources.pop("signal_delay_s", None)
+    if delay is not None:
+        prefix = "" if resources.get("use_srun") else "B:"
+        signal = {"signal": f"{prefix}USR2@{delay}"}
+        resources["additional_parameters"] = {**signal, **(resources.get("additional_parameters") or {})}
+    return resources
 
 
 def can_set(name: str) -> bool:
@@ -265,7 +282,7 @@ def _sbatch_text(
     except (TypeError, ValueError) as error:
         raise InvalidTask(f"slurm: {error}") from None
     text = executor._make_submission_file_text(executor._submitit_command_str, "").replace(_MARK + command, command)
-    if "signal_delay_s" not in parameters and "signal" not in additional:
+    if "signal" not in additional:
         text = _WARNING.sub("", text, count=1)
     head, begin, body = text.partition(_SETUP)
     return "\n".join(map(_quoted_for_sbatch, head.split("\n"))) + begin + body

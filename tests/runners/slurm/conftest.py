@@ -295,6 +295,12 @@ def any_jobs(request: pytest.FixtureRequest, talk_to: Callable[..., Any], tmp_pa
 
 
 @pytest.fixture
+def tracked_jobs(tracked_slurm: SlurmCluster, talk_to: Callable[..., Any], tmp_path: Path) -> Jobs:
+    """Return what starts jobs on a cluster, under each kind of process tracking."""
+    return Jobs(tmp_path / "jobs", talk_to(tracked_slurm))
+
+
+@pytest.fixture
 def jobs_on(tmp_path: Path) -> Callable[[SlurmCluster], Jobs]:
     """Return what starts jobs on a cluster of a test's own."""
     return lambda slurm: Jobs(tmp_path / "jobs", slurm)

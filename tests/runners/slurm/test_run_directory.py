@@ -265,6 +265,7 @@ def directory(tmp_path: Path) -> RunDirectory:
 RECORD = {
     "job_id": "7", "restart": 1, "node": "n1", "phase": "teardown", "exit_code": 0, "asked": None, "start": 1.0,
     "end": 2.0, "stdout": 0, "stderr": 0, "module_stdout": [0, 0], "result": -1, "cpus": 1,
+    "unsignalled": True,
 }  # fmt: skip
 START = {"job_id": "7", "restart": 1, "node": "n1", "pid": 1, "time": 1.0}
 
@@ -283,6 +284,19 @@ def test_a_whole_record_of_this_run_of_this_job_is_read(directory: RunDirectory)
 
     assert record is not None
     assert record._asdict() == RECORD
+
+
+def test_exit_record_of_an_older_job_script_is_read_as_unsure_success(directory: RunDirectory) -> None:
+    """A record without `unsignalled` is a success that Slurm can contradict."""
+    given(directory)
+    Path(directory.exit).write_text(
+        json.dumps({name: value for name, value in RECORD.items() if name != "unsignalled"})
+    )
+
+    record = directory.read_exit()
+
+    assert record is not None
+    assert (record.is_success, record.is_sure_success) == (True, False)
     assert record.is_success
 
 

@@ -87,7 +87,8 @@ def test_parameters_are_those_of_submitit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("resources", "expected"),
     [
-        ({"signal_delay_s": 30}, "signal=USR2@30"),
+        ({"signal_delay_s": 30}, "signal=B:USR2@30"),
+        ({"signal_delay_s": 30, "use_srun": True}, "signal=USR2@30"),
         ({"additional_parameters": {"signal": "B:TERM@60"}}, "signal=B:TERM@60"),
     ],
 )
