@@ -197,7 +197,7 @@ class JobFollower:
             return None
         if record is None and not os.path.isdir(self._job.directory.path):
             self._tell_once(f"The run directory of {self._job} is not there: {self._job.directory.path}")
-        is_of_an_earlier_run = record and self._sighting and record.restart < self._sighting.restarts
+        is_of_an_earlier_run = record and self._sighting and record.restart < (self._sighting.restarts or 0)
         return None if record is None or (is_of_an_earlier_run and not record.is_success) else record
 
     def _tell_once(self, trouble: str) -> None:
