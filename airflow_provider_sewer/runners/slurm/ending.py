@@ -233,7 +233,7 @@ class Endings:
         if code == _CANNOT_WRITE:
             return launch._replace(
                 what="could not write into its run directory",
-                advice=f"is the disk of {path} full, is run_dir shared with the nodes, and can the node write there?",
+                advice=f"is its disk full, is run_dir shared with the nodes, and can the node write to {path}?",
             )
         if code == _CANNOT_READ:
             return self._cannot_read()

@@ -51,7 +51,9 @@ class Row(NamedTuple):
 
         The name of a job is unique. A site that puts something before or after it keeps it recognizable.
         """
-        return job.is_submitted_from(self.folder) or job.name in self.name
+        if job.is_submitted_from(self.folder):
+            return True
+        return job.name in self.name and bool(re.search(rf"(?<!\w){re.escape(job.name)}(?!\w)", self.name))
 
 
 class AnswerKind(enum.Enum):

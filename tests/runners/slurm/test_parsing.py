@@ -237,6 +237,8 @@ def test_queue_row_of_a_renamed_job_is_known_by_script_or_name(columns):
         {"command": "(null)", "name": "other"},
         {"command": "(null)", "name": ""},
         {"command": f"{RUN}/job.sh.bak", "name": "other"},
+        {"command": "(null)", "name": f"{NAME}2"},
+        {"command": "(null)", "name": f"other{NAME}"},
         {"id": "5"},
     ],
 )
@@ -294,33 +296,12 @@ def test_version_is_read(text, version):
 
 def test_every_state_of_the_manual_is_known():
     """Those of squeue(1) and of job_state_string() in Slurm's source, from 22.05 to 26.05."""
-    states = [
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "CONFIGURING",
-        "COMPLETING",
-        "DEADLINE",
-        "EXPEDITING",
-        "FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PENDING",
-        "PREEMPTED",
-        "RUNNING",
-        "RESV_DEL_HOLD",
-        "REQUEUE_FED",
-        "REQUEUE_HOLD",
-        "REQUEUED",
-        "RESIZING",
-        "REVOKED",
-        "SIGNALING",
-        "SPECIAL_EXIT",
-        "STAGE_OUT",
-        "STOPPED",
-        "SUSPENDED",
-        "TIMEOUT",
-    ]
+    states = {
+        "BOOT_FAIL", "CANCELLED", "COMPLETED", "CONFIGURING", "COMPLETING", "DEADLINE", "EXPEDITING", "FAILED",
+        "NODE_FAIL", "OUT_OF_MEMORY", "PENDING", "PREEMPTED", "RUNNING", "RESV_DEL_HOLD", "REQUEUE_FED",
+        "REQUEUE_HOLD", "REQUEUED", "RESIZING", "REVOKED", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED",
+        "SUSPENDED", "TIMEOUT",
+    }  # fmt: skip
     assert states <= KNOWN
     assert not (WAITING & RUNNING or WAITING & ENDED or RUNNING & ENDED)
 
