@@ -55,6 +55,7 @@ class Sighting(NamedTuple):
     :param signal: the signal that ended its script; ``None`` if there was none, or that is not known.
     :param restarts: how often it was requeued; ``None`` if that is not known.
     :param start: when it began or is expected to, in seconds since the epoch.
+    :param partition: its partition; while it waits, all that it may run in, separated by commas.
     """
 
     state: str
@@ -64,6 +65,7 @@ class Sighting(NamedTuple):
     signal: int | None = None
     restarts: int | None = 0
     start: float | None = None
+    partition: str = ""
 
 
 #: Everybody was asked, and nobody knows the job.

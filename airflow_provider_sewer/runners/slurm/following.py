@@ -310,7 +310,7 @@ class JobFollower:
         if self._job.directory.is_cancelled and time.monotonic() - self._cancelled_at >= _CANCEL_AGAIN:
             self._cancelled_at = time.monotonic()
             self._give_up()
-        why = why_hopeless(sighting.reason, self._patience.fail_on_pending_reason)
+        why = why_hopeless(sighting.reason, self._patience.fail_on_pending_reason, sighting.partition)
         if why:
             self._give_up()
             return self._endings.hopeless(sighting, why)

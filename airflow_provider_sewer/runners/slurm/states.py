@@ -143,6 +143,9 @@ HOPELESS = {
     "user env retrieval failed requeued held": "the node could not make up the user's login environment; a login shell "
     "such as nologin, or a profile that fails, is the usual cause: set slurm={'login_environment': False}",
 }
+#: Reasons of one partition. Of a job that may run in several, Slurm shows the reason of the partition that it has tried
+#: last, while the job waits for another one.
+_OF_ONE_PARTITION = re.compile(r"Partition|MaxMemPerLimit|AccountNotAllowed|QOSNotAllowed|uid \d+ not in group")
 _OF_ONE_JOB = re.compile(r"(Assoc|QOS)(Max\w*(PerJob|PerNode)(Limit)?|Min\w+)$")
 # Descriptions with names or numbers in them, and reasons that a later Slurm words in another way.
 _DESCRIBED = (
@@ -155,15 +158,18 @@ _DESCRIBED = (
 )
 
 
-def why_hopeless(reason: str, also: tuple[str, ...] | None) -> str | None:
+def why_hopeless(reason: str, also: tuple[str, ...] | None, partition: str = "") -> str | None:
     """Return why a job that waits for this reason waits in vain; ``None`` if it does not.
 
     :param reason: what Slurm says.
     :param also: reasons that are to count as hopeless instead of the built-in ones, if given.
+    :param partition: the partitions that the job may run in, separated by commas.
     """
     known = reason.strip("()").replace("_", " ") if " " not in reason else reason
     if also is not None:
         return "fail_on_pending_reason names it" if {reason, known} & set(also) else None
+    if "," in partition and _OF_ONE_PARTITION.match(known):
+        return None
     if _OF_ONE_JOB.match(reason):
         return "it asks for more than the account or the QOS allows a single job"
     described = (why for pattern, why in _DESCRIBED if pattern.search(known))

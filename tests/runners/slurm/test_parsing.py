@@ -177,7 +177,7 @@ JOB = JobRef("4", NAME, RUN)
 def queue_line(**columns: str) -> str:
     """Return a line of squeue, with its padding."""
     row = {"id": "4", "state": "RUNNING", "exit": "0:0", "restarts": "0", "start": "1764467105", "nodes": "n1",
-           "reason": "None", "command": f"{RUN}/job.sh", "name": NAME, **columns}  # fmt: skip
+           "partition": "main", "reason": "None", "command": f"{RUN}/job.sh", "name": NAME, **columns}  # fmt: skip
     widths = {"id": 30, "state": 30, "exit": 12, "restarts": 8, "start": 30, "reason": 100}
     return "|".join(text.ljust(widths.get(column, 0)) for column, text in row.items())
 
@@ -189,13 +189,13 @@ def seen(*lines: str, job: JobRef = JOB):
 def test_queue_row_is_read():
     """All that squeue is asked for."""
     sighting = seen(queue_line(exit="768", restarts="2", reason="NonZeroExitCode", state="FAILED"))
-    assert sighting == ("FAILED", "NonZeroExitCode", "n1", 3, None, 2, 1764467105.0)
+    assert sighting == ("FAILED", "NonZeroExitCode", "n1", 3, None, 2, 1764467105.0, "main")
 
 
 def test_queue_row_with_unreadable_values_has_unknown_ones():
     """Nothing that cannot be read becomes 0."""
     sighting = seen(queue_line(exit="?", restarts="?", start="N/A", nodes="(null)", reason="None"))
-    assert sighting == ("RUNNING", "", "", None, None, None, None)
+    assert sighting == ("RUNNING", "", "", None, None, None, None, "main")
 
 
 def test_queue_without_a_readable_row_is_no_answer():
@@ -265,13 +265,13 @@ def test_found_rows_have_the_ids_of_arrays():
 def test_accounting_row_of_a_renamed_job_is_known_by_its_working_directory():
     """For sacct has no column with the script."""
     rows = parsing.accounting_rows(["4|CANCELLED by 1000|0:15|None assigned|/shared/runs/dag/run/task/1|renamed"])
-    assert parsing.matching(JOB, rows) == ("CANCELLED", "by 1000", "", 0, 15, 0, None)
+    assert parsing.matching(JOB, rows) == ("CANCELLED", "by 1000", "", 0, 15, 0, None, "")
 
 
 def test_accounting_row_with_an_unreadable_exit_code_has_an_unknown_one():
     """As squeue."""
     rows = parsing.accounting_rows([f"4|FAILED||n1|{RUN}|{NAME}"])
-    assert parsing.matching(JOB, rows) == ("FAILED", "", "n1", None, None, 0, None)
+    assert parsing.matching(JOB, rows) == ("FAILED", "", "n1", None, None, 0, None, "")
 
 
 def test_array_limits_that_are_not_shown_are_no_answer():
@@ -356,3 +356,11 @@ def test_pending_reason_that_no_waiting_helps_is_hopeless(reason):
 def test_pending_reason_that_may_pass_is_not_hopeless(reason):
     """Whoever holds a job may release it."""
     assert why_hopeless(reason, None) is None
+
+
+@pytest.mark.parametrize("reason", ["PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "AccountNotAllowed"])
+def test_pending_reason_of_one_of_several_partitions_is_not_hopeless(reason):
+    """Slurm shows that of the partition which it has tried last."""
+    assert why_hopeless(reason, None, "tiny")
+    assert why_hopeless(reason, None, "tiny,main") is None
+    assert why_hopeless("DependencyNeverSatisfied", None, "tiny,main")
