@@ -118,7 +118,7 @@ def test_a_damaged_attempt_is_cancelled_and_runs_anew(plan, jobs, slurm, worker,
     Path(folders(planned)[0].path, "attempt.json").write_text(text)
     second = jobs.follow(planned)
     assert second.id != job_id
-    assert slurm.job(job_id).state == "CANCELLED"
+    assert slurm.job(job_id).state in {"CANCELLED", "FAILED"}  # its script may have seen first that it is to end
     let_go(planned)
     assert second.succeeds() == "done"
     assert seen(slurm, planned) == [job_id, second.id]
