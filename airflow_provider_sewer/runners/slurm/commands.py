@@ -156,15 +156,22 @@ class SlurmCluster:
     def cancel(self, job: JobRef, *, timeout: float) -> None:
         """Cancel a job, if its id still is this job's.
 
+        By id and name first: a controller that answers to nothing now takes that as soon as it can. By id alone if the
+        job turns out to have another name by now.
+
         :raises NoAnswer: when it is not known whether that was heard.
         """
-        self.cancel_all([job], timeout=timeout)
+        if job.is_element:  # with a filter, scancel would cancel all elements that wait as well (22.05)
+            self.cancel_all([job], timeout=timeout)
+            return
+        until = time.monotonic() + timeout
+        self._scancel("--name", job.name, job.id, timeout=timeout)
+        row = self._queue_of([job.id], timeout=max(until - time.monotonic(), 1.0)).get(job.id)
+        if row is not None and row.name != job.name and row.is_of(job):
+            self._scancel(job.id, timeout=max(until - time.monotonic(), 1.0))
 
     def cancel_all(self, jobs: Collection[JobRef], *, timeout: float) -> None:
         """Cancel jobs, those whose ids still are theirs: one squeue and one scancel for all.
-
-        scancel could compare the name itself, but not the script, and a job may have been renamed. With a filter it
-        would also cancel all elements of an array that wait (22.05).
 
         :raises NoAnswer: when it is not known whether that was heard.
         """

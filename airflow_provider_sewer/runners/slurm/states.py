@@ -124,7 +124,8 @@ HOPELESS = {
     "DependencyNeverSatisfied": "the job it depends on did not end as `dependency` wants it",
     "PartitionNodeLimit": "it asks for more nodes than the partition has or allows",
     "PartitionTimeLimit": "it asks for more time (timeout_min) than the partition allows",
-    "PartitionConfig": "it asks for more CPUs, memory or GPUs of a node than the partition has or allows",
+    "PartitionConfig": "it asks for more nodes than the partition has or allows, or for more of a node than its nodes "
+    "have; or the partition does not admit it",
     "MaxMemPerLimit": "it asks for more memory than the partition allows",
     "BadConstraints": "no node can fulfil what it asks for",
     "InvalidAccount": "the account does not exist, or is not yours",

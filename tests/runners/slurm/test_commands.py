@@ -150,7 +150,7 @@ def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):
     client.cancel(ref("99999", "never"), timeout=30)
     assert on.state(job_id) == "COMPLETED"
     on.freeze("slurmctld")
-    with pytest.raises(NoAnswer, match="squeue"):
+    with pytest.raises(NoAnswer, match="scancel"):
         client.cancel(ref(job_id, "over"), timeout=1)
     on.thaw("slurmctld")
 
