@@ -1,4 +1,4 @@
-"""Parse the output of Slurm's commands: rows of tables, exit codes, durations, and the texts of sbatch.
+"""Parse the output of Slurm's commands: rows of tables, exit codes, and the texts of sbatch.
 
 The texts differ between Slurm versions, and each table names the versions that print a text. The tests hold output that
 was recorded on real clusters. A value that cannot be read is ``None``, never 0.
@@ -297,15 +297,6 @@ def number(text: str) -> float:
         return float(text)
     except ValueError:
         return 0.0
-
-
-def seconds(text: str) -> float:
-    """Read a duration as sacct writes it: ``1-02:03:04``, ``02:03.456``."""
-    days, _, rest = text.rpartition("-")
-    total = 0.0
-    for part in rest.split(":"):
-        total = total * 60 + number(part)
-    return total + number(days) * 86400
 
 
 def _lines(text: str) -> Iterator[str]:
