@@ -432,12 +432,14 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "use_srun": _flag,
     "srun_args": _words,
     "stderr_to_stdout": _flag,
+    "login_environment": _flag,
     "signal_delay_s": _count(0),
     "array_parallelism": _count(1),
     "additional_parameters": _options,
 }
 
-#: The names that ``slurm={…}`` takes: submitit's.
+#: The names that ``slurm={…}`` takes: submitit's, and ``login_environment``, which chooses between sbatch's
+#: ``--export=NONE`` and ``--export=NIL``.
 RESOURCES: tuple[str, ...] = tuple(_CHECKS)
 
 

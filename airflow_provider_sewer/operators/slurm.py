@@ -32,6 +32,7 @@ from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
 from airflow_provider_sewer.runners.slurm.ending import Ending
 from airflow_provider_sewer.runners.slurm.job import Job, cancel, has_said_how_it_ended
+from airflow_provider_sewer.runners.slurm.log_lines import line_logger
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, checked_run_dir
@@ -280,7 +281,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             expected = ti.get_ti_count(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
             planned = planned._replace(expected=expected)
         self._instance = context["ti"]
-        self._job_run = JobRun(planned, log_output, self.log.info, supervisor())
+        self._job_run = JobRun(planned, log_output, line_logger(self.log), supervisor())
         if self._killed:
             self.on_kill()
         return self._job_run

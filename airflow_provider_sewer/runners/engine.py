@@ -25,6 +25,7 @@ from airflow_provider_sewer.runners.plan import Plan, followed, make_plan, ran_a
 from airflow_provider_sewer.runners.preflight import check_surroundings, refuse_templates, settled
 from airflow_provider_sewer.runners.process import Process
 from airflow_provider_sewer.runners.schedule import Schedule
+from airflow_provider_sewer.runners.slurm.log_lines import WarningLine
 from airflow_provider_sewer.runners.task_run import TaskRun
 from airflow_provider_sewer.runners.temporary import TemporaryProducts
 from airflow_provider_sewer.runners.workers import Workers
@@ -334,6 +335,7 @@ class Engine:
             observer.started(task, line, workdir)
 
     def _tell(self, task: Task, line: str) -> None:
+        line = f"WARNING: {line}" if isinstance(line, WarningLine) else line
         for observer in self._observers:
             observer.told(task, line)
 

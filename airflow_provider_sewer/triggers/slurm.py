@@ -26,6 +26,7 @@ from airflow_provider_sewer.runners.slurm.commands import require_slurm
 from airflow_provider_sewer.runners.slurm.ending import Ending
 from airflow_provider_sewer.runners.slurm.following import JobFollower
 from airflow_provider_sewer.runners.slurm.job import Job
+from airflow_provider_sewer.runners.slurm.log_lines import line_logger
 from airflow_provider_sewer.runners.slurm.module_job import patience_of
 from airflow_provider_sewer.runners.slurm.pace import Pauses, watched
 from airflow_provider_sewer.runners.task_log import log_output
@@ -171,7 +172,7 @@ class SlurmJobTrigger(BaseTrigger):
                 for told in await news.get(_CANCELLED_EVERY):
                     if isinstance(told, SewerError):
                         raise told
-                    self._say(f"{told}")
+                    self._say(told if isinstance(told, str) else f"{told}")
                     if isinstance(told, Job):
                         return await _in_thread(note_element, told)
                 if await _in_thread(_is_cancelled, waiting):
@@ -224,7 +225,7 @@ class SlurmJobTrigger(BaseTrigger):
 
     def _say(self, line: str) -> None:
         self._logged = time.monotonic()
-        _log.info(line)
+        line_logger(_log)(line)
 
     async def _secrets(self) -> tuple[str, ...]:
         if not self._sewer_conn_id:

@@ -35,7 +35,7 @@ def test_the_parameters_are_those_of_the_installed_submitit():
     """Both spellings, submitit's own and Slurm's; whatever a new version adds shows up here."""
     of_submitit = {*_get_default_parameters(), *SlurmExecutor._equivalence_dict()}
 
-    assert set(RESOURCES) == of_submitit - FOR_OLD_SCRIPTS
+    assert set(RESOURCES) - {"login_environment"} == of_submitit - FOR_OLD_SCRIPTS
 
 
 def test_what_a_job_is_given_is_kept_as_it_was_written():
@@ -47,6 +47,7 @@ def test_what_a_job_is_given_is_kept_as_it_was_written():
         "exclusive": "user", "dependency": "afterok:1", "comment": "night's run", "wckey": "k", "mail_type": "END,FAIL",
         "mail_user": "me@lab", "setup": ["module load cuda", "set -x\nulimit -n 9"], "teardown": [], "use_srun": True,
         "srun_args": ["--mpi=pmix"], "stderr_to_stdout": False, "signal_delay_s": 0, "array_parallelism": 9,
+        "login_environment": False,
         "additional_parameters": {"hold": True, "nice": 10, "begin": "now+1hour", "wait-all-nodes": 1},
     }  # fmt: skip
 
@@ -61,7 +62,8 @@ def test_a_number_may_be_text_as_a_filled_in_template_is():
 
 
 @pytest.mark.parametrize("name", sorted(set(RESOURCES) - {"setup", "teardown", "srun_args", "additional_parameters",
-                                                          "use_srun", "stderr_to_stdout"}))  # fmt: skip
+                                                          "use_srun", "stderr_to_stdout",
+                                                          "login_environment"}))  # fmt: skip
 def test_a_template_passes_wherever_one_value_stands(name):
     """What it comes to is checked when it is known; a line break is one line too many even there."""
     assert parameters(**{name: "{{ params.x }}"}) == {name: "{{ params.x }}"}

@@ -14,5 +14,5 @@ fi
 sewer_dir=$(command -p readlink -- "$sewer_array/$SLURM_ARRAY_TASK_ID")
 if ! builtin cd -- "$sewer_dir" || [[ -z $sewer_dir || ! -r $sewer_dir/job.sh ]]; then
     echo "sewer: cannot read the job script in ${sewer_dir:-$sewer_array/$SLURM_ARRAY_TASK_ID}" >&2
-    exit 73
+    exit 74
 fi

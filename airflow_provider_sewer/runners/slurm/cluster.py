@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -11,16 +12,37 @@ if TYPE_CHECKING:
 
 
 class JobRef(NamedTuple):
-    """What a job is known by. Slurm may give an id to another job, so the name has to be right as well.
+    """Identify a job. Slurm may give an id to another job, so the script or the name has to match as well.
 
     :param id: its id.
-    :param name: its name.
+    :param name: its name when it was submitted; a site or a user may change it later.
     :param directory: path of its run directory.
     """
 
     id: str
     name: str
     directory: str
+
+    @property
+    def array_id(self) -> str:
+        """Return the id of the array of an element; that of another job as it is."""
+        return self.id.partition("_")[0]
+
+    @property
+    def is_element(self) -> bool:
+        """Tell whether it is an element of an array."""
+        return "_" in self.id
+
+    def is_submitted_from(self, folder: str) -> bool:
+        """Tell whether the script in this folder is that of the job, or of the array that it is an element of."""
+        return bool(folder) and (
+            folder == self.directory or (self.is_element and self.name.endswith(f"-{mark_of(folder)}"))
+        )
+
+
+def mark_of(folder: str) -> str:
+    """Return the end of the name of the array whose folder this is."""
+    return sha256(folder.encode()).hexdigest()[:18]
 
 
 class Sighting(NamedTuple):
@@ -29,10 +51,11 @@ class Sighting(NamedTuple):
     :param state: Slurm's word for it; empty where nobody knows the job.
     :param reason: Slurm's word for why it waits or why it ended.
     :param node: the node or nodes it has.
-    :param exit_code: what its script exited with.
-    :param signal: the signal that ended its script.
-    :param restarts: how often it was requeued.
+    :param exit_code: what its script exited with; ``None`` if that is not known.
+    :param signal: the signal that ended its script; ``None`` if there was none, or that is not known.
+    :param restarts: how often it was requeued; ``None`` if that is not known.
     :param start: when it began or is expected to, in seconds since the epoch.
+    :param partition: its partition; while it waits, all that it may run in, separated by commas.
     """
 
     state: str
@@ -40,8 +63,9 @@ class Sighting(NamedTuple):
     node: str = ""
     exit_code: int | None = None
     signal: int | None = None
-    restarts: int = 0
+    restarts: int | None = 0
     start: float | None = None
+    partition: str = ""
 
 
 #: Everybody was asked, and nobody knows the job.
@@ -52,8 +76,26 @@ NOT_KNOWN = Sighting("")
 NOT_IN_ARRAY = Sighting("CANCELLED", "not in its array")
 
 
+class Submitted(NamedTuple):
+    """A job that was taken.
+
+    :param id: its id.
+    :param warning: what Slurm or the site has told the user about it, on one line; empty if nothing.
+    """
+
+    id: str
+    warning: str = ""
+
+
 class NoAnswer(Exception):
-    """The cluster could not be asked; that says nothing about any job."""
+    """The cluster could not be asked; that says nothing about any job.
+
+    :param stderr: what the command has printed, if it was one.
+    """
+
+    def __init__(self, why: str, stderr: str = "") -> None:
+        super().__init__(why)
+        self.stderr = stderr
 
 
 class NoCommand(NoAnswer):
@@ -88,16 +130,18 @@ class Cluster(Protocol):
     def slowest_submission(self) -> float:
         """Return the seconds after which a submission that was begun by a process now dead has had its effect."""
 
-    def submit(self, directory: RunDirectory, name: str) -> str:
-        """Submit the script of a run directory and return the job's id.
+    def submit(self, directory: RunDirectory, name: str) -> Submitted:
+        """Submit the script of a run directory.
 
         :raises Busy: when it is not known to have been taken, and may be submitted again later.
         :raises SlurmSubmitRefused: when it will never be taken.
         """
 
-    def find(self, name: str, *, since: float | None = None) -> str | None:
-        """Return the id of the job of this name.
+    def find(self, name: str, directory: str, *, since: float | None = None) -> str | None:
+        """Return the id of the job of an attempt, or of an array.
 
+        :param name: the name that it was submitted with.
+        :param directory: the folder with its script.
         :param since: ask accounting as well, for jobs that were there this many seconds ago or later.
         :raises NoAnswer: when that cannot be known now.
         """

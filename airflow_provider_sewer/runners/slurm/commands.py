@@ -7,9 +7,10 @@ import re
 import shutil
 import subprocess
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import SlurmSubmitRefused, SlurmUnavailable
+from airflow_provider_sewer.runners.slurm import parsing
 from airflow_provider_sewer.runners.slurm.cluster import (
     NOT_IN_ARRAY,
     NOT_KNOWN,
@@ -18,13 +19,19 @@ from airflow_provider_sewer.runners.slurm.cluster import (
     NoAnswer,
     NoCommand,
     Sighting,
+    Submitted,
 )
+from airflow_provider_sewer.runners.slurm.parsing import AnswerKind
 from airflow_provider_sewer.runners.slurm.states import ENDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from airflow_provider_sewer.runners.slurm.parsing import Row
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+_Text = TypeVar("_Text")
+_Value = TypeVar("_Value")
 
 #: Seconds that a command may take. A controller that is gone makes squeue give up after 18 s, sbatch after 9 s or more.
 _PATIENCE = 60.0
@@ -37,49 +44,14 @@ _ACCOUNTING_PATIENCE = 20.0
 #: So many jobs are asked for by their ids.
 _FEW = 50
 
-# One job a line. Names can hold anything, and so come last; the other fields never hold a bar.
-_QUEUE = "JobArrayID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,NodeList:200|,Reason:100|,Name:1024"
-_ACCOUNTING = "JobID,State,ExitCode,NodeList,JobName"
-
-# What sbatch says when the controller has answered with an error; what follows is from Slurm's own table of errors,
-# of which these are not to be overcome by waiting.
-_ANSWERED = re.compile(r"Batch job submission failed: (.*)")
-_REFUSED = re.compile(
-    r"Invalid (?!user id|job credential|authentication)|No partition specified|User's group not permitted|"
-    r"Requested (nodes not in|node configuration is not|time limit is invalid|more tasks|operation not supported|GRES)|"
-    r"More processors requested|Node count|CPU count|Task (count|distribution)|Job size|Job script|Job --batch|"
-    r"Pathname of|(Job|Circular job) dependency|Memory (required|specification)|Job violates accounting/QOS policy|"
-    r"Time limit specification|(Access denied to requested|Requested) reservation( is invalid|$)|Duplicate generic|"
-    r"Burst Buffer (permission|request)|X11 forwarding|Multiple (KNL|partition)|Cannot request more threads"
-)
-# What sbatch exits with when it does not understand its own options.
-_BAD_OPTION = 255
-# What it prints of a line with options that it cannot read, and of options that do not go together.
-_MALFORMED = re.compile(r"^fatal: .*: line \d+: (Unmatched|Unexpected) |\bFailed to validate job spec\b")
-# What stands before the above when it is a limit on the number of jobs, and sbatch's word for a full queue.
-_FULL = re.compile(r"\b(Assoc|QOS)(Max|Grp)Submit|job queue full|Unable to create job record")
-# What sbatch says each time before it tries once more by itself, which goes on for longer than it is given.
-_NO_ROOM = re.compile("temporarily unable to accept job")
-# What scontrol says of the limits of arrays.
-_LARGEST_ARRAY = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
-_MOST_ELEMENTS = re.compile(r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)", re.MULTILINE)
-# What is said of a controller that is away or too busy, or of a network that is.
-_AWAY = re.compile(
-    r"Unable to (contact|resolve|establish control)|Unexpected message|Message (send|receive) failure|Communication|"
-    r"Protocol authentication|"
-    r"zero (bytes|length)|Received message length|Failed to send|timed out|standby mode|Connection (refused|reset)|"
-    r"No route to host|Network is unreachable|Transport endpoint|Broken pipe|temporarily|rate limit|munge|credential|"
-    r"authentication agent|configuration source|fetch config|Can't find an address|Requested nodes are busy|try again",
-    re.IGNORECASE,
-)
 # What scancel says of a job that has ended.
 _OVER = re.compile(r"Invalid job id|already complet")
 _FORGOTTEN = "Invalid job id specified"
 _NO_ACCOUNTING = "accounting storage is disabled"
 # What sacct says before it prints nothing and exits with 0, where the name of slurmdbd's host cannot be resolved.
 _NOT_ASKED = re.compile(r"\bDBD_\w+ failure|\bPersistInit\b")
-# What is said of each try to resolve a name.
-_ONE_TRY = re.compile(r"getaddrinfo\(\) failed: .*, attempt number -?\d+$")
+_TIMED_OUT = frozenset({124, 137})
+_NOT_FOUND = frozenset({126, 127})
 
 
 class _Ask(NamedTuple):
@@ -121,8 +93,8 @@ class SlurmCluster:
         """Return the seconds after which a submission that was begun by a process now dead has had its effect."""
         return self._patience + 10
 
-    def submit(self, directory: RunDirectory, name: str) -> str:  # noqa: ARG002 - the script holds the name
-        """Submit the script of a run directory and return the job's id.
+    def submit(self, directory: RunDirectory, name: str) -> Submitted:  # noqa: ARG002 - the script holds the name
+        """Submit the script of a run directory.
 
         :raises Busy: when it is not known to have been taken, and may be submitted again later.
         :raises SlurmSubmitRefused: when it will never be taken.
@@ -130,73 +102,91 @@ class SlurmCluster:
         try:
             done = self._run("sbatch", "--parsable", directory.script)
         except NoAnswer as error:
-            is_full = bool(_NO_ROOM.search(str(error)))
+            is_full = parsing.is_full_queue(error.stderr)
             raise Busy(str(error), is_strange=isinstance(error, NoCommand), is_full=is_full) from None
-        said = _words(done.stderr)
-        if done.returncode == 0:
-            if found := _ID.fullmatch(done.stdout.rstrip().rpartition("\n")[2]):
-                return found.group(1)
-            raise Busy(f"sbatch said {done.stdout.strip()!r}, which names no job; {said}".rstrip("; "), is_strange=True)
-        if _is_final(done.returncode, said):
-            raise SlurmSubmitRefused(f"Slurm refuses the job: {said}", run_directory=directory.path)
-        is_full = bool(_FULL.search(said))
-        is_strange = not is_full and not _AWAY.search(said)
-        why = f"sbatch exited with {done.returncode}: {said or 'it said nothing'}"
+        answer = parsing.read_answer(done.returncode, done.stdout, done.stderr)
+        if answer.job_id:
+            return Submitted(answer.job_id, answer.words)
+        if answer.kind is AnswerKind.REFUSED:
+            raise SlurmSubmitRefused(f"Slurm refuses the job: {answer.words}", run_directory=directory.path)
+        why = (
+            f"sbatch said {done.stdout.strip()!r}, which names no job; {answer.words}".rstrip("; ")
+            if done.returncode == 0
+            else f"sbatch exited with {done.returncode}: {answer.words or 'it said nothing'}"
+        )
+        is_strange, is_full = answer.kind is AnswerKind.STRANGE, answer.kind is AnswerKind.FULL
         raise Busy(why, is_strange=is_strange, is_full=is_full)
 
-    def find(self, name: str, *, since: float | None = None) -> str | None:
-        """Return the id of the job of this name, or of the array.
+    def find(self, name: str, directory: str, *, since: float | None = None) -> str | None:
+        """Return the id of the job of an attempt, or of an array: by its script, or by the name it was submitted with.
 
-        :param since: ask accounting as well, for jobs that were there this many seconds ago or later.
+        :param since: ask accounting as well, for jobs that were there this many seconds ago or later. That knows
+            jobs by name only; of one that was renamed and has begun, the run directory holds the id.
         :raises NoAnswer: when that cannot be known now.
         """
-        named = [job_id for job_id, (seen, _) in self._queue("--name", name).items() if seen == name]
-        if not named and since is not None and self._has_accounting:
+        ref = JobRef("", name, directory)
+        queue = self._squeue("-o", parsing.FIND_FIELDS)
+        ids = [job_id for job_id, row in parsing.found_rows(queue) if row.is_of(ref)]
+        if not ids and since is not None and self._has_accounting:
             rows = self._accounting(*_own(), "--name", name, "-S", f"now-{since:.0f}seconds")
-            named = [job_id for job_id, (seen, _) in rows.items() if seen == name]
-        return max(map(_array_of, named), key=int) if named else None
+            ids = [job_id.partition("_")[0] for job_id, row in rows.items() if row.is_of(ref)]
+        return max(ids, key=int) if ids else None
 
     def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
         """Return what is known of these jobs: one squeue for all, then accounting for those it has forgotten.
 
         :raises NoAnswer: when the controller does not answer.
         """
-        asked = {job: _array_of(job.id) if job in self._missing else job.id for job in jobs}
+        asked = {job: job.array_id if job in self._missing else job.id for job in jobs}
         queue = self._queue_of(asked.values())
-        seen = {job: _matching(job, queue) for job in jobs}
+        seen = {job: parsing.matching(job, queue) for job in jobs}
         forgotten = [job for job, sighting in seen.items() if sighting is NOT_KNOWN]
         known = {job: sighting for job, sighting in seen.items() if sighting is not NOT_KNOWN}
         self._missing = frozenset(forgotten)
-        arrays = {_array_of(job.id) for job in forgotten if _is_element(job)}
+        arrays = {job.array_id for job in forgotten if job.is_element}
         if len(jobs) <= _FEW and not arrays <= set(asked.values()):
             queue = self._queue_of(arrays)  # once: at the next look they are asked for at first
         answers = self._accounted(forgotten) if self._has_accounting else dict.fromkeys(forgotten, NOT_KNOWN)
-        names = {(_array_of(job_id), name) for job_id, (name, _) in queue.items()} if arrays else set()
+        others = _rows_by_array(queue) if arrays else {}
         for job, answer in answers.items():
-            if answer is NOT_KNOWN and _is_element(job) and (_array_of(job.id), job.name) in names:
+            if answer is NOT_KNOWN and job.is_element and any(row.is_of(job) for row in others.get(job.array_id, ())):
                 answers[job] = NOT_IN_ARRAY
         return known | answers
 
     def cancel(self, job: JobRef, *, timeout: float) -> None:
-        """Have a job ended, if it still has this name.
+        """Cancel a job, if its id still is this job's.
+
+        By id and name first: a controller that answers to nothing now takes that as soon as it can. By id alone if the
+        job turns out to have another name by now.
 
         :raises NoAnswer: when it is not known whether that was heard.
         """
-        # With a filter, scancel would cancel all elements that wait as well (22.05).
-        if _is_element(job):
+        if job.is_element:  # with a filter, scancel would cancel all elements that wait as well (22.05)
             self.cancel_all([job], timeout=timeout)
-        else:
-            self._scancel("--name", job.name, job.id, timeout=timeout)
+            return
+        until = time.monotonic() + timeout
+        self._scancel("--name", job.name, job.id, timeout=timeout)
+        row = self._queue_of([job.id], timeout=max(until - time.monotonic(), 1.0)).get(job.id)
+        if row is not None and row.name != job.name and row.is_of(job):
+            self._scancel(job.id, timeout=max(until - time.monotonic(), 1.0))
 
     def cancel_all(self, jobs: Collection[JobRef], *, timeout: float) -> None:
-        """Have jobs ended, those that still have their names: one squeue and one scancel for all.
+        """Cancel jobs, those whose ids still are theirs: one squeue and one scancel for all.
 
         :raises NoAnswer: when it is not known whether that was heard.
         """
+        until = time.monotonic() + timeout
         queue = self._queue_of([job.id for job in jobs], timeout=timeout / 2)
-        known = [job.id for job in jobs if _matching(job, queue) is not NOT_KNOWN]
+        known = [job.id for job in jobs if parsing.matching(job, queue) is not NOT_KNOWN]
         if known:
-            self._scancel(*_together(known), timeout=timeout / 2)
+            self._scancel(*_together(known), timeout=until - time.monotonic())
+
+    def version(self) -> tuple[int, int] | None:
+        """Return the version of Slurm's commands here, such as (25, 11); ``None`` if that cannot be known."""
+        try:
+            return parsing.read_version(self._run("squeue", "--version").stdout)
+        except NoAnswer:
+            return None
 
     def largest_array(self) -> tuple[int, int]:
         """Return below which number those of an array's elements have to be, and how many elements there can be.
@@ -208,10 +198,8 @@ class SlurmCluster:
         if self._largest_array is None:
             done = self._run("scontrol", "show", "config")
             if done.returncode:
-                raise NoAnswer(f"scontrol exited with {done.returncode}: {_words(done.stderr)}")
-            largest, most = (pattern.search(done.stdout) for pattern in (_LARGEST_ARRAY, _MOST_ELEMENTS))
-            limits = (int(found.group(1)) if found else 0 for found in (largest, most))
-            self._largest_array = next(limits), next(limits)
+                raise NoAnswer(f"scontrol exited with {done.returncode}: {parsing.one_line(done.stderr)}")
+            self._largest_array = _read(parsing.array_limits, done.stdout)
         return self._largest_array
 
     def _accounted(self, forgotten: Collection[JobRef]) -> dict[JobRef, Sighting]:
@@ -230,32 +218,32 @@ class SlurmCluster:
                 accounts = None
             for job in due:
                 pause = min(2 * asks[job].pause or _FIRST_ASK, _LONGEST_ASK)
-                found = None if accounts is None else _matching(job, accounts)
+                found = None if accounts is None else parsing.matching(job, accounts)
                 asks[job] = _Ask(now + pause, pause, NOT_KNOWN if found and found.state not in ENDED else found)
         return {job: ask.answer for job, ask in asks.items() if ask.answer is not None}
 
-    def _queue(self, *options: str, timeout: float | None = None) -> dict[str, tuple[str, Sighting]]:
-        own = ("-u", str(os.geteuid()))
-        done = self._run("squeue", "-h", "-a", "-r", "-t", "all", *own, *options, "-O", _QUEUE, timeout=timeout)
-        if done.returncode and _FORGOTTEN in done.stderr:  # what is said of a single one
-            return {}
-        if done.returncode:
-            raise NoAnswer(f"squeue exited with {done.returncode}: {_words(done.stderr)}")
-        return dict(_queue_row(line) for line in done.stdout.splitlines() if line.count("|") >= _QUEUE.count("|"))
-
-    def _queue_of(self, ids: Collection[str], *, timeout: float | None = None) -> dict[str, tuple[str, Sighting]]:
+    def _queue_of(self, ids: Collection[str], *, timeout: float | None = None) -> dict[str, Row]:
         # A user may have thousands of other jobs; but many ids cost the controller more than all jobs do.
-        return self._queue(*(_these(dict.fromkeys(ids)) if len(ids) <= _FEW else ()), timeout=timeout)
+        which = _these(dict.fromkeys(ids)) if len(ids) <= _FEW else ()
+        return _read(parsing.queue_rows, self._squeue("-r", *which, "-O", parsing.QUEUE_FIELDS, timeout=timeout))
+
+    def _squeue(self, *options: str, timeout: float | None = None) -> str:
+        own = ("-u", str(os.geteuid()))
+        done = self._run("squeue", "-h", "-a", "-t", "all", *own, *options, timeout=timeout)
+        if done.returncode and _FORGOTTEN in done.stderr:  # what is said of a single one
+            return ""
+        if done.returncode:
+            raise NoAnswer(f"squeue exited with {done.returncode}: {parsing.one_line(done.stderr)}")
+        return done.stdout
 
     def _scancel(self, *arguments: str, timeout: float) -> None:
         done = self._run("scancel", *arguments, timeout=timeout)
         said = done.stderr.splitlines()
         if done.returncode and not (said and all(_OVER.search(line) for line in said)):
-            raise NoAnswer(f"scancel exited with {done.returncode}: {_words(done.stderr)}")
+            raise NoAnswer(f"scancel exited with {done.returncode}: {parsing.one_line(done.stderr)}")
 
-    def _accounting(self, *options: str) -> dict[str, tuple[str, Sighting]]:
-        rows = self._sacct("-X", f"--format={_ACCOUNTING}", *options)
-        return dict(_accounting_row(line) for line in rows if line.count("|") >= _ACCOUNTING.count(","))
+    def _accounting(self, *options: str) -> dict[str, Row]:
+        return _read(parsing.accounting_rows, self._sacct("-X", f"--format={parsing.ACCOUNTING_FIELDS}", *options))
 
     def _sacct(self, *options: str) -> list[str]:
         try:
@@ -267,7 +255,7 @@ class SlurmCluster:
             self._has_accounting = False
             return []
         if done.returncode or (not done.stdout and _NOT_ASKED.search(done.stderr)):
-            raise NoAnswer(f"sacct exited with {done.returncode}: {_words(done.stderr)}")
+            raise NoAnswer(f"sacct exited with {done.returncode}: {parsing.one_line(done.stderr)}")
         return done.stdout.splitlines()
 
     def _run(self, *argv: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
@@ -292,15 +280,12 @@ class SlurmCluster:
             raise NoAnswer(f"{argv[0]} cannot be started: {error.strerror}") from None
         said = done.stderr.decode("utf-8", "replace")
         if done.returncode in _TIMED_OUT:
-            raise NoAnswer(f"{argv[0]} has not come back after {seconds:g} s; {_words(said)}".rstrip("; "))
+            raise NoAnswer(
+                f"{argv[0]} has not come back after {seconds:g} s; {parsing.one_line(said)}".rstrip("; "), said
+            )
         if done.returncode in _NOT_FOUND:
             raise NoCommand(f"there is no command {argv[0]} here that can be run")
         return subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode("utf-8", "replace"), said)
-
-
-_TIMED_OUT = frozenset({124, 137})
-_NOT_FOUND = frozenset({126, 127})
-_ID = re.compile(r"(\d+)(;\S+)?")
 
 
 def _own() -> tuple[str, ...]:
@@ -308,12 +293,20 @@ def _own() -> tuple[str, ...]:
     return () if os.geteuid() else ("-u", "0")
 
 
-def _is_final(exit_code: int, said: str) -> bool:
-    """Tell whether what sbatch has said means that the job will never be taken as it is."""
-    answer = _ANSWERED.search(said)
-    if answer is None:
-        return exit_code == _BAD_OPTION or bool(_MALFORMED.search(said))
-    return bool(_REFUSED.match(answer.group(1))) and not _FULL.search(said)
+def _read(parse: Callable[[_Text], _Value], text: _Text) -> _Value:
+    """Read the output of a command; output that cannot be read is no answer."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise NoAnswer(str(error)) from None
+
+
+def _rows_by_array(queue: Mapping[str, Row]) -> dict[str, set[Row]]:
+    """Return the rows of each array, without what differs from element to element."""
+    arrays: dict[str, set[Row]] = {}
+    for job_id, row in queue.items():
+        arrays.setdefault(job_id.partition("_")[0], set()).add(row._replace(sighting=NOT_KNOWN))
+    return arrays
 
 
 def require_slurm(otherwise: str = "run on this machine with cluster='local'") -> None:
@@ -347,58 +340,3 @@ def _together(ids: Iterable[str]) -> list[str]:
         array, _, element = job_id.partition("_")
         arrays.setdefault(array, []).append(element)
     return [f"{array}_[{','.join(elements)}]" if all(elements) else array for array, elements in arrays.items()]
-
-
-def _is_element(job: JobRef) -> bool:
-    return "_" in job.id
-
-
-def _array_of(job_id: str) -> str:
-    """Return the id of the array of an element; that of a job that is none as it is."""
-    return job_id.partition("_")[0]
-
-
-def _matching(job: JobRef, rows: Mapping[str, tuple[str, Sighting]]) -> Sighting:
-    name, sighting = rows.get(job.id, ("", NOT_KNOWN))
-    return sighting if name == job.name else NOT_KNOWN
-
-
-def _queue_row(line: str) -> tuple[str, tuple[str, Sighting]]:
-    job_id, state, status, restarts, start, nodes, reason, name = line.split("|", 7)
-    raw = int(status) if status.strip().isdigit() else 0
-    sighting = Sighting(
-        state=state.strip(),
-        reason="" if reason.strip() == "None" else reason.strip(),
-        node="" if nodes.strip() == "(null)" else nodes.strip(),
-        exit_code=raw >> 8,
-        signal=raw & 0x7F or None,
-        restarts=int(restarts) if restarts.strip().isdigit() else 0,
-        start=_number(start.strip()) or None,
-    )
-    return job_id.strip(), (name.rstrip(), sighting)
-
-
-def _accounting_row(line: str) -> tuple[str, tuple[str, Sighting]]:
-    job_id, state, exit_code, nodes, name = line.split("|", 4)
-    code, _, number = exit_code.partition(":")
-    sighting = Sighting(
-        state=state.split(" ")[0],  # "CANCELLED by 1000"
-        reason=state.partition(" ")[2],
-        node="" if nodes == "None assigned" else nodes,
-        exit_code=int(code) if code.isdigit() else None,
-        signal=int(number) or None if number.isdigit() else None,
-    )
-    return job_id, (name, sighting)
-
-
-def _words(text: str) -> str:
-    """Return what a command has said on one line, without the prefix of each of its lines."""
-    lines = [line for line in text.strip().splitlines() if line.strip() and not _ONE_TRY.search(line)]
-    return "; ".join(re.sub(r"^\w+: (error: )?", "", line) for line in lines)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0

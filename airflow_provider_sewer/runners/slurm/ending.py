@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 from textwrap import indent
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.runners.module import how_it_ended, says_missing
+from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
 from airflow_provider_sewer.runners.slurm.logs import last_lines
+from airflow_provider_sewer.runners.slurm.script import runs_srun
 from airflow_provider_sewer.runners.slurm.states import ENDS, End
 
 if TYPE_CHECKING:
@@ -20,9 +23,24 @@ if TYPE_CHECKING:
 
 #: What the job script exits with when another job has its run directory, or when that says that it is cancelled.
 NOT_ITS_TURN = 75
-_CANNOT_WRITE, _NO_WORKDIR = 73, 72
+_NO_WORKDIR, _CANNOT_WRITE, _CANNOT_READ = 72, 73, 74
 
-_OOM = re.compile(r"^(slurmstepd|srun): error: .*(oom.?kill|out of memory)", re.IGNORECASE)
+#: What slurmstepd and srun print of a step that was killed for its memory: by the kernel, or by slurmstepd itself where
+#: the site has set JobAcctGatherParams=OverMemoryKill (recorded with 22.05 and 24.11).
+_OUT_OF_MEMORY = re.compile(
+    r"^(slurmstepd(-[^\s:]+)?|srun): (error: )?.*"
+    r"(oom.?kill|out of memory|exceeded (job |step )?(virtual )?memory limit|exceeded vsize limit)",
+    re.IGNORECASE,
+)
+#: What srun prints of the end of tasks, and how it puts that they were killed.
+_SRUN_REPORT = re.compile(r"^srun: error: \S+: tasks? [\d,\[\]-]+: (.*)")
+_SRUN_KILLED = re.compile(r"Out Of Memory|Killed", re.IGNORECASE)
+_KILLED = 128 + signal.SIGKILL
+#: Since then a login environment that cannot be made has a job cancelled before it begins.
+_NEEDS_LOGIN = (25, 5)
+#: What the job script prints when it cannot read its own files.
+_SCRIPT_CANNOT_READ = "sewer: cannot read"
+
 _NO_SUCH_COMMAND = re.compile(
     r"^\S+: line \d+: .*: (No such file or directory|command not found|Permission denied|Is a directory"
     r"|bad interpreter.*|cannot execute.*|.*Exec format error.*|Not a directory)$"
@@ -125,8 +143,10 @@ class Endings:
         """Return the end of a job that did not succeed."""
         stderr = last_lines(self._job.directory.stderr, self._secrets)
         end = ENDS.get(sighting.state, ENDS["FAILED"])
-        if end is ENDS["FAILED"] and any(map(_OOM.match, stderr)):
-            end = ENDS["OUT_OF_MEMORY"]  # under srun only the step is said to have run out of it
+        if self._ran_out_of_memory(end, sighting, record, stderr):
+            end = ENDS["OUT_OF_MEMORY"]
+        elif end is ENDS["CANCELLED"] and record is None and sighting.node and not self._started_on():
+            end = self._why_cancelled_before_it_began()
         exit_code = record.exit_code if record and record.phase != "setup" else None
         node = (record.node if record else "") or sighting.node or self._started_on()
         if (seconds := self._job.directory.read_orphaned()) is not None:
@@ -140,11 +160,44 @@ class Endings:
         what = f"{end.what}{f' on {node}' if node else ''}: {end.advice}{'' if end.advice.endswith('?') else '.'}"
         return self._ending(end.error, what, sighting.state, exit_code, node)
 
+    def _ran_out_of_memory(self, end: End, sighting: Sighting, record: ExitRecord | None, stderr: list[str]) -> bool:
+        """Tell whether a step was killed for its memory, which Slurm does not always call OUT_OF_MEMORY.
+
+        The words of slurmstepd and srun are not enough, as a module can print them: something was killed as well.
+        """
+        if end not in (ENDS["FAILED"], ENDS["CANCELLED"]):
+            return False
+        lines = [*last_lines(self._job.directory.stdout, self._secrets), *stderr]  # both, for stderr_to_stdout
+        if not any(map(_OUT_OF_MEMORY.match, lines)):
+            return False
+        if record is None:
+            was_killed = sighting.signal == signal.SIGKILL or sighting.exit_code in (None, _KILLED)
+            return was_killed or end is ENDS["CANCELLED"]
+        reports = [found.group(1) for found in map(_SRUN_REPORT.match, lines) if found]
+        srun_killed = bool(reports) and bool(_SRUN_KILLED.match(reports[-1])) and runs_srun(self._job.directory)
+        return record.phase == "teardown" and (record.exit_code == _KILLED or srun_killed)
+
+    def _why_cancelled_before_it_began(self) -> End:
+        """Say why a job that had a node was cancelled before its script began, of which Slurm gives no reason."""
+        cluster = self._job.cluster
+        version = cluster.version() if isinstance(cluster, SlurmCluster) else None
+        login = (
+            "its user's login environment could not be made there, for a login shell such as nologin or a profile that "
+            "fails: set slurm={'login_environment': False}; or "
+        )
+        return ENDS["CANCELLED"]._replace(
+            what="was cancelled before its script began",
+            advice=f"Slurm does this where {login if version is None or version >= _NEEDS_LOGIN else ''}"
+            "the prolog of the node failed; or scancel was called",
+        )
+
     def _why_failed(self, sighting: Sighting, record: ExitRecord | None, stderr: list[str]) -> End:
         failed = ENDS["FAILED"]
         if record is None:
             return self._why_failed_without_record(sighting)
         code = record.exit_code
+        if record.phase == "setup" and code == _CANNOT_READ and any(_SCRIPT_CANNOT_READ in line for line in stderr):
+            return self._cannot_read()
         if record.phase == "setup":
             what = (
                 "could not enter its working directory"
@@ -170,24 +223,47 @@ class Endings:
         return failed._replace(what=f"ran {self._module}, which {how_it_ended(code)}")
 
     def _why_failed_without_record(self, sighting: Sighting) -> End:
-        launch = ENDS["LAUNCH_FAILED"]
-        signal = sighting.signal or max(0, (sighting.exit_code or 0) - _ENDED_BY_SIGNAL)
+        launch, path = ENDS["LAUNCH_FAILED"], self._job.directory.path
+        code = sighting.exit_code
+        signal = sighting.signal or max(0, (code or 0) - _ENDED_BY_SIGNAL)
         if sighting.signal == _SLURM_COULD_NOT_START:
-            return launch
-        if sighting.exit_code == _CANNOT_WRITE:
             return launch._replace(
-                what="could not write into its run directory", advice="is its disk full, and can the node write there?"
+                advice=f"the node could not open the output of the job in its run directory {path}: that has to be "
+                "there, shared with the nodes and writable on them; the log of the node's slurmd has the reason"
             )
-        if sighting.exit_code == NOT_ITS_TURN:
+        if code == _NO_WORKDIR:
+            return launch._replace(what="could not enter its working directory", advice="the module has not been run")
+        if code == _CANNOT_WRITE:
+            return launch._replace(
+                what="could not write into its run directory",
+                advice=f"is its disk full, is run_dir shared with the nodes, and can the node write to {path}?",
+            )
+        if code == _CANNOT_READ:
+            return self._cannot_read()
+        if code == NOT_ITS_TURN:
             return launch._replace(
                 what="found the run directory taken by another job, or cancelled",
                 advice="clear the task to run it anew",
             )
-        what = f"was ended by signal {signal}" if signal else f"ended with exit code {sighting.exit_code}"
-        if sighting.reason == "ProcessGone":
-            what = "is gone, killed or by a restart of the machine"
+        what = (
+            "is gone, killed or by a restart of the machine"
+            if sighting.reason == "ProcessGone"
+            else f"was ended by signal {signal}"
+            if signal
+            else "ended with an exit code that Slurm does not show"
+            if code is None
+            else f"ended with exit code {code}"
+        )
         return ENDS["FAILED"]._replace(
             what=f"{what} and left no exit record", advice="its output and the node's log may say why"
+        )
+
+    def _cannot_read(self) -> End:
+        path = self._job.directory.path
+        return ENDS["LAUNCH_FAILED"]._replace(
+            what=f"found no readable files in its run directory {path}",
+            advice="either run_dir is not shared with the nodes, so that the node has a folder of its own there, or "
+            "the files were removed while the job waited",
         )
 
     def _started_on(self) -> str:

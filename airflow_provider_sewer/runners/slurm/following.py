@@ -202,7 +202,7 @@ class JobFollower:
             return None
         if record is None and not os.path.isdir(self._job.directory.path):
             self._tell_once(f"The run directory of {self._job} is not there: {self._job.directory.path}")
-        is_of_an_earlier_run = record and self._sighting and record.restart < self._sighting.restarts
+        is_of_an_earlier_run = record and self._sighting and record.restart < (self._sighting.restarts or 0)
         return None if record is None or (is_of_an_earlier_run and not record.is_sure_success) else record
 
     def _tell_once(self, trouble: str) -> None:
@@ -327,7 +327,7 @@ class JobFollower:
         if self._job.directory.is_cancelled and time.monotonic() - self._cancelled_at >= _CANCEL_AGAIN:
             self._cancelled_at = time.monotonic()
             self._give_up()
-        why = why_hopeless(sighting.reason, self._patience.fail_on_pending_reason)
+        why = why_hopeless(sighting.reason, self._patience.fail_on_pending_reason, sighting.partition)
         if why:
             self._give_up()
             return self._endings.hopeless(sighting, why)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID, build_environment
-from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Busy, JobRef, NoAnswer, Sighting
+from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, Busy, JobRef, NoAnswer, Sighting, Submitted
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.tree import Ending
 
@@ -45,8 +45,8 @@ class LocalCluster:
         """Return what tells this machine from others."""
         return (self.kind, platform.node(), str(os.geteuid()))
 
-    def submit(self, directory: RunDirectory, name: str) -> str:
-        """Start the script of a run directory, detached, and return the job's id.
+    def submit(self, directory: RunDirectory, name: str) -> Submitted:
+        """Start the script of a run directory, detached.
 
         :raises Busy: when it cannot be started now.
         """
@@ -60,9 +60,9 @@ class LocalCluster:
             )  # fmt: skip
         except (OSError, subprocess.CalledProcessError) as error:
             raise Busy(f"cannot start the job script: {error}", is_strange=True) from None
-        return job_id
+        return Submitted(job_id)
 
-    def find(self, name: str, *, since: float | None = None) -> str | None:  # noqa: ARG002 - there is one place to look
+    def find(self, name: str, directory: str, *, since: float | None = None) -> str | None:  # noqa: ARG002 - one place
         """Return the id of the running job of this name."""
         for process in psutil.process_iter():
             env = _environ(process)

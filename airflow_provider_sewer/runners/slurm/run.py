@@ -425,7 +425,7 @@ class JobRun:
         with suppress(SlurmUnavailable):
             attempt.cancel()
         with suppress(NoAnswer):
-            if (found := cluster.find(attempt.name)) is not None:
+            if (found := cluster.find(attempt.name, attempt.directory.path)) is not None:
                 cluster.cancel(JobRef(found, attempt.name, attempt.directory.path), timeout=_CANCEL_TIMEOUT)
         with suppress(SlurmUnavailable):
             attempt.note_end("failed")

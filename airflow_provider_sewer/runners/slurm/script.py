@@ -41,6 +41,10 @@ _BASH_OWN = frozenset(
 _OF_EACH_PROCESS = frozenset({"_", "OLDPWD", "PWD", "SHLVL"})
 # The variables of the frame around the module.
 _FRAME = "sewer_"
+# The line of the frame that says what goes before the command.
+_BEFORE = "sewer_before=("
+# Slurm from 23.02.3 on sets nothing of a login with --export=NIL. bash knows these, and the module gets them as well.
+_WITHOUT_LOGIN = 'export PATH HOME SHELL USER="${USER:-$(command -p id -un)}"\nexport LOGNAME="${LOGNAME:-$USER}"'
 #: What of the resources is done inside of a job script, and so is nothing to an array.
 INSIDE = frozenset({"setup", "teardown", "use_srun", "srun_args", "stderr_to_stdout"})
 
@@ -92,6 +96,8 @@ class JobScript(NamedTuple):
         srun = ["srun", "--unbuffered", *srun_args] if uses_srun else []
         # With `set -k` in `setup`, an argument such as a=b would be none; the empty line is for one that ends in "\\".
         setup = [self._frame(directory, srun), *_unix_lines(resources.pop("setup", ())), "", "builtin set +k"]
+        if resources.get("login_environment") is False:
+            setup.insert(0, _WITHOUT_LOGIN)
         if resources.pop("stderr_to_stdout", False):
             setup.insert(1, "exec 2>&1")
         if "teardown" in resources:
@@ -113,7 +119,8 @@ class JobScript(NamedTuple):
             "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
         values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
-        return f"{values}\nsewer_before=({_joined(before)})\n{_shell_text('usage.bash')}\n{_shell_text('job.bash')}"
+        frame = f"{_shell_text('usage.bash')}\n{_shell_text('job.bash')}"
+        return f"{values}\n{_BEFORE}{_joined(before)})\n{frame}"
 
     def _command(self, directory: RunDirectory) -> str:
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
@@ -174,6 +181,15 @@ def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
         signal = {"signal": f"{prefix}USR2@{delay}"}
         resources["additional_parameters"] = {**signal, **(resources.get("additional_parameters") or {})}
     return resources
+
+
+def runs_srun(directory: RunDirectory) -> bool:
+    """Tell whether the job script of a run directory runs its command under srun."""
+    try:
+        with open(directory.script, encoding="utf-8", errors="replace") as script:
+            return any(line.startswith(f"{_BEFORE}srun") for line in script)
+    except OSError:
+        return False
 
 
 def can_set(name: str) -> bool:
@@ -262,6 +278,7 @@ def _sbatch_text(
             return command
 
     parameters = dict(resources)
+    has_login = parameters.pop("login_environment", True)
     # submitit takes both spellings of an amount of memory for gigabytes; as one of its additional parameters, Slurm's
     # own stays as it is (facebookincubator/submitit#1761).
     memory = {"mem": parameters.pop("mem")} if parameters.get("mem") is not None else {}
@@ -272,7 +289,7 @@ def _sbatch_text(
         "output": output.stdout,
         "error": output.stderr,
         "chdir": directory.path,
-        "export": "NONE",
+        "export": "NONE" if has_login else "NIL",
         **more,
     }
     parameters |= {"name": name, "setup": setup, "additional_parameters": additional}

@@ -15,6 +15,7 @@ from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLo
 from airflow_provider_sewer.runners.slots import Slots
 from airflow_provider_sewer.runners.slurm.cluster import Busy, Cluster, JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.job import Job
+from airflow_provider_sewer.runners.slurm.log_lines import WarningLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,8 +112,10 @@ class Submission:
                 with _SLOTS.taken(self._check_cancelled):
                     self._note_intent()
                     self._check_cancelled()
-                    job_id = self._cluster.submit(self._directory, self._name)
-                return self._as_job(job_id)
+                    submitted = self._cluster.submit(self._directory, self._name)
+                if submitted.warning:
+                    self._say(WarningLine(f"Slurm took job {submitted.id}, and sbatch printed: {submitted.warning}"))
+                return self._as_job(submitted.id)
             except Busy as busy:
                 self._bear(busy)
                 is_full = busy.is_full
@@ -199,7 +202,8 @@ class Submission:
                 return claimed
             try:
                 with _SLOTS.taken(self._check_cancelled):
-                    return self._cluster.find(self._name, since=self._age() if has_begun else None)
+                    since = self._age() if has_begun else None
+                    return self._cluster.find(self._name, self._directory.path, since=since)
             except NoCommand as error:
                 raise SlurmUnavailable(
                     f"{self._name} cannot be looked for: {error}", run_directory=self._directory.path

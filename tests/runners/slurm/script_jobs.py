@@ -142,7 +142,7 @@ class ScriptJobs:
 
     def again(self, directory: RunDirectory, name: str) -> ScriptJob:
         """Submit what is in a run directory."""
-        return ScriptJob(JobRef(self.cluster.submit(directory, name), name, directory.path), directory, self.cluster)
+        return ScriptJob(JobRef(self.cluster.submit(directory, name).id, name, directory.path), directory, self.cluster)
 
     def start(self, source: str, *arguments: str, **fields: Any) -> ScriptJob:
         """Write a module and submit a job that runs it."""

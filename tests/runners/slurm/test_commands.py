@@ -35,36 +35,6 @@ def ref(job_id: str, name: str) -> JobRef:
 # -- Answers -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("said", "is_final"),
-    [
-        ("Batch job submission failed: Invalid partition name specified", True),
-        ("AssocMaxSubmitJobLimit; Batch job submission failed: Job violates accounting/QOS policy (…)", False),
-        ("QOSMaxSubmitJobPerUserLimit; Batch job submission failed: Job violates accounting/QOS policy (…)", False),
-        ("QOSGrpSubmitJobsLimit; Batch job submission failed: Job violates accounting/QOS policy (…)", False),
-        ("QOSMaxWallDurationPerJobLimit; Batch job submission failed: Job violates accounting/QOS policy (…)", True),
-        ("Batch job submission failed: Invalid authentication credential", False),
-        ("Batch job submission failed: Invalid job credential", False),
-        ("Batch job submission failed: Requested nodes are busy", False),
-        ("Batch job submission failed: Requested reservation not usable now", False),
-        ("Batch job submission failed: Requested partition configuration not available now", False),
-        ("Batch job submission failed: Socket timed out on send/recv operation", False),
-        ("Batch job submission failed: Unspecified error", False),
-        ("Batch job submission failed: Connection refused", False),
-        ("fatal: Could not establish a configuration source", False),
-        (
-            "Failed to validate job spec. --gpus-per-task used without either --gpus or -n/--ntasks is not allowed.",
-            True,
-        ),
-        ("fatal: /runs/a/1/job.sh: line 4: Unmatched `'` in [--comment='a\\']", True),
-        ("", False),
-    ],
-)
-def test_only_what_no_waiting_can_change_is_a_refusal(said, is_final):
-    """The words are those of Slurm's own table of errors."""
-    assert commands._is_final(1, said) is is_final
-
-
 def test_all_that_is_asked_of_the_queue_is_read(on):
     """Reasons with spaces, bars in names, and jobs that wait, run and have ended."""
     options = ("--job-name=a|b  c|d", "--no-requeue")
@@ -105,8 +75,8 @@ def test_what_the_controller_has_forgotten_is_asked_of_accounting(make_slurm, ta
     slurm.until(lambda: client.look([job])[job].state == "FAILED", "accounting to know")
     assert client.look([job])[job].exit_code == 3
     assert client.look([ref(job_id, "other")]) == {ref(job_id, "other"): NOT_KNOWN}
-    assert client.find("a|b c") is None
-    assert client.find("a|b c", since=600) == job_id
+    assert client.find("a|b c", "/nowhere") is None
+    assert client.find("a|b c", "/nowhere", since=600) == job_id
     slurm.stop_daemon("slurmdbd")
     assert client.look([job, ref("4711", "x")]) == {}
 
@@ -115,14 +85,14 @@ def test_a_cluster_without_accounting_is_asked_for_it_once(on):
     """From then on, the controller is all there is."""
     on.put_in_front("sacct")
     client = SlurmClient()
-    assert client.find("nobody", since=60) is None
+    assert client.find("nobody", "/nowhere", since=60) is None
     assert client.look([ref("99999", "nobody")]) == {ref("99999", "nobody"): NOT_KNOWN}
     assert on.counted("sacct") == 1
 
 
 def test_a_row_of_accounting_that_is_no_end_says_nothing(on_accounting):
     """While slurmdbd catches up, it may show a job as running that nobody knows any more."""
-    on_accounting.put_in_front("sacct", "echo '7|RUNNING|0:0|n1|odd'; echo '8|SOMETHING_NEW|0:0|n1|odd'; exit 0")
+    on_accounting.put_in_front("sacct", "echo '7|RUNNING|0:0|n1|/|odd'; echo '8|SOMETHING_NEW|0:0|n1|/|odd'; exit 0")
     jobs = [ref("7", "odd"), ref("8", "odd")]
     assert SlurmClient().look(jobs) == dict.fromkeys(jobs, NOT_KNOWN)
 
@@ -139,7 +109,7 @@ def test_accounting_that_is_not_reached_says_nothing_though_sacct_exits_with_0(o
     client, job = SlurmClient(), ref("99999", "x")
     assert client.look([job]) == {}
     with pytest.raises(NoAnswer, match="sacct exited with 0: Sending PersistInit"):
-        client.find("x", since=60)
+        client.find("x", "/nowhere", since=60)
 
 
 # -- Commands that hang, or are not there ------------------------------------------------------------------------------
@@ -150,7 +120,7 @@ def test_a_command_that_hangs_is_ended_in_time(on):
     on.put_in_front("squeue", "sleep 61.25 & wait")
     began = time.monotonic()
     with pytest.raises(NoAnswer, match="squeue has not come back after 1 s"):
-        SlurmClient(patience=1).find("x")
+        SlurmClient(patience=1).find("x", "/nowhere")
     assert time.monotonic() - began < 30
 
 
@@ -159,7 +129,7 @@ def test_a_command_that_is_not_there_is_named(tmp_path, monkeypatch):
     (tmp_path / "timeout").symlink_to("/usr/bin/timeout")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NoCommand, match="no command squeue here"):
-        SlurmClient().find("x")
+        SlurmClient().find("x", "/nowhere")
     with pytest.raises(SlurmUnavailable, match="no sbatch, squeue, scancel on"):
         commands.require_slurm()
 
@@ -168,7 +138,7 @@ def test_a_missing_sacct_is_like_no_accounting(on):
     """Some sites do not install it on workers."""
     on.put_in_front("sacct", "exit 127")
     client = SlurmClient()
-    assert client.find("x", since=60) is None
+    assert client.find("x", "/nowhere", since=60) is None
 
 
 def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import psutil
 import pytest
 
 from airflow_provider_sewer.core import errors
+from tests.runners.slurm.test_arrays import instances
+from tests.runners.slurm.worker import real
 
 FOR_EVER = "wait_for('the end of days')"
 # Ends well when it is asked to end, which is not what it was there for.
@@ -166,3 +169,126 @@ def test_a_script_that_is_killed_leaves_no_record(any_jobs) -> None:
     os.kill(job.directory.read_start().pid, signal.SIGKILL)
     error = job.fails(errors.SlurmJobFailed, "was ended by signal 9 and left no exit record on n1")
     assert error.node == "n1"
+
+
+# -- Jobs whose script cannot do its work ------------------------------------------------------------------------------
+
+
+def ended(job) -> str:
+    """Wait for a launch failure and return its first line."""
+    job._thread.join(120)
+    assert type(job.error) is errors.SlurmLaunchFailure, (job.error, job.said)
+    assert job.error.exit_code is None
+    return str(job.error).partition("\n")[0]
+
+
+def test_exit_codes_of_the_script_without_a_record_are_told_as_launch_failures(any_jobs) -> None:
+    """As where the run directory is not shared with the nodes, so that no record can appear here."""
+    told = {
+        72: "could not enter its working directory",
+        73: "could not write into its run directory",
+        74: "found no readable files in its run directory",
+        75: "found the run directory taken by another job, or cancelled",
+    }
+    started = {code: any_jobs.start("", slurm={"setup": ["builtin trap - EXIT", f"exit {code}"]}) for code in told}
+    for code, job in started.items():
+        assert told[code] in ended(job)
+    for code in (73, 74):
+        assert started[code].directory.path in ended(started[code])
+        assert "shared with the nodes" in ended(started[code])
+
+
+def test_run_directory_that_is_removed_while_the_job_waits_is_named(jobs) -> None:
+    """Whether Slurm finds no folder for the output, as 22.05, or makes it, as 23.02, or only a file is missing."""
+    hold = {"slurm": {"additional_parameters": {"hold": True}}}
+    gone, emptied, incomplete = (jobs.start("", **hold) for _ in range(3))
+    element_gone, element_incomplete = (jobs.follow(instances(jobs.plan("", **hold), 1)[0]) for _ in range(2))
+    every = (gone, emptied, incomplete, element_gone, element_incomplete)
+    for job in every:
+        job.expect_said("is PENDING")
+    for job in (gone, emptied, element_gone):
+        os.rename(job.directory.path, f"{job.directory.path}.gone")
+    os.mkdir(emptied.directory.path)
+    Path(incomplete.directory.path, "environment.sh").unlink()
+    Path(element_incomplete.directory.path, "job.sh").unlink()
+    for job in every:
+        jobs.slurm.release(job.id)
+    for job in every:
+        assert f"run directory {job.directory.path}" in ended(job)
+        assert "shared with the nodes" in ended(job)
+
+
+def test_job_that_slurm_cancels_before_its_script_begins_names_the_causes(
+    make_slurm, talk_to, jobs_on, tmp_path
+) -> None:
+    """A prolog that fails, or since 25.05 a login environment that cannot be made: Slurm shows only CANCELLED."""
+    prolog = tmp_path / "prolog"
+    prolog.write_text("#!/bin/sh\nexit 1\n")
+    prolog.chmod(0o755)
+    slurm = talk_to(make_slurm(nodes=2, extra_conf=f"Prolog={prolog}"))
+    jobs = jobs_on(slurm)
+    version_file = tmp_path / "version"
+    slurm.put_in_front("squeue", f'[ "$1" != --version ] || exec cat {version_file}')
+    for version, names_login in (("22.05.8", False), ("25.11.2", True)):
+        version_file.write_text(f"slurm {version}\n")
+        job = jobs.start("")
+        job._thread.join(120)
+        assert type(job.error) is errors.SlurmCancelled, (job.error, job.said)
+        first = str(job.error).partition("\n")[0]
+        assert "was cancelled before its script began" in first
+        assert "the prolog of the node failed" in first
+        assert ("slurm={'login_environment': False}" in first) is names_login
+
+
+# -- Memory ------------------------------------------------------------------------------------------------------------
+
+#: As slurmstepd and srun print it; recorded on 22.05 and 24.11.
+KILLED_BY_STEPD = "slurmstepd-n1: error: StepId=9.batch exceeded memory limit (315383808 > 104857600), being killed"
+KILLED_BY_SRUN = "srun: error: n1: task 0: Out Of Memory"
+EATS = """
+    held = bytearray(300 << 20)
+    wait_for("the end of days")
+"""
+
+
+def test_job_that_slurmstepd_kills_for_its_memory_was_out_of_memory(make_slurm, talk_to, jobs_on) -> None:
+    """At a site with OverMemoryKill, where Slurm calls it FAILED: plain, under srun, and as an element of an array."""
+    slurm = talk_to(make_slurm(nodes=1, memory_poll=1))
+    jobs = jobs_on(slurm)
+    ways = ({}, {"use_srun": True}, {"use_srun": True, "stderr_to_stdout": True})
+    started = [jobs.start(EATS, slurm={"mem_gb": 0.1, **way}) for way in ways]
+    started.append(jobs.follow(instances(jobs.plan(EATS, slurm={"mem_gb": 0.1}), 1)[0]))
+    for job in started:
+        job._thread.join(120)
+        assert type(job.error) is errors.SlurmOutOfMemory, (job.error, job.said)
+        assert "ran out of memory on n1: ask for more with slurm={'mem_gb'" in str(job.error)
+
+
+@pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
+def test_module_that_prints_the_words_of_slurmstepd_has_failed(jobs, use_srun) -> None:
+    """The words are its own, and it fails of something else."""
+    words = f"[say(line, sys.stderr) for line in ({KILLED_BY_STEPD!r}, {KILLED_BY_SRUN!r})]"
+    job = jobs.start(f"{words}; sys.exit(3)", slurm={"use_srun": use_srun})
+    assert job.fails(errors.SlurmJobFailed, "failed with exit code 3").exit_code == 3
+
+
+# -- Reasons for waiting -----------------------------------------------------------------------------------------------
+
+
+def test_job_that_asks_for_more_of_a_node_than_there_is_does_not_wait(jobs) -> None:
+    """Slurm 22.05 and 25.11 let it wait for PartitionConfig, and 24.11 refuses it."""
+    job = jobs.start("", slurm={"cpus_per_task": 999})
+    job._thread.join(120)
+    assert type(job.error) in {errors.SlurmPendingHopeless, errors.SlurmSubmitRefused}, (job.error, job.said)
+    assert "PartitionConfig" in str(job.error) or "node configuration is not available" in str(job.error)
+
+
+def test_revoked_job_of_a_federation_is_followed_to_its_end(jobs) -> None:
+    """Another cluster runs it. squeue stands in for a federation: it shows REVOKED and no node."""
+    jobs.slurm.put_in_front("squeue", f'{real(jobs.slurm, "squeue")} "$@" | sed "s/RUNNING  /REVOKED  /"; exit 0')
+    job = jobs.start("wait_for('go'); say('done')", lost_after=1.0)
+    job.expect_start()
+    job.expect_said("is REVOKED")
+    assert job.ending is None
+    job.tell("go")
+    assert job.succeeds() == "done"

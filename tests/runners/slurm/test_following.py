@@ -121,25 +121,6 @@ def test_a_job_cancelled_and_forgotten_does_not_run_again(make_slurm, talk_to, j
     job.fails(errors.SlurmCancelled, "was cancelled")
 
 
-def test_the_id_of_a_forgotten_job_says_nothing_when_it_is_another_jobs(jobs) -> None:
-    """Id and name have to match: what has the id, and another name, is not looked at."""
-    job = jobs.start("wait_for('enough')", lost_after=2.0)
-    job.expect_start()
-    jobs.slurm.command("scontrol", "update", f"JobId={job.id}", "JobName=another")
-    job.expect_said("Nobody knows")
-    with pytest.raises(errors.SlurmJobLost, match="is lost: neither"):
-        raise_of(job)
-    # The job of the other name was not cancelled by its id; it ends because its run directory says so.
-    until(lambda: jobs.slurm.state(job.id) not in {"RUNNING", "COMPLETING"}, lambda: jobs.slurm.state(job.id))
-    assert jobs.slurm.state(job.id) == "FAILED"
-
-
-def raise_of(job) -> None:
-    """Raise what a job ended with, whatever Slurm has of it."""
-    until(lambda: job.error, lambda: str(job.said))
-    raise job.error
-
-
 # --- Exit records
 
 

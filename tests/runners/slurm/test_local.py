@@ -30,7 +30,7 @@ WORKER = """
 import sys, time
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
-print(LocalCluster().submit(RunDirectory(sys.argv[1]), sys.argv[2]), flush=True)
+print(LocalCluster().submit(RunDirectory(sys.argv[1]), sys.argv[2]).id, flush=True)
 time.sleep(4711)
 """
 CANCEL = """
@@ -97,7 +97,7 @@ def test_a_job_survives_who_has_submitted_it(kill: str, local_jobs: ScriptJobs) 
     worker.communicate()
 
     assert job.state == "RUNNING"
-    assert LocalCluster().find(script.name) == job.ref.id
+    assert LocalCluster().find(script.name, job.directory.path) == job.ref.id
     job.tell("go")
     assert job.record().is_success
     wait_until(lambda: not processes_of(job), "the end of all processes")
@@ -259,8 +259,8 @@ def test_a_job_is_seen_while_it_runs(local_jobs: ScriptJobs) -> None:
     seen = job.cluster.look([job.ref])
 
     assert seen == {job.ref: Sighting("RUNNING", node=os.uname().nodename, start=start.time)}
-    assert job.cluster.find(job.ref.name) == job.ref.id
-    assert job.cluster.find(f"{job.ref.name}x") is None
+    assert job.cluster.find(job.ref.name, job.directory.path) == job.ref.id
+    assert job.cluster.find(f"{job.ref.name}x", job.directory.path) is None
     job.tell("go")
     assert job.record().is_success
 

@@ -216,6 +216,17 @@ def test_a_job_that_waits_in_vain_is_given_up(jobs) -> None:
         assert jobs.slurm.state(job.id) == "CANCELLED"
 
 
+def test_a_job_that_can_run_in_one_of_its_partitions_is_waited_for(jobs) -> None:
+    """Though Slurm shows that it asks for more than the other one has."""
+    blocking = jobs.slurm.submit("sleep 600", "--exclusive", "--nodes=3")
+    jobs.slurm.wait_for(blocking, "RUNNING")
+    job = jobs.start("say('done')", slurm={"partition": "main,tiny", "timeout_min": 100})
+    job.expect_said("waiting for PartitionTimeLimit")
+    assert job.ending is None
+    jobs.slurm.command("scancel", blocking)
+    assert job.succeeds() == "done"
+
+
 def test_which_reasons_are_hopeless_can_be_said(jobs) -> None:
     """A reason that is named ends the job; with none named, none does."""
     named = jobs.start("", fail_on_pending_reason=["JobHeldUser"], **HELD)

@@ -85,7 +85,7 @@ WITH = {
     "mail_user": {"mail_type": "END"},
 }
 #: Those that have tests of their own below, or elsewhere.
-ELSEWHERE = {"name", "job_name", "dependency", "array_parallelism", "additional_parameters"}
+ELSEWHERE = {"name", "job_name", "dependency", "array_parallelism", "additional_parameters", "login_environment"}
 
 
 def script(jobs: ScriptJobs, **slurm: Any) -> JobScript:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import resource
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.function import function_call, module_call
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
-from airflow_provider_sewer.runners.slurm.script import _BASH_OWN, JobScript
+from airflow_provider_sewer.runners.slurm.script import _BASH_OWN, ArrayScript, JobScript
 
 if TYPE_CHECKING:
     from tests.runners.slurm.script_jobs import ScriptJobs
@@ -424,3 +425,37 @@ def test_a_job_whose_secrets_are_gone_does_not_begin(cluster_jobs: ScriptJobs) -
     assert (record.phase, record.exit_code) == ("setup", 74)
     assert "cannot read the variables" in job.stderr
     assert job.stdout == ""
+
+
+# -- Without a login environment ---------------------------------------------------------------------------------------
+
+
+def test_login_environment_false_asks_for_no_login_shell(tmp_path: Path) -> None:
+    """Neither for a job nor for an array; whatever else may be asked for, that is the default."""
+    assert "export=NIL" in options_in(written(tmp_path / "without", resources={"login_environment": False}))
+    assert "export=NONE" in options_in(written(tmp_path / "with", resources={"login_environment": True}))
+    directory = RunDirectory(str(tmp_path / "array"))
+    directory.make()
+    ArrayScript("a", [0, 1], {"login_environment": False}, requeue=False).write(directory)
+    assert "export=NIL" in options_in(Path(directory.script).read_text())
+
+
+@pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
+def test_login_environment_false_gives_the_module_what_it_needs(cluster_jobs: ScriptJobs, use_srun) -> None:
+    """The user, the home, the shell and a path, and what the task gives."""
+    source = """
+        import json, os
+        names = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "GIVEN")
+        print(json.dumps({name: os.environ.get(name) for name in names}))
+    """
+    job = cluster_jobs.start(source, env={"GIVEN": "x"}, resources={"login_environment": False, "use_srun": use_srun})
+    person = pwd.getpwuid(os.geteuid())
+    seen = job.output()
+    assert "/usr/bin" in seen.pop("PATH").split(":")
+    assert seen == {
+        "HOME": person.pw_dir,
+        "USER": person.pw_name,
+        "LOGNAME": person.pw_name,
+        "SHELL": person.pw_shell,
+        "GIVEN": "x",
+    }

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.runners.slurm.attempts import LONGEST_NAME
-from airflow_provider_sewer.runners.slurm.cluster import JobRef
+from airflow_provider_sewer.runners.slurm.cluster import JobRef, mark_of
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import ArrayScript
@@ -79,7 +78,7 @@ class JobArray:
         """Return the name of its job: the same for nothing else in the world that shares this run directory."""
         label = self.wants.label if self.wants else ""
         readable = re.sub(r"[^\w.+ -]", "_", label)[:LONGEST_NAME].strip()
-        return f"{readable}-{sha256(self.directory.path.encode()).hexdigest()[:18]}"
+        return f"{readable}-{mark_of(self.directory.path)}"
 
     def form(self, elements: Mapping[int, str], wants: Wants) -> None:
         """Make it of these: for each element's number the run directory that it runs in."""

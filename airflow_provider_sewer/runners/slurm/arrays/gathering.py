@@ -195,7 +195,7 @@ class Gathering:
             array.refuse(SlurmError("another array has its name"))
         except SewerError as error:
             with suppress(NoAnswer):
-                if (found := self._cluster.find(array.name)) is not None:
+                if (found := self._cluster.find(array.name, array.directory.path)) is not None:
                     self._cancel(JobRef(found, array.name, array.directory.path))
             array.refuse(error if isinstance(error, SlurmError) else SlurmSubmitRefused(error.message))
         array.read()
