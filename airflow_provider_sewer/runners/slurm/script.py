@@ -43,8 +43,13 @@ _OF_EACH_PROCESS = frozenset({"_", "OLDPWD", "PWD", "SHLVL"})
 _FRAME = "sewer_"
 # The line of the frame that says what goes before the command.
 _BEFORE = "sewer_before=("
-# Slurm from 23.02.3 on sets nothing of a login with --export=NIL. bash knows these, and the module gets them as well.
-_WITHOUT_LOGIN = 'export PATH HOME SHELL USER="${USER:-$(command -p id -un)}"\nexport LOGNAME="${LOGNAME:-$USER}"'
+# Slurm from 23.02.3 on sets nothing of a login with --export=NIL. bash then has a PATH of its own, which may end in "."
+# and is not exported; and a tilde is the home of the user where there is no HOME.
+_WITHOUT_LOGIN = '''\
+[[ $(declare -p PATH) == "declare -x"* ]] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+[[ -n $HOME ]] || { unset -v HOME; HOME=~; }
+export PATH SHELL HOME USER="${USER:-$(command -p id -un)}"
+export LOGNAME="${LOGNAME:-$USER}"'''
 #: What of the resources is done inside of a job script, and so is nothing to an array.
 INSIDE = frozenset({"setup", "teardown", "use_srun", "srun_args", "stderr_to_stdout"})
 

@@ -451,7 +451,9 @@ def test_login_environment_false_gives_the_module_what_it_needs(cluster_jobs: Sc
     job = cluster_jobs.start(source, env={"GIVEN": "x"}, resources={"login_environment": False, "use_srun": use_srun})
     person = pwd.getpwuid(os.geteuid())
     seen = job.output()
-    assert "/usr/bin" in seen.pop("PATH").split(":")
+    path = seen.pop("PATH").split(":")
+    assert "/usr/bin" in path
+    assert "." not in path
     assert seen == {
         "HOME": person.pw_dir,
         "USER": person.pw_name,
