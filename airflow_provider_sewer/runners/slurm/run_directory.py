@@ -302,12 +302,12 @@ class RunDirectory:
 
     @property
     def has_success(self) -> bool:
-        """Tell whether the job has recorded that its module ran to its own end and exited with 0."""
+        """Tell whether the job has recorded that its module exited with 0, and not for a signal of Slurm."""
         try:
             record = self.read_exit()
         except (OSError, ValueError):
             return False
-        return record is not None and record.is_success
+        return record is not None and record.is_sure_success
 
     def is_alive(self, within: float) -> bool:
         """Tell whether a local job has given a sign of life in the last seconds, on whatever host."""
