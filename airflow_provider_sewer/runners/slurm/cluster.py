@@ -80,7 +80,7 @@ class Submitted(NamedTuple):
     """A job that was taken.
 
     :param id: its id.
-    :param warning: what Slurm or the site has told the user about it, on one line; empty if nothing.
+    :param warning: the message of Slurm or the site about the accepted job, on one line; empty if there was none.
     """
 
     id: str

@@ -170,7 +170,7 @@ def _answered(error: str, before: list[str]) -> AnswerKind:
     is_silent = error == _NO_ERROR and any(map(_AWAY.search, before))
     if is_silent or _AWAY.search(error):
         return AnswerKind.AWAY
-    # A plugin may refuse with any code, and so with any text; what it has told the user goes before that.
+    # A plugin may refuse with any code, and so with any text; its message for the user comes before that.
     is_refusal = bool(before) and error != _NO_ERROR and not _MAY_PASS.search(error)
     return AnswerKind.REFUSED if is_refusal else AnswerKind.STRANGE
 

@@ -119,7 +119,7 @@ KNOWN = WAITING | RUNNING | ENDED
 
 #: Reasons for waiting that no waiting helps, each with what to change. The names are those of
 #: src/common/job_state_reason.c and of the descriptions that slurmctld puts in their place, from 22.05 to 26.05.
-#: JobHeldUser and JobHeldAdmin are left out: whoever holds a job may release it.
+#: JobHeldUser and JobHeldAdmin are left out: a user or an administrator who holds a job may release it.
 HOPELESS = {
     "DependencyNeverSatisfied": "the job it depends on did not end as `dependency` wants it",
     "PartitionNodeLimit": "it asks for more nodes than the partition has or allows",
