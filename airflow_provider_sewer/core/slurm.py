@@ -61,6 +61,9 @@ _LONGEST_TEXT = 1024
 #: Seconds: a restart of Airflow must not be taken for its end.
 _SHORTEST_ORPHAN_TIMEOUT = 300.0
 
+#: Options of srun for its output, in all the forms that srun takes (manual page of srun): -o, --output, -e, --error.
+_REDIRECTS = re.compile(r"-[oe]|--(ou|er)")
+
 #: The least that ``mem_gb`` can say: Slurm counts in megabytes, and takes 0 for all the memory of a node.
 _ONE_MEGABYTE = 1 / 1024
 
@@ -348,6 +351,18 @@ def _words(value: Any) -> list[str]:
     return [_at(place, _line, word) for place, word in enumerate(_list(value))]
 
 
+def _srun_arguments(value: Any) -> list[str]:
+    """Check options of srun; the output of the step has to stay in the files of the job, which hold its evidence."""
+    words = _words(value)
+    for place, word in enumerate(words):
+        if _REDIRECTS.match(word):
+            raise InvalidTask(
+                f"srun_args must not redirect the output, got {word!r}; leave it out: the output is in the task's log",
+                at=(place,),
+            )
+    return words
+
+
 def _at(place: Any, check: Callable[[Any], Any], value: Any) -> Any:
     """Check a part of a parameter, and have an error say which part it is."""
     try:
@@ -430,7 +445,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "setup": _script,
     "teardown": _script,
     "use_srun": _flag,
-    "srun_args": _words,
+    "srun_args": _srun_arguments,
     "stderr_to_stdout": _flag,
     "login_environment": _flag,
     "signal_delay_s": _count(0),

@@ -97,7 +97,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     :param lost_after: seconds, or a timedelta, after which a job that nobody knows any more is a failure; 300 if
         nobody says.
     :param orphan_timeout: seconds, or a timedelta, after which a running job that no worker or triggerer follows ends
-        itself; a day if nobody says, and ``None`` or 0 for never. Not for jobs that are meant to run on alone
+        itself; a day by default, and ``None`` or 0 for never. Not for jobs that are meant to run on alone
         (``wait_for_completion=False``, ``on_kill_action="keep_job"``).
     :param wait_for_completion: ``False`` to end with the submission; the result is then the job's id, and nobody
         looks after the job: the secrets of one that is cancelled before it begins stay in its run directory.

@@ -216,7 +216,14 @@ class SlurmJobTrigger(BaseTrigger):
     def _follower(self, job: Job, secrets: tuple[str, ...]) -> JobFollower:
         # The worker logs the rest, where nothing of it can be lost.
         return JobFollower(
-            job, self._module, patience_of(self._slurm), self._log_output, self._say, secrets, leaves_rest=True
+            job,
+            self._module,
+            patience_of(self._slurm),
+            self._log_output,
+            self._say,
+            secrets,
+            leaves_rest=True,
+            try_number=getattr(self.task_instance, "try_number", 0),
         )
 
     def _log_output(self, stream: Stream, pieces: Sequence[str]) -> None:

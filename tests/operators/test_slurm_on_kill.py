@@ -14,6 +14,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmJobFailed, SlurmJobReleased
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from tests.airflow_supervisor import task_instance
 
 #: Notes that it has begun, waits to be allowed to end, and prints in which run of the module that was.
@@ -31,15 +32,16 @@ BOOKKEEPING = [None, "queued", "scheduled", "up_for_retry", "deferred", "running
 class Try:
     """One try of a task, in a thread of its own."""
 
-    def __init__(self, operator, **fields):
+    def __init__(self, operator, run_clears=0, **fields):
         self.operator = operator
+        self._run_clears = run_clears
         self.result = self.error = None
         self._instance = task_instance(dag_id=operator.dag_id, task_id=operator.task_id, **fields)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self):
-        dag_run = SimpleNamespace(clear_number=0)
+        dag_run = SimpleNamespace(clear_number=self._run_clears)
         context = {"ti": self._instance, "dag": self.operator.dag, "dag_run": dag_run}
         try:
             self.result = self.operator.execute(context)
@@ -209,3 +211,37 @@ def test_supervisor_that_dies_in_the_last_try_leaves_the_job(local_task, tmp_pat
         last.ends()
     assert not (directory / "cancelled").exists()
     (tmp_path / "go").touch()
+
+
+def test_execute_stale_try_that_comes_late_does_not_take_the_job_from_the_next_one(local_task, tmp_path):
+    """A slow API server held up the first try between its submission and its first look at the job."""
+    first = local_task()
+    followed(first, tmp_path)
+    first.operator._job_run.release()
+    with pytest.raises(SlurmJobReleased):
+        first.ends()
+    second = local_task(try_number=2)
+    directory = RunDirectory(str(tmp_path / "runs" / "dag" / "run" / "job" / "1"))
+    until(lambda: second.error or directory.read_follower().try_number == 2)
+    with pytest.raises(SlurmJobReleased, match="another process follows"):
+        local_task().ends()
+    (tmp_path / "go").touch()
+    assert second.ends() == "1"
+
+
+def test_execute_collected_success_is_discarded_by_a_clear_that_leaves_max_tries(local_task, tmp_path):
+    """A clear sets ``max_tries`` to the try number and the retries, which may give the same number."""
+    (tmp_path / "go").touch()
+    assert local_task().ends() == "1"
+    assert local_task(try_number=2, run_clears=1).ends() == "2"
+
+
+def test_execute_first_try_of_a_new_run_discards_a_collected_success_for_later_tries(
+    local_task, airflow_has_task_as, tmp_path
+):
+    """A DAG run of the same name was deleted; the first try of the new one fails before it begins an attempt."""
+    (tmp_path / "go").touch()
+    assert local_task().ends() == "1"
+    with pytest.raises(Exception, match="nowhere"):
+        local_task({"dependencies": [str(tmp_path / "nowhere")]}).ends()
+    assert local_task(try_number=2).ends() == "2"

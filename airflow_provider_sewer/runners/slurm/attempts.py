@@ -131,9 +131,12 @@ class Attempts:
         if attempt is None or attempt.directory.read_ended() != "collected":
             return None
         attempt = attempt._replace(collected_in=attempt.directory.read_ended_try())
-        is_earlier = 0 < attempt.collected_in < self._instance.try_number
-        is_wanted = self._instance.continues(attempt) and not attempt.directory.is_cleared
-        return attempt if is_earlier and is_wanted else None
+        if attempt.collected_in >= self._instance.try_number > 0:  # that was a DAG run of this name that was deleted
+            attempt.note_end("abandoned")
+            return None
+        is_same_run = self._instance.continues(attempt) and self._instance.run_clears == attempt.run_clears
+        is_wanted = is_same_run and not attempt.directory.is_cleared
+        return attempt if 0 < attempt.collected_in < self._instance.try_number and is_wanted else None
 
     def _newest(self) -> Attempt | None:
         for number in sorted(self._numbers(), reverse=True):

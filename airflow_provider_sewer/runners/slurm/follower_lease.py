@@ -12,6 +12,8 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.runners.slurm.run_directory import Follower
+
 if TYPE_CHECKING:
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
@@ -26,26 +28,35 @@ class FollowerLease:
     for how long the holder's file stays as it is.
 
     :param directory: the run directory of the job.
+    :param try_number: Airflow's number of the try that this process works for; a lower one never takes the lease from a
+        higher one. 0 where tries have no numbers.
     :param touch_every: seconds between two touches of the file by the holder.
     :param dead_after: seconds without a touch after which another process may take the lease.
     """
 
     def __init__(
-        self, directory: RunDirectory, *, touch_every: float = _TOUCH_EVERY, dead_after: float = _DEAD_AFTER
+        self,
+        directory: RunDirectory,
+        try_number: int = 0,
+        *,
+        touch_every: float = _TOUCH_EVERY,
+        dead_after: float = _DEAD_AFTER,
     ) -> None:
         self._directory = directory
+        self._try_number = try_number
         self._touch_every = touch_every
         self._dead_after = dead_after
         self._token = uuid.uuid4().hex
         self._touched = 0.0
-        self._seen: tuple[str | None, int] = (None, 0)
+        self._seen: tuple[Follower | None, int] = (None, 0)
         self._since = time.monotonic()
 
     def take(self) -> None:
-        """Take the lease from any other process."""
-        with suppress(OSError):  # a run directory that is full or gone: the follower sees what is left of the job
-            self._directory.write_follower(self._token)
-        self._touched = time.monotonic()
+        """Take the lease from any other process, but for a live one of a later try."""
+        age = time.time() - _modified(self._directory.follower) / 1e9
+        if self._is_of_a_later_try(self._directory.read_follower()) and age < self._dead_after:
+            return
+        self._write()
 
     def keep(self) -> bool:
         """Touch the file when that is due, and return whether this process holds the lease.
@@ -53,7 +64,7 @@ class FollowerLease:
         A holder that has not touched the file for ``dead_after`` seconds loses the lease to this process.
         """
         holder = self._directory.read_follower()
-        if holder is None or holder == self._token:
+        if holder is None or holder.token == self._token:
             self._touch()
             return True
         seen = (holder, _modified(self._directory.follower))
@@ -61,8 +72,16 @@ class FollowerLease:
             self._seen, self._since = seen, time.monotonic()
         if time.monotonic() - self._since < self._dead_after:
             return False
-        self.take()
+        self._write()
         return True
+
+    def _write(self) -> None:
+        with suppress(OSError):  # a run directory that is full or gone: the follower sees what is left of the job
+            self._directory.write_follower(Follower(self._token, self._try_number))
+        self._touched = time.monotonic()
+
+    def _is_of_a_later_try(self, holder: Follower | None) -> bool:
+        return holder is not None and holder.try_number > self._try_number
 
     def _touch(self) -> None:
         if time.monotonic() - self._touched >= self._touch_every:

@@ -41,6 +41,8 @@ _SETTLES = {"slurm": 15.0, "local": 0.0}
 #: Seconds for which a conclusion that is near makes the watcher hurry.
 _HURRY = 60.0
 _GIVE_UP_TIMEOUT = 15.0
+#: Seconds without a look after which a follower is taken for dead, at least.
+_DEAD_AFTER = 120.0
 #: Seconds after which a job that is marked as cancelled, and still waits in the queue, is cancelled once more.
 _CANCEL_AGAIN = 30.0
 #: Seconds between two records of how long Slurm has not known the job.
@@ -57,12 +59,14 @@ class Patience(NamedTuple):
     :param fail_on_pending_reason: reasons for which it is given up; the built-in ones if ``None``.
     :param lost_after: seconds after which a job that nobody knows is a failure.
     :param requeue: whether Slurm may start it anew.
+    :param look_every: seconds between two looks at the job, at most.
     """
 
     max_pending_time: float | None
     fail_on_pending_reason: tuple[str, ...] | None
     lost_after: float
     requeue: bool
+    look_every: float = 0.0
 
 
 class _Rule(NamedTuple):
@@ -109,6 +113,7 @@ class JobFollower:
     :param say: told what becomes of it, a line each.
     :param secrets: values that must not be shown.
     :param leaves_rest: whether what the job has written last is left to another process, see :meth:`JobRun.log_rest`.
+    :param try_number: Airflow's number of the try that this process works for; 0 where tries have no numbers.
     """
 
     def __init__(
@@ -121,12 +126,14 @@ class JobFollower:
         secrets: Collection[str] = (),
         *,
         leaves_rest: bool = False,
+        try_number: int = 0,
     ) -> None:
         self._job = job
         self._endings = Endings(job, module, secrets)
         self._patience = patience
         self._say = say
-        self._logs = JobLogs(job.directory, sink, secrets)
+        self._new_logs = partial(JobLogs, job.directory, sink, secrets)
+        self._logs = self._new_logs()
         self._leaves_rest = leaves_rest
         self._is_stopped = False
         self._settles = _SETTLES[job.cluster.kind]
@@ -140,7 +147,7 @@ class JobFollower:
         self._recorded_unknown = 0.0
         self._looked = time.monotonic()
         self._cancelled_at = -math.inf
-        self._lease = FollowerLease(job.directory)
+        self._lease = FollowerLease(job.directory, try_number, dead_after=max(_DEAD_AFTER, 4 * patience.look_every))
         self._lease.take()
         #: Whether this process follows the job; another one may have taken that over while this one was paused.
         self.is_holder = True
@@ -152,9 +159,11 @@ class JobFollower:
 
         :param view: what the watcher has seen since; ``None`` if nothing.
         """
-        self.is_holder = self._lease.keep()
+        was_holder, self.is_holder = self.is_holder, self._lease.keep()
         if not self.is_holder:
             return None
+        if not was_holder:  # the output was handed on by another process meanwhile
+            self._logs = self._new_logs()
         if view is not None:
             self._take(view)
         rule = self._rule(self._read_record())

@@ -11,6 +11,7 @@
 # one for each signal that is passed on: so it can tell a signal that Slurm has sent to all processes, module
 # included (proctrack/linuxproc), from one that has reached the supervisor only.
 sewer_signals=(TERM INT HUP USR1 USR2) # passed on as RTMIN+1 and so on
+sewer_numbers=(15 2 1 10 12)
 # SIGCONT has no trap: Slurm sends it just before SIGTERM, and of two signals that arrive at the same moment bash loses
 # one during `wait`. The module gets it together with SIGTERM.
 
@@ -46,7 +47,7 @@ sewer_pass_on() {
     if sewer_has "$sewer_shell" SigCgt "$sewer_number"; then
         # If Slurm has signalled the second shell, too, it did so before: that must have arrived.
         for ((sewer_tries = 100; sewer_tries > 0; sewer_tries--)); do
-            sewer_has "$sewer_shell" ShdPnd "$(builtin kill -l "$sewer_signal")" || break
+            sewer_has "$sewer_shell" ShdPnd "${sewer_numbers[$1]}" || break
             sewer_sleep 0.01
         done
         builtin kill -s "$sewer_number" "$sewer_shell"
@@ -58,48 +59,42 @@ sewer_pass_on() {
 
 # Wait for process $1, whatever signals arrive meanwhile, and leave its exit code in `sewer_status`. A signal that arrives
 # when bash is about to begin with `wait` does not end that, and its trap has to wait for the next signal. So after the
-# first there are two seconds without `wait`, because more may follow; for the rest, see `sewer_tick`.
+# first there are two seconds without `wait`, because more may follow. After a signal `wait` can return the number of that
+# signal for ever: so the process writes its exit code into the pipe `sewer_codes`, unless SIGKILL ends it.
 sewer_wait_for() {
     local sewer_code sewer_tries
     sewer_is_signalled=
     while :; do
-        sewer_status=0
-        wait "$1" || sewer_status=$?
-        builtin kill -0 "$1" 2>/dev/null || break
+        sewer_code=0
+        wait "$1" || sewer_code=$?
+        builtin kill -0 "$1" || break
         [[ -n $sewer_is_signalled ]] || continue
         sewer_is_signalled=
         for ((sewer_tries = 20; sewer_tries > 0; sewer_tries--)); do
             sewer_sleep 0.1
-            builtin kill -0 "$1" 2>/dev/null || break
+            builtin kill -0 "$1" || break
         done
-    done
-    # That may be the code of a `wait` which a signal has ended; the shell still has the other one.
-    sewer_code=0
-    wait "$1" 2>/dev/null || sewer_code=$?
-    ((sewer_code == 127)) || sewer_status=$sewer_code
+    done 2>/dev/null
+    IFS= builtin read -r -t 0.1 -u "$sewer_codes" sewer_status || sewer_status=$sewer_code
 }
 
-# Have process $1, if it is one of the two shells and in `sewer_wait_for`, run the traps for which it has missed the moment.
-sewer_tick() {
-    ! sewer_has "$1" SigCgt "$sewer_tick_signal" || builtin kill -s "$sewer_tick_signal" "$1"
-}
-
-sewer_tick_signal=$(builtin kill -l RTMIN)
-sewer_first=$((sewer_tick_signal + 1))
+sewer_first=$(builtin kill -l RTMIN+1)
 if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
+    exec {sewer_codes}<> <(:)
     set -m # for a process group of its own; what is put into the background otherwise cannot be interrupted
-    SEWER_SUPERVISOR=$$ /bin/bash "$0" &
+    SEWER_SUPERVISOR=$$ SEWER_CODES=$sewer_codes /bin/bash "$0" &
     sewer_shell=$!
     set +m
     for sewer_number in "${!sewer_signals[@]}"; do
         trap "sewer_pass_on $sewer_number" "${sewer_signals[sewer_number]}"
     done
-    trap : "$sewer_tick_signal"
     sewer_wait_for "$sewer_shell"
     exit "$sewer_status"
 fi
 sewer_supervisor=$SEWER_SUPERVISOR
-unset SEWER_SUPERVISOR
+sewer_result=$SEWER_CODES # where the supervisor takes the exit code from
+exec {sewer_codes}<> <(:)
+unset SEWER_SUPERVISOR SEWER_CODES
 
 # -- Names and tools -----------------------------------------------------------------------------------
 
@@ -390,12 +385,10 @@ sewer_watch() {
         fi
         sewer_sleep "${sewer_pauses[sewer_round++]:-5}"
         sewer_sample_usage
-        sewer_tick "$sewer_supervisor"
-        sewer_tick "$$"
     done
     local sewer_seconds
     # If the supervisor still is one; its number may have gone to another process.
-    if sewer_lives && sewer_has "$sewer_supervisor" SigCgt "$sewer_tick_signal"; then
+    if sewer_lives && sewer_has "$sewer_supervisor" SigCgt "${sewer_numbers[0]}"; then
         kill -TERM "$sewer_supervisor" # the way that all signals take
         for ((sewer_seconds = sewer_grace; sewer_seconds > 0; sewer_seconds--)); do
             sewer_lives || break
@@ -424,18 +417,30 @@ sewer_run() {
     for sewer_number in "${!sewer_signals[@]}"; do
         builtin trap "sewer_take ${sewer_signals[sewer_number]}" "$((sewer_first + sewer_number))"
     done
-    builtin trap : "$sewer_tick_signal"
     if [[ -n $sewer_asked ]]; then
         sewer_phase=setup
         exit 143
     fi
-    export -n "${!sewer_@}" # in case of `set -a`
     # In the background, because `wait` lets traps run at once. There, bash would ignore SIGINT and SIGQUIT.
-    (builtin trap - INT QUIT; builtin exec ${sewer_before[@]+"${sewer_before[@]}"} "$@") <&0 &
-    sewer_module=$!
+    local sewer_waiter sewer_stderr sewer_code=0 sewer_heard=(QUIT) # those that `setup` does not have ignored
+    for sewer_signal in "${sewer_signals[@]}"; do
+        [[ -n ${sewer_ignores[$sewer_signal]-} ]] || sewer_heard+=("$sewer_signal")
+    done
+    {
+        builtin trap : "${sewer_heard[@]}" # Slurm may signal all processes, and this one has to stay
+        (
+            builtin trap - "${sewer_heard[@]}"
+            export -n "${!sewer_@}" # in case of `set -a`
+            builtin echo "$BASHPID" >&"$sewer_codes"
+            builtin exec ${sewer_before[@]+"${sewer_before[@]}"} "$@" \
+                2>&"$sewer_stderr" {sewer_stderr}>&- {sewer_codes}>&- {sewer_result}>&-
+        ) || sewer_code=$?
+        builtin echo "$sewer_code" >&"$sewer_codes"
+    } <&0 {sewer_stderr}>&2 2>/dev/null &
+    sewer_waiter=$!
+    IFS= builtin read -r -t 60 -u "$sewer_codes" sewer_module || :
     [[ -z $sewer_asked || -n $sewer_forwarded ]] || sewer_forward "$sewer_asked" # it came just before the module
-    sewer_wait_for "$sewer_module"
-    builtin trap '' "$sewer_tick_signal" # it would end a `wait` of `teardown`
+    sewer_wait_for "$sewer_waiter"
     sewer_module=
     sewer_judge
     sewer_phase=teardown
@@ -447,6 +452,7 @@ sewer_run() {
 
 # Tell whether slurmstepd has announced in stderr.log, since this run began, that it ends something of this node or job.
 sewer_is_announced() {
+    [[ -r $sewer_dir/stderr.log ]] || return 0 # there is no evidence
     (($(sewer_size stderr.log) >= sewer_stderr_from)) || sewer_stderr_from=0 # the module has emptied it
     sewer_tool tail -c "+$((sewer_stderr_from + 1))" -- "$sewer_dir/stderr.log" |
         sewer_tool grep -aF -e "*** $1" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
@@ -466,11 +472,17 @@ sewer_judge() {
         sewer_unsignalled=true
     elif sewer_is_announced "JOB $sewer_job ON $sewer_node "; then
         sewer_module_asked=TERM
-    elif ((sewer_uses_srun)) && sewer_is_announced "STEP $sewer_job."; then
-        sewer_module_asked=TERM
+    elif sewer_is_announced "STEP $sewer_job."; then
+        ((!sewer_uses_srun)) || sewer_module_asked=TERM # else it is a step of the module's own: Slurm's final state decides
     else
         sewer_unsignalled=true
     fi
+}
+
+# End with this exit code, and tell it the supervisor.
+sewer_leave() {
+    builtin echo "$1" >&"$sewer_result"
+    exit "$1"
 }
 
 sewer_end() {
@@ -489,16 +501,16 @@ sewer_end() {
     sewer_end_others 2 # before the logs are measured
     if sewer_is_outdated; then
         sewer_say "the job has begun once more meanwhile; this run of it records nothing"
-        exit 75
+        sewer_leave 75
     fi
-    sewer_record "$sewer_exit" || exit 73
+    sewer_record "$sewer_exit" || sewer_leave 73
     # Nothing is left of the secrets of a job that can be requeued, unless that is what is happening.
     [[ -n $sewer_asked$sewer_module_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
     [[ ! -e $sewer_dir/alive ]] || sewer_tool rm -f -- "$sewer_dir/alive"
     # Slurm is not to call it COMPLETED: jobs that depend on it would start.
     [[ $sewer_phase == teardown ]] || ((sewer_exit)) || sewer_exit=1
     [[ -z $sewer_module_asked ]] || ((sewer_exit)) || sewer_exit=143
-    exit "$sewer_exit"
+    sewer_leave "$sewer_exit"
 }
 
 sewer_record() {

@@ -95,4 +95,10 @@ class ModuleJob(NamedTuple):
 
 def patience_of(slurm: SlurmSettings) -> Patience:
     """Return how long, and for what, a job is waited for."""
-    return Patience(slurm.max_pending_time, slurm.fail_on_pending_reason, slurm.lost_after or 0.0, bool(slurm.requeue))
+    return Patience(
+        slurm.max_pending_time,
+        slurm.fail_on_pending_reason,
+        slurm.lost_after or 0.0,
+        bool(slurm.requeue),
+        slurm.poll_interval or 0.0,
+    )

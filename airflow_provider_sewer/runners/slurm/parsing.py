@@ -127,7 +127,11 @@ _AWAY = re.compile(
 # What is printed where sbatch did not even get an error code, after lines about the network.
 _NO_ERROR = "No error"
 # Error codes of partitions, nodes and reservations that are not there now.
-_MAY_PASS = re.compile(r"\bnow\b|not available|busy")
+_MAY_PASS = re.compile(
+    r"\bnow\b|not available|busy|I/O error|No space left|Cannot allocate memory|shutting down|state save failed|"
+    r"Resource temporarily|Too many open files|Input/output error|quota exceeded",
+    re.IGNORECASE,
+)
 # What is printed of each try to resolve a name.
 _ONE_TRY = re.compile(r"getaddrinfo\(\) failed: .*, attempt number -?\d+$")
 

@@ -98,7 +98,6 @@ class JobRun:
         self._is_let_go = False
         self._is_released = False
         self._news: SimpleQueue[View | None] = SimpleQueue()
-        self._follower: JobFollower | None = None
 
     def take_up(self) -> Job | Waiting | None:
         """Take up the job that an earlier try has left, if it still counts; otherwise see to it that it is over.
@@ -181,13 +180,14 @@ class JobRun:
     def follow(self, job: Job) -> Ending:
         """Follow a job to its end."""
         planned = self.planned
-        follower = self._follower = JobFollower(
+        follower = JobFollower(
             job,
             planned.task.target,
             patience_of(planned.slurm),
             self._sink,
             self._say,
             tuple(planned.secret_env.values()),
+            try_number=planned.instance.try_number,
         )
         watch = watched(job, self._news.put, planned.slurm)
         pauses = Pauses(planned.slurm.poll_interval or 0.0)
@@ -207,10 +207,9 @@ class JobRun:
 
     @property
     def is_followed_by_another(self) -> bool:
-        """Tell whether another process follows the job, or has followed it before this one came to do so."""
-        if self._follower is not None:
-            return not self._follower.is_holder
-        return self._job is not None and self._job.directory.read_follower() is not None
+        """Tell whether the process of a later try follows the job."""
+        holder = None if self._job is None else self._job.directory.read_follower()
+        return holder is not None and holder.try_number > self.planned.instance.try_number
 
     def collect(self, ending: Ending) -> Any:
         """Return the result of a job that succeeded.

@@ -94,6 +94,17 @@ class ExitRecord(NamedTuple):
         return self.is_sure_success or (self.asked is None and not self.is_success)
 
 
+class Follower(NamedTuple):
+    """The process that follows a job.
+
+    :param token: differs for each process and each time.
+    :param try_number: Airflow's number of the try that the process works for; 0 where tries have no numbers.
+    """
+
+    token: str
+    try_number: int
+
+
 class RunDirectory:
     """The folder of one attempt, which only its owner can enter.
 
@@ -232,17 +243,16 @@ class RunDirectory:
 
     # -- Who follows the job -------------------------------------------------------------------------------------------
 
-    def write_follower(self, token: str) -> None:
-        """Record the process that follows the job from now on.
+    def write_follower(self, follower: Follower) -> None:
+        """Record the process that follows the job from now on."""
+        self._write(self.follower, json.dumps(follower._asdict()), lasts=False)
 
-        :param token: differs for each process and each time.
-        """
-        self._write(self.follower, json.dumps({"token": token}), lasts=False)
-
-    def read_follower(self) -> str | None:
-        """Return the token of the process that follows the job; ``None`` if there is none."""
-        token = (self._read_json(self.follower) or {}).get("token")
-        return token if isinstance(token, str) else None
+    def read_follower(self) -> Follower | None:
+        """Return the process that follows the job; ``None`` if there is none."""
+        match self._read_json(self.follower):
+            case {"token": str(token), "try_number": int(try_number)}:
+                return Follower(token, try_number)
+        return None
 
     def write_unknown_seconds(self, seconds: float) -> None:
         """Record for how long Slurm has not known the job; a later follower continues from there."""

@@ -139,7 +139,7 @@ HOPELESS = {
     "launch failed requeued held": "it could not be started on a node and is held; look at the prolog and the node",
     "launch failure limit exceeded requeued held": "it could not be started on several nodes and is held; look at the "
     "prolog and the nodes",
-    "job requeued in held state": "it was requeued and is held; release it or run it anew",
+    "job requeued in held state": "it was requeued and is held; release it, or clear the task",
     "job requeued in special exit state": "it was requeued after an exit code that the site holds jobs for",
     "user env retrieval failed requeued held": "the node could not make up the user's login environment; a login shell "
     "such as nologin, or a profile that fails, is the usual cause: set slurm={'login_environment': False}",
@@ -155,7 +155,7 @@ _DESCRIBED = (
     (re.compile(r"Reservation \S+ is invalid"), HOPELESS["ReservationInvalid"]),
     (re.compile(r"uid \d+ not in group permitted to use this partition"), "you may not use this partition"),
     # No reason that a user or an administrator has brought about ends like this.
-    (re.compile(r"requeued held$"), "Slurm has requeued it and holds it; release it or run it anew"),
+    (re.compile(r"requeued held$"), "Slurm has requeued it and holds it; release it, or clear the task"),
 )
 
 

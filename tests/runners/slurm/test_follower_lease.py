@@ -65,6 +65,14 @@ def test_keep_live_holder_is_not_taken_for_dead(directory):
         time.sleep(0.05)
 
 
+def test_take_earlier_try_does_not_take_the_lease_from_a_later_one(directory):
+    """An earlier try was held up by a slow API server, while the scheduler started the next one."""
+    earlier, later = FollowerLease(directory, 1), FollowerLease(directory, 2)
+    later.take()
+    earlier.take()
+    assert (earlier.keep(), later.keep()) == (False, True)
+
+
 def test_keep_touches_the_file_when_that_is_due(directory):
     lease = FollowerLease(directory, touch_every=0.0)
     lease.take()
@@ -81,7 +89,7 @@ def test_keep_removed_file_is_written_again(directory):
     assert directory.read_follower()
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"token": 7}', "{" * 9])
+@pytest.mark.parametrize("text", ["", "[]", '{"token": 7}', '{"token": "x"}', "{" * 9])
 def test_keep_damaged_file_does_not_end_the_lease(directory, text):
     lease = FollowerLease(directory)
     lease.take()

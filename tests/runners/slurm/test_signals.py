@@ -161,7 +161,7 @@ def test_scancel_of_an_array_element_makes_no_success(cluster_jobs, slurm) -> No
     script.write(directory)
     os.symlink(directory.path, Path(array.path, "7"))
     ArrayScript(script.name, [7], {}, requeue=False).write(array)
-    job_id = f"{cluster_jobs.cluster.submit(array, script.name)}_7"
+    job_id = f"{cluster_jobs.cluster.submit(array, script.name).id}_7"
     job = ScriptJob(JobRef(job_id, script.name, directory.path), directory, cluster_jobs.cluster)
     job.says("listens")
 
