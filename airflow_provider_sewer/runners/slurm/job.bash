@@ -62,7 +62,7 @@ sewer_pass_on() {
 # first there are two seconds without `wait`, because more may follow. After a signal `wait` can return the number of that
 # signal for ever: so the process writes its exit code into the pipe `sewer_codes`, unless SIGKILL ends it.
 sewer_wait_for() {
-    local sewer_code sewer_tries
+    local sewer_code sewer_tries REPLY
     sewer_is_signalled=
     while :; do
         sewer_code=0
@@ -75,7 +75,8 @@ sewer_wait_for() {
             builtin kill -0 "$1" || break
         done
     done 2>/dev/null
-    IFS= builtin read -r -t 0.1 -u "$sewer_codes" sewer_status || sewer_status=$sewer_code
+    sewer_status=$sewer_code
+    ! builtin read -r -t 0.1 -u "$sewer_codes" || sewer_status=$REPLY # whatever IFS is
 }
 
 sewer_first=$(builtin kill -l RTMIN+1)
@@ -89,6 +90,8 @@ if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
         trap "sewer_pass_on $sewer_number" "${sewer_signals[sewer_number]}"
     done
     sewer_wait_for "$sewer_shell"
+    # Slurm reports a signal only if that ends this shell as well.
+    ((sewer_status != 137)) || [[ -e $sewer_dir/exit.json ]] || kill -KILL $$
     exit "$sewer_status"
 fi
 sewer_supervisor=$SEWER_SUPERVISOR
@@ -422,7 +425,7 @@ sewer_run() {
         exit 143
     fi
     # In the background, because `wait` lets traps run at once. There, bash would ignore SIGINT and SIGQUIT.
-    local sewer_waiter sewer_stderr sewer_code=0 sewer_heard=(QUIT) # those that `setup` does not have ignored
+    local REPLY sewer_waiter sewer_stderr sewer_code=0 sewer_heard=(QUIT) # those that `setup` does not have ignored
     for sewer_signal in "${sewer_signals[@]}"; do
         [[ -n ${sewer_ignores[$sewer_signal]-} ]] || sewer_heard+=("$sewer_signal")
     done
@@ -438,7 +441,7 @@ sewer_run() {
         builtin echo "$sewer_code" >&"$sewer_codes"
     } <&0 {sewer_stderr}>&2 2>/dev/null &
     sewer_waiter=$!
-    IFS= builtin read -r -t 60 -u "$sewer_codes" sewer_module || :
+    ! builtin read -r -t 60 -u "$sewer_codes" || sewer_module=$REPLY # whatever IFS is
     [[ -z $sewer_asked || -n $sewer_forwarded ]] || sewer_forward "$sewer_asked" # it came just before the module
     sewer_wait_for "$sewer_waiter"
     sewer_module=

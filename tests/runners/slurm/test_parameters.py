@@ -30,7 +30,7 @@ IN_THE_SCRIPT = {
     "use_srun": (True, "sewer_before=(srun --unbuffered)"),
     "srun_args": (["--mpi=none", "a b"], "sewer_before=(srun --unbuffered --mpi=none 'a b')"),
     "stderr_to_stdout": (True, "exec 2>&1"),
-    "signal_delay_s": (30, "#SBATCH --signal=USR2@30"),
+    "signal_delay_s": (30, "#SBATCH --signal=B:USR2@30"),
     "qos": ("long", "#SBATCH --qos=long"),
     "wckey": ("k", "#SBATCH --wckey=k"),
 }
