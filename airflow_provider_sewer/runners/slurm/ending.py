@@ -174,7 +174,8 @@ class Endings:
             was_killed = sighting.signal == signal.SIGKILL or sighting.exit_code in (None, _KILLED)
             return was_killed or end is ENDS["CANCELLED"]
         reports = [found.group(1) for found in map(_SRUN_REPORT.match, lines) if found]
-        srun_killed = bool(reports) and bool(_SRUN_KILLED.match(reports[-1])) and runs_srun(self._job.directory)
+        # All of them: the lines of srun and those of the module, which can look alike, come in no order.
+        srun_killed = bool(reports) and all(map(_SRUN_KILLED.match, reports)) and runs_srun(self._job.directory)
         return record.phase == "teardown" and (record.exit_code == _KILLED or srun_killed)
 
     def _why_cancelled_before_it_began(self) -> End:

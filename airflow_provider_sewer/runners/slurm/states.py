@@ -84,7 +84,7 @@ ENDS = {
     "CANCELLED": End(
         errors.SlurmCancelled,
         "was cancelled",
-        "somebody called scancel, or Slurm did; clear the task to run it anew",
+        "a user called scancel, or Slurm ended it; clear the task to run it again",
     ),
     "DEADLINE": End(
         errors.SlurmDeadline,

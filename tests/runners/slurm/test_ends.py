@@ -75,7 +75,7 @@ def test_a_job_cancelled_behind_our_back_is_cancelled(any_jobs) -> None:
     requeued.expect_start()
     waiting.expect_said("is PENDING")
     any_jobs.slurm.command("scancel", running.id, requeued.id, waiting.id)
-    said = ("was cancelled", "somebody called scancel")
+    said = ("was cancelled", "a user called scancel")
     assert running.fails(errors.SlurmCancelled, *said).state == "CANCELLED"
     assert requeued.fails(errors.SlurmCancelled, *said).state == "CANCELLED"
     assert waiting.fails(errors.SlurmCancelled, *said, "It wrote nothing", runs=0).node is None
