@@ -81,7 +81,7 @@ class FollowerLease:
         self._touched = time.monotonic()
 
     def _is_of_a_later_try(self, holder: Follower | None) -> bool:
-        return holder is not None and holder.try_number > self._try_number
+        return holder is not None and 0 < self._try_number < holder.try_number
 
     def _touch(self) -> None:
         if time.monotonic() - self._touched >= self._touch_every:

@@ -169,7 +169,8 @@ def test_cancelling_ends_the_whole_tree_from_any_process(grace: float, local_job
     """Another process cancels a job: its child, and a grandchild in a session of its own that is deaf, end as well."""
     job = local_jobs.start(DEAF_TREE)
     job.says("all here")
-    assert len(processes_of(job)) == 6  # two shells of the script and its watcher, and three of the module
+    # Three shells of the script, its watcher, which starts others for a moment, and three processes of the module.
+    wait_until(lambda: len(processes_of(job)) == 7, "seven processes")
 
     subprocess.run([sys.executable, "-c", CANCEL, *job.ref, str(1 + grace)], check=True, timeout=60)
 

@@ -208,7 +208,8 @@ def test_a_job_that_waits_in_vain_is_given_up(jobs) -> None:
         "'DependencyNeverSatisfied'": {"dependency": f"afterok:{failed}"},
         # PartitionNodeLimit or PartitionConfig: newer versions give one after the other.
         "than the partition has or allows": {"partition": "tiny", "nodes": 2},
-        "'PartitionTimeLimit'": {"partition": "tiny", "timeout_min": 100},
+        # PartitionTimeLimit, or PartitionConfig before that.
+        "waits for 'Partition": {"partition": "tiny", "timeout_min": 100},
     }
     followed = {words: jobs.start("", slurm=slurm) for words, slurm in cases.items()}
     for words, job in followed.items():
