@@ -208,7 +208,9 @@ class Endings:
             return failed._replace(what=what, advice="the module has not been run")
         if record.asked:
             what = f"was asked to end by SIG{record.asked}, and {self._module} ended with exit code {code}"
-            return failed._replace(what=what, advice="scancel, a preemption with GraceTime, or another process has signalled it")
+            return failed._replace(
+                what=what, advice="scancel, a preemption with GraceTime, or another process has signalled it"
+            )
         if record.phase == "module":
             what = f"had its script ended from outside while it ran {self._module}"
             return failed._replace(what=what, advice="its output may say by whom; a signal that it asked for itself?")
