@@ -15,9 +15,13 @@ sewer_numbers=(15 2 1 10 12)
 # SIGCONT has no trap: Slurm sends it just before SIGTERM, and of two signals that arrive at the same moment bash loses
 # one during `wait`. The module gets it together with SIGTERM.
 
+# bash runs a trap that is due while it expands `$(…)` or `<(…)`, and then cannot parse the trap: the signal is lost, and
+# so may be the command. Backquotes have no such fault. So no other substitution stands where a signal has a trap.
+
 # Sleep without a process of its own that could outlive the job.
+exec {sewer_silent}<> <(:)
 sewer_sleep() {
-    read -r -t "$1" <> <(:) || :
+    builtin read -r -t "$1" -u "$sewer_silent" || :
 }
 
 # Tell whether signal number $3 is in a set of process $1: SigCgt, those that have a trap, or ShdPnd, the pending ones.
@@ -39,11 +43,17 @@ sewer_signal_children() {
     done
 } 2>/dev/null
 
+# Tell whether process $1 still runs. A link to what it executes is something that the dead do not have, even before
+# their parent has collected them; nor has any process where there is no /proc.
+sewer_lives() {
+    [[ -e /proc/$1/exe || ! -e /proc/self/exe ]]
+}
+
 # Pass on the signal of this number in `sewer_signals`. During `setup` the second shell does not listen yet: then the
-# command that it waits for has to end first.
+# command that it waits for has to end first, and a substitution in `setup` may lose the signal, so it is sent again.
 sewer_pass_on() {
     local sewer_signal=${sewer_signals[$1]} sewer_number=$((sewer_first + $1)) sewer_tries
-    sewer_is_signalled=1
+    [[ -z $SEWER_LOCAL_ID ]] || sewer_sleep 0.2 # there all processes are signalled, in no order
     if sewer_has "$sewer_shell" SigCgt "$sewer_number"; then
         # If Slurm has signalled the second shell, too, it did so before: that must have arrived.
         for ((sewer_tries = 100; sewer_tries > 0; sewer_tries--)); do
@@ -51,53 +61,71 @@ sewer_pass_on() {
             sewer_sleep 0.01
         done
         builtin kill -s "$sewer_number" "$sewer_shell"
+        sewer_again=
     elif [[ $sewer_signal == @(TERM|INT|HUP) ]]; then
         builtin kill -s "$sewer_signal" "$sewer_shell"
-        sewer_signal_children "$sewer_signal" "$sewer_shell"
+        [[ -n $sewer_again ]] || sewer_signal_children "$sewer_signal" "$sewer_shell"
+        sewer_again=$1
     fi
 } 2>/dev/null
 
-# Wait for process $1, whatever signals arrive meanwhile, and leave its exit code in `sewer_status`. A signal that arrives
-# when bash is about to begin with `wait` does not end that, and its trap has to wait for the next signal. So after the
-# first there are two seconds without `wait`, because more may follow. After a signal `wait` can return the number of that
-# signal for ever: so the process writes its exit code into the pipe `sewer_codes`, unless SIGKILL ends it.
+# Wait for process $1, and leave its exit code in `sewer_status`. The supervisor passes on meanwhile the signals that its
+# traps have noted in `sewer_noted`.
+# `wait` is of no use here: it does not end for a signal that comes just before it blocks, it may miss the end of a
+# process that comes together with a signal, and after a signal it can return the number of that signal for ever. So this
+# shell reads a pipe: the process writes a line when it ends, and traps write one. The timeout bounds the delay of a
+# signal that comes just before `read` blocks. A `read` that times out may lose a byte: so the exit code stands twice.
 sewer_wait_for() {
-    local sewer_code sewer_tries REPLY
-    sewer_is_signalled=
-    while :; do
-        sewer_code=0
-        wait "$1" || sewer_code=$?
-        builtin kill -0 "$1" || break
-        [[ -n $sewer_is_signalled ]] || continue
-        sewer_is_signalled=
-        for ((sewer_tries = 20; sewer_tries > 0; sewer_tries--)); do
-            sewer_sleep 0.1
-            builtin kill -0 "$1" || break
+    local sewer_line= sewer_has_ended= sewer_timeout sewer_number sewer_tries REPLY
+    sewer_status=
+    while [[ -z $sewer_status ]]; do
+        sewer_lives "$1" || sewer_has_ended=1
+        [[ -z $sewer_has_ended$sewer_again ]] && sewer_timeout=1 || sewer_timeout=0.1
+        if builtin read -r -t "$sewer_timeout" -u "$sewer_pipe"; then
+            sewer_line+=$REPLY # whatever IFS is
+            [[ $sewer_line != "${sewer_line% *} ${sewer_line% *}" ]] || sewer_status=${sewer_line% *}
+            sewer_line=
+        elif [[ -n $sewer_has_ended ]]; then
+            break
+        else
+            sewer_line+=$REPLY
+            [[ -z $sewer_again ]] || sewer_pass_on "$sewer_again"
+        fi
+        for sewer_number in "${!sewer_noted[@]}"; do
+            unset -v "sewer_noted[$sewer_number]"
+            sewer_pass_on "$sewer_number"
         done
-    done 2>/dev/null
-    sewer_status=$sewer_code
-    ! builtin read -r -t 0.1 -u "$sewer_codes" || sewer_status=$REPLY # whatever IFS is
+    done
+    if [[ -z $sewer_status ]]; then # it has ended before it could write a line
+        sewer_status=0
+        wait "$1" || sewer_status=$?
+    fi
+    for ((sewer_tries = 100; sewer_tries > 0; sewer_tries--)); do # `times` counts it when it has ended
+        sewer_lives "$1" || break
+        sewer_sleep 0.01
+    done
 }
 
 sewer_first=$(builtin kill -l RTMIN+1)
+sewer_noted=() sewer_again=
+exec {sewer_pipe}<> <(:)
 if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
-    exec {sewer_codes}<> <(:)
+    for sewer_number in "${!sewer_signals[@]}"; do
+        trap "[[ -n \${sewer_noted[$sewer_number]-} ]] || { sewer_noted[$sewer_number]=1; echo >&$sewer_pipe; }" \
+            "${sewer_signals[sewer_number]}"
+    done
     set -m # for a process group of its own; what is put into the background otherwise cannot be interrupted
-    SEWER_SUPERVISOR=$$ SEWER_CODES=$sewer_codes /bin/bash "$0" &
+    SEWER_SUPERVISOR=$$ SEWER_PIPE=$sewer_pipe /bin/bash "$0" {sewer_silent}>&- &
     sewer_shell=$!
     set +m
-    for sewer_number in "${!sewer_signals[@]}"; do
-        trap "sewer_pass_on $sewer_number" "${sewer_signals[sewer_number]}"
-    done
     sewer_wait_for "$sewer_shell"
     # Slurm reports a signal only if that ends this shell as well.
     ((sewer_status != 137)) || [[ -e $sewer_dir/exit.json ]] || kill -KILL $$
     exit "$sewer_status"
 fi
 sewer_supervisor=$SEWER_SUPERVISOR
-sewer_result=$SEWER_CODES # where the supervisor takes the exit code from
-exec {sewer_codes}<> <(:)
-unset SEWER_SUPERVISOR SEWER_CODES
+sewer_supervisor_pipe=$SEWER_PIPE
+unset SEWER_SUPERVISOR SEWER_PIPE
 
 # -- Names and tools -----------------------------------------------------------------------------------
 
@@ -282,8 +310,6 @@ sewer_hear() {
 
 # Take a signal from the supervisor. The module gets it now, unless it has it already: twice, it may mean something else.
 sewer_take() {
-    sewer_is_signalled=1
-    [[ -z $sewer_is_local ]] || sewer_sleep 0.2 # there all processes are signalled, in no order
     if [[ -n ${sewer_has_come[$1]-} ]]; then
         [[ $1 == TERM ]] || sewer_has_come[$1]= # that counts once
         return 0
@@ -351,12 +377,6 @@ sewer_end_others() {
     done
 }
 
-# Tell whether the script itself still runs, for its watcher. (A link to what it executes is something that
-# the dead do not have, even if nobody has collected them; nor does anybody where there is no /proc.)
-sewer_lives() {
-    [[ -e /proc/$$/exe || ! -e /proc/self/exe ]]
-}
-
 # Print when a file in the run directory was last written, in seconds by the clock of the file server; 0 if it is not there.
 sewer_written() {
     sewer_tool stat -c %Y -- "$sewer_dir/$1" 2>/dev/null || echo 0
@@ -380,7 +400,7 @@ sewer_watch() {
     umask 077
     local sewer_looks=0
     local sewer_pauses=(0.1 0.2 0.4 0.8 1.6 3.2) sewer_round=0 # at first more often, for what short jobs use
-    while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives; do
+    while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives $$; do
         [[ -z $SEWER_LOCAL_ID ]] || echo >"$sewer_dir/alive" # for other hosts, which have nobody to ask
         # A minute between two looks is short enough for a timeout of hours.
         if ((sewer_orphan_timeout && sewer_looks++ % (sewer_orphan_timeout > 600 ? 12 : 1) == 0)); then
@@ -391,10 +411,10 @@ sewer_watch() {
     done
     local sewer_seconds
     # If the supervisor still is one; its number may have gone to another process.
-    if sewer_lives && sewer_has "$sewer_supervisor" SigCgt "${sewer_numbers[0]}"; then
+    if sewer_lives $$ && sewer_has "$sewer_supervisor" SigCgt "${sewer_numbers[0]}"; then
         kill -TERM "$sewer_supervisor" # the way that all signals take
         for ((sewer_seconds = sewer_grace; sewer_seconds > 0; sewer_seconds--)); do
-            sewer_lives || break
+            sewer_lives $$ || break
             sewer_sleep 1
         done
         sewer_end_others 0
@@ -403,7 +423,7 @@ sewer_watch() {
         sewer_end_others "$sewer_grace"
     fi
     for ((sewer_seconds = 30; sewer_seconds > 0; sewer_seconds--)); do # for `teardown`, and for the record
-        sewer_lives || break
+        sewer_lives $$ || break
         sewer_sleep 1
     done
     kill -KILL 0
@@ -415,7 +435,7 @@ sewer_run() {
     builtin set +k
     local FUNCNEST=0 sewer_number sewer_signal # `setup` may have limited how deeply functions are nested
     builtin cd -- "$sewer_workdir" || exit 72
-    sewer_from=$(sewer_size stdout.log)
+    sewer_from=`sewer_size stdout.log`
     sewer_phase=module
     for sewer_number in "${!sewer_signals[@]}"; do
         builtin trap "sewer_take ${sewer_signals[sewer_number]}" "$((sewer_first + sewer_number))"
@@ -424,7 +444,7 @@ sewer_run() {
         sewer_phase=setup
         exit 143
     fi
-    # In the background, because `wait` lets traps run at once. There, bash would ignore SIGINT and SIGQUIT.
+    # In the background, because `read` lets traps run at once. There, bash would ignore SIGINT and SIGQUIT.
     local REPLY sewer_waiter sewer_stderr sewer_code=0 sewer_heard=(QUIT) # those that `setup` does not have ignored
     for sewer_signal in "${sewer_signals[@]}"; do
         [[ -n ${sewer_ignores[$sewer_signal]-} ]] || sewer_heard+=("$sewer_signal")
@@ -434,20 +454,20 @@ sewer_run() {
         (
             builtin trap - "${sewer_heard[@]}"
             export -n "${!sewer_@}" # in case of `set -a`
-            builtin echo "$BASHPID" >&"$sewer_codes"
+            builtin echo "$BASHPID" >&"$sewer_pipe"
             builtin exec ${sewer_before[@]+"${sewer_before[@]}"} "$@" \
-                2>&"$sewer_stderr" {sewer_stderr}>&- {sewer_codes}>&- {sewer_result}>&-
+                2>&"$sewer_stderr" {sewer_stderr}>&- {sewer_pipe}>&- {sewer_supervisor_pipe}>&- {sewer_silent}>&-
         ) || sewer_code=$?
-        builtin echo "$sewer_code" >&"$sewer_codes"
+        builtin echo "$sewer_code $sewer_code" >&"$sewer_pipe"
     } <&0 {sewer_stderr}>&2 2>/dev/null &
     sewer_waiter=$!
-    ! builtin read -r -t 60 -u "$sewer_codes" || sewer_module=$REPLY # whatever IFS is
+    ! builtin read -r -t 60 -u "$sewer_pipe" || sewer_module=$REPLY # whatever IFS is
     [[ -z $sewer_asked || -n $sewer_forwarded ]] || sewer_forward "$sewer_asked" # it came just before the module
     sewer_wait_for "$sewer_waiter"
     sewer_module=
     sewer_judge
     sewer_phase=teardown
-    sewer_to=$(sewer_size stdout.log)
+    sewer_to=`sewer_size stdout.log`
     for sewer_signal in ${sewer_due[@]+"${sewer_due[@]}"}; do
         eval "${sewer_at_signal[$sewer_signal]-}"
     done
@@ -456,7 +476,7 @@ sewer_run() {
 # Tell whether slurmstepd has announced in stderr.log, since this run began, that it ends something of this node or job.
 sewer_is_announced() {
     [[ -r $sewer_dir/stderr.log ]] || return 0 # there is no evidence
-    (($(sewer_size stderr.log) >= sewer_stderr_from)) || sewer_stderr_from=0 # the module has emptied it
+    ((`sewer_size stderr.log` >= sewer_stderr_from)) || sewer_stderr_from=0 # the module has emptied it
     sewer_tool tail -c "+$((sewer_stderr_from + 1))" -- "$sewer_dir/stderr.log" |
         sewer_tool grep -aF -e "*** $1" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
 }
@@ -484,7 +504,7 @@ sewer_judge() {
 
 # End with this exit code, and tell it the supervisor.
 sewer_leave() {
-    builtin echo "$1" >&"$sewer_result"
+    builtin echo "$1 $1" >&"$sewer_supervisor_pipe"
     exit "$1"
 }
 
@@ -494,7 +514,10 @@ sewer_end() {
     builtin set +efukC +o posix
     unset -v EXECIGNORE FUNCNEST GLOBIGNORE
     (eval "$sewer_at_exit") # apart, so that an `exit` in it is not ours
-    builtin trap '' TERM INT HUP USR1 USR2
+    builtin trap '' "${sewer_signals[@]}" # none is to keep this shell from its record
+    for sewer_number in "${!sewer_signals[@]}"; do
+        builtin trap '' "$((sewer_first + sewer_number))"
+    done
     builtin kill -KILL "$sewer_watcher" 2>/dev/null
     if [[ $sewer_phase == teardown ]]; then
         sewer_exit=$sewer_status

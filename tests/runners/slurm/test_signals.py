@@ -8,6 +8,7 @@ import signal
 import textwrap
 from pathlib import Path
 
+import psutil
 import pytest
 
 from airflow_provider_sewer.core import errors
@@ -131,6 +132,20 @@ def test_sigterm_during_setup_ends_setup(tracked_jobs) -> None:
     record = job.directory.read_exit()
     assert (record.phase, record.exit_code, record.asked) == ("setup", 143, "TERM")
     assert job.stdout == "sets up\ncleaned up\n"
+
+
+def test_sigterm_during_a_substitution_of_setup_is_not_lost(tracked_jobs) -> None:
+    """bash loses a signal that comes between two substitutions of one command."""
+    setup = ["trap 'echo cleaned up' TERM", "echo sets up", "both=$(sleep 4711)$(echo)"]
+    job = tracked_jobs.start("time.sleep(4711)", slurm={"setup": setup})
+    job.expect_line("sets up")
+
+    tracked_jobs.slurm.command("scancel", job.id)
+
+    job.end()
+    assert type(job.error) is errors.SlurmCancelled
+    assert job.directory.read_exit().asked == "TERM"
+    assert job.stdout.endswith("cleaned up\n")
 
 
 def test_scancel_during_teardown_keeps_success_of_module(tracked_jobs) -> None:
@@ -288,10 +303,24 @@ def test_signal_to_the_first_shell_of_a_local_job_reaches_module_once(local_jobs
     source = "import os, signal, sys\ndef say(text): print(text, flush=True)\n" + textwrap.dedent(counts(children=0))
     job = local_jobs.start(source, resources=TORN_DOWN)
     job.says("listens")
-    shell = int(Path(f"/proc/{job.directory.read_start().pid}/stat").read_text().rpartition(")")[2].split()[1])
+    shell = psutil.Process(job.directory.read_start().pid).parent()
 
-    os.kill(shell, number)
+    shell.send_signal(number)
 
     record = job.record()
     assert record.is_success == (number == signal.SIGUSR1)
     assert job.stdout == f"listens\nsignals: {number.name}\ntorn down\n"
+
+
+def test_signals_without_end_do_not_keep_a_local_job_from_its_record(local_jobs) -> None:
+    """The exit code is the module's, whatever comes while bash waits, and while it writes the record."""
+    source = "import signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\nprint('listens', flush=True)\n"
+    for _ in range(4):
+        job = local_jobs.start(source + "time.sleep(1)\n", resources=TORN_DOWN)
+        job.says("listens")
+        shell = psutil.Process(job.directory.read_start().pid).parent()
+
+        while shell.is_running() and shell.status() != psutil.STATUS_ZOMBIE:
+            shell.send_signal(signal.SIGUSR1)
+
+        assert job.record().is_success
