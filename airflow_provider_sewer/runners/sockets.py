@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import platform
 import select
 import socket
 import struct
@@ -31,7 +32,18 @@ class SupervisorSockets:
     def __init__(self) -> None:
         supervisor = _creator(_REQUESTS)
         is_supervised = supervisor not in {None, os.getpid()}
+        self._supervisor = supervisor if is_supervised else None
         self._descriptors = [each for each in _open_files() if _creator(each) == supervisor] if is_supervised else []
+
+    def supervisor(self) -> str:
+        """Return the host of the supervisor, its process, and when that has started; an empty text without one."""
+        import psutil  # here, because a DAG file that only imports an operator does not need it
+
+        if self._supervisor is None:
+            return ""
+        with suppress(psutil.Error):
+            return f"{platform.node()} {self._supervisor} {psutil.Process(self._supervisor).create_time():.2f}"
+        return ""
 
     def all_read(self, patience: float) -> bool:
         """Wait until the supervisor has read everything that is in the sockets now, and return whether it has.

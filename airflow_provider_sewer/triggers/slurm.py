@@ -27,8 +27,10 @@ from airflow_provider_sewer.runners.slurm.ending import Ending
 from airflow_provider_sewer.runners.slurm.following import JobFollower
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.log_lines import line_logger
+from airflow_provider_sewer.runners.slurm.logs import TriggerLog
 from airflow_provider_sewer.runners.slurm.module_job import patience_of
 from airflow_provider_sewer.runners.slurm.pace import Pauses, watched
+from airflow_provider_sewer.runners.sockets import SupervisorSockets
 from airflow_provider_sewer.runners.task_log import log_output
 
 if TYPE_CHECKING:
@@ -222,7 +224,7 @@ class SlurmJobTrigger(BaseTrigger):
             self._log_output,
             self._say,
             secrets,
-            leaves_rest=True,
+            trigger_log=TriggerLog(SupervisorSockets().supervisor()),
             try_number=getattr(self.task_instance, "try_number", 0),
         )
 

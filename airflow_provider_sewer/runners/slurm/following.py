@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.runners.output import Sink
     from airflow_provider_sewer.runners.slurm.ending import Ending
     from airflow_provider_sewer.runners.slurm.job import Job
+    from airflow_provider_sewer.runners.slurm.logs import TriggerLog
     from airflow_provider_sewer.runners.slurm.run_directory import ExitRecord
     from airflow_provider_sewer.runners.slurm.watcher import View
 
@@ -112,7 +113,8 @@ class JobFollower:
     :param sink: takes its output as it comes.
     :param say: told what becomes of it, a line each.
     :param secrets: values that must not be shown.
-    :param leaves_rest: whether what the job has written last is left to another process, see :meth:`JobRun.log_rest`.
+    :param trigger_log: where this process is a triggerer. What the job has written last is left to a worker then, see
+        :meth:`JobRun.log_rest`.
     :param try_number: Airflow's number of the try that this process works for; 0 where tries have no numbers.
     """
 
@@ -125,16 +127,16 @@ class JobFollower:
         say: Callable[[str], None],
         secrets: Collection[str] = (),
         *,
-        leaves_rest: bool = False,
+        trigger_log: TriggerLog | None = None,
         try_number: int = 0,
     ) -> None:
         self._job = job
         self._endings = Endings(job, module, secrets)
         self._patience = patience
         self._say = say
-        self._new_logs = partial(JobLogs, job.directory, sink, secrets)
+        self._new_logs = partial(JobLogs, job.directory, sink, secrets, trigger_log=trigger_log)
         self._logs = self._new_logs()
-        self._leaves_rest = leaves_rest
+        self._leaves_rest = trigger_log is not None
         self._is_stopped = False
         self._settles = _SETTLES[job.cluster.kind]
         self._sighting: Sighting | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.slots import Slots
+from airflow_provider_sewer.runners.slurm.log_ranges import LogRanges
 from airflow_provider_sewer.runners.sockets import SupervisorSockets
 
 if TYPE_CHECKING:
@@ -28,6 +29,18 @@ _RESULT_END = PIECE
 _SLOTS = Slots(16)
 
 
+class TriggerLog:
+    """The log of a trigger, which the triggerer has emptied when it started the trigger.
+
+    :param triggerer: names the process that writes the log; empty under ``airflow dags test``, which empties no log.
+    """
+
+    def __init__(self, triggerer: str) -> None:
+        self.triggerer = triggerer
+        #: Whether the run directory does not yet tell that the log is empty.
+        self.is_new = bool(triggerer)
+
+
 class JobLogs:
     """What a job has written, handed on once and in order.
 
@@ -39,6 +52,7 @@ class JobLogs:
     :param sink: takes the output as it comes.
     :param secrets: values to mask.
     :param read_at_last: seconds for which the end of the output waits for a supervisor that does not read.
+    :param trigger_log: where this process is a triggerer. What this triggerer has logged earlier is handed on again.
     """
 
     def __init__(
@@ -48,8 +62,11 @@ class JobLogs:
         secrets: Collection[str] = (),
         *,
         read_at_last: float = _READ_AT_LAST,
+        trigger_log: TriggerLog | None = None,
     ) -> None:
         self._directory = directory
+        self._trigger_log = trigger_log
+        self._secrets = secrets
         self._read_at_last = read_at_last
         self._supervisor = SupervisorSockets()
         self._masker = Masker(secrets)
@@ -58,6 +75,7 @@ class JobLogs:
             for stream, path in ((Stream.STDOUT, directory.stdout), (Stream.STDERR, directory.stderr))
         }
         self._noted: dict[str, Any] | None = None
+        self._ranges = LogRanges()
         self._waits = True
         self._is_unread = False
         self._is_stopped = False
@@ -69,12 +87,29 @@ class JobLogs:
         """
         if self._noted is None and not self._take_up():
             return False
+        if self._ranges.next_removed():
+            return self._pump_removed()
         has_more = False
-        for stream in self._streams.values():
+        for stream, log in self._streams.items():
             if not self._note():
                 return False
-            has_more = stream.pump() or has_more
+            begin = log.position
+            has_more = log.pump() or has_more
+            self._add(stream, begin, log.position)
         return self._note() and has_more
+
+    def _pump_removed(self) -> bool:
+        """Hand on a chunk that Airflow has removed from the log of a trigger."""
+        if self._note() and (removed := self._ranges.next_removed()):
+            stream, begin, end = removed
+            restored = self._streams[stream].hand_on_again(begin, end, Masker(self._secrets))
+            self._ranges.restore(stream, restored)
+            self._add(stream, begin, restored)
+        return self._note()
+
+    def _add(self, stream: Stream, begin: int, end: int) -> None:
+        if self._trigger_log is not None and self._trigger_log.triggerer:
+            self._ranges.add(self._trigger_log.triggerer, stream, begin, end)
 
     def finish(self) -> None:
         """Hand on all there is, an unfinished last line included."""
@@ -86,7 +121,7 @@ class JobLogs:
 
     def settle(self) -> None:
         """Wait until what was handed on has been read, and record it; another process may continue then."""
-        if self._noted is not None and not self._note():
+        if (self._noted is not None or self._take_up()) and not self._note():
             self._wait_until_read()
             self._note()
 
@@ -110,12 +145,17 @@ class JobLogs:
             return False
         for stream, log in self._streams.items():
             log.take_up(noted.get(stream.value))
+        self._ranges = LogRanges(noted.get("trigger_logs"))
         self._noted = self._state
+        if self._trigger_log is not None and self._trigger_log.is_new:
+            self._ranges.remove(self._trigger_log.triggerer)
+            self._trigger_log.is_new = False
         return True
 
     @property
     def _state(self) -> dict[str, Any]:
-        return {stream.value: log.state for stream, log in self._streams.items()}
+        state = {stream.value: log.state for stream, log in self._streams.items()}
+        return {**state, **({"trigger_logs": ranges} if (ranges := self._ranges.to_data()) else {})}
 
     def _note(self) -> bool:
         """Record how far the output was handed on, if it was read, and return whether more may be handed on."""
@@ -153,7 +193,12 @@ class _StreamLog:
     @property
     def state(self) -> dict[str, Any]:
         """Return what another one needs to go on: where, and the text before it that the masker holds back."""
-        return {"offset": self.offset - self._splitter.held, "held": self._masker.held(self._stream)}
+        return {"offset": self.position, "held": self._masker.held(self._stream)}
+
+    @property
+    def position(self) -> int:
+        """Return where the next one goes on."""
+        return self.offset - self._splitter.held
 
     def take_up(self, state: Any) -> None:
         """Go on from a state; from the beginning if it is none."""
@@ -188,6 +233,20 @@ class _StreamLog:
                 self.offset = 0
             file.seek(self.offset)
             return file.read(_CHUNK)
+
+    def hand_on_again(self, begin: int, end: int, masker: Masker) -> int:
+        """Hand on a part that was handed on before, at most a chunk of whole lines, and return where that ends."""
+        try:
+            with _SLOTS.taken(), open(self._path, "rb") as file:
+                file.seek(begin)
+                data = file.read(min(end - begin, _CHUNK))
+        except OSError:
+            return begin
+        if begin + len(data) < end:
+            data = data[: data.rfind(b"\n") + 1] or data
+        if masked := [*masker.mask(self._stream, _pieces(data)), *masker.rest(self._stream)]:
+            self._sink(self._stream, masked)
+        return begin + len(data) if data else end  # the module has emptied the file
 
     def _hand_on(self, pieces: Sequence[str]) -> None:
         if masked := self._masker.mask(self._stream, pieces):

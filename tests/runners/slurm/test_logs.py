@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer.runners.output import PIECE, Stream
 from airflow_provider_sewer.runners.slurm import logs as logs_module
-from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_line_between, last_lines
+from airflow_provider_sewer.runners.slurm.logs import JobLogs, TriggerLog, last_line_between, last_lines
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 SECRET = "hush-it-is-secret"
@@ -38,8 +38,9 @@ class Log:
     def path(self, stream: Stream = Stream.STDOUT) -> str:
         return self.directory.stdout if stream is Stream.STDOUT else self.directory.stderr
 
-    def reader(self, secrets: Sequence[str] = ()) -> JobLogs:
-        return JobLogs(self.directory, self._take, secrets)
+    def reader(self, secrets: Sequence[str] = (), triggerer: str | None = None) -> JobLogs:
+        trigger_log = None if triggerer is None else TriggerLog(triggerer)
+        return JobLogs(self.directory, self._take, secrets, trigger_log=trigger_log)
 
     def text(self, stream: Stream = Stream.STDOUT) -> str:
         return "".join(text for of, text in self.pieces if of is stream)
@@ -301,3 +302,86 @@ def test_a_log_that_was_emptied_or_is_gone_has_no_result_of_old(tmp_path: Path) 
     assert last_line_between(str(path), -1, 6) == "short"
     assert last_line_between(str(tmp_path / "gone"), 0, 6) is None
     assert last_lines(str(tmp_path / "gone")) == []
+
+
+# --- Airflow empties the log of a trigger that comes back to a triggerer
+
+
+LINES = [f"line {number}\n" for number in range(30_000)]
+
+
+def pump_all(reader: JobLogs) -> None:
+    while reader.pump():
+        pass
+
+
+def lines_of(log: Log) -> list[str]:
+    lines, log.pieces = [piece for _, piece in log.pieces], []
+    return lines
+
+
+def test_logs_of_trigger_that_comes_back_to_a_triggerer_are_handed_on_again(log: Log) -> None:
+    """What this triggerer has logged earlier, and nothing that is still in the log of another one."""
+    log.write("".join(LINES[:10_000]).encode())
+    pump_all(log.reader(triggerer="one"))
+    log.write("".join(LINES[10_000:20_000]).encode())
+    log.pieces = []
+    pump_all(log.reader(triggerer="two"))
+    log.write("".join(LINES[20_000:]).encode())
+    in_log_of_two = lines_of(log)
+
+    log.reader(triggerer="one").finish()
+
+    assert lines_of(log) == [*LINES[:10_000], *LINES[20_000:]]
+    assert in_log_of_two == LINES[10_000:20_000]
+
+
+@pytest.mark.parametrize("triggerer", ["two", None])
+def test_logs_that_are_missing_are_handed_on_by_the_next_process(triggerer: str | None, log: Log) -> None:
+    """The triggerer ended after it had emptied the log: another one or the worker completes it."""
+    log.write("".join(LINES).encode())
+    pump_all(log.reader(triggerer="one"))
+    log.pieces = []
+    log.reader(triggerer="one").pump()
+
+    log.reader(triggerer=triggerer).finish()
+
+    assert lines_of(log) == LINES
+
+
+def test_settle_of_a_trigger_that_hands_on_nothing_leaves_the_missing_logs_to_the_worker(log: Log) -> None:
+    """The job has ended before the triggerer took the trigger back."""
+    log.write("".join(LINES).encode())
+    pump_all(log.reader(triggerer="one"))
+    log.pieces = []
+    log.reader(triggerer="one").settle()
+
+    log.reader().finish()
+
+    assert lines_of(log) == LINES
+
+
+def test_logs_follow_one_trigger_without_repetition(log: Log) -> None:
+    """A process that loses the job for a while, and gets it back with the same trigger, has an unharmed log."""
+    trigger_log = TriggerLog("one")
+    log.write("".join(LINES[:10]).encode())
+    pump_all(JobLogs(log.directory, log._take, trigger_log=trigger_log))
+    log.write("".join(LINES[10:20]).encode())
+
+    pump_all(JobLogs(log.directory, log._take, trigger_log=trigger_log))
+
+    assert lines_of(log) == LINES[:20]
+
+
+@pytest.mark.parametrize(
+    "damaged", [[], {"triggerers": 1, "removed": [1]}, {"removed": {"stdout": [[5, 1], "x", [1]]}}]
+)
+def test_damaged_record_of_trigger_logs_counts_as_none(log: Log, damaged: Any) -> None:
+    """The output is handed on from where it was."""
+    log.write(b"one\ntwo\n")
+    state = {"stdout": {"offset": 4, "held": ""}, "stderr": {"offset": 0, "held": ""}, "trigger_logs": damaged}
+    log.directory.write_log_state(state)
+
+    log.reader(triggerer="one").finish()
+
+    assert lines_of(log) == ["two\n"]
