@@ -200,10 +200,11 @@ class JobFollower:
             self._say(f"There is an answer about {self._job} again")
         self._is_silent = False
         self._sighting = view.sighting
-        described = _described(self._job, view.sighting)
-        if described != self._described:
+        is_undecided = view.sighting.state in WAITING and not view.sighting.reason  # after each change of the job
+        described = _described(self._job, view.sighting._replace(start=None))  # Slurm changes its estimate at any time
+        if described != self._described and not (is_undecided and self._described):
             self._described = described
-            self._say(described)
+            self._say(_described(self._job, view.sighting))
 
     def _read_record(self) -> ExitRecord | None:
         try:
