@@ -83,6 +83,10 @@ class StateError(SewerError):
     """The state of an earlier run cannot be read, or another run is using it."""
 
 
+class UntrustedPath(SewerError):
+    """Another Unix user could have written a folder or file that decides what is run or what has succeeded."""
+
+
 class ModuleStopped(SewerError):
     """The module was ended on request before it was done."""
 

@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_sewer.core.arguments import to_arguments
-from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, UntrustedPath
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import checked_kwargs, function_call
 from airflow_provider_sewer.core.paths import PathMarker, path_key
@@ -174,6 +174,8 @@ class PythonModuleOperator(BaseOperator):
         except ModuleFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
+        except UntrustedPath as error:
+            raise AirflowFailException(error.message) from None
         self._tell_that_it_ran(context, self._task_run)
         return self._checked_result(context, result)
 
@@ -223,7 +225,7 @@ class PythonModuleOperator(BaseOperator):
         """Return what was prepared, or fail without another try, which would not help."""
         try:
             return prepare()
-        except InvalidTask as error:
+        except (InvalidTask, UntrustedPath) as error:
             raise AirflowFailException(error.message) from None
 
     def _left_by_an_earlier_run(self, context: Context, run: TaskRun) -> ModuleResult | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.secrecy import looks_secret
+from airflow_provider_sewer.core.trusted import open_own
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -191,8 +192,8 @@ def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
 def runs_srun(directory: RunDirectory) -> bool:
     """Tell whether the job script of a run directory runs its command under srun."""
     try:
-        with open(directory.script, encoding="utf-8", errors="replace") as script:
-            return any(line.startswith(f"{_BEFORE}srun") for line in script)
+        with open_own(directory.script) as script:
+            return any(line.startswith(f"{_BEFORE}srun".encode()) for line in script)
     except OSError:
         return False
 
