@@ -22,7 +22,7 @@ import stat
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow_provider_sewer.core.errors import UntrustedPath
 from airflow_provider_sewer.core.paths import OWN_FOLDER
@@ -204,12 +204,7 @@ def open_own(path: str, *, is_private: bool = True) -> BinaryIO:
     :raises BadRecord: when it is a link, not a regular file, or could have been written by another user.
     :raises OSError: when it cannot be opened.
     """
-    try:
-        file = _opened(path, os.O_NOFOLLOW)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise BadRecord(errno.ELOOP, "is a symbolic link", path) from None
-        raise
+    file = _opened(path, os.O_NOFOLLOW)
     try:
         if why := why_foreign(path, os.fstat(file.fileno()), is_private=is_private):
             raise BadRecord(errno.EPERM, why, path)
@@ -219,12 +214,17 @@ def open_own(path: str, *, is_private: bool = True) -> BinaryIO:
     return file
 
 
-def _opened(path: str, flags: int) -> BinaryIO:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+def _opened(path: str, flags: int, mode: str = "rb") -> BinaryIO:
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP and os.path.islink(path):
+            raise BadRecord(errno.ELOOP, "is a symbolic link", path) from None
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise BadRecord(errno.EINVAL, "is not a regular file", path)
-    return os.fdopen(descriptor, "rb")
+    return cast("BinaryIO", os.fdopen(descriptor, mode))
 
 
 def open_own_to_write(path: str, *, appends: bool) -> BinaryIO:
@@ -234,13 +234,9 @@ def open_own_to_write(path: str, *, appends: bool) -> BinaryIO:
     :raises BadRecord: when it is not a regular file, or belongs to another user.
     :raises OSError: when it cannot be opened.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    file = os.fdopen(os.open(path, flags, 0o644), "ab")
+    file = _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, "ab")
     try:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise BadRecord(errno.EINVAL, "is not a regular file", path)
-        if why := why_foreign(path, status, is_private=False):
+        if why := why_foreign(path, os.fstat(file.fileno()), is_private=False):
             raise BadRecord(errno.EPERM, why, path)
         if not appends:
             os.ftruncate(file.fileno(), 0)

@@ -183,9 +183,7 @@ def test_log_files_that_are_links_are_refused(goes_on: bool, tmp_path: Path) -> 
     logs = LogFiles(str(tmp_path), [TASK.name], goes_on=goes_on)
     Path(logs.paths[TASK.name]).symlink_to("precious")
 
-    with pytest.raises(
-        SewerError, match=r"cannot write the log file .*/a_task\.log: Too many levels of symbolic links"
-    ):
+    with pytest.raises(SewerError, match=r"cannot write the log file .*/a_task\.log: is a symbolic link"):
         logs.started(TASK, "python", None)
 
     assert (tmp_path / "precious").read_text() == "mine"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.resources
 import math
+import os
 import re
 import shlex
+import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
@@ -116,6 +118,7 @@ class JobScript(NamedTuple):
     def _frame(self, directory: RunDirectory, before: Sequence[str]) -> str:
         said = {
             "sewer_dir": directory.path,
+            "sewer_owned": _owned(directory),
             "sewer_attempt": self.name,
             "sewer_workdir": self.workdir or directory.path,
             "sewer_grace": str(math.ceil(self.grace)),
@@ -125,7 +128,7 @@ class JobScript(NamedTuple):
             "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
         values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
-        frame = f"{_shell_text('usage.bash')}\n{_shell_text('job.bash')}"
+        frame = "\n".join(map(_shell_text, ("own.bash", "usage.bash", "job.bash")))
         return f"{values}\n{_BEFORE}{_joined(before)})\n{frame}"
 
     def _command(self, directory: RunDirectory) -> str:
@@ -165,7 +168,12 @@ class ArrayScript(NamedTuple):
             RunDirectory(f"{_no_pattern(directory.path)}/%a"),
             'exec /bin/bash "$sewer_dir/job.sh"',
             self.name,
-            [f"sewer_array={_quoted(directory.path)}", _shell_text("array.bash")],
+            [
+                f"sewer_array={_quoted(directory.path)}",
+                f"sewer_owned={_quoted(_owned(directory))}",
+                _shell_text("own.bash"),
+                _shell_text("array.bash"),
+            ],
             resources,
             {"array": _ranges(self.numbers) + (f"%{most}" if most else ""), **_requeued(self.requeue)},
         )
@@ -213,6 +221,12 @@ def checked_variables(names: Collection[str]) -> None:
             raise InvalidTask(
                 f"env: {name!r} cannot be set in a job script; bash takes letters, digits and underscores"
             )
+
+
+def _owned(directory: RunDirectory) -> str:
+    """Return the owner and the mode of a folder that was found to be this user's own."""
+    status = os.lstat(directory.path)
+    return f"{status.st_uid} {stat.S_IMODE(status.st_mode):o}"
 
 
 def _exports(env: Mapping[str, str]) -> str:
