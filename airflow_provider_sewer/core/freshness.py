@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.paths import OWN_FOLDER
 
@@ -51,7 +52,7 @@ class Freshness(NamedTuple):
         if not isinstance(given, Iterable) or isinstance(given, Mapping):
             said = f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r}"
             raise InvalidTask(said, at=("stale_with",))
-        several = tuple(given)
+        several = tuple(bounded_list("stale_with", given))
         at: tuple[Any, ...]
         for at, value, known in (
             (("run_when",), run_when, RUN_WHEN),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.errors import InvalidTask
 
 #: Parts the name of a group from that of a group in it.
@@ -24,7 +25,7 @@ def checked_tags(tags: Any) -> tuple[str, ...]:
     several = [tags] if isinstance(tags, str) else tags
     if not isinstance(several, Iterable) or isinstance(several, (bytes, Mapping, AbstractSet)):
         raise InvalidTask(f"tags: a list of tags is needed, not {tags!r}", at=("tags",))
-    given = tuple(several)
+    given = bounded_list("tags", several)
     for place, tag in enumerate(given):
         if not isinstance(tag, str) or not tag.isprintable() or not _TAG.fullmatch(tag):
             said = f"tags: {tag!r} is none; a tag is a word without spaces and , + @ * ? [ ]"

@@ -15,6 +15,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple, Optional
 
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.run_time import as_text
 from airflow_provider_sewer.core.settings import checked_path
@@ -344,7 +345,7 @@ def _list(value: Any) -> list[Any]:
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         what = "a single text; put it into brackets" if isinstance(value, str) else repr(value)
         raise InvalidTask(f"a list of texts is needed, not {what}")
-    return list(value)
+    return bounded_list("a list", value)
 
 
 def _words(value: Any) -> list[str]:

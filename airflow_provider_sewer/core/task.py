@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Callable, Union
 
 from airflow_provider_sewer.core.arguments import detached, to_arguments
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.chain import Chain, Operand
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.freshness import Freshness
@@ -396,7 +397,7 @@ def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
     if isinstance(several, (Mapping, AbstractSet)):
         raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r}", at=(field,))
     listed = []
-    for place, path in enumerate(several):
+    for place, path in enumerate(bounded_list(field, several)):
         if isinstance(path, PathMarker) and not isinstance(path, kind):
             raise InvalidTask(f"{field}: {path!r} cannot stand there", at=(field, place))
         try:
@@ -436,14 +437,14 @@ def _arguments(args: Any) -> tuple[Any, ...]:
         return tuple(args)
     if isinstance(args, (str, bytes, Mapping, AbstractSet, Result)) or not isinstance(args, Iterable):
         raise InvalidTask(f"args: a list of arguments is needed, not {args!r}", at=("args",))
-    return tuple(args)
+    return tuple(bounded_list("args", args))
 
 
 def _upstream(depends_on: Any) -> tuple[Task | str, ...]:
     if type(depends_on) in (tuple, list) and not depends_on:
         return ()
     is_several = isinstance(depends_on, Iterable) and not isinstance(depends_on, (str, bytes, Mapping))
-    given = tuple(depends_on) if is_several else (depends_on,)
+    given = bounded_list("depends_on", depends_on) if is_several else [depends_on]
     upstream: list[Task | str] = []
     for item in given:
         if not isinstance(item, (Task, MappedTask, str)):

@@ -188,13 +188,15 @@ def _user(uid: int) -> str:
 # -- Files -------------------------------------------------------------------------------------------------------------
 
 
-def open_regular(path: str) -> BinaryIO:
-    """Open a regular file for reading, without waiting for a named pipe; links are followed.
+def read_regular(path: str, *, largest: int) -> bytes:
+    """Return what is in a regular file of any user, without waiting for a named pipe; links are followed.
 
-    :raises BadRecord: when it is not a regular file.
-    :raises OSError: when it cannot be opened.
+    :param largest: bytes that it may have.
+    :raises BadRecord: when it is not a regular file, or is larger.
+    :raises OSError: when it cannot be read.
     """
-    return _opened(path, 0)
+    with _opened(path, os.O_RDONLY) as file:
+        return _bounded(file, path, largest)
 
 
 def open_own(path: str, *, is_private: bool = True) -> BinaryIO:
@@ -218,7 +220,7 @@ def _opened(path: str, flags: int, mode: str = "rb") -> BinaryIO:
     try:
         descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        if error.errno == errno.ELOOP and os.path.islink(path):
+        if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
             raise BadRecord(errno.ELOOP, "is a symbolic link", path) from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -255,21 +257,15 @@ def read_own(path: str, *, largest: int = LARGEST_RECORD, is_private: bool = Tru
     :raises OSError: when it cannot be read.
     """
     with open_own(path, is_private=is_private) as file:
-        return bounded(file, path, largest)
+        return _bounded(file, path, largest)
 
 
-def bounded(file: BinaryIO, path: str, largest: int) -> bytes:
-    """Return what is in an open file.
-
-    :param largest: bytes that it may have.
-    :raises BadRecord: when it is larger.
-    """
+def _bounded(file: BinaryIO, path: str, largest: int) -> bytes:
     size = os.fstat(file.fileno()).st_size
     data = file.read(largest + 1) if size <= largest else b""
-    if max(size, len(data)) > largest:  # it may grow meanwhile
-        raise BadRecord(
-            errno.EFBIG, f"is {max(size, len(data)):,} bytes; keep large values in a file and give its path", path
-        )
+    size = max(size, len(data))  # it may grow meanwhile
+    if size > largest:
+        raise BadRecord(errno.EFBIG, f"is {size:,} bytes; keep large values in a file and give its path", path)
     return data
 
 
