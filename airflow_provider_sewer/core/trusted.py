@@ -310,7 +310,7 @@ def _finite(digits: str) -> float:
 
 def _refuse_deep(value: Any, deepest: int) -> None:
     level = [value]
-    for _ in range(deepest + 1):
+    for _ in range(deepest):
         level = [
             item
             for each in level

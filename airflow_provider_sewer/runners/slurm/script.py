@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.secrecy import looks_secret
-from airflow_provider_sewer.core.trusted import open_own
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.core.trusted import read_own
+from airflow_provider_sewer.runners.slurm.run_directory import LARGEST_NOTED, RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -200,10 +200,10 @@ def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
 def runs_srun(directory: RunDirectory) -> bool:
     """Tell whether the job script of a run directory runs its command under srun."""
     try:
-        with open_own(directory.script) as script:
-            return any(line.startswith(f"{_BEFORE}srun".encode()) for line in script)
+        script = read_own(directory.script, largest=LARGEST_NOTED)
     except OSError:
         return False
+    return f"\n{_BEFORE}srun".encode() in script
 
 
 def can_set(name: str) -> bool:
