@@ -95,7 +95,7 @@ def checked_inherit(inherit: Any, owner: str = "inherit_env") -> Inherit | None:
     names = tuple(bounded_list(owner, inherit)) if is_several else ("",)
     wrong = [at for at, name in enumerate(names) if not isinstance(name, str) or not name]
     if wrong:
-        said = f"{owner}: True, False or a list of names is needed, not {inherit!r}"
+        said = f"{owner}: True, False or a list of names is needed, not {inherit!r:.200}"
         raise InvalidTask(said, at=(owner, wrong[0]))
     return names
 

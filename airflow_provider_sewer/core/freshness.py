@@ -50,7 +50,7 @@ class Freshness(NamedTuple):
             return cls()
         given = (stale_with,) if isinstance(stale_with, str) else stale_with
         if not isinstance(given, Iterable) or isinstance(given, Mapping):
-            said = f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r}"
+            said = f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r:.200}"
             raise InvalidTask(said, at=("stale_with",))
         several = tuple(bounded_list("stale_with", given))
         at: tuple[Any, ...]
@@ -60,7 +60,7 @@ class Freshness(NamedTuple):
             *((("stale_with", place), each, STALE_WITH) for place, each in enumerate(several)),
         ):
             if value not in known:
-                raise InvalidTask(f"{at[0]}: {', '.join(map(repr, known))} are possible, not {value!r}", at=at)
+                raise InvalidTask(f"{at[0]}: {', '.join(map(repr, known))} are possible, not {value!r:.200}", at=at)
         if run_when in ("missing", "stale") and not has_products:
             said = f"run_when={run_when!r}: there is no product to look at; name one with Product(path)"
             raise InvalidTask(said, at=("run_when",))

@@ -24,7 +24,7 @@ def checked_tags(tags: Any) -> tuple[str, ...]:
     """
     several = [tags] if isinstance(tags, str) else tags
     if not isinstance(several, Iterable) or isinstance(several, (bytes, Mapping, AbstractSet)):
-        raise InvalidTask(f"tags: a list of tags is needed, not {tags!r}", at=("tags",))
+        raise InvalidTask(f"tags: a list of tags is needed, not {tags!r:.200}", at=("tags",))
     given = bounded_list("tags", several)
     for place, tag in enumerate(given):
         if not isinstance(tag, str) or not tag.isprintable() or not _TAG.fullmatch(tag):
@@ -41,7 +41,7 @@ def checked_group(group: Any) -> str:
     if group is None:
         return ""
     if not isinstance(group, str) or not group.isprintable() or not all(map(str.strip, group.split(IN_GROUP))):
-        said = f"group: a name such as 'training', or 'training.svm' for a group in it, not {group!r}"
+        said = f"group: a name such as 'training', or 'training.svm' for a group in it, not {group!r:.200}"
         raise InvalidTask(said, at=("group",))
     return group
 

@@ -145,7 +145,7 @@ def checked_values(values: Mapping[str, Any], name: str) -> dict[str, list[Any] 
             checked[key] = each
             continue
         if isinstance(each, (str, bytes, Mapping, AbstractSet)) or not isinstance(each, Iterable):
-            said = f"task {name!r}: map: {key}: a list of values is needed, not {each!r}"
+            said = f"task {name!r}: map: {key}: a list of values is needed, not {each!r:.200}"
             raise InvalidTask(said, calling_line(), at=("map", key))
         try:
             checked[key] = bounded_list(f"task {name!r}: map: {key}", each, ("map", key))

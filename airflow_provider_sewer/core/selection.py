@@ -48,6 +48,7 @@ Texts = Union[str, From, Iterable[Union[str, From]], None]
 
 _TAG = "tag:"
 _BEFORE = re.compile(r"@|(\d*)\+")
+_STARS = re.compile(r"\*+")
 _AFTER = re.compile(r"\+(\d*)\Z")
 
 
@@ -158,7 +159,7 @@ class Tasks:
             return self._named[core]
         is_tag = core.startswith(_TAG)
         wanted, known = (core[len(_TAG) :], self._tagged) if is_tag else (core, self._named)
-        glob = joined_pattern([".".join(map(re.escape, part.split("?"))) for part in wanted.split("*")], ".*")
+        glob = joined_pattern([".".join(map(re.escape, part.split("?"))) for part in _STARS.split(wanted)], ".*")
         found = [names for text, names in known.items() if glob.fullmatch(text)]
         if not found:
             raise InvalidWorkflow(unknown_name("tag" if is_tag else "task", wanted, known))
@@ -223,4 +224,4 @@ def _texts(what: str, given: Texts) -> list[Union[str, From]]:
         texts = bounded_list(what, given)
         if all(isinstance(text, (str, From)) for text in texts):
             return texts
-    raise InvalidWorkflow(f"{what}: a text such as 'train+', or a list of them, is needed, not {given!r}")
+    raise InvalidWorkflow(f"{what}: a text such as 'train+', or a list of them, is needed, not {given!r:.200}")

@@ -125,7 +125,7 @@ class Task:
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
             if not isinstance(use_underscores, bool):
                 raise InvalidTask(
-                    f"use_underscores: True or False is needed, not {use_underscores!r}", at=("use_underscores",)
+                    f"use_underscores: True or False is needed, not {use_underscores!r:.200}", at=("use_underscores",)
                 )
             self.use_underscores = use_underscores
             self.args = _arguments(args)
@@ -344,7 +344,7 @@ def checked_name(name: Any) -> str:
     :raises InvalidTask: for an empty name, or one that does not fit on a line.
     """
     if not isinstance(name, str) or not name.strip():
-        raise InvalidTask(f"name: a task needs a name, not {name!r}")
+        raise InvalidTask(f"name: a task needs a name, not {name!r:.200}")
     if not name.isprintable():
         raise InvalidTask(f"name: {name!r} holds a line break or another unprintable character")
     if later := names_in(name):
@@ -373,7 +373,7 @@ def checked_place(run_on: Any) -> str | None:
     :raises InvalidTask: for a place that there is not.
     """
     if run_on is not None and run_on not in PLACES:
-        raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r}", at=("run_on",))
+        raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r:.200}", at=("run_on",))
     return run_on  # type: ignore[no-any-return]  # one of the places, which are text
 
 
@@ -395,7 +395,7 @@ def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
     is_one = isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable)
     several = [paths] if is_one else paths
     if isinstance(several, (Mapping, AbstractSet)):
-        raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r}", at=(field,))
+        raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r:.200}", at=(field,))
     listed = []
     for place, path in enumerate(bounded_list(field, several)):
         if isinstance(path, PathMarker) and not isinstance(path, kind):
@@ -436,7 +436,7 @@ def _arguments(args: Any) -> tuple[Any, ...]:
     if type(args) in (tuple, list):
         return tuple(args)
     if isinstance(args, (str, bytes, Mapping, AbstractSet, Result)) or not isinstance(args, Iterable):
-        raise InvalidTask(f"args: a list of arguments is needed, not {args!r}", at=("args",))
+        raise InvalidTask(f"args: a list of arguments is needed, not {args!r:.200}", at=("args",))
     return tuple(bounded_list("args", args))
 
 
@@ -448,6 +448,6 @@ def _upstream(depends_on: Any) -> tuple[Task | str, ...]:
     upstream: list[Task | str] = []
     for item in given:
         if not isinstance(item, (Task, MappedTask, str)):
-            raise InvalidTask(f"depends_on: tasks or names of tasks are needed, not {item!r}")
+            raise InvalidTask(f"depends_on: tasks or names of tasks are needed, not {item!r:.200}")
         upstream += item if isinstance(item, MappedTask) else (item,)
     return tuple(upstream)

@@ -187,7 +187,7 @@ def _checked_url(url: Any) -> str | None:
     if url is None:
         return None
     if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.isprintable():
-        raise InvalidTask(f"job_url: a URL that begins with https:// or http:// is needed, not {url!r}")
+        raise InvalidTask(f"job_url: a URL that begins with https:// or http:// is needed, not {url!r:.200}")
     try:
         pieces = list(string.Formatter().parse(url))
     except ValueError as error:

@@ -393,7 +393,7 @@ def _mapping(field: str, value: Any) -> dict[str, Any]:
 def _list(field: str, value: Any) -> list[Any]:
     value = _plain(value)
     if value is not None and not isinstance(value, (list, tuple)):
-        raise InvalidTask(f"{field}: a list of arguments is needed, not {value!r}")
+        raise InvalidTask(f"{field}: a list of arguments is needed, not {value!r:.200}")
     return list(value or ())
 
 
@@ -413,16 +413,16 @@ def seconds(value: Any) -> float:
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
-        raise InvalidTask(f"termination_grace_period: seconds or a timedelta are needed, not {value!r}")
+        raise InvalidTask(f"termination_grace_period: seconds or a timedelta are needed, not {value!r:.200}")
     return float(number)
 
 
 def _check_codes(codes: Any) -> None:
     listed = [codes] if isinstance(codes, int) or codes is None else codes
     if isinstance(listed, str) or not isinstance(listed, Container):
-        raise InvalidTask(f"skip_on_exit_code: an exit code or several are needed, not {codes!r}")
+        raise InvalidTask(f"skip_on_exit_code: an exit code or several are needed, not {codes!r:.200}")
     if isinstance(listed, Iterable) and not all(code is None or isinstance(code, int) for code in listed):
-        raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r}")
+        raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r:.200}")
 
 
 def storable(value: Any, depth: int = 0) -> Any:

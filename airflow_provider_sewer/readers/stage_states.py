@@ -33,5 +33,5 @@ def succeeded_stages(path: str) -> list[str]:
     for name, state in states.items():
         if state not in _STATES and state:
             known = f"{', '.join(_STATES[:-1])} and {_STATES[-1]}"
-            raise StateError(f"stage {name!r}: {known} are possible, not {state!r}", file.at(stages[name].value))
+            raise StateError(f"stage {name!r}: {known} are possible, not {state!r:.200}", file.at(stages[name].value))
     return [name for name, state in states.items() if state == _SUCCEEDED]

@@ -88,7 +88,9 @@ class Partial(Generic[_Group]):
                 raise InvalidWorkflow(f"expand: {name!r} is the same in all instances already", calling_line())
             is_list = isinstance(values, (Sequence, Mapping)) and not isinstance(values, str)
             if not is_list and not is_reference(values):
-                raise InvalidWorkflow(f"expand: {name}: a list of values is needed, not {values!r}", calling_line())
+                raise InvalidWorkflow(
+                    f"expand: {name}: a list of values is needed, not {values!r:.200}", calling_line()
+                )
             if is_list and len(values) > MOST:
                 said = f"expand: {name} must have at most {MOST:,} values, got {len(values):,}"
                 raise InvalidWorkflow(said, calling_line())

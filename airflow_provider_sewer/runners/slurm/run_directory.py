@@ -458,7 +458,7 @@ def checked_run_dir(path: str, *, kind: str = "") -> str:
     if wrong := unprintable(path):
         raise InvalidTask(f"run_dir: {path!r} has {wrong} in it; sbatch reads its options by the line")
     if kind == "slurm" and "\\" in path:
-        raise InvalidTask(f"run_dir must not contain a backslash, got {path!r}; Slurm drops it from paths of logs")
+        raise InvalidTask(f"run_dir must not contain a backslash, got {path!r:.200}; Slurm drops it from paths of logs")
     return path
 
 
