@@ -203,7 +203,7 @@ def _with(options: tuple[Callable[[_Command], _Command], ...], command: _Command
 
 def _module(given: str | None) -> str | None:
     if given is not None and given.isdecimal():
-        raise click.BadParameter(f"{given!r:.200} names no module; for {given} tasks at once write -j {given}")
+        raise click.BadParameter(f"{given!r} names no module; for {given} tasks at once write -j {given}")
     return given
 
 
@@ -212,7 +212,7 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or (not equals and name not in os.environ):
-            said = f"{pair!r:.200}: write NAME=VALUE, or the name of a variable that is set here"
+            said = f"{pair!r}: write NAME=VALUE, or the name of a variable that is set here"
             raise click.BadParameter(said, param_hint="--env")
         variables[name] = value if equals else os.environ[name]
     return variables
@@ -223,7 +223,7 @@ def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise click.BadParameter(f"{pair!r:.200}: write NAME=VALUE, such as n=10", param_hint="--arg")
+            raise click.BadParameter(f"{pair!r}: write NAME=VALUE, such as n=10", param_hint="--arg")
         arguments[name] = read_value(value)
     return arguments
 
@@ -233,6 +233,6 @@ def _limits(pairs: tuple[str, ...]) -> dict[str, int]:
     for pair in pairs:
         name, _, amount = pair.rpartition("=")
         if not name or not _AMOUNT.fullmatch(amount):
-            raise click.BadParameter(f"{pair!r:.200}: write NAME=NUMBER, such as gpu=2", param_hint="--limit")
+            raise click.BadParameter(f"{pair!r}: write NAME=NUMBER, such as gpu=2", param_hint="--limit")
         limits[name] = int(amount)
     return limits

@@ -39,7 +39,7 @@ class SewerError(Exception):
     """
 
     def __init__(self, message: str, where: SourceLine | None = None, *, at: tuple[Any, ...] = ()) -> None:
-        self.message = _with_short_values(message)
+        self.message = with_short_values(message)
         super().__init__(f"{where}: {self.message}" if where else self.message)
         self.where = where
         self.at = at
@@ -200,7 +200,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, most: int = _
     return f"unknown {kind} {name!r}{guess} Known: {', '.join(map(repr, names[:most])) or 'none'}{more}."
 
 
-def _with_short_values(message: str) -> str:
+def with_short_values(message: str) -> str:
     """Cut what is quoted in the first line of a message; further lines are output, which is cut elsewhere."""
     first, newline, rest = message.partition("\n")
     return _LONG.sub(r"'\1\2…'", first) + newline + rest

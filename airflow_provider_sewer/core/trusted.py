@@ -37,7 +37,9 @@ LARGEST_RECORD = 1024 * 1024
 _DEEPEST, DEEPEST_RESULT = 120, 100
 _LONGEST_TEXT = 4096
 
-_OTHERS, _GROUP, _WORLD = 0o022, 0o020, 0o002
+#: What the system says where there is no such folder.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_OTHERS, _WORLD = 0o022, 0o002
 #: Mode of folders that other users may read, and of those that they may not enter.
 _READABLE, PRIVATE = 0o755, 0o700
 
@@ -58,11 +60,14 @@ def check_own_folder(folder: str, field: str = "") -> None:
     :param field: what the folder is for, for the message.
     :raises UntrustedPath: naming the folder and its owner.
     """
+    why: str | None
     try:
         status = os.lstat(folder)
-    except FileNotFoundError:
-        return
-    why: str | None
+    except OSError as error:
+        if error.errno in _MISSING:
+            return
+        why = f"cannot be looked at: {error.strerror}"
+        raise UntrustedPath(f"{field}: {folder} {why}" if field else f"{folder} {why}") from None
     if stat.S_ISLNK(status.st_mode):
         why = "is a symbolic link; put a directory in its place"
     elif not stat.S_ISDIR(status.st_mode):
