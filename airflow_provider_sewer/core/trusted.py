@@ -137,13 +137,17 @@ def why_foreign(path: str, status: os.stat_result, *, is_private: bool = True) -
     is_open = is_private and bool(status.st_mode & _OTHERS) and not _is_open_to_own_group(path, status)
     if is_own and not is_open:
         return None
-    own = _status_of_own_file(path)
+    own = _status_of_own_file(path, status.st_dev)
     if not is_own and (own is None or own.st_uid != status.st_uid):
         return f"belongs to {_user(status.st_uid)}, not to {_user(os.geteuid())}; remove it, or use another folder"
     if is_open and (own is None or not own.st_mode & _OTHERS):  # else the file system keeps no modes
         mode = stat.S_IMODE(status.st_mode)
         return f"is writable by other users (mode {mode:04o}); check its content, then run chmod go-w on it"
     return None
+
+
+#: By file system and user the status of a file that this process has created there.
+_known: dict[tuple[int, int], os.stat_result] = {}
 
 
 def _is_open_to_own_group(path: str, status: os.stat_result) -> bool:
@@ -167,14 +171,20 @@ def _is_own_group(gid: int, uid: int) -> bool:
     return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
-def _status_of_own_file(path: str) -> os.stat_result | None:
-    """Return the status of a file that this process creates beside a path or in it; ``None`` if it cannot."""
+def _status_of_own_file(path: str, device: int) -> os.stat_result | None:
+    """Return the status of a file that this process creates beside a path or in it; ``None`` if it cannot.
+
+    :param device: the file system; it is asked once.
+    """
+    if (known := _known.get((device, os.geteuid()))) is not None:
+        return known
     for folder in (os.path.dirname(path) or ".", path):
         scratch = os.path.join(folder, f".sewer-{os.urandom(8).hex()}.tmp")
         with suppress(OSError):
             descriptor = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                return os.fstat(descriptor)
+                status = os.fstat(descriptor)
+                return _known.setdefault((status.st_dev, os.geteuid()), status)
             finally:
                 os.close(descriptor)
                 with suppress(OSError):

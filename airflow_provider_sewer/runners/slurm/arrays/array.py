@@ -82,9 +82,8 @@ class JobArray:
     def _is_element(self, element: tuple[str, Any]) -> bool:
         """Tell whether this is a number and the run directory of an instance of the same mapped task."""
         number, path = element
-        folder = os.path.dirname(self.directory.path)
-        is_path = isinstance(path, str) and os.path.isabs(path) and ".." not in path.split(os.sep)
-        return bool(_ELEMENT.fullmatch(number)) and is_path and folder_of(path) == folder
+        is_path = isinstance(path, str) and os.path.isabs(path)
+        return bool(_ELEMENT.fullmatch(number)) and is_path and is_in(os.path.dirname(self.directory.path), path)
 
     @property
     def is_settled(self) -> bool:
@@ -131,6 +130,14 @@ class JobArray:
 def folder_of(path: str) -> str:
     """Return the folder of the arrays that the attempt of a run directory can be in."""
     return os.path.join(os.path.dirname(os.path.dirname(path)), ARRAYS)
+
+
+def is_in(folder: str, path: str) -> bool:
+    """Tell whether the attempt of a run directory can be in the arrays of a folder, whatever the names of both here."""
+    own = folder_of(path)
+    with suppress(OSError, ValueError):
+        return own == folder or os.path.samefile(own, folder)
+    return False
 
 
 class _ArrayDirectory(RunDirectory):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.trusted import check_own_folders, has_types, parse_json, read_own
-from airflow_provider_sewer.runners.slurm.arrays.array import Wants, folder_of
+from airflow_provider_sewer.runners.slurm.arrays.array import Wants, is_in
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class WaitingRoom:
             return None
         member = Member(**{field: fields[field] for field in _TYPES}, wants=wants)
         is_attempt = os.path.basename(member.path).isdecimal()
-        return member if is_attempt and folder_of(member.path) == os.path.dirname(self._folder) else None
+        return member if is_attempt and is_in(os.path.dirname(self._folder), member.path) else None
 
     def _path(self, path: str) -> str:
         instance, attempt = os.path.split(path)
