@@ -18,8 +18,9 @@ from airflow_provider_sewer.runners.slurm.arrays.array import JobArray, Wants
 from airflow_provider_sewer.runners.slurm.arrays.gathering import Gathering
 from airflow_provider_sewer.runners.slurm.arrays.waiting import Member, WaitingRoom
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
-from airflow_provider_sewer.runners.slurm.cluster import JobRef
+from airflow_provider_sewer.runners.slurm.cluster import JobRef, Sighting
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
+from airflow_provider_sewer.runners.slurm.ending import Endings
 from airflow_provider_sewer.runners.slurm.following import JobFollower, Patience
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
@@ -27,12 +28,14 @@ from airflow_provider_sewer.runners.slurm.logs import last_lines
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
-from airflow_provider_sewer.runners.slurm.script import runs_srun
-from tests.runners.slurm.script_jobs import WAIT
+from airflow_provider_sewer.runners.slurm.script import ArrayScript, runs_srun
+from airflow_provider_sewer.runners.slurm.states import ENDED
+from tests.runners.slurm.script_jobs import WAIT, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.runners.slurm.conftest import Jobs
     from tests.runners.slurm.script_jobs import ScriptJobs
 
 OTHER = 65533
@@ -307,3 +310,31 @@ def test_local_cluster_looks_at_other_jobs_whatever_one_has_recorded(local_jobs:
     assert seen[good.ref].state == "RUNNING"
     good.tell("go")
     assert good.record().is_success
+
+
+@pytest.mark.parametrize("foreign", ["array", "element"])
+def test_array_script_runs_nothing_in_foreign_folders(foreign: str, cluster_jobs: ScriptJobs) -> None:
+    """Neither follows a link in a folder that others can write, nor runs a script in one."""
+    array, element = cluster_jobs.directory("array"), cluster_jobs.directory("element")
+    script = cluster_jobs.script("print('ran')", in_array=True)
+    script.write(element)
+    (Path(array.path) / "1").symlink_to(element.path)
+    ArrayScript(script.name, [1], {}, requeue=False).write(array)
+    make_open(Path(array.path if foreign == "array" else element.path))
+
+    submitted = cluster_jobs.again(array, script.name)
+    ref = submitted.ref._replace(id=f"{submitted.ref.id}_1")
+    wait_until(lambda: SlurmCluster().look([ref])[ref].state in ENDED, "the end of the element")
+
+    assert "belongs to another user or is writable by others (owner and mode: " in Path(element.stderr).read_text()
+    assert "ran" not in Path(element.stdout).read_text()
+    assert not os.path.lexists(element.claim)
+
+
+def test_ending_names_the_foreign_run_directory(jobs: Jobs) -> None:
+    """In the worker, though it looks there first: another user may undo what was done."""
+    job = jobs.start("say('ran')").job
+    endings = Endings(job, "made", ())
+    ending = endings.failure(Sighting("FAILED", exit_code=77), None)
+    assert ending.error == "SlurmLaunchFailure"
+    assert f"found its run directory {job.directory.path} open to other users, and ran nothing" in ending.message
