@@ -182,6 +182,14 @@ def mapped_task(template: Task, values: dict[str, list[Any] | Result], *, each_w
     return mapped
 
 
+def number_of_tasks(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> int:
+    """Return how many tasks one is mapped to, over lists of equal length or each value with each; 1 for a result."""
+    lengths = [len(each) for each in values.values() if not isinstance(each, Result)]
+    if len(lengths) < len(values):
+        return 1
+    return math.prod(lengths) if each_with_each else max(lengths)
+
+
 def _rows(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> list[dict[str, Any]]:
     """Return the values of each task; none where only a run will show how many there are."""
     lists = {key: each for key, each in values.items() if not isinstance(each, Result)}
@@ -193,7 +201,7 @@ def _rows(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> 
         why = f"the lists go side by side, but {said}; for all combinations write map_product(…)"
         other = next(key for key, length in lengths.items() if length != next(iter(lengths.values())))
         raise InvalidTask(why, at=("map", other))
-    count = math.prod(lengths.values()) if each_with_each else 0
+    count = number_of_tasks(values, each_with_each=each_with_each)
     if count > MOST:
         said = f"map_product must make at most {MOST:,} tasks, got {count:,}; map over fewer values"
         raise InvalidTask(said, at=("map",))

@@ -15,7 +15,7 @@ import yaml
 
 from airflow_provider_sewer.core.bounds import MOST
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, unknown_name
-from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task
+from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task, number_of_tasks
 from airflow_provider_sewer.core.recording import recording
 from airflow_provider_sewer.core.source import SourceLine, written_at
 from airflow_provider_sewer.core.task import Task
@@ -151,19 +151,19 @@ class _Stages:
                 task = Task(name, **fields)
                 if not loop:
                     return task
-                values = checked_values(values, name)
-                return self._counted(mapped_task(task, values, each_with_each=loop == "map_product"))
+                lists, each_with_each = checked_values(values, name), loop == "map_product"
+                self._count(name, number_of_tasks(lists, each_with_each=each_with_each))
+                return mapped_task(task, lists, each_with_each=each_with_each)
             except InvalidTask as error:
                 node = self._place_in(name, *error.at) if error.at else None
                 raise self._file.wrong(node or key, error.message, InvalidTask) from None
 
-    def _counted(self, mapped: MappedTask) -> MappedTask:
-        """Return a mapped task, unless few lines map stages to more tasks than there is room for."""
-        self._tasks_made += len(mapped)
+    def _count(self, name: str, tasks: int) -> None:
+        """Count the tasks that a stage is mapped to: few lines must not make more than there is room for."""
+        self._tasks_made += tasks
         if self._tasks_made > MOST:
             said = f"stages must be mapped to at most {MOST:,} tasks, got {self._tasks_made:,}; map over fewer values"
-            raise InvalidTask(f"task {mapped.name!r}: {said}")
-        return mapped
+            raise InvalidTask(f"task {name!r}: {said}")
 
     def _loop(self, name: str) -> str | None:
         """Return the field by which a stage is mapped, if it is.

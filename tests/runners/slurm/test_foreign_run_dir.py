@@ -246,6 +246,28 @@ def test_run_directory_reads_strange_records_as_none(strange: Callable[[str], No
     assert last_lines(directory.stdout) in ([], [TYPES]) or strange in (be_deep, be_huge)
 
 
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_waiting_room_reads_its_members_whatever_the_umask(umask: int, tmp_path: Path) -> None:
+    """Its files are this user's own."""
+    member = Member(str(tmp_path / "map-1" / "1"), 1, 1, 1.0, WANTS)
+    before = os.umask(umask)
+    try:
+        WaitingRoom(str(tmp_path / "arrays")).register(member)
+    finally:
+        os.umask(before)
+    assert WaitingRoom(str(tmp_path / "arrays")).members() == [member]
+
+
+@pytest.mark.parametrize("umask", ["000", "077"])
+def test_job_with_an_open_umask_leaves_records_that_are_read(umask: str, tmp_path: Path) -> None:
+    """`setup` and the module may set any umask; the folder keeps others out."""
+    source = "import time; os.umask(0); open(folder + '/result.json', 'w').write('[1]'); time.sleep(0.3)"
+    assert outcome(planned(tmp_path, source, slurm={"setup": [f"umask {umask}"]})) == [1]
+    (folder,) = tmp_path.glob("runs/dag/run/task/1")
+    assert RunDirectory(str(folder)).read_usage()["elapsed"] > 0
+    assert RunDirectory(str(folder)).has_success
+
+
 def test_array_folders_with_strange_records_hold_no_array(tmp_path: Path) -> None:
     """Of one that is whole, the elements are told all the same."""
     folder = tmp_path / "arrays"

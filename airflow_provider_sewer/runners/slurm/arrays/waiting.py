@@ -71,7 +71,8 @@ class WaitingRoom:
             with suppress(FileExistsError):
                 RunDirectory(self._folder).make()
             check_own_folders(os.path.dirname(os.path.dirname(self._folder)), self._folder, "run_dir")
-            with open(scratch, "x", encoding="utf-8") as file:
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
                 json.dump({**member._asdict(), "wants": member.wants._asdict()}, file)
                 file.flush()
                 os.fsync(file.fileno())
