@@ -28,7 +28,7 @@ from airflow_provider_sewer.cli.options import (
     running,
 )
 from airflow_provider_sewer.cli.say import say
-from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.errors import SewerError, with_short_values
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.task import PLACES
 from airflow_provider_sewer.readers.files import load_workflow, schema_of_stages
@@ -49,6 +49,8 @@ class _Commands(click.Group):
         except SewerError as error:
             say(f"sppe: {error}")
             ctx.exit(2)
+        except click.UsageError as error:
+            raise type(error)(with_short_values(error.message), ctx=error.ctx) from None
         except FileNotFoundError:
             with suppress(FileNotFoundError):
                 os.getcwd()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.runners.plan import Wanted
 
+_AMOUNT = re.compile("0*[1-9][0-9]{0,8}")
 _Command = Callable[..., Any]
 
 FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
@@ -230,7 +232,7 @@ def _limits(pairs: tuple[str, ...]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for pair in pairs:
         name, _, amount = pair.rpartition("=")
-        if not name or not amount.isdecimal() or int(amount) < 1:
+        if not name or not _AMOUNT.fullmatch(amount):
             raise click.BadParameter(f"{pair!r}: write NAME=NUMBER, such as gpu=2", param_hint="--limit")
         limits[name] = int(amount)
     return limits

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Any
+
+from airflow_provider_sewer.core.trusted import parse_json
 
 
 def read_value(text: str) -> Any:
     """Return what JSON makes of a value; one that is no JSON is text."""
     with suppress(ValueError):
-        return json.loads(text)
+        return parse_json(text)
     return text

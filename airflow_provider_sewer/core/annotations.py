@@ -62,7 +62,7 @@ def marked(mark: Mark, value: Any) -> Any:
     if isinstance(value, Result) and kind is not Product:
         return value
     if isinstance(value, Result) or (isinstance(value, PathMarker) and kind is Product):
-        raise InvalidTask(f"a Product is needed, not {value!r}; give it a path of its own")
+        raise InvalidTask(f"a Product is needed, not {value!r:.200}; give it a path of its own")
     return mark(value) if isinstance(mark, type) else mark.at(value)
 
 

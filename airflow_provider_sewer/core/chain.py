@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, List, Tuple, Union
 
+from airflow_provider_sewer.core.bounds import MOST_EDGES
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.recording import note_edges, run_chain
 from airflow_provider_sewer.core.settings import Settings
@@ -119,6 +120,12 @@ class Chain:
 
 
 def _tied(before: Chain, after: Chain) -> Chain:
+    if len(before.tails) * len(after.heads) > MOST_EDGES:
+        raise InvalidWorkflow(
+            f">> must make at most {MOST_EDGES:,} edges, got {len(before.tails):,} tasks before {len(after.heads):,}; "
+            "put a task between them",
+            calling_line(),
+        )
     between = tuple((up, down) for up in before.tails for down in after.heads)
     note_edges(between)
     return Chain((before, after), before.heads, after.tails, between)

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_sewer.core.bounds import MOST_EDGES
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
 from airflow_provider_sewer.core.paths import FAILED, External, beside, path_key
 
@@ -89,31 +90,39 @@ def find_edges(members: Members, stated: Iterable[tuple[Task, Task]], *, is_part
     :raises InvalidWorkflow: when a task depends on one that is not there, or two make one path.
     """
     found = Edges({name: {} for name in members.tasks}, [], {})
+    count = 0
 
-    def note(up: str, down: str, path: str) -> None:
-        known = found.reasons[down].get(up, ())
-        if path not in known:
-            found.reasons[down][up] = (*known, path)
+    def note(up: str, task: Task, path: str) -> None:
+        nonlocal count
+        count += 1
+        if count > MOST_EDGES:
+            said = f"a workflow must have at most {MOST_EDGES:,} edges; put a task between many and many others"
+            raise InvalidWorkflow(f"task {task.name!r}: {said}", task.source)
+        reasons = found.reasons[members.names[task.identity]]
+        if path == STATED:
+            reasons[up] = _ONLY_STATED
+        elif path not in (known := reasons.get(up, ())):
+            reasons[up] = (*known, path)
 
     names = members.names
     for up, down in stated:
         before, after = names[up.identity], names[down.identity]
         if before != after or up.identity is down.identity:  # else two that are one task
             found.reasons[after][before] = _ONLY_STATED
-    for name, task in members.all:
+    for _, task in members.all:
         for other in _stated_by(task, members, is_part=is_part):
-            found.reasons[name][other] = _ONLY_STATED
+            note(other, task, STATED)
     makers = _Makers(members.tasks)
     for task in members.tasks.values():
         for dependency in task.dependencies:
             made = list(makers.of(task, dependency))
             for maker, product in made:
-                note(maker, task.name, dependency.path)
+                note(maker, task, dependency.path)
                 found.users.setdefault((maker, product.path), []).append(task.name)
             if not made:
                 found.unmade.append((task, dependency))
     for maker, product, task, dependency in _perhaps_made(members.tasks, found):
-        note(maker, task.name, dependency.path)
+        note(maker, task, dependency.path)
         found.users.setdefault((maker, product.path), []).append(task.name)
         if (task, dependency) in found.unmade:
             found.unmade.remove((task, dependency))

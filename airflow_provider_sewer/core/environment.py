@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.text import why_unfit
 
@@ -90,12 +91,11 @@ def checked_inherit(inherit: Any, owner: str = "inherit_env") -> Inherit | None:
     """
     if inherit is None or isinstance(inherit, bool):
         return inherit
-    names = (
-        tuple(inherit) if isinstance(inherit, Iterable) and not isinstance(inherit, (str, bytes, Mapping)) else ("",)
-    )
+    is_several = isinstance(inherit, Iterable) and not isinstance(inherit, (str, bytes, Mapping))
+    names = tuple(bounded_list(owner, inherit)) if is_several else ("",)
     wrong = [at for at, name in enumerate(names) if not isinstance(name, str) or not name]
     if wrong:
-        said = f"{owner}: True, False or a list of names is needed, not {inherit!r}"
+        said = f"{owner}: True, False or a list of names is needed, not {inherit!r:.200}"
         raise InvalidTask(said, at=(owner, wrong[0]))
     return names
 

@@ -6,6 +6,7 @@ by their class.
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 #: How many known names a message lists, unless it is told otherwise.
 _MOST_NAMES = 30
+#: So many known names are looked at for the one that was probably meant, and so much of that.
+_MOST_GUESSES, _LONGEST_GUESS = 10_000, 200
+#: So many characters are shown of a quoted value, which may be what a whole file holds.
+_LONG = re.compile(r"""(?<!\w)(?:'((?:[^'\\]|\\.){200})(?:[^'\\]|\\.)+'|"((?:[^"\\]|\\.){200})(?:[^"\\]|\\.)+")""")
 
 
 class Key(NamedTuple):
@@ -34,8 +39,8 @@ class SewerError(Exception):
     """
 
     def __init__(self, message: str, where: SourceLine | None = None, *, at: tuple[Any, ...] = ()) -> None:
-        super().__init__(f"{where}: {message}" if where else message)
-        self.message = message
+        self.message = with_short_values(message)
+        super().__init__(f"{where}: {self.message}" if where else self.message)
         self.where = where
         self.at = at
 
@@ -81,6 +86,10 @@ class ProductError(SewerError):
 
 class StateError(SewerError):
     """The state of an earlier run cannot be read, or another run is using it."""
+
+
+class UntrustedPath(SewerError):
+    """Another Unix user could have written a folder or file that decides what is run or what has succeeded."""
 
 
 class ModuleStopped(SewerError):
@@ -185,7 +194,13 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, most: int = _
     :param most: how many of the known names are listed.
     """
     names = list(known)
-    close = get_close_matches(str(name), names, n=1)
+    close = get_close_matches(str(name)[:_LONGEST_GUESS], names[:_MOST_GUESSES], n=1)
     guess = f"; did you mean {close[0]!r}?" if close else "."
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"unknown {kind} {name!r}{guess} Known: {', '.join(map(repr, names[:most])) or 'none'}{more}."
+
+
+def with_short_values(message: str) -> str:
+    """Cut what is quoted in the first line of a message; further lines are output, which is cut elsewhere."""
+    first, newline, rest = message.partition("\n")
+    return _LONG.sub(r"'\1\2…'", first) + newline + rest

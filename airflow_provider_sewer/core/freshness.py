@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.paths import OWN_FOLDER
 
@@ -49,9 +50,9 @@ class Freshness(NamedTuple):
             return cls()
         given = (stale_with,) if isinstance(stale_with, str) else stale_with
         if not isinstance(given, Iterable) or isinstance(given, Mapping):
-            said = f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r}"
+            said = f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r:.200}"
             raise InvalidTask(said, at=("stale_with",))
-        several = tuple(given)
+        several = tuple(bounded_list("stale_with", given))
         at: tuple[Any, ...]
         for at, value, known in (
             (("run_when",), run_when, RUN_WHEN),
@@ -59,7 +60,7 @@ class Freshness(NamedTuple):
             *((("stale_with", place), each, STALE_WITH) for place, each in enumerate(several)),
         ):
             if value not in known:
-                raise InvalidTask(f"{at[0]}: {', '.join(map(repr, known))} are possible, not {value!r}", at=at)
+                raise InvalidTask(f"{at[0]}: {', '.join(map(repr, known))} are possible, not {value!r:.200}", at=at)
         if run_when in ("missing", "stale") and not has_products:
             said = f"run_when={run_when!r}: there is no product to look at; name one with Product(path)"
             raise InvalidTask(said, at=("run_when",))

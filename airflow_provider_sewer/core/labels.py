@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.errors import InvalidTask
 
 #: Parts the name of a group from that of a group in it.
@@ -23,8 +24,8 @@ def checked_tags(tags: Any) -> tuple[str, ...]:
     """
     several = [tags] if isinstance(tags, str) else tags
     if not isinstance(several, Iterable) or isinstance(several, (bytes, Mapping, AbstractSet)):
-        raise InvalidTask(f"tags: a list of tags is needed, not {tags!r}", at=("tags",))
-    given = tuple(several)
+        raise InvalidTask(f"tags: a list of tags is needed, not {tags!r:.200}", at=("tags",))
+    given = bounded_list("tags", several)
     for place, tag in enumerate(given):
         if not isinstance(tag, str) or not tag.isprintable() or not _TAG.fullmatch(tag):
             said = f"tags: {tag!r} is none; a tag is a word without spaces and , + @ * ? [ ]"
@@ -40,7 +41,7 @@ def checked_group(group: Any) -> str:
     if group is None:
         return ""
     if not isinstance(group, str) or not group.isprintable() or not all(map(str.strip, group.split(IN_GROUP))):
-        said = f"group: a name such as 'training', or 'training.svm' for a group in it, not {group!r}"
+        said = f"group: a name such as 'training', or 'training.svm' for a group in it, not {group!r:.200}"
         raise InvalidTask(said, at=("group",))
     return group
 

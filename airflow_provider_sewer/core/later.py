@@ -32,7 +32,7 @@ class Later:
         :raises InvalidTask: for anything but a key or a position.
         """
         if isinstance(key, bool) or not isinstance(key, (str, int)):
-            raise InvalidTask(f"{self!r}: a part of it is named by a key or a position, not {key!r}")
+            raise InvalidTask(f"{self!r}: a part of it is named by a key or a position, not {key!r:.200}")
         return self._by((*self.way, key))
 
     def of(self, value: Any) -> Any:

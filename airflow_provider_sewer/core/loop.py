@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_sewer.core.bounds import MOST, bounded_list, joined_pattern
 from airflow_provider_sewer.core.chain import Chain
 from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.recording import own_name
@@ -93,7 +95,7 @@ class MappedTask(Chain):
 
     def pattern(self, path: str) -> re.Pattern[str]:
         """Return what finds the paths that this one can be, whatever the values."""
-        return re.compile(".+".join(map(re.escape, _named(self.values).split(path)[::2])))
+        return joined_pattern(list(map(re.escape, _named(self.values).split(path)[::2])), ".+")
 
     def check_values(self, values: Any) -> None:
         """Make sure that it can be mapped over values that only a run has brought to light.
@@ -105,6 +107,9 @@ class MappedTask(Chain):
             raise InvalidTask(
                 f"task {self.name!r} is mapped over this result, which has to be a list, and is {kind}", self.source
             )
+        if len(values) > MOST:
+            said = f"task {self.name!r} must be mapped over at most {MOST:,} values, got a result of {len(values):,}"
+            raise InvalidTask(said, self.source)
         (key,) = self.values
         rows = [{key: value} for value in values]
         try:
@@ -140,9 +145,12 @@ def checked_values(values: Mapping[str, Any], name: str) -> dict[str, list[Any] 
             checked[key] = each
             continue
         if isinstance(each, (str, bytes, Mapping, AbstractSet)) or not isinstance(each, Iterable):
-            said = f"task {name!r}: map: {key}: a list of values is needed, not {each!r}"
+            said = f"task {name!r}: map: {key}: a list of values is needed, not {each!r:.200}"
             raise InvalidTask(said, calling_line(), at=("map", key))
-        checked[key] = list(each)
+        try:
+            checked[key] = bounded_list(f"task {name!r}: map: {key}", each, ("map", key))
+        except InvalidTask as error:
+            raise InvalidTask(error.message, calling_line(), at=error.at) from None
         if not checked[key]:
             said = f"task {name!r}: map: {key}: the list is empty; there is nothing to run"
             raise InvalidTask(said, calling_line(), at=("map", key))
@@ -174,6 +182,14 @@ def mapped_task(template: Task, values: dict[str, list[Any] | Result], *, each_w
     return mapped
 
 
+def number_of_tasks(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> int:
+    """Return how many tasks one is mapped to, over lists of equal length or each value with each; 1 for a result."""
+    lengths = [len(each) for each in values.values() if not isinstance(each, Result)]
+    if len(lengths) < len(values):
+        return 1
+    return math.prod(lengths) if each_with_each else max(lengths)
+
+
 def _rows(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> list[dict[str, Any]]:
     """Return the values of each task; none where only a run will show how many there are."""
     lists = {key: each for key, each in values.items() if not isinstance(each, Result)}
@@ -185,6 +201,10 @@ def _rows(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> 
         why = f"the lists go side by side, but {said}; for all combinations write map_product(…)"
         other = next(key for key, length in lengths.items() if length != next(iter(lengths.values())))
         raise InvalidTask(why, at=("map", other))
+    count = number_of_tasks(values, each_with_each=each_with_each)
+    if count > MOST:
+        said = f"map_product must make at most {MOST:,} tasks, got {count:,}; map over fewer values"
+        raise InvalidTask(said, at=("map",))
     combined = itertools.product(*lists.values()) if each_with_each else zip(*lists.values())
     return [dict(zip(lists, row)) for row in combined]
 

@@ -90,12 +90,12 @@ class Product(PathMarker):
         self.on_failure = on_failure
         if on_failure not in ON_FAILURE:
             raise InvalidTask(
-                f"{self!r}: on_failure: {' or '.join(map(repr, ON_FAILURE))} is needed, not {on_failure!r}",
+                f"{self!r}: on_failure: {' or '.join(map(repr, ON_FAILURE))} is needed, not {on_failure!r:.200}",
                 at=("on_failure",),
             )
         for field, value in (("atomic", atomic), ("temporary", temporary)):
             if not isinstance(value, bool):
-                raise InvalidTask(f"{self!r}: {field}: True or False is needed, not {value!r}", at=(field,))
+                raise InvalidTask(f"{self!r}: {field}: True or False is needed, not {value!r:.200}", at=(field,))
 
     def under_real_name(self) -> Product:
         """Return this product, made under its real name."""
@@ -119,7 +119,7 @@ class External(Dependency):
         super().__init__(path)
         self.timeout = timeout
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
-            raise InvalidTask(f"{self!r}: timeout: seconds are needed, not {timeout!r}", at=("timeout",))
+            raise InvalidTask(f"{self!r}: timeout: seconds are needed, not {timeout!r:.200}", at=("timeout",))
 
 
 def checked_text(label: str, path: Any) -> str:
@@ -130,7 +130,7 @@ def checked_text(label: str, path: Any) -> str:
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():
-        raise InvalidTask(f"{label}: a path is needed, not {path!r}", at=("path",))
+        raise InvalidTask(f"{label}: a path is needed, not {path!r:.200}", at=("path",))
     if why := why_unfit(text):
         raise InvalidTask(f"{label}: the path {why}", at=("path",))
     if not is_template(text) and (text.strip("/") == "" or text.rstrip("/").rpartition("/")[2] in (".", "..", "~")):

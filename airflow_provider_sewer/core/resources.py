@@ -15,9 +15,11 @@ def checked_resources(resources: Mapping[Any, Any]) -> dict[str, int]:
     """
     for name, amount in resources.items():
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
-            raise InvalidTask(f"resources: a name is text, such as 'gpu', not {name!r}", at=("resources", Key(name)))
+            raise InvalidTask(
+                f"resources: a name is text, such as 'gpu', not {name!r:.200}", at=("resources", Key(name))
+            )
         if isinstance(amount, bool) or not isinstance(amount, int) or amount < 1:
-            said = f"resources: {name!r}: a whole number from 1 up is needed, not {amount!r}"
+            said = f"resources: {name!r}: a whole number from 1 up is needed, not {amount!r:.200}"
             raise InvalidTask(said, at=("resources", name))
     return dict(resources)
 

@@ -22,8 +22,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
+from airflow_provider_sewer.core.bounds import bounded_list, joined_pattern
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ Texts = Union[str, From, Iterable[Union[str, From]], None]
 
 _TAG = "tag:"
 _BEFORE = re.compile(r"@|(\d*)\+")
+_STARS = re.compile(r"\*+")
 _AFTER = re.compile(r"\+(\d*)\Z")
-_WILD = {"*": ".*", "?": "."}
 
 
 def selected(workflow: Workflow, select: Texts = None, exclude: Texts = None) -> Workflow:
@@ -112,7 +114,7 @@ class Tasks:
         if isinstance(text, From):
             return _around(self.meant("from", text.text), self._downstream, None)
         try:
-            names = set.intersection(*(self._all_of(reading) for reading in self._readings(text)))
+            names = set.intersection(*map(self._all_of, dict.fromkeys(self._readings(text))))
         except InvalidWorkflow as error:
             raise InvalidWorkflow(f"{what} {text!r}: {error}") from None
         if not names:
@@ -130,7 +132,8 @@ class Tasks:
 
     def _known_at(self, begin: int, text: str) -> Optional[tuple[int, _Reading]]:
         """Return the longest name that begins at a place in a text, with its operators, and where these end."""
-        ends = [at for at in range(begin, len(text)) if text[at] == ","][: self._most_commas + 1]
+        commas = (at for at in range(begin, len(text)) if text[at] == ",")
+        ends = list(islice(commas, self._most_commas + 1))
         if len(ends) <= self._most_commas:
             ends.append(len(text))
         for end in reversed(ends):
@@ -156,7 +159,7 @@ class Tasks:
             return self._named[core]
         is_tag = core.startswith(_TAG)
         wanted, known = (core[len(_TAG) :], self._tagged) if is_tag else (core, self._named)
-        glob = re.compile("".join(_WILD.get(character, re.escape(character)) for character in wanted))
+        glob = joined_pattern([".".join(map(re.escape, part.split("?"))) for part in _STARS.split(wanted)], ".*")
         found = [names for text, names in known.items() if glob.fullmatch(text)]
         if not found:
             raise InvalidWorkflow(unknown_name("tag" if is_tag else "task", wanted, known))
@@ -218,7 +221,7 @@ def _texts(what: str, given: Texts) -> list[Union[str, From]]:
     if isinstance(given, (str, From)):
         return [given]
     with suppress(TypeError):  # as what can be gone through only in a run of a DAG raises it, too
-        texts = list(given)
+        texts = bounded_list(what, given)
         if all(isinstance(text, (str, From)) for text in texts):
             return texts
-    raise InvalidWorkflow(f"{what}: a text such as 'train+', or a list of them, is needed, not {given!r}")
+    raise InvalidWorkflow(f"{what}: a text such as 'train+', or a list of them, is needed, not {given!r:.200}")

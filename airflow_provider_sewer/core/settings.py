@@ -88,7 +88,7 @@ def checked_path(field: str, value: Any, folder: str) -> str | None:
         return None
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str) or not path or why_unfit(path):
-        raise InvalidTask(f"{field}: a path is needed, not {value!r}", at=(field,))
+        raise InvalidTask(f"{field}: a path is needed, not {value!r:.200}", at=(field,))
     return under(folder, path)
 
 

@@ -15,6 +15,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple, Optional
 
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.run_time import as_text
 from airflow_provider_sewer.core.settings import checked_path
@@ -248,7 +249,7 @@ def _parameter(name: Any, value: Any) -> Any:
 def _line(value: Any) -> str:
     """Check text that ends up on a line of the job script: with a line break in it, it would be two."""
     if not isinstance(value, str) or not value.strip():
-        raise InvalidTask(f"text is needed, not {value!r}")
+        raise InvalidTask(f"text is needed, not {value!r:.200}")
     if why := why_unfit(value):
         raise InvalidTask(f"the text {why}")
     if wrong := unprintable(value):
@@ -284,7 +285,7 @@ def _number(value: Any) -> int | float:
         except ValueError:
             number = None
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-        raise InvalidTask(f"a number is needed, not {value!r}")
+        raise InvalidTask(f"a number is needed, not {value!r:.200}")
     return number
 
 
@@ -294,7 +295,7 @@ def _count(least: int) -> Callable[[Any], int | str]:
             return _line(value)
         number = _number(value)
         if number != int(number) or number < least:
-            raise InvalidTask(f"a whole number from {least} on is needed, not {value!r}")
+            raise InvalidTask(f"a whole number from {least} on is needed, not {value!r:.200}")
         return int(number)
 
     return check
@@ -305,7 +306,7 @@ def _gigabytes(value: Any) -> int | float | str:
         return _line(value)
     number = _number(value)
     if number < _ONE_MEGABYTE:
-        raise InvalidTask(f"gigabytes, at least one megabyte, are needed, not {value!r}")
+        raise InvalidTask(f"gigabytes, at least one megabyte, are needed, not {value!r:.200}")
     return number
 
 
@@ -325,13 +326,13 @@ def _gpus(value: Any) -> int | str:
     if text.isdecimal():
         return int(text)
     if not is_template(text) and not all(_GPUS.fullmatch(part) for part in text.split(",")):
-        raise InvalidTask(f"a number from 0 on, or 'type:number', is needed, not {value!r}")
+        raise InvalidTask(f"a number from 0 on, or 'type:number', is needed, not {value!r:.200}")
     return text
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise InvalidTask(f"True or False is needed, not {value!r}")
+        raise InvalidTask(f"True or False is needed, not {value!r:.200}")
     return value
 
 
@@ -344,7 +345,7 @@ def _list(value: Any) -> list[Any]:
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         what = "a single text; put it into brackets" if isinstance(value, str) else repr(value)
         raise InvalidTask(f"a list of texts is needed, not {what}")
-    return list(value)
+    return bounded_list("a list", value)
 
 
 def _words(value: Any) -> list[str]:
@@ -357,7 +358,8 @@ def _srun_arguments(value: Any) -> list[str]:
     for place, word in enumerate(words):
         if _REDIRECTS.match(word):
             raise InvalidTask(
-                f"srun_args must not redirect the output, got {word!r}; leave it out: the output is in the task's log",
+                f"srun_args must not redirect the output, got {word!r:.200}; "
+                "leave it out: the output is in the task's log",
                 at=(place,),
             )
     return words
@@ -460,13 +462,13 @@ RESOURCES: tuple[str, ...] = tuple(_CHECKS)
 
 def _choice(field: str, value: Any, choices: tuple[str, ...]) -> str | None:
     if value is not None and value not in choices:
-        raise InvalidTask(f"{field}: {' or '.join(map(repr, choices))} is needed, not {value!r}")
+        raise InvalidTask(f"{field}: {' or '.join(map(repr, choices))} is needed, not {value!r:.200}")
     return value  # type: ignore[no-any-return]  # one of the choices, which are text
 
 
 def _bool(field: str, value: Any) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise InvalidTask(f"{field}: True or False is needed, not {value!r}")
+        raise InvalidTask(f"{field}: True or False is needed, not {value!r:.200}")
     return value
 
 
@@ -477,7 +479,7 @@ def _seconds(field: str, value: Any, *, zero: bool = False) -> float | None:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds)
     if not is_number or seconds < 0 or (seconds == 0 and not zero):
         more = "" if zero else ", more than 0,"
-        raise InvalidTask(f"{field}: seconds or a timedelta{more} are needed, not {value!r}")
+        raise InvalidTask(f"{field}: seconds or a timedelta{more} are needed, not {value!r:.200}")
     return float(seconds)
 
 

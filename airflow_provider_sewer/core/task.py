@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Callable, Union
 
 from airflow_provider_sewer.core.arguments import detached, to_arguments
+from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.chain import Chain, Operand
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.freshness import Freshness
@@ -124,7 +125,7 @@ class Task:
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
             if not isinstance(use_underscores, bool):
                 raise InvalidTask(
-                    f"use_underscores: True or False is needed, not {use_underscores!r}", at=("use_underscores",)
+                    f"use_underscores: True or False is needed, not {use_underscores!r:.200}", at=("use_underscores",)
                 )
             self.use_underscores = use_underscores
             self.args = _arguments(args)
@@ -343,7 +344,7 @@ def checked_name(name: Any) -> str:
     :raises InvalidTask: for an empty name, or one that does not fit on a line.
     """
     if not isinstance(name, str) or not name.strip():
-        raise InvalidTask(f"name: a task needs a name, not {name!r}")
+        raise InvalidTask(f"name: a task needs a name, not {name!r:.200}")
     if not name.isprintable():
         raise InvalidTask(f"name: {name!r} holds a line break or another unprintable character")
     if later := names_in(name):
@@ -372,7 +373,7 @@ def checked_place(run_on: Any) -> str | None:
     :raises InvalidTask: for a place that there is not.
     """
     if run_on is not None and run_on not in PLACES:
-        raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r}", at=("run_on",))
+        raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r:.200}", at=("run_on",))
     return run_on  # type: ignore[no-any-return]  # one of the places, which are text
 
 
@@ -394,9 +395,9 @@ def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
     is_one = isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable)
     several = [paths] if is_one else paths
     if isinstance(several, (Mapping, AbstractSet)):
-        raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r}", at=(field,))
+        raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r:.200}", at=(field,))
     listed = []
-    for place, path in enumerate(several):
+    for place, path in enumerate(bounded_list(field, several)):
         if isinstance(path, PathMarker) and not isinstance(path, kind):
             raise InvalidTask(f"{field}: {path!r} cannot stand there", at=(field, place))
         try:
@@ -435,18 +436,18 @@ def _arguments(args: Any) -> tuple[Any, ...]:
     if type(args) in (tuple, list):
         return tuple(args)
     if isinstance(args, (str, bytes, Mapping, AbstractSet, Result)) or not isinstance(args, Iterable):
-        raise InvalidTask(f"args: a list of arguments is needed, not {args!r}", at=("args",))
-    return tuple(args)
+        raise InvalidTask(f"args: a list of arguments is needed, not {args!r:.200}", at=("args",))
+    return tuple(bounded_list("args", args))
 
 
 def _upstream(depends_on: Any) -> tuple[Task | str, ...]:
     if type(depends_on) in (tuple, list) and not depends_on:
         return ()
     is_several = isinstance(depends_on, Iterable) and not isinstance(depends_on, (str, bytes, Mapping))
-    given = tuple(depends_on) if is_several else (depends_on,)
+    given = bounded_list("depends_on", depends_on) if is_several else [depends_on]
     upstream: list[Task | str] = []
     for item in given:
         if not isinstance(item, (Task, MappedTask, str)):
-            raise InvalidTask(f"depends_on: tasks or names of tasks are needed, not {item!r}")
+            raise InvalidTask(f"depends_on: tasks or names of tasks are needed, not {item!r:.200}")
         upstream += item if isinstance(item, MappedTask) else (item,)
     return tuple(upstream)

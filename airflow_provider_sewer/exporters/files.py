@@ -7,6 +7,7 @@ import secrets
 import stat
 from contextlib import suppress
 
+from airflow_provider_sewer.core.bounds import LARGEST_FILE
 from airflow_provider_sewer.core.errors import SewerError
 
 FilePath = str | os.PathLike[str]
@@ -23,7 +24,10 @@ def read_text(file: FilePath) -> str | None:
             raise SewerError(f"{os.fspath(file)}: this is {what}; it was left alone")
         # Opened for writing as well: a file that was made read-only is not to be replaced either.
         with open(file, "rb+") as stream:
-            return stream.read().decode("utf-8")
+            text = stream.read(LARGEST_FILE + 1)
+        if len(text) > LARGEST_FILE:
+            raise SewerError(f"{os.fspath(file)}: this has more than {LARGEST_FILE:,} bytes; it was left alone")
+        return text.decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:

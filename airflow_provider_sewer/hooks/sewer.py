@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import string
@@ -20,6 +19,7 @@ from airflow_provider_sewer.core.environment import build_environment, checked_e
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.core.trusted import parse_json
 from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter
 
 _FIELDS = ("python", "workdir", "env", "secret_env", "inherit_env", *SlurmSettings._fields, "job_url")
@@ -187,7 +187,7 @@ def _checked_url(url: Any) -> str | None:
     if url is None:
         return None
     if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.isprintable():
-        raise InvalidTask(f"job_url: a URL that begins with https:// or http:// is needed, not {url!r}")
+        raise InvalidTask(f"job_url: a URL that begins with https:// or http:// is needed, not {url!r:.200}")
     try:
         pieces = list(string.Formatter().parse(url))
     except ValueError as error:
@@ -205,7 +205,7 @@ def _json_object(field: str, value: Any) -> dict[str, Any]:
     """Read a field that holds a JSON object, or the text of one; never show what it holds."""
     if isinstance(value, str) and value.strip():
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except ValueError as error:
             position = getattr(error, "pos", 0)
             raise InvalidTask(
@@ -222,7 +222,7 @@ def _json_text(value: Any) -> Any:
     """Read what a connection written as a URI can only hold as text: a list, a number, true or false."""
     if isinstance(value, str):
         with suppress(ValueError):
-            return json.loads({"True": "true", "False": "false"}.get(value, value))
+            return parse_json({"True": "true", "False": "false"}.get(value, value))
     return value
 
 

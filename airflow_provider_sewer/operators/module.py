@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_sewer.core.arguments import to_arguments
-from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, UntrustedPath
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import checked_kwargs, function_call
 from airflow_provider_sewer.core.paths import PathMarker, path_key
@@ -174,6 +174,8 @@ class PythonModuleOperator(BaseOperator):
         except ModuleFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
+        except UntrustedPath as error:
+            raise AirflowFailException(error.message) from None
         self._tell_that_it_ran(context, self._task_run)
         return self._checked_result(context, result)
 
@@ -223,7 +225,7 @@ class PythonModuleOperator(BaseOperator):
         """Return what was prepared, or fail without another try, which would not help."""
         try:
             return prepare()
-        except InvalidTask as error:
+        except (InvalidTask, UntrustedPath) as error:
             raise AirflowFailException(error.message) from None
 
     def _left_by_an_earlier_run(self, context: Context, run: TaskRun) -> ModuleResult | None:
@@ -391,7 +393,7 @@ def _mapping(field: str, value: Any) -> dict[str, Any]:
 def _list(field: str, value: Any) -> list[Any]:
     value = _plain(value)
     if value is not None and not isinstance(value, (list, tuple)):
-        raise InvalidTask(f"{field}: a list of arguments is needed, not {value!r}")
+        raise InvalidTask(f"{field}: a list of arguments is needed, not {value!r:.200}")
     return list(value or ())
 
 
@@ -411,16 +413,16 @@ def seconds(value: Any) -> float:
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
-        raise InvalidTask(f"termination_grace_period: seconds or a timedelta are needed, not {value!r}")
+        raise InvalidTask(f"termination_grace_period: seconds or a timedelta are needed, not {value!r:.200}")
     return float(number)
 
 
 def _check_codes(codes: Any) -> None:
     listed = [codes] if isinstance(codes, int) or codes is None else codes
     if isinstance(listed, str) or not isinstance(listed, Container):
-        raise InvalidTask(f"skip_on_exit_code: an exit code or several are needed, not {codes!r}")
+        raise InvalidTask(f"skip_on_exit_code: an exit code or several are needed, not {codes!r:.200}")
     if isinstance(listed, Iterable) and not all(code is None or isinstance(code, int) for code in listed):
-        raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r}")
+        raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r:.200}")
 
 
 def storable(value: Any, depth: int = 0) -> Any:

@@ -21,6 +21,7 @@ from airflow_provider_sewer.core.errors import (
     SlurmJobReleased,
     SlurmPendingHopeless,
     SlurmSubmitRefused,
+    UntrustedPath,
 )
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
@@ -52,7 +53,13 @@ NOT_GIVEN: Any = object()
 #: How long a deferred task waits at most where `execution_timeout` says nothing.
 _LONGEST_DEFERRAL = timedelta(days=90)
 #: What trying again would not help.
-_NOT_TO_BE_TRIED_AGAIN = (InvalidTask, SlurmSubmitRefused, SlurmPendingHopeless, AirflowFailException)
+_NOT_TO_BE_TRIED_AGAIN = (
+    InvalidTask,
+    SlurmSubmitRefused,
+    SlurmPendingHopeless,
+    UntrustedPath,
+    AirflowFailException,
+)
 #: Where a task notes its job for its later tries, in Airflow's own store.
 _NOTED_JOB = "slurm_job"
 #: Seconds that cancelling may take, and asking Airflow before that: Airflow kills a worker five seconds after it has

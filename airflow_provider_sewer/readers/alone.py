@@ -14,6 +14,8 @@ import os
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.core.bounds import LARGEST_FILE
+from airflow_provider_sewer.core.trusted import read_regular
 from airflow_provider_sewer.readers.guest import FORMER_NAMES
 
 if TYPE_CHECKING:
@@ -78,8 +80,7 @@ def modules_beside(file: str) -> list[str] | None:
 
 def _parsed(file: str) -> ast.Module | None:
     try:
-        with open(file, "rb") as source:
-            return ast.parse(source.read())
+        return ast.parse(read_regular(file, largest=LARGEST_FILE))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None
 

@@ -9,30 +9,35 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.core.bounds import LARGEST_FILE
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
 from airflow_provider_sewer.core.looks import note
 from airflow_provider_sewer.core.source import LENT, SourceLine, is_own_file
+from airflow_provider_sewer.core.trusted import BadRecord, read_regular
 from airflow_provider_sewer.readers.guest import FORMER_NAMES, STANDARD_LIBRARY, module_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_NOT_READ = "cannot read the workflow file"
+
 
 def read_workflow_file(file: str) -> bytes:
     """Return what is in a workflow file.
 
-    :raises WorkflowFileError: when it cannot be read.
+    :raises WorkflowFileError: when it cannot be read, is not a regular file or is too large.
     """
     whole = SourceLine(file, 0)
     note(file)
     try:
-        with open(file, "rb") as opened:
-            return opened.read()
-    except IsADirectoryError:
-        raise WorkflowFileError("this is a directory; name a workflow file in it", whole) from None
+        if os.path.isdir(file):
+            raise WorkflowFileError("this is a directory; name a workflow file in it", whole)
+        return read_regular(file, largest=LARGEST_FILE)
+    except BadRecord as error:
+        raise WorkflowFileError(f"{_NOT_READ}: {error}", whole) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise WorkflowFileError(f"cannot read the workflow file: {reason}", whole) from None
+        raise WorkflowFileError(f"{_NOT_READ}: {reason}", whole) from None
 
 
 @contextmanager

@@ -6,8 +6,10 @@ import ast
 import os
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.core.bounds import LARGEST_FILE
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
 from airflow_provider_sewer.core.looks import note
+from airflow_provider_sewer.core.trusted import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,8 +63,7 @@ def _file_of(module: str, folder: str) -> str | None:
 def _names(file: str) -> dict[str, bool] | None:
     """Return the names that a module binds, and whether each is a function's; ``None`` where that cannot be told."""
     try:
-        with open(file, "rb") as source:
-            tree = ast.parse(source.read())
+        tree = ast.parse(read_regular(file, largest=LARGEST_FILE))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None  # its interpreter may be of another mind, and will say so
     names = dict(_bound(tree.body))

@@ -129,11 +129,11 @@ class Tags:
     def _keys(self, node: yaml.Node) -> Sequence[str | int]:
         keys = self.value(node, RESULT)
         if not isinstance(keys, list):
-            said = f"{RESULT}: keys are a list of keys and positions, not {keys!r}"
+            said = f"{RESULT}: keys are a list of keys and positions, not {keys!r:.200}"
             raise self._file.wrong(node, said, InvalidTask)
         for key, place in zip(keys, node.value, strict=True):
             if type(key) not in (str, int):
-                said = f"{RESULT}: a part of a result is named by a key or a position, not {key!r}"
+                said = f"{RESULT}: a part of a result is named by a key or a position, not {key!r:.200}"
                 raise self._file.wrong(place, said, InvalidTask)
         return keys
 
@@ -155,7 +155,7 @@ class Tags:
             return False
         ignored = self.value(options["ignored"].value, node.tag)
         if not isinstance(ignored, bool):
-            said = f"{node.tag}: ignored: true or false is needed, not {ignored!r}"
+            said = f"{node.tag}: ignored: true or false is needed, not {ignored!r:.200}"
             raise self._file.wrong(options["ignored"].value, said, InvalidTask)
         return ignored
 
@@ -166,7 +166,7 @@ class Tags:
             try:
                 total += timedelta(**{unit: _number(amount)})
             except (TypeError, OverflowError):
-                said = f"{_TIMEDELTA}: {unit}: a number is needed, of at most 999,999,999 days, not {amount!r}"
+                said = f"{_TIMEDELTA}: {unit}: a number is needed, of at most 999,999,999 days, not {amount!r:.200}"
                 raise self._file.wrong(entry.value, said, InvalidTask) from None
         return total
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from airflow_provider_sewer.core.bounds import MOST
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, unknown_name
-from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task
+from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task, number_of_tasks
 from airflow_provider_sewer.core.recording import recording
 from airflow_provider_sewer.core.source import SourceLine, written_at
 from airflow_provider_sewer.core.task import Task
@@ -90,6 +91,7 @@ class _Stages:
         self._jobs = jobs
         self._own = {name: self._entries(name) for name in layout.stages}
         self._made: dict[str, Task | MappedTask] = {}
+        self._tasks_made = 0
         self._tags = Tags(file, layout.stages, self._made)
 
     def workflow(self) -> Workflow:
@@ -149,10 +151,19 @@ class _Stages:
                 task = Task(name, **fields)
                 if not loop:
                     return task
-                return mapped_task(task, checked_values(values, name), each_with_each=loop == "map_product")
+                lists, each_with_each = checked_values(values, name), loop == "map_product"
+                self._count(name, number_of_tasks(lists, each_with_each=each_with_each))
+                return mapped_task(task, lists, each_with_each=each_with_each)
             except InvalidTask as error:
                 node = self._place_in(name, *error.at) if error.at else None
                 raise self._file.wrong(node or key, error.message, InvalidTask) from None
+
+    def _count(self, name: str, tasks: int) -> None:
+        """Count the tasks that a stage is mapped to: few lines must not make more than there is room for."""
+        self._tasks_made += tasks
+        if self._tasks_made > MOST:
+            said = f"stages must be mapped to at most {MOST:,} tasks, got {self._tasks_made:,}; map over fewer values"
+            raise InvalidTask(f"task {name!r}: {said}")
 
     def _loop(self, name: str) -> str | None:
         """Return the field by which a stage is mapped, if it is.

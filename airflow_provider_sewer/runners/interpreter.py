@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, WorkdirError
+from airflow_provider_sewer.core.trusted import parse_json
 from airflow_provider_sewer.runners.guardian import new_mark
 from airflow_provider_sewer.runners.output import Stream
 from airflow_provider_sewer.runners.process import Process
@@ -202,7 +202,7 @@ def _key(path: str) -> tuple[object, ...]:
 def _introduced(path: str, env: Mapping[str, str], start: Starter) -> Interpreter:
     answer = _asked([path, "-I", "-c", _WHO_ARE_YOU], env, start=start)
     try:
-        said = json.loads(answer.last_line)
+        said = parse_json(answer.last_line)
         return Interpreter(path, said["version"], said["executable"], said["prefix"])
     except (ValueError, KeyError, TypeError):
         raise InterpreterError(f"{path} is no Python 3 interpreter: asked for its version it {answer}") from None

@@ -17,12 +17,15 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
+from airflow_provider_sewer.core.errors import UntrustedPath
 from airflow_provider_sewer.core.looks import look
+from airflow_provider_sewer.core.trusted import PRIVATE, check_own_folders, parse_json, read_own
 
 #: Seconds after which something that was kept is removed, used or not.
 _OLD = 30 * 24 * 3600
 
-_WRITABLE_BY_OTHERS = 0o022
+#: Bytes that something which is kept may have.
+_LARGEST = 64 * 1024 * 1024
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -40,14 +43,13 @@ class Kept:
     def found(self) -> Any:
         """Return what is kept, or ``None`` if there is nothing that still holds."""
         try:
-            if not _is_own(self._folder):
-                return None
-            with open(os.path.join(self._folder, self._name), "rb") as file:
-                digest, _, content = file.read().partition(b"\n")
+            check_own_folders(_caches(), self._folder)
+            data = read_own(os.path.join(self._folder, self._name), largest=_LARGEST)
+            digest, _, content = data.partition(b"\n")
             if hashlib.sha256(content).hexdigest().encode() != digest:
                 return None
-            kept = json.loads(content)
-        except (OSError, ValueError):
+            kept = parse_json(content)
+        except (OSError, ValueError, UntrustedPath):
             return None
         return kept["value"] if all(look(path) == known for path, known in kept["looks"].items()) else None
 
@@ -57,10 +59,9 @@ class Kept:
         :param looks: what was looked at, and what it looked like just before.
         """
         content = json.dumps({"value": value, "looks": dict(looks)}).encode()
-        with suppress(OSError):
-            os.makedirs(self._folder, mode=0o700, exist_ok=True)
-            if not _is_own(self._folder):
-                return
+        with suppress(OSError, UntrustedPath):
+            os.makedirs(self._folder, mode=PRIVATE, exist_ok=True)
+            check_own_folders(_caches(), self._folder)
             self._remove_old()
             self._replace(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
@@ -83,13 +84,11 @@ class Kept:
 
 
 def _folder(kind: str) -> str:
+    return os.path.join(_caches(), "airflow-provider-sewer", kind)
+
+
+def _caches() -> str:
     caches = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(caches):  # by the specification, it then counts for nothing
         caches = os.path.join(os.path.expanduser("~"), ".cache")
-    return os.path.join(caches, "airflow-provider-sewer", kind)
-
-
-def _is_own(folder: str) -> bool:
-    """Tell whether nobody else can have put something there."""
-    status = os.lstat(folder)
-    return status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS
+    return caches

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import os
 import re
 import signal
-import stat
 from contextlib import ExitStack, suppress
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -16,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from airflow_provider_sewer.core.command import Command, interpreter_command, shown
 from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, ModuleMissing, ModuleStopped
+from airflow_provider_sewer.core.trusted import DEEPEST_RESULT, parse_json, read_own
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import check_workdir, known_interpreter, missing_modules
 from airflow_provider_sewer.runners.output import Masker, Sink, Stream, Tail
@@ -212,13 +210,7 @@ def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
     :raises ModuleFailed: when the file cannot be read as JSON.
     """
     try:
-        status = os.stat(result_file)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no file")
-        if status.st_size > _LARGEST_RESULT:
-            raise ValueError(f"it is {status.st_size:,} bytes; keep large values in a file and give its path")
-        with open(result_file, encoding="utf-8") as file:
-            return result_as_json(file.read())
+        return result_as_json(read_own(result_file, largest=_LARGEST_RESULT, is_private=False).decode("utf-8"))
     except FileNotFoundError:
         return last_line()
     except (OSError, ValueError) as error:
@@ -242,21 +234,7 @@ def result_as_json(text: str) -> Any:
 
     :raises ValueError: when it is none.
     """
-    try:
-        return json.loads(text, parse_constant=_refused, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def _refused(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value; write null or text")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if not math.isfinite(number):
-        _refused(digits)
-    return number
+    return parse_json(text, deepest=DEEPEST_RESULT)
 
 
 def how_it_ended(code: int | None, signal_number: int | None = None) -> str:

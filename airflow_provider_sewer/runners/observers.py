@@ -9,9 +9,10 @@ import sys
 import threading
 import unicodedata
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO, Literal, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.trusted import make_folder, open_own_to_write
 from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.output import Stream, printable
 
@@ -76,9 +77,9 @@ class LogFiles:
     """
 
     def __init__(self, folder: str, names: Iterable[str], *, goes_on: bool = False) -> None:
-        os.makedirs(folder, exist_ok=True)
+        make_folder(folder)
         self.folder = folder
-        self._mode: Literal["ab", "wb"] = "ab" if goes_on else "wb"
+        self._goes_on = goes_on
         self.paths = {name: os.path.join(folder, f"{file}.log") for name, file in file_names(names).items()}
         #: Those that are open, the least recently written first; in bytes, so that \r stays what it is.
         self._files: dict[str, BinaryIO] = {}
@@ -133,7 +134,7 @@ class LogFiles:
         if file is None:
             if len(self._files) >= _MOST_OPEN:
                 self._set_aside(next(iter(self._files)))
-            file = open(self.paths[name], "ab" if name in self._unfinished else self._mode)  # noqa: SIM115
+            file = open_own_to_write(self.paths[name], appends=self._goes_on or name in self._unfinished)
         self._files[name] = file
         self._unfinished.setdefault(name, None)
         return file

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.core.freshness import Made, Record, Stamp, stamp
 from airflow_provider_sewer.core.paths import FAILED, OWN_FOLDER, Product, beside, given_to_module, located
+from airflow_provider_sewer.core.trusted import check_own_folder, make_own_folders, parse_json, read_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,6 +28,8 @@ _MAKING = "making-"
 _LOCK = "lock"
 _NEW = "new"
 _OLD = "old"
+#: Bytes that a record may have: it holds the result of its task.
+_LARGEST = 64 * 1024 * 1024
 
 
 class Making:
@@ -55,7 +58,9 @@ class Making:
         """Make the folders that the products go to, and note what is there now.
 
         :raises ProductError: when that cannot be done.
+        :raises UntrustedPath: when another user could have written the folder ``.sewer`` beside a product.
         """
+        self._check_own_folders()
         try:
             for product, file in self._files.items():
                 with _named(self._task, product, "cannot make the folder for it"):
@@ -90,7 +95,9 @@ class Making:
         :param record: what they were made from, without a stamp of the product.
         :param compare_content: products whose content is part of their stamp.
         :raises ProductError: when one was not made, or not made anew; then none is put in place.
+        :raises UntrustedPath: as for :meth:`begin`.
         """
+        self._check_own_folders()
         for product, file in self._files.items():
             self._check(product, file)
         read = set(compare_content)
@@ -111,7 +118,11 @@ class Making:
         self._end()
 
     def fail(self) -> None:
-        """Put aside, or remove, what has been made of the products."""
+        """Put aside, or remove, what has been made of the products.
+
+        :raises UntrustedPath: as for :meth:`begin`.
+        """
+        self._check_own_folders()
         for product in self._before:  # those that it came as far as to begin
             with suppress(OSError):
                 self._put_aside(product, self._files[product])
@@ -129,6 +140,10 @@ class Making:
                     value = value.replace(self._beside(file), file)
                     value = value.replace(self.place(product), given_to_module(product.path).rstrip("/"))
         return value
+
+    def _check_own_folders(self) -> None:
+        for product, file in self._files.items():
+            check_own_folder(_own_folder(file), f"task {self._task!r}: product {product.path!r}")
 
     def _put_aside(self, product: Product, file: str) -> None:
         if not product.atomic and stamp(file) == self._before[product]:
@@ -171,13 +186,15 @@ class Making:
                 os.makedirs(file, exist_ok=True)
 
     def _begin_beside(self, product: Product, file: str) -> None:
-        own = os.path.join(os.path.dirname(file), OWN_FOLDER)
-        os.makedirs(own, exist_ok=True)
+        own = _own_folder(file)
+        make_own_folders(os.path.dirname(file), own)
         _sweep(own, self._kind)
         folder = os.path.join(own, self._folder)
         if not os.path.isdir(folder) and not self._is_for_others:  # without a lock, nobody takes it for abandoned
             self._locks.append(_made_and_locked(folder))
-        os.makedirs(self._beside(file) if product.path.endswith("/") else os.path.join(folder, _NEW), exist_ok=True)
+        make_own_folders(own, os.path.join(folder, _NEW))
+        if product.path.endswith("/"):
+            os.makedirs(self._beside(file), exist_ok=True)
 
     def _beside(self, file: str, kind: str = _NEW) -> str:
         return os.path.join(os.path.dirname(file), OWN_FOLDER, self._folder, kind, os.path.basename(file))
@@ -278,10 +295,15 @@ def remove_temporary(product: Product, workdir: str | None) -> bool:
 
 
 def read_record(file: str) -> Record | None:
-    """Return the record of a product; one that cannot be read is none."""
+    """Return the record of a product; ``None`` if it cannot be read, or is not of its form.
+
+    :raises UntrustedPath: when another user could have written the folder that it is in.
+    """
+    check_own_folder(_own_folder(file))
     try:
-        with open(_record_path(file), encoding="utf-8") as opened:
-            said: Any = json.load(opened)
+        said: Any = parse_json(read_own(_record_path(file), largest=_LARGEST, is_private=False))
+        if not _is_record(said):
+            return None
         fields = {field: said[field] for field in Record._fields}
         stamps = {path: Stamp(*each) for path, each in said["dependencies"].items()}
         product = Stamp(*said["product"]) if said["product"] else None
@@ -290,13 +312,22 @@ def read_record(file: str) -> Record | None:
         return None
 
 
+def _is_record(said: Any) -> bool:
+    match said:
+        case {"task": str(), "command": str(), "attempt": str(), "dependencies": dict(), "after": dict()}:
+            is_text = all(said.get(name) is None or isinstance(said[name], str) for name in ("code", "environment"))
+            return is_text and all(isinstance(said.get(name), bool) for name in ("is_whole", "is_removed"))
+    return False
+
+
 def write_record(file: str, record: Record) -> None:
     """Write the record of a product beside it, all at once."""
     path = _record_path(file)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_own_folders(os.path.dirname(file), os.path.dirname(path))
     unfinished = f"{path}.{os.urandom(4).hex()}"
     try:
-        with open(unfinished, "w", encoding="utf-8") as opened:
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with open(descriptor, "w", encoding="utf-8") as opened:
             json.dump({**record._asdict(), "after": dict(record.after)}, opened)
         os.replace(unfinished, path)
     except OSError:
@@ -313,6 +344,10 @@ def stamps_of(files: Mapping[str, str], *, read: bool) -> dict[str, Stamp]:
     """
     stamps = {path: stamp(file, read=read) for path, file in files.items()}
     return {path: each for path, each in stamps.items() if each is not None}
+
+
+def _own_folder(file: str) -> str:
+    return os.path.join(os.path.dirname(file), OWN_FOLDER)
 
 
 def _record_path(file: str) -> str:
@@ -378,7 +413,7 @@ def _is_as_made(file: str, record: Record) -> bool:
 
 def _remove_at_once(file: str) -> None:
     """Remove what may be a directory, without its ever being there by half."""
-    folder = os.path.join(os.path.dirname(file), OWN_FOLDER, f"{_MAKING}{_digest([file])}-{os.urandom(6).hex()}")
+    folder = os.path.join(_own_folder(file), f"{_MAKING}{_digest([file])}-{os.urandom(6).hex()}")
     lock = _made_and_locked(folder)
     try:
         os.rename(file, os.path.join(folder, _OLD))
@@ -391,7 +426,7 @@ def _made_and_locked(folder: str) -> int:
     """Make a folder, and hold a lock in it for as long as this process lives, or until the descriptor is closed."""
     path = os.path.join(folder, _LOCK)
     while True:
-        os.makedirs(folder, exist_ok=True)
+        make_own_folders(os.path.dirname(os.path.dirname(folder)), folder)
         with suppress(FileNotFoundError):
             lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             with suppress(OSError):  # where there are no locks, nobody removes the folder either

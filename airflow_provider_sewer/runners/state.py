@@ -19,7 +19,15 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import StateError
+from airflow_provider_sewer.core.errors import StateError, UntrustedPath
+from airflow_provider_sewer.core.trusted import (
+    check_own_folders,
+    make_folder,
+    own_part,
+    parse_json,
+    read_own,
+    why_foreign,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
 _FORMAT = 1
 _SUCCEEDED = "succeeded"
 _BEGIN = b'{"sewer_state": '
+#: Bytes that a state file may have: it holds the results of tasks.
+_LARGEST = 1024 * 1024 * 1024
 
 
 class Done(NamedTuple):
@@ -72,15 +82,15 @@ class StateFile:
         self.path = path
         self._writing = threading.Lock()
         try:
-            os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            make_folder(os.path.dirname(path) or ".")
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            self._file = os.open(path, flags, 0o600)
         except OSError as error:
             raise StateError(
                 f"cannot open the state file {path}: {error.strerror}; name another with --state"
             ) from None
         try:
-            if not keep:
-                self._refuse_what_is_no_state()
+            self._refuse_what_is_no_state(keep=keep)
             self._lock()
             former = _last_header(path, workflow)
             self._refuse_to_leave_jobs(former.get("run_dir"), run_dir)
@@ -156,10 +166,16 @@ class StateFile:
                 "up, or name another state file with --state"
             )
 
-    def _refuse_what_is_no_state(self) -> None:
-        """Keep a file from being overwritten that is anything else."""
-        is_file = stat.S_ISREG(os.fstat(self._file).st_mode)
-        begin = os.pread(self._file, len(_BEGIN), 0) if is_file else b""
+    def _refuse_what_is_no_state(self, *, keep: bool) -> None:
+        """Keep a file from being overwritten that is anything else, or that another user could have written.
+
+        :param keep: its content is read, which says whether it is a state.
+        """
+        status = os.fstat(self._file)
+        is_file = stat.S_ISREG(status.st_mode)
+        if is_file and (why := why_foreign(self.path, status)):
+            raise UntrustedPath(f"the state file {self.path} {why}")
+        begin = os.pread(self._file, len(_BEGIN), 0) if is_file and not keep else b""
         if not is_file or not _BEGIN.startswith(begin):  # a kill may have cut it anywhere
             raise StateError(f"{self.path} is there already, and is no state file; name another with --state")
 
@@ -232,15 +248,15 @@ def _read(path: str, workflow: str) -> tuple[dict[str, Done], int]:
 def _lines(path: str) -> tuple[list[dict[str, Any]], int]:
     """Return what the whole lines say, and how many bytes they are."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        check_own_folders(*own_part(os.path.dirname(path)))
+        data = read_own(path, largest=_LARGEST)
     except OSError as error:
         raise StateError(f"cannot read the state file {path}: {error.strerror}; name another with --state") from None
     length = data.rfind(b"\n") + 1
     lines = []
     for number, text in enumerate(data[:length].splitlines(), 1):
         try:
-            line = dict(json.loads(text).items())
+            line = dict(parse_json(text).items())
         except (ValueError, AttributeError):
             raise StateError(
                 f"{path}:{number}: this is no state file, or somebody has changed it; name another with --state, "

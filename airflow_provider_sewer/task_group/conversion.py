@@ -30,7 +30,7 @@ def converted(
     if isinstance(given, Mapping):
         return kind(**given)
     if not isinstance(given, BaseOperator):
-        raise InvalidTask(f"task_converter: it has to return operator arguments or an operator, not {given!r}")
+        raise InvalidTask(f"task_converter: it has to return operator arguments or an operator, not {given!r:.200}")
     return given
 
 
@@ -47,7 +47,7 @@ def converted_partial(
     if not isinstance(given, OperatorPartial):
         raise InvalidTask(
             "task_converter: for a mapped task it has to return operator arguments or Operator.partial(…), "
-            f"not {given!r}"
+            f"not {given!r:.200}"
         )
     return given
 

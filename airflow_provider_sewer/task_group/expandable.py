@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
+from airflow_provider_sewer.core.bounds import MOST
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.operators.module import is_reference
@@ -87,6 +88,11 @@ class Partial(Generic[_Group]):
                 raise InvalidWorkflow(f"expand: {name!r} is the same in all instances already", calling_line())
             is_list = isinstance(values, (Sequence, Mapping)) and not isinstance(values, str)
             if not is_list and not is_reference(values):
-                raise InvalidWorkflow(f"expand: {name}: a list of values is needed, not {values!r}", calling_line())
+                raise InvalidWorkflow(
+                    f"expand: {name}: a list of values is needed, not {values!r:.200}", calling_line()
+                )
+            if is_list and len(values) > MOST:
+                said = f"expand: {name} must have at most {MOST:,} values, got {len(values):,}"
+                raise InvalidWorkflow(said, calling_line())
         each = {name: Each(name, values) for name, values in arguments.items()}
         return self._make(self._workflow_file, **{**self._given, "arguments": {**same, **each}})

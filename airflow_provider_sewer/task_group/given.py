@@ -21,7 +21,7 @@ def check_given(given: Mapping[str, Any]) -> None:
     for name, value in given.items():
         needed, fits = _KINDS.get(name, _ANYTHING)
         if not fits(value) and (value is not None or name in _ALWAYS_SAID):
-            raise InvalidTask(f"{name}: {needed} is needed, not {value!r}")
+            raise InvalidTask(f"{name}: {needed} is needed, not {value!r:.200}")
 
 
 def is_by_name(value: Any) -> bool:

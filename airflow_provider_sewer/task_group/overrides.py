@@ -48,7 +48,7 @@ class Override(NamedTuple):
         :raises InvalidTask: when something cannot stand there, naming it.
         """
         if not is_by_name(arguments):
-            raise InvalidTask(f"a mapping of operator arguments is needed, not {arguments!r}")
+            raise InvalidTask(f"a mapping of operator arguments is needed, not {arguments!r:.200}")
         if taken := sorted(_NOT_SAID_ANEW.intersection(arguments)):
             pool = "for resources say 'pool' and 'pool_slots'; " if "resources" in taken else ""
             raise InvalidTask(

@@ -88,6 +88,18 @@ def test_aliases_that_make_too_much_of_a_few_lines_are_named(stages):
     assert len(load_workflow(stages(bomb.partition("    a4")[0]), jobs="jobs").tasks["Lint"].kwargs) == 4
 
 
+def test_loops_that_make_too_much_of_a_few_lines_are_named(stages):
+    """Of one stage, or of several together; no task is made of them."""
+    lists = [f"v{number}: {list(range(10))}" for number in range(9)]
+    said = "stages must be mapped to at most 100,000 tasks, got"
+    one = stages(f"Lint: {{map_product: {{{', '.join(lists)}}}}}")
+    with pytest.raises(InvalidTask, match=rf"\.yaml:1:\d+: task 'Lint': {said} 1,000,000,000; map over fewer values"):
+        load_workflow(one, jobs="jobs")
+    two = stages(f"Lint: {{map: {{n: [1]}}}}\nTest: {{map_product: {{{', '.join(lists[:5])}}}}}")
+    with pytest.raises(InvalidTask, match=rf"\.yaml:2:\d+: task 'Test': {said} 100,001; map over fewer values"):
+        load_workflow(two, jobs="jobs")
+
+
 BAD_STAGES = {
     "an unknown stage": (
         "Lint: []\nTest:\n  - Lnt",

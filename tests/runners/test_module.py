@@ -200,9 +200,9 @@ UNREADABLE = {
         "import os; open(os.environ['SEWER_RESULT_FILE'], 'w').truncate(1_000_000_000)",
         "it is 1,000,000,000 bytes; keep large values in a file and give its path",
     ),
-    "a directory": ("import os; os.mkdir(os.environ['SEWER_RESULT_FILE'])", "it is no file"),
-    "a named pipe": ("import os; os.mkfifo(os.environ['SEWER_RESULT_FILE'])", "it is no file"),
-    "endless zeros": ("import os; os.symlink('/dev/zero', os.environ['SEWER_RESULT_FILE'])", "it is no file"),
+    "a directory": ("import os; os.mkdir(os.environ['SEWER_RESULT_FILE'])", "it is not a regular file"),
+    "a named pipe": ("import os; os.mkfifo(os.environ['SEWER_RESULT_FILE'])", "it is not a regular file"),
+    "endless zeros": ("import os; os.symlink('/dev/zero', os.environ['SEWER_RESULT_FILE'])", "it is a symbolic link"),
 }
 
 

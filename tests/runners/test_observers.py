@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import os
 import re
+import resource
 import sys
 import unicodedata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,9 @@ from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.observers import LogFiles, PlainLines, file_names
 from airflow_provider_sewer.runners.outcome import Outcome, State
 from airflow_provider_sewer.runners.output import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TASK = Task("a task", "module")
 OUT, ERR = Stream.STDOUT, Stream.STDERR
@@ -151,15 +156,37 @@ def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         logs.started(TASK, "python", None)
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    """A disk that is full is an error that names the file, also at the end."""
-    logs = LogFiles(str(tmp_path), [TASK.name])
-    Path(logs.paths[TASK.name]).symlink_to("/dev/full")
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """Let no file of this process become larger than 10 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    with pytest.raises(SewerError, match=r"cannot write the log file .*/a_task\.log: No space left on device"):
+
+@pytest.mark.usefixtures("no_room")
+def test_log_files_without_room_name_the_file(tmp_path: Path) -> None:
+    """Where there is no room for more, the error names the file, also at the end."""
+    logs = LogFiles(str(tmp_path), [TASK.name])
+
+    with pytest.raises(SewerError, match=r"cannot write the log file .*/a_task\.log: File too large"):
         logs.started(TASK, "python", None)
-    with pytest.raises(SewerError, match=r"cannot write the log file .*/a_task\.log: No space left on device"):
+    with pytest.raises(SewerError, match=r"cannot write the log file .*/a_task\.log: File too large"):
         logs.ended(TASK, Outcome(State.SUCCEEDED, 1.0))
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_log_files_that_are_links_are_refused(goes_on: bool, tmp_path: Path) -> None:
+    """A link in place of a log file, as another user can put it into a shared folder, overwrites nothing."""
+    (tmp_path / "precious").write_text("mine")
+    logs = LogFiles(str(tmp_path), [TASK.name], goes_on=goes_on)
+    Path(logs.paths[TASK.name]).symlink_to("precious")
+
+    with pytest.raises(SewerError, match=r"cannot write the log file .*/a_task\.log: is a symbolic link"):
+        logs.started(TASK, "python", None)
+
+    assert (tmp_path / "precious").read_text() == "mine"
 
 
 def test_a_task_that_never_ran_has_no_log(tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def test_what_a_mapped_group_cannot_have_is_named_with_its_line(file, where, sou
         ({}, "expand: say over what"),
         ({"name": ["x"]}, "expand: 'name' is the same in all instances already"),
         ({"config": "abc"}, "expand: config: a list of values is needed, not 'abc'"),
+        ({"config": range(10**9)}, "expand: config must have at most 100,000 values, got 1,000,000,000"),
     ],
 )
 def test_a_group_that_is_mapped_over_nothing_new_is_refused(file, where, expanded, said):

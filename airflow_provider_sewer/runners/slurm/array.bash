@@ -1,6 +1,7 @@
 # What each element of an array runs first: it goes to the run directory that its number leads to, and runs the job
 # script there. Should Slurm have a second array of this folder, none of its elements goes on. (The array's id may be
 # the number of an element too, and so the name of a folder: `-n` keeps the second link from being put into that.)
+sewer_check_own "$sewer_array"
 if ! command -p ln -sn -- "$SLURM_ARRAY_JOB_ID" "$sewer_array/claim" 2>/dev/null; then
     sewer_owner=$(command -p readlink -- "$sewer_array/claim") || {
         echo "sewer: cannot write in $sewer_array" >&2
@@ -12,6 +13,7 @@ if ! command -p ln -sn -- "$SLURM_ARRAY_JOB_ID" "$sewer_array/claim" 2>/dev/null
     fi
 fi
 sewer_dir=$(command -p readlink -- "$sewer_array/$SLURM_ARRAY_TASK_ID")
+sewer_check_own "$sewer_dir"
 if ! builtin cd -- "$sewer_dir" || [[ -z $sewer_dir || ! -r $sewer_dir/job.sh ]]; then
     echo "sewer: cannot read the job script in ${sewer_dir:-$sewer_array/$SLURM_ARRAY_TASK_ID}" >&2
     exit 74

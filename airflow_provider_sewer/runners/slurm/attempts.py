@@ -9,13 +9,16 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.core.trusted import check_own_folders, has_types
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, run_directories_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LONGEST_NAME = 120
-_NUMBER = re.compile(r"[1-9][0-9]*")
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+#: The types of what is noted before an attempt is submitted.
+_NOTED: Mapping[str, type] = {"name": str, "cluster": str, "clears": str, "run_clears": int}
 
 
 class TaskInstance(NamedTuple):
@@ -105,6 +108,7 @@ class Attempts:
     """
 
     def __init__(self, run_dir: str, instance: TaskInstance, label: str | None = None) -> None:
+        self._run_dir = run_dir
         self._folder = run_directories_of(run_dir, *instance[:4])
         self._instance = instance
         self._label = label or f"{instance.dag_id}.{instance.task_id}"
@@ -116,6 +120,7 @@ class Attempts:
         whose records are damaged has no cluster, and continues nothing.
 
         :raises SlurmUnavailable: when the folder cannot be read.
+        :raises UntrustedPath: when another user could have written it, or one that it is in below `run_dir`.
         """
         attempt = self._newest()
         return None if attempt is None or attempt.directory.read_ended() else attempt
@@ -141,22 +146,23 @@ class Attempts:
     def _newest(self) -> Attempt | None:
         for number in sorted(self._numbers(), reverse=True):
             directory = self._directory(number)
+            directory.check_own()
             noted = directory.read_attempt()
             if self._is_ours(number, noted.get("name")):
                 return None if directory.is_empty else self._open(number, directory, noted)
         return None
 
     def _open(self, number: int, directory: RunDirectory, noted: dict[str, Any]) -> Attempt:
-        try:
-            said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
-        except KeyError:
+        if not has_types(noted, _NOTED):
             return Attempt(directory, self._name(number), "", "", -1)
+        said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
         return Attempt(directory, *said, in_array=noted.get("in_array") is True)
 
     def begin(self) -> Attempt:
         """Make the run directory of a new attempt.
 
         :raises SlurmUnavailable: when that is not possible.
+        :raises UntrustedPath: as for :meth:`latest`.
         """
         while True:
             number = max(self._numbers(), default=0) + 1
@@ -169,9 +175,11 @@ class Attempts:
             except OSError as error:
                 raise _unusable(directory.path, error) from None
             else:
+                check_own_folders(self._run_dir, directory.path, "run_dir")
                 return Attempt(directory, self._name(number), "", self._instance.clears, self._instance.run_clears)
 
     def _numbers(self) -> list[int]:
+        check_own_folders(self._run_dir, self._folder, "run_dir")
         try:
             names = os.listdir(self._folder)
         except FileNotFoundError:

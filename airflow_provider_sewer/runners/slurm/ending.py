@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: What the job script exits with when another job has its run directory, or when that says that it is cancelled.
 NOT_ITS_TURN = 75
-_NO_WORKDIR, _CANNOT_WRITE, _CANNOT_READ = 72, 73, 74
+_NO_WORKDIR, _CANNOT_WRITE, _CANNOT_READ, _NOT_OWN = 72, 73, 74, 77
 
 #: What slurmstepd and srun print of a step that was killed for its memory: by the kernel, or by slurmstepd itself where
 #: the site has set JobAcctGatherParams=OverMemoryKill (recorded with 22.05 and 24.11).
@@ -243,6 +243,11 @@ class Endings:
             )
         if code == _CANNOT_READ:
             return self._cannot_read()
+        if code == _NOT_OWN:
+            return launch._replace(
+                what=f"found its run directory {path} open to other users, and ran nothing",
+                advice="who owns it, and a folder that it is in? Set a run_dir in which only this user can write",
+            )
         if code == NOT_ITS_TURN:
             return launch._replace(
                 what="found the run directory taken by another job, or cancelled",

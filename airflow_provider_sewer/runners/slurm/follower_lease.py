@@ -12,6 +12,7 @@ import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.core.trusted import modified
 from airflow_provider_sewer.runners.slurm.run_directory import Follower
 
 if TYPE_CHECKING:
@@ -96,7 +97,6 @@ class FollowerLease:
 
 def _modified(path: str) -> int:
     try:
-        with open(path, "rb") as file:  # opened, so that a network file system asks its server
-            return os.fstat(file.fileno()).st_mtime_ns
+        return modified(path)
     except OSError:
         return 0

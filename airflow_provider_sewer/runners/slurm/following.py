@@ -149,6 +149,7 @@ class JobFollower:
         self._recorded_unknown = 0.0
         self._looked = time.monotonic()
         self._cancelled_at = -math.inf
+        job.directory.check_own()
         self._lease = FollowerLease(job.directory, try_number, dead_after=max(_DEAD_AFTER, 4 * patience.look_every))
         self._lease.take()
         #: Whether this process follows the job; another one may have taken that over while this one was paused.

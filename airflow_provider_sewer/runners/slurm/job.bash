@@ -204,7 +204,7 @@ sewer_stderr_from=$(sewer_size stderr.log) # what comes before is of an earlier 
 # Take the run directory for this job. A second job of the same attempt ends here, and so does one
 # that was cancelled while nobody could reach Slurm; a job that was requeued goes on.
 sewer_claim() {
-    if ! sewer_tool ln -s -- "$sewer_id" "$sewer_dir/claim" 2>/dev/null; then
+    if ! sewer_tool ln -sT -- "$sewer_id" "$sewer_dir/claim" 2>/dev/null; then
         local owner
         owner=$(sewer_tool readlink -- "$sewer_dir/claim") || {
             sewer_say "cannot write in $sewer_dir"
@@ -220,7 +220,7 @@ sewer_claim() {
         exit 75
     fi
     # Its node may have been given up just when it had come to its end.
-    if [[ -e $sewer_dir/exit.json && $(<"$sewer_dir/exit.json") == *'"teardown", "exit_code": 0, "asked": null, "unsignalled": true,'* ]]; then
+    if [[ -f $sewer_dir/exit.json && $(<"$sewer_dir/exit.json") == *'"teardown", "exit_code": 0, "asked": null, "unsignalled": true,'* ]]; then
         sewer_say "it had succeeded when it was requeued, and is not run again"
         exit 0
     fi
@@ -235,7 +235,7 @@ sewer_claim() {
 # Tell whether the job has begun once more: Slurm gave this node up, which is still alive.
 sewer_is_outdated() {
     local sewer_newest
-    { sewer_newest=$(<"$sewer_dir/start.json"); } 2>/dev/null && [[ -n $sewer_newest ]] &&
+    [[ -f $sewer_dir/start.json ]] && { sewer_newest=$(<"$sewer_dir/start.json"); } 2>/dev/null && [[ -n $sewer_newest ]] &&
         [[ $sewer_newest != *"\"restart\": $sewer_restart,"* || $sewer_newest != *"\"pid\": $$,"* ]]
 }
 
@@ -551,6 +551,7 @@ sewer_record() {
     sewer_write "$sewer_dir/exit.json" "$sewer_text"
 }
 
+sewer_check_own "$sewer_dir"
 sewer_claim
 builtin trap sewer_end EXIT
 sewer_trap TERM -

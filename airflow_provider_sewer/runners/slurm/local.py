@@ -71,8 +71,15 @@ class LocalCluster:
         return None
 
     def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
-        """Return what is known of these jobs; those of another machine are known as long as they give signs of life."""
-        return {job: _sighting(job) for job in jobs}
+        """Return what is known of these jobs; those of another machine are known as long as they give signs of life.
+
+        A job that cannot be looked at is left out, so that the others are known all the same.
+        """
+        known = {}
+        for job in jobs:
+            with suppress(OSError, ValueError):
+                known[job] = _sighting(job)
+        return known
 
     def cancel(self, job: JobRef, *, timeout: float) -> None:
         """End a job and all it has started.

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_sewer.core.trusted import open_own
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.slots import Slots
 from airflow_provider_sewer.runners.slurm.log_ranges import LogRanges
@@ -225,7 +226,7 @@ class _StreamLog:
             self._sink(self._stream, rest)
 
     def _read(self) -> bytes:
-        with _SLOTS.taken(), open(self._path, "rb") as file:
+        with _SLOTS.taken(), open_own(self._path, is_private=False) as file:
             # A file that is shorter than what was read here was emptied by the module. One that is shorter than
             # what another host has read may only look so from this one.
             if self._has_read and os.fstat(file.fileno()).st_size < self.offset:
@@ -287,7 +288,7 @@ def _pieces(data: bytes) -> list[str]:
 def _end_of(path: str, begin: int = 0, end: int | None = None) -> tuple[bytes, bool]:
     """Return the end of this part of a file, and whether it begins before that."""
     try:
-        with open(path, "rb") as file:
+        with open_own(path, is_private=False) as file:
             size = os.fstat(file.fileno()).st_size
             begin, end = max(0, begin), size if end is None else min(end, size)
             start = max(begin, end - _RESULT_END)

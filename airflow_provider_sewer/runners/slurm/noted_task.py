@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.workflow_json import tasks_of_data, tasks_to_data
 
@@ -38,6 +38,12 @@ def noted_task(directory: RunDirectory, now: Task) -> Task:
     """
     try:
         (task,) = tasks_of_data(directory.read_task())
-    except (LookupError, TypeError, ValueError, AttributeError):  # not noted, not whole, or another version's
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        SewerError,
+    ):  # not noted, not whole, or another version's
         return now
     return task.with_settings(now.settings._replace(workdir=task.settings.workdir))

@@ -14,16 +14,38 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.slurm import unprintable
+from airflow_provider_sewer.core.trusted import (
+    LARGEST_RECORD,
+    PRIVATE,
+    BadRecord,
+    check_own_folder,
+    has_types,
+    modified,
+    parse_json,
+    read_own,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.+-]")
 _LONGEST_PART = 100
 #: Ticks a second in ``/proc/<pid>/stat``: USER_HZ, which is 100 on all platforms that Slurm supports.
 _TICKS = 100
+#: Bytes that a record of a worker may have, such as the parameters of a task or the elements of an array.
+LARGEST_NOTED = 64 * 1024 * 1024
+
+#: Linux has fewer process ids.
+_MOST_PIDS = 2**31
 
 _Record = TypeVar("_Record", "StartRecord", "ExitRecord")
+
+#: The types of what job scripts record; fields with several are checked apart.
+_START: Mapping[str, type] = {"job_id": str, "restart": int, "node": str, "pid": int, "time": float}
+_EXIT: Mapping[str, type] = {
+    "job_id": str, "restart": int, "node": str, "phase": str, "exit_code": int, "start": float, "end": float,
+    "stdout": int, "stderr": int, "result": int, "cpus": int,
+}  # fmt: skip
 
 
 class StartRecord(NamedTuple):
@@ -147,8 +169,15 @@ class RunDirectory:
         for parent in reversed(Path(self.path).parents):
             if not parent.is_dir():
                 with suppress(FileExistsError):  # another process was quicker
-                    parent.mkdir(0o700)
-        os.mkdir(self.path, 0o700)
+                    parent.mkdir(PRIVATE)
+        os.mkdir(self.path, PRIVATE)
+
+    def check_own(self) -> None:
+        """Refuse the folder if another user could have put something in it.
+
+        :raises UntrustedPath: naming it and its owner.
+        """
+        check_own_folder(self.path, "run_dir")
 
     @property
     def is_empty(self) -> bool:
@@ -185,7 +214,7 @@ class RunDirectory:
 
     def read_task(self) -> dict[str, Any]:
         """Return what was to be run; nothing if that was not noted."""
-        return self._read_json(self._task) or {}
+        return self._read_json(self._task, largest=LARGEST_NOTED) or {}
 
     def write_products(self, noted: dict[str, Any]) -> None:
         """Note what was there of the products before the submission, and what they are made from."""
@@ -193,7 +222,7 @@ class RunDirectory:
 
     def read_products(self) -> dict[str, Any]:
         """Return what was noted of the products; nothing if that did not come to an end."""
-        return self._read_json(self._products) or {}
+        return self._read_json(self._products, largest=LARGEST_NOTED) or {}
 
     def write_ended(self, how: str, try_number: int = 0) -> None:
         """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``.
@@ -204,12 +233,13 @@ class RunDirectory:
 
     def read_ended(self) -> str | None:
         """Return how this attempt ended, if it was noted."""
-        return (self._read_json(self._ended) or {}).get("how")
+        ended = self._read_json(self._ended) or {}
+        return ended["how"] if has_types(ended, {"how": str}) else None
 
     def read_ended_try(self) -> int:
         """Return the number of the try that has ended this attempt; 0 if that was not noted."""
-        number = (self._read_json(self._ended) or {}).get("try_number")
-        return number if isinstance(number, int) else 0
+        ended = self._read_json(self._ended) or {}
+        return ended["try_number"] if has_types(ended, {"try_number": int}) else 0
 
     def cancel(self, *, is_cleared: bool = False) -> None:
         """Tell the job script to end, or not even to begin; it looks every few seconds.
@@ -237,8 +267,8 @@ class RunDirectory:
 
     def read_orphaned(self) -> int | None:
         """Return the seconds for which no process had followed the job when it ended itself; ``None`` if it has not."""
-        with suppress(OSError, ValueError), open(self._orphaned, encoding="ascii") as file:
-            return int(file.read(20))
+        with suppress(OSError, ValueError):
+            return int(read_own(self._orphaned, largest=20))
         return None
 
     # -- Who follows the job -------------------------------------------------------------------------------------------
@@ -261,8 +291,8 @@ class RunDirectory:
 
     def read_unknown_seconds(self) -> float:
         """Return for how long earlier followers have seen that Slurm does not know the job."""
-        seconds = (self._read_json(self._unknown) or {}).get("seconds")
-        return float(seconds) if isinstance(seconds, (int, float)) else 0.0
+        unknown = self._read_json(self._unknown) or {}
+        return float(unknown["seconds"]) if has_types(unknown, {"seconds": float}) else 0.0
 
     # -- What the job is given -----------------------------------------------------------------------------------------
 
@@ -296,14 +326,15 @@ class RunDirectory:
 
     def read_start(self) -> StartRecord | None:
         """Return what the job said when it began (for the last time); ``None`` if that cannot be read."""
-        return _record(StartRecord, self._read_json(self.start))
+        return _record(StartRecord, _START, self._read_json(self.start))
 
     def read_exit(self) -> ExitRecord | None:
         """Return what the job said when it ended; ``None`` if that cannot be read, or was said before a restart.
 
         :raises OSError: when it is there and cannot be read.
+        :raises ValueError: when it is not JSON.
         """
-        record = _record(ExitRecord, self._read_json(self.exit, strict=True))
+        record = _record(ExitRecord, _EXIT, self._read_json(self.exit, strict=True))
         if record is None:
             return None
         start = self.read_start()
@@ -322,8 +353,7 @@ class RunDirectory:
     def is_alive(self, within: float) -> bool:
         """Tell whether a local job has given a sign of life in the last seconds, on whatever host."""
         try:
-            with open(self.alive, "rb") as file:  # opened, so that a network file system asks its server
-                return time.time() - os.fstat(file.fileno()).st_mtime < within
+            return time.time() - modified(self.alive) / 1e9 < within
         except OSError:
             return False
 
@@ -345,16 +375,16 @@ class RunDirectory:
 
     def _read_samples(self) -> dict[str, float]:
         """Return the largest samples of CPU time and memory; a line that was cut off by a kill does no harm."""
-        with suppress(OSError, ValueError, IndexError), open(self.usage_samples, encoding="ascii") as file:
-            samples = [[int(word) for word in line.split()] for line in file if line.endswith("\n")]
+        with suppress(OSError, ValueError, IndexError):
+            lines = read_own(self.usage_samples).splitlines(keepends=True)
+            samples = [[int(word) for word in line.split()] for line in lines if line.endswith(b"\n")]
             kibibytes, ticks = (max(sample[field] for sample in samples) for field in (0, 1))
             return {"max_rss": float(kibibytes * 1024), "cpu": ticks / _TICKS}
         return {}
 
     def _read_cpu_seconds(self) -> float:
         """Return the CPU time of all that the script has run and waited for."""
-        with open(self.cpu_times, encoding="ascii") as file:
-            words = file.read().split()[2:4]  # the first two are the shell's own
+        words = read_own(self.cpu_times).decode("ascii").split()[2:4]  # the first two are the shell's own
         return sum(float(minutes) * 60 + float(rest) for minutes, rest in map(_minutes_and_seconds, words))
 
     # -- How far its logs have been read -------------------------------------------------------------------------------
@@ -364,13 +394,13 @@ class RunDirectory:
         self._write(self._log_state, json.dumps(state), lasts=False)
 
     def read_log_state(self) -> dict[str, Any]:
-        """Return what was noted of how far the output has been logged; nothing if nothing was, or it is no JSON.
+        """Return what was noted of how far the output has been logged; nothing if nothing was, or it is not a record.
 
         :raises OSError: when it is there and cannot be read.
         """
         try:
             return self._read_json(self._log_state, strict=True) or {}
-        except ValueError:
+        except (BadRecord, ValueError):
             return {}
 
     # -- Files ---------------------------------------------------------------------------------------------------------
@@ -400,10 +430,9 @@ class RunDirectory:
                 os.unlink(scratch)
             raise
 
-    def _read_json(self, path: str, *, strict: bool = False) -> dict[str, Any] | None:
+    def _read_json(self, path: str, *, strict: bool = False, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:
         try:
-            with open(path, encoding="utf-8") as file:
-                value = json.load(file)
+            value = parse_json(read_own(path, largest=largest))
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -429,7 +458,7 @@ def checked_run_dir(path: str, *, kind: str = "") -> str:
     if wrong := unprintable(path):
         raise InvalidTask(f"run_dir: {path!r} has {wrong} in it; sbatch reads its options by the line")
     if kind == "slurm" and "\\" in path:
-        raise InvalidTask(f"run_dir must not contain a backslash, got {path!r}; Slurm drops it from paths of logs")
+        raise InvalidTask(f"run_dir must not contain a backslash, got {path!r:.200}; Slurm drops it from paths of logs")
     return path
 
 
@@ -448,11 +477,17 @@ def _part(name: str) -> str:
     return name if fit == name else f"{fit}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _record(kind: type[_Record], fields: dict[str, Any] | None) -> _Record | None:
-    """Make a record of what a job script has written; ``None`` where that is not whole."""
-    if fields is None:
+def _record(kind: type[_Record], types: Mapping[str, type], fields: dict[str, Any] | None) -> _Record | None:
+    """Make a record of what a job script has written; ``None`` where that is not whole, or not of its form."""
+    if fields is None or not has_types(fields, types) or not _is_of_a_job(fields):
         return None
-    try:
-        return kind(**{**kind._field_defaults, **{name: fields[name] for name in kind._fields if name in fields}})
-    except TypeError:  # a field is missing
-        return None
+    return kind(**{**kind._field_defaults, **{name: fields[name] for name in kind._fields if name in fields}})
+
+
+def _is_of_a_job(fields: Any) -> bool:
+    match fields:
+        case {"pid": int(pid)}:
+            return 0 < pid < _MOST_PIDS
+        case {"asked": None | str(), "module_stdout": [int(), int()]}:
+            return isinstance(fields.get("unsignalled", False), bool)
+    return False

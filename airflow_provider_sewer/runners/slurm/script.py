@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.resources
 import math
+import os
 import re
 import shlex
+import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.secrecy import looks_secret
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.core.trusted import read_own
+from airflow_provider_sewer.runners.slurm.run_directory import LARGEST_NOTED, RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -115,6 +118,7 @@ class JobScript(NamedTuple):
     def _frame(self, directory: RunDirectory, before: Sequence[str]) -> str:
         said = {
             "sewer_dir": directory.path,
+            "sewer_owned": _owned(directory),
             "sewer_attempt": self.name,
             "sewer_workdir": self.workdir or directory.path,
             "sewer_grace": str(math.ceil(self.grace)),
@@ -124,7 +128,7 @@ class JobScript(NamedTuple):
             "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
         values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
-        frame = f"{_shell_text('usage.bash')}\n{_shell_text('job.bash')}"
+        frame = "\n".join(map(_shell_text, ("own.bash", "usage.bash", "job.bash")))
         return f"{values}\n{_BEFORE}{_joined(before)})\n{frame}"
 
     def _command(self, directory: RunDirectory) -> str:
@@ -164,7 +168,12 @@ class ArrayScript(NamedTuple):
             RunDirectory(f"{_no_pattern(directory.path)}/%a"),
             'exec /bin/bash "$sewer_dir/job.sh"',
             self.name,
-            [f"sewer_array={_quoted(directory.path)}", _shell_text("array.bash")],
+            [
+                f"sewer_array={_quoted(directory.path)}",
+                f"sewer_owned={_quoted(_owned(directory))}",
+                _shell_text("own.bash"),
+                _shell_text("array.bash"),
+            ],
             resources,
             {"array": _ranges(self.numbers) + (f"%{most}" if most else ""), **_requeued(self.requeue)},
         )
@@ -191,10 +200,10 @@ def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
 def runs_srun(directory: RunDirectory) -> bool:
     """Tell whether the job script of a run directory runs its command under srun."""
     try:
-        with open(directory.script, encoding="utf-8", errors="replace") as script:
-            return any(line.startswith(f"{_BEFORE}srun") for line in script)
+        script = read_own(directory.script, largest=LARGEST_NOTED)
     except OSError:
         return False
+    return f"\n{_BEFORE}srun".encode() in script
 
 
 def can_set(name: str) -> bool:
@@ -212,6 +221,12 @@ def checked_variables(names: Collection[str]) -> None:
             raise InvalidTask(
                 f"env: {name!r} cannot be set in a job script; bash takes letters, digits and underscores"
             )
+
+
+def _owned(directory: RunDirectory) -> str:
+    """Return the owner and the mode of a folder that was found to be this user's own."""
+    status = os.lstat(directory.path)
+    return f"{status.st_uid} {stat.S_IMODE(status.st_mode):o}"
 
 
 def _exports(env: Mapping[str, str]) -> str:

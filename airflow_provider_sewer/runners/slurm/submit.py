@@ -34,6 +34,8 @@ _CLOCKS = 60.0
 #: Seconds for which accounting is asked at most.
 _LONGEST_AGE = 30 * 86400.0
 _SLICE = 0.2
+#: Seconds since the epoch that a record can hold: up to the year 9999.
+_LATEST = 253_402_300_799
 #: So many of this process's threads submit or look up a job at once: each takes a process, and some open files.
 _SLOTS = Slots(8)
 
@@ -266,4 +268,4 @@ class Submission:
 
 def _number(value: object) -> float:
     """Read a number of a record that may be damaged."""
-    return float(value) if isinstance(value, (int, float)) else 0.0
+    return float(value) if isinstance(value, (int, float)) and abs(value) < _LATEST else 0.0

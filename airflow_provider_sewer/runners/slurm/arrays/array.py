@@ -8,10 +8,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core import errors
+from airflow_provider_sewer.core.trusted import has_types
 from airflow_provider_sewer.runners.slurm.attempts import LONGEST_NAME
 from airflow_provider_sewer.runners.slurm.cluster import JobRef, mark_of
 from airflow_provider_sewer.runners.slurm.job import Job
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.runners.slurm.run_directory import LARGEST_NOTED, RunDirectory
 from airflow_provider_sewer.runners.slurm.script import ArrayScript
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 #: The folder of all arrays of a mapped task, beside those of its instances.
 ARRAYS = "arrays"
+_ELEMENT = re.compile(r"[0-9]{1,9}")
 
 
 class Wants(NamedTuple):
@@ -36,6 +38,16 @@ class Wants(NamedTuple):
     resources: Mapping[str, Any]
     requeue: bool
     most_seconds: float | None
+
+    @classmethod
+    def of(cls, fields: Any) -> Wants | None:
+        """Return what a record says; ``None`` where it is not one."""
+        if not has_types(fields, {"label": str, "resources": dict, "requeue": bool}):
+            return None
+        most = fields.get("most_seconds")
+        if most is not None and not has_types(fields, {"most_seconds": float}):
+            return None
+        return cls(fields["label"], fields["resources"], fields["requeue"], most)
 
 
 class JobArray:
@@ -55,13 +67,23 @@ class JobArray:
     def read(self) -> None:
         """Read anew what can have changed."""
         noted = self.directory.read_members() or {}
-        self.elements = {int(number): path for number, path in noted.get("elements", {}).items()}
-        self.wants = Wants(**noted["wants"]) if noted else None
-        self.job = self.directory.read_job()
-        refused = self.directory.read_refusal()
-        if refused is not None:
-            kind: type[errors.SlurmError] = getattr(errors, refused["error"], errors.SlurmError)
-            self.refusal = kind(refused["message"], run_directory=self.directory.path)
+        wants, elements = Wants.of(noted.get("wants")), noted.get("elements")
+        if not isinstance(elements, dict) or not all(map(self._is_element, elements.items())):
+            wants, elements = None, {}  # it did not come as far as having members
+        self.wants, self.elements = wants, {int(number): path for number, path in elements.items() if wants}
+        job, refused = self.directory.read_job(), self.directory.read_refusal()
+        self.job = job if has_types(job, {"id": str, "submitted": float}) else None
+        if has_types(refused, {"error": str}) and refused is not None:
+            kind: Any = getattr(errors, refused["error"], None)
+            is_one = isinstance(kind, type) and issubclass(kind, errors.SlurmError)
+            message = str(refused.get("message"))
+            self.refusal = (kind if is_one else errors.SlurmError)(message, run_directory=self.directory.path)
+
+    def _is_element(self, element: tuple[str, Any]) -> bool:
+        """Tell whether this is a number and the run directory of an instance of the same mapped task."""
+        number, path = element
+        is_path = isinstance(path, str) and os.path.isabs(path)
+        return bool(_ELEMENT.fullmatch(number)) and is_path and is_in(os.path.dirname(self.directory.path), path)
 
     @property
     def is_settled(self) -> bool:
@@ -105,6 +127,19 @@ class JobArray:
         self.refusal = error
 
 
+def folder_of(path: str) -> str:
+    """Return the folder of the arrays that the attempt of a run directory can be in."""
+    return os.path.join(os.path.dirname(os.path.dirname(path)), ARRAYS)
+
+
+def is_in(folder: str, path: str) -> bool:
+    """Tell whether the attempt of a run directory can be in the arrays of a folder, whatever the names of both here."""
+    own = folder_of(path)
+    with suppress(OSError, ValueError):
+        return own == folder or os.path.samefile(own, folder)
+    return False
+
+
 class _ArrayDirectory(RunDirectory):
     """The folder of an array: the script, the name and the id lie in it as they do in an attempt's run directory."""
 
@@ -119,7 +154,7 @@ class _ArrayDirectory(RunDirectory):
 
     def read_members(self) -> dict[str, Any] | None:
         """Return of what the array consists, if it came as far as that."""
-        return self._read_json(self._members)
+        return self._read_json(self._members, largest=LARGEST_NOTED)
 
     def write_refusal(self, refusal: dict[str, Any]) -> None:
         """Note why it will not be sent."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from contextlib import suppress
 from functools import partial
@@ -12,6 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmError, SlurmSubmitRefused
+from airflow_provider_sewer.core.trusted import check_own_folder
 from airflow_provider_sewer.runners.slurm.arrays.array import JobArray
 from airflow_provider_sewer.runners.slurm.arrays.lease import Lease
 from airflow_provider_sewer.runners.slurm.arrays.waiting import WaitingRoom
@@ -32,6 +34,7 @@ _LEASE_BEYOND = 5.0
 #: So many times `array_wait` may pass since the first one has come, however many others go on to come.
 _MOST_WAITS = 20
 _CANCEL_TIMEOUT = 15.0
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class Gathering:
@@ -61,14 +64,20 @@ class Gathering:
         return self._room.has(path) or path in self._placed()
 
     def look(self) -> None:
-        """See what has become of the arrays."""
+        """See what has become of the arrays.
+
+        :raises UntrustedPath: when another user could have written the folder of one.
+        """
+        check_own_folder(self._folder, "run_dir")
         try:
-            numbers = sorted(int(name) for name in os.listdir(self._folder) if name.isdecimal())
+            numbers = sorted(int(name) for name in os.listdir(self._folder) if _NUMBER.fullmatch(name))
         except FileNotFoundError:
             return
         for number in numbers:
             if number not in self._arrays:
-                self._arrays[number] = JobArray(os.path.join(self._folder, str(number)))
+                path = os.path.join(self._folder, str(number))
+                check_own_folder(path, "run_dir")
+                self._arrays[number] = JobArray(path)
             elif not self._arrays[number].is_settled:
                 self._arrays[number].read()
             else:

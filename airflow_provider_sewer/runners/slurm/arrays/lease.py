@@ -7,7 +7,9 @@ import re
 import time
 from contextlib import suppress
 
-_NAME = re.compile(r"(holder|free)-([0-9]+)")
+from airflow_provider_sewer.core.trusted import modified
+
+_NAME = re.compile(r"(holder|free)-([0-9]{1,18})")
 
 
 class LeaseLost(Exception):
@@ -71,8 +73,7 @@ class Lease:
     def _has_ended(self, holder: int) -> bool:
         """Tell whether a holder has not touched its file for as long as this process has looked at it."""
         try:
-            with open(self._path("holder", holder), "rb") as file:  # opened, so that a network file system asks anew
-                seen = (holder, os.fstat(file.fileno()).st_mtime_ns)
+            seen = (holder, modified(self._path("holder", holder)))
         except FileNotFoundError:
             return False  # it was given back just now
         if seen != self._seen:

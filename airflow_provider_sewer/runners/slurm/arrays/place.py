@@ -7,8 +7,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.core.trusted import has_types
+from airflow_provider_sewer.runners.slurm.arrays.array import folder_of
 from airflow_provider_sewer.runners.slurm.arrays.gathering import Gathering
-from airflow_provider_sewer.runners.slurm.arrays.waiting import WaitingRoom, folder_of
+from airflow_provider_sewer.runners.slurm.arrays.waiting import WaitingRoom
 from airflow_provider_sewer.runners.slurm.cluster import JobRef
 from airflow_provider_sewer.runners.slurm.job import Job
 
@@ -110,7 +112,7 @@ class ArrayPlace:
     def look_up(self) -> Job | None:
         """Return the job of an attempt; ``None`` if there is none now."""
         noted = self._directory.read_job() or {}
-        if isinstance(noted.get("id"), str):
+        if has_types(noted, {"id": str, "name": str, "submitted": float}):
             ref = JobRef(noted["id"], noted["name"], self._directory.path)
             return Job(ref, self._directory, self._cluster, noted["submitted"])
         return self._waiting().look_up()

@@ -6,11 +6,15 @@ import json
 import os
 import uuid
 from contextlib import suppress
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.runners.slurm.arrays.array import ARRAYS, Wants
+from airflow_provider_sewer.core.trusted import check_own_folders, has_types, parse_json, read_own
+from airflow_provider_sewer.runners.slurm.arrays.array import Wants, is_in
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Member(NamedTuple):
@@ -41,6 +45,10 @@ class Member(NamedTuple):
         return not directory.is_cancelled and directory.read_ended() is None
 
 
+#: The types of what a member's file says besides what it wants.
+_TYPES: Mapping[str, type] = {"path": str, "map_index": int, "expected": int, "array_wait": float}
+
+
 class WaitingRoom:
     """The files of those who wait.
 
@@ -55,13 +63,16 @@ class WaitingRoom:
         """Have an attempt wait; all else that its element needs has been written.
 
         :raises SlurmUnavailable: when that cannot be noted.
+        :raises UntrustedPath: when another user could have written the folder.
         """
         path = self._path(member.path)
         scratch = f"{path}.{uuid.uuid4().hex[:8]}"
         try:
             with suppress(FileExistsError):
                 RunDirectory(self._folder).make()
-            with open(scratch, "x", encoding="utf-8") as file:
+            check_own_folders(os.path.dirname(os.path.dirname(self._folder)), self._folder, "run_dir")
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
                 json.dump({**member._asdict(), "wants": member.wants._asdict()}, file)
                 file.flush()
                 os.fsync(file.fileno())
@@ -91,18 +102,18 @@ class WaitingRoom:
         return list(self._read.values())
 
     def _member(self, name: str) -> Member | None:
+        """Return who waits by a file; ``None`` if it has just left, or the file is not a record of this folder."""
         try:
-            with open(os.path.join(self._folder, name), encoding="utf-8") as file:
-                fields = json.load(file)
-        except FileNotFoundError:
-            return None  # it has just left
-        return Member(**{**fields, "wants": Wants(**fields["wants"])})
+            fields = parse_json(read_own(os.path.join(self._folder, name)))
+        except (OSError, ValueError):
+            return None
+        wants = Wants.of(fields.get("wants")) if has_types(fields, _TYPES) else None
+        if wants is None or self._path(fields["path"]) != os.path.join(self._folder, name):
+            return None
+        member = Member(**{field: fields[field] for field in _TYPES}, wants=wants)
+        is_attempt = os.path.basename(member.path).isdecimal()
+        return member if is_attempt and is_in(os.path.dirname(self._folder), member.path) else None
 
     def _path(self, path: str) -> str:
         instance, attempt = os.path.split(path)
         return os.path.join(self._folder, f"{os.path.basename(instance)}-{attempt}.json")
-
-
-def folder_of(path: str) -> str:
-    """Return the folder of the arrays that the attempt of a run directory can be in."""
-    return os.path.join(os.path.dirname(os.path.dirname(path)), ARRAYS)
