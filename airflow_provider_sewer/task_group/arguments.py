@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 TASK_FIELDS = frozenset(
     {"task_id", "task_display_name", "arguments", "module", "parameters_and_flags", "args", "use_underscores", "python",
      "env", "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag", "function", "op_kwargs", "products",
-     "dependencies", "run_when", "compare", "stale_with", "stale_after", "products_of_all"}
+     "dependencies", "run_when", "compare", "stale_with", "stale_after", "item", "products_of_all"}
 )  # fmt: skip
 
 #: What only the operator for Slurm knows, and so reaches no other one out of ``operator_kwargs``.
