@@ -17,7 +17,7 @@ from jinja2 import Environment, Template, TemplateSyntaxError, nodes
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.paths import PathMarker
-from airflow_provider_sewer.core.run_time import names_in
+from airflow_provider_sewer.core.run_time import holds_value
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Ignored
 from airflow_provider_sewer.operators.references import is_reference
@@ -49,7 +49,7 @@ class TemplateFields:
             base._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
         data = _data_fields(operator, context)
-        for field in template_fields:
+        for field in sorted(template_fields, key=lambda name: name != "arguments"):  # which the others may name
             value = getattr(self, field)
             is_text = field in _TEXT or (field in _OF_TEXT and not isinstance(value, str))
             env = _text_environment(jinja_env) if is_text else jinja_env
@@ -86,7 +86,7 @@ class TemplateFields:
             return base.render_template(content, context, env, seen_oids)
         if not is_template(content):
             return content
-        if names_in(content):  # text into which a workflow file has put a value
+        if holds_value(content):
             env = _text_environment(env)
         template = _compiled(content, env)
         return render_template_to_string(template, context) if _is_text(env) else operator._render(template, context)

@@ -106,7 +106,7 @@ def test_paths_of_a_mapped_task_hold_items_literally(group, run_dag, tmp_path):
         (tmp_path / f"in-data-{name}.csv").touch()
     source = """
 out = Product("d/{{ dag.dag_id }}-{n}.txt", temporary=True)
-kwargs = {"n": "", "out": out, "in": External("in-{{ dag.dag_id }}-{n}.csv")}
+kwargs = {"n": "", "out": out, "in": External("in-{{ dag.dag_id }}-{n}.csv", timeout=20)}
 made = Task("made", function="steps:make", kwargs=kwargs).map(n=names.result)
 kept = Task("kept", function="steps:make", kwargs={"n": "", "out": Product("kept-{n}.txt")}).map(n=names.result)
 Task("last", function="steps:give", kwargs={"d": Dependency("d"), "made": made.result})
@@ -166,9 +166,7 @@ def test_sewer_task_group_refuses_a_run_time_value_in_a_key(file, where):
 
 # -- The same as in sppe -----------------------------------------------------------------------------------------------
 
-TEXTS = [
-    "{#1}", "before {# x #} after", "#}", "%}", "}}", "# if x", "## x", "\n", "\r\n", "a\r\nb\n", "{ {", "{n}", "007", "1.10",
-]  # fmt: skip
+TEXTS = ["{#1}", "before {# x #} after", "#}", "%}", "}}", "# if x", "## x", "\n", "a\r\nb\n", "{n}", "007", "1.10"]
 
 
 def test_airflow_and_sppe_pass_the_same_text(dag, file, where, run_dag, run_sewer_file):
