@@ -47,7 +47,7 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
     def __init__(
         self,
         *,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | ResolveMixin,
         arguments: Mapping[str, Any] | None = None,
         workdir: str | None = None,
         sewer_conn_id: str | None = None,
@@ -57,7 +57,7 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
-        self.path = os.fspath(path)
+        self.path = _text(path)
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
@@ -119,7 +119,7 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.products: Any = products if isinstance(products, ResolveMixin) else [os.fspath(each) for each in products]
+        self.products: Any = products if isinstance(products, ResolveMixin) else list(map(_text, products))
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
@@ -134,6 +134,11 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
             product = Product(checked_text("products", path, may_be_template=False))
             removed = remove_temporary(product, workdir)
             self.log.info("%s %s", "Removed" if removed else "Nothing to remove at", located(path, workdir))
+
+
+def _text(path: Any) -> Any:
+    """Return a path as text, in which Airflow fills in templates; a reference stays."""
+    return path if isinstance(path, ResolveMixin) else os.fspath(path)
 
 
 def _workdir(operator: ExternalPathSensor | RemoveProductsOperator, context: Context) -> str | None:

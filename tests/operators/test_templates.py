@@ -9,6 +9,7 @@ from airflow.sdk import DAG, literal, task, task_group
 
 from airflow_provider_sewer import Ignored, Product
 from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.paths import ExternalPathSensor, RemoveProductsOperator
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 
 #: Texts of which Jinja would make something else.
@@ -213,6 +214,36 @@ def test_operator_checks_a_path_from_an_xcom_as_it_is(path, operator, job, run_d
         operator(task_id="job", products=leave([path]), **job)
     assert run_dag(dag).states["job"] == "failed"
     assert f"Product: {path!r}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["one", "mapped"])
+def test_external_path_sensor_passes_an_xcom_literally(how, run_dag, tmp_path):
+    """It waits for the path as it is."""
+    (tmp_path / TEXTS[1]).touch()
+    where = {"task_id": "wait", "workdir": str(tmp_path), "timeout": 10}
+    with DAG("sensor", schedule=None) as dag:
+        if how == "one":
+            ExternalPathSensor(path=leave(TEXTS[1]), **where)
+        else:
+            ExternalPathSensor.partial(**where).expand(path=leave([TEXTS[1]]))
+    assert set(run_dag(dag).states.values()) == {"success"}
+
+
+@pytest.mark.parametrize("how", ["one", "mapped"])
+def test_remove_products_operator_passes_an_xcom_literally(how, local, run_dag, tmp_path):
+    """It removes what lies at the path as it is."""
+    (tmp_path / "job.py").write_text("import sys; open(sys.argv[2], 'w')")
+    made = Product(f"{TEXTS[1]}.txt".replace("{{", "{{ '{{' }}"))
+    with DAG("remover", schedule=None) as dag:
+        make = PythonModuleOperator(task_id="make", parameters_and_flags={"out": made}, workdir=str(tmp_path), **local)
+        where = {"task_id": "remove", "workdir": str(tmp_path)}
+        if how == "one":
+            make >> RemoveProductsOperator(products=leave([f"{TEXTS[1]}.txt"]), **where)
+        else:
+            make >> RemoveProductsOperator.partial(**where).expand(products=leave([[f"{TEXTS[1]}.txt"]]))
+    assert set(run_dag(dag).states.values()) == {"success"}
+    assert (tmp_path / ".sewer").exists()
+    assert not list(tmp_path.glob("*.txt"))
 
 
 # -- Text ------------------------------------------------------------------------------------------------------------
