@@ -23,9 +23,9 @@ def generate(seed, *, params):
 
 
 @task.python_module(module="digits.compare")
-def compare(models):
+def compare(models, *, run_id):
     results = [f"{FOLDER}/{model}/result.json" for model in models]
-    return {"results": results, "out": Product(FOLDER + "/{{ run_id }}.json")}
+    return {"results": results, "out": Product(f"{FOLDER}/{run_id}.json")}
 
 
 with DAG(

@@ -71,6 +71,14 @@ def test_every_edge_of_the_workflow_is_an_edge_of_the_dag(expand):
     }
 
 
+def test_sewer_task_group_expands_a_chain_of_1000_tasks_twice(expand):
+    """A second group in one process checks whether the file can be cached."""
+    source = "from airflow_provider_sewer import Task\n" + "".join(f"t{n} = Task('t{n}', 'job')\n" for n in range(1000))
+    source += f"({' >> '.join(f't{n}' for n in range(1000))}).run()\n"
+    for _ in range(2):
+        assert len(operators(expand(source, group_id="chain"))) == 1000
+
+
 def test_ids_are_valid_and_the_names_are_displayed(expand):
     """A name that Airflow does not take as an id is still what people see."""
     names = {operator.task_id: operator.task_display_name for operator in expand()}

@@ -122,10 +122,11 @@ class External(Dependency):
             raise InvalidTask(f"{self!r}: timeout: seconds are needed, not {timeout!r:.200}", at=("timeout",))
 
 
-def checked_text(label: str, path: Any) -> str:
+def checked_text(label: str, path: Any, *, may_be_template: bool = True) -> str:
     """Return a path as text.
 
     :param label: what the path is for, for the message.
+    :param may_be_template: whether its templates may still have to be filled in, so that its parts are not known.
     :raises InvalidTask: when it is no path, or names no file.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
@@ -133,11 +134,13 @@ def checked_text(label: str, path: Any) -> str:
         raise InvalidTask(f"{label}: a path is needed, not {path!r:.200}", at=("path",))
     if why := why_unfit(text):
         raise InvalidTask(f"{label}: the path {why}", at=("path",))
-    if not is_template(text) and (text.strip("/") == "" or text.rstrip("/").rpartition("/")[2] in (".", "..", "~")):
+    if may_be_template and is_template(text):
+        return text
+    if text.strip("/") == "" or text.rstrip("/").rpartition("/")[2] in (".", "..", "~"):
         raise InvalidTask(f"{label}: {text!r} names no file or directory of its own", at=("path",))
-    if not is_template(text) and OWN_FOLDER in text.split("/"):
+    if OWN_FOLDER in text.split("/"):
         raise InvalidTask(f"{label}: {text!r}: what lies in {OWN_FOLDER} is this package's own", at=("path",))
-    if not is_template(text) and any(len(os.fsencode(part)) > LONGEST_NAME for part in text.split("/")):
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in text.split("/")):
         said = f"{label}: {text!r}: no name in a path can have more than {LONGEST_NAME} bytes"
         raise InvalidTask(said, at=("path",))
     return text

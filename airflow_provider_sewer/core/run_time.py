@@ -153,6 +153,11 @@ def names_in(text: str) -> list[str]:
     return names
 
 
+def holds_value(text: str) -> bool:
+    """Tell whether a value that is known only when a task runs was put into a text."""
+    return bool(_NAMED.search(text))
+
+
 def named(name: str) -> RunTimeValue:
     """Return what is known by a name that is in a text."""
     stands_for = re.match(r"[\w.]*", name)[0]  # type: ignore[index]  # it matches any text

@@ -84,7 +84,7 @@ class CalledOperator(DecoratedOperator, PythonModuleOperator):
         self.op_kwargs = op_kwargs or {}
 
     def _call(self, context: Context) -> None:
-        """Call the function, and fill in the templates in what it returns.
+        """Call the function, and keep its return value, in which nothing is a template.
 
         :raises AirflowFailException: when that is no mapping.
         """
@@ -99,7 +99,6 @@ class CalledOperator(DecoratedOperator, PythonModuleOperator):
         if self.function is not None:
             self._check_kwargs(returned)
         self._take(returned)
-        self.parameters_and_flags = self.render_template(self.parameters_and_flags, context)
 
     def _check_kwargs(self, returned: Mapping[str, Any]) -> None:
         """Name what is no JSON before it is kept: Airflow could not show it either.

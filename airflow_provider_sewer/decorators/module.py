@@ -43,8 +43,8 @@ def python_module_task(
 
     When the task runs, the function is called by Airflow's own Python, on the worker, with its arguments and the
     context variables it names. What it returns are the parameters and flags of the module, or with ``function=`` the
-    keyword arguments of that function. Templates in it are filled in, and ``Product`` and the like count as in a task;
-    but as they are known only then, they are no outlets.
+    keyword arguments of that function. The values are data: no template in them is filled in. ``Product`` and the like
+    count as in a task; but as they are known only then, they are no outlets.
 
     :param python_callable: the function.
     :param multiple_outputs: whether each key of the module's result becomes an XCom of its own as well.

@@ -18,7 +18,7 @@ def check_for_mapping(operator: BaseOperator, value: Any, *, is_instance: bool) 
     :param is_instance: it is one of several that all instances of a mapped task leave.
     :raises InvalidTask: naming the task that cannot.
     """
-    for check in _checks(operator):
+    for check in dict.fromkeys(_checks(operator)):
         check([value] if is_instance else value)
 
 

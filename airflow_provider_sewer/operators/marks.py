@@ -7,30 +7,12 @@ alone; what it stands for is kept aside by its place, and put back once the temp
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
 from airflow_provider_sewer.core.values import PLAIN, Ignored
-
-
-class FromXCom:
-    """A part of another Airflow task's result.
-
-    Airflow goes through lists and tuples in what a task is mapped over, so it is neither.
-
-    :param template: the template that gives the whole result as JSON.
-    :param result: the result as the workflow file has it, which knows the part.
-    """
-
-    def __init__(self, template: str, result: Any) -> None:
-        self.template = template
-        self.result = result
-
-    def __repr__(self) -> str:
-        return f"FromXCom({self.template!r}, {self.result!r})"
 
 
 class Marks:
@@ -58,9 +40,6 @@ class Marks:
         if isinstance(value, PathMarker):
             self._marks[place] = value
             return value.path
-        if isinstance(value, FromXCom):
-            self._marks[place] = value
-            return value.template
         if isinstance(value, os.PathLike):
             return os.fspath(value)  # Airflow fills in templates only in text
         if isinstance(value, dict):
@@ -82,8 +61,6 @@ class Marks:
             marker = copy.copy(mark)
             marker.path = checked_text(type(mark).__name__, value)
             return marker
-        if isinstance(mark, FromXCom):
-            return mark.result.of(json.loads(value))
         if isinstance(value, Mapping):
             return {key: self.put_back(item, *place, key) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

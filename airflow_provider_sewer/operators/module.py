@@ -16,7 +16,7 @@ from airflow_provider_sewer.core.arguments import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, UntrustedPath
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import checked_kwargs, function_call
-from airflow_provider_sewer.core.paths import PathMarker, path_key
+from airflow_provider_sewer.core.paths import PathMarker, checked_text, path_key
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task, checked_target
@@ -25,6 +25,8 @@ from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.mapping import check_for_mapping
 from airflow_provider_sewer.operators.marks import Marks
+from airflow_provider_sewer.operators.references import is_reference
+from airflow_provider_sewer.operators.templates import TemplateFields
 from airflow_provider_sewer.operators.upstream import tell, told_by
 from airflow_provider_sewer.runners.module import GRACE, ModuleResult, Runner
 from airflow_provider_sewer.runners.task_log import log_output
@@ -42,7 +44,7 @@ _DEEPEST_RESULT = 100
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
-class PythonModuleOperator(BaseOperator):
+class PythonModuleOperator(TemplateFields, BaseOperator):
     """Run ``python -m module`` with parameters and flags, or call a function, in an interpreter of your choice.
 
     The module needs no Airflow. Its output is logged as it comes; the JSON value it writes to the file
@@ -74,6 +76,8 @@ class PythonModuleOperator(BaseOperator):
         ``"environment"``.
     :param stale_after: ids of tasks before it whose running makes its products stale, also in an earlier DAG run;
         ``id[3]`` is a single instance of a mapped one.
+    :param item: where it is mapped over the result of a task of a workflow: the item that this instance is for. It is
+        data: never a template.
     :param products_of_all: where it is mapped: the names of the assets that are products of any of its instances. They
         have to be among its outlets; each instance keeps only those that it makes itself.
     :param python: path of the interpreter, or a name to look up on PATH. (templated)
@@ -114,6 +118,7 @@ class PythonModuleOperator(BaseOperator):
         compare: str = "mtime",
         stale_with: Iterable[str] = (),
         stale_after: Iterable[str] = (),
+        item: Any = None,
         products_of_all: Iterable[str] | None = None,
         python: str | os.PathLike[str] | None = None,
         env: Mapping[str, str] | None = None,
@@ -139,6 +144,7 @@ class PythonModuleOperator(BaseOperator):
         self.run_when = run_when
         self.compare = compare
         self.stale_with = stale_with
+        self.item = item
         self.products_of_all = None if products_of_all is None else list(products_of_all)
         self.python = python
         self.env = env
@@ -208,6 +214,8 @@ class PythonModuleOperator(BaseOperator):
             compare=self.compare,
             stale_with=self.stale_with,
         )
+        for path in (*task.products, *task.dependencies):
+            checked_text(type(path).__name__, path, may_be_template=False)
         task.source = SourceLine(str(context["dag"].fileloc), 0)
         return task.with_settings(self._settings(context, hook))
 
@@ -379,11 +387,6 @@ def _known(value: Any) -> Any:
     return value
 
 
-def is_reference(value: Any) -> bool:
-    """Tell whether Airflow resolves this later: an XComArg, a DAG's parameter, a literal."""
-    return callable(getattr(value, "iter_references", None)) and callable(getattr(value, "resolve", None))
-
-
 def _mapping(field: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
         raise InvalidTask(f"{field}: a mapping is needed, not {type(value).__name__}")
@@ -425,7 +428,7 @@ def _check_codes(codes: Any) -> None:
         raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r:.200}")
 
 
-def storable(value: Any, depth: int = 0) -> Any:
+def storable(value: Any) -> Any:
     """Return a result, or say why it cannot be an XCom.
 
     Airflow passes one on as msgpack and as JSON, and takes some keys for its own. It would say so much
@@ -433,17 +436,37 @@ def storable(value: Any, depth: int = 0) -> Any:
 
     :raises ModuleFailed: when it cannot.
     """
-    problem = None
-    if depth > _DEEPEST_RESULT:
-        problem = f"it is nested more than {_DEEPEST_RESULT} levels deep"
-    elif isinstance(value, int) and not -(2**63) <= value < 2**64:
-        problem = f"a number of {len(str(value))} digits does not fit into 64 bits; give it as text"
-    elif isinstance(value, str) and not value.isascii() and value != value.encode("utf-8", "ignore").decode():
-        problem = "a text in it is no valid Unicode"
-    elif isinstance(value, Mapping) and (taken := [key for key in value if key in _AIRFLOWS_KEYS]):
-        problem = f"the key {taken[0]!r} has a meaning of its own there"
-    if problem:
+    if problem := next(_problems(value, ()), None):
         raise ModuleFailed(f"the module exited with 0, but Airflow cannot keep its result: {problem}", exit_code=0)
-    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ():
-        storable(item, depth + 1)
     return value
+
+
+def _problems(value: Any, way: tuple[Any, ...]) -> Iterator[str]:
+    """Return why a result, or a part of it, cannot be an XCom.
+
+    :param way: the way to the part.
+    """
+    if len(way) > _DEEPEST_RESULT:
+        yield f"it is nested more than {_DEEPEST_RESULT} levels deep"
+        return
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        yield f"a number of {len(str(value))} digits does not fit into 64 bits; give it as text"
+    if isinstance(value, str) and (unfit := _unfit(value)):
+        yield f"{_part(way)} {unfit}"
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value if type(value) is list else ()):
+        if key in _AIRFLOWS_KEYS:
+            yield f"the key {key!r} has a meaning of its own there"
+        if isinstance(key, str) and (unfit := _unfit(key)):
+            yield f"a key of {_part(way)} {unfit}"
+        yield from _problems(item, (*way, key))
+
+
+def _unfit(text: str) -> str | None:
+    if "\0" in text:
+        return "holds a NUL character, which PostgreSQL does not store; take it out"
+    is_unicode = text.isascii() or text == text.encode("utf-8", "ignore").decode()
+    return None if is_unicode else "is no valid Unicode"
+
+
+def _part(way: tuple[Any, ...]) -> str:
+    return "result" + "".join(f"[{key!r:.80}]" for key in way)

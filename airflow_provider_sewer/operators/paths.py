@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, BaseSensorOperator, XComArg, conf
+from airflow.sdk import BaseOperator, BaseSensorOperator, conf
+from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 from airflow_provider_sewer.core.paths import Product, checked_text, located
@@ -16,6 +17,7 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.module import supervisor
+from airflow_provider_sewer.operators.templates import TemplateFields
 from airflow_provider_sewer.runners.products import remove_temporary
 from airflow_provider_sewer.triggers.path import PathTrigger
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 _LOOK = 15.0
 
 
-class ExternalPathSensor(BaseSensorOperator):
+class ExternalPathSensor(TemplateFields, BaseSensorOperator):
     """Wait until a file or directory is there.
 
     :param path: the path; a relative one is taken from the working directory. (templated)
@@ -34,6 +36,7 @@ class ExternalPathSensor(BaseSensorOperator):
         (templated)
     :param workdir: the working directory; the connection's if not said. (templated)
     :param sewer_conn_id: a ``sewer`` connection for what is not said here. (templated)
+    :param item: where it is mapped over the result of a task of a workflow: the item that this instance is for.
     :param deferrable: wait in the triggerer, which has to see the path too; Airflow's ``operators.default_deferrable``
         if not said.
     """
@@ -44,19 +47,21 @@ class ExternalPathSensor(BaseSensorOperator):
     def __init__(
         self,
         *,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | ResolveMixin,
         arguments: Mapping[str, Any] | None = None,
         workdir: str | None = None,
         sewer_conn_id: str | None = None,
+        item: Any = None,
         deferrable: bool | None = None,
         poke_interval: float = _LOOK,
         **kwargs: Any,
     ) -> None:
         super().__init__(poke_interval=poke_interval, **kwargs)
-        self.path = os.fspath(path)
+        self.path = _text(path)
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
+        self.item = item
         self.deferrable = deferrable
 
     def poke(self, context: Context) -> bool:
@@ -88,13 +93,13 @@ class ExternalPathSensor(BaseSensorOperator):
         return self.deferrable
 
     def _file(self, context: Context) -> str:
-        return located(checked_text("path", self.path), _workdir(self, context))
+        return located(checked_text("path", self.path, may_be_template=False), _workdir(self, context))
 
 
-class RemoveProductsOperator(BaseOperator):
+class RemoveProductsOperator(TemplateFields, BaseOperator):
     """Remove temporary products once all tasks that use them have succeeded.
 
-    :param products: their paths, or lists of them; relative ones are taken from the working directory. (templated)
+    :param products: their paths; relative ones are taken from the working directory. (templated)
     :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
         (templated)
     :param workdir: the working directory; the connection's if not said. (templated)
@@ -107,14 +112,14 @@ class RemoveProductsOperator(BaseOperator):
     def __init__(
         self,
         *,
-        products: Iterable[str | os.PathLike[str]] | XComArg,
+        products: Iterable[str | os.PathLike[str]] | ResolveMixin,
         arguments: Mapping[str, Any] | None = None,
         workdir: str | None = None,
         sewer_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.products = products if isinstance(products, XComArg) else [os.fspath(each) for each in products]
+        self.products: Any = products if isinstance(products, ResolveMixin) else list(map(_text, products))
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
@@ -125,14 +130,15 @@ class RemoveProductsOperator(BaseOperator):
         :raises ProductError: when that cannot be done.
         """
         workdir = _workdir(self, context)
-        for path in _each(self.products):
-            removed = remove_temporary(Product(path), workdir)
+        for path in self.products:
+            product = Product(checked_text("products", path, may_be_template=False))
+            removed = remove_temporary(product, workdir)
             self.log.info("%s %s", "Removed" if removed else "Nothing to remove at", located(path, workdir))
 
 
-def _each(products: Any) -> Iterator[str]:
-    for each in products:
-        yield from [each] if isinstance(each, str) else each
+def _text(path: Any) -> Any:
+    """Return a path as text, in which Airflow fills in templates; a reference stays."""
+    return path if isinstance(path, ResolveMixin) else os.fspath(path)
 
 
 def _workdir(operator: ExternalPathSensor | RemoveProductsOperator, context: Context) -> str | None:

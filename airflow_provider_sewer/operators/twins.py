@@ -16,8 +16,9 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.values import PLAIN, Ignored
-from airflow_provider_sewer.operators.marks import FromXCom, Marks
+from airflow_provider_sewer.operators.marks import Marks
 from airflow_provider_sewer.operators.module import asset
+from airflow_provider_sewer.operators.references import FromXCom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -120,15 +120,27 @@ def _is_special(name: str) -> bool:
 
 def _is_own_place(node: ast.Attribute) -> bool:
     """Tell whether this is ``Path(__file__).resolve()``: the file's own place is known."""
-    return node.attr in ("resolve", "absolute") and ast.unparse(node.value) == "Path(__file__)"
+    call = node.value
+    if node.attr not in ("resolve", "absolute") or not isinstance(call, ast.Call) or len(call.args) != 1:
+        return False
+    return not call.keywords and _dotted(call.func) == "Path" and _dotted(call.args[0]) == "__file__"
 
 
 def _is_pure_in_os(tree: ast.Module) -> bool:
     """Tell whether ``os`` stands only where it handles text."""
-    uses = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    uses = [_dotted(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     known = [f"os.{name}" for name in _OF_OS["os"]] + [f"os.path.{name}" for name in _OF_OS["os.path"]]
     names = sum(isinstance(node, ast.Name) and node.id == "os" for node in ast.walk(tree))
     return names == sum(use in known for use in uses)
+
+
+def _dotted(node: ast.expr) -> str | None:
+    """Return a name such as ``os.path.join``, or ``None`` for an attribute of anything but a name."""
+    parts = []
+    while isinstance(node, ast.Attribute):  # not recursive: an expression can be a thousand levels deep
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, bool]]:

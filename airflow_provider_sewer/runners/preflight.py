@@ -63,12 +63,19 @@ def refuse_templates(workflow: Workflow) -> None:
         settings = task.settings
         called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
         paths = [path.path for path in (*task.products, *task.dependencies)]
-        values = (filled(called, as_written), paths, settings.python, settings.env, settings.workdir)
-        if template := find_template(values):
-            raise InvalidTask(
-                f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here",
-                task.source,
-            )
+        refuse_template(task, filled(called, as_written), paths, settings.python, settings.env, settings.workdir)
+
+
+def refuse_template(task: Task, *values: Any) -> None:
+    """Make sure that no value of a task is known only to Airflow.
+
+    :raises InvalidTask: naming the first that is.
+    """
+    if template := find_template(values):
+        raise InvalidTask(
+            f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here",
+            task.source,
+        )
 
 
 def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None = None) -> list[str]:

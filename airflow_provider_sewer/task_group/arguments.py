@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 TASK_FIELDS = frozenset(
     {"task_id", "task_display_name", "arguments", "module", "parameters_and_flags", "args", "use_underscores", "python",
      "env", "inherit_env", "workdir", "run_on", "slurm", "task_group", "dag", "function", "op_kwargs", "products",
-     "dependencies", "run_when", "compare", "stale_with", "stale_after", "products_of_all"}
+     "dependencies", "run_when", "compare", "stale_with", "stale_after", "item", "products_of_all"}
 )  # fmt: skip
+
+#: Fields of a task that a default argument of a group cannot say: each task says them itself.
+_OWN_FIELDS = TASK_FIELDS - {"arguments", "python", "env", "inherit_env", "workdir", "slurm"}
 
 #: What only the operator for Slurm knows, and so reaches no other one out of ``operator_kwargs``.
 SLURM_FIELDS = frozenset(SlurmSettings._fields) - TASK_FIELDS
@@ -25,6 +28,17 @@ def sorted_out(operator_kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     """Part what only the operator for Slurm knows from what all operators do."""
     for_slurm = {name: value for name, value in operator_kwargs.items() if name in SLURM_FIELDS}
     return for_slurm, {name: value for name, value in operator_kwargs.items() if name not in for_slurm}
+
+
+def check_default_args(given: Mapping[str, Any]) -> None:
+    """Make sure that the default arguments of a group hold for its tasks.
+
+    :raises InvalidTask: naming those that do not.
+    """
+    if taken := sorted(_OWN_FIELDS.intersection(given)):
+        raise InvalidTask(
+            f"default_args must not contain {', '.join(map(repr, taken))}; use the field of the task or of the group"
+        )
 
 
 def check_operator_kwargs(given: Mapping[str, Any], astray: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 from airflow_provider_sewer.core.bounds import MOST
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.operators.module import is_reference
+from airflow_provider_sewer.operators.references import is_reference
 from airflow_provider_sewer.task_group.given import check_given
 
 if TYPE_CHECKING:

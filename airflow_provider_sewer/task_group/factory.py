@@ -11,6 +11,7 @@ from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.settings import Settings, under
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.readers.files import load_workflow
+from airflow_provider_sewer.task_group.arguments import check_default_args
 from airflow_provider_sewer.task_group.around import Around, folder_of_dag_file
 from airflow_provider_sewer.task_group.expandable import Expandable
 from airflow_provider_sewer.task_group.expansion import expand
@@ -92,6 +93,7 @@ def sewer_task_group(
         only that interpreter has (see :mod:`airflow_provider_sewer.runners.foreign_reader`).
     :raises SewerError: when the file, a task or an argument is wrong; with file and line.
     """
+    check_default_args(default_args or {})
     dag_folder = folder_of_dag_file()
     values = RunTimeValues()
     given = values.arguments(arguments)  # before all else, so that messages call them by their own names

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.command import shown
+from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGroupContext
+
+from airflow_provider_sewer.core.command import shown as shown_command
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.run_time import RunTimeValue
 from airflow_provider_sewer.core.slurm import SlurmSettings
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.values import Marker
     from airflow_provider_sewer.core.workflow import Workflow
-    from airflow_provider_sewer.operators.marks import FromXCom
+    from airflow_provider_sewer.operators.references import FromXCom
     from airflow_provider_sewer.operators.twins import Twins
     from airflow_provider_sewer.task_group.around import Around
     from airflow_provider_sewer.task_group.run_time import RunTimeValues
@@ -40,12 +42,12 @@ def make_mapped_operator(
     """Make one mapped Airflow task of tasks that differ by some values only."""
     first = loaded.tasks[mapped[0].name]
     try:
-        kind, fields = _fields(first, around, dag_folder)
-        fields |= {"task_display_name": mapped.name, "doc_md": _doc(mapped.template)}
-        fields |= {"task_id": task_id, "map_index_template": _index_template(mapped)}
-        fields |= _arguments(around, fields, mapped.template, *mapped)
+        shown = {"doc_md": _doc(mapped.template), "map_index_template": _index_template(mapped)}
+        kind, fields = _fields(first, around, dag_folder, shown)
+        fields |= {"task_id": task_id, "task_display_name": mapped.name}
         tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
-        each, same = _instances(mapped, tasks, around, wiring)
+        make = _known_instances if mapped.is_known_beforehand else _later_instances
+        each, same = make(mapped, tasks, around, wiring, fields)
         partial = converted_partial(first.renamed(mapped.name), kind, fields | same, around.task_converter)
         operator = partial.expand_kwargs(each)
         _declare_products(operator, tasks)
@@ -54,21 +56,29 @@ def make_mapped_operator(
     return operator
 
 
-def _instances(
-    mapped: MappedTask, tasks: Iterable[Task], around: Around, wiring: Wiring
-) -> tuple[list[dict[str, Any]] | XComArg, dict[str, Any]]:
+def _known_instances(
+    mapped: MappedTask, tasks: Iterable[Task], around: Around, wiring: Wiring, fields: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return what each instance of a mapped task is run with, and what all of them are.
 
-    :param tasks: what the instances run, as far as that is known beforehand.
+    :param tasks: what the instances run.
     """
     several = [{"stale_after": wiring.stale_after(task.name)} for task in mapped.distinct]
     same = several[0] if all(ups == several[0] for ups in several) else {}
-    if mapped.is_known_beforehand:
-        runs = [_what_is_run(task, wiring.xcoms(task), around.values) for task in tasks]
-        return [run if same else run | ups for run, ups in zip(runs, several, strict=True)], same
-    rows = Rows(mapped, wiring)
-    xcoms = {result: xcom for result, xcom in wiring.xcoms(mapped[0]).items() if result != rows.result}
-    return rows.tasks(lambda task: _what_is_run(task, xcoms, around.values)), same
+    runs = [_what_is_run(task, wiring.xcoms(task), around.values) for task in tasks]
+    each = [run if same else run | ups for run, ups in zip(runs, several, strict=True)]
+    return each, same | _arguments(around.values, fields, mapped.template, *mapped)
+
+
+def _later_instances(
+    mapped: MappedTask, _: Iterable[Task], around: Around, wiring: Wiring, fields: Mapping[str, Any]
+) -> tuple[XComArg, dict[str, Any]]:
+    """Return the same of a task that is mapped over a result, and so has instances when that is there."""
+    rows = Rows(mapped, wiring, around.values)
+    task = rows.task()
+    run = _what_is_run(task, wiring.xcoms(task), rows.values)
+    same = {"stale_after": wiring.stale_after(mapped[0].name), **_arguments(rows.values, fields, task)}
+    return rows.instances(), run | same
 
 
 def _declare_products(operator: MappedOperator, tasks: Iterable[Task]) -> None:
@@ -104,8 +114,8 @@ def make_operator(
     :param twins: has made others of the same workflow, and makes this one if nobody else has a say in it.
     """
     try:
-        kind, fields = _fields(task, around, dag_folder)
-        fields |= _arguments(around, fields, task)
+        kind, fields = _fields(task, around, dag_folder, {"doc_md": _doc(task)})
+        fields |= _arguments(around.values, fields, task)
         fields |= _what_is_run(task, wiring.xcoms(task) if wiring else {}, around.values)
         fields |= {"task_id": task_id, "stale_after": wiring.stale_after(task.name) if wiring else ()}
         if twins is None or around.task_converter is not None:
@@ -122,8 +132,13 @@ def _called(name: str, task: Task, around: Around) -> str:
     return f"task {name!r}" + (f", of which overrides say {', '.join(map(repr, said))}" if said else "")
 
 
-def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[PythonModuleOperator], dict[str, Any]]:
-    """Return the operator of a task, and its arguments but for what is run."""
+def _fields(
+    task: Task, around: Around, dag_folder: str, shown: Mapping[str, Any]
+) -> tuple[type[PythonModuleOperator], dict[str, Any]]:
+    """Return the operator of a task, and its arguments but for what is run.
+
+    :param shown: arguments that only say how it is shown, for which the DAG file may say something else.
+    """
     run_on = task.run_on or around.run_on or "local"
     for_slurm, for_all = sorted_out(task.operator_kwargs)
     said = {**around.operator_kwargs, **for_all}
@@ -137,7 +152,6 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[PythonMod
         "env": dict(own.env) or None,
         "inherit_env": own.inherit_env,
         "workdir": own.workdir,
-        "doc_md": _doc(task),
     }
     if run_on == "slurm":
         fields |= _slurm_fields(task, for_slurm, around.slurm, dag_folder)
@@ -149,17 +163,25 @@ def _fields(task: Task, around: Around, dag_folder: str) -> tuple[type[PythonMod
         "compare": task.freshness.compare,
         "stale_with": task.freshness.stale_with,
     }
-    return _operator_class(run_on), always | known
+    return _operator_class(run_on), {**shown, **_defaults(shown), **always, **known}
 
 
-def _arguments(around: Around, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
+def _defaults(names: Iterable[str]) -> dict[str, Any]:
+    """Return the default arguments of these names that hold for the operator that is being made."""
+    dag: Any = DagContext.get_current()
+    group: Any = TaskGroupContext.get_current(dag)
+    said = {**dag.default_args, **(group.default_args if group else {})}
+    return {name: said[name] for name in names if name in said}
+
+
+def _arguments(values: RunTimeValues, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
     """Return by their names the values, known only when the task runs, that it is given."""
     run = [
         [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
         for each in tasks
     ]
     said = {name: value for name, value in fields.items() if name != "doc_md"}  # which shows what is said elsewhere
-    named = around.values.named_in(said, run)
+    named = values.named_in(said, run)
     return {"arguments": named} if named else {}
 
 
@@ -219,7 +241,7 @@ def _slurm_fields(
 
 
 def _doc(task: Task) -> str:
-    command = shown(["python", *task.call().argv])
+    command = shown_command(["python", *task.call().argv])
     tags = f"\n\nTags: {', '.join(task.tags)}" if task.tags else ""
     return f"{task.doc}\n\n```\n{command}\n```{tags}".strip()
 

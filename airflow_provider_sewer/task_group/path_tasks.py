@@ -63,20 +63,20 @@ def path_tasks(
     """
     for external, users in _externals(wiring.workflow):
         task_id = new_id(f"wait for {_last(external.path)}")
-        rows = _rows(users[0], external, wiring)
+        rows = _rows(users[0], external, wiring, values)
         make = partial(_sensor, task_id, external, rows, values, deferrable)
         yield PathTask(task_id, users[0], users, is_before=True, make=make)
     for products, (maker, *users) in _temporary_products(wiring):
         task_id = new_id(f"remove {_last(products[0].path)}")
-        rows = _rows(maker, products[0], wiring)
+        rows = _rows(maker, products[0], wiring, values)
         yield PathTask(task_id, maker, users, is_before=False, make=partial(_remover, task_id, products, rows, values))
 
 
-def _rows(name: str, marker: PathMarker, wiring: Wiring) -> Rows | None:
+def _rows(name: str, marker: PathMarker, wiring: Wiring, values: RunTimeValues) -> Rows | None:
     """Return what a task is mapped over, if only a run brings that to light, and a path of it has it in its name."""
     mapped = wiring.workflow.mapped.get(name)
     is_named = mapped is not None and not mapped.is_known_beforehand and mapped.names_value(marker.path)
-    return Rows(mapped, wiring) if mapped is not None and is_named else None
+    return Rows(mapped, wiring, values) if mapped is not None and is_named else None
 
 
 def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
@@ -118,10 +118,11 @@ def _sensor(
     known = {"timeout": external.timeout, "deferrable": deferrable}
     said: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
     said |= {"doc_md": f"Waits for `{readable(external.path)}`, which comes from outside of the workflow.\n"}
-    place = _place(user, values, external.path)
     if rows is None:
-        return ExternalPathSensor(task_id=task_id, path=external.path, **place, **said)
-    return ExternalPathSensor.partial(task_id=task_id, **place, **said).expand(path=rows.path(external))
+        return ExternalPathSensor(task_id=task_id, path=external.path, **_place(user, values, external.path), **said)
+    path = rows.path(external)
+    partial = ExternalPathSensor.partial(task_id=task_id, path=path, **_place(user, rows.values, path), **said)
+    return partial.expand_kwargs(rows.instances())
 
 
 def _remover(

@@ -21,7 +21,7 @@ from airflow_provider_sewer.core.run_time import RunTimeValue, as_text, named, n
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Ignored
-from airflow_provider_sewer.operators.module import is_reference
+from airflow_provider_sewer.operators.references import is_reference
 from airflow_provider_sewer.task_group.expandable import Each
 from airflow_provider_sewer.task_group.group import MappedSewerTaskGroup, SewerTaskGroup
 
@@ -53,6 +53,16 @@ class RunTimeValues:
             if is_reference(given.get(field)):
                 raise InvalidTask(f"{field}: its names are known only when a task runs; give a value for each name")
         return {field: as_text(self._stand_in(field, value)) for field, value in given.items()}
+
+    def including(self, name: str, reference: Any) -> tuple[RunTimeValues, RunTimeValue]:
+        """Return these values and one more, and the stand-in for that.
+
+        :param name: its name, where no other value has that.
+        :param reference: what Airflow resolves when the task runs.
+        """
+        others = RunTimeValues()
+        others._references = dict(self._references)
+        return others, RunTimeValue(others._named(name, reference))
 
     def reference(self, value: RunTimeValue) -> Any:
         """Return what a stand-in stands for: what Airflow resolves when the task runs."""
@@ -154,7 +164,10 @@ def refuse_in_operator_kwargs(given: Mapping[str, Any]) -> None:
 
 
 def _names_in(value: Any) -> set[str]:
-    """Return the names in the templates of a value, however deep; paths count as text."""
+    """Return the names in the templates of a value, however deep; paths count as text.
+
+    :raises InvalidTask: for a name in a key, which is the same in all runs.
+    """
     if isinstance(value, Ignored):
         return _names_in(value.value)
     if isinstance(value, str):
@@ -162,5 +175,8 @@ def _names_in(value: Any) -> set[str]:
     if hasattr(value, "__fspath__"):
         return _names_in(value.__fspath__())
     if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
+        for key in value:
+            if named := _names_in(key):
+                raise InvalidTask(f"the key of a mapping must be known before the task runs, got {min(named)!r}")
+        value = list(value.values())
     return set().union(*map(_names_in, value)) if isinstance(value, (list, tuple)) else set()

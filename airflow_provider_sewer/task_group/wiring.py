@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.edges import STATED
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.operators.marks import FromXCom
+from airflow_provider_sewer.operators.references import FromXCom
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -78,10 +78,9 @@ class Wiring(NamedTuple):
         mapped = self.workflow.mapped.get(self.parts[maker])
         task_id = self.ids[self.parts[maker]]
         if self.is_in_instances:
-            return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}, map_indexes=ti.map_index) | tojson }}}}", result)
+            return FromXCom(result, task_id, "own")
         if mapped is None:
-            return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}) | tojson }}}}", result)
+            return FromXCom(result, task_id)
         if not mapped.is_known_beforehand:
-            return FromXCom(f"{{{{ ti.xcom_pull(task_ids=[{task_id!r}]) | list | tojson }}}}", result)
-        index = [task.name for task in mapped.distinct].index(maker)
-        return FromXCom(f"{{{{ ti.xcom_pull(task_ids={task_id!r}, map_indexes={index}) | tojson }}}}", result)
+            return FromXCom(result, task_id, "all")
+        return FromXCom(result, task_id, [task.name for task in mapped.distinct].index(maker))

@@ -91,6 +91,17 @@ def test_a_parameter_that_slurm_could_not_take_is_named(said, answer, on_slurm) 
     assert on_slurm.jobs() == []
 
 
+@pytest.mark.parametrize("how", ["task", "command line"])
+def test_sppe_names_a_template_in_slurm_parameters(how, on_slurm) -> None:
+    """Only Airflow fills it in; a parameter in which nothing is a template is passed on."""
+    on_slurm.flow(one=f"# slurm={{'comment': {'{{ ds }}' if how == 'task' else '{#1}'!r}}}\nsay('ran')")
+    run = on_slurm.run(*(() if how == "task" else ("--slurm", 'setup=["echo {{ ds }}"]')))
+    assert run.code == 2
+    text = "{{ ds }}" if how == "task" else "echo {{ ds }}"
+    assert f"task 'one': {text!r} is filled in only by Airflow" in run.stderr
+    assert on_slurm.jobs() == []
+
+
 def test_options_of_jobs_want_jobs(on_slurm) -> None:
     """Without --on slurm, they would mean nothing."""
     on_slurm.flow(one="say('ran')")

@@ -34,13 +34,15 @@ def test_a_job_is_called_with_what_the_function_returns(on_slurm, defaults, echo
     with DAG("on_slurm", schedule=None) as dag:
 
         @task.slurm_module(slurm=size(), **echo, **defaults)
-        def train(n):
-            return {"n": n, "in": "{{ dag.dag_id }}"}
+        def train(n, *, dag):
+            return {"n": n, "in": "{{ dag.dag_id }}", "of": dag.dag_id}
 
         train.expand(n=[1, 2])
     assert dag.get_task("train").upstream_task_ids == {"size"}
     results = run_dag(dag).results
-    assert [results[f"train[{i}]"]["said"] for i in (0, 1)] == ["--n 1 --in on_slurm", "--n 2 --in on_slurm"]
+    assert [results[f"train[{i}]"]["said"] for i in (0, 1)] == [
+        f"--n {n} --in {{{{ dag.dag_id }}}} --of on_slurm" for n in (1, 2)
+    ]
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
@@ -48,9 +50,9 @@ def test_the_function_is_called_once_for_a_job(local, made, run_dag, calls, tmp_
     """What goes on after a deferral puts the product in place that the job was told of, and shows it."""
 
     @task.slurm_module(deferrable=deferrable, run_when="stale", workdir=str(tmp_path), **made, **local)
-    def make(out):
+    def make(out, *, dag):
         calls.append(out)
-        return {"out": Product(f"{out}-{len(calls)}-{{{{ dag.dag_id }}}}.txt")}
+        return {"out": Product(f"{out}-{len(calls)}-{dag.dag_id}.txt")}
 
     with DAG("once", schedule=None) as dag:
         make(str(deferrable))

@@ -160,6 +160,21 @@ def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, module, run
     assert "Airflow cannot keep its result" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("'a\\0b'", "result holds a NUL character"),
+        ("{'names': ['a', 'b\\0']}", "result['names'][1] holds a NUL character"),
+        ("[{'a\\0': 1}]", "a key of result[0] holds a NUL character"),
+    ],
+)
+def test_operator_refuses_a_nul_in_a_result_by_name(value, said, module, run_operator, capsys):
+    """PostgreSQL would refuse it, and only there."""
+    job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
+    assert run_operator(**job).states["job"] == "failed"
+    assert said in capsys.readouterr().out
+
+
 def test_a_secret_is_masked_where_a_long_line_is_cut(module, run_operator, monkeypatch, caplog):
     """A line comes in pieces of 64 KiB; a secret that lies across the cut is still one."""
     secret = "open-sesame-4711"

@@ -10,8 +10,8 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.values import Ignored
-from airflow_provider_sewer.operators.marks import FromXCom
 from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.references import FromXCom
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 from airflow_provider_sewer.operators.twins import Twins
 
@@ -31,7 +31,7 @@ OWN = [
     {"module": "steps.second", "args": ["{{ ds }}", 2.5], "use_underscores": True},
     {"module": "steps.third", "parameters_and_flags": {"out": Product("/data/a"), "in": Dependency("{{ ds }}/b")}},
     {"module": "steps.fourth", "products": [Product("c", temporary=True), "/data/d"], "dependencies": ["e"]},
-    {"module": "steps.fifth", "parameters_and_flags": {"n": Ignored([3]), "x": FromXCom("{{ xcom }}", None)}},
+    {"module": "steps.fifth", "parameters_and_flags": {"n": Ignored([3]), "x": FromXCom(None, "other")}},
     {"function": "steps:sixth", "op_kwargs": {"deep": {"er": [1, None]}}, "stale_after": ["group.task_0"]},
 ]
 SHARED = {

@@ -53,6 +53,13 @@ def test_a_file_that_stands_alone_is_read_once(flow):
     assert load_workflow(path) is load_workflow(path)
 
 
+def test_load_workflow_caches_a_file_with_an_expression_of_1000_tasks(flow):
+    """Whether the file can be cached is checked without recursion."""
+    tasks = "".join(f"t{n} = Task('t{n}', 'm')\n" for n in range(1000))
+    path = flow(f"{HEAD}{tasks}({' >> '.join(f't{n}' for n in range(1000))}).run()\n")
+    assert load_workflow(path) is load_workflow(path)
+
+
 def test_a_file_that_is_given_arguments_is_read_each_time(flow):
     """They can be anything, and another thing each time; without any it is read once."""
     source = "from airflow_provider_sewer import workflow\n@workflow\ndef w(n=1):\n    Task('a', 'm', {'n': n}).run()\n"

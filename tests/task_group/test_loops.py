@@ -88,6 +88,51 @@ whole = Task("whole", function=give, kwargs={"value": Dependency("d")})
     assert os.listdir(tmp_path / "d") == [".sewer"]
 
 
+MAPPED = 'Task("up", function=square, kwargs={"n": 0}, operator_kwargs=OWN).map(n=[1, 2])\n'
+SHOWN = {"map_index_template": "{{ task.op_kwargs['n'] }} squared", "doc_md": "Squares."}
+
+
+@pytest.mark.parametrize(
+    ("own", "arguments"),
+    [
+        (SHOWN, {}),
+        ({}, {"operator_kwargs": SHOWN}),
+        ({}, {"overrides": {"up": SHOWN}}),
+        ({}, {"overrides": {"*": SHOWN}}),
+        ({}, {"default_args": SHOWN}),
+        ({}, {"dag_args": SHOWN}),
+    ],
+    ids=["operator_kwargs", "group", "overrides", "glob", "default_args", "dag"],
+)
+@pytest.mark.parametrize("over", ["[1, 2]", "give.result"])
+def test_sewer_task_group_keeps_how_a_user_shows_a_mapped_task(group, own, arguments, over):
+    """Wherever the DAG file or the workflow file says it."""
+    source = f"give = Task('give', function=give, kwargs={{'value': [1]}})\nOWN = {own!r}\n{MAPPED}"
+    mapped = group(source.replace("[1, 2]", over), **arguments)["up"]
+    assert {name: mapped.partial_kwargs[name] for name in SHOWN} == SHOWN
+
+
+def test_sewer_task_group_shows_a_mapped_task_by_its_items(group, run_dag):
+    """Where nothing else is said."""
+    mapped = group(f"OWN = {{}}\n{MAPPED}")["up"]
+    assert mapped.partial_kwargs["map_index_template"] == "n={{ task.op_kwargs['n'] }}"
+    assert "steps:square" in mapped.partial_kwargs["doc_md"]
+
+
+@pytest.mark.parametrize("arguments", [{"default_args": {"doc_md": "Squares."}}, {"dag_args": {"doc_md": "Squares."}}])
+def test_sewer_task_group_keeps_a_doc_md_of_default_args(group, arguments):
+    """For single tasks too."""
+    tasks = group("for n in 'ab': Task(n, function=square, kwargs={'n': 1})", **arguments)
+    assert [task.doc_md for task in tasks] == ["Squares."] * 2
+
+
+@pytest.mark.parametrize("name", ["run_when", "module", "task_display_name"])
+def test_sewer_task_group_refuses_a_field_of_tasks_in_default_args(group, name):
+    """It would not hold."""
+    with pytest.raises(SewerError, match=f"^default_args must not contain '{name}'; use the field of the task"):
+        group("Task('a', function=square, kwargs={'n': 1})", default_args={name: "missing"})
+
+
 @pytest.mark.parametrize("path", ["same.txt", "{{ ds }}/same.txt", "{{n}}.txt"])
 def test_one_path_for_all_instances_is_refused(group, path):
     """While the DAG is parsed, as with values that are known then."""

@@ -14,6 +14,7 @@ from airflow_provider_sewer.core.errors import ModuleStopped, SewerError, SlurmS
 from airflow_provider_sewer.core.secrecy import looks_secret
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.runners.module import GRACE
+from airflow_provider_sewer.runners.preflight import refuse_template
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.commands import require_slurm
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
@@ -71,12 +72,15 @@ class SlurmJobs:
     def check(self, tasks: Iterable[Task]) -> None:
         """Look for what would go wrong before anything is submitted.
 
-        :raises SewerError: when there is no Slurm, or a task's environment cannot be set in a job.
+        :raises SewerError: when there is no Slurm, only Airflow knows what a job asks for, or a task's environment
+            cannot be set in a job.
         """
         jobs = [task for task in tasks if self.takes(task)]
         if jobs:
             require_slurm("leave out --on slurm to run on this machine")
         for task in jobs:
+            slurm = self._slurm_of(task)
+            refuse_template(task, slurm.slurm, slurm.run_dir)
             try:
                 checked_variables(task.settings.env)
             except SewerError as error:
