@@ -92,9 +92,15 @@ def test_judge_start_after_an_end_is_computed_again():
     assert counts(seen(job="9"), [*WELL, *AGAIN, *third]) == {drill.COMPUTED_AGAIN: 2}
 
 
-@pytest.mark.parametrize("state", ["running", "deferred", "queued", "up_for_retry", None])
+@pytest.mark.parametrize("state", ["running", "deferred", "scheduled", "up_for_retry", None])
 def test_judge_unfinished_task_is_hang(state):
     assert counts(seen(state, logged={}), WELL) == {drill.HANGS: 1}
+
+
+def test_judge_task_that_stays_queued_is_no_hang_but_a_figure():
+    verdict = judge([seen("queued", logged={})], WELL)
+    assert verdict.faults == []
+    assert verdict.figures["tasks that LocalExecutor left queued"] == 1
 
 
 def test_judge_module_of_no_listed_task_is_hang():

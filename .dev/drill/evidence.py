@@ -25,6 +25,8 @@ _LOGGER = "airflow.task.module."
 _LOST = re.compile(
     r"(?:Orphan StepId=|Registered PENDING JobId=|Purged files for defunct batch JobId=)(\d+)(?:_\d+\((\d+)\))?"
 )
+# slurmctld has started such a job once more, and slurmd, on which it still runs, has it cancelled.
+_STARTED_AGAIN = re.compile(r"Could not launch job (\d+) and not able to requeue it")
 
 
 class Line(NamedTuple):
@@ -76,8 +78,8 @@ def log_of(stage: Stage, task: str) -> Iterator[Line]:
 
 def lost_by_slurm(stage: Stage) -> set[str]:
     """Return the ids of jobs that slurmctld forgot when it was killed: it saves its state only every five seconds."""
-    log = (stage.slurm.folder / "log" / "slurmctld.log").read_text(errors="replace")
-    return {element or job for job, element in _LOST.findall(log)}
+    logs = "".join(log.read_text(errors="replace") for log in (stage.slurm.folder / "log").glob("*.log"))
+    return {element or job for job, element in _LOST.findall(logs)} | set(_STARTED_AGAIN.findall(logs))
 
 
 def _seen(stage: Stage, project: Project, instance: dict[str, Any]) -> TaskSeen:

@@ -21,6 +21,9 @@ FAULTS = (FALSE_GREENS, SECOND_JOBS, COMPUTED_AGAIN, HANGS, LOST_LINES, FAILED)
 #: Shown, but no fault: a process may be killed between logging lines and noting that it has.
 DOUBLED_LINES = "doubled lines"
 
+#: A task that LocalExecutor has taken and lost with a killed worker stays so: the executor cannot give it back
+#: (`_handle_tasks_stuck_in_queued` in scheduler_job_runner.py, Airflow 3.3.2). No process of the package runs then.
+LEFT_QUEUED = "queued"
 FINAL = {"success", "failed", "upstream_failed", "skipped", "removed"}
 STREAMS = ("stdout", "stderr")
 
@@ -135,6 +138,8 @@ def judge(tasks: Iterable[TaskSeen], ledger: Iterable[Entry], lost_by_slurm: Ite
 def _faults(task: TaskSeen, entries: list[Entry], lost: set[str]) -> Iterator[Fault]:
     if task.state == "success":
         yield from _false_green(task, entries)
+    elif task.state == LEFT_QUEUED:
+        pass  # see the figures
     elif task.state not in FINAL:
         yield Fault(HANGS, task.key, f"still {task.state} in try {task.tries}")
     else:
@@ -203,6 +208,7 @@ def _figures(tasks: list[TaskSeen], entries: list[Entry], lost: set[str]) -> dic
         "modules started": sum(entry.event == "start" for entry in entries),
         "modules that received SIGTERM": sum(entry.event == "signal" for entry in entries),
         "jobs that slurmctld lost": len(lost),
+        "tasks that LocalExecutor left queued": sum(task.state == LEFT_QUEUED for task in tasks),
         "lines logged": sum(len(lines) for task in tasks for lines in task.logged.values()),
     }
 
