@@ -30,7 +30,7 @@ _TEXT = frozenset({"module", "function", "path", "python", "workdir", "sewer_con
 _OF_TEXT = frozenset({"args", "env", "products", "dependencies"})
 
 #: Blanks to Jinja and to Python, but no line ends to Jinja.
-_BLANKS = [character for character in map(chr, range(0x3001)) if character.isspace() and character not in " \t\r\n"]
+_BLANKS = "\x1c\x1d\x1e\x1f\x0b\x0c\x85\u2028\u2029\u2000\u2001\u2002\u2003\u2004\u2005"
 
 
 class TemplateFields:
