@@ -24,7 +24,7 @@ from airflow_provider_sewer.runners.slurm.ending import Endings
 from airflow_provider_sewer.runners.slurm.following import JobFollower, Patience
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
-from airflow_provider_sewer.runners.slurm.logs import last_lines
+from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_lines
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
@@ -240,7 +240,7 @@ def test_run_directory_reads_strange_records_as_none(strange: Callable[[str], No
     assert (directory.read_unknown_seconds(), directory.read_orphaned(), directory.is_cleared) == (0.0, None, False)
     assert directory.is_alive(within=60) == (strange in (be_deep, be_of_other_types, be_huge))
     assert directory.read_usage() == {}
-    assert isinstance(directory.read_log_state(), dict)
+    JobLogs(directory, lambda *_: None).pump()
     assert not isinstance(directory.read_job(), list)
     assert runs_srun(directory) is False
     assert last_lines(directory.stdout) in ([], [TYPES]) or strange in (be_deep, be_huge)
