@@ -183,15 +183,19 @@ def test_gathering_refuses_foreign_folders(make: Callable[[Path], None], level: 
 # -- The job's own look ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["local_jobs", "cluster_jobs"])
 @pytest.mark.parametrize("make", [pytest.param(make_foreign, marks=needs_root), make_open])
-def test_job_script_runs_nothing_in_foreign_folders(make: Callable[[Path], None], local_jobs: ScriptJobs) -> None:
+def test_job_script_runs_nothing_in_foreign_folders(
+    make: Callable[[Path], None], kind: str, request: pytest.FixtureRequest
+) -> None:
     """As another user can swap the folder while the job waits in the queue."""
-    directory = local_jobs.directory()
-    script = local_jobs.script("print('ran')")
+    jobs: ScriptJobs = request.getfixturevalue(kind)
+    directory = jobs.directory()
+    script = jobs.script("print('ran')")
     script.write(directory)
     make(Path(directory.path))
 
-    job = local_jobs.again(directory, script.name)
+    job = jobs.again(directory, script.name)
 
     assert job.end() is None
     assert "ran" not in job.stdout
