@@ -24,6 +24,7 @@ from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.runners.kept import Kept
 from airflow_provider_sewer.runners.products import read_record
 from airflow_provider_sewer.runners.slurm.attempts import Attempts, TaskInstance
+from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_line_between
 from airflow_provider_sewer.runners.slurm.noted_task import noted_task
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.usage import usage_of
@@ -133,7 +134,10 @@ RECORDS = {
     "task.json": {"format": 1, "tasks": []},
     "products.json": {"attempt": "a", "before": {}, "made_from": {"dependencies": {}}},
     "ended.json": {"how": "collected", "try_number": 1},
-    "log-offsets.json": {"stdout": {"offset": 0, "held": ""}, "stderr": {"offset": 0, "held": ""}},
+    "log-offsets.json": {
+        "stdout": {"offset": 0, "held": ""}, "stderr": {"offset": 0, "held": ""},
+        "trigger_logs": {"triggerers": {"t": {"stdout": [[0, 3]], "stderr": []}}, "removed": {"stdout": [[0, 2]]}},
+    },
     ".sewer/x.json": {
         "task": "t", "command": "c", "product": ["1-2", None], "dependencies": {"a": ["1-2", None]},
         "after": {"b": "c"}, "code": None, "environment": None, "result": 1, "is_whole": True, "is_removed": False,
@@ -366,6 +370,12 @@ def test_command_lines_leave_no_traceback(fuzz: Fuzz) -> None:
         fuzz.sppe(f"{seed} ({' '.join(arguments):.300})", *arguments)
 
 
+def collected(directory: RunDirectory) -> str | None:
+    """Return the last line of a module, as its exit record says where that is."""
+    record = directory.read_exit()
+    return record and last_line_between(directory.stdout, *record.module_stdout)
+
+
 def test_records_of_jobs_leave_no_traceback(fuzz: Fuzz) -> None:
     """Nor is a changed record of a success taken for one that it is not."""
     instance = TaskInstance("dag", "run", "task", -1, "0")
@@ -383,11 +393,13 @@ def test_records_of_jobs_leave_no_traceback(fuzz: Fuzz) -> None:
         (folder / name).chmod(0o600)
         attempts = Attempts(str(fuzz.folder / "runs"), instance)
         fuzz.call(seed, lambda attempts=attempts: (attempts.latest(), attempts.collected()))
-        fuzz.call(seed, directory.read_exit, OSError, ValueError)
+        fuzz.call(seed, lambda directory=directory: collected(directory), OSError, ValueError)
         for read in (directory.read_start, directory.read_job, directory.read_follower, directory.read_products):
             fuzz.call(seed, read)
         for read in (directory.read_ended, directory.read_ended_try, directory.read_log_state):
             fuzz.call(seed, read)
         fuzz.call(seed, lambda directory=directory: (usage_of(directory), noted_task(directory, Task("a", "m"))))
+        (folder / "stdout.log").write_text("a line\n")
+        fuzz.call(seed, JobLogs(directory, lambda *_: None).finish)
         fuzz.call(seed, lambda folder=folder: read_record(str(folder / "x")))
     assert Kept("fuzz", 1).found() is None

@@ -8,6 +8,7 @@ import re
 import resource
 import sys
 import unicodedata
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,23 +157,25 @@ def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
         logs.started(TASK, "python", None)
 
 
-@pytest.fixture
+@contextmanager
 def no_room() -> Iterator[None]:
-    """Let no file of this process become larger than 10 bytes."""
+    """Let no file of this process become larger than 10 bytes in the block, in which pytest writes nothing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("no_room")
 def test_log_files_without_room_name_the_file(tmp_path: Path) -> None:
     """Where there is no room for more, the error names the file, also at the end."""
     logs = LogFiles(str(tmp_path), [TASK.name])
+    said = r"cannot write the log file .*/a_task\.log: File too large"
 
-    with pytest.raises(SewerError, match=r"cannot write the log file .*/a_task\.log: File too large"):
+    with no_room(), pytest.raises(SewerError, match=said):
         logs.started(TASK, "python", None)
-    with pytest.raises(SewerError, match=r"cannot write the log file .*/a_task\.log: File too large"):
+    with no_room(), pytest.raises(SewerError, match=said):
         logs.ended(TASK, Outcome(State.SUCCEEDED, 1.0))
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from airflow_provider_sewer.runners.output import Stream
 
+#: Places in files are smaller numbers of bytes.
+LARGEST_OFFSET = 2**63
+
 _Ranges = dict[str, list[list[int]]]  # of each stream: begins and ends, in bytes
 
 
@@ -70,11 +73,13 @@ def _add(parts: list[list[int]], begin: int, end: int) -> None:
 def _checked(data: Any) -> _Ranges:
     """Return the well-formed parts of each stream."""
     given = data if isinstance(data, dict) else {}
-    return {stream.value: [list(part) for part in given.get(stream.value) or () if _is_part(part)] for stream in Stream}
+    parts = {stream.value: given.get(stream.value) for stream in Stream}
+    lists = {name: each if isinstance(each, list) else [] for name, each in parts.items()}
+    return {name: [list(part) for part in each if _is_part(part)] for name, each in lists.items()}
 
 
 def _is_part(data: Any) -> bool:
     match data:
         case [int(begin), int(end)]:
-            return 0 <= begin < end
+            return 0 <= begin < end < LARGEST_OFFSET
     return False

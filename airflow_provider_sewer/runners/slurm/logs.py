@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.trusted import open_own
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.slots import Slots
-from airflow_provider_sewer.runners.slurm.log_ranges import LogRanges
+from airflow_provider_sewer.runners.slurm.log_ranges import LARGEST_OFFSET, LogRanges
 from airflow_provider_sewer.runners.sockets import SupervisorSockets
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class _StreamLog:
     def take_up(self, state: Any) -> None:
         """Go on from a state; from the beginning if it is none."""
         match state:
-            case {"offset": int(offset), "held": str(held)} if offset >= 0:
+            case {"offset": int(offset), "held": str(held)} if 0 <= offset < LARGEST_OFFSET:
                 self.offset = offset
                 self._hand_on([held] if held else [])
 
@@ -238,7 +238,7 @@ class _StreamLog:
     def hand_on_again(self, begin: int, end: int, masker: Masker) -> int:
         """Hand on a part that was handed on before, at most a chunk of whole lines, and return where that ends."""
         try:
-            with _SLOTS.taken(), open(self._path, "rb") as file:
+            with _SLOTS.taken(), open_own(self._path, is_private=False) as file:
                 file.seek(begin)
                 data = file.read(min(end - begin, _CHUNK))
         except OSError:

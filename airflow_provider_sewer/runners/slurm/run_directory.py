@@ -488,6 +488,6 @@ def _is_of_a_job(fields: Any) -> bool:
     match fields:
         case {"pid": int(pid)}:
             return 0 < pid < _MOST_PIDS
-        case {"asked": None | str(), "module_stdout": [int(), int()]}:
-            return isinstance(fields.get("unsignalled", False), bool)
+        case {"asked": None | str(), "module_stdout": [int(begin), int(end)]}:
+            return isinstance(fields.get("unsignalled", False), bool) and 0 <= begin < 2**63 and 0 <= end < 2**63
     return False

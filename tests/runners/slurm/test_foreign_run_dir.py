@@ -24,7 +24,7 @@ from airflow_provider_sewer.runners.slurm.ending import Endings
 from airflow_provider_sewer.runners.slurm.following import JobFollower, Patience
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
-from airflow_provider_sewer.runners.slurm.logs import last_lines
+from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_lines
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
@@ -183,15 +183,19 @@ def test_gathering_refuses_foreign_folders(make: Callable[[Path], None], level: 
 # -- The job's own look ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["local_jobs", "cluster_jobs"])
 @pytest.mark.parametrize("make", [pytest.param(make_foreign, marks=needs_root), make_open])
-def test_job_script_runs_nothing_in_foreign_folders(make: Callable[[Path], None], local_jobs: ScriptJobs) -> None:
+def test_job_script_runs_nothing_in_foreign_folders(
+    make: Callable[[Path], None], kind: str, request: pytest.FixtureRequest
+) -> None:
     """As another user can swap the folder while the job waits in the queue."""
-    directory = local_jobs.directory()
-    script = local_jobs.script("print('ran')")
+    jobs: ScriptJobs = request.getfixturevalue(kind)
+    directory = jobs.directory()
+    script = jobs.script("print('ran')")
     script.write(directory)
     make(Path(directory.path))
 
-    job = local_jobs.again(directory, script.name)
+    job = jobs.again(directory, script.name)
 
     assert job.end() is None
     assert "ran" not in job.stdout
@@ -240,7 +244,7 @@ def test_run_directory_reads_strange_records_as_none(strange: Callable[[str], No
     assert (directory.read_unknown_seconds(), directory.read_orphaned(), directory.is_cleared) == (0.0, None, False)
     assert directory.is_alive(within=60) == (strange in (be_deep, be_of_other_types, be_huge))
     assert directory.read_usage() == {}
-    assert isinstance(directory.read_log_state(), dict)
+    JobLogs(directory, lambda *_: None).pump()
     assert not isinstance(directory.read_job(), list)
     assert runs_srun(directory) is False
     assert last_lines(directory.stdout) in ([], [TYPES]) or strange in (be_deep, be_huge)
