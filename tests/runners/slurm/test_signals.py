@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -324,3 +325,20 @@ def test_signals_without_end_do_not_keep_a_local_job_from_its_record(local_jobs)
             shell.send_signal(signal.SIGUSR1)
 
         assert job.record().is_success
+
+
+def test_signal_before_the_claim_is_recorded_after_it(local_jobs) -> None:
+    """The second shell is held up as it starts, long enough for a signal to be passed on."""
+    directory, script = local_jobs.directory(), local_jobs.script("", resources={"setup": ["sleep 4711"]})
+    script.write(directory)
+    slow, started = Path(directory.path, "slow.bash"), Path(directory.path, "started")
+    slow.write_text(f'[[ -z $SEWER_SUPERVISOR ]] || {{ >"{started}"; read -t 1 <> <(:); }}')
+    env = {"SEWER_LOCAL_ID": "1", "SEWER_ATTEMPT_ID": script.name, "BASH_ENV": str(slow)}
+    shell = subprocess.Popen(["/bin/bash", directory.script], cwd=directory.path, env=env, stdin=subprocess.DEVNULL)
+    until(started.exists, lambda: "the second shell")
+
+    shell.terminate()
+
+    assert shell.wait() == 143
+    record = directory.read_exit()
+    assert (record.phase, record.exit_code, record.asked) == ("setup", 143, "TERM")
