@@ -583,7 +583,10 @@ sewer_record() {
     printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_begin" "$(sewer_now)" \
         "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" "$(sewer_size result.json)" "$sewer_cpus"
-    sewer_write "$sewer_dir/exit.json" "$sewer_text"
+    if ! sewer_write "$sewer_dir/exit.json" "$sewer_text"; then
+        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # that makes room where a disk or a quota is full
+        sewer_write "$sewer_dir/exit.json" "$sewer_text"
+    fi
 }
 
 sewer_check_own "$sewer_dir"
