@@ -507,18 +507,19 @@ sewer_run() {
     done
 }
 
-# Tell whether slurmstepd has announced in stderr.log, since this run began, that it ends something of this node or job.
+# Tell whether one of these texts stands in stderr.log since this run began.
 sewer_is_announced() {
     [[ -r $sewer_dir/stderr.log ]] || return 0 # there is no evidence
     ((`sewer_size stderr.log` >= sewer_stderr_from)) || sewer_stderr_from=0 # the module has emptied it
     sewer_tool tail -c "+$((sewer_stderr_from + 1))" -- "$sewer_dir/stderr.log" |
-        sewer_tool grep -aF -e "*** $1" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
+        sewer_tool grep -aF "${@/#/-e}" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
 }
 
 # Find out whether the job was asked to end before the module had ended. An exit code of 0 proves nothing by itself: Slurm
 # may signal the module before this shell (proctrack/linuxproc), and a step without the job (GraceTime of a preemption).
 # But slurmstepd announces each end before it sends the first signal: "*** JOB 4711 ON n1 CANCELLED AT … ***". Which of
-# the job's steps is the module's is not known here; one that the module starts and cancels itself counts, too.
+# the job's steps is the module's is not known here; one that the module starts and cancels itself counts, too. An srun
+# that begins in between finds the job ended before that is announced.
 sewer_judge() {
     sewer_module_asked=$sewer_asked
     if [[ -n $sewer_module_asked ]]; then
@@ -527,9 +528,12 @@ sewer_judge() {
         sewer_module_asked=TERM
     elif [[ -n $sewer_is_local ]]; then
         sewer_unsignalled=true
-    elif sewer_is_announced "JOB $sewer_job ON $sewer_node "; then
+    elif sewer_is_announced "*** JOB $sewer_job ON $sewer_node "; then
         sewer_module_asked=TERM
-    elif sewer_is_announced "STEP $sewer_job."; then
+    elif ((sewer_uses_srun)) && sewer_is_announced "srun: error: Slurm job $sewer_job has expired" \
+        "srun: error: Unable to create step for job $sewer_job: Job/step already completing or completed"; then
+        sewer_module_asked=TERM
+    elif sewer_is_announced "*** STEP $sewer_job."; then
         ((!sewer_uses_srun)) || sewer_module_asked=TERM # else it is a step of the module's own: Slurm's final state decides
     else
         sewer_unsignalled=true

@@ -480,16 +480,13 @@ def test_record_takes_the_room_of_measurements_on_a_full_disk(local_jobs: Script
     directory = local_jobs.directory()
     local_jobs.script(source).write(directory)
     small = """
-        cp -r "$1" "$1.copy" && mount -t tmpfs -o size=256k,mode=700 tmpfs "$1" && cp -r "$1.copy/." "$1" && cd "$1" || exit
+        cp -r "$1" "$1.copy" && mount -t tmpfs -o size=256k,mode=700 tmpfs "$1" || exit
+        cp -r "$1.copy/." "$1" && cd "$1" || exit
         SEWER_LOCAL_ID=1 SEWER_ATTEMPT_ID=1 /bin/bash job.sh >&2
         cat exit.json
     """
 
-    ran = subprocess.run(
-        ["unshare", "--mount", "/bin/bash", "-c", small, "bash", directory.path],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ["unshare", "--mount", "/bin/bash", "-c", small, "bash", directory.path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert json.loads(ran.stdout)["exit_code"] == 3, ran.stderr

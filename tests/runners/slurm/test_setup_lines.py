@@ -79,7 +79,7 @@ CASES = {
         teardown=["echo torn down"], ends=("teardown", 3), state="FAILED", says="module\ntorn down\n",
     ),
     "opens files of its own": Case(
-        ['log=${SEWER_RESULT_FILE%/*}/log', 'exec 10<>"$log" 11<>"$log" 12<>"$log" 13<>"$log"'],
+        ["log=${SEWER_RESULT_FILE%/*}/log", 'exec 10<>"$log" 11<>"$log" 12<>"$log" 13<>"$log"'],
         module="print('module'); raise SystemExit(3)", teardown=['cat "$log"'],
         ends=("teardown", 3), state="FAILED", says="module\n",
     ),

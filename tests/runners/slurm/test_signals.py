@@ -234,6 +234,22 @@ def test_announcement_of_another_job_does_not_count(jobs) -> None:
     assert job.succeeds() == "42"
 
 
+@pytest.mark.parametrize(
+    "text", ["Slurm job {} has expired", "Unable to create step for job {}: Job/step already completing or completed"]
+)
+def test_srun_that_finds_its_job_ended_makes_no_failure_of_the_module(jobs, text) -> None:
+    """Slurm ends a job first, and announces that to its nodes later; an srun that begins in between fails."""
+    source = f"""
+        say("srun: error: {text}".format(os.environ["SLURM_JOB_ID"]), sys.stderr)
+        sys.exit(1)
+    """
+    job = jobs.start(source, slurm={"use_srun": True})
+
+    job.end()
+
+    assert job.directory.read_exit().asked == "TERM"
+
+
 # --- Records that do not rule out a signal
 
 
