@@ -19,7 +19,6 @@ sewer_numbers=(15 2 1 10 12)
 # so may be the command. Backquotes have no such fault. So no other substitution stands where a signal has a trap.
 
 # Sleep without a process of its own that could outlive the job.
-exec {sewer_silent}<> <(:)
 sewer_sleep() {
     builtin read -r -t "$1" -u "$sewer_silent" || :
 }
@@ -38,7 +37,7 @@ sewer_signal_children() {
     local sewer_file sewer_line sewer_words
     for sewer_file in /proc/[0-9]*/stat; do
         read -r sewer_line <"$sewer_file" || continue
-        read -ra sewer_words <<<"${sewer_line##*) }" # the name before it may hold anything
+        sewer_words=(${sewer_line##*) }) # the name before it may hold anything; `<<<` would need space in /tmp
         [[ ${sewer_words[1]-} != "$2" ]] || builtin kill -s "$1" "${sewer_line%% *}" || :
     done
 } 2>/dev/null
@@ -51,6 +50,7 @@ sewer_lives() {
 
 # Pass on the signal of this number in `sewer_signals`. During `setup` the second shell does not listen yet: then the
 # command that it waits for has to end first, and a substitution in `setup` may lose the signal, so it is sent again.
+# Before that shell can record its end, it gets none.
 sewer_pass_on() {
     local sewer_signal=${sewer_signals[$1]} sewer_number=$((sewer_first + $1)) sewer_tries
     [[ -z $SEWER_LOCAL_ID ]] || sewer_sleep 0.2 # there all processes are signalled, in no order
@@ -63,27 +63,38 @@ sewer_pass_on() {
         builtin kill -s "$sewer_number" "$sewer_shell"
         sewer_again=
     elif [[ $sewer_signal == @(TERM|INT|HUP) ]]; then
-        builtin kill -s "$sewer_signal" "$sewer_shell"
-        [[ -n $sewer_again ]] || sewer_signal_children "$sewer_signal" "$sewer_shell"
         sewer_again=$1
+        [[ -n $sewer_process ]] || return
+        builtin kill -s "$sewer_signal" "$sewer_shell"
+        [[ -n $sewer_is_sent ]] || sewer_signal_children "$sewer_signal" "$sewer_shell"
+        sewer_is_sent=1
     fi
 } 2>/dev/null
 
 # Wait for process $1, and leave its exit code in `sewer_status`. The supervisor passes on meanwhile the signals that its
-# traps have noted in `sewer_noted`.
+# traps have noted in `sewer_noted`, and the second shell those in `sewer_early`, once `sewer_process` is known.
 # `wait` is of no use here: it does not end for a signal that comes just before it blocks, it may miss the end of a
 # process that comes together with a signal, and after a signal it can return the number of that signal for ever. So this
-# shell reads a pipe: the process writes a line when it ends, and traps write one. The timeout bounds the delay of a
-# signal that comes just before `read` blocks. A `read` that times out may lose a byte: so the exit code stands twice.
+# shell reads a pipe: the process writes a line when it is ready and one when it ends, and traps write one. The timeout
+# bounds the delay of a signal that comes just before `read` blocks. A `read` that times out may lose a byte: so each
+# number stands twice.
 sewer_wait_for() {
-    local sewer_line= sewer_has_ended= sewer_timeout sewer_number sewer_tries REPLY
+    local sewer_line= sewer_word sewer_has_ended= sewer_timeout sewer_number sewer_tries REPLY
     sewer_status=
     while [[ -z $sewer_status ]]; do
         sewer_lives "$1" || sewer_has_ended=1
         [[ -z $sewer_has_ended$sewer_again ]] && sewer_timeout=1 || sewer_timeout=0.1
         if builtin read -r -t "$sewer_timeout" -u "$sewer_pipe"; then
             sewer_line+=$REPLY # whatever IFS is
-            [[ $sewer_line != "${sewer_line% *} ${sewer_line% *}" ]] || sewer_status=${sewer_line% *}
+            sewer_word=${sewer_line% *}
+            if [[ $sewer_line == "$sewer_word $sewer_word" && $sewer_word == process=* ]]; then
+                sewer_process=${sewer_word#*=}
+                for sewer_word in ${sewer_early[@]+"${sewer_early[@]}"}; do
+                    sewer_forward "$sewer_word"
+                done
+            elif [[ $sewer_line == "$sewer_word $sewer_word" ]]; then
+                sewer_status=$sewer_word
+            fi
             sewer_line=
         elif [[ -n $sewer_has_ended ]]; then
             break
@@ -107,25 +118,42 @@ sewer_wait_for() {
 }
 
 sewer_first=$(builtin kill -l RTMIN+1)
-sewer_noted=() sewer_again=
-exec {sewer_pipe}<> <(:)
+sewer_noted=() sewer_early=() sewer_again= sewer_is_sent= sewer_process=
 if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
+    exec {sewer_silent}<> <(:) {sewer_pipe}<> <(:) {sewer_second_pipe}<> <(:)
     for sewer_number in "${!sewer_signals[@]}"; do
         trap "[[ -n \${sewer_noted[$sewer_number]-} ]] || { sewer_noted[$sewer_number]=1; echo >&$sewer_pipe; }" \
             "${sewer_signals[sewer_number]}"
     done
     set -m # for a process group of its own; what is put into the background otherwise cannot be interrupted
-    SEWER_SUPERVISOR=$$ SEWER_PIPE=$sewer_pipe /bin/bash "$0" {sewer_silent}>&- &
+    SEWER_SUPERVISOR=$$ SEWER_PIPES="$sewer_silent $sewer_second_pipe $sewer_pipe" /bin/bash "$0" {sewer_pipe}>&- &
     sewer_shell=$!
     set +m
     sewer_wait_for "$sewer_shell"
-    # Slurm reports a signal only if that ends this shell as well.
-    ((sewer_status != 137)) || [[ -e $sewer_dir/exit.json ]] || kill -KILL $$
+    # Slurm reports a signal only if that ends this shell as well. Without a record it is not to report COMPLETED.
+    [[ -e $sewer_dir/exit.json ]] || ((sewer_status != 137)) || kill -KILL $$
+    [[ -e $sewer_dir/exit.json ]] || ((sewer_status)) || sewer_status=1
     exit "$sewer_status"
 fi
+builtin trap '' "${sewer_signals[@]}" # until it can record its end; the supervisor waits for that, too
 sewer_supervisor=$SEWER_SUPERVISOR
-sewer_supervisor_pipe=$SEWER_PIPE
-unset SEWER_SUPERVISOR SEWER_PIPE
+sewer_pipes=($SEWER_PIPES)
+sewer_silent=${sewer_pipes[0]} sewer_pipe=${sewer_pipes[1]}
+unset SEWER_SUPERVISOR SEWER_PIPES
+
+# Tell the supervisor $1, which is a word. `setup` may have given the number of any descriptor to another file.
+sewer_tell() {
+    builtin echo "$1 $1" >"/proc/$sewer_supervisor/fd/${sewer_pipes[2]}"
+} 2>/dev/null
+
+# Open the pipes again if `setup` has closed them, or has opened other files in their place.
+sewer_open_pipes() {
+    local sewer_fds=/proc/$sewer_supervisor/fd
+    [[ ! /proc/$$/fd/$sewer_silent -ef $sewer_fds/${sewer_pipes[0]} ||
+        ! /proc/$$/fd/$sewer_pipe -ef $sewer_fds/${sewer_pipes[1]} ]] || return 0
+    builtin shopt -u varredir_close || : # bash before 5.2 does not know it
+    builtin command exec {sewer_silent}<>"$sewer_fds/${sewer_pipes[0]}" {sewer_pipe}<>"$sewer_fds/${sewer_pipes[1]}" || :
+} 2>/dev/null
 
 # -- Names and tools -----------------------------------------------------------------------------------
 
@@ -143,8 +171,6 @@ fi
 sewer_uses_srun=${#sewer_before[@]}
 sewer_phase=setup
 sewer_status=0
-sewer_module=
-sewer_forwarded=
 sewer_is_ending=
 sewer_asked=
 sewer_module_asked=
@@ -152,6 +178,7 @@ sewer_unsignalled=false
 sewer_at_exit=
 sewer_of_shells=()
 sewer_due=()
+sewer_trapped=()
 declare -A sewer_at_signal=() sewer_ignores=() sewer_has_come=()
 
 declare -A sewer_paths=()
@@ -286,7 +313,10 @@ trap() {
             10 | USR1) sewer_trap USR1 "$sewer_handler" ;;
             12 | USR2) sewer_trap USR2 "$sewer_handler" ;;
             15 | TERM) sewer_trap TERM "$sewer_handler" ;;
-            *) builtin trap -- "$sewer_handler" "$sewer_name" ;;
+            *)
+                sewer_trapped+=("$sewer_name")
+                builtin trap -- "$sewer_handler" "$sewer_name"
+                ;;
         esac
     done
 }
@@ -302,9 +332,10 @@ sewer_trap() {
     fi
 }
 
-# Take a signal that was sent to this shell itself. Who does that sends it to the module, too.
+# Take a signal that was sent to this shell itself. Who does that sends it to the module, too, if that is there already.
 sewer_hear() {
     sewer_has_come[$1]=1
+    [[ -n $sewer_process ]] || sewer_forward "$1"
     sewer_heed "$1"
 }
 
@@ -321,23 +352,26 @@ sewer_take() {
 
 # Slurm itself signals the tasks that srun has started; srun would end them.
 sewer_forward() {
-    [[ -n $sewer_module ]] || return 0
+    if [[ -z $sewer_process ]]; then
+        [[ $sewer_phase != module ]] || sewer_early+=("$1")
+        return 0
+    fi
     ((!sewer_uses_srun)) || [[ $1 != TERM || -e $sewer_dir/cancelled || -e $sewer_dir/orphaned ]] || return 0
-    sewer_forwarded=$1
-    [[ $1 != TERM ]] || builtin kill -s CONT "$sewer_module" 2>/dev/null || :
-    builtin kill -s "$1" "$sewer_module" 2>/dev/null || :
+    [[ $1 != TERM ]] || builtin kill -s CONT "$sewer_process" 2>/dev/null || :
+    builtin kill -s "$1" "$sewer_process" 2>/dev/null || :
 }
 
 # Note that the job was asked to end, and do what `setup` wants done: as in any shell, after what runs now.
 sewer_heed() {
     [[ -z ${sewer_ignores[$1]-} ]] || return 0
     [[ $1 != @(TERM|INT|HUP) ]] || sewer_asked=$1
+    [[ -z $sewer_is_ending ]] || return 0 # an `exit` would leave no record
     if [[ $sewer_phase == module ]]; then
         sewer_due+=("$1")
         return 0
     fi
     eval "${sewer_at_signal[$1]-}"
-    if [[ $sewer_phase == setup && -n $sewer_asked && -z $sewer_is_ending ]]; then
+    if [[ $sewer_phase == setup && -n $sewer_asked ]]; then
         builtin trap '' TERM INT HUP # a second one must not end the record of the end
         exit 143
     fi
@@ -434,6 +468,8 @@ sewer_watch() {
 sewer_run() {
     builtin set +k
     local FUNCNEST=0 sewer_number sewer_signal # `setup` may have limited how deeply functions are nested
+    sewer_open_pipes
+    [[ -e /proc/$$/fd/2 ]] || exec 2>/dev/null # `setup` may have closed it
     builtin cd -- "$sewer_workdir" || exit 72
     sewer_from=`sewer_size stdout.log`
     sewer_phase=module
@@ -445,7 +481,7 @@ sewer_run() {
         exit 143
     fi
     # In the background, because `read` lets traps run at once. There, bash would ignore SIGINT and SIGQUIT.
-    local REPLY sewer_waiter sewer_stderr sewer_code=0 sewer_heard=(QUIT) # those that `setup` does not have ignored
+    local sewer_stderr sewer_code=0 sewer_heard=(QUIT) # those that `setup` does not have ignored
     for sewer_signal in "${sewer_signals[@]}"; do
         [[ -n ${sewer_ignores[$sewer_signal]-} ]] || sewer_heard+=("$sewer_signal")
     done
@@ -454,17 +490,15 @@ sewer_run() {
         (
             builtin trap - "${sewer_heard[@]}"
             export -n "${!sewer_@}" # in case of `set -a`
-            builtin echo "$BASHPID" >&"$sewer_pipe"
+            builtin echo "process=$BASHPID process=$BASHPID" >&"$sewer_pipe"
             builtin exec ${sewer_before[@]+"${sewer_before[@]}"} "$@" \
-                2>&"$sewer_stderr" {sewer_stderr}>&- {sewer_pipe}>&- {sewer_supervisor_pipe}>&- {sewer_silent}>&-
+                2>&"$sewer_stderr" {sewer_stderr}>&- {sewer_pipe}>&- {sewer_silent}>&-
         ) || sewer_code=$?
-        builtin echo "$sewer_code $sewer_code" >&"$sewer_pipe"
+        builtin echo "$sewer_code $sewer_code" >&"$sewer_pipe" || :
+        builtin exit "$sewer_code" # for `wait`, should the pipe fail
     } <&0 {sewer_stderr}>&2 2>/dev/null &
-    sewer_waiter=$!
-    ! builtin read -r -t 60 -u "$sewer_pipe" || sewer_module=$REPLY # whatever IFS is
-    [[ -z $sewer_asked || -n $sewer_forwarded ]] || sewer_forward "$sewer_asked" # it came just before the module
-    sewer_wait_for "$sewer_waiter"
-    sewer_module=
+    sewer_wait_for "$!"
+    sewer_process=
     sewer_judge
     sewer_phase=teardown
     sewer_to=`sewer_size stdout.log`
@@ -473,18 +507,19 @@ sewer_run() {
     done
 }
 
-# Tell whether slurmstepd has announced in stderr.log, since this run began, that it ends something of this node or job.
+# Tell whether one of these texts stands in stderr.log since this run began.
 sewer_is_announced() {
     [[ -r $sewer_dir/stderr.log ]] || return 0 # there is no evidence
     ((`sewer_size stderr.log` >= sewer_stderr_from)) || sewer_stderr_from=0 # the module has emptied it
     sewer_tool tail -c "+$((sewer_stderr_from + 1))" -- "$sewer_dir/stderr.log" |
-        sewer_tool grep -aF -e "*** $1" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
+        sewer_tool grep -aF "${@/#/-e}" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
 }
 
 # Find out whether the job was asked to end before the module had ended. An exit code of 0 proves nothing by itself: Slurm
 # may signal the module before this shell (proctrack/linuxproc), and a step without the job (GraceTime of a preemption).
 # But slurmstepd announces each end before it sends the first signal: "*** JOB 4711 ON n1 CANCELLED AT … ***". Which of
-# the job's steps is the module's is not known here; one that the module starts and cancels itself counts, too.
+# the job's steps is the module's is not known here; one that the module starts and cancels itself counts, too. An srun
+# that begins in between finds the job ended before that is announced.
 sewer_judge() {
     sewer_module_asked=$sewer_asked
     if [[ -n $sewer_module_asked ]]; then
@@ -493,9 +528,12 @@ sewer_judge() {
         sewer_module_asked=TERM
     elif [[ -n $sewer_is_local ]]; then
         sewer_unsignalled=true
-    elif sewer_is_announced "JOB $sewer_job ON $sewer_node "; then
+    elif sewer_is_announced "*** JOB $sewer_job ON $sewer_node "; then
         sewer_module_asked=TERM
-    elif sewer_is_announced "STEP $sewer_job."; then
+    elif ((sewer_uses_srun)) && sewer_is_announced "srun: error: Slurm job $sewer_job has expired" \
+        "srun: error: Unable to create step for job $sewer_job: Job/step already completing or completed"; then
+        sewer_module_asked=TERM
+    elif sewer_is_announced "*** STEP $sewer_job."; then
         ((!sewer_uses_srun)) || sewer_module_asked=TERM # else it is a step of the module's own: Slurm's final state decides
     else
         sewer_unsignalled=true
@@ -504,15 +542,16 @@ sewer_judge() {
 
 # End with this exit code, and tell it the supervisor.
 sewer_leave() {
-    builtin echo "$1 $1" >&"$sewer_supervisor_pipe"
+    sewer_tell "$1" || :
     exit "$1"
 }
 
 sewer_end() {
     sewer_exit=$? sewer_is_ending=1
-    builtin trap - EXIT
+    builtin trap - EXIT DEBUG ERR RETURN ${sewer_trapped[@]+"${sewer_trapped[@]}"} # none is to come in between
     builtin set +efukC +o posix
     unset -v EXECIGNORE FUNCNEST GLOBIGNORE
+    sewer_open_pipes
     (eval "$sewer_at_exit") # apart, so that an `exit` in it is not ours
     builtin trap '' "${sewer_signals[@]}" # none is to keep this shell from its record
     for sewer_number in "${!sewer_signals[@]}"; do
@@ -548,7 +587,10 @@ sewer_record() {
     printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_begin" "$(sewer_now)" \
         "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" "$(sewer_size result.json)" "$sewer_cpus"
-    sewer_write "$sewer_dir/exit.json" "$sewer_text"
+    if ! sewer_write "$sewer_dir/exit.json" "$sewer_text"; then
+        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # that makes room where a disk or a quota is full
+        sewer_write "$sewer_dir/exit.json" "$sewer_text"
+    fi
 }
 
 sewer_check_own "$sewer_dir"
@@ -559,6 +601,7 @@ sewer_trap INT -
 sewer_trap HUP -
 sewer_trap USR1 -
 sewer_trap USR2 -
+sewer_tell "process=$$"
 sewer_watch </dev/null >/dev/null 2>&1 &
 sewer_watcher=$!
 disown "$sewer_watcher"

@@ -461,3 +461,32 @@ def test_login_environment_false_gives_the_module_what_it_needs(cluster_jobs: Sc
         "SHELL": person.pw_shell,
         "GIVEN": "x",
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+def test_record_takes_the_room_of_measurements_on_a_full_disk(local_jobs: ScriptJobs) -> None:
+    """A module that fills the file system of its run directory still has its exit code recorded."""
+    source = """
+        import os
+        while not os.path.exists("usage.txt") or not os.path.getsize("usage.txt"):
+            pass
+        try:
+            with open("filler", "wb", buffering=0) as filler:
+                while True:
+                    filler.write(bytes(512))
+        except OSError:
+            os._exit(3)
+    """
+    directory = local_jobs.directory()
+    local_jobs.script(source).write(directory)
+    small = """
+        cp -r "$1" "$1.copy" && mount -t tmpfs -o size=256k,mode=700 tmpfs "$1" || exit
+        cp -r "$1.copy/." "$1" && cd "$1" || exit
+        SEWER_LOCAL_ID=1 SEWER_ATTEMPT_ID=1 /bin/bash job.sh >&2
+        cat exit.json
+    """
+
+    command = ["unshare", "--mount", "/bin/bash", "-c", small, "bash", directory.path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert json.loads(ran.stdout)["exit_code"] == 3, ran.stderr

@@ -74,6 +74,32 @@ CASES = {
     "lets nothing be overwritten": Case(["set -C"]),
     "nests no functions": Case(["FUNCNEST=1"]),
     "redirects": Case(["exec >/dev/null"], says=""),
+    "closes descriptors": Case(
+        ["exec " + " ".join(f"{number}>&-" for number in range(3, 20))], module="print('module'); raise SystemExit(3)",
+        teardown=["echo torn down"], ends=("teardown", 3), state="FAILED", says="module\ntorn down\n",
+    ),
+    "opens files of its own": Case(
+        ["log=${SEWER_RESULT_FILE%/*}/log", 'exec 10<>"$log" 11<>"$log" 12<>"$log" 13<>"$log"'],
+        module="print('module'); raise SystemExit(3)", teardown=['cat "$log"'],
+        ends=("teardown", 3), state="FAILED", says="module\n",
+    ),
+    "closes descriptors and fails": Case(
+        ["exec " + " ".join(f"{number}>&-" for number in range(3, 20)), "exit 4"],
+        ends=("setup", 4), state="FAILED", says="",
+    ),
+    "closes stderr": Case(["exec 2>&-"]),
+    "makes REPLY readonly": Case(
+        ["readonly REPLY"], module="print('module'); raise SystemExit(3)",
+        ends=("teardown", 3), state="FAILED", says="module\n",
+    ),
+    "traps the end of each command": Case(["trap : CHLD"]),
+    "is asked to end while it cleans up": Case(
+        ["trap 'exit 9' TERM", "trap 'echo cleaned up; kill -TERM $$' EXIT"], says="module work None\ncleaned up\n"
+    ),
+    "gets a signal just before the module": Case(
+        ["set -T", "trap '[[ $BASH_COMMAND != sewer_wait_for* ]] || kill -USR1 $$' DEBUG"],
+        module="import time; time.sleep(10)", ends=("teardown", 138), state="FAILED", says="",
+    ),
     "comes from Windows": Case(["echo one\r\necho two\r\n"], says="one\ntwo\nmodule work None\n"),
     "leaves something running": Case(["sleep 4711 &", "(trap '' TERM; while :; do sleep 4711; done) &"]),
     "teardown fails": Case([], teardown=["false", "exit 5"]),
@@ -130,11 +156,11 @@ def test_the_end_is_recorded_whatever_setup_does(name: str, ended, slurm: SlurmC
 
 
 def test_a_setup_that_replaces_the_shell_is_no_success(cluster_jobs: ScriptJobs) -> None:
-    """With `exec` nobody is left to run the module: Slurm says COMPLETED, and there is no record that would say so."""
+    """With `exec` no shell is left to run the module: there is no record, and Slurm reports a failure."""
     job = cluster_jobs.start("print('it ran')", resources={"setup": ["exec true"]})
 
     assert job.end() is None
-    assert (job.state, job.stdout) == ("COMPLETED", "")
+    assert (job.state, job.stdout) == ("FAILED", "")
     assert job.directory.read_start() is not None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -233,6 +234,22 @@ def test_announcement_of_another_job_does_not_count(jobs) -> None:
     assert job.succeeds() == "42"
 
 
+@pytest.mark.parametrize(
+    "text", ["Slurm job {} has expired", "Unable to create step for job {}: Job/step already completing or completed"]
+)
+def test_srun_that_finds_its_job_ended_makes_no_failure_of_the_module(jobs, text) -> None:
+    """Slurm ends a job first, and announces that to its nodes later; an srun that begins in between fails."""
+    source = f"""
+        say("srun: error: {text}".format(os.environ["SLURM_JOB_ID"]), sys.stderr)
+        sys.exit(1)
+    """
+    job = jobs.start(source, slurm={"use_srun": True})
+
+    job.end()
+
+    assert job.directory.read_exit().asked == "TERM"
+
+
 # --- Records that do not rule out a signal
 
 
@@ -314,9 +331,10 @@ def test_signal_to_the_first_shell_of_a_local_job_reaches_module_once(local_jobs
 
 def test_signals_without_end_do_not_keep_a_local_job_from_its_record(local_jobs) -> None:
     """The exit code is the module's, whatever comes while bash waits, and while it writes the record."""
-    source = "import signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\nprint('listens', flush=True)\n"
+    source = "import os, signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\nprint('listens', flush=True)\n"
     for _ in range(4):
-        job = local_jobs.start(source + "time.sleep(1)\n", resources=TORN_DOWN)
+        # At its own end, Python gives up its handlers before it ends.
+        job = local_jobs.start(source + "time.sleep(1)\nos._exit(0)\n", resources=TORN_DOWN)
         job.says("listens")
         shell = psutil.Process(job.directory.read_start().pid).parent()
 
@@ -324,3 +342,20 @@ def test_signals_without_end_do_not_keep_a_local_job_from_its_record(local_jobs)
             shell.send_signal(signal.SIGUSR1)
 
         assert job.record().is_success
+
+
+def test_signal_before_the_claim_is_recorded_after_it(local_jobs) -> None:
+    """The second shell is held up as it starts, long enough for a signal to be passed on."""
+    directory, script = local_jobs.directory(), local_jobs.script("", resources={"setup": ["sleep 4711"]})
+    script.write(directory)
+    slow, started = Path(directory.path, "slow.bash"), Path(directory.path, "started")
+    slow.write_text(f'[[ -z $SEWER_SUPERVISOR ]] || {{ >"{started}"; read -t 1 <> <(:); }}')
+    env = {"SEWER_LOCAL_ID": "1", "SEWER_ATTEMPT_ID": script.name, "BASH_ENV": str(slow)}
+    shell = subprocess.Popen(["/bin/bash", directory.script], cwd=directory.path, env=env, stdin=subprocess.DEVNULL)
+    until(started.exists, lambda: "the second shell")
+
+    shell.terminate()
+
+    assert shell.wait() == 143
+    record = directory.read_exit()
+    assert (record.phase, record.exit_code, record.asked) == ("setup", 143, "TERM")
