@@ -5,7 +5,8 @@ has made, or was made from something else: another version of a dependency, othe
 ran anew. ``never`` does not run.
 
 A dependency is compared by ``mtime`` (time of change and size) or by ``content``. By content, a task before it that
-ran anew counts only where something else than files is taken from it.
+ran anew counts only where something else than files is taken from it. Content is not read again while device, inode,
+ctime, mtime and size are the same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Optional
 
@@ -76,10 +77,12 @@ class Stamp(NamedTuple):
 
     :param seen: what changes with its time of change or its size; of a directory, with those of anything in it.
     :param content: digest of its content; ``None`` where it was not read.
+    :param identity: changes with its ctime and its inode as well: while it is the same, so is the content.
     """
 
     seen: str
     content: Optional[str] = None
+    identity: Optional[str] = None
 
 
 class MadeFrom(NamedTuple):
@@ -110,6 +113,11 @@ class Record(NamedTuple):
     :param is_removed: whether it was a temporary product, and removed after use.
     :param attempt: the attempt that put it in place, or was about to.
     :param was_whole: whether it was whole when that attempt began; ``None`` if it had no record then.
+    :param beside: stamps of the files that the module wrote beside the product, by name; they belong to it. A link
+        that leads nowhere has none.
+    :param leaving: while the attempt puts the product and these in place: names of the files that belonged to it
+        before and are to be removed; ``None`` at any other time.
+    :param dag_run: DAG and run that have made it, if one has.
     """
 
     task: str
@@ -124,6 +132,9 @@ class Record(NamedTuple):
     is_removed: bool = False
     attempt: str = ""
     was_whole: Optional[bool] = None
+    beside: Mapping[str, Optional[Stamp]] = MappingProxyType({})
+    leaving: Optional[Sequence[str]] = None
+    dag_run: Optional[Sequence[str]] = None
 
 
 class Made(NamedTuple):
@@ -136,6 +147,11 @@ class Made(NamedTuple):
     path: str
     file: str
     record: Optional[Record]
+
+    def files_beside(self) -> dict[str, str]:
+        """Return the absolute paths of the files that belong to it, by name."""
+        names = self.record.beside if self.record is not None else ()
+        return {name: os.path.join(os.path.dirname(self.file), name) for name in names}
 
 
 class Verdict(NamedTuple):
@@ -173,6 +189,7 @@ class Question(NamedTuple):
     :param ran_anew_otherwise: names of those of which it takes something else.
     :param is_beforehand: these tasks have not run yet, but will.
     :param left_open: dependencies that are made anew before it runs, so that nobody knows yet what they will be like.
+    :param beside: absolute paths of the files that belong to a dependency, by its path.
     """
 
     freshness: Freshness
@@ -186,6 +203,7 @@ class Question(NamedTuple):
     ran_anew_otherwise: Sequence[str] = ()
     is_beforehand: bool = False
     left_open: Collection[str] = ()
+    beside: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def judge(question: Question) -> Verdict:
@@ -209,6 +227,9 @@ def why_missing(products: Iterable[Made]) -> str | None:
             return f"{made.path} is missing"
         if made.record is not None and not made.record.is_whole:
             return f"{made.path} was being made when an earlier run was ended"
+        for name, file in ({} if is_removed else made.files_beside()).items():
+            if not os.path.lexists(file):
+                return f"{name}, which was made beside {made.path}, is missing"
     return None
 
 
@@ -233,13 +254,19 @@ def _why_other(made: Made, record: Record, question: Question, *, by_content: bo
     for name, run in question.after.items():
         if record.after.get(name, run) != run:
             return f"{name!r} has run anew since {made.path} was made"
+    if by_content and record.product is not None and record.product.content is None:
+        return f"there is no record of the content of {made.path}"
     if not record.is_removed and _differs(record.product, made.file, by_content=by_content):
         return f"{made.path} was changed after it was made"
+    for name, file in ({} if record.is_removed else made.files_beside()).items():
+        if record.beside[name] is not None and _differs(record.beside[name], file, by_content=by_content):
+            return f"{name}, which was made beside {made.path}, was changed after it was made"
     for path, file in question.dependencies.items():
         if path not in record.dependencies:
             return f"{made.path} was made without {path}"
         is_known = path not in question.left_open and os.path.exists(file)
-        if is_known and _differs(record.dependencies[path], file, by_content=by_content):
+        beside = question.beside.get(path, ())
+        if is_known and _differs(record.dependencies[path], file, beside, by_content=by_content):
             return f"{path} has changed"
     for path in record.dependencies:
         if path not in question.dependencies:
@@ -251,58 +278,123 @@ def _why_other(made: Made, record: Record, question: Question, *, by_content: bo
     return None
 
 
-def _differs(known: Stamp | None, file: str, *, by_content: bool) -> bool:
-    now = stamp(file)
+def _differs(known: Stamp | None, file: str, beside: Sequence[str] = (), *, by_content: bool) -> bool:
+    now = stamp(file, beside)
     if known is None or now is None:
         return True
-    if now.seen == known.seen:
+    if not by_content:
+        return now.seen != known.seen
+    if now.identity == known.identity:
         return False
-    if not by_content or known.content is None:
-        return True
-    read = stamp(file, read=True)
+    read = stamp(file, beside, read=True)
     return read is None or read.content != known.content
 
 
-def stamp(file: str, *, read: bool = False) -> Stamp | None:
+def stamp(file: str, beside: Sequence[str] = (), *, read: bool = False) -> Stamp | None:
     """Return what a file or directory is like now, or ``None`` if it is not there.
 
+    Links are followed, in a directory too: to files and to directories.
+
+    :param beside: files that belong to it, and have to be there as well.
     :param read: read its content as well.
     """
     try:
-        if not stat.S_ISDIR(os.stat(file).st_mode):
-            return Stamp(_seen(file), _content(file) if read else None)
-        seen, content = hashlib.sha256(), hashlib.sha256()
-        for name, path in _files_in(file):
-            seen.update(f"{name}\0{_seen(path)}\0".encode("utf-8", "surrogateescape"))
-            if read:
-                content.update(f"{name}\0{_content(path)}\0".encode("utf-8", "surrogateescape"))
-        return Stamp(seen.hexdigest(), content.hexdigest() if read else None)
+        status = os.stat(file)
+        if not beside and not stat.S_ISDIR(status.st_mode):  # looked at before it is read: a later change shows
+            return Stamp(_seen(status), _content(file) if read else None, _identity(status))
+        seen, content, identity = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+        for whole in (file, *beside):
+            name = "" if whole is file else os.path.basename(whole)
+            for entry in _entries(whole):
+                label = f"{name}\0{entry.name}"
+                _add(seen, label, _seen(entry.status) if entry.status else entry.text)
+                _add(identity, label, _identity(entry.status) if entry.status else entry.text)
+                if read:
+                    _add(content, label, _content(entry.path) if entry.status else entry.text)
+        return Stamp(seen.hexdigest(), content.hexdigest() if read else None, identity.hexdigest())
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _files_in(folder: str) -> Iterable[tuple[str, str]]:
-    """Return what is in a directory, however deep, but not directories that hold anything; links are not followed."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != OWN_FOLDER)
-        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        names = sorted([*files, *links]) if files or folders else [""]
-        for name in names:
-            path = os.path.join(parent, name)
-            yield os.path.relpath(path, folder), path
+class _Entry(NamedTuple):
+    """A file in a directory, or anything else that is not entered.
+
+    :param name: its path in the directory.
+    :param status: status of the file that it is, or leads to.
+    :param text: description of anything else.
+    """
+
+    name: str
+    path: str
+    status: Optional[os.stat_result]
+    text: str = ""
 
 
-def _seen(path: str) -> str:
-    """Return what changes with a file; of a link to a directory or to nothing, where it leads."""
-    if os.path.isdir(path) or not os.path.exists(path):
-        return os.readlink(path) if os.path.islink(path) else "an empty directory"
-    status = os.stat(path)
+def _entries(whole: str) -> Iterator[_Entry]:
+    """Return the files in a directory, however deep, and its empty directories; for a file, the file itself.
+
+    Each directory is entered once, whatever links lead to it, and none that the first one lies in: so this ends.
+    """
+    entered = _above(whole)
+    coming = [("", whole)]
+    while coming:
+        name, path = coming.pop()
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            if not name:
+                raise
+            if os.path.lexists(path):  # else it was removed a moment ago
+                yield _Entry(name, path, None, f"{error.strerror}: {_target(path)}")
+            continue
+        if not stat.S_ISDIR(status.st_mode):
+            yield _Entry(name, path, status)
+            continue
+        key = (status.st_dev, status.st_ino)
+        if name and key in entered:
+            yield _Entry(name, path, None, f"the same as {entered[key]}")
+            continue
+        entered[key] = name
+        try:
+            names = [each for each in os.listdir(path) if each != OWN_FOLDER]
+        except PermissionError:
+            yield _Entry(name, path, None, "a directory that cannot be read")
+            continue
+        if not names:
+            yield _Entry(name, path, None, "an empty directory")
+        coming += [(os.path.join(name, each), os.path.join(path, each)) for each in sorted(names, reverse=True)]
+
+
+def _target(path: str) -> str:
+    return os.readlink(path) if os.path.islink(path) else ""
+
+
+def _above(whole: str) -> dict[tuple[int, int], str]:
+    """Return the directory of a path and all above it, by device and inode, as they are seen from the path."""
+    above: dict[tuple[int, int], str] = {}
+    path, name = os.path.realpath(whole), ""
+    while (parent := os.path.dirname(path)) != path:
+        path, name = parent, os.path.join("..", name)
+        status = os.stat(path)
+        above[status.st_dev, status.st_ino] = name
+    return above
+
+
+def _add(digest: Any, label: str, text: str) -> None:
+    digest.update(f"{label}\0{text}\0".encode("utf-8", "surrogateescape"))
+
+
+def _seen(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 
+def _identity(status: os.stat_result) -> str:
+    return f"{status.st_dev}-{status.st_ino}-{status.st_ctime_ns}-{_seen(status)}"
+
+
 def _content(file: str) -> str:
-    if not os.path.isfile(file):  # nobody waits for what a named pipe may bring
-        return _seen(file) if os.path.islink(file) else "no file"
+    if not os.path.isfile(file):  # a named pipe is not waited for
+        return "no file"
     digest = hashlib.sha256()
     with open(file, "rb") as opened:
         while chunk := opened.read(_CHUNK):

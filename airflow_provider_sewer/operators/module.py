@@ -23,8 +23,10 @@ from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.in_process import interruptible
+from airflow_provider_sewer.operators.logical_date import NamesMissingDate
 from airflow_provider_sewer.operators.mapping import check_for_mapping
 from airflow_provider_sewer.operators.marks import Marks
+from airflow_provider_sewer.operators.overlaps import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.operators.references import is_reference
 from airflow_provider_sewer.operators.templates import TemplateFields
 from airflow_provider_sewer.operators.upstream import tell, told_by
@@ -44,7 +46,7 @@ _DEEPEST_RESULT = 100
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
-class PythonModuleOperator(TemplateFields, BaseOperator):
+class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     """Run ``python -m module`` with parameters and flags, or call a function, in an interpreter of your choice.
 
     The module needs no Airflow. Its output is logged as it comes; the JSON value it writes to the file
@@ -52,8 +54,9 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
     When the task is killed, cleared, marked failed or timed out, all that the module has started ends with it.
 
     Products are made whole: the module is given another path, and what it makes there is put in place when it has
-    succeeded. Each product whose path is no template is an outlet, an asset of that name. A task that is up to date
-    succeeds without running, and emits no asset event.
+    succeeded, with the files that it writes beside it. Each product whose path is no template is an outlet, an asset of
+    that name. A task that is up to date succeeds without running, and emits no asset event; one that a user clears runs
+    in any case.
 
     Relative paths of interpreter and working directory are taken from the folder of the DAG file; those of products and
     dependencies from the working directory.
@@ -173,8 +176,10 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         self._task_run = self._prepared(lambda: self._new_run(context, hook))
         if self._killed:
             self._task_run.stop()
+        claim_temporary(self._task_run.task, context, self.log.warning)
         if (left := self._left_by_an_earlier_run(context, self._task_run)) is not None:
             return self._checked_result(context, left.value)
+        self._task_run.dag_run = warn_of_other_runs(self._task_run.task, context, self.log.warning)
         try:
             result = self._task_run.run(log_output, on_start=self._log_start)
         except ModuleFailed as error:
@@ -243,6 +248,10 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         is_in_instances = self.get_closest_mapped_task_group() is not None
         before = told_by(self.stale_after, context, is_in_instances=is_in_instances)
         run.runs_before = before.runs
+        if self.run_when != "never" and context["ti"].max_tries > (self.retries or 0):
+            # Airflow gives a task more tries only when a user clears it.
+            self.log.info("Running: the task was cleared")
+            return None
         verdict, result = self._prepared(lambda: run.verdict((), before.ran_anew, is_alone=True))
         if verdict.must_run:
             self.log.info("It runs, as %s", verdict.why)

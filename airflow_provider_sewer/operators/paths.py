@@ -17,8 +17,8 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.module import supervisor
+from airflow_provider_sewer.operators.overlaps import remove_unclaimed
 from airflow_provider_sewer.operators.templates import TemplateFields
-from airflow_provider_sewer.runners.products import remove_temporary
 from airflow_provider_sewer.triggers.path import PathTrigger
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
         (templated)
     :param workdir: the working directory; the connection's if not said. (templated)
     :param sewer_conn_id: a ``sewer`` connection for what is not said here. (templated)
+    :param made_by: id of the task that makes them; any task of the DAG run by default. A product is left while another
+        task or DAG run uses it: one that has made it or found it up to date, and has not ended.
     """
 
     template_fields: Sequence[str] = ("arguments", "products", "workdir", "sewer_conn_id")
@@ -116,9 +118,11 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
         arguments: Mapping[str, Any] | None = None,
         workdir: str | None = None,
         sewer_conn_id: str | None = None,
+        made_by: str = "",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.made_by = made_by
         self.products: Any = products if isinstance(products, ResolveMixin) else list(map(_text, products))
         self.arguments = arguments
         self.workdir = workdir
@@ -127,13 +131,14 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
     def execute(self, context: Context) -> None:
         """Remove what a task has made whole; anything else at these paths is left alone.
 
+        A product that another DAG run uses is left to that run.
+
         :raises ProductError: when that cannot be done.
         """
         workdir = _workdir(self, context)
         for path in self.products:
             product = Product(checked_text("products", path, may_be_template=False))
-            removed = remove_temporary(product, workdir)
-            self.log.info("%s %s", "Removed" if removed else "Nothing to remove at", located(path, workdir))
+            self.log.info("%s", remove_unclaimed(product, workdir, self.made_by, context))
 
 
 def _text(path: Any) -> Any:

@@ -28,6 +28,7 @@ from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, supervisor
+from airflow_provider_sewer.operators.overlaps import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
@@ -35,6 +36,7 @@ from airflow_provider_sewer.runners.slurm.ending import Ending
 from airflow_provider_sewer.runners.slurm.job import Job, cancel, has_said_how_it_ended
 from airflow_provider_sewer.runners.slurm.log_lines import line_logger
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
+from airflow_provider_sewer.runners.slurm.products import want_workdir
 from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, checked_run_dir
 from airflow_provider_sewer.runners.slurm.script import can_set
@@ -176,9 +178,12 @@ class SlurmModuleOperator(PythonModuleOperator):
             run = self._prepare_run(context, counts=True)
             if run.take_up() is None:
                 self._prepare_attempt(context, run)
+                want_workdir(run.planned.task)
+                claim_temporary(run.planned.task, context, self.log.warning)
                 judged = TaskRun(run.planned.task, {})
                 if (left := self._left_by_an_earlier_run(context, judged)) is not None:
                     return self._checked_result(context, left.value)
+                warn_of_other_runs(run.planned.task, context, self.log.warning)
                 run.planned = run.planned._replace(runs_before=judged.runs_before)
             slurm = run.planned.slurm
             job = run.enter()

@@ -3,6 +3,11 @@
 Beside a product lies the folder ``.sewer``. In it are the record of what the product was made from, and for as long
 as the task runs a folder ``making-…``, in which the product comes to be under its own name. An attempt that was killed
 leaves that folder behind; the next one on the same paths removes it.
+
+Files that the module writes there beside the product belong to it, and its record names them. They are put in place
+together: the record says first which files come and which go; then the former product leaves its place, the files
+beside it change, and the new product comes last; then the record says that all is whole. A kill in between leaves a
+record that says so. The next attempt on the same paths, or the next process of the same attempt, finishes the moves.
 """
 
 from __future__ import annotations
@@ -14,12 +19,22 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.core.errors import ProductError, UntrustedPath
 from airflow_provider_sewer.core.freshness import Made, Record, Stamp, stamp
-from airflow_provider_sewer.core.paths import FAILED, OWN_FOLDER, Product, beside, given_to_module, located
+from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, beside, given_to_module, located
 from airflow_provider_sewer.core.trusted import check_own_folder, make_own_folders, parse_json, read_own
+from airflow_provider_sewer.runners.beside import (
+    is_something,
+    keep_failed,
+    names_in,
+    owner_of,
+    remove,
+    remove_failed,
+    replace,
+    replace_together,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -30,6 +45,36 @@ _NEW = "new"
 _OLD = "old"
 #: Bytes that a record may have: it holds the result of its task.
 _LARGEST = 64 * 1024 * 1024
+
+
+class _Put(NamedTuple):
+    """A product that is put in place.
+
+    :param inode: device and inode of what was made.
+    :param known: stamp of it; ``None`` for a directory: links in it mean something else once it is in place.
+    :param beside: names of the files that come with it.
+    :param leaving: names of files that belonged to the product of before, and go.
+    :param former: the record of the product of before.
+    """
+
+    inode: tuple[int, int]
+    known: Stamp | None
+    beside: list[str]
+    leaving: list[str]
+    former: Record | None
+
+
+class _Folder(NamedTuple):
+    """A folder that products of one attempt go to.
+
+    :param new: the folder in which they are made.
+    :param products: their names.
+    :param written: names of the files that the module has written beside each.
+    """
+
+    new: str
+    products: dict[Product, str]
+    written: dict[Product, list[str]]
 
 
 class Making:
@@ -46,6 +91,7 @@ class Making:
         self, task: str, products: Sequence[Product], workdir: str | None = None, attempt: str | None = None
     ) -> None:
         self._task = task
+        self._workdir = workdir
         self._products = products
         self._files = {product: located(product.path, workdir) for product in products}
         self._kind = f"{_MAKING}{_digest(self._files.values())}-" if products else ""
@@ -65,6 +111,8 @@ class Making:
             for product, file in self._files.items():
                 with _named(self._task, product, "cannot make the folder for it"):
                     os.makedirs(os.path.dirname(file), exist_ok=True)
+                    if product.atomic:
+                        self._sweep(os.path.join(os.path.dirname(file), OWN_FOLDER))
                     self._before[product] = stamp(file)
                     self._begin_one(product, file)
         except BaseException:
@@ -101,31 +149,46 @@ class Making:
         for product, file in self._files.items():
             self._check(product, file)
         read = set(compare_content)
-        made: dict[Product, Stamp | None] = {}
-        for product, file in self._files.items():
-            with _named(self._task, product, "it was made, but its record cannot be written"):
-                # Of what this attempt has made: another one may replace it as soon as it is in place.
-                made[product] = stamp(self._content(product, file), read=product.path in read)
-                self._note_unfinished(file)
-        for product, file in self._files.items():
-            with _named(self._task, product, "it was made, but cannot be put in place"):
-                if self._whereabouts(product, file) != file:
-                    _put_in_place(self._beside(file), file, self._beside(file, _OLD))
-                _remove_failed(file)
+        puts: dict[Product, _Put] = {}
+        for folder in self._folders():
+            own = {name for each in folder.products for name in _all_beside(read_record(self._files[each]))}
+            for product in folder.products:
+                puts[product] = self._planned(product, folder, own, read=product.path in read)
+        noted: dict[Product, str] = {}
+        try:
+            for product, file in self._files.items():
+                with _named(self._task, product, "it was made, but its record cannot be written"):
+                    self._note_unfinished(file, puts[product])
+                    noted[product] = file
+            for product, file in self._files.items():
+                with _named(self._task, product, "it was made, but cannot be put in place"):
+                    self._put_in_place(file, puts[product])
+                    noted.pop(product)
+                    remove_failed(file)
+        except BaseException:
+            for product, file in noted.items():  # nothing has changed in their places
+                _restore_record(file, puts[product].former)
+            raise
         for product, file in self._files.items():
             with _named(self._task, product, "it is in place, but its record cannot be written"):
-                write_record(file, record._replace(product=made[product], attempt=self._folder))
+                write_record(file, self._completed(record, file, puts[product], read=product.path in read))
         self._end()
 
     def fail(self) -> None:
         """Put aside, or remove, what has been made of the products.
 
+        Those that an ended process of this attempt has begun to put in place are all put in place: the work was done.
+
         :raises UntrustedPath: as for :meth:`begin`.
         """
         self._check_own_folders()
-        for product in self._before:  # those that it came as far as to begin
-            with suppress(OSError):
-                self._put_aside(product, self._files[product])
+        with suppress(ProductError):
+            self._finish()
+        for folder in self._folders():
+            for product in folder.products:
+                if product in self._before:  # it came as far as to begin it
+                    with suppress(OSError):
+                        self._put_aside(product, self._files[product], folder)
         self._end()
 
     def real_names_in(self, value: Any) -> Any:
@@ -134,28 +197,26 @@ class Making:
             return {key: self.real_names_in(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.real_names_in(item) for item in value]
-        if isinstance(value, str):
-            for product, file in self._files.items():
-                if product.atomic:
-                    value = value.replace(self._beside(file), file)
-                    value = value.replace(self.place(product), given_to_module(product.path).rstrip("/"))
+        if isinstance(value, str) and self._folder:  # which has a name of its own, whatever way leads to it
+            made = os.path.join(OWN_FOLDER, self._folder, _NEW)
+            return value.replace(f"/{made}", "").replace(f"{made}/", "")
         return value
 
     def _check_own_folders(self) -> None:
         for product, file in self._files.items():
             check_own_folder(_own_folder(file), f"task {self._task!r}: product {product.path!r}")
 
-    def _put_aside(self, product: Product, file: str) -> None:
-        if not product.atomic and stamp(file) == self._before[product]:
+    def _put_aside(self, product: Product, file: str, folder: _Folder) -> None:
+        is_made_beside = product.atomic or os.path.lexists(self._beside(file))
+        if not is_made_beside and stamp(file) == self._before[product]:
             self._forget_unfinished(file)
             return
-        made = self._beside(file) if product.atomic else file
-        if product.on_failure == "keep" and _is_something(made) and _make_way_for_failed(file):
-            os.rename(made, beside(file, FAILED))
-        else:
-            _remove(made)
+        made = self._beside(file) if is_made_beside else file
+        if product.on_failure == "keep":
+            keep_failed(file, [made, *(os.path.join(folder.new, name) for name in folder.written[product])])
+        remove(made)
         if not product.atomic:
-            _remove(_record_path(file))
+            remove(_record_path(file))
 
     def _refuse_to_replace(self, product: Product, file: str, made: str | None = None) -> None:
         """Leave alone what no task has made, and what would be lost without anybody's having said so.
@@ -188,10 +249,9 @@ class Making:
     def _begin_beside(self, product: Product, file: str) -> None:
         own = _own_folder(file)
         make_own_folders(os.path.dirname(file), own)
-        _sweep(own, self._kind)
         folder = os.path.join(own, self._folder)
         if not os.path.isdir(folder) and not self._is_for_others:  # without a lock, nobody takes it for abandoned
-            self._locks.append(_made_and_locked(folder))
+            self._locks.append(made_and_locked(folder))
         make_own_folders(own, os.path.join(folder, _NEW))
         if product.path.endswith("/"):
             os.makedirs(self._beside(file), exist_ok=True)
@@ -199,25 +259,32 @@ class Making:
     def _beside(self, file: str, kind: str = _NEW) -> str:
         return os.path.join(os.path.dirname(file), OWN_FOLDER, self._folder, kind, os.path.basename(file))
 
-    def _whereabouts(self, product: Product, file: str) -> str:
-        """Return where a product is that was made: beside its real name, or there already."""
-        return self._beside(file) if product.atomic and os.path.lexists(self._beside(file)) else file
+    def _whereabouts(self, file: str) -> str:
+        """Return where a product is that was made: beside its real name, or there already.
 
-    def _content(self, product: Product, file: str) -> str:
+        One that is made under its real name can be written beside another one as well.
+        """
+        return self._beside(file) if os.path.lexists(self._beside(file)) else file
+
+    def _content(self, file: str) -> str:
         """Return where the content of a product is that was made; a link is taken as it will be once it is in place."""
-        made = self._whereabouts(product, file)
-        return os.path.join(os.path.dirname(file), os.readlink(made)) if os.path.islink(made) else made
+        made = self._whereabouts(file)
+        if not os.path.islink(made):
+            return made
+        there, target = os.path.split(made)[0], os.readlink(made)
+        is_beside = target.split("/")[0] in names_in(there, [".."])
+        return os.path.join(there if is_beside else os.path.dirname(file), target)
 
     def _check(self, product: Product, file: str) -> None:
         now = stamp(file)
         is_made_for_it = product.path.endswith("/")
-        if product.atomic:
-            target = self._content(product, file)
-            if os.path.islink(self._beside(file)) and not os.path.exists(target):
+        if product.atomic or os.path.lexists(self._beside(file)):
+            target = self._content(file)
+            if os.path.islink(self._beside(file)) and (self._is_lost(self._beside(file)) or not os.path.exists(target)):
                 raise ProductError(
                     f"it exited with 0, but made {product.path} a link that leads nowhere: {target} does not exist"
                 )
-            if _is_something(self._beside(file), or_empty=not is_made_for_it) or self._is_in_place(file):
+            if is_something(self._beside(file), or_empty=not is_made_for_it) or self._is_in_place(file):
                 self._refuse_to_replace(product, file, target)
                 return
             wrote_itself = now is not None and now != self._before[product]
@@ -228,7 +295,7 @@ class Making:
                 else f"it was to write it to the path it was given, {self.place(product)}"
             )
             raise ProductError(f"it exited with 0, but did not make {product.path}: {hint}")
-        if not _is_something(file, or_empty=not is_made_for_it):
+        if not is_something(file, or_empty=not is_made_for_it):
             raise ProductError(f"it exited with 0, but did not make {product.path}, which was to be {file}")
         if now == self._before[product]:
             raise ProductError(f"it exited with 0, but did not make {product.path} anew: {file} is what it was before")
@@ -238,13 +305,153 @@ class Making:
         record = read_record(file)
         return record is not None and record.attempt == self._folder and os.path.lexists(file)
 
-    def _note_unfinished(self, file: str) -> None:
-        """Note that what is at this path now is not to be relied on, should this process be ended."""
+    def _is_lost(self, link: str) -> bool:
+        """Tell whether a link leads to where nothing will be: into the folder of this attempt by its whole path."""
+        return os.path.islink(link) and f"/{self._folder}/" in os.readlink(link)
+
+    # -- Files beside products -----------------------------------------------------------------------------------------
+
+    def _folders(self) -> list[_Folder]:
+        """Return the folders that the products go to, with the files that the module has written beside these."""
+        names: dict[str, dict[Product, str]] = {}
+        for product, file in self._files.items():
+            names.setdefault(os.path.dirname(file), {})[product] = os.path.basename(file)
+        folders = []
+        for around, products in names.items():
+            new = os.path.join(around, OWN_FOLDER, self._folder, _NEW)
+            told = {product: name for product, name in products.items() if product.atomic}
+            written: dict[Product, list[str]] = {product: [] for product in products}
+            for name in names_in(new, products.values()) if told else ():
+                written[owner_of(name, told)].append(name)
+            folders.append(_Folder(new, products, written))
+        return folders
+
+    def _planned(self, product: Product, folder: _Folder, own: set[str], *, read: bool) -> _Put:
+        """Return the moves that put a product in place.
+
+        :param folder: the folder that it goes to.
+        :param own: names of files that belonged to products of before in this folder.
+        :raises ProductError: when a file beside it would replace another's, or one that is to go was changed.
+        """
+        file = self._files[product]
+        with _named(self._task, product, "it was made, but cannot be read"):
+            status = os.lstat(self._whereabouts(file))
+            inode, content = (status.st_dev, status.st_ino), self._content(file)
+            # Of what this attempt has made: another one may replace it as soon as it is in place.
+            known = None if os.path.isdir(content) else stamp(content, read=read)
+            record = read_record(file)
+            if record is not None and self._has_begun_to_put(record):
+                return _Put(inode, known, [*record.beside], [*(record.leaving or ())], record)
+            for name in folder.written[product]:
+                self._check_beside(product, file, name, own)
+            leaving = self._leaving(product, file, folder, record) if product.atomic and record is not None else []
+            return _Put(inode, known, folder.written[product], leaving, record)
+
+    def _has_begun_to_put(self, record: Record) -> bool:
+        return record.attempt == self._folder and (record.leaving is not None or record.is_whole)
+
+    def _check_beside(self, product: Product, file: str, name: str, own: set[str]) -> None:
+        target, record = self._next_to(file, name)
+        where = f"task {self._task!r}: it wrote {name} beside {product.path}"
+        if self._is_lost(os.path.join(os.path.dirname(self._beside(file)), name)):
+            raise ProductError(f"{where}, a link by its whole path to a file there; write a relative link")
+        if not os.path.lexists(target):
+            return
+        if record.task != self._task if record is not None else name not in own:
+            raise ProductError(
+                f"{where}, but {target} exists and does not belong to that product; move it away, or give the product "
+                "a folder of its own"
+            )
+
+    def _leaving(self, product: Product, file: str, folder: _Folder, record: Record) -> list[str]:
+        """Return the names of the files that belonged to a product, and that this attempt has not written."""
+        new = {*folder.products.values(), *(name for names in folder.written.values() for name in names)}
+        leaving = [name for name in _all_beside(record) if name not in new]
+        leaving = [name for name in leaving if self._next_to(file, name)[1] is None]  # else it is a product by now
+        for name in leaving:
+            target, known = self._next_to(file, name)[0], record.beside.get(name)
+            if known is not None and (now := stamp(target)) is not None and now.seen != known.seen:
+                raise ProductError(
+                    f"task {self._task!r}: {target} was made with {product.path} by an earlier run and changed since, "
+                    "and this run did not write it; move it away, or remove it"
+                )
+        return leaving
+
+    @staticmethod
+    def _next_to(file: str, name: str) -> tuple[str, Record | None]:
+        target = os.path.join(os.path.dirname(file), name)
+        return target, read_record(target)
+
+    def _put_in_place(self, file: str, put: _Put) -> None:
+        new, old = os.path.dirname(self._beside(file)), os.path.dirname(self._beside(file, _OLD))
+        if put.beside or put.leaving:
+            replace_together(file, new, old, put.beside, put.leaving)
+            for name in put.beside:
+                remove(_record_path(self._next_to(file, name)[0]))
+        elif self._whereabouts(file) != file:
+            replace(self._beside(file), file, self._beside(file, _OLD))
+
+    def _completed(self, record: Record, file: str, put: _Put, *, read: bool) -> Record:
+        """Return the record of a product that is in place.
+
+        :param record: what all products of the task were made from.
+        """
+        known, status = put.known, os.lstat(file)
+        if (status.st_dev, status.st_ino) == put.inode:
+            now = stamp(file, read=read and known is None)
+            if known is not None and now is not None and now.seen == known.seen:
+                known = known._replace(identity=now.identity)  # with the ctime that it has since the move
+            known = known or now
+        beside = {name: stamp(self._next_to(file, name)[0], read=read) for name in put.beside}
+        return record._replace(product=known, attempt=self._folder, beside=beside)
+
+    def _sweep(self, own: str) -> None:
+        """Remove what attempts at these very products have left that are no more.
+
+        Only at these: where locks are known on one machine only, attempts at others may well be under way on another
+        one.
+        """
+        with suppress(FileNotFoundError), os.scandir(own) as entries:
+            for name in [entry.name for entry in entries if entry.name.startswith(self._kind)]:
+                with suppress(OSError):
+                    self._remove_if_abandoned(own, name)
+
+    def _remove_if_abandoned(self, own: str, name: str) -> None:
+        folder = os.path.join(own, name)
+        lock = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(ProductError):  # what cannot be finished is removed
+                Making(self._task, self._products, self._workdir, name[len(self._kind) :])._finish()
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
+
+    def _finish(self) -> None:
+        """Finish the moves that an attempt which is no more has begun; its records stay those of an unfinished one."""
+        for product, file in self._files.items():
+            record = read_record(file)
+            if record is not None and record.leaving is not None and record.attempt == self._folder:
+                with _named(self._task, product, "an earlier attempt has made it, but it cannot be put in place"):
+                    self._put_in_place(file, _Put((0, 0), None, [*record.beside], [*record.leaving], None))
+
+    # -- Records -------------------------------------------------------------------------------------------------------
+
+    def _note_unfinished(self, file: str, put: _Put | None = None) -> None:
+        """Note that what is at this path now is not to be relied on, should this process be ended.
+
+        :param put: the moves that come next, if these are all that is to be done.
+        """
         old = read_record(file)
-        if old is None:
-            write_record(file, Record(self._task, "", None, {}, is_whole=False, attempt=self._folder))
-        elif old.is_whole or old.attempt != self._folder:
-            write_record(file, old._replace(is_whole=False, attempt=self._folder, was_whole=old.is_whole))
+        record = old or Record(self._task, "", None, {})
+        is_first = old is None or old.is_whole or old.attempt != self._folder
+        if not is_first and put is None:
+            return
+        was_whole = None if old is None else old.is_whole if is_first else old.was_whole
+        record = record._replace(is_whole=False, attempt=self._folder, was_whole=was_whole)
+        if put is not None:
+            record = record._replace(beside=dict.fromkeys(put.beside), leaving=put.leaving)
+        write_record(file, record)
 
     def _forget_unfinished(self, file: str) -> None:
         """Take back what this attempt has noted: nothing has changed what is at this path."""
@@ -252,7 +459,7 @@ class Making:
         if record is None or record.is_whole or record.attempt != self._folder:
             return
         if record.was_whole is None:
-            _remove(_record_path(file))
+            remove(_record_path(file))
         elif record.was_whole:
             write_record(file, record._replace(is_whole=True))
 
@@ -284,13 +491,18 @@ def remove_temporary(product: Product, workdir: str | None) -> bool:
     """
     file = located(product.path, workdir)
     record = read_record(file)
-    if record is None or not record.is_whole or not os.path.lexists(file):
+    if record is None or not record.is_whole:
         return False
-    if record.is_removed and not _is_as_made(file, record):  # else a process was ended just before it was to remove it
+    if record.is_removed and os.path.lexists(file) and not _is_as_made(file, record.product):
+        return False  # it is another one; else a process was ended just before it was to remove it
+    beside = Made(product.path, file, record).files_beside()
+    own = [file, *(path for name, path in beside.items() if _is_as_made(path, record.beside[name]))]
+    there = [path for path in own if os.path.lexists(path)]
+    if not there:
         return False
     with _named(record.task, product, "cannot remove it after use"):
         write_record(file, record._replace(is_removed=True))
-        _remove_at_once(file)
+        _remove_at_once(there)
     return True
 
 
@@ -307,15 +519,38 @@ def read_record(file: str) -> Record | None:
         fields = {field: said[field] for field in Record._fields}
         stamps = {path: Stamp(*each) for path, each in said["dependencies"].items()}
         product = Stamp(*said["product"]) if said["product"] else None
-        return Record(**{**fields, "dependencies": stamps, "product": product})
+        beside = {_name(name): each and Stamp(*each) for name, each in said["beside"].items()}
+        leaving = said["leaving"] and [_name(name) for name in said["leaving"]]
+        parsed = {"dependencies": stamps, "product": product, "beside": beside, "leaving": leaving}
+        return Record(**{**fields, **parsed})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _restore_record(file: str, former: Record | None) -> None:
+    with suppress(OSError):
+        if former is None:
+            os.unlink(_record_path(file))
+        else:
+            write_record(file, former)
+
+
+def _name(name: str) -> str:
+    """Return a name that a record has of a file beside its product.
+
+    :raises ValueError: when it would lead elsewhere.
+    """
+    if os.path.basename(name) != name or name in ("", ".", "..", OWN_FOLDER):
+        raise ValueError(name)
+    return name
 
 
 def _is_record(said: Any) -> bool:
     match said:
         case {"task": str(), "command": str(), "attempt": str(), "dependencies": dict(), "after": dict()}:
             is_text = all(said.get(name) is None or isinstance(said[name], str) for name in ("code", "environment"))
+            run = said.get("dag_run")
+            is_text = is_text and (run is None or (isinstance(run, list) and [*map(type, run)] == [str, str]))
             return is_text and all(isinstance(said.get(name), bool) for name in ("is_whole", "is_removed"))
     return False
 
@@ -328,7 +563,7 @@ def write_record(file: str, record: Record) -> None:
     try:
         descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with open(descriptor, "w", encoding="utf-8") as opened:
-            json.dump({**record._asdict(), "after": dict(record.after)}, opened)
+            json.dump({**record._asdict(), "after": dict(record.after), "beside": dict(record.beside)}, opened)
         os.replace(unfinished, path)
     except OSError:
         with suppress(OSError):
@@ -342,8 +577,20 @@ def stamps_of(files: Mapping[str, str], *, read: bool) -> dict[str, Stamp]:
     :param files: absolute paths by path as the task writes it.
     :param read: read their content as well.
     """
-    stamps = {path: stamp(file, read=read) for path, file in files.items()}
+    stamps = {path: stamp(file, files_beside(file), read=read) for path, file in files.items()}
     return {path: each for path, each in stamps.items() if each is not None}
+
+
+def files_beside(file: str) -> list[str]:
+    """Return the absolute paths of the files that belong to a dependency, if it is a product that has some.
+
+    A dependency may lie in the folder of another user, whose record says nothing.
+    """
+    try:
+        record = read_record(file)
+    except UntrustedPath:
+        return []
+    return [*Made("", file, record).files_beside().values()] if record is not None and record.is_whole else []
 
 
 def _own_folder(file: str) -> str:
@@ -354,76 +601,33 @@ def _record_path(file: str) -> str:
     return beside(file, ".json", OWN_FOLDER)
 
 
-def _put_in_place(made: str, file: str, old: str) -> None:
-    """Give what was made its real name. Only a directory cannot take another's place in one step.
-
-    :param old: where what a directory takes the place of is kept until then.
-    """
-    if not os.path.lexists(file) or not (os.path.isdir(made) or (os.path.isdir(file) and not os.path.islink(file))):
-        os.replace(made, file)
-        return
-    os.makedirs(os.path.dirname(old), exist_ok=True)
-    os.rename(file, old)
-    try:
-        os.replace(made, file)
-    except OSError:
-        os.rename(old, file)
-        raise
+def _all_beside(record: Record | None) -> set[str]:
+    return set() if record is None else {*record.beside, *(record.leaving or ())}
 
 
-def _is_something(path: str, *, or_empty: bool = False) -> bool:
-    """Tell whether anything was made; a directory that was made for the module and is still empty is nothing."""
-    return os.path.lexists(path) and (or_empty or not os.path.isdir(path) or bool(os.listdir(path)))
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    else:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-def _make_way_for_failed(file: str) -> bool:
-    """Remove what a failed attempt has left of a product, and note that more is to come; anything else stays.
-
-    :returns: whether the name for it is free now.
-    """
-    _remove_failed(file)
-    if os.path.lexists(beside(file, FAILED)):
-        return False
-    with open(_failed_mark(file), "w", encoding="utf-8"):
-        return True
-
-
-def _remove_failed(file: str) -> None:
-    if os.path.exists(_failed_mark(file)):
-        _remove(beside(file, FAILED))
-        _remove(_failed_mark(file))
-
-
-def _failed_mark(file: str) -> str:
-    return beside(file, FAILED, OWN_FOLDER)
-
-
-def _is_as_made(file: str, record: Record) -> bool:
+def _is_as_made(file: str, known: Stamp | None) -> bool:
     now = stamp(file)
-    return now is not None and record.product is not None and now.seen == record.product.seen
+    return now is not None and known is not None and now.seen == known.seen
 
 
-def _remove_at_once(file: str) -> None:
-    """Remove what may be a directory, without its ever being there by half."""
-    folder = os.path.join(_own_folder(file), f"{_MAKING}{_digest([file])}-{os.urandom(6).hex()}")
-    lock = _made_and_locked(folder)
+def _remove_at_once(files: Sequence[str]) -> None:
+    """Remove a product and the files beside it; the first goes first, and none is there by half."""
+    own = _own_folder(files[0])
+    folder = os.path.join(own, f"{_MAKING}{_digest(files[:1])}-{os.urandom(6).hex()}")
+    lock = made_and_locked(folder)
     try:
-        os.rename(file, os.path.join(folder, _OLD))
+        for number, file in enumerate(files):
+            os.rename(file, os.path.join(folder, f"{_OLD}-{number}"))
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
 
 
-def _made_and_locked(folder: str) -> int:
-    """Make a folder, and hold a lock in it for as long as this process lives, or until the descriptor is closed."""
+def made_and_locked(folder: str) -> int:
+    """Make a folder, and hold a lock in it for as long as this process lives, or until the descriptor is closed.
+
+    :returns: the descriptor.
+    """
     path = os.path.join(folder, _LOCK)
     while True:
         make_own_folders(os.path.dirname(os.path.dirname(folder)), folder)
@@ -431,34 +635,14 @@ def _made_and_locked(folder: str) -> int:
             lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             with suppress(OSError):  # where there are no locks, nobody removes the folder either
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.path.exists(path):  # else somebody has taken it for abandoned, before it was locked
-                return lock
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(path)):  # else it was removed before it was locked
+                    return lock
             os.close(lock)
 
 
 def _digest(files: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(sorted(files)).encode("utf-8", "surrogateescape")).hexdigest()[:8]
-
-
-def _sweep(own: str, kind: str) -> None:
-    """Remove what attempts at these very products have left that are no more.
-
-    Only at these: where locks are known on one machine only, attempts at others may well be under way on another one.
-    """
-    with os.scandir(own) as entries:
-        folders = [entry.path for entry in entries if entry.name.startswith(kind)]
-    for folder in folders:
-        with suppress(OSError):
-            _remove_if_abandoned(folder)
-
-
-def _remove_if_abandoned(folder: str) -> None:
-    lock = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(lock)
 
 
 class _named:  # noqa: N801 - reads as a function, and costs less

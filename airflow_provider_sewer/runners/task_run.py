@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.paths import External, PathMarker, Product, giv
 from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.runners.module import ALONE, ModuleRun, Runner
 from airflow_provider_sewer.runners.origins import Origins
-from airflow_provider_sewer.runners.products import Making, made_before, stamps_of
+from airflow_provider_sewer.runners.products import Making, files_beside, made_before, stamps_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -39,7 +39,8 @@ class TaskRun:
     :param after: the tasks before it of which it takes something else than files.
     :param origins: who knows its code and its environment.
 
-    ``runs_before`` can be set: what :meth:`latest_run` returned for other tasks before it, by their names.
+    ``runs_before`` can be set: what :meth:`latest_run` returned for other tasks before it, by their names. So can
+    ``dag_run``: the DAG and the run that it is part of.
     """
 
     def __init__(
@@ -58,10 +59,16 @@ class TaskRun:
         self._secrets = secrets
         self._after = after
         self.runs_before: Mapping[str, str] = {}
+        self.dag_run: Sequence[str] | None = None
         self._origins = origins or Origins()
         self._workdir = task.settings.workdir
         self._run: ModuleRun | None = None
         self._stopped: bool | None = None
+
+    @property
+    def task(self) -> Task:
+        """Return the task."""
+        return self._task
 
     def latest_run(self) -> str | None:
         """Return what tells the run that has left its products from others, as far as there is a record of it."""
@@ -105,6 +112,7 @@ class TaskRun:
                     ran_anew_otherwise=ran_anew_otherwise,
                     is_beforehand=is_beforehand,
                     left_open=left_open,
+                    beside=self._files_beside(),
                 )
             return judge(question), records[0].result if records else None
 
@@ -147,6 +155,7 @@ class TaskRun:
                 command=self.command(),
                 code=self._code(),
                 environment=self._environment(),
+                beside=self._files_beside(),
             )
             verdict = judge(question)
         return verdict.why if verdict.must_run else None
@@ -186,7 +195,7 @@ class TaskRun:
         task = self._task
         if not task.products:
             return
-        record = Record(task.name, self.command(), None, **made_from._asdict(), result=result)
+        record = Record(task.name, self.command(), None, **made_from._asdict(), result=result, dag_run=self.dag_run)
         by_content = task.freshness.compare == "content"
         making.publish(record, [product.path for product in task.products] if by_content else ())
 
@@ -242,6 +251,9 @@ class TaskRun:
 
     def _dependencies(self) -> dict[str, str]:
         return {each.path: located(each.path, self._workdir) for each in self._task.dependencies}
+
+    def _files_beside(self) -> dict[str, list[str]]:
+        return {path: files_beside(file) for path, file in self._dependencies().items()}
 
     def _want_dependencies(self) -> None:
         for dependency in self._task.dependencies:

@@ -134,6 +134,7 @@ def _remover(
     return RemoveProductsOperator(
         task_id=task_id,
         products=rows.paths(products) if rows else products,
+        made_by=maker.task_id,
         trigger_rule="all_success",  # whatever default arguments say
         doc_md=f"Removes these products once all tasks that use them have succeeded:\n\n{listed}",
         **_place(maker, values, *(product.path for product in products)),

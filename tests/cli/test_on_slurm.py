@@ -34,6 +34,24 @@ def test_a_workflow_runs_as_jobs_with_logs_results_and_products(on_slurm) -> Non
     assert "2 of 2 tasks succeeded" in run.stderr
 
 
+def test_run_on_slurm_keeps_files_beside_product(on_slurm) -> None:
+    """Also where the job fails after it has written them: then they are kept aside."""
+    on_slurm.flow(
+        shape="""# {'out': Product('build/a.shp')}
+        for suffix in (".shp", ".dbf"):
+            open(sys.argv[2][:-4] + suffix, "w").write(suffix)
+        sys.exit(os.path.exists("fails") * 3)
+        """
+    )
+    build = on_slurm.sppe.folder / "build"
+    assert on_slurm.run().code == 0
+    assert sorted(path.name for path in build.glob("a.*")) == ["a.dbf", "a.shp"]
+
+    on_slurm.open("fails")
+    assert on_slurm.run().code == 1
+    assert sorted(path.name for path in build.glob("a.*")) == ["a.dbf", "a.dbf.failed", "a.shp", "a.shp.failed"]
+
+
 def test_a_failure_says_what_the_job_said_and_stops_what_comes_after(on_slurm) -> None:
     """The rest runs to its end; the summary has the last lines of stderr and where the files are."""
     on_slurm.flow(bad="sys.exit('no such thing')", after="# depends_on=bad\nsay('ran')", other="print('fine')")

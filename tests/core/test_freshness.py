@@ -83,6 +83,116 @@ def test_what_is_not_there_has_no_stamp(tmp_path) -> None:
     assert [stamp(str(tmp_path / name)) for name in ("gone", "file/below", "link")] == [None, None, None]
 
 
+#: Ways to give a path other content of the same size and time.
+SAME_TIME = {
+    "a file is overwritten": lambda path, other: path.write_bytes(other.read_bytes()),
+    "a file is replaced": lambda path, other: other.rename(path),
+    "a link is set to another file": lambda path, other: (path.unlink(), path.symlink_to(other)),
+}
+
+
+@pytest.mark.parametrize("how", SAME_TIME)
+@pytest.mark.parametrize("inside", ["", "sub/x"])
+@pytest.mark.parametrize("place", ["product", "dependency"])
+def test_compare_content_reads_content_of_same_size_and_time(tmp_path, how, inside, place) -> None:
+    """Of a product as of a dependency, of a directory as of a file; by mtime that is not noticed."""
+    path, other = tmp_path / "path" / inside, tmp_path / "other"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not inside:
+        path = tmp_path / "file"
+    for file, text in ((path, "AAAA"), (other, "BBBB")):
+        file.write_text(text)
+        os.utime(file, ns=(1, 1))
+    whole = str(tmp_path / "path" if inside else path)
+    known = {compare: stamp(whole, read=compare == "content") for compare in ("mtime", "content")}
+
+    SAME_TIME[how](path, other)
+    os.utime(path, ns=(1, 1))
+
+    for compare, is_noticed in (("mtime", False), ("content", True)):
+        product, needed = (known[compare], {}) if place == "product" else (stamp(__file__, read=True), {"d": whole})
+        made = Made("p", whole if place == "product" else __file__, Record("t", "c", product, {"d": known[compare]}))
+        made = made._replace(record=made.record._replace(dependencies={"d": known[compare]} if needed else {}))
+        verdict = judge(Question(Freshness("stale", compare), [made], needed, "c"))
+        assert verdict.must_run is is_noticed, verdict.why
+
+
+def test_compare_content_runs_where_content_was_not_recorded(tmp_path) -> None:
+    """The task was compared by mtime until now, so nothing is known of the content."""
+    (tmp_path / "x").write_text("x")
+    file = str(tmp_path / "x")
+    made = Made("x", file, Record("t", "c", stamp(file), {}))
+
+    verdict = judge(Question(Freshness("stale", "content"), [made], {}, "c"))
+
+    assert verdict.why == "there is no record of the content of x"
+
+
+@pytest.fixture
+def tree(tmp_path) -> Path:
+    """Return a directory with a link to another one beside it."""
+    (tmp_path / "shared" / "deep").mkdir(parents=True)
+    (tmp_path / "shared" / "deep" / "b").write_text("1")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a").write_text("a")
+    (tmp_path / "src" / "link").symlink_to("../shared")
+    return tmp_path
+
+
+@pytest.mark.parametrize("read", [False, True])
+@pytest.mark.parametrize("whole", ["src", "src/link", "to_src"])
+def test_stamp_follows_links_to_directories(tree, whole, read) -> None:
+    """Also where the dependency itself is a link."""
+    (tree / "to_src").symlink_to("src")
+    before = stamp(str(tree / whole), read=read)
+
+    (tree / "shared" / "deep" / "b").write_text("2, changed")
+
+    after = stamp(str(tree / whole), read=read)
+    assert after.seen != before.seen
+    assert not read or after.content != before.content
+
+
+def test_stamp_of_directory_changes_with_target_of_dangling_link(tree) -> None:
+    """There is nothing else that could change of it."""
+    seen = set()
+    for target in ("nowhere", "elsewhere"):
+        (tree / "src" / "dangling").unlink(missing_ok=True)
+        (tree / "src" / "dangling").symlink_to(target)
+        seen.add(stamp(str(tree / "src"), read=True))
+
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "/", "loop", "../shared/back"])
+def test_stamp_of_directory_ends_where_links_lead_upwards(tree, target) -> None:
+    """Nothing outside of it counts by such a link; what is in it counts as before."""
+    (tree / "src" / "loop").symlink_to(target)
+    (tree / "shared" / "back").symlink_to("../src")
+    before = stamp(str(tree / "src"), read=True)
+    (tree / "beside").write_text("x")
+    assert stamp(str(tree / "src"), read=True) == before
+
+    (tree / "shared" / "deep" / "b").write_text("2, changed")
+
+    assert stamp(str(tree / "src"), read=True).content != before.content
+
+
+def test_stamp_enters_each_directory_once(tmp_path) -> None:
+    """Twelve directories that all lead to each other have more ways than could ever be walked."""
+    names = [f"d{number}" for number in range(12)]
+    for name in names:
+        (tmp_path / "whole" / name).mkdir(parents=True)
+        for other in names:
+            (tmp_path / "whole" / name / f"to-{other}").symlink_to(f"../{other}")
+    (tmp_path / "whole" / "d7" / "x").write_text("1")
+    before = stamp(str(tmp_path / "whole"))
+
+    (tmp_path / "whole" / "d7" / "x").write_text("22")
+
+    assert stamp(str(tmp_path / "whole")).seen != before.seen
+
+
 class World:
     """Files with their times, and the record of how a product was made of two of them; and what should come of it."""
 
@@ -115,6 +225,14 @@ class World:
     def touch(self, name: str) -> None:
         if self.content[name] is not None:
             self.write(name, self.content[name])
+
+    def copy_over(self, name: str) -> None:
+        """Write other content of the same size, and keep the time, as ``cp -p`` may."""
+        content, time = self.content[name], self.time[name]
+        if content is not None:
+            self.write(name, content.swapcase())
+            os.utime(self.path(name), ns=(time, time))
+            self.time[name] = time
 
     def remove(self, name: str) -> None:
         Path(self.path(name)).unlink(missing_ok=True)
@@ -169,7 +287,7 @@ class World:
 
 _DEEDS = st.one_of(
     st.tuples(st.just("write"), st.sampled_from([PRODUCT, *NEEDED]), st.sampled_from(["first", "made", "second"])),
-    st.tuples(st.sampled_from(["touch", "remove"]), st.sampled_from([PRODUCT, *NEEDED])),
+    st.tuples(st.sampled_from(["touch", "remove", "copy_over"]), st.sampled_from([PRODUCT, *NEEDED])),
     st.tuples(st.sampled_from(["command", "code", "environment"]), st.sampled_from(["first", "second"])),
     st.tuples(st.just("needs"), st.sampled_from([NEEDED, NEEDED[:1], ()])),
     st.tuples(st.sampled_from(["make", "forget", "break", "use_up"])),

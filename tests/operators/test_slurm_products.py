@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from datetime import timedelta
 from pathlib import Path
 
@@ -124,6 +125,38 @@ def test_a_job_that_ends_before_its_function_returns_has_failed(module, on_slurm
     assert "job:add ended its process with exit code 0 and did not return" in capsys.readouterr().out
 
 
+DATA_SET = """
+import sys
+from pathlib import Path
+out = Path(sys.argv[sys.argv.index("--out") + 1])
+suffixes = Path(sys.argv[sys.argv.index("--suffixes") + 1]).read_text().split()
+for suffix in suffixes:
+    out.with_suffix(suffix).write_text(suffix)
+sys.exit(3 if "fails" in suffixes[-1] else 0)
+"""
+
+
+def test_job_keeps_files_beside_product(module, on_slurm, run_job, deferrable, tmp_path):
+    """They are put in place with it, kept as ….failed with it, and a later job that writes fewer removes the others."""
+    out, suffixes = Product(tmp_path / "made" / "a.shp"), tmp_path / "suffixes"
+    arguments = {
+        **module(DATA_SET),
+        "parameters_and_flags": {"out": out, "suffixes": suffixes},
+        "workdir": str(tmp_path),
+        "deferrable": deferrable,
+    }
+
+    def made(text: str) -> list[str]:
+        suffixes.write_text(text)
+        assert run_job("shapes", **arguments).state == ("failed" if "fails" in text else "success")
+        return sorted(path.name for path in (tmp_path / "made").glob("a.*"))
+
+    assert made(".shp .dbf .prj") == ["a.dbf", "a.prj", "a.shp"]
+    assert made(".shx .fails") == ["a.dbf", "a.fails.failed", "a.prj", "a.shp", "a.shx.failed"]
+    assert made(".shp .dbf") == ["a.dbf", "a.shp"]
+    assert os.listdir(tmp_path / "made" / ".sewer") == ["a.shp.json"]
+
+
 @pytest.fixture
 def attempt(tmp_path):
     """Begin an attempt at a task of two products, and make them; return the task and its run directory."""
@@ -159,6 +192,52 @@ def test_products_are_put_in_place_by_whoever_comes_next(attempt, tmp_path, monk
 
     record = json.loads((tmp_path / ".sewer" / "a.txt.json").read_text())
     assert (record["is_whole"], record["result"]) == (True, {"result": 1})
+
+
+@pytest.mark.parametrize("how", ["publish", "fail"])
+def test_files_beside_product_are_put_in_place_by_next_process(tmp_path, how):
+    """Whichever move a process dies at, the next one finishes, with the files of this attempt only.
+
+    Also where a user has cleared the task meanwhile, so that the attempt counts for nothing: the files are whole.
+    """
+    steps = 0
+    for at in range(1, 20):
+        folder = tmp_path / str(at)
+        task = Task("t", "job", {"out": Product(folder / "a.shp")})
+        for attempt, suffixes in (("t-1", [".shp", ".dbf", ".prj"]), ("t-2", [".shp", ".dbf", ".shx"])):
+            directory = RunDirectory(str(folder / attempt))
+            directory.make()
+            place = Path(JobProducts(task, directory).begin(attempt).argv[3])
+            for suffix in suffixes:
+                place.with_suffix(suffix).write_text(attempt)
+            if attempt == "t-1":
+                JobProducts(task, directory).publish(None)
+        if (pid := os.fork()) == 0:
+            left = at
+            rename = os.rename
+
+            def dies(*paths: str) -> None:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                rename(*paths)  # noqa: B023 - the process ends here
+
+            os.rename = dies
+            JobProducts(task, directory).publish(None)
+            os._exit(0)
+        was_killed = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+        steps += was_killed
+
+        JobProducts(task, directory).publish(None) if how == "publish" else JobProducts(task, directory).fail()
+
+        assert {path.name: path.read_text() for path in folder.glob("a.*")} == dict.fromkeys(
+            ("a.dbf", "a.shp", "a.shx"), "t-2"
+        )
+        assert [path.name for path in (folder / ".sewer").iterdir()] == ["a.shp.json"]
+        if not was_killed:
+            break
+    assert steps == 6
 
 
 def test_notes_that_cannot_be_read_are_no_products(attempt):

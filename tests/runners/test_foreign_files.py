@@ -108,6 +108,7 @@ def test_record_of_another_user_is_none(lab) -> None:
 FIELDS = {
     "task": "t", "command": "c", "product": None, "dependencies": {}, "after": {}, "code": None, "environment": None,
     "result": None, "is_whole": True, "is_removed": False, "attempt": "", "was_whole": None,
+    "beside": {}, "leaving": None, "dag_run": None,
 }  # fmt: skip
 
 

@@ -8,10 +8,12 @@ import pytest
 
 from airflow_provider_sewer import Dependency, External, Ignored, Product, Task, Workflow
 from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.freshness import stamp
 from airflow_provider_sewer.runners.engine import Engine
 from airflow_provider_sewer.runners.outcome import State
 from airflow_provider_sewer.runners.plan import Wanted, chosen
-from tests.runners.lab import Lab, lab
+from airflow_provider_sewer.runners.products import read_record
+from tests.runners.lab import Lab, lab, writer
 
 __all__ = ["lab"]
 
@@ -152,6 +154,20 @@ def test_a_link_inside_of_a_directory_counts(lab) -> None:
     (lab.folder / "data/link").symlink_to("../two")
 
     assert lab.ran(task) == ["a"]
+
+
+@pytest.mark.parametrize("outputs", ["a.txt", "a/"])
+def test_compare_content_records_identity_of_files_in_place(lab, outputs) -> None:
+    """While device, inode and ctime are those of the record, nothing is read again."""
+    lab.write("in/x", "x")
+    source = "(paths[0] / 'y' if paths[0].is_dir() else paths[0]).write_text('x')"
+    fields = {"dependencies": ["in", "in/x"], "run_when": "stale", "compare": "content"}
+    task = writer(lab, source, Product(outputs), **fields)
+    lab.run(task)
+    record = read_record(str(lab.folder / outputs.rstrip("/")))
+
+    assert record.product == stamp(str(lab.folder / outputs), read=True)
+    assert record.dependencies == {path: stamp(str(lab.folder / path), read=True) for path in ("in", "in/x")}
 
 
 def test_a_dependency_that_is_no_file_is_not_read(lab) -> None:

@@ -31,6 +31,22 @@ def test_a_record_that_cannot_be_written_is_named_and_leaves_no_real_name(lab) -
     assert lab.read("x.txt.failed") == "made"
 
 
+def test_a_record_that_cannot_be_written_leaves_no_other_product_either(lab) -> None:
+    """The records of all are written before the first is put in place."""
+    products = [Product("x.txt"), Product("y.txt")]
+    making = Making("t", products, str(lab.folder))
+    making.begin()
+    for product in products:
+        Path(lab.folder, making.place(product)).write_text("made")
+    (lab.folder / ".sewer/y.txt.json").mkdir()
+
+    with pytest.raises(ProductError, match=r"product 'y.txt': .*y.txt.json"):
+        making.publish(RECORD)
+    making.fail()
+
+    assert [name for name in lab.names() if not name.startswith(".sewer")] == ["x.txt.failed", "y.txt.failed"]
+
+
 def test_what_a_killed_attempt_leaves_is_removed_by_the_next_one(lab) -> None:
     """Also that of several products in one folder; what other tasks make there meanwhile is left alone."""
     killed, other = ([Product("a"), Product("b")], [Product("c")])

@@ -14,7 +14,7 @@ from airflow_provider_sewer.runners.products import Making
 from airflow_provider_sewer.runners.task_run import TaskRun
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.task import Task
@@ -28,6 +28,7 @@ class JobProducts:
     :param directory: the run directory of the attempt.
     :param run: what knows what the task is given and made from, where that is more than the task says itself.
     :param runs_before: which runs of the tasks before it this one follows, where ``run`` does not know.
+    :param dag_run: DAG and run that it is part of, if it is.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class JobProducts:
         directory: RunDirectory,
         run: TaskRun | None = None,
         runs_before: Mapping[str, str] | None = None,
+        dag_run: Sequence[str] | None = None,
     ) -> None:
         self._task = task
         self._directory = directory
         self._run = run or TaskRun(task, {})
         if runs_before is not None:
             self._run.runs_before = runs_before
+        self._run.dag_run = dag_run
 
     def begin(self, attempt: str) -> Call:
         """Make the folders that the products go to, and return what the job is to run.
@@ -50,7 +53,7 @@ class JobProducts:
         :raises InvalidTask: when it cannot be told where a product is to be.
         :raises ProductError: when a dependency is not there, or a folder cannot be made.
         """
-        _want_workdir(self._task)
+        want_workdir(self._task)
         made_from = self._run.made_from()
         making = self._making(attempt)
         making.begin()
@@ -108,8 +111,11 @@ class JobProducts:
         return Making(self._task.name, self._task.products, self._task.settings.workdir, attempt)
 
 
-def _want_workdir(task: Task) -> None:
-    """Refuse relative paths where there is nothing that they could be taken from."""
+def want_workdir(task: Task) -> None:
+    """Refuse relative paths where there is nothing that they could be taken from.
+
+    :raises InvalidTask: for a relative path of a task without a working directory.
+    """
     for marker in (*task.products, *task.dependencies):
         if task.settings.workdir is None and is_relative(marker.path):
             raise InvalidTask(

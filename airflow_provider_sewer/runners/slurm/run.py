@@ -417,7 +417,9 @@ class JobRun:
         return place.register(script._replace(in_array=True), self.planned.member(attempt.directory.path))
 
     def _products(self, directory: RunDirectory) -> JobProducts:
-        return JobProducts(self.begun_with(directory), directory, self._task_run, self.planned.runs_before)
+        planned = self.planned
+        dag_run = None if self._task_run else planned.instance[:2]
+        return JobProducts(self.begun_with(directory), directory, self._task_run, planned.runs_before, dag_run)
 
     def _give_up(self, cluster: Cluster, attempt: Attempt) -> None:
         """See to it that nothing comes of an attempt that could not be submitted."""

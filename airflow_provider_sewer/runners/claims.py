@@ -1,0 +1,98 @@
+"""Claims of DAG runs on a temporary product, so that no run removes a product that another one uses.
+
+The folder ``.sewer/….runs`` beside a product has a file for each task of a run that has made it, or has found it up to
+date. The run takes the file away when it is done with the product, and removes the product if there is no other file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.core.paths import OWN_FOLDER, beside
+from airflow_provider_sewer.core.trusted import parse_json, read_own
+from airflow_provider_sewer.runners.products import made_and_locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+_ENDING = ".run"
+
+
+class Claim(NamedTuple):
+    """A claim on a product.
+
+    :param dag_id: the DAG.
+    :param run_id: its run.
+    :param task_id: the task of the run that makes the product.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+
+
+class Claims:
+    """The claims on a product. While they are open, no other process changes them or removes the product.
+
+    :param file: absolute path of the product; its folder has to exist.
+    :param has_ended: tells whether the run of a claim has ended, so that the claim does not count any more.
+    """
+
+    def __init__(self, file: str, has_ended: Callable[[Claim], bool]) -> None:
+        self._folder = beside(file, ".runs", OWN_FOLDER)
+        self._has_ended = has_ended
+
+    def __enter__(self) -> Self:
+        self._lock = made_and_locked(self._folder)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with suppress(OSError):
+            if not self._named():
+                shutil.rmtree(self._folder)
+        os.close(self._lock)
+
+    def add(self, claim: Claim) -> None:
+        """Claim the product."""
+        unfinished = os.path.join(self._folder, f"new-{os.urandom(4).hex()}")
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as opened:
+            json.dump(claim, opened)
+        os.replace(unfinished, self._path(claim))
+
+    def drop(self, claim: Claim) -> None:
+        """Withdraw a claim, if there is such a one; all claims of its run, if it names no task."""
+        for each in self._read():
+            if each == claim._replace(task_id=claim.task_id or each.task_id):
+                os.unlink(self._path(each))
+
+    def others(self, claim: Claim) -> list[Claim]:
+        """Return the other claims on the product whose runs have not ended."""
+        others = [other for other in self._read() if other != claim]
+        under_way = [other for other in others if not self._has_ended(other)]
+        for other in others:
+            if other not in under_way:
+                self.drop(other)
+        return under_way
+
+    def _read(self) -> list[Claim]:
+        claims = []
+        for name in self._named():
+            with suppress(OSError, ValueError, TypeError):
+                dag_id, run_id, task_id = parse_json(read_own(os.path.join(self._folder, name)))
+                claims.append(Claim(str(dag_id), str(run_id), str(task_id)))
+        return claims
+
+    def _named(self) -> list[str]:
+        return sorted(name for name in os.listdir(self._folder) if name.endswith(_ENDING))
+
+    def _path(self, claim: Claim) -> str:
+        digest = hashlib.sha256("\0".join(claim).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return os.path.join(self._folder, f"{digest}{_ENDING}")
