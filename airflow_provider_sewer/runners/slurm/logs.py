@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.trusted import open_own
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.slots import Slots
@@ -259,15 +260,18 @@ def last_lines(path: str, secrets: Collection[str] = ()) -> list[str]:
     masker = Masker(secrets)
     data, is_cut = _end_of(path)
     pieces = [*masker.mask(Stream.STDOUT, _pieces(data)), *masker.rest(Stream.STDOUT)]
-    if is_cut and pieces and masker.secrets:
-        pieces[0] = pieces[0][len(masker.secrets[0]) :]  # it may begin inside a secret
+    if is_cut and pieces:
+        pieces[0] = pieces[0][masker.longest :]  # it may begin inside a secret
     tail = Tail()
     tail.take(pieces)
     return tail.lines
 
 
-def last_line_between(path: str, begin: int, end: int) -> str | None:
-    """Return the last line of this part of a file; ``None`` if there is none, or it is too long for a result."""
+def last_line_between(path: str, begin: int, end: int, secrets: Collection[str] = ()) -> str | None:
+    """Return the last line of this part of a file, masked; ``None`` if there is none, or it is too long for a result.
+
+    :param secrets: values to mask.
+    """
     if end < begin:
         begin = 0  # the module has emptied it
     data, is_cut = _end_of(path, begin, end)
@@ -276,7 +280,7 @@ def last_line_between(path: str, begin: int, end: int) -> str | None:
         if not newline or not data:
             return None
     tail = Tail()
-    tail.take(_pieces(data))
+    tail.take(map(Secrets(secrets).mask, _pieces(data)))
     return tail.last_line
 
 
