@@ -237,16 +237,23 @@ class _StreamLog:
             return file.read(_CHUNK)
 
     def hand_on_again(self, begin: int, end: int, masker: Masker) -> int:
-        """Hand on a part that was handed on before, at most a chunk of whole lines, and return where that ends."""
+        """Hand on a part that was handed on before, at most a chunk of whole lines, and return where that ends.
+
+        A secret may begin in the line before that part, and go on behind it: what was held back then went with the next
+        part.
+        """
+        start = max(0, begin - PIECE) if masker.longest else begin
         try:
             with _SLOTS.taken(), open(self._path, "rb") as file:
-                file.seek(begin)
+                file.seek(start)
+                before = file.read(begin - start)
                 data = file.read(min(end - begin, _CHUNK))
         except OSError:
             return begin
         if begin + len(data) < end:
             data = data[: data.rfind(b"\n") + 1] or data
-        if masked := [*masker.mask(self._stream, _pieces(data)), *masker.rest(self._stream)]:
+        masker.mask(self._stream, _pieces(before.rpartition(b"\n")[2]))
+        if masked := masker.mask(self._stream, _pieces(data)):
             self._sink(self._stream, masked)
         return begin + len(data) if data else end  # the module has emptied the file
 
