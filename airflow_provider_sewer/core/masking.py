@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Callable, Union
 
-#: What stands in the place of a secret.
+#: The text in place of a secret.
 MASK = "***"
 
 #: Values that are no secret, whatever the name that they are given.
@@ -19,7 +19,7 @@ _SHORTEST = 5
 #: Shorter pieces of base64 also occur by chance.
 _SHORTEST_BASE64 = 10
 
-#: Returns what is written in the place of a secret of this name; the name is empty if there is none.
+#: Returns the text in place of a secret of this name; the name is empty if there is none.
 Write = Callable[[str], str]
 
 

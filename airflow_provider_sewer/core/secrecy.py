@@ -1,7 +1,7 @@
 """The one rule of what is secret, for all that is shown, logged, stored or passed on.
 
-Secret are the values whose name says so, be it a variable, a parameter, an option of a command line or a key in JSON;
-passwords in URLs and in assignments such as ``password=x`` inside a text; and texts of the form of well-known tokens.
+A value is secret if its name says so: that of a variable, a parameter, an option of a command line or a key in JSON.
+Inside of texts, passwords in URLs and in assignments such as ``password=x`` are secret, and so are known tokens.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NOT_ITSELF = frozenset({"file", "path", "dir", "directory", "folder", "name", "
 #: These name the working directory of a shell.
 _OF_SHELLS = frozenset({"PWD", "OLDPWD"})
 
-#: What is secret in a text, after what stands before it: the password of a URL, and well-known tokens.
+#: Secret parts of a text, each after the text before it: passwords of URLs, and known tokens.
 _SHAPES = re.compile(
     r"""(://[^\s/?\#:@'"]*:)([^\s/?\#'"]+)(?=@)
     | (\b[Bb]earer\s+)([\w.~+/-]{8,}=*)
@@ -54,7 +54,7 @@ _SIGNS = re.compile(r"[=@{\[]|--|earer|gh[opsur]_|github_pat_|glpat-|hf_|sk-|xox
 #: The names of assignments, and of options with a value, inside of a text such as a line of shell; and the value.
 _NAME = re.compile(r"(?<![\w.$-])(-{0,2}[A-Za-z_][\w.-]*)\s?=\s?|(?<!\S)(--[A-Za-z][\w-]*)\s+(?!--)")
 _VALUE = re.compile(r""""[^"]*"|'[^']*'|[^\s"';&|]+""")
-#: What stands for a value that is found elsewhere when it is needed: in templates, and inside of texts for shells.
+#: References to values that are elsewhere: in templates, and inside of texts for shells.
 _TEMPLATE = re.compile(r"\{\{|\{%|%\(|\$\{env:")
 _REFERENCE = re.compile(r"\$[\w{(]|`")
 
@@ -85,7 +85,7 @@ def is_secret(name: str, value: str) -> bool:
 
 
 def secret_texts(env: Mapping[str, str], words: Iterable[str] = (), data: Any = None) -> dict[str, str]:
-    """Return the secrets in what a task is given, each with the name of a variable that could hold it.
+    """Return the secrets among the values of a task, each with the name of a variable that could hold it.
 
     :param env: environment variables.
     :param words: a command line.

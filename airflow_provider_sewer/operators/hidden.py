@@ -20,11 +20,11 @@ class Hidden:
         self.value = value
 
     def serialize(self) -> str:
-        """Return what Airflow stores in its place."""
+        """Return the text that Airflow stores instead."""
         return MASK
 
     def __repr__(self) -> str:
-        """Return what is shown in its place."""
+        """Return the text that is shown instead."""
         return MASK
 
 

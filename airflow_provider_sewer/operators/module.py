@@ -172,7 +172,7 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Return what becomes a mapped operator, as Airflow's own ``partial``; its secrets are named and hidden too."""
+        """Return an operator to be mapped, as Airflow's ``partial`` does, with its secrets named and hidden."""
         dag = kwargs.get("dag") or DagContext.get_current()
         _warn_of_secrets(str(kwargs.get("task_id")), dag, kwargs)
         partial: OperatorPartial = super().partial(
