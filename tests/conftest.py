@@ -57,6 +57,22 @@ def digits_python() -> Path:
     return python
 
 
+@pytest.fixture
+def everything_kept(airflow_home):
+    """Return a function that returns all rows of Airflow's database as text, XComs, events and rendered fields too."""
+
+    def read(but=()) -> str:
+        from airflow.utils.session import create_session
+        from sqlalchemy import text
+
+        with create_session() as session:
+            tables = session.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
+            rows = [session.execute(text(f'SELECT * FROM "{table}"')).all() for table in {*tables}.difference(but)]
+        return repr(rows)
+
+    return read
+
+
 def _candidates(version: str) -> list[str]:
     listed = os.environ.get("SEWER_TEST_PYTHONS", "").split(os.pathsep)
     found = shutil.which(f"python{version}")

@@ -162,6 +162,8 @@ def convert(file: File, output: str, print_only: bool, launch_json_version: str)
     else:
         vscode.write_launch_json(output, tasks, launch_json_version)
         click.echo(f"{len(tasks)} configurations are in {output}", err=True)
+        if names := vscode.variables_needed(tasks):
+            say(f"sppe: secrets are left out; VS Code takes {', '.join(names)} from the environment it is started in")
 
 
 @main.command()

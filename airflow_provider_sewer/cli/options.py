@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.cli.values import read_value
 from airflow_provider_sewer.core.selection import From
 from airflow_provider_sewer.core.settings import Settings
@@ -125,10 +126,13 @@ class File(NamedTuple):
         :raises SewerError: when the file, a task or the workflow is wrong.
         """
         if not self.there:
-            return load_workflow(self.path, self.name, jobs=self.jobs, arguments=self.arguments)
-        from airflow_provider_sewer.runners.foreign_reader import read_workflow
+            workflow = load_workflow(self.path, self.name, jobs=self.jobs, arguments=self.arguments)
+        else:
+            from airflow_provider_sewer.runners.foreign_reader import read_workflow
 
-        return read_workflow(self.path, self.name, self.settings, self.arguments)
+            workflow = read_workflow(self.path, self.name, self.settings, self.arguments)
+        _warn_of_secrets(workflow.tasks.values())
+        return workflow
 
     def tasks(self) -> list[Task]:
         """Read the tasks of the workflow that is meant, or else of all the file.
@@ -138,10 +142,13 @@ class File(NamedTuple):
         if self.name is not None or self.arguments:
             return list(self.workflow().tasks.values())
         if not self.there:
-            return load_tasks(self.path, jobs=self.jobs)
-        from airflow_provider_sewer.runners.foreign_reader import read_tasks
+            tasks = load_tasks(self.path, jobs=self.jobs)
+        else:
+            from airflow_provider_sewer.runners.foreign_reader import read_tasks
 
-        return read_tasks(self.path, self.settings)
+            tasks = read_tasks(self.path, self.settings)
+        _warn_of_secrets(tasks)
+        return tasks
 
 
 class Asked(NamedTuple):
@@ -193,6 +200,12 @@ def _file(path: str, settings: Settings, more: dict[str, Any], *, there: bool) -
     if there and jobs is not None:
         raise click.UsageError("--jobs is for stages in YAML, which import nothing; leave out --read-with-interpreter")
     return File(path, workflow, arguments, jobs, there, settings)
+
+
+def _warn_of_secrets(tasks: Iterable[Task]) -> None:
+    for task in tasks:
+        for what in task.exposed_secrets():
+            say(f"sppe: {task.source}: {what}")
 
 
 def _with(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple, Optional
 
 from airflow_provider_sewer.core.function import CALLER
-from airflow_provider_sewer.core.secrecy import MASK, masked_words
+from airflow_provider_sewer.core.masking import MASK, Secrets
+from airflow_provider_sewer.core.secrecy import masked_words
 
 _LEFT_OUT = "…"
 #: The most characters of a function's arguments that are shown.
@@ -39,11 +40,13 @@ def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
 
     In the command line of a function, the lines that call it are left out, and what goes on and on in its arguments.
 
-    :param secrets: values to mask wherever they stand (see :mod:`airflow_provider_sewer.core.secrecy`).
+    :param secrets: values to mask wherever they stand, besides those that :mod:`airflow_provider_sewer.core.secrecy`
+        finds in the command line itself.
     """
+    known = Secrets(secrets)
     if CALLER not in argv:
-        return " ".join([word if word == MASK else shlex.quote(word) for word in masked_words(argv, secrets)])
-    words = masked_words([_LEFT_OUT if word == CALLER else word for word in argv], secrets)
+        return " ".join([word if word == MASK else shlex.quote(word) for word in masked_words(argv, known)])
+    words = masked_words([_LEFT_OUT if word == CALLER else word for word in argv], known)
     return " ".join([word if word in (MASK, _LEFT_OUT) else _quoted_in_part(word) for word in words])
 
 

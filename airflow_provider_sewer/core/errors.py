@@ -45,6 +45,10 @@ class SewerError(Exception):
         self.at = at
 
 
+class SecretWarning(UserWarning):
+    """A task says a secret where other users could read it."""
+
+
 class WorkflowFileError(SewerError):
     """A workflow file cannot be read, or does not load."""
 

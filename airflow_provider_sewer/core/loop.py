@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.bounds import MOST, bounded_list, joined_patter
 from airflow_provider_sewer.core.chain import Chain
 from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.recording import own_name
-from airflow_provider_sewer.core.secrecy import looks_secret
+from airflow_provider_sewer.core.secrecy import is_secret
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.values import Ignored, Result
 
@@ -239,7 +239,7 @@ def _way_in_values(
 def _label(key: str, value: Any, values: Iterable[Any]) -> str:
     """Return a short text for a value: itself, or its position if it has none that could stand in a name."""
     text = _text(value)
-    if text is None or not text.strip() or len(text) > _LONGEST_LABEL or not text.isprintable() or looks_secret(key):
+    if text is None or not text.strip() or len(text) > _LONGEST_LABEL or not text.isprintable() or is_secret(key, text):
         return f"#{_position(value, values)}"
     return text
 

@@ -21,6 +21,7 @@ from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.recording import note_task
 from airflow_provider_sewer.core.resources import checked_resources
 from airflow_provider_sewer.core.run_time import as_text, names_in
+from airflow_provider_sewer.core.secrecy import exposed
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
@@ -177,6 +178,11 @@ class Task:
             use_underscores=self.use_underscores,
             args=filled(self.args, fill),
         )
+
+    def exposed_secrets(self) -> list[str]:
+        """Say what of the task looks like a secret that others could read; the secrets are not shown."""
+        given = [filled(each, as_written) for each in (self.parameters_and_flags, self.args, self.kwargs)]
+        return [f"task {self.name!r}: {what}" for what in exposed(given[0], given[1], given[2], self.slurm.slurm)]
 
     def call(self, fill: Fill | None = None) -> Call:
         """Return what an interpreter is asked to run.

@@ -114,6 +114,7 @@ class CalledOperator(DecoratedOperator, PythonModuleOperator):
         """Keep what the function has returned, and what is marked in it."""
         self._marks_in_returned = Marks()
         self.parameters_and_flags = self._marks_in_returned.part(dict(returned), _RETURNED)
+        self._mask_fields()
 
     @property
     def _has_called(self) -> bool:

@@ -9,14 +9,16 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.arguments import to_arguments
+from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secrecy import (
-    MASK,
+    as_variable,
     looks_secret,
     masked_data,
     masked_env,
+    masked_text,
     masked_words,
-    secret_values,
-    without,
+    secret_texts,
+    variable_name,
 )
 from airflow_provider_sewer.core.task import as_written
 from airflow_provider_sewer.core.values import filled
@@ -30,9 +32,10 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def to_json(workflow: Workflow) -> str:
-    """Write a workflow as JSON: its tasks, what each is run with, and the edges; secrets are masked.
+    """Write a workflow as JSON: its tasks, what each is run with, and the edges.
 
-    A task from another file than the workflow's has a ``file`` of its own, which its ``line`` is in.
+    ``${env:NAME}`` stands for a secret, with the name of a variable that holds it or could hold it. A task from another
+    file than the workflow's has a ``file`` of its own, which its ``line`` is in.
     """
     file = workflow.source.file if workflow.source else None
     data = {
@@ -51,16 +54,16 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
         "name": task.name,
         **_what_is_run(task),
         "python": settings.python,
-        "env": masked_env(settings.env),
+        "env": masked_env(settings.env, as_variable),
         "inherit_env": settings.inherit_env,
         "workdir": settings.workdir,
         "depends_on": list(workflow.upstream[task.name]),
         "doc": task.doc,
     }
     if task.products:
-        data["products"] = [product.path for product in task.products]
+        data["products"] = [masked_text(product.path, as_variable) for product in task.products]
     if task.dependencies:
-        data["dependencies"] = [dependency.path for dependency in task.dependencies]
+        data["dependencies"] = [masked_text(dependency.path, as_variable) for dependency in task.dependencies]
     if task.freshness.run_when != "always":
         data["run_when"] = task.freshness.run_when
     if task.resources:
@@ -72,9 +75,9 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
     if task.run_on:
         data["run_on"] = task.run_on
     if task.slurm.slurm:
-        data["slurm"] = _Plain(secret_values(settings.env)).data(task.slurm.slurm)
+        data["slurm"] = _Plain(Secrets(secret_texts(settings.env))).data(task.slurm.slurm)
     if task.operator_kwargs:
-        data["operator_kwargs"] = _Plain(secret_values(settings.env)).data(task.operator_kwargs)
+        data["operator_kwargs"] = _Plain(Secrets(secret_texts(settings.env))).data(task.operator_kwargs)
     if task.source.file != file:
         data["file"] = task.source.file
     return {**data, "line": task.source.line}
@@ -83,22 +86,23 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
 def _what_is_run(task: Task) -> dict[str, Any]:
     if task.module is not None:
         return {"module": task.module, "arguments": _arguments(task)}
-    kwargs = _Plain(secret_values(task.settings.env)).data(filled(task.kwargs, as_written))
+    kwargs = _Plain(Secrets(secret_texts(task.settings.env))).data(filled(task.kwargs, as_written))
     return {"function": task.function, "kwargs": kwargs}
 
 
 def _arguments(task: Task) -> list[str]:
     """Return the arguments of a task, masked before they are written, when it is still known which value is whose."""
-    parameters = masked_data(filled(task.parameters_and_flags, as_written))
+    secrets = Secrets(secret_texts(task.settings.env))
+    parameters = masked_data(filled(task.parameters_and_flags, as_written), as_variable, secrets)
     args = filled(task.args, as_written)
     arguments = to_arguments(parameters, use_underscores=task.use_underscores, args=args)
-    return masked_words(arguments, secret_values(task.settings.env))
+    return masked_words(arguments, secrets, as_variable)
 
 
 class _Plain:
-    """Turns whatever a person gave into what JSON can say: the rest becomes its ``repr``, secrets are masked."""
+    """Turns whatever a person gave into what JSON can say: the rest becomes its ``repr``."""
 
-    def __init__(self, secrets: list[str]) -> None:
+    def __init__(self, secrets: Secrets) -> None:
         self._secrets = secrets
         self._around: list[int] = []
 
@@ -106,7 +110,7 @@ class _Plain:
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
-            return without(self._secrets, str.__str__(value))
+            return self._text(str.__str__(value))
         if isinstance(value, int):
             return int(value)
         if isinstance(value, float) and math.isfinite(value):
@@ -122,7 +126,8 @@ class _Plain:
     def _container(self, value: Any) -> Any:
         if isinstance(value, Mapping):
             return {
-                self._key(key): MASK if looks_secret(str(key)) else self.data(inner) for key, inner in value.items()
+                self._key(key): as_variable(variable_name(str(key))) if looks_secret(str(key)) else self.data(inner)
+                for key, inner in value.items()
             }
         if isinstance(value, (list, tuple)):
             return [self.data(inner) for inner in value]
@@ -132,7 +137,7 @@ class _Plain:
         return self._shown(value)
 
     def _key(self, key: Any) -> str:
-        return without(self._secrets, str.__str__(key)) if isinstance(key, str) else self._shown(key)
+        return self._text(str.__str__(key)) if isinstance(key, str) else self._shown(key)
 
     def _shown(self, value: Any) -> str:
         """Return the ``repr``, without the address in memory, which is another one in every process."""
@@ -140,4 +145,7 @@ class _Plain:
             text = repr(value)
         except Exception:
             text = f"<{type(value).__name__}>"
-        return without(self._secrets, _ADDRESS.sub("", text))
+        return self._text(_ADDRESS.sub("", text))
+
+    def _text(self, text: str) -> str:
+        return masked_text(self._secrets.mask(text, as_variable), as_variable)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.secrecy import as_variable, masked_env, masked_words, secret_texts
 from airflow_provider_sewer.exporters.files import read_text, replace_text
 from airflow_provider_sewer.exporters.json_text import to_json_text
 from airflow_provider_sewer.exporters.jsonc import Value, fail, parse
@@ -25,6 +29,7 @@ _DEBUGGERS = ("debugpy", "python", None)
 #: What a task says. Where it says nothing, what an earlier conversion wrote is taken out.
 _OURS = frozenset({"name", "type", "request", "module", "code", "args", "console", "python", "cwd", "env"})
 
+_VARIABLE = re.compile(r"\$\{env:(\w+)\}")
 _BYTE_ORDER_MARK = "\ufeff"
 _WHITE_SPACE = " \t\r\n"
 
@@ -32,8 +37,9 @@ _WHITE_SPACE = " \t\r\n"
 def launch_configuration(task: Task) -> dict[str, Any]:
     """Return the debug configuration of a task: what it is run with, under the debugger.
 
-    The environment is what the task itself gives; VS Code adds it to its own. Secrets are not masked:
-    the module needs them. Where an argument holds ``${…}``, VS Code fills in its own variables.
+    The environment is what the task itself gives; VS Code adds it to its own. ``${env:NAME}`` stands for a secret,
+    which VS Code takes from the environment that it was started in. Where an argument holds ``${…}``, VS Code fills in
+    its own variables.
     """
     settings = task.settings
     configuration: dict[str, Any] = {
@@ -49,13 +55,20 @@ def launch_configuration(task: Task) -> dict[str, Any]:
     if settings.workdir is not None:
         configuration["cwd"] = os.path.expanduser(settings.workdir)
     if settings.env:
-        configuration["env"] = dict(settings.env)
+        configuration["env"] = masked_env(settings.env, as_variable)
     return configuration
 
 
 def _what_is_run(task: Task) -> dict[str, Any]:
     option, what, *arguments = task.call().argv
-    return {"module" if option == "-m" else "code": what, "args": arguments}
+    shown = masked_words(arguments, Secrets(secret_texts(task.settings.env)), as_variable)
+    return {"module" if option == "-m" else "code": what, "args": shown}
+
+
+def variables_needed(tasks: Iterable[Task]) -> list[str]:
+    """Return the variables that the debug configurations take from the environment of VS Code."""
+    texts = json.dumps([launch_configuration(task) for task in tasks])
+    return list(dict.fromkeys(_VARIABLE.findall(texts)))
 
 
 def launch_json(tasks: Iterable[Task], version: str = VERSION) -> str:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow.sdk.log import amask_secret, mask_secret
+from airflow.sdk.log import mask_secret
 
-from airflow_provider_sewer.core.environment import build_environment, checked_env
+from airflow_provider_sewer.core.environment import checked_env
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
+from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.secrecy import masked_text
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.trusted import parse_json
-from airflow_provider_sewer.runners.interpreter import check_workdir, find_interpreter
+from airflow_provider_sewer.runners.interpreter import check_workdir, recognized_interpreter
 
 _FIELDS = ("python", "workdir", "env", "secret_env", "inherit_env", *SlurmSettings._fields, "job_url")
 
@@ -94,46 +94,27 @@ class SewerHook(BaseHook):
         :raises InvalidTask: when it is no JSON object of names and values.
         """
         secret_env = self._env("secret_env")
-        for secret in _secrets(secret_env):
-            mask_secret(secret)
+        mask_secrets(secret_env.values())
         return secret_env
-
-    async def aload(self) -> Self:
-        """Fetch the connection and mask its secrets without blocking an event loop, and return this hook.
-
-        Whatever is asked of it afterwards fetches nothing more.
-
-        :raises InvalidTask: when a field is unknown or the secret environment cannot be used.
-        """
-        try:
-            connection = await self.aget_connection(self.sewer_conn_id)
-        except AirflowNotFoundException:
-            # Under `airflow dags test`, where triggers run inside the task's process, Airflow 3.3.2 answers no
-            # asynchronous call for what is in its database. Where the connection is really gone this raises the same.
-            connection = await asyncio.to_thread(self.get_connection, self.sewer_conn_id)
-        with self._named():
-            self._fields = _known_fields(connection.extra)
-            secret_env = self._env("secret_env")
-        for secret in _secrets(secret_env):
-            await amask_secret(secret)
-        self.secret_env = secret_env
-        return self
 
     def get_conn(self) -> Settings:
         """Return :attr:`settings`."""
         return self.settings
 
     def test_connection(self) -> tuple[bool, str]:
-        """Start the interpreter, look for Slurm, and say what there is or what is wrong."""
+        """Look for the interpreter and for Slurm, and say what there is or what is wrong.
+
+        Whoever may edit the connection must not run code here, as the user of the API server: nothing is started but a
+        Python, without the connection's environment.
+        """
         try:
             settings = self.settings
-            env = build_environment(settings.env, settings.inherit_env or False)
-            interpreter = find_interpreter(settings.python, env, anew=True)
             check_workdir(settings.workdir)
             slurm = _found_slurm(self.slurm_settings.over(DEFAULTS))
             _ = self.job_url
+            interpreter = recognized_interpreter(settings.python)
         except SewerError as error:
-            return False, str(error)
+            return False, masked_text(str(error))
         return True, f"Python {interpreter.version} at {interpreter.path} (environment {interpreter.prefix}); {slurm}"
 
     @cached_property
@@ -169,9 +150,10 @@ def _without_blanks(value: Any) -> Any:
     return value.strip() if isinstance(value, str) else value
 
 
-def _secrets(secret_env: Mapping[str, str]) -> list[str]:
-    """Return what is to be masked: a log is masked line by line, so the lines of a key file count each for itself."""
-    return [secret for value in secret_env.values() for secret in {value, *value.splitlines()}]
+def mask_secrets(secrets: Iterable[str]) -> None:
+    """Have Airflow mask these values, in all the forms in which programs usually write them."""
+    if written := Secrets(secrets).forms:
+        mask_secret(list(written))
 
 
 def _found_slurm(settings: SlurmSettings) -> str:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_sewer.core.arguments import to_arguments
-from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, UntrustedPath
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, SecretWarning, UntrustedPath
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import checked_kwargs, function_call
 from airflow_provider_sewer.core.paths import PathMarker, checked_text, path_key
+from airflow_provider_sewer.core.secrecy import exposed, secret_texts
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
-from airflow_provider_sewer.hooks.sewer import SewerHook
+from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
+from airflow_provider_sewer.operators.hidden import hidden, opened
 from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.logical_date import NamesMissingDate
 from airflow_provider_sewer.operators.mapping import check_for_mapping
@@ -36,11 +41,15 @@ from airflow_provider_sewer.runners.task_run import TaskRun
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.task import Path
 
 Prepared = TypeVar("Prepared")
+
+#: Set while operators are made of tasks, whose secrets are named with the line that they are in.
+are_secrets_named: ContextVar[bool] = ContextVar("are_secrets_named", default=False)
 
 _DEEPEST_RESULT = 100
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
@@ -150,7 +159,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         self.item = item
         self.products_of_all = None if products_of_all is None else list(products_of_all)
         self.python = python
-        self.env = env
+        self.env = hidden(env)
         self.inherit_env = inherit_env
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
@@ -161,7 +170,24 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         # The DAG may be made in another file than the one Airflow names once it has parsed it.
         self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
         self._check_what_is_known()
+        self._warn_of_secrets()
         self.outlets = [*self._outlets_given(), *map(asset, self._asset_names())]
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Return an operator to be mapped, as Airflow's ``partial`` does, with its secrets named and hidden."""
+        dag = kwargs.get("dag") or DagContext.get_current()
+        _warn_of_secrets(str(kwargs.get("task_id")), dag, kwargs)
+        partial: OperatorPartial = super().partial(
+            **{**kwargs, **({"env": hidden(kwargs["env"])} if "env" in kwargs else {})}
+        )
+        return partial
+
+    def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        """Fill in the templates; Airflow masks the secrets in the fields from then on, also where it stores these."""
+        self._mask_fields()
+        super()._do_render_template_fields(*args, **kwargs)
+        self._mask_fields()
 
     def execute(self, context: Context) -> Any:
         """Run the module and return its result.
@@ -195,6 +221,10 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         self._killed = True
         if self._task_run:
             self._task_run.stop()
+
+    def _mask_fields(self) -> None:
+        fields = {field: getattr(self, field) for field in self.template_fields}
+        mask_secrets(secret_texts({}, data={**fields, "env": opened(self.env)}))
 
     def _new_run(self, context: Context, hook: SewerHook | None) -> TaskRun:
         return TaskRun(
@@ -280,7 +310,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     def _settings(self, context: Context, hook: SewerHook | None) -> Settings:
         own = Settings.checked(
             python=self.python,
-            env=self.env,
+            env=opened(self.env),
             inherit_env=self.inherit_env,
             workdir=self.workdir,
             folder=self._dag_folder(context),
@@ -328,6 +358,9 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         except InvalidTask as error:
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
 
+    def _warn_of_secrets(self) -> None:
+        _warn_of_secrets(self.task_id, self._dag, vars(self))
+
     def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
         """Check the fields.
 
@@ -342,8 +375,21 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         seconds(self.termination_grace_period)
         _check_codes(self.skip_on_exit_code)
         Settings.checked(
-            python=known["python"], env=whole["env"], inherit_env=self.inherit_env, workdir=known["workdir"]
+            python=known["python"], env=opened(whole["env"]), inherit_env=self.inherit_env, workdir=known["workdir"]
         )
+
+
+def _warn_of_secrets(task_id: str, dag: Any, fields: Mapping[str, Any]) -> None:
+    """Name secrets that would get onto a command line or into a job script, while the DAG is parsed."""
+    if not are_secrets_named.get():
+        file = str(getattr(dag, "fileloc", ""))
+        for what in exposed(*map(fields.get, ("parameters_and_flags", "args", "op_kwargs", "slurm"))):
+            warn_of_secret(f"{file}: task {task_id!r}: {what}", file)
+
+
+def warn_of_secret(message: str, file: str) -> None:
+    """Warn of a secret. The line of the file is left out: Python would show its text, and the secret in it."""
+    warnings.warn_explicit(message, SecretWarning, file or "<unknown>", 0)
 
 
 def asset_names(paths: Iterable[str], workdir: Any) -> list[str]:

@@ -190,14 +190,14 @@ class SlurmModuleOperator(PythonModuleOperator):
             self._note(context, run, job)
             if isinstance(job, Waiting):
                 if slurm.deferrable and slurm.wait_for_completion:
-                    self._wait_in_triggerer(job, slurm)
+                    self._wait_in_triggerer(job, run)
                 job = run.wait_for_array(job)
                 self._note(context, run, job)
             self._announce(context, job)
             if not slurm.wait_for_completion:
                 return job.ref.id
             if slurm.deferrable and not has_said_how_it_ended(job):
-                self._wait_in_triggerer(job, slurm)
+                self._wait_in_triggerer(job, run)
             return self._collect(context, run, run.follow(job))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -383,16 +383,18 @@ class SlurmModuleOperator(PythonModuleOperator):
             parts = {"job_id": job.ref.id, "job_name": job.ref.name, "user": getpass.getuser()}
             self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
 
-    def _wait_in_triggerer(self, job: Job | Waiting, slurm: SlurmSettings) -> None:
+    def _wait_in_triggerer(self, job: Job | Waiting, run: JobRun) -> None:
         # Imported when it is needed: Airflow's triggers take as long as a third of what a DAG file imports from here.
+        from airflow_provider_sewer.triggers.sealed import sealed
         from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
         target = self.module or self.function or ""
         # Airflow does not enforce execution_timeout while a task is deferred.
         timeout = self.execution_timeout or _LONGEST_DEFERRAL
-        settings = slurm._replace(slurm={})._asdict()
+        settings = run.planned.slurm._replace(slurm={})._asdict()
+        secrets = sealed(run.secrets(job.directory), job.directory)
         deadline = time.time() + timeout.total_seconds()
-        trigger = SlurmJobTrigger(job_to_data(job), target, settings, self.sewer_conn_id, deadline)
+        trigger = SlurmJobTrigger(job_to_data(job), target, settings, secrets, deadline)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:

@@ -96,6 +96,7 @@ class _First:
             **{name: own[name] for name in ("doc_md", "module", "function", "use_underscores")},
             **{name: marks.part(own[name], name) for name in _MARKED},
         )
+        twin._warn_of_secrets()
         state["outlets"] = [*self._outlets, *map(asset, twin._asset_names())]
         if group:
             group.add(twin)

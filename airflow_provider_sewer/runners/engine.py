@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.errors import ModuleStopped, SewerError
 from airflow_provider_sewer.core.freshness import Verdict
 from airflow_provider_sewer.core.resources import check_limits
-from airflow_provider_sewer.core.secrecy import secret_values
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.follower import LONGEST_WAIT
 from airflow_provider_sewer.runners.guardian import Guardian
@@ -271,7 +270,6 @@ class Engine:
             task,
             results_for(self._workflow, task, [self._schedule.outcomes, self._state.done if self._state else {}]),
             self._runner,
-            secrets=secret_values(task.settings.env),
             after=followed(self._workflow, name),
             origins=self._origins,
         )

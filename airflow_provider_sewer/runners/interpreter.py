@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 _PATIENCE = 30.0
+#: The file names of Python binaries, and how binaries begin.
+_PYTHON = re.compile(r"(python|pypy)[\w.-]*")
+_ELF = b"\x7fELF"
 _TOO_MUCH = 1_000_000
 
 _WHO_ARE_YOU = """
@@ -79,21 +83,56 @@ _answers: dict[tuple[object, ...], Interpreter] = {}
 
 
 def find_interpreter(
-    python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None, *, anew: bool = False
+    python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None
 ) -> Interpreter:
     """Find an interpreter and have it say who it is; one that has answered is not asked again.
 
     :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if not said.
     :param env: the environment it will be started with; it may need that to start at all.
     :param start: makes the process that asks it, for one who wants to guard and stop that.
-    :param anew: ask it in any case.
     :raises InterpreterError: when there is none, or when it is no Python.
     """
     path = locate_interpreter(python)
     key = _key(path)
-    if anew or key not in _answers:
+    if key not in _answers:
         _answers[key] = _introduced(path, build_environment({}) if env is None else env, start or _unguarded)
     return _answers[key]
+
+
+def recognized_interpreter(python: str | None) -> Interpreter:
+    """Return an interpreter that a path was found to be, for a path that is not trusted.
+
+    Nothing is started unless it is a Python by its name and its format. It gets no environment and imports no packages,
+    and nothing of its output is passed on but a version. Of a virtual environment, the Python that it was made from is
+    started.
+
+    :param python: as for :func:`find_interpreter`.
+    :raises InterpreterError: when there is none, or when it is not recognized as a Python.
+    """
+    path = locate_interpreter(python)
+    program = os.path.realpath(path)
+    if not _PYTHON.fullmatch(os.path.basename(program)) or not _is_binary(program):
+        raise InterpreterError(
+            f"{path} is no Python binary, such as python3.11, so it was not started; name the interpreter itself"
+        )
+    answer = _asked([program, "-I", "-S", "-c", _WHO_ARE_YOU], {})
+    try:
+        version = parse_json(answer.last_line)["version"]
+        if not re.fullmatch(r"3\.\d+\.\d+", version):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise InterpreterError(f"{path} is no Python 3 interpreter: it did not tell its version") from None
+    prefix = os.path.dirname(os.path.dirname(path))
+    is_virtual = os.path.isfile(os.path.join(prefix, "pyvenv.cfg"))
+    return Interpreter(path, version, path, prefix if is_virtual else os.path.dirname(os.path.dirname(program)))
+
+
+def _is_binary(program: str) -> bool:
+    try:
+        with open(program, "rb") as file:
+            return file.read(len(_ELF)) == _ELF
+    except OSError:
+        return False
 
 
 def known_interpreter(python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None) -> str:

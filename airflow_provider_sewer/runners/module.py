@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from airflow_provider_sewer.core.command import Command, interpreter_command, shown
 from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, ModuleMissing, ModuleStopped
+from airflow_provider_sewer.core.secrecy import secret_texts
 from airflow_provider_sewer.core.trusted import DEEPEST_RESULT, parse_json, read_own
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import check_workdir, known_interpreter, missing_modules
@@ -70,7 +71,7 @@ class ModuleRun:
     :param call: what the interpreter is asked to run.
     :param settings: where it runs; whatever is not said there has its default.
     :param runner: who runs it.
-    :param secrets: values that must not be shown.
+    :param secrets: values that must not be shown, besides those that the environment and the call show to be secret.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class ModuleRun:
         self._target = call.target
         self._settings = settings
         self._runner = runner
-        self._masker = Masker(secrets)
+        self._secrets = tuple(secrets)
         self._process: Process | None = None
         self._stopped = False
         self._at_once = False
@@ -102,11 +103,13 @@ class ModuleRun:
             arguments_file = os.path.join(guardian.folder, f"{number}-arguments.json")
             try:
                 command = self._command(result_file, guardian)
-                line = shown(command.argv, self._masker.secrets)
+                secrets = [*self._secrets, *secret_texts(command.env, self._call.argv)]
+                line = shown(command.argv, secrets)
                 if on_start:
                     on_start(line, command.workdir)
                 tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
-                exit_ = self._follow(self._started(command, arguments_file), guardian, sink, tails)
+                started = self._started(command, arguments_file)
+                exit_ = self._follow(started, guardian, Masker(secrets), sink, tails)
                 self._raise_unless_succeeded(exit_, command, line, tails)
                 return ModuleResult(read_result(result_file, lambda: self._result_unwritten(tails)))
             finally:
@@ -141,16 +144,18 @@ class ModuleRun:
             written.write(self._call.kwargs)
         return interpreter_command(command.argv[0], self._call.reading(file).argv, command.env, command.workdir)
 
-    def _follow(self, command: Command, guardian: Guardian, sink: Sink, tails: dict[Stream, Tail]) -> Exit:
+    def _follow(
+        self, command: Command, guardian: Guardian, masker: Masker, sink: Sink, tails: dict[Stream, Tail]
+    ) -> Exit:
         def hand_on(stream: Stream, pieces: Sequence[str]) -> None:
             if pieces:
                 tails[stream].take(pieces)
                 sink(stream, pieces)
 
         process = self._process_of(command, guardian)
-        exit_ = process.follow(lambda stream, pieces: hand_on(stream, self._masker.mask(stream, pieces)))
+        exit_ = process.follow(lambda stream, pieces: hand_on(stream, masker.mask(stream, pieces)))
         for stream in Stream:
-            hand_on(stream, self._masker.rest(stream))
+            hand_on(stream, masker.rest(stream))
         if exit_.leftovers:
             start = "\n" if tails[Stream.STDERR].is_unfinished else ""
             said = f"{self._target} ended and left processes behind that held its output; they have been ended too.\n"

@@ -7,7 +7,7 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_provider_sewer.core.secrecy import longest_first, without
+from airflow_provider_sewer.core.masking import Secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +21,6 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2
 # The upper bits of a byte of UTF-8, and what they are inside a character.
 _KIND, _CONTINUATION = 0b1100_0000, 0b1000_0000
 
-_SHORTEST_SECRET = 5
 _TAIL_LINES = 20
 _TAIL_WIDTH = 2_000
 
@@ -78,26 +77,29 @@ class LineSplitter:
 class Masker:
     """Masks known secrets in the pieces of a process's output, also where a long line was cut.
 
-    :param secrets: the values; of one with several lines, each line. Like Airflow, it leaves alone what is
-        so short that it would be masked everywhere.
+    :param secrets: the values, masked in all their :func:`~airflow_provider_sewer.core.masking.forms`.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        lines = {line for secret in secrets for line in (secret, *secret.splitlines())}
-        self.secrets = longest_first(line for line in lines if len(line) >= _SHORTEST_SECRET)
+        self._secrets = Secrets(secrets)
         self._held = dict.fromkeys(Stream, "")
 
     def mask(self, stream: Stream, pieces: Sequence[str]) -> Sequence[str]:
         """Return the next pieces of a stream, masked; what may be the beginning of a secret is held back."""
-        if not self.secrets:
+        if not self._secrets:
             return pieces
         masked = []
         for piece in pieces:
-            text = without(self.secrets, self._held[stream] + piece)
-            end = len(text) if piece.endswith("\n") else max(0, len(text) - len(self.secrets[0]) + 1)
-            self._held[stream] = text[end:]
-            masked.append(text[:end])
+            text = self._held[stream] + piece
+            is_whole = text.endswith("\n")
+            shown, self._held[stream] = (self._secrets.mask(text), "") if is_whole else self._secrets.split(text)
+            masked.append(shown)
         return [text for text in masked if text]
+
+    @property
+    def longest(self) -> int:
+        """Return the number of characters of the longest text that is masked."""
+        return max(map(len, self._secrets.forms), default=0)
 
     def held(self, stream: Stream) -> str:
         """Return what of this stream is held back; another masker goes on from here when it is fed with it first."""
@@ -122,7 +124,7 @@ class Tail:
         for piece in pieces:
             text = piece.removesuffix("\n")
             if self._open:
-                self._last = None
+                self._last = _joined(self._last, text)
                 self._lines[-1] = (self._lines[-1] + text)[:_TAIL_WIDTH]
             else:
                 self._last = text
@@ -141,8 +143,12 @@ class Tail:
 
     @property
     def last_line(self) -> str | None:
-        """Return the last line as it was, or ``None`` if there is none or it came in several pieces."""
+        """Return the last line as it was, or ``None`` if there is none or it is longer than a piece."""
         return self._last
+
+
+def _joined(begin: str | None, text: str) -> str | None:
+    return None if begin is None or len(begin) + len(text) > PIECE else begin + text
 
 
 def printable(text: str) -> str:

@@ -35,7 +35,7 @@ class TaskRun:
     :param task: the task, its settings settled.
     :param results: the results of the tasks before it, by name.
     :param runner: who runs it.
-    :param secrets: values that must not be shown.
+    :param secrets: values that must not be shown, besides those that the task itself shows to be secret.
     :param after: the tasks before it of which it takes something else than files.
     :param origins: who knows its code and its environment.
 

@@ -9,9 +9,11 @@ from airflow.sdk import DAG
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.secrecy import exposed
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task import checked_place
+from airflow_provider_sewer.operators.module import warn_of_secret
 from airflow_provider_sewer.task_group.arguments import sorted_out
 
 if TYPE_CHECKING:
@@ -65,9 +67,12 @@ class Around(NamedTuple):
         """
         for_slurm, for_all = sorted_out(operator_kwargs)
         said = {field: value for field, value in slurm_fields.items() if value is not None}
+        slurm = SlurmSettings.checked(**values.settings(**{**said, **for_slurm}))
+        for what in exposed({}, (), {}, slurm.slurm):
+            warn_of_secret(f"{calling_line()}: {what}", calling_line().file)
         return cls(
             settings,
-            SlurmSettings.checked(**values.settings(**{**said, **for_slurm})),
+            slurm,
             checked_place(run_on),
             sewer_conn_id,
             for_all,

@@ -10,9 +10,16 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGro
 from airflow_provider_sewer.core.command import shown as shown_command
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.run_time import RunTimeValue
+from airflow_provider_sewer.core.secrecy import secret_texts
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.values import Result, copied, filled, markers
-from airflow_provider_sewer.operators.module import PythonModuleOperator, asset, asset_names
+from airflow_provider_sewer.operators.module import (
+    PythonModuleOperator,
+    are_secrets_named,
+    asset,
+    asset_names,
+    warn_of_secret,
+)
 from airflow_provider_sewer.operators.twins import OWN
 from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
 from airflow_provider_sewer.task_group.conversion import converted, converted_partial
@@ -41,8 +48,11 @@ def make_mapped_operator(
 ) -> MappedOperator:
     """Make one mapped Airflow task of tasks that differ by some values only."""
     first = loaded.tasks[mapped[0].name]
+    token = are_secrets_named.set(True)
+    _warn_of_secrets(*(each.renamed(mapped.name) for each in mapped))
     try:
-        shown = {"doc_md": _doc(mapped.template), "map_index_template": _index_template(mapped)}
+        doc = _doc(mapped.template, first.settings.over(around.settings).env)
+        shown = {"doc_md": doc, "map_index_template": _index_template(mapped)}
         kind, fields = _fields(first, around, dag_folder, shown)
         fields |= {"task_id": task_id, "task_display_name": mapped.name}
         tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
@@ -53,6 +63,8 @@ def make_mapped_operator(
         _declare_products(operator, tasks)
     except Exception as error:  # whatever Airflow makes of it
         raise InvalidTask(f"{_called(mapped.name, first, around)}: {error}", mapped.source) from error
+    finally:
+        are_secrets_named.reset(token)
     return operator
 
 
@@ -113,8 +125,12 @@ def make_operator(
     :param wiring: what it knows of others.
     :param twins: has made others of the same workflow, and makes this one if nobody else has a say in it.
     """
+    token = are_secrets_named.set(True)
+    _warn_of_secrets(task)
     try:
-        kind, fields = _fields(task, around, dag_folder, {"doc_md": _doc(task)})
+        kind, fields = _fields(
+            task, around, dag_folder, {"doc_md": _doc(task, task.settings.over(around.settings).env)}
+        )
         fields |= _arguments(around.values, fields, task)
         fields |= _what_is_run(task, wiring.xcoms(task) if wiring else {}, around.values)
         fields |= {"task_id": task_id, "stale_after": wiring.stale_after(task.name) if wiring else ()}
@@ -124,6 +140,13 @@ def make_operator(
         return twins.make(kind, own, fields)
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
         raise InvalidTask(f"{_called(task.name, task, around)}: {error}", task.source) from error
+    finally:
+        are_secrets_named.reset(token)
+
+
+def _warn_of_secrets(*tasks: Task) -> None:
+    for where, what in dict.fromkeys((task.source, what) for task in tasks for what in task.exposed_secrets()):
+        warn_of_secret(f"{where}: {what}", where.file)
 
 
 def _called(name: str, task: Task, around: Around) -> str:
@@ -240,8 +263,8 @@ def _slurm_fields(
     return settings._asdict() | {"slurm": copied(dict(settings.slurm)) or None}
 
 
-def _doc(task: Task) -> str:
-    command = shown_command(["python", *task.call().argv])
+def _doc(task: Task, env: Mapping[str, str]) -> str:
+    command = shown_command(["python", *task.call().argv], secret_texts(env))
     tags = f"\n\nTags: {', '.join(task.tags)}" if task.tags else ""
     return f"{task.doc}\n\n```\n{command}\n```{tags}".strip()
 

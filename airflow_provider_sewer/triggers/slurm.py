@@ -16,7 +16,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmCancelled
 from airflow_provider_sewer.core.slurm import SlurmSettings
-from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.hooks.task_state import UserRequest, read_task_state
 from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting, note_element
@@ -32,6 +31,7 @@ from airflow_provider_sewer.runners.slurm.module_job import patience_of
 from airflow_provider_sewer.runners.slurm.pace import Pauses, watched
 from airflow_provider_sewer.runners.sockets import SupervisorSockets
 from airflow_provider_sewer.runners.task_log import log_output
+from airflow_provider_sewer.triggers.sealed import unsealed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -70,7 +70,7 @@ class SlurmJobTrigger(BaseTrigger):
     :param job: the job, as :func:`~airflow_provider_sewer.runners.slurm.begun.job_to_data` writes it.
     :param module: the module it runs.
     :param settings: the Slurm settings, all of them said.
-    :param sewer_conn_id: the connection whose secrets are to be masked.
+    :param secrets: values to mask, as :func:`~airflow_provider_sewer.triggers.sealed.sealed` returns them.
     :param deadline: when Airflow waits no longer, in seconds since the epoch.
     """
 
@@ -79,14 +79,14 @@ class SlurmJobTrigger(BaseTrigger):
         job: dict[str, Any],
         module: str,
         settings: dict[str, Any],
-        sewer_conn_id: str | None = None,
+        secrets: str | None = None,
         deadline: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._data = job
         self._module = module
         self._settings = settings
-        self._sewer_conn_id = sewer_conn_id
+        self._secrets = secrets
         self._deadline = deadline
         self._logged = -math.inf
 
@@ -96,7 +96,7 @@ class SlurmJobTrigger(BaseTrigger):
             "job": self._data,
             "module": self._module,
             "settings": self._settings,
-            "sewer_conn_id": self._sewer_conn_id,
+            "secrets": self._secrets,
             "deadline": self._deadline,
         }
 
@@ -184,7 +184,7 @@ class SlurmJobTrigger(BaseTrigger):
             wait.close()
 
     async def _follow(self, job: Job) -> Ending:
-        follower = await _in_thread(self._follower, job, await self._secrets())
+        follower = await _in_thread(self._follower, job)
         news: _News[View] = _News()
         watch = watched(job, news.put, self._slurm)
         pauses = Pauses(self._slurm.poll_interval or 0.0)
@@ -215,7 +215,7 @@ class SlurmJobTrigger(BaseTrigger):
             await asyncio.sleep(max(0.0, left))
         await asyncio.sleep(max(0.0, self._logged + _LOG_ARRIVES - time.monotonic()))
 
-    def _follower(self, job: Job, secrets: tuple[str, ...]) -> JobFollower:
+    def _follower(self, job: Job) -> JobFollower:
         # The worker logs the rest, where nothing of it can be lost.
         return JobFollower(
             job,
@@ -223,7 +223,7 @@ class SlurmJobTrigger(BaseTrigger):
             patience_of(self._slurm),
             self._log_output,
             self._say,
-            secrets,
+            unsealed(self._secrets, job.directory),
             trigger_log=TriggerLog(SupervisorSockets().supervisor()),
             try_number=getattr(self.task_instance, "try_number", 0),
         )
@@ -235,11 +235,6 @@ class SlurmJobTrigger(BaseTrigger):
     def _say(self, line: str) -> None:
         self._logged = time.monotonic()
         line_logger(_log)(line)
-
-    async def _secrets(self) -> tuple[str, ...]:
-        if not self._sewer_conn_id:
-            return ()
-        return tuple((await SewerHook(self._sewer_conn_id).aload()).secret_env.values())
 
     @property
     def _slurm(self) -> SlurmSettings:

@@ -81,18 +81,18 @@ def test_a_task_from_another_file_says_so():
     assert data["tasks"][0]["line"] == task.source.line
 
 
-def test_secret_variables_are_masked_wherever_their_values_stand():
+def test_to_json_writes_variables_in_place_of_secrets_wherever_they_stand():
     """A value that stands in an argument or in another variable is as secret there."""
     env = {"API_TOKEN": "s3cr3t", "URL": "https://me:s3cr3t@host/", "DEBUG": "1"}
     [task] = exported(Task("a", "m", {"url": "https://me:s3cr3t@host/"}, args=["s3cr3t"], env=env))
-    assert task["env"] == {"API_TOKEN": "***", "URL": "https://me:***@host/", "DEBUG": "1"}
-    assert task["arguments"] == ["***", "--url", "https://me:***@host/"]
+    assert task["env"] == {"API_TOKEN": "${env:API_TOKEN}", "URL": "${env:URL}", "DEBUG": "1"}
+    assert task["arguments"] == ["${env:API_TOKEN}", "--url", "https://me:${env:API_TOKEN}@host/"]
 
 
 def test_a_secret_that_holds_another_is_masked_whole():
     """The longer one goes first, or its end would be left."""
-    [task] = exported(Task("a", "m", {"x": "abcdef"}, env={"A_TOKEN": "abc", "B_TOKEN": "abcdef"}))
-    assert task["arguments"] == ["--x", "***"]
+    [task] = exported(Task("a", "m", {"x": "abcdefg"}, env={"A_TOKEN": "abcde", "B_TOKEN": "abcdefg"}))
+    assert task["arguments"] == ["--x", "${env:B_TOKEN}"]
 
 
 def test_parameters_whose_name_looks_secret_are_masked():
@@ -106,10 +106,10 @@ def test_parameters_whose_name_looks_secret_are_masked():
         "epochs": 3,
     }
     [task] = exported(Task("a", "m", parameters))
-    db = json.dumps({"user": "me", "password": "***", "more": [{"secret": "***"}]})
+    db = json.dumps({"user": "me", "password": "${env:PASSWORD}", "more": [{"secret": "${env:SECRET}"}]})
     assert task["arguments"] == [
-        "--password", "***", "--api-key", "***", "--api-key", "***", "--db", db, "--credentials", "***",
-        "--epochs", "3", "--token",
+        "--password", "${env:PASSWORD}", "--api-key", "${env:API_KEY}", "--api-key", "${env:API_KEY}", "--db", db,
+        "--credentials", "${env:CREDENTIALS}", "--epochs", "3", "--token",
     ]  # fmt: skip
 
 
@@ -118,7 +118,8 @@ def test_verbatim_arguments_that_look_secret_are_masked():
     args = ["fit", "--password", "hunter2", "--auth-token=abc", "db.password=abc", "--use-token", "--verbose", "x=1"]
     [task] = exported(Task("a", "m", args=args))
     assert task["arguments"] == [
-        "fit", "--password", "***", "--auth-token=***", "db.password=***", "--use-token", "--verbose", "x=1",
+        "fit", "--password", "${env:PASSWORD}", "--auth-token=${env:AUTH_TOKEN}", "db.password=${env:DB_PASSWORD}",
+        "--use-token", "--verbose", "x=1",
     ]  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def test_operator_arguments_are_written_as_far_as_json_goes():
         "queue": "gpu",
         "pool": None,
         "limits": [1, 2.5, "nan", "inf"],
-        "executor_config": {"1": "PosixPath('/x')", "password": "***", "seen": "***"},
+        "executor_config": {"1": "PosixPath('/x')", "password": "${env:PASSWORD}", "seen": "${env:TOKEN}"},
         "broken": "<Unspeakable>",
     }
 
@@ -160,7 +161,8 @@ def test_what_a_slurm_job_is_given_is_written_where_it_is_said():
     """A task that says nothing of Slurm has neither key; secret values are masked here as well."""
     slurm = {"gpus_per_node": 1, "setup": ["export KEY=s3cr3t"]}
     on_slurm, plain = exported(Task("a", "m", run_on="slurm", slurm=slurm, env={"TOKEN": "s3cr3t"}), Task("b", "m"))
-    assert (on_slurm["run_on"], on_slurm["slurm"]) == ("slurm", {"gpus_per_node": 1, "setup": ["export KEY=***"]})
+    assert on_slurm["run_on"] == "slurm"
+    assert on_slurm["slurm"] == {"gpus_per_node": 1, "setup": ["export KEY=${env:TOKEN}"]}
     assert {"run_on", "slurm"}.isdisjoint(plain)
 
 

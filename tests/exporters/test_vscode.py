@@ -9,7 +9,12 @@ import pytest
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.exporters.vscode import launch_configuration, launch_json, write_launch_json
+from airflow_provider_sewer.exporters.vscode import (
+    launch_configuration,
+    launch_json,
+    variables_needed,
+    write_launch_json,
+)
 
 
 def test_a_task_becomes_a_debugpy_configuration(train):
@@ -31,6 +36,30 @@ def test_interpreter_folder_and_environment_appear_where_the_task_has_them(tmp_p
     assert configuration["python"] == str(tmp_path / "bin/python")
     assert configuration["cwd"] == str(tmp_path)
     assert configuration["env"] == {"GPU": "1"}
+
+
+def test_write_launch_json_leaves_secrets_to_the_environment(tmp_path):
+    """People commit the file: it names variables in place of secrets, also where an older one had the values."""
+    env = {"HF_TOKEN": "hf-secret", "DB_URL": "postgres://me:db-secret@host", "N": "1"}
+    task = Task("a", "m", {"api_key": "key-secret", "to": "x/hf-secret"}, args=["redis://:arg-secret@h"], env=env)
+    file = tmp_path / "launch.json"
+    file.write_text(
+        json.dumps({"configurations": [{"name": "a", "type": "debugpy", "env": {"HF_TOKEN": "hf-secret"}}]})
+    )
+    write_launch_json(file, [task])
+    assert "secret" not in file.read_text().lower().replace("${env:secret}", "")
+    (configuration,) = json.loads(file.read_text())["configurations"]
+    assert configuration["env"] == {"HF_TOKEN": "${env:HF_TOKEN}", "DB_URL": "${env:DB_URL}", "N": "1"}
+    assert configuration["args"] == [
+        "redis://:${env:SECRET}@h", "--api-key", "${env:API_KEY}", "--to", "x/${env:HF_TOKEN}"
+    ]  # fmt: skip
+    assert variables_needed([task]) == ["SECRET", "API_KEY", "HF_TOKEN", "DB_URL"]
+
+
+def test_launch_configuration_leaves_secrets_in_kwargs_to_the_environment():
+    """A function is called with JSON, in which VS Code fills in variables too."""
+    *_, kwargs = launch_configuration(Task("a", function="m:f", kwargs={"password": "hunter2", "n": 1}))["args"]
+    assert json.loads(kwargs) == {"password": "${env:PASSWORD}", "n": 1}
 
 
 def test_the_home_folder_is_written_out(monkeypatch):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import shutil
+import subprocess
 import sys
+import venv
 from pathlib import Path
 from urllib.parse import quote
 
@@ -52,6 +54,15 @@ def test_every_secret_value_is_masked_from_then_on(hook):
 
     assert hook(secret_env={"KEY": "-----BEGIN-----\nline-of-a-key", "TOKEN": "tok-12345"}).secret_env
     assert redact("a tok-12345 b line-of-a-key c") == "a *** b *** c"
+
+
+def test_secret_env_is_masked_in_escaped_forms(hook):
+    """Airflow itself masks only the value as it is."""
+    from airflow.sdk._shared.secrets_masker import redact
+
+    secret = 'q"uo\\te/ö'
+    assert hook(secret_env={"PW": secret}).secret_env
+    assert redact(f"{json.dumps(secret)} {secret!r} {quote(secret, safe='')}") == "\"***\" '***' ***"
 
 
 def test_empty_fields_of_the_form_say_nothing(hook):
@@ -103,13 +114,69 @@ def test_the_test_button_starts_the_interpreter(hook):
     assert said.startswith(f"Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
 
 
-def test_the_test_button_gives_the_interpreter_what_a_run_gives_it(hook, tmp_path):
-    """An interpreter that needs a variable of the connection is a good one."""
-    wrapper = tmp_path / "python"
-    wrapper.write_text(f'#!/bin/sh\n[ -n "$LICENCE" ] || exit 3\nexec {sys.executable} "$@"\n')
-    wrapper.chmod(0o755)
-    assert hook(python=str(wrapper), env={"LICENCE": "x"}).test_connection()[0]
-    assert not hook(python=str(wrapper) + "x", env={}).test_connection()[0]
+@pytest.fixture
+def ran(tmp_path):
+    """Return the path of a file that code in the next test leaves if it is run."""
+    return tmp_path / "ran"
+
+
+@pytest.mark.parametrize("name", ["python", "python3.11", "pypy3", "ls"])
+def test_test_connection_starts_no_script_whatever_its_name(hook, tmp_path, ran, name):
+    """Only a binary that has the name of one is taken for a Python."""
+    script = tmp_path / name
+    script.write_text(f'#!/bin/sh\ntouch {ran}\necho \'{{"version": "3.11.0"}}\'\n')
+    script.chmod(0o755)
+    good, answer = hook(python=str(script)).test_connection()
+    assert not good
+    assert f"{script} is no Python binary" in answer
+    assert not ran.exists()
+
+
+def test_test_connection_starts_no_program_by_the_name_of_a_python(hook, tmp_path, ran):
+    """A link that is named python is what it leads to."""
+    link = tmp_path / "python3"
+    link.symlink_to("/bin/bash")
+    good, answer = hook(python=str(link), env={"BASH_ENV": f"{tmp_path}/code"}).test_connection()
+    assert not good
+    assert "is no Python binary" in answer
+
+
+@pytest.mark.parametrize("variable", ["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH"])
+def test_test_connection_gives_the_interpreter_no_variable(hook, tmp_path, ran, variable):
+    """Each of them has a Python run other code, or not start at all."""
+    (tmp_path / "sitecustomize.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    assert hook(python=sys.executable, env={variable: str(tmp_path)}).test_connection()[0]
+    assert not ran.exists()
+
+
+def test_test_connection_runs_nothing_of_a_virtual_environment(hook, tmp_path, ran):
+    """Another user may have made it: the Python that it was made from is started."""
+    root = tmp_path / "venv"
+    venv.create(root, symlinks=True, with_pip=False)
+    (site,) = root.glob("lib/python3*/site-packages")
+    (site / "planted.pth").write_text(f"import os; open({str(ran)!r}, 'w').close()\n")
+    assert subprocess.run([root / "bin" / "python", "-c", ""], check=True).returncode == 0
+    assert ran.exists()
+    ran.unlink()
+    good, answer = hook(python=str(root / "bin" / "python")).test_connection()
+    assert good
+    assert f"(environment {root})" in answer
+    assert not ran.exists()
+
+
+def test_test_connection_shows_no_output_of_a_program(hook, tmp_path):
+    """A binary that is named python and is not one gets an answer without a word of its own."""
+    echo = tmp_path / "python3"
+    shutil.copy("/bin/echo", echo)
+    good, answer = hook(python=str(echo)).test_connection()
+    assert (good, answer) == (False, f"{echo} is no Python 3 interpreter: it did not tell its version")
+
+
+def test_test_connection_shows_no_password_in_what_is_wrong(hook):
+    """The form may hold it in a field that is shown otherwise."""
+    good, answer = hook(job_url="ftp://me:hunter2@jobs/{job_id}").test_connection()
+    assert not good
+    assert "ftp://me:***@jobs" in answer
 
 
 def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
@@ -241,26 +308,6 @@ def test_a_link_that_is_none_is_an_error(hook, url, said):
     with pytest.raises(InvalidTask, match=r"^connection 's': job_url: ") as raised:
         _ = hook(job_url=url).job_url
     assert said in str(raised.value)
-
-
-def test_an_event_loop_fetches_the_connection_once_and_masks_its_secrets(hook, monkeypatch):
-    """What is asked afterwards neither fetches anything nor has to wait."""
-    from airflow.sdk._shared.secrets_masker import redact
-
-    unloaded = hook(secret_env={"KEY": "one-secret\nanother-secret"}, lost_after=1, job_url="https://j/{job_id}")
-    loaded = asyncio.run(unloaded.aload())
-    monkeypatch.delenv("AIRFLOW_CONN_S")
-
-    assert loaded is unloaded
-    assert redact("a one-secret b another-secret c") == "a *** b *** c"
-    assert loaded.settings.env == {"KEY": "one-secret\nanother-secret"}
-    assert (loaded.slurm_settings.lost_after, loaded.job_url) == (1, "https://j/{job_id}")
-
-
-def test_an_event_loop_hears_what_is_wrong_with_the_connection(hook):
-    """As anybody else does."""
-    with pytest.raises(InvalidTask, match="connection 's': unknown field 'x'"):
-        asyncio.run(hook(x=1).aload())
 
 
 def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):

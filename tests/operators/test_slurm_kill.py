@@ -175,10 +175,10 @@ def test_a_trigger_that_fails_under_dags_test_leaves_no_job(module, on_slurm, ru
     """No triggerer has it, so that nobody would tell a worker to see to the job."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
-    async def fails(self):
-        raise RuntimeError("no secrets today")
+    def fails(self, job):
+        raise RuntimeError("no follower today")
 
-    monkeypatch.setattr(SlurmJobTrigger, "_secrets", fails)
+    monkeypatch.setattr(SlurmJobTrigger, "_follower", fails)
     name = "left_by_its_trigger"
     run_job(deferrable=True, slurm={"name": name}, **module("import time; time.sleep(600)"))
     (job,) = on_slurm.jobs(name)

@@ -9,22 +9,6 @@ import pytest
 SECRET = "open-sesame-4711"
 
 
-@pytest.fixture
-def everything_kept(airflow_home):
-    """Return a function that returns all rows of Airflow's database as text, XComs, events and rendered fields too."""
-
-    def read() -> str:
-        from airflow.utils.session import create_session
-        from sqlalchemy import text
-
-        with create_session() as session:
-            tables = session.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
-            rows = [session.execute(text(f'SELECT * FROM "{table}"')).all() for table in tables]
-        return repr(rows)
-
-    return read
-
-
 def test_a_secret_reaches_the_module_and_nothing_else(
     module, on_slurm, run_job, deferrable, connection, caplog, said, everything_kept, run_directories, monkeypatch
 ):
@@ -53,6 +37,83 @@ def test_a_secret_reaches_the_module_and_nothing_else(
     files = {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
     assert {name for name, content in files.items() if SECRET in content} == {"stdout.log", "stderr.log"}
     assert directory.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter"])
+def test_slurm_module_operator_shows_no_secret_of_a_task(
+    source, module, no_slurm, run_job, connection, said, everything_kept, monkeypatch, deferrable
+):
+    """Wherever it comes from, it is in no log, no XCom, no error, no trigger and no row of Airflow's database."""
+    from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
+
+    kept = []
+    serialize = SlurmJobTrigger.serialize
+    monkeypatch.setattr(SlurmJobTrigger, "serialize", lambda self: kept.append(serialize(self)) or kept[-1])
+    job = module("""
+        import json, os, sys
+        given = [os.environ.get("MY_PASS"), os.environ.get("DB"), *sys.argv[1:]]
+        print("seen", json.dumps(given), file=sys.stderr)
+        print("last", given)
+    """)
+    monkeypatch.setenv("MY_PASS", SECRET)
+    given = {
+        "connection": connection(secret_env=json.dumps({"DB": SECRET})),
+        "env": {"env": {**job["env"], "MY_PASS": SECRET}},
+        "url": {"env": {**job["env"], "DB": f"postgres://me:{SECRET}@host"}},
+        "inherited": {"inherit_env": ["MY_PASS"]},
+        "parameter": {"parameters_and_flags": {"password": SECRET}},
+    }
+    result = run_job("shows_none", deferrable=deferrable, **{**job, **given[source]})
+    assert result.states["job"] == "success"
+    assert "***" in result.results["job"]
+    assert SECRET not in result.results["job"]
+    text = said()
+    assert "seen" in text
+    assert SECRET not in text
+    assert bool(kept) == deferrable
+    assert SECRET not in repr(kept)
+    # A parameter is stored with the DAG; a warning names it while that is parsed.
+    assert SECRET not in everything_kept(but=["serialized_dag"] if source == "parameter" else [])
+
+
+def test_slurm_module_operator_masks_the_tail_of_stderr_in_its_event(
+    module, no_slurm, run_job, said, everything_kept, deferrable
+):
+    """Airflow keeps the event of a trigger in its database, in clear."""
+    job = module("import os, sys; sys.exit('bad password: ' + repr(os.environ['MY_PASSWORD']))")
+    job["env"] |= {"MY_PASSWORD": 'pa"ss\\wörd'}
+    assert run_job("masks_the_tail", deferrable=deferrable, **job).states["job"] == "failed"
+    text = said()
+    assert "bad password: '***'" in text
+    assert "wörd" not in text
+    assert "wörd" not in everything_kept()
+
+
+def test_slurm_module_operator_leaves_no_secret_argument_in_the_run_directory(
+    module, no_slurm, run_job, run_directories, deferrable
+):
+    """Neither in the job script nor, once the attempt has ended, in what it was begun with."""
+    job = module("print('done')")
+    run_job("leaves_none", parameters_and_flags={"password": SECRET, "n": 3}, deferrable=deferrable, **job)
+    (directory,) = run_directories()
+    texts = {path.name: path.read_text() for path in directory.iterdir() if path.is_file()}
+    assert [name for name, text in texts.items() if SECRET in text] == []
+    assert "--n" in texts["job.sh"]
+    assert '"n": 3' in texts["task.json"]
+    assert "trigger.key" not in texts
+
+
+def test_slurm_module_operator_leaves_no_secret_argument_of_a_function(
+    module, no_slurm, run_job, run_directories, tmp_path
+):
+    """The file that the function was called with stays, masked."""
+    given = module("def work(password, n): return len(password) + n", name="functions")
+    del given["module"]
+    result = run_job("of_a_function", function="functions:work", op_kwargs={"password": SECRET, "n": 1}, **given)
+    assert result.results["job"] == len(SECRET) + 1
+    (directory,) = run_directories()
+    assert json.loads((directory / "arguments.json").read_text()) == {"password": "***", "n": 1}
+    assert SECRET not in (directory / "task.json").read_text()
 
 
 def test_the_job_sees_a_closed_environment(module, on_slurm, run_job, deferrable, monkeypatch):

@@ -175,7 +175,7 @@ def test_an_interpreter_is_asked_once_until_it_changes(executable, tmp_path: Pat
 
 
 def test_an_interpreter_that_has_answered_a_process_is_known_to_the_next(executable, script, tmp_path: Path) -> None:
-    """Each task of a worker is a process; what it runs with is asked once, until it changes or is to be tried."""
+    """Each task of a worker is a process; what it runs with is asked once, until it changes."""
     text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
     file = executable(text)
     find = "import sys; from airflow_provider_sewer.runners.interpreter import *; "
@@ -186,11 +186,10 @@ def test_an_interpreter_that_has_answered_a_process_is_known_to_the_next(executa
         assert said == f"{file}\n"
     assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n"
 
-    script(find + "find_interpreter(sys.argv[1], anew=True)", str(file), env=env).output()
     file.unlink()
     executable(text)
     script(find + "known_interpreter(sys.argv[1])", str(file), env=env).output()
-    assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n" * 3
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n" * 2
 
 
 def test_an_interpreter_may_need_the_environment_it_is_given(executable) -> None:

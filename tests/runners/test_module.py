@@ -97,7 +97,8 @@ def test_inheriting_everything_leaves_out_what_is_private(modules) -> None:
 
     private = {name for name in OUTSIDE if re.match("_*AIRFLOW|SLURM|SBATCH", name)}
     assert len(private) == 6
-    assert env == {**{k: v for k, v in OUTSIDE.items() if k not in private}, "PYTHONPATH": str(modules.folder)}
+    passed = {k: v for k, v in OUTSIDE.items() if k not in private}
+    assert env == {**passed, "SECRET_OF_THE_WORKER": "***", "PYTHONPATH": str(modules.folder)}
 
 
 @pytest.mark.usefixtures("outside")

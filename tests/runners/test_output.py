@@ -70,15 +70,16 @@ def test_the_tail_keeps_the_last_lines_and_cuts_wide_ones() -> None:
     assert tail.lines[-1] == "w" * 2_000
 
 
-def test_the_last_line_is_the_result_only_if_it_came_whole() -> None:
-    """The very last line is kept as it was; one too long to come in one piece is none."""
-    whole, cut = Tail(), Tail()
+def test_last_line_of_several_pieces_is_joined_and_a_longer_one_is_none() -> None:
+    """The very last line is kept as it was, unless it is longer than a piece can be."""
+    whole, pieces, cut = Tail(), Tail(), Tail()
     whole.take(["first\n", "the result"])
-    cut.take(["first\n", "the ", "result\n"])
+    pieces.take(["first\n", "the ", "result\n"])
+    cut.take(["x" * PIECE, "x\n"])
 
-    assert whole.last_line == "the result"
+    assert whole.last_line == pieces.last_line == "the result"
+    assert pieces.lines == ["first", "the result"]
     assert cut.last_line is None
-    assert cut.lines == ["first", "the result"]
     assert Tail().last_line is None
 
 

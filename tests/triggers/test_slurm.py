@@ -28,6 +28,7 @@ from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.task_log import log_output
+from airflow_provider_sewer.triggers.sealed import sealed
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
 from tests.airflow_supervisor import task_instance
 
@@ -51,7 +52,7 @@ def busy_scheduler(monkeypatch):
 def submit(tmp_path):
     """Submit a module as a job, and return what makes triggers that follow it, as the database would."""
 
-    def run(source: str, cluster: str = "slurm", sewer_conn_id: str | None = None, **settings):
+    def run(source: str, cluster: str = "slurm", secrets: tuple[str, ...] = (), **settings):
         (tmp_path / "job.py").write_text(dedent(source))
         slurm = QUICK._replace(run_dir=str(tmp_path / "runs"), cluster=cluster, **settings)
         planned = ModuleJob(
@@ -62,7 +63,8 @@ def submit(tmp_path):
             1.0,
         )
         job = JobRun(planned, lambda *_: None, lambda _: None).begin()
-        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm._replace(slurm={})._asdict(), sewer_conn_id)
+        told = sealed(secrets, job.directory)
+        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm._replace(slurm={})._asdict(), told)
         return job, trigger
 
     return run
@@ -182,8 +184,9 @@ def test_airflow_hears_of_an_error_no_sooner_either(submit, busy_scheduler, monk
         asked.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    _, trigger = submit("pass", sewer_conn_id="not_there", cluster="local")
-    with pytest.raises(Exception, match="not_there"):
+    job, trigger = submit("pass", secrets=("open-sesame",), cluster="local")
+    job.directory.forget_secrets()
+    with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
         asyncio.run(first_event(made_anew(trigger)))
     assert sum(asked) > 950
 
@@ -367,12 +370,38 @@ def test_a_job_that_is_to_be_kept_goes_on(on_slurm, submit):
     assert on_slurm.state(job.ref.id) == "RUNNING"
 
 
-def test_a_connection_that_cannot_be_read_is_an_error_and_not_an_unmasked_log(on_slurm, submit, logged, airflow_home):
-    """The worker, which has read it, follows the job then."""
-    _, trigger = submit("print('a secret')", sewer_conn_id="not_there")
-    with pytest.raises(Exception, match="not_there"):
+def test_trigger_masks_secrets_that_its_arguments_do_not_show(on_slurm, submit, logged):
+    """Airflow keeps the arguments in its database."""
+    source = "import time; print('the key is open-sesame', flush=True); time.sleep(600)"
+    _, trigger = submit(source, secrets=("open-sesame",))
+    assert "open-sesame" not in repr(trigger.serialize())
+    asyncio.run(run_until(made_anew(trigger), logged))
+    assert logged() == ["the key is ***"]
+
+
+def test_trigger_masks_secrets_in_its_event(submit):
+    """Airflow keeps that in its database, with the last lines of stderr."""
+    _, trigger = submit("import sys; sys.exit('bad key: open-sesame')", "local", secrets=("open-sesame",))
+    event = asyncio.run(first_event(made_anew(trigger)))
+    assert "bad key: ***" in event["ending"]["message"]
+    assert "open-sesame" not in repr(event)
+
+
+def test_trigger_without_key_to_its_secrets_raises_and_logs_nothing(on_slurm, submit, logged):
+    """The worker, which knows the secrets, follows the job then."""
+    job, trigger = submit("print('the key is open-sesame')", secrets=("open-sesame",))
+    job.directory.forget_secrets()
+    with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
         asyncio.run(first_event(made_anew(trigger)))
     assert logged() == []
+
+
+def test_trigger_with_the_key_of_another_raises(on_slurm, submit):
+    """A later try has written its own."""
+    job, trigger = submit("print('done')", secrets=("open-sesame",))
+    sealed(["another-secret"], job.directory)
+    with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
+        asyncio.run(first_event(made_anew(trigger)))
 
 
 def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.trusted import open_own
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.slots import Slots
@@ -236,16 +237,23 @@ class _StreamLog:
             return file.read(_CHUNK)
 
     def hand_on_again(self, begin: int, end: int, masker: Masker) -> int:
-        """Hand on a part that was handed on before, at most a chunk of whole lines, and return where that ends."""
+        """Hand on a part that was handed on before, at most a chunk of whole lines, and return where that ends.
+
+        A secret may begin in the line before that part, and go on behind it: what was held back then went with the next
+        part.
+        """
+        start = max(0, begin - PIECE) if masker.longest else begin
         try:
             with _SLOTS.taken(), open_own(self._path, is_private=False) as file:
-                file.seek(begin)
+                file.seek(start)
+                before = file.read(begin - start)
                 data = file.read(min(end - begin, _CHUNK))
         except OSError:
             return begin
         if begin + len(data) < end:
             data = data[: data.rfind(b"\n") + 1] or data
-        if masked := [*masker.mask(self._stream, _pieces(data)), *masker.rest(self._stream)]:
+        masker.mask(self._stream, _pieces(before.rpartition(b"\n")[2]))
+        if masked := masker.mask(self._stream, _pieces(data)):
             self._sink(self._stream, masked)
         return begin + len(data) if data else end  # the module has emptied the file
 
@@ -259,15 +267,18 @@ def last_lines(path: str, secrets: Collection[str] = ()) -> list[str]:
     masker = Masker(secrets)
     data, is_cut = _end_of(path)
     pieces = [*masker.mask(Stream.STDOUT, _pieces(data)), *masker.rest(Stream.STDOUT)]
-    if is_cut and pieces and masker.secrets:
-        pieces[0] = pieces[0][len(masker.secrets[0]) :]  # it may begin inside a secret
+    if is_cut and pieces:
+        pieces[0] = pieces[0][masker.longest :]  # it may begin inside a secret
     tail = Tail()
     tail.take(pieces)
     return tail.lines
 
 
-def last_line_between(path: str, begin: int, end: int) -> str | None:
-    """Return the last line of this part of a file; ``None`` if there is none, or it is too long for a result."""
+def last_line_between(path: str, begin: int, end: int, secrets: Collection[str] = ()) -> str | None:
+    """Return the last line of this part of a file, masked; ``None`` if there is none, or it is too long for a result.
+
+    :param secrets: values to mask.
+    """
     if end < begin:
         begin = 0  # the module has emptied it
     data, is_cut = _end_of(path, begin, end)
@@ -276,7 +287,7 @@ def last_line_between(path: str, begin: int, end: int) -> str | None:
         if not newline or not data:
             return None
     tail = Tail()
-    tail.take(_pieces(data))
+    tail.take(map(Secrets(secrets).mask, _pieces(data)))
     return tail.last_line
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_sewer.core.secrecy import secret_texts
 from airflow_provider_sewer.runners.slurm.arrays.array import Wants
 from airflow_provider_sewer.runners.slurm.arrays.waiting import Member
 from airflow_provider_sewer.runners.slurm.following import Patience
@@ -24,7 +25,7 @@ class ModuleJob(NamedTuple):
     :param instance: the task instance it is for.
     :param task: what is run and where, and what it makes.
     :param slurm: how it runs on Slurm; every setting said.
-    :param secret_env: variables of the task's environment that are secret.
+    :param secret_env: variables of the task's environment that are secret whatever their names are.
     :param grace: seconds between SIGTERM and SIGKILL when the job ends itself.
     :param runs_before: which runs of the tasks before it this one follows, where they tell so themselves.
     :param expected: how many instances the mapped task has; 0 if that is not known.
@@ -48,6 +49,13 @@ class ModuleJob(NamedTuple):
     def shares_array(self) -> bool:
         """Tell whether it is to be an element of an array, where there are arrays."""
         return bool(self.slurm.array) and self.instance.map_index >= 0
+
+    def secrets(self, call: Call) -> tuple[str, ...]:
+        """Return the values that must not be shown.
+
+        :param call: what the interpreter is asked to run.
+        """
+        return *self.secret_env.values(), *secret_texts(self.task.settings.env, call.argv, self.slurm.slurm)
 
     def member(self, path: str) -> Member:
         """Return what is said of an attempt when it registers for an array.

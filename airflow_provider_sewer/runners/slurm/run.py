@@ -16,6 +16,8 @@ from airflow_provider_sewer.core.errors import (
     SlurmJobReleased,
     SlurmUnavailable,
 )
+from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.secrecy import masked_text
 from airflow_provider_sewer.runners.module import read_result, refuse_unreturned
 from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
 from airflow_provider_sewer.runners.slurm.arrays.place import ArrayPlace, Waiting, note_element
@@ -186,7 +188,7 @@ class JobRun:
             patience_of(planned.slurm),
             self._sink,
             self._say,
-            tuple(planned.secret_env.values()),
+            self.secrets(job.directory),
             try_number=planned.instance.try_number,
         )
         watch = watched(job, self._news.put, planned.slurm)
@@ -241,6 +243,11 @@ class JobRun:
         """Return what an attempt was begun with."""
         return self.planned.task if self._task_run else noted_task(directory, self.planned.task)
 
+    def secrets(self, directory: RunDirectory) -> tuple[str, ...]:
+        """Return the values of an attempt that must not be shown."""
+        call = self._task_run.call(None) if self._task_run else self.begun_with(directory).call()
+        return self.planned.secrets(call)
+
     def _result(self, directory: RunDirectory) -> Any:
         try:
             record = directory.read_exit()
@@ -249,12 +256,13 @@ class JobRun:
         begin, end = record.module_stdout if record else (0, 0)
         if self.planned.task.function is not None:
             return read_result(directory.result, lambda: refuse_unreturned(self.planned.task.target))
-        return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end))
+        secrets = self.secrets(directory)
+        return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end, secrets))
 
     def log_rest(self, ending: Ending) -> None:
         """Hand on what the job has written and nobody has handed on yet."""
         directory = RunDirectory(ending.run_directory or "")
-        JobLogs(directory, self._sink, tuple(self.planned.secret_env.values())).finish()
+        JobLogs(directory, self._sink, self.secrets(directory)).finish()
 
     def _close(self, directory: RunDirectory, how: str) -> None:
         """Note that nothing more is wanted of an attempt, and see to it that nothing more comes of it.
@@ -269,6 +277,8 @@ class JobRun:
             directory.write_ended(how, self.planned.instance.try_number)
             if self.planned.slurm.requeue:
                 directory.cancel()
+            if secrets := self.secrets(directory):
+                directory.mask_arguments(lambda text: masked_text(Secrets(secrets).mask(text)))
         except OSError as error:  # the next try will see for itself that it has ended
             self._say(f"The end of this attempt cannot be noted in its run directory: {error}")
 

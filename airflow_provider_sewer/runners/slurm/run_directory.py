@@ -21,12 +21,13 @@ from airflow_provider_sewer.core.trusted import (
     check_own_folder,
     has_types,
     modified,
+    open_own,
     parse_json,
     read_own,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.+-]")
 _LONGEST_PART = 100
@@ -160,6 +161,7 @@ class RunDirectory:
         self._ended = self._file("ended.json")
         self._products = self._file("products.json")
         self._task = self._file("task.json")
+        self._key = self._file("trigger.key")  # to the secrets in the arguments of the trigger
 
     def make(self) -> None:
         """Make the folder, and those above it that are not there; each of them for its owner alone.
@@ -311,9 +313,29 @@ class RunDirectory:
             self._write(self.secrets, secret)
 
     def forget_secrets(self) -> None:
-        """Remove the secret variables, if they are still there."""
-        with suppress(FileNotFoundError):
-            os.unlink(self.secrets)
+        """Remove the secret variables, and the key to those in the arguments of a trigger, if they are still there."""
+        for file in (self.secrets, self._key):
+            with suppress(FileNotFoundError):
+                os.unlink(file)
+
+    def mask_arguments(self, mask: Callable[[str], str]) -> None:
+        """Mask the secrets among the arguments of an attempt, of which nothing is run any more."""
+        for path in (self._task, self.arguments):
+            with suppress(FileNotFoundError), open_own(path) as file:
+                text = file.read().decode("utf-8", "surrogateescape")
+                if (masked := mask(text)) != text:
+                    self._write(path, masked)
+
+    def write_key(self, key: bytes) -> None:
+        """Write the key to the secrets in the arguments of a trigger."""
+        self._write(self._key, key.decode("ascii"))
+
+    def read_key(self) -> bytes:
+        """Return the key to the secrets in the arguments of a trigger.
+
+        :raises OSError: when it cannot be read.
+        """
+        return read_own(self._key)
 
     # -- What the job says ---------------------------------------------------------------------------------------------
 

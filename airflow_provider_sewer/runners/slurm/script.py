@@ -11,7 +11,8 @@ import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.secrecy import looks_secret
+from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.secrecy import is_secret, masked_words, secret_texts
 from airflow_provider_sewer.core.trusted import read_own
 from airflow_provider_sewer.runners.slurm.run_directory import LARGEST_NOTED, RunDirectory
 
@@ -44,6 +45,8 @@ _BASH_OWN = frozenset(
 _OF_EACH_PROCESS = frozenset({"_", "OLDPWD", "PWD", "SHLVL"})
 # The variables of the frame around the module.
 _FRAME = "sewer_"
+# Arguments that hold a secret; they are not exported.
+_WORD = f"{_FRAME}word_"
 # The line of the frame that says what goes before the command.
 _BEFORE = "sewer_before=("
 # Slurm from 23.02.3 on sets nothing of a login with --export=NIL. bash then has a PATH of its own, which may end in "."
@@ -66,7 +69,8 @@ class JobScript(NamedTuple):
         ``python3`` there if not said.
     :param workdir: the working directory on the node; the run directory if not said.
     :param env: variables to give.
-    :param secret_env: more variables, which the job forgets on disk as soon as it has read them.
+    :param secret_env: variables that are secret whatever their names are. Like those that show to be secret, the job
+        forgets them on disk as soon as it has read them.
     :param resources: Slurm parameters by submitit's names.
     :param requeue: whether Slurm may start the job once more.
     :param grace: seconds between SIGTERM and SIGKILL when the run directory says that the job is to end.
@@ -94,7 +98,8 @@ class JobScript(NamedTuple):
         secret = self._secret()
         plain = {name: value for name, value in self.env.items() if name not in secret}
         directory.write_script(self._text(directory))
-        directory.write_variables(_exports(plain), _exports(secret))
+        words = "".join(f"{_WORD}{place}={shlex.quote(word)}\n" for place, word in self._secret_words().items())
+        directory.write_variables(_exports(plain), _exports(secret) + words)
         if self.call.kwargs is not None:
             directory.write_arguments(self.call.kwargs)
 
@@ -123,7 +128,7 @@ class JobScript(NamedTuple):
             "sewer_workdir": self.workdir or directory.path,
             "sewer_grace": str(math.ceil(self.grace)),
             "sewer_requeue": str(int(self.requeue)),
-            "sewer_has_secrets": str(int(bool(self._secret()))),
+            "sewer_has_secrets": str(int(bool(self._secret() or self._secret_words()))),
             "sewer_in_array": str(int(self.in_array)),
             "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
@@ -133,11 +138,20 @@ class JobScript(NamedTuple):
 
     def _command(self, directory: RunDirectory) -> str:
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
-        return f"{python} {_joined(['-u', *self.call.reading(directory.arguments).argv])}"
+        secret = self._secret_words()
+        argv = enumerate(self.call.reading(directory.arguments).argv)
+        words = [f'"${_WORD}{place}"' if place in secret else _quoted(word) for place, word in argv]
+        return " ".join([python, "-u", *words])
+
+    def _secret_words(self) -> dict[int, str]:
+        """Return the arguments that hold a secret, by their places; the script takes them from variables."""
+        argv = self.call.reading("").argv
+        shown = masked_words(argv, Secrets(secret_texts(self._secret()) | dict.fromkeys(self.secret_env.values(), "")))
+        return {place: word for place, (word, masked) in enumerate(zip(argv, shown, strict=True)) if word != masked}
 
     def _secret(self) -> dict[str, str]:
-        """Return the variables that are secret: those that somebody called so, and those whose name does."""
-        secret = {**{name: value for name, value in self.env.items() if looks_secret(name)}, **self.secret_env}
+        """Return the variables that are secret: those that were given as such, and those that show it."""
+        secret = {**{name: value for name, value in self.env.items() if is_secret(name, value)}, **self.secret_env}
         return {name: value for name, value in secret.items() if name not in _OF_EACH_PROCESS}
 
 

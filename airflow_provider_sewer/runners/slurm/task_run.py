@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import ModuleStopped, SewerError, SlurmSubmitRefused
-from airflow_provider_sewer.core.secrecy import looks_secret
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.runners.module import GRACE
 from airflow_provider_sewer.runners.preflight import refuse_template
@@ -153,7 +152,7 @@ class SlurmJobs:
             instance=TaskInstance(workflow, series, task.name, -1, f"{run} {command}"),
             task=task.with_settings(here),
             slurm=self._slurm_of(task),
-            secret_env={name: value for name, value in env.items() if looks_secret(name)},
+            secret_env={},
             grace=self._grace,
         )
 
@@ -251,7 +250,7 @@ class SlurmTaskRun:
 
     def _command_line(self) -> str:
         call = self._task_run.call(None)
-        return shown([self._planned.task.settings.python or "python", *call.argv], self._planned.secret_env.values())
+        return shown([self._planned.task.settings.python or "python", *call.argv], self._planned.secrets(call))
 
 
 def _after(planned: ModuleJob, jobs: Sequence[str]) -> ModuleJob:

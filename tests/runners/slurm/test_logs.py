@@ -336,6 +336,20 @@ def test_logs_of_trigger_that_comes_back_to_a_triggerer_are_handed_on_again(log:
     assert in_log_of_two == LINES[10_000:20_000]
 
 
+@pytest.mark.parametrize("size", range(1, len(SECRET)))
+def test_logs_that_are_handed_on_again_show_no_part_of_a_secret(log: Log, size: int) -> None:
+    """Triggerers took turns in the middle of a long line, and of the secret in it."""
+    long = "x" * (PIECE - size)
+    log.write(f"{long}{SECRET[:size]}".encode())
+    pump_all(log.reader([SECRET], triggerer="one"))
+    log.write(f"{SECRET[size:]} of one\n".encode())
+    pump_all(log.reader([SECRET], triggerer="two"))
+    for triggerer in ("one", "two"):
+        log.pieces = []
+        pump_all(log.reader([SECRET], triggerer=triggerer))
+        assert log.text() == {"one": long, "two": "*** of one\n"}[triggerer]
+
+
 @pytest.mark.parametrize("triggerer", ["two", None])
 def test_logs_that_are_missing_are_handed_on_by_the_next_process(triggerer: str | None, log: Log) -> None:
     """The triggerer ended after it had emptied the log: another one or the worker completes it."""

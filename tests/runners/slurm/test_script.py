@@ -389,6 +389,36 @@ def test_a_secret_is_nowhere_to_be_seen(cluster_jobs: ScriptJobs, slurm: SlurmCl
     assert record is not None and record.is_success
 
 
+def test_job_script_takes_secret_arguments_from_variables(cluster_jobs: ScriptJobs) -> None:
+    """The module gets them byte for byte; they are in no file when the job has begun, and in no variable of its own."""
+    secret = 'told\'to "nobody" $HOME `id`\n\\'
+    told = "told-to"
+    arguments = ("--n", "3", "--password", secret, f"--url=redis://:{told}@host", "nor-this'\none too")
+    script = cluster_jobs.script(
+        """
+        import json, os, sys
+        print(json.dumps([sys.argv[1:], [name for name in os.environ if name.startswith("sewer_")]]))
+        """,
+        *arguments,
+        **SECRETS,
+    )
+    job = cluster_jobs.submit(script)
+    assert job.output() == [list(arguments), []]
+    seen = Path(job.directory.script).read_text() + Path(job.directory.environment).read_text()
+    assert "--n 3 --password" in seen
+    assert "told" not in seen
+    assert "nor-this" not in seen
+    assert not os.path.exists(job.directory.secrets)
+
+
+def test_job_script_has_variables_with_a_password_in_a_url_forgotten(cluster_jobs: ScriptJobs) -> None:
+    """They are as secret as those whose name says so."""
+    job = cluster_jobs.start("print('{}')", env={"DB": "postgres://me:told-to-nobody@host", "DB_PASS": "nor-this"})
+    job.output()
+    files = [path.read_text() for path in Path(job.directory.path).iterdir() if path.is_file()]
+    assert not [text for text in files if "told-to-nobody" in text or "nor-this" in text]
+
+
 def test_a_job_that_is_requeued_goes_on_with_its_secrets(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A job that Slurm starts anew keeps its claim, says so in its records, has its secrets again, and forgets them."""
     job = cluster_jobs.start(WAIT, **SECRETS, requeue=True)

@@ -1,0 +1,154 @@
+"""Secret values in the forms in which programs write them, found and masked in text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Callable, Union
+
+#: The text in place of a secret.
+MASK = "***"
+
+#: Values that are no secret, whatever the name that they are given.
+PLAIN = frozenset({"", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "null"})
+
+#: Like Airflow, masking leaves alone values that are so short that they would be masked everywhere.
+_SHORTEST = 5
+#: Shorter pieces of base64 also occur by chance.
+_SHORTEST_BASE64 = 10
+
+#: Returns the text in place of a secret of this name; the name is empty if there is none.
+Write = Callable[[str], str]
+
+
+def as_mask(_name: str) -> str:
+    """Write a secret as asterisks."""
+    return MASK
+
+
+class Secrets:
+    """Values that must not be shown, in all the forms in which programs usually write them.
+
+    :param values: the secrets; a mapping also says by which name each is known.
+    """
+
+    def __init__(self, values: Union[Iterable[str], Mapping[str, str]] = ()) -> None:
+        names = values if isinstance(values, Mapping) else dict.fromkeys(values, "")
+        named = {form: name for value, name in names.items() for form in forms(value)}
+        #: The longest first, so that a secret which is part of another does not leave the rest of it standing.
+        self.forms = sorted(named, key=len, reverse=True)
+        self._named = named
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to mask."""
+        return bool(self.forms)
+
+    def mask(self, text: str, write: Write = as_mask) -> str:
+        """Return text with the secrets in it masked."""
+        pattern = self._pattern(text)
+        return pattern.sub(lambda found: write(self._named[found[0]]), text) if pattern else text
+
+    def split(self, text: str) -> tuple[str, str]:
+        """Return the part of an unfinished text that can be shown, masked, and the rest.
+
+        The rest may be the beginning of a secret. Followed by more text, it is masked as if the text had come at once.
+        """
+        shown: list[str] = []
+        pattern = self._pattern(text)
+        at, rest = 0, self._beginning(text, 0)
+        while pattern and (found := pattern.search(text, at)) and found.start() < rest:
+            shown += [text[at : found.start()], MASK]
+            at = found.end()
+            if rest < at:
+                rest = self._beginning(text, at)
+        return "".join([*shown, text[at:rest]]), text[rest:]
+
+    def _pattern(self, text: str) -> re.Pattern[str] | None:
+        """Return a pattern of the forms that are in a text: one of all of them would be slow."""
+        present = [form for form in self.forms if form in text]
+        return re.compile("|".join(map(re.escape, present))) if present else None
+
+    def _beginning(self, text: str, at: int) -> int:
+        """Return the first place from which on the text is the beginning of a secret, but not all of it."""
+        first = len(text)
+        for form in self.forms:
+            start = text.find(form[0], max(at, len(text) - len(form) + 1))
+            while 0 <= start < first:
+                if form.startswith(text[start:]):
+                    first = start
+                start = text.find(form[0], start + 1)
+        return first
+
+
+NO_SECRETS = Secrets()
+
+
+@lru_cache(maxsize=256)
+def forms(secret: str) -> tuple[str, ...]:
+    """Return the texts by which a secret shows in output, which is masked line by line.
+
+    These are the secret as Python, JSON, shells and URLs write it, and in base64; and each of its lines.
+    """
+    from urllib.parse import unquote
+
+    whole = {secret.strip(), unquote(secret.strip())}
+    lines = {line.strip() for text in whole for line in text.splitlines()}
+    written = {form for text in whole if len(text) >= _SHORTEST for form in _written(text)}
+    written |= {form for text in lines if len(text) >= _SHORTEST for form in (text, *_quoted(text))}
+    return tuple(form for form in written if "\n" not in form and form.lower() not in PLAIN)
+
+
+def _written(text: str) -> Iterator[str]:
+    yield text
+    once = set(_quoted(text))
+    yield from once
+    for quoted in once:  # such as JSON in JSON
+        yield from _quoted(quoted)
+    yield from _for_shells(text)
+    yield from _for_urls(text)
+    yield from _in_base64(text.encode("utf-8", "surrogateescape"))
+
+
+def _quoted(text: str) -> Iterator[str]:
+    """Write text as JSON and Python do between quotation marks."""
+    yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
+    data = text.encode("utf-8", "surrogateescape")
+    # With a double quotation mark in it, Python puts it in single ones.
+    for single in (repr('"' + text)[2:-1], ascii('"' + text)[2:-1], repr(b'"' + data)[3:-1]):
+        yield single
+        yield single.replace("\\'", "'")
+    yield data.decode("utf-8", "backslashreplace")
+
+
+def _for_shells(text: str) -> Iterator[str]:
+    yield text.replace("'", "'\\''")
+    yield text.replace("'", "'\"'\"'")
+    yield re.sub(r'(["\\$`])', r"\\\1", text)
+    yield re.sub(r"([^\w@%+=:,./-])", r"\\\1", text)
+
+
+def _for_urls(text: str) -> Iterator[str]:
+    from urllib.parse import quote, quote_plus
+
+    for coded in (
+        *(quote(text, safe, errors="surrogateescape") for safe in ("", "/", "!~*'()")),
+        quote_plus(text, errors="surrogateescape"),
+    ):
+        yield coded
+        yield re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), coded)
+
+
+def _in_base64(data: bytes) -> Iterator[str]:
+    """Write data in base64 as far as it does not depend on the text around it, as in ``user:password``."""
+    from base64 import b64encode
+
+    for before in range(3):
+        coded = b64encode(bytes(before) + data).decode()
+        # The first letters depend on the bytes before, and one after them on the bytes that follow.
+        inner = coded[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]
+        if len(inner) >= _SHORTEST_BASE64:
+            yield inner
+            yield inner.replace("+", "-").replace("/", "_")

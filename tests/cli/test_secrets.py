@@ -1,0 +1,94 @@
+"""Secrets of a workflow that runs from the shell: shown and kept nowhere, and named where others could read them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from .slurm_runs import on_slurm
+
+__all__ = ["on_slurm"]
+
+SECRET = 'sesame"4711'
+
+
+def kept(folder) -> str:
+    """Return all files below a folder, but for a job's own output."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    return "".join(path.read_text(errors="replace") for path in paths if path.name not in ("stdout.log", "stderr.log"))
+
+
+def test_run_shows_and_keeps_no_secret_of_a_task(sppe):
+    """Neither its variables, inherited ones, a URL's password or a parameter; not in logs, errors or the state file."""
+    sppe.write(
+        "shows.py",
+        """
+        import json, os, sys
+        given = [os.environ.get(name) for name in ("MY_PASS", "DB", "OF_MINE_TOKEN")]
+        print("seen", given, sys.argv, file=sys.stderr)
+        print("last", json.dumps([*given, *sys.argv[1:]]))
+        """,
+    )
+    sppe.write(
+        "flow.py",
+        f"""
+        from airflow_provider_sewer import Task
+        env = {{"MY_PASS": {SECRET!r}, "DB": "x://me:url-sesame@host"}}
+        a = Task("a", "shows", {{"password": "parameter-sesame"}}, env=env, inherit_env=["OF_MINE_TOKEN"])
+        b = Task("b", "not_there", {{"token": "parameter-sesame"}}, depends_on=a)
+        """,
+    )
+    run = sppe.run("run", "--log-dir", "logs", env={"OF_MINE_TOKEN": "inherited-sesame"})
+    assert run.returncode == 1
+    assert run.stdout == '[a] last ["***", "x://me:***@host", "***", "--password", "***"]\n'
+    assert "seen ['***', 'x://me:***@host', '***']" in run.stderr
+    assert "sesame" not in run.stderr + kept(sppe.folder)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["show"], ["show", "--format", "json"], ["show", "--format", "mermaid"], ["explain"],
+     ["convert", "--to", "vscode"], ["convert", "--to", "vscode", "--print-only"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_commands_name_exposed_secrets_and_show_none(sppe, command):
+    """With file and line, on stderr, so that other programs can read what is on stdout."""
+    sppe.write("m.py", "")
+    sppe.write(
+        "flow.py",
+        """
+        from airflow_provider_sewer import Task
+        env = {"DB_PASS": "a-sesame", "DB": "x://me:a-sesame@host"}
+        a = Task("a", "m", {"api_key": "a-sesame", "to": "x-a-sesame"}, env=env)
+        b = Task("b", "m").map(url=["x://me:a-sesame@host", "x://me:other-sesame@host"])
+        """,
+    )
+    ended = sppe.run(*command, "-p", "flow.py")
+    assert ended.returncode == 0, ended.stderr
+    assert "flow.py:4: task 'a': parameter 'api_key' looks like a secret" in ended.stderr
+    assert "flow.py:5: task 'b[url=#0]': parameter 'url' looks like a secret" in ended.stderr
+    assert "sesame" not in ended.stdout + ended.stderr + kept(sppe.folder)
+
+
+def test_convert_names_the_variables_that_stand_for_secrets(sppe):
+    """They have to be set where VS Code is started."""
+    sppe.write("flow.py", "from airflow_provider_sewer import Task\na = Task('a', 'm', env={'HF_TOKEN': 'sesame'})\n")
+    ended = sppe.run("convert", "-p", "flow.py", "--to", "vscode")
+    assert "VS Code takes HF_TOKEN from the environment it is started in" in ended.stderr
+    written = json.loads((sppe.folder / ".vscode" / "launch.json").read_text())
+    assert written["configurations"][0]["env"] == {"HF_TOKEN": "${env:HF_TOKEN}"}
+
+
+def test_run_on_slurm_shows_and_keeps_no_secret_of_a_task(on_slurm):
+    """The last line of a job is the result that is in the state file; its output is in the run directory alone."""
+    on_slurm.flow(
+        show="""# env={'MY_PASS': 'a-sesame', 'DB': 'x://me:url-sesame@host'}
+        import json
+        print("last", json.dumps([os.environ["MY_PASS"], os.environ["DB"]]))
+        """,
+    )
+    run = on_slurm.run("--log-dir", "logs")
+    assert run.code == 0, run.stderr
+    assert run.stdout == '[show] last ["***", "x://me:***@host"]\n'
+    assert "sesame" not in run.stderr + kept(on_slurm.sppe.folder)

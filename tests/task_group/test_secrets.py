@@ -1,0 +1,74 @@
+"""Secrets in workflow files that become TaskGroups."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import pytest
+
+from airflow_provider_sewer.core.errors import SecretWarning
+
+SOURCE = """
+import os
+a = Task("a", function="steps:show", env={"MY_PASS": os.environ["OF_THE_WORKER"]})
+b = Task("b", function="steps:show", env={"DB": f"x://me:{os.environ['OF_THE_WORKER']}@host"})
+c = Task("c", function="steps:show", env={"MY_PASS": os.environ["OF_THE_WORKER"]}).map(n=[1, 2])
+"""
+STEPS = """
+import os
+
+def show(n=0):
+    print("seen", os.environ.get("MY_PASS"), {"db": os.environ.get("DB")}, os.environ.get("A_TOKEN"))
+    return n
+"""
+
+
+@pytest.fixture
+def said(capsys, caplog):
+    """Return a function that returns all that has been logged."""
+    caplog.set_level("INFO")
+    return lambda: capsys.readouterr().out + "\n".join(record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("where", ["local", "slurm"])
+def test_group_stores_and_shows_no_secret(expand, run_dag, said, everything_kept, monkeypatch, tmp_path, where):
+    """Neither of its tasks, mapped or not, nor of its own; also where its tasks are jobs."""
+    (tmp_path / "steps.py").write_text(STEPS)
+    monkeypatch.setenv("OF_THE_WORKER", "worker-sesame")
+    on_slurm = {"run_on": "slurm", "cluster": "local", "run_dir": tmp_path / "runs"} if where == "slurm" else {}
+    env = {"A_TOKEN": "group-sesame", "PYTHONPATH": str(tmp_path)}
+    group = expand(SOURCE, env=env, **on_slurm)
+    assert run_dag(group.dag).state == "success"
+    text = said()
+    assert text.count("seen *** {'db': None} ***") == 3
+    assert text.count("seen None {'db': 'x://me:***@host'} ***") == 1
+    kept = everything_kept()
+    for shown in (text, kept):
+        assert "worker-sesame" not in shown
+        assert "group-sesame" not in shown
+
+
+def test_group_names_exposed_secrets_once_with_their_line(expand, tmp_path):
+    """Those of tasks alike, of mapped tasks, and of what the DAG file says for all."""
+    source = """
+a = Task("a", "m", {"password": "hunter2"})
+b = Task("b", "m", {"password": "hunter3"})
+c = Task("c", "m", {"n": 0}).map(token=["hunter4", "hunter5"])
+d = Task("d", "m", run_on="slurm", slurm={"setup": ["export TOKEN=hunter6"]})
+"""
+    with pytest.warns(SecretWarning) as told:
+        expand(source, slurm={"teardown": ["curl -u me --password hunter7"]})
+    shown = [str(warning.message).partition(" looks like a secret")[0] for warning in told]
+    flow = tmp_path / "flow.py"
+    assert [line for line in shown if str(flow) in line] == [
+        f"{flow}:3: task 'a': parameter 'password'",
+        f"{flow}:4: task 'b': parameter 'password'",
+        f"{flow}:5: task 'c': parameter 'token'",
+        f"{flow}:6: task 'd': line 1 of setup",
+    ]
+    (of_group,) = [line for line in shown if str(flow) not in line]
+    assert of_group.startswith(os.path.join(os.path.dirname(__file__), "conftest.py:"))
+    assert of_group.endswith(": line 1 of teardown")
+    texts = [warnings.formatwarning(each.message, each.category, each.filename, each.lineno) for each in told]
+    assert "hunter" not in "".join(texts)
