@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import quote
 
@@ -28,6 +29,7 @@ from airflow_provider_sewer.operators.marks import Marks
 from airflow_provider_sewer.operators.references import is_reference
 from airflow_provider_sewer.operators.templates import TemplateFields
 from airflow_provider_sewer.operators.upstream import tell, told_by
+from airflow_provider_sewer.operators.workdir import warn_without_workdir
 from airflow_provider_sewer.runners.module import GRACE, ModuleResult, Runner
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.runners.task_run import TaskRun
@@ -158,6 +160,8 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         # The DAG may be made in another file than the one Airflow names once it has parsed it.
         self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
         self._check_what_is_known()
+        listed = (_known(self.products), _known(self.dependencies))
+        warn_without_workdir(self, [*self._marks.paths(), *chain.from_iterable(paths or () for paths in listed)])
         self.outlets = [*self._outlets_given(), *map(asset, self._asset_names())]
 
     def execute(self, context: Context) -> Any:
