@@ -68,6 +68,9 @@ OUTSIDE = {
     "CUDA_HOME": "/cuda",
 }
 
+#: What the interpreter of these tests, which lies in a virtual environment, makes of them.
+ACTIVE = {"PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin", "VIRTUAL_ENV": sys.prefix}
+
 
 @pytest.fixture
 def outside(monkeypatch) -> None:
@@ -87,7 +90,7 @@ def test_a_module_sees_the_documented_variables_and_what_it_is_given(modules) ->
 
     listed = {name: OUTSIDE[name] for name in ("PATH", "HOME", "TMPDIR")}
     assert set(listed) <= set(INHERITED)
-    assert env == {**listed, "PYTHONPATH": str(modules.folder), "GIVEN": "yes", "LANG": "de_DE.UTF-8"}
+    assert env == {**listed, **ACTIVE, "PYTHONPATH": str(modules.folder), "GIVEN": "yes", "LANG": "de_DE.UTF-8"}
 
 
 @pytest.mark.usefixtures("outside")
@@ -97,7 +100,8 @@ def test_inheriting_everything_leaves_out_what_is_private(modules) -> None:
 
     private = {name for name in OUTSIDE if re.match("_*AIRFLOW|SLURM|SBATCH", name)}
     assert len(private) == 6
-    assert env == {**{k: v for k, v in OUTSIDE.items() if k not in private}, "PYTHONPATH": str(modules.folder)}
+    passed = {name: value for name, value in OUTSIDE.items() if name not in private}
+    assert env == {**passed, **ACTIVE, "PYTHONPATH": str(modules.folder)}
 
 
 @pytest.mark.usefixtures("outside")

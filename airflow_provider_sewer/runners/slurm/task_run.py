@@ -13,6 +13,7 @@ from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import ModuleStopped, SewerError, SlurmSubmitRefused
 from airflow_provider_sewer.core.secrecy import looks_secret
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.runners.activation import left_to_interpreter
 from airflow_provider_sewer.runners.module import GRACE
 from airflow_provider_sewer.runners.preflight import refuse_template
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
@@ -155,6 +156,7 @@ class SlurmJobs:
             slurm=self._slurm_of(task),
             secret_env={name: value for name, value in env.items() if looks_secret(name)},
             grace=self._grace,
+            active=left_to_interpreter(settings.env, settings.inherit_env),
         )
 
 
