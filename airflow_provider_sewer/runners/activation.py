@@ -6,11 +6,10 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.environment import Inherit
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.settings import Settings
 
 #: The variables that tell which environment is active.
@@ -50,7 +49,7 @@ def activated(env: Mapping[str, str], python: str, settings: Settings) -> dict[s
 
 
 def _folder_of_programs(python: str) -> str:
-    """Return the folder of an interpreter's programs. As Python does, follow a link unless it lies in an environment."""
+    """Return the folder of an interpreter's programs; Python, too, follows a link unless it lies in an environment."""
     folder = os.path.dirname(python)
     return folder if _is_venv(os.path.dirname(folder)) else os.path.dirname(os.path.realpath(python))
 
