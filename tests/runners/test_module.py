@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from airflow_provider_sewer.core.environment import INHERITED
 from airflow_provider_sewer.core.errors import ModuleFailed
 from airflow_provider_sewer.runners.module import result_as_json
+from airflow_provider_sewer.runners.output import Stream
 
 # --- what the module gets
 
@@ -248,3 +250,25 @@ def test_nothing_is_left_in_the_temporary_folder(code: int, modules, tmp_path: P
 def test_a_result_does_not_excuse_a_failure(modules) -> None:
     """A module that writes a result and then fails has failed."""
     assert isinstance(modules.run(WRITE.format("1") + "; raise SystemExit(1)").error, ModuleFailed)
+
+
+def test_secret_written_with_a_pause_in_it_is_masked(modules, gate) -> None:
+    """The part of the line before it is handed on, and the secret is not, although its beginning came first."""
+    source = """
+        import fcntl, sys
+        print("a line that goes on and on and on with hush-hush", end="", flush=True)
+        fcntl.flock(open(sys.argv[1]), fcntl.LOCK_SH)
+        print("-hush and that was it")
+    """
+    pieces: list[str] = []
+
+    def sink(stream: Stream, come: Sequence[str]) -> None:
+        pieces.extend(come)
+        gate.open()
+
+    result = modules.module_run(source, gate.path, secrets=["hush-hush-hush"]).run(sink)
+
+    assert len(pieces) > 1
+    assert "".join(pieces) == "a line that goes on and on and on with *** and that was it\n"
+    assert not any("hush" in piece for piece in pieces)
+    assert result.value == "a line that goes on and on and on with *** and that was it"
