@@ -123,6 +123,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     }
     operator_extra_links: Sequence[BaseOperatorLink] = (SlurmJobLink(),)
     ui_color = "#cfdce3"
+    _runs_here: ClassVar[bool] = False
 
     def __init__(
         self,
