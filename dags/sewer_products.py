@@ -1,12 +1,13 @@
 """Two DAGs: one makes what is not up to date, and the other draws a picture whenever the comparison was made anew.
 
-The products of `workflows/digits_products.py` are assets of the same names, so a DAG can be scheduled on them.
+The products of `workflows/digits_products.py` are assets, so a DAG can be scheduled on them.
 """
 
 import pendulum
-from airflow.sdk import DAG, Asset
+from airflow.sdk import DAG
 
 from airflow_provider_sewer import Dependency, Product
+from airflow_provider_sewer.operators.assets import product_asset
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.task_group import sewer_task_group
 
@@ -27,7 +28,7 @@ with DAG("sewer_products", schedule=None, **settings):
         operator_kwargs={"pool": "default_pool"},  # instead of a pool "cpu", which would have to be made first
     )
 
-with DAG("sewer_products_report", schedule=[Asset(COMPARISON)], **settings):
+with DAG("sewer_products_report", schedule=[product_asset(COMPARISON, sewer_conn_id="sewer_digits")], **settings):
     PythonModuleOperator(
         task_id="report",
         module="digits.report",

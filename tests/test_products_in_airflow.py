@@ -168,9 +168,9 @@ def events(dag_id: str) -> list[tuple[str, str, int]]:
 
 
 def test_products_are_assets_and_those_that_rest_emit_no_event(expand, run_dag, folder):
-    """Another DAG can be scheduled on them by their path."""
+    """Another DAG can be scheduled on them by their place."""
     dag = expand(CHAIN, "assets")
-    assert [asset.name for asset in dag.get_task("g.clean").outlets] == [str(folder / "build" / "clean.txt")]
+    assert [asset.uri for asset in dag.get_task("g.clean").outlets] == [f"file://{folder}/build/clean.txt"]
     run_dag(dag)
     assert events("assets") == [("raw.txt", "g.raw", -1), ("clean.txt", "g.clean", -1)]
     run_dag(expand(CHAIN, "assets"))
@@ -341,7 +341,7 @@ def test_each_instance_of_a_mapped_task_tells_of_its_own_products_only(expand, r
     """The DAG knows those of all beforehand; one that rests tells of none, nor of the outlets that were given."""
     dag = expand(MAPPED_ASSETS.format(values=["a", "b"]), "mapped_assets")
     outlets = [asset.name for asset in dag.get_task("g.each").outlets]
-    assert outlets == ["mine", str(folder / "each" / "a.txt"), str(folder / "each" / "b.txt")]
+    assert outlets == ["mine", f"file://{folder}/each/a.txt", f"file://{folder}/each/b.txt"]
 
     run_dag(dag)
     assert sorted(events("mapped_assets")) == [
@@ -379,9 +379,9 @@ def test_a_task_that_never_runs_is_not_green_without_its_product(expand, run_dag
 
 
 def test_a_product_may_have_any_letters_in_its_path(expand, run_dag, folder):
-    """As an asset it is known by the same name."""
+    """As an asset it is known by its URI."""
     source = "from airflow_provider_sewer import Product, Task\nTask('t', 'job', {'out': Product('ü b/ß.txt')})"
     dag = expand(source, dag_id="letters")
 
-    assert [asset.name for asset in dag.get_task("g.t").outlets] == [str(folder / "ü b/ß.txt")]
+    assert [asset.uri for asset in dag.get_task("g.t").outlets] == [f"file://{folder}/%C3%BC%20b/%C3%9F.txt"]
     assert run_dag(dag).state == "success"

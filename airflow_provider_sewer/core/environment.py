@@ -37,6 +37,15 @@ _PRIVATE = re.compile(r"_*AIRFLOW|SLURM|SBATCH_|SRUN_|SEWER_")
 #: What a shell notes of itself, which is not true of another process.
 _OF_THE_SHELL = frozenset({"PWD", "OLDPWD", "SHLVL", "_"})
 
+#: What tells a process which Python environment is active. A module's own interpreter decides that.
+_OF_ANOTHER_INTERPRETER = frozenset({
+    "VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_PROMPT_MODIFIER", "CONDA_SHLVL",
+    "PYTHONHOME",
+})  # fmt: skip
+
+#: What passes only by name.
+_NOT_PASSED = _OF_THE_SHELL | _OF_ANOTHER_INTERPRETER | PART_OF_MACHINE
+
 #: ``True`` inherits all but the private ones; names are inherited on top of :data:`INHERITED`.
 Inherit = Union[bool, Sequence[str]]
 
@@ -58,8 +67,8 @@ def build_environment(
 def inherited(inherit: Inherit, *, source: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return what is inherited beyond the short list.
 
-    :param inherit: ``True``, or names; ``True`` inherits all but what is private, and what is of this machine only: a
-        job on another machine has devices of its own.
+    :param inherit: ``True``, or names; ``True`` inherits all but what is private, what is of another interpreter, and
+        what is of this machine only: a job on another machine has devices of its own.
     :param source: what to inherit from; this process's environment by default.
     """
     source = os.environ if source is None else source
@@ -69,7 +78,7 @@ def inherited(inherit: Inherit, *, source: Mapping[str, str] | None = None) -> d
 
 
 def _passes(name: str) -> bool:
-    return name not in _OF_THE_SHELL and name not in PART_OF_MACHINE and not _PRIVATE.match(name)
+    return name not in _NOT_PASSED and not _PRIVATE.match(name)
 
 
 def checked_env(env: Any, owner: str = "env") -> dict[str, str]:

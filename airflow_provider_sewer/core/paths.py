@@ -112,7 +112,7 @@ class External(Dependency):
     Airflow waits for it; a plain run wants it to be there.
 
     :param path: the path.
-    :param timeout: seconds that Airflow waits for it; as long as the sensor's own default if not said.
+    :param timeout: seconds that Airflow waits for it; Airflow's ``sensors.default_timeout``, a week, if not said.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> None:

@@ -48,6 +48,10 @@ class Marks:
             return type(value)(self.part(item, *place, at) for at, item in enumerate(value))
         return value
 
+    def paths(self) -> list[str]:
+        """Return the paths of the products and dependencies that are marked."""
+        return [mark.path for mark in self._marks.values() if isinstance(mark, PathMarker)]
+
     def products(self) -> list[Product]:
         """Return the products that are marked."""
         return [mark for mark in self._marks.values() if isinstance(mark, Product)]

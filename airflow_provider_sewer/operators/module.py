@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-from urllib.parse import quote
+from itertools import chain
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
@@ -19,15 +19,17 @@ from airflow_provider_sewer.core.arguments import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, SecretWarning, UntrustedPath
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.function import checked_kwargs, function_call
-from airflow_provider_sewer.core.paths import PathMarker, checked_text, path_key
+from airflow_provider_sewer.core.paths import PathMarker, checked_text
 from airflow_provider_sewer.core.secrecy import exposed, secret_texts
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
+from airflow_provider_sewer.operators.assets import Place
 from airflow_provider_sewer.operators.hidden import hidden, opened
 from airflow_provider_sewer.operators.in_process import interruptible
+from airflow_provider_sewer.operators.lineage import lineage_of
 from airflow_provider_sewer.operators.logical_date import NamesMissingDate
 from airflow_provider_sewer.operators.mapping import check_for_mapping
 from airflow_provider_sewer.operators.marks import Marks
@@ -35,12 +37,14 @@ from airflow_provider_sewer.operators.overlaps import claim_temporary, warn_of_o
 from airflow_provider_sewer.operators.references import is_reference
 from airflow_provider_sewer.operators.templates import TemplateFields
 from airflow_provider_sewer.operators.upstream import tell, told_by
+from airflow_provider_sewer.operators.workdir import warn_without_workdir
 from airflow_provider_sewer.runners.module import GRACE, ModuleResult, Runner
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.runners.task_run import TaskRun
 
 if TYPE_CHECKING:
-    from airflow.sdk import Asset, Context
+    from airflow.providers.openlineage.extractors import OperatorLineage
+    from airflow.sdk import Context
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_provider_sewer.core.environment import Inherit
@@ -63,9 +67,9 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     When the task is killed, cleared, marked failed or timed out, all that the module has started ends with it.
 
     Products are made whole: the module is given another path, and what it makes there is put in place when it has
-    succeeded, with the files that it writes beside it. Each product whose path is no template is an outlet, an asset of
-    that name. A task that is up to date succeeds without running, and emits no asset event; one that a user clears runs
-    in any case.
+    succeeded, with the files that it writes beside it. Each product whose place is known is an outlet, an asset (see
+    :func:`~airflow_provider_sewer.operators.assets.product_asset`). A task that is up to date succeeds without running,
+    and emits no asset event; one that a user clears runs in any case.
 
     Relative paths of interpreter and working directory are taken from the folder of the DAG file; those of products and
     dependencies from the working directory.
@@ -113,6 +117,8 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         "env": "json",
     }
     ui_color = "#d7e3cf"
+    #: Whether the module runs in the working directory of the worker where nothing else is given.
+    _runs_here: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -171,7 +177,9 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
         self._check_what_is_known()
         self._warn_of_secrets()
-        self.outlets = [*self._outlets_given(), *map(asset, self._asset_names())]
+        listed = (_known(self.products), _known(self.dependencies))
+        warn_without_workdir(self, [*self._marks.paths(), *chain.from_iterable(paths or () for paths in listed)])
+        self.outlets = [*self._outlets_given(), *map(Asset, self._asset_names())]
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -225,6 +233,27 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     def _mask_fields(self) -> None:
         fields = {field: getattr(self, field) for field in self.template_fields}
         mask_secrets(secret_texts({}, data={**fields, "env": opened(self.env)}))
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """Return the dependencies and the products of the task for OpenLineage."""
+        return self._lineage()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002 - OpenLineage's
+        """Return the dependencies only: a task that has failed has left no product."""
+        lineage = self._lineage()
+        return type(lineage)(inputs=lineage.inputs)
+
+    def _lineage(self) -> OperatorLineage[Any, Any]:
+        task = self._sewer_task(cast("Context", {"dag": self.dag}), self._hook())
+        own = self._asset_names()
+        return lineage_of(
+            task.dependencies,
+            task.products,
+            task.settings.workdir,
+            inlets=self.inlets,
+            outlets=[outlet for outlet in self.outlets if getattr(outlet, "name", None) not in own],
+            is_here=self._runs_here,
+        )
 
     def _new_run(self, context: Context, hook: SewerHook | None) -> TaskRun:
         return TaskRun(
@@ -342,7 +371,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         passing = {product.path for product in self._marks.products() if product.temporary}
         listed = [path for path in _known(self.products) or () if isinstance(path, str)]
         paths = [path for path in (*(each.path for each in self._marks.products()), *listed) if path not in passing]
-        names = asset_names(paths, self.workdir)
+        names = Place(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
         return names if self.products_of_all is None else [name for name in names if name in self.products_of_all]
 
     def _can_have_products(self) -> bool:
@@ -390,24 +419,6 @@ def _warn_of_secrets(task_id: str, dag: Any, fields: Mapping[str, Any]) -> None:
 def warn_of_secret(message: str, file: str) -> None:
     """Warn of a secret. The line of the file is left out: Python would show its text, and the secret in it."""
     warnings.warn_explicit(message, SecretWarning, file or "<unknown>", 0)
-
-
-def asset_names(paths: Iterable[str], workdir: Any) -> list[str]:
-    """Return the names of the assets that products are, on which other DAGs can be scheduled; templates are none.
-
-    :param paths: their paths.
-    :param workdir: the working directory of their task.
-    """
-    # A relative one is taken from the DAG file, which lies elsewhere on each worker.
-    whole = workdir if isinstance(workdir, str) and workdir.startswith("/") else None
-    return list(dict.fromkeys(path_key(path, whole) for path in paths if not is_template(path)))
-
-
-def asset(name: str) -> Asset:
-    """Return the asset of a name, which may have any letters."""
-    from airflow.sdk import Asset
-
-    return Asset(name) if name.isascii() else Asset(name, uri=quote(name))  # Airflow takes only ASCII there
 
 
 def _as_list(value: Any) -> Any:

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, conf
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from airflow_provider_sewer.core.paths import Product, checked_text, located
+from airflow_provider_sewer.core.paths import Product, checked_text, is_relative, located
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.module import supervisor
 from airflow_provider_sewer.operators.overlaps import remove_unclaimed
 from airflow_provider_sewer.operators.templates import TemplateFields
+from airflow_provider_sewer.operators.workdir import warn_without_workdir
 from airflow_provider_sewer.triggers.path import PathTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: Seconds between two looks for a path.
-_LOOK = 15.0
+#: Seconds between two looks for a path; longer where each look takes a process of its own.
+_LOOK, _LOOK_IN_OWN_PROCESS = 15.0, 60.0
+#: The fewest seconds for which a worker gives a task away: Airflow's scheduler takes a task for failed that is queued
+#: again before it has noticed that the worker is done.
+_SHORTEST_ABSENCE = 10.0
 
 
 class ExternalPathSensor(TemplateFields, BaseSensorOperator):
     """Wait until a file or directory is there.
+
+    The wait takes no worker slot: between two looks the task is rescheduled, or it is deferred to the triggerer. A wait
+    with a timeout of less than ten seconds stays on its worker.
 
     :param path: the path; a relative one is taken from the working directory. (templated)
     :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
@@ -39,6 +45,8 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
     :param item: where it is mapped over the result of a task of a workflow: the item that this instance is for.
     :param deferrable: wait in the triggerer, which has to see the path too; Airflow's ``operators.default_deferrable``
         if not said.
+    :param mode: where it is not deferred, ``"reschedule"``, or ``"poke"`` to keep the worker slot.
+    :param poke_interval: seconds, or a timedelta, between two looks; by default 60 in mode ``"reschedule"``, else 15.
     """
 
     template_fields: Sequence[str] = ("arguments", "path", "workdir", "sewer_conn_id")
@@ -53,16 +61,22 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
         sewer_conn_id: str | None = None,
         item: Any = None,
         deferrable: bool | None = None,
-        poke_interval: float = _LOOK,
+        mode: str = "reschedule",
+        poke_interval: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(poke_interval=poke_interval, **kwargs)
+        self.deferrable = deferrable
+        if poke_interval is None:
+            poke_interval = _LOOK_IN_OWN_PROCESS if mode == "reschedule" and not self._is_deferrable() else _LOOK
+        super().__init__(mode=mode, poke_interval=poke_interval, **kwargs)
+        if self.timeout < _SHORTEST_ABSENCE:
+            self.mode = "poke"
         self.path = _text(path)
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
         self.item = item
-        self.deferrable = deferrable
+        warn_without_workdir(self, [self.path])
 
     def poke(self, context: Context) -> bool:
         """Tell whether it is there."""
@@ -71,12 +85,22 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
         return os.path.exists(file)
 
     def execute(self, context: Context) -> Any:
-        """Wait for it, here or in the triggerer."""
+        """Wait for it, here or in the triggerer.
+
+        :raises AirflowSensorTimeout: when it has not come in time.
+        """
         with interruptible(context, is_supervised=supervisor() is not None):
+            file, since, deadline = self._file(context), *self._begin_and_deadline(context)
+            self.log.info("Waiting for %s since %s until %s", file, since, deadline)
+            if is_relative(self.path):
+                self.log.info("The relative path %r is taken from %s", self.path, _origin(self, context))
             if self._is_deferrable() and not self.poke(context):
-                trigger = PathTrigger(self._file(context), self.poke_interval, time.time() + self.timeout)
+                trigger = PathTrigger(file, self.poke_interval, deadline.timestamp())
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
-            return super().execute(context)
+            try:
+                return super().execute(context)
+            except AirflowSensorTimeout:
+                raise AirflowSensorTimeout(self._not_come(file)) from None
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002 - Airflow's signature
         """Say that it is there.
@@ -84,13 +108,33 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
         :raises AirflowSensorTimeout: when it has not come in time.
         """
         if not event["is_there"]:
-            raise AirflowSensorTimeout(f"{event['path']} has not come in {self.timeout:g} s")
+            raise AirflowSensorTimeout(self._not_come(event["path"]))
         self.log.info("%s is there", event["path"])
+
+    def _not_come(self, file: str) -> str:
+        return f"{file} has not come in {self.timeout:g} s"
 
     def _is_deferrable(self) -> bool:
         if self.deferrable is None:
             return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
         return self.deferrable
+
+    def _begin_and_deadline(self, context: Context) -> tuple[datetime, datetime]:
+        """Return when the wait has begun, which for a rescheduled task is its first look, and when it is over."""
+        first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
+        begin = first or datetime.now(UTC)
+        try:
+            return begin, begin + timedelta(seconds=self.timeout)
+        except OverflowError:
+            return begin, datetime.max.replace(tzinfo=UTC)
+
+    def _get_next_poke_interval(
+        self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
+    ) -> float:
+        """Return the seconds until the next look: when the wait is over, that is noticed soon."""
+        interval = super()._get_next_poke_interval(started_at, run_duration, poke_count)
+        soonest = _SHORTEST_ABSENCE if self.reschedule else 0.0
+        return min(interval, max(soonest, self.timeout - run_duration()))
 
     def _file(self, context: Context) -> str:
         return located(checked_text("path", self.path, may_be_template=False), _workdir(self, context))
@@ -127,6 +171,8 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
+        if not isinstance(self.products, ResolveMixin):
+            warn_without_workdir(self, self.products)
 
     def execute(self, context: Context) -> None:
         """Remove what a task has made whole; anything else at these paths is left alone.
@@ -151,3 +197,11 @@ def _workdir(operator: ExternalPathSensor | RemoveProductsOperator, context: Con
     own = Settings.checked(workdir=operator.workdir, folder=folder)
     hook = SewerHook(operator.sewer_conn_id) if operator.sewer_conn_id else None
     return own.over(hook.settings).workdir if hook else own.workdir
+
+
+def _origin(operator: ExternalPathSensor, context: Context) -> str:
+    """Return the folder that a relative path is taken from, and why, for a log."""
+    workdir = _workdir(operator, context)
+    if workdir is None:
+        return f"the working directory of this worker, {os.getcwd()}, as workdir is not given"
+    return f"workdir, which is {workdir}"

@@ -29,6 +29,7 @@ from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, supervisor
 from airflow_provider_sewer.operators.overlaps import claim_temporary, warn_of_other_runs
+from airflow_provider_sewer.runners.activation import left_to_interpreter
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
@@ -124,6 +125,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     }
     operator_extra_links: Sequence[BaseOperatorLink] = (SlurmJobLink(),)
     ui_color = "#cfdce3"
+    _runs_here: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -287,6 +289,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             slurm=self._slurm_settings(self._dag_folder(context), hook),
             secret_env={name: env[name] for name in (hook.secret_env if hook else ())},
             grace=seconds(self.termination_grace_period),
+            active=left_to_interpreter(task.settings.env, task.settings.inherit_env),
         )
         if counts and planned.shares_array:
             ti = context["ti"]

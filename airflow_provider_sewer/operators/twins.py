@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import Asset
 from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGroupContext
 from airflow.sdk.definitions._internal.setup_teardown import SetupTeardownContext
 from airflow.sdk.definitions.param import ParamsDict
@@ -17,7 +18,6 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.values import PLAIN, Ignored
 from airflow_provider_sewer.operators.marks import Marks
-from airflow_provider_sewer.operators.module import asset
 from airflow_provider_sewer.operators.references import FromXCom
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class _First:
             **{name: marks.part(own[name], name) for name in _MARKED},
         )
         twin._warn_of_secrets()
-        state["outlets"] = [*self._outlets, *map(asset, twin._asset_names())]
+        state["outlets"] = [*self._outlets, *map(Asset, twin._asset_names())]
         if group:
             group.add(twin)
             state["task_group"] = group

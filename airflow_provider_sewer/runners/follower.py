@@ -119,6 +119,8 @@ class Follower:
     def _loop(self) -> None:
         while not self._is_over():
             self._read(self._patience())
+            for stream in self._open.values():  # a wait for output is shorter than the patience with a line
+                self._hand_on(stream, self._splitters[stream].overdue())
             self._look_at_process()
             self._act(time.monotonic())
 

@@ -27,6 +27,7 @@ from airflow_provider_sewer.core.workflow_json import (
     value_to_data,
     workflow_of_data,
 )
+from airflow_provider_sewer.runners.activation import activated
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import find_interpreter, locate_interpreter
 from airflow_provider_sewer.runners.kept import Kept
@@ -125,6 +126,7 @@ def _read(wish: _Wish, settings: Settings) -> Any:
     for name in PART_OF_MACHINE - settings.env.keys():  # a file means the same wherever it is read
         env.pop(name, None)
     python = locate_interpreter(settings.python)
+    env = activated(env, python, settings)
     place = [os.path.realpath(wish.file), _here()]
     kept = Kept("workflows", [wish._asdict(), place, sorted(env.items()), python, _identity(python), _version()])
     found = kept.found()

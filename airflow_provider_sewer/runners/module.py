@@ -15,6 +15,7 @@ from airflow_provider_sewer.core.environment import RESULT_FILE, build_environme
 from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, ModuleMissing, ModuleStopped
 from airflow_provider_sewer.core.secrecy import secret_texts
 from airflow_provider_sewer.core.trusted import DEEPEST_RESULT, parse_json, read_own
+from airflow_provider_sewer.runners.activation import activated
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import check_workdir, known_interpreter, missing_modules
 from airflow_provider_sewer.runners.output import Masker, Sink, Stream, Tail
@@ -133,7 +134,7 @@ class ModuleRun:
             raise
         workdir = check_workdir(settings.workdir)
         env[RESULT_FILE] = result_file
-        return interpreter_command(python, self._call.argv, env, workdir)
+        return interpreter_command(python, self._call.argv, activated(env, python, settings), workdir)
 
     def _started(self, command: Command, file: str) -> Command:
         """Return a command as it is started: what a function is given stands in a file."""

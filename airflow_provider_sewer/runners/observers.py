@@ -33,6 +33,7 @@ class PlainLines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._unfinished: set[tuple[str, Stream]] = set()
 
     def judged(self, task: Task, verdict: Verdict) -> None:
         """Say why it runs."""
@@ -47,8 +48,11 @@ class PlainLines:
         self._write(sys.stderr, task, [line])
 
     def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
-        """Pass lines on."""
-        self._write(sys.stdout if stream is Stream.STDOUT else sys.stderr, task, pieces)
+        """Pass lines on, and pieces of lines as lines of their own."""
+        is_end_only = pieces[0] == "\n" and (task.name, stream) in self._unfinished
+        is_finished = pieces[-1].endswith("\n")
+        (self._unfinished.discard if is_finished else self._unfinished.add)((task.name, stream))
+        self._write(sys.stdout if stream is Stream.STDOUT else sys.stderr, task, pieces[is_end_only:])
 
     def ended(self, task: Task, outcome: Outcome) -> None:
         """Say how it went."""
@@ -58,14 +62,22 @@ class PlainLines:
         self._write(sys.stderr, task, [how])
 
     def _write(self, target: TextIO, task: Task, lines: Iterable[str]) -> None:
-        text = "".join(f"[{task.name}] {line.removesuffix(chr(10))}\n" for line in lines)
-        if target.isatty():
+        is_terminal = target.isatty()
+        shown = map(_as_redrawn, lines) if is_terminal else lines
+        text = "".join(f"[{task.name}] {line.removesuffix(chr(10))}\n" for line in shown)
+        if is_terminal:
             text = printable(text)
         encoding = target.encoding or "utf-8"
         with self._lock:
             # What this terminal or file has no character for is written out, rather than failing the task.
             target.write(text.encode(encoding, "backslashreplace").decode(encoding))
             target.flush()
+
+
+def _as_redrawn(line: str) -> str:
+    """Return what a terminal would show of a line that was redrawn."""
+    text = line.rstrip("\r\n")
+    return text.rpartition("\r")[2] + line.removeprefix(text)
 
 
 class LogFiles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,12 +15,19 @@ if TYPE_CHECKING:
 
 #: The longest piece of text handed on, in characters. A longer line comes in several pieces.
 PIECE = 64 * 1024
+#: Seconds for which a piece waits for the rest of its line, as that of a progress bar does.
+PATIENCE = 2.0
+#: Seconds without more output after which a piece is not cut: what is being written now has come in full.
+_PAUSE = 0.5
 
 # The control characters of ASCII and Latin-1, and what turns the direction of writing.
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 # The upper bits of a byte of UTF-8, and what they are inside a character.
 _KIND, _CONTINUATION = 0b1100_0000, 0b1000_0000
+# The least first byte of a character, and how many bytes it has.
+_SIZES = ((0b1111_0000, 4), (0b1110_0000, 3), (0b1100_0000, 2), (0, 1))
+_LONGEST_CHARACTER = 4
 
 _TAIL_LINES = 20
 _TAIL_WIDTH = 2_000
@@ -51,6 +59,7 @@ class LineSplitter:
 
     def __init__(self) -> None:
         self._rest = b""
+        self._begun = self._fed = 0.0
 
     def feed(self, data: bytes) -> list[str]:
         """Take more bytes and return the pieces that are complete now."""
@@ -60,8 +69,23 @@ class LineSplitter:
             end = _character_end(rest, PIECE)
             pieces.append(_decoded(rest[:end]))
             rest = rest[end:]
+        if data:
+            self._fed = time.monotonic()
+        if pieces or not self._rest:
+            self._begun = self._fed
         self._rest = rest
         return _cut(pieces)
+
+    def overdue(self) -> list[str]:
+        """Return what has waited too long for the rest of its line, which is being redrawn or goes on dot by dot."""
+        now = time.monotonic()
+        if not self._rest or now - self._begun < PATIENCE:
+            return []
+        end = _end_of_characters(self._rest)
+        if now - self._fed < _PAUSE:
+            end = _end_of_drawing(self._rest[:end])
+        piece, self._rest, self._begun = self._rest[:end], self._rest[end:], now
+        return _cut([_decoded(piece)]) if piece else []
 
     @property
     def held(self) -> int:
@@ -164,6 +188,21 @@ def _cut(pieces: list[str]) -> list[str]:
     if all(len(piece) <= PIECE for piece in pieces):
         return pieces
     return [piece[start : start + PIECE] for piece in pieces for start in range(0, len(piece), PIECE)]
+
+
+def _end_of_characters(data: bytes) -> int:
+    """Return the end of the last character that has come in full."""
+    for start in range(len(data) - 1, max(-1, len(data) - _LONGEST_CHARACTER), -1):
+        if data[start] & _KIND != _CONTINUATION:
+            is_in_full = len(data) - start >= next(size for least, size in _SIZES if data[start] >= least)
+            return len(data) if is_in_full else start
+    return len(data)
+
+
+def _end_of_drawing(data: bytes) -> int:
+    """Return where the last redrawing of a line begins, or else its last word, so that neither is cut."""
+    redrawn = data.rfind(b"\r")
+    return redrawn if redrawn > 0 else max(data.rfind(b" "), data.rfind(b"\t")) + 1 or len(data)
 
 
 def _character_end(data: bytes, end: int) -> int:

@@ -11,6 +11,7 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.operators.twins import Twins
+from airflow_provider_sewer.operators.workdir import warn_without_workdir
 from airflow_provider_sewer.task_group.circles import refuse_circles
 from airflow_provider_sewer.task_group.gates import GATE, connect
 from airflow_provider_sewer.task_group.group import tie
@@ -152,7 +153,8 @@ class _Expansion:
                 self._make(self._parts_by_id[task_id])
         elif task_id in self._path_tasks:
             self._under_way.add(task_id)
-            self.make_by_id(self._ids[self._parts[self._path_tasks[task_id].place]])
+            for part in self._parts_around(self._path_tasks[task_id]):
+                self.make_by_id(self._ids[part])
             with self._in_dag(), self._subgroups.root:
                 self._make_path_task(task_id)
         elif task_id.startswith(self._subgroups.full_id("")) and task_id.rpartition(".")[2].startswith(GATE):
@@ -177,8 +179,13 @@ class _Expansion:
         """Return an Airflow task that waits for a path or removes some, made if it is not there yet."""
         if task_id not in self._path_operators:
             path_task = self._path_tasks[task_id]
-            self._path_operators[task_id] = path_task.make(self._operators[self._parts[path_task.place]])
+            operators = [self._operators[part] for part in self._parts_around(path_task)]
+            self._path_operators[task_id] = path_task.make(operators)
         return self._path_operators[task_id]
+
+    def _parts_around(self, path_task: PathTask) -> list[str]:
+        """Return what makes and uses the path of a task, first where it runs."""
+        return list(dict.fromkeys(self._parts[name] for name in (path_task.place, *path_task.users)))
 
     def _make(self, part: str) -> Operator:
         """Return an Airflow task, made if it is not there yet."""
@@ -198,5 +205,7 @@ class _Expansion:
         if operator.task_id != self._ids[part]:
             said = f"task_converter: the operator has the id {operator.task_id!r}; keep the 'task_id'"
             raise InvalidTask(f"task {part!r}: {said}", self._settled.tasks[name].source)
+        task = self._settled.tasks[name]
+        warn_without_workdir(operator, [marker.path for marker in (*task.products, *task.dependencies)])
         self._operators[part] = operator
         return operator

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import Asset
 from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGroupContext
 
 from airflow_provider_sewer.core.command import shown as shown_command
@@ -13,11 +14,10 @@ from airflow_provider_sewer.core.run_time import RunTimeValue
 from airflow_provider_sewer.core.secrecy import secret_texts
 from airflow_provider_sewer.core.slurm import SlurmSettings
 from airflow_provider_sewer.core.values import Result, copied, filled, markers
+from airflow_provider_sewer.operators.assets import Place
 from airflow_provider_sewer.operators.module import (
     PythonModuleOperator,
     are_secrets_named,
-    asset,
-    asset_names,
     warn_of_secret,
 )
 from airflow_provider_sewer.operators.twins import OWN
@@ -60,7 +60,7 @@ def make_mapped_operator(
         each, same = make(mapped, tasks, around, wiring, fields)
         partial = converted_partial(first.renamed(mapped.name), kind, fields | same, around.task_converter)
         operator = partial.expand_kwargs(each)
-        _declare_products(operator, tasks)
+        _declare_products(operator, tasks, dag_folder)
     except Exception as error:  # whatever Airflow makes of it
         raise InvalidTask(f"{_called(mapped.name, first, around)}: {error}", mapped.source) from error
     finally:
@@ -93,7 +93,7 @@ def _later_instances(
     return rows.instances(), run | same
 
 
-def _declare_products(operator: MappedOperator, tasks: Iterable[Task]) -> None:
+def _declare_products(operator: MappedOperator, tasks: Iterable[Task], dag_folder: str) -> None:
     """Make the products of all instances outlets of a mapped task; each instance keeps its own.
 
     :param tasks: what the instances run, as far as that is known beforehand.
@@ -102,9 +102,9 @@ def _declare_products(operator: MappedOperator, tasks: Iterable[Task]) -> None:
     if not issubclass(kind, PythonModuleOperator):
         return  # what a task_converter has made of it is its own business
     paths = [product.path for task in tasks for product in task.products if not product.temporary]
-    names = asset_names(paths, operator.partial_kwargs.get("workdir"))
-    operator.partial_kwargs["products_of_all"] = names
-    operator.outlets = [*operator.outlets, *map(asset, names)]
+    said = operator.partial_kwargs
+    names = said["products_of_all"] = Place(said.get("workdir"), said.get("sewer_conn_id"), dag_folder).uris(paths)
+    operator.outlets = [*operator.outlets, *map(Asset, names)]
 
 
 def _index_template(mapped: MappedTask) -> str:

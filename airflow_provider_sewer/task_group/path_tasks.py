@@ -6,7 +6,9 @@ have succeeded. Both work where the users of the path do.
 
 from __future__ import annotations
 
+import re
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.paths import External, path_key
@@ -14,7 +16,7 @@ from airflow_provider_sewer.core.run_time import readable
 from airflow_provider_sewer.task_group.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airflow.sdk import BaseOperator
     from airflow.sdk.definitions.mappedoperator import MappedOperator
@@ -26,12 +28,18 @@ if TYPE_CHECKING:
 
     Operator = BaseOperator | MappedOperator
 
-#: What is said of a task that holds for what waits and removes for it as well: the workers that see its paths, and what
-#: helps against their failures. A pool does not: it is for what a task takes of something scarce.
+#: What is said of a task that holds for what waits and removes for it as well: the workers that see its paths, what
+#: helps against their failures, and what templates in its paths name. A pool does not: it is for what a task takes of
+#: something scarce. An execution_timeout is that of the module: a wait has a timeout of its own.
 _AS_ITS_USER = (
-    "queue", "executor", "executor_config", "run_as_user", "owner", "retries", "retry_delay",
-    "retry_exponential_backoff", "max_retry_delay", "priority_weight", "weight_rule",
+    "queue", "executor", "executor_config", "run_as_user", "owner", "params", "retries", "retry_delay",
+    "retry_exponential_backoff", "retry_policy", "max_retry_delay", "priority_weight", "weight_rule",
 )  # fmt: skip
+#: Who is told of what becomes of an Airflow task; this holds of all tasks that use a path.
+_CALLBACKS = (
+    "on_execute_callback", "on_failure_callback", "on_retry_callback", "on_skipped_callback", "on_success_callback",
+)  # fmt: skip
+_EMAIL_ON = ("email_on_failure", "email_on_retry")
 
 
 class PathTask(NamedTuple):
@@ -41,14 +49,14 @@ class PathTask(NamedTuple):
     :param place: the task where whose Airflow task runs it runs as well.
     :param users: the tasks that use the path.
     :param is_before: whether it runs before these, or after them.
-    :param make: makes it, once there is the Airflow task of ``place``.
+    :param make: makes it, once there are the Airflow tasks of ``place`` and of these, which it is given in this order.
     """
 
     task_id: str
     place: str
     users: list[str]
     is_before: bool
-    make: Callable[[Operator], Operator]
+    make: Callable[[Sequence[Operator]], Operator]
 
 
 def path_tasks(
@@ -110,7 +118,12 @@ def _temporary_products(wiring: Wiring) -> Iterator[tuple[list[Product], list[st
 
 
 def _sensor(
-    task_id: str, external: External, rows: Rows | None, values: RunTimeValues, deferrable: bool | None, user: Operator
+    task_id: str,
+    external: External,
+    rows: Rows | None,
+    values: RunTimeValues,
+    deferrable: bool | None,
+    users: Sequence[Operator],
 ) -> Operator:
     from airflow_provider_sewer.operators.paths import ExternalPathSensor
 
@@ -119,14 +132,14 @@ def _sensor(
     said: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
     said |= {"doc_md": f"Waits for `{readable(external.path)}`, which comes from outside of the workflow.\n"}
     if rows is None:
-        return ExternalPathSensor(task_id=task_id, path=external.path, **_place(user, values, external.path), **said)
+        return ExternalPathSensor(task_id=task_id, path=external.path, **_place(users, values, external.path), **said)
     path = rows.path(external)
-    partial = ExternalPathSensor.partial(task_id=task_id, path=path, **_place(user, rows.values, path), **said)
+    partial = ExternalPathSensor.partial(task_id=task_id, path=path, **_place(users, rows.values, path), **said)
     return partial.expand_kwargs(rows.instances())
 
 
 def _remover(
-    task_id: str, products: list[Product], rows: Rows | None, values: RunTimeValues, maker: Operator
+    task_id: str, products: list[Product], rows: Rows | None, values: RunTimeValues, operators: Sequence[Operator]
 ) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import RemoveProductsOperator
 
@@ -134,19 +147,44 @@ def _remover(
     return RemoveProductsOperator(
         task_id=task_id,
         products=rows.paths(products) if rows else products,
-        made_by=maker.task_id,
+        made_by=operators[0].task_id,
         trigger_rule="all_success",  # whatever default arguments say
         doc_md=f"Removes these products once all tasks that use them have succeeded:\n\n{listed}",
-        **_place(maker, values, *(product.path for product in products)),
+        **_place(operators, values, *(product.path for product in products)),
     )
 
 
-def _place(operator: Operator, values: RunTimeValues, *paths: str) -> dict[str, Any]:
-    """Return where and how an Airflow task is run, and what is known later of that and of paths."""
-    said = getattr(operator, "partial_kwargs", None) or vars(operator)
+def _place(operators: Sequence[Operator], values: RunTimeValues, *paths: str) -> dict[str, Any]:
+    """Return where and how an Airflow task is run, who is told of it, and what is known later of that and of paths.
+
+    :param operators: those that make or use the paths; it runs where and how the first one does.
+    """
+    first = operators[0]
+    said = getattr(first, "partial_kwargs", None) or vars(first)
     where = {field: said.get(field) for field in ("workdir", "sewer_conn_id")}
-    how = {field: getattr(operator, field) for field in _AS_ITS_USER}
-    return {**where, **how, "arguments": values.named_in(*where.values(), *paths)}
+    how = {field: getattr(first, field) for field in _AS_ITS_USER}
+    return {**where, **how, **_told(operators), "arguments": values.named_in(*where.values(), *paths)}
+
+
+def _told(operators: Sequence[Operator]) -> dict[str, Any]:
+    """Return the callbacks and email addresses of all these operators, each once."""
+    told: dict[str, Any] = {field: _each_once(getattr(each, field) for each in operators) for field in _CALLBACKS}
+    asking = [each for each in operators if each.email]
+    if not asking:
+        return told
+    emails = [each.email for each in asking]
+    listed = [re.split(r"\s*[,;]\s*", email) if isinstance(email, str) else email for email in emails]
+    is_one = all(email == emails[0] for email in emails)
+    told["email"] = emails[0] if is_one else _each_once(listed)
+    return told | {field: any(getattr(each, field) for each in asking) for field in _EMAIL_ON}
+
+
+def _each_once(lists: Iterable[Iterable[Any] | None]) -> list[Any]:
+    found: list[Any] = []
+    for each in chain.from_iterable(several or () for several in lists):
+        if each not in found:
+            found.append(each)
+    return found
 
 
 def _last(path: str) -> str:

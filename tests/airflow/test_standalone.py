@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from textwrap import dedent
 
@@ -45,6 +46,8 @@ with DAG("talks", schedule=None):
 with DAG("sleeps", schedule=None, params={"fifo": ""}):
     env = {"PYTHONPATH": here, "FIFO": "{{ params.fifo }}"}
     PythonModuleOperator(task_id="job", env=env, termination_grace_period=2, **common)
+with DAG("looks", schedule=None, params={"path": ""}):
+    ExternalPathSensor(task_id="wait", path="{{ params.path }}", poke_interval=10, timeout=900)
 with DAG("waits", schedule=None, params={"path": ""}):
     ExternalPathSensor(task_id="wait", path="{{ params.path }}", deferrable=True, poke_interval=10, timeout=900)
 """
@@ -110,6 +113,18 @@ def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
     said = [line["event"] for line in log()]
     assert f"Looking for {path}" in said
     assert f"{path} is there" in said
+
+
+def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(airflow, tmp_path):
+    """Between two looks the task is not running; the log of each look names the beginning and the end of the wait."""
+    path = tmp_path / "delivery"
+    run_id = airflow.trigger("looks", {"path": str(path)})
+    airflow.wait_for_state("looks", run_id, "wait", "up_for_reschedule")
+    path.mkdir()
+    airflow.wait_for_state("looks", run_id, "wait", "success")
+    said = [line["event"] for line in airflow.log("looks", run_id, "wait")]
+    assert said.count(f"Looking for {path}") == 2
+    assert sum(re.match(f"Waiting for {path} since 20.+ until 20", line) is not None for line in said) == 2
 
 
 def test_marking_a_running_task_failed_ends_all_it_has_started(airflow, sleeping):

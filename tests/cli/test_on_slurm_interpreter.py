@@ -86,6 +86,19 @@ def test_without_setup_python_is_the_one_of_the_submitting_shell(on_slurm, env, 
     assert f"[named] $ {env}/bin/python-of-mine -m" in run.stderr.replace("'", "")
 
 
+def test_job_finds_programs_of_its_interpreter_by_name(on_slurm, env) -> None:
+    """A PATH that is given counts more, and one that is inherited does not."""
+    which = "import shutil; print(shutil.which('python-of-mine'))"
+    on_slurm.flow(
+        plain=which, inherits=f"# inherit_env=True\n{which}", given=f"# env={{'PATH': '/usr/bin:/bin'}}\n{which}"
+    )
+
+    run = on_slurm.run(python=str(env / "bin" / "python"))
+
+    mine = f"{env}/bin/python-of-mine"
+    assert prefixes(run) == {"plain": mine, "inherits": mine, "given": "None"}
+
+
 def test_an_unknown_name_given_to_i_is_rejected(on_slurm) -> None:
     """Nothing is submitted."""
     on_slurm.flow(one=PREFIX)

@@ -177,8 +177,15 @@ def test_dags_test_ends_the_module_of_a_python_module_operator(dags_test):
     assert not psutil.pid_exists(pids[0])
 
 
-def test_dags_test_ends_while_a_path_is_waited_for(dags_test):
+def test_dags_test_ends_while_a_sensor_pokes(dags_test):
     """A sensor waits for a week, and Airflow's own handler for SIGTERM has no effect on it."""
-    run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False)
+    run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False, mode="poke")
     run.says("Looking for /never/there")
     assert "DagRun failed" in run.ends(signal.SIGTERM, SOON)
+
+
+def test_dags_test_ends_while_a_sensor_is_rescheduled(dags_test):
+    """Airflow itself waits for the time of the next look."""
+    run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False)
+    run.says("No tasks to run")
+    run.ends(signal.SIGTERM, SOON)

@@ -35,6 +35,19 @@ def test_the_result_file_becomes_the_xcom(module, on_slurm, run_job, deferrable,
     assert xcom("slurm_job_id") == result["job"]
 
 
+@pytest.mark.parametrize("inherit_env", [None, True])
+@pytest.mark.usefixtures("on_slurm")
+def test_job_finds_programs_of_its_interpreter_by_name(module, run_job, tmp_path, inherit_env):
+    """Also where it inherits the worker's PATH, which begins with Airflow's own environment."""
+    venv.create(tmp_path / "own", symlinks=True, with_pip=False)
+    job = module("import os, shutil; print(shutil.which('python'), os.environ['VIRTUAL_ENV'])")
+    own = tmp_path / "own"
+
+    result = run_job(**{**job, "python": f"{own}/bin/python", "inherit_env": inherit_env}).results["job"]
+
+    assert result == f"{own}/bin/python {own}"
+
+
 def test_a_job_that_has_ended_by_now_is_not_waited_for_in_the_triggerer(module, on_slurm, run_job, monkeypatch):
     """Its result is collected at once; nobody has to take the task up again."""
 

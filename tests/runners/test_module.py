@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from airflow_provider_sewer.core.environment import INHERITED
 from airflow_provider_sewer.core.errors import ModuleFailed
 from airflow_provider_sewer.runners.module import result_as_json
+from airflow_provider_sewer.runners.output import Stream
 
 # --- what the module gets
 
@@ -68,6 +70,9 @@ OUTSIDE = {
     "CUDA_HOME": "/cuda",
 }
 
+#: What the interpreter of these tests, which lies in a virtual environment, makes of them.
+ACTIVE = {"PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin", "VIRTUAL_ENV": sys.prefix}
+
 
 @pytest.fixture
 def outside(monkeypatch) -> None:
@@ -87,7 +92,7 @@ def test_a_module_sees_the_documented_variables_and_what_it_is_given(modules) ->
 
     listed = {name: OUTSIDE[name] for name in ("PATH", "HOME", "TMPDIR")}
     assert set(listed) <= set(INHERITED)
-    assert env == {**listed, "PYTHONPATH": str(modules.folder), "GIVEN": "yes", "LANG": "de_DE.UTF-8"}
+    assert env == {**listed, **ACTIVE, "PYTHONPATH": str(modules.folder), "GIVEN": "yes", "LANG": "de_DE.UTF-8"}
 
 
 @pytest.mark.usefixtures("outside")
@@ -98,7 +103,7 @@ def test_inheriting_everything_leaves_out_what_is_private(modules) -> None:
     private = {name for name in OUTSIDE if re.match("_*AIRFLOW|SLURM|SBATCH", name)}
     assert len(private) == 6
     passed = {k: v for k, v in OUTSIDE.items() if k not in private}
-    assert env == {**passed, "SECRET_OF_THE_WORKER": "***", "PYTHONPATH": str(modules.folder)}
+    assert env == {**passed, **ACTIVE, "SECRET_OF_THE_WORKER": "***", "PYTHONPATH": str(modules.folder)}
 
 
 @pytest.mark.usefixtures("outside")
@@ -245,3 +250,25 @@ def test_nothing_is_left_in_the_temporary_folder(code: int, modules, tmp_path: P
 def test_a_result_does_not_excuse_a_failure(modules) -> None:
     """A module that writes a result and then fails has failed."""
     assert isinstance(modules.run(WRITE.format("1") + "; raise SystemExit(1)").error, ModuleFailed)
+
+
+def test_secret_written_with_a_pause_in_it_is_masked(modules, gate) -> None:
+    """The part of the line before it is handed on, and the secret is not, although its beginning came first."""
+    source = """
+        import fcntl, sys
+        print("a line that goes on and on and on with hush-hush", end="", flush=True)
+        fcntl.flock(open(sys.argv[1]), fcntl.LOCK_SH)
+        print("-hush and that was it")
+    """
+    pieces: list[str] = []
+
+    def sink(stream: Stream, come: Sequence[str]) -> None:
+        pieces.extend(come)
+        gate.open()
+
+    result = modules.module_run(source, gate.path, secrets=["hush-hush-hush"]).run(sink)
+
+    assert len(pieces) > 1
+    assert "".join(pieces) == "a line that goes on and on and on with *** and that was it\n"
+    assert not any("hush" in piece for piece in pieces)
+    assert result.value == "a line that goes on and on and on with *** and that was it"

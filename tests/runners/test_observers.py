@@ -264,6 +264,29 @@ def test_plain_lines_carry_the_name_of_their_task(capsys) -> None:
     assert stderr == "[a task] $ python -m module\n[a task] three\n[a task] succeeded after 1.3 s\n"
 
 
+def test_terminal_shows_the_latest_drawing_of_a_line(monkeypatch) -> None:
+    """As a terminal does without names before the lines; in a pipe all of it stays."""
+    terminal, pipe = Terminal(), io.StringIO()
+    for target in (terminal, pipe):
+        monkeypatch.setattr(sys, "stderr", target)
+        PlainLines().output(TASK, ERR, ["\r 10%\r 20%"])
+
+    assert terminal.getvalue() == "[a task]  20%\n"
+    assert pipe.getvalue() == "[a task] \r 10%\r 20%\n"
+
+
+def test_plain_lines_have_no_empty_line_for_the_end_of_one_that_came_in_pieces(capsys) -> None:
+    """But one for a line that is empty."""
+    plain = PlainLines()
+    for pieces in (["..."], ["\n"], ["\n"], ["1", "\n"], ["2"], ["3\n"]):
+        plain.output(TASK, OUT, pieces)
+    plain.output(TASK, ERR, ["\n"])
+
+    shown = capsys.readouterr()
+    assert shown.out == "".join(f"[a task] {line}\n" for line in ("...", "", "1", "", "2", "3"))
+    assert shown.err == "[a task] \n"
+
+
 def test_plain_lines_say_why_a_task_did_not_succeed(capsys) -> None:
     """A failure is said with the first line of its reason; a task that never ran has no time."""
     lines = PlainLines()

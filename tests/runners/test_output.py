@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_sewer.runners import output
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Stream, Tail, printable
 
 CHUNKS = st.lists(st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode), st.just(b"\n")), max_size=30)
@@ -58,6 +60,82 @@ def test_a_line_is_handed_on_as_soon_as_it_is_whole() -> None:
     assert splitter.feed(b"one\ntwo\nthr") == ["one\n", "two\n"]
     assert splitter.feed(b"ee\n") == ["three\n"]
     assert splitter.finish() == []
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """Have each piece be overdue as soon as there is one; return a function that says whether there is a pause."""
+    monkeypatch.setattr(output, "PATIENCE", 0.0)
+    return lambda is_pause: monkeypatch.setattr(output, "_PAUSE", 0.0 if is_pause else 1e9)
+
+
+def overdue(*chunks: bytes) -> tuple[list[str], list[str]]:
+    """Return what is overdue after some chunks, and what comes after it."""
+    splitter = LineSplitter()
+    for chunk in chunks:
+        splitter.feed(chunk)
+    return splitter.overdue(), splitter.finish()
+
+
+@pytest.mark.parametrize("text", ["....", "Continue? ", "\repoch 3", "50%\r", "größe ✓ 🐍"])
+def test_piece_is_overdue_in_a_pause_as_it_is(now, text: str) -> None:
+    """Dots, a prompt and a progress bar, as far as they have come."""
+    now(True)
+
+    assert overdue(text.encode()) == ([text], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("\r 10% 1it/s\r 20% 2it/s\r 30", "\r 10% 1it/s\r 20% 2it/s"),
+        ("10%\r20%\r30%\r", "10%\r20%\r30%"),
+        ("\rone draw", "\rone "),
+        ("words and half of a wo", "words and half of a "),
+        ("....", "...."),
+    ],
+)
+def test_piece_that_is_overdue_while_more_comes_ends_between_drawings_or_words(now, text: str, piece: str) -> None:
+    """A secret that Airflow knows of, and this package does not, is not cut: Airflow masks piece by piece."""
+    now(False)
+
+    assert overdue(text.encode()) == ([piece], [text.removeprefix(piece)] if text != piece else [])
+
+
+def test_piece_that_is_overdue_leaves_a_character_that_has_come_in_part(now) -> None:
+    """It comes with the rest of it."""
+    now(True)
+    for character in ("ö", "✓", "🐍"):
+        data = character.encode()
+        for size in range(1, len(data)):
+            splitter = LineSplitter()
+            splitter.feed(b"a" + data[:size])
+            assert splitter.overdue() == ["a"]
+            assert splitter.feed(data[size:] + b"\n") == [f"{character}\n"]
+
+
+def test_piece_is_not_overdue_before_its_time() -> None:
+    """Nor is there anything to hand on once its line is whole."""
+    splitter = LineSplitter()
+
+    splitter.feed(b"a line and a half\nof one")
+    assert splitter.overdue() == []
+    splitter.feed(b"\n")
+    assert splitter.finish() == []
+
+
+@given(CHUNKS, st.booleans())
+def test_all_bytes_arrive_once_and_in_order_with_pieces_that_are_overdue(chunks: list[bytes], is_pause: bool) -> None:
+    """Whenever it is asked for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "PATIENCE", 0.0)
+        patch.setattr(output, "_PAUSE", 0.0 if is_pause else 1e9)
+        splitter = LineSplitter()
+        pieces = [piece for chunk in chunks for piece in (*splitter.feed(chunk), *splitter.overdue())]
+        pieces += splitter.finish()
+
+    assert all(pieces)
+    assert "".join(pieces) == b"".join(chunks).decode("utf-8", "backslashreplace")
 
 
 def test_the_tail_keeps_the_last_lines_and_cuts_wide_ones() -> None:

@@ -49,6 +49,44 @@ def test_lines_come_while_the_command_runs(lifeline, background) -> None:
     assert follow.result().stopped
 
 
+@on_any_system
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("text", ["\repoch 1", "...", "Continue? "])
+def test_line_without_end_comes_while_the_command_runs(text: str, stream: str, lifeline, background) -> None:
+    """Nothing more is written until what was written has been handed on."""
+    sink = Collected()
+    running = holding(f"sys.{stream}.write({text!r}); sys.{stream}.flush(); signal.pause()", lifeline, grace=0)
+
+    follow = background(lambda: running.follow(sink))
+    sink.expect(text)
+    running.stop()
+
+    assert follow.result().stopped
+    assert sink.pieces == [(Stream(stream), text)]
+
+
+def test_line_that_is_redrawn_comes_seldom(monkeypatch) -> None:
+    """It is redrawn some thousand times; what comes of it is all of it, in few pieces."""
+    monkeypatch.setattr("airflow_provider_sewer.runners.output.PATIENCE", 0.2)
+    sink = Collected()
+    source = """
+        import sys, time
+        end = time.monotonic() + 1
+        drawn = 0
+        while time.monotonic() < end:
+            drawn += 1
+            sys.stderr.write(f"\\rstep {drawn}")
+            time.sleep(0.0005)
+        print(drawn)
+    """
+
+    process(source).follow(sink)
+
+    drawn = int(sink.of(Stream.STDOUT)[0])
+    assert "".join(sink.of(Stream.STDERR)) == "".join(f"\rstep {number}" for number in range(1, drawn + 1))
+    assert 2 <= len(sink.of(Stream.STDERR)) <= 6 < drawn
+
+
 def test_streams_take_turns_as_the_command_does(tmp_path: Path, background) -> None:
     """A line of stdout that was read before one of stderr is written arrives before it."""
     sink = Collected()

@@ -82,11 +82,13 @@ def test_a_worker_of_a_mapped_task_knows_what_it_is_mapped_over(parse):
     assert made(parse("g.each")) == ["g.each", "g.list"]
 
 
-@pytest.mark.parametrize(("task_id", "place"), [("g.wait_for_given_txt", "g.clean"), ("g.remove_raw_txt", "g.raw")])
-def test_a_worker_makes_the_task_that_waits_for_a_path_or_removes_it(parse, task_id, place, tmp_path):
-    """It runs where the task runs that it is for."""
+@pytest.mark.parametrize(
+    ("task_id", "users"), [("g.wait_for_given_txt", ["g.clean"]), ("g.remove_raw_txt", ["g.clean", "g.raw"])]
+)
+def test_a_worker_makes_the_task_that_waits_for_a_path_or_removes_it(parse, task_id, users, tmp_path):
+    """It runs where the task runs that it is for, and has the callbacks of all that use the path."""
     group = parse(task_id)
-    assert made(group) == sorted([task_id, place])
+    assert made(group) == sorted([task_id, *users])
     assert group.dag.get_task(task_id).workdir == str(tmp_path)
 
 

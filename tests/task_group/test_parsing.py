@@ -44,7 +44,8 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow_provider_sewer.task_group import sewer_task_group
 
 with DAG("dag", schedule=None, tags={"one", "two", "three"}) as dag:
-    sewer_task_group(sys.argv[1], group_id="g", operator_kwargs={"pool": "p"}, overrides={"tag:x": {"queue": "q"}})
+    overrides = {"tag:x": {"queue": "q"}}
+    sewer_task_group(sys.argv[1], group_id="g", workdir="/w", operator_kwargs={"pool": "p"}, overrides=overrides)
 data = DagSerialization.to_dict(dag)
 print(json.dumps(data["dag"]["tasks"], sort_keys=True))
 print(SerializedDagModel.hash(data))

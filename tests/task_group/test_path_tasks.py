@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+import warnings
+
 import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_sewer import Product
+from airflow_provider_sewer.operators.module import PythonModuleOperator
 
 PATHS = """
 make = Task("make", "job", {"in": External("delivery.txt"), "out": Product("raw.txt", temporary=True)}%s)
@@ -69,3 +78,192 @@ def test_a_template_is_the_same_however_many_blanks_are_in_its_braces(expand):
     assert group["c"].upstream_task_ids == set()
     assert group["b"].products == []
     assert group["b"].parameters_and_flags["out"] == "{{ ds }}/b.txt"
+
+
+def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(expand):
+    """It waits for a week unless told otherwise, and looks once a minute."""
+    sensor = expand(PATHS % "").dag.get_task("g.wait_for_delivery_txt")
+
+    assert (sensor.reschedule, sensor.timeout, sensor.poke_interval) == (True, 7 * 24 * 3600, 60)
+
+
+def test_a_default_argument_says_that_what_waits_keeps_its_worker_slot(expand):
+    """As Airflow's own sensors do."""
+    sensor = expand(PATHS % "", dag_args={"mode": "poke"}).dag.get_task("g.wait_for_delivery_txt")
+
+    assert (sensor.reschedule, sensor.poke_interval) == (False, 15)
+
+
+def test_a_rescheduled_wait_goes_on_when_the_path_is_there(expand, run_dag, tmp_path, capsys):
+    """The log says where it looks, since when and until when, and what a relative path is taken from."""
+    source = "Task('use', 'job', {'in': External('delivery.txt', timeout=3600)})"
+    late = expand(source, dag_args={"poke_interval": 0.1}).dag
+    sensor = late.get_task("g.wait_for_delivery_txt")
+    looks, poke = [], sensor.poke
+    sensor.on_execute_callback = [lambda context: looks and (tmp_path / "delivery.txt").touch()]
+    sensor.poke = lambda context: looks.append(1) or poke(context)
+
+    assert run_dag(late).states == {"g.wait_for_delivery_txt": "success", "g.use": "success"}
+    assert len(looks) == 2
+    said = capsys.readouterr().out
+    assert re.search(rf"Waiting for {tmp_path}/delivery.txt since \S+ \S+ until \S+ \S+", said)
+    assert f"The relative path 'delivery.txt' is taken from workdir, which is {tmp_path}" in said
+
+
+def test_a_wait_without_workdir_logs_the_folder_of_its_worker(expand, run_dag, capsys, monkeypatch, tmp_path):
+    """It is another one on each worker."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="workdir is not given"):
+        dag = expand("Task('use', 'job', {'in': External('job.py')})", workdir=None).dag
+
+    run_dag(dag)
+
+    said = capsys.readouterr().out
+    assert f"is taken from the working directory of this worker, {tmp_path}, as workdir is not given" in said
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "Task('a', 'job', {'in': External('a.txt')})",
+        "Task('a', 'job', {'in': Dependency('a.txt')})",
+        "Task('a', 'job', {'out': Product('a.txt')})",
+        "Task('a', 'job', products=['{{ ds }}.txt', 'a.txt'])",
+        "Task('a', 'job', {'out': Product('a.txt')}, run_on='slurm')",
+        "Task('a', 'job', {'out': Product('a{n}.txt'), 'n': 0}).map(n=[1, 2])",
+        "a = Task('b', 'job')\nTask('a', 'job', {'out': Product('a.txt')})",
+    ],
+)
+def test_relative_paths_without_workdir_are_warned_of(expand, source):
+    """Once, with the line of the DAG file."""
+    with pytest.warns(UserWarning, match=r"workdir is not given, so the relative path 'a1?\.txt'") as caught:
+        expand(source, workdir=None)
+
+    own = [each for each in caught if "workdir" in str(each.message)]
+    assert [os.path.basename(each.filename) for each in own] == ["conftest.py"]
+    assert own[0].lineno > 1
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments"),
+    [
+        ("Task('a', 'job', {'in': External('a.txt')})", {}),
+        ("Task('a', 'job', {'in': External('a.txt')}, workdir='/data')", {"workdir": None}),
+        ("Task('a', 'job', {'in': External('a.txt')})", {"workdir": None, "sewer_conn_id": "s"}),
+        ("Task('a', 'job', {'in': External('a.txt')})", {"workdir": None, "dag_args": {"workdir": "/data"}}),
+        ("Task('a', 'job', {'in': External('a.txt')})", {"workdir": None, "overrides": {"a": {"workdir": "/data"}}}),
+        ("Task('a', 'job', {'in': External('/a.txt'), 'out': Product('{{ params.f }}/a')})", {"workdir": None}),
+        ("Task('a', 'job', {'in': 'a.txt'})", {"workdir": None}),
+    ],
+)
+def test_paths_that_are_taken_from_a_known_folder_are_not_warned_of(expand, source, arguments):
+    """Nor are parameters, which are the module's own business."""
+    with warnings.catch_warnings(record=True) as caught:
+        expand(source, **arguments)
+
+    assert [each for each in caught if "workdir" in str(each.message)] == []
+
+
+def test_relative_paths_of_an_operator_without_workdir_are_warned_of(expand):
+    """Whether the operator is hand-written or made of a workflow file."""
+    with DAG("dag", schedule=None), pytest.warns(UserWarning, match="task 'a': workdir is not given"):
+        PythonModuleOperator(task_id="a", module="m", parameters_and_flags={"out": Product("a.txt")})
+
+
+def one(context):
+    """Be a callback."""
+
+
+def other(context):
+    """Be another one."""
+
+
+CALLBACKS = [
+    "on_execute_callback",
+    "on_failure_callback",
+    "on_retry_callback",
+    "on_skipped_callback",
+    "on_success_callback",
+]
+
+
+def told(dag, field) -> dict:
+    return {task.task_id: getattr(task, field) for task in dag.tasks}
+
+
+@pytest.mark.parametrize("how", ["", ".map(exit=[0])"], ids=["plain", "mapped"])
+@pytest.mark.parametrize("field", CALLBACKS)
+def test_callbacks_of_a_group_reach_what_waits_and_removes(expand, field, how):
+    """Every Airflow task of the group has them."""
+    source = (PATHS % "").replace("temporary=True)})", f"temporary=True)}}){how}")
+
+    found = told(expand(source, operator_kwargs={field: one}).dag, field)
+
+    assert len(found) == 4
+    assert all(each == [one] for each in found.values())
+
+
+@pytest.mark.parametrize("given", ["overrides", "operator_kwargs"])
+def test_callbacks_of_each_user_of_a_path_reach_what_waits_for_it(expand, given, monkeypatch):
+    """Each of them is told when the path does not come, in the process of a worker as well."""
+    source = "from tests.task_group.test_path_tasks import other\n" if given == "operator_kwargs" else ""
+    own = ", operator_kwargs={'on_failure_callback': [other]}" if given == "operator_kwargs" else ""
+    source += f"Task('a', 'job', {{'in': External('a.txt')}})\nTask('b', 'job', {{'in': External('a.txt')}}{own})"
+    arguments = {"overrides": {"b": {"on_failure_callback": other}}} if given == "overrides" else {}
+    arguments |= {"dag_args": {"on_failure_callback": one}}
+    whole = expand(source, **arguments).dag.get_task("g.wait_for_a_txt")
+
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "dag")
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID", "g.wait_for_a_txt")
+    worker = expand(source, **arguments).dag.get_task("g.wait_for_a_txt")
+
+    names = [[each.__name__ for each in sensor.on_failure_callback] for sensor in (whole, worker)]
+    assert names == [["one", "other"], ["one", "other"]]
+
+
+@pytest.mark.filterwarnings("ignore:Setting email")
+def test_email_of_each_user_of_a_path_reaches_what_waits_for_it(expand):
+    """Each address once; who asks for no mail of failures gets one only if another user of the path does."""
+    group = expand(
+        """
+        no_mail = {"email_on_failure": False}
+        Task("a", "job", {"in": External("a.txt")}, operator_kwargs={**no_mail, "email": "one@x, two@x"})
+        Task("b", "job", {"in": External("a.txt")}, operator_kwargs={"email": ["two@x", "three@x"]})
+        Task("c", "job", {"in": External("c.txt")}, operator_kwargs={**no_mail, "email": "one@x"})
+        """
+    )
+    both, only = (group.dag.get_task(f"g.wait_for_{name}_txt") for name in "ac")
+
+    assert (both.email, both.email_on_failure) == (["one@x", "two@x", "three@x"], True)
+    assert (only.email, only.email_on_failure) == ("one@x", False)
+
+
+def test_params_of_a_task_fill_in_the_path_that_is_waited_for(expand, run_dag, tmp_path):
+    """The template means the same in the task and in what waits for it."""
+    (tmp_path / "given.txt").touch()
+    dag = expand("Task('a', 'job', {'in': External('{{ params.f }}')}, operator_kwargs={'params': {'f': 'given.txt'}})")
+
+    assert run_dag(dag.dag).state == "success"
+
+
+def test_failure_of_a_wait_calls_the_callback_of_the_group(expand, run_dag):
+    """The task that uses the path is only upstream_failed, and calls none."""
+    failed = []
+    source = "Task('a', 'job', {'in': External('a.txt', timeout=0.1)})"
+
+    run_dag(
+        expand(
+            source, operator_kwargs={"on_failure_callback": lambda context: failed.append(context["ti"].task_id)}
+        ).dag
+    )
+
+    assert failed == ["g.wait_for_a_txt"]
+
+
+def test_a_short_wait_is_over_in_time(expand, run_dag):
+    """It does not wait for its next look."""
+    begin = time.monotonic()
+
+    run_dag(expand("Task('a', 'job', {'in': External('a.txt', timeout=0.5)})").dag)
+
+    assert time.monotonic() - begin < 15

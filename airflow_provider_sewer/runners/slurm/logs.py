@@ -217,7 +217,7 @@ class _StreamLog:
             return False  # not there yet, or the file server is away
         self.offset += len(data)
         self._has_read = self._has_read or bool(data)
-        self._hand_on(self._splitter.feed(data))
+        self._hand_on([*self._splitter.feed(data), *self._splitter.overdue()])
         return len(data) == _CHUNK
 
     def finish(self) -> None:

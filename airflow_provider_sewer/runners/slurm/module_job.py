@@ -11,7 +11,7 @@ from airflow_provider_sewer.runners.slurm.following import Patience
 from airflow_provider_sewer.runners.slurm.script import INSIDE, JobScript, with_warning_signal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_sewer.core.function import Call
     from airflow_provider_sewer.core.slurm import SlurmSettings
@@ -29,6 +29,7 @@ class ModuleJob(NamedTuple):
     :param grace: seconds between SIGTERM and SIGKILL when the job ends itself.
     :param runs_before: which runs of the tasks before it this one follows, where they tell so themselves.
     :param expected: how many instances the mapped task has; 0 if that is not known.
+    :param active: the variables that are to tell of the interpreter's environment.
     """
 
     instance: TaskInstance
@@ -38,6 +39,7 @@ class ModuleJob(NamedTuple):
     grace: float
     runs_before: Mapping[str, str] | None = None
     expected: int = 0
+    active: Sequence[str] = ()
 
     @property
     def label(self) -> str:
@@ -84,6 +86,7 @@ class ModuleJob(NamedTuple):
             requeue=bool(self.slurm.requeue),
             grace=self.grace,
             orphan_timeout=self._orphan_timeout,
+            active=self.active,
         )
 
     @property

@@ -76,6 +76,7 @@ class JobScript(NamedTuple):
     :param grace: seconds between SIGTERM and SIGKILL when the run directory says that the job is to end.
     :param in_array: whether it is run by an element of an array, and not submitted itself.
     :param orphan_timeout: seconds after which it ends itself if no process follows it; 0 for never.
+    :param active: the variables that are to tell of the interpreter's environment, before ``setup`` is run.
     """
 
     name: str
@@ -89,6 +90,7 @@ class JobScript(NamedTuple):
     grace: float
     in_array: bool = False
     orphan_timeout: float = 0.0
+    active: Sequence[str] = ()
 
     def write(self, directory: RunDirectory) -> None:
         """Write script, variables and a function's arguments into the run directory.
@@ -133,8 +135,15 @@ class JobScript(NamedTuple):
             "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
         values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
-        frame = "\n".join(map(_shell_text, ("own.bash", "usage.bash", "job.bash")))
+        frame = "\n".join(map(_shell_text, ("own.bash", "usage.bash", "job.bash"))) + self._activation()
         return f"{values}\n{_BEFORE}{_joined(before)})\n{frame}"
+
+    def _activation(self) -> str:
+        """Return what has the interpreter's own programs found by name; a bare name is looked up after ``setup``."""
+        if not self.python or os.sep not in self.python or not self.active:
+            return ""
+        values = f"sewer_python={_quoted(self.python)}\nsewer_active=({_joined(self.active)})"
+        return f"\n{values}\n{_shell_text('activate.bash')}"
 
     def _command(self, directory: RunDirectory) -> str:
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'

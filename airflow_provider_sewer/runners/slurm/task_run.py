@@ -12,6 +12,7 @@ from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import ModuleStopped, SewerError, SlurmSubmitRefused
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.runners.activation import left_to_interpreter
 from airflow_provider_sewer.runners.module import GRACE
 from airflow_provider_sewer.runners.preflight import refuse_template
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
@@ -154,6 +155,7 @@ class SlurmJobs:
             slurm=self._slurm_of(task),
             secret_env={},
             grace=self._grace,
+            active=left_to_interpreter(settings.env, settings.inherit_env),
         )
 
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from airflow_provider_sewer.runners import output as output_module
 from airflow_provider_sewer.runners.output import PIECE, Stream
 from airflow_provider_sewer.runners.slurm import logs as logs_module
 from airflow_provider_sewer.runners.slurm.logs import JobLogs, TriggerLog, last_line_between, last_lines
@@ -117,6 +118,34 @@ def test_a_line_is_handed_on_when_it_is_whole_and_the_last_one_at_the_end(log: L
 
     reader.finish()
     assert log.text() == "one\ntwo\nthree\nfour"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a piece of a line be overdue at the next look."""
+    monkeypatch.setattr(output_module, "PATIENCE", 0.0)
+    monkeypatch.setattr(output_module, "_PAUSE", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_line_without_end_is_handed_on_while_the_job_runs(log: Log) -> None:
+    """Also by a reader that goes on in the middle of it: each part once."""
+    for number, reader in enumerate([log.reader(), log.reader(), log.reader()]):
+        log.write(f"\repoch {number}".encode())
+        reader.pump()
+        assert log.text() == "".join(f"\repoch {each}" for each in range(number + 1))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_secret_in_a_line_that_comes_in_parts_is_masked(log: Log) -> None:
+    """Whoever reads the parts: a beginning of it is held back."""
+    for part in (f"{'x' * 80} {SECRET[:9]}", SECRET[9:12], f"{SECRET[12:]} and {SECRET}"):
+        log.write(part.encode())
+        log.reader([SECRET]).pump()
+        assert SECRET[:9] not in log.text()
+    log.reader([SECRET]).finish()
+
+    assert log.text() == f"{'x' * 80} *** and ***"
 
 
 def test_after_the_end_nothing_is_handed_on_again(log: Log) -> None:

@@ -1,0 +1,54 @@
+"""Warn while a DAG is parsed of relative paths that each worker may take from another folder."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from airflow_provider_sewer.core.paths import is_relative
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+#: DAGs that were warned of, by their ids in memory. Their own hash changes with each task.
+_warned: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+def warn_without_workdir(operator: BaseOperator | MappedOperator, paths: Iterable[Any]) -> None:
+    """Warn of the first relative path of an operator with neither workdir nor connection; once for each DAG.
+
+    :param operator: the operator.
+    :param paths: paths of its products and dependencies; a template that may give an absolute path does not count.
+    """
+    given: Mapping[str, Any] = getattr(operator, "partial_kwargs", None) or vars(operator)
+    if given.get("workdir") is not None or given.get("sewer_conn_id") is not None or not operator.has_dag():
+        return
+    dag: Any = operator.dag
+    relative = next((path for path in paths if _is_certainly_relative(path)), None)
+    if relative is None or _warned.get(id(dag)) is dag:
+        return
+    _warned[id(dag)] = dag
+    warnings.warn_explicit(
+        f"task {operator.task_id!r}: workdir is not given, so the relative path {relative!r} is taken from the working "
+        "directory of each worker or job; give workdir to the task group, the task or its connection",
+        UserWarning,
+        dag.fileloc,
+        _line_in(dag.fileloc),
+    )
+
+
+def _is_certainly_relative(path: Any) -> bool:
+    return isinstance(path, str) and is_relative(path) and not path.startswith(("{{", "{%"))
+
+
+def _line_in(file: str) -> int:
+    """Return the line of a file that led here."""
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename != file:
+        frame = frame.f_back
+    return frame.f_lineno

@@ -1,0 +1,110 @@
+"""OpenLineage hears of the dependencies and products of a task, by their absolute places."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+from airflow.providers.openlineage.extractors.manager import ExtractorManager
+from airflow.sdk import DAG, Asset
+from airflow.utils.state import TaskInstanceState
+
+from airflow_provider_sewer import Dependency, External, Product
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
+
+COPY = """
+import sys
+text = open(sys.argv[2]).read()
+if text == "bad": sys.exit(3)
+open(sys.argv[4], "w").write(text)
+"""
+
+DAG_FILE = """
+import sys
+from airflow.sdk import DAG
+from airflow_provider_sewer import Dependency, Product
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+
+with DAG("lineage", schedule=None):
+    files = {"in": Dependency("in.txt"), "out": Product("{{ dag.dag_id }}/out put.txt")}
+    where = {"workdir": ".", "python": sys.executable}
+    PythonModuleOperator(task_id="copy", module="copies", parameters_and_flags=files, **where)
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "outputs"), [("good", "COMPLETE", ["lineage/out put.txt"]), ("bad", "FAIL", [])]
+)
+def test_events_of_a_run_name_inputs_and_outputs(text, state, outputs, tmp_path, airflow_home):
+    """A real run tells it; a task that has failed has read its dependencies, and made nothing."""
+    (tmp_path / "dag.py").write_text(DAG_FILE)
+    (tmp_path / "copies.py").write_text(dedent(COPY))
+    (tmp_path / "in.txt").write_text(text)
+    transport = {"type": "file", "log_file_path": f"{tmp_path}/events", "append": True}
+    env = {
+        **os.environ,
+        "AIRFLOW_HOME": str(airflow_home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path),
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport),
+        "PYTHONPATH": str(tmp_path),
+    }
+
+    subprocess.run([sys.executable, "-m", "airflow", "dags", "test", "lineage"], env=env, check=text == "good")
+
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    own = {event["eventType"]: event for event in events if event["job"]["name"] == "lineage.copy"}
+    assert set(own) == {"START", state}
+    files = {key: [(each["namespace"], each["name"]) for each in own[state][key]] for key in ("inputs", "outputs")}
+    assert files == {
+        "inputs": [("file", f"{tmp_path}/in.txt")],
+        "outputs": [("file", f"{tmp_path}/{path}") for path in outputs],
+    }
+    assert [each["name"] for each in own["START"]["outputs"]] == [f"{tmp_path}/lineage/out put.txt"]
+
+
+@pytest.fixture
+def lineage():
+    """Return a function that makes an operator and asks what OpenLineage is told of it when it starts."""
+
+    def ask(operator=PythonModuleOperator, **arguments) -> tuple[list[str], list[str]]:
+        with DAG("dag", schedule=None):
+            task = operator(task_id="task", module="m", **arguments)
+        run = type("Run", (), {"run_id": "run"})
+        found = ExtractorManager().extract_metadata(run, task, TaskInstanceState.RUNNING, None)
+        return [each.name for each in found.inputs], [each.name for each in found.outputs]
+
+    return ask
+
+
+def test_places_are_those_of_the_working_directory_of_the_connection(lineage, connection):
+    """Which only the worker reads."""
+    files = {"in": [External("a"), Dependency("/b"), Dependency("x/../a")], "out": Product("c")}
+
+    assert lineage(parameters_and_flags=files, **connection(workdir="/data")) == (["/data/a", "/b"], ["/data/c"])
+
+
+def test_listed_paths_count_as_well(lineage):
+    """A module need not be told of them."""
+    assert lineage(products=["c"], dependencies=["a"], workdir="/data") == (["/data/a"], ["/data/c"])
+
+
+def test_without_workdir_places_are_those_of_the_worker(lineage):
+    """Where its module runs."""
+    assert lineage(products=["c"]) == ([], [os.path.abspath("c")])
+
+
+def test_without_workdir_the_places_of_a_slurm_job_are_not_known(lineage):
+    """It runs in its run directory."""
+    assert lineage(SlurmModuleOperator, products=["c", "/d"], dependencies=["a"]) == ([], ["/d"])
+
+
+def test_assets_that_are_given_are_told_of_as_well(lineage):
+    """Each product once, whatever is in its path."""
+    assets = {"outlets": [Asset("file:///given")], "inlets": [Asset("file:///needed"), Asset("no place")]}
+
+    assert lineage(products=["ü c"], workdir="/data", **assets) == (["/needed"], ["/data/ü c", "/given"])

@@ -1,0 +1,115 @@
+"""Airflow imports every file of its DAG folder that may hold a DAG; that starts no task."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+MODULE = "from pathlib import Path; Path(__file__).with_name('has_run').touch()\n"
+
+DAG_FILE = """
+from airflow.sdk import DAG
+from airflow_provider_sewer.task_group import sewer_task_group
+
+with DAG("dag", schedule=None):
+    sewer_task_group("flow.py")
+"""
+
+#: Ways to run tasks at module level, their .run() in line 6; the file names a dag, as Airflow wants it.
+WAYS = {
+    "a task": """
+        from airflow_provider_sewer import Task  # of a dag
+        import sys
+        import threading
+        folder = __file__.rpartition("/")[0]
+        task = Task("a", module="marks", env={"PYTHONPATH": folder}, python=sys.executable)
+        task.run()
+    """,
+    "a chain, in a function": """
+        from airflow_provider_sewer import Task  # of a dag
+        import sys
+        folder = __file__.rpartition("/")[0]
+        def main(): (
+            Task("a", module="marks", env={"PYTHONPATH": folder}) >> Task("b", module="marks")
+        ).run(path_to_python=sys.executable)
+        main()
+    """,
+    "a workflow": """
+        from airflow_provider_sewer import Task, workflow  # of a dag
+        import sys
+        folder = __file__.rpartition("/")[0]
+        @workflow
+        def dag():
+            Task("a", module="marks").run(env={"PYTHONPATH": folder}, path_to_python=sys.executable)
+        dag()
+    """,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a DAG folder with a module that leaves a file when it runs."""
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "marks.py").write_text(MODULE)
+    return tmp_path / "dags"
+
+
+@pytest.fixture
+def import_errors(folder, airflow_home):
+    """Return a function that imports the folder as Airflow does, and returns what went wrong in each file."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    return lambda: DagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="dags-folder").import_errors
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_import_of_a_file_that_runs_itself_is_refused(way, folder, import_errors):
+    """The error names the line, and .airflowignore."""
+    (folder / "flow.py").write_text(dedent(WAYS[way]).lstrip())
+
+    error = import_errors()["flow.py"]
+
+    assert f"{folder}/flow.py:6: .run() cannot start tasks while Airflow imports DAG files" in error
+    assert ".airflowignore" in error
+    assert not (folder / "has_run").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_import_of_a_file_that_runs_tasks_in_a_thread_starts_nothing(folder, import_errors):
+    """The thread has a stack of its own, which does not lead to Airflow."""
+    source = dedent(WAYS["a task"]).replace("task.run()", "thread = threading.Thread(target=task.run)")
+    (folder / "flow.py").write_text(f"{source}thread.start()\nthread.join()\n")
+
+    import_errors()
+
+    assert not (folder / "has_run").exists()
+
+
+def test_dag_file_may_expand_a_file_that_runs_itself(folder, import_errors):
+    """What a group reads is recorded, in line with what .airflowignore names."""
+    (folder / "flow.py").write_text(dedent(WAYS["a task"]).lstrip())
+    (folder / "dag.py").write_text(DAG_FILE)
+    (folder / ".airflowignore").write_text("flow.py\n")
+
+    assert import_errors() == {}
+    assert not (folder / "has_run").exists()
+
+
+def test_dag_processor_starts_no_task(folder, airflow_home):
+    """The real one, which imports each file in a process of its own, and keeps the error for the UI."""
+    from airflow.models.errors import ParseImportError
+    from airflow.utils.session import create_session
+
+    (folder / "flow.py").write_text(dedent(WAYS["a task"]).lstrip())
+    env = {**os.environ, "AIRFLOW__CORE__DAGS_FOLDER": str(folder), "AIRFLOW_HOME": str(airflow_home)}
+
+    subprocess.run([sys.executable, "-m", "airflow", "dag-processor", "--num-runs", "1"], env=env, check=True)
+
+    with create_session() as session:
+        (error,) = session.query(ParseImportError.stacktrace).filter_by(filename="flow.py").one()
+    assert ".airflowignore" in error
+    assert not (folder / "has_run").exists()
