@@ -54,8 +54,6 @@ Prepared = TypeVar("Prepared")
 
 #: Set while operators are made of tasks, whose secrets are named with the line that they are in.
 are_secrets_named: ContextVar[bool] = ContextVar("are_secrets_named", default=False)
-
-_DEEPEST_RESULT = 100
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
@@ -512,9 +510,6 @@ def _problems(value: Any, way: tuple[Any, ...]) -> Iterator[str]:
 
     :param way: the way to the part.
     """
-    if len(way) > _DEEPEST_RESULT:
-        yield f"it is nested more than {_DEEPEST_RESULT} levels deep"
-        return
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         yield f"a number of {len(str(value))} digits does not fit into 64 bits; give it as text"
     if isinstance(value, str) and (unfit := _unfit(value)):

@@ -150,9 +150,15 @@ def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
     assert run_dag(dag).results["all"] == "--got --n 1 --got --n 2"
 
 
-@pytest.mark.parametrize(
-    "value", ["2**70", "'\\ud800'", "{'__classname__': 'x'}", "[{'deep': " * 60 + "1" + "}]" * 60], ids=repr
-)
+def test_operator_refuses_a_result_that_is_nested_too_deeply(module, run_operator, capsys):
+    """Airflow would fail on it."""
+    value = "[{'deep': " * 60 + "1" + "}]" * 60
+    job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
+    assert run_operator(**job).states["job"] == "failed"
+    assert "cannot be read: it is nested" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["2**70", "'\\ud800'", "{'__classname__': 'x'}"])
 def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, module, run_operator, capsys):
     """Better here, with its reason, than later in the depths of Airflow."""
     job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
