@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 Prepared = TypeVar("Prepared")
 
-_DEEPEST_RESULT = 100
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
@@ -446,9 +445,6 @@ def _problems(value: Any, way: tuple[Any, ...]) -> Iterator[str]:
 
     :param way: the way to the part.
     """
-    if len(way) > _DEEPEST_RESULT:
-        yield f"it is nested more than {_DEEPEST_RESULT} levels deep"
-        return
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         yield f"a number of {len(str(value))} digits does not fit into 64 bits; give it as text"
     if isinstance(value, str) and (unfit := _unfit(value)):
