@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.cli.signals import stopping
-from airflow_provider_sewer.core.errors import SewerError, StateError
+from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.runners.engine import Engine
 from airflow_provider_sewer.runners.interpreter import locate_interpreter
@@ -231,10 +231,9 @@ def _new_log_dir(name: str) -> str:
 def _log_files(folder: str, workflow: Workflow, *, goes_on: bool) -> LogFiles:
     try:
         return LogFiles(folder, workflow.tasks, goes_on=goes_on)
-    except OSError as error:
-        raise SewerError(
-            f"cannot make the log folder {folder}: {error.strerror}; name another with --log-dir"
-        ) from None
+    except (OSError, UntrustedPath) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SewerError(f"cannot make the log folder {folder}: {why}; name another with --log-dir") from None
 
 
 def _display(workflow: Workflow) -> AbstractContextManager[Observer]:

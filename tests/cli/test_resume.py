@@ -359,8 +359,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(flow) -> None:
     (flow.folder / "build").mkdir()
     flow.write("build/.sewer", "a file")
     done = flow.run("run")
-    assert done.returncode == 1
-    assert "raw: task 'raw': product 'build/raw.txt': cannot make the folder for it: " in done.stderr
+    assert done.returncode == 2
+    assert "build/.sewer is not a directory; move it away" in done.stderr
     assert "Traceback" not in done.stderr
 
 
