@@ -50,7 +50,10 @@ class _Commands(click.Group):
             say(f"sppe: {error}")
             ctx.exit(2)
         except click.UsageError as error:
-            raise type(error)(with_short_values(error.message), ctx=error.ctx) from None
+            error.message = with_short_values(
+                error.message
+            )  # in place: a missing option has no message but a parameter
+            raise
         except FileNotFoundError:
             with suppress(FileNotFoundError):
                 os.getcwd()
