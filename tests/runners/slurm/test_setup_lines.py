@@ -33,7 +33,8 @@ CASES = {
     "fails under set -e": Case(["set -e", "false"], ends=("setup", 1), state="FAILED", says=""),
     "is no shell": Case(["if true; then"], ends=("setup", 2), state="FAILED", says=""),
     "sets strict options": Case(
-        ["set -euo pipefail", "shopt -s failglob nocasematch extglob inherit_errexit", "set -o posix", "set -f"],
+        ["set -euo pipefail", "shopt -s failglob nocasematch extglob", "shopt -s inherit_errexit || : before bash 4.4",
+         "set -o posix", "set -f"],
         module="print('module'); raise SystemExit(3)",
         teardown=["echo torn down"],
         ends=("teardown", 3),
