@@ -50,10 +50,7 @@ class _Commands(click.Group):
             say(f"sppe: {error}")
             ctx.exit(2)
         except click.UsageError as error:
-            error.message = with_short_values(
-                error.message
-            )  # in place: a missing option has no message but a parameter
-            raise
+            raise click.UsageError(with_short_values(error.format_message()), ctx=error.ctx) from None
         except FileNotFoundError:
             with suppress(FileNotFoundError):
                 os.getcwd()

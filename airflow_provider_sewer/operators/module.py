@@ -201,7 +201,10 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         :raises SewerError: when it cannot be run, fails, or is stopped.
         """
         with interruptible(context, is_supervised=supervisor() is not None):
-            return self._run(context)
+            try:
+                return self._run(context)
+            except UntrustedPath as error:  # another try would find it as well
+                raise AirflowFailException(error.message) from None
 
     def _run(self, context: Context) -> Any:
         hook = self._hook()
@@ -217,8 +220,6 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         except ModuleFailed as error:
             self._skip_if_wanted(error.exit_code)
             raise
-        except UntrustedPath as error:
-            raise AirflowFailException(error.message) from None
         self._tell_that_it_ran(context, self._task_run)
         return self._checked_result(context, result)
 
