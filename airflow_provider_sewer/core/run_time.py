@@ -158,6 +158,11 @@ def holds_value(text: str) -> bool:
     return bool(_NAMED.search(text))
 
 
+def without_values(text: str) -> str:
+    """Return a text without the values that were put into it."""
+    return _NAMED.sub("", text)
+
+
 def named(name: str) -> RunTimeValue:
     """Return what is known by a name that is in a text."""
     stands_for = re.match(r"[\w.]*", name)[0]  # type: ignore[index]  # it matches any text

@@ -45,7 +45,7 @@ _SHAPES = re.compile(
     r"""(://[^\s/?\#:@'"]*:)([^\s/?\#'"]+)(?=@)
     | (\b[Bb]earer\s+)([\w.~+/-]{8,}=*)
     | ()(\b(?:gh[opsur]_\w{20,} | github_pat_\w{20,} | glpat-[\w-]{20,} | hf_\w{20,} | sk-[\w-]{20,}
-        | xox[abeprs]-[\w-]{10,} | eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+ )
+        | xox[abeprs]-[\w-]{10,} | (?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+ )
       | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----(?:.*-----END\ [A-Z ]*PRIVATE\ KEY-----|.*))""",
     re.VERBOSE | re.DOTALL,
 )

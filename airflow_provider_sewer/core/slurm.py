@@ -62,8 +62,9 @@ _LONGEST_TEXT = 1024
 #: Seconds: a restart of Airflow must not be taken for its end.
 _SHORTEST_ORPHAN_TIMEOUT = 300.0
 
-#: Options of srun for its output, in all the forms that srun takes (manual page of srun): -o, --output, -e, --error.
-_REDIRECTS = re.compile(r"-[oe]|--(ou|er)")
+#: Options of srun for its output, in all the forms that srun takes (manual page of srun): -o, --output, -e, --error,
+#: also behind options without a value, as in -le.
+_REDIRECTS = re.compile(r"-[EHlOQsuvXZ]*[oe]|--(ou|er)")
 
 #: The least that ``mem_gb`` can say: Slurm counts in megabytes, and takes 0 for all the memory of a node.
 _ONE_MEGABYTE = 1 / 1024

@@ -17,7 +17,7 @@ from jinja2 import Environment, Template, TemplateSyntaxError, nodes
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.paths import PathMarker
-from airflow_provider_sewer.core.run_time import holds_value
+from airflow_provider_sewer.core.run_time import holds_value, without_values
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Ignored
 from airflow_provider_sewer.operators.references import is_reference
@@ -124,16 +124,18 @@ def _tell_data(mapped: Any, context: Context) -> Callable[[str, Any, Mapping[str
 def _compiled(text: str, env: Environment) -> Template:
     """Compile a template that keeps its line ends.
 
-    Its delimiters are Jinja's own whatever the DAG says, so that a template is the same everywhere. Jinja turns each
-    carriage return into a line feed, so another blank stands for it until the text is parsed.
+    Its delimiters are Jinja's own whatever the DAG says, so that a template is the same everywhere. In a text that is a
+    template only for a value put into it, ``{#`` is text. Jinja turns each carriage return into a line feed, so another
+    blank stands for it until the text is parsed.
     """
+    unused = "" if is_template(without_values(text)) else _blank_for(text)
     env = env.overlay(
         block_start_string="{%",
         block_end_string="%}",
         variable_start_string="{{",
         variable_end_string="}}",
-        comment_start_string="{#",
-        comment_end_string="#}",
+        comment_start_string=f"{{#{unused}",
+        comment_end_string=f"{unused}#}}",
         line_statement_prefix=None,
         line_comment_prefix=None,
         newline_sequence="\n",
@@ -141,7 +143,7 @@ def _compiled(text: str, env: Environment) -> Template:
     )
     if "\r" not in text:
         return env.from_string(text)
-    blank = next(character for character in _BLANKS if character not in text)
+    blank = _blank_for(text)
     parsed = env.parse(text.replace("\r", blank))
     for node in parsed.find_all(nodes.TemplateData):
         node.data = node.data.replace(blank, "\r")
@@ -149,6 +151,11 @@ def _compiled(text: str, env: Environment) -> Template:
         if isinstance(constant.value, str):
             constant.value = constant.value.replace(blank, "\r")
     return env.from_string(parsed)
+
+
+def _blank_for(text: str) -> str:
+    """Return a blank that does not occur in a text."""
+    return next(character for character in _BLANKS if character not in text)
 
 
 def _text_environment(env: Environment) -> Environment:

@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.paths import FAILED, OWN_FOLDER, beside
-from airflow_provider_sewer.core.trusted import parse_json, read_own
+from airflow_provider_sewer.core.trusted import open_own_to_write, parse_json, read_own
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -131,8 +131,9 @@ def keep_failed(file: str, made: Sequence[str]) -> None:
     kept = {each: beside(os.path.join(folder, os.path.basename(each)), FAILED) for each in made if is_something(each)}
     kept = {each: failed for each, failed in kept.items() if not os.path.lexists(failed)}
     if kept:
-        with open(_failed_mark(file), "w", encoding="utf-8") as mark:  # first: what is not in it is never removed
-            json.dump([os.path.basename(failed) for failed in kept.values()], mark)
+        with open_own_to_write(_failed_mark(file), appends=False) as mark:  # first: what is not in it is never removed
+            os.fchmod(mark.fileno(), 0o644)  # whatever the umask: others must not write it
+            mark.write(json.dumps([os.path.basename(failed) for failed in kept.values()]).encode())
     for each, failed in kept.items():
         os.rename(each, failed)
 
@@ -140,8 +141,8 @@ def keep_failed(file: str, made: Sequence[str]) -> None:
 def remove_failed(file: str) -> None:
     """Remove the files that a failed attempt has left of a product."""
     try:
-        marked = parse_json(read_own(_failed_mark(file), is_private=False))
-        names = [name for name in marked if os.path.basename(name) == name]
+        marked = parse_json(read_own(_failed_mark(file)))
+        names = [name for name in marked if os.path.basename(name) == name and FAILED in name]
     except (OSError, ValueError, TypeError):
         names = []
     for name in names:

@@ -66,6 +66,8 @@ class Origins:
         package = task.call().module.partition(".")[0]
         digest = hashlib.sha256()
         for name, file in _sources(self._where_is(package, task)):
+            if not os.path.isfile(file):  # such as a named pipe, which would be waited for
+                continue
             with open(file, "rb") as opened:
                 content = hashlib.sha256(opened.read()).hexdigest()
             digest.update(f"{name}\0{content}\0".encode("utf-8", "surrogateescape"))

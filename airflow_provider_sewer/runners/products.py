@@ -357,7 +357,7 @@ class Making:
             raise ProductError(f"{where}, a link by its whole path to a file there; write a relative link")
         if not os.path.lexists(target):
             return
-        if record.task != self._task if record is not None else name not in own:
+        if record is not None or name not in own:
             raise ProductError(
                 f"{where}, but {target} exists and does not belong to that product; move it away, or give the product "
                 "a folder of its own"
@@ -513,7 +513,7 @@ def read_record(file: str) -> Record | None:
     """
     check_own_folder(_own_folder(file))
     try:
-        said: Any = parse_json(read_own(_record_path(file), largest=_LARGEST, is_private=False))
+        said: Any = parse_json(read_own(_record_path(file), largest=_LARGEST))
         if not _is_record(said):
             return None
         fields = {field: said[field] for field in Record._fields}

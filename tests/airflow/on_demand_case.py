@@ -86,7 +86,7 @@ ALSO_MADE = {
     "g.known": [],
     "g.total": [],
     "g.clear": [],
-    "g.remove_made_txt": [],
+    "g.remove_made_txt": ["g.used"],
     "beside": ["g.again", "g.known", "g.numbers", "g.over", "g.remove_made_txt", "g.used"],
 }
 ASKED_FOR = ["beside", "g.clear", "g.made", "g.total"]

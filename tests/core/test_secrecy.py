@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -154,3 +155,11 @@ def test_exposed_names_parameters_and_lines_and_shows_no_value():
 def test_exposed_leaves_values_that_are_no_secret(value):
     """A template, a flag and a number say nothing."""
     assert list(exposed({"password": value}, (), {}, {"setup": "export TOKEN=$X"})) == []
+
+
+def test_secret_texts_looks_through_long_text_in_linear_time() -> None:
+    """Text like the beginnings of tokens, all of which are one word."""
+    text = "eyJaaaaaaaa-" * 100_000
+    began = time.process_time()
+    assert secret_texts({}, [text]) == {}
+    assert time.process_time() - began < 5

@@ -159,13 +159,13 @@ def test_file_beside_product_is_owned_in_its_own_folder_only(lab) -> None:
     assert lab.read("other/a.dbf") == "mine"
 
 
-def test_product_that_becomes_file_beside_another_is_replaced(lab) -> None:
-    """It was declared by the same task before, so it is its own."""
+def test_file_beside_product_never_replaces_a_product(lab) -> None:
+    """Not even one of a task of the same name, which may be of another workflow."""
     lab.run(writer(lab, "for path in paths: path.write_text('1')", SHAPE, Product("build/a.dbf")))
 
-    assert outcome_of(lab, shapes(lab, ".shp .dbf")) == (State.SUCCEEDED, "")
-    assert lab.read("build/a.dbf") == "a.dbf"
-    assert read_record(str(lab.folder / "build/a.dbf")) is None
+    assert outcome_of(lab, shapes(lab, ".shp .dbf"))[0] is State.FAILED
+    assert lab.read("build/a.dbf") == "1"
+    assert read_record(str(lab.folder / "build/a.dbf")) is not None
 
 
 def test_file_beside_product_that_becomes_product_stays(lab) -> None:

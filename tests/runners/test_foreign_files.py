@@ -95,14 +95,42 @@ def test_records_of_a_foreign_own_folder_are_refused(change: Callable[[Path], No
     assert lab.has("x.txt")
 
 
-@needs_root
-def test_record_of_another_user_is_none(lab) -> None:
-    """Put there while the folder was open to all."""
+@pytest.mark.parametrize("change", CHANGES)
+def test_record_that_another_user_could_have_written_is_none(change: Callable[[Path], None], lab) -> None:
+    """It was put there, or opened to all, while the folder was open to all."""
     file = str(lab.write("x.txt", "x"))
     write_record(file, RECORD)
     assert read_record(file) is not None
-    be_foreign(lab.folder / ".sewer" / "x.txt.json")
+    change(lab.folder / ".sewer" / "x.txt.json")
     assert read_record(file) is None
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_mark_of_failed_products_that_another_user_could_have_written_removes_nothing(change, lab) -> None:
+    """The names in it are of files that the next attempt removes."""
+    task = writer(lab, "paths[0].write_text('x'); raise SystemExit(3)", Product("x.txt"))
+    lab.run(task)
+    assert lab.has("x.txt.failed")
+    mark = lab.folder / ".sewer" / "x.txt.failed"
+    lab.write("mine.failed", "mine")
+    mark.write_text(json.dumps(["mine.failed"]))
+    change(mark)
+
+    lab.run(task)
+
+    assert lab.read("mine.failed") == "mine"
+
+
+def test_mark_of_failed_products_removes_no_file_of_another_name(lab) -> None:
+    """Whatever names are in it."""
+    task = writer(lab, "paths[0].write_text('x'); raise SystemExit(3)", Product("x.txt"))
+    lab.run(task)
+    lab.write("thesis.tex", "mine")
+    (lab.folder / ".sewer" / "x.txt.failed").write_text(json.dumps(["thesis.tex"]))
+
+    lab.run(task)
+
+    assert lab.read("thesis.tex") == "mine"
 
 
 FIELDS = {

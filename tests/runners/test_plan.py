@@ -347,6 +347,7 @@ def test_a_change_of_code_counts_if_it_is_asked_for(lab) -> None:
     """That of any .py file of the package; of a module that is a file, of that file."""
     lab.write("pkg/__init__.py")
     lab.write("pkg/sub/helper.py", "VALUE = 1")
+    os.mkfifo(lab.folder / "pkg" / "pipe.py")  # no code, and not to be waited for
     source = "import sys\nfrom pkg.sub.helper import VALUE\nopen(sys.argv[1], 'w').write(str(VALUE))\n"
     lab.write("pkg/run.py", source)
     lab.write("alone.py", source)

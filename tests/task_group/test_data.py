@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from airflow.sdk import DAG, literal
+from airflow.sdk import DAG, literal, task
 
 from airflow_provider_sewer import SewerError
 from airflow_provider_sewer.task_group import sewer_task_group
@@ -187,6 +187,28 @@ def test_airflow_and_sppe_pass_the_same_text(dag, file, where, run_dag, run_sewe
         assert results[f"g.{name}"] == alone[name]
     each = [alone[name] for name in alone if name.startswith("each")]
     assert [results[f"g.each[{index}]"] for index in range(len(TEXTS))] == each
+
+
+@pytest.mark.parametrize("who", ["Bob", "#}", "{#"])
+def test_airflow_and_sppe_pass_the_same_text_around_an_argument(dag, file, where, run_dag, run_sewer_file, who):
+    """What is written around a value that only a run knows is no comment."""
+    path = file("""
+    from airflow_provider_sewer import workflow
+
+    @workflow
+    def greet(who: str):
+        texts = ["{#1." + who, "x{#" + who + "#}y", "{# note #} " + who]
+        Task("call", function="functions:give", kwargs={"x": texts}).run()
+    """)
+    alone = run_sewer_file(path, arguments={"who": who}, **where)["call"].result
+    with dag:
+
+        @task
+        def name():
+            return who
+
+        sewer_task_group(path, group_id="g", arguments={"who": name()}, **where)
+    assert run_dag(dag).results["g.call"] == alone
 
 
 @pytest.mark.parametrize("text", ["{{ ds }}", "{% if x %}", "{{", "{%"])

@@ -94,6 +94,7 @@ sewer_wait_for() {
                 done
             elif [[ $sewer_line == "$sewer_word $sewer_word" ]]; then
                 sewer_status=$sewer_word
+                sewer_is_told=1
             fi
             sewer_line=
         elif [[ -n $sewer_has_ended ]]; then
@@ -118,7 +119,7 @@ sewer_wait_for() {
 }
 
 sewer_first=$(builtin kill -l RTMIN+1)
-sewer_noted=() sewer_early=() sewer_again= sewer_is_sent= sewer_process=
+sewer_noted=() sewer_early=() sewer_again= sewer_is_sent= sewer_is_told= sewer_process=
 if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
     exec {sewer_silent}<> <(:) {sewer_pipe}<> <(:) {sewer_second_pipe}<> <(:)
     for sewer_number in "${!sewer_signals[@]}"; do
@@ -130,9 +131,10 @@ if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
     sewer_shell=$!
     set +m
     sewer_wait_for "$sewer_shell"
-    # Slurm reports a signal only if that ends this shell as well. Without a record it is not to report COMPLETED.
-    [[ -e $sewer_dir/exit.json ]] || ((sewer_status != 137)) || kill -KILL $$
-    [[ -e $sewer_dir/exit.json ]] || ((sewer_status)) || sewer_status=1
+    if [[ -z $sewer_is_told ]]; then # there is no record
+        ((sewer_status != 137)) || kill -KILL $$ # Slurm reports a signal only if that ends this shell as well
+        ((sewer_status)) || sewer_status=1       # Slurm is not to report COMPLETED
+    fi
     exit "$sewer_status"
 fi
 builtin trap '' "${sewer_signals[@]}" # until it can record its end; the supervisor waits for that, too
@@ -224,7 +226,7 @@ sewer_size() {
     sewer_tool stat -L -c %s -- "$sewer_dir/$1" 2>/dev/null || echo -1
 }
 
-sewer_stderr_from=$(sewer_size stderr.log) # what comes before is of an earlier run
+sewer_stderr_from=$(sewer_size stderr.log) sewer_stdout_from=$(sewer_size stdout.log) # what is there is of an earlier run
 
 # -- The beginning -----------------------------------------------------------------------------------
 
@@ -249,7 +251,7 @@ sewer_claim() {
     # Its node may have been given up just when it had come to its end.
     if [[ -f $sewer_dir/exit.json && $(<"$sewer_dir/exit.json") == *'"teardown", "exit_code": 0, "asked": null, "unsignalled": true,'* ]]; then
         sewer_say "it had succeeded when it was requeued, and is not run again"
-        exit 0
+        sewer_leave 0
     fi
     sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt" \
         "$sewer_dir/usage.txt"
@@ -507,12 +509,25 @@ sewer_run() {
     done
 }
 
-# Tell whether one of these texts stands in stderr.log since this run began.
+# Tell whether one of these texts stands in stderr.log since this run began; in stdout.log, too, where srun writes there.
 sewer_is_announced() {
     [[ -r $sewer_dir/stderr.log ]] || return 0 # there is no evidence
-    ((`sewer_size stderr.log` >= sewer_stderr_from)) || sewer_stderr_from=0 # the module has emptied it
-    sewer_tool tail -c "+$((sewer_stderr_from + 1))" -- "$sewer_dir/stderr.log" |
-        sewer_tool grep -aF "${@/#/-e}" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
+    ! sewer_is_in stderr.log sewer_stderr_from "$@" || return 0
+    ((sewer_uses_srun)) && sewer_is_in stdout.log sewer_stdout_from "$@"
+}
+
+# Tell whether one of the texts $3… stands in file $1 behind the byte that the variable $2 says.
+sewer_is_in() {
+    ((`sewer_size "$1"` >= $2)) || printf -v "$2" 0 # the module has emptied it
+    local sewer_texts=("${@:3}")
+    sewer_tool tail -c "+$((${!2} + 1))" -- "$sewer_dir/$1" |
+        sewer_tool grep -aF "${sewer_texts[@]/#/-e}" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
+}
+
+# Tell whether srun's announcements reach a log of the run directory: `setup` or a variable may have sent them elsewhere.
+sewer_hears_srun() {
+    [[ -z ${SLURM_STDERRMODE-}${SLURM_STDOUTMODE-} ]] &&
+        [[ /proc/$$/fd/2 -ef $sewer_dir/stderr.log || /proc/$$/fd/2 -ef $sewer_dir/stdout.log ]]
 }
 
 # Find out whether the job was asked to end before the module had ended. An exit code of 0 proves nothing by itself: Slurm
@@ -535,7 +550,7 @@ sewer_judge() {
         sewer_module_asked=TERM
     elif sewer_is_announced "*** STEP $sewer_job."; then
         ((!sewer_uses_srun)) || sewer_module_asked=TERM # else it is a step of the module's own: Slurm's final state decides
-    else
+    elif ((!sewer_uses_srun)) || sewer_hears_srun; then
         sewer_unsignalled=true
     fi
 }

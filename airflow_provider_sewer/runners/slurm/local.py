@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 import uuid
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -28,6 +29,9 @@ _LOCAL_ID = "SEWER_LOCAL_ID"
 
 # Seconds after its last sign of life for which a job of another machine counts as running; it gives one every 5 s.
 _SIGN_LASTS = 60.0
+
+# A job that has not begun is gone if so many looks, so many seconds apart, have found no process of it.
+_LOOKS, _EXECUTES = 3, 0.05
 
 # The shell is gone at once, so that the job is nobody's child, and what becomes of this process is nothing to it.
 # Without `set -m`, what is put into the background could not be interrupted.
@@ -96,7 +100,7 @@ def _sighting(job: JobRef) -> Sighting:
     directory = RunDirectory(job.directory)
     start = directory.read_start()
     if start is None:
-        return Sighting("PENDING", "Starting") if _has_processes(job) else Sighting("FAILED", "ProcessGone")
+        return Sighting("PENDING", "Starting") if _is_starting(job) else Sighting("FAILED", "ProcessGone")
     if start.node != platform.node():
         is_alive = directory.is_alive(within=_SIGN_LASTS)
         return Sighting("RUNNING", node=start.node, start=start.time) if is_alive else NOT_KNOWN
@@ -106,6 +110,18 @@ def _sighting(job: JobRef) -> Sighting:
     if _has_processes(job):  # its script was killed, and its watcher is about to end what is left
         return Sighting("COMPLETING", node=start.node, start=start.time)
     return Sighting("FAILED", "ProcessGone", start.node)
+
+
+def _is_starting(job: JobRef) -> bool:
+    """Tell whether a job that has not begun has processes.
+
+    A process has no environment for a moment while it executes another program, as the script's shell does.
+    """
+    for _ in range(_LOOKS):
+        if _has_processes(job):
+            return True
+        time.sleep(_EXECUTES)
+    return RunDirectory(job.directory).read_start() is not None
 
 
 def _has_processes(job: JobRef) -> bool:

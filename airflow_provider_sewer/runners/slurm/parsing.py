@@ -90,10 +90,12 @@ _ANSWERED = re.compile(r"^Batch job submission failed: (.*)")
 _FILTER_REFUSED = "cli_filter plugin terminated with error"
 # What sbatch exits with when it does not understand its own options.
 _BAD_OPTION = 255
-# What it prints of a script that it cannot read; the same script is not read the next time either.
+# What versions from 22.05 to 25.11 print of a script that they cannot read, or of an option that they do not take; the
+# same script is not taken the next time either.
 _BAD_SCRIPT = re.compile(
     r"line \d+: (Unmatched|Unexpected) |Failed to validate job spec|This does not look like a batch script|"
-    r"Batch script (contains DOS line breaks|is empty)"
+    r"Batch script (contains DOS line breaks|is empty)|^Invalid (generic resource|numeric value|--)|"
+    r"^invalid number of nodes|^unrecognized --|but did not request any GPU|error opening file|^Bad rlimit name"
 )
 # Of the error codes in src/common/slurm_errno.c (22.05 to 26.05), those that no waiting overcomes.
 _REFUSED = re.compile(

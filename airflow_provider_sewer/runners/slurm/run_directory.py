@@ -33,6 +33,8 @@ _UNFIT = re.compile(r"[^A-Za-z0-9_.+-]")
 _LONGEST_PART = 100
 #: Ticks a second in ``/proc/<pid>/stat``: USER_HZ, which is 100 on all platforms that Slurm supports.
 _TICKS = 100
+#: What a job's own record of its usage may say: the job can write anything.
+_LARGEST_USAGE = float(2**63)
 #: Bytes that a record of a worker may have, such as the parameters of a task or the elements of an array.
 LARGEST_NOTED = 64 * 1024 * 1024
 
@@ -386,18 +388,18 @@ class RunDirectory:
         several nodes only ``elapsed`` and ``cpus`` are.
         """
         usage: dict[str, float] = {}
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, OverflowError):
             if record := self.read_exit():
                 usage = {"elapsed": round(record.end - record.start, 3)} | (
                     {"cpus": record.cpus} if record.cpus else {}
                 )
                 usage |= self._read_samples()
                 usage["cpu"] = max(usage.get("cpu", 0.0), self._read_cpu_seconds())
-        return usage
+        return {name: value for name, value in usage.items() if 0 <= value < _LARGEST_USAGE}
 
     def _read_samples(self) -> dict[str, float]:
         """Return the largest samples of CPU time and memory; a line that was cut off by a kill does no harm."""
-        with suppress(OSError, ValueError, IndexError):
+        with suppress(OSError, ValueError, IndexError, OverflowError):
             lines = read_own(self.usage_samples).splitlines(keepends=True)
             samples = [[int(word) for word in line.split()] for line in lines if line.endswith(b"\n")]
             kibibytes, ticks = (max(sample[field] for sample in samples) for field in (0, 1))
@@ -511,5 +513,6 @@ def _is_of_a_job(fields: Any) -> bool:
         case {"pid": int(pid)}:
             return 0 < pid < _MOST_PIDS
         case {"asked": None | str(), "module_stdout": [int(begin), int(end)]}:
-            return isinstance(fields.get("unsignalled", False), bool) and 0 <= begin < 2**63 and 0 <= end < 2**63
+            # -1 stands for a log that the module has removed.
+            return isinstance(fields.get("unsignalled", False), bool) and -1 <= begin < 2**63 and -1 <= end < 2**63
     return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable
@@ -121,10 +122,12 @@ class Submission:
             except Busy as busy:
                 self._bear(busy)
                 is_full = busy.is_full
-            if is_full and self._fewer and self._find_for_certain() is None and self._fewer():
+            # A queue that was full has taken nothing, so no job can have ended already, and accounting may not answer.
+            look = partial(self._find_for_certain, in_accounting=not is_full)
+            if is_full and self._fewer and look() is None and self._fewer():
                 continue
             self._wait()
-            if (known := self._find_for_certain()) is not None:
+            if (known := look()) is not None:
                 return self._as_job(known)
 
     def _note_intent(self) -> None:
@@ -187,24 +190,25 @@ class Submission:
 
     # -- Looking for the job -------------------------------------------------------------------------------------------
 
-    def _find_for_certain(self) -> str | None:
-        known = self._find()
+    def _find_for_certain(self, *, in_accounting: bool = True) -> str | None:
+        known = self._find(in_accounting=in_accounting)
         if known is None:
             self._sleep(_SHOWS_UP)
-            known = self._find()
+            known = self._find(in_accounting=in_accounting)
         return known
 
-    def _find(self, *, has_begun: bool = True) -> str | None:
+    def _find(self, *, has_begun: bool = True, in_accounting: bool = True) -> str | None:
         """Return the id of the attempt's job, as soon as that can be known.
 
         :param has_begun: whether it can have begun, and so have left its mark or have come to its end.
+        :param in_accounting: whether it can be in accounting only.
         """
         while True:
             if has_begun and (claimed := self._directory.read_claim()) is not None:
                 return claimed
             try:
                 with _SLOTS.taken(self._check_cancelled):
-                    since = self._age() if has_begun else None
+                    since = self._age() if has_begun and in_accounting else None
                     return self._cluster.find(self._name, self._directory.path, since=since)
             except NoCommand as error:
                 raise SlurmUnavailable(

@@ -142,6 +142,22 @@ def test_completed_without_a_record_is_lost(jobs) -> None:
     assert time.monotonic() - begin > 3.0
 
 
+# A process that outlives the job keeps its script from writing a record.
+FILLS_THE_DISK = """
+    import subprocess
+    scratch = os.path.join(run_dir, "exit.json." + os.environ["SLURM_JOB_ID"])
+    code = (
+        "import os, sys, time\\n"
+        "end = time.monotonic() + 10\\n"
+        "while time.monotonic() < end:\\n"
+        "    try: os.symlink('/dev/full', sys.argv[1])\\n"
+        "    except FileExistsError: time.sleep(0.0001)\\n"
+    )
+    hidden = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.Popen([sys.executable, "-c", code, scratch], env={}, start_new_session=True, **hidden)
+    time.sleep(0.5)
+    say("42")
+"""
 # A process that outlives the job takes the record away, as a file server would that is slow.
 HIDES_ITS_RECORD = """
     import subprocess
@@ -221,10 +237,7 @@ def test_a_record_of_failure_is_enough_when_slurm_says_nothing(jobs, monkeypatch
 
 def test_a_full_disk_is_named(jobs) -> None:
     """A job that cannot write its record fails for that reason, whatever its module did."""
-    job = jobs.start("""
-        os.symlink("/dev/full", os.path.join(run_dir, "exit.json." + os.environ["SLURM_JOB_ID"]))
-        say("42")
-    """)
+    job = jobs.start(FILLS_THE_DISK)
     job.fails(errors.SlurmLaunchFailure, "could not write into its run directory", "is its disk full")
 
 

@@ -82,6 +82,17 @@ REFUSALS = [
         "line must start with #! followed by the path to an interpreter.",
         "For instance: #!/bin/sh",
     ),
+    printed("Invalid generic resource (gres) specification"),
+    printed(
+        "Requested mem_per_tres=gres:gpu:1024 but did not request any GPU.",
+        "Invalid generic resource (gres) specification",
+    ),
+    printed('Invalid numeric value "zz" for --ntasks.'),
+    printed("Invalid --bbf specification"),
+    printed("invalid number of nodes (-N 2-1)"),
+    printed('unrecognized --hint argument "munge", see --hint=help'),
+    printed("slurm_allocate_resources error opening file /credentials/nodes, No such file or directory"),
+    printed("Bad rlimit name: ZZ", "--propagate=ZZ is not valid."),
     failed("Invalid partition name specified"),
     # 24.11; 22.05 and 25.11 take the job, which then waits for PartitionConfig.
     failed("Requested node configuration is not available", "CPU count per node can not be satisfied"),

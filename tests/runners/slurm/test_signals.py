@@ -300,15 +300,29 @@ def test_unsure_record_is_success_where_slurm_does_not_answer(jobs, monkeypatch)
     assert job.succeeds() == "42"
 
 
-def test_sigterm_to_the_step_alone_makes_no_success(jobs) -> None:
+@pytest.mark.parametrize("more", [{}, {"stderr_to_stdout": True}, {"setup": ["exec 2>&1"]}])
+def test_sigterm_to_the_step_alone_makes_no_success(jobs, more) -> None:
     """With a GraceTime, a preemption signals the step only; Slurm would call such a job COMPLETED."""
-    job = jobs.start(counts(children=0), slurm={**TORN_DOWN, "use_srun": True})
+    job = jobs.start(counts(children=0), slurm={**TORN_DOWN, "use_srun": True, **more})
     job.expect_line("listens")
 
     jobs.slurm.command("scancel", "--signal=TERM", f"{job.id}.0")
 
-    error = job.fails(errors.SlurmJobFailed, "was asked to end by SIGTERM")
-    assert (error.state, error.exit_code) == ("FAILED", 0)
+    job.end()
+    assert type(job.error) is errors.SlurmJobFailed
+    assert "was asked to end by SIGTERM" in str(job.error)
+    assert (job.error.state, job.error.exit_code) == ("FAILED", 0)
+
+
+@pytest.mark.parametrize("more", [{"setup": ["exec 2>/dev/null"]}, {"setup": ["export SLURM_STDERRMODE=/dev/null"]}])
+def test_announcement_that_no_log_gets_leaves_the_record_unsure(jobs, more) -> None:
+    """Slurm's final state decides then."""
+    job = jobs.start("say('42')", slurm={"use_srun": True, **more})
+
+    job.end()
+
+    assert job.error is None
+    assert not job.directory.read_exit().is_sure_success
 
 
 # --- Without Slurm

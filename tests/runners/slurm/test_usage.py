@@ -94,7 +94,17 @@ def test_usage_of_a_requeued_job_is_that_of_its_last_run(cluster_jobs: ScriptJob
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [(None, None), ("", None), ("70", None), ("50 3\n70", 50 * 1024), ("50 3\n70 1\n", 70 * 1024), ("x y\n", None)],
+    [
+        (None, None),
+        ("", None),
+        ("70", None),
+        ("50 3\n70", 50 * 1024),
+        ("50 3\n70 1\n", 70 * 1024),
+        ("x y\n", None),
+        ("-50 3\n", None),
+        ("9" * 400 + " 1\n", None),
+        ("9" * 30 + " 1\n", None),
+    ],
 )
 def test_damaged_samples_leave_max_rss_out(local_jobs: ScriptJobs, text: str | None, expected: float | None) -> None:
     """A kill may cut off the last line, and a full disk any of them."""
