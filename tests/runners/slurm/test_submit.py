@@ -297,6 +297,20 @@ def test_a_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
     assert run.succeeds() == "done"
 
 
+@pytest.mark.usefixtures("quick_tries")
+def test_full_queue_asks_no_accounting(make_slurm, talk_to, tmp_path):
+    """A queue that was full has taken no job that could have ended, and accounting may hang."""
+    slurm = talk_to(make_slurm(nodes=1, min_job_age=2, extra_conf="MaxJobCount=2", accounting=True))
+    jobs = Jobs(tmp_path / "jobs", slurm)
+    blocking = fill_queue(slurm)
+    slurm.put_in_front("sacct")
+    run = jobs.follow(jobs.plan("say('done')"), patience=3)
+    run.expect_said("Not submitted yet", "sleeping and retrying")
+    slurm.command("scancel", blocking)
+    assert run.succeeds() == "done"
+    assert slurm.counted("sacct") == 0
+
+
 def fill_queue(slurm) -> str:
     """Submit jobs until sbatch has to wait, and return the last one: versions differ in how many there are."""
     argv = ["sbatch", "--parsable", "--output=/dev/null", "--wrap=sleep 600"]
