@@ -79,6 +79,7 @@ def remove_unclaimed(product: Product, workdir: str | None, made_by: str, contex
             if others := claims.others(claim):
                 return f"Left {file} to {_named(others)}, which uses it"
             removed = remove_temporary(product, workdir)
+            claims.drop_all()
     except OSError as error:
         raise ProductError(f"cannot remove {file} after use: {error.filename}: {error.strerror}") from None
     return f"{'Removed' if removed else 'Nothing to remove at'} {file}"

@@ -74,13 +74,13 @@ class Claims:
                 os.unlink(self._path(each))
 
     def others(self, claim: Claim) -> list[Claim]:
-        """Return the other claims on the product whose runs have not ended."""
-        others = [other for other in self._read() if other != claim]
-        under_way = [other for other in others if not self._has_ended(other)]
-        for other in others:
-            if other not in under_way:
-                self.drop(other)
-        return under_way
+        """Return the other claims on the product whose runs have not ended; a user may have one run once more later."""
+        return [other for other in self._read() if other != claim and not self._has_ended(other)]
+
+    def drop_all(self) -> None:
+        """Withdraw all claims: the product is gone."""
+        for each in self._read():
+            os.unlink(self._path(each))
 
     def _read(self) -> list[Claim]:
         claims = []

@@ -21,7 +21,7 @@ def open_claims(tmp_path):
 
 
 def test_others_are_runs_that_claim_and_have_not_ended(open_claims) -> None:
-    """A claim of a run that has ended is forgotten."""
+    """A claim of a run that has ended counts again when a user has the run go on."""
     for run in (ONE, TWO, THREE):
         with open_claims() as claims:
             claims.add(run)
@@ -30,7 +30,19 @@ def test_others_are_runs_that_claim_and_have_not_ended(open_claims) -> None:
     with open_claims(THREE) as claims:
         assert sorted(claims.others(ONE)) == [TWO]
     with open_claims() as claims:
-        assert sorted(claims.others(ONE)) == [TWO]
+        assert sorted(claims.others(ONE)) == [TWO, THREE]
+
+
+def test_drop_all_leaves_no_claim(open_claims, tmp_path) -> None:
+    """Nor those of runs that have ended."""
+    with open_claims(TWO) as claims:
+        claims.add(ONE)
+        claims.add(TWO)
+
+        claims.drop_all()
+
+        assert claims.others(THREE) == []
+    assert os.listdir(tmp_path / ".sewer") == []
 
 
 def test_last_drop_removes_folder_of_claims(open_claims, tmp_path) -> None:
