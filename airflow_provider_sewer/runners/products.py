@@ -343,14 +343,14 @@ class Making:
             if record is not None and self._has_begun_to_put(record):
                 return _Put(inode, known, [*record.beside], [*(record.leaving or ())], record)
             for name in folder.written[product]:
-                self._check_beside(product, file, name, own)
+                self._check_beside(product, file, name, own, record.beside.get(name) if record is not None else None)
             leaving = self._leaving(product, file, folder, record) if product.atomic and record is not None else []
             return _Put(inode, known, folder.written[product], leaving, record)
 
     def _has_begun_to_put(self, record: Record) -> bool:
         return record.attempt == self._folder and (record.leaving is not None or record.is_whole)
 
-    def _check_beside(self, product: Product, file: str, name: str, own: set[str]) -> None:
+    def _check_beside(self, product: Product, file: str, name: str, own: set[str], known: Stamp | None) -> None:
         target, record = self._next_to(file, name)
         where = f"task {self._task!r}: it wrote {name} beside {product.path}"
         if self._is_lost(os.path.join(os.path.dirname(self._beside(file)), name)):
@@ -361,6 +361,15 @@ class Making:
             raise ProductError(
                 f"{where}, but {target} exists and does not belong to that product; move it away, or give the product "
                 "a folder of its own"
+            )
+        if (
+            known is not None
+            and os.path.isdir(target)
+            and (now := stamp(target)) is not None
+            and now.seen != known.seen
+        ):
+            raise ProductError(
+                f"{where}, but the directory {target} was changed since an earlier run made it; move it away, or remove it"
             )
 
     def _leaving(self, product: Product, file: str, folder: _Folder, record: Record) -> list[str]:

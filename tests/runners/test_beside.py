@@ -159,6 +159,23 @@ def test_file_beside_product_is_owned_in_its_own_folder_only(lab) -> None:
     assert lab.read("other/a.dbf") == "mine"
 
 
+def test_directory_beside_product_that_a_user_has_changed_is_not_replaced(lab) -> None:
+    """A file that a user has put into it would be gone."""
+    source = (
+        "paths[0].write_text('x')\ndata = paths[0].parent / 'a.data'\ndata.mkdir()\n(data / 'part').write_text('x')"
+    )
+    task = writer(lab, source, SHAPE)
+    assert outcome_of(lab, task) == (State.SUCCEEDED, "")
+    assert outcome_of(lab, task) == (State.SUCCEEDED, "")
+    lab.write("build/a.data/notes.txt", "mine")
+
+    state, reason = outcome_of(lab, task)
+
+    assert state is State.FAILED
+    assert "a.data was changed since an earlier run made it" in reason
+    assert lab.read("build/a.data/notes.txt") == "mine"
+
+
 def test_file_beside_product_never_replaces_a_product(lab) -> None:
     """Not even one of a task of the same name, which may be of another workflow."""
     lab.run(writer(lab, "for path in paths: path.write_text('1')", SHAPE, Product("build/a.dbf")))
