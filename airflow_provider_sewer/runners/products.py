@@ -362,14 +362,11 @@ class Making:
                 f"{where}, but {target} exists and does not belong to that product; move it away, or give the product "
                 "a folder of its own"
             )
-        if (
-            known is not None
-            and os.path.isdir(target)
-            and (now := stamp(target)) is not None
-            and now.seen != known.seen
-        ):
+        now = stamp(target) if known is not None and os.path.isdir(target) else None
+        if now is not None and known is not None and now.seen != known.seen:
             raise ProductError(
-                f"{where}, but the directory {target} was changed since an earlier run made it; move it away, or remove it"
+                f"{where}, but the directory {target} was changed since an earlier run made it; move it away, or "
+                "remove it"
             )
 
     def _leaving(self, product: Product, file: str, folder: _Folder, record: Record) -> list[str]:

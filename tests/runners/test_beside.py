@@ -161,9 +161,7 @@ def test_file_beside_product_is_owned_in_its_own_folder_only(lab) -> None:
 
 def test_directory_beside_product_that_a_user_has_changed_is_not_replaced(lab) -> None:
     """A file that a user has put into it would be gone."""
-    source = (
-        "paths[0].write_text('x')\ndata = paths[0].parent / 'a.data'\ndata.mkdir()\n(data / 'part').write_text('x')"
-    )
+    source = "paths[0].write_text('x')\ndata = paths[0].parent / 'a.data'\ndata.mkdir()\n(data / 'x').write_text('x')"
     task = writer(lab, source, SHAPE)
     assert outcome_of(lab, task) == (State.SUCCEEDED, "")
     assert outcome_of(lab, task) == (State.SUCCEEDED, "")
