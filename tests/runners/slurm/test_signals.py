@@ -325,6 +325,16 @@ def test_announcement_that_no_log_gets_leaves_the_record_unsure(jobs, more) -> N
     assert not job.directory.read_exit().is_sure_success
 
 
+def test_sigkill_to_the_parent_of_the_module_is_told_as_that(jobs) -> None:
+    """The kernel may choose any process when memory is short; there is no exit code of the module then."""
+    job = jobs.start("os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(4711)")
+
+    job.end()
+
+    assert "signal 9" in str(job.error)
+    assert job.directory.read_exit() is None
+
+
 # --- Without Slurm
 
 
