@@ -94,7 +94,7 @@ sewer_wait_for() {
                 done
             elif [[ $sewer_line == "$sewer_word $sewer_word" ]]; then
                 sewer_status=$sewer_word
-                sewer_is_told=1
+                sewer_is_known=1
             fi
             sewer_line=
         elif [[ -n $sewer_has_ended ]]; then
@@ -119,7 +119,7 @@ sewer_wait_for() {
 }
 
 sewer_first=$(builtin kill -l RTMIN+1)
-sewer_noted=() sewer_early=() sewer_again= sewer_is_sent= sewer_is_told= sewer_process=
+sewer_noted=() sewer_early=() sewer_again= sewer_is_sent= sewer_is_known= sewer_process=
 if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
     exec {sewer_silent}<> <(:) {sewer_pipe}<> <(:) {sewer_second_pipe}<> <(:)
     for sewer_number in "${!sewer_signals[@]}"; do
@@ -131,7 +131,7 @@ if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
     sewer_shell=$!
     set +m
     sewer_wait_for "$sewer_shell"
-    if [[ -z $sewer_is_told ]]; then # there is no record
+    if [[ -z $sewer_is_known ]]; then # there is no record
         ((sewer_status != 137)) || kill -KILL $$ # Slurm reports a signal only if that ends this shell as well
         ((sewer_status)) || sewer_status=1       # Slurm is not to report COMPLETED
     fi
@@ -501,7 +501,7 @@ sewer_run() {
     } <&0 {sewer_stderr}>&2 2>/dev/null &
     sewer_wait_for "$!"
     # SIGKILL has ended the process that waits for the module, not the module: there is no exit code to record.
-    [[ -n $sewer_is_told ]] || ((sewer_status != 137)) || builtin kill -KILL $$
+    [[ -n $sewer_is_known ]] || ((sewer_status != 137)) || builtin kill -KILL $$
     sewer_process=
     sewer_judge
     sewer_phase=teardown
