@@ -500,8 +500,9 @@ sewer_run() {
         builtin exit "$sewer_code" # for `wait`, should the pipe fail
     } <&0 {sewer_stderr}>&2 2>/dev/null &
     sewer_wait_for "$!"
-    # SIGKILL has ended the process that waits for the module, not the module: there is no exit code to record.
-    [[ -n $sewer_is_known ]] || ((sewer_status != 137)) || builtin kill -KILL $$
+    # SIGKILL has ended the process that waits for the module, not the module: there is no exit code to record. The watcher
+    # ends it so as well, but only in a job that was asked to end.
+    [[ -n $sewer_is_known$sewer_asked ]] || ((sewer_status != 137)) || builtin kill -KILL $$
     sewer_process=
     sewer_judge
     sewer_phase=teardown
