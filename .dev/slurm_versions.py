@@ -21,8 +21,7 @@ from pathlib import Path
 # For a Python that leaves out the folder of what it runs (PYTHONSAFEPATH), too.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from progress import Progress
-from venvs import BUILD, ROOT, Trouble
+from environments import BUILD, ROOT, Trouble
 
 ROOTS = BUILD / "slurm"
 #: Distribution and suite for each version. Both distributions keep a Slurm version for the life of a suite, except sid.
@@ -88,7 +87,6 @@ def make(version: str) -> Path:
     distribution, suite = SUITES[version]
     root = ROOTS / version
     ROOTS.mkdir(parents=True, exist_ok=True)
-    progress = Progress(f"Slurm {version}")
     with open(ROOTS / f"{version}.lock", "w") as lock:
         # Another call may be making it.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -98,13 +96,13 @@ def make(version: str) -> Path:
             return root
         require_tools("mmdebstrap")
         mirror, options = mirror_of(distribution), keys_of(distribution)
-        progress.tell(f"making {root.relative_to(ROOT)} from {distribution} {suite}")
+        print(f"Slurm {version}: making {root.relative_to(ROOT)} from {distribution} {suite}", flush=True)
         # Never beyond a mount that something has left there.
         subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
         bootstrap(root, suite, mirror, packages, options)
         (root / STAMP).write_text(wanted)
         found = subprocess.check_output(["chroot", root, "/usr/sbin/slurmctld", "-V"], text=True)
-        progress.end(f"ready: {found.strip()}")
+        print(f"Slurm {version}: ready: {found.strip()}", flush=True)
     return root
 
 
