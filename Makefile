@@ -18,7 +18,7 @@ TESTS ?= tests/slurm tests/runners/slurm $(wildcard $(addprefix tests/,operators
 # Neither the shell's Python environment nor an Airflow that the shell is set up for reaches what runs here.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
 
-.PHONY: help demo test test-slurm bench drill up down check format constraints clean checkout python
+.PHONY: help demo test quick test-slurm bench drill up down check format constraints clean checkout python
 
 help: checkout ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -31,6 +31,12 @@ test: check ## make the environments, check the code and run every test (ARGS="-
 	@$(environments) digits
 	@mkdir -p build/tmp
 	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(pytest) $(ARGS)
+
+quick: python ## run the tests that need neither Airflow nor Slurm, containers or a browser, on two cores
+	@$(environments) airflow-test
+	@mkdir -p build/tmp
+	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest --numprocesses 2 --dist worksteal \
+	    -m "not airflow and not slurm and not containers and not browser and not slow" $(ARGS)
 
 test-slurm: python ## run the tests of Slurm (SLURM=24.11 for that version, as root; PROCTRACK=cgroup; TESTS="tests/slurm")
 	@$(environments) airflow-test

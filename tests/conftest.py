@@ -23,16 +23,17 @@ pytest_plugins = [
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
+TESTS = ROOT / "tests"
 #: The fixtures that make a test need Airflow, a Slurm cluster, containers or a browser.
 MARKS = {
     "airflow": {"airflow_home", "airflow_command", "stage"},
-    "slurm": {"slurm", "slurm_accounting", "tracked_slurm", "make_slurm", "needs_slurm"},
+    "slurm": {"slurm", "slurm_accounting", "tracked_slurm", "make_slurm", "needs_slurm", "cluster_jobs"},
     "containers": {"stack"},
     "browser": {"browser"},
 }
-#: Below the Airflow line, all tests import Airflow. The seeds' modules come from it, too.
-AIRFLOW = ("airflow", "dags", "decorators", "hooks", "links", "operators", "task_group", "triggers")
-AIRFLOW_FILES = ("test_products_in_airflow.py", "test_readme.py", "test_task_group.py")
+#: The tests of what lies below the Airflow line, which all import Airflow.
+AIRFLOW = {"airflow", "containers", "dags", "decorators", "hooks", "links", "operators", "task_group", "triggers"}
+AIRFLOW |= {"test_products_in_airflow.py", "test_readme.py", "test_task_group.py"}
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 
@@ -40,14 +41,14 @@ VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the real parts that they use, before ``-m`` selects."""
     for item in items:
+        parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        # A fixture can be requested by the name in a parameter.
+        used = {*getattr(item, "fixturenames", ()), *(value for value in parameters if isinstance(value, str))}
         for mark, fixtures in MARKS.items():
-            if not fixtures.isdisjoint(getattr(item, "fixturenames", ())):
+            if not fixtures.isdisjoint(used):
                 item.add_marker(mark)
-        below = item.path.relative_to(ROOT / "tests").parts if item.path.is_relative_to(ROOT / "tests") else ("",)
-        if below[0] in AIRFLOW or below[0] in AIRFLOW_FILES:
+        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in AIRFLOW:
             item.add_marker("airflow")
-        if below[0] == "containers":
-            item.add_marker("containers")
 
 
 @pytest.fixture(scope="session", autouse=True)
