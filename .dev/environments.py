@@ -14,7 +14,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -60,9 +59,6 @@ def main(names: list[str]) -> int:
     if not names or not set(names) <= {*ENVIRONMENTS, "peers", "constraints"}:
         print(f"usage: environments.py {'|'.join([*ENVIRONMENTS, 'peers', 'constraints'])} ...", file=sys.stderr)
         return 2
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, signal.default_int_handler)
     try:
         continue_with_supported_python()
         VENVS.mkdir(parents=True, exist_ok=True)
@@ -217,20 +213,14 @@ def uv_variables(configured: dict[str, str]) -> dict[str, str]:
 def run(command: list[str], lock: int, variables: dict[str, str] | None = None) -> None:
     """Run a command in the checkout and print its progress; if it fails, raise Trouble with the known remedy."""
     env = {**{name: value for name, value in os.environ.items() if name not in UNWANTED}, **(variables or {})}
-    pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    printed = []
     # It keeps the lock, should it outlive this process.
-    options: Any = {"text": True, "errors": "replace", "pass_fds": [lock], "start_new_session": True}
-    process, printed = subprocess.Popen(command, cwd=ROOT, env=env, **pipes, **options), []
-    try:
+    with subprocess.Popen(command, cwd=ROOT, env=env, errors="replace", pass_fds=[lock], **pipes) as process:
         for line in process.stdout or ():
             printed.append(line)
             if not re.match(r" [-+~] |Using Python ", line):
                 print(f"  {line}", end="", flush=True)
-        process.wait()
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait()
     if process.returncode:
         remedies = [remedy for sign, remedy in REMEDIES.items() if re.search(sign, "".join(printed))]
         raise Trouble(remedies[0] if remedies else f"{Path(command[0]).name} failed; its output is above.")

@@ -40,6 +40,7 @@ def test_a_new_table_takes_the_place_of_the_one_before():
     assert bench.with_table(readme, "new") == f"before\n{bench.BEGIN}\nnew\n{bench.END}after\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", bench.PARTS)
 def test_a_part_measures_all_its_rows(part):
     """With the smallest sizes that there are."""

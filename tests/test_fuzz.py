@@ -268,6 +268,7 @@ def test_workflow_files_leave_no_traceback(fuzz: Fuzz) -> None:
         fuzz.sppe(seed, *SHOWS[number % len(SHOWS)], "-p", path)
 
 
+@pytest.mark.slow
 def test_stages_leave_no_traceback(fuzz: Fuzz) -> None:
     """In YAML."""
     for number, seed in enumerate(seeds("yaml", 250)):
@@ -294,6 +295,7 @@ def test_launch_json_leaves_no_traceback(fuzz: Fuzz) -> None:
         fuzz.sppe(seed, "convert", "-p", flow, "--to", "vscode", "-o", path)
 
 
+@pytest.mark.slow
 def test_connections_leave_no_traceback(fuzz: Fuzz, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their fields come from a form, a URI, a file or a secrets backend."""
     from airflow.sdk.exceptions import AirflowNotFoundException

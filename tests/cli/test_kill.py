@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 KILLS = int(os.environ.get("SEWER_TEST_KILLS", "16"))
 AT_ONCE = 3
@@ -150,6 +151,7 @@ class Killed:
         return [name for word, name in map(str.split, lines) if word == what]
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing_and_leave_nothing_half_written(sppe, tmp_path) -> None:
     """After each kill the state can be read, what it says has succeeded is never run again, and a resumed run ends."""
     seed = int(os.environ.get("SEWER_TEST_SEED", time.time_ns() % 1_000_000))

@@ -214,6 +214,7 @@ def test_a_way_back_is_found_wherever_it_is(length, start, data) -> None:
     assert all(f"  task-{n}   (" in said for n in range(low, high + 1))
 
 
+@pytest.mark.slow
 def test_ten_thousand_tasks_and_as_many_paths_are_quickly_a_workflow() -> None:
     """Nothing looks at every pair."""
     tasks = [makes("0", "p/0"), *(makes(str(n), f"p/{n}", needs=[f"p/{n - 1}", "p/0"]) for n in range(1, 10_000))]

@@ -30,6 +30,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(min_size=1, max_size=5).filter(str.isidentifier), _JSON, max_size=4))
 def test_all_that_json_can_say_comes_through(kwargs):
     """With its type: what is called gets just what was given, in a text that a process can be given."""

@@ -9,6 +9,7 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -253,6 +254,7 @@ _DEEDS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_NODES, st.lists(st.tuples(_DEEDS, st.booleans()), min_size=2, max_size=4))
 def test_what_runs_is_what_the_model_says_whatever_was_done_between_the_runs(tmp_path, nodes, rounds) -> None:

@@ -357,6 +357,7 @@ def data_set(folder: Path) -> dict[str, str]:
     return {path.suffix: path.read_text() for path in sorted(folder.glob("a.*"))}
 
 
+@pytest.mark.slow
 def test_kill_while_files_are_put_in_place_never_shows_mixed_files(tmp_path) -> None:
     """The product's name stands for the files of one run. The record says that they are not whole until all are."""
     published(tmp_path / "whole", "1", FIRST)

@@ -158,6 +158,7 @@ def test_a_command_that_closed_its_output_can_be_stopped(lifeline, background) -
     assert follow.result() == Exit(None, signal.SIGTERM, stopped=True, leftovers=False)
 
 
+@pytest.mark.slow
 def test_200_mb_of_output_and_a_50_mb_line_need_little_memory(script) -> None:
     """200 MB of lines and one line of 50 MB pass through in bounded memory, every byte of them."""
     measure = script(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ def tasks_of(lab: Lab, graph: list[list[int]], compare: str) -> tuple[list[Task]
     return tasks, users
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graph=_GRAPHS, compare=st.sampled_from(["mtime", "content"]), data=st.data())
 def test_a_second_run_rests_and_a_change_reruns_exactly_what_is_made_of_it(tmp_path, graph, compare, data) -> None:

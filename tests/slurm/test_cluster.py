@@ -317,6 +317,7 @@ def test_a_daemon_that_does_not_start_is_told_with_what_it_says(make_slurm) -> N
         make_slurm(extra_conf="NoSuchSetting=1")
 
 
+@pytest.mark.slow
 def test_tests_that_want_slurm_are_left_out_where_it_is_missing(tmp_path) -> None:
     """Without the packages a test is skipped, and the end of the session says how to get it."""
     env = {name: value for name, value in os.environ.items() if name != "SEWER_TEST_REQUIRE_ALL"}

@@ -353,6 +353,7 @@ def test_signal_to_the_first_shell_of_a_local_job_reaches_module_once(local_jobs
     assert job.stdout == f"listens\nsignals: {number.name}\ntorn down\n"
 
 
+@pytest.mark.slow
 def test_signals_without_end_do_not_keep_a_local_job_from_its_record(local_jobs) -> None:
     """The exit code is the module's, whatever comes while bash waits, and while it writes the record."""
     source = "import os, signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\nprint('listens', flush=True)\n"
