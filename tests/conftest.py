@@ -27,7 +27,16 @@ TESTS = ROOT / "tests"
 #: The fixtures that make a test need Airflow, a Slurm cluster, containers or a browser.
 MARKS = {
     "airflow": {"airflow_home", "airflow_command", "stage"},
-    "slurm": {"slurm", "slurm_accounting", "tracked_slurm", "make_slurm", "needs_slurm", "cluster_jobs"},
+    "slurm": {
+        "slurm",
+        "slurm_accounting",
+        "tracked_slurm",
+        "make_slurm",
+        "needs_slurm",
+        "cluster_jobs",
+        "away",
+        "site",
+    },
     "containers": {"stack"},
     "browser": {"browser"},
 }
