@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -155,6 +157,92 @@ def test_job_keeps_files_beside_product(module, on_slurm, run_job, deferrable, t
     assert made(".shx .fails") == ["a.dbf", "a.fails.failed", "a.prj", "a.shp", "a.shx.failed"]
     assert made(".shp .dbf") == ["a.dbf", "a.shp"]
     assert os.listdir(tmp_path / "made" / ".sewer") == ["a.shp.json"]
+
+
+#: Makes a product, and leaves a file system to which nothing can be written.
+REFUSED = """
+import os, subprocess, sys
+out, disk = (sys.argv[sys.argv.index(flag) + 1] for flag in ("--out", "--disk"))
+with open(out, "w") as file:
+    file.write("whole")
+{command}
+print("done")
+"""
+FILL = """
+with open(disk + "/filler", "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+"""
+REMOUNT = "subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)"
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [(FILL, "No space left on device"), (REMOUNT, "Read-only file system")],
+    ids=["full", "read-only"],
+)
+def test_collect_refused_by_file_system_is_left_to_the_next_try(
+    module, on_slurm, run_job, deferrable, small_disk, tmp_path, said, run_directories, cluster, command, reason
+):
+    """The job has succeeded, so it does not run once more. The error names the path and the reason."""
+
+    def mend(_):
+        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+        (small_disk / "filler").unlink(missing_ok=True)
+
+    result = run_job(
+        "refused", **module(REFUSED.format(command=command)), cluster=cluster, deferrable=deferrable,
+        parameters_and_flags={"out": Product(small_disk / "out.txt"), "disk": str(small_disk)},
+        workdir=str(tmp_path), retries=1, retry_delay=timedelta(0), on_retry_callback=mend,
+    )  # fmt: skip
+
+    assert (result.state, result.results) == ("success", {"job": "done"})
+    assert (small_disk / "out.txt").read_text() == "whole"
+    assert os.listdir(small_disk / ".sewer") == ["out.txt.json"]
+    assert len(run_directories()) == 1
+    text = said()
+    assert f"product '{small_disk}/out.txt': it was made, but" in text
+    assert f"{small_disk}/.sewer/" in text
+    assert reason in text
+
+
+@pytest.mark.parametrize("name", ["result", "stdout", "exit", "products"])
+def test_collect_unreadable_record_is_left_to_the_next_try(
+    module, on_slurm, run_job, tmp_path, run_directories, monkeypatch, name
+):
+    """An error of the file system, such as a stale file handle, says nothing about the job."""
+    opened, refused = os.open, []
+
+    def refuse_once(path, *arguments, **named):
+        is_wanted = {"result": "result.json", "products": "products.json"}.get(name, name)
+        if not refused and os.path.basename(os.fspath(path)).startswith(is_wanted):
+            refused.append(path)
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return opened(path, *arguments, **named)
+
+    collect = JobRun.collect
+
+    def collected(self, ending):
+        monkeypatch.setattr(os, "open", refuse_once)
+        try:
+            return collect(self, ending)
+        finally:
+            monkeypatch.setattr(os, "open", opened)
+
+    monkeypatch.setattr(JobRun, "collect", collected)
+    result = run_job(
+        "stale", **module(WRITES), parameters_and_flags={"out": Product(tmp_path / "out.txt")},
+        workdir=str(tmp_path), cluster="local", retries=1, retry_delay=timedelta(0),
+    )  # fmt: skip
+
+    assert refused
+    assert result.state == "success"
+    assert result.results["job"].startswith("making-")
+    assert len(run_directories()) == 1
 
 
 @pytest.fixture
