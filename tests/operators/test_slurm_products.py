@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_sewer import Dependency, Product
-from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.core.errors import FileSystemRefused, ProductError
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.products import JobProducts
 from airflow_provider_sewer.runners.slurm.run import JobRun
@@ -326,6 +327,117 @@ def test_files_beside_product_are_put_in_place_by_next_process(tmp_path, how):
         if not was_killed:
             break
     assert steps == 6
+
+
+SETS = (("a.shp", "a.dbf", "a.prj", "b.txt"), ("a.shp", "a.dbf", "a.shx", "b.txt"))
+
+
+@pytest.fixture
+def killed_at(tmp_path):
+    """Return a function that has a process killed at a step of putting two products in place, of which one is a set.
+
+    It returns the task, its folder and the run directory, and whether the process came as far as that step.
+    """
+
+    def kill(at: int) -> tuple:
+        folder = tmp_path / str(at)
+        task = Task("t", "job", {"a": Product(folder / "a.shp"), "b": Product(folder / "b.txt")})
+        for attempt, names in zip(("t-1", "t-2"), SETS, strict=True):
+            directory = RunDirectory(str(folder / attempt))
+            directory.make()
+            place = os.path.dirname(JobProducts(task, directory).begin(attempt).argv[3])
+            for name in names:
+                Path(place, name).write_text(attempt)
+            if attempt == "t-1":
+                JobProducts(task, directory).publish(None)
+        if (pid := os.fork()) == 0:
+            left = [at]
+
+            def dies_at(do):
+                def step(*arguments, **named):
+                    left[0] -= 1
+                    if left[0] == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return do(*arguments, **named)
+
+                return step
+
+            for name in ("rename", "replace", "unlink"):
+                setattr(os, name, dies_at(getattr(os, name)))
+            JobProducts(task, directory).publish(None)
+            os._exit(0)
+        return task, folder, directory, os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+    return kill
+
+
+def made(folder: Path) -> dict[str, str]:
+    """Return the files of the products in a folder, with what is in them."""
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_begin_of_another_run_finishes_what_a_killed_process_has_put_in_place(killed_at):
+    """Whichever step it dies at, all products are those of one attempt, and its next process still has its success."""
+    seen = []
+    for at in range(1, 40):
+        task, folder, directory, was_killed = killed_at(at)
+        other = RunDirectory(str(folder / "other"))
+        other.make()
+
+        JobProducts(task, other).begin("other-1")
+
+        files = made(folder)
+        assert files in [dict.fromkeys(names, attempt) for attempt, names in zip(("t-1", "t-2"), SETS, strict=True)], at
+        seen.append(files["b.txt"])
+        JobProducts(task, other).fail()
+        assert made(folder) == files, at
+        JobProducts(task, directory).publish(None)
+        assert made(folder) == dict.fromkeys(SETS[1], "t-2"), at
+        assert [json.loads((folder / f".sewer/{name}.json").read_text())["is_whole"] for name in ("a.shp", "b.txt")]
+        assert not [*(folder / ".sewer").glob("making-*")], at
+        if not was_killed:
+            break
+    assert not was_killed
+    assert sorted(seen) == seen  # first those that have moved nothing
+    assert set(seen) == {"t-1", "t-2"}
+
+
+def test_fail_after_a_kill_leaves_products_of_one_attempt(killed_at):
+    """A user has cleared the task: what was not begun to be put in place is put aside, all of it."""
+    for at in range(1, 40):
+        task, folder, directory, was_killed = killed_at(at)
+
+        JobProducts(task, directory).fail()
+
+        files = {name: text for name, text in made(folder).items() if not name.endswith(".failed")}
+        assert files in [dict.fromkeys(names, attempt) for attempt, names in zip(("t-1", "t-2"), SETS, strict=True)], at
+        assert not [*(folder / ".sewer").glob("making-*")], at
+        if not was_killed:
+            break
+    assert not was_killed
+
+
+def test_begin_of_another_run_leaves_a_process_that_puts_products_in_place(attempt, tmp_path, monkeypatch):
+    """It holds a lock until it is done. One that was refused by the file system holds none, and is not abandoned."""
+    task, directory = attempt
+    replace, begun = os.replace, []
+
+    def begins_another(source, target):
+        if os.path.basename(target) == "b.txt":
+            monkeypatch.setattr(os, "replace", replace)
+            other = RunDirectory(str(tmp_path / f"other-{len(begun)}"))
+            other.make()
+            begun.append(JobProducts(task, other).begin("other-1"))
+            if len(begun) == 1:
+                raise OSError(errno.EIO, "Input/output error", target)
+        replace(source, target)
+
+    for expected in (pytest.raises(FileSystemRefused, match=r"b\.txt: Input/output error"), nullcontext()):
+        monkeypatch.setattr(os, "replace", begins_another)
+        with expected:
+            JobProducts(task, directory).publish(None)
+    assert len(begun) == 2
+    assert made(tmp_path) == {"a.txt": "whole", "b.txt": "whole"}
 
 
 def test_notes_that_cannot_be_read_are_no_products(attempt):
