@@ -76,7 +76,7 @@ def test_what_the_controller_has_forgotten_is_asked_of_accounting(make_slurm, ta
     assert client.look([job])[job].exit_code == 3
     assert client.look([ref(job_id, "other")]) == {ref(job_id, "other"): NOT_KNOWN}
     assert client.find("a|b c", "/nowhere") is None
-    assert client.find("a|b c", "/nowhere", since=600) == job_id
+    assert client.find_in_accounting("a|b c", "/nowhere", since=600) == job_id
     slurm.stop_daemon("slurmdbd")
     assert client.look([job, ref("4711", "x")]) == {}
 
@@ -85,7 +85,7 @@ def test_a_cluster_without_accounting_is_asked_for_it_once(on):
     """From then on, the controller is all there is."""
     on.put_in_front("sacct")
     client = SlurmClient()
-    assert client.find("nobody", "/nowhere", since=60) is None
+    assert client.find_in_accounting("nobody", "/nowhere", since=60) is None
     assert client.look([ref("99999", "nobody")]) == {ref("99999", "nobody"): NOT_KNOWN}
     assert on.counted("sacct") == 1
 
@@ -109,7 +109,7 @@ def test_accounting_that_is_not_reached_says_nothing_though_sacct_exits_with_0(o
     client, job = SlurmClient(), ref("99999", "x")
     assert client.look([job]) == {}
     with pytest.raises(NoAnswer, match="sacct exited with 0: Sending PersistInit"):
-        client.find("x", "/nowhere", since=60)
+        client.find_in_accounting("x", "/nowhere", since=60)
 
 
 # -- Commands that hang, or are not there ------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_a_missing_sacct_is_like_no_accounting(on):
     """Some sites do not install it on workers."""
     on.put_in_front("sacct", "exit 127")
     client = SlurmClient()
-    assert client.find("x", "/nowhere", since=60) is None
+    assert client.find_in_accounting("x", "/nowhere", since=60) is None
 
 
 def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):
