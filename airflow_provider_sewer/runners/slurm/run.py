@@ -231,7 +231,7 @@ class JobRun:
             value = self._result(directory)
             value = products.real_names_in(value) if is_collected else products.publish(value)
         except FileSystemRefused:
-            self._say(f"The success in {directory.path} is kept; the next try collects it, and does not run it again")
+            self._say(f"The success in {directory.path} is kept: a retry collects it, and does not run it again")
             raise
         except SewerError:
             self._close(directory, "failed")
