@@ -1,9 +1,9 @@
-"""Ask accounting for a job by its name: one thread of this process at a time, with pauses while it does not answer."""
+"""Ask accounting: one thread of this process at a time, and with pauses while it does not answer."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from airflow_provider_sewer.runners.slots import Slots
 from airflow_provider_sewer.runners.slurm.cluster import NoAnswer
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_sewer.runners.slurm.cluster import Cluster
+
+_Answer = TypeVar("_Answer")
 
 #: Seconds until accounting is asked again after it has not answered, at first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -37,7 +39,7 @@ class AccountingTurns:
         """Return the turns of a cluster."""
         return cls._all.get(cluster.key) or cls._all.setdefault(cluster.key, cls())
 
-    def ask(self, query: Callable[[], str | None], check: Callable[[], None]) -> str | None:
+    def ask(self, query: Callable[[], _Answer], check: Callable[[], None] = lambda: None) -> _Answer:
         """Return the answer to a query, when its turn has come.
 
         :param check: called several times a second until then; raises to wait no longer.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import SlurmSubmitRefused, SlurmUnavailable
 from airflow_provider_sewer.runners.slurm import parsing
+from airflow_provider_sewer.runners.slurm.accounting import AccountingTurns
 from airflow_provider_sewer.runners.slurm.cluster import (
     NOT_IN_ARRAY,
     NOT_KNOWN,
@@ -222,7 +223,7 @@ class SlurmCluster:
         due = [job for job, ask in asks.items() if now >= ask.again]
         if due:
             try:
-                accounts = self._accounting(*_these(job.id for job in due))
+                accounts = AccountingTurns.of(self).ask(lambda: self._accounting(*_these(job.id for job in due)))
             except NoAnswer:
                 accounts = None
             for job in due:

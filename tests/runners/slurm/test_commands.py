@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.runners.slurm import commands
+from airflow_provider_sewer.runners.slurm import accounting, commands
 from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as SlurmClient
 
@@ -110,6 +111,16 @@ def test_accounting_that_is_not_reached_says_nothing_though_sacct_exits_with_0(o
     assert client.look([job]) == {}
     with pytest.raises(NoAnswer, match="sacct exited with 0: Sending PersistInit"):
         client.find_in_accounting("x", "/nowhere", since=60)
+
+
+def test_sacct_that_hangs_is_waited_for_once_by_all_that_look(on_accounting, monkeypatch):
+    """Each try that takes up an earlier one looks for itself; none asks again before the pause is over."""
+    monkeypatch.setattr(accounting, "_FIRST_PAUSE", 60.0)
+    on_accounting.put_in_front("sacct", "exec sleep 600")
+    with ThreadPoolExecutor(10) as threads:
+        looks = [threads.submit(SlurmClient(patience=2).look, [ref(f"{99_000 + index}", "x")]) for index in range(10)]
+        assert [look.result() for look in looks] == [{}] * 10
+    assert on_accounting.counted("sacct") == 1
 
 
 # -- Commands that hang, or are not there ------------------------------------------------------------------------------
