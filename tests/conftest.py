@@ -82,6 +82,19 @@ def any_python(request: pytest.FixtureRequest) -> Path:
     pytest.skip(f"no Python {version} here; install it, or list interpreters in SEWER_TEST_PYTHONS")
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of its own, of 64 kB, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    asked = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(folder)]
+    mount = shutil.which("mount")
+    if mount is None or subprocess.run(asked, check=False, capture_output=True).returncode:
+        pytest.skip("this user cannot mount a file system; run it as root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 @pytest.fixture(scope="session")
 def digits_python() -> Path:
     """Return the interpreter that the example's modules are installed for."""

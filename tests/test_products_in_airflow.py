@@ -11,6 +11,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_sewer import SewerError
+from airflow_provider_sewer.runners.claims import Claim, Claims
 from airflow_provider_sewer.task_group import sewer_task_group
 
 MODULE = """
@@ -220,6 +221,23 @@ def test_temporary_products_are_removed_by_a_task_of_its_own(expand, run_dag, fo
     assert (folder / "raw.txt").exists()
 
     assert run_dag(expand(source % "")).states["g.remove_raw_txt"] == "success"
+    assert not (folder / "raw.txt").exists()
+
+
+def test_temporary_product_is_left_to_a_run_of_sppe_that_uses_it(expand, run_dag, folder):
+    """Its process holds a lock, so that Airflow need not know of it."""
+    source = """
+    from airflow_provider_sewer import Dependency, Product, Task
+    Task("raw", "job", {"out": Product("raw.txt", temporary=True), "text": "r"})
+    Task("one", "job", {"in": Dependency("raw.txt"), "out": Product("one.txt")})
+    """
+    with Claims(str(folder / "raw.txt"), lambda _: True) as claims:
+        lock = claims.hold(Claim("", "process 1 on here", "raw"))
+    assert run_dag(expand(source)).state == "success"
+    assert (folder / "raw.txt").read_text() == "r"
+
+    os.close(lock)
+    assert run_dag(expand(source)).state == "success"
     assert not (folder / "raw.txt").exists()
 
 

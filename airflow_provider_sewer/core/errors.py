@@ -88,6 +88,10 @@ class ProductError(SewerError):
     """A product was not made, or cannot be put in place; or a dependency is not there."""
 
 
+class FileSystemRefused(ProductError):
+    """The file system refuses, perhaps only for a while, to read or write a file of a task."""
+
+
 class StateError(SewerError):
     """The state of an earlier run cannot be read, or another run is using it."""
 

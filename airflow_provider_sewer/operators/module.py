@@ -306,9 +306,8 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         is_in_instances = self.get_closest_mapped_task_group() is not None
         before = told_by(self.stale_after, context, is_in_instances=is_in_instances)
         run.runs_before = before.runs
-        if self.run_when != "never" and context["ti"].max_tries > (self.retries or 0):
-            # Airflow gives a task more tries only when a user clears it.
-            self.log.info("Running: the task was cleared")
+        if self.run_when != "never" and (why := self._why_cleared(context)):
+            self.log.info("Running: %s", why)
             return None
         verdict, result = self._prepared(lambda: run.verdict((), before.ran_anew, is_alone=True))
         if verdict.must_run:
@@ -320,6 +319,19 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         tell(context, run.latest_run(), ran_anew=False)
         self.outlets = []  # nothing has changed, so nobody is told
         return ModuleResult(result)
+
+    def _why_cleared(self, context: Context) -> str | None:
+        """Return why the task counts as cleared by a user, as half a sentence; ``None`` if it does not.
+
+        Airflow gives a task more tries only when a user clears it. One that has never run gets no more than it had;
+        then Airflow tells only that some task of the DAG run was cleared.
+        """
+        ti = context["ti"]
+        if ti.max_tries > (self.retries or 0):
+            return "the task was cleared"
+        if ti.try_number == 1 and context["dag_run"].clear_number:
+            return "tasks of the DAG run were cleared before this one ran first"
+        return None
 
     def _checked_result(self, context: Context, value: Any) -> Any:
         """Return a result, or say why it cannot be an XCom, or why tasks cannot be mapped over it."""

@@ -94,7 +94,7 @@ def _claim(context: Context, task_id: str) -> Claim:
 
 
 def _named(claims: list[Claim]) -> str:
-    return " and ".join(f"run {each.run_id!r} of DAG {each.dag_id!r} (task {each.task_id!r})" for each in claims)
+    return " and ".join(map(str, claims))
 
 
 def _shared(file: str, others: str) -> str:

@@ -447,10 +447,9 @@ def _inherited(inherit: Inherit | None) -> dict[str, str]:
 
 
 def _instance(context: Context) -> TaskInstance:
-    """Return the task instance, with what changes when a person clears it.
+    """Return the task instance, with what changes when a user clears it.
 
-    Airflow gives a task that is cleared more tries, unless it is running. Then its `on_kill` leaves a sign;
-    where that was not called, a try beyond those it has is one if the run has been cleared.
+    Airflow gives a task that is cleared more tries, unless it is running. Then its `on_kill` marks the run directory.
     """
     ti = context["ti"]
     return TaskInstance(

@@ -1,11 +1,13 @@
-"""Claims of DAG runs on a temporary product, so that no run removes a product that another one uses.
+"""Claims of runs on a temporary product, so that no run removes a product that another one uses.
 
 The folder ``.sewer/….runs`` beside a product has a file for each task of a run that has made it, or has found it up to
 date. The run takes the file away when it is done with the product, and removes the product if there is no other file.
+Airflow knows whether a DAG run has ended. A run of ``sppe`` holds a lock in its file, which ends with its process.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -28,7 +30,7 @@ _ENDING = ".run"
 class Claim(NamedTuple):
     """A claim on a product.
 
-    :param dag_id: the DAG.
+    :param dag_id: the DAG; empty for a run of ``sppe``.
     :param run_id: its run.
     :param task_id: the task of the run that makes the product.
     """
@@ -37,12 +39,16 @@ class Claim(NamedTuple):
     run_id: str
     task_id: str
 
+    def __str__(self) -> str:
+        run = f"run {self.run_id!r} of DAG {self.dag_id!r}" if self.dag_id else f"the sppe run of {self.run_id}"
+        return f"{run} (task {self.task_id!r})"
+
 
 class Claims:
     """The claims on a product. While they are open, no other process changes them or removes the product.
 
     :param file: absolute path of the product; its folder has to exist.
-    :param has_ended: tells whether the run of a claim has ended, so that the claim does not count any more.
+    :param has_ended: tells whether the DAG run of a claim has ended, so that the claim does not count any more.
     """
 
     def __init__(self, file: str, has_ended: Callable[[Claim], bool]) -> None:
@@ -67,6 +73,17 @@ class Claims:
             json.dump(claim, opened)
         os.replace(unfinished, self._path(claim))
 
+    def hold(self, claim: Claim) -> int:
+        """Claim the product for as long as this process lives, or until the descriptor is closed.
+
+        :returns: the descriptor.
+        """
+        self.add(claim)
+        lock = os.open(self._path(claim), os.O_RDWR | os.O_CLOEXEC)
+        with suppress(OSError):  # where there are no locks, the claim counts until it is dropped
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+
     def drop(self, claim: Claim) -> None:
         """Withdraw a claim, if there is such a one; all claims of its run, if it names no task."""
         for each in self._read():
@@ -75,12 +92,26 @@ class Claims:
 
     def others(self, claim: Claim) -> list[Claim]:
         """Return the other claims on the product whose runs have not ended; a user may have one run once more later."""
-        return [other for other in self._read() if other != claim and not self._has_ended(other)]
+        return [other for other in self._read() if other != claim and self._counts(other)]
 
     def drop_all(self) -> None:
         """Withdraw all claims: the product is gone."""
         for each in self._read():
             os.unlink(self._path(each))
+
+    def _counts(self, claim: Claim) -> bool:
+        return not self._has_ended(claim) if claim.dag_id else self._is_held(claim)
+
+    def _is_held(self, claim: Claim) -> bool:
+        lock = os.open(self._path(claim), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(lock)
 
     def _read(self) -> list[Claim]:
         claims = []

@@ -148,6 +148,8 @@ class Engine:
             except BaseException:
                 self.stop()
                 raise
+            finally:
+                self._temporary.close()
             if self._stopped:  # what a task that is long done has detached ends as well
                 self._guardian.end_all(0.0 if self._stopped_at_once else self._grace)
         return {name: self._schedule.outcomes[name] for name in self._tasks}
@@ -229,6 +231,10 @@ class Engine:
         while coming:
             name = coming.popleft()
             if done := self._plan.done.get(name):
+                try:
+                    self._temporary.claim(name)
+                except SewerError as error:  # it is there, and read without a claim
+                    self.warnings.append(str(error))
                 outcome = Outcome(State.DONE, result=done.result, reason=self._plan.verdicts[name].why)
                 self._note_end(name, self._told(name, outcome))
                 coming += self._schedule.coming()
@@ -242,6 +248,7 @@ class Engine:
             if self._stopped:
                 self._call_off_job(name)
                 return _STOPPED_BEFORE
+            self._temporary.claim(name)
             verdict, result = self._judged(name, run)
             if not verdict.must_run:
                 self._call_off_job(name)

@@ -12,9 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow_provider_sewer.core.command import Command, interpreter_command, shown
 from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
-from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, ModuleMissing, ModuleStopped
+from airflow_provider_sewer.core.errors import (
+    FileSystemRefused,
+    InterpreterError,
+    ModuleFailed,
+    ModuleMissing,
+    ModuleStopped,
+)
 from airflow_provider_sewer.core.secrecy import secret_texts
-from airflow_provider_sewer.core.trusted import DEEPEST_RESULT, parse_json, read_own
+from airflow_provider_sewer.core.trusted import DEEPEST_RESULT, BadRecord, parse_json, read_own
 from airflow_provider_sewer.runners.activation import activated
 from airflow_provider_sewer.runners.guardian import Guardian
 from airflow_provider_sewer.runners.interpreter import check_workdir, known_interpreter, missing_modules
@@ -214,15 +220,18 @@ def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
     """Return what a module that succeeded has left: the value in its result file, else its last line of stdout.
 
     :raises ModuleFailed: when the file cannot be read as JSON.
+    :raises FileSystemRefused: when the file system does not let it be read now.
     """
     try:
         return result_as_json(read_own(result_file, largest=_LARGEST_RESULT, is_private=False).decode("utf-8"))
     except FileNotFoundError:
         return last_line()
-    except (OSError, ValueError) as error:
+    except (BadRecord, ValueError) as error:
         raise ModuleFailed(
             f"the module exited with 0, but its result in ${RESULT_FILE} cannot be read: {error}", exit_code=0
         ) from None
+    except OSError as error:
+        raise FileSystemRefused(f"its result cannot be read: {result_file}: {error.strerror}") from None
 
 
 def refuse_unreturned(function: str) -> NoReturn:

@@ -8,6 +8,7 @@ Files that the module writes there beside the product belong to it, and its reco
 together: the record says first which files come and which go; then the former product leaves its place, the files
 beside it change, and the new product comes last; then the record says that all is whole. A kill in between leaves a
 record that says so. The next attempt on the same paths, or the next process of the same attempt, finishes the moves.
+Before the records of all products of the task say so, nothing has moved, and nothing is to be finished.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import ProductError, UntrustedPath
+from airflow_provider_sewer.core.errors import FileSystemRefused, ProductError, UntrustedPath
 from airflow_provider_sewer.core.freshness import Made, Record, Stamp, stamp
 from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, beside, given_to_module, located
 from airflow_provider_sewer.core.trusted import check_own_folder, make_own_folders, parse_json, read_own
@@ -37,10 +38,12 @@ from airflow_provider_sewer.runners.beside import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _MAKING = "making-"
 _LOCK = "lock"
+#: In place of it where several processes work on one attempt: the lock of the one that puts the products in place.
+_PUT_LOCK = "put-lock"
 _NEW = "new"
 _OLD = "old"
 #: Bytes that a record may have: it holds the result of its task.
@@ -143,12 +146,18 @@ class Making:
         :param record: what they were made from, without a stamp of the product.
         :param compare_content: products whose content is part of their stamp.
         :raises ProductError: when one was not made, or not made anew; then none is put in place.
+        :raises FileSystemRefused: when the file system is full, or the like; another process can do it later.
         :raises UntrustedPath: as for :meth:`begin`.
         """
         self._check_own_folders()
+        with self._locked_to_put():
+            self._publish(record, {*compare_content})
+        self._end()
+
+    def _publish(self, record: Record, read: set[str]) -> None:
         for product, file in self._files.items():
-            self._check(product, file)
-        read = set(compare_content)
+            with _named(self._task, product, "it was made, but cannot be looked at"):
+                self._check(product, file)
         puts: dict[Product, _Put] = {}
         for folder in self._folders():
             own = {name for each in folder.products for name in _all_beside(read_record(self._files[each]))}
@@ -172,7 +181,6 @@ class Making:
         for product, file in self._files.items():
             with _named(self._task, product, "it is in place, but its record cannot be written"):
                 write_record(file, self._completed(record, file, puts[product], read=product.path in read))
-        self._end()
 
     def fail(self) -> None:
         """Put aside, or remove, what has been made of the products.
@@ -201,6 +209,26 @@ class Making:
             made = os.path.join(OWN_FOLDER, self._folder, _NEW)
             return value.replace(f"/{made}", "").replace(f"{made}/", "")
         return value
+
+    @contextmanager
+    def _locked_to_put(self) -> Iterator[None]:
+        """Hold locks by which the next attempt sees whether the process that puts the products in place still lives.
+
+        A process that does not succeed, but lives on, leaves no lock: its attempt is not abandoned.
+        """
+        held: dict[str, int] = {}
+        try:
+            for product, file in self._files.items() if self._is_for_others else ():
+                folder = os.path.join(_own_folder(file), self._folder)
+                if product.atomic and folder not in held:
+                    with _named(self._task, product, "it was made, but cannot be put in place"):
+                        held[folder] = made_and_locked(folder, _PUT_LOCK)
+            yield
+        finally:
+            for folder, lock in held.items():
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, _PUT_LOCK))
+                os.close(lock)
 
     def _check_own_folders(self) -> None:
         for product, file in self._files.items():
@@ -424,22 +452,32 @@ class Making:
 
     def _remove_if_abandoned(self, own: str, name: str) -> None:
         folder = os.path.join(own, name)
-        lock = os.open(os.path.join(folder, _LOCK), os.O_RDWR | os.O_CLOEXEC)
+        is_for_others = os.path.exists(os.path.join(folder, _PUT_LOCK))
+        lock = os.open(os.path.join(folder, _PUT_LOCK if is_for_others else _LOCK), os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(ProductError):  # what cannot be finished is removed
-                Making(self._task, self._products, self._workdir, name[len(self._kind) :])._finish()
-            shutil.rmtree(folder, ignore_errors=True)
+            has_begun = False
+            with suppress(ProductError):  # what cannot be finished is removed, unless another process can do it later
+                has_begun = Making(self._task, self._products, self._workdir, name[len(self._kind) :])._finish()
+            if has_begun or not is_for_others:
+                shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(lock)
 
-    def _finish(self) -> None:
-        """Finish the moves that an attempt which is no more has begun; its records stay those of an unfinished one."""
-        for product, file in self._files.items():
-            record = read_record(file)
-            if record is not None and record.leaving is not None and record.attempt == self._folder:
+    def _finish(self) -> bool:
+        """Finish the moves that an attempt which is no more has begun; its records stay those of an unfinished one.
+
+        :returns: whether it had begun to: the records of all its products say so.
+        """
+        records = {product: read_record(file) for product, file in self._files.items()}
+        if not all(record is not None and self._has_begun_to_put(record) for record in records.values()):
+            return False
+        for product, record in records.items():
+            if record is not None and record.leaving is not None:
                 with _named(self._task, product, "an earlier attempt has made it, but it cannot be put in place"):
-                    self._put_in_place(file, _Put((0, 0), None, [*record.beside], [*record.leaving], None))
+                    put = _Put((0, 0), None, [*record.beside], [*record.leaving], None)
+                    self._put_in_place(self._files[product], put)
+        return True
 
     # -- Records -------------------------------------------------------------------------------------------------------
 
@@ -571,9 +609,10 @@ def write_record(file: str, record: Record) -> None:
         with open(descriptor, "w", encoding="utf-8") as opened:
             json.dump({**record._asdict(), "after": dict(record.after), "beside": dict(record.beside)}, opened)
         os.replace(unfinished, path)
-    except OSError:
+    except OSError as error:
         with suppress(OSError):
             os.unlink(unfinished)
+        error.filename = error.filename or path  # a write to an open file names none
         raise
 
 
@@ -629,12 +668,13 @@ def _remove_at_once(files: Sequence[str]) -> None:
         os.close(lock)
 
 
-def made_and_locked(folder: str) -> int:
+def made_and_locked(folder: str, name: str = _LOCK) -> int:
     """Make a folder, and hold a lock in it for as long as this process lives, or until the descriptor is closed.
 
+    :param name: the name of the lock.
     :returns: the descriptor.
     """
-    path = os.path.join(folder, _LOCK)
+    path = os.path.join(folder, name)
     while True:
         make_own_folders(os.path.dirname(os.path.dirname(folder)), folder)
         with suppress(FileNotFoundError):
@@ -663,5 +703,5 @@ class _named:  # noqa: N801 - reads as a function, and costs less
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, OSError):
             where = error.filename2 or error.filename
-            why = f"{where}: {error.strerror}" if where else str(error)
-            raise ProductError(f"{self._said}: {why}") from None
+            why = f"{where}: {error.strerror}" if where else error.strerror
+            raise FileSystemRefused(f"{self._said}: {why}") from None

@@ -65,6 +65,15 @@ with DAG("kept", schedule=None):
         kwargs = {"name": task_id, "source": "", "target": Product(f"{task_id}.txt")}
         operator(task_id=task_id, op_kwargs=kwargs, **common, **more) >> last
 
+(here / "waits").mkdir(exist_ok=True)
+with DAG("waits", schedule=None):
+    common = dict(function="step:main", workdir=here / "waits", python=sys.executable, env={"PYTHONPATH": str(here)})
+    before = {"name": f"before-{tag}", "source": "", "target": f"before-{tag}.txt"}
+    rests = {"name": "rests", "source": "", "target": Product("rests.txt")}
+    PythonModuleOperator(task_id="before", op_kwargs=before, **common) >> PythonModuleOperator(
+        task_id="rests", op_kwargs=rests, run_when="stale", **common
+    )
+
 with DAG("rests", schedule=None):
     for task_id, operator, more in (("local", PythonModuleOperator, {}), ("job", SlurmModuleOperator, slurm)):
         (here / task_id).mkdir(exist_ok=True)
@@ -153,6 +162,28 @@ def test_remove_ignores_claim_of_failed_run(airflow):
     airflow.wait_for_state("always", run_id, REMOVE, "success")
 
     assert not (folder / "raw.txt").exists()
+
+
+def test_clear_runs_up_to_date_task_that_has_never_run(airflow):
+    """It waited in vain for a task that failed; a clear gives it no more tries than it had."""
+    folder = airflow.home / "dags" / "waits"
+
+    def ends(tag: str, state: str) -> str:
+        run_id = airflow.trigger("waits", {"tag": tag})
+        airflow.until(lambda: airflow.run_state("waits", run_id) == state, f"the end of run {tag}")
+        return run_id
+
+    ends("1", "success")
+    (folder / "fail-before-2").touch()
+    run_id = ends("2", "failed")
+    assert airflow.state("waits", run_id, "rests") == "upstream_failed"
+    (folder / "fail-before-2").unlink()
+    airflow.clear("waits", run_id, ["before", "rests"])
+    airflow.wait_for_state("waits", run_id, "rests", "success")
+    assert len((folder / "ran-rests").read_text()) == 2
+
+    ends("3", "success")
+    assert len((folder / "ran-rests").read_text()) == 2
 
 
 def test_clear_runs_task_that_is_up_to_date(airflow):

@@ -77,6 +77,29 @@ def test_a_run_killed_while_it_submits_has_one_job(on_slurm) -> None:
     assert on_slurm.slurm.counted("sbatch") == 1
 
 
+def test_success_refused_by_a_full_disk_is_collected_by_the_resumed_run(on_slurm, small_disk) -> None:
+    """The first run fails and names the reason; the job has succeeded, and does not run once more."""
+    out, filler = small_disk / "made.txt", small_disk / "filler"
+    fills = f"""# {{'out': Product({str(out)!r})}}
+open(sys.argv[2], "w").write("whole")
+with open({str(filler)!r}, "wb", buffering=0) as file:
+    try:
+        while True: file.write(bytes(4096))
+    except OSError: pass
+"""
+    on_slurm.flow(first=fills)
+    run = on_slurm.run()
+    assert run.code != 0
+    assert "it was made, but its record cannot be written" in run.stderr
+    assert "No space left on device" in run.stderr
+    filler.unlink()
+
+    ended = on_slurm.run("--resume")
+    assert ended.code == 0, ended.stderr
+    assert out.read_text() == "whole"
+    assert on_slurm.one_job("first").state == "COMPLETED"
+
+
 def test_a_job_that_has_ended_meanwhile_is_collected(on_slurm) -> None:
     """Its products are put in place by the run that is resumed; it does not run again."""
     killed(on_slurm, first=WAITS)

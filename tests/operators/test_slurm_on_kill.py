@@ -229,11 +229,40 @@ def test_execute_stale_try_that_comes_late_does_not_take_the_job_from_the_next_o
     assert second.ends() == "1"
 
 
-def test_execute_collected_success_is_discarded_by_a_clear_that_leaves_max_tries(local_task, tmp_path):
-    """A clear sets ``max_tries`` to the try number and the retries, which may give the same number."""
+def test_execute_collected_success_is_collected_again_after_a_clear_of_another_task(local_task, tmp_path):
+    """That counts in the DAG run, and leaves ``max_tries`` of this task as it is."""
     (tmp_path / "go").touch()
     assert local_task().ends() == "1"
-    assert local_task(try_number=2, run_clears=1).ends() == "2"
+    assert local_task(try_number=2, run_clears=1).ends() == "1"
+    assert local_task(try_number=3, run_clears=2).ends() == "1"
+
+
+def test_execute_collected_success_is_discarded_by_an_extra_try_of_a_cleared_run(local_task, tmp_path):
+    """A user has cleared the task in its last try, and its worker was dead by then."""
+    (tmp_path / "go").touch()
+    assert local_task(try_number=3).ends() == "1"
+    assert local_task(try_number=4).ends() == "1"
+    assert local_task(try_number=5, run_clears=1).ends() == "2"
+
+
+def test_clear_gives_more_tries_to_the_cleared_task_only(run_dag):
+    """The fact of Airflow by which an attempt knows that its task was cleared."""
+    from airflow.models.taskinstance import TaskInstance, clear_task_instances
+    from airflow.providers.standard.operators.empty import EmptyOperator
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with DAG("two_tasks", schedule=None):
+        tasks = [EmptyOperator(task_id=name, retries=1) for name in ("cleared", "other")]
+    run_dag(tasks[0].dag)
+
+    with create_session() as session:
+        instances = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == "two_tasks")).all()
+        before = {each.task_id: each.max_tries for each in instances}
+        clear_task_instances([each for each in instances if each.task_id == "cleared"], session)
+        after = {each.task_id: each.max_tries for each in instances}
+    assert before == {"cleared": 1, "other": 1}
+    assert after == {"cleared": 2, "other": 1}
 
 
 def test_execute_first_try_of_a_new_run_discards_a_collected_success_for_later_tries(

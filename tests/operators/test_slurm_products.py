@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import subprocess
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_sewer import Dependency, Product
-from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.core.errors import FileSystemRefused, ProductError
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.products import JobProducts
 from airflow_provider_sewer.runners.slurm.run import JobRun
@@ -157,6 +160,92 @@ def test_job_keeps_files_beside_product(module, on_slurm, run_job, deferrable, t
     assert os.listdir(tmp_path / "made" / ".sewer") == ["a.shp.json"]
 
 
+#: Makes a product, and leaves a file system to which nothing can be written.
+REFUSED = """
+import os, subprocess, sys
+out, disk = (sys.argv[sys.argv.index(flag) + 1] for flag in ("--out", "--disk"))
+with open(out, "w") as file:
+    file.write("whole")
+{command}
+print("done")
+"""
+FILL = """
+with open(disk + "/filler", "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(4096))
+    except OSError:
+        pass
+"""
+REMOUNT = "subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)"
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "local"])
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [(FILL, "No space left on device"), (REMOUNT, "Read-only file system")],
+    ids=["full", "read-only"],
+)
+def test_collect_refused_by_file_system_is_left_to_the_next_try(
+    module, on_slurm, run_job, deferrable, small_disk, tmp_path, said, run_directories, cluster, command, reason
+):
+    """The job has succeeded, so it does not run once more. The error names the path and the reason."""
+
+    def mend(_):
+        subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+        (small_disk / "filler").unlink(missing_ok=True)
+
+    result = run_job(
+        "refused", **module(REFUSED.format(command=command)), cluster=cluster, deferrable=deferrable,
+        parameters_and_flags={"out": Product(small_disk / "out.txt"), "disk": str(small_disk)},
+        workdir=str(tmp_path), retries=1, retry_delay=timedelta(0), on_retry_callback=mend,
+    )  # fmt: skip
+
+    assert (result.state, result.results) == ("success", {"job": "done"})
+    assert (small_disk / "out.txt").read_text() == "whole"
+    assert os.listdir(small_disk / ".sewer") == ["out.txt.json"]
+    assert len(run_directories()) == 1
+    text = said()
+    assert f"product '{small_disk}/out.txt': it was made, but" in text
+    assert f"{small_disk}/.sewer/" in text
+    assert reason in text
+
+
+@pytest.mark.parametrize("name", ["result", "stdout", "exit", "products"])
+def test_collect_unreadable_record_is_left_to_the_next_try(
+    module, on_slurm, run_job, tmp_path, run_directories, monkeypatch, name
+):
+    """An error of the file system, such as a stale file handle, says nothing about the job."""
+    opened, refused = os.open, []
+
+    def refuse_once(path, *arguments, **named):
+        is_wanted = {"result": "result.json", "products": "products.json"}.get(name, name)
+        if not refused and os.path.basename(os.fspath(path)).startswith(is_wanted):
+            refused.append(path)
+            raise OSError(errno.ESTALE, "Stale file handle", path)
+        return opened(path, *arguments, **named)
+
+    collect = JobRun.collect
+
+    def collected(self, ending):
+        monkeypatch.setattr(os, "open", refuse_once)
+        try:
+            return collect(self, ending)
+        finally:
+            monkeypatch.setattr(os, "open", opened)
+
+    monkeypatch.setattr(JobRun, "collect", collected)
+    result = run_job(
+        "stale", **module(WRITES), parameters_and_flags={"out": Product(tmp_path / "out.txt")},
+        workdir=str(tmp_path), cluster="local", retries=1, retry_delay=timedelta(0),
+    )  # fmt: skip
+
+    assert refused
+    assert result.state == "success"
+    assert result.results["job"].startswith("making-")
+    assert len(run_directories()) == 1
+
+
 @pytest.fixture
 def attempt(tmp_path):
     """Begin an attempt at a task of two products, and make them; return the task and its run directory."""
@@ -238,6 +327,117 @@ def test_files_beside_product_are_put_in_place_by_next_process(tmp_path, how):
         if not was_killed:
             break
     assert steps == 6
+
+
+SETS = (("a.shp", "a.dbf", "a.prj", "b.txt"), ("a.shp", "a.dbf", "a.shx", "b.txt"))
+
+
+@pytest.fixture
+def killed_at(tmp_path):
+    """Return a function that has a process killed at a step of putting two products in place, of which one is a set.
+
+    It returns the task, its folder and the run directory, and whether the process came as far as that step.
+    """
+
+    def kill(at: int) -> tuple:
+        folder = tmp_path / str(at)
+        task = Task("t", "job", {"a": Product(folder / "a.shp"), "b": Product(folder / "b.txt")})
+        for attempt, names in zip(("t-1", "t-2"), SETS, strict=True):
+            directory = RunDirectory(str(folder / attempt))
+            directory.make()
+            place = os.path.dirname(JobProducts(task, directory).begin(attempt).argv[3])
+            for name in names:
+                Path(place, name).write_text(attempt)
+            if attempt == "t-1":
+                JobProducts(task, directory).publish(None)
+        if (pid := os.fork()) == 0:
+            left = [at]
+
+            def dies_at(do):
+                def step(*arguments, **named):
+                    left[0] -= 1
+                    if left[0] == 0:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return do(*arguments, **named)
+
+                return step
+
+            for name in ("rename", "replace", "unlink"):
+                setattr(os, name, dies_at(getattr(os, name)))
+            JobProducts(task, directory).publish(None)
+            os._exit(0)
+        return task, folder, directory, os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+
+    return kill
+
+
+def made(folder: Path) -> dict[str, str]:
+    """Return the files of the products in a folder, with what is in them."""
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+def test_begin_of_another_run_finishes_what_a_killed_process_has_put_in_place(killed_at):
+    """Whichever step it dies at, all products are those of one attempt, and its next process still has its success."""
+    seen = []
+    for at in range(1, 40):
+        task, folder, directory, was_killed = killed_at(at)
+        other = RunDirectory(str(folder / "other"))
+        other.make()
+
+        JobProducts(task, other).begin("other-1")
+
+        files = made(folder)
+        assert files in [dict.fromkeys(names, attempt) for attempt, names in zip(("t-1", "t-2"), SETS, strict=True)], at
+        seen.append(files["b.txt"])
+        JobProducts(task, other).fail()
+        assert made(folder) == files, at
+        JobProducts(task, directory).publish(None)
+        assert made(folder) == dict.fromkeys(SETS[1], "t-2"), at
+        assert [json.loads((folder / f".sewer/{name}.json").read_text())["is_whole"] for name in ("a.shp", "b.txt")]
+        assert not [*(folder / ".sewer").glob("making-*")], at
+        if not was_killed:
+            break
+    assert not was_killed
+    assert sorted(seen) == seen  # first those that have moved nothing
+    assert set(seen) == {"t-1", "t-2"}
+
+
+def test_fail_after_a_kill_leaves_products_of_one_attempt(killed_at):
+    """A user has cleared the task: what was not begun to be put in place is put aside, all of it."""
+    for at in range(1, 40):
+        task, folder, directory, was_killed = killed_at(at)
+
+        JobProducts(task, directory).fail()
+
+        files = {name: text for name, text in made(folder).items() if not name.endswith(".failed")}
+        assert files in [dict.fromkeys(names, attempt) for attempt, names in zip(("t-1", "t-2"), SETS, strict=True)], at
+        assert not [*(folder / ".sewer").glob("making-*")], at
+        if not was_killed:
+            break
+    assert not was_killed
+
+
+def test_begin_of_another_run_leaves_a_process_that_puts_products_in_place(attempt, tmp_path, monkeypatch):
+    """It holds a lock until it is done. One that was refused by the file system holds none, and is not abandoned."""
+    task, directory = attempt
+    replace, begun = os.replace, []
+
+    def begins_another(source, target):
+        if os.path.basename(target) == "b.txt":
+            monkeypatch.setattr(os, "replace", replace)
+            other = RunDirectory(str(tmp_path / f"other-{len(begun)}"))
+            other.make()
+            begun.append(JobProducts(task, other).begin("other-1"))
+            if len(begun) == 1:
+                raise OSError(errno.EIO, "Input/output error", target)
+        replace(source, target)
+
+    for expected in (pytest.raises(FileSystemRefused, match=r"b\.txt: Input/output error"), nullcontext()):
+        monkeypatch.setattr(os, "replace", begins_another)
+        with expected:
+            JobProducts(task, directory).publish(None)
+    assert len(begun) == 2
+    assert made(tmp_path) == {"a.txt": "whole", "b.txt": "whole"}
 
 
 def test_notes_that_cannot_be_read_are_no_products(attempt):

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_sewer import Dependency, Product, Workflow
 from airflow_provider_sewer.runners.claims import Claim, Claims
+from airflow_provider_sewer.runners.engine import Engine
+from airflow_provider_sewer.runners.outcome import State
+from tests.runners.lab import lab, writer
+
+__all__ = ["lab"]
 
 ONE, TWO, THREE = (Claim("dag", f"manual__{number}", "make") for number in range(3))
 
@@ -65,6 +71,77 @@ def test_drop_without_task_withdraws_claims_of_run(open_claims) -> None:
         claims.drop(ONE._replace(task_id=""))
 
         assert claims.others(THREE) == [TWO]
+
+
+HOLD = """
+import os, sys
+from airflow_provider_sewer.runners.claims import Claim, Claims
+with Claims(sys.argv[1], lambda claim: True) as claims:
+    claims.hold(Claim("", "process 1 on here", "make"))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_held_claim_counts_until_its_process_ends(open_claims, tmp_path) -> None:
+    """It names no DAG run, so Airflow is not asked."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "x")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with open_claims() as claims:
+            assert [str(claim) for claim in claims.others(ONE)] == ["the sppe run of process 1 on here (task 'make')"]
+        process.kill()
+        process.wait()
+    with open_claims() as claims:
+        assert claims.others(ONE) == []
+
+
+TEMPORARY = Product("build/raw.txt", temporary=True)
+
+
+def flow(lab, use: str = "") -> tuple[Workflow, Path]:
+    """Return a workflow with a temporary product, and the path of that; the task that reads it does more as well."""
+    make = writer(lab, "paths[0].write_text('raw')", TEMPORARY, name="make")
+    use = lab.module("use", f"import sys; print(open(sys.argv[1]).read())\n{use}", args=[Dependency("build/raw.txt")])
+    return lab.workflow(make, use), lab.folder / "build/raw.txt"
+
+
+def test_run_leaves_temporary_product_to_dag_run_that_claims_it(lab) -> None:
+    """Only Airflow knows whether the DAG run has ended. The product stays for it, and so does the claim."""
+    workflow, raw = flow(lab)
+    raw.parent.mkdir()
+    with Claims(str(raw), lambda _: True) as claims:
+        claims.add(ONE)
+    engine = Engine(workflow, lab.settings)
+
+    assert {outcome.state for outcome in engine.run().values()} == {State.SUCCEEDED}
+
+    assert raw.read_text() == "raw"
+    assert engine.warnings == [f"left {raw} to run 'manual__0' of DAG 'dag' (task 'make'), which uses it"]
+    with Claims(str(raw), lambda _: False) as claims:
+        assert claims.others(TWO) == [ONE]
+        claims.drop(ONE)
+    assert {outcome.state for outcome in Engine(workflow, lab.settings).run().values()} == {State.SUCCEEDED}
+    assert not raw.exists()
+    assert [path.name for path in raw.parent.glob(".sewer/*.runs")] == []
+
+
+@pytest.mark.parametrize("ends", ["", "sys.exit(3)"], ids=["succeeds", "fails"])
+def test_run_claims_temporary_product_until_it_ends(lab, ends) -> None:
+    """A DAG run that ends meanwhile finds the claim while the task runs that reads the product, and leaves it."""
+    asks = f"""
+from airflow_provider_sewer.runners.claims import Claim, Claims
+with Claims(sys.argv[1], lambda _: True) as claims:
+    open({str(lab.folder / "seen")!r}, "w").write(" ".join(map(str, claims.others(Claim("dag", "run", "make")))))
+{ends}
+"""
+    workflow, raw = flow(lab, asks)
+
+    Engine(workflow, lab.settings).run()
+
+    assert lab.read("seen").startswith(f"the sppe run of process {os.getpid()} on ")
+    assert raw.exists() == bool(ends)
+    assert [path.name for path in raw.parent.glob(".sewer/*.runs")] == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"a": 1}'])

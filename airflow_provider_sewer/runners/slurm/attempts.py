@@ -28,8 +28,8 @@ class TaskInstance(NamedTuple):
     :param run_id: its run.
     :param task_id: its task.
     :param map_index: its place in a mapped task, else -1.
-    :param clears: what changes when a person clears the task, unless it is running.
-    :param run_clears: how often a person has cleared tasks of its run.
+    :param clears: what changes when a user clears the task, unless it is running.
+    :param run_clears: how often a user has cleared tasks of its run; Airflow does not tell which.
     :param is_extra: whether this is a try beyond those that the task has.
     :param try_number: Airflow's number of this try; 0 where tries have no numbers.
     """
@@ -44,10 +44,11 @@ class TaskInstance(NamedTuple):
     try_number: int = 0
 
     def continues(self, attempt: Attempt) -> bool:
-        """Tell whether an attempt was begun for what is wanted now: no person has cleared the task since.
+        """Tell whether an attempt was begun for what is wanted now: no user has cleared the task since.
 
-        A try too many comes from a person who has cleared the running task, or from a scheduler that has started
-        anew; the latter clears nothing.
+        A user's clear gives a task more tries, unless it is running. The process that runs it then marks the run
+        directory. Where that process is dead, an extra try follows, as one does after a restart of the scheduler; only
+        then counts whether any task of the run was cleared.
         """
         return attempt.clears == self.clears and (not self.is_extra or attempt.run_clears == self.run_clears)
 
@@ -139,8 +140,7 @@ class Attempts:
         if attempt.collected_in >= self._instance.try_number > 0:  # that was a DAG run of this name that was deleted
             attempt.note_end("abandoned")
             return None
-        is_same_run = self._instance.continues(attempt) and self._instance.run_clears == attempt.run_clears
-        is_wanted = is_same_run and not attempt.directory.is_cleared
+        is_wanted = self._instance.continues(attempt) and not attempt.directory.is_cleared
         return attempt if 0 < attempt.collected_in < self._instance.try_number and is_wanted else None
 
     def _newest(self) -> Attempt | None:

@@ -137,12 +137,18 @@ class Cluster(Protocol):
         :raises SlurmSubmitRefused: when it will never be taken.
         """
 
-    def find(self, name: str, directory: str, *, since: float | None = None) -> str | None:
+    def find(self, name: str, directory: str) -> str | None:
         """Return the id of the job of an attempt, or of an array.
 
         :param name: the name that it was submitted with.
         :param directory: the folder with its script.
-        :param since: ask accounting as well, for jobs that were there this many seconds ago or later.
+        :raises NoAnswer: when that cannot be known now.
+        """
+
+    def find_in_accounting(self, name: str, directory: str, *, since: float) -> str | None:
+        """Return the id of the job of an attempt, or of an array, that is over and was forgotten; not a quick query.
+
+        :param since: for jobs that were there this many seconds ago or later.
         :raises NoAnswer: when that cannot be known now.
         """
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import SlurmSubmitRefused, SlurmUnavailable
 from airflow_provider_sewer.runners.slurm import parsing
+from airflow_provider_sewer.runners.slurm.accounting import AccountingTurns
 from airflow_provider_sewer.runners.slurm.cluster import (
     NOT_IN_ARRAY,
     NOT_KNOWN,
@@ -117,20 +118,29 @@ class SlurmCluster:
         is_strange, is_full = answer.kind is AnswerKind.STRANGE, answer.kind is AnswerKind.FULL
         raise Busy(why, is_strange=is_strange, is_full=is_full)
 
-    def find(self, name: str, directory: str, *, since: float | None = None) -> str | None:
+    def find(self, name: str, directory: str) -> str | None:
         """Return the id of the job of an attempt, or of an array: by its script, or by the name it was submitted with.
 
-        :param since: ask accounting as well, for jobs that were there this many seconds ago or later. That knows
-            jobs by name only; of one that was renamed and has begun, the run directory holds the id.
         :raises NoAnswer: when that cannot be known now.
         """
         ref = JobRef("", name, directory)
         queue = self._squeue("-o", parsing.FIND_FIELDS)
-        ids = [job_id for job_id, row in parsing.found_rows(queue) if row.is_of(ref)]
-        if not ids and since is not None and self._has_accounting:
-            rows = self._accounting(*_own(), "--name", name, "-S", f"now-{since:.0f}seconds")
-            ids = [job_id.partition("_")[0] for job_id, row in rows.items() if row.is_of(ref)]
-        return max(ids, key=int) if ids else None
+        return max((job_id for job_id, row in parsing.found_rows(queue) if row.is_of(ref)), key=int, default=None)
+
+    def find_in_accounting(self, name: str, directory: str, *, since: float) -> str | None:
+        """Return the id of the job of an attempt, or of an array, that the controller may have forgotten.
+
+        Accounting knows jobs by name only; of one that was renamed and has begun, the run directory holds the id.
+
+        :param since: for jobs that were there this many seconds ago or later.
+        :raises NoAnswer: when that cannot be known now.
+        """
+        if not self._has_accounting:
+            return None
+        ref = JobRef("", name, directory)
+        rows = self._accounting(*_own(), "--name", name, "-S", f"now-{since:.0f}seconds")
+        ids = [job_id.partition("_")[0] for job_id, row in rows.items() if row.is_of(ref)]
+        return max(ids, key=int, default=None)
 
     def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
         """Return what is known of these jobs: one squeue for all, then accounting for those it has forgotten.
@@ -213,7 +223,7 @@ class SlurmCluster:
         due = [job for job, ask in asks.items() if now >= ask.again]
         if due:
             try:
-                accounts = self._accounting(*_these(job.id for job in due))
+                accounts = AccountingTurns.of(self).ask(lambda: self._accounting(*_these(job.id for job in due)))
             except NoAnswer:
                 accounts = None
             for job in due:

@@ -66,13 +66,16 @@ class LocalCluster:
             raise Busy(f"cannot start the job script: {error}", is_strange=True) from None
         return Submitted(job_id)
 
-    def find(self, name: str, directory: str, *, since: float | None = None) -> str | None:  # noqa: ARG002 - one place
+    def find(self, name: str, directory: str) -> str | None:  # noqa: ARG002 - one place
         """Return the id of the running job of this name."""
         for process in psutil.process_iter():
             env = _environ(process)
             if env.get(ATTEMPT_ID) == name and _LOCAL_ID in env:
                 return env[_LOCAL_ID]
         return None
+
+    def find_in_accounting(self, name: str, directory: str, *, since: float) -> None:
+        """There is no accounting."""
 
     def look(self, jobs: Collection[JobRef]) -> dict[JobRef, Sighting]:
         """Return what is known of these jobs; those of another machine are known as long as they give signs of life.

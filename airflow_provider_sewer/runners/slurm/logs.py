@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.masking import Secrets
-from airflow_provider_sewer.core.trusted import open_own
+from airflow_provider_sewer.core.trusted import BadRecord, open_own
 from airflow_provider_sewer.runners.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
 from airflow_provider_sewer.runners.slots import Slots
 from airflow_provider_sewer.runners.slurm.log_ranges import LARGEST_OFFSET, LogRanges
@@ -265,7 +265,9 @@ class _StreamLog:
 def last_lines(path: str, secrets: Collection[str] = ()) -> list[str]:
     """Return the last lines of an output file, masked, each cut to a readable width."""
     masker = Masker(secrets)
-    data, is_cut = _end_of(path)
+    data, is_cut = b"", False
+    with suppress(OSError):
+        data, is_cut = _end_of(path)
     pieces = [*masker.mask(Stream.STDOUT, _pieces(data)), *masker.rest(Stream.STDOUT)]
     if is_cut and pieces:
         pieces[0] = pieces[0][masker.longest :]  # it may begin inside a secret
@@ -278,10 +280,14 @@ def last_line_between(path: str, begin: int, end: int, secrets: Collection[str] 
     """Return the last line of this part of a file, masked; ``None`` if there is none, or it is too long for a result.
 
     :param secrets: values to mask.
+    :raises OSError: when the file is there and cannot be read.
     """
     if end < begin:
         begin = 0  # the module has emptied it
-    data, is_cut = _end_of(path, begin, end)
+    try:
+        data, is_cut = _end_of(path, begin, end)
+    except (FileNotFoundError, BadRecord):
+        return None
     if is_cut:
         _, newline, data = data.partition(b"\n")
         if not newline or not data:
@@ -298,12 +304,9 @@ def _pieces(data: bytes) -> list[str]:
 
 def _end_of(path: str, begin: int = 0, end: int | None = None) -> tuple[bytes, bool]:
     """Return the end of this part of a file, and whether it begins before that."""
-    try:
-        with open_own(path, is_private=False) as file:
-            size = os.fstat(file.fileno()).st_size
-            begin, end = max(0, begin), size if end is None else min(end, size)
-            start = max(begin, end - _RESULT_END)
-            file.seek(start)
-            return file.read(max(0, end - start)), start > begin
-    except OSError:
-        return b"", False
+    with open_own(path, is_private=False) as file:
+        size = os.fstat(file.fileno()).st_size
+        begin, end = max(0, begin), size if end is None else min(end, size)
+        start = max(begin, end - _RESULT_END)
+        file.seek(start)
+        return file.read(max(0, end - start)), start > begin

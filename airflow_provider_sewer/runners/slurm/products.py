@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import InvalidTask, ProductError
+from airflow_provider_sewer.core.errors import FileSystemRefused, InvalidTask, ProductError
 from airflow_provider_sewer.core.freshness import MadeFrom, Stamp
 from airflow_provider_sewer.core.paths import is_relative
+from airflow_provider_sewer.core.trusted import BadRecord
 from airflow_provider_sewer.runners.products import Making
 from airflow_provider_sewer.runners.task_run import TaskRun
 
@@ -69,6 +70,7 @@ class JobProducts:
         :param result: what the job has left.
         :returns: the result, with the real names of products in it.
         :raises ProductError: when one was not made, or not made anew.
+        :raises FileSystemRefused: when the file system is full, or the like; another process can do it later.
         """
         if not self._task.products:
             return result
@@ -101,10 +103,14 @@ class JobProducts:
             made_from = MadeFrom(**noted["made_from"])
             stamps = {path: Stamp(*each) for path, each in made_from.dependencies.items()}
             return making, made_from._replace(dependencies=stamps)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (BadRecord, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ProductError(
                 f"what is noted of its products in {self._directory.path} cannot be read: {error}; clear the task, so "
                 "that it makes them anew"
+            ) from None
+        except OSError as error:
+            raise FileSystemRefused(
+                f"what is noted of its products cannot be read: {error.filename}: {error.strerror}"
             ) from None
 
     def _making(self, attempt: str) -> Making:

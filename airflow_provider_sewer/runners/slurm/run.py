@@ -10,6 +10,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sewer.core.errors import (
+    FileSystemRefused,
     ModuleFailed,
     SewerError,
     SlurmCancelled,
@@ -18,6 +19,7 @@ from airflow_provider_sewer.core.errors import (
 )
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secrecy import masked_text
+from airflow_provider_sewer.core.trusted import BadRecord
 from airflow_provider_sewer.runners.module import read_result, refuse_unreturned
 from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
 from airflow_provider_sewer.runners.slurm.arrays.place import ArrayPlace, Waiting, note_element
@@ -218,6 +220,7 @@ class JobRun:
 
         :raises SlurmError: when it did not succeed.
         :raises ModuleFailed: when its result cannot be read.
+        :raises FileSystemRefused: when the file system is full, or the like; the attempt then is left to the next try.
         """
         directory = RunDirectory(ending.run_directory or "")
         products = self._products(directory)
@@ -227,6 +230,9 @@ class JobRun:
                 raise ending.as_error()
             value = self._result(directory)
             value = products.real_names_in(value) if is_collected else products.publish(value)
+        except FileSystemRefused:
+            self._say(f"The success in {directory.path} is kept: a retry collects it, and does not run it again")
+            raise
         except SewerError:
             self._close(directory, "failed")
             if not is_collected:
@@ -251,13 +257,15 @@ class JobRun:
     def _result(self, directory: RunDirectory) -> Any:
         try:
             record = directory.read_exit()
-        except (OSError, ValueError) as error:
+            begin, end = record.module_stdout if record else (0, 0)
+            if self.planned.task.function is not None:
+                return read_result(directory.result, lambda: refuse_unreturned(self.planned.task.target))
+            secrets = self.secrets(directory)
+            return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end, secrets))
+        except (BadRecord, ValueError) as error:
             raise ModuleFailed(f"its exit record in {directory.path} cannot be read again: {error}") from None
-        begin, end = record.module_stdout if record else (0, 0)
-        if self.planned.task.function is not None:
-            return read_result(directory.result, lambda: refuse_unreturned(self.planned.task.target))
-        secrets = self.secrets(directory)
-        return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end, secrets))
+        except OSError as error:
+            raise FileSystemRefused(f"its result cannot be read: {error.filename}: {error.strerror}") from None
 
     def log_rest(self, ending: Ending) -> None:
         """Hand on what the job has written and nobody has handed on yet."""

@@ -225,8 +225,12 @@ class RunDirectory:
         self._write_json(self._products, noted)
 
     def read_products(self) -> dict[str, Any]:
-        """Return what was noted of the products; nothing if that did not come to an end."""
-        return self._read_json(self._products, largest=LARGEST_NOTED) or {}
+        """Return what was noted of the products; nothing if that did not come to an end.
+
+        :raises OSError: when it is there and cannot be read.
+        :raises ValueError: when it is not JSON.
+        """
+        return self._read_json(self._products, strict=True, largest=LARGEST_NOTED) or {}
 
     def write_ended(self, how: str, try_number: int = 0) -> None:
         """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable
 from airflow_provider_sewer.runners.slots import Slots
+from airflow_provider_sewer.runners.slurm.accounting import AccountingTurns
 from airflow_provider_sewer.runners.slurm.cluster import Busy, Cluster, JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.log_lines import WarningLine
@@ -208,8 +209,10 @@ class Submission:
                 return claimed
             try:
                 with _SLOTS.taken(self._check_cancelled):
-                    since = self._age() if has_begun and in_accounting else None
-                    return self._cluster.find(self._name, self._directory.path, since=since)
+                    known = self._cluster.find(self._name, self._directory.path)
+                if known is not None or not (has_begun and in_accounting):
+                    return known
+                return AccountingTurns.of(self._cluster).ask(self._find_in_accounting, self._check_cancelled)
             except NoCommand as error:
                 raise SlurmUnavailable(
                     f"{self._name} cannot be looked for: {error}", run_directory=self._directory.path
@@ -217,6 +220,9 @@ class Submission:
             except NoAnswer as error:
                 self._tell(f"{self._name} has to be looked for before it is submitted; trying again: {error}")
             self._wait()
+
+    def _find_in_accounting(self) -> str | None:
+        return self._cluster.find_in_accounting(self._name, self._directory.path, since=self._age())
 
     def _age(self) -> float:
         """Return for how many seconds there can have been a job of this attempt."""

@@ -21,6 +21,7 @@ from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.output import Stream
+from airflow_provider_sewer.runners.slurm.accounting import AccountingTurns
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as SlurmClient
 from airflow_provider_sewer.runners.slurm.local import LocalCluster
@@ -270,9 +271,10 @@ def until(condition: Callable[[], Any], what: Callable[[], str], timeout: float 
 
 @pytest.fixture
 def talk_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[SlurmCluster], SlurmCluster]:
-    """Return what lets this process talk to a cluster."""
+    """Return what lets this process talk to a cluster, of which it remembers nothing from an earlier test."""
 
     def talk(slurm: SlurmCluster) -> SlurmCluster:
+        monkeypatch.setattr(AccountingTurns, "_all", {})
         for name, value in slurm.env.items():
             monkeypatch.setenv(name, value)
         return slurm

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmSubmitRefused
+from airflow_provider_sewer import Product
+from airflow_provider_sewer.core.errors import FileSystemRefused, SlurmCancelled, SlurmSubmitRefused
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.runners.slurm.arrays.array import JobArray
 from airflow_provider_sewer.runners.slurm.run import JobRun
@@ -99,6 +100,32 @@ def test_instances_that_come_together_are_one_submission(plan, jobs, slurm):
         assert run.directory.read_exit().job_id == run.id
         assert not Path(run.directory.secrets).exists()
     assert "secret" not in Path(runs[0].directory.path, "../../arrays/1/job.sh").read_text()
+
+
+def test_collect_element_refused_by_file_system_is_left_to_the_next_try(jobs, slurm, small_disk):
+    """Its product is put in place as soon as there is room again, and the element does not run once more."""
+    slurm.put_in_front("sbatch")
+    fills = f"""
+        from pathlib import Path
+        out = Path(sys.argv[1])
+        out.write_text("whole")
+        with open({str(small_disk / "filler")!r}, "wb", buffering=0) as file:
+            try:
+                while True: file.write(bytes(4096))
+            except OSError: pass
+        say(out.name)
+    """
+    planned = instances(jobs.plan(fills, Product(small_disk / "out.txt")), 1)[0]
+    first = jobs.follow(planned)
+    with pytest.raises(FileSystemRefused, match=rf"{small_disk}/\.sewer/.*: No space left on device"):
+        ends(first)
+    (small_disk / "filler").unlink()
+
+    second = jobs.follow(planned)
+    second._thread.join(120)
+    assert (second.error, second.value) == (None, "out.txt")
+    assert (small_disk / "out.txt").read_text() == "whole"
+    assert slurm.counted("sbatch") == 1
 
 
 def test_what_asks_for_something_else_is_another_array(plan, jobs, slurm):

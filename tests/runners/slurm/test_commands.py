@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.runners.slurm import commands
+from airflow_provider_sewer.runners.slurm import accounting, commands
 from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as SlurmClient
 
@@ -76,7 +77,7 @@ def test_what_the_controller_has_forgotten_is_asked_of_accounting(make_slurm, ta
     assert client.look([job])[job].exit_code == 3
     assert client.look([ref(job_id, "other")]) == {ref(job_id, "other"): NOT_KNOWN}
     assert client.find("a|b c", "/nowhere") is None
-    assert client.find("a|b c", "/nowhere", since=600) == job_id
+    assert client.find_in_accounting("a|b c", "/nowhere", since=600) == job_id
     slurm.stop_daemon("slurmdbd")
     assert client.look([job, ref("4711", "x")]) == {}
 
@@ -85,7 +86,7 @@ def test_a_cluster_without_accounting_is_asked_for_it_once(on):
     """From then on, the controller is all there is."""
     on.put_in_front("sacct")
     client = SlurmClient()
-    assert client.find("nobody", "/nowhere", since=60) is None
+    assert client.find_in_accounting("nobody", "/nowhere", since=60) is None
     assert client.look([ref("99999", "nobody")]) == {ref("99999", "nobody"): NOT_KNOWN}
     assert on.counted("sacct") == 1
 
@@ -109,7 +110,17 @@ def test_accounting_that_is_not_reached_says_nothing_though_sacct_exits_with_0(o
     client, job = SlurmClient(), ref("99999", "x")
     assert client.look([job]) == {}
     with pytest.raises(NoAnswer, match="sacct exited with 0: Sending PersistInit"):
-        client.find("x", "/nowhere", since=60)
+        client.find_in_accounting("x", "/nowhere", since=60)
+
+
+def test_sacct_that_hangs_is_waited_for_once_by_all_that_look(on_accounting, monkeypatch):
+    """Each try that takes up an earlier one looks for itself; none asks again before the pause is over."""
+    monkeypatch.setattr(accounting, "_FIRST_PAUSE", 60.0)
+    on_accounting.put_in_front("sacct", "exec sleep 600")
+    with ThreadPoolExecutor(10) as threads:
+        looks = [threads.submit(SlurmClient(patience=2).look, [ref(f"{99_000 + index}", "x")]) for index in range(10)]
+        assert [look.result() for look in looks] == [{}] * 10
+    assert on_accounting.counted("sacct") == 1
 
 
 # -- Commands that hang, or are not there ------------------------------------------------------------------------------
@@ -138,7 +149,7 @@ def test_a_missing_sacct_is_like_no_accounting(on):
     """Some sites do not install it on workers."""
     on.put_in_front("sacct", "exit 127")
     client = SlurmClient()
-    assert client.find("x", "/nowhere", since=60) is None
+    assert client.find_in_accounting("x", "/nowhere", since=60) is None
 
 
 def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from airflow_provider_sewer.core.errors import (
     SlurmSubmitRefused,
     SlurmUnavailable,
 )
-from airflow_provider_sewer.runners.slurm import submit
+from airflow_provider_sewer.runners.slurm import accounting, submit
 from tests.runners.slurm.conftest import Jobs
 from tests.runners.slurm.worker import folders, let_go, real, seen
 
@@ -211,6 +212,51 @@ def test_without_slurmdbd_nothing_is_submitted_twice(slurm_accounting, talk_to, 
     slurm.start_daemon("slurmdbd")
     assert run.succeeds() == "done"
     assert slurm.counted("sbatch") == 2
+
+
+#: More submissions that need an answer of accounting than there may be at once that need one of the controller.
+MANY = 10
+
+
+@pytest.mark.usefixtures("quick_tries")
+def test_sacct_that_hangs_holds_up_no_other_submission(slurm_accounting, talk_to, tmp_path):
+    """Submissions that Slurm has not answered wait for it in turn: at most one sacct of a process is under way."""
+    slurm = talk_to(slurm_accounting)
+    jobs = Jobs(tmp_path / "jobs", slurm)
+    slurm.put_in_front("sbatch", failing(UNREACHABLE, MANY))
+    answers, busy, overlap = (tmp_path / name for name in ("answers", "busy", "overlap"))
+    hangs = f"while [ ! -e {answers} ]; do sleep 0.1; done"
+    slurm.put_in_front("sacct", f"mkdir {busy} || touch {overlap}; ( {hangs} ); rmdir {busy}")
+    waiting = [jobs.start("say('done')") for _ in range(MANY)]
+    slurm.until(lambda: slurm.counted("sbatch") >= MANY and slurm.counted("sacct"), "a sacct that hangs")
+
+    other = jobs.start("say('other')")
+
+    assert other.succeeds() == "other"
+    assert slurm.counted("sacct") < 4  # one after the other
+    assert slurm.counted("sbatch") == MANY + 1
+    answers.touch()
+    assert [run.succeeds() for run in waiting] == ["done"] * MANY
+    assert slurm.counted("sbatch") == 2 * MANY + 1
+    assert not overlap.exists()
+
+
+@pytest.mark.usefixtures("quick_tries")
+def test_sacct_that_hangs_is_ended_and_asked_again_after_a_pause(slurm_accounting, talk_to, tmp_path, monkeypatch):
+    """One for all that wait; a submission that was not answered goes on as soon as accounting answers."""
+    monkeypatch.setattr(accounting, "_FIRST_PAUSE", 0.7)
+    slurm = talk_to(slurm_accounting)
+    jobs = Jobs(tmp_path / "jobs", slurm)
+    slurm.put_in_front("sbatch", failing(UNREACHABLE, 3))
+    times = tmp_path / "times"
+    slurm.put_in_front("sacct", f"date +%s.%N >> {times}; [ $count -gt 3 ] || exec sleep 600")
+    runs = [jobs.follow(jobs.plan("say('done')"), patience=1) for _ in range(3)]
+
+    assert [run.succeeds() for run in runs] == ["done"] * 3
+    assert any("sacct has not come back after 1 s" in line for run in runs for line in run.said)
+    began = [float(line) for line in times.read_text().splitlines()]
+    pauses = [later - earlier - 1 for earlier, later in itertools.pairwise(began[:4])]
+    assert all(pause >= at_least for pause, at_least in zip(pauses, (0.7, 1.4, 2.8), strict=True)), pauses
 
 
 # -- Refusals and limits -----------------------------------------------------------------------------------------------
