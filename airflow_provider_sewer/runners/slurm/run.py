@@ -250,7 +250,7 @@ class JobRun:
 
     def _result(self, directory: RunDirectory) -> Any:
         try:
-            record = directory.read_exit()
+            record = directory.read_module_end()
         except (OSError, ValueError) as error:
             raise ModuleFailed(f"its exit record in {directory.path} cannot be read again: {error}") from None
         begin, end = record.module_stdout if record else (0, 0)
