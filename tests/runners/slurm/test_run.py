@@ -112,7 +112,8 @@ def test_take_up_success_of_a_job_that_was_killed_during_teardown(plan, jobs, sl
     slurm.command("scancel", job_id)
     slurm.wait_for(job_id, "CANCELLED")
     second = jobs.follow(planned)
-    assert second.succeeds() == "done"
+    second.end()
+    assert (second.value, second.error) == ("done", None)
     assert seen(slurm, planned) == [job_id] == [second.id]
 
 
