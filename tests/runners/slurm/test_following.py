@@ -155,7 +155,7 @@ HIDES_ITS_RECORD = """
     code = (
         "import os, sys, time\\n"
         "def text(): return os.path.exists(sys.argv[1]) and open(sys.argv[1]).read() or ''\\n"
-        "while '\"is_torn_down\": true' not in text(): time.sleep(0.001)\\n"  # not to spin
+        "while f'is_torn_down{chr(34)}: true' not in text(): time.sleep(0.001)\\n"  # not to spin
         "os.rename(sys.argv[1], os.path.join(os.path.dirname(sys.argv[1]), 'elsewhere'))\\n"
     )
     env = {"PATH": os.environ["PATH"]}
