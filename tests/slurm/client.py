@@ -71,7 +71,7 @@ class SlurmClient:
     @property
     def env(self) -> dict[str, str]:
         """Return the variables that let a process talk to this cluster; what is put in front comes first on PATH."""
-        return {"SLURM_CONF": str(self.conf), "PATH": os.pathsep.join([str(self.wrapper_folder), path_with_sbin()])}
+        return {"SLURM_CONF": str(self.conf), "PATH": os.pathsep.join([str(self.wrapper_folder), self._path])}
 
     @property
     def conf(self) -> Path:
@@ -88,7 +88,7 @@ class SlurmClient:
 
         The script may ``exit``, so that the real command is not run; ``$count`` is the number of this call.
         """
-        real = shutil.which(name, path=path_with_sbin())
+        real = shutil.which(name, path=self._path)
         if real is None:
             raise SlurmTrouble(f"there is no {name} to put anything in front of")
         calls = self.wrapper_folder / f".{name}.calls"
@@ -120,9 +120,7 @@ class SlurmClient:
     def command(self, *argv: str, check: bool = True, timeout: float = 2 * PATIENCE) -> str:
         """Run a command against this cluster, past all that is put in front, and return its stripped output."""
         env = {name: value for name, value in os.environ.items() if not name.startswith(_SLURM_VARIABLES)}
-        # A test may have put on its own PATH what is put in front.
-        path = [folder for folder in path_with_sbin().split(os.pathsep) if folder != str(self.wrapper_folder)]
-        env |= {"SLURM_CONF": str(self.conf), "PATH": os.pathsep.join(path)}
+        env |= {"SLURM_CONF": str(self.conf), "PATH": self._path}
         done = subprocess.run(
             argv,
             env=env,
@@ -259,6 +257,12 @@ class SlurmClient:
         self.command("scontrol", "resume", str(job_id))
 
     # How all that is done
+
+    @property
+    def _path(self) -> str:
+        """Return where Slurm's own commands are; a test may have what is put in front on its own PATH."""
+        folders = path_with_sbin().split(os.pathsep)
+        return os.pathsep.join(folder for folder in folders if folder != str(self.wrapper_folder))
 
     def _queued(self, job_id: str | None = None) -> dict[tuple[str, str], Job]:
         which = [] if job_id is None else ["-j", job_id]

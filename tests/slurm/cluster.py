@@ -52,8 +52,9 @@ class SlurmCluster(SlurmClient):
     """A private Slurm cluster; as a context manager, it is started and stopped.
 
     The daemons are ``munged``, ``slurmctld``, ``n1``, ``n2``… and with accounting ``mariadbd`` and ``slurmdbd``.
-    The partitions are ``main`` (the default one), ``scavenge``, whose jobs make way for those in main, and
-    ``tiny``, of one node and ten minutes a job. Each node has two pretended GPUs.
+    The partitions are ``main`` (the default one), ``scavenge``, whose jobs make way for those in main, ``graced``,
+    whose jobs do so with a GraceTime of 60 s, and ``tiny``, of one node and ten minutes a job. Each node has two
+    pretended GPUs.
 
     :param folder: for configuration and logs, which stay there to be looked at.
     :param nodes: how many nodes there are.

@@ -124,6 +124,7 @@ PreemptMode=REQUEUE
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 PriorityTier=10 PreemptMode=OFF
 PartitionName=scavenge Nodes=ALL MaxTime=INFINITE DefaultTime=60 PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=graced Nodes=ALL MaxTime=INFINITE DefaultTime=60 PriorityTier=1 PreemptMode=CANCEL GraceTime=60
 PartitionName=tiny Nodes=ALL MaxNodes=1 MaxTime=10 DefaultTime=5 PriorityTier=10 PreemptMode=OFF
 """
         if self.accounting:

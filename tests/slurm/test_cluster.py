@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.slurm.client import PATIENCE
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.packages import path_with_sbin
 from tests.slurm.trouble import SlurmTrouble
@@ -213,6 +214,17 @@ def test_calls_are_counted_and_can_fail(slurm) -> None:
     slurm.take_away("squeue")
     assert call() == 0
     assert slurm.counted("squeue") == 4
+
+
+def test_put_in_front_again_on_a_path_with_the_first_one_calls_the_real_command(slurm, monkeypatch) -> None:
+    """A test that has this cluster on its own PATH may put something else in front of a command."""
+    monkeypatch.setenv("PATH", slurm.env["PATH"])
+    slurm.put_in_front("squeue", "exit 1")
+
+    slurm.put_in_front("squeue")
+
+    subprocess.run(["squeue"], env=os.environ | slurm.env, stdout=subprocess.DEVNULL, check=True, timeout=PATIENCE)
+    assert slurm.counted("squeue") == 1
 
 
 def test_a_cluster_is_put_in_order_after_a_test(make_slurm) -> None:

@@ -14,7 +14,7 @@ if ! command -p ln -sn -- "$SLURM_ARRAY_JOB_ID" "$sewer_array/claim" 2>/dev/null
 fi
 sewer_dir=$(command -p readlink -- "$sewer_array/$SLURM_ARRAY_TASK_ID")
 sewer_check_own "$sewer_dir"
-if ! builtin cd -- "$sewer_dir" || [[ -z $sewer_dir || ! -r $sewer_dir/job.sh ]]; then
+if ! builtin cd -- "$sewer_dir" || [[ -z $sewer_dir || ! -f $sewer_dir/job.sh || ! -r $sewer_dir/job.sh ]]; then
     echo "sewer: cannot read the job script in ${sewer_dir:-$sewer_array/$SLURM_ARRAY_TASK_ID}" >&2
     exit 74
 fi

@@ -56,6 +56,7 @@ class Sighting(NamedTuple):
     :param restarts: how often it was requeued; ``None`` if that is not known.
     :param start: when it began or is expected to, in seconds since the epoch.
     :param partition: its partition; while it waits, all that it may run in, separated by commas.
+    :param is_preempted: whether its preemption has begun: with GraceTime, Slurm has signalled its steps.
     """
 
     state: str
@@ -66,6 +67,7 @@ class Sighting(NamedTuple):
     restarts: int | None = 0
     start: float | None = None
     partition: str = ""
+    is_preempted: bool = False
 
 
 #: Everybody was asked, and nobody knows the job.

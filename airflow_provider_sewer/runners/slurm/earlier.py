@@ -69,8 +69,8 @@ class EarlierTry:
     def has_failed(self, job: Job) -> bool:
         """Tell whether its job has ended without success; one that nobody can say anything of has not."""
         try:
-            record = job.directory.read_exit()
-            if record is not None and (record.is_success or not record.asked):
+            record = job.directory.read_module_end()
+            if record is not None and (record.is_success or (record.is_torn_down and not record.asked)):
                 return not record.is_success
             state = job.cluster.look([job.ref]).get(job.ref)
         except (OSError, ValueError, NoAnswer):

@@ -145,6 +145,8 @@ class Endings:
         end = ENDS.get(sighting.state, ENDS["FAILED"])
         if self._ran_out_of_memory(end, sighting, record, stderr):
             end = ENDS["OUT_OF_MEMORY"]
+        elif end is ENDS["FAILED"] and sighting.is_preempted and record and (record.asked or record.is_success):
+            end = ENDS["PREEMPTED"]  # Slurm calls it FAILED or COMPLETED where it ends within GraceTime (22.05)
         elif end is ENDS["CANCELLED"] and record is None and sighting.node and not self._started_on():
             end = self._why_cancelled_before_it_began()
         exit_code = record.exit_code if record and record.phase != "setup" else None

@@ -105,7 +105,10 @@ class JobFollower:
     .. [1] If it may be requeued it is waited for: it may be about to run again. The record of a run that is
        known to have been followed by another is none.
     .. [2] Exit code 0 in the record of an older job script, which has not looked for signals sent to the module.
-    .. [3] Failed where Slurm has ended the job by signals: CANCELLED, TIMEOUT, PREEMPTED, DEADLINE.
+    .. [3] Failed where Slurm has ended the job by signals: CANCELLED, TIMEOUT, PREEMPTED, DEADLINE. Likewise where
+       Slurm shows that a preemption had begun (PreemptTime), whatever the state.
+
+    A record from before `teardown` counts once Slurm has ended the job, or does not know it.
 
     :param job: the job.
     :param module: the module it runs.
@@ -209,9 +212,11 @@ class JobFollower:
 
     def _read_record(self) -> ExitRecord | None:
         try:
-            record = self._job.directory.read_exit()
+            record = self._job.directory.read_module_end()
         except (OSError, ValueError) as error:
             self._tell_once(f"The exit record of {self._job} cannot be read, waiting: {error}")
+            return None
+        if record is not None and not record.is_torn_down and not self._has_ended:
             return None
         if record is None and not os.path.isdir(self._job.directory.path):
             self._tell_once(f"The run directory of {self._job} is not there: {self._job.directory.path}")
@@ -248,14 +253,17 @@ class JobFollower:
     def _success(self, record: ExitRecord, *, is_decided: bool) -> _Rule:
         if not is_decided:
             return _Rule(_UNSURE, partial(self._succeeded, record), _REASON_GRACE)
-        return _Rule(_DONE, partial(self._succeeded, record), 0.0 if self._has_all_of(record) else _FILES_GRACE)
+        after = 0.0 if self._has_all_of(record) else _FILES_GRACE
+        if not record.is_torn_down:  # the one after `teardown` may be about to appear
+            after = max(after, self._settles)
+        return _Rule(_DONE, partial(self._succeeded, record), after)
 
     def _is_outweighed(self, record: ExitRecord) -> bool:
         """Tell whether Slurm contradicts a record of exit code 0 that may be due to a signal of Slurm."""
         if record.is_sure_success or self._sighting is None or self._sighting == NOT_IN_ARRAY:
             return False
         is_waiting_again = self._patience.requeue and self._sighting.state in WAITING
-        return is_waiting_again or self._sighting.state in _ENDED_BY_SIGNALS
+        return is_waiting_again or self._sighting.is_preempted or self._sighting.state in _ENDED_BY_SIGNALS
 
     def _has_lasted(self, rule: _Rule) -> bool:
         """Tell whether this has been so for as long as the rule wants; asked at every look."""
@@ -284,6 +292,11 @@ class JobFollower:
         elif rule.what != _LOST and self._sighting is not None and (self._unknown_before or self._recorded_unknown):
             directory.write_unknown_seconds(0.0)
             self._unknown_before = self._recorded_unknown = 0.0
+
+    @property
+    def _has_ended(self) -> bool:
+        """Tell whether nothing of the job runs any more, as far as Slurm knows."""
+        return self._sighting is not None and self._sighting.state in ENDED | {NOT_KNOWN.state}
 
     @property
     def _has_begun(self) -> bool:

@@ -171,6 +171,7 @@ elif ((${#sewer_before[@]})); then
     sewer_before[0]=$(command -v srun || echo srun) # before PATH is what the module is given
 fi
 sewer_uses_srun=${#sewer_before[@]}
+sewer_squeue=$(command -v squeue) sewer_conf=${SLURM_CONF-}
 sewer_phase=setup
 sewer_status=0
 sewer_is_ending=
@@ -184,7 +185,7 @@ sewer_trapped=()
 declare -A sewer_at_signal=() sewer_ignores=() sewer_has_come=()
 
 declare -A sewer_paths=()
-for sewer_name in date env grep ln mv readlink rm stat tail; do
+for sewer_name in date env grep ln mv readlink rm stat tail timeout touch; do
     sewer_paths[$sewer_name]=$(command -pv "$sewer_name")
 done
 
@@ -202,7 +203,7 @@ sewer_cpus=$(($(sewer_count "$SLURM_CPUS_ON_NODE") * $(sewer_count "${SLURM_JOB_
 # Say what time it is, in seconds since the epoch; bash before 5 does not know it to the microsecond.
 sewer_now() {
     local sewer_time
-    sewer_time=${EPOCHREALTIME:-$(sewer_tool date +%s)}
+    sewer_time=${EPOCHREALTIME:-`sewer_tool date +%s`}
     echo "${sewer_time/,/.}"
 }
 sewer_begin=$(sewer_now)
@@ -211,9 +212,10 @@ sewer_say() {
     echo "sewer: $1" >&2
 }
 
-# Write $2 to the file $1, whole or not at all.
+# Write $2 to the file $1, whole or not at all. A pipe that another process has put there would block this shell.
 sewer_write() {
-    if (umask 077 && printf '%s\n' "$2" >"$1.$sewer_id") && sewer_tool mv -f -- "$1.$sewer_id" "$1"; then
+    sewer_tool rm -f -- "$1.$sewer_id"
+    if (umask 077 && printf '%s\n' "$2" >"$1.$sewer_id") && sewer_tool mv -fT -- "$1.$sewer_id" "$1"; then
         return 0 # said, because in a trap it would be the status from before the trap
     fi
     sewer_tool rm -f -- "$1.$sewer_id"
@@ -248,13 +250,13 @@ sewer_claim() {
         sewer_say "cancelled before it began"
         exit 75
     fi
-    # Its node may have been given up just when it had come to its end.
+    # Its node may have been given up just when it had come to its end, or during `teardown`.
     if [[ -f $sewer_dir/exit.json && $(<"$sewer_dir/exit.json") == *'"teardown", "exit_code": 0, "asked": null, "unsignalled": true,'* ]]; then
         sewer_say "it had succeeded when it was requeued, and is not run again"
         sewer_leave 0
     fi
     sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt" \
-        "$sewer_dir/usage.txt"
+        "$sewer_dir/usage.txt" "$sewer_dir/steps"
     local record
     printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
@@ -264,13 +266,13 @@ sewer_claim() {
 # Tell whether the job has begun once more: Slurm gave this node up, which is still alive.
 sewer_is_outdated() {
     local sewer_newest
-    [[ -f $sewer_dir/start.json ]] && { sewer_newest=$(<"$sewer_dir/start.json"); } 2>/dev/null && [[ -n $sewer_newest ]] &&
+    [[ -f $sewer_dir/start.json ]] && { sewer_newest=`<"$sewer_dir/start.json"`; } 2>/dev/null && [[ -n $sewer_newest ]] &&
         [[ $sewer_newest != *"\"restart\": $sewer_restart,"* || $sewer_newest != *"\"pid\": $$,"* ]]
 }
 
 # Set variables. Those that would keep this shell from its work reach the module by way of `env`.
 sewer_load() {
-    if ! . "$sewer_dir/$1"; then
+    if [[ ! -f $sewer_dir/$1 ]] || ! . "$sewer_dir/$1"; then
         sewer_say "cannot read the variables in $sewer_dir/$1"
         exit 74
     fi
@@ -421,11 +423,21 @@ sewer_written() {
 # Tell whether no process has followed the job for `orphan_timeout` since it began: a follower touches follower.json.
 # The file server stamps all files that are compared, so that the clocks of this node and of the follower do not matter.
 sewer_is_orphaned() {
-    echo >"$sewer_dir/alive" || return 1
+    sewer_tool touch -- "$sewer_dir/alive" || return 1 # unlike a redirection, it does not block at a pipe
     local sewer_last=$(sewer_written follower.json) sewer_started=$(sewer_written start.json)
     ((sewer_last > sewer_started)) || sewer_last=$sewer_started
     (($(sewer_written alive) - sewer_last > sewer_orphan_timeout)) || return 1
     sewer_write "$sewer_dir/orphaned" "$sewer_orphan_timeout"
+}
+
+# Note in the run directory that the module has started an srun of its own.
+sewer_find_srun() {
+    local sewer_pid sewer_line
+    ((!sewer_uses_srun)) && [[ -z $sewer_is_local && ! -e $sewer_dir/steps ]] || return 0
+    for sewer_pid in ${sewer_others[@]+"${sewer_others[@]}"}; do
+        read -r sewer_line <"/proc/$sewer_pid/comm" && [[ $sewer_line == srun ]] || continue
+        sewer_tool touch -- "$sewer_dir/steps"
+    done
 }
 
 # End the job when the run directory says so: that works while nobody can reach Slurm. Likewise when it
@@ -437,12 +449,14 @@ sewer_watch() {
     local sewer_looks=0
     local sewer_pauses=(0.1 0.2 0.4 0.8 1.6 3.2) sewer_round=0 # at first more often, for what short jobs use
     while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives $$; do
-        [[ -z $SEWER_LOCAL_ID ]] || echo >"$sewer_dir/alive" # for other hosts, which have nobody to ask
+        [[ -z $SEWER_LOCAL_ID ]] || sewer_tool touch -- "$sewer_dir/alive" # for other hosts, which have nobody to ask
         # A minute between two looks is short enough for a timeout of hours.
         if ((sewer_orphan_timeout && sewer_looks++ % (sewer_orphan_timeout > 600 ? 12 : 1) == 0)); then
             ! sewer_is_orphaned || break
         fi
         sewer_sleep "${sewer_pauses[sewer_round++]:-5}"
+        sewer_find_others
+        sewer_find_srun
         sewer_sample_usage
     done
     local sewer_seconds
@@ -507,6 +521,7 @@ sewer_run() {
     sewer_judge
     sewer_phase=teardown
     sewer_to=`sewer_size stdout.log`
+    sewer_is_outdated || sewer_record "$sewer_status" || : # a signal may leave no time for `teardown`
     for sewer_signal in ${sewer_due[@]+"${sewer_due[@]}"}; do
         eval "${sewer_at_signal[$sewer_signal]-}"
     done
@@ -514,13 +529,14 @@ sewer_run() {
 
 # Tell whether one of these texts stands in stderr.log since this run began; in stdout.log, too, where srun writes there.
 sewer_is_announced() {
-    [[ -r $sewer_dir/stderr.log ]] || return 0 # there is no evidence
+    [[ -f $sewer_dir/stderr.log && -r $sewer_dir/stderr.log ]] || return 0 # there is no evidence
     ! sewer_is_in stderr.log sewer_stderr_from "$@" || return 0
     ((sewer_uses_srun)) && sewer_is_in stdout.log sewer_stdout_from "$@"
 }
 
 # Tell whether one of the texts $3… stands in file $1 behind the byte that the variable $2 says.
 sewer_is_in() {
+    [[ -f $sewer_dir/$1 ]] || return 1
     ((`sewer_size "$1"` >= $2)) || printf -v "$2" 0 # the module has emptied it
     local sewer_texts=("${@:3}")
     sewer_tool tail -c "+$((${!2} + 1))" -- "$sewer_dir/$1" |
@@ -533,11 +549,19 @@ sewer_hears_srun() {
         [[ /proc/$$/fd/2 -ef $sewer_dir/stderr.log || /proc/$$/fd/2 -ef $sewer_dir/stdout.log ]]
 }
 
+# Print when a preemption of this job with GraceTime has begun, N/A if none has; nothing if Slurm does not answer.
+sewer_preemption() {
+    [[ -n $sewer_squeue ]] || return 0
+    sewer_tool timeout -k 1 20 "${sewer_paths[env]}" ${sewer_conf:+"SLURM_CONF=$sewer_conf"} "$sewer_squeue" -h -t all \
+        -j "$sewer_job" -O PreemptTime:40 2>/dev/null || :
+}
+
 # Find out whether the job was asked to end before the module had ended. An exit code of 0 proves nothing by itself: Slurm
 # may signal the module before this shell (proctrack/linuxproc), and a step without the job (GraceTime of a preemption).
 # But slurmstepd announces each end before it sends the first signal: "*** JOB 4711 ON n1 CANCELLED AT … ***". Which of
 # the job's steps is the module's is not known here; one that the module starts and cancels itself counts, too. An srun
-# that begins in between finds the job ended before that is announced.
+# that begins in between finds the job ended before that is announced. Where the announcement of a step may have gone
+# elsewhere, or may be due to the module itself, Slurm is asked whether it has begun to preempt the job.
 sewer_judge() {
     sewer_module_asked=$sewer_asked
     if [[ -n $sewer_module_asked ]]; then
@@ -552,8 +576,15 @@ sewer_judge() {
         "srun: error: Unable to create step for job $sewer_job: Job/step already completing or completed"; then
         sewer_module_asked=TERM
     elif sewer_is_announced "*** STEP $sewer_job."; then
-        ((!sewer_uses_srun)) || sewer_module_asked=TERM # else it is a step of the module's own: Slurm's final state decides
-    elif ((!sewer_uses_srun)) || sewer_hears_srun; then
+        ((sewer_uses_srun)) || [[ `sewer_preemption` == [0-9]* ]] || return 0 # Slurm's final state decides
+        sewer_module_asked=TERM
+    elif ((sewer_uses_srun)) && sewer_hears_srun; then
+        sewer_unsignalled=true
+    elif ((sewer_uses_srun)) || [[ -e $sewer_dir/steps ]]; then
+        local sewer_when=`sewer_preemption`
+        [[ $sewer_when != [0-9]* ]] || sewer_module_asked=TERM
+        ((sewer_uses_srun)) || [[ $sewer_when != N/A* ]] || sewer_unsignalled=true
+    else
         sewer_unsignalled=true
     fi
 }
@@ -586,7 +617,15 @@ sewer_end() {
         sewer_say "the job has begun once more meanwhile; this run of it records nothing"
         sewer_leave 75
     fi
-    sewer_record "$sewer_exit" || sewer_leave 73
+    umask 077
+    if [[ $sewer_nodes == 1 ]]; then
+        sewer_tool rm -f -- "$sewer_dir/times.txt"
+        times >"$sewer_dir/times.txt"
+    fi
+    if ! sewer_record "$sewer_exit"; then
+        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # that makes room where a disk or a quota is full
+        sewer_record "$sewer_exit" || sewer_leave 73
+    fi
     # Nothing is left of the secrets of a job that can be requeued, unless that is what is happening.
     [[ -n $sewer_asked$sewer_module_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
     [[ ! -e $sewer_dir/alive ]] || sewer_tool rm -f -- "$sewer_dir/alive"
@@ -596,19 +635,18 @@ sewer_end() {
     sewer_leave "$sewer_exit"
 }
 
+# Record how the module has ended. A record before `teardown` counts if Slurm ends the job during that.
 sewer_record() {
-    umask 077
-    [[ $sewer_nodes != 1 ]] || times >"$sewer_dir/times.txt"
-    local sewer_by=null sewer_out sewer_err sewer_text
+    local sewer_by=null sewer_out sewer_err sewer_time sewer_result sewer_is_over=false sewer_text
     [[ -z $sewer_module_asked ]] || sewer_by="\"$sewer_module_asked\""
-    sewer_out=$(sewer_size stdout.log) sewer_err=$(sewer_size stderr.log)
-    printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
-        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_begin" "$(sewer_now)" \
-        "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" "$(sewer_size result.json)" "$sewer_cpus"
-    if ! sewer_write "$sewer_dir/exit.json" "$sewer_text"; then
-        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # that makes room where a disk or a quota is full
-        sewer_write "$sewer_dir/exit.json" "$sewer_text"
-    fi
+    [[ -z $sewer_is_ending ]] || sewer_is_over=true
+    sewer_out=`sewer_size stdout.log` sewer_err=`sewer_size stderr.log`
+    sewer_time=`sewer_now` sewer_result=`sewer_size result.json`
+    printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "is_torn_down": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
+        "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_is_over" \
+        "$sewer_begin" "$sewer_time" "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" \
+        "$sewer_result" "$sewer_cpus"
+    sewer_write "$sewer_dir/exit.json" "$sewer_text"
 }
 
 sewer_check_own "$sewer_dir"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: What ``squeue -O`` is asked for, one job a line. Command and name can hold anything, so they come last. A width of 0
 #: prints a field in full and without padding: ``_print_str`` in src/squeue/print.c does so from 22.05 to 26.05.
 QUEUE_FIELDS = (
-    "JobArrayID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,NodeList:0|,Partition:0|,Reason:100|,"
+    "JobArrayID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,PreemptTime:30|,NodeList:0|,Partition:0|,Reason:100|,"
     "Command:0|,Name:0"
 )
 #: What ``squeue -o`` is asked for to find a job: the id of the job or of its array, command and name.
@@ -224,7 +224,7 @@ def _rows(output: str, bars: int, read: Callable[[list[str]], tuple[str, Row]]) 
 
 def _queue_row(fields: list[str]) -> tuple[str, Row]:
     *columns, rest = fields
-    job_id, state, status, restarts, start, nodes, partition, reason = map(str.strip, columns)
+    job_id, state, status, restarts, start, preempted, nodes, partition, reason = map(str.strip, columns)
     exit_code, signal = exit_status(status)
     sighting = Sighting(
         state=state,
@@ -235,6 +235,7 @@ def _queue_row(fields: list[str]) -> tuple[str, Row]:
         restarts=int(restarts) if restarts.isdecimal() else None,
         start=number(start) or None,
         partition=partition,
+        is_preempted=number(preempted) > 0,
     )
     return job_id, Row(*_command_and_name(rest), sighting)
 

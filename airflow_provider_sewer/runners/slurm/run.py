@@ -256,7 +256,7 @@ class JobRun:
 
     def _result(self, directory: RunDirectory) -> Any:
         try:
-            record = directory.read_exit()
+            record = directory.read_module_end()
             begin, end = record.module_stdout if record else (0, 0)
             if self.planned.task.function is not None:
                 return read_result(directory.result, lambda: refuse_unreturned(self.planned.task.target))

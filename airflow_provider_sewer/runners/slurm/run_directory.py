@@ -86,6 +86,7 @@ class ExitRecord(NamedTuple):
     :param cpus: how many CPUs Slurm had given it; 0 if that is not known.
     :param unsignalled: whether the script has ruled out that Slurm had signalled the module. Older job scripts
         do not record this.
+    :param is_torn_down: whether `teardown` is over; the module's end is recorded before that, too.
     """
 
     job_id: str
@@ -102,6 +103,7 @@ class ExitRecord(NamedTuple):
     result: int
     cpus: int
     unsignalled: bool = False
+    is_torn_down: bool = True
 
     @property
     def is_success(self) -> bool:
@@ -150,7 +152,7 @@ class RunDirectory:
         self.claim = self._file("claim")  # a link that names the one job which may run
         self.start = self._file("start.json")
         self.exit = self._file("exit.json")
-        self.alive = self._file("alive")  # a local job writes it every few seconds
+        self.alive = self._file("alive")  # a local job touches it every few seconds
         self.cpu_times = self._file("times.txt")
         self.usage_samples = self._file("usage.txt")
         self._attempt = self._file("attempt.json")
@@ -357,7 +359,16 @@ class RunDirectory:
         return _record(StartRecord, _START, self._read_json(self.start))
 
     def read_exit(self) -> ExitRecord | None:
-        """Return what the job said when it ended; ``None`` if that cannot be read, or was said before a restart.
+        """Return what the job said when it ended; ``None`` likewise, and during `teardown`.
+
+        :raises OSError: when it is there and cannot be read.
+        :raises ValueError: when it is not JSON.
+        """
+        record = self.read_module_end()
+        return record if record is not None and record.is_torn_down else None
+
+    def read_module_end(self) -> ExitRecord | None:
+        """Return what the job said when its module had ended; ``None`` if that cannot be read, or is of an earlier run.
 
         :raises OSError: when it is there and cannot be read.
         :raises ValueError: when it is not JSON.
@@ -371,9 +382,12 @@ class RunDirectory:
 
     @property
     def has_success(self) -> bool:
-        """Tell whether the job has recorded that its module exited with 0, and not for a signal of Slurm."""
+        """Tell whether the job has recorded that its module exited with 0, and not for a signal of Slurm.
+
+        It may still be in its `teardown`.
+        """
         try:
-            record = self.read_exit()
+            record = self.read_module_end()
         except (OSError, ValueError):
             return False
         return record is not None and record.is_sure_success
@@ -393,7 +407,7 @@ class RunDirectory:
         """
         usage: dict[str, float] = {}
         with suppress(OSError, ValueError, OverflowError):
-            if record := self.read_exit():
+            if record := self.read_module_end():
                 usage = {"elapsed": round(record.end - record.start, 3)} | (
                     {"cpus": record.cpus} if record.cpus else {}
                 )
@@ -517,6 +531,7 @@ def _is_of_a_job(fields: Any) -> bool:
         case {"pid": int(pid)}:
             return 0 < pid < _MOST_PIDS
         case {"asked": None | str(), "module_stdout": [int(begin), int(end)]}:
+            has_flags = all(isinstance(fields.get(name, False), bool) for name in ("unsignalled", "is_torn_down"))
             # -1 stands for a log that the module has removed.
-            return isinstance(fields.get("unsignalled", False), bool) and -1 <= begin < 2**63 and -1 <= end < 2**63
+            return has_flags and -1 <= begin < 2**63 and -1 <= end < 2**63
     return False

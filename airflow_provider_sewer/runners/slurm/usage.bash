@@ -5,11 +5,11 @@ sewer_nodes=${SLURM_JOB_NUM_NODES:-1}
 sewer_most_memory=0
 sewer_most_ticks=0
 
-# Append a line "KIB TICKS" to usage.txt when memory or CPU time has grown by more than 2 % since the last line. MEMORY is
+# Append of the processes in `sewer_others` a line "KIB TICKS" to usage.txt when memory or CPU time has grown by more than 2 % since the last line. MEMORY is
 # the resident memory of all processes at this moment, or the peak of the largest one if that is more.
 sewer_sample_usage() {
     [[ $sewer_nodes == 1 ]] || return 0 # processes on other nodes are not visible here
-    sewer_find_others
+    [[ -f $sewer_dir/usage.txt || ! -e $sewer_dir/usage.txt ]] || return 0 # a pipe would block this shell
     local sewer_pid sewer_line sewer_memory=0 sewer_peak=0 sewer_ticks=0
     local -a sewer_fields
     for sewer_pid in "${sewer_others[@]}"; do

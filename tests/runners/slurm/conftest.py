@@ -44,7 +44,7 @@ LINES = 40
 # Each module says the same first, so that each test can tell whether its log is complete.
 _PRELUDE = f"""\
 import os, signal, sys, time
-def say(text, file=sys.stdout): print(text, file=file, flush=True)
+def say(text, file=sys.stdout): file.write(f"{{text}}\\n"), file.flush()  # in one piece
 def say_all():
     for number in range({LINES}):
         say(f"line {{number}}")

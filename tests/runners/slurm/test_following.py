@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.runners.slurm import following
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from tests.runners.slurm.conftest import until
 
 # Waits in its first run, and ends well in its second.
@@ -142,20 +143,9 @@ def test_completed_without_a_record_is_lost(jobs) -> None:
     assert time.monotonic() - begin > 3.0
 
 
-# A process that outlives the job keeps its script from writing a record.
+# A folder in the place of the scratch file keeps the script from writing a record.
 FILLS_THE_DISK = """
-    import subprocess
-    scratch = os.path.join(run_dir, "exit.json." + os.environ["SLURM_JOB_ID"])
-    code = (
-        "import os, sys, time\\n"
-        "end = time.monotonic() + 10\\n"
-        "while time.monotonic() < end:\\n"
-        "    try: os.symlink('/dev/full', sys.argv[1])\\n"
-        "    except FileExistsError: time.sleep(0.0001)\\n"
-    )
-    hidden = dict(stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    subprocess.Popen([sys.executable, "-c", code, scratch], env={}, start_new_session=True, **hidden)
-    time.sleep(0.5)
+    os.mkdir(os.path.join(run_dir, "exit.json." + os.environ["SLURM_JOB_ID"]))
     say("42")
 """
 # A process that outlives the job takes the record away, as a file server would that is slow.
@@ -164,7 +154,8 @@ HIDES_ITS_RECORD = """
     record = os.environ["SEWER_RESULT_FILE"].replace("result.json", "exit.json")
     code = (
         "import os, sys, time\\n"
-        "while not os.path.exists(sys.argv[1]): time.sleep(0.001)\\n"  # one that spins is made to wait in the end
+        "def text(): return os.path.exists(sys.argv[1]) and open(sys.argv[1]).read() or ''\\n"
+        "while f'is_torn_down{chr(34)}: true' not in text(): time.sleep(0.001)\\n"  # not to spin
         "os.rename(sys.argv[1], os.path.join(os.path.dirname(sys.argv[1]), 'elsewhere'))\\n"
     )
     env = {"PATH": os.environ["PATH"]}
@@ -201,7 +192,7 @@ def test_a_record_that_cannot_be_used_is_no_evidence(jobs) -> None:
     for way, job in followed.items():
         freeze(job)
         job.tell("enough")
-        until(lambda job=job: os.path.exists(job.directory.exit), lambda: "a record")
+        until(RunDirectory(job.directory.path).read_exit, lambda: "a record")
         spoil(job, way)
         thaw(job)
     for way, job in followed.items():
@@ -213,13 +204,13 @@ def test_a_record_that_cannot_be_used_is_no_evidence(jobs) -> None:
 def freeze(job) -> None:
     """Let a follower read no record until it is thawed."""
     directory = job.directory
-    job.reads = directory.read_exit
-    directory.read_exit = lambda: None
+    job.reads = directory.read_module_end
+    directory.read_module_end = lambda: None
 
 
 def thaw(job) -> None:
     """Let it read again."""
-    job.directory.read_exit = job.reads
+    job.directory.read_module_end = job.reads
 
 
 def test_a_record_of_failure_is_enough_when_slurm_says_nothing(jobs, monkeypatch) -> None:

@@ -187,9 +187,10 @@ JOB = JobRef("4", NAME, RUN)
 
 def queue_line(**columns: str) -> str:
     """Return a line of squeue, with its padding."""
-    row = {"id": "4", "state": "RUNNING", "exit": "0:0", "restarts": "0", "start": "1764467105", "nodes": "n1",
-           "partition": "main", "reason": "None", "command": f"{RUN}/job.sh", "name": NAME, **columns}  # fmt: skip
-    widths = {"id": 30, "state": 30, "exit": 12, "restarts": 8, "start": 30, "reason": 100}
+    row = {"id": "4", "state": "RUNNING", "exit": "0:0", "restarts": "0", "start": "1764467105", "preempt": "N/A",
+           "nodes": "n1", "partition": "main", "reason": "None",
+           "command": f"{RUN}/job.sh", "name": NAME, **columns}  # fmt: skip
+    widths = {"id": 30, "state": 30, "exit": 12, "restarts": 8, "start": 30, "preempt": 30, "reason": 100}
     return "|".join(text.ljust(widths.get(column, 0)) for column, text in row.items())
 
 
@@ -200,13 +201,18 @@ def seen(*lines: str, job: JobRef = JOB):
 def test_queue_row_is_read():
     """All that squeue is asked for."""
     sighting = seen(queue_line(exit="768", restarts="2", reason="NonZeroExitCode", state="FAILED"))
-    assert sighting == ("FAILED", "NonZeroExitCode", "n1", 3, None, 2, 1764467105.0, "main")
+    assert sighting == ("FAILED", "NonZeroExitCode", "n1", 3, None, 2, 1764467105.0, "main", False)
 
 
 def test_queue_row_with_unreadable_values_has_unknown_ones():
     """Nothing that cannot be read becomes 0."""
     sighting = seen(queue_line(exit="?", restarts="?", start="N/A", nodes="(null)", reason="None"))
-    assert sighting == ("RUNNING", "", "", None, None, None, None, "main")
+    assert sighting == ("RUNNING", "", "", None, None, None, None, "main", False)
+
+
+def test_queue_row_with_preempt_time_is_of_a_preempted_job():
+    """Slurm prints it with the state COMPLETED as well, where a job ends within its GraceTime (22.05)."""
+    assert seen(queue_line(state="COMPLETED", preempt="1764467105")).is_preempted
 
 
 def test_queue_without_a_readable_row_is_no_answer():
@@ -276,13 +282,13 @@ def test_found_rows_have_the_ids_of_arrays():
 def test_accounting_row_of_a_renamed_job_is_known_by_its_working_directory():
     """For sacct has no column with the script."""
     rows = parsing.accounting_rows(["4|CANCELLED by 1000|0:15|None assigned|/shared/runs/dag/run/task/1|renamed"])
-    assert parsing.matching(JOB, rows) == ("CANCELLED", "by 1000", "", 0, 15, 0, None, "")
+    assert parsing.matching(JOB, rows) == ("CANCELLED", "by 1000", "", 0, 15, 0, None, "", False)
 
 
 def test_accounting_row_with_an_unreadable_exit_code_has_an_unknown_one():
     """As squeue."""
     rows = parsing.accounting_rows([f"4|FAILED||n1|{RUN}|{NAME}"])
-    assert parsing.matching(JOB, rows) == ("FAILED", "", "n1", None, None, 0, None, "")
+    assert parsing.matching(JOB, rows) == ("FAILED", "", "n1", None, None, 0, None, "", False)
 
 
 def test_array_limits_that_are_not_shown_are_no_answer():

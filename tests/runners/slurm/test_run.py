@@ -101,6 +101,22 @@ def test_take_up_recorded_success_outweighs_a_cancel_but_not_a_clear(plan, jobs,
     assert (second.id == job_id) is not is_cleared
 
 
+def test_take_up_success_of_a_job_that_was_killed_during_teardown(plan, jobs, slurm, worker):
+    teardown = ["echo tears down", "while :; do sleep 1; done"]  # whatever signal comes
+    planned = plan("say('done')", slurm={"teardown": teardown})
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    slurm.until(lambda: folders(planned)[0].has_success, "the end of the module")
+    first.kill()
+    folders(planned)[0].cancel()
+    slurm.command("scancel", job_id)
+    slurm.wait_for(job_id, "CANCELLED")
+    second = jobs.follow(planned)
+    second.end()
+    assert (second.value, second.error) == ("done", None)
+    assert seen(slurm, planned) == [job_id] == [second.id]
+
+
 def test_follow_lost_after_does_not_restart_with_each_follower(plan, jobs, slurm, worker):
     """Followers that end before ``lost_after`` is over add up their time."""
     planned = plan("wait_for('go')", lost_after=12.0)

@@ -206,6 +206,7 @@ def test_a_disk_that_is_full_at_the_end_is_no_success(cluster_jobs: ScriptJobs, 
     """A job that cannot write its record ends as one that could not write, and not as a success."""
     directory = RunDirectory(str(full_disk / "run"))
     directory.make()
+    os.mkdir(directory.usage_samples)  # no sample, whose room the record would take
 
     job = cluster_jobs.submit(cluster_jobs.script(FILL.format(folder=str(full_disk))), directory)
 
@@ -265,7 +266,7 @@ def directory(tmp_path: Path) -> RunDirectory:
 RECORD = {
     "job_id": "7", "restart": 1, "node": "n1", "phase": "teardown", "exit_code": 0, "asked": None, "start": 1.0,
     "end": 2.0, "stdout": 0, "stderr": 0, "module_stdout": [0, 0], "result": -1, "cpus": 1,
-    "unsignalled": True,
+    "unsignalled": True, "is_torn_down": True,
 }  # fmt: skip
 START = {"job_id": "7", "restart": 1, "node": "n1", "pid": 1, "time": 1.0}
 
@@ -301,13 +302,29 @@ def test_exit_record_of_an_older_job_script_is_read_as_unsure_success(directory:
 
 
 @pytest.mark.parametrize(
-    "change", [{"claim": "8"}, {"start": {"restart": 2}}, {"record": "{}"}, {"record": "[]"}, {"record": "null"}]
+    "change",
+    [
+        {"claim": "8"},
+        {"start": {"restart": 2}},
+        {"record": "{}"},
+        {"record": "[]"},
+        {"record": "null"},
+        {"record": {"is_torn_down": 1}},
+    ],
 )
 def test_a_record_of_another_job_or_of_an_earlier_start_says_nothing(change: Any, directory: RunDirectory) -> None:
     """What another job has written, or this one before it was requeued, is no record; nor is half of one."""
     given(directory, **change)
 
     assert directory.read_exit() is None
+
+
+def test_record_during_teardown_is_success_and_no_exit(directory: RunDirectory) -> None:
+    """The job still runs; but its success is not to be thrown away."""
+    given(directory, record={"is_torn_down": False})
+
+    assert directory.read_exit() is None
+    assert directory.has_success
 
 
 @pytest.mark.parametrize("text", ["", '{"job_id": "7", "exit_', "\x00" * 50])

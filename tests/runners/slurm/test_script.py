@@ -16,6 +16,7 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.function import function_call, module_call
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import _BASH_OWN, ArrayScript, JobScript
+from tests.runners.slurm.script_jobs import wait_until
 
 if TYPE_CHECKING:
     from tests.runners.slurm.script_jobs import ScriptJobs
@@ -491,6 +492,62 @@ def test_login_environment_false_gives_the_module_what_it_needs(cluster_jobs: Sc
         "SHELL": person.pw_shell,
         "GIVEN": "x",
     }
+
+
+BECOMES_A_PIPE = """
+    import os, signal, sys
+    name = sys.argv[1].replace("ID", os.environ.get("SLURM_JOB_ID", ""))
+    path = os.environ["SEWER_RESULT_FILE"].replace("result.json", name)
+    if os.path.lexists(path):
+        os.unlink(path)
+    os.mkfifo(path)
+    memory = bytearray(100_000_000)  # for the next sample
+    print("here", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["alive", "usage.txt"])
+def test_pipe_in_the_run_directory_does_not_block_the_watcher(local_jobs: ScriptJobs, name: str) -> None:
+    """It still looks whether the job is to end."""
+    job = local_jobs.start(BECOMES_A_PIPE + "    signal.pause()\n", name)
+    job.says("here")
+
+    job.directory.cancel()
+
+    assert job.record().asked == "TERM"
+
+
+@pytest.mark.parametrize("name", ["stderr.log", "times.txt", "exit.json.ID"])
+def test_pipe_in_the_run_directory_does_not_block_the_record(cluster_jobs: ScriptJobs, name: str) -> None:
+    """The job comes to an end, and its end is recorded."""
+    job = cluster_jobs.start(BECOMES_A_PIPE, name)
+
+    assert job.record().exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["environment.sh", "secrets.sh"])
+def test_pipe_in_the_place_of_variables_is_named(local_jobs: ScriptJobs, name: str) -> None:
+    """The job does not wait for a process that writes to it."""
+    directory = local_jobs.directory()
+    script = local_jobs.script("", secret_env={"HIDDEN": "0815"})
+    script.write(directory)
+    path = Path(directory.path, name)
+    path.unlink()
+    os.mkfifo(path)
+
+    job = local_jobs.again(directory, script.name)
+
+    assert (job.record().phase, job.record().exit_code) == ("setup", 74)
+    assert f"cannot read the variables in {path}" in job.stderr
+
+
+def test_folder_in_the_place_of_the_record_is_named(local_jobs: ScriptJobs) -> None:
+    """The record is not put into it."""
+    job = local_jobs.start("import os; os.mkdir(os.environ['SEWER_RESULT_FILE'].replace('result', 'exit'))")
+
+    wait_until(lambda: job.state == "FAILED", "the end")
+
+    assert f"cannot write {job.directory.exit}" in job.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")

@@ -15,6 +15,7 @@ import pytest
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.runners.slurm import following
 from airflow_provider_sewer.runners.slurm.cluster import JobRef
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from airflow_provider_sewer.runners.slurm.script import ArrayScript
 from tests.runners.slurm.conftest import until
 from tests.runners.slurm.script_jobs import ScriptJob
@@ -164,6 +165,129 @@ def test_scancel_during_teardown_keeps_success_of_module(tracked_jobs) -> None:
     assert tracked_jobs.slurm.state(job.id) == "CANCELLED"
 
 
+# Goes on whatever signal comes.
+ENDLESS = ["echo tears down", "while :; do sleep 1; done"]
+
+
+@pytest.mark.parametrize("how", ["scancel", "requeue", "run directory"])
+def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how) -> None:
+    """The job script has recorded the end of the module before `teardown`."""
+    monkeypatch.setitem(following._SETTLES, "slurm", 2.0)
+    job = jobs.start("say(42)", requeue=how == "requeue", slurm={"teardown": ENDLESS})
+    job.expect_line("tears down")
+
+    if how == "scancel":
+        jobs.slurm.command("scancel", job.id)
+    elif how == "requeue":
+        jobs.slurm.requeue(job.id)
+    else:
+        job.directory.cancel()
+
+    job.end()
+    assert (job.value, job.error) == ("42", None)
+    assert not job.directory.read_module_end().is_torn_down
+    assert ("had succeeded when it was requeued" in job.stderr) == (how == "requeue")
+
+
+def test_sigkill_during_teardown_keeps_exit_code_of_module(jobs) -> None:
+    """The module had failed before Slurm ended the job."""
+    job = jobs.start("sys.exit(3)", slurm={"teardown": ENDLESS})
+    job.expect_line("tears down")
+
+    jobs.slurm.command("scancel", job.id)
+
+    assert job.fails(errors.SlurmCancelled).exit_code == 3
+
+
+def test_success_before_teardown_is_taken_only_after_the_end(jobs) -> None:
+    """Until then `teardown` may write to what the module has made."""
+    waits = "until [ -e go ]; do sleep 0.1; done"
+    job = jobs.start("say(42)", slurm={"teardown": ["cd ${SEWER_RESULT_FILE%/*}", "echo tears down", waits]})
+    job.expect_line("tears down")
+    until(job.directory.read_module_end, lambda: "a record")
+    jobs.slurm.put_in_front("squeue")
+    until(lambda: jobs.slurm.counted("squeue") > 2, lambda: "two looks")
+
+    assert job.ending is None
+
+    job.tell("go")
+    assert (job.end(), job.value) == (None, "42")
+
+
+# --- Preemption with GraceTime: Slurm signals the steps alone
+
+GRACED = {"partition": "graced", "nodelist": "n3", "exclusive": True}
+RUNS_A_STEP = """
+    import subprocess
+    step = "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(0)); " \
+        "print('listens', flush=True); signal.pause()"
+    subprocess.run(["srun", "--unbuffered", sys.executable, "-c", step], check=True, stderr={stderr})
+    say("42")
+"""
+
+
+def preempt(jobs, job) -> None:
+    """Have a job make way, and wait until its GraceTime has begun."""
+    jobs.slurm.submit("true", "--exclusive", "--nodelist=n3")
+    query = ["squeue", "-h", "-t", "all", "-j", job.id, "-O", "PreemptTime"]
+    until(lambda: jobs.slurm.command(*query) != "N/A", lambda: "the preemption")
+
+
+@pytest.mark.parametrize("stderr", ["None", "subprocess.DEVNULL"])
+def test_preemption_with_grace_time_of_a_step_of_the_module_makes_no_success(tracked_jobs, stderr) -> None:
+    """The step saves and exits with 0, and so does the module; the announcement of slurmstepd may be in no log."""
+    job = tracked_jobs.start(RUNS_A_STEP.format(stderr=stderr), slurm=GRACED)
+    job.expect_line("listens")
+    until(Path(job.directory.path, "steps").exists, lambda: "the watcher to see srun")
+
+    preempt(tracked_jobs, job)
+
+    job.fails(errors.SlurmPreempted)
+    record = job.directory.read_exit()
+    assert (record.phase, record.exit_code, record.asked) == ("teardown", 0, "TERM")
+
+
+@pytest.mark.parametrize("more", [{"setup": ["exec 2>/dev/null"]}, {"setup": ["export SLURM_STDERRMODE=/dev/null"]}])
+def test_preemption_with_grace_time_that_no_log_announces_makes_no_success(jobs, more) -> None:
+    """Slurm shows when the preemption has begun."""
+    job = jobs.start(counts(children=0), slurm={**GRACED, "use_srun": True, **more})
+    job.expect_line("listens")
+
+    preempt(jobs, job)
+
+    job.end()
+    assert type(job.error) is errors.SlurmPreempted
+
+
+@pytest.mark.parametrize("is_sure", [True, False])
+def test_preemption_with_grace_time_outweighs_unsure_record_only(jobs, is_sure) -> None:
+    """A module without a step gets no signal before the GraceTime is over, and may end well within it."""
+    job = jobs.start("wait_for('enough'); say(42)", slurm=GRACED)
+    job.expect_start()
+    preempt(jobs, job)
+    freeze(job)
+    job.tell("enough")
+    until(lambda: RunDirectory(job.directory.path).read_exit(), lambda: "a record")
+    if not is_sure:
+        doubtful(job)
+    thaw(job)
+
+    if is_sure:
+        assert job.succeeds() == "42"
+    else:
+        job.fails(errors.SlurmPreempted)
+
+
+def test_step_of_the_module_leaves_success_sure(jobs) -> None:
+    """Slurm has answered that no preemption had begun."""
+    source = "import subprocess\nsubprocess.run(['srun', 'sleep', '1'], check=True)\nwait_for('steps')\nsay('42')"
+
+    job = jobs.start(source)
+
+    assert job.succeeds() == "42"
+    assert job.directory.read_exit().is_sure_success
+
+
 def test_scancel_of_an_array_element_makes_no_success(cluster_jobs, slurm) -> None:
     """The record of an element says that it was asked to end, by which of its two ids Slurm may announce that."""
     array, directory = cluster_jobs.directory("array"), cluster_jobs.directory()
@@ -275,7 +399,7 @@ def test_state_of_slurm_decides_where_the_record_is_unsure(jobs, is_cancelled) -
         jobs.slurm.command("scancel", job.id)
     else:
         job.tell("enough")
-    until(lambda: os.path.exists(job.directory.exit), lambda: "a record")
+    until(lambda: RunDirectory(job.directory.path).read_exit(), lambda: "a record")
     doubtful(job)
     thaw(job)
 
@@ -293,7 +417,7 @@ def test_unsure_record_is_success_where_slurm_does_not_answer(jobs, monkeypatch)
     freeze(job)
     jobs.slurm.put_in_front("squeue", "exit 1")
     job.tell("enough")
-    until(lambda: os.path.exists(job.directory.exit), lambda: "a record")
+    until(lambda: RunDirectory(job.directory.path).read_exit(), lambda: "a record")
     doubtful(job)
     thaw(job)
 
