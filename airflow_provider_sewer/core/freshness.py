@@ -333,9 +333,11 @@ class _Entry(NamedTuple):
 def _entries(whole: str) -> Iterator[_Entry]:
     """Return the files in a directory, however deep, and its empty directories; for a file, the file itself.
 
-    Each directory is entered once, whatever links lead to it, and none that the first one lies in: so this ends.
+    Each directory is entered once, whatever links lead to it, so this ends. A link to the root of the file system is not
+    followed: all that the machine has would count.
     """
-    entered = _above(whole)
+    root = os.stat(os.sep)
+    entered = {(root.st_dev, root.st_ino): os.sep}
     coming = [("", whole)]
     while coming:
         name, path = coming.pop()
@@ -360,6 +362,10 @@ def _entries(whole: str) -> Iterator[_Entry]:
         except PermissionError:
             yield _Entry(name, path, None, "a directory that cannot be read")
             continue
+        except FileNotFoundError:
+            if not name:
+                raise
+            continue  # it was removed a moment ago
         if not names:
             yield _Entry(name, path, None, "an empty directory")
         coming += [(os.path.join(name, each), os.path.join(path, each)) for each in sorted(names, reverse=True)]
@@ -367,17 +373,6 @@ def _entries(whole: str) -> Iterator[_Entry]:
 
 def _target(path: str) -> str:
     return os.readlink(path) if os.path.islink(path) else ""
-
-
-def _above(whole: str) -> dict[tuple[int, int], str]:
-    """Return the directory of a path and all above it, by device and inode, as they are seen from the path."""
-    above: dict[tuple[int, int], str] = {}
-    path, name = os.path.realpath(whole), ""
-    while (parent := os.path.dirname(path)) != path:
-        path, name = parent, os.path.join("..", name)
-        status = os.stat(path)
-        above[status.st_dev, status.st_ino] = name
-    return above
 
 
 def _add(digest: Any, label: str, text: str) -> None:

@@ -164,8 +164,8 @@ def test_stamp_of_directory_changes_with_target_of_dangling_link(tree) -> None:
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("target", [".", "..", "../..", "/", "loop", "../shared/back"])
-def test_stamp_of_directory_ends_where_links_lead_upwards(tree, target) -> None:
+@pytest.mark.parametrize("target", [".", "/", "loop", "../shared/back"])
+def test_stamp_of_directory_ends_where_links_lead_in_circles(tree, target) -> None:
     """Nothing outside of it counts by such a link; what is in it counts as before."""
     (tree / "src" / "loop").symlink_to(target)
     (tree / "shared" / "back").symlink_to("../src")
@@ -176,6 +176,25 @@ def test_stamp_of_directory_ends_where_links_lead_upwards(tree, target) -> None:
     (tree / "shared" / "deep" / "b").write_text("2, changed")
 
     assert stamp(str(tree / "src"), read=True).content != before.content
+
+
+@pytest.mark.parametrize("changed", ["beside", "other/file", "a/src/own", "a/beside"])
+@pytest.mark.parametrize("target", ["../..", "{tree}", "../../to_tree"])
+def test_stamp_of_directory_follows_links_to_directories_above(tmp_path, target, changed) -> None:
+    """All that lies there counts, and so does the directory itself, once."""
+    tree = tmp_path / "tree"
+    for name in ("beside", "other/file", "a/src/own", "a/beside"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("first")
+    (tree / "to_tree").symlink_to(".")
+    (tree / "a" / "src" / "up").symlink_to(target.format(tree=tree))
+    before = stamp(str(tree / "a" / "src"), read=True)
+
+    (tree / changed).write_text("other text")
+
+    after = stamp(str(tree / "a" / "src"), read=True)
+    assert after.content != before.content
+    assert after.seen != before.seen
 
 
 def test_stamp_enters_each_directory_once(tmp_path) -> None:
