@@ -333,8 +333,8 @@ class _Entry(NamedTuple):
 def _entries(whole: str) -> Iterator[_Entry]:
     """Return the files in a directory, however deep, and its empty directories; for a file, the file itself.
 
-    Each directory is entered once, whatever links lead to it, so this ends. A link to the root of the file system is not
-    followed: all that the machine has would count.
+    Each directory is entered once, whatever links lead to it, so this ends. A link to the root of the file system is
+    not followed: all that the machine has would count.
     """
     root = os.stat(os.sep)
     entered = {(root.st_dev, root.st_ino): os.sep}

@@ -57,7 +57,7 @@ def decorator_of(
     return cast("TaskDecorator", decorate(python_callable) if python_callable else decorate)
 
 
-class HidingDecorator(_TaskDecorator[..., Any, CalledOperator]):
+class HidingDecorator(_TaskDecorator):  # type: ignore[type-arg]
     """Makes operators of a function; of one that is mapped, it names and hides the secrets in its arguments."""
 
     def _expand(self, expand_input: ExpandInput, *, strict: bool) -> XComArg:
