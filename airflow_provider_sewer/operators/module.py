@@ -64,6 +64,8 @@ Prepared = TypeVar("Prepared")
 #: Set while operators are made of tasks, whose secrets are named with the line that they are in.
 are_secrets_named: ContextVar[bool] = ContextVar("are_secrets_named", default=False)
 is_first_of = OncePerDag()
+#: Stands for the name of a module or a function that is known only at run time.
+_LATER = "{{ … }}"
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
@@ -379,7 +381,10 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         passing = {product.path for product in self._marks.products() if product.temporary}
         listed = [path for path in _known(self.products) or () if isinstance(path, str)]
         paths = [path for path in (*(each.path for each in self._marks.products()), *listed) if path not in passing]
-        names = Place(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
+        try:
+            names = Place(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
+        except InvalidTask as error:
+            raise InvalidTask(f"task {self.task_id!r}: {error}") from None
         return names if self.products_of_all is None else [name for name in names if name in self.products_of_all]
 
     def _can_have_products(self) -> bool:
@@ -405,9 +410,13 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         :param whole: the same without the fields that are a template as a whole.
         :raises InvalidTask: naming the one that is wrong.
         """
-        checked_target(known["module"], known["function"])
+        target = ("module", "function")
+        checked_target(*(_LATER if is_reference(getattr(self, field)) else known[field] for field in target))
         to_arguments(_mapping("parameters_and_flags", whole["parameters_and_flags"]), args=_list("args", whole["args"]))
         function_call("", checked_kwargs(_mapping("op_kwargs", whole["op_kwargs"])))
+        for field in ("products", "dependencies"):
+            for path in _list(field, whole[field]):
+                checked_text(field, path)
         Freshness.checked(self.run_when, self.compare, self.stale_with, has_products=self._can_have_products())
         seconds(self.termination_grace_period)
         _check_codes(self.skip_on_exit_code)

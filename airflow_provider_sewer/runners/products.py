@@ -184,11 +184,12 @@ class Making:
         self._check_own_folders()
         with suppress(ProductError):
             self._finish()
-        for folder in self._folders():
-            for product in folder.products:
-                if product in self._before:  # it came as far as to begin it
-                    with suppress(OSError):
-                        self._put_aside(product, self._files[product], folder)
+        with suppress(OSError):  # the error that led here is the one to raise
+            for folder in self._folders():
+                for product in folder.products:
+                    if product in self._before:  # it came as far as to begin it
+                        with suppress(OSError):
+                            self._put_aside(product, self._files[product], folder)
         self._end()
 
     def real_names_in(self, value: Any) -> Any:
