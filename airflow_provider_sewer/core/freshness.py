@@ -301,7 +301,7 @@ def stamp(file: str, beside: Sequence[str] = (), *, read: bool = False) -> Stamp
     try:
         status = os.stat(file)
         if not beside and not stat.S_ISDIR(status.st_mode):  # looked at before it is read: a later change shows
-            return Stamp(_seen(status), _content(file) if read else None, _identity(status))
+            return Stamp(_seen(status), _content(file, status) if read else None, _identity(status))
         seen, content, identity = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         for whole in (file, *beside):
             name = "" if whole is file else os.path.basename(whole)
@@ -310,7 +310,7 @@ def stamp(file: str, beside: Sequence[str] = (), *, read: bool = False) -> Stamp
                 _add(seen, label, _seen(entry.status) if entry.status else entry.text)
                 _add(identity, label, _identity(entry.status) if entry.status else entry.text)
                 if read:
-                    _add(content, label, _content(entry.path) if entry.status else entry.text)
+                    _add(content, label, _content(entry.path, entry.status) if entry.status else entry.text)
         return Stamp(seen.hexdigest(), content.hexdigest() if read else None, identity.hexdigest())
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -387,11 +387,14 @@ def _identity(status: os.stat_result) -> str:
     return f"{status.st_dev}-{status.st_ino}-{status.st_ctime_ns}-{_seen(status)}"
 
 
-def _content(file: str) -> str:
-    if not os.path.isfile(file):  # a named pipe is not waited for
+def _content(file: str, status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):  # a named pipe is not waited for
         return "no file"
     digest = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while chunk := opened.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with open(file, "rb") as opened:
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
+    except PermissionError:  # the module may not need it; a change shows as far as it can be seen
+        return f"a file that cannot be read: {_seen(status)}"
     return digest.hexdigest()

@@ -51,7 +51,7 @@ def decorator_of(
 
     def decorate(function: Callable[..., Any]) -> HidingDecorator:
         return HidingDecorator(
-            function=function, multiple_outputs=bool(multiple_outputs), operator_class=operator, kwargs=arguments
+            function=function, multiple_outputs=bool(multiple_outputs), operator_class=operator, kwargs={**arguments}
         )
 
     return cast("TaskDecorator", decorate(python_callable) if python_callable else decorate)
