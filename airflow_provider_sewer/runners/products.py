@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,6 +46,7 @@ _NEW = "new"
 _OLD = "old"
 #: Bytes that a record may have: it holds the result of its task.
 _LARGEST = 64 * 1024 * 1024
+_HOUR = 3600
 
 
 class _Put(NamedTuple):
@@ -418,10 +420,14 @@ class Making:
         Only at these: where locks are known on one machine only, attempts at others may well be under way on another
         one.
         """
+        records = {os.path.basename(_record_path(file)) for file in self._files.values()}
         with suppress(FileNotFoundError), os.scandir(own) as entries:
-            for name in [entry.name for entry in entries if entry.name.startswith(self._kind)]:
+            for entry in list(entries):
                 with suppress(OSError):
-                    self._remove_if_abandoned(own, name)
+                    if entry.name.startswith(self._kind):
+                        self._remove_if_abandoned(own, entry.name)
+                    elif entry.name[: -len(".01234567")] in records and entry.stat().st_mtime < time.time() - _HOUR:
+                        os.unlink(entry.path)  # a record that was never finished
 
     def _remove_if_abandoned(self, own: str, name: str) -> None:
         folder = os.path.join(own, name)
@@ -430,7 +436,7 @@ class Making:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(ProductError):  # what cannot be finished is removed
                 Making(self._task, self._products, self._workdir, name[len(self._kind) :])._finish()
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_locked(folder)
         finally:
             os.close(lock)
 
@@ -472,7 +478,7 @@ class Making:
 
     def _end(self) -> None:
         for folder in {os.path.dirname(file) for file in self._files.values()}:
-            shutil.rmtree(os.path.join(folder, OWN_FOLDER, self._folder), ignore_errors=True)
+            remove_locked(os.path.join(folder, OWN_FOLDER, self._folder))
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
@@ -625,9 +631,20 @@ def _remove_at_once(files: Sequence[str]) -> None:
     try:
         for number, file in enumerate(files):
             os.rename(file, os.path.join(folder, f"{_OLD}-{number}"))
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_locked(folder)
     finally:
         os.close(lock)
+
+
+def remove_locked(folder: str) -> None:
+    """Remove a folder; its lock goes last, so that a later attempt removes what an ended process leaves of it."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name != _LOCK:
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def made_and_locked(folder: str) -> int:
