@@ -21,6 +21,8 @@ _MOST_NAMES = 30
 _MOST_GUESSES, _LONGEST_GUESS = 10_000, 200
 #: So many characters are shown of a quoted value, which may be what a whole file holds.
 _LONG = re.compile(r"""(?<!\w)(?:'((?:[^'\\]|\\.){200})(?:[^'\\]|\\.)+'|"((?:[^"\\]|\\.){200})(?:[^"\\]|\\.)+")""")
+#: Of a longer path, which is not quoted, begin and end are shown; quoted values are cut by then.
+_LONG_WORD = re.compile(r"(\S{100})\S{20,}(\S{100})")
 
 
 class Key(NamedTuple):
@@ -209,6 +211,6 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, most: int = _
 
 
 def with_short_values(message: str) -> str:
-    """Cut what is quoted in the first line of a message; further lines are output, which is cut elsewhere."""
+    """Cut values and paths in the first line of a message; further lines are output, which is cut elsewhere."""
     first, newline, rest = message.partition("\n")
-    return _LONG.sub(r"'\1\2…'", first) + newline + rest
+    return _LONG_WORD.sub(r"\1…\2", _LONG.sub(r"'\1\2…'", first)) + newline + rest

@@ -301,7 +301,7 @@ def stamp(file: str, beside: Sequence[str] = (), *, read: bool = False) -> Stamp
     try:
         status = os.stat(file)
         if not beside and not stat.S_ISDIR(status.st_mode):  # looked at before it is read: a later change shows
-            return Stamp(_seen(status), _content(file) if read else None, _identity(status))
+            return Stamp(_seen(status), _content(file, status) if read else None, _identity(status))
         seen, content, identity = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
         for whole in (file, *beside):
             name = "" if whole is file else os.path.basename(whole)
@@ -310,7 +310,7 @@ def stamp(file: str, beside: Sequence[str] = (), *, read: bool = False) -> Stamp
                 _add(seen, label, _seen(entry.status) if entry.status else entry.text)
                 _add(identity, label, _identity(entry.status) if entry.status else entry.text)
                 if read:
-                    _add(content, label, _content(entry.path) if entry.status else entry.text)
+                    _add(content, label, _content(entry.path, entry.status) if entry.status else entry.text)
         return Stamp(seen.hexdigest(), content.hexdigest() if read else None, identity.hexdigest())
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -333,9 +333,11 @@ class _Entry(NamedTuple):
 def _entries(whole: str) -> Iterator[_Entry]:
     """Return the files in a directory, however deep, and its empty directories; for a file, the file itself.
 
-    Each directory is entered once, whatever links lead to it, and none that the first one lies in: so this ends.
+    Each directory is entered once, whatever links lead to it, so this ends. A link to the root of the file system is
+    not followed: all that the machine has would count.
     """
-    entered = _above(whole)
+    root = os.stat(os.sep)
+    entered = {(root.st_dev, root.st_ino): os.sep}
     coming = [("", whole)]
     while coming:
         name, path = coming.pop()
@@ -360,6 +362,10 @@ def _entries(whole: str) -> Iterator[_Entry]:
         except PermissionError:
             yield _Entry(name, path, None, "a directory that cannot be read")
             continue
+        except FileNotFoundError:
+            if not name:
+                raise
+            continue  # it was removed a moment ago
         if not names:
             yield _Entry(name, path, None, "an empty directory")
         coming += [(os.path.join(name, each), os.path.join(path, each)) for each in sorted(names, reverse=True)]
@@ -367,17 +373,6 @@ def _entries(whole: str) -> Iterator[_Entry]:
 
 def _target(path: str) -> str:
     return os.readlink(path) if os.path.islink(path) else ""
-
-
-def _above(whole: str) -> dict[tuple[int, int], str]:
-    """Return the directory of a path and all above it, by device and inode, as they are seen from the path."""
-    above: dict[tuple[int, int], str] = {}
-    path, name = os.path.realpath(whole), ""
-    while (parent := os.path.dirname(path)) != path:
-        path, name = parent, os.path.join("..", name)
-        status = os.stat(path)
-        above[status.st_dev, status.st_ino] = name
-    return above
 
 
 def _add(digest: Any, label: str, text: str) -> None:
@@ -392,11 +387,14 @@ def _identity(status: os.stat_result) -> str:
     return f"{status.st_dev}-{status.st_ino}-{status.st_ctime_ns}-{_seen(status)}"
 
 
-def _content(file: str) -> str:
-    if not os.path.isfile(file):  # a named pipe is not waited for
+def _content(file: str, status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):  # a named pipe is not waited for
         return "no file"
     digest = hashlib.sha256()
-    with open(file, "rb") as opened:
-        while chunk := opened.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with open(file, "rb") as opened:
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
+    except PermissionError:  # the module may not need it; a change shows as far as it can be seen
+        return f"a file that cannot be read: {_seen(status)}"
     return digest.hexdigest()

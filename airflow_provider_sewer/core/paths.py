@@ -25,8 +25,9 @@ OWN_FOLDER = ".sewer"
 #: What is added to the name of a product of which a task that failed has made something.
 FAILED = ".failed"
 
-#: The longest name of a file in Linux, and the longest that is made of another one, in bytes.
+#: The longest name of a file in Linux, the longest path, and the longest name that is made of another, in bytes.
 LONGEST_NAME = 255
+_LONGEST_PATH = 4095
 _LONGEST_OWN_NAME = LONGEST_NAME - len(".01234567")  # what an unfinished record has at its end
 
 #: What becomes of what a task that failed has made of a product.
@@ -143,6 +144,8 @@ def checked_text(label: str, path: Any, *, may_be_template: bool = True) -> str:
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in text.split("/")):
         said = f"{label}: {text!r}: no name in a path can have more than {LONGEST_NAME} bytes"
         raise InvalidTask(said, at=("path",))
+    if len(os.fsencode(text)) > _LONGEST_PATH:
+        raise InvalidTask(f"{label}: {text!r}: a path must have at most {_LONGEST_PATH:,} bytes", at=("path",))
     return text
 
 

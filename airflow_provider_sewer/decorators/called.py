@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from airflow.sdk.bases.decorator import DecoratedOperator, is_async_callable, task_decorator_factory
+from airflow.sdk.bases.decorator import DecoratedOperator, _TaskDecorator, is_async_callable
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.function import checked_kwargs, function_call
 from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.operators.hidden import hide_in_mapped, rows_of
 from airflow_provider_sewer.operators.marks import Marks
-from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.module import PythonModuleOperator, warn_of_secrets
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
     from airflow.sdk.bases.decorator import TaskDecorator
+    from airflow.sdk.definitions._internal.expandinput import ExpandInput
 
 #: Where what the function returns is kept and shown, be it for a module or for a function.
 _RETURNED = "parameters_and_flags"
@@ -44,12 +46,27 @@ def decorator_of(
         if name in arguments:
             line = _line(python_callable) if python_callable else None
             raise InvalidTask(f"{name}: the function is given its own where it is called; take the argument out", line)
-    return task_decorator_factory(
-        python_callable=python_callable,
-        multiple_outputs=bool(multiple_outputs),
-        decorated_operator_class=operator,
-        **arguments,
-    )
+    if python_callable is not None and not callable(python_callable):
+        raise InvalidTask(f"the decorator takes keyword arguments only, got {python_callable!r:.200}")
+
+    def decorate(function: Callable[..., Any]) -> HidingDecorator:
+        return HidingDecorator(
+            function=function, multiple_outputs=bool(multiple_outputs), operator_class=operator, kwargs={**arguments}
+        )
+
+    return cast("TaskDecorator", decorate(python_callable) if python_callable else decorate)
+
+
+class HidingDecorator(_TaskDecorator):  # type: ignore[type-arg]
+    """Makes operators of a function; of one that is mapped, it names and hides the secrets in its arguments."""
+
+    def _expand(self, expand_input: ExpandInput, *, strict: bool) -> XComArg:
+        called: Any = super()._expand(expand_input, strict=strict)
+        operator = called.operator
+        hide_in_mapped(operator)
+        rows = [*rows_of(expand_input), operator.partial_kwargs["op_kwargs"]]
+        warn_of_secrets(operator.task_id, operator.dag, operator.partial_kwargs, *({"op_kwargs": row} for row in rows))
+        return cast("XComArg", called)
 
 
 class CalledOperator(DecoratedOperator, PythonModuleOperator):
@@ -82,6 +99,7 @@ class CalledOperator(DecoratedOperator, PythonModuleOperator):
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
         # The name has two meanings: to Airflow these are arguments of the function that is called here.
         self.op_kwargs = op_kwargs or {}
+        warn_of_secrets(self.task_id, self._dag, {"args": op_args, "op_kwargs": op_kwargs})
 
     def _call(self, context: Context) -> None:
         """Call the function, and keep its return value, in which nothing is a template.

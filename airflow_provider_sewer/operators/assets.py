@@ -19,6 +19,9 @@ from airflow_provider_sewer.core.templates import is_template
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+#: Characters that Airflow allows in the name of an asset.
+_LONGEST = 1500
+
 
 def product_asset(
     path: str | os.PathLike[str], workdir: str | os.PathLike[str] | None = None, *, sewer_conn_id: str | None = None
@@ -80,7 +83,13 @@ class Place(NamedTuple):
 
 
 def _uri(start: str, path: str, workdir: str | None = None) -> str:
-    return start + quote(path_key(path, workdir))
+    uri = start + quote(path_key(path, workdir))
+    if len(uri) > _LONGEST:
+        raise InvalidTask(
+            f"product {path!r} must have an asset name of at most {_LONGEST:,} characters, got {len(uri):,}; "
+            "use a shorter path"
+        )
+    return uri
 
 
 def _is_known(value: Any) -> bool:

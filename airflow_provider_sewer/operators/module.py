@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.definitions._internal.contextmanager import DagContext
+from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from airflow_provider_sewer.core.arguments import to_arguments
@@ -27,7 +28,14 @@ from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
 from airflow_provider_sewer.operators.assets import Place
-from airflow_provider_sewer.operators.hidden import hidden, opened
+from airflow_provider_sewer.operators.hidden import (
+    hidden,
+    hide_in_mapped,
+    opened,
+    rows_of,
+    stored_in_defaults,
+    stored_secrets,
+)
 from airflow_provider_sewer.operators.in_process import interruptible
 from airflow_provider_sewer.operators.lineage import lineage_of
 from airflow_provider_sewer.operators.logical_date import NamesMissingDate
@@ -37,7 +45,7 @@ from airflow_provider_sewer.operators.overlaps import claim_temporary, warn_of_o
 from airflow_provider_sewer.operators.references import is_reference
 from airflow_provider_sewer.operators.templates import TemplateFields
 from airflow_provider_sewer.operators.upstream import tell, told_by
-from airflow_provider_sewer.operators.workdir import warn_without_workdir
+from airflow_provider_sewer.operators.workdir import OncePerDag, line_in, warn_without_workdir
 from airflow_provider_sewer.runners.module import GRACE, ModuleResult, Runner
 from airflow_provider_sewer.runners.task_log import log_output
 from airflow_provider_sewer.runners.task_run import TaskRun
@@ -45,7 +53,8 @@ from airflow_provider_sewer.runners.task_run import TaskRun
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
-    from airflow.sdk.definitions.mappedoperator import OperatorPartial
+    from airflow.sdk.definitions._internal.expandinput import ExpandInput
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.task import Path
@@ -54,6 +63,9 @@ Prepared = TypeVar("Prepared")
 
 #: Set while operators are made of tasks, whose secrets are named with the line that they are in.
 are_secrets_named: ContextVar[bool] = ContextVar("are_secrets_named", default=False)
+is_first_of = OncePerDag()
+#: Stands for the name of a module or a function that is known only at run time.
+_LATER = "{{ … }}"
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
@@ -183,11 +195,10 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     def partial(cls, **kwargs: Any) -> OperatorPartial:
         """Return an operator to be mapped, as Airflow's ``partial`` does, with its secrets named and hidden."""
         dag = kwargs.get("dag") or DagContext.get_current()
-        _warn_of_secrets(str(kwargs.get("task_id")), dag, kwargs)
-        partial: OperatorPartial = super().partial(
-            **{**kwargs, **({"env": hidden(kwargs["env"])} if "env" in kwargs else {})}
-        )
-        return partial
+        warn_of_secrets(str(kwargs.get("task_id")), dag, kwargs)
+        partial: Any = super().partial(**kwargs)
+        partial._expand_called = True  # else Airflow warns that it is never mapped
+        return HidingPartial(operator_class=cls, kwargs=partial.kwargs, params=partial.params)
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
         """Fill in the templates; Airflow masks the secrets in the fields from then on, also where it stores these."""
@@ -382,7 +393,10 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         passing = {product.path for product in self._marks.products() if product.temporary}
         listed = [path for path in _known(self.products) or () if isinstance(path, str)]
         paths = [path for path in (*(each.path for each in self._marks.products()), *listed) if path not in passing]
-        names = Place(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
+        try:
+            names = Place(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
+        except InvalidTask as error:
+            raise InvalidTask(f"task {self.task_id!r}: {error}") from None
         return names if self.products_of_all is None else [name for name in names if name in self.products_of_all]
 
     def _can_have_products(self) -> bool:
@@ -399,7 +413,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
 
     def _warn_of_secrets(self) -> None:
-        _warn_of_secrets(self.task_id, self._dag, vars(self))
+        warn_of_secrets(self.task_id, self._dag, vars(self))
 
     def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
         """Check the fields.
@@ -408,9 +422,13 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         :param whole: the same without the fields that are a template as a whole.
         :raises InvalidTask: naming the one that is wrong.
         """
-        checked_target(known["module"], known["function"])
+        target = ("module", "function")
+        checked_target(*(_LATER if is_reference(getattr(self, field)) else known[field] for field in target))
         to_arguments(_mapping("parameters_and_flags", whole["parameters_and_flags"]), args=_list("args", whole["args"]))
         function_call("", checked_kwargs(_mapping("op_kwargs", whole["op_kwargs"])))
+        for field in ("products", "dependencies"):
+            for path in _list(field, whole[field]):
+                checked_text(field, path)
         Freshness.checked(self.run_when, self.compare, self.stale_with, has_products=self._can_have_products())
         seconds(self.termination_grace_period)
         _check_codes(self.skip_on_exit_code)
@@ -419,12 +437,35 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         )
 
 
-def _warn_of_secrets(task_id: str, dag: Any, fields: Mapping[str, Any]) -> None:
-    """Name secrets that would get onto a command line or into a job script, while the DAG is parsed."""
-    if not are_secrets_named.get():
+class HidingPartial(OperatorPartial):
+    """An operator to be mapped; the secrets in the arguments that it is mapped over are named and hidden."""
+
+    def _expand(self, expand_input: ExpandInput, *, strict: bool) -> MappedOperator:
+        operator = super()._expand(expand_input, strict=strict)
+        warn_of_secrets(operator.task_id, operator.dag, *rows_of(expand_input))
+        hide_in_mapped(operator)
+        return operator
+
+
+def warn_of_secrets(task_id: str, dag: Any, *given: Mapping[str, Any]) -> None:
+    """Name secrets that others could read, on a command line, in a job script or in the stored DAG, at parse time.
+
+    :param given: fields of an operator, or of several that are instances of a mapped one.
+    """
+    found: list[str] = []
+    for fields in given:
+        if not are_secrets_named.get():
+            found += exposed(*map(fields.get, ("parameters_and_flags", "args", "op_kwargs", "slurm")))
+            found += exposed({}, (), fields.get("arguments"), {})
+        found += stored_secrets(fields.get("env"))
+    found = [f"task {task_id!r}: {what}" for what in dict.fromkeys(found)]
+    if is_first_of(dag):
+        found += stored_in_defaults(dag)
+    if found:
         file = str(getattr(dag, "fileloc", ""))
-        for what in exposed(*map(fields.get, ("parameters_and_flags", "args", "op_kwargs", "slurm"))):
-            warn_of_secret(f"{file}: task {task_id!r}: {what}", file)
+        line = SourceLine(file, line_in(file))
+        for what in found:
+            warn_of_secret(f"{line}: {what}", file)
 
 
 def warn_of_secret(message: str, file: str) -> None:

@@ -71,7 +71,7 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
         super().__init__(mode=mode, poke_interval=poke_interval, **kwargs)
         if self.timeout < _SHORTEST_ABSENCE:
             self.mode = "poke"
-        self.path = _text(path)
+        self.path = _text("path", path)
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
@@ -167,7 +167,9 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.made_by = made_by
-        self.products: Any = products if isinstance(products, ResolveMixin) else list(map(_text, products))
+        self.products: Any = products
+        if not isinstance(products, ResolveMixin):
+            self.products = [_text("products", path) for path in products]
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
@@ -187,9 +189,12 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
             self.log.info("%s", remove_unclaimed(product, workdir, self.made_by, context))
 
 
-def _text(path: Any) -> Any:
-    """Return a path as text, in which Airflow fills in templates; a reference stays."""
-    return path if isinstance(path, ResolveMixin) else os.fspath(path)
+def _text(field: str, path: Any) -> Any:
+    """Return a path as text, in which Airflow fills in templates; a reference stays.
+
+    :raises InvalidTask: when it is not a path.
+    """
+    return path if isinstance(path, ResolveMixin) else checked_text(field, path)
 
 
 def _workdir(operator: ExternalPathSensor | RemoveProductsOperator, context: Context) -> str | None:

@@ -20,6 +20,7 @@ from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.run_time import holds_value, without_values
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Ignored
+from airflow_provider_sewer.operators.hidden import Hidden
 from airflow_provider_sewer.operators.references import is_reference
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ class TemplateFields:
         env = jinja_env or operator.get_template_env()
         if isinstance(content, Ignored):
             return Ignored(self.render_template(content.value, context, env, seen_oids))
+        if isinstance(content, Hidden):
+            return Hidden(self.render_template(content.value, context, env, seen_oids))
         if isinstance(content, PathMarker):
             path = self.render_template(content.path, context, _text_environment(env))
             return content if path == content.path else content.at(path)

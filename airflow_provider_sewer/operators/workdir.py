@@ -15,8 +15,23 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
-#: DAGs that were warned of, by their ids in memory. Their own hash changes with each task.
-_warned: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+class OncePerDag:
+    """Tells whether it is asked about a DAG for the first time."""
+
+    def __init__(self) -> None:
+        #: By their ids in memory: the hash of a DAG changes with each task.
+        self._dags: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+    def __call__(self, dag: Any) -> bool:
+        """Return whether this is the first call for a DAG; ``None`` is not a DAG."""
+        if dag is None or self._dags.get(id(dag)) is dag:
+            return False
+        self._dags[id(dag)] = dag
+        return True
+
+
+_is_first_of = OncePerDag()
 
 
 def warn_without_workdir(operator: BaseOperator | MappedOperator, paths: Iterable[Any]) -> None:
@@ -30,15 +45,14 @@ def warn_without_workdir(operator: BaseOperator | MappedOperator, paths: Iterabl
         return
     dag: Any = operator.dag
     relative = next((path for path in paths if _is_certainly_relative(path)), None)
-    if relative is None or _warned.get(id(dag)) is dag:
+    if relative is None or not _is_first_of(dag):
         return
-    _warned[id(dag)] = dag
     warnings.warn_explicit(
         f"task {operator.task_id!r}: workdir is not given, so the relative path {relative!r} is taken from the working "
         "directory of each worker or job; give workdir to the task group, the task or its connection",
         UserWarning,
         dag.fileloc,
-        _line_in(dag.fileloc),
+        line_in(dag.fileloc),
     )
 
 
@@ -46,7 +60,7 @@ def _is_certainly_relative(path: Any) -> bool:
     return isinstance(path, str) and is_relative(path) and not path.startswith(("{{", "{%"))
 
 
-def _line_in(file: str) -> int:
+def line_in(file: str) -> int:
     """Return the line of a file that led here."""
     frame = sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename != file:

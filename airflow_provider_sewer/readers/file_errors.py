@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.bounds import LARGEST_FILE
-from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
+from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError, with_short_values
 from airflow_provider_sewer.core.looks import note
 from airflow_provider_sewer.core.source import LENT, SourceLine, is_own_file
 from airflow_provider_sewer.core.trusted import BadRecord, read_regular
@@ -27,7 +27,7 @@ def read_workflow_file(file: str) -> bytes:
 
     :raises WorkflowFileError: when it cannot be read, is not a regular file or is too large.
     """
-    whole = SourceLine(file, 0)
+    whole = SourceLine(with_short_values(file), 0)  # a path that may be anything, as far as is known
     note(file)
     try:
         if os.path.isdir(file):

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,6 +49,7 @@ _NEW = "new"
 _OLD = "old"
 #: Bytes that a record may have: it holds the result of its task.
 _LARGEST = 64 * 1024 * 1024
+_HOUR = 3600
 
 
 class _Put(NamedTuple):
@@ -192,11 +194,12 @@ class Making:
         self._check_own_folders()
         with suppress(ProductError):
             self._finish()
-        for folder in self._folders():
-            for product in folder.products:
-                if product in self._before:  # it came as far as to begin it
-                    with suppress(OSError):
-                        self._put_aside(product, self._files[product], folder)
+        with suppress(OSError):  # the error that led here is the one to raise
+            for folder in self._folders():
+                for product in folder.products:
+                    if product in self._before:  # it came as far as to begin it
+                        with suppress(OSError):
+                            self._put_aside(product, self._files[product], folder)
         self._end()
 
     def real_names_in(self, value: Any) -> Any:
@@ -445,10 +448,14 @@ class Making:
         Only at these: where locks are known on one machine only, attempts at others may well be under way on another
         one.
         """
+        records = {os.path.basename(_record_path(file)) for file in self._files.values()}
         with suppress(FileNotFoundError), os.scandir(own) as entries:
-            for name in [entry.name for entry in entries if entry.name.startswith(self._kind)]:
+            for entry in list(entries):
                 with suppress(OSError):
-                    self._remove_if_abandoned(own, name)
+                    if entry.name.startswith(self._kind):
+                        self._remove_if_abandoned(own, entry.name)
+                    elif entry.name[: -len(".01234567")] in records and entry.stat().st_mtime < time.time() - _HOUR:
+                        os.unlink(entry.path)  # a record that was never finished
 
     def _remove_if_abandoned(self, own: str, name: str) -> None:
         folder = os.path.join(own, name)
@@ -460,7 +467,7 @@ class Making:
             with suppress(ProductError):  # what cannot be finished is removed, unless another process can do it later
                 has_begun = Making(self._task, self._products, self._workdir, name[len(self._kind) :])._finish()
             if has_begun or not is_for_others:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_locked(folder)
         finally:
             os.close(lock)
 
@@ -509,7 +516,7 @@ class Making:
 
     def _end(self) -> None:
         for folder in {os.path.dirname(file) for file in self._files.values()}:
-            shutil.rmtree(os.path.join(folder, OWN_FOLDER, self._folder), ignore_errors=True)
+            remove_locked(os.path.join(folder, OWN_FOLDER, self._folder))
         for lock in self._locks:
             os.close(lock)
         self._locks.clear()
@@ -663,9 +670,20 @@ def _remove_at_once(files: Sequence[str]) -> None:
     try:
         for number, file in enumerate(files):
             os.rename(file, os.path.join(folder, f"{_OLD}-{number}"))
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_locked(folder)
     finally:
         os.close(lock)
+
+
+def remove_locked(folder: str) -> None:
+    """Remove a folder; its lock goes last, so that a later attempt removes what an ended process leaves of it."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name not in (_LOCK, _PUT_LOCK):
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def made_and_locked(folder: str, name: str = _LOCK) -> int:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 from airflow_provider_sewer.core.bounds import MOST
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.secrecy import exposed
 from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.operators.module import warn_of_secret
 from airflow_provider_sewer.operators.references import is_reference
 from airflow_provider_sewer.task_group.given import check_given
 
@@ -94,5 +96,8 @@ class Partial(Generic[_Group]):
             if is_list and len(values) > MOST:
                 said = f"expand: {name} must have at most {MOST:,} values, got {len(values):,}"
                 raise InvalidWorkflow(said, calling_line())
+        literal = {name: values for name, values in arguments.items() if not is_reference(values)}
+        for what in exposed({}, (), literal, {}):
+            warn_of_secret(f"{calling_line()}: expand: {what}", calling_line().file)
         each = {name: Each(name, values) for name, values in arguments.items()}
         return self._make(self._workflow_file, **{**self._given, "arguments": {**same, **each}})

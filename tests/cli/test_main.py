@@ -207,3 +207,31 @@ def test_convert_takes_every_task_of_a_file_with_several_workflows(sppe) -> None
 
     assert [task["name"] for task in json.loads(everything.stdout)["configurations"]] == ["a", "b", "debug"]
     assert [task["name"] for task in json.loads(one.stdout)["configurations"]] == ["a"]
+
+
+LONG = {"name": "x" * 300, "path": "/".join(["y" * 100] * 60)}
+GIVEN_LONG = {
+    "file": ["run", "-p", "{}"],
+    "stages": ["show", "-p", "{}.yaml"],
+    "state": ["run", "-p", "flow.py", "--state", "{}"],
+    "resume": ["run", "-p", "flow.py", "--state", "{}", "--resume"],
+    "log_dir": ["run", "-p", "flow.py", "--log-dir", "{}"],
+    "workdir": ["run", "-p", "flow.py", "--workdir", "{}"],
+    "interpreter": ["run", "-p", "flow.py", "-i", "./{}"],
+    "reader": ["show", "-p", "flow.py", "-i", "./{}", "--read-with-interpreter"],
+    "output": ["convert", "-p", "flow.py", "--to", "vscode", "-o", "{}/launch.json"],
+}
+
+
+@pytest.mark.parametrize("what", GIVEN_LONG)
+@pytest.mark.parametrize("kind", LONG)
+def test_command_names_path_that_is_too_long(sppe, what, kind) -> None:
+    """In one line, with the begin of the path."""
+    sppe.write("flow.py", 'from airflow_provider_sewer import Task\n\nTask("a", "this")\n')
+
+    done = sppe.run(*(each.format(LONG[kind]) for each in GIVEN_LONG[what]))
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert LONG[kind][:40] in done.stderr
+    assert max(map(len, done.stderr.splitlines())) < 450

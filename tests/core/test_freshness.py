@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +14,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.freshness import Freshness, Made, Question, Record, judge, stamp
+from airflow_provider_sewer.core.freshness import Freshness, Made, Question, Record, Stamp, judge, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PRODUCT, NEEDED = "out", ("one", "two")
 
@@ -164,8 +169,8 @@ def test_stamp_of_directory_changes_with_target_of_dangling_link(tree) -> None:
     assert len(seen) == 2
 
 
-@pytest.mark.parametrize("target", [".", "..", "../..", "/", "loop", "../shared/back"])
-def test_stamp_of_directory_ends_where_links_lead_upwards(tree, target) -> None:
+@pytest.mark.parametrize("target", [".", "/", "loop", "../shared/back"])
+def test_stamp_of_directory_ends_where_links_lead_in_circles(tree, target) -> None:
     """Nothing outside of it counts by such a link; what is in it counts as before."""
     (tree / "src" / "loop").symlink_to(target)
     (tree / "shared" / "back").symlink_to("../src")
@@ -176,6 +181,58 @@ def test_stamp_of_directory_ends_where_links_lead_upwards(tree, target) -> None:
     (tree / "shared" / "deep" / "b").write_text("2, changed")
 
     assert stamp(str(tree / "src"), read=True).content != before.content
+
+
+@pytest.mark.parametrize("changed", ["beside", "other/file", "a/src/own", "a/beside"])
+@pytest.mark.parametrize("target", ["../..", "{tree}", "../../to_tree"])
+def test_stamp_of_directory_follows_links_to_directories_above(tmp_path, target, changed) -> None:
+    """All that lies there counts, and so does the directory itself, once."""
+    tree = tmp_path / "tree"
+    for name in ("beside", "other/file", "a/src/own", "a/beside"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text("first")
+    (tree / "to_tree").symlink_to(".")
+    (tree / "a" / "src" / "up").symlink_to(target.format(tree=tree))
+    before = stamp(str(tree / "a" / "src"), read=True)
+
+    (tree / changed).write_text("other text")
+
+    after = stamp(str(tree / "a" / "src"), read=True)
+    assert after.content != before.content
+    assert after.seen != before.seen
+
+
+def test_stamp_by_content_takes_what_cannot_be_read_by_its_time(tmp_path, monkeypatch) -> None:
+    """A module may not need each file of a directory; another user's file, or one without rights, is no error."""
+    (tmp_path / "whole").mkdir()
+    secret = tmp_path / "whole" / "secret"
+    secret.write_text("1")
+    secret.chmod(0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    before = as_other_user(lambda: stamp("whole", read=True))
+
+    os.utime(secret, ns=(1, 1))
+
+    after = as_other_user(lambda: stamp("whole", read=True))
+    assert before.content
+    assert after.content != before.content
+
+
+def as_other_user(look: Callable[[], Stamp | None]) -> Stamp:
+    """Call a function as a user who may not read everything."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            if os.geteuid() == 0:
+                os.setresuid(65534, 65534, 65534)
+            os.write(writing, json.dumps(look()).encode())
+        os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with open(reading) as told:
+        return Stamp(*json.loads(told.read() or "[null]"))
 
 
 def test_stamp_enters_each_directory_once(tmp_path) -> None:

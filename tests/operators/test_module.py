@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from datetime import timedelta
@@ -16,7 +17,9 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped
+from airflow_provider_sewer.operators.assets import product_asset
 from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.paths import ExternalPathSensor, RemoveProductsOperator
 
 CONNECTION = "AIRFLOW_CONN_SEWER_TEST"
 
@@ -376,3 +379,31 @@ def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, tmp_pa
             operator.execute({"dag": dag, "ti": SimpleNamespace(map_index=-1)})
     finally:
         killer.join()
+
+
+LONG_NAME, LONG_PATH = "x" * 300, "/".join(["y" * 100] * 60)
+
+
+@pytest.mark.parametrize("path", [LONG_NAME, LONG_PATH, f"/{LONG_PATH}", "", "."])
+@pytest.mark.parametrize("field", ["products", "dependencies", "path", "removed"])
+def test_operator_refuses_path_that_names_no_file_at_parse_time(field, path):
+    """With the field, and no more of the value than helps."""
+    with DAG("long_path", schedule=None), pytest.raises(InvalidTask) as told:
+        if field == "path":
+            ExternalPathSensor(task_id="job", path=path)
+        elif field == "removed":
+            RemoveProductsOperator(task_id="job", products=[path])
+        else:
+            PythonModuleOperator(task_id="job", module="m", **{field: [path]})
+    assert {"removed": "products"}.get(field, field) + ": " in str(told.value)
+    assert len(str(told.value)) < 400
+
+
+def test_operator_names_product_whose_asset_name_is_too_long():
+    """Airflow says so without the task, the product or a way out."""
+    path = "/" + LONG_PATH[:1600]
+    with DAG("long_asset", schedule=None), pytest.raises(InvalidTask) as told:
+        PythonModuleOperator(task_id="job", module="m", products=[path])
+    assert re.match(r"task 'job': product '/y+.*' must have an asset name of at most 1,500 characters", str(told.value))
+    with pytest.raises(InvalidTask, match=r"product_asset: product .* use a shorter path"):
+        product_asset(path)

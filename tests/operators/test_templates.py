@@ -8,6 +8,7 @@ import pytest
 from airflow.sdk import DAG, literal, task, task_group
 
 from airflow_provider_sewer import Ignored, Product
+from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.paths import ExternalPathSensor, RemoveProductsOperator
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
@@ -324,3 +325,34 @@ def test_decorator_renders_a_path_in_the_call(module, run_dag, tmp_path):
         make(Product("{{ dag.dag_id }}.txt"))
     assert run_dag(dag).states == {"make": "success"}
     assert (tmp_path / "call.txt").exists()
+
+
+@pytest.mark.parametrize("field", ["module", "function", "python", "workdir", "sewer_conn_id"])
+def test_operator_takes_xcom_in_every_field_of_text(field, operator, as_job, local, run_dag, connection, tmp_path):
+    """The name of the module is known only when the task runs, as that of the interpreter may be."""
+    job = as_job if operator is SlurmModuleOperator else local
+    value = {"module": "job", "function": "job:give", "python": local["python"], "workdir": str(tmp_path)}
+    value["sewer_conn_id"] = connection(workdir=str(tmp_path))["sewer_conn_id"]
+    if field == "function":
+        job = of_function(job)
+    with DAG("named_later", schedule=None) as dag:
+        operator(task_id="job", **{**job, field: leave(value[field])})
+    assert run_dag(dag).states["job"] == "success"
+
+
+@pytest.mark.parametrize("given", ["{{ 'job' }}", None, 3])
+def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local, run_dag, said):
+    """It is no template, and nothing but a name."""
+    job = as_job if operator is SlurmModuleOperator else local
+    with DAG("named_wrongly", schedule=None) as dag:
+        operator(task_id="job", **{**job, "module": leave(given)})
+    assert run_dag(dag).states["job"] == "failed"
+    text = said()
+    shown = {None: "a task runs a module or a function; neither is given", 3: "module: 3 is no dotted name such as"}
+    assert shown.get(given, "{{ 'job' }}") in text
+
+
+def test_operator_wants_a_module_or_a_function_beside_xcom():
+    """As many as ever."""
+    with DAG("both", schedule=None), pytest.raises(InvalidTask, match="both are given"):
+        PythonModuleOperator(task_id="job", module=leave("job"), function="job:give")

@@ -313,14 +313,14 @@ def test_record_of_file_that_lies_elsewhere_is_none(lab, field, name) -> None:
     assert read_record(str(lab.folder / "build/a.shp")) is None
 
 
-#: Makes a data set of the suffixes in argv; killed at the n-th step that moves something.
+#: Makes a data set of the suffixes in argv; killed at the n-th call of some functions of os.
 PUBLISH = """
 import os, signal, sys
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.runners.products import Making
 from tests.runners.lab import RECORD
 
-folder, text, at, *suffixes = sys.argv[1:]
+folder, text, at, functions, *suffixes = sys.argv[1:]
 product = Product("a.shp")
 making = Making("t", [product], folder)
 making.begin()
@@ -331,15 +331,16 @@ for suffix in suffixes:
 steps = 0
 
 def counted(move):
-    def moved(*paths):
+    def moved(*paths, **options):
         global steps
         steps += 1
         if steps == int(at):
             os.kill(os.getpid(), signal.SIGKILL)
-        move(*paths)
+        move(*paths, **options)
     return moved
 
-os.rename, os.replace = counted(os.rename), counted(os.replace)
+for name in functions.split():
+    setattr(os, name, counted(getattr(os, name)))
 making.publish(RECORD)
 print(steps)
 """
@@ -348,8 +349,10 @@ FIRST = {".dbf": "1", ".prj": "1", ".shp": "1"}
 SECOND = {".dbf": "2", ".shp": "2", ".shx": "2"}
 
 
-def published(folder: Path, text: str, files: dict[str, str], at: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PUBLISH, str(folder), text, str(at), *files]
+def published(
+    folder: Path, text: str, files: dict[str, str], at: int = 0, functions: str = "rename replace"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PUBLISH, str(folder), text, str(at), functions, *files]
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
 
 
@@ -380,6 +383,25 @@ def test_kill_while_files_are_put_in_place_never_shows_mixed_files(tmp_path) -> 
         published(folder, "3", dict.fromkeys([".shp", ".cpg"]))
         assert data_set(folder) == {".cpg": "3", ".shp": "3"}, at
         assert not [*folder.glob(".sewer/making-*")]
+
+
+def test_kill_while_former_files_are_removed_leaves_them_to_the_next_attempt(tmp_path) -> None:
+    """Whatever is removed last, it is not what tells that the rest can go: products may be large."""
+    functions = "unlink rmdir"
+    published(tmp_path / "whole", "1", FIRST)
+    steps = int(published(tmp_path / "whole", "2", SECOND, functions=functions).stdout)
+    assert steps > len(FIRST)
+    for at in range(1, steps + 1):
+        folder = tmp_path / str(at)
+        published(folder, "1", FIRST)
+        assert published(folder, "2", SECOND, at, functions).returncode == -signal.SIGKILL
+
+        making = Making("t", [Product("a.shp")], str(folder))
+        making.begin()
+        making.fail()
+
+        assert data_set(folder) == SECOND, at
+        assert not [*folder.glob(".sewer/making-*/*")], at
 
 
 def test_error_while_files_are_put_in_place_restores_former_files(tmp_path, monkeypatch) -> None:

@@ -70,6 +70,22 @@ def test_what_a_killed_attempt_leaves_is_removed_by_the_next_one(lab) -> None:
     assert lab.read("c") == "whole"
 
 
+def test_unfinished_record_of_a_killed_attempt_is_removed_later(lab) -> None:
+    """Not while it may be of an attempt that is writing it, and not one of another product."""
+    making = Making("t", [Product("a")], str(lab.folder))
+    making.begin()
+    making.fail()
+    names = ["a.json.0123abcd", "a.json.89abcdef", "b.json.01234567", "a.json"]
+    for name in names:
+        lab.write(f".sewer/{name}")
+        os.utime(lab.folder / ".sewer" / name, (1, 1))
+    lab.write(".sewer/a.json.89abcdef")
+
+    Making("t", [Product("a")], str(lab.folder)).begin()
+
+    assert [name for name in names if lab.has(f".sewer/{name}")] == names[1:]
+
+
 def test_two_attempts_at_one_path_leave_one_of_the_two_whole(lab) -> None:
     """Each makes its own; the last one counts, and the record of one is never taken for that of the other."""
     product = Product("x")

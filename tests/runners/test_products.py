@@ -146,3 +146,16 @@ def test_a_result_names_products_by_their_real_names(lab) -> None:
 
     told = making.real_names_in({"path": place, "whole": [f"in {lab.folder}/{place}"], "number": 3})
     assert told == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}
+
+
+def test_product_whose_hidden_path_is_too_long_fails_by_name(lab, tmp_path) -> None:
+    """The path itself fits, but not that below .sewer; what is tidied up then does not hide the error."""
+    room = 4095 - len(os.fsencode(lab.folder)) - len("/0123456789")
+    folders = "/".join(["d" * 99] * (room // 100))
+    task = writer(lab, "paths[0].write_text('x')", Product(f"{folders}/0123456789"))
+
+    state, why = outcome_of(lab, task)
+
+    assert state is State.FAILED
+    assert "cannot make the folder for it" in why
+    assert why.endswith("File name too long")

@@ -6,8 +6,10 @@ import os
 import warnings
 
 import pytest
+from airflow.sdk import DAG
 
 from airflow_provider_sewer.core.errors import SecretWarning
+from airflow_provider_sewer.task_group import sewer_task_group
 
 SOURCE = """
 import os
@@ -72,3 +74,18 @@ d = Task("d", "m", run_on="slurm", slurm={"setup": ["export TOKEN=hunter6"]})
     assert of_group.endswith(": line 1 of teardown")
     texts = [warnings.formatwarning(each.message, each.category, each.filename, each.lineno) for each in told]
     assert "hunter" not in "".join(texts)
+
+
+def test_expand_of_group_names_secrets_among_its_arguments(file, tmp_path):
+    """Airflow stores the values that a group is mapped over."""
+    source = """
+@workflow
+def flow(token, n):
+    Task("a", "m", {"n": n}, env={"A_TOKEN": token}).run()
+"""
+    with DAG("mapped", schedule=None), pytest.warns(SecretWarning) as told:
+        sewer_task_group.partial(file(source), workflow="flow").expand(token=["hunter2", "hunter3"], n=[1])
+    (warning,) = [str(each.message) for each in told if each.category is SecretWarning]
+    assert warning.startswith(f"{__file__}:")
+    assert ": expand: argument 'token' looks like a secret" in warning
+    assert "hunter" not in warning
