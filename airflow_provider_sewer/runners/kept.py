@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from airflow_provider_sewer.core.errors import UntrustedPath
+from airflow_provider_sewer.core.formats import CACHE
 from airflow_provider_sewer.core.looks import look
 from airflow_provider_sewer.core.trusted import PRIVATE, check_own_folders, parse_json, read_own
 
@@ -48,7 +49,7 @@ class Kept:
             digest, _, content = data.partition(b"\n")
             if hashlib.sha256(content).hexdigest().encode() != digest:
                 return None
-            kept = parse_json(content)
+            kept = CACHE.read(self._name, parse_json(content))
         except (OSError, ValueError, UntrustedPath):
             return None
         return kept["value"] if all(look(path) == known for path, known in kept["looks"].items()) else None
@@ -58,7 +59,7 @@ class Kept:
 
         :param looks: what was looked at, and what it looked like just before.
         """
-        content = json.dumps({"value": value, "looks": dict(looks)}).encode()
+        content = json.dumps(CACHE.packed([value, dict(looks)])).encode()
         with suppress(OSError, UntrustedPath):
             os.makedirs(self._folder, mode=PRIVATE, exist_ok=True)
             check_own_folders(_caches(), self._folder)

@@ -256,7 +256,7 @@ sewer_claim() {
     sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt" \
         "$sewer_dir/usage.txt"
     local record
-    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
+    printf -v record '{"format": 1, "job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
     sewer_write "$sewer_dir/start.json" "$record" || exit 73
 }
@@ -602,7 +602,7 @@ sewer_record() {
     local sewer_by=null sewer_out sewer_err sewer_text
     [[ -z $sewer_module_asked ]] || sewer_by="\"$sewer_module_asked\""
     sewer_out=$(sewer_size stdout.log) sewer_err=$(sewer_size stderr.log)
-    printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
+    printf -v sewer_text '{"format": 1, "job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_begin" "$(sewer_now)" \
         "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" "$(sewer_size result.json)" "$sewer_cpus"
     if ! sewer_write "$sewer_dir/exit.json" "$sewer_text"; then

@@ -10,11 +10,11 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sewer.core.errors import (
-    ModuleFailed,
     SewerError,
     SlurmCancelled,
     SlurmJobReleased,
     SlurmUnavailable,
+    UnreadableRecord,
 )
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secrecy import masked_text
@@ -107,6 +107,7 @@ class JobRun:
         Until :meth:`begin`, what is planned may still be changed if there is none.
 
         :raises SlurmUnavailable: when it cannot be told.
+        :raises UnreadableRecord: when a record of that job cannot be read; the job is left as it is.
         """
         self._job = self._take_up()
         return self._job
@@ -158,7 +159,7 @@ class JobRun:
             cancel(waiting, self._say, timeout=_CANCEL_TIMEOUT)
             raise
         except SewerError as error:
-            if error is told:
+            if error is told and not isinstance(error, UnreadableRecord):
                 self._close(waiting.directory, "failed")
                 self._products(waiting.directory).fail()
             raise
@@ -218,6 +219,7 @@ class JobRun:
 
         :raises SlurmError: when it did not succeed.
         :raises ModuleFailed: when its result cannot be read.
+        :raises UnreadableRecord: when a record of it cannot be read; the job and its products are left as they are.
         """
         directory = RunDirectory(ending.run_directory or "")
         products = self._products(directory)
@@ -227,6 +229,8 @@ class JobRun:
                 raise ending.as_error()
             value = self._result(directory)
             value = products.real_names_in(value) if is_collected else products.publish(value)
+        except UnreadableRecord:  # of a job that may have succeeded: nothing of it is removed
+            raise
         except SewerError:
             self._close(directory, "failed")
             if not is_collected:
@@ -240,7 +244,10 @@ class JobRun:
         self._close(RunDirectory(ending.run_directory or ""), "failed")
 
     def begun_with(self, directory: RunDirectory) -> Task:
-        """Return what an attempt was begun with."""
+        """Return what an attempt was begun with.
+
+        :raises UnreadableRecord: when that was noted, and cannot be read.
+        """
         return self.planned.task if self._task_run else noted_task(directory, self.planned.task)
 
     def secrets(self, directory: RunDirectory) -> tuple[str, ...]:
@@ -249,10 +256,7 @@ class JobRun:
         return self.planned.secrets(call)
 
     def _result(self, directory: RunDirectory) -> Any:
-        try:
-            record = directory.read_exit()
-        except (OSError, ValueError) as error:
-            raise ModuleFailed(f"its exit record in {directory.path} cannot be read again: {error}") from None
+        record = directory.read_exit()
         begin, end = record.module_stdout if record else (0, 0)
         if self.planned.task.function is not None:
             return read_result(directory.result, lambda: refuse_unreturned(self.planned.task.target))
@@ -409,7 +413,7 @@ class JobRun:
             except NameTaken as taken:
                 self._say(f"{taken.job} has lost its run directory, which somebody has removed")
                 self._earlier(attempt).leave(taken.job)
-            except (SlurmCancelled, SlurmJobReleased):
+            except (SlurmCancelled, SlurmJobReleased, UnreadableRecord):
                 raise
             except KeyboardInterrupt:  # perhaps in the middle of an sbatch that has an effect all the same
                 if self.planned.slurm.on_kill_action != "keep_job":
