@@ -2,7 +2,7 @@
 
 Each record has the key ``format`` and keys that no name in the code decides: classes, attributes and modules can be
 renamed, and the records stay. ``docs/development/formats.md`` lists who writes and reads each record, and when its
-version has to grow. ``tests/core/records/`` has a record of each format that was ever released.
+version has to grow. ``tests/records/`` has a record of each released format.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.runners.claims import Claim, Claims
 
 ONE, TWO, THREE = (Claim("dag", f"manual__{number}", "make") for number in range(3))
@@ -68,13 +69,14 @@ def test_drop_without_task_withdraws_claims_of_run(open_claims) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"a": 1}'])
-def test_claim_that_cannot_be_read_is_ignored(open_claims, tmp_path, text) -> None:
-    """It names no run that could be waited for."""
+def test_claim_that_cannot_be_read_raises(open_claims, tmp_path, text) -> None:
+    """Another run may use the product."""
     with open_claims() as claims:
         claims.add(ONE)
         (tmp_path / ".sewer" / "x.runs" / "damaged.run").write_text(text)
 
-        assert [claim for claim in claims.others(TWO) if claim.dag_id == "dag"] == [ONE]
+        with pytest.raises(UnreadableRecord, match=r"x\.runs/damaged\.run cannot be read as format 1: .*; remove it"):
+            claims.others(TWO)
 
 
 ADD_AND_DROP = """

@@ -84,6 +84,7 @@ class Gathering:
             else:
                 continue
             self._note_outcome(self._arrays[number])
+        self._room.members()  # which shows the registrations that cannot be read
 
     def is_due(self) -> bool:
         """Tell whether there is something to send: an array that is not known to be, or members enough for one."""
