@@ -371,9 +371,7 @@ def test_keys_of_a_task_are_all_needed(folder: str) -> None:
     for key, less in without_each(whole):
         if key != "$":
             tried += 1
-            with pytest.raises(
-                UnreadableRecord, match=f"the file cannot be read as .*: the key '{key}' is m"
-            ):
+            with pytest.raises(UnreadableRecord, match=f"the file cannot be read as .*: the key '{key}' is m"):
                 tasks_of_data(less, "the file")
     assert tried > 100
 
@@ -539,9 +537,7 @@ def test_data_of_airflow_of_format_1_are_read(name: str) -> None:
 @pytest.mark.parametrize("name", IN_AIRFLOW)
 def test_data_of_airflow_of_a_newer_format_raise(name: str) -> None:
     """The error names both versions and the way out."""
-    with pytest.raises(
-        UnreadableRecord, match=r"has format 99, and .* reads format 1; .*clear the task"
-    ):
+    with pytest.raises(UnreadableRecord, match=r"has format 99, and .* reads format 1; .*clear the task"):
         IN_AIRFLOW[name][1](in_airflow(name) | {"format": 99})
 
 

@@ -255,10 +255,13 @@ class JobFollower:
     def _doubted(self, rule: _Rule) -> _Rule:
         """Conclude no failure of a job whose record may say that it succeeded.
 
-        One that is not whole is no evidence where Slurm says itself that the job has failed.
+        A damaged one is no evidence where Slurm says itself that the job has failed.
         """
         error = self._unreadable
-        if error is None or rule.what not in {_FAILED, _LOST} or (error.version is None and rule.what == _FAILED):
+        if error is None or rule.what not in {_FAILED, _LOST}:
+            return rule
+        is_said_to_have_failed = rule.what == _FAILED and self._job.cluster.kind == "slurm"
+        if error.version is None and is_said_to_have_failed:
             return rule
         return rule._replace(conclude=partial(self._unknown_end, error))
 
