@@ -13,6 +13,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.core.formats import CLAIM
 from airflow_provider_sewer.core.paths import OWN_FOLDER, beside
@@ -66,11 +67,7 @@ class Claims:
 
     def add(self, claim: Claim) -> None:
         """Claim the product."""
-        unfinished = os.path.join(self._folder, f"new-{os.urandom(4).hex()}")
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as opened:
-            json.dump(CLAIM.packed(claim), opened)
-        os.replace(unfinished, self._path(claim))
+        write_atomically(self._path(claim), json.dumps(CLAIM.packed(claim)).encode())
 
     def drop(self, claim: Claim) -> None:
         """Withdraw a claim, if there is such a one; all claims of its run, if it names no task."""

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import ProductError, UnreadableRecord, UntrustedPath
 from airflow_provider_sewer.core.formats import PRODUCT
 from airflow_provider_sewer.core.freshness import Made, Record, Stamp, stamp
@@ -566,17 +567,8 @@ def write_record(file: str, record: Record) -> None:
     """Write the record of a product beside it, all at once."""
     path = _record_path(file)
     make_own_folders(os.path.dirname(file), os.path.dirname(path))
-    unfinished = f"{path}.{os.urandom(4).hex()}"
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with open(descriptor, "w", encoding="utf-8") as opened:
-            said = record._replace(after=dict(record.after), beside=dict(record.beside))
-            json.dump(PRODUCT.packed(said), opened)
-        os.replace(unfinished, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(unfinished)
-        raise
+    said = record._replace(after=dict(record.after), beside=dict(record.beside))
+    write_atomically(path, json.dumps(PRODUCT.packed(said)).encode(), mode=0o644)
 
 
 def stamps_of(files: Mapping[str, str], *, read: bool) -> dict[str, Stamp]:

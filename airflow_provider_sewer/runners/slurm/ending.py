@@ -126,8 +126,7 @@ class Endings:
 
     def unreadable(self, error: errors.UnreadableRecord) -> Ending:
         """Return the end of a job that may have succeeded, and whose record cannot be read."""
-        message = f"{self._job} has ended, and may have succeeded, but {error.message}"
-        return Ending(errors.key_of(type(error)), message, self._job.ref.id, run_directory=self._job.directory.path)
+        return self._ending(type(error), f"has ended, and may have succeeded, but {error.message}", None)
 
     def lost(self, state: str, waited: float) -> Ending:
         """Return the end of a job that nobody can say anything of.
@@ -302,7 +301,7 @@ class Endings:
 
     def _ending(
         self,
-        error: type[errors.SlurmError],
+        error: type[errors.SewerError],
         what: str,
         state: str | None,
         exit_code: int | None = None,

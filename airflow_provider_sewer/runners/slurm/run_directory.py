@@ -6,12 +6,12 @@ import json
 import os
 import re
 import time
-import uuid
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import InvalidTask, UnreadableRecord
 from airflow_provider_sewer.core.formats import (
     ATTEMPT,
@@ -471,19 +471,7 @@ class RunDirectory:
 
         :param lasts: whether it has to be there even if the machine goes down the moment after.
         """
-        scratch = f"{path}.{uuid.uuid4().hex[:8]}"  # of this writer alone, among all hosts and threads
-        try:
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(text)
-                file.flush()
-                if lasts:
-                    os.fsync(file.fileno())
-            os.replace(scratch, path)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(scratch)
-            raise
+        write_atomically(path, text.encode("utf-8", "surrogateescape"), lasts=lasts)
 
     @staticmethod
     def _read_record(kind: Format, path: str, *, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,8 +119,10 @@ def test_damaged_attempt_record_raises_and_job_runs_on(plan, jobs, slurm, worker
     record = Path(folders(planned)[0].path, "attempt.json")
     whole = record.read_text()
     record.write_text(text)
-    with pytest.raises(UnreadableRecord, match=r"attempt\.json cannot be read as format 1: .* remove the run dir"):
-        jobs.follow(planned)
+    refused = jobs.follow(planned)
+    refused._thread.join(60)
+    assert isinstance(refused.error, UnreadableRecord), refused.error
+    assert re.search(r"attempt\.json cannot be read as format 1: .* remove the run directory", str(refused.error))
     record.write_text(whole)
     second = jobs.follow(planned)
     assert second.id == job_id

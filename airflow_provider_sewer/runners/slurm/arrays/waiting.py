@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from contextlib import suppress
 from typing import NamedTuple
 
+from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable, UnreadableRecord
 from airflow_provider_sewer.core.formats import WAITING
 from airflow_provider_sewer.core.trusted import check_own_folders, parse_json, read_own
@@ -61,17 +61,12 @@ class WaitingRoom:
         :raises UntrustedPath: when another user could have written the folder.
         """
         path = self._path(member.path)
-        scratch = f"{path}.{uuid.uuid4().hex[:8]}"
         try:
             with suppress(FileExistsError):
                 RunDirectory(self._folder).make()
             check_own_folders(os.path.dirname(os.path.dirname(self._folder)), self._folder, "run_dir")
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(WAITING.packed([*member[:-1], member.wants.to_data()]), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
+            record = WAITING.packed([*member[:-1], member.wants.to_data()])
+            write_atomically(path, json.dumps(record).encode(), lasts=True)
         except OSError as error:
             raise SlurmUnavailable(
                 f"run_dir: cannot write into {self._folder!r}: {error.strerror}", run_directory=member.path
