@@ -380,7 +380,7 @@ class JobRun:
         """Return the job whose success an earlier try has collected, if Airflow may not have stored it."""
         attempt = self._attempts.collected() if self.planned.slurm.durable else None
         begun = None if attempt is None else self._way(attempt).look_up()
-        if not isinstance(begun, Job) or not begun.directory.has_success:
+        if not isinstance(begun, Job) or not begun.directory.read_success():
             return None
         self.has_taken_up = True
         self._say(

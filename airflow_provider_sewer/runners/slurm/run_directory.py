@@ -399,14 +399,21 @@ class RunDirectory:
         is_stale = record.job_id != self.read_claim() or (start is not None and start.restart > record.restart)
         return None if is_stale else record
 
+    def read_success(self) -> bool:
+        """Tell whether the job has recorded that its module exited with 0, and not for a signal of Slurm.
+
+        :raises UnreadableRecord: when that cannot be read.
+        """
+        record = self.read_exit()
+        return record is not None and record.is_sure_success
+
     @property
     def has_success(self) -> bool:
-        """Tell whether the job has recorded that its module exited with 0, and not for a signal of Slurm."""
+        """Tell the same; a record that cannot be read is not a success."""
         try:
-            record = self.read_exit()
-        except (OSError, ValueError):
+            return self.read_success()
+        except UnreadableRecord:
             return False
-        return record is not None and record.is_sure_success
 
     def is_alive(self, within: float) -> bool:
         """Tell whether a local job has given a sign of life in the last seconds, on whatever host."""

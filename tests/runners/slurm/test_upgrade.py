@@ -18,6 +18,7 @@ from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
 from airflow_provider_sewer.runners.slurm.run import JobRun
+from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 SOURCE = """
 import sys
@@ -95,6 +96,35 @@ def test_unreadable_record_keeps_job_and_product(way: str, name: str, attempt: P
         assert not isinstance(outcome(planned(tmp_path, "second.txt")), SewerError)
     assert [path.name for path in tmp_path.glob("*.txt")] == ["first.txt"]
     assert os.listdir(attempt.parent) == ["1"], "no other job was begun"
+
+
+def test_unreadable_exit_record_of_a_cancelled_job_keeps_its_product(attempt: Path, tmp_path: Path) -> None:
+    """The job may have succeeded before it was cancelled."""
+    directory = RunDirectory(str(attempt))
+    directory.cancel()
+    whole = Path(directory.exit).read_text()
+    Path(directory.exit).write_text(whole.replace('"format": 1', '"format": 2'))
+
+    assert isinstance(outcome(planned(tmp_path, "second.txt")), UnreadableRecord)
+    Path(directory.exit).write_text(whole)
+    assert not isinstance(outcome(planned(tmp_path, "second.txt")), SewerError)
+
+    assert [path.name for path in tmp_path.glob("*.txt")] == ["first.txt"]
+
+
+@pytest.mark.parametrize("name", ["attempt", "job", "ended", "exit"])
+def test_unreadable_record_of_a_collected_job_starts_no_other(name: str, attempt: Path, tmp_path: Path) -> None:
+    """Airflow may not have stored its result."""
+    first, second = (planned(tmp_path, "first.txt"), planned(tmp_path, "first.txt"))
+    first = first._replace(instance=first.instance._replace(try_number=1))
+    second = second._replace(instance=second.instance._replace(try_number=2))
+    assert not isinstance(outcome(first), SewerError)
+    file = attempt / f"{name}.json"
+    file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
+
+    assert isinstance(outcome(second), UnreadableRecord)
+
+    assert os.listdir(attempt.parent) == ["1"]
 
 
 def test_removed_run_directory_has_the_next_try_submit_a_new_job(attempt: Path, tmp_path: Path) -> None:

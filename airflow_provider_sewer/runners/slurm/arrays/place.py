@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.core.errors import SlurmUnavailable, UnreadableRecord
 from airflow_provider_sewer.runners.slurm.arrays.array import folder_of
 from airflow_provider_sewer.runners.slurm.arrays.gathering import Gathering
 from airflow_provider_sewer.runners.slurm.arrays.waiting import WaitingRoom
@@ -100,8 +100,13 @@ class ArrayPlace:
 
     def look_up(self) -> Job | None:
         """Return the job of an attempt; ``None`` if there is none now."""
-        if (noted := self._directory.read_job()) is not None:
-            return Job.of(noted["id"], noted["name"], self._directory, self._cluster, noted["submitted"])
+        try:
+            if (noted := self._directory.read_job()) is not None:
+                return Job.of(noted["id"], noted["name"], self._directory, self._cluster, noted["submitted"])
+        except UnreadableRecord as error:  # its array knows it, too
+            if error.version is None and (job := self._waiting().look_up()) is not None:
+                return job
+            raise
         return self._waiting().look_up()
 
     def leave(self) -> None:
@@ -124,7 +129,7 @@ def elements_of(waiting: Collection[Waiting]) -> Iterator[Job]:
 def note_element(job: Job) -> Job:
     """Note in the run directory of an element which one it is, and return its job."""
     with suppress(OSError):  # its array knows it, too
-        job.directory.write_job(job.to_data())
+        job.directory.write_job(job.to_data(), lasts=False)
     return job
 
 
