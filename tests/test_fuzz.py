@@ -122,7 +122,9 @@ EXTRA = json.dumps(
     indent=1,
 )  # fmt: skip
 RECORDS = {
-    "attempt.json": {"name": "n", "cluster": "slurm", "clears": "0", "run_clears": 0, "made": 1.0, "begun": 1.0},
+    "attempt.json": {
+        "name": "n", "cluster": "slurm", "clears": "0", "run_clears": 0, "made": 1.0, "begun": 1.0, "in_array": False,
+    },
     "job.json": {"id": "17", "cluster": "slurm", "submitted": 1.0, "name": "n", "directory": "/tmp"},
     "start.json": {"job_id": "17", "restart": 0, "node": "n1", "pid": 5, "time": 1.5},
     "exit.json": {
@@ -131,7 +133,7 @@ RECORDS = {
         "cpus": 2,
     },
     "follower.json": {"token": "t", "try_number": 1},
-    "task.json": {"format": 1, "tasks": []},
+    "task.json": {"members": [], "tasks": [], "mapped": []},
     "products.json": {"attempt": "a", "before": {}, "made_from": {"dependencies": {}}},
     "ended.json": {"how": "collected", "try_number": 1},
     "log-offsets.json": {
@@ -141,7 +143,7 @@ RECORDS = {
     ".sewer/x.json": {
         "task": "t", "command": "c", "product": ["1-2", None], "dependencies": {"a": ["1-2", None]},
         "after": {"b": "c"}, "code": None, "environment": None, "result": 1, "is_whole": True, "is_removed": False,
-        "attempt": "", "was_whole": None,
+        "attempt": "", "was_whole": None, "beside": {}, "leaving": None, "dag_run": None,
     },
 }  # fmt: skip
 
@@ -388,10 +390,10 @@ def test_records_of_jobs_leave_no_traceback(fuzz: Fuzz) -> None:
         directory.make()
         for name, record in RECORDS.items():
             (folder / name).parent.mkdir(exist_ok=True, mode=0o700)
-            (folder / name).write_text(json.dumps(record))
+            (folder / name).write_text(json.dumps({"format": 1, **record}))
         (folder / "claim").symlink_to("17")
         name = names[number % len(names)]
-        (folder / name).write_bytes(encoded(changed(json.dumps(RECORDS[name]), seed), seed))
+        (folder / name).write_bytes(encoded(changed(json.dumps({"format": 1, **RECORDS[name]}), seed), seed))
         (folder / name).chmod(0o600)
         attempts = Attempts(str(fuzz.folder / "runs"), instance)
         fuzz.call(seed, lambda attempts=attempts: (attempts.latest(), attempts.collected()))

@@ -27,6 +27,7 @@ import psutil  # noqa: E402
 from airflow_provider_sewer.core.settings import Settings  # noqa: E402
 from airflow_provider_sewer.core.slurm import DEFAULTS  # noqa: E402
 from airflow_provider_sewer.core.task import Task  # noqa: E402
+from airflow_provider_sewer.core.workflow_json import slurm_to_data  # noqa: E402
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance  # noqa: E402
 from airflow_provider_sewer.runners.slurm.begun import job_to_data  # noqa: E402
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob  # noqa: E402
@@ -95,7 +96,7 @@ def _registered(jobs: int, folder: Path) -> Iterator[SlurmJobTrigger]:
         for index in range(jobs):
             planned = ModuleJob(TaskInstance("bench", "run", "task", index, "0"), task, slurm, {}, 5.0, expected=jobs)
             waiting = JobRun(planned, lambda *_: None, lambda _: None).enter()
-            trigger = SlurmJobTrigger(job_to_data(waiting), "module", slurm._replace(slurm={})._asdict())
+            trigger = SlurmJobTrigger(job_to_data(waiting), "module", slurm_to_data(slurm._replace(slurm={})))
             trigger.trigger_id = index
             yield trigger
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from airflow_provider_sewer.core.source import SourceLine
 
@@ -96,6 +96,17 @@ class FileSystemRefused(ProductError):
 
 class StateError(SewerError):
     """The state of an earlier run cannot be read, or another run is using it."""
+
+
+class UnreadableRecord(SewerError, ValueError):
+    """A record that another version has written, or that is damaged, stands for something that must not be lost.
+
+    :param version: the format of the record, where it is one that this version does not read.
+    """
+
+    def __init__(self, message: str, where: SourceLine | None = None, *, version: int | None = None) -> None:
+        super().__init__(message, where)
+        self.version = version
 
 
 class UntrustedPath(SewerError):
@@ -196,6 +207,47 @@ class SlurmPendingTooLong(SlurmError):
 
 class SlurmJobLost(SlurmError):
     """Nobody knows the job any more, and it has left no record of its end."""
+
+
+#: The name of each error in records, trigger events and JSON of other interpreters. It stays when a class is renamed.
+KEYS: Mapping[str, type[SewerError]] = {
+    "error": SewerError,
+    "workflow_file": WorkflowFileError,
+    "invalid_task": InvalidTask,
+    "invalid_workflow": InvalidWorkflow,
+    "interpreter": InterpreterError,
+    "workdir": WorkdirError,
+    "module_missing": ModuleMissing,
+    "module_failed": ModuleFailed,
+    "product": ProductError,
+    "state": StateError,
+    "unreadable_record": UnreadableRecord,
+    "untrusted_path": UntrustedPath,
+    "module_stopped": ModuleStopped,
+    "workflow_failed": WorkflowFailed,
+    "slurm": SlurmError,
+    "unavailable": SlurmUnavailable,
+    "job_released": SlurmJobReleased,
+    "submit_refused": SlurmSubmitRefused,
+    "job_failed": SlurmJobFailed,
+    "out_of_memory": SlurmOutOfMemory,
+    "timeout": SlurmTimeout,
+    "deadline": SlurmDeadline,
+    "node_failure": SlurmNodeFailure,
+    "boot_failure": SlurmBootFailure,
+    "launch_failure": SlurmLaunchFailure,
+    "preempted": SlurmPreempted,
+    "cancelled": SlurmCancelled,
+    "pending_hopeless": SlurmPendingHopeless,
+    "pending_too_long": SlurmPendingTooLong,
+    "job_lost": SlurmJobLost,
+}
+_KEY_OF = {kind: key for key, kind in KEYS.items()}
+
+
+def key_of(kind: type[SewerError]) -> str:
+    """Return the key of an error's class; that of the nearest base for a class of another package."""
+    return next(_KEY_OF[base] for base in kind.__mro__ if base in _KEY_OF)
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str], *, most: int = _MOST_NAMES) -> str:

@@ -75,6 +75,8 @@ class Freshness(NamedTuple):
 class Stamp(NamedTuple):
     """What a file or directory was like.
 
+    It is stored as a list of these three.
+
     :param seen: what changes with its time of change or its size; of a directory, with those of anything in it.
     :param content: digest of its content; ``None`` where it was not read.
     :param identity: changes with its ctime and its inode as well: while it is the same, so is the content.
@@ -99,6 +101,20 @@ class MadeFrom(NamedTuple):
     after: Mapping[str, str] = MappingProxyType({})
     code: Optional[str] = None
     environment: Optional[str] = None
+
+    def to_data(self) -> dict[str, Any]:
+        """Return this as JSON."""
+        dependencies, after, code, environment = self
+        return {"dependencies": dict(dependencies), "after": dict(after), "code": code, "environment": environment}
+
+    @classmethod
+    def of_data(cls, data: Mapping[str, Any]) -> MadeFrom:
+        """Return what :meth:`to_data` has returned.
+
+        :raises LookupError: when it is not whole.
+        """
+        stamps = {path: Stamp(*each) for path, each in data["dependencies"].items()}
+        return cls(stamps, data["after"], data["code"], data["environment"])
 
 
 class Record(NamedTuple):

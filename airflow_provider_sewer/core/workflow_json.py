@@ -1,8 +1,8 @@
 """A workflow → JSON → the same workflow: how it gets out of the interpreter that has read its file.
 
 Nothing is lost on the way: names, parameters with all that stands in them, settings, edges, the lines it was written
-in. What JSON cannot say is an error that names the task and the field. Whatever a task or a marker is given later in
-the history of this package travels as well, as long as it is made of what is said here.
+in. What JSON cannot say is an error that names the task and the field. The tables below name every key: the data are
+read by other versions, which may have other names for classes and attributes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from datetime import timedelta
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple
 
-from airflow_provider_sewer.core import errors
-from airflow_provider_sewer.core.errors import InvalidTask, SewerError
+from airflow_provider_sewer.core.errors import KEYS, InvalidTask, SewerError, key_of
+from airflow_provider_sewer.core.formats import TASK
 from airflow_provider_sewer.core.freshness import Freshness
 from airflow_provider_sewer.core.loop import MappedTask
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
@@ -29,12 +29,72 @@ from airflow_provider_sewer.core.workflow import Workflow
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: The version of what is written here; what was written in another one is not read.
-FORMAT = 1
+#: The version of what is written here.
+FORMAT = TASK.version
+#: Where the data are from, for messages.
+_HERE = "a workflow in JSON"
 
-#: What is written as what it was made with.
-_MARKERS = (Product, Dependency, External, Ignored, Result, RunTimeValue)
-_RECORDS = (Settings, SlurmSettings, Freshness, SourceLine)
+
+class _Kind(NamedTuple):
+    """A class whose values are written as objects.
+
+    :param type: the class; made with its attributes as keyword arguments.
+    :param attributes: the name of the attribute by its key.
+    """
+
+    type: Callable[..., Any]
+    attributes: Mapping[str, str]
+
+
+def _kind(kind: Callable[..., Any], *names: str) -> _Kind:
+    """Return a kind whose attributes have their keys as names."""
+    return _Kind(kind, {name: name for name in names})
+
+
+#: What each value is called that is made of others, and what it is made of. The words on the left, and those that are
+#: keys, stay as they are whatever the names in the code become: see docs/development/formats.md.
+_KINDS: Mapping[str, _Kind] = {
+    "product": _kind(Product, "path", "atomic", "temporary", "on_failure"),
+    "dependency": _kind(Dependency, "path"),
+    "external": _kind(External, "path", "timeout"),
+    "ignored": _kind(Ignored, "value"),
+    "result": _kind(Result, "task", "way"),
+    "run_time_value": _kind(RunTimeValue, "stands_for", "way"),
+    "settings": _kind(Settings, "python", "env", "inherit_env", "workdir"),
+    "slurm": _kind(
+        SlurmSettings, "slurm", "run_dir", "cluster", "deferrable", "poll_interval", "max_poll_interval", "durable",
+        "on_kill_action", "requeue", "max_pending_time", "fail_on_pending_reason", "lost_after", "orphan_timeout",
+        "wait_for_completion", "array", "array_wait",
+    ),
+    "freshness": _kind(Freshness, "run_when", "compare", "stale_with"),
+    "line": _kind(SourceLine, "file", "line", "column"),
+}  # fmt: skip
+_KEY_OF = {kind.type: key for key, kind in _KINDS.items()}
+#: The attributes of a task by their keys; the rest of what it says follows from these.
+_TASK_ATTRIBUTES: Mapping[str, str] = {
+    "identity": "identity",
+    "line": "source",
+    "mapped": "part_of",
+    "is_template": "is_mapped",
+    "name": "name",
+    "module": "module",
+    "parameters_and_flags": "parameters_and_flags",
+    "use_underscores": "use_underscores",
+    "args": "args",
+    "function": "function",
+    "kwargs": "kwargs",
+    "settings": "settings",
+    "depends_on": "depends_on",
+    "paths": "_listed",
+    "freshness": "freshness",
+    "resources": "resources",
+    "tags": "tags",
+    "group": "group",
+    "doc": "doc",
+    "operator_kwargs": "operator_kwargs",
+    "run_on": "run_on",
+    "slurm": "slurm",
+}
 
 #: Marks an object that stands for more than its keys and values, and says for what.
 _KIND = "$"
@@ -47,21 +107,23 @@ def workflow_to_data(workflow: Workflow) -> dict[str, Any]:
     :raises InvalidTask: for what JSON cannot say, naming the task and the field.
     """
     writer = _Writer()
-    return {
-        "format": FORMAT,
+    fields = {
         "name": workflow.name,
         "doc": workflow.doc,
         "source": None if workflow.source is None else list(workflow.source),
         "is_part": workflow.is_part,
         "members": [writer.number(task) for task in workflow.given],
         "edges": [[writer.number(up), writer.number(down)] for up, down in workflow.stated],
-        **writer.written(),
     }
+    return TASK.written({**fields, **writer.written()})
 
 
-def workflow_of_data(data: Mapping[str, Any]) -> Workflow:
-    """Return the workflow that :func:`workflow_to_data` has written."""
-    tasks = _tasks_of(data)
+def workflow_of_data(data: Any) -> Workflow:
+    """Return the workflow that :func:`workflow_to_data` has written.
+
+    :raises UnreadableRecord: when another version has, or it is not whole.
+    """
+    tasks = _tasks_of(data, _HERE)
     return Workflow(
         data["name"],
         [tasks[number] for number in data["members"]],
@@ -78,13 +140,33 @@ def tasks_to_data(tasks: Iterable[Task]) -> dict[str, Any]:
     :raises InvalidTask: for what JSON cannot say, naming the task and the field.
     """
     writer = _Writer()
-    return {"format": FORMAT, "members": [writer.number(task) for task in tasks], **writer.written()}
+    return TASK.written({"members": [writer.number(task) for task in tasks], **writer.written()})
 
 
-def tasks_of_data(data: Mapping[str, Any]) -> list[Task]:
-    """Return the tasks that :func:`tasks_to_data` has written."""
-    tasks = _tasks_of(data)
-    return [tasks[number] for number in data["members"]]
+def tasks_of_data(data: Any, where: str = _HERE) -> list[Task]:
+    """Return the tasks that :func:`tasks_to_data` has written.
+
+    :param where: the file they are from, or where else.
+    :raises UnreadableRecord: when another version has written them, or they are not whole.
+    """
+    tasks = _tasks_of(data, where)
+    with TASK.reading(where):
+        return [tasks[number] for number in data["members"]]
+
+
+def slurm_to_data(settings: SlurmSettings) -> dict[str, Any]:
+    """Return Slurm settings as JSON."""
+    data = _Writer()._said("settings", settings)
+    return dict(data)
+
+
+def slurm_of_data(data: Any) -> SlurmSettings:
+    """Return the Slurm settings that :func:`slurm_to_data` has written.
+
+    :raises LookupError: when they are not whole.
+    """
+    settings: SlurmSettings = value_of_data(data)
+    return settings
 
 
 def value_to_data(where: str, value: Any) -> Any:
@@ -102,14 +184,14 @@ def value_of_data(data: Any) -> Any:
 
 
 def error_to_data(error: SewerError) -> dict[str, Any]:
-    """Return what JSON can say of an error: its class in this package, its message, its line."""
-    kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
-    return {"class": kinds[0], "message": str(error), "where": None if error.where is None else list(error.where)}
+    """Return what JSON can say of an error: its key in this package, its message, its line."""
+    where = None if error.where is None else list(error.where)
+    return {"error": key_of(type(error)), "message": str(error), "where": where}
 
 
 def error_of_data(data: Mapping[str, Any]) -> SewerError:
     """Return the error that :func:`error_to_data` has written."""
-    error: SewerError = getattr(errors, data["class"])(data["message"])
+    error = KEYS[data["error"]](data["message"])
     error.where = None if data["where"] is None else SourceLine(*data["where"])
     return error
 
@@ -162,9 +244,9 @@ class _Writer:
                 task.source,
             )
         data: dict[str, Any] = {}
-        for field, value in vars(task).items():
+        for field, attribute in _TASK_ATTRIBUTES.items():
             try:
-                data[field] = self._field(field, value)
+                data[field] = self._field(field, getattr(task, attribute))
             except RecursionError:
                 said = f"task {task.name!r}: {field}: it holds itself, or is nested too deeply to be written as JSON"
                 raise InvalidTask(said, task.source) from None
@@ -186,8 +268,10 @@ class _Writer:
         if isinstance(value, (list, tuple)):
             return [self._argument(f"{where}[{i}]", item) for i, item in enumerate(value)]
         if isinstance(value, Ignored):
-            return {_KIND: "Ignored", "value": self._argument(where, value.value)}
-        if value is None or type(value) is bool or isinstance(value, (*_MARKERS, Mapping, os.PathLike)):
+            return {_KIND: _KEY_OF[Ignored], "value": self._argument(where, value.value)}
+        if value is None or type(value) is bool or type(value) in _KEY_OF:
+            return self._said(where, value)
+        if isinstance(value, (Mapping, os.PathLike)):
             return self._said(where, value)
         for base in (str, int, float):  # what is made from these is the plain value, unless its text is another one
             if isinstance(value, base) and str(value) == str(base(value)):
@@ -199,18 +283,17 @@ class _Writer:
         if value is None or kind in (bool, str, int, float):
             return value
         if isinstance(value, Task):
-            return {_KIND: "Task", _OF: self.number(value)}
+            return {_KIND: "task", _OF: self.number(value)}
         if isinstance(value, MappedTask):
-            return {_KIND: "MappedTask", _OF: self._mapped_number(value)}
-        if kind in _MARKERS:
-            return {_KIND: kind.__name__, **self._items(where, vars(value))}
-        if kind in _RECORDS:
-            return {_KIND: kind.__name__, **self._items(where, value._asdict())}
+            return {_KIND: "mapped_task", _OF: self._mapped_number(value)}
+        if (key := _KEY_OF.get(kind)) is not None:
+            parts = {name: getattr(value, attribute) for name, attribute in _KINDS[key].attributes.items()}
+            return {_KIND: key, **self._items(where, parts)}
         if isinstance(value, timedelta):
             return {_KIND: "timedelta", _OF: [value.days, value.seconds, value.microseconds]}
         if isinstance(value, os.PathLike) and not isinstance(value, PathMarker):
             path = os.fsdecode(value)
-            return {_KIND: "Path", _OF: path} if isinstance(value, PurePath) else path
+            return {_KIND: "path", _OF: path} if isinstance(value, PurePath) else path
         if isinstance(value, Mapping):
             return self._mapping(where, value)
         if isinstance(value, (list, tuple)):
@@ -234,19 +317,25 @@ class _Writer:
         return {key: self._said(f"{where}[{key!r}]", item) for key, item in value.items()}
 
 
-def _tasks_of(data: Mapping[str, Any]) -> list[Task]:
-    """Make all tasks first, for they refer to each other, and then say of each what it is."""
-    if data["format"] != FORMAT:
-        raise ValueError(f"this is format {data['format']!r}, and {FORMAT} is read")
-    tasks = [Task.__new__(Task) for _ in data["tasks"]]
-    known = _Known(tasks, [])
-    known.mapped.extend([_mapped_of(each, known) for each in data["mapped"]])
-    identities: dict[int, object] = {}
-    for task, fields in zip(tasks, data["tasks"]):
-        vars(task).update((field, _meant(value, known)) for field, value in fields.items())
-        task.identity = identities.setdefault(fields["identity"], object())
-        task.args = tuple(task.args)
-    return tasks
+def _tasks_of(data: Any, where: str) -> list[Task]:
+    """Make all tasks first, for they refer to each other, and then say of each what it is.
+
+    :raises UnreadableRecord: when another version has written them, or they are not whole.
+    """
+    data = TASK.read(where, data)
+    with TASK.reading(where):
+        tasks = [Task.__new__(Task) for _ in data["tasks"]]
+        known = _Known(tasks, [])
+        known.mapped.extend([_mapped_of(each, known) for each in data["mapped"]])
+        identities: dict[int, object] = {}
+        for task, fields in zip(tasks, data["tasks"]):
+            for field, attribute in _TASK_ATTRIBUTES.items():
+                setattr(task, attribute, _meant(fields[field], known))
+            task.identity = identities.setdefault(fields["identity"], object())
+            task.args = tuple(task.args)
+        for task in tasks:  # results of others among its parameters know them by their names
+            task._note_markers()
+        return tasks
 
 
 class _Known(NamedTuple):
@@ -275,19 +364,21 @@ def _meant(value: Any, known: _Known) -> Any:
     if _KIND not in value:
         return {key: _meant(item, known) for key, item in value.items()}
     fields = {key: _meant(item, known) for key, item in value.items() if key != _KIND}
-    if value[_KIND] == "Task":
-        return known.tasks[fields[_OF]]
-    if value[_KIND] == "MappedTask":
-        return known.mapped[fields[_OF]]
-    if value[_KIND] in _MADE_OF_ONE:
-        return _MADE_OF_ONE[value[_KIND]](fields[_OF])
-    return _MADE_OF_FIELDS[value[_KIND]](**fields)
+    kind = value[_KIND]
+    if kind in _KINDS:
+        made, attributes = _KINDS[kind]
+        return made(**{attribute: fields[key] for key, attribute in attributes.items()})
+    of = fields[_OF]
+    if kind == "task":
+        return known.tasks[of]
+    if kind == "mapped_task":
+        return known.mapped[of]
+    return _MADE_OF_ONE[kind](of)
 
 
-_MADE_OF_FIELDS: Mapping[str, Callable[..., Any]] = {kind.__name__: kind for kind in (*_MARKERS, *_RECORDS)}
 _MADE_OF_ONE: Mapping[str, Callable[[Any], Any]] = {
     "dict": dict,
     "tuple": tuple,
-    "Path": Path,
+    "path": Path,
     "timedelta": lambda parts: timedelta(*parts),
 }

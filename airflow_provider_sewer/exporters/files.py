@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
-from contextlib import suppress
 
+from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.bounds import LARGEST_FILE
 from airflow_provider_sewer.core.errors import SewerError
 
@@ -46,28 +45,11 @@ def replace_text(file: FilePath, text: str) -> None:
     :raises SewerError: when that cannot be done; the file is then what it was.
     """
     target = os.path.realpath(file)
-    folder = os.path.dirname(target)
-    draft = os.path.join(folder, f".sewer-{secrets.token_hex(8)}.tmp")
     try:
-        os.makedirs(folder, exist_ok=True)
-        try:
-            _write(draft, text, _mode(target))
-            os.replace(draft, target)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(draft)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        write_atomically(target, text.encode("utf-8"), mode=0o666, exact_mode=_mode(target), lasts=True)
     except OSError as error:
         raise SewerError(f"{os.fspath(file)}: cannot be written: {_reason(error)}; it was left alone") from None
-
-
-def _write(draft: str, text: str, mode: int | None) -> None:
-    # Not tempfile: its files are private, and a new launch.json is to have the mode that the umask gives.
-    with open(draft, "xb") as stream:
-        if mode is not None:
-            os.fchmod(stream.fileno(), mode)
-        stream.write(text.encode("utf-8"))
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _mode(file: FilePath) -> int | None:

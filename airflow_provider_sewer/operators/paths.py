@@ -11,6 +11,7 @@ from airflow.sdk import BaseOperator, BaseSensorOperator, conf
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
+from airflow_provider_sewer.core.formats import PATH_EVENT
 from airflow_provider_sewer.core.paths import Product, checked_text, is_relative, located
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.hooks.sewer import SewerHook
@@ -107,6 +108,7 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
 
         :raises AirflowSensorTimeout: when it has not come in time.
         """
+        event = PATH_EVENT.read("the event of the trigger", event)
         if not event["is_there"]:
             raise AirflowSensorTimeout(self._not_come(event["path"]))
         self.log.info("%s is there", event["path"])

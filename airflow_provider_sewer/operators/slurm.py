@@ -21,9 +21,12 @@ from airflow_provider_sewer.core.errors import (
     SlurmJobReleased,
     SlurmPendingHopeless,
     SlurmSubmitRefused,
+    UnreadableRecord,
     UntrustedPath,
 )
+from airflow_provider_sewer.core.formats import NOTED_JOB
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.core.workflow_json import slurm_to_data
 from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.in_process import interruptible
@@ -32,8 +35,7 @@ from airflow_provider_sewer.operators.overlaps import claim_temporary, warn_of_o
 from airflow_provider_sewer.runners.activation import left_to_interpreter
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
-from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
-from airflow_provider_sewer.runners.slurm.ending import Ending
+from airflow_provider_sewer.runners.slurm.begun import end_of, job_from_data, job_to_data
 from airflow_provider_sewer.runners.slurm.job import Job, cancel, has_said_how_it_ended
 from airflow_provider_sewer.runners.slurm.log_lines import line_logger
 from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.hooks.sewer import SewerHook
+    from airflow_provider_sewer.runners.slurm.ending import Ending
 
 #: Stands for an argument that was left out, where ``None`` means something else.
 NOT_GIVEN: Any = object()
@@ -206,11 +209,14 @@ class SlurmModuleOperator(PythonModuleOperator):
         """Log what the job has written last, and return the result of the job whose end the triggerer has seen.
 
         :raises SlurmError: when it did not end well.
+        :raises TaskDeferralError: when a triggerer of another version has seen it.
         """
         run = self._prepare_run(context)
-        ending = Ending(**event["ending"])
+        try:
+            job, ending = end_of(event)
+        except UnreadableRecord as error:  # the run directory has all that is in the event
+            raise TaskDeferralError(str(error)) from None
         run.log_rest(ending)
-        job = job_from_data(event["job"])
         if isinstance(job, Job):  # otherwise it never was one
             self._tell_others(context, run, job)
         return self._collect(context, run, ending)
@@ -224,12 +230,12 @@ class SlurmModuleOperator(PythonModuleOperator):
                 self.log.error("The task has waited for its job as long as it may")  # noqa: TRY400 - says it all
                 self._cancel_left(context)
                 raise
-            except TaskDeferralError:
+            except TaskDeferralError as error:
                 run = self._prepare_run(context)
                 if (job := run.latest()) is None:
                     raise
                 self._tell_others(context, run, job)
-                self.log.warning("The trigger has failed; following %s from here", job)
+                self.log.warning("The trigger has failed; following %s from here: %s", job, error)
                 return self._collect(context, run, run.follow(job))
 
     def on_kill(self) -> None:
@@ -331,7 +337,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         """Cancel the job if what happens here leaves it to nobody: neither to a triggerer nor to a retry."""
         try:
             yield
-        except SlurmJobReleased:
+        except (SlurmJobReleased, UnreadableRecord):  # the latter: the job may have succeeded, or may yet
             raise
         except AirflowTaskTimeout:  # Airflow calls on_kill next
             self._has_timed_out = True
@@ -350,7 +356,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         noted: Any = None
         with suppress(Exception):  # the store may be away, and that be why this try fails; the run directory is not
             if store := context.get("task_state_store"):
-                noted = store.get(_NOTED_JOB)
+                noted = NOTED_JOB.read("the job in the store of task states", store.get(_NOTED_JOB))
         if noted is None:
             with suppress(Exception):  # of which the task would fail anyway
                 run = self._job_run or self._prepare_run(context)
@@ -363,7 +369,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         """Note in Airflow's store what there is to be cancelled."""
         if store := context.get("task_state_store"):
             keeps = run.planned.slurm.on_kill_action == "keep_job"
-            store.set(_NOTED_JOB, {"job": job_to_data(job), "keep": keeps})
+            store.set(_NOTED_JOB, NOTED_JOB.written({"job": job_to_data(job), "keep": keeps}))
 
     def _announce(self, context: Context, job: Job) -> None:
         """Say where the job and its files are, in the log and to other tasks."""
@@ -394,7 +400,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         target = self.module or self.function or ""
         # Airflow does not enforce execution_timeout while a task is deferred.
         timeout = self.execution_timeout or _LONGEST_DEFERRAL
-        settings = run.planned.slurm._replace(slurm={})._asdict()
+        settings = slurm_to_data(run.planned.slurm._replace(slurm={}))
         secrets = sealed(run.secrets(job.directory), job.directory)
         deadline = time.time() + timeout.total_seconds()
         trigger = SlurmJobTrigger(job_to_data(job), target, settings, secrets, deadline)

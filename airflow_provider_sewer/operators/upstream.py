@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_sewer.core.formats import RUN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -33,7 +35,7 @@ def tell(context: Context, run: str | None, *, ran_anew: bool) -> None:
 
     :param run: which run it was that has left its products.
     """
-    context["ti"].xcom_push(key=_KEY, value={"ran_anew": ran_anew, "run": run})
+    context["ti"].xcom_push(key=_KEY, value=RUN.written({"ran_anew": ran_anew, "run": run}))
 
 
 def told_by(names: Iterable[str], context: Context, *, is_in_instances: bool) -> Before:
@@ -41,6 +43,7 @@ def told_by(names: Iterable[str], context: Context, *, is_in_instances: bool) ->
 
     :param names: their ids; of a mapped one, ``id[3]`` is a single instance.
     :param is_in_instances: whether they are all in one mapped group: then those of the same instance of it are meant.
+    :raises UnreadableRecord: when another version has told it.
     """
     before = Before([], {})
     for name in names:
@@ -49,9 +52,11 @@ def told_by(names: Iterable[str], context: Context, *, is_in_instances: bool) ->
         if is_in_instances:
             where = {"map_indexes": context["ti"].map_index}
         told = context["ti"].xcom_pull(task_ids=[task_id], key=_KEY, **where)
-        says_all = bool(told) and all(told)
-        if not says_all or any(each["ran_anew"] for each in told):
+        if not told or not all(told):
             before.ran_anew.append(name)
-        if says_all:
-            before.runs[name] = " ".join(sorted(str(each["run"]) for each in told))
+            continue
+        runs = [RUN.read(f"the XCom {_KEY!r} of task {task_id!r}", each) for each in told]
+        if any(each["ran_anew"] for each in runs):
+            before.ran_anew.append(name)
+        before.runs[name] = " ".join(sorted(str(each["run"]) for each in runs))
     return before

@@ -14,6 +14,7 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.core.formats import FAILED_FILES
 from airflow_provider_sewer.core.paths import FAILED, OWN_FOLDER, beside
 from airflow_provider_sewer.core.trusted import open_own_to_write, parse_json, read_own
 
@@ -133,7 +134,7 @@ def keep_failed(file: str, made: Sequence[str]) -> None:
     if kept:
         with open_own_to_write(_failed_mark(file), appends=False) as mark:  # first: what is not in it is never removed
             os.fchmod(mark.fileno(), 0o644)  # whatever the umask: others must not write it
-            mark.write(json.dumps([os.path.basename(failed) for failed in kept.values()]).encode())
+            mark.write(json.dumps(FAILED_FILES.packed([[*map(os.path.basename, kept.values())]])).encode())
     for each, failed in kept.items():
         os.rename(each, failed)
 
@@ -141,8 +142,8 @@ def keep_failed(file: str, made: Sequence[str]) -> None:
 def remove_failed(file: str) -> None:
     """Remove the files that a failed attempt has left of a product."""
     try:
-        marked = parse_json(read_own(_failed_mark(file)))
-        names = [name for name in marked if os.path.basename(name) == name and FAILED in name]
+        marked = FAILED_FILES.read(_failed_mark(file), parse_json(read_own(_failed_mark(file))))
+        names = [name for name in marked["files"] if os.path.basename(name) == name and FAILED in name]
     except (OSError, ValueError, TypeError):
         names = []
     for name in names:

@@ -15,6 +15,9 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_sewer.core.atomic_file import write_atomically
+from airflow_provider_sewer.core.errors import UnreadableRecord
+from airflow_provider_sewer.core.formats import CLAIM
 from airflow_provider_sewer.core.paths import OWN_FOLDER, beside
 from airflow_provider_sewer.core.trusted import parse_json, read_own
 from airflow_provider_sewer.runners.products import made_and_locked
@@ -49,6 +52,9 @@ class Claims:
 
     :param file: absolute path of the product; its folder has to exist.
     :param has_ended: tells whether the DAG run of a claim has ended, so that the claim does not count any more.
+
+    Another run may use the product of a claim that cannot be read. So such a claim raises
+    :class:`~airflow_provider_sewer.core.errors.UnreadableRecord`.
     """
 
     def __init__(self, file: str, has_ended: Callable[[Claim], bool]) -> None:
@@ -67,11 +73,7 @@ class Claims:
 
     def add(self, claim: Claim) -> None:
         """Claim the product."""
-        unfinished = os.path.join(self._folder, f"new-{os.urandom(4).hex()}")
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as opened:
-            json.dump(claim, opened)
-        os.replace(unfinished, self._path(claim))
+        write_atomically(self._path(claim), json.dumps(CLAIM.packed(claim)).encode())
 
     def hold(self, claim: Claim) -> int:
         """Claim the product for as long as this process lives, or until the descriptor is closed.
@@ -116,9 +118,14 @@ class Claims:
     def _read(self) -> list[Claim]:
         claims = []
         for name in self._named():
-            with suppress(OSError, ValueError, TypeError):
-                dag_id, run_id, task_id = parse_json(read_own(os.path.join(self._folder, name)))
-                claims.append(Claim(str(dag_id), str(run_id), str(task_id)))
+            path = os.path.join(self._folder, name)
+            try:
+                claim = CLAIM.read(path, parse_json(read_own(path)))
+            except UnreadableRecord:
+                raise
+            except (OSError, ValueError) as error:
+                raise CLAIM.damaged(path, error) from None
+            claims.append(Claim(*map(str, CLAIM.values(claim))))
         return claims
 
     def _named(self) -> list[str]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
 
+from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import UntrustedPath
+from airflow_provider_sewer.core.formats import CACHE
 from airflow_provider_sewer.core.looks import look
 from airflow_provider_sewer.core.trusted import PRIVATE, check_own_folders, parse_json, read_own
 
@@ -48,7 +49,7 @@ class Kept:
             digest, _, content = data.partition(b"\n")
             if hashlib.sha256(content).hexdigest().encode() != digest:
                 return None
-            kept = parse_json(content)
+            kept = CACHE.read(self._name, parse_json(content))
         except (OSError, ValueError, UntrustedPath):
             return None
         return kept["value"] if all(look(path) == known for path, known in kept["looks"].items()) else None
@@ -58,22 +59,13 @@ class Kept:
 
         :param looks: what was looked at, and what it looked like just before.
         """
-        content = json.dumps({"value": value, "looks": dict(looks)}).encode()
+        content = json.dumps(CACHE.packed([value, dict(looks)])).encode()
         with suppress(OSError, UntrustedPath):
             os.makedirs(self._folder, mode=PRIVATE, exist_ok=True)
             check_own_folders(_caches(), self._folder)
             self._remove_old()
-            self._replace(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-
-    def _replace(self, content: bytes) -> None:
-        number, path = tempfile.mkstemp(dir=self._folder)  # for its owner only
-        try:
-            with open(number, "wb") as file:
-                file.write(content)
-            os.replace(path, os.path.join(self._folder, self._name))
-        except BaseException:
-            os.unlink(path)
-            raise
+            data = hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+            write_atomically(os.path.join(self._folder, self._name), data)
 
     def _remove_old(self) -> None:
         oldest = time.time() - _OLD

@@ -23,7 +23,9 @@ from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import FileSystemRefused, ProductError, UntrustedPath
+from airflow_provider_sewer.core.atomic_file import write_atomically
+from airflow_provider_sewer.core.errors import FileSystemRefused, ProductError, UnreadableRecord, UntrustedPath
+from airflow_provider_sewer.core.formats import PRODUCT
 from airflow_provider_sewer.core.freshness import Made, Record, Stamp, stamp
 from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, beside, given_to_module, located
 from airflow_provider_sewer.core.trusted import check_own_folder, make_own_folders, parse_json, read_own
@@ -560,21 +562,25 @@ def remove_temporary(product: Product, workdir: str | None) -> bool:
 def read_record(file: str) -> Record | None:
     """Return the record of a product; ``None`` if it cannot be read, or is not of its form.
 
+    :raises UnreadableRecord: when another version has written it.
     :raises UntrustedPath: when another user could have written the folder that it is in.
     """
     check_own_folder(_own_folder(file))
     try:
-        said: Any = parse_json(read_own(_record_path(file), largest=_LARGEST))
+        path = _record_path(file)
+        said = PRODUCT.read(path, parse_json(read_own(path, largest=_LARGEST)))
         if not _is_record(said):
             return None
-        fields = {field: said[field] for field in Record._fields}
-        stamps = {path: Stamp(*each) for path, each in said["dependencies"].items()}
-        product = Stamp(*said["product"]) if said["product"] else None
-        beside = {_name(name): each and Stamp(*each) for name, each in said["beside"].items()}
-        leaving = said["leaving"] and [_name(name) for name in said["leaving"]]
-        parsed = {"dependencies": stamps, "product": product, "beside": beside, "leaving": leaving}
-        return Record(**{**fields, **parsed})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        said["dependencies"] = {path: Stamp(*each) for path, each in said["dependencies"].items()}
+        said["product"] = Stamp(*said["product"]) if said["product"] else None
+        said["beside"] = {_name(name): each and Stamp(*each) for name, each in said["beside"].items()}
+        said["leaving"] = said["leaving"] and [_name(name) for name in said["leaving"]]
+        return Record(*PRODUCT.values(said))
+    except UnreadableRecord as error:
+        if error.version is not None:
+            raise
+        return None
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
 
 
@@ -596,31 +602,18 @@ def _name(name: str) -> str:
     return name
 
 
-def _is_record(said: Any) -> bool:
-    match said:
-        case {"task": str(), "command": str(), "attempt": str(), "dependencies": dict(), "after": dict()}:
-            is_text = all(said.get(name) is None or isinstance(said[name], str) for name in ("code", "environment"))
-            run = said.get("dag_run")
-            is_text = is_text and (run is None or (isinstance(run, list) and [*map(type, run)] == [str, str]))
-            return is_text and all(isinstance(said.get(name), bool) for name in ("is_whole", "is_removed"))
-    return False
+def _is_record(said: Mapping[str, Any]) -> bool:
+    run = said["dag_run"]
+    is_text = all(said[name] is None or isinstance(said[name], str) for name in ("code", "environment"))
+    return is_text and (run is None or (isinstance(run, list) and [*map(type, run)] == [str, str]))
 
 
 def write_record(file: str, record: Record) -> None:
     """Write the record of a product beside it, all at once."""
     path = _record_path(file)
     make_own_folders(os.path.dirname(file), os.path.dirname(path))
-    unfinished = f"{path}.{os.urandom(4).hex()}"
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        with open(descriptor, "w", encoding="utf-8") as opened:
-            json.dump({**record._asdict(), "after": dict(record.after), "beside": dict(record.beside)}, opened)
-        os.replace(unfinished, path)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(unfinished)
-        error.filename = error.filename or path  # a write to an open file names none
-        raise
+    said = record._replace(after=dict(record.after), beside=dict(record.beside))
+    write_atomically(path, json.dumps(PRODUCT.packed(said)).encode(), mode=0o644)
 
 
 def stamps_of(files: Mapping[str, str], *, read: bool) -> dict[str, Stamp]:

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import StateError, UntrustedPath
+from airflow_provider_sewer.core.formats import STATE, VERSION_KEY
 from airflow_provider_sewer.core.trusted import (
     check_own_folders,
     make_folder,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-_FORMAT = 1
 _SUCCEEDED = "succeeded"
 _BEGIN = b'{"sewer_state": '
 #: Bytes that a state file may have: it holds the results of tasks.
@@ -103,7 +103,7 @@ class StateFile:
             os.ftruncate(self._file, length)  # what comes next must not be part of an unfinished line
             self._length = length
             header = {
-                "sewer_state": _FORMAT,
+                "sewer_state": STATE.version,
                 "workflow": workflow,
                 "series": self.series,
                 "run": self.run,
@@ -133,7 +133,7 @@ class StateFile:
         :param is_part: it was a part of the workflow; the other tasks may have jobs that the run before has left.
         """
         if not (is_part and self._may_have_left_jobs):
-            self._write({"sewer_end": _FORMAT, "at": _now()})
+            self._write({"sewer_end": STATE.version, "at": _now()})
 
     def note(self, task: str, state: str, *, command: str | None = None, result: Any = None, reason: str = "") -> None:
         """Note how a task stands.
@@ -233,13 +233,14 @@ def _last_header(path: str, workflow: str) -> dict[str, Any]:
 def _read(path: str, workflow: str) -> tuple[dict[str, Done], int]:
     """Return what has succeeded, and how many bytes the whole lines are."""
     lines, length = _lines(path)
-    if lines and (lines[0].get("sewer_state") != _FORMAT or lines[0].get("workflow") != workflow):
+    if lines and lines[0].get("workflow") != workflow:
         whose = f" but of {lines[0]['workflow']!r}" if "workflow" in lines[0] else ""
         raise StateError(f"{path} is no state of workflow {workflow!r}{whose}; name its own with --state")
     done: dict[str, Done] = {}
     for at, line in enumerate(lines):
         if line.get("state") == _SUCCEEDED:
-            done[str(line.get("task"))] = Done(line.get("command"), line.get("result"), at)
+            with STATE.reading(f"{path}:{at + 1}"):
+                done[str(line["task"])] = Done(line["command"], line["result"], at)
         else:
             done.pop(str(line.get("task")), None)
     return done, length
@@ -262,6 +263,8 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], int]:
                 f"{path}:{number}: this is no state file, or somebody has changed it; name another with --state, "
                 "or run without --resume"
             ) from None
+        version = line.get("sewer_state", line.get("sewer_end", STATE.version))
+        STATE.read(f"{path}:{number}", {VERSION_KEY: version})
         lines.append(line)
     return lines, length
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmCancelled
-from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.formats import JOB_TRIGGER, VERSION_KEY
+from airflow_provider_sewer.core.workflow_json import slurm_of_data
 from airflow_provider_sewer.hooks.task_state import UserRequest, read_task_state
 from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting, note_element
-from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
+from airflow_provider_sewer.runners.slurm.begun import end_to_data, job_from_data, job_to_data
 from airflow_provider_sewer.runners.slurm.canceller import cancel_soon
 from airflow_provider_sewer.runners.slurm.commands import require_slurm
 from airflow_provider_sewer.runners.slurm.ending import Ending
@@ -36,9 +37,13 @@ from airflow_provider_sewer.triggers.sealed import unsealed
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from airflow_provider_sewer.core.slurm import SlurmSettings
     from airflow_provider_sewer.runners.output import Stream
     from airflow_provider_sewer.runners.slurm.watcher import View
 
+#: Where Airflow finds the class for what is in its database: it stays, wherever the class is.
+_PATH = "airflow_provider_sewer.triggers.slurm.SlurmJobTrigger"
+_ARGUMENTS = f"the arguments of {_PATH}"
 #: Seconds between the last line that is logged here and the event: Airflow lets go of a trigger's log when its event
 #: comes, with what is still on its way to it.
 _LOG_ARRIVES = 2.0
@@ -69,9 +74,11 @@ class SlurmJobTrigger(BaseTrigger):
 
     :param job: the job, as :func:`~airflow_provider_sewer.runners.slurm.begun.job_to_data` writes it.
     :param module: the module it runs.
-    :param settings: the Slurm settings, all of them said.
+    :param settings: the Slurm settings, all of them said, as
+        :func:`~airflow_provider_sewer.core.workflow_json.slurm_to_data` writes them.
     :param secrets: values to mask, as :func:`~airflow_provider_sewer.triggers.sealed.sealed` returns them.
     :param deadline: when Airflow waits no longer, in seconds since the epoch.
+    :param stored: the version of these arguments, and those of another version.
     """
 
     def __init__(
@@ -81,8 +88,10 @@ class SlurmJobTrigger(BaseTrigger):
         settings: dict[str, Any],
         secrets: str | None = None,
         deadline: float | None = None,
+        **stored: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._format = stored.get(VERSION_KEY, JOB_TRIGGER.version)
         self._data = job
         self._module = module
         self._settings = settings
@@ -92,13 +101,14 @@ class SlurmJobTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another triggerer needs to go on."""
-        return f"{type(self).__module__}.{type(self).__qualname__}", {
+        arguments = {
             "job": self._data,
             "module": self._module,
             "settings": self._settings,
             "secrets": self._secrets,
             "deadline": self._deadline,
         }
+        return _PATH, {**JOB_TRIGGER.written(arguments), VERSION_KEY: self._format}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the job's end and fire once, with the job and how it ended."""
@@ -110,7 +120,7 @@ class SlurmJobTrigger(BaseTrigger):
             if self.trigger_id is None:
                 await self.on_kill()
             raise
-        yield TriggerEvent({"job": self._data, "ending": ending._asdict()})  # type: ignore[no-untyped-call]
+        yield TriggerEvent(end_to_data(job_from_data(self._data), ending))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the job if a user has marked the task or cleared it.
@@ -149,6 +159,7 @@ class SlurmJobTrigger(BaseTrigger):
         return ending
 
     async def _follow_to_its_end(self) -> Ending:
+        JOB_TRIGGER.read(_ARGUMENTS, self.serialize()[1])  # if not, a worker follows the job by its run directory
         job = await _in_thread(self._begun)
         if isinstance(job, Waiting):
             try:
@@ -238,7 +249,8 @@ class SlurmJobTrigger(BaseTrigger):
 
     @property
     def _slurm(self) -> SlurmSettings:
-        return SlurmSettings(**self._settings)
+        with JOB_TRIGGER.reading(_ARGUMENTS):
+            return slurm_of_data(self._settings)
 
 
 def _is_cancelled(waiting: Waiting) -> bool:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer import Dependency, External, Ignored, Product, SewerError, Task, Workflow
 from airflow_provider_sewer.core import errors
-from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, SlurmError
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, SlurmError, UnreadableRecord
 from airflow_provider_sewer.core.loop import MappedTask
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.settings import Settings
@@ -303,7 +303,7 @@ def test_another_format_is_not_read():
     """What another version of this package has written may mean something else."""
     data = workflow_to_data(Workflow("w", [Task("a", "m")])) | {"format": 0}
 
-    with pytest.raises(ValueError, match="this is format 0, and 1 is read"):
+    with pytest.raises(UnreadableRecord, match=r"has format 0, and this version of .* reads format 1; "):
         workflow_of_data(data)
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk import DAG
 
-from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmJobFailed, SlurmJobReleased
+from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmJobFailed, SlurmJobReleased, UnreadableRecord
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 from tests.airflow_supervisor import task_instance
@@ -274,3 +274,42 @@ def test_execute_first_try_of_a_new_run_discards_a_collected_success_for_later_t
     with pytest.raises(Exception, match="nowhere"):
         local_task({"dependencies": [str(tmp_path / "nowhere")]}).ends()
     assert local_task(try_number=2).ends() == "2"
+
+
+@pytest.mark.parametrize("record", ["attempt", "task", "job"])
+def test_last_try_leaves_a_job_whose_record_it_cannot_read(local_task, airflow_has_task_as, tmp_path, record):
+    first = local_task()
+    directory = followed(first, tmp_path)
+    airflow_has_task_as("queued")
+    first.operator.on_kill()
+    with pytest.raises(SlurmJobReleased):
+        first.ends()
+    file = directory / f"{record}.json"
+    whole = file.read_text()
+    file.write_text(whole.replace('"format": 1', '"format": 99'))
+    airflow_has_task_as("running")
+
+    with pytest.raises(UnreadableRecord, match=rf"{record}\.json has format 99, and .* reads format 1; "):
+        local_task(try_number=3).ends()
+
+    assert not (directory / "cancelled").exists()
+    file.write_text(whole)
+    (tmp_path / "go").touch()
+    assert local_task(try_number=4).ends() == "1"
+
+
+def test_event_of_another_version_has_the_worker_follow_the_job(local_task, airflow_has_task_as, tmp_path):
+    first = local_task()
+    followed(first, tmp_path)
+    airflow_has_task_as("queued")
+    first.operator.on_kill()
+    with pytest.raises(SlurmJobReleased):
+        first.ends()
+    (tmp_path / "go").touch()
+    context = {"ti": task_instance(), "dag": first.operator.dag, "dag_run": SimpleNamespace(clear_number=0)}
+    with DAG("dag", schedule=None):
+        kwargs = {"cluster": "local", "workdir": str(tmp_path), "python": sys.executable, "poll_interval": 0.2}
+        operator = SlurmModuleOperator(task_id="job", module="job", run_dir=str(tmp_path / "runs"), **kwargs)
+
+    event = {"format": 99, "job": "elsewhere", "ending": "well"}
+    assert operator.resume_execution("execute_complete", {"event": event}, context) == "1"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_sewer import Dependency, Product
-from airflow_provider_sewer.core.errors import FileSystemRefused, ProductError
+from airflow_provider_sewer.core.errors import FileSystemRefused, UnreadableRecord
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.runners.slurm.products import JobProducts
 from airflow_provider_sewer.runners.slurm.run import JobRun
@@ -445,5 +445,5 @@ def test_notes_that_cannot_be_read_are_no_products(attempt):
     task, directory = attempt
     Path(directory.path, "products.json").write_text("{}")
 
-    with pytest.raises(ProductError, match=r"cannot be read: .*; clear the task, so that it makes them anew"):
+    with pytest.raises(UnreadableRecord, match=r"products\.json cannot be read as format 1: "):
         JobProducts(task, directory).publish(None)

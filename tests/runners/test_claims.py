@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_sewer import Dependency, Product, Workflow
+from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.runners.claims import Claim, Claims
 from airflow_provider_sewer.runners.engine import Engine
 from airflow_provider_sewer.runners.outcome import State
@@ -145,13 +146,14 @@ with Claims(sys.argv[1], lambda _: True) as claims:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"a": 1}'])
-def test_claim_that_cannot_be_read_is_ignored(open_claims, tmp_path, text) -> None:
-    """It names no run that could be waited for."""
+def test_claim_that_cannot_be_read_raises(open_claims, tmp_path, text) -> None:
+    """Another run may use the product."""
     with open_claims() as claims:
         claims.add(ONE)
         (tmp_path / ".sewer" / "x.runs" / "damaged.run").write_text(text)
 
-        assert [claim for claim in claims.others(TWO) if claim.dag_id == "dag"] == [ONE]
+        with pytest.raises(UnreadableRecord, match=r"x\.runs/damaged\.run cannot be read as format 1: .*; remove it"):
+            claims.others(TWO)
 
 
 ADD_AND_DROP = """

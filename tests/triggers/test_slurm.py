@@ -20,6 +20,7 @@ from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS
 from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.workflow_json import slurm_to_data
 from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
 from airflow_provider_sewer.runners.slurm.begun import job_to_data
 from airflow_provider_sewer.runners.slurm.job import has_ended
@@ -64,7 +65,7 @@ def submit(tmp_path):
         )
         job = JobRun(planned, lambda *_: None, lambda _: None).begin()
         told = sealed(secrets, job.directory)
-        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm._replace(slurm={})._asdict(), told)
+        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm_to_data(slurm._replace(slurm={})), told)
         return job, trigger
 
     return run
@@ -82,7 +83,7 @@ def register(tmp_path):
         for index in range(count):
             planned = ModuleJob(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, expected=2)
             waiting = JobRun(planned, lambda *_: None, lambda _: None).enter()
-            yield SlurmJobTrigger(job_to_data(waiting), "job", slurm._replace(slurm={})._asdict())
+            yield SlurmJobTrigger(job_to_data(waiting), "job", slurm_to_data(slurm._replace(slurm={})))
 
     return lambda *arguments, **settings: list(run(*arguments, **settings))
 
@@ -517,7 +518,7 @@ def test_run_member_whose_registration_was_withdrawn_ends(on_slurm, register, ai
         await other.on_kill()
         return await event
 
-    assert asyncio.run(cancelled_elsewhere())["ending"]["error"] == "SlurmCancelled"
+    assert asyncio.run(cancelled_elsewhere())["ending"]["error"] == "cancelled"
 
 
 def test_why_there_is_no_array_is_the_end_of_each(on_slurm, register):
@@ -529,5 +530,5 @@ def test_why_there_is_no_array_is_the_end_of_each(on_slurm, register):
 
     for event in asyncio.run(both()):
         assert event["job"]["id"] is None
-        assert event["ending"]["error"] == "SlurmSubmitRefused"
+        assert event["ending"]["error"] == "submit_refused"
         assert "invalid partition specified: nowhere" in event["ending"]["message"]

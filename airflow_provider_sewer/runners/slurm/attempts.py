@@ -6,19 +6,18 @@ import os
 import re
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.core.trusted import check_own_folders, has_types
+from airflow_provider_sewer.core.formats import ATTEMPT
+from airflow_provider_sewer.core.trusted import check_own_folders
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, run_directories_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 LONGEST_NAME = 120
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-#: The types of what is noted before an attempt is submitted.
-_NOTED: Mapping[str, type] = {"name": str, "cluster": str, "clears": str, "run_clears": int}
 
 
 class TaskInstance(NamedTuple):
@@ -73,6 +72,17 @@ class Attempt(NamedTuple):
     in_array: bool = False
     collected_in: int = 0
 
+    def note_intent(self, cluster: str, made: float, begun: float) -> None:
+        """Note that a submission begins now, so that another process knows for how long to wait for it.
+
+        :param cluster: what it is submitted to.
+        :param made: when the attempt was made, in seconds since the epoch.
+        :param begun: when this submission begins.
+        :raises OSError: when that cannot be written.
+        """
+        noted = (self.name, cluster, self.clears, self.run_clears, made, begun, self.in_array)
+        self.directory.write_attempt(ATTEMPT.packed(noted))
+
     def cancel(self) -> None:
         """Have its job end, or not even begin; what has lost its run directory cannot begin anyway.
 
@@ -118,9 +128,10 @@ class Attempts:
         """Return the latest attempt, unless somebody has noted its end; ``None`` if there is none.
 
         One that is noted to be for something else is passed over: it is not ours to take up, or to cancel. An attempt
-        whose records are damaged has no cluster, and continues nothing.
+        that was not noted has no cluster, and continues nothing.
 
         :raises SlurmUnavailable: when the folder cannot be read.
+        :raises UnreadableRecord: when the attempt was noted, and that cannot be read.
         :raises UntrustedPath: when another user could have written it, or one that it is in below `run_dir`.
         """
         attempt = self._newest()
@@ -148,15 +159,14 @@ class Attempts:
             directory = self._directory(number)
             directory.check_own()
             noted = directory.read_attempt()
-            if self._is_ours(number, noted.get("name")):
-                return None if directory.is_empty else self._open(number, directory, noted)
+            if noted is None and not directory.is_empty:  # nothing was submitted
+                return Attempt(directory, self._name(number), "", "", -1)
+            if noted is None:
+                return None
+            if self._is_ours(number, noted["name"]):
+                said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
+                return Attempt(directory, *said, in_array=noted["in_array"])
         return None
-
-    def _open(self, number: int, directory: RunDirectory, noted: dict[str, Any]) -> Attempt:
-        if not has_types(noted, _NOTED):
-            return Attempt(directory, self._name(number), "", "", -1)
-        said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
-        return Attempt(directory, *said, in_array=noted.get("in_array") is True)
 
     def begin(self) -> Attempt:
         """Make the run directory of a new attempt.
@@ -196,12 +206,9 @@ class Attempts:
         readable = re.sub(r"[^\w.+ -]", "_", self._label)[:LONGEST_NAME].strip()
         return f"{readable}-{self._mark(number)}{_hash(self._folder)[:6]}"
 
-    def _is_ours(self, number: int, name: object) -> bool:
-        """Tell whether an attempt is for this task instance, whatever its jobs were called and the folder was then.
-
-        One of which that cannot be known is taken for ours.
-        """
-        return not isinstance(name, str) or name.rpartition("-")[2].startswith(self._mark(number))
+    def _is_ours(self, number: int, name: str) -> bool:
+        """Tell whether an attempt is for this task instance, whatever its jobs were called and the folder was then."""
+        return name.rpartition("-")[2].startswith(self._mark(number))
 
     def _mark(self, number: int) -> str:
         return _hash("\0".join((*map(str, self._instance[:4]), str(number))))[:12]

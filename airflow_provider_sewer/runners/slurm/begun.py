@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow_provider_sewer.core.formats import JOB, JOB_EVENT
 from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
-from airflow_provider_sewer.runners.slurm.cluster import JobRef
 from airflow_provider_sewer.runners.slurm.clusters import cluster_of
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
+from airflow_provider_sewer.runners.slurm.ending import Ending
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+#: Where the data are from, for messages.
+_HERE = "the job in Airflow's database"
 
 
 def job_to_data(job: Job | Waiting) -> dict[str, Any]:
     """Write down a job, or an attempt that is to become one."""
     if isinstance(job, Waiting):
-        return {"id": None, "name": job.name, "directory": job.directory.path, "cluster": job.cluster.kind}
-    return {**job.ref._asdict(), "cluster": job.cluster.kind, "submitted": job.submitted}
+        return JOB.packed([None, job.name, job.directory.path, job.cluster.kind, None])
+    return job.to_data()
 
 
-def job_from_data(data: Mapping[str, Any]) -> Job | Waiting:
-    """Return what :func:`job_to_data` has written down."""
-    directory = RunDirectory(data["directory"])
-    if data["id"] is None:
-        return Waiting(directory, data["name"], SlurmCluster())
-    ref = JobRef(data["id"], data["name"], data["directory"])
-    return Job(ref, directory, cluster_of(data["cluster"]), data["submitted"])
+def end_to_data(job: Job | Waiting, ending: Ending) -> dict[str, Any]:
+    """Write down a job and how it ended, for an event of its trigger."""
+    return JOB_EVENT.written({"job": job_to_data(job), "ending": ending.to_data()})
+
+
+def end_of(event: Any) -> tuple[Job | Waiting, Ending]:
+    """Return what :func:`end_to_data` has written down.
+
+    :raises UnreadableRecord: when another version has written it down.
+    """
+    where = "the event of the trigger"
+    event = JOB_EVENT.read(where, event)
+    with JOB_EVENT.reading(where):
+        return job_from_data(event["job"]), Ending.of_data(event["ending"])
+
+
+def job_from_data(data: Any) -> Job | Waiting:
+    """Return what :func:`job_to_data` has written down.
+
+    :raises UnreadableRecord: when another version has written it down.
+    """
+    job_id, name, path, cluster, submitted = JOB.values(JOB.read(_HERE, data))
+    directory = RunDirectory(path)
+    if job_id is None:
+        return Waiting(directory, name, SlurmCluster())
+    return Job.of(str(job_id), name, directory, cluster_of(cluster), float(submitted))

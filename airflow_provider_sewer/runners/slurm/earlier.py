@@ -60,11 +60,13 @@ class EarlierTry:
         """Tell whether it is one to go on with.
 
         A mark that cancels the job does not outweigh a success that the job has recorded; a user's clear does.
+
+        :raises UnreadableRecord: when it is cancelled, and may have succeeded.
         """
         directory = self._attempt.directory
         if not self._planned.slurm.durable or not self._planned.instance.continues(self._attempt):
             return False
-        return not directory.is_cancelled or (directory.has_success and not directory.is_cleared)
+        return not directory.is_cancelled or (not directory.is_cleared and directory.read_success())
 
     def has_failed(self, job: Job) -> bool:
         """Tell whether its job has ended without success; one that nobody can say anything of has not."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from textwrap import indent
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core import errors
 from airflow_provider_sewer.runners.module import how_it_ended, says_missing
@@ -15,7 +15,7 @@ from airflow_provider_sewer.runners.slurm.script import runs_srun
 from airflow_provider_sewer.runners.slurm.states import ENDS, End
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from airflow_provider_sewer.runners.slurm.cluster import Sighting
     from airflow_provider_sewer.runners.slurm.job import Job
@@ -51,10 +51,15 @@ _ENDED_BY_SIGNAL = 128
 _COMMAND_NOT_FOUND = (126, 127)
 
 
+#: The keys of an ending in an event of the trigger.
+_ENDING = ("error", "message", "job_id", "state", "exit_code", "node", "run_directory")
+_DETAILS = ("job_id", "state", "exit_code", "node", "run_directory")
+
+
 class Ending(NamedTuple):
     """How a job ended, as data that can go through a trigger's event.
 
-    :param error: name of the error it is; ``None`` for a success.
+    :param error: key of the error it is, see :data:`~airflow_provider_sewer.core.errors.KEYS`; ``None`` for a success.
     :param message: what happened, where, and what to do.
     """
 
@@ -66,17 +71,29 @@ class Ending(NamedTuple):
     node: str | None = None
     run_directory: str | None = None
 
-    def as_error(self) -> errors.SlurmError:
+    def as_error(self) -> errors.SewerError:
         """Return the error, to be raised."""
-        kind: type[errors.SlurmError] = getattr(errors, self.error or "SlurmError")
-        details = self._asdict()
-        del details["error"], details["message"]
-        return kind(self.message, **details)
+        kind: Any = errors.KEYS.get(self.error or "", errors.SlurmError)
+        details = dict(zip(_DETAILS, self[2:], strict=True))
+        error: errors.SewerError = kind(self.message, **(details if issubclass(kind, errors.SlurmError) else {}))
+        return error
+
+    def to_data(self) -> dict[str, Any]:
+        """Return what goes through an event."""
+        return dict(zip(_ENDING, self, strict=True))
+
+    @classmethod
+    def of_data(cls, data: Mapping[str, Any]) -> Ending:
+        """Return what :meth:`to_data` has returned.
+
+        :raises LookupError: when it is not whole.
+        """
+        return cls(*(data[key] for key in _ENDING))
 
     @classmethod
     def of_error(cls, error: errors.SewerError, directory: RunDirectory) -> Ending:
         """Return the end of an attempt that never was a job, for this reason."""
-        return cls(type(error).__name__, error.message, run_directory=directory.path)
+        return cls(errors.key_of(type(error)), error.message, run_directory=directory.path)
 
 
 class Endings:
@@ -106,6 +123,10 @@ class Endings:
         """Return the end of a job that succeeded, and whose result cannot be seen here."""
         what = f"succeeded on {record.node}, but its result, {record.result} bytes, has not appeared here."
         return self._ending(errors.SlurmJobFailed, what, "COMPLETED", 0, record.node)
+
+    def unreadable(self, error: errors.UnreadableRecord) -> Ending:
+        """Return the end of a job that may have succeeded, and whose record cannot be read."""
+        return self._ending(type(error), f"has ended, and may have succeeded, but {error.message}", None)
 
     def lost(self, state: str, waited: float) -> Ending:
         """Return the end of a job that nobody can say anything of.
@@ -282,7 +303,7 @@ class Endings:
 
     def _ending(
         self,
-        error: type[errors.SlurmError],
+        error: type[errors.SewerError],
         what: str,
         state: str | None,
         exit_code: int | None = None,
@@ -290,7 +311,7 @@ class Endings:
     ) -> Ending:
         path = self._job.directory.path
         message = f"{self._job} {what}{self._tail()}\nIts files are in {path}"
-        return Ending(error.__name__, message, self._job.ref.id, state, exit_code, node or None, path)
+        return Ending(errors.key_of(error), message, self._job.ref.id, state, exit_code, node or None, path)
 
     def _tail(self) -> str:
         for name, path in (("stderr", self._job.directory.stderr), ("stdout", self._job.directory.stdout)):

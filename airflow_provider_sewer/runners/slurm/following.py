@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.runners.slurm.cluster import NOT_IN_ARRAY, NOT_KNOWN, NoAnswer, Sighting
 from airflow_provider_sewer.runners.slurm.ending import NOT_ITS_TURN, Endings
 from airflow_provider_sewer.runners.slurm.follower_lease import FollowerLease
@@ -102,9 +103,12 @@ class JobFollower:
     forgot it         lost in lost_after failed in 30 s              failed in 30 s  success       success
     ================  =================  ==========================  ==============  ============  ============
 
+    A record of another format is an error in place of failed or lost, and a damaged one in place of lost: the job may
+    have succeeded.
+
     .. [1] If it may be requeued it is waited for: it may be about to run again. The record of a run that is
        known to have been followed by another is none.
-    .. [2] Exit code 0 in the record of an older job script, which has not looked for signals sent to the module.
+    .. [2] Exit code 0, and the job script has not ruled out that the module had been signalled.
     .. [3] Failed where Slurm has ended the job by signals: CANCELLED, TIMEOUT, PREEMPTED, DEADLINE. Likewise where
        Slurm shows that a preemption had begun (PreemptTime), whatever the state.
 
@@ -146,6 +150,7 @@ class JobFollower:
         self._is_silent = False
         self._described = ""
         self._trouble = ""
+        self._unreadable: UnreadableRecord | None = None
         self._concluding = ""
         self._lasted = 0.0
         self._unknown_before = job.directory.read_unknown_seconds()
@@ -172,7 +177,7 @@ class JobFollower:
             self._logs = self._new_logs()
         if view is not None:
             self._take(view)
-        rule = self._rule(self._read_record())
+        rule = self._doubted(self._rule(self._read_record()))
         if not (self._leaves_rest and rule.what != _GOES_ON) and self._pump():
             return None  # first things first: there is more output than one look takes
         return rule.conclude() if self._has_lasted(rule) else None
@@ -211,9 +216,11 @@ class JobFollower:
             self._say(_described(self._job, view.sighting))
 
     def _read_record(self) -> ExitRecord | None:
+        self._unreadable = None
         try:
             record = self._job.directory.read_module_end()
-        except (OSError, ValueError) as error:
+        except UnreadableRecord as error:
+            self._unreadable = error
             self._tell_once(f"The exit record of {self._job} cannot be read, waiting: {error}")
             return None
         if record is not None and not record.is_torn_down and not self._has_ended:
@@ -249,6 +256,19 @@ class JobFollower:
         if record is None or may_run_again:
             return _Rule(_GOES_ON, self._gives_up_waiting)
         return failed._replace(after=_REASON_GRACE)
+
+    def _doubted(self, rule: _Rule) -> _Rule:
+        """Conclude no failure of a job whose record may say that it succeeded.
+
+        A damaged one is no evidence where Slurm says itself that the job has failed.
+        """
+        error = self._unreadable
+        if error is None or rule.what not in {_FAILED, _LOST}:
+            return rule
+        is_said_to_have_failed = rule.what == _FAILED and self._job.cluster.kind == "slurm"
+        if error.version is None and is_said_to_have_failed:
+            return rule
+        return rule._replace(conclude=partial(self._unknown_end, error))
 
     def _success(self, record: ExitRecord, *, is_decided: bool) -> _Rule:
         if not is_decided:
@@ -329,6 +349,10 @@ class JobFollower:
             self._logs.settle()
         elif not self._is_stopped:
             self._logs.finish()
+
+    def _unknown_end(self, error: UnreadableRecord) -> Ending:
+        self._finish_logs()
+        return self._endings.unreadable(error)
 
     def _failed(self, record: ExitRecord | None) -> Ending:
         sighting = self._sighting or NOT_KNOWN

@@ -258,7 +258,7 @@ sewer_claim() {
     sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt" \
         "$sewer_dir/usage.txt" "$sewer_dir/steps"
     local record
-    printf -v record '{"job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
+    printf -v record '{"format": 1, "job_id": "%s", "restart": %d, "node": "%s", "pid": %d, "time": %s}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$$" "$sewer_begin"
     sewer_write "$sewer_dir/start.json" "$record" || exit 73
 }
@@ -642,11 +642,14 @@ sewer_record() {
     [[ -z $sewer_is_ending ]] || sewer_is_over=true
     sewer_out=`sewer_size stdout.log` sewer_err=`sewer_size stderr.log`
     sewer_time=`sewer_now` sewer_result=`sewer_size result.json`
-    printf -v sewer_text '{"job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "is_torn_down": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
+    printf -v sewer_text '{"format": 1, "job_id": "%s", "restart": %d, "node": "%s", "phase": "%s", "exit_code": %d, "asked": %s, "unsignalled": %s, "is_torn_down": %s, "start": %s, "end": %s, "stdout": %d, "stderr": %d, "module_stdout": [%d, %d], "result": %d, "cpus": %d}' \
         "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_is_over" \
         "$sewer_begin" "$sewer_time" "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" \
         "$sewer_result" "$sewer_cpus"
-    sewer_write "$sewer_dir/exit.json" "$sewer_text"
+    if ! sewer_write "$sewer_dir/exit.json" "$sewer_text"; then
+        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # that makes room where a disk or a quota is full
+        sewer_write "$sewer_dir/exit.json" "$sewer_text"
+    fi
 }
 
 sewer_check_own "$sewer_dir"

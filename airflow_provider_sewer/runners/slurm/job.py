@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.runners.slurm.cluster import NoAnswer, NoCommand
+from airflow_provider_sewer.core.formats import JOB
+from airflow_provider_sewer.runners.slurm.cluster import JobRef, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.states import ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
-    from airflow_provider_sewer.runners.slurm.cluster import Cluster, JobRef
+    from airflow_provider_sewer.runners.slurm.cluster import Cluster
     from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
 
 
@@ -29,6 +30,15 @@ class Job(NamedTuple):
     directory: RunDirectory
     cluster: Cluster
     submitted: float
+
+    @classmethod
+    def of(cls, job_id: str, name: str, directory: RunDirectory, cluster: Cluster, submitted: float) -> Job:
+        """Return a job by what is stored of it."""
+        return cls(JobRef(job_id, name, directory.path), directory, cluster, submitted)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return what is stored of it."""
+        return JOB.packed([*self.ref, self.cluster.kind, self.submitted])
 
     def cancel(self, *, timeout: float) -> None:
         """Have it ended: by the cluster, and by the job script itself while nobody can reach the cluster.

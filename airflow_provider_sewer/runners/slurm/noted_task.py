@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable
+from airflow_provider_sewer.core.errors import SlurmUnavailable
+from airflow_provider_sewer.core.formats import TASK
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.workflow_json import tasks_of_data, tasks_to_data
 
@@ -32,18 +33,14 @@ def note_task(directory: RunDirectory, task: Task) -> None:
 
 
 def noted_task(directory: RunDirectory, now: Task) -> Task:
-    """Return what an attempt was begun with; what it would be now where that was not noted.
+    """Return what an attempt was begun with; the task as it is now where nothing was submitted.
 
     :param now: the task as this try says it, whose settings are taken but for the working directory.
+    :raises UnreadableRecord: when another version has noted it, or it is damaged or was removed.
     """
-    try:
-        (task,) = tasks_of_data(directory.read_task())
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        SewerError,
-    ):  # not noted, not whole, or another version's
+    noted = directory.read_task()
+    if noted is None and directory.read_attempt() is None:
         return now
+    with TASK.reading(directory.task):
+        (task,) = tasks_of_data(noted, directory.task)
     return task.with_settings(now.settings._replace(workdir=task.settings.workdir))

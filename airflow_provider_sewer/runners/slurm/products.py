@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import FileSystemRefused, InvalidTask, ProductError
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.formats import PRODUCTS
 from airflow_provider_sewer.core.freshness import MadeFrom, Stamp
 from airflow_provider_sewer.core.paths import is_relative
-from airflow_provider_sewer.core.trusted import BadRecord
 from airflow_provider_sewer.runners.products import Making
 from airflow_provider_sewer.runners.task_run import TaskRun
 
@@ -60,7 +60,7 @@ class JobProducts:
         making.begin()
         if self._task.products:
             self._directory.write_products(
-                {"attempt": attempt, "before": making.noted(), "made_from": made_from._asdict()}
+                {"attempt": attempt, "before": making.noted(), "made_from": made_from.to_data()}
             )
         return self._run.call(making)
 
@@ -71,6 +71,7 @@ class JobProducts:
         :returns: the result, with the real names of products in it.
         :raises ProductError: when one was not made, or not made anew.
         :raises FileSystemRefused: when the file system is full, or the like; another process can do it later.
+        :raises UnreadableRecord: when the record of what was begun cannot be read.
         """
         if not self._task.products:
             return result
@@ -83,35 +84,26 @@ class JobProducts:
         """Return a result with the real names of products in it, after another process has put these in place.
 
         :param result: what the job has left.
-        :raises ProductError: when the record of the products cannot be read.
+        :raises UnreadableRecord: when the record of the products cannot be read.
         """
         return self._begun()[0].real_names_in(result) if self._task.products else result
 
     def fail(self) -> None:
-        """Put aside, or remove, what the job has made."""
-        if self._task.products:
-            try:
-                self._begun()[0].fail()
-            except ProductError:
-                return  # it never came as far as that
+        """Put aside, or remove, what the job has made.
+
+        :raises UnreadableRecord: when the record of the products cannot be read.
+        """
+        if self._task.products and self._directory.read_products() is not None:  # else it never came as far as that
+            self._begun()[0].fail()
 
     def _begun(self) -> tuple[Making, MadeFrom]:
-        try:
-            noted = self._directory.read_products()
+        noted = self._directory.read_products()
+        with PRODUCTS.reading(self._directory.products):
+            if noted is None:
+                raise ValueError("it does not exist")
             making = self._making(noted["attempt"])
             making.go_on({path: before and Stamp(*before) for path, before in noted["before"].items()})
-            made_from = MadeFrom(**noted["made_from"])
-            stamps = {path: Stamp(*each) for path, each in made_from.dependencies.items()}
-            return making, made_from._replace(dependencies=stamps)
-        except (BadRecord, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ProductError(
-                f"what is noted of its products in {self._directory.path} cannot be read: {error}; clear the task, so "
-                "that it makes them anew"
-            ) from None
-        except OSError as error:
-            raise FileSystemRefused(
-                f"what is noted of its products cannot be read: {error.filename}: {error.strerror}"
-            ) from None
+            return making, MadeFrom.of_data(noted["made_from"])
 
     def _making(self, attempt: str) -> Making:
         return Making(self._task.name, self._task.products, self._task.settings.workdir, attempt)

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_sewer.core.errors import (
     FileSystemRefused,
-    ModuleFailed,
     SewerError,
     SlurmCancelled,
     SlurmJobReleased,
     SlurmUnavailable,
+    UnreadableRecord,
 )
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secrecy import masked_text
-from airflow_provider_sewer.core.trusted import BadRecord
 from airflow_provider_sewer.runners.module import read_result, refuse_unreturned
 from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
 from airflow_provider_sewer.runners.slurm.arrays.place import ArrayPlace, Waiting, note_element
@@ -109,6 +108,7 @@ class JobRun:
         Until :meth:`begin`, what is planned may still be changed if there is none.
 
         :raises SlurmUnavailable: when it cannot be told.
+        :raises UnreadableRecord: when a record of that job cannot be read; the job is left as it is.
         """
         self._job = self._take_up()
         return self._job
@@ -160,7 +160,7 @@ class JobRun:
             cancel(waiting, self._say, timeout=_CANCEL_TIMEOUT)
             raise
         except SewerError as error:
-            if error is told:
+            if error is told and not isinstance(error, UnreadableRecord):
                 self._close(waiting.directory, "failed")
                 self._products(waiting.directory).fail()
             raise
@@ -221,6 +221,7 @@ class JobRun:
         :raises SlurmError: when it did not succeed.
         :raises ModuleFailed: when its result cannot be read.
         :raises FileSystemRefused: when the file system is full, or the like; the attempt then is left to the next try.
+        :raises UnreadableRecord: when a record of it cannot be read; the job and its products are left as they are.
         """
         directory = RunDirectory(ending.run_directory or "")
         products = self._products(directory)
@@ -232,6 +233,8 @@ class JobRun:
             value = products.real_names_in(value) if is_collected else products.publish(value)
         except FileSystemRefused:
             self._say(f"The success in {directory.path} is kept: a retry collects it, and does not run it again")
+            raise
+        except UnreadableRecord:  # of a job that may have succeeded: nothing of it is removed
             raise
         except SewerError:
             self._close(directory, "failed")
@@ -246,7 +249,10 @@ class JobRun:
         self._close(RunDirectory(ending.run_directory or ""), "failed")
 
     def begun_with(self, directory: RunDirectory) -> Task:
-        """Return what an attempt was begun with."""
+        """Return what an attempt was begun with.
+
+        :raises UnreadableRecord: when that was noted, and cannot be read.
+        """
         return self.planned.task if self._task_run else noted_task(directory, self.planned.task)
 
     def secrets(self, directory: RunDirectory) -> tuple[str, ...]:
@@ -255,15 +261,13 @@ class JobRun:
         return self.planned.secrets(call)
 
     def _result(self, directory: RunDirectory) -> Any:
+        record = directory.read_module_end()
+        begin, end = record.module_stdout if record else (0, 0)
         try:
-            record = directory.read_module_end()
-            begin, end = record.module_stdout if record else (0, 0)
             if self.planned.task.function is not None:
                 return read_result(directory.result, lambda: refuse_unreturned(self.planned.task.target))
             secrets = self.secrets(directory)
             return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end, secrets))
-        except (BadRecord, ValueError) as error:
-            raise ModuleFailed(f"its exit record in {directory.path} cannot be read again: {error}") from None
         except OSError as error:
             raise FileSystemRefused(f"its result cannot be read: {error.filename}: {error.strerror}") from None
 
@@ -384,7 +388,7 @@ class JobRun:
         """Return the job whose success an earlier try has collected, if Airflow may not have stored it."""
         attempt = self._attempts.collected() if self.planned.slurm.durable else None
         begun = None if attempt is None else self._way(attempt).look_up()
-        if not isinstance(begun, Job) or not begun.directory.has_success:
+        if not isinstance(begun, Job) or not begun.directory.read_success():
             return None
         self.has_taken_up = True
         self._say(
@@ -417,7 +421,7 @@ class JobRun:
             except NameTaken as taken:
                 self._say(f"{taken.job} has lost its run directory, which somebody has removed")
                 self._earlier(attempt).leave(taken.job)
-            except (SlurmCancelled, SlurmJobReleased):
+            except (SlurmCancelled, SlurmJobReleased, UnreadableRecord):
                 raise
             except KeyboardInterrupt:  # perhaps in the middle of an sbatch that has an effect all the same
                 if self.planned.slurm.on_kill_action != "keep_job":

@@ -6,13 +6,27 @@ import json
 import os
 import re
 import time
-import uuid
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.atomic_file import write_atomically
+from airflow_provider_sewer.core.errors import InvalidTask, UnreadableRecord
+from airflow_provider_sewer.core.formats import (
+    ATTEMPT,
+    CANCELLED,
+    ENDED,
+    EXIT,
+    FOLLOWER,
+    JOB,
+    LOG_OFFSETS,
+    PRODUCTS,
+    START,
+    TASK,
+    UNKNOWN,
+    Format,
+)
 from airflow_provider_sewer.core.slurm import unprintable
 from airflow_provider_sewer.core.trusted import (
     LARGEST_RECORD,
@@ -40,15 +54,6 @@ LARGEST_NOTED = 64 * 1024 * 1024
 
 #: Linux has fewer process ids.
 _MOST_PIDS = 2**31
-
-_Record = TypeVar("_Record", "StartRecord", "ExitRecord")
-
-#: The types of what job scripts record; fields with several are checked apart.
-_START: Mapping[str, type] = {"job_id": str, "restart": int, "node": str, "pid": int, "time": float}
-_EXIT: Mapping[str, type] = {
-    "job_id": str, "restart": int, "node": str, "phase": str, "exit_code": int, "start": float, "end": float,
-    "stdout": int, "stderr": int, "result": int, "cpus": int,
-}  # fmt: skip
 
 
 class StartRecord(NamedTuple):
@@ -84,8 +89,7 @@ class ExitRecord(NamedTuple):
     :param module_stdout: which bytes of stdout the module wrote: from and to.
     :param result: bytes of the result file; -1 if there is none.
     :param cpus: how many CPUs Slurm had given it; 0 if that is not known.
-    :param unsignalled: whether the script has ruled out that Slurm had signalled the module. Older job scripts
-        do not record this.
+    :param unsignalled: whether the script has ruled out that Slurm had signalled the module.
     :param is_torn_down: whether `teardown` is over; the module's end is recorded before that, too.
     """
 
@@ -102,8 +106,8 @@ class ExitRecord(NamedTuple):
     module_stdout: Sequence[int]
     result: int
     cpus: int
-    unsignalled: bool = False
-    is_torn_down: bool = True
+    unsignalled: bool
+    is_torn_down: bool
 
     @property
     def is_success(self) -> bool:
@@ -135,7 +139,9 @@ class Follower(NamedTuple):
 class RunDirectory:
     """The folder of one attempt, which only its owner can enter.
 
-    The worker, the triggerer and the job share it; each file is written by one of them, and whole.
+    The worker, the triggerer and the job share it; each file is written by one of them, and whole. The records
+    are those of :mod:`~airflow_provider_sewer.core.formats`. An unreadable record that decides of the job is an error;
+    one that only helps, such as that of the log, counts as missing.
 
     :param path: its absolute path.
     """
@@ -163,8 +169,8 @@ class RunDirectory:
         self._orphaned = self._file("orphaned")  # the job script has ended the job, as no process followed it
         self._unknown = self._file("unknown.json")  # for how long Slurm has not known the job
         self._ended = self._file("ended.json")
-        self._products = self._file("products.json")
-        self._task = self._file("task.json")
+        self.products = self._file("products.json")
+        self.task = self._file("task.json")
         self._key = self._file("trigger.key")  # to the secrets in the arguments of the trigger
 
     def make(self) -> None:
@@ -195,61 +201,83 @@ class RunDirectory:
 
     # -- Who it is for, and what became of it: written by workers ------------------------------------------------------
 
-    def write_attempt(self, attempt: dict[str, Any]) -> None:
+    def write_attempt(self, attempt: Mapping[str, Any]) -> None:
         """Note what is about to be submitted, before it is."""
-        self._write_json(self._attempt, attempt)
+        self._write_record(ATTEMPT, self._attempt, attempt)
 
-    def read_attempt(self) -> dict[str, Any]:
-        """Return what was noted before the submission; nothing if that did not come to an end."""
-        return self._read_json(self._attempt) or {}
+    def read_attempt(self) -> dict[str, Any] | None:
+        """Return what was noted before the submission; ``None`` if that did not come to an end.
 
-    def write_job(self, job: dict[str, Any], *, lasts: bool = True) -> None:
+        :raises UnreadableRecord: when another version has noted it, or it is damaged.
+        """
+        return self._read_record(ATTEMPT, self._attempt)
+
+    def write_job(self, job: Mapping[str, Any], *, lasts: bool = True) -> None:
         """Note the job that came of it.
 
         :param lasts: whether this is the only place where that is noted.
         """
-        self._write(self._job, json.dumps(job), lasts=lasts)
+        self._write_record(JOB, self._job, job, lasts=lasts)
 
     def read_job(self) -> dict[str, Any] | None:
-        """Return the job that came of it, if it is known."""
-        return self._read_json(self._job)
+        """Return the job that came of it, if it is known.
 
-    def write_task(self, task: dict[str, Any]) -> None:
-        """Note what is to be run."""
-        self._write_json(self._task, task)
-
-    def read_task(self) -> dict[str, Any]:
-        """Return what was to be run; nothing if that was not noted."""
-        return self._read_json(self._task, largest=LARGEST_NOTED) or {}
-
-    def write_products(self, noted: dict[str, Any]) -> None:
-        """Note what was there of the products before the submission, and what they are made from."""
-        self._write_json(self._products, noted)
-
-    def read_products(self) -> dict[str, Any]:
-        """Return what was noted of the products; nothing if that did not come to an end.
-
-        :raises OSError: when it is there and cannot be read.
-        :raises ValueError: when it is not JSON.
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
-        return self._read_json(self._products, strict=True, largest=LARGEST_NOTED) or {}
+        job = self._read_record(JOB, self._job)
+        if job is not None and not has_types(job, {"id": str, "submitted": float}):
+            raise JOB.damaged(self._job, "it is not the record of a job that was submitted")
+        return job
+
+    def write_task(self, task: Mapping[str, Any]) -> None:
+        """Note what is to be run."""
+        self._write(self.task, json.dumps(task))
+
+    def read_task(self) -> Any:
+        """Return what was to be run; ``None`` if that was not noted.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        return self._read_record(TASK, self.task, largest=LARGEST_NOTED)
+
+    def write_products(self, noted: Mapping[str, Any]) -> None:
+        """Note what was there of the products before the submission, and what they are made from."""
+        self._write_record(PRODUCTS, self.products, noted)
+
+    def read_products(self) -> dict[str, Any] | None:
+        """Return what was noted of the products; ``None`` if that did not come to an end.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        return self._read_record(PRODUCTS, self.products, largest=LARGEST_NOTED)
 
     def write_ended(self, how: str, try_number: int = 0) -> None:
         """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``.
 
         :param try_number: Airflow's number of the try that has ended it; 0 where there is none.
         """
-        self._write_json(self._ended, {"how": how, "try_number": try_number})
+        self._write_record(ENDED, self._ended, {"how": how, "try_number": try_number})
 
     def read_ended(self) -> str | None:
-        """Return how this attempt ended, if it was noted."""
-        ended = self._read_json(self._ended) or {}
-        return ended["how"] if has_types(ended, {"how": str}) else None
+        """Return how this attempt ended, if it was noted.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        ended = self._read_record(ENDED, self._ended)
+        return None if ended is None else str(ended["how"])
 
     def read_ended_try(self) -> int:
-        """Return the number of the try that has ended this attempt; 0 if that was not noted."""
-        ended = self._read_json(self._ended) or {}
-        return ended["try_number"] if has_types(ended, {"try_number": int}) else 0
+        """Return the number of the try that has ended this attempt; 0 if that was not noted.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        ended = self._read_record(ENDED, self._ended)
+        return 0 if ended is None else int(ended["try_number"])
+
+    @property
+    def has_end(self) -> bool:
+        """Tell whether it was noted how this attempt ended."""
+        return os.path.exists(self._ended)
 
     def cancel(self, *, is_cleared: bool = False) -> None:
         """Tell the job script to end, or not even to begin; it looks every few seconds.
@@ -257,7 +285,7 @@ class RunDirectory:
         :param is_cleared: whether a user has cleared the task, so that a recorded success does not count either.
         """
         if is_cleared or not self.is_cleared:
-            self._write(self._cancelled, json.dumps({"is_cleared": is_cleared}))
+            self._write_record(CANCELLED, self._cancelled, {"is_cleared": is_cleared})
         self.forget_secrets()
 
     def try_to_cancel(self, *, is_cleared: bool = False) -> None:
@@ -273,7 +301,8 @@ class RunDirectory:
     @property
     def is_cleared(self) -> bool:
         """Tell whether a user has cleared the task while a worker ran it."""
-        return (self._read_json(self._cancelled) or {}).get("is_cleared") is True
+        cancelled = self._readable(CANCELLED, self._cancelled)
+        return cancelled is not None and bool(cancelled["is_cleared"])
 
     def read_orphaned(self) -> int | None:
         """Return the seconds for which no process had followed the job when it ended itself; ``None`` if it has not."""
@@ -285,24 +314,22 @@ class RunDirectory:
 
     def write_follower(self, follower: Follower) -> None:
         """Record the process that follows the job from now on."""
-        self._write(self.follower, json.dumps(follower._asdict()), lasts=False)
+        self._write(self.follower, json.dumps(FOLLOWER.packed(follower)), lasts=False)
 
     def read_follower(self) -> Follower | None:
         """Return the process that follows the job; ``None`` if there is none."""
-        match self._read_json(self.follower):
-            case {"token": str(token), "try_number": int(try_number)}:
-                return Follower(token, try_number)
-        return None
+        follower = self._readable(FOLLOWER, self.follower)
+        return None if follower is None else Follower(*FOLLOWER.values(follower))
 
     def write_unknown_seconds(self, seconds: float) -> None:
         """Record for how long Slurm has not known the job; a later follower continues from there."""
         with suppress(OSError):  # the next follower then counts from zero
-            self._write(self._unknown, json.dumps({"seconds": seconds}), lasts=False)
+            self._write_record(UNKNOWN, self._unknown, {"seconds": seconds}, lasts=False)
 
     def read_unknown_seconds(self) -> float:
         """Return for how long earlier followers have seen that Slurm does not know the job."""
-        unknown = self._read_json(self._unknown) or {}
-        return float(unknown["seconds"]) if has_types(unknown, {"seconds": float}) else 0.0
+        unknown = self._readable(UNKNOWN, self._unknown)
+        return 0.0 if unknown is None else float(unknown["seconds"])
 
     # -- What the job is given -----------------------------------------------------------------------------------------
 
@@ -328,7 +355,7 @@ class RunDirectory:
 
     def mask_arguments(self, mask: Callable[[str], str]) -> None:
         """Mask the secrets among the arguments of an attempt, of which nothing is run any more."""
-        for path in (self._task, self.arguments):
+        for path in (self.task, self.arguments):
             with suppress(FileNotFoundError), open_own(path) as file:
                 text = file.read().decode("utf-8", "surrogateescape")
                 if (masked := mask(text)) != text:
@@ -356,41 +383,49 @@ class RunDirectory:
 
     def read_start(self) -> StartRecord | None:
         """Return what the job said when it began (for the last time); ``None`` if that cannot be read."""
-        return _record(StartRecord, _START, self._read_json(self.start))
+        start = self._readable(START, self.start)
+        return StartRecord(*START.values(start)) if start is not None and 0 < start["pid"] < _MOST_PIDS else None
 
     def read_exit(self) -> ExitRecord | None:
-        """Return what the job said when it ended; ``None`` likewise, and during `teardown`.
+        """Return what the job said when it ended; ``None`` if it has not, and during `teardown`.
 
-        :raises OSError: when it is there and cannot be read.
-        :raises ValueError: when it is not JSON.
+        :raises UnreadableRecord: as for :meth:`read_module_end`.
         """
         record = self.read_module_end()
         return record if record is not None and record.is_torn_down else None
 
     def read_module_end(self) -> ExitRecord | None:
-        """Return what the job said when its module had ended; ``None`` if that cannot be read, or is of an earlier run.
+        """Return what the job said when its module had ended; ``None`` if it has not, or that was before a restart.
 
-        :raises OSError: when it is there and cannot be read.
-        :raises ValueError: when it is not JSON.
+        :raises UnreadableRecord: when it is there and cannot be read.
         """
-        record = _record(ExitRecord, _EXIT, self._read_json(self.exit, strict=True))
-        if record is None:
+        fields = self._read_record(EXIT, self.exit)
+        if fields is None:
             return None
+        if not _is_of_a_job(fields):
+            raise EXIT.damaged(self.exit, "'asked' or 'module_stdout' has another form")
+        record = ExitRecord(*EXIT.values(fields))
         start = self.read_start()
         is_stale = record.job_id != self.read_claim() or (start is not None and start.restart > record.restart)
         return None if is_stale else record
 
-    @property
-    def has_success(self) -> bool:
+    def read_success(self) -> bool:
         """Tell whether the job has recorded that its module exited with 0, and not for a signal of Slurm.
 
         It may still be in its `teardown`.
+
+        :raises UnreadableRecord: when that cannot be read.
         """
-        try:
-            record = self.read_module_end()
-        except (OSError, ValueError):
-            return False
+        record = self.read_module_end()
         return record is not None and record.is_sure_success
+
+    @property
+    def has_success(self) -> bool:
+        """Tell the same; a record that cannot be read is not a success."""
+        try:
+            return self.read_success()
+        except UnreadableRecord:
+            return False
 
     def is_alive(self, within: float) -> bool:
         """Tell whether a local job has given a sign of life in the last seconds, on whatever host."""
@@ -433,55 +468,57 @@ class RunDirectory:
 
     def write_log_state(self, state: dict[str, Any]) -> None:
         """Note how far the output has been logged."""
-        self._write(self._log_state, json.dumps(state), lasts=False)
+        self._write_record(LOG_OFFSETS, self._log_state, state, lasts=False)
 
     def read_log_state(self) -> dict[str, Any]:
         """Return what was noted of how far the output has been logged; nothing if nothing was, or it is not a record.
 
         :raises OSError: when it is there and cannot be read.
         """
-        try:
-            return self._read_json(self._log_state, strict=True) or {}
-        except (BadRecord, ValueError):
-            return {}
+        return self._readable(LOG_OFFSETS, self._log_state, may_be_away=True) or {}
 
     # -- Files ---------------------------------------------------------------------------------------------------------
 
     def _file(self, name: str) -> str:
         return os.path.join(self.path, name)
 
-    def _write_json(self, path: str, value: Any) -> None:
-        self._write(path, json.dumps(value))
+    def _write_record(self, kind: Format, path: str, fields: Mapping[str, Any], *, lasts: bool = True) -> None:
+        self._write(path, json.dumps(kind.written(fields)), lasts=lasts)
 
     def _write(self, path: str, text: str, *, lasts: bool = True) -> None:
         """Write a file whole or not at all, for the owner alone.
 
         :param lasts: whether it has to be there even if the machine goes down the moment after.
         """
-        scratch = f"{path}.{uuid.uuid4().hex[:8]}"  # of this writer alone, among all hosts and threads
-        try:
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
-                file.write(text)
-                file.flush()
-                if lasts:
-                    os.fsync(file.fileno())
-            os.replace(scratch, path)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(scratch)
-            raise
+        write_atomically(path, text.encode("utf-8", "surrogateescape"), lasts=lasts)
 
-    def _read_json(self, path: str, *, strict: bool = False, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:
+    @staticmethod
+    def _read_record(kind: Format, path: str, *, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:
+        """Return a record; ``None`` if there is none.
+
+        :raises UnreadableRecord: when it cannot be read.
+        """
         try:
-            value = parse_json(read_own(path, largest=largest))
+            return kind.read(path, parse_json(read_own(path, largest=largest)))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
-            if strict:
-                raise
+        except UnreadableRecord:
+            raise
+        except (OSError, ValueError) as error:
+            raise kind.damaged(path, error) from error
+
+    def _readable(self, kind: Format, path: str, *, may_be_away: bool = False) -> dict[str, Any] | None:
+        """Return a record that only helps; ``None`` if there is none that can be read.
+
+        :param may_be_away: raise the :class:`OSError` of a file that is there, and cannot be read now.
+        """
+        try:
+            return self._read_record(kind, path)
+        except UnreadableRecord as error:
+            cause = error.__cause__
+            if may_be_away and isinstance(cause, OSError) and not isinstance(cause, BadRecord):
+                raise cause from None
             return None
-        return value if isinstance(value, dict) else None
 
 
 def _minutes_and_seconds(word: str) -> tuple[str, str]:
@@ -519,19 +556,9 @@ def _part(name: str) -> str:
     return name if fit == name else f"{fit}-{sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _record(kind: type[_Record], types: Mapping[str, type], fields: dict[str, Any] | None) -> _Record | None:
-    """Make a record of what a job script has written; ``None`` where that is not whole, or not of its form."""
-    if fields is None or not has_types(fields, types) or not _is_of_a_job(fields):
-        return None
-    return kind(**{**kind._field_defaults, **{name: fields[name] for name in kind._fields if name in fields}})
-
-
 def _is_of_a_job(fields: Any) -> bool:
     match fields:
-        case {"pid": int(pid)}:
-            return 0 < pid < _MOST_PIDS
         case {"asked": None | str(), "module_stdout": [int(begin), int(end)]}:
-            has_flags = all(isinstance(fields.get(name, False), bool) for name in ("unsignalled", "is_torn_down"))
             # -1 stands for a log that the module has removed.
-            return has_flags and -1 <= begin < 2**63 and -1 <= end < 2**63
+            return -1 <= begin < 2**63 and -1 <= end < 2**63
     return False

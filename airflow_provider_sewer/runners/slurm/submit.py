@@ -12,10 +12,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable
+from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmPendingTooLong, SlurmUnavailable, UnreadableRecord
 from airflow_provider_sewer.runners.slots import Slots
 from airflow_provider_sewer.runners.slurm.accounting import AccountingTurns
-from airflow_provider_sewer.runners.slurm.cluster import Busy, Cluster, JobRef, NoAnswer, NoCommand
+from airflow_provider_sewer.runners.slurm.cluster import Busy, Cluster, NoAnswer, NoCommand
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.log_lines import WarningLine
 
@@ -36,8 +36,6 @@ _CLOCKS = 60.0
 #: Seconds for which accounting is asked at most.
 _LONGEST_AGE = 30 * 86400.0
 _SLICE = 0.2
-#: Seconds since the epoch that a record can hold: up to the year 9999.
-_LATEST = 253_402_300_799
 #: So many of this process's threads submit or look up a job at once: each takes a process, and some open files.
 _SLOTS = Slots(8)
 
@@ -133,16 +131,8 @@ class Submission:
 
     def _note_intent(self) -> None:
         """Note that a submission begins now, so that another process knows for how long to wait for it."""
-        noted = {
-            "name": self._name,
-            "cluster": self._cluster.kind,
-            "clears": self._attempt.clears,
-            "run_clears": self._attempt.run_clears,
-            "made": self._began,
-            "begun": time.time(),
-        }
         try:
-            self._directory.write_attempt(noted)
+            self._attempt.note_intent(self._cluster.kind, self._began, time.time())
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -178,15 +168,21 @@ class Submission:
 
         :param for_certain: look twice, so that what the controller took before it went can show up.
         """
-        noted = self._directory.read_job() or {}
-        if isinstance(noted.get("id"), str):
-            return self._job(noted["id"], _number(noted.get("submitted")))
+        unreadable = None
+        try:
+            if (noted := self._directory.read_job()) is not None:
+                return self._job(noted["id"], noted["submitted"])
+        except UnreadableRecord as error:  # its claim and its name lead to the job, too
+            unreadable = error
         known = self._find_for_certain() if for_certain else self._find()
+        if unreadable is not None and (known is None or unreadable.version is not None):
+            raise unreadable
         return None if known is None else self._as_job(known)
 
     def _is_over_at(self) -> float:
         """Return when a submission that was begun by a process now dead has had its effect."""
-        begun = _number(self._directory.read_attempt().get("begun"))
+        noted = self._directory.read_attempt()
+        begun = float(noted["begun"]) if noted else 0.0
         return min(begun, time.time()) + self._cluster.slowest_submission
 
     # -- Looking for the job -------------------------------------------------------------------------------------------
@@ -226,19 +222,20 @@ class Submission:
 
     def _age(self) -> float:
         """Return for how many seconds there can have been a job of this attempt."""
-        made = _number(self._directory.read_attempt().get("made"))
+        noted = self._directory.read_attempt()
+        made = float(noted["made"]) if noted else 0.0
         return min(max(time.time() - made, 0.0) + _CLOCKS, _LONGEST_AGE)
 
     def _as_job(self, job_id: str) -> Job:
-        submitted = time.time()
+        job = self._job(job_id, time.time())
         try:
-            self._directory.write_job({"id": job_id, "cluster": self._cluster.kind, "submitted": submitted})
+            self._directory.write_job(job.to_data())
         except OSError as error:  # it can be found by its name, too
             self._say(f"The job of {self._name} is {job_id}, which cannot be noted in its run directory: {error}")
-        return self._job(job_id, submitted)
+        return job
 
     def _job(self, job_id: str, submitted: float) -> Job:
-        return Job(JobRef(job_id, self._name, self._directory.path), self._directory, self._cluster, submitted)
+        return Job.of(job_id, self._name, self._directory, self._cluster, submitted)
 
     # -- Waiting -------------------------------------------------------------------------------------------------------
 
@@ -274,8 +271,3 @@ class Submission:
     def _unwritable(self, error: OSError) -> SlurmUnavailable:
         path = self._directory.path
         return SlurmUnavailable(f"run_dir: cannot write into {path!r}: {error.strerror}", run_directory=path)
-
-
-def _number(value: object) -> float:
-    """Read a number of a record that may be damaged."""
-    return float(value) if isinstance(value, (int, float)) and abs(value) < _LATEST else 0.0

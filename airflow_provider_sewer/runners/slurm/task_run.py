@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.environment import inherited
-from airflow_provider_sewer.core.errors import ModuleStopped, SewerError, SlurmSubmitRefused
+from airflow_provider_sewer.core.errors import ModuleStopped, SewerError, SlurmSubmitRefused, UnreadableRecord
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.runners.activation import left_to_interpreter
 from airflow_provider_sewer.runners.module import GRACE
@@ -204,7 +204,8 @@ class SlurmTaskRun:
                 run, job = self._begun(self._planned, sink)
             return run.collect(run.follow(job))
         except BaseException as error:
-            if self._job_run is not None and (job is None or self._stopped is None):
+            is_left = isinstance(error, UnreadableRecord)  # nothing is known of its job, which may have succeeded
+            if self._job_run is not None and not is_left and (job is None or self._stopped is None):
                 with suppress(SewerError):  # what has gone wrong first is what counts
                     self._job_run.cancel_left(timeout=_CANCEL_TIMEOUT)
             if self._stopped is not None and isinstance(error, SewerError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_sewer.core.errors import SlurmError, SlurmJobFailed
+from airflow_provider_sewer.core.errors import SlurmError, SlurmJobFailed, UnreadableRecord
 from airflow_provider_sewer.runners.slurm.attempts import Attempts, TaskInstance
 from airflow_provider_sewer.runners.slurm.cluster import NOT_KNOWN, JobRef
 from airflow_provider_sewer.runners.slurm.commands import SlurmCluster as SlurmClient
@@ -109,19 +110,25 @@ def test_a_job_of_another_user_is_not_ours(jobs, slurm, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", '{"name": "x', "[]", "{}"])
-def test_a_damaged_attempt_is_cancelled_and_runs_anew(plan, jobs, slurm, worker, text):
-    """Nobody can tell whose it is any more: its job is not taken up, and not left running."""
+def test_damaged_attempt_record_raises_and_job_runs_on(plan, jobs, slurm, worker, text):
+    """The job may end well: it is neither cancelled nor replaced, and is collected once the record is restored."""
     planned = plan(UNTIL_GO)
     first = worker(planned)
     job_id = first.expect("begun").split()[1]
     first.kill()
-    Path(folders(planned)[0].path, "attempt.json").write_text(text)
+    record = Path(folders(planned)[0].path, "attempt.json")
+    whole = record.read_text()
+    record.write_text(text)
+    refused = jobs.follow(planned)
+    refused._thread.join(60)
+    assert isinstance(refused.error, UnreadableRecord), refused.error
+    assert re.search(r"attempt\.json cannot be read as format 1: .* remove the run directory", str(refused.error))
+    record.write_text(whole)
     second = jobs.follow(planned)
-    assert second.id != job_id
-    assert slurm.job(job_id).state in {"CANCELLED", "FAILED"}  # its script may have seen first that it is to end
+    assert second.id == job_id
     let_go(planned)
     assert second.succeeds() == "done"
-    assert seen(slurm, planned) == [job_id, second.id]
+    assert seen(slurm, planned) == [job_id]
 
 
 @pytest.mark.parametrize("text", [None, '{"id": "1', "[]", '{"id": 7}'])
@@ -196,8 +203,8 @@ def test_an_attempt_of_something_else_is_neither_taken_up_nor_cancelled(tmp_path
     instance = TaskInstance("dag", "run", "task", -1, "0")
     attempts = Attempts(str(tmp_path), instance)
     for number, owner, label in ((1, instance, "renamed"), (2, instance._replace(map_index=1), None)):
-        noted = {"name": Attempts(str(tmp_path), owner, label)._name(number), "cluster": "slurm", "clears": "0"}
-        attempts.begin().directory.write_attempt({**noted, "run_clears": 0})
+        name = Attempts(str(tmp_path), owner, label)._name(number)
+        attempts.begin()._replace(name=name).note_intent("slurm", 1.0, 1.0)
     latest = attempts.latest()
     assert latest is not None
     assert latest.directory.path == str(tmp_path / "dag" / "run" / "task" / "1")

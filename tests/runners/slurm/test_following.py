@@ -184,7 +184,7 @@ def spoil(job, how: str) -> None:
 
 
 def test_a_record_that_cannot_be_used_is_no_evidence(jobs) -> None:
-    """One that is unreadable, half-written, another job's or an earlier run's makes no success, and no failure."""
+    """One that is unreadable or half-written is an error; another job's or an earlier run's counts as missing."""
     ways = ("a directory", "half of it", "another job's", "an earlier run's")
     followed = {way: jobs.start("wait_for('enough')", lost_after=3.0) for way in ways}
     for job in followed.values():
@@ -196,7 +196,10 @@ def test_a_record_that_cannot_be_used_is_no_evidence(jobs) -> None:
         spoil(job, way)
         thaw(job)
     for way, job in followed.items():
-        job.fails(errors.SlurmJobLost, "Slurm says COMPLETED, but there is no exit record")
+        if way in ways[:2]:
+            job.fails(errors.UnreadableRecord, "has ended, and may have succeeded, but")
+        else:
+            job.fails(errors.SlurmJobLost, "Slurm says COMPLETED, but there is no exit record")
         told = [line for line in job.said if "cannot be read, waiting" in line]
         assert len(told) == (way in ways[:2]), job.said
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_sewer.core.errors import SewerError, SlurmJobFailed, SlurmJobLost, UntrustedPath
+from airflow_provider_sewer.core.errors import SewerError, SlurmJobFailed, SlurmJobLost, UnreadableRecord, UntrustedPath
 from airflow_provider_sewer.core.settings import Settings
 from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
@@ -43,7 +43,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to act 
 WANTS = Wants("dag.task", {}, requeue=False, most_seconds=None)
 #: An exit record of a success, as another user would forge it.
 FORGED = {
-    "job_id": "local-1", "restart": 0, "node": "n1", "phase": "teardown", "exit_code": 0, "asked": None,
+    "format": 1, "job_id": "local-1", "restart": 0, "node": "n1", "phase": "teardown", "exit_code": 0, "asked": None,
     "unsignalled": True, "start": 1.0, "end": 2.0, "stdout": 0, "stderr": 0, "module_stdout": [0, 0], "result": -1,
     "cpus": 1,
 }  # fmt: skip
@@ -228,8 +228,8 @@ STRANGE: list[Callable[[str], None]] = [be_deep, be_of_other_types, be_huge, os.
 
 
 @pytest.mark.parametrize("strange", STRANGE)
-def test_run_directory_reads_strange_records_as_none(strange: Callable[[str], None], tmp_path: Path) -> None:
-    """Whatever lies in their place, nothing waits, and nothing is raised but what is documented."""
+def test_run_directory_refuses_strange_records(strange: Callable[[str], None], tmp_path: Path) -> None:
+    """Nothing waits. A record that decides of the job raises an error, one that only helps counts as missing."""
     directory = RunDirectory(str(tmp_path / "1"))
     directory.make()
     names = ("start", "exit", "attempt", "job", "task", "products", "ended", "cancelled", "follower", "unknown")
@@ -240,12 +240,14 @@ def test_run_directory_reads_strange_records_as_none(strange: Callable[[str], No
 
     assert directory.read_start() is None
     assert not directory.has_success
-    assert (directory.read_ended(), directory.read_ended_try(), directory.read_follower()) == (None, 0, None)
+    assert directory.read_follower() is None
     assert (directory.read_unknown_seconds(), directory.read_orphaned(), directory.is_cleared) == (0.0, None, False)
     assert directory.is_alive(within=60) == (strange in (be_deep, be_of_other_types, be_huge))
     assert directory.read_usage() == {}
     JobLogs(directory, lambda *_: None).pump()
-    assert not isinstance(directory.read_job(), list)
+    for read in ("exit", "attempt", "job", "task", "products", "ended"):
+        with pytest.raises(UnreadableRecord, match=rf"/{read}\.json cannot be read as format 1: "):
+            getattr(directory, f"read_{read}")()
     assert runs_srun(directory) is False
     assert last_lines(directory.stdout) in ([], [TYPES]) or strange in (be_deep, be_huge)
 
@@ -272,16 +274,13 @@ def test_job_with_an_open_umask_leaves_records_that_are_read(umask: str, tmp_pat
     assert RunDirectory(str(folder)).has_success
 
 
-def test_array_folders_with_strange_records_hold_no_array(tmp_path: Path) -> None:
-    """Of one that is whole, the elements are told all the same."""
+def test_waiting_room_names_strange_registrations_to_their_attempts(tmp_path: Path) -> None:
+    """Of an array that is whole, the elements are told all the same."""
     folder = tmp_path / "arrays"
     member = Member(str(tmp_path / "map-1" / "1"), 1, 1, 1.0, WANTS)
     WaitingRoom(str(folder)).register(member)
     for number, strange in enumerate(STRANGE, 1):
         strange(str(folder / "waiting" / f"map-{number + 1}-1.json"))
-        (folder / str(number)).mkdir(mode=0o700)
-        for name in ("members", "job", "refused", "attempt"):
-            strange(str(folder / str(number) / f"{name}.json"))
     (folder / "9").mkdir(mode=0o700)
     JobArray(str(folder / "9")).form({1: member.path}, WANTS)
 
@@ -290,7 +289,21 @@ def test_array_folders_with_strange_records_hold_no_array(tmp_path: Path) -> Non
 
     assert WaitingRoom(str(folder)).members() == [member]
     assert gathering.is_awaited(member.path)
-    assert [number for number in range(1, 10) if JobArray(str(folder / str(number))).is_formed] == [9]
+    assert JobArray(str(folder / "9")).is_formed
+    told = [gathering.outcome(str(tmp_path / f"map-{number + 1}" / "1")) for number in range(1, len(STRANGE) + 1)]
+    assert [type(each) for each in told] == [UnreadableRecord] * len(STRANGE)
+
+
+@pytest.mark.parametrize("name", ["members", "job", "refused"])
+@pytest.mark.parametrize("strange", STRANGE)
+def test_array_with_strange_records_raises(strange: Callable[[str], None], name: str, tmp_path: Path) -> None:
+    """Its elements may run: no other array is made of them."""
+    folder = tmp_path / "arrays"
+    (folder / "1").mkdir(parents=True, mode=0o700)
+    strange(str(folder / "1" / f"{name}.json"))
+
+    with pytest.raises(UnreadableRecord, match=rf"/1/{name}\.json cannot be read as format 1: "):
+        Gathering(str(folder), SlurmCluster()).look()
 
 
 @pytest.mark.parametrize("path", ["/etc/1", "map-2/1", "{folder}/../x/map-2/1", "{folder}/map-2/x", 1])
@@ -300,7 +313,7 @@ def test_waiting_room_passes_over_members_of_other_folders(path: Any, tmp_path: 
     (folder / "waiting").mkdir(parents=True, mode=0o700)
     path = path.format(folder=tmp_path) if isinstance(path, str) else path
     name = "-".join(str(path).split("/")[-2:])
-    said = {"path": path, "map_index": 2, "expected": 1, "array_wait": 1.0, "wants": WANTS._asdict()}
+    said = {"path": path, "map_index": 2, "expected": 1, "array_wait": 1.0, "wants": WANTS.to_data(), "format": 1}
     (folder / "waiting" / f"{name}.json").write_text(json.dumps(said))
     assert WaitingRoom(str(folder)).members() == []
 
@@ -320,7 +333,7 @@ if os.path.lexists(path): os.unlink(path)
 os.kill(os.getppid(), signal.SIGKILL)
 """
     error = outcome(planned(tmp_path, source))
-    assert isinstance(error, (SlurmJobFailed, SlurmJobLost)), error
+    assert isinstance(error, UnreadableRecord if name == "exit.json" else (SlurmJobFailed, SlurmJobLost)), error
 
 
 def test_local_cluster_looks_at_other_jobs_whatever_one_has_recorded(local_jobs: ScriptJobs, tmp_path: Path) -> None:
@@ -362,5 +375,5 @@ def test_ending_names_the_foreign_run_directory(jobs: Jobs) -> None:
     job = jobs.start("say('ran')").job
     endings = Endings(job, "made", ())
     ending = endings.failure(Sighting("FAILED", exit_code=77), None)
-    assert ending.error == "SlurmLaunchFailure"
+    assert ending.error == "launch_failure"
     assert f"found its run directory {job.directory.path} open to other users, and ran nothing" in ending.message

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID
+from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, run_directories_of
 from tests.runners.slurm.script_jobs import DEAF_TREE, WAIT, wait_until
 
@@ -264,11 +265,11 @@ def directory(tmp_path: Path) -> RunDirectory:
 
 
 RECORD = {
-    "job_id": "7", "restart": 1, "node": "n1", "phase": "teardown", "exit_code": 0, "asked": None, "start": 1.0,
-    "end": 2.0, "stdout": 0, "stderr": 0, "module_stdout": [0, 0], "result": -1, "cpus": 1,
+    "format": 1, "job_id": "7", "restart": 1, "node": "n1", "phase": "teardown", "exit_code": 0, "asked": None,
+    "start": 1.0, "end": 2.0, "stdout": 0, "stderr": 0, "module_stdout": [0, 0], "result": -1, "cpus": 1,
     "unsignalled": True, "is_torn_down": True,
 }  # fmt: skip
-START = {"job_id": "7", "restart": 1, "node": "n1", "pid": 1, "time": 1.0}
+START = {"format": 1, "job_id": "7", "restart": 1, "node": "n1", "pid": 1, "time": 1.0}
 
 
 def given(directory: RunDirectory, *, claim: str = "7", start: Any = None, record: Any = None) -> None:
@@ -284,36 +285,12 @@ def test_a_whole_record_of_this_run_of_this_job_is_read(directory: RunDirectory)
     record = directory.read_exit()
 
     assert record is not None
-    assert record._asdict() == RECORD
+    assert {"format": 1, **record._asdict()} == RECORD
 
 
-def test_exit_record_of_an_older_job_script_is_read_as_unsure_success(directory: RunDirectory) -> None:
-    """A record without `unsignalled` is a success that Slurm can contradict."""
-    given(directory)
-    Path(directory.exit).write_text(
-        json.dumps({name: value for name, value in RECORD.items() if name != "unsignalled"})
-    )
-
-    record = directory.read_exit()
-
-    assert record is not None
-    assert (record.is_success, record.is_sure_success) == (True, False)
-    assert record.is_success
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"claim": "8"},
-        {"start": {"restart": 2}},
-        {"record": "{}"},
-        {"record": "[]"},
-        {"record": "null"},
-        {"record": {"is_torn_down": 1}},
-    ],
-)
+@pytest.mark.parametrize("change", [{"claim": "8"}, {"start": {"restart": 2}}])
 def test_a_record_of_another_job_or_of_an_earlier_start_says_nothing(change: Any, directory: RunDirectory) -> None:
-    """What another job has written, or this one before it was requeued, is no record; nor is half of one."""
+    """What another job has written, or this one before it was requeued, is no record."""
     given(directory, **change)
 
     assert directory.read_exit() is None
@@ -327,12 +304,12 @@ def test_record_during_teardown_is_success_and_no_exit(directory: RunDirectory) 
     assert directory.has_success
 
 
-@pytest.mark.parametrize("text", ["", '{"job_id": "7", "exit_', "\x00" * 50])
+@pytest.mark.parametrize("text", ["", '{"job_id": "7", "exit_', "\x00" * 50, "{}", "[]", "null"])
 def test_a_record_that_is_not_whole_is_an_error_and_no_success(text: str, directory: RunDirectory) -> None:
     """A record that cannot be understood is told apart from none, so that it is waited for."""
     given(directory, record=text)
 
-    with pytest.raises(ValueError):
+    with pytest.raises(UnreadableRecord, match=r"exit\.json cannot be read as format 1: "):
         directory.read_exit()
 
 
@@ -362,7 +339,8 @@ def test_every_folder_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> Non
 
 def test_files_are_whole_while_many_write_them(directory: RunDirectory) -> None:
     """Several threads write the same file: who reads it finds one of their texts, and nothing else is left."""
-    values = [{"id": letter * 5000} for letter in "abcd"]
+    rest = {"format": 1, "directory": "", "cluster": "slurm", "submitted": 1.0}
+    values = [{**rest, "id": letter, "name": letter * 4000} for letter in "abcd"]
     writers = [threading.Thread(target=lambda v=v: [directory.write_job(v) for _ in range(30)]) for v in values]
     for writer in writers:
         writer.start()

@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core import errors
+from airflow_provider_sewer.core.formats import MEMBERS, REFUSED
 from airflow_provider_sewer.core.trusted import has_types
 from airflow_provider_sewer.runners.slurm.attempts import LONGEST_NAME
-from airflow_provider_sewer.runners.slurm.cluster import JobRef, mark_of
+from airflow_provider_sewer.runners.slurm.cluster import mark_of
 from airflow_provider_sewer.runners.slurm.job import Job
 from airflow_provider_sewer.runners.slurm.run_directory import LARGEST_NOTED, RunDirectory
 from airflow_provider_sewer.runners.slurm.script import ArrayScript
@@ -40,14 +41,22 @@ class Wants(NamedTuple):
     most_seconds: float | None
 
     @classmethod
-    def of(cls, fields: Any) -> Wants | None:
-        """Return what a record says; ``None`` where it is not one."""
-        if not has_types(fields, {"label": str, "resources": dict, "requeue": bool}):
-            return None
-        most = fields.get("most_seconds")
-        if most is not None and not has_types(fields, {"most_seconds": float}):
-            return None
+    def of(cls, fields: Mapping[str, Any]) -> Wants:
+        """Return what a record says.
+
+        :raises LookupError: when it is not whole.
+        :raises TypeError: when it is not of its form.
+        """
+        most = fields["most_seconds"]
+        types = {"label": str, "resources": dict, "requeue": bool, **({} if most is None else {"most_seconds": float})}
+        if not has_types(fields, types):
+            raise TypeError("'wants' has another form")
         return cls(fields["label"], fields["resources"], fields["requeue"], most)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return what is stored of it."""
+        label, resources, requeue, most_seconds = self
+        return {"label": label, "resources": dict(resources), "requeue": requeue, "most_seconds": most_seconds}
 
 
 class JobArray:
@@ -65,19 +74,22 @@ class JobArray:
         self.read()
 
     def read(self) -> None:
-        """Read anew what can have changed."""
-        noted = self.directory.read_members() or {}
-        wants, elements = Wants.of(noted.get("wants")), noted.get("elements")
-        if not isinstance(elements, dict) or not all(map(self._is_element, elements.items())):
-            wants, elements = None, {}  # it did not come as far as having members
-        self.wants, self.elements = wants, {int(number): path for number, path in elements.items() if wants}
-        job, refused = self.directory.read_job(), self.directory.read_refusal()
-        self.job = job if has_types(job, {"id": str, "submitted": float}) else None
-        if has_types(refused, {"error": str}) and refused is not None:
-            kind: Any = getattr(errors, refused["error"], None)
-            is_one = isinstance(kind, type) and issubclass(kind, errors.SlurmError)
-            message = str(refused.get("message"))
-            self.refusal = (kind if is_one else errors.SlurmError)(message, run_directory=self.directory.path)
+        """Read anew what can have changed.
+
+        :raises UnreadableRecord: when another version has written it, or it is damaged.
+        """
+        directory = self.directory
+        if (members := directory.read_members()) is not None:  # else it did not come as far as having members
+            with MEMBERS.reading(directory.members):
+                if not all(map(self._is_element, members["elements"].items())):
+                    raise MEMBERS.damaged(directory.members, "it names other folders than those of the instances")
+                self.wants = Wants.of(members["wants"])
+                self.elements = {int(number): path for number, path in members["elements"].items()}
+        self.job = directory.read_job()
+        if (refused := directory.read_refusal()) is not None:
+            kind: Any = errors.KEYS.get(refused["error"], errors.SlurmError)
+            kind = kind if issubclass(kind, errors.SlurmError) else errors.SlurmError
+            self.refusal = kind(str(refused["message"]), run_directory=directory.path)
 
     def _is_element(self, element: tuple[str, Any]) -> bool:
         """Tell whether this is a number and the run directory of an instance of the same mapped task."""
@@ -108,7 +120,7 @@ class JobArray:
             with suppress(FileExistsError):
                 os.symlink(path, os.path.join(self.directory.path, str(number)))
         self.elements, self.wants = dict(elements), wants
-        self.directory.write_members({"elements": self.elements, "wants": wants._asdict()})
+        self.directory.write_members({"elements": self.elements, "wants": wants.to_data()})
 
     def script(self) -> ArrayScript:
         """Return what Slurm is given."""
@@ -119,11 +131,11 @@ class JobArray:
         """Return the job of one element; the array has been sent."""
         noted = self.job or {}
         directory = RunDirectory(self.elements[number])
-        return Job(JobRef(f"{noted['id']}_{number}", self.name, directory.path), directory, cluster, noted["submitted"])
+        return Job.of(f"{noted['id']}_{number}", self.name, directory, cluster, noted["submitted"])
 
     def refuse(self, error: errors.SlurmError) -> None:
         """Note that it will never be sent, for all its members to fail of."""
-        self.directory.write_refusal({"error": type(error).__name__, "message": error.message})
+        self.directory.write_refusal({"error": errors.key_of(type(error)), "message": error.message})
         self.refusal = error
 
 
@@ -145,21 +157,27 @@ class _ArrayDirectory(RunDirectory):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self._members = self._file("members.json")  # which element runs in which run directory
+        self.members = self._file("members.json")  # which element runs in which run directory
         self._refused = self._file("refused.json")
 
-    def write_members(self, members: dict[str, Any]) -> None:
+    def write_members(self, members: Mapping[str, Any]) -> None:
         """Note of what the array consists."""
-        self._write_json(self._members, members)
+        self._write_record(MEMBERS, self.members, members)
 
     def read_members(self) -> dict[str, Any] | None:
-        """Return of what the array consists, if it came as far as that."""
-        return self._read_json(self._members, largest=LARGEST_NOTED)
+        """Return of what the array consists, if it came as far as that.
 
-    def write_refusal(self, refusal: dict[str, Any]) -> None:
+        :raises UnreadableRecord: when another version has noted it, or it is damaged.
+        """
+        return self._read_record(MEMBERS, self.members, largest=LARGEST_NOTED)
+
+    def write_refusal(self, refusal: Mapping[str, Any]) -> None:
         """Note why it will not be sent."""
-        self._write_json(self._refused, refusal)
+        self._write_record(REFUSED, self._refused, refusal)
 
     def read_refusal(self) -> dict[str, Any] | None:
-        """Return why it will not be sent, if it was noted."""
-        return self._read_json(self._refused)
+        """Return why it will not be sent, if it was noted.
+
+        :raises UnreadableRecord: when another version has noted it, or it is damaged.
+        """
+        return self._read_record(REFUSED, self._refused)

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, ClassVar
 
-from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable, UntrustedPath
+from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable, UnreadableRecord, UntrustedPath
 from airflow_provider_sewer.runners.slurm.arrays.gathering import Gathering
 from airflow_provider_sewer.runners.slurm.arrays.lease import LeaseLost
 from airflow_provider_sewer.runners.slurm.cluster import NoAnswer, NoCommand
@@ -94,7 +94,7 @@ class Gatherer:
                 self._give_up(SlurmUnavailable(f"the array cannot be submitted: {error}"))
             except NoAnswer as error:
                 self._say(f"The array is not submitted yet, trying again: {error}")
-            except UntrustedPath as error:
+            except (UntrustedPath, UnreadableRecord) as error:
                 self._give_up(error)
             except OSError as error:
                 self._give_up(SlurmUnavailable(f"run_dir: cannot use {self._folder!r}: {error.strerror}"))

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from airflow_provider_sewer.core.errors import SewerError, SlurmError, SlurmSubmitRefused
+from airflow_provider_sewer.core.errors import SewerError, SlurmError, SlurmSubmitRefused, UnreadableRecord
 from airflow_provider_sewer.core.trusted import check_own_folder
 from airflow_provider_sewer.runners.slurm.arrays.array import JobArray
 from airflow_provider_sewer.runners.slurm.arrays.lease import Lease
@@ -55,9 +55,9 @@ class Gathering:
         self._first = self._latest = 0.0
         self._most = math.inf
 
-    def outcome(self, path: str) -> Job | SlurmError | None:
+    def outcome(self, path: str) -> Job | SewerError | None:
         """Return what has become of the attempt of a run directory: its job, or why there is none; or nothing yet."""
-        return self._outcomes.get(path)
+        return self._outcomes.get(path) or self._room.why_unreadable(path)
 
     def is_awaited(self, path: str) -> bool:
         """Tell whether the attempt of a run directory waits, or is in an array that is being sent."""
@@ -67,6 +67,7 @@ class Gathering:
         """See what has become of the arrays.
 
         :raises UntrustedPath: when another user could have written the folder of one.
+        :raises UnreadableRecord: when what another version has written may stand for elements that run.
         """
         check_own_folder(self._folder, "run_dir")
         try:
@@ -83,6 +84,7 @@ class Gathering:
             else:
                 continue
             self._note_outcome(self._arrays[number])
+        self._room.members()  # which shows the registrations that cannot be read
 
     def is_due(self) -> bool:
         """Tell whether there is something to send: an array that is not known to be, or members enough for one."""
@@ -202,6 +204,8 @@ class Gathering:
             self._cancel(taken.job.ref)
             array.form({}, array.wants)  # so that they are in none
             array.refuse(SlurmError("another array has its name"))
+        except UnreadableRecord:
+            raise
         except SewerError as error:
             with suppress(NoAnswer):
                 if (found := self._cluster.find(array.name, array.directory.path)) is not None:

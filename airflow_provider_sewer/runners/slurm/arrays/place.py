@@ -6,12 +6,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.core.trusted import has_types
+from airflow_provider_sewer.core.errors import SlurmUnavailable, UnreadableRecord
 from airflow_provider_sewer.runners.slurm.arrays.array import folder_of
 from airflow_provider_sewer.runners.slurm.arrays.gathering import Gathering
 from airflow_provider_sewer.runners.slurm.arrays.waiting import WaitingRoom
-from airflow_provider_sewer.runners.slurm.cluster import JobRef
 from airflow_provider_sewer.runners.slurm.job import Job
 
 if TYPE_CHECKING:
@@ -82,18 +80,9 @@ class ArrayPlace:
 
         :raises SlurmUnavailable: when the run directory cannot be written.
         """
-        attempt, now = self._attempt, time.time()
-        noted = {
-            "name": attempt.name,
-            "cluster": self._cluster.kind,
-            "clears": attempt.clears,
-            "run_clears": attempt.run_clears,
-            "made": now,
-            "begun": now,
-            "in_array": True,
-        }
+        now = time.time()
         try:
-            self._directory.write_attempt(noted)
+            self._attempt._replace(in_array=True).note_intent(self._cluster.kind, now, now)
             script.write(self._directory)
         except OSError as error:
             path = self._directory.path
@@ -111,10 +100,13 @@ class ArrayPlace:
 
     def look_up(self) -> Job | None:
         """Return the job of an attempt; ``None`` if there is none now."""
-        noted = self._directory.read_job() or {}
-        if has_types(noted, {"id": str, "name": str, "submitted": float}):
-            ref = JobRef(noted["id"], noted["name"], self._directory.path)
-            return Job(ref, self._directory, self._cluster, noted["submitted"])
+        try:
+            if (noted := self._directory.read_job()) is not None:
+                return Job.of(noted["id"], noted["name"], self._directory, self._cluster, noted["submitted"])
+        except UnreadableRecord as error:  # its array knows it, too
+            if error.version is None and (job := self._waiting().look_up()) is not None:
+                return job
+            raise
         return self._waiting().look_up()
 
     def leave(self) -> None:
@@ -137,8 +129,7 @@ def elements_of(waiting: Collection[Waiting]) -> Iterator[Job]:
 def note_element(job: Job) -> Job:
     """Note in the run directory of an element which one it is, and return its job."""
     with suppress(OSError):  # its array knows it, too
-        noted = {**job.ref._asdict(), "cluster": job.cluster.kind, "submitted": job.submitted}
-        job.directory.write_job(noted, lasts=False)
+        job.directory.write_job(job.to_data(), lasts=False)
     return job
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.core.trusted import check_own_folders, has_types, parse_json, read_own
+from airflow_provider_sewer.core.atomic_file import write_atomically
+from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable, UnreadableRecord
+from airflow_provider_sewer.core.formats import WAITING
+from airflow_provider_sewer.core.trusted import check_own_folders, parse_json, read_own
 from airflow_provider_sewer.runners.slurm.arrays.array import Wants, is_in
 from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Member(NamedTuple):
@@ -42,11 +40,7 @@ class Member(NamedTuple):
     def is_wanted(self) -> bool:
         """Tell whether anybody still wants it."""
         directory = RunDirectory(self.path)
-        return not directory.is_cancelled and directory.read_ended() is None
-
-
-#: The types of what a member's file says besides what it wants.
-_TYPES: Mapping[str, type] = {"path": str, "map_index": int, "expected": int, "array_wait": float}
+        return not directory.is_cancelled and not directory.has_end
 
 
 class WaitingRoom:
@@ -58,6 +52,7 @@ class WaitingRoom:
     def __init__(self, folder: str) -> None:
         self._folder = os.path.join(folder, "waiting")
         self._read: dict[str, Member] = {}
+        self._unreadable: dict[str, SewerError] = {}
 
     def register(self, member: Member) -> None:
         """Have an attempt wait; all else that its element needs has been written.
@@ -66,17 +61,12 @@ class WaitingRoom:
         :raises UntrustedPath: when another user could have written the folder.
         """
         path = self._path(member.path)
-        scratch = f"{path}.{uuid.uuid4().hex[:8]}"
         try:
             with suppress(FileExistsError):
                 RunDirectory(self._folder).make()
             check_own_folders(os.path.dirname(os.path.dirname(self._folder)), self._folder, "run_dir")
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump({**member._asdict(), "wants": member.wants._asdict()}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
+            record = WAITING.packed([*member[:-1], member.wants.to_data()])
+            write_atomically(path, json.dumps(record).encode(), lasts=True)
         except OSError as error:
             raise SlurmUnavailable(
                 f"run_dir: cannot write into {self._folder!r}: {error.strerror}", run_directory=member.path
@@ -85,6 +75,10 @@ class WaitingRoom:
     def has(self, path: str) -> bool:
         """Tell whether the attempt of this run directory waits."""
         return os.path.exists(self._path(path))
+
+    def why_unreadable(self, path: str) -> SewerError | None:
+        """Return why the attempt of this run directory does not get into an array, as far as :meth:`members` shows."""
+        return self._unreadable.get(self._path(path))
 
     def leave(self, path: str) -> None:
         """Have the attempt of this run directory wait no longer."""
@@ -97,22 +91,29 @@ class WaitingRoom:
             names = [name for name in os.listdir(self._folder) if name.endswith(".json")]
         except FileNotFoundError:
             names = []
+        self._unreadable.clear()
         read = {name: self._read.get(name) or self._member(name) for name in names}
         self._read = {name: member for name, member in read.items() if member is not None}
         return list(self._read.values())
 
     def _member(self, name: str) -> Member | None:
         """Return who waits by a file; ``None`` if it has just left, or the file is not a record of this folder."""
+        path = os.path.join(self._folder, name)
         try:
-            fields = parse_json(read_own(os.path.join(self._folder, name)))
-        except (OSError, ValueError):
+            member = self._read_member(path)
+        except FileNotFoundError:
             return None
-        wants = Wants.of(fields.get("wants")) if has_types(fields, _TYPES) else None
-        if wants is None or self._path(fields["path"]) != os.path.join(self._folder, name):
+        except (OSError, UnreadableRecord) as error:
+            self._unreadable[path] = error if isinstance(error, SewerError) else WAITING.damaged(path, error)
             return None
-        member = Member(**{field: fields[field] for field in _TYPES}, wants=wants)
-        is_attempt = os.path.basename(member.path).isdecimal()
+        is_attempt = os.path.basename(member.path).isdecimal() and self._path(member.path) == path
         return member if is_attempt and is_in(os.path.dirname(self._folder), member.path) else None
+
+    @staticmethod
+    def _read_member(path: str) -> Member:
+        with WAITING.reading(path):
+            fields = WAITING.read(path, parse_json(read_own(path)))
+            return Member(*WAITING.values({**fields, "wants": Wants.of(fields["wants"])}))
 
     def _path(self, path: str) -> str:
         instance, attempt = os.path.split(path)

@@ -1,0 +1,159 @@
+"""The formats of all that one version of this package writes and another one may read.
+
+Each record has the key ``format`` and keys that no name in the code decides: classes, attributes and modules can be
+renamed, and the records stay. ``docs/development/formats.md`` lists who writes and reads each record, and when its
+version has to grow. ``tests/records/`` has a record of each released format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from airflow_provider_sewer.core.errors import SewerError, UnreadableRecord
+from airflow_provider_sewer.core.trusted import has_types
+
+#: The key of a record that holds the version of its format.
+VERSION_KEY = "format"
+
+_RESTORE = "use the version of airflow-provider-sewer that wrote it, or restore it; to start again, remove"
+_JOB = f"{_RESTORE} the run directory that it is in"
+_ARRAY = f"{_RESTORE} the folder of arrays that it is in"
+_NOTHING: Mapping[str, type] = MappingProxyType({})
+
+
+class Format(NamedTuple):
+    """A kind of record.
+
+    :param name: its file, or another short name.
+    :param keys: the keys that it needs, and their types; ``object`` for any value. Other keys are ignored. Those of a
+        named tuple are in the order of its fields.
+    :param fix: the way out where a record cannot be read, as the end of a sentence.
+    :param version: grows when a reader of the former version would misread a record.
+    """
+
+    name: str
+    keys: Mapping[str, type] = _NOTHING
+    fix: str = _JOB
+    version: int = 1
+
+    def written(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a record as it is stored."""
+        return {VERSION_KEY: self.version, **fields}
+
+    def packed(self, values: Iterable[Any]) -> dict[str, Any]:
+        """Return a record as it is stored, whose values are in the order of the keys."""
+        return self.written(dict(zip(self.keys, values)))
+
+    def values(self, record: Mapping[str, Any]) -> list[Any]:
+        """Return the values of a record that was read, in the order of the keys."""
+        return [record[key] for key in self.keys]
+
+    def read(self, where: str, record: Any) -> dict[str, Any]:
+        """Return a stored record.
+
+        :param where: its file, or where else it is from.
+        :raises UnreadableRecord: when it is of another format, or not of its form.
+        """
+        version = record.get(VERSION_KEY) if isinstance(record, dict) else None
+        if type(version) is not int:
+            raise self.damaged(where, f"it is not a record with the key {VERSION_KEY!r}")
+        if version != self.version:
+            raise UnreadableRecord(
+                f"{where} has format {version}, and this version of airflow-provider-sewer reads format "
+                f"{self.version}; {self.fix}",
+                version=version,
+            )
+        for key, kind in self.keys.items():
+            if key not in record:
+                raise self.damaged(where, f"the key {key!r} is missing")
+            if kind is not object and not has_types(record, {key: kind}):
+                raise self.damaged(where, f"{key!r} must be {kind.__name__}, got {type(record[key]).__name__}")
+        return dict(record)
+
+    def damaged(self, where: str, why: object) -> UnreadableRecord:
+        """Return the error for a record that is not of its form."""
+        return UnreadableRecord(f"{where} cannot be read as format {self.version}: {why}; {self.fix}")
+
+    @contextmanager
+    def reading(self, where: str) -> Iterator[None]:
+        """Name the record in whatever goes wrong while a value is made of it.
+
+        :raises UnreadableRecord: in place of that.
+        """
+        try:
+            yield
+        except UnreadableRecord:
+            raise
+        except KeyError as error:
+            raise self.damaged(where, f"the key {error} is missing") from None
+        except (LookupError, TypeError, ValueError, AttributeError, SewerError) as error:
+            raise self.damaged(where, error) from None
+
+
+# -- In the run directory of an attempt --------------------------------------------------------------------------------
+
+ATTEMPT = Format(
+    "attempt.json",
+    {
+        "name": str, "cluster": str, "clears": str, "run_clears": int, "made": float, "begun": float, "in_array": bool,
+    },
+)  # fmt: skip
+#: Also an argument of the trigger, part of its event, and in Airflow's store of task states.
+JOB = Format("job.json", {"id": object, "name": str, "directory": str, "cluster": str, "submitted": object})
+TASK = Format("task.json", {"members": list, "tasks": list, "mapped": list})
+PRODUCTS = Format("products.json", {"attempt": str, "before": dict, "made_from": dict})
+ENDED = Format("ended.json", {"how": str, "try_number": int})
+CANCELLED = Format("cancelled", {"is_cleared": bool})
+FOLLOWER = Format("follower.json", {"token": str, "try_number": int})
+UNKNOWN = Format("unknown.json", {"seconds": float})
+LOG_OFFSETS = Format("log-offsets.json", {"stdout": dict, "stderr": dict})
+#: These two are written by the job script, ``job.bash``.
+START = Format("start.json", {"job_id": str, "restart": int, "node": str, "pid": int, "time": float})
+EXIT = Format(
+    "exit.json",
+    {
+        "job_id": str, "restart": int, "node": str, "phase": str, "exit_code": int, "asked": object, "start": float,
+        "end": float, "stdout": int, "stderr": int, "module_stdout": list, "result": int, "cpus": int,
+        "unsignalled": bool, "is_torn_down": bool,
+    },
+)  # fmt: skip
+
+# -- In the folder of the arrays of a mapped task ----------------------------------------------------------------------
+
+WAITING = Format(
+    "waiting/*.json",
+    {"path": str, "map_index": int, "expected": int, "array_wait": float, "wants": dict},
+    _ARRAY,
+)
+MEMBERS = Format("members.json", {"elements": dict, "wants": dict}, _ARRAY)
+REFUSED = Format("refused.json", {"error": str, "message": object}, _ARRAY)
+
+# -- Beside products, and of a user ------------------------------------------------------------------------------------
+
+PRODUCT = Format(
+    ".sewer/*.json",
+    {
+        "task": str, "command": str, "product": object, "dependencies": dict, "after": dict, "code": object,
+        "environment": object, "result": object, "is_whole": bool, "is_removed": bool, "attempt": str,
+        "was_whole": object, "beside": dict, "leaving": object, "dag_run": object,
+    },
+    "use the version of airflow-provider-sewer that wrote it, or remove it and run its task again",
+)  # fmt: skip
+CLAIM = Format(".sewer/*.runs/*.run", {"dag_id": object, "run_id": object, "task_id": object}, "remove it")
+FAILED_FILES = Format(".sewer/*.failed", {"files": list}, "remove it")
+CACHE = Format("cache", {"value": object, "looks": dict}, "remove it")
+#: The lines of a state file; its version is the value of ``sewer_state``.
+STATE = Format("state", fix="use the version of airflow-provider-sewer that wrote it, or name another with --state")
+
+# -- In Airflow's database ---------------------------------------------------------------------------------------------
+
+_CLEAR = "use the version of airflow-provider-sewer that wrote it, or clear the task"
+JOB_TRIGGER = Format("SlurmJobTrigger", {"job": dict, "module": str, "settings": dict}, _CLEAR)
+JOB_EVENT = Format("event of SlurmJobTrigger", {"job": dict, "ending": dict}, _CLEAR)
+PATH_TRIGGER = Format("PathTrigger", {"path": object, "interval": float, "deadline": float}, _CLEAR)
+PATH_EVENT = Format("event of PathTrigger", {"path": object, "is_there": bool}, _CLEAR)
+NOTED_JOB = Format("task state slurm_job", {"job": dict, "keep": bool}, _CLEAR)
+RUN = Format("XCom sewer_run", {"ran_anew": bool, "run": object}, _CLEAR)
