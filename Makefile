@@ -12,7 +12,7 @@ pytest := $(bin)/python -m pytest $(side_by_side)
 SLURM ?=
 # Slurm's plugin that finds the processes of a job: linuxproc, which is the default, or cgroup.
 PROCTRACK ?=
-TESTS ?= tests/slurm tests/runners/slurm $(wildcard $(addprefix tests/,operators/test_slurm*.py decorators/test_slurm.py \
+TESTS ?= tests/slurm_cluster tests/slurm $(wildcard $(addprefix tests/,operators/test_slurm*.py decorators/test_slurm.py \
     triggers/test_slurm.py cli/test_on_slurm*.py airflow/test_slurm*.py))
 
 # Neither the shell's Python environment nor an Airflow that the shell is set up for reaches what runs here.
@@ -38,7 +38,7 @@ quick: python ## run the tests that need neither Airflow nor Slurm, containers o
 	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest --numprocesses 2 --dist worksteal \
 	    -m "not airflow and not slurm and not containers and not browser and not slow" $(ARGS)
 
-test-slurm: python ## run the tests of Slurm (SLURM=24.11 for that version, as root; PROCTRACK=cgroup; TESTS="tests/slurm")
+test-slurm: python ## run the tests of Slurm (SLURM=24.11 for that version, as root; PROCTRACK=cgroup; TESTS="tests/slurm_cluster")
 	@$(environments) airflow-test
 	@mkdir -p build/tmp
 	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(if $(PROCTRACK),SEWER_TEST_PROCTRACK=$(PROCTRACK)) \

@@ -6,15 +6,15 @@ what belongs to Airflow is in :mod:`airflow_provider_sewer.task_group` and its n
 
 from __future__ import annotations
 
-from airflow_provider_sewer.core.decorator import task
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.paths import Dependency, External, Product
 from airflow_provider_sewer.core.recording import Run, run_with
 from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.task_decorator import task
 from airflow_provider_sewer.core.values import Ignored
 from airflow_provider_sewer.core.workflow import Workflow, workflow
-from airflow_provider_sewer.readers.files import load_workflow
-from airflow_provider_sewer.readers.python_file import get_task_from_module, get_tasks_from_module, load_module
+from airflow_provider_sewer.loaders.python_file import get_task_from_module, get_tasks_from_module, load_module
+from airflow_provider_sewer.loaders.workflow_files import load_workflow
 
 __version__ = "0.1.0"
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def _run_plainly(run: Run) -> None:
-    from airflow_provider_sewer.runners.plain import run_plainly
+    from airflow_provider_sewer.execution.inline import run_plainly
 
     run_plainly(run)
 

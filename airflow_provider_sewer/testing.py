@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.readers.files import load_workflow
-from airflow_provider_sewer.runners.engine import Engine
-from airflow_provider_sewer.runners.observers import PlainLines
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.execution.log_observers import PrefixedLines
+from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
+from airflow_provider_sewer.loaders.workflow_files import load_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow.sdk import DAG
 
-    from airflow_provider_sewer.runners.outcome import Outcome
+    from airflow_provider_sewer.execution.events import Outcome
 
 _HOME = pytest.StashKey[Path]()
 _SURROUNDING = pytest.StashKey[dict[str, str]]()
@@ -118,10 +118,10 @@ def run_sewer_file() -> Callable[..., dict[str, Outcome]]:
         arguments: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> dict[str, Outcome]:
-        engine = Engine(
+        engine = WorkflowRunner(
             load_workflow(path, workflow, jobs=jobs, arguments=arguments),
-            Settings.checked(**settings),
-            observers=[PlainLines()],
+            ExecutionSettings.checked(**settings),
+            observers=[PrefixedLines()],
         )
         engine.check()
         return engine.run()

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytest_plugins = [
-    "tests.left_out",
-    "tests.side_by_side",
+    "tests.plugin_require_all",
+    "tests.plugin_xdist",
     "airflow_provider_sewer.testing",
-    "tests.slurm.fixtures",
-    "tests.runners.slurm.script_jobs",
+    "tests.slurm_cluster.fixtures",
+    "tests.slurm.script_jobs",
     "tests.airflow_supervisor",
 ]
 

@@ -21,29 +21,29 @@ from airflow.sdk.module_loading import import_string
 from airflow_provider_sewer.core import errors, formats
 from airflow_provider_sewer.core.errors import KEYS, SewerError, UnreadableRecord
 from airflow_provider_sewer.core.formats import Format
-from airflow_provider_sewer.core.freshness import MadeFrom, Record, Stamp
 from airflow_provider_sewer.core.paths import Dependency, External, Product
-from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.serialization import tasks_of_data, tasks_to_data
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
+from airflow_provider_sewer.core.staleness import Fingerprint, Inputs, ProductRecord
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.core.workflow_json import tasks_of_data, tasks_to_data
-from airflow_provider_sewer.operators import paths, upstream
-from airflow_provider_sewer.runners.beside import remove_failed
-from airflow_provider_sewer.runners.claims import Claim, Claims
-from airflow_provider_sewer.runners.kept import Kept
-from airflow_provider_sewer.runners.products import read_record, write_record
-from airflow_provider_sewer.runners.slurm import job as slurm_job
-from airflow_provider_sewer.runners.slurm.arrays.array import JobArray, Wants
-from airflow_provider_sewer.runners.slurm.arrays.place import ArrayPlace
-from airflow_provider_sewer.runners.slurm.arrays.waiting import Member, WaitingRoom
-from airflow_provider_sewer.runners.slurm.attempts import Attempt, Attempts, TaskInstance
-from airflow_provider_sewer.runners.slurm.begun import end_of, end_to_data, job_from_data
-from airflow_provider_sewer.runners.slurm.commands import SlurmCluster
-from airflow_provider_sewer.runners.slurm.ending import Ending
-from airflow_provider_sewer.runners.slurm.logs import JobLogs
-from airflow_provider_sewer.runners.slurm.noted_task import noted_task
-from airflow_provider_sewer.runners.slurm.products import JobProducts
-from airflow_provider_sewer.runners.slurm.run_directory import ExitRecord, Follower, RunDirectory, StartRecord
-from airflow_provider_sewer.runners.state import Done, StateFile, read_state
+from airflow_provider_sewer.execution.disk_cache import DiskCache
+from airflow_provider_sewer.execution.product_claims import Claim, Claims
+from airflow_provider_sewer.execution.product_files import remove_failed
+from airflow_provider_sewer.execution.staged_products import read_record, write_record
+from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
+from airflow_provider_sewer.operators import paths, staleness_xcom
+from airflow_provider_sewer.slurm import job as slurm_job
+from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
+from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
+from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration
+from airflow_provider_sewer.slurm.attempts import Attempt, Attempts, TaskInstance
+from airflow_provider_sewer.slurm.client import SlurmClient
+from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory, Monitor, StartRecord
+from airflow_provider_sewer.slurm.job_products import JobProducts
+from airflow_provider_sewer.slurm.job_result import JobResult
+from airflow_provider_sewer.slurm.log_tailer import JobLogs
+from airflow_provider_sewer.slurm.saved_task import load_task
+from airflow_provider_sewer.slurm.submitted_job import end_of, end_to_data, job_from_data
 from airflow_provider_sewer.triggers.path import PathTrigger
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
@@ -52,12 +52,12 @@ DOCS = Path(__file__).parents[1] / "docs" / "development" / "formats.md"
 #: What comes of an unreadable record that decides of a job.
 ERROR = "an error"
 NAME = "dag.task-eec1f15ddf65abcdef"
-WANTS = Wants("dag.task", {"mem_gb": 8}, requeue=False, most_seconds=None)
-PRODUCT = Record(
-    "train", "c0ffee", Stamp("1-2", "aa", "3-4"), {"in.csv": Stamp("3-4")}, {"raw": "7-8"}, "bb", None, {"loss": 0.5},
-    attempt="making-1-2", beside={"x.idx": Stamp("5-6")}, dag_run=["dag", "run"],
+WANTS = ArrayOptions("dag.task", {"mem_gb": 8}, requeue=False, most_seconds=None)
+PRODUCT = ProductRecord(
+    "train", "c0ffee", Fingerprint("1-2", "aa", "3-4"), {"in.csv": Fingerprint("3-4")}, {"raw": "7-8"}, "bb", None,
+    {"loss": 0.5}, attempt="making-1-2", beside={"x.idx": Fingerprint("5-6")}, dag_run=["dag", "run"],
 )  # fmt: skip
-ENDING = Ending("out_of_memory", "more", "4711", "OUT_OF_MEMORY", None, "n1", "/runs/1")
+ENDING = JobResult("out_of_memory", "more", "4711", "OUT_OF_MEMORY", None, "n1", "/runs/1")
 
 
 class Stored(NamedTuple):
@@ -83,28 +83,28 @@ class Stored(NamedTuple):
 
 def attempt(folder: str) -> Attempt:
     """Return the attempt whose run directory is in a folder."""
-    return Attempt(RunDirectory(f"{folder}/dag/run/task/1"), NAME, "slurm", "2", 1, in_array=True)
+    return Attempt(JobDirectory(f"{folder}/dag/run/task/1"), NAME, "slurm", "2", 1, in_array=True)
 
 
 def read_attempt(folder: str) -> Any:
     found = Attempts(folder, TaskInstance("dag", "run", "task", -1, "2")).latest()
-    noted = RunDirectory(f"{folder}/dag/run/task/1").read_attempt()
+    noted = JobDirectory(f"{folder}/dag/run/task/1").read_attempt()
     assert found is not None
     assert noted is not None
     return found.directory.path, found[1:], (noted["made"], noted["begun"])
 
 
 def read_job(folder: str) -> Any:
-    found = ArrayPlace(SlurmCluster(), attempt("")._replace(directory=RunDirectory(folder))).look_up()
+    found = ArrayRegistration(SlurmClient(), attempt("")._replace(directory=JobDirectory(folder))).look_up()
     return (*found.ref, found.cluster.kind, found.submitted)
 
 
 def job(folder: str) -> slurm_job.Job:
-    return slurm_job.Job.of("4711", NAME, RunDirectory(folder), SlurmCluster(), 1700000002.5)
+    return slurm_job.Job.of("4711", NAME, JobDirectory(folder), SlurmClient(), 1700000002.5)
 
 
 def read_task(folder: str) -> Any:
-    task = noted_task(RunDirectory(folder), Task("now", "today"))
+    task = load_task(JobDirectory(folder), Task("now", "today"))
     return task.name, task.call().argv, task.products, task.dependencies, task.settings.workdir
 
 
@@ -114,25 +114,25 @@ def task_of_record() -> Task:
 
 
 def read_products(folder: str) -> Any:
-    making, made_from = JobProducts(Task("t", "m", products=["/x/model.npz"]), RunDirectory(folder))._begun()
+    making, made_from = JobProducts(Task("t", "m", products=["/x/model.npz"]), JobDirectory(folder))._begun()
     return making._folder.rpartition("making-")[2][9:], made_from
 
 
 def read_log(folder: str) -> Any:
     Path(folder, "stdout.log").write_text("0\n23\n56\n")
     logged: list[str] = []
-    JobLogs(RunDirectory(folder), lambda _, pieces: logged.extend(pieces), ["secret-value"]).finish()
+    JobLogs(JobDirectory(folder), lambda _, pieces: logged.extend(pieces), ["secret-value"]).finish()
     return "".join(logged)
 
 
 def read_exit(folder: str) -> Any:
     if not os.path.lexists(f"{folder}/claim"):
         os.symlink("4711", f"{folder}/claim")
-    return RunDirectory(folder).read_exit()
+    return JobDirectory(folder).read_exit()
 
 
 def read_waiting(folder: str) -> Any:
-    room = WaitingRoom(f"{folder}/arrays")
+    room = MemberQueue(f"{folder}/arrays")
     members = room.members()
     if error := room.why_unreadable(f"{folder}/map-1/1"):
         raise error
@@ -141,7 +141,7 @@ def read_waiting(folder: str) -> Any:
 
 def read_members(folder: str) -> Any:
     array = JobArray(f"{folder}/arrays/1")
-    return {number: os.path.relpath(path, folder) for number, path in array.elements.items()}, array.wants
+    return {number: os.path.relpath(path, folder) for number, path in array.elements.items()}, array.options
 
 
 def read_refusal(folder: str) -> Any:
@@ -151,7 +151,7 @@ def read_refusal(folder: str) -> Any:
 
 def read_claims(folder: str) -> Any:
     with Claims(f"{folder}/x", lambda claim: False) as claims:
-        return claims.others(Claim("mine", "", ""))
+        return claims.claims_of_other_runs(Claim("mine", "", ""))
 
 
 def add_claim(folder: str) -> None:
@@ -175,7 +175,7 @@ IN_JOB = {
         lambda folder: attempt(folder).note_intent("slurm", 1700000000.5, 1700000001.5),
     ),
     "job": Stored(
-        formats.JOB, "job.json", read_job, None, lambda folder: RunDirectory(folder).write_job(job(folder).to_data())
+        formats.JOB, "job.json", read_job, None, lambda folder: JobDirectory(folder).write_job(job(folder).to_data())
     ),
     "task": Stored(
         formats.TASK, "task.json", read_task,
@@ -190,40 +190,40 @@ IN_JOB = {
             (Dependency("raw/1.npz"), Dependency("raw/2.npz"), External("in.csv", timeout=60.0)),
             "/data",
         ),
-        lambda folder: RunDirectory(folder).write_task(tasks_to_data([task_of_record()])),
+        lambda folder: JobDirectory(folder).write_task(tasks_to_data([task_of_record()])),
     ),
     "products": Stored(
         formats.PRODUCTS, "products.json", read_products,
-        ("dag.task-1", MadeFrom({"in.csv": Stamp("3-4", "c0ffee", "5-6")}, {"raw": "7-8"}, "aa", None)),
-        lambda folder: RunDirectory(folder).write_products(
+        ("dag.task-1", Inputs({"in.csv": Fingerprint("3-4", "c0ffee", "5-6")}, {"raw": "7-8"}, "aa", None)),
+        lambda folder: JobDirectory(folder).write_products(
             {
-                "attempt": "dag.task-1", "before": {"model.npz": Stamp("1-2"), "log.txt": None},
-                "made_from": MadeFrom({"in.csv": Stamp("3-4", "c0ffee", "5-6")}, {"raw": "7-8"}, "aa").to_data(),
+                "attempt": "dag.task-1", "before": {"model.npz": Fingerprint("1-2"), "log.txt": None},
+                "made_from": Inputs({"in.csv": Fingerprint("3-4", "c0ffee", "5-6")}, {"raw": "7-8"}, "aa").to_data(),
             }
         ),
     ),
     "ended": Stored(
         formats.ENDED, "ended.json",
-        lambda folder: (RunDirectory(folder).read_ended(), RunDirectory(folder).read_ended_try()), ("collected", 3),
-        lambda folder: RunDirectory(folder).write_ended("collected", 3),
+        lambda folder: (JobDirectory(folder).read_ended(), JobDirectory(folder).read_ended_try()), ("collected", 3),
+        lambda folder: JobDirectory(folder).write_ended("collected", 3),
     ),
     "cancelled": Stored(
-        formats.CANCELLED, "cancelled", lambda folder: RunDirectory(folder).is_cleared, True,
-        lambda folder: RunDirectory(folder).cancel(is_cleared=True), False, False,
+        formats.CANCELLED, "cancelled", lambda folder: JobDirectory(folder).is_cleared, True,
+        lambda folder: JobDirectory(folder).cancel(is_cleared=True), False, False,
     ),
     "follower": Stored(
-        formats.FOLLOWER, "follower.json", lambda folder: RunDirectory(folder).read_follower(), Follower("c0ffee", 3),
-        lambda folder: RunDirectory(folder).write_follower(Follower("c0ffee", 3)), None, None,
+        formats.FOLLOWER, "follower.json", lambda folder: JobDirectory(folder).read_follower(), Monitor("c0ffee", 3),
+        lambda folder: JobDirectory(folder).write_follower(Monitor("c0ffee", 3)), None, None,
     ),
     "unknown": Stored(
-        formats.UNKNOWN, "unknown.json", lambda folder: RunDirectory(folder).read_unknown_seconds(), 12.5,
-        lambda folder: RunDirectory(folder).write_unknown_seconds(12.5), 0.0, 0.0,
+        formats.UNKNOWN, "unknown.json", lambda folder: JobDirectory(folder).read_unknown_seconds(), 12.5,
+        lambda folder: JobDirectory(folder).write_unknown_seconds(12.5), 0.0, 0.0,
     ),
     "log-offsets": Stored(
         formats.LOG_OFFSETS, "log-offsets.json", read_log, "sec6\n", None, "0\n23\n56\n", "0\n23\n56\n"
     ),
     "start": Stored(
-        formats.START, "start.json", lambda folder: RunDirectory(folder).read_start(),
+        formats.START, "start.json", lambda folder: JobDirectory(folder).read_start(),
         StartRecord("4711", 1, "n1", 99, 1700000003.5), None, None, None,
     ),
     "exit": Stored(
@@ -234,16 +234,16 @@ IN_JOB = {
         None,
     ),
     "waiting": Stored(
-        formats.WAITING, "arrays/waiting/map-1-1.json", read_waiting, [Member("1", 1, 2, 30.0, WANTS)],
-        lambda folder: WaitingRoom(f"{folder}/arrays").register(Member(f"{folder}/map-1/1", 1, 2, 30.0, WANTS)),
+        formats.WAITING, "arrays/waiting/map-1-1.json", read_waiting, [ArrayMember("1", 1, 2, 30.0, WANTS)],
+        lambda folder: MemberQueue(f"{folder}/arrays").register(ArrayMember(f"{folder}/map-1/1", 1, 2, 30.0, WANTS)),
     ),
     "members": Stored(
         formats.MEMBERS, "arrays/1/members.json", read_members,
         ({1: "map-1/1"}, WANTS._replace(most_seconds=60.0)), form,
     ),
     "refused": Stored(
-        formats.REFUSED, "refused.json", read_refusal, (errors.SlurmSubmitRefused, "invalid partition"),
-        lambda folder: JobArray(folder).refuse(errors.SlurmSubmitRefused("invalid partition")),
+        formats.REJECTED, "refused.json", read_refusal, (errors.SlurmSubmissionRejected, "invalid partition"),
+        lambda folder: JobArray(folder).refuse(errors.SlurmSubmissionRejected("invalid partition")),
     ),
     "product": Stored(
         formats.PRODUCT, ".sewer/x.json", lambda folder: read_record(f"{folder}/x"), PRODUCT,
@@ -418,13 +418,13 @@ def test_job_script_writes_each_key(kind: Format) -> None:
 def test_cache_of_another_format_is_built_again(change: Any, found: Any, folder: str, monkeypatch: Any) -> None:
     """It counts as missing."""
     monkeypatch.setenv("XDG_CACHE_HOME", folder)
-    kept = Kept("interpreters", "key")
-    kept.keep(["other"])
+    kept = DiskCache("interpreters", "key")
+    kept.put(["other"])
     fields = json.loads((RECORDS / "cache.json").read_text()) | change
     content = json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
     Path(kept._folder, kept._name).write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
-    assert kept.found() == found
+    assert kept.get() == found
 
 
 def test_state_file_of_format_1_is_read(folder: str) -> None:
@@ -433,15 +433,15 @@ def test_state_file_of_format_1_is_read(folder: str) -> None:
     path = Path(folder, "w.jsonl")
     path.write_text(text.replace("{", '{"later": 1, '))
 
-    assert read_state(str(path), "w") == {"a": Done("c0ffee", [1], 1)}
+    assert read_state(str(path), "w") == {"a": FinishedTask("c0ffee", [1], 1)}
 
 
 def test_state_file_is_written_in_format_1(folder: str) -> None:
     """Key by key."""
     with StateFile(f"{folder}/w.jsonl", "w", keep=False, run_dir="/runs") as state:
-        state.note("a", "succeeded", command="c0ffee", result=[1])
-        state.note("b", "failed", reason="no")
-        state.note_end()
+        state.record("a", "succeeded", command="c0ffee", result=[1])
+        state.record("b", "failed", reason="no")
+        state.record_end()
 
     written, wanted = (
         [json.loads(line) for line in file.read_text().splitlines()]
@@ -513,7 +513,7 @@ IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
     ),
     "run_xcom": (
         formats.RUN,
-        lambda fields: upstream.told_by(["raw"], {"ti": Instance(fields)}, is_in_instances=False),  # type: ignore[typeddict-item]
+        lambda fields: staleness_xcom.pull_upstream_runs(["raw"], {"ti": Instance(fields)}, is_in_instances=False),  # type: ignore[typeddict-item]
     ),
     "noted_job": (
         formats.NOTED_JOB,
@@ -523,7 +523,7 @@ IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
 READ = {
     "job_event": in_airflow("job_event"),
     "path_event": None,
-    "run_xcom": upstream.Before([], {"raw": "7-8"}),
+    "run_xcom": staleness_xcom.UpstreamRuns([], {"raw": "7-8"}),
     "noted_job": f"Slurm job 4711 ({NAME})",
 }
 

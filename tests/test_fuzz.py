@@ -21,13 +21,13 @@ from click.testing import CliRunner
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.cli.main import main
 from airflow_provider_sewer.core.errors import SewerError
-from airflow_provider_sewer.runners.kept import Kept
-from airflow_provider_sewer.runners.products import read_record
-from airflow_provider_sewer.runners.slurm.attempts import Attempts, TaskInstance
-from airflow_provider_sewer.runners.slurm.logs import JobLogs, last_line_between
-from airflow_provider_sewer.runners.slurm.noted_task import noted_task
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
-from airflow_provider_sewer.runners.slurm.usage import usage_of
+from airflow_provider_sewer.execution.disk_cache import DiskCache
+from airflow_provider_sewer.execution.staged_products import read_record
+from airflow_provider_sewer.slurm.attempts import Attempts, TaskInstance
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_line_between
+from airflow_provider_sewer.slurm.saved_task import load_task
+from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -215,10 +215,10 @@ class Fuzz:
         error = result.exception
         if error is not None and not isinstance(error, SystemExit):
             self.found.append(f"{seed}: {type(error).__name__}: {error!s:.200}")
-        elif "Traceback" in result.output or result.exit_code not in (0, 1, 2):
-            self.found.append(f"{seed}: exit code {result.exit_code}: {result.output[:200]}")
-        elif result.exit_code == 2 and max(map(len, result.output.splitlines()), default=0) > LONGEST:
-            self.found.append(f"{seed}: a line of {max(map(len, result.output.splitlines()))} characters")
+        elif "Traceback" in result.on_output or result.exit_code not in (0, 1, 2):
+            self.found.append(f"{seed}: exit code {result.exit_code}: {result.on_output[:200]}")
+        elif result.exit_code == 2 and max(map(len, result.on_output.splitlines()), default=0) > LONGEST:
+            self.found.append(f"{seed}: a line of {max(map(len, result.on_output.splitlines()))} characters")
 
     def call(self, seed: str, function: Callable[[], Any], *documented: type[Exception]) -> None:
         """Call a function that may raise what is documented, and note what else goes wrong."""
@@ -374,7 +374,7 @@ def test_command_lines_leave_no_traceback(fuzz: Fuzz) -> None:
         fuzz.sppe(f"{seed} ({' '.join(arguments):.300})", *arguments)
 
 
-def collected(directory: RunDirectory) -> str | None:
+def collected(directory: JobDirectory) -> str | None:
     """Return the last line of a module, as its exit record says where that is."""
     record = directory.read_exit()
     return record and last_line_between(directory.stdout, *record.module_stdout)
@@ -386,7 +386,7 @@ def test_records_of_jobs_leave_no_traceback(fuzz: Fuzz) -> None:
     names = list(RECORDS)
     for number, seed in enumerate(seeds("record", 100)):
         folder = fuzz.folder / "runs" / "dag" / "run" / "task" / str(number + 1)
-        directory = RunDirectory(str(folder))
+        directory = JobDirectory(str(folder))
         directory.make()
         for name, record in RECORDS.items():
             (folder / name).parent.mkdir(exist_ok=True, mode=0o700)
@@ -402,8 +402,8 @@ def test_records_of_jobs_leave_no_traceback(fuzz: Fuzz) -> None:
             fuzz.call(seed, read)
         for read in (directory.read_ended, directory.read_ended_try, directory.read_log_state):
             fuzz.call(seed, read)
-        fuzz.call(seed, lambda directory=directory: (usage_of(directory), noted_task(directory, Task("a", "m"))))
+        fuzz.call(seed, lambda directory=directory: (usage_of(directory), load_task(directory, Task("a", "m"))))
         (folder / "stdout.log").write_text("a line\n")
         fuzz.call(seed, JobLogs(directory, lambda *_: None).finish)
         fuzz.call(seed, lambda folder=folder: read_record(str(folder / "x")))
-    assert Kept("fuzz", 1).found() is None
+    assert DiskCache("fuzz", 1).get() is None

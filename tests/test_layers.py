@@ -47,8 +47,8 @@ def test_a_contract_is_kept(kept, contract):
     ("file", "line", "broken"),
     [
         ("core/graph_of_airflow.py", "import airflow", {CONTRACTS[1], CONTRACTS[2]}),
-        ("core/upwards.py", "import airflow_provider_sewer.readers.guest", {CONTRACTS[0]}),
-        ("readers/model.py", "from airflow.sdk import DAG", {CONTRACTS[1]}),
+        ("core/upwards.py", "import airflow_provider_sewer.loaders.isolated_import", {CONTRACTS[0]}),
+        ("loaders/model.py", "from airflow.sdk import DAG", {CONTRACTS[1]}),
     ],
 )
 def test_a_wrong_import_would_be_found(tmp_path, file, line, broken):

@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_sewer import SewerError
-from airflow_provider_sewer.runners.claims import Claim, Claims
+from airflow_provider_sewer.execution.product_claims import Claim, Claims
 from airflow_provider_sewer.task_group import sewer_task_group
 
 MODULE = """

@@ -17,7 +17,7 @@ from bench.rows import Figure, Row
 
 if TYPE_CHECKING:
     from tests.airflow.deployment import Airflow
-    from tests.slurm.cluster import SlurmCluster
+    from tests.slurm_cluster.cluster import SlurmCluster
 
 _ENDS = "from a job's end to its task's end: `SlurmModuleOperator`"
 _WAITS = "`BashOperator` with `sbatch --wait`"
@@ -65,7 +65,7 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
         raise CannotRun("there is no Slurm on this machine (apt-get install slurmctld slurmd slurm-client munge)")
     sys.path.insert(0, str(ROOT))
     from tests.airflow.deployment import Airflow
-    from tests.slurm.cluster import SlurmCluster
+    from tests.slurm_cluster.cluster import SlurmCluster
 
     jobs, seconds = (1, 0) if tiny else (6, 10)
     with tempfile.TemporaryDirectory(prefix="bench-") as name, SlurmCluster(Path(name), nodes=2, cpus=4) as slurm:

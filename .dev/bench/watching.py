@@ -24,17 +24,17 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="bench-airflow-"))
 
 import psutil  # noqa: E402
 
-from airflow_provider_sewer.core.settings import Settings  # noqa: E402
-from airflow_provider_sewer.core.slurm import DEFAULTS  # noqa: E402
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings  # noqa: E402
+from airflow_provider_sewer.core.serialization import slurm_to_data  # noqa: E402
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS  # noqa: E402
 from airflow_provider_sewer.core.task import Task  # noqa: E402
-from airflow_provider_sewer.core.workflow_json import slurm_to_data  # noqa: E402
-from airflow_provider_sewer.runners.slurm.attempts import TaskInstance  # noqa: E402
-from airflow_provider_sewer.runners.slurm.begun import job_to_data  # noqa: E402
-from airflow_provider_sewer.runners.slurm.module_job import ModuleJob  # noqa: E402
-from airflow_provider_sewer.runners.slurm.run import JobRun  # noqa: E402
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory  # noqa: E402
+from airflow_provider_sewer.slurm.attempts import TaskInstance  # noqa: E402
+from airflow_provider_sewer.slurm.job_directory import JobDirectory  # noqa: E402
+from airflow_provider_sewer.slurm.job_runner import JobRunner  # noqa: E402
+from airflow_provider_sewer.slurm.job_spec import JobSpec  # noqa: E402
+from airflow_provider_sewer.slurm.submitted_job import job_to_data  # noqa: E402
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger  # noqa: E402
-from tests.slurm.cluster import SlurmCluster  # noqa: E402
+from tests.slurm_cluster.cluster import SlurmCluster  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,15 +87,15 @@ def _registered(jobs: int, folder: Path) -> Iterator[SlurmJobTrigger]:
     python = folder / "quick"
     python.write_text(QUICK)
     python.chmod(0o755)
-    task = Task("task", "module").with_settings(Settings.checked(python=str(python)))
+    task = Task("task", "module").with_settings(ExecutionSettings.checked(python=str(python)))
     held = {"additional_parameters": {"hold": True}}
     # As often all the time as one poll for each job would be, instead of ever more seldom.
     slurm = DEFAULTS._replace(slurm=held, run_dir=str(folder / "runs"), cluster="slurm", array=True, deferrable=True)
     slurm = slurm._replace(max_poll_interval=INTERVAL)
     with patch("os.fsync"):
         for index in range(jobs):
-            planned = ModuleJob(TaskInstance("bench", "run", "task", index, "0"), task, slurm, {}, 5.0, expected=jobs)
-            waiting = JobRun(planned, lambda *_: None, lambda _: None).enter()
+            planned = JobSpec(TaskInstance("bench", "run", "task", index, "0"), task, slurm, {}, 5.0, expected=jobs)
+            waiting = JobRunner(planned, lambda *_: None, lambda _: None).enter()
             trigger = SlurmJobTrigger(job_to_data(waiting), "module", slurm_to_data(slurm._replace(slurm={})))
             trigger.trigger_id = index
             yield trigger
@@ -130,7 +130,7 @@ async def _watch(slurm: SlurmCluster, triggers: list[SlurmJobTrigger], seconds: 
 async def _delay(trigger: SlurmJobTrigger) -> float:
     """Return the seconds from the end of a job to the trigger's event."""
     async for event in trigger.run():
-        record = RunDirectory(event.payload["job"]["directory"]).read_exit()
+        record = JobDirectory(event.payload["job"]["directory"]).read_exit()
         assert record is not None, event.payload
         return time.time() - record.end
     raise AssertionError("no event")

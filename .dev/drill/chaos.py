@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from tests.airflow.deployment import still_running
-from tests.slurm.trouble import SlurmTrouble
+from tests.slurm_cluster.fault_injection import SlurmTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from drill.postgres import Postgres
 from tests.airflow.deployment import PARTS, Airflow
-from tests.slurm.cluster import SlurmCluster
-from tests.slurm.packages import path_with_sbin
+from tests.slurm_cluster.cluster import SlurmCluster
+from tests.slurm_cluster.packages import path_with_sbin
 
 if TYPE_CHECKING:
     from typing import Self

@@ -22,19 +22,19 @@ from airflow_provider_sewer.cli.options import (
     LIMIT,
     SELECT,
     WORKFLOW,
-    Asked,
-    File,
-    reading,
-    running,
+    RunRequest,
+    WorkflowFile,
+    file_options,
+    run_options,
 )
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError, with_short_values
 from airflow_provider_sewer.core.selection import selected
-from airflow_provider_sewer.core.task import PLACES
-from airflow_provider_sewer.readers.files import load_workflow, schema_of_stages
+from airflow_provider_sewer.core.task import RUN_ON
+from airflow_provider_sewer.loaders.workflow_files import load_workflow, schema_of_stages
 
 if TYPE_CHECKING:
-    from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
+    from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
 
 class _Commands(click.Group):
@@ -79,7 +79,7 @@ def main() -> None:
 _ON = click.option(
     "--on",
     default="local",
-    type=click.Choice(PLACES),
+    type=click.Choice(RUN_ON),
     show_default=True,
     help="Run on this machine, or as Slurm jobs all tasks that do not say run_on='local'.",
 )
@@ -89,7 +89,7 @@ _SLURM = click.option(
 
 
 @main.command()
-@running
+@run_options
 @LIMIT
 @click.option(
     "-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors; all jobs]"
@@ -109,7 +109,7 @@ _SLURM = click.option(
     "--log-dir", type=click.Path(), help="Folder for a log file of each task. [default: one below .sewer/logs]"
 )
 def run(
-    asked: Asked,
+    asked: RunRequest,
     limits: dict[str, int],
     at_once: int | None,
     on: str,
@@ -119,10 +119,10 @@ def run(
     log_dir: str | None,
 ) -> None:
     """Run a workflow, each task as soon as those before it have succeeded."""
-    from airflow_provider_sewer.cli.run import How, run_in_terminal
+    from airflow_provider_sewer.cli.run_command import RunOptions, run_in_terminal
 
-    how = How(
-        wanted=asked.wanted,
+    how = RunOptions(
+        selection=asked.selection,
         resume=asked.resume,
         state=asked.state,
         jobs=at_once,
@@ -134,25 +134,25 @@ def run(
 
 
 @main.command()
-@running
+@run_options
 @_ON
 @_SLURM
-def explain(asked: Asked, on: str, slurm: tuple[str, ...]) -> None:
+def explain(asked: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
     """Say of each task whether a run would run it, and why, without running anything; of a job also its interpreter."""
-    from airflow_provider_sewer.cli.run import How, explained
+    from airflow_provider_sewer.cli.run_command import RunOptions, explain
 
     jobs = _slurm(slurm, None, is_wanted=on == "slurm", is_ahead=False)
-    how = How(asked.wanted, asked.resume, asked.state, jobs=None, limits={}, log_dir=None, slurm=jobs)
-    click.echo(explained(asked.file.workflow(), how.settings_here(asked.settings), how))
+    how = RunOptions(asked.selection, asked.resume, asked.state, jobs=None, limits={}, log_dir=None, slurm=jobs)
+    click.echo(explain(asked.file.workflow(), how.settings_here(asked.settings), how))
 
 
 @main.command()
-@reading
+@file_options
 @click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="What to convert to.")
 @click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
 @click.option("--print-only", is_flag=True, help="Print a whole new file instead of writing one.")
 @click.option("--launch-json-version", default="0.2.0", show_default=True)
-def convert(file: File, output: str, print_only: bool, launch_json_version: str) -> None:
+def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_version: str) -> None:
     """Write debug configurations for all tasks of a file, or of one workflow; what else is in launch.json is kept."""
     from airflow_provider_sewer.exporters import vscode
 
@@ -167,15 +167,15 @@ def convert(file: File, output: str, print_only: bool, launch_json_version: str)
 
 
 @main.command()
-@reading
+@file_options
 @SELECT
 @EXCLUDE
 @click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
-def show(file: File, select: tuple[str, ...], exclude: tuple[str, ...], form: str) -> None:
+def show(file: WorkflowFile, select: tuple[str, ...], exclude: tuple[str, ...], form: str) -> None:
     """Print the graph of a workflow without running anything."""
-    from airflow_provider_sewer.exporters import diagram, plain
+    from airflow_provider_sewer.exporters import diagram, workflow_json
 
-    forms = {"tree": diagram.to_tree, "json": plain.to_json, "mermaid": diagram.to_mermaid}
+    forms = {"tree": diagram.to_tree, "json": workflow_json.to_json, "mermaid": diagram.to_mermaid}
     click.echo(forms[form](selected(file.workflow(), select or None, exclude)).rstrip("\n"))
 
 
@@ -212,19 +212,19 @@ def pools(
         make_pools(commands)
 
 
-def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_wanted: bool, is_ahead: bool) -> SlurmJobs | None:
+def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_wanted: bool, is_ahead: bool) -> WorkflowJobs | None:
     if not is_wanted:
         for option, value in (("--slurm", pairs), ("--run-dir", run_dir), ("--ahead", is_ahead)):
             if value:
                 raise click.UsageError(f"{option} says something of Slurm jobs; add --on slurm")
         return None
-    from airflow_provider_sewer.cli.slurm import SbatchVariables, slurm_settings
-    from airflow_provider_sewer.runners.slurm.task_run import SlurmJobs
+    from airflow_provider_sewer.cli.slurm_options import SbatchVariables, slurm_settings
+    from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
     variables = SbatchVariables.read(os.environ)
     for note in variables.notes:
         say(f"sppe: {note}")
-    return SlurmJobs(slurm_settings(pairs, run_dir), options=variables.options, ahead=is_ahead)
+    return WorkflowJobs(slurm_settings(pairs, run_dir), options=variables.options, ahead=is_ahead)
 
 
 def _flush_streams() -> None:

@@ -12,14 +12,14 @@ import click
 
 from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.cli.values import read_value
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import From
-from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.readers.files import load_tasks, load_workflow
+from airflow_provider_sewer.loaders.workflow_files import load_tasks, load_workflow
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
-    from airflow_provider_sewer.runners.plan import Wanted
+    from airflow_provider_sewer.execution.plan import Selection
 
 _AMOUNT = re.compile("0*[1-9][0-9]{0,8}")
 _Command = Callable[..., Any]
@@ -68,7 +68,7 @@ _THERE = click.option(
     is_flag=True,
     help="Have the file read by the interpreter of -i, with the variables of --env: it imports what only that has.",
 )
-_READING = (
+_FILE_OPTIONS = (
     FILE,
     click.option(
         "-i", "--python-interpreter", "python", help="What --read-with-interpreter reads with. [default: python]"
@@ -79,7 +79,7 @@ _READING = (
     ARGUMENTS,
     JOBS,
 )
-_RUNNING = (
+_RUN_OPTIONS = (
     FILE,
     click.option(
         "-i", "--python-interpreter", "python", help="Interpreter of the tasks that name none. [default: python]"
@@ -102,7 +102,7 @@ _RUNNING = (
 )
 
 
-class File(NamedTuple):
+class WorkflowFile(NamedTuple):
     """A workflow file, and how it is read.
 
     :param path: where it is.
@@ -116,19 +116,19 @@ class File(NamedTuple):
     path: str
     name: str | None
     arguments: dict[str, Any]
-    jobs: str | None
-    there: bool
-    settings: Settings
+    functions_module: str | None
+    external: bool
+    settings: ExecutionSettings
 
     def workflow(self) -> Workflow:
         """Read the workflow that is meant.
 
         :raises SewerError: when the file, a task or the workflow is wrong.
         """
-        if not self.there:
-            workflow = load_workflow(self.path, self.name, jobs=self.jobs, arguments=self.arguments)
+        if not self.external:
+            workflow = load_workflow(self.path, self.name, jobs=self.functions_module, arguments=self.arguments)
         else:
-            from airflow_provider_sewer.runners.foreign_reader import read_workflow
+            from airflow_provider_sewer.loaders.external.client import read_workflow
 
             workflow = read_workflow(self.path, self.name, self.settings, self.arguments)
         _warn_of_secrets(workflow.tasks.values())
@@ -141,17 +141,17 @@ class File(NamedTuple):
         """
         if self.name is not None or self.arguments:
             return list(self.workflow().tasks.values())
-        if not self.there:
-            tasks = load_tasks(self.path, jobs=self.jobs)
+        if not self.external:
+            tasks = load_tasks(self.path, jobs=self.functions_module)
         else:
-            from airflow_provider_sewer.runners.foreign_reader import read_tasks
+            from airflow_provider_sewer.loaders.external.client import read_tasks
 
             tasks = read_tasks(self.path, self.settings)
         _warn_of_secrets(tasks)
         return tasks
 
 
-class Asked(NamedTuple):
+class RunRequest(NamedTuple):
     """What a person wants to be run, or to be told of.
 
     :param file: the workflow.
@@ -161,45 +161,47 @@ class Asked(NamedTuple):
     :param state: the state file, if it is named.
     """
 
-    file: File
-    settings: Settings
-    wanted: Wanted
+    file: WorkflowFile
+    settings: ExecutionSettings
+    selection: Selection
     resume: bool
     state: str | None
 
 
-def reading(command: _Command) -> _Command:
+def file_options(command: _Command) -> _Command:
     """Give a command that runs nothing the options of a :class:`File`, as its first argument."""
 
     def read(*, path: str, python: str | None, there: bool, **more: Any) -> Any:
         if not there and (python is not None or more["env"]):
             raise click.UsageError("-i and --env say what the file is read with; add --read-with-interpreter")
-        settings = Settings.checked(python=python, env=more.pop("env"), folder=os.getcwd())
+        settings = ExecutionSettings.checked(python=python, env=more.pop("env"), folder=os.getcwd())
         return command(_file(path, settings, more, there=there), **more)
 
-    return _with(_READING, functools.wraps(command)(read))
+    return _with(_FILE_OPTIONS, functools.wraps(command)(read))
 
 
-def running(command: _Command) -> _Command:
+def run_options(command: _Command) -> _Command:
     """Give a command that is about a run the options of what is :class:`Asked`, as its first argument."""
 
     def read(*, path: str, python: str | None, there: bool, **more: Any) -> Any:
-        from airflow_provider_sewer.runners.plan import Wanted
+        from airflow_provider_sewer.execution.plan import Selection
 
-        settings = Settings.checked(python=python, env=more.pop("env"), workdir=more.pop("workdir"), folder=os.getcwd())
+        settings = ExecutionSettings.checked(
+            python=python, env=more.pop("env"), workdir=more.pop("workdir"), folder=os.getcwd()
+        )
         file = _file(path, settings, more, there=there)
         select = (*more.pop("select"), *more.pop("only"), *map(From, more.pop("start")))
-        wanted = Wanted(select or None, more.pop("exclude"), more.pop("force"))
-        return command(Asked(file, settings, wanted, more.pop("resume"), more.pop("state")), **more)
+        wanted = Selection(select or None, more.pop("exclude"), more.pop("force"))
+        return command(RunRequest(file, settings, wanted, more.pop("resume"), more.pop("state")), **more)
 
-    return _with(_RUNNING, functools.wraps(command)(read))
+    return _with(_RUN_OPTIONS, functools.wraps(command)(read))
 
 
-def _file(path: str, settings: Settings, more: dict[str, Any], *, there: bool) -> File:
+def _file(path: str, settings: ExecutionSettings, more: dict[str, Any], *, there: bool) -> WorkflowFile:
     workflow, arguments, jobs = more.pop("workflow"), more.pop("arguments"), more.pop("jobs")
     if there and jobs is not None:
         raise click.UsageError("--jobs is for stages in YAML, which import nothing; leave out --read-with-interpreter")
-    return File(path, workflow, arguments, jobs, there, settings)
+    return WorkflowFile(path, workflow, arguments, jobs, there, settings)
 
 
 def _warn_of_secrets(tasks: Iterable[Task]) -> None:

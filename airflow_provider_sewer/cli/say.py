@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from airflow_provider_sewer.runners.output import printable
+from airflow_provider_sewer.execution.output import printable
 
 
 def say(text: str) -> None:

@@ -14,7 +14,7 @@ from airflow_provider_sewer.cli.say import say
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_provider_sewer.runners.engine import Engine
+    from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -42,7 +42,7 @@ def raised() -> Iterator[None]:
 
 
 @contextmanager
-def stopping(engine: Engine, *, asks: bool = False) -> Iterator[list[int]]:
+def stopping(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[list[int]]:
     """Stop the engine at the first signal, at once at the second, and die of the third; collect them.
 
     Whoever dies of the third, perhaps because nobody takes the output, leaves the rest to the guardian.

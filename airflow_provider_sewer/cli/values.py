@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from airflow_provider_sewer.core.trusted import parse_json
+from airflow_provider_sewer.core.trusted_files import parse_json
 
 
 def read_value(text: str) -> Any:

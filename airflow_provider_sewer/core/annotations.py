@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, Callable, ForwardRef, Literal, Union, get_args, get_origin
 
-from airflow_provider_sewer.core.caller import evaluated
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.function_bootstrap import evaluated
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
 from airflow_provider_sewer.core.values import Ignored, Result
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.source import SourceLine
 
 #: What stands beside the type in ``Annotated[Path, Product]``: a class, or a marker that has options and no path.
-Mark = Union[type, PathMarker]
+Annotation = Union[type, PathMarker]
 
 _CLASSES = (Product, Dependency, External, Ignored)
 
 
-def marks_of(function: FunctionType, where: SourceLine) -> dict[str, Mark]:
+def annotations_of(function: FunctionType, where: SourceLine) -> dict[str, Annotation]:
     """Return the marks of a function's parameters, by name.
 
     An annotation may be text, as under ``from __future__ import annotations``, and name what only type checkers import.
@@ -32,7 +32,7 @@ def marks_of(function: FunctionType, where: SourceLine) -> dict[str, Mark]:
     :param where: the function's line.
     :raises InvalidTask: when there seems to be a mark that cannot be read.
     """
-    marks: dict[str, Mark] = {}
+    marks: dict[str, Annotation] = {}
     names = _Names(inspect.unwrap(function).__globals__)
     for parameter in inspect.signature(function).parameters.values():
         label = f"parameter {parameter.name!r} of {function.__name__}"
@@ -45,15 +45,15 @@ def marks_of(function: FunctionType, where: SourceLine) -> dict[str, Mark]:
     return marks
 
 
-def marked(mark: Mark, value: Any) -> Any:
+def annotated(mark: Annotation, value: Any) -> Any:
     """Make of a value, or of each in a list or mapping, what its parameter is marked as; ``None`` is nothing.
 
     :raises InvalidTask: when it is no path, or is said to be something else.
     """
     if isinstance(value, (list, tuple)):
-        return [marked(mark, item) for item in value]
+        return [annotated(mark, item) for item in value]
     if isinstance(value, Mapping):
-        return {key: marked(mark, item) for key, item in value.items()}
+        return {key: annotated(mark, item) for key, item in value.items()}
     kind = mark if isinstance(mark, type) else type(mark)
     if value is None or isinstance(value, kind):
         return value

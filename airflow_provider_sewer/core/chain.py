@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, List, Tuple, Union
 
-from airflow_provider_sewer.core.bounds import MOST_EDGES
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.recording import note_edges, run_chain
-from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.size_limits import MAX_EDGES
 from airflow_provider_sewer.core.source import calling_line
 
 if TYPE_CHECKING:
@@ -113,16 +113,16 @@ class Chain:
         """
         source = calling_line()
         try:
-            settings = Settings.checked(python=path_to_python, env=env, workdir=workdir, folder=source.folder)
+            settings = ExecutionSettings.checked(python=path_to_python, env=env, workdir=workdir, folder=source.folder)
         except InvalidTask as error:
             raise InvalidTask(str(error), source) from None
         run_chain(self, settings, source)
 
 
 def _tied(before: Chain, after: Chain) -> Chain:
-    if len(before.tails) * len(after.heads) > MOST_EDGES:
+    if len(before.tails) * len(after.heads) > MAX_EDGES:
         raise InvalidWorkflow(
-            f">> must make at most {MOST_EDGES:,} edges, got {len(before.tails):,} tasks before {len(after.heads):,}; "
+            f">> must make at most {MAX_EDGES:,} edges, got {len(before.tails):,} tasks before {len(after.heads):,}; "
             "put a task between them",
             calling_line(),
         )

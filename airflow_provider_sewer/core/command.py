@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Optional
 
-from airflow_provider_sewer.core.function import CALLER
+from airflow_provider_sewer.core.call import CALLER
 from airflow_provider_sewer.core.masking import MASK, Secrets
-from airflow_provider_sewer.core.secrecy import masked_words
+from airflow_provider_sewer.core.secret_detection import masked_words
 
 _LEFT_OUT = "…"
 #: The most characters of a function's arguments that are shown.
@@ -40,7 +40,8 @@ def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
 
     In the command line of a function, the lines that call it are left out, and what goes on and on in its arguments.
 
-    :param secrets: values to mask wherever they stand, besides those that :mod:`airflow_provider_sewer.core.secrecy`
+    :param secrets: values to mask wherever they stand, besides those that
+        :mod:`airflow_provider_sewer.core.secret_detection`
         finds in the command line itself.
     """
     known = Secrets(secrets)

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
-from airflow_provider_sewer.core.bounds import bounded_list
 from airflow_provider_sewer.core.errors import InvalidTask, Key
-from airflow_provider_sewer.core.text import why_unfit
+from airflow_provider_sewer.core.process_text import invalid_reason
+from airflow_provider_sewer.core.size_limits import bounded_list
 
 #: What tells a process which part of this machine is its own: the devices that Slurm has given to an allocation (its
 #: plugins gres/gpu and gres/mps set these) or a worker was started with, how they are numbered, and how many threads.
@@ -110,7 +110,7 @@ def checked_inherit(inherit: Any, owner: str = "inherit_env") -> Inherit | None:
 
 
 def _checked_name(name: Any, owner: str) -> str:
-    if not isinstance(name, str) or not name or "=" in name or why_unfit(name):
+    if not isinstance(name, str) or not name or "=" in name or invalid_reason(name):
         raise InvalidTask(f"{owner}: {name!r} is no name of an environment variable", at=(owner, Key(name)))
     return name
 
@@ -123,6 +123,6 @@ def _checked_value(name: str, value: Any, owner: str) -> str:
         text = os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
     except ValueError as error:
         raise InvalidTask(f"{owner}: the value of {name!r} has no text: {error}", at=(owner, name)) from None
-    if why := why_unfit(f"{name}={text}"):
+    if why := invalid_reason(f"{name}={text}"):
         raise InvalidTask(f"{owner}: the value of {name!r} {why}", at=(owner, name))
     return text

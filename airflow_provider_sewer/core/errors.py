@@ -71,7 +71,7 @@ class WorkdirError(SewerError):
     """The working directory is missing, or is no directory."""
 
 
-class ModuleMissing(SewerError):
+class ModuleNotFound(SewerError):
     """The interpreter has no such module."""
 
 
@@ -113,7 +113,7 @@ class UntrustedPath(SewerError):
     """Another Unix user could have written a folder or file that decides what is run or what has succeeded."""
 
 
-class ModuleStopped(SewerError):
+class ModuleTerminated(SewerError):
     """The module was ended on request before it was done."""
 
 
@@ -157,7 +157,7 @@ class SlurmJobReleased(SlurmError):
     """The job runs on for the next try: Airflow has taken this one away."""
 
 
-class SlurmSubmitRefused(SlurmError):
+class SlurmSubmissionRejected(SlurmError):
     """Slurm refuses the job for good: a bad partition, account or limit."""
 
 
@@ -197,7 +197,7 @@ class SlurmCancelled(SlurmError):
     """Somebody cancelled the job."""
 
 
-class SlurmPendingHopeless(SlurmError):
+class SlurmUnsatisfiable(SlurmError):
     """The job waits for something that will never be."""
 
 
@@ -217,18 +217,18 @@ KEYS: Mapping[str, type[SewerError]] = {
     "invalid_workflow": InvalidWorkflow,
     "interpreter": InterpreterError,
     "workdir": WorkdirError,
-    "module_missing": ModuleMissing,
+    "module_missing": ModuleNotFound,
     "module_failed": ModuleFailed,
     "product": ProductError,
     "state": StateError,
     "unreadable_record": UnreadableRecord,
     "untrusted_path": UntrustedPath,
-    "module_stopped": ModuleStopped,
+    "module_stopped": ModuleTerminated,
     "workflow_failed": WorkflowFailed,
     "slurm": SlurmError,
     "unavailable": SlurmUnavailable,
     "job_released": SlurmJobReleased,
-    "submit_refused": SlurmSubmitRefused,
+    "submit_refused": SlurmSubmissionRejected,
     "job_failed": SlurmJobFailed,
     "out_of_memory": SlurmOutOfMemory,
     "timeout": SlurmTimeout,
@@ -238,7 +238,7 @@ KEYS: Mapping[str, type[SewerError]] = {
     "launch_failure": SlurmLaunchFailure,
     "preempted": SlurmPreempted,
     "cancelled": SlurmCancelled,
-    "pending_hopeless": SlurmPendingHopeless,
+    "pending_hopeless": SlurmUnsatisfiable,
     "pending_too_long": SlurmPendingTooLong,
     "job_lost": SlurmJobLost,
 }

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SewerError, UnreadableRecord
-from airflow_provider_sewer.core.trusted import has_types
+from airflow_provider_sewer.core.trusted_files import has_types
 
 #: The key of a record that holds the version of its format.
 VERSION_KEY = "format"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def without_collection() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Have Python not search for garbage in the block, in which many objects are made that all stay.
 
     For each few hundred of these it would look through the youngest objects, and now and then through all there are,

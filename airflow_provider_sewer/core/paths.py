@@ -13,8 +13,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.process_text import invalid_reason
 from airflow_provider_sewer.core.templates import is_template
-from airflow_provider_sewer.core.text import why_unfit
 
 if TYPE_CHECKING:
     from typing import Self
@@ -133,7 +133,7 @@ def checked_text(label: str, path: Any, *, may_be_template: bool = True) -> str:
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():
         raise InvalidTask(f"{label}: a path is needed, not {path!r:.200}", at=("path",))
-    if why := why_unfit(text):
+    if why := invalid_reason(text):
         raise InvalidTask(f"{label}: the path {why}", at=("path",))
     if may_be_template and is_template(text):
         return text
@@ -165,7 +165,7 @@ def _joined(path: str, workdir: str | None) -> str:
     return key[1:] if key.startswith("//") else key
 
 
-def given_to_module(path: str) -> str:
+def path_for_module(path: str) -> str:
     """Return a path as a module can open it where this package would: ``~`` and ``..`` mean nothing special to it."""
     plain = os.path.expanduser(path)
     return os.path.normpath(plain) + "/" * plain.endswith("/") if ".." in plain.split("/") else plain
@@ -176,12 +176,12 @@ def is_relative(path: str) -> bool:
     return not path.startswith(("/", "~"))
 
 
-def located(path: str, workdir: str | None) -> str:
+def absolute_path(path: str, workdir: str | None) -> str:
     """Return the absolute path of a product or dependency."""
     return os.path.abspath(_joined(path, workdir))
 
 
-def beside(file: str, ending: str, folder: str = "") -> str:
+def sibling_path(file: str, ending: str, folder: str = "") -> str:
     """Return a path for what belongs to a file: its name with an ending, both shortened if that is too long a name.
 
     :param file: the path of the file.

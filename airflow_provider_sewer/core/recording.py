@@ -12,14 +12,14 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
-from airflow_provider_sewer.core.labels import inner_group
 from airflow_provider_sewer.core.source import calling_line, executing_module
+from airflow_provider_sewer.core.tags_and_groups import inner_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from airflow_provider_sewer.core.chain import Chain
-    from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.core.source import SourceLine
     from airflow_provider_sewer.core.task import Task
 
@@ -28,13 +28,13 @@ class Run(NamedTuple):
     """One ``.run(…)``: what it was called on, with which settings, where, by which module's code, in which group."""
 
     chain: Chain
-    settings: Settings
+    settings: ExecutionSettings
     source: SourceLine
     maker: Optional[str]
     group: str = ""
 
 
-class Names:
+class TaskNamer:
     """Names of tasks that nobody has named one by one; those that differ are numbered in their order."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Names:
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
 
-    def name(self, base: str, said: str) -> str:
+    def unique_name(self, base: str, said: str) -> str:
         """Return the name of a task; the same for all that say the same.
 
         :param base: what it would be called if it were the only one.
@@ -57,7 +57,7 @@ class Names:
             self._taken.add(name)
         return self._names[base, said]
 
-    def copy(self) -> Names:
+    def copy(self) -> TaskNamer:
         """Return names that go on from these."""
         return copy.deepcopy(self)
 
@@ -74,7 +74,7 @@ class Recorder:
         calls it, as a group.
     """
 
-    def __init__(self, names: Names, *, is_workflow: bool = False) -> None:
+    def __init__(self, names: TaskNamer, *, is_workflow: bool = False) -> None:
         self.names = names
         self.group = ""
         self._groups: set[str] = set()
@@ -101,8 +101,8 @@ class Recorder:
 
 _recorder: ContextVar[Recorder | None] = ContextVar("sewer_recorder", default=None)
 _under_way: list[Recorder] = []
-_run_now: Callable[[Run], None]
-_unrecorded_names: dict[str | None, Names] = {}
+_run_inline: Callable[[Run], None]
+_unrecorded_names: dict[str | None, TaskNamer] = {}
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def recording(*, is_workflow: bool = False) -> Iterator[Recorder]:
     :raises InvalidWorkflow: at its end, when a task was run in a thread of its own.
     """
     around = _recorder.get()
-    recorder = Recorder(around.names.copy() if around else Names(), is_workflow=is_workflow)
+    recorder = Recorder(around.names.copy() if around else TaskNamer(), is_workflow=is_workflow)
     token = _recorder.set(recorder)
     _under_way.append(recorder)
     try:
@@ -132,18 +132,18 @@ def is_recording() -> bool:
 
 def run_with(runner: Callable[[Run], None]) -> None:
     """Say who runs a plain ``.run()``. The package does this once; the model itself starts nothing."""
-    global _run_now  # noqa: PLW0603 - said once, when the package is imported
-    _run_now = runner
+    global _run_inline  # noqa: PLW0603 - said once, when the package is imported
+    _run_inline = runner
 
 
-def run_chain(chain: Chain, settings: Settings, source: SourceLine) -> None:
+def run_chain(chain: Chain, settings: ExecutionSettings, source: SourceLine) -> None:
     """Record a ``.run()``, or have it run now."""
     run = Run(chain, settings, source, executing_module())
     if recorder := _recorder.get():
         recorder.runs.append(run._replace(group=recorder.group))
     else:
         _refuse_what_is_being_recorded(chain)
-        _run_now(run)
+        _run_inline(run)
 
 
 def _refuse_what_is_being_recorded(chain: Chain) -> None:
@@ -165,14 +165,14 @@ def note_task(task: Task) -> None:
         recorder.tasks[task] = executing_module()
 
 
-def own_name(base: str, said: str) -> str:
+def automatic_name(base: str, said: str) -> str:
     """Return the name of a task that nobody has named by itself (see :class:`Names`).
 
     Where nothing is recorded, names are those of the module whose top-level code leads here.
     """
     recorder = _recorder.get()
-    names = recorder.names if recorder else _unrecorded_names.setdefault(executing_module(), Names())
-    return names.name(base, said)
+    names = recorder.names if recorder else _unrecorded_names.setdefault(executing_module(), TaskNamer())
+    return names.unique_name(base, said)
 
 
 def note_edges(edges: Iterable[tuple[Task, Task]]) -> None:

@@ -25,8 +25,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
-from airflow_provider_sewer.core.bounds import bounded_list, joined_pattern
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
+from airflow_provider_sewer.core.size_limits import bounded_list, joined_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ def selected(workflow: Workflow, select: Texts = None, exclude: Texts = None) ->
     names -= tasks.any_of("exclude", unwanted)
     if not names:
         raise InvalidWorkflow(f"exclude {', '.join(map(repr, unwanted))} leaves no task to run")
-    return workflow if len(names) == len(workflow.tasks) else workflow.part(names)
+    return workflow if len(names) == len(workflow.tasks) else workflow.subset(names)
 
 
 class Tasks:
@@ -91,8 +91,8 @@ class Tasks:
             self._named[task.name] = {name}
             for tag in task.tags:
                 self._tagged.setdefault(tag, set()).add(name)
-            if task.part_of is not None:
-                of_mapped.setdefault(task.part_of.name, set()).add(name)
+            if task.mapped_task is not None:
+                of_mapped.setdefault(task.mapped_task.name, set()).add(name)
         self._named = {**of_mapped, **self._named}
         self._most_commas = max((name.count(",") for name in self._named), default=0)
 

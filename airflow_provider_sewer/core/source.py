@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 #: What the package's spec says of itself in an interpreter that it was lent to.
-LENT = "lent"
+EXTERNAL_NAME = "lent"
 
 
 class SourceLine(NamedTuple):

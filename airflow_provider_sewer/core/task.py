@@ -9,24 +9,24 @@ from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Callable, Union
 
-from airflow_provider_sewer.core.arguments import detached, to_arguments
-from airflow_provider_sewer.core.bounds import bounded_list
+from airflow_provider_sewer.core.call import Call, checked_function, checked_kwargs, function_call, module_call
 from airflow_provider_sewer.core.chain import Chain, Operand
+from airflow_provider_sewer.core.cli_args import detached, to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
-from airflow_provider_sewer.core.freshness import Freshness
-from airflow_provider_sewer.core.function import Call, checked_function, checked_kwargs, function_call, module_call
-from airflow_provider_sewer.core.labels import checked_group, checked_tags, inner_group
-from airflow_provider_sewer.core.loop import MappedTask, checked_values, mapped_task
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
 from airflow_provider_sewer.core.recording import note_task
 from airflow_provider_sewer.core.resources import checked_resources
-from airflow_provider_sewer.core.run_time import as_text, names_in
-from airflow_provider_sewer.core.secrecy import exposed
-from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.runtime_values import as_text, names_in
+from airflow_provider_sewer.core.secret_detection import exposed
+from airflow_provider_sewer.core.size_limits import bounded_list
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
+from airflow_provider_sewer.core.staleness import RunPolicy
+from airflow_provider_sewer.core.tags_and_groups import checked_group, checked_tags, inner_group
 from airflow_provider_sewer.core.templates import is_template
-from airflow_provider_sewer.core.values import Ignored, Marker, Result, filled, markers
+from airflow_provider_sewer.core.values import Ignored, Marker, Result, markers, replace_placeholders
 
 #: What a task can be said to be or to have.
 FIELDS = (
@@ -36,7 +36,7 @@ FIELDS = (
 )  # fmt: skip
 
 #: Where Airflow can run a task: on the worker, or as a job of a Slurm cluster.
-PLACES = ("local", "slurm")
+RUN_ON = ("local", "slurm")
 
 #: What may stand in ``depends_on``: tasks, mapped ones as well, or names of tasks.
 Upstream = Union["Task", MappedTask, str]
@@ -57,7 +57,7 @@ class Task:
     :param name: what people call it; unique in a workflow.
     :param module: dotted name of the module; it has to be installed for the interpreter.
     :param parameters_and_flags: what becomes ``--key value`` and ``--flag``
-        (see :mod:`airflow_provider_sewer.core.arguments`).
+        (see :mod:`airflow_provider_sewer.core.cli_args`).
     :param use_underscores: keep ``_`` in keys instead of writing ``-``.
     :param args: verbatim arguments, put before the parameters.
     :param function: instead of a module, ``package.module:function``; it needs nothing of this package.
@@ -70,7 +70,7 @@ class Task:
     :param products: paths that it makes, besides those in its parameters.
     :param dependencies: paths that it needs, besides those in its parameters.
     :param run_when: ``"always"``, ``"missing"``, ``"stale"`` or ``"never"``
-        (see :mod:`airflow_provider_sewer.core.freshness`).
+        (see :mod:`airflow_provider_sewer.core.staleness`).
     :param compare: how dependencies are compared with those it was made from last: by ``"mtime"`` or ``"content"``.
     :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
         ``"environment"``.
@@ -81,7 +81,7 @@ class Task:
     :param operator_kwargs: arguments of Airflow's operator for this task (pool, queue, retries, …).
     :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is on this machine; with
         ``sppe run --on slurm``, all that does not say ``"local"`` runs as jobs.
-    :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm.RESOURCES`).
+    :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm_settings.RESOURCES`).
     :raises InvalidTask: when something in it cannot be run, naming the field.
     """
 
@@ -116,7 +116,7 @@ class Task:
     ) -> None:
         self.source = calling_line()
         self.identity = object()  # shared with the copies that have other settings
-        self.part_of: MappedTask | None = None
+        self.mapped_task: MappedTask | None = None
         self.is_mapped = False
         try:
             for field in unknown:
@@ -133,7 +133,7 @@ class Task:
             self.kwargs = checked_kwargs(_mapping("kwargs", kwargs))
             self._refuse_arguments_of_the_other()
             folder = "" if python is None and workdir is None else self.source.folder
-            self.settings = Settings.checked(
+            self.settings = ExecutionSettings.checked(
                 python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=folder
             )
             self.depends_on = _upstream(depends_on)
@@ -144,13 +144,13 @@ class Task:
                 _listed("products", products, Product), _listed("dependencies", dependencies, Dependency)
             )  # fmt: skip
             self._note_markers()
-            self.freshness = Freshness.checked(run_when, compare, stale_with, has_products=bool(self.products))
+            self.run_policy = RunPolicy.checked(run_when, compare, stale_with, has_products=bool(self.products))
             self.resources = checked_resources(_mapping("resources", resources))
             self.tags = checked_tags(tags)
             self.group = checked_group(group)
             self.doc = _text("doc", doc)
             self.operator_kwargs = dict(_mapping("operator_kwargs", operator_kwargs))
-            self.run_on = checked_place(run_on)
+            self.run_on = checked_run_on(run_on)
             self.slurm = SlurmSettings() if slurm is None else SlurmSettings.checked(slurm=slurm)
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
@@ -174,14 +174,14 @@ class Task:
         """
         fill = fill or as_written
         return to_arguments(
-            filled(self.parameters_and_flags, fill),
+            replace_placeholders(self.parameters_and_flags, fill),
             use_underscores=self.use_underscores,
-            args=filled(self.args, fill),
+            args=replace_placeholders(self.args, fill),
         )
 
     def exposed_secrets(self) -> list[str]:
         """Say what of the task looks like a secret that others could read; the secrets are not shown."""
-        given = [filled(each, as_written) for each in (self.parameters_and_flags, self.args, self.kwargs)]
+        given = [replace_placeholders(each, as_written) for each in (self.parameters_and_flags, self.args, self.kwargs)]
         return [f"task {self.name!r}: {what}" for what in exposed(given[0], given[1], given[2], self.slurm.slurm)]
 
     def call(self, fill: Fill | None = None) -> Call:
@@ -190,25 +190,25 @@ class Task:
         :param fill: as for :meth:`arguments`.
         """
         if self.function is not None:
-            return function_call(self.function, filled(self.kwargs, fill or as_written))
+            return function_call(self.function, replace_placeholders(self.kwargs, fill or as_written))
         return module_call(self.target, self.arguments(fill))
 
-    def said(self, fill: Fill | None = None) -> list[Any]:
+    def signature(self, fill: Fill | None = None) -> list[Any]:
         """Return what tells this task's command from others; ignored values do not count.
 
         :param fill: as for :meth:`arguments`.
         """
         kept = _unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
         products = [product.path for product in self.products]
-        return [self.target, filled(kept, fill or as_written), self.use_underscores, products]
+        return [self.target, replace_placeholders(kept, fill or as_written), self.use_underscores, products]
 
     def is_same(self, other: Task) -> bool:
         """Tell whether another task makes the same of the same with the same command, in the same way."""
         return (
-            self.said() == other.said()
+            self.signature() == other.signature()
             and self.products == other.products
             and self.dependencies == other.dependencies
-            and self.freshness == other.freshness
+            and self.run_policy == other.run_policy
             and self.resources == other.resources
             and self.settings == other.settings
             and self.run_on == other.run_on
@@ -242,11 +242,11 @@ class Task:
             said = "kwargs are for a function; a module is given parameters_and_flags"
             raise InvalidTask(said, at=(Key("kwargs"),))
 
-    def with_defaults(self, settings: Settings) -> Task:
+    def with_defaults(self, settings: ExecutionSettings) -> Task:
         """Return this task, its own settings completed by ``settings``."""
-        return self.with_settings(self.settings.over(settings))
+        return self.with_settings(self.settings.with_fallback(settings))
 
-    def with_settings(self, settings: Settings) -> Task:
+    def with_settings(self, settings: ExecutionSettings) -> Task:
         """Return this task with other settings."""
         other = copy.copy(self)
         other.settings = settings
@@ -292,7 +292,9 @@ class Task:
         """
 
         def exchanged(value: Any) -> Any:
-            return filled(value, lambda each: change(each) if isinstance(each, PathMarker) else each, keep_ignored=True)
+            return replace_placeholders(
+                value, lambda each: change(each) if isinstance(each, PathMarker) else each, keep_ignored=True
+            )
 
         other = copy.copy(self)
         other.source, other.identity, other.is_mapped = calling_line(), object(), False
@@ -373,13 +375,13 @@ def checked_module(module: Any) -> str:
     raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'{hint}", at=("module",))
 
 
-def checked_place(run_on: Any) -> str | None:
+def checked_run_on(run_on: Any) -> str | None:
     """Return where a task is to run, or ``None`` if that was not said.
 
     :raises InvalidTask: for a place that there is not.
     """
-    if run_on is not None and run_on not in PLACES:
-        raise InvalidTask(f"run_on: {' or '.join(map(repr, PLACES))} is needed, not {run_on!r:.200}", at=("run_on",))
+    if run_on is not None and run_on not in RUN_ON:
+        raise InvalidTask(f"run_on: {' or '.join(map(repr, RUN_ON))} is needed, not {run_on!r:.200}", at=("run_on",))
     return run_on  # type: ignore[no-any-return]  # one of the places, which are text
 
 

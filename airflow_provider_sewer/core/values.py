@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Callable, Union
 
-from airflow_provider_sewer.core.later import Later
 from airflow_provider_sewer.core.paths import PathMarker
-from airflow_provider_sewer.core.run_time import RunTimeValue
+from airflow_provider_sewer.core.placeholders import Placeholder
+from airflow_provider_sewer.core.runtime_values import RuntimeValue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Ignored:
         return f"Ignored({self.value!r})"
 
 
-class Result(Later):
+class Result(Placeholder):
     """What a task leaves as its result, or a part of that: ``generate.result["seed"]``.
 
     :param task: the task.
@@ -45,8 +45,8 @@ class Result(Later):
 
     _if_none = "the task left no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"
 
-    def __init__(self, task: Task, way: tuple[str | int, ...] = ()) -> None:
-        super().__init__(way)
+    def __init__(self, task: Task, key_path: tuple[str | int, ...] = ()) -> None:
+        super().__init__(key_path)
         self.task = task
 
     def _by(self, way: tuple[str | int, ...]) -> Result:
@@ -69,20 +69,20 @@ class Result(Later):
 
     def __eq__(self, other: object) -> bool:
         """Results are equal that are the same part of the same task's."""
-        return isinstance(other, Result) and (self.task.name, self.way) == (other.task.name, other.way)
+        return isinstance(other, Result) and (self.task.name, self.key_path) == (other.task.name, other.key_path)
 
     def __hash__(self) -> int:
         """Return the hash of what it says."""
-        return hash((self.task.name, self.way))
+        return hash((self.task.name, self.key_path))
 
     def __repr__(self) -> str:
-        return f"{self.task.name}.result" + "".join(f"[{key!r}]" for key in self.way)
+        return f"{self.task.name}.result" + "".join(f"[{key!r}]" for key in self.key_path)
 
 
 #: What is replaced by a plain value before a task is run.
-Marker = Union[PathMarker, Ignored, Result, RunTimeValue]
+Marker = Union[PathMarker, Ignored, Result, RuntimeValue]
 
-_MARKERS = (PathMarker, Ignored, Result, RunTimeValue)
+_MARKERS = (PathMarker, Ignored, Result, RuntimeValue)
 #: The types of most values by far, in which there is nothing else.
 PLAIN = frozenset({str, int, float, bool, type(None)})
 
@@ -110,7 +110,7 @@ def _add_markers(value: Any, found: list[Marker]) -> None:
             _add_markers(item, found)
 
 
-def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = False) -> Any:
+def replace_placeholders(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = False) -> Any:
     """Copy a value, however deep, with each marker replaced.
 
     :param fill: returns what stands in place of a marker; not asked for an ignored value, which stands for itself.
@@ -120,22 +120,22 @@ def filled(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = Fa
         return value
     if type(value) is dict:
         return {
-            key: item if type(item) in PLAIN else filled(item, fill, keep_ignored=keep_ignored)
+            key: item if type(item) in PLAIN else replace_placeholders(item, fill, keep_ignored=keep_ignored)
             for key, item in value.items()
         }
     if isinstance(value, Ignored):
-        inner = filled(value.value, fill, keep_ignored=keep_ignored)
+        inner = replace_placeholders(value.value, fill, keep_ignored=keep_ignored)
         return Ignored(inner) if keep_ignored else inner
     if isinstance(value, _MARKERS):
         return fill(value)
     if isinstance(value, Mapping):
-        return {key: filled(item, fill, keep_ignored=keep_ignored) for key, item in value.items()}
+        return {key: replace_placeholders(item, fill, keep_ignored=keep_ignored) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [filled(item, fill, keep_ignored=keep_ignored) for item in value]
+        return [replace_placeholders(item, fill, keep_ignored=keep_ignored) for item in value]
     return value
 
 
-def copied(value: Any) -> Any:
+def deep_copy_plain(value: Any) -> Any:
     """Copy dictionaries, lists, tuples and sets, however deep, so that a change of one does not reach the other.
 
     Anything else stands for itself.
@@ -144,7 +144,7 @@ def copied(value: Any) -> Any:
     if kind in PLAIN:
         return value
     if kind is dict:
-        return {key: copied(item) for key, item in value.items()}
+        return {key: deep_copy_plain(item) for key, item in value.items()}
     if kind is list or kind is set or kind is tuple:
-        return kind(map(copied, value))
-    return value._make(map(copied, value)) if isinstance(value, tuple) and hasattr(value, "_make") else value
+        return kind(map(deep_copy_plain, value))
+    return value._make(map(deep_copy_plain, value)) if isinstance(value, tuple) and hasattr(value, "_make") else value

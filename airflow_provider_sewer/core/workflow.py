@@ -9,14 +9,14 @@ from graphlib import CycleError, TopologicalSorter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
-from airflow_provider_sewer.core.edges import STATED, Edges, Members, find_edges
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.graph import EXPLICIT, Graph, TaskIndex, build_graph
 from airflow_provider_sewer.core.recording import CalledWorkflow, Run, note_workflow
 from airflow_provider_sewer.core.source import calling_line
 
 if TYPE_CHECKING:
-    from airflow_provider_sewer.core.loop import MappedTask
-    from airflow_provider_sewer.core.settings import Settings
+    from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+    from airflow_provider_sewer.core.mapping import MappedTask
     from airflow_provider_sewer.core.source import SourceLine
     from airflow_provider_sewer.core.task import Task
 
@@ -58,15 +58,15 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
     return declared  # type: ignore[return-value]
 
 
-class Elsewhere(NamedTuple):
+class ExcludedTasks(NamedTuple):
     """What a part of a workflow has to do with the tasks that were left out of it.
 
     :param users: for each product, as (its task's name, its path), those of them that depend on it.
     :param makers: which of them makes a dependency, by the name of the task that has it and the path.
     """
 
-    users: Mapping[tuple[str, str], list[str]]
-    makers: Mapping[tuple[str, str], str]
+    consumers: Mapping[tuple[str, str], list[str]]
+    producers: Mapping[tuple[str, str], str]
 
 
 class Workflow:
@@ -94,20 +94,22 @@ class Workflow:
         *,
         doc: str = "",
         source: SourceLine | None = None,
-        is_part: bool = False,
-        elsewhere: Elsewhere | None = None,
+        is_subset: bool = False,
+        excluded: ExcludedTasks | None = None,
     ) -> None:
         self.name = name
         self.doc = doc
         self.source = source
         self.given = list(tasks)  # with those that are one task with another, for what depends on them
-        self.stated = list(edges)
-        self.is_part = is_part
-        self.elsewhere = elsewhere or Elsewhere({}, {})
-        self._members = Members(self.given)
+        self.explicit_edges = list(edges)
+        self.is_subset = is_subset
+        self.excluded = excluded or ExcludedTasks({}, {})
+        self._members = TaskIndex(self.given)
         self.tasks: dict[str, Task] = self._members.tasks
-        self.why: Edges = find_edges(self._members, self.stated, is_part=is_part)
-        self.upstream: dict[str, tuple[str, ...]] = {name: tuple(ups) for name, ups in self.why.reasons.items()}
+        self.edge_reasons: Graph = build_graph(self._members, self.explicit_edges, is_part=is_subset)
+        self.upstream: dict[str, tuple[str, ...]] = {
+            name: tuple(ups) for name, ups in self.edge_reasons.reasons.items()
+        }
         self.order: tuple[str, ...] = _ordered(self)
 
     @functools.cached_property
@@ -116,11 +118,11 @@ class Workflow:
 
         The tasks of it are those of the file; what the workflow says of them is with their namesakes here.
         """
-        candidates = dict.fromkeys(task.part_of for task in self.tasks.values() if task.part_of is not None)
+        candidates = dict.fromkeys(task.mapped_task for task in self.tasks.values() if task.mapped_task is not None)
         return {
             mapped.name: mapped
             for mapped in candidates
-            if all(task.name in self.tasks and self.tasks[task.name].part_of is mapped for task in mapped)
+            if all(task.name in self.tasks and self.tasks[task.name].mapped_task is mapped for task in mapped)
         }
 
     @classmethod
@@ -155,14 +157,14 @@ class Workflow:
             raise InvalidWorkflow(f"workflow {name!r} runs no task; end it with (a >> b).run()", source)
         edges += [_settled_edge(up, down, settled, source) for up, down in stated]
         edges = list(dict.fromkeys(edges))  # what a chain has tied was stated as well
-        return cls(name, settled.values(), edges, doc=doc, source=source, is_part=is_part)
+        return cls(name, settled.values(), edges, doc=doc, source=source, is_subset=is_part)
 
-    def with_defaults(self, settings: Settings) -> Workflow:
+    def with_defaults(self, settings: ExecutionSettings) -> Workflow:
         """Return this workflow, the settings of its tasks completed by ``settings``.
 
         :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
         """
-        if all(task.settings.over(settings) == task.settings for task in self.given):
+        if all(task.settings.with_fallback(settings) == task.settings for task in self.given):
             return self
         return self.with_tasks(lambda task: task.with_defaults(settings))
 
@@ -175,11 +177,11 @@ class Workflow:
         return Workflow(
             self.name,
             [change(task) for task in self.given],
-            self.stated,
+            self.explicit_edges,
             doc=self.doc,
             source=self.source,
-            is_part=self.is_part,
-            elsewhere=self.elsewhere,
+            is_subset=self.is_subset,
+            excluded=self.excluded,
         )
 
     def name_of(self, task: Task | str) -> str | None:
@@ -190,7 +192,7 @@ class Workflow:
         """Return the names of the tasks that a name means here: one, or all that came of a mapped one; none if none."""
         return self._members.names_of(name)
 
-    def part(self, names: Collection[str]) -> Workflow:
+    def subset(self, names: Collection[str]) -> Workflow:
         """Return some of the tasks, in the order that they have in the whole.
 
         What one needs from a task that is left out has to be there already.
@@ -202,22 +204,22 @@ class Workflow:
             for name, task in self.tasks.items()
             if name in names
             for up in nearest[name]
-            if STATED in self.why.reasons[name].get(up, (STATED,))  # paths are found again
+            if EXPLICIT in self.edge_reasons.reasons[name].get(up, (EXPLICIT,))  # paths are found again
         ]
-        elsewhere = Elsewhere(
+        elsewhere = ExcludedTasks(
             {
-                product: [*self.elsewhere.users.get(product, ()), *(user for user in users if user not in names)]
-                for product, users in self.why.users.items()
+                product: [*self.excluded.consumers.get(product, ()), *(user for user in users if user not in names)]
+                for product, users in self.edge_reasons.consumers.items()
             },
             {
                 (name, path): up
                 for name in names
-                for up, paths in self.why.reasons[name].items()
+                for up, paths in self.edge_reasons.reasons[name].items()
                 for path in paths
                 if up not in names
             },
         )
-        return Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_part=True, elsewhere=elsewhere)
+        return Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_subset=True, excluded=elsewhere)
 
     def _nearest(self, names: Collection[str]) -> dict[str, dict[str, None]]:
         """Return for each task those before it that are among these, by way of any that are not."""
@@ -254,8 +256,8 @@ def _ordered(workflow: Workflow) -> tuple[str, ...]:
         return tuple(TopologicalSorter(workflow.upstream).static_order())
     except CycleError as error:
         up, down, *_ = cycle = error.args[1]
-        reasons = workflow.why.reasons[down][up]
-        at = (down, "depends_on", up) if STATED in reasons else (down, "dependencies", next(iter(reasons)))
+        reasons = workflow.edge_reasons.reasons[down][up]
+        at = (down, "depends_on", up) if EXPLICIT in reasons else (down, "dependencies", next(iter(reasons)))
         raise InvalidWorkflow(_drawn(workflow, cycle), workflow.source, at=at) from None
 
 
@@ -276,8 +278,8 @@ def _drawn(workflow: Workflow, cycle: list[str]) -> str:
 
 def _paths(workflow: Workflow, up: str, down: str) -> str:
     """Return for which paths a task runs after another, if that is why."""
-    reasons = workflow.why.reasons[down][up]
-    return "" if STATED in reasons else f"  {', '.join(reasons)}"
+    reasons = workflow.edge_reasons.reasons[down][up]
+    return "" if EXPLICIT in reasons else f"  {', '.join(reasons)}"
 
 
 def _refuse_second_run(task: Task, run: Run, first_run: dict[int, Run]) -> None:

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk.bases.decorator import DecoratedOperator
 
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.decorators.called import CalledOperator, decorator_of
+from airflow_provider_sewer.decorators.base import CalledOperator, decorator_of
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.bases.decorator import TaskDecorator
 
     from airflow_provider_sewer.hooks.sewer import SewerHook
-    from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
-    from airflow_provider_sewer.runners.slurm.ending import Ending
-    from airflow_provider_sewer.runners.slurm.job import Job
-    from airflow_provider_sewer.runners.slurm.run import JobRun
+    from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
+    from airflow_provider_sewer.slurm.job import Job
+    from airflow_provider_sewer.slurm.job_result import JobResult
+    from airflow_provider_sewer.slurm.job_runner import JobRunner
 
 
 class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
@@ -39,7 +39,7 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
         **DecoratedOperator.template_fields_renderers,
     }
 
-    def _prepare_attempt(self, context: Context, run: JobRun) -> None:
+    def _prepare_attempt(self, context: Context, run: JobRunner) -> None:
         self._call(context)
         task = self._prepared(lambda: self._sewer_task(context, None))
         run.planned = run.planned._replace(task=task.with_settings(run.planned.task.settings))
@@ -50,18 +50,18 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
         # What goes on with an attempt goes on with what that has noted.
         return Task(self.task_id, self.module, function=self.function).with_settings(self._settings(context, hook))
 
-    def _note(self, context: Context, run: JobRun, job: Job | Waiting) -> None:
+    def _store_job(self, context: Context, run: JobRunner, job: Job | PendingJob) -> None:
         self._show(run, job.directory)
-        super()._note(context, run, job)
+        super()._store_job(context, run, job)
 
-    def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
+    def _collect(self, context: Context, run: JobRunner, ending: JobResult) -> Any:
         if ending.run_directory:
-            self._show(run, RunDirectory(ending.run_directory))
+            self._show(run, JobDirectory(ending.run_directory))
         return super()._collect(context, run, ending)
 
-    def _show(self, run: JobRun, directory: RunDirectory) -> None:
+    def _show(self, run: JobRunner, directory: JobDirectory) -> None:
         """Have Airflow show what the job was begun with, whichever try that was."""
-        task = run.begun_with(directory)
+        task = run.saved_task(directory)
         self._take(task.parameters_and_flags or task.kwargs)
 
 

@@ -54,7 +54,7 @@ def _rows(workflow: Workflow) -> Iterator[tuple[str, str]]:
         stack = [(margin.popleft(), "", "", "", 0)]
         while stack:
             name, parent, before, branch, depth = stack.pop()
-            yield before + branch + name, _said(workflow, name, parent)
+            yield before + branch + name, _description(workflow, name, parent)
             # The last of the tasks that one waits for is the one it is drawn under.
             children = []
             for other in downstream[name]:
@@ -78,7 +78,7 @@ def _downstream(workflow: Workflow) -> dict[str, list[str]]:
     return downstream
 
 
-def _said(workflow: Workflow, name: str, parent: str) -> str:
+def _description(workflow: Workflow, name: str, parent: str) -> str:
     others = [up for up in workflow.upstream[name] if up != parent]
     also = "also after" if parent else "after"
     return _on_a_line(workflow.tasks[name].target) + (f"  ({also} {', '.join(others)})" if others else "")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.masking import Secrets
-from airflow_provider_sewer.core.secrecy import as_variable, masked_env, masked_words, secret_texts
-from airflow_provider_sewer.exporters.files import read_text, replace_text
+from airflow_provider_sewer.core.secret_detection import as_variable, masked_env, masked_words, secret_texts
 from airflow_provider_sewer.exporters.json_text import to_json_text
 from airflow_provider_sewer.exporters.jsonc import Value, fail, parse
 from airflow_provider_sewer.exporters.jsonc_edit import Edit, appended, applied, replaced, style_of
+from airflow_provider_sewer.exporters.text_files import read_text, replace_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

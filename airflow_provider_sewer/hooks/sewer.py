@@ -15,12 +15,12 @@ from airflow.sdk.log import mask_secret
 
 from airflow_provider_sewer.core.environment import checked_env
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.masking import Secrets
-from airflow_provider_sewer.core.secrecy import masked_text
-from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
-from airflow_provider_sewer.core.trusted import parse_json
-from airflow_provider_sewer.runners.interpreter import check_workdir, recognized_interpreter
+from airflow_provider_sewer.core.secret_detection import masked_text
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.core.trusted_files import parse_json
+from airflow_provider_sewer.execution.interpreter import check_workdir, recognized_interpreter
 
 _FIELDS = ("python", "workdir", "env", "secret_env", "inherit_env", *SlurmSettings._fields, "job_url")
 
@@ -35,7 +35,7 @@ class SewerHook(BaseHook):
     """Reads a ``sewer`` connection.
 
     Its fields stand in the connection's extra: ``python``, ``workdir``, ``env``, ``secret_env``,
-    ``inherit_env``, all of :class:`~airflow_provider_sewer.core.slurm.SlurmSettings`, and ``job_url``. The
+    ``inherit_env``, all of :class:`~airflow_provider_sewer.core.slurm_settings.SlurmSettings`, and ``job_url``. The
     values of ``secret_env`` are masked in every log from the moment they are read.
 
     :param sewer_conn_id: the connection's id.
@@ -51,14 +51,14 @@ class SewerHook(BaseHook):
         self.sewer_conn_id = sewer_conn_id
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> ExecutionSettings:
         """Return where modules run as far as the connection says so, the secret environment included.
 
         :raises InvalidTask: when a field cannot be used, naming it and the connection.
         """
         with self._named():
             fields = self._fields
-            settings = Settings.checked(
+            settings = ExecutionSettings.checked(
                 python=fields.get("python"),
                 env={**self._env("env"), **self.secret_env},
                 inherit_env=_json_text(fields.get("inherit_env")),
@@ -97,7 +97,7 @@ class SewerHook(BaseHook):
         mask_secrets(secret_env.values())
         return secret_env
 
-    def get_conn(self) -> Settings:
+    def get_conn(self) -> ExecutionSettings:
         """Return :attr:`settings`."""
         return self.settings
 
@@ -110,7 +110,7 @@ class SewerHook(BaseHook):
         try:
             settings = self.settings
             check_workdir(settings.workdir)
-            slurm = _found_slurm(self.slurm_settings.over(DEFAULTS))
+            slurm = _found_slurm(self.slurm_settings.with_fallback(DEFAULTS))
             _ = self.job_url
             interpreter = recognized_interpreter(settings.python)
         except SewerError as error:

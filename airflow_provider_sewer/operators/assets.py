@@ -11,8 +11,8 @@ from airflow.sdk import Asset
 from airflow.sdk.configuration import conf
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.execution_settings import checked_path
 from airflow_provider_sewer.core.paths import checked_text, is_relative, path_key
-from airflow_provider_sewer.core.settings import checked_path
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.templates import is_template
 
@@ -35,7 +35,7 @@ def product_asset(
     """
     source = calling_line()
     try:
-        place = Place(checked_path("workdir", workdir, ""), sewer_conn_id, source.folder)
+        place = PathBase(checked_path("workdir", workdir, ""), sewer_conn_id, source.folder)
         uri = place.uri(checked_text("path", path))
         if uri is None:
             raise InvalidTask(
@@ -47,7 +47,7 @@ def product_asset(
     return Asset(uri)
 
 
-class Place(NamedTuple):
+class PathBase(NamedTuple):
     """What the relative paths of a task are taken from.
 
     :param workdir: its working directory.

@@ -16,39 +16,39 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from airflow_provider_sewer.core.arguments import to_arguments
+from airflow_provider_sewer.core.call import checked_kwargs, function_call
+from airflow_provider_sewer.core.cli_args import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, SecretWarning, UntrustedPath
-from airflow_provider_sewer.core.freshness import Freshness
-from airflow_provider_sewer.core.function import checked_kwargs, function_call
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.paths import PathMarker, checked_text
-from airflow_provider_sewer.core.secrecy import exposed, secret_texts
-from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.secret_detection import exposed, secret_texts
 from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.core.staleness import RunPolicy
 from airflow_provider_sewer.core.task import Task, checked_target
 from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.execution.module_runner import GRACE, ModuleResult, RunEnvironment
+from airflow_provider_sewer.execution.task_log import log_output
+from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
-from airflow_provider_sewer.operators.assets import Place
-from airflow_provider_sewer.operators.hidden import (
-    hidden,
+from airflow_provider_sewer.operators.assets import PathBase
+from airflow_provider_sewer.operators.dag_test_signals import interruptible
+from airflow_provider_sewer.operators.logical_date import NamesMissingDate
+from airflow_provider_sewer.operators.mapped_results import check_for_mapping
+from airflow_provider_sewer.operators.openlineage import lineage_of
+from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
+from airflow_provider_sewer.operators.secret_fields import (
     hide_in_mapped,
-    opened,
+    hide_secrets,
+    reveal_secrets,
     rows_of,
     stored_in_defaults,
     stored_secrets,
 )
-from airflow_provider_sewer.operators.in_process import interruptible
-from airflow_provider_sewer.operators.lineage import lineage_of
-from airflow_provider_sewer.operators.logical_date import NamesMissingDate
-from airflow_provider_sewer.operators.mapping import check_for_mapping
-from airflow_provider_sewer.operators.marks import Marks
-from airflow_provider_sewer.operators.overlaps import claim_temporary, warn_of_other_runs
-from airflow_provider_sewer.operators.references import is_reference
-from airflow_provider_sewer.operators.templates import TemplateFields
-from airflow_provider_sewer.operators.upstream import tell, told_by
-from airflow_provider_sewer.operators.workdir import OncePerDag, line_in, warn_without_workdir
-from airflow_provider_sewer.runners.module import GRACE, ModuleResult, Runner
-from airflow_provider_sewer.runners.task_log import log_output
-from airflow_provider_sewer.runners.task_run import TaskRun
+from airflow_provider_sewer.operators.staleness_xcom import pull_upstream_runs, push_run_info
+from airflow_provider_sewer.operators.template_fields import TemplateFields
+from airflow_provider_sewer.operators.template_markers import TemplateMarkers
+from airflow_provider_sewer.operators.workdir_warning import OncePerDag, line_in, warn_without_workdir
+from airflow_provider_sewer.operators.xcom_references import is_reference
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -88,7 +88,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         (templated)
     :param module: dotted name of the module. (templated)
     :param parameters_and_flags: what becomes ``--key value`` and ``--flag``
-        (see :mod:`airflow_provider_sewer.core.arguments`). (templated)
+        (see :mod:`airflow_provider_sewer.core.cli_args`). (templated)
     :param args: verbatim arguments, put before the parameters. (templated)
     :param use_underscores: keep ``_`` in keys instead of writing ``-``.
     :param function: instead of a module, ``package.module:function``. (templated)
@@ -96,7 +96,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     :param products: paths that it makes, besides those in its parameters. (templated)
     :param dependencies: paths that it needs, besides those in its parameters. (templated)
     :param run_when: ``"always"``, ``"missing"``, ``"stale"`` or ``"never"``
-        (see :mod:`airflow_provider_sewer.core.freshness`).
+        (see :mod:`airflow_provider_sewer.core.staleness`).
     :param compare: how dependencies are compared with those it was made from last: by ``"mtime"`` or ``"content"``.
     :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
         ``"environment"``.
@@ -158,16 +158,16 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._marks = Marks()
+        self._markers = TemplateMarkers()
         self.arguments = arguments
         self.module = module
-        self.parameters_and_flags = self._marks.part(parameters_and_flags, "parameters_and_flags")
-        self.args = self._marks.part(_as_list(args), "args")
+        self.parameters_and_flags = self._markers.extract(parameters_and_flags, "parameters_and_flags")
+        self.args = self._markers.extract(_as_list(args), "args")
         self.use_underscores = use_underscores
         self.function = function
-        self.op_kwargs = self._marks.part(op_kwargs, "op_kwargs")
-        self.products = self._marks.part(_as_list(products), "products")
-        self.dependencies = self._marks.part(_as_list(dependencies), "dependencies")
+        self.op_kwargs = self._markers.extract(op_kwargs, "op_kwargs")
+        self.products = self._markers.extract(_as_list(products), "products")
+        self.dependencies = self._markers.extract(_as_list(dependencies), "dependencies")
         self.stale_after = list(stale_after)
         self.run_when = run_when
         self.compare = compare
@@ -175,20 +175,20 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         self.item = item
         self.products_of_all = None if products_of_all is None else list(products_of_all)
         self.python = python
-        self.env = hidden(env)
+        self.env = hide_secrets(env)
         self.inherit_env = inherit_env
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
         self.skip_on_exit_code = skip_on_exit_code
         self.termination_grace_period = termination_grace_period
-        self._task_run: TaskRun | None = None
+        self._task_run: TaskRunner | None = None
         self._killed = False
         # The DAG may be made in another file than the one Airflow names once it has parsed it.
         self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
         self._check_what_is_known()
         self._warn_of_secrets()
         listed = (_known(self.products), _known(self.dependencies))
-        warn_without_workdir(self, [*self._marks.paths(), *chain.from_iterable(paths or () for paths in listed)])
+        warn_without_workdir(self, [*self._markers.paths(), *chain.from_iterable(paths or () for paths in listed)])
         self.outlets = [*self._outlets_given(), *map(Asset, self._asset_names())]
 
     @classmethod
@@ -229,9 +229,9 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         try:
             result = self._task_run.run(log_output, on_start=self._log_start)
         except ModuleFailed as error:
-            self._skip_if_wanted(error.exit_code)
+            self._skip_if_requested(error.exit_code)
             raise
-        self._tell_that_it_ran(context, self._task_run)
+        self._push_run_info(context, self._task_run)
         return self._checked_result(context, result)
 
     def on_kill(self) -> None:
@@ -242,7 +242,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
 
     def _mask_fields(self) -> None:
         fields = {field: getattr(self, field) for field in self.template_fields}
-        mask_secrets(secret_texts({}, data={**fields, "env": opened(self.env)}))
+        mask_secrets(secret_texts({}, data={**fields, "env": reveal_secrets(self.env)}))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the dependencies and the products of the task for OpenLineage."""
@@ -265,11 +265,11 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
             is_here=self._runs_here,
         )
 
-    def _new_run(self, context: Context, hook: SewerHook | None) -> TaskRun:
-        return TaskRun(
+    def _new_run(self, context: Context, hook: SewerHook | None) -> TaskRunner:
+        return TaskRunner(
             self._sewer_task(context, hook),
             {},
-            Runner(seconds(self.termination_grace_period), supervisor()),
+            RunEnvironment(seconds(self.termination_grace_period), supervisor()),
             secrets=tuple(hook.secret_env.values()) if hook else (),
         )
 
@@ -301,7 +301,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         }
 
     def _filled(self, field: str, checked: Callable[[str, Any], Any]) -> Any:
-        return self._marks.put_back(checked(field, getattr(self, field)), field)
+        return self._markers.restore(checked(field, getattr(self, field)), field)
 
     def _prepared(self, prepare: Callable[[], Prepared]) -> Prepared:
         """Return what was prepared, or fail without another try, which would not help."""
@@ -310,24 +310,24 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         except (InvalidTask, UntrustedPath) as error:
             raise AirflowFailException(error.message) from None
 
-    def _left_by_an_earlier_run(self, context: Context, run: TaskRun) -> ModuleResult | None:
+    def _left_by_an_earlier_run(self, context: Context, run: TaskRunner) -> ModuleResult | None:
         """Return the result of the run that has made the products, if they are up to date."""
         if self.run_when == "always":
             return None
         is_in_instances = self.get_closest_mapped_task_group() is not None
-        before = told_by(self.stale_after, context, is_in_instances=is_in_instances)
+        before = pull_upstream_runs(self.stale_after, context, is_in_instances=is_in_instances)
         run.runs_before = before.runs
         if self.run_when != "never" and (why := self._why_cleared(context)):
             self.log.info("Running: %s", why)
             return None
-        verdict, result = self._prepared(lambda: run.verdict((), before.ran_anew, is_alone=True))
+        verdict, result = self._prepared(lambda: run.decision((), before.reran, is_alone=True))
         if verdict.must_run:
-            self.log.info("It runs, as %s", verdict.why)
+            self.log.info("It runs, as %s", verdict.reason)
             return None
-        if self.run_when == "never" and (why := run.lacks()):
+        if self.run_when == "never" and (why := run.missing_inputs()):
             raise AirflowFailException(f"it never runs, and {why}; put it there, or let another run_when make it")
-        self.log.info("Nothing is run: %s", verdict.why)
-        tell(context, run.latest_run(), ran_anew=False)
+        self.log.info("Nothing is run: %s", verdict.reason)
+        push_run_info(context, run.latest_run(), ran_anew=False)
         self.outlets = []  # nothing has changed, so nobody is told
         return ModuleResult(result)
 
@@ -349,24 +349,24 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         map_index = context["ti"].map_index
         is_instance = map_index is not None and map_index >= 0
         self._prepared(lambda: check_for_mapping(self, value, is_instance=is_instance))
-        return storable(value)
+        return check_xcom_value(value)
 
-    def _tell_that_it_ran(self, context: Context, run: TaskRun) -> None:
+    def _push_run_info(self, context: Context, run: TaskRunner) -> None:
         if self.run_when != "always":
-            tell(context, run.latest_run(), ran_anew=True)
+            push_run_info(context, run.latest_run(), ran_anew=True)
 
     def _hook(self) -> SewerHook | None:
         return SewerHook(self.sewer_conn_id) if self.sewer_conn_id else None
 
-    def _settings(self, context: Context, hook: SewerHook | None) -> Settings:
-        own = Settings.checked(
+    def _settings(self, context: Context, hook: SewerHook | None) -> ExecutionSettings:
+        own = ExecutionSettings.checked(
             python=self.python,
-            env=opened(self.env),
+            env=reveal_secrets(self.env),
             inherit_env=self.inherit_env,
             workdir=self.workdir,
             folder=self._dag_folder(context),
         )
-        return own.over(hook.settings) if hook else own
+        return own.with_fallback(hook.settings) if hook else own
 
     def _dag_folder(self, context: Context) -> str:
         return self._folder or _folder_of(context["dag"])
@@ -374,7 +374,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     def _log_start(self, command_line: str, workdir: str | None) -> None:
         self.log.info("Running %s in %s", command_line, workdir or os.getcwd())
 
-    def _skip_if_wanted(self, exit_code: int | None) -> None:
+    def _skip_if_requested(self, exit_code: int | None) -> None:
         """Skip the task if the module's exit code says so."""
         codes = self.skip_on_exit_code
         wanted = () if codes is None else (codes,) if isinstance(codes, int) else codes
@@ -388,20 +388,20 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
 
     def _asset_names(self) -> list[str]:
         """Return the names of the assets that its products are; of a mapped task, only those that the DAG knows."""
-        if not self._marks and not self.products:
+        if not self._markers and not self.products:
             return []
-        passing = {product.path for product in self._marks.products() if product.temporary}
+        passing = {product.path for product in self._markers.products() if product.temporary}
         listed = [path for path in _known(self.products) or () if isinstance(path, str)]
-        paths = [path for path in (*(each.path for each in self._marks.products()), *listed) if path not in passing]
+        paths = [path for path in (*(each.path for each in self._markers.products()), *listed) if path not in passing]
         try:
-            names = Place(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
+            names = PathBase(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
         except InvalidTask as error:
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
         return names if self.products_of_all is None else [name for name in names if name in self.products_of_all]
 
     def _can_have_products(self) -> bool:
         """Tell whether it makes products, as far as that is known while the DAG is parsed."""
-        return bool(self._marks.products() or self.products)
+        return bool(self._markers.products() or self.products)
 
     def _check_what_is_known(self) -> None:
         """Name what is wrong while the DAG is parsed, as far as it is no template and no XCom."""
@@ -429,11 +429,14 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         for field in ("products", "dependencies"):
             for path in _list(field, whole[field]):
                 checked_text(field, path)
-        Freshness.checked(self.run_when, self.compare, self.stale_with, has_products=self._can_have_products())
+        RunPolicy.checked(self.run_when, self.compare, self.stale_with, has_products=self._can_have_products())
         seconds(self.termination_grace_period)
         _check_codes(self.skip_on_exit_code)
-        Settings.checked(
-            python=known["python"], env=opened(whole["env"]), inherit_env=self.inherit_env, workdir=known["workdir"]
+        ExecutionSettings.checked(
+            python=known["python"],
+            env=reveal_secrets(whole["env"]),
+            inherit_env=self.inherit_env,
+            workdir=known["workdir"],
         )
 
 
@@ -546,7 +549,7 @@ def _check_codes(codes: Any) -> None:
         raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r:.200}")
 
 
-def storable(value: Any) -> Any:
+def check_xcom_value(value: Any) -> Any:
     """Return a result, or say why it cannot be an XCom.
 
     Airflow passes one on as msgpack and as JSON, and takes some keys for its own. It would say so much
@@ -566,17 +569,17 @@ def _problems(value: Any, way: tuple[Any, ...]) -> Iterator[str]:
     """
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         yield f"a number of {len(str(value))} digits does not fit into 64 bits; give it as text"
-    if isinstance(value, str) and (unfit := _unfit(value)):
+    if isinstance(value, str) and (unfit := _invalid_part(value)):
         yield f"{_part(way)} {unfit}"
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value if type(value) is list else ()):
         if key in _AIRFLOWS_KEYS:
             yield f"the key {key!r} has a meaning of its own there"
-        if isinstance(key, str) and (unfit := _unfit(key)):
+        if isinstance(key, str) and (unfit := _invalid_part(key)):
             yield f"a key of {_part(way)} {unfit}"
         yield from _problems(item, (*way, key))
 
 
-def _unfit(text: str) -> str | None:
+def _invalid_part(text: str) -> str | None:
     if "\0" in text:
         return "holds a NUL character, which PostgreSQL does not store; take it out"
     is_unicode = text.isascii() or text == text.encode("utf-8", "ignore").decode()

@@ -11,15 +11,15 @@ from airflow.sdk import BaseOperator, BaseSensorOperator, conf
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.formats import PATH_EVENT
-from airflow_provider_sewer.core.paths import Product, checked_text, is_relative, located
-from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.paths import Product, absolute_path, checked_text, is_relative
 from airflow_provider_sewer.hooks.sewer import SewerHook
-from airflow_provider_sewer.operators.in_process import interruptible
+from airflow_provider_sewer.operators.dag_test_signals import interruptible
 from airflow_provider_sewer.operators.module import supervisor
-from airflow_provider_sewer.operators.overlaps import remove_unclaimed
-from airflow_provider_sewer.operators.templates import TemplateFields
-from airflow_provider_sewer.operators.workdir import warn_without_workdir
+from airflow_provider_sewer.operators.overlapping_runs import remove_unclaimed
+from airflow_provider_sewer.operators.template_fields import TemplateFields
+from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
 from airflow_provider_sewer.triggers.path import PathTrigger
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
         return min(interval, max(soonest, self.timeout - run_duration()))
 
     def _file(self, context: Context) -> str:
-        return located(checked_text("path", self.path, may_be_template=False), _workdir(self, context))
+        return absolute_path(checked_text("path", self.path, may_be_template=False), _workdir(self, context))
 
 
 class RemoveProductsOperator(TemplateFields, BaseOperator):
@@ -201,9 +201,9 @@ def _text(field: str, path: Any) -> Any:
 
 def _workdir(operator: ExternalPathSensor | RemoveProductsOperator, context: Context) -> str | None:
     folder = os.path.dirname(os.path.abspath(str(context["dag"].fileloc)))
-    own = Settings.checked(workdir=operator.workdir, folder=folder)
+    own = ExecutionSettings.checked(workdir=operator.workdir, folder=folder)
     hook = SewerHook(operator.sewer_conn_id) if operator.sewer_conn_id else None
-    return own.over(hook.settings).workdir if hook else own.workdir
+    return own.with_fallback(hook.settings).workdir if hook else own.workdir
 
 
 def _origin(operator: ExternalPathSensor, context: Context) -> str:

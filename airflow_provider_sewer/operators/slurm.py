@@ -19,40 +19,40 @@ from airflow_provider_sewer.core.errors import (
     InvalidTask,
     SlurmJobFailed,
     SlurmJobReleased,
-    SlurmPendingHopeless,
-    SlurmSubmitRefused,
+    SlurmSubmissionRejected,
+    SlurmUnsatisfiable,
     UnreadableRecord,
     UntrustedPath,
 )
 from airflow_provider_sewer.core.formats import NOTED_JOB
-from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
-from airflow_provider_sewer.core.workflow_json import slurm_to_data
+from airflow_provider_sewer.core.serialization import slurm_to_data
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.execution.activation import left_to_interpreter
+from airflow_provider_sewer.execution.log_lines import line_logger
+from airflow_provider_sewer.execution.task_log import log_output
+from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
 from airflow_provider_sewer.links.slurm import SlurmJobLink
-from airflow_provider_sewer.operators.in_process import interruptible
+from airflow_provider_sewer.operators.dag_test_signals import interruptible
 from airflow_provider_sewer.operators.module import PythonModuleOperator, seconds, supervisor
-from airflow_provider_sewer.operators.overlaps import claim_temporary, warn_of_other_runs
-from airflow_provider_sewer.runners.activation import left_to_interpreter
-from airflow_provider_sewer.runners.slurm.arrays.place import Waiting
-from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
-from airflow_provider_sewer.runners.slurm.begun import end_of, job_from_data, job_to_data
-from airflow_provider_sewer.runners.slurm.job import Job, cancel, has_said_how_it_ended
-from airflow_provider_sewer.runners.slurm.log_lines import line_logger
-from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
-from airflow_provider_sewer.runners.slurm.products import want_workdir
-from airflow_provider_sewer.runners.slurm.run import JobRun
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory, checked_run_dir
-from airflow_provider_sewer.runners.slurm.script import can_set
-from airflow_provider_sewer.runners.slurm.usage import usage_of
-from airflow_provider_sewer.runners.task_log import log_output
-from airflow_provider_sewer.runners.task_run import TaskRun
+from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
+from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
+from airflow_provider_sewer.slurm.attempts import TaskInstance
+from airflow_provider_sewer.slurm.job import Job, cancel, has_said_how_it_ended
+from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
+from airflow_provider_sewer.slurm.job_products import require_workdir
+from airflow_provider_sewer.slurm.job_runner import JobRunner
+from airflow_provider_sewer.slurm.job_script import can_set
+from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.submitted_job import end_of, job_from_data, job_to_data
+from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.hooks.sewer import SewerHook
-    from airflow_provider_sewer.runners.slurm.ending import Ending
+    from airflow_provider_sewer.slurm.job_result import JobResult
 
 #: Stands for an argument that was left out, where ``None`` means something else.
 NOT_GIVEN: Any = object()
@@ -61,8 +61,8 @@ _LONGEST_DEFERRAL = timedelta(days=90)
 #: What trying again would not help.
 _NOT_TO_BE_TRIED_AGAIN = (
     InvalidTask,
-    SlurmSubmitRefused,
-    SlurmPendingHopeless,
+    SlurmSubmissionRejected,
+    SlurmUnsatisfiable,
     UntrustedPath,
     AirflowFailException,
 )
@@ -77,7 +77,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     """Run ``python -m module`` as a Slurm job, with parameters and flags, in an interpreter of the nodes.
 
     Takes everything that :class:`PythonModuleOperator` takes, and the following. What is not said here is
-    taken from the connection, then from :data:`~airflow_provider_sewer.core.slurm.DEFAULTS`.
+    taken from the connection, then from :data:`~airflow_provider_sewer.core.slurm_settings.DEFAULTS`.
 
     Paths are those of the nodes. Always give ``workdir``, here or in the connection, to tasks that share files by
     relative paths: without it a task runs in its own run directory, also with ``cluster="local"``.
@@ -86,7 +86,8 @@ class SlurmModuleOperator(PythonModuleOperator):
     crash takes up the job that is there; a retry after a failure submits anew, and so does a person's clear.
 
     :param slurm: what the job asks for, by submitit's names (``partition``, ``mem_gb``, ``timeout_min``, …), see
-        :data:`~airflow_provider_sewer.core.slurm.RESOURCES`. Merged parameter by parameter over what ``default_args``
+        :data:`~airflow_provider_sewer.core.slurm_settings.RESOURCES`. Merged parameter by parameter over
+        what ``default_args``
         say, and over the connection; ``None`` for one of them drops what these say. (templated)
     :param run_dir: folder in which every attempt gets a run directory; worker, triggerer and all nodes have to see
         it. ``~/.sewer/runs`` if nobody says. (templated)
@@ -115,7 +116,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     :param wait_for_completion: ``False`` to end with the submission; the result is then the job's id, and nobody
         looks after the job: the secrets of one that is cancelled before it begins stay in its run directory.
     :param array: whether the instances of a mapped task are submitted together, as job arrays; see
-        :mod:`~airflow_provider_sewer.runners.slurm.arrays`. They are not if nobody says. Best with ``deferrable``: the
+        :mod:`~airflow_provider_sewer.slurm.arrays`. They are not if nobody says. Best with ``deferrable``: the
         others that wait take no worker.
     :param array_wait: seconds, or a timedelta, without another instance after which an array is submitted that is not
         complete; 30 if nobody says.
@@ -170,7 +171,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         super().__init__(**kwargs)
         self.job_link: str | None = None
         self._job_url: str | None = None
-        self._job_run: JobRun | None = None
+        self._job_run: JobRunner | None = None
         self._instance: Any = None
         self._has_timed_out = False
 
@@ -179,25 +180,25 @@ class SlurmModuleOperator(PythonModuleOperator):
 
         :raises SlurmError: when the job cannot be submitted, or did not end well.
         """
-        with self._interruptible(context), _no_vain_retry(), self._no_orphan(context):
+        with self._interruptible(context), _no_futile_retry(), self._no_orphan(context):
             run = self._prepare_run(context, counts=True)
-            if run.take_up() is None:
+            if run.reattach() is None:
                 self._prepare_attempt(context, run)
-                want_workdir(run.planned.task)
+                require_workdir(run.planned.task)
                 claim_temporary(run.planned.task, context, self.log.warning)
-                judged = TaskRun(run.planned.task, {})
+                judged = TaskRunner(run.planned.task, {})
                 if (left := self._left_by_an_earlier_run(context, judged)) is not None:
                     return self._checked_result(context, left.value)
                 warn_of_other_runs(run.planned.task, context, self.log.warning)
                 run.planned = run.planned._replace(runs_before=judged.runs_before)
             slurm = run.planned.slurm
-            job = run.enter()
-            self._note(context, run, job)
-            if isinstance(job, Waiting):
+            job = run.submit_or_reattach()
+            self._store_job(context, run, job)
+            if isinstance(job, PendingJob):
                 if slurm.deferrable and slurm.wait_for_completion:
                     self._wait_in_triggerer(job, run)
                 job = run.wait_for_array(job)
-                self._note(context, run, job)
+                self._store_job(context, run, job)
             self._announce(context, job)
             if not slurm.wait_for_completion:
                 return job.ref.id
@@ -218,12 +219,12 @@ class SlurmModuleOperator(PythonModuleOperator):
             raise TaskDeferralError(str(error)) from None
         run.log_rest(ending)
         if isinstance(job, Job):  # otherwise it never was one
-            self._tell_others(context, run, job)
+            self._push_job_info(context, run, job)
         return self._collect(context, run, ending)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral, also where it timed out or the trigger failed: no job is left behind."""
-        with self._interruptible(context), _no_vain_retry(), self._no_orphan(context):
+        with self._interruptible(context), _no_futile_retry(), self._no_orphan(context):
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except TaskDeferralTimeout:
@@ -232,9 +233,9 @@ class SlurmModuleOperator(PythonModuleOperator):
                 raise
             except TaskDeferralError as error:
                 run = self._prepare_run(context)
-                if (job := run.latest()) is None:
+                if (job := run.latest_job()) is None:
                     raise
-                self._tell_others(context, run, job)
+                self._push_job_info(context, run, job)
                 self.log.warning("The trigger has failed; following %s from here: %s", job, error)
                 return self._collect(context, run, run.follow(job))
 
@@ -280,7 +281,7 @@ class SlurmModuleOperator(PythonModuleOperator):
 
     # -- What is to run ------------------------------------------------------------------------------------------------
 
-    def _prepare_run(self, context: Context, *, counts: bool = False) -> JobRun:
+    def _prepare_run(self, context: Context, *, counts: bool = False) -> JobRunner:
         """Return what runs the job.
 
         :param counts: whether it matters how many instances a mapped task has.
@@ -289,7 +290,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         self._job_url = hook.job_url if hook else None
         task = self._prepared(lambda: self._sewer_task(context, hook))
         env = {**_inherited(task.settings.inherit_env), **task.settings.env}
-        planned = ModuleJob(
+        planned = JobSpec(
             instance=_instance(context),
             task=task.with_settings(task.settings._replace(env=env)),
             slurm=self._slurm_settings(self._dag_folder(context), hook),
@@ -302,29 +303,29 @@ class SlurmModuleOperator(PythonModuleOperator):
             expected = ti.get_ti_count(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
             planned = planned._replace(expected=expected)
         self._instance = context["ti"]
-        self._job_run = JobRun(planned, log_output, line_logger(self.log), supervisor())
+        self._job_run = JobRunner(planned, log_output, line_logger(self.log), supervisor())
         if self._killed:
             self.on_kill()
         return self._job_run
 
-    def _prepare_attempt(self, context: Context, run: JobRun) -> None:
+    def _prepare_attempt(self, context: Context, run: JobRunner) -> None:
         """Complete what is to run, now that it is known that no earlier try has left a job to go on with."""
 
     def _slurm_settings(self, folder: str, hook: SewerHook | None) -> SlurmSettings:
-        own = SlurmSettings.checked(**self._said(), folder=folder)
-        slurm = own.over(hook.slurm_settings if hook else SlurmSettings()).over(DEFAULTS)
+        own = SlurmSettings.checked(**self._given_settings(), folder=folder)
+        slurm = own.with_fallback(hook.slurm_settings if hook else SlurmSettings()).with_fallback(DEFAULTS)
         if supervisor() is None:  # in dag.test(), mapped instances run one after the other
             slurm = slurm._replace(array=False)
         if slurm.deferrable is None:
             slurm = slurm._replace(deferrable=conf.getboolean("operators", "default_deferrable", fallback=False))
         return slurm
 
-    def _said(self) -> dict[str, Any]:
+    def _given_settings(self) -> dict[str, Any]:
         return {field: getattr(self, field) for field in SlurmSettings._fields}
 
     def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
         super()._check(known, whole)
-        SlurmSettings.checked(**{**self._said(), "slurm": whole["slurm"], "run_dir": known["run_dir"]})
+        SlurmSettings.checked(**{**self._given_settings(), "slurm": whole["slurm"], "run_dir": known["run_dir"]})
         checked_run_dir(os.fspath(known["run_dir"] or ""))
 
     # -- What is done with it ------------------------------------------------------------------------------------------
@@ -361,11 +362,11 @@ class SlurmModuleOperator(PythonModuleOperator):
             with suppress(Exception):  # of which the task would fail anyway
                 run = self._job_run or self._prepare_run(context)
                 if run.planned.slurm.on_kill_action != "keep_job":
-                    run.cancel_left(timeout=_CANCEL_TIMEOUT)
+                    run.cancel_latest(timeout=_CANCEL_TIMEOUT)
         elif self.on_kill_action != "keep_job" and not noted["keep"]:
             cancel(job_from_data(noted["job"]), self.log.info, timeout=_CANCEL_TIMEOUT)
 
-    def _note(self, context: Context, run: JobRun, job: Job | Waiting) -> None:
+    def _store_job(self, context: Context, run: JobRunner, job: Job | PendingJob) -> None:
         """Note in Airflow's store what there is to be cancelled."""
         if store := context.get("task_state_store"):
             keeps = run.planned.slurm.on_kill_action == "keep_job"
@@ -381,7 +382,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         self._make_link(job)
         context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
 
-    def _tell_others(self, context: Context, run: JobRun, job: Job) -> None:
+    def _push_job_info(self, context: Context, run: JobRunner, job: Job) -> None:
         """Tell of a job what was not known of it when the task was deferred."""
         self._make_link(job)
         if run.planned.shares_array:
@@ -392,31 +393,31 @@ class SlurmModuleOperator(PythonModuleOperator):
             parts = {"job_id": job.ref.id, "job_name": job.ref.name, "user": getpass.getuser()}
             self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
 
-    def _wait_in_triggerer(self, job: Job | Waiting, run: JobRun) -> None:
+    def _wait_in_triggerer(self, job: Job | PendingJob, run: JobRunner) -> None:
         # Imported when it is needed: Airflow's triggers take as long as a third of what a DAG file imports from here.
-        from airflow_provider_sewer.triggers.sealed import sealed
+        from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
         from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
         target = self.module or self.function or ""
         # Airflow does not enforce execution_timeout while a task is deferred.
         timeout = self.execution_timeout or _LONGEST_DEFERRAL
         settings = slurm_to_data(run.planned.slurm._replace(slurm={}))
-        secrets = sealed(run.secrets(job.directory), job.directory)
+        secrets = encrypt_secrets(run.secrets(job.directory), job.directory)
         deadline = time.time() + timeout.total_seconds()
         trigger = SlurmJobTrigger(job_to_data(job), target, settings, secrets, deadline)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
-    def _collect(self, context: Context, run: JobRun, ending: Ending) -> Any:
+    def _collect(self, context: Context, run: JobRunner, ending: JobResult) -> Any:
         """Return the result, or raise what has happened."""
         if store := context.get("task_state_store"):
             store.delete(_NOTED_JOB)
-        context["ti"].xcom_push(key="slurm_usage", value=usage_of(RunDirectory(ending.run_directory or "")))
+        context["ti"].xcom_push(key="slurm_usage", value=usage_of(JobDirectory(ending.run_directory or "")))
         try:
             result = run.collect(ending)
         except SlurmJobFailed as error:
-            self._skip_if_wanted(error.exit_code)
+            self._skip_if_requested(error.exit_code)
             raise
-        self._tell_that_it_ran(context, TaskRun(run.begun_with(RunDirectory(ending.run_directory or "")), {}))
+        self._push_run_info(context, TaskRunner(run.saved_task(JobDirectory(ending.run_directory or "")), {}))
         try:
             return self._checked_result(context, result)
         except Exception:
@@ -425,7 +426,7 @@ class SlurmModuleOperator(PythonModuleOperator):
 
 
 @contextmanager
-def _no_vain_retry() -> Iterator[None]:
+def _no_futile_retry() -> Iterator[None]:
     """Fail the task at once where trying again would not help."""
     try:
         yield
@@ -438,7 +439,7 @@ def _over_defaults(slurm: Any, default_args: Mapping[str, Any] | None) -> Any:
     others = (default_args or {}).get("slurm")
     if not isinstance(slurm, Mapping) or not isinstance(others, Mapping):
         return slurm
-    return SlurmSettings(slurm=slurm).over(SlurmSettings(slurm=others)).slurm
+    return SlurmSettings(slurm=slurm).with_fallback(SlurmSettings(slurm=others)).slurm
 
 
 def _zero_for_none(orphan_timeout: Any) -> Any:

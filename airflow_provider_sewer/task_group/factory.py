@@ -6,30 +6,30 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.garbage import without_collection
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings, resolve_relative
+from airflow_provider_sewer.core.garbage import gc_paused
 from airflow_provider_sewer.core.selection import selected
-from airflow_provider_sewer.core.settings import Settings, under
 from airflow_provider_sewer.core.templates import is_template
-from airflow_provider_sewer.readers.files import load_workflow
-from airflow_provider_sewer.task_group.arguments import check_default_args
-from airflow_provider_sewer.task_group.around import Around, folder_of_dag_file
-from airflow_provider_sewer.task_group.expandable import Expandable
-from airflow_provider_sewer.task_group.expansion import expand
-from airflow_provider_sewer.task_group.identifiers import identifier
-from airflow_provider_sewer.task_group.overrides import checked_overrides, overridden, refuse_parts_of_mapped_tasks
-from airflow_provider_sewer.task_group.run_time import RunTimeValues, is_mapped
+from airflow_provider_sewer.loaders.workflow_files import load_workflow
+from airflow_provider_sewer.task_group.builder import expand
+from airflow_provider_sewer.task_group.dag_values import DagValues, is_mapped
+from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
+from airflow_provider_sewer.task_group.mapped_group import MappableGroup
+from airflow_provider_sewer.task_group.operator_fields import check_default_args
+from airflow_provider_sewer.task_group.overrides import apply_overrides, checked_overrides, refuse_parts_of_mapped_tasks
+from airflow_provider_sewer.task_group.task_ids import identifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.selection import Texts
-    from airflow_provider_sewer.task_group.around import Path
-    from airflow_provider_sewer.task_group.conversion import TaskConverter
+    from airflow_provider_sewer.task_group.defaults import Path
     from airflow_provider_sewer.task_group.group import SewerTaskGroup
+    from airflow_provider_sewer.task_group.task_converter import TaskConverter
 
 
-@Expandable
+@MappableGroup
 def sewer_task_group(
     workflow_file: Path,
     *,
@@ -90,16 +90,18 @@ def sewer_task_group(
         ``Operator.partial(…)``).
     :param default_args: default arguments of the group, as Airflow has them.
     :param read_with_interpreter: have the file read by ``python``, with ``env`` and ``inherit_env``: it imports what
-        only that interpreter has (see :mod:`airflow_provider_sewer.runners.foreign_reader`).
+        only that interpreter has (see :mod:`airflow_provider_sewer.loaders.external.client`).
     :raises SewerError: when the file, a task or an argument is wrong; with file and line.
     """
     check_default_args(default_args or {})
     dag_folder = folder_of_dag_file()
-    values = RunTimeValues()
+    values = DagValues()
     given = values.arguments(arguments)  # before all else, so that messages call them by their own names
-    settings = Settings.checked(**values.settings(python=python, env=env, inherit_env=inherit_env, workdir=workdir))
-    file = under(dag_folder, os.path.expanduser(workflow_file))
-    around = Around.checked(
+    settings = ExecutionSettings.checked(
+        **values.settings(python=python, env=env, inherit_env=inherit_env, workdir=workdir)
+    )
+    file = resolve_relative(dag_folder, os.path.expanduser(workflow_file))
+    around = GroupDefaults.checked(
         values,
         settings,
         {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
@@ -108,20 +110,20 @@ def sewer_task_group(
         operator_kwargs or {},
         task_converter,
     )
-    with without_collection():
+    with gc_paused():
         if read_with_interpreter:
-            from airflow_provider_sewer.runners.foreign_reader import read_workflow
+            from airflow_provider_sewer.loaders.external.client import read_workflow
 
             loaded = read_workflow(file, workflow, _reader(settings, dag_folder, jobs), given)
         else:
             loaded = load_workflow(file, workflow, jobs=jobs, arguments=given)
         # The edges that come of paths depend on where these are taken from.
-        from_here = Settings(workdir=around.settings.workdir)
+        from_here = ExecutionSettings(workdir=around.settings.workdir)
         settled = loaded.with_defaults(from_here)
         said = checked_overrides(overrides or {}, settled, values, around.run_on)
         if said:
             around = around._replace(overrides=said)
-            loaded = overridden(loaded, settled, said)
+            loaded = apply_overrides(loaded, settled, said)
             settled = loaded.with_defaults(from_here)
         wanted = selected(settled, select, exclude)
         group = values.new_group(
@@ -139,7 +141,7 @@ def sewer_task_group(
         return group
 
 
-def _reader(settings: Settings, dag_folder: str, jobs: str | None) -> Settings:
+def _reader(settings: ExecutionSettings, dag_folder: str, jobs: str | None) -> ExecutionSettings:
     """Return what a file is read with: of what its tasks get, what is known before anything runs."""
     if jobs is not None:
         raise InvalidTask("jobs: this is for stages in YAML, which import nothing; leave out read_with_interpreter")
@@ -147,4 +149,4 @@ def _reader(settings: Settings, dag_folder: str, jobs: str | None) -> Settings:
         said = "not said" if settings.python is None else f"{settings.python!r}, which is known only when a task runs"
         raise InvalidTask(f"read_with_interpreter: python is {said}; name the interpreter that reads the file")
     env = {name: value for name, value in settings.env.items() if not is_template(value)}
-    return settings.map_paths(lambda path: under(dag_folder, path))._replace(env=env)
+    return settings.map_paths(lambda path: resolve_relative(dag_folder, path))._replace(env=env)

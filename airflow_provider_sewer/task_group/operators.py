@@ -10,21 +10,21 @@ from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGro
 
 from airflow_provider_sewer.core.command import shown as shown_command
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.run_time import RunTimeValue
-from airflow_provider_sewer.core.secrecy import secret_texts
-from airflow_provider_sewer.core.slurm import SlurmSettings
-from airflow_provider_sewer.core.values import Result, copied, filled, markers
-from airflow_provider_sewer.operators.assets import Place
+from airflow_provider_sewer.core.runtime_values import RuntimeValue
+from airflow_provider_sewer.core.secret_detection import secret_texts
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
+from airflow_provider_sewer.core.values import Result, deep_copy_plain, markers, replace_placeholders
+from airflow_provider_sewer.operators.assets import PathBase
 from airflow_provider_sewer.operators.module import (
     PythonModuleOperator,
     are_secrets_named,
     warn_of_secret,
 )
-from airflow_provider_sewer.operators.twins import OWN
-from airflow_provider_sewer.task_group.arguments import check_operator_kwargs, sorted_out
-from airflow_provider_sewer.task_group.conversion import converted, converted_partial
-from airflow_provider_sewer.task_group.rows import Rows
-from airflow_provider_sewer.task_group.run_time import refuse_in_operator_kwargs
+from airflow_provider_sewer.operators.operator_cloner import PER_TASK_FIELDS
+from airflow_provider_sewer.task_group.dag_values import refuse_in_operator_kwargs
+from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
+from airflow_provider_sewer.task_group.operator_fields import check_operator_kwargs, split_operator_kwargs
+from airflow_provider_sewer.task_group.task_converter import convert, convert_partial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,33 +32,33 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, XComArg
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
-    from airflow_provider_sewer.core.loop import MappedTask
+    from airflow_provider_sewer.core.mapping import MappedTask
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.values import Marker
     from airflow_provider_sewer.core.workflow import Workflow
-    from airflow_provider_sewer.operators.references import FromXCom
-    from airflow_provider_sewer.operators.twins import Twins
-    from airflow_provider_sewer.task_group.around import Around
-    from airflow_provider_sewer.task_group.run_time import RunTimeValues
-    from airflow_provider_sewer.task_group.wiring import Wiring
+    from airflow_provider_sewer.operators.operator_cloner import OperatorCloner
+    from airflow_provider_sewer.operators.xcom_references import FromXCom
+    from airflow_provider_sewer.task_group.dag_values import DagValues
+    from airflow_provider_sewer.task_group.defaults import GroupDefaults
+    from airflow_provider_sewer.task_group.wiring import UpstreamRefs
 
 
 def make_mapped_operator(
-    mapped: MappedTask, loaded: Workflow, task_id: str, around: Around, dag_folder: str, wiring: Wiring
+    mapped: MappedTask, loaded: Workflow, task_id: str, around: GroupDefaults, dag_folder: str, wiring: UpstreamRefs
 ) -> MappedOperator:
     """Make one mapped Airflow task of tasks that differ by some values only."""
     first = loaded.tasks[mapped[0].name]
     token = are_secrets_named.set(True)
     _warn_of_secrets(*(each.renamed(mapped.name) for each in mapped))
     try:
-        doc = _doc(mapped.template, first.settings.over(around.settings).env)
+        doc = _doc(mapped.template, first.settings.with_fallback(around.settings).env)
         shown = {"doc_md": doc, "map_index_template": _index_template(mapped)}
         kind, fields = _fields(first, around, dag_folder, shown)
         fields |= {"task_id": task_id, "task_display_name": mapped.name}
         tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
         make = _known_instances if mapped.is_known_beforehand else _later_instances
         each, same = make(mapped, tasks, around, wiring, fields)
-        partial = converted_partial(first.renamed(mapped.name), kind, fields | same, around.task_converter)
+        partial = convert_partial(first.renamed(mapped.name), kind, fields | same, around.task_converter)
         operator = partial.expand_kwargs(each)
         _declare_products(operator, tasks, dag_folder)
     except Exception as error:  # whatever Airflow makes of it
@@ -69,7 +69,7 @@ def make_mapped_operator(
 
 
 def _known_instances(
-    mapped: MappedTask, tasks: Iterable[Task], around: Around, wiring: Wiring, fields: Mapping[str, Any]
+    mapped: MappedTask, tasks: Iterable[Task], around: GroupDefaults, wiring: UpstreamRefs, fields: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return what each instance of a mapped task is run with, and what all of them are.
 
@@ -83,10 +83,10 @@ def _known_instances(
 
 
 def _later_instances(
-    mapped: MappedTask, _: Iterable[Task], around: Around, wiring: Wiring, fields: Mapping[str, Any]
+    mapped: MappedTask, _: Iterable[Task], around: GroupDefaults, wiring: UpstreamRefs, fields: Mapping[str, Any]
 ) -> tuple[XComArg, dict[str, Any]]:
     """Return the same of a task that is mapped over a result, and so has instances when that is there."""
-    rows = Rows(mapped, wiring, around.values)
+    rows = ResultExpansion(mapped, wiring, around.values)
     task = rows.task()
     run = _what_is_run(task, wiring.xcoms(task), rows.values)
     same = {"stale_after": wiring.stale_after(mapped[0].name), **_arguments(rows.values, fields, task)}
@@ -103,7 +103,7 @@ def _declare_products(operator: MappedOperator, tasks: Iterable[Task], dag_folde
         return  # what a task_converter has made of it is its own business
     paths = [product.path for task in tasks for product in task.products if not product.temporary]
     said = operator.partial_kwargs
-    names = said["products_of_all"] = Place(said.get("workdir"), said.get("sewer_conn_id"), dag_folder).uris(paths)
+    names = said["products_of_all"] = PathBase(said.get("workdir"), said.get("sewer_conn_id"), dag_folder).uris(paths)
     operator.outlets = [*operator.outlets, *map(Asset, names)]
 
 
@@ -115,10 +115,10 @@ def _index_template(mapped: MappedTask) -> str:
 def make_operator(
     task: Task,
     task_id: str,
-    around: Around,
+    around: GroupDefaults,
     dag_folder: str,
-    wiring: Wiring | None = None,
-    twins: Twins | None = None,
+    wiring: UpstreamRefs | None = None,
+    twins: OperatorCloner | None = None,
 ) -> BaseOperator:
     """Make the Airflow task of a task.
 
@@ -129,15 +129,15 @@ def make_operator(
     _warn_of_secrets(task)
     try:
         kind, fields = _fields(
-            task, around, dag_folder, {"doc_md": _doc(task, task.settings.over(around.settings).env)}
+            task, around, dag_folder, {"doc_md": _doc(task, task.settings.with_fallback(around.settings).env)}
         )
         fields |= _arguments(around.values, fields, task)
         fields |= _what_is_run(task, wiring.xcoms(task) if wiring else {}, around.values)
         fields |= {"task_id": task_id, "stale_after": wiring.stale_after(task.name) if wiring else ()}
         if twins is None or around.task_converter is not None:
-            return converted(task, kind, fields, around.task_converter)
-        own = {name: fields.pop(name) for name in OWN}
-        return twins.make(kind, own, fields)
+            return convert(task, kind, fields, around.task_converter)
+        own = {name: fields.pop(name) for name in PER_TASK_FIELDS}
+        return twins.clone(kind, own, fields)
     except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
         raise InvalidTask(f"{_called(task.name, task, around)}: {error}", task.source) from error
     finally:
@@ -149,26 +149,26 @@ def _warn_of_secrets(*tasks: Task) -> None:
         warn_of_secret(f"{where}: {what}", where.file)
 
 
-def _called(name: str, task: Task, around: Around) -> str:
+def _called(name: str, task: Task, around: GroupDefaults) -> str:
     """Return what to call a task in an error that can come of its file, or of what overrides say of it."""
     said = around.overrides[task.name].operator_kwargs if task.name in around.overrides else {}
     return f"task {name!r}" + (f", of which overrides say {', '.join(map(repr, said))}" if said else "")
 
 
 def _fields(
-    task: Task, around: Around, dag_folder: str, shown: Mapping[str, Any]
+    task: Task, around: GroupDefaults, dag_folder: str, shown: Mapping[str, Any]
 ) -> tuple[type[PythonModuleOperator], dict[str, Any]]:
     """Return the operator of a task, and its arguments but for what is run.
 
     :param shown: arguments that only say how it is shown, for which the DAG file may say something else.
     """
     run_on = task.run_on or around.run_on or "local"
-    for_slurm, for_all = sorted_out(task.operator_kwargs)
+    for_slurm, for_all = split_operator_kwargs(task.operator_kwargs)
     said = {**around.operator_kwargs, **for_all}
-    given = copied({**_pool(task, said), **said})  # other groups and tasks have the same
+    given = deep_copy_plain({**_pool(task, said), **said})  # other groups and tasks have the same
     check_operator_kwargs(given, for_slurm if run_on == "local" else {})
     refuse_in_operator_kwargs(given)
-    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).over(around.settings)
+    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).with_fallback(around.settings)
     fields = {
         "sewer_conn_id": around.sewer_conn_id,
         "python": own.python,
@@ -182,9 +182,9 @@ def _fields(
     known = {name: value for name, value in fields.items() if value is not None} | given
     always = {
         "task_display_name": task.name,
-        "run_when": task.freshness.run_when,
-        "compare": task.freshness.compare,
-        "stale_with": task.freshness.stale_with,
+        "run_when": task.run_policy.run_when,
+        "compare": task.run_policy.compare,
+        "stale_with": task.run_policy.stale_with,
     }
     return _operator_class(run_on), {**shown, **_defaults(shown), **always, **known}
 
@@ -197,7 +197,7 @@ def _defaults(names: Iterable[str]) -> dict[str, Any]:
     return {name: said[name] for name in names if name in said}
 
 
-def _arguments(values: RunTimeValues, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
+def _arguments(values: DagValues, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
     """Return by their names the values, known only when the task runs, that it is given."""
     run = [
         [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
@@ -208,9 +208,9 @@ def _arguments(values: RunTimeValues, fields: Mapping[str, Any], *tasks: Task) -
     return {"arguments": named} if named else {}
 
 
-def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom], values: RunTimeValues) -> dict[str, Any]:
+def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom], values: DagValues) -> dict[str, Any]:
     def fill(marker: Marker) -> Any:
-        if isinstance(marker, RunTimeValue):
+        if isinstance(marker, RuntimeValue):
             return values.reference(marker)
         if isinstance(marker, Result) and marker not in xcoms:
             raise InvalidTask(
@@ -222,11 +222,11 @@ def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom], values: RunTimeVa
     inside = markers([task.parameters_and_flags, task.args, task.kwargs]) if has_paths else []
     return {
         "module": task.module,
-        "parameters_and_flags": filled(task.parameters_and_flags, fill, keep_ignored=True),
-        "args": filled(task.args, fill, keep_ignored=True),
+        "parameters_and_flags": replace_placeholders(task.parameters_and_flags, fill, keep_ignored=True),
+        "args": replace_placeholders(task.args, fill, keep_ignored=True),
         "use_underscores": task.use_underscores,
         "function": task.function,
-        "op_kwargs": filled(task.kwargs, fill, keep_ignored=True),
+        "op_kwargs": replace_placeholders(task.kwargs, fill, keep_ignored=True),
         "products": [product for product in task.products if product not in inside],
         "dependencies": [dependency for dependency in task.dependencies if dependency not in inside],
     }
@@ -259,8 +259,8 @@ def _slurm_fields(
 ) -> dict[str, Any]:
     own = SlurmSettings.checked(**operator_kwargs, folder=task.source.folder)
     own = own.map_paths(lambda path: _from_dag_file(path, task, dag_folder))
-    settings = task.slurm.over(own).over(around)
-    return settings._asdict() | {"slurm": copied(dict(settings.slurm)) or None}
+    settings = task.slurm.with_fallback(own).with_fallback(around)
+    return settings._asdict() | {"slurm": deep_copy_plain(dict(settings.slurm)) or None}
 
 
 def _doc(task: Task, env: Mapping[str, str]) -> str:

@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import Tasks
-from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.core.slurm import SlurmSettings
-from airflow_provider_sewer.core.task import FIELDS, checked_place
-from airflow_provider_sewer.task_group.arguments import TASK_FIELDS, sorted_out
-from airflow_provider_sewer.task_group.given import is_by_name
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
+from airflow_provider_sewer.core.task import FIELDS, checked_run_on
+from airflow_provider_sewer.task_group.operator_fields import TASK_FIELDS, split_operator_kwargs
+from airflow_provider_sewer.task_group.validation import is_by_name
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
-    from airflow_provider_sewer.task_group.run_time import RunTimeValues
+    from airflow_provider_sewer.task_group.dag_values import DagValues
 
 #: Where a task runs and in what: fields of a task that can be said anew. What it runs can not.
 _SETTINGS = ("python", "env", "inherit_env", "workdir")
-_PLACE = ("run_on", "slurm")
+_RUN_ON = ("run_on", "slurm")
 #: Airflow's operators have a ``doc`` of their own.
-_NOT_SAID_ANEW = TASK_FIELDS.union(FIELDS).difference(_SETTINGS, _PLACE, ["doc"])
+_NOT_OVERRIDABLE = TASK_FIELDS.union(FIELDS).difference(_SETTINGS, _RUN_ON, ["doc"])
 
 
 class Override(NamedTuple):
@@ -35,13 +35,13 @@ class Override(NamedTuple):
     :param operator_kwargs: arguments that all operators know.
     """
 
-    settings: Settings = Settings()
+    settings: ExecutionSettings = ExecutionSettings()
     run_on: str | None = None
     slurm: SlurmSettings = SlurmSettings()
     operator_kwargs: Mapping[str, Any] = {}
 
     @classmethod
-    def checked(cls, arguments: Any, values: RunTimeValues) -> Override:
+    def checked(cls, arguments: Any, values: DagValues) -> Override:
         """Make it of what a person wrote.
 
         :param values: what is known only when the tasks run.
@@ -49,17 +49,19 @@ class Override(NamedTuple):
         """
         if not is_by_name(arguments):
             raise InvalidTask(f"a mapping of operator arguments is needed, not {arguments!r:.200}")
-        if taken := sorted(_NOT_SAID_ANEW.intersection(arguments)):
+        if taken := sorted(_NOT_OVERRIDABLE.intersection(arguments)):
             pool = "for resources say 'pool' and 'pool_slots'; " if "resources" in taken else ""
             raise InvalidTask(
                 f"{', '.join(map(repr, taken))} cannot stand there: what a task is and runs is said in the workflow "
                 f"file; {pool}for anything else, use task_converter"
             )
         settings = {name: value for name, value in arguments.items() if name in _SETTINGS}
-        for_slurm, others = sorted_out({name: value for name, value in arguments.items() if name not in settings})
+        for_slurm, others = split_operator_kwargs(
+            {name: value for name, value in arguments.items() if name not in settings}
+        )
         return cls(
-            Settings.checked(**values.settings(**settings)),
-            checked_place(others.pop("run_on", None)),
+            ExecutionSettings.checked(**values.settings(**settings)),
+            checked_run_on(others.pop("run_on", None)),
             SlurmSettings.checked(**values.settings(slurm=others.pop("slurm", None), **for_slurm)),
             others,
         )
@@ -67,9 +69,9 @@ class Override(NamedTuple):
     def over(self, other: Override) -> Override:
         """Return this, completed by ``other`` where it says nothing."""
         return Override(
-            self.settings.over(other.settings),
+            self.settings.with_fallback(other.settings),
             self.run_on or other.run_on,
-            self.slurm.over(other.slurm),
+            self.slurm.with_fallback(other.slurm),
             {**other.operator_kwargs, **self.operator_kwargs},
         )
 
@@ -77,17 +79,17 @@ class Override(NamedTuple):
         """Return a task of which this is said."""
         of_file = dict(task.operator_kwargs)
         if self.run_on == "local":
-            _, of_file = sorted_out(of_file)
+            _, of_file = split_operator_kwargs(of_file)
         other = copy.copy(task)
-        other.settings = self.settings.over(task.settings)
+        other.settings = self.settings.with_fallback(task.settings)
         other.run_on = self.run_on or task.run_on
-        other.slurm = self.slurm.over(task.slurm)
+        other.slurm = self.slurm.with_fallback(task.slurm)
         other.operator_kwargs = {**of_file, **self.operator_kwargs}
         return other
 
 
 def checked_overrides(
-    overrides: Mapping[str, Any], settled: Workflow, values: RunTimeValues, run_on: str | None
+    overrides: Mapping[str, Any], settled: Workflow, values: DagValues, run_on: str | None
 ) -> dict[str, Override]:
     """Return by the names of tasks what the DAG file says of them; of two things the later.
 
@@ -116,7 +118,7 @@ def checked_overrides(
     return said
 
 
-def overridden(loaded: Workflow, settled: Workflow, said: Mapping[str, Override]) -> Workflow:
+def apply_overrides(loaded: Workflow, settled: Workflow, said: Mapping[str, Override]) -> Workflow:
     """Return a workflow of whose tasks is said what the DAG file says of them.
 
     :param loaded: the workflow.

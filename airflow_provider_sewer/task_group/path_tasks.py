@@ -12,8 +12,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.paths import External, path_key
-from airflow_provider_sewer.core.run_time import readable
-from airflow_provider_sewer.task_group.rows import Rows
+from airflow_provider_sewer.core.runtime_values import readable
+from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.paths import PathMarker, Product
     from airflow_provider_sewer.core.workflow import Workflow
-    from airflow_provider_sewer.task_group.run_time import RunTimeValues
-    from airflow_provider_sewer.task_group.wiring import Wiring
+    from airflow_provider_sewer.task_group.dag_values import DagValues
+    from airflow_provider_sewer.task_group.wiring import UpstreamRefs
 
     Operator = BaseOperator | MappedOperator
 
@@ -53,14 +53,14 @@ class PathTask(NamedTuple):
     """
 
     task_id: str
-    place: str
-    users: list[str]
+    position: str
+    consumers: list[str]
     is_before: bool
     make: Callable[[Sequence[Operator]], Operator]
 
 
 def path_tasks(
-    wiring: Wiring, new_id: Callable[[str], str], *, deferrable: bool | None, values: RunTimeValues
+    wiring: UpstreamRefs, new_id: Callable[[str], str], *, deferrable: bool | None, values: DagValues
 ) -> Iterator[PathTask]:
     """Return the tasks that wait for paths, and those that remove them.
 
@@ -80,16 +80,16 @@ def path_tasks(
         yield PathTask(task_id, maker, users, is_before=False, make=partial(_remover, task_id, products, rows, values))
 
 
-def _rows(name: str, marker: PathMarker, wiring: Wiring, values: RunTimeValues) -> Rows | None:
+def _rows(name: str, marker: PathMarker, wiring: UpstreamRefs, values: DagValues) -> ResultExpansion | None:
     """Return what a task is mapped over, if only a run brings that to light, and a path of it has it in its name."""
     mapped = wiring.workflow.mapped.get(name)
     is_named = mapped is not None and not mapped.is_known_beforehand and mapped.names_value(marker.path)
-    return Rows(mapped, wiring, values) if mapped is not None and is_named else None
+    return ResultExpansion(mapped, wiring, values) if mapped is not None and is_named else None
 
 
 def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
     users: dict[tuple[Any, ...], tuple[External, list[str]]] = {}
-    for task, dependency in workflow.why.unmade:
+    for task, dependency in workflow.edge_reasons.external_inputs:
         if isinstance(dependency, External):
             mapped = workflow.mapped.get(task.name)
             own = mapped.name if mapped is not None and mapped.names_value(dependency.path) else None
@@ -98,7 +98,7 @@ def _externals(workflow: Workflow) -> Iterator[tuple[External, list[str]]]:
     yield from users.values()
 
 
-def _temporary_products(wiring: Wiring) -> Iterator[tuple[list[Product], list[str]]]:
+def _temporary_products(wiring: UpstreamRefs) -> Iterator[tuple[list[Product], list[str]]]:
     """Return products that are removed together: those that the same Airflow tasks make and use.
 
     What a task needs that is left out of the group is kept for it.
@@ -109,8 +109,8 @@ def _temporary_products(wiring: Wiring) -> Iterator[tuple[list[Product], list[st
     together: dict[tuple[str, ...], tuple[list[Product], list[str]]] = {}
     for name, task in workflow.tasks.items():
         for product in task.products:
-            users = workflow.why.users.get((name, product.path))
-            is_wanted_elsewhere = bool(workflow.elsewhere.users.get((name, product.path)))
+            users = workflow.edge_reasons.consumers.get((name, product.path))
+            is_wanted_elsewhere = bool(workflow.excluded.consumers.get((name, product.path)))
             if product.temporary and users and not is_wanted_elsewhere:
                 key = tuple(dict.fromkeys(wiring.parts[each] for each in (name, *users)))
                 together.setdefault(key, ([], [name, *users]))[0].append(product)
@@ -120,8 +120,8 @@ def _temporary_products(wiring: Wiring) -> Iterator[tuple[list[Product], list[st
 def _sensor(
     task_id: str,
     external: External,
-    rows: Rows | None,
-    values: RunTimeValues,
+    rows: ResultExpansion | None,
+    values: DagValues,
     deferrable: bool | None,
     users: Sequence[Operator],
 ) -> Operator:
@@ -139,7 +139,11 @@ def _sensor(
 
 
 def _remover(
-    task_id: str, products: list[Product], rows: Rows | None, values: RunTimeValues, operators: Sequence[Operator]
+    task_id: str,
+    products: list[Product],
+    rows: ResultExpansion | None,
+    values: DagValues,
+    operators: Sequence[Operator],
 ) -> BaseOperator:
     from airflow_provider_sewer.operators.paths import RemoveProductsOperator
 
@@ -154,7 +158,7 @@ def _remover(
     )
 
 
-def _place(operators: Sequence[Operator], values: RunTimeValues, *paths: str) -> dict[str, Any]:
+def _place(operators: Sequence[Operator], values: DagValues, *paths: str) -> dict[str, Any]:
     """Return where and how an Airflow task is run, who is told of it, and what is known later of that and of paths.
 
     :param operators: those that make or use the paths; it runs where and how the first one does.
@@ -163,10 +167,10 @@ def _place(operators: Sequence[Operator], values: RunTimeValues, *paths: str) ->
     said = getattr(first, "partial_kwargs", None) or vars(first)
     where = {field: said.get(field) for field in ("workdir", "sewer_conn_id")}
     how = {field: getattr(first, field) for field in _AS_ITS_USER}
-    return {**where, **how, **_told(operators), "arguments": values.named_in(*where.values(), *paths)}
+    return {**where, **how, **_notified(operators), "arguments": values.named_in(*where.values(), *paths)}
 
 
-def _told(operators: Sequence[Operator]) -> dict[str, Any]:
+def _notified(operators: Sequence[Operator]) -> dict[str, Any]:
     """Return the callbacks and email addresses of all these operators, each once."""
     told: dict[str, Any] = {field: _each_once(getattr(each, field) for each in operators) for field in _CALLBACKS}
     asking = [each for each in operators if each.email]

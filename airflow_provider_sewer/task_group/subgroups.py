@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from airflow.sdk import TaskGroup
 
-from airflow_provider_sewer.core.labels import IN_GROUP
-from airflow_provider_sewer.task_group.identifiers import Identifiers
+from airflow_provider_sewer.core.tags_and_groups import IN_GROUP
+from airflow_provider_sewer.task_group.task_ids import TaskIds
 
 
 class Subgroups:
@@ -19,10 +19,10 @@ class Subgroups:
     def __init__(self, root: TaskGroup) -> None:
         self.root = root
         self._groups = {"": root}
-        self._ids: dict[str, Identifiers] = {}
-        self._shared = None if root.prefix_group_id else Identifiers()
+        self._ids: dict[str, TaskIds] = {}
+        self._shared = None if root.prefix_group_id else TaskIds()
         if self._shared:
-            self._shared.new(str(root.group_id))
+            self._shared.unique_id(str(root.group_id))
 
     def all(self) -> list[TaskGroup]:
         """Return all groups that there are so far, that of the workflow first."""
@@ -34,20 +34,20 @@ class Subgroups:
         :param name: what it is made of.
         :param group: the name of the group.
         """
-        return (self._shared or self._ids.setdefault(group, Identifiers())).new(name)
+        return (self._shared or self._ids.setdefault(group, TaskIds())).unique_id(name)
 
     def full_id(self, own_id: str, group: str = "") -> str:
         """Return the id that a task of a group has in the DAG."""
-        return str(self.at(group).child_id(own_id))  # type: ignore[no-untyped-call]
+        return str(self.get_or_create(group).child_id(own_id))  # type: ignore[no-untyped-call]
 
-    def at(self, group: str) -> TaskGroup:
+    def get_or_create(self, group: str) -> TaskGroup:
         """Return the group of a name.
 
         :param group: its name; ``"a.b"`` is the group b in the group a.
         """
         if group not in self._groups:
             outer, _, inner = group.rpartition(IN_GROUP)
-            parent = self.at(outer)
+            parent = self.get_or_create(outer)
             self._groups[group] = TaskGroup(
                 group_id=self.new_id(inner, outer),
                 group_display_name=inner,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.core.edges import STATED
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.operators.references import FromXCom
+from airflow_provider_sewer.core.graph import EXPLICIT
+from airflow_provider_sewer.operators.xcom_references import FromXCom
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.workflow import Workflow
 
 
-def parts_of(workflow: Workflow, *, may_map: bool) -> dict[str, str]:
+def instances_of(workflow: Workflow, *, may_map: bool) -> dict[str, str]:
     """Return for each task what it is a part of in Airflow: a mapped task, or nothing but itself.
 
     :param may_map: whether there can be mapped tasks; Airflow knows none inside of a mapped group.
@@ -33,7 +33,7 @@ def parts_of(workflow: Workflow, *, may_map: bool) -> dict[str, str]:
     return parts
 
 
-class Wiring(NamedTuple):
+class UpstreamRefs(NamedTuple):
     """What one Airflow task knows of others.
 
     :param workflow: the workflow, its edges known.
@@ -57,10 +57,10 @@ class Wiring(NamedTuple):
 
         Of a mapped one, ``id[3]`` is a single instance.
         """
-        freshness, reasons = self.workflow.tasks[name].freshness, self.workflow.why.reasons[name]
+        freshness, reasons = self.workflow.tasks[name].run_policy, self.workflow.edge_reasons.reasons[name]
         if freshness.run_when != "stale":
             return []
-        ups = [up for up in reasons if freshness.compare == "mtime" or STATED in reasons[up]]
+        ups = [up for up in reasons if freshness.compare == "mtime" or EXPLICIT in reasons[up]]
         parts: dict[str, list[str]] = {}
         for up in ups:
             parts.setdefault(self.parts[up], []).append(up)

@@ -16,30 +16,30 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmCancelled
 from airflow_provider_sewer.core.formats import JOB_TRIGGER, VERSION_KEY
-from airflow_provider_sewer.core.workflow_json import slurm_of_data
+from airflow_provider_sewer.core.serialization import slurm_of_data
+from airflow_provider_sewer.execution.log_lines import line_logger
+from airflow_provider_sewer.execution.supervisor_sockets import SupervisorSockets
+from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.hooks.task_state import UserRequest, read_task_state
-from airflow_provider_sewer.runners.slurm.arrays.gatherer import Gatherer
-from airflow_provider_sewer.runners.slurm.arrays.place import Waiting, note_element
-from airflow_provider_sewer.runners.slurm.begun import end_to_data, job_from_data, job_to_data
-from airflow_provider_sewer.runners.slurm.canceller import cancel_soon
-from airflow_provider_sewer.runners.slurm.commands import require_slurm
-from airflow_provider_sewer.runners.slurm.ending import Ending
-from airflow_provider_sewer.runners.slurm.following import JobFollower
-from airflow_provider_sewer.runners.slurm.job import Job
-from airflow_provider_sewer.runners.slurm.log_lines import line_logger
-from airflow_provider_sewer.runners.slurm.logs import TriggerLog
-from airflow_provider_sewer.runners.slurm.module_job import patience_of
-from airflow_provider_sewer.runners.slurm.pace import Pauses, watched
-from airflow_provider_sewer.runners.sockets import SupervisorSockets
-from airflow_provider_sewer.runners.task_log import log_output
-from airflow_provider_sewer.triggers.sealed import unsealed
+from airflow_provider_sewer.slurm.arrays.coordinator import ArrayCoordinator
+from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob, write_element
+from airflow_provider_sewer.slurm.cancellation import cancel_soon
+from airflow_provider_sewer.slurm.client import require_slurm
+from airflow_provider_sewer.slurm.job import Job
+from airflow_provider_sewer.slurm.job_result import JobResult
+from airflow_provider_sewer.slurm.job_spec import wait_policy_of
+from airflow_provider_sewer.slurm.log_tailer import TriggerLog
+from airflow_provider_sewer.slurm.monitor import JobMonitor
+from airflow_provider_sewer.slurm.polling import Backoff, subscribe
+from airflow_provider_sewer.slurm.submitted_job import end_to_data, job_from_data, job_to_data
+from airflow_provider_sewer.triggers.encrypted_fields import decrypt_secrets
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from airflow_provider_sewer.core.slurm import SlurmSettings
-    from airflow_provider_sewer.runners.output import Stream
-    from airflow_provider_sewer.runners.slurm.watcher import View
+    from airflow_provider_sewer.core.slurm_settings import SlurmSettings
+    from airflow_provider_sewer.execution.output import Stream
+    from airflow_provider_sewer.slurm.status_poller import StatusUpdate
 
 #: Where Airflow finds the class for what is in its database: it stays, wherever the class is.
 _PATH = "airflow_provider_sewer.triggers.slurm.SlurmJobTrigger"
@@ -72,11 +72,12 @@ class SlurmJobTrigger(BaseTrigger):
     It can be taken over by another triggerer at any moment: how far the output has been logged is noted
     in the run directory, and everything else stands in its arguments.
 
-    :param job: the job, as :func:`~airflow_provider_sewer.runners.slurm.begun.job_to_data` writes it.
+    :param job: the job, as :func:`~airflow_provider_sewer.slurm.submitted_job.job_to_data` writes it.
     :param module: the module it runs.
     :param settings: the Slurm settings, all of them said, as
-        :func:`~airflow_provider_sewer.core.workflow_json.slurm_to_data` writes them.
-    :param secrets: values to mask, as :func:`~airflow_provider_sewer.triggers.sealed.sealed` returns them.
+        :func:`~airflow_provider_sewer.core.serialization.slurm_to_data` writes them.
+    :param secrets: values to mask, as :func:`~airflow_provider_sewer.triggers.encrypted_fields.encrypt_secrets`
+        returns them.
     :param deadline: when Airflow waits no longer, in seconds since the epoch.
     :param stored: the version of these arguments, and those of another version.
     """
@@ -140,7 +141,7 @@ class SlurmJobTrigger(BaseTrigger):
             _log.info("%s is being cancelled; Airflow waits no longer to hear of it", job)
             raise
 
-    def _why_not_cancelled(self, job: Job | Waiting) -> str | None:
+    def _why_not_cancelled(self, job: Job | PendingJob) -> str | None:
         if self.trigger_id is None:  # `airflow dags test`, whose user has stopped it
             return None
         state = read_task_state(self.task_instance, _ASK_TIMEOUT)
@@ -148,7 +149,7 @@ class SlurmJobTrigger(BaseTrigger):
             return None
         return f"Leaving {job} to the process that follows it next; Airflow has the task as {state.text}"
 
-    async def _follow_as_long_as_airflow_wants(self) -> Ending:
+    async def _follow_as_long_as_airflow_wants(self) -> JobResult:
         began = time.monotonic()
         try:
             ending = await self._follow_to_its_end()
@@ -158,28 +159,28 @@ class SlurmJobTrigger(BaseTrigger):
         await self._until_airflow_can_take_it(began)
         return ending
 
-    async def _follow_to_its_end(self) -> Ending:
+    async def _follow_to_its_end(self) -> JobResult:
         JOB_TRIGGER.read(_ARGUMENTS, self.serialize()[1])  # if not, a worker follows the job by its run directory
-        job = await _in_thread(self._begun)
-        if isinstance(job, Waiting):
+        job = await _in_thread(self._job)
+        if isinstance(job, PendingJob):
             try:
-                job = await self._element(job)
+                job = await self._array_task(job)
             except SewerError as error:
-                return Ending.of_error(error, job.directory)
+                return JobResult.of_error(error, job.directory)
         self._data = job_to_data(job)
         return await self._follow(job)
 
-    def _begun(self) -> Job | Waiting:
+    def _job(self) -> Job | PendingJob:
         job = job_from_data(self._data)
         if job.cluster.kind == "slurm":
             require_slurm()  # if not, the worker, where they were, has to follow the job
-        return (job.look_up() or job) if isinstance(job, Waiting) else job
+        return (job.look_up() or job) if isinstance(job, PendingJob) else job
 
-    async def _element(self, waiting: Waiting) -> Job:
+    async def _array_task(self, waiting: PendingJob) -> Job:
         """Wait until an attempt is an element of an array."""
         self._say(f"{waiting}; its run directory is {waiting.directory.path}")
         news: _News[str | Job | SewerError] = _News()
-        wait = Gatherer.of(waiting).wait(waiting.directory.path, news.put)
+        wait = ArrayCoordinator.of(waiting).wait(waiting.directory.path, news.put)
         try:
             while True:
                 for told in await news.get(_CANCELLED_EVERY):
@@ -187,23 +188,23 @@ class SlurmJobTrigger(BaseTrigger):
                         raise told
                     self._say(told if isinstance(told, str) else f"{told}")
                     if isinstance(told, Job):
-                        return await _in_thread(note_element, told)
+                        return await _in_thread(write_element, told)
                 if await _in_thread(_is_cancelled, waiting):
                     path = waiting.directory.path
                     raise SlurmCancelled(f"{waiting.name} was cancelled before it was submitted", run_directory=path)
         finally:
             wait.close()
 
-    async def _follow(self, job: Job) -> Ending:
+    async def _follow(self, job: Job) -> JobResult:
         follower = await _in_thread(self._follower, job)
-        news: _News[View] = _News()
-        watch = watched(job, news.put, self._slurm)
-        pauses = Pauses(self._slurm.poll_interval or 0.0)
+        news: _News[StatusUpdate] = _News()
+        watch = subscribe(job, news.put, self._slurm)
+        pauses = Backoff(self._slurm.poll_interval or 0.0)
         view = None
         try:
-            while (ending := await _in_thread(follower.look, view)) is None:
-                if follower.wants_news:
-                    watch.hurry()
+            while (ending := await _in_thread(follower.poll, view)) is None:
+                if follower.wants_poll:
+                    watch.poll_now()
                 views = await news.get(pauses.next(has_news=view is not None))
                 view = views[-1] if views else None
         finally:
@@ -226,15 +227,15 @@ class SlurmJobTrigger(BaseTrigger):
             await asyncio.sleep(max(0.0, left))
         await asyncio.sleep(max(0.0, self._logged + _LOG_ARRIVES - time.monotonic()))
 
-    def _follower(self, job: Job) -> JobFollower:
+    def _follower(self, job: Job) -> JobMonitor:
         # The worker logs the rest, where nothing of it can be lost.
-        return JobFollower(
+        return JobMonitor(
             job,
             self._module,
-            patience_of(self._slurm),
+            wait_policy_of(self._slurm),
             self._log_output,
             self._say,
-            unsealed(self._secrets, job.directory),
+            decrypt_secrets(self._secrets, job.directory),
             trigger_log=TriggerLog(SupervisorSockets().supervisor()),
             try_number=getattr(self.task_instance, "try_number", 0),
         )
@@ -253,7 +254,7 @@ class SlurmJobTrigger(BaseTrigger):
             return slurm_of_data(self._settings)
 
 
-def _is_cancelled(waiting: Waiting) -> bool:
+def _is_cancelled(waiting: PendingJob) -> bool:
     return waiting.directory.is_cancelled
 
 

@@ -24,8 +24,8 @@ from .rest import PATIENCE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.slurm.client import Job
-    from tests.slurm.cluster import SlurmCluster
+    from tests.slurm_cluster.client import Job
+    from tests.slurm_cluster.cluster import SlurmCluster
 
 CONNECTION = "chaos"
 SECRET = "opensesame-4711-of-the-chaos"
@@ -285,7 +285,7 @@ class Case:
                 one == state or (state, one) == ("CANCELLED", "FAILED") for one, state in zip(seen, states, strict=True)
             )
 
-        with suppress(pytest.fail.Exception):
+        with suppress(pytest.discard.Exception):
             self.until(lambda: ended_so() or len(self.jobs()) > len(states), f"jobs that are {states}", 60)
         assert ended_so(), f"{[job.state for job in self.jobs()]}, not {states}: {self.text_of_log()}"
 

@@ -7,14 +7,14 @@ import os
 import time
 from collections import Counter
 
-from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
-from airflow_provider_sewer.runners.slurm.begun import job_from_data, job_to_data
-from airflow_provider_sewer.runners.slurm.logs import JobLogs
-from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
-from airflow_provider_sewer.runners.slurm.run import JobRun
+from airflow_provider_sewer.slurm.attempts import TaskInstance
+from airflow_provider_sewer.slurm.job_runner import JobRunner
+from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.log_tailer import JobLogs
+from airflow_provider_sewer.slurm.submitted_job import job_from_data, job_to_data
 
 from .slurm_cases import Case
 
@@ -86,17 +86,15 @@ def test_a_thousand_deferred_instances_take_one_sbatch_and_no_more_queries_than_
         poll_interval=POLL,
         max_poll_interval=2 * POLL,
         array=True,
-    ).over(DEFAULTS)
-    task = Task("any", "any").with_settings(Settings.checked(python=str(python)))
+    ).with_fallback(DEFAULTS)
+    task = Task("any", "any").with_settings(ExecutionSettings.checked(python=str(python)))
     lines = Counter()
     monkeypatch.setattr("airflow_provider_sewer.triggers.slurm.log_output", lambda _, pieces: lines.update(pieces))
     said = settings._replace(slurm={})._asdict()
     triggers = []
     for index in range(INSTANCES):
-        planned = ModuleJob(
-            TaskInstance("many", "run", "task", index, "0"), task, settings, {}, 5.0, expected=INSTANCES
-        )
-        waiting = JobRun(planned, lambda *_: None, print).enter()
+        planned = JobSpec(TaskInstance("many", "run", "task", index, "0"), task, settings, {}, 5.0, expected=INSTANCES)
+        waiting = JobRunner(planned, lambda *_: None, print).submit_or_reattach()
         triggers.append(SlurmJobTrigger(job_to_data(waiting), "any", said))
         triggers[-1].trigger_id = index
 

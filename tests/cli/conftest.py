@@ -22,7 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).parents[1] / "runners" / "conftest.py")
+_spec = importlib.util.spec_from_file_location("shared", Path(__file__).parents[1] / "execution" / "conftest.py")
 _shared = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_shared)
 lifeline, gate = _shared.lifeline, _shared.gate

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     import subprocess
 
-    from tests.slurm.cluster import SlurmCluster
+    from tests.slurm_cluster.cluster import SlurmCluster
 
 QUICKLY = ("--slurm", "poll_interval=0.3", "--slurm", "max_poll_interval=0.6")
 ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"}

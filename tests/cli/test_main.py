@@ -167,7 +167,7 @@ def test_closed_standard_streams_are_no_error(closed: str, sppe) -> None:
 
 def test_the_command_does_not_import_airflow(sppe) -> None:
     """`sppe` starts without Airflow, and without what only a terminal needs."""
-    code = "import sys, airflow_provider_sewer.cli.run; print({'airflow', 'rich', 'psutil'} & {*sys.modules})"
+    code = "import sys, airflow_provider_sewer.cli.run_command; print({'airflow', 'rich', 'psutil'} & {*sys.modules})"
 
     done = subprocess.run(
         [sys.executable, "-c", code], env=sppe.environment(), capture_output=True, text=True, check=True

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_sewer.cli import slurm as ours
-from airflow_provider_sewer.cli.slurm import SbatchVariables
+from airflow_provider_sewer.cli import slurm_options as ours
+from airflow_provider_sewer.cli.slurm_options import SbatchVariables
 from airflow_provider_sewer.core.errors import SewerError
-from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 
 from .slurm_runs import on_slurm
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from airflow_provider_sewer.readers.files import schema_of_stages
+from airflow_provider_sewer.loaders.workflow_files import schema_of_stages
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import yaml
 from tests.airflow.deployment import SETTINGS
 from tests.airflow.rest import AirflowApi
 from tests.airflow.slurm_cases import CONNECTION, MODULE, connection, dag_file
-from tests.slurm.client import Job
+from tests.slurm_cluster.client import Job
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = (

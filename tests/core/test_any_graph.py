@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer import Dependency, Product, Task, Workflow
 from airflow_provider_sewer.core.errors import InvalidWorkflow
-from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 
 #: How one task can be made to run after another: what it needs of what the other makes, or words.
 PATHS = {"file": "p{}", "inside": "d{}/some/where", "around": "a{}"}
@@ -136,14 +136,18 @@ def test_each_task_runs_after_all_that_it_was_tied_to_and_after_nothing_else(gra
     names = list(graph.tasks)
     chance.shuffle(names)
 
-    for workflow in (graph.workflow(), graph.workflow(names), graph.workflow().with_defaults(Settings(workdir="/w"))):
+    for workflow in (
+        graph.workflow(),
+        graph.workflow(names),
+        graph.workflow().with_defaults(ExecutionSettings(workdir="/w")),
+    ):
         assert set(map(numbered, workflow.edges)) == graph.pairs
         assert len(workflow.tasks) == len(graph.tasks) / 2
         place = {name: at for at, name in enumerate(workflow.order)}
         assert all(place[up] < place[down] for up, down in workflow.edges)
         by_number = {numbered(name): name for name in workflow.tasks}
         for tie in graph.ties:
-            assert set(workflow.why.reasons[by_number[tie.down]][by_number[tie.up]]) == graph.reasons(tie)
+            assert set(workflow.edge_reasons.reasons[by_number[tie.down]][by_number[tie.up]]) == graph.reasons(tie)
 
 
 @settings(max_examples=100, deadline=None)
@@ -176,12 +180,12 @@ def test_a_part_keeps_the_order_of_the_whole(graph, data) -> None:
     whole = graph.workflow()
     names = data.draw(st.sets(st.sampled_from(sorted(whole.tasks)), min_size=1))
 
-    part = whole.part(names)
+    part = whole.subset(names)
 
     assert set(part.tasks) == names
     kept = {numbered(name) for name in names}
     order = reachable(set(map(numbered, part.edges)))
     assert order == {(up, down) for up, down in reachable(graph.pairs) if {up, down} <= kept}
-    for (user, path), maker in part.elsewhere.makers.items():
+    for (user, path), maker in part.excluded.makers.items():
         assert user in names and maker not in names
-        assert path in whole.why.reasons[user][maker]
+        assert path in whole.edge_reasons.reasons[user][maker]

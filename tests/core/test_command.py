@@ -9,8 +9,8 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_sewer.core.call import function_call, module_call
 from airflow_provider_sewer.core.command import interpreter_command, shown
-from airflow_provider_sewer.core.function import function_call, module_call
 
 
 def test_a_module_is_run_unbuffered_with_dash_m():

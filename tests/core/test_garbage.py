@@ -6,14 +6,14 @@ import gc
 
 import pytest
 
-from airflow_provider_sewer.core.garbage import without_collection
+from airflow_provider_sewer.core.garbage import gc_paused
 
 
 def test_what_is_left_out_goes_on_afterwards() -> None:
     """Whatever happens in between."""
-    with pytest.raises(ZeroDivisionError), without_collection():
+    with pytest.raises(ZeroDivisionError), gc_paused():
         assert not gc.isenabled()
-        with without_collection():
+        with gc_paused():
             pass
         assert not gc.isenabled()
         raise ZeroDivisionError
@@ -24,7 +24,7 @@ def test_who_has_turned_it_off_finds_it_off() -> None:
     """It is not ours to turn on."""
     gc.disable()
     try:
-        with without_collection():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     finally:

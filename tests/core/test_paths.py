@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer import Dependency, External, Product, Task
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.paths import given_to_module, located, path_key
+from airflow_provider_sewer.core.paths import absolute_path, path_for_module, path_key
 
 
 @pytest.mark.parametrize("kind", [Product, Dependency, External])
@@ -94,7 +94,7 @@ def test_ways_of_writing_a_path_that_are_one(written, monkeypatch) -> None:
     monkeypatch.setenv("HOME", "/w")
 
     assert path_key(written, "/w") == "/w/a/b"
-    assert located(written, "/w") == "/w/a/b"
+    assert absolute_path(written, "/w") == "/w/a/b"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_module_is_given_a_path_that_needs_no_explanation(written, opened, mon
     """Whatever a program would not expand, or would look up otherwise, is resolved; the rest stays as it is written."""
     monkeypatch.setenv("HOME", "/w")
 
-    assert given_to_module(written) == opened
+    assert path_for_module(written) == opened
 
 
 _PARTS = st.lists(st.sampled_from(["a", "b", "..", ".", "x y", "é"]), min_size=1, max_size=6)
@@ -116,5 +116,5 @@ def test_module_and_check_mean_one_file(parts, is_absolute, is_folder) -> None:
     """However it is written, what the module opens from its working directory is what is looked at."""
     path = "/" * is_absolute + "/".join([*parts, "name"]) + "/" * is_folder
 
-    assert os.path.normpath(os.path.join("/w/d", given_to_module(path))) == located(path, "/w/d")
-    assert path_key(located(path, "/w/d"), "/elsewhere") == located(path, "/w/d")
+    assert os.path.normpath(os.path.join("/w/d", path_for_module(path))) == absolute_path(path, "/w/d")
+    assert path_key(absolute_path(path, "/w/d"), "/elsewhere") == absolute_path(path, "/w/d")

@@ -233,7 +233,7 @@ def test_what_a_task_says_wins_over_what_run_says(mark):
     graph = recorded(lambda: (said >> unsaid).run("env/python", env={"PYTHONPATH": "x", "N": 1}, workdir="w"))
 
     here = Path(__file__).parent
-    assert graph.tasks["said"].settings == said.settings.over(graph.tasks["unsaid"].settings)
+    assert graph.tasks["said"].settings == said.settings.with_fallback(graph.tasks["unsaid"].settings)
     assert graph.tasks["said"].settings.python == sys.executable
     assert graph.tasks["unsaid"].settings == (
         str(here / "env/python"),

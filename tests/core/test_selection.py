@@ -278,7 +278,7 @@ def test_selections_are_sets(workflow, select, exclude) -> None:
 @given(graphs(), st.data())
 def test_a_part_has_the_order_of_the_whole(workflow, data) -> None:
     """One task of the part comes after another just if it does so in the whole."""
-    part = workflow.part(data.draw(st.sets(st.sampled_from(list(workflow.tasks)), min_size=1)))
+    part = workflow.subset(data.draw(st.sets(st.sampled_from(list(workflow.tasks)), min_size=1)))
 
     for up, down in product(part.tasks, repeat=2):
         assert (distance(part, up, down) < 99) == (distance(workflow, up, down) < 99)

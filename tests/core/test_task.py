@@ -9,8 +9,8 @@ import pytest
 
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.core.slurm import SlurmSettings
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 
 HERE = Path(__file__)
 
@@ -91,7 +91,7 @@ def test_depends_on_takes_tasks_and_names_alone_or_together():
 def test_a_task_says_what_its_job_is_given_and_keeps_it_when_it_is_settled():
     """Interpreter and directory of a run change nothing about the job."""
     task = Task("a", "pkg.mod", run_on="slurm", slurm={"partition": "gpu", "mem_gb": 8})
-    settled = task.with_defaults(Settings(python="python3"))
+    settled = task.with_defaults(ExecutionSettings(python="python3"))
 
     assert (settled.run_on, settled.slurm) == ("slurm", SlurmSettings({"partition": "gpu", "mem_gb": 8}))
     assert Task("b", "pkg.mod", run_on="local").run_on == "local"

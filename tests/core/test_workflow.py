@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_sewer import Product, Task, Workflow
 from airflow_provider_sewer.core.errors import InvalidWorkflow
-from airflow_provider_sewer.core.settings import Settings
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.source import SourceLine
 
 
@@ -63,7 +63,7 @@ def test_tasks_that_are_one_stay_one_with_other_settings_and_in_a_part():
     after, user = task("after"), Task("user", "m", {"seed": second.result["seed"]})
     whole = Workflow("w", [first, second, after, user], [(second, after)])
 
-    for other in (whole.with_defaults(Settings(python="python3")), whole.part(["first", "after", "user"])):
+    for other in (whole.with_defaults(ExecutionSettings(python="python3")), whole.subset(["first", "after", "user"])):
         assert list(other.tasks) == ["first", "after", "user"]
         assert other.edges == [("first", "after"), ("first", "user")]
         assert other.name_of(second) == "first"
@@ -162,8 +162,8 @@ def test_what_depends_on_an_equal_task_still_does_so_with_other_settings_and_in_
     first, second = task("a"), task("a")
     flow = Workflow("w", [first, second, task("b", depends_on=second), task("c", depends_on=second)])
 
-    settled = flow.with_defaults(Settings.checked(workdir="/data"))
+    settled = flow.with_defaults(ExecutionSettings.checked(workdir="/data"))
 
     assert settled.edges == [("a", "b"), ("a", "c")]
-    assert settled.part(["a", "c"]).edges == [("a", "c")]
+    assert settled.subset(["a", "c"]).edges == [("a", "c")]
     assert settled.name_of(second) == "a"

@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_provider_sewer import Product, SewerError
-from airflow_provider_sewer.runners.slurm.run import JobRun
+from airflow_provider_sewer.slurm.job_runner import JobRunner
 
 
 @pytest.fixture
@@ -68,14 +68,14 @@ def test_the_function_is_called_once_for_a_job(local, made, run_dag, calls, tmp_
 def first_try_crashes(monkeypatch):
     """Let the first try that follows a job end as if its worker had lost its mind, leaving the job alone."""
     tries = itertools.count()
-    follow = JobRun.follow
+    follow = JobRunner.follow
 
     def crash_once(self, job):
         if next(tries) == 0:
             raise RuntimeError("a crash")
         return follow(self, job)
 
-    monkeypatch.setattr(JobRun, "follow", crash_once)
+    monkeypatch.setattr(JobRunner, "follow", crash_once)
 
 
 def test_a_retry_after_a_crash_goes_on_with_what_the_job_was_called_with(

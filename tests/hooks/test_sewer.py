@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.slurm import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.get_provider_info import get_provider_info
 from airflow_provider_sewer.hooks.sewer import SewerHook
 

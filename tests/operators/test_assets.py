@@ -9,7 +9,7 @@ import pytest
 from airflow.sdk import DAG, Asset, BaseOperator
 
 from airflow_provider_sewer import Product, SewerError
-from airflow_provider_sewer.operators.assets import Place, product_asset
+from airflow_provider_sewer.operators.assets import PathBase, product_asset
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 
@@ -60,7 +60,7 @@ def test_workdir_in_default_args_counts():
         {"products": ["{{ ds }}/a"], "workdir": "/data"},
         {"products": ["a"], "workdir": "{{ var.value.place }}"},
         {"products": ["a"], "sewer_conn_id": "{{ params.conn }}"},
-        {"products": ["a"], "workdir": BaseOperator(task_id="before").output},
+        {"products": ["a"], "workdir": BaseOperator(task_id="before").on_output},
         {"products": [Product("a", temporary=True)], "workdir": "/data"},
     ],
 )
@@ -121,9 +121,9 @@ def test_version_of_a_dag_bundle_is_no_part_of_an_asset(monkeypatch, tmp_path):
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH", str(tmp_path))
     folders = ["mine/tracking_repo/dags", "mine/versions/4f1c/dags", "mine/versions/77ab/dags"]
 
-    uris = {Place(".", None, str(tmp_path / folder)).uri("build/a") for folder in folders}
+    uris = {PathBase(".", None, str(tmp_path / folder)).uri("build/a") for folder in folders}
 
     assert uris == {f"file://{tmp_path}/mine/dags/build/a"}
-    assert Place("/data", None, str(tmp_path / folders[1])).uri("a") == "file:///data/a"
-    assert Place(".", None, str(tmp_path / "mine/dags")).uri("a") == f"file://{tmp_path}/mine/dags/a"
-    assert Place(".", None, "/elsewhere/versions/x").uri("a") == "file:///elsewhere/versions/x/a"
+    assert PathBase("/data", None, str(tmp_path / folders[1])).uri("a") == "file:///data/a"
+    assert PathBase(".", None, str(tmp_path / "mine/dags")).uri("a") == f"file://{tmp_path}/mine/dags/a"
+    assert PathBase(".", None, "/elsewhere/versions/x").uri("a") == "file:///elsewhere/versions/x/a"

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from airflow.sdk import DAG, task
 
-from airflow_provider_sewer.core.errors import InvalidTask, ModuleStopped
+from airflow_provider_sewer.core.errors import InvalidTask, ModuleTerminated
 from airflow_provider_sewer.operators.assets import product_asset
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.paths import ExternalPathSensor, RemoveProductsOperator
@@ -149,7 +149,7 @@ def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
     job = module("import sys; print(*sys.argv[1:])")
     with DAG("fan_in", schedule=None) as dag:
         each = PythonModuleOperator.partial(task_id="each", **job).expand(parameters_and_flags=[{"n": 1}, {"n": 2}])
-        PythonModuleOperator(task_id="all", parameters_and_flags={"got": each.output}, **job)
+        PythonModuleOperator(task_id="all", parameters_and_flags={"got": each.on_output}, **job)
     assert run_dag(dag).results["all"] == "--got --n 1 --got --n 2"
 
 
@@ -375,7 +375,7 @@ def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, tmp_pa
     killer = threading.Thread(target=kill_when_ready)
     killer.start()
     try:
-        with pytest.raises(ModuleStopped, match="was stopped on request"):
+        with pytest.raises(ModuleTerminated, match="was stopped on request"):
             operator.execute({"dag": dag, "ti": SimpleNamespace(map_index=-1)})
     finally:
         killer.join()

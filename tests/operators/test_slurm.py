@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk import DAG, task
 
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
-from airflow_provider_sewer.runners.slurm.run import JobRun
+from airflow_provider_sewer.slurm.job_runner import JobRunner
 
 SAYS_ARGUMENTS = "import sys; print(*sys.argv[1:])"
 # Waits until the script has taken a sample.
@@ -59,8 +59,8 @@ def test_a_job_that_has_ended_by_now_is_not_waited_for_in_the_triggerer(module, 
     def defer(*_):
         raise AssertionError("it was deferred")
 
-    enter = JobRun.enter
-    monkeypatch.setattr(JobRun, "enter", enter_and_dawdle)
+    enter = JobRunner.submit_or_reattach
+    monkeypatch.setattr(JobRunner, "enter", enter_and_dawdle)
     monkeypatch.setattr(SlurmModuleOperator, "_wait_in_triggerer", defer)
     assert run_job(deferrable=True, **module("print('done')")).results["job"] == "done"
 
@@ -273,7 +273,7 @@ def test_a_dag_file_need_not_wait_for_what_only_a_worker_needs():
 
 @pytest.mark.parametrize("place", ["default_args", "connection"])
 def test_slurm_mem_is_what_slurm_is_asked_for(place, module, on_slurm, run_job, connection, xcom):
-    """As Slurm spells it, from wherever it is given; runners/slurm has a test of each parameter."""
+    """As Slurm spells it, from wherever it is given; tests/slurm has a test of each parameter."""
     given = {"slurm": {"mem": "700M"}}
     more = connection(**given) if place == "connection" else {"default_args": given}
     assert run_job(**module("print('done')"), **more).results["job"] == "done"

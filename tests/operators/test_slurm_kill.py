@@ -14,7 +14,7 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import TaskDeferralTimeout, TaskDeferred
 
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
 SLEEPS = "import time; time.sleep(600)"
 
@@ -116,7 +116,7 @@ def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt():
-        on_slurm.until(lambda: os.path.exists(RunDirectory(str(run_directories()[-1])).follower), "a follower")
+        on_slurm.until(lambda: os.path.exists(JobDirectory(str(run_directories()[-1])).follower), "a follower")
         os.kill(os.getpid(), signal.SIGINT)
 
     found = when_running(interrupt)

@@ -14,7 +14,7 @@ from airflow.sdk import DAG
 
 from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmJobFailed, SlurmJobReleased, UnreadableRecord
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from tests.airflow_supervisor import task_instance
 
 #: Notes that it has begun, waits to be allowed to end, and prints in which run of the module that was.
@@ -221,7 +221,7 @@ def test_execute_stale_try_that_comes_late_does_not_take_the_job_from_the_next_o
     with pytest.raises(SlurmJobReleased):
         first.ends()
     second = local_task(try_number=2)
-    directory = RunDirectory(str(tmp_path / "runs" / "dag" / "run" / "job" / "1"))
+    directory = JobDirectory(str(tmp_path / "runs" / "dag" / "run" / "job" / "1"))
     until(lambda: second.error or directory.read_follower().try_number == 2)
     with pytest.raises(SlurmJobReleased, match="another process follows"):
         local_task().ends()

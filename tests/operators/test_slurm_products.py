@@ -16,9 +16,9 @@ import pytest
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import FileSystemRefused, UnreadableRecord
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.runners.slurm.products import JobProducts
-from airflow_provider_sewer.runners.slurm.run import JobRun
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.job_products import JobProducts
+from airflow_provider_sewer.slurm.job_runner import JobRunner
 
 WRITES = """
 import sys
@@ -43,7 +43,7 @@ def test_a_job_makes_its_product_whole(module, on_slurm, run_job, deferrable, tm
 
 def test_a_retry_that_takes_up_a_job_looks_where_the_job_was_told(module, run_job, tmp_path, monkeypatch):
     """A template may say something else by then."""
-    follow = JobRun.follow
+    follow = JobRunner.follow
     crashes = iter([RuntimeError("a crash")])
 
     def crash_once(self, job):
@@ -51,7 +51,7 @@ def test_a_retry_that_takes_up_a_job_looks_where_the_job_was_told(module, run_jo
             raise crash
         return follow(self, job)
 
-    monkeypatch.setattr(JobRun, "follow", crash_once)
+    monkeypatch.setattr(JobRunner, "follow", crash_once)
     result = run_job(
         **module(WRITES), parameters_and_flags={"out": Product(str(tmp_path / "try-{{ ti.try_number }}.txt"))},
         workdir=str(tmp_path), cluster="local", retries=1, retry_delay=timedelta(0),
@@ -225,7 +225,7 @@ def test_collect_unreadable_record_is_left_to_the_next_try(
             raise OSError(errno.ESTALE, "Stale file handle", path)
         return opened(path, *arguments, **named)
 
-    collect = JobRun.collect
+    collect = JobRunner.collect
 
     def collected(self, ending):
         monkeypatch.setattr(os, "open", refuse_once)
@@ -234,7 +234,7 @@ def test_collect_unreadable_record_is_left_to_the_next_try(
         finally:
             monkeypatch.setattr(os, "open", opened)
 
-    monkeypatch.setattr(JobRun, "collect", collected)
+    monkeypatch.setattr(JobRunner, "collect", collected)
     result = run_job(
         "stale", **module(WRITES), parameters_and_flags={"out": Product(tmp_path / "out.txt")},
         workdir=str(tmp_path), cluster="local", retries=1, retry_delay=timedelta(0),
@@ -249,7 +249,7 @@ def test_collect_unreadable_record_is_left_to_the_next_try(
 @pytest.fixture
 def attempt(tmp_path):
     """Begin an attempt at a task of two products, and make them; return the task and its run directory."""
-    directory = RunDirectory(str(tmp_path / "run"))
+    directory = JobDirectory(str(tmp_path / "run"))
     directory.make()
     task = Task("t", "job", {"a": Product(tmp_path / "a.txt"), "b": Product(tmp_path / "b.txt")})
     call = JobProducts(task, directory).begin("t-1")
@@ -270,14 +270,14 @@ def test_products_are_put_in_place_by_whoever_comes_next(attempt, tmp_path, monk
 
     monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
-        JobProducts(task, directory).publish(None)
+        JobProducts(task, directory).commit(None)
     monkeypatch.undo()
     assert [path.exists() for path in (tmp_path / "a.txt", tmp_path / "b.txt")] == [True, False]
 
-    JobProducts(task, directory).publish({"result": 1})
+    JobProducts(task, directory).commit({"result": 1})
 
     assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["whole", "whole"]
-    JobProducts(task, directory).publish({"result": 1})  # and by one more, had nobody noted the end
+    JobProducts(task, directory).commit({"result": 1})  # and by one more, had nobody noted the end
 
     record = json.loads((tmp_path / ".sewer" / "a.txt.json").read_text())
     assert (record["is_whole"], record["result"]) == (True, {"result": 1})
@@ -294,13 +294,13 @@ def test_files_beside_product_are_put_in_place_by_next_process(tmp_path, how):
         folder = tmp_path / str(at)
         task = Task("t", "job", {"out": Product(folder / "a.shp")})
         for attempt, suffixes in (("t-1", [".shp", ".dbf", ".prj"]), ("t-2", [".shp", ".dbf", ".shx"])):
-            directory = RunDirectory(str(folder / attempt))
+            directory = JobDirectory(str(folder / attempt))
             directory.make()
             place = Path(JobProducts(task, directory).begin(attempt).argv[3])
             for suffix in suffixes:
                 place.with_suffix(suffix).write_text(attempt)
             if attempt == "t-1":
-                JobProducts(task, directory).publish(None)
+                JobProducts(task, directory).commit(None)
         if (pid := os.fork()) == 0:
             left = at
             rename = os.rename
@@ -313,12 +313,12 @@ def test_files_beside_product_are_put_in_place_by_next_process(tmp_path, how):
                 rename(*paths)  # noqa: B023 - the process ends here
 
             os.rename = dies
-            JobProducts(task, directory).publish(None)
+            JobProducts(task, directory).commit(None)
             os._exit(0)
         was_killed = os.WIFSIGNALED(os.waitpid(pid, 0)[1])
         steps += was_killed
 
-        JobProducts(task, directory).publish(None) if how == "publish" else JobProducts(task, directory).fail()
+        JobProducts(task, directory).commit(None) if how == "publish" else JobProducts(task, directory).discard()
 
         assert {path.name: path.read_text() for path in folder.glob("a.*")} == dict.fromkeys(
             ("a.dbf", "a.shp", "a.shx"), "t-2"
@@ -343,13 +343,13 @@ def killed_at(tmp_path):
         folder = tmp_path / str(at)
         task = Task("t", "job", {"a": Product(folder / "a.shp"), "b": Product(folder / "b.txt")})
         for attempt, names in zip(("t-1", "t-2"), SETS, strict=True):
-            directory = RunDirectory(str(folder / attempt))
+            directory = JobDirectory(str(folder / attempt))
             directory.make()
             place = os.path.dirname(JobProducts(task, directory).begin(attempt).argv[3])
             for name in names:
                 Path(place, name).write_text(attempt)
             if attempt == "t-1":
-                JobProducts(task, directory).publish(None)
+                JobProducts(task, directory).commit(None)
         if (pid := os.fork()) == 0:
             left = [at]
 
@@ -364,7 +364,7 @@ def killed_at(tmp_path):
 
             for name in ("rename", "replace", "unlink"):
                 setattr(os, name, dies_at(getattr(os, name)))
-            JobProducts(task, directory).publish(None)
+            JobProducts(task, directory).commit(None)
             os._exit(0)
         return task, folder, directory, os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
@@ -381,7 +381,7 @@ def test_begin_of_another_run_finishes_what_a_killed_process_has_put_in_place(ki
     seen = []
     for at in range(1, 40):
         task, folder, directory, was_killed = killed_at(at)
-        other = RunDirectory(str(folder / "other"))
+        other = JobDirectory(str(folder / "other"))
         other.make()
 
         JobProducts(task, other).begin("other-1")
@@ -389,9 +389,9 @@ def test_begin_of_another_run_finishes_what_a_killed_process_has_put_in_place(ki
         files = made(folder)
         assert files in [dict.fromkeys(names, attempt) for attempt, names in zip(("t-1", "t-2"), SETS, strict=True)], at
         seen.append(files["b.txt"])
-        JobProducts(task, other).fail()
+        JobProducts(task, other).discard()
         assert made(folder) == files, at
-        JobProducts(task, directory).publish(None)
+        JobProducts(task, directory).commit(None)
         assert made(folder) == dict.fromkeys(SETS[1], "t-2"), at
         assert [json.loads((folder / f".sewer/{name}.json").read_text())["is_whole"] for name in ("a.shp", "b.txt")]
         assert not [*(folder / ".sewer").glob("making-*")], at
@@ -407,7 +407,7 @@ def test_fail_after_a_kill_leaves_products_of_one_attempt(killed_at):
     for at in range(1, 40):
         task, folder, directory, was_killed = killed_at(at)
 
-        JobProducts(task, directory).fail()
+        JobProducts(task, directory).discard()
 
         files = {name: text for name, text in made(folder).items() if not name.endswith(".failed")}
         assert files in [dict.fromkeys(names, attempt) for attempt, names in zip(("t-1", "t-2"), SETS, strict=True)], at
@@ -425,7 +425,7 @@ def test_begin_of_another_run_leaves_a_process_that_puts_products_in_place(attem
     def begins_another(source, target):
         if os.path.basename(target) == "b.txt":
             monkeypatch.setattr(os, "replace", replace)
-            other = RunDirectory(str(tmp_path / f"other-{len(begun)}"))
+            other = JobDirectory(str(tmp_path / f"other-{len(begun)}"))
             other.make()
             begun.append(JobProducts(task, other).begin("other-1"))
             if len(begun) == 1:
@@ -435,7 +435,7 @@ def test_begin_of_another_run_leaves_a_process_that_puts_products_in_place(attem
     for expected in (pytest.raises(FileSystemRefused, match=r"b\.txt: Input/output error"), nullcontext()):
         monkeypatch.setattr(os, "replace", begins_another)
         with expected:
-            JobProducts(task, directory).publish(None)
+            JobProducts(task, directory).commit(None)
     assert len(begun) == 2
     assert made(tmp_path) == {"a.txt": "whole", "b.txt": "whole"}
 
@@ -446,4 +446,4 @@ def test_notes_that_cannot_be_read_are_no_products(attempt):
     Path(directory.path, "products.json").write_text("{}")
 
     with pytest.raises(UnreadableRecord, match=r"products\.json cannot be read as format 1: "):
-        JobProducts(task, directory).publish(None)
+        JobProducts(task, directory).commit(None)

@@ -17,7 +17,7 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.utils.session import create_session
 
-from airflow_provider_sewer.operators.twins import Twins
+from airflow_provider_sewer.operators.operator_cloner import OperatorCloner
 from airflow_provider_sewer.task_group import sewer_task_group
 
 FLOW = """
@@ -83,7 +83,7 @@ def test_twins_serialize_as_what_the_constructor_makes(flow, monkeypatch):
         return DagSerialization.to_dict(dag)
 
     fast = serialized()
-    monkeypatch.setattr(Twins, "make", lambda _, kind, own, shared: kind(**own, **shared))
+    monkeypatch.setattr(OperatorCloner, "make", lambda _, kind, own, shared: kind(**own, **shared))
     assert serialized() == fast
 
 

@@ -17,19 +17,19 @@ from airflow.models.trigger import Trigger
 from airflow.sdk.module_loading import import_string
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
-from airflow_provider_sewer.core.settings import Settings
-from airflow_provider_sewer.core.slurm import DEFAULTS
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.serialization import slurm_to_data
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.core.workflow_json import slurm_to_data
-from airflow_provider_sewer.runners.slurm.attempts import TaskInstance
-from airflow_provider_sewer.runners.slurm.begun import job_to_data
-from airflow_provider_sewer.runners.slurm.job import has_ended
-from airflow_provider_sewer.runners.slurm.logs import JobLogs
-from airflow_provider_sewer.runners.slurm.module_job import ModuleJob
-from airflow_provider_sewer.runners.slurm.run import JobRun
-from airflow_provider_sewer.runners.slurm.run_directory import RunDirectory
-from airflow_provider_sewer.runners.task_log import log_output
-from airflow_provider_sewer.triggers.sealed import sealed
+from airflow_provider_sewer.execution.task_log import log_output
+from airflow_provider_sewer.slurm.attempts import TaskInstance
+from airflow_provider_sewer.slurm.job import has_ended
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.job_runner import JobRunner
+from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.log_tailer import JobLogs
+from airflow_provider_sewer.slurm.submitted_job import job_to_data
+from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
 from tests.airflow_supervisor import task_instance
 
@@ -56,15 +56,15 @@ def submit(tmp_path):
     def run(source: str, cluster: str = "slurm", secrets: tuple[str, ...] = (), **settings):
         (tmp_path / "job.py").write_text(dedent(source))
         slurm = QUICK._replace(run_dir=str(tmp_path / "runs"), cluster=cluster, **settings)
-        planned = ModuleJob(
+        planned = JobSpec(
             TaskInstance("dag", "run", "task", -1, "0"),
-            Task("task", "job").with_settings(Settings(sys.executable, {"PYTHONPATH": str(tmp_path)})),
+            Task("task", "job").with_settings(ExecutionSettings(sys.executable, {"PYTHONPATH": str(tmp_path)})),
             slurm,
             {},
             1.0,
         )
-        job = JobRun(planned, lambda *_: None, lambda _: None).begin()
-        told = sealed(secrets, job.directory)
+        job = JobRunner(planned, lambda *_: None, lambda _: None).submit_and_wait()
+        told = encrypt_secrets(secrets, job.directory)
         trigger = SlurmJobTrigger(job_to_data(job), "job", slurm_to_data(slurm._replace(slurm={})), told)
         return job, trigger
 
@@ -79,10 +79,10 @@ def register(tmp_path):
         (tmp_path / "job.py").write_text(dedent(source))
         said = {"run_dir": str(tmp_path / "runs"), "cluster": "slurm", "array": True, "array_wait": 600.0, **settings}
         slurm = QUICK._replace(**said)
-        task = Task("task", "job").with_settings(Settings(sys.executable, {"PYTHONPATH": str(tmp_path)}))
+        task = Task("task", "job").with_settings(ExecutionSettings(sys.executable, {"PYTHONPATH": str(tmp_path)}))
         for index in range(count):
-            planned = ModuleJob(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, expected=2)
-            waiting = JobRun(planned, lambda *_: None, lambda _: None).enter()
+            planned = JobSpec(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, expected=2)
+            waiting = JobRunner(planned, lambda *_: None, lambda _: None).submit_or_reattach()
             yield SlurmJobTrigger(job_to_data(waiting), "job", slurm_to_data(slurm._replace(slurm={})))
 
     return lambda *arguments, **settings: list(run(*arguments, **settings))
@@ -212,7 +212,7 @@ def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logge
     go.touch()
     event = asyncio.run(first_event(made_anew(trigger)))
     assert event["ending"]["error"] is None
-    JobLogs(RunDirectory(event["job"]["directory"]), log_output).finish()  # as the worker does that goes on
+    JobLogs(JobDirectory(event["job"]["directory"]), log_output).finish()  # as the worker does that goes on
     assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
 
 
@@ -345,7 +345,7 @@ def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, arra
 
     asyncio.run(until_there_and_killed())
     data = [trigger.serialize()[1]["job"] for trigger in triggers]
-    assert all(RunDirectory(each["directory"]).is_cancelled for each in data)
+    assert all(JobDirectory(each["directory"]).is_cancelled for each in data)
     ids = ",".join(dict.fromkeys(each["id"].partition("_")[0] for each in data))
     on_slurm.until(lambda: not on_slurm.command("squeue", "-h", "-r", "-j", ids), "all of them to be gone")
     assert on_slurm.counted("scancel") <= 2  # those that have come first, and all others together
@@ -400,7 +400,7 @@ def test_trigger_without_key_to_its_secrets_raises_and_logs_nothing(on_slurm, su
 def test_trigger_with_the_key_of_another_raises(on_slurm, submit):
     """A later try has written its own."""
     job, trigger = submit("print('done')", secrets=("open-sesame",))
-    sealed(["another-secret"], job.directory)
+    encrypt_secrets(["another-secret"], job.directory)
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
         asyncio.run(first_event(made_anew(trigger)))
 
@@ -498,7 +498,7 @@ def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register, airf
     airflow_has_task_as("failed")
     cleared, other = map(made_anew, register("print('done')", 2, array_wait=0.0))
     asyncio.run(cleared.on_kill())
-    assert RunDirectory(cleared.serialize()[1]["job"]["directory"]).is_cancelled
+    assert JobDirectory(cleared.serialize()[1]["job"]["directory"]).is_cancelled
     event = asyncio.run(first_event(other))
     assert (
         on_slurm.command("squeue", "-h", "-r", "-t", "all", "-n", event["job"]["name"], "-o", "%i")

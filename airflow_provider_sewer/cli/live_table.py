@@ -1,0 +1,135 @@
+"""The live table of a run in a terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.output import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_sewer.core.staleness import Decision
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.execution.output import Stream
+
+_STYLES = {
+    TaskState.WAITING: "dim", TaskState.RUNNING: "cyan", TaskState.SUCCEEDED: "green", TaskState.FAILED: "bold red",
+    TaskState.UP_TO_DATE: "green", TaskState.RESUMED: "green",
+    TaskState.UPSTREAM_FAILED: "yellow", TaskState.STOPPED: "yellow",
+}  # fmt: skip
+_WIDTH = 200
+
+
+class _Row(NamedTuple):
+    state: TaskState = TaskState.WAITING
+    began: float = 0.0
+    seconds: float = 0.0
+    last_line: str = ""
+
+
+def live_console() -> Console | None:
+    """Return the terminal, if it is one in which a table can be drawn over and over."""
+    console = Console()
+    return console if console.is_terminal and not console.is_dumb_terminal else None
+
+
+class LiveTable:
+    """Shows for each task its state, how long it has run, and the last line it wrote.
+
+    A workflow longer than the terminal is high shows what runs and what failed; the rest is counted.
+    """
+
+    def __init__(self, workflow: Workflow, console: Console) -> None:
+        self._name = workflow.name
+        self._rows = {name: _Row() for name in workflow.tasks}
+        self._lock = threading.Lock()
+        self._console = console
+        self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with suppress(OSError):  # the terminal may have gone
+            self._live.__exit__(None, None, None)
+
+    def on_decision(self, _task: Task, _verdict: Decision) -> None:
+        """There is no room for that; the log file says it."""
+
+    def on_start(self, task: Task, _command_line: str, _workdir: str | None) -> None:
+        """Note that a task runs."""
+        self._set(task, _Row(TaskState.RUNNING, began=time.monotonic()))
+
+    def on_job_event(self, task: Task, line: str) -> None:
+        """Note what becomes of its job, until it writes something itself."""
+        self._set(task, self._rows[task.name]._replace(last_line=line[:_WIDTH]))
+
+    def on_output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
+        """Note the last line that holds anything."""
+        line = next((piece for piece in reversed(pieces) if piece.strip()), "")
+        if line:
+            # What a progress bar shows now is what stands after its last carriage return.
+            shown = line.strip().rsplit("\r", 1)[-1][:_WIDTH]
+            self._set(task, self._rows[task.name]._replace(last_line=shown))
+
+    def on_end(self, task: Task, outcome: Outcome) -> None:
+        """Note how a task ended, and why if not well."""
+        row = self._rows[task.name]
+        reason = outcome.reason.splitlines()[0][:_WIDTH] if outcome.reason else row.last_line
+        self._set(task, row._replace(state=outcome.state, seconds=outcome.seconds, last_line=reason))
+
+    def _set(self, task: Task, row: _Row) -> None:
+        with self._lock:
+            self._rows[task.name] = row
+
+    def _draw(self) -> Table:
+        with self._lock:
+            rows = dict(self._rows)
+        counts = {state: sum(row.state is state for row in rows.values()) for state in TaskState}
+        title = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count)
+        table = Table(title=Text(f"{self._name}: {title}"), expand=True, title_justify="left")
+        table.add_column("task", no_wrap=True, overflow="ellipsis", max_width=40)
+        table.add_column("state", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("last line", no_wrap=True, overflow="ellipsis", ratio=1)
+        for name in self._visible(rows):
+            row = rows[name]
+            table.add_row(
+                Text(name),
+                Text(row.state.value, _STYLES[row.state]),
+                Text(_clock(row)),
+                Text(printable(row.last_line).replace("\t", " ")),
+            )
+        return table
+
+    def _visible(self, rows: dict[str, _Row]) -> list[str]:
+        room = max(3, self._console.height - 6)
+        if len(rows) <= room:
+            return list(rows)
+        urgent = [
+            TaskState.FAILED,
+            TaskState.RUNNING,
+            TaskState.WAITING,
+            TaskState.STOPPED,
+            TaskState.UPSTREAM_FAILED,
+            *TaskState,
+        ]
+        chosen = sorted(rows, key=lambda name: urgent.index(rows[name].state))[:room]
+        return [name for name in rows if name in set(chosen)]
+
+
+def _clock(row: _Row) -> str:
+    seconds = time.monotonic() - row.began if row.state is TaskState.RUNNING else row.seconds
+    return f"{seconds:.1f} s" if seconds else ""

@@ -1,0 +1,262 @@
+"""``sppe run``: one run in a terminal, from the first check to the summary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack, nullcontext, suppress
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.signals import stopping
+from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
+from airflow_provider_sewer.core.resources import check_limits
+from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState
+from airflow_provider_sewer.execution.interpreter import locate_interpreter
+from airflow_provider_sewer.execution.job_order import RunIdentity
+from airflow_provider_sewer.execution.log_observers import LogFiles, PrefixedLines, file_names
+from airflow_provider_sewer.execution.plan import Selection, make_plan, require_inputs, require_results, select_tasks
+from airflow_provider_sewer.execution.preflight import refuse_templates, resolve_settings
+from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state, records_since, state_path
+from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+    from airflow_provider_sewer.core.staleness import Decision
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
+
+
+class RunOptions(NamedTuple):
+    """How a workflow is to be run.
+
+    :param wanted: which tasks.
+    :param resume: leave out what has succeeded in the run before.
+    :param state: the state file; one below ``.sewer/state`` if not said. One that ends in ``.yml`` or ``.yaml`` is that
+        of python-dag-pipeline, and only read.
+    :param jobs: how many tasks at once; as many as there are processors if not said.
+    :param limits: how much there is of each resource.
+    :param log_dir: folder for the log files; a new one below ``.sewer/logs`` if not said.
+    :param slurm: how tasks become Slurm jobs; all run on this machine if not said.
+    """
+
+    selection: Selection
+    resume: bool
+    state: str | None
+    jobs: int | None
+    limits: Mapping[str, int]
+    log_dir: str | None
+    slurm: WorkflowJobs | None = None
+
+    def settings_here(self, settings: ExecutionSettings) -> ExecutionSettings:
+        """Return the settings of the command line, in which a name given to ``-i`` means the interpreter found here.
+
+        :raises InterpreterError: when none is found.
+        """
+        if self.slurm is None or settings.python is None or os.sep in settings.python:
+            return settings
+        return settings._replace(python=locate_interpreter(settings.python))
+
+
+def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOptions) -> int:
+    """Run a workflow, show how it goes, and return the exit code.
+
+    :raises SewerError: when it cannot be run at all; then nothing was.
+    """
+    whole = resolve_settings(workflow, settings)
+    check_limits(how.limits, whole.tasks)
+    part, forced = select_tasks(whole, how.selection)
+    taken = {resource for task in part.tasks.values() for resource in task.resources}
+    limits = {resource: limit for resource, limit in how.limits.items() if resource in taken}
+    observers: list[Observer] = []
+    engine = WorkflowRunner(
+        part,
+        settings,
+        jobs=how.jobs,
+        limits=limits,
+        forced=forced,
+        observers=observers,
+        slurm=how.slurm,
+    )
+    for warning in engine.check():
+        say(f"sppe: {warning}; trying all the same, an earlier task may make it")
+    for note in engine.not_at_once:
+        say(f"sppe: {note}")
+    for name, why in engine.not_ahead.items():
+        say(f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}")
+    is_part = len(part.tasks) < len(whole.tasks)
+    start = _start(how.state, workflow, resume=how.resume, is_part=is_part)
+    require_results(part, start.known(workflow), forced)
+    logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part, goes_on=how.resume)
+    observers.append(logs)
+    with ExitStack() as stack:
+        state = stack.enter_context(
+            StateFile(
+                start.path,
+                workflow.name,
+                keep=start.keep,
+                start=start.done,
+                resumes=how.resume,
+                run_dir=how.slurm.run_dir if how.slurm else None,
+            )
+        )
+        if how.slurm:
+            how.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
+        if start.said:
+            say(f"sppe: {start.said}")
+        observers.append(stack.enter_context(_display(part)))
+        received = stack.enter_context(stopping(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
+        outcomes = engine.run(state, resume=how.resume)
+        with suppress(StateError):  # then the next run asks
+            state.record_end(is_part=is_part)
+    _summarize(outcomes, logs)
+    for warning in engine.warnings:
+        say(f"sppe: {warning}")
+    if received:
+        return 128 + received[0]
+    return 0 if all(outcome.state.is_success for outcome in outcomes.values()) else 1
+
+
+def explain(workflow: Workflow, settings: ExecutionSettings, how: RunOptions) -> str:
+    """Say of each task whether a run would run it, and why; of one that becomes a job, with which interpreter.
+
+    :raises SewerError: when it could not be run at all.
+    """
+    whole = resolve_settings(workflow, settings)
+    part, forced = select_tasks(whole, how.selection)
+    refuse_templates(part)
+    require_inputs(part, forced)
+    start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
+    if start.said:
+        say(f"sppe: {start.said}")
+    known = start.known(workflow)
+    require_results(part, known, forced)
+    verdicts = make_plan(part, known, forced, resumes=how.resume).decisions
+    width = max(map(len, verdicts))
+    lines = [
+        f"{name:<{width}}  {_foretold(verdicts[name])}{_interpreter(part.tasks[name], how)}" for name in part.order
+    ]
+    return "\n".join(lines)
+
+
+def _foretold(verdict: Decision) -> str:
+    word = "may run" if not verdict.is_sure else "runs" if verdict.must_run else "does not run"
+    return f"{word:<12}  {verdict.reason}"
+
+
+def _interpreter(task: Task, how: RunOptions) -> str:
+    if how.slurm is None or not how.slurm.runs_on_slurm(task):
+        return ""
+    python = how.slurm.interpreter(task)
+    if python is not None and os.sep in python:
+        return f"; as a job, with {python}"
+    return f"; as a job, with {python or 'python, else python3,'} from the PATH on its node, after setup"
+
+
+class _RunStart(NamedTuple):
+    """What a run begins with.
+
+    :param path: its state file.
+    :param keep: whether it goes on from what is in there.
+    :param done: what it takes for done besides.
+    :param said: what a person should know of that.
+    """
+
+    path: str
+    keep: bool
+    done: Mapping[str, FinishedTask] = {}
+    said: str = ""
+
+    def known(self, workflow: Workflow) -> Mapping[str, FinishedTask]:
+        """Return what has succeeded before, as far as it counts.
+
+        :raises StateError: when that cannot be read.
+        """
+        return {**self.done, **read_state(self.path, workflow.name)} if self.keep else self.done
+
+
+def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool) -> _RunStart:
+    """Say what a run begins with.
+
+    :param is_part: some of the tasks are left out; what they have come to is kept.
+    :raises StateError: when a state that is named is not there or cannot be read, or is not ours and would be written.
+    """
+    if state is not None and os.path.splitext(state)[1].lower() in (".yml", ".yaml"):
+        return _start_after(state, workflow, resume=resume)
+    path = _state_path(state, workflow)
+    said = ""
+    if resume and not os.path.exists(path):
+        if state is not None:
+            raise StateError(f"{state}: there is no such state to resume from; correct the path, or leave out --resume")
+        said = f"there is no state to resume from at {os.path.abspath(path)}: nothing has succeeded yet"
+    return _RunStart(path, keep=resume or is_part, said=said)
+
+
+def _start_after(state: str, workflow: Workflow, *, resume: bool) -> _RunStart:
+    """Say what a run begins with that goes on from a state of python-dag-pipeline."""
+    if not resume:
+        raise StateError(
+            f"{state}: a state in YAML is that of python-dag-pipeline, and only read; go on from it with --resume, or "
+            "leave out --state"
+        )
+    from airflow_provider_sewer.loaders.stages.pipeline_state import succeeded_stages
+
+    succeeded = succeeded_stages(state)
+    own = _state_path(None, workflow)
+    known = read_state(own, workflow.name)
+    ours = known.keys() | records_since(own, os.stat(state).st_mtime)
+    done = {name: FinishedTask(None, None) for name in succeeded if name not in ours}
+    said = f"going on from {state}, which is only read; the state of this run is kept in {own}"
+    return _RunStart(
+        own, keep=True, done=done, said=f"{said}, and what has succeeded by that counts too" if known else said
+    )
+
+
+def _state_path(state: str | None, workflow: Workflow) -> str:
+    file = workflow.source.file if workflow.source else ""
+    return state or state_path(file_names([workflow.name])[workflow.name], file, os.path.join(".sewer", "state"))
+
+
+def _new_log_dir(name: str) -> str:
+    moment = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    folder = file_names([name])[name]
+    return os.path.join(".sewer", "logs", f"{folder}-{moment}-{os.getpid()}")
+
+
+def _log_files(folder: str, workflow: Workflow, *, goes_on: bool) -> LogFiles:
+    try:
+        return LogFiles(folder, workflow.tasks, goes_on=goes_on)
+    except (OSError, UntrustedPath) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SewerError(f"cannot make the log folder {folder}: {why}; name another with --log-dir") from None
+
+
+def _display(workflow: Workflow) -> AbstractContextManager[Observer]:
+    if sys.stdout.isatty():
+        from airflow_provider_sewer.cli.live_table import LiveTable, live_console
+
+        if console := live_console():
+            return LiveTable(workflow, console)
+    return nullcontext(PrefixedLines())
+
+
+def _summarize(outcomes: dict[str, Outcome], logs: LogFiles) -> None:
+    width = max(map(len, outcomes))
+    lines = [
+        f"  {name:<{width}}  {outcome.state.value:<11}  {outcome.seconds:7.1f} s" for name, outcome in outcomes.items()
+    ]
+    failures = [
+        f"\n{name}: {outcome.reason}\nIts log: {logs.paths[name]}"
+        for name, outcome in outcomes.items()
+        if outcome.state is TaskState.FAILED
+    ]
+    count = sum(outcome.state.is_success for outcome in outcomes.values())
+    resting = sum(outcome.state in (TaskState.UP_TO_DATE, TaskState.RESUMED) for outcome in outcomes.values())
+    of_these = f", {resting} of them without running" if resting else ""
+    done = f"{count} of {len(outcomes)} tasks succeeded{of_these}; logs are in {logs.folder}"
+    say("\n".join(["", *lines, *failures, "", done]))

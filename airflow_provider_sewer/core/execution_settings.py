@@ -1,0 +1,97 @@
+"""Where and in what a task runs: interpreter, environment, working directory.
+
+The same four settings can be given in several places. The nearest one wins: the task's own field,
+then the ``.run(…)`` it was started with, then the command line or the TaskGroup, then the
+connection, then the default. Environments are merged, variable by variable, in the same order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, Optional
+
+from airflow_provider_sewer.core.environment import Inherit, checked_env, checked_inherit
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.process_text import invalid_reason
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class ExecutionSettings(NamedTuple):
+    """The settings given in one place; what is ``None`` was not said there.
+
+    :param python: path of an interpreter, or a name to look up on PATH.
+    :param env: environment variables to give.
+    :param inherit_env: ``True``, ``False``, or names to inherit beyond the short list.
+    :param workdir: path of the working directory.
+    """
+
+    python: Optional[str] = None
+    env: Mapping[str, str] = _NOTHING
+    inherit_env: Optional[Inherit] = None
+    workdir: Optional[str] = None
+
+    @classmethod
+    def checked(
+        cls, *, python: Any = None, env: Any = None, inherit_env: Any = None, workdir: Any = None, folder: str = ""
+    ) -> ExecutionSettings:
+        """Make settings of what a person wrote.
+
+        :param folder: what relative paths are taken from; as they are if empty.
+        :raises InvalidTask: when one of them cannot be used, naming it.
+        """
+        return cls(
+            python=_interpreter(python, folder),
+            env=checked_env(env),
+            inherit_env=checked_inherit(inherit_env),
+            workdir=checked_path("workdir", workdir, folder),
+        )
+
+    def with_fallback(self, other: ExecutionSettings) -> ExecutionSettings:
+        """Return these settings, completed by ``other`` where they say nothing."""
+        if other == _UNSET:
+            return self
+        return ExecutionSettings(
+            python=self.python if self.python is not None else other.python,
+            env={**other.env, **self.env},
+            inherit_env=self.inherit_env if self.inherit_env is not None else other.inherit_env,
+            workdir=self.workdir if self.workdir is not None else other.workdir,
+        )
+
+    def map_paths(self, change: Any) -> ExecutionSettings:
+        """Return these settings with ``change`` applied to the paths (not to a bare interpreter name)."""
+        python = self.python
+        if python is None and self.workdir is None:
+            return self
+        return self._replace(
+            python=change(python) if python and os.sep in python else python,
+            workdir=change(self.workdir) if self.workdir else self.workdir,
+        )
+
+
+_UNSET = ExecutionSettings()
+
+
+def resolve_relative(folder: str, path: str) -> str:
+    """Return ``path`` taken from ``folder`` if it is relative; ``~`` and templates are left alone."""
+    return path if not folder or path.startswith(("/", "~", "{{", "{%")) else os.path.join(folder, path)
+
+
+def checked_path(field: str, value: Any, folder: str) -> str | None:
+    """Return a path as text, taken from ``folder`` if it is relative; ``None`` stays ``None``.
+
+    :raises InvalidTask: when it is no path, naming the field.
+    """
+    if value is None:
+        return None
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or invalid_reason(path):
+        raise InvalidTask(f"{field}: a path is needed, not {value!r:.200}", at=(field,))
+    return resolve_relative(folder, path)
+
+
+def _interpreter(python: Any, folder: str) -> str | None:
+    path = checked_path("python", python, "")
+    return resolve_relative(folder, path) if path and os.sep in path else path

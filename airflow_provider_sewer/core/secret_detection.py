@@ -1,0 +1,330 @@
+"""The one rule of what is secret, for all that is shown, logged, stored or passed on.
+
+A value is secret if its name says so: that of a variable, a parameter, an option of a command line or a key in JSON.
+Inside of texts, passwords in URLs and in assignments such as ``password=x`` are secret, and so are known tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+from airflow_provider_sewer.core.masking import NO_SECRETS, PLAIN, Secrets, Write, as_mask
+
+_ENDINGS = ("password", "passwd", "passphrase", "passcode", "apikey", "authtoken", "accesstoken")
+_WORDS = frozenset({
+    "passwords", "pwd", "sshpass", "secret", "secrets", "credential", "credentials", "authorization", "bearer", "jwt",
+    "dsn",
+})  # fmt: skip
+_PAIRS = frozenset({
+    "api key", "api keys", "private key", "access key", "secret key", "auth key", "account key", "service key",
+    "encryption key", "signing key", "ssh key", "fernet key", "connection string", "webhook url",
+})  # fmt: skip
+#: Before "token" and "pass": tokens of a text, and passes over something.
+_OF_TEXT = frozenset({
+    "pad", "eos", "bos", "unk", "mask", "cls", "sep", "stop", "start", "end", "begin", "special", "image", "next",
+    "first", "last", "n", "num", "max", "min", "per", "one", "two", "single", "second", "multi", "low", "high", "band",
+    "by",
+})  # fmt: skip
+#: Before "KEY" in the name of a variable: keys that are no secret.
+_OF_DATA = frozenset({
+    "public", "primary", "foreign", "sort", "join", "group", "cache", "partition", "map", "index", "row", "hash",
+})  # fmt: skip
+#: The name says where a secret is, or how it is called.
+_NOT_ITSELF = frozenset({"file", "path", "dir", "directory", "folder", "name", "type", "length", "count", "limit"})
+#: These name the working directory of a shell.
+_OF_SHELLS = frozenset({"PWD", "OLDPWD"})
+
+#: Secret parts of a text, each after the text before it: passwords of URLs, and known tokens.
+_SHAPES = re.compile(
+    r"""(://[^\s/?\#:@'"]*:)([^\s/?\#'"]+)(?=@)
+    | (\b[Bb]earer\s+)([\w.~+/-]{8,}=*)
+    | ()(\b(?:gh[opsur]_\w{20,} | github_pat_\w{20,} | glpat-[\w-]{20,} | hf_\w{20,} | sk-[\w-]{20,}
+        | xox[abeprs]-[\w-]{10,} | (?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]+ )
+      | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----(?:.*-----END\ [A-Z ]*PRIVATE\ KEY-----|.*))""",
+    re.VERBOSE | re.DOTALL,
+)
+#: One of these is in every text with a secret inside; most texts have none.
+_SECRET_SIGNS = re.compile(r"[=@{\[]|--|earer|gh[opsur]_|github_pat_|glpat-|hf_|sk-|xox|eyJ")
+#: The names of assignments, and of options with a value, inside of a text such as a line of shell; and the value.
+_NAME = re.compile(r"(?<![\w.$-])(-{0,2}[A-Za-z_][\w.-]*)\s?=\s?|(?<!\S)(--[A-Za-z][\w-]*)\s+(?!--)")
+_VALUE = re.compile(r""""[^"]*"|'[^']*'|[^\s"';&|]+""")
+#: References to values that are elsewhere: in templates, and inside of texts for shells.
+_TEMPLATE = re.compile(r"\{\{|\{%|%\(|\$\{env:")
+_REFERENCE = re.compile(r"\$[\w{(]|`")
+
+
+@lru_cache(maxsize=1024)
+def looks_secret(key: str) -> bool:
+    """Tell whether an option or a variable of this name probably holds a secret."""
+    if key in _OF_SHELLS:
+        return False
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", key)
+    words = re.findall(r"[a-z]+", parted.lower())
+    if not words or words[-1] in _NOT_ITSELF:
+        return False
+    before = dict(zip(words[1:], words))
+    return (
+        any(word.endswith(_ENDINGS) for word in words)
+        or not _WORDS.isdisjoint(words)
+        or not _PAIRS.isdisjoint(f"{one} {two}" for one, two in zip(words, words[1:]))
+        or ("token" in words and before.get("token") not in _OF_TEXT)
+        or (words[-1] == "pass" and before.get("pass") not in _OF_TEXT)
+        or (words[-1] == "key" and key.isupper() and before.get("key") not in _OF_DATA)
+    )
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Tell whether a variable is secret as a whole or in part."""
+    return _is_secret(name, value) or any(True for _ in secrets_in(value))
+
+
+def secret_texts(env: Mapping[str, str], words: Iterable[str] = (), data: Any = None) -> dict[str, str]:
+    """Return the secrets among the values of a task, each with the name of a variable that could hold it.
+
+    :param env: environment variables.
+    :param words: a command line.
+    :param data: lists and mappings, however deep, of anything.
+    """
+    found: dict[str, str] = {}
+    for name, value in env.items():
+        for _, secret in [("", value)] if _is_secret(name, value) else secrets_in(value):
+            found.setdefault(secret, name)
+    for name, secret in (*_secrets_in_words(words), *_secrets_in_data(data)):
+        found.setdefault(secret, name)
+    return found
+
+
+def secrets_in(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the secrets inside of a text, each with its name, which may be empty."""
+    if not _SECRET_SIGNS.search(text):
+        return
+    if (data := _json(text)) is not None:
+        with suppress(RecursionError):  # which is deeper than anything that is read
+            yield from _secrets_in_data(data)
+        return
+    yield from ((name, text[start:end]) for start, end, name in _spans(text))
+
+
+def masked_text(text: str, write: Write = as_mask) -> str:
+    """Return text with the secrets inside of it masked."""
+    if not _SECRET_SIGNS.search(text):
+        return text
+    if (data := _json(text)) is not None:
+        try:
+            masked = masked_data(data, write)
+            return text if masked == data else json.dumps(masked, ensure_ascii=False)
+        except RecursionError:
+            return write("")
+    parts, at = [], 0
+    for start, end, name in _spans(text):
+        if start >= at:
+            parts += [text[at:start], write(name)]
+            at = end
+    return "".join([*parts, text[at:]])
+
+
+def masked_words(words: Iterable[str], secrets: Secrets, write: Write = as_mask) -> list[str]:
+    """Return the words of a command line with its secrets masked.
+
+    These are the values of options whose name looks secret, be it ``--password x``, ``--password=x`` or
+    ``db.password=x``; what is secret inside of other words; and known secrets, wherever they stand.
+    """
+    words = list(words)
+    if not secrets and not any(map(_may_hold_secret, words)):
+        return words
+    return [
+        word.before + write(word.name)
+        if word.name
+        else masked_text(secrets.mask(word.value, write), lambda name: write(name or word.secret_of_option))  # noqa: B023
+        for word in _read(words)
+    ]
+
+
+def masked_env(env: Mapping[str, str], write: Write = as_mask) -> dict[str, str]:
+    """Return environment variables, those masked that are secret as a whole or in part, and their values in others."""
+    secrets = Secrets(secret_texts(env))
+    return {name: write(name) if is_secret(name, value) else secrets.mask(value, write) for name, value in env.items()}
+
+
+def masked_data(value: Any, write: Write = as_mask, secrets: Secrets = NO_SECRETS) -> Any:
+    """Return data with the secrets in it masked, however deep, and known secrets, wherever they stand."""
+    if isinstance(value, Mapping):
+        return {
+            key: _masked(item, write(variable_name(str(key))))
+            if looks_secret(str(key))
+            else masked_data(item, write, secrets)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        words = iter(masked_words([item for item in value if type(item) is str], secrets, write))
+        return [next(words) if type(item) is str else masked_data(item, write, secrets) for item in value]
+    return masked_text(secrets.mask(value, write), write) if type(value) is str else value
+
+
+def variable_name(option: str) -> str:
+    """Return the name of an environment variable for the value of an option or a parameter."""
+    return re.sub(r"\W+", "_", option.strip("-")).upper()
+
+
+def as_variable(name: str) -> str:
+    """Write a secret as VS Code refers to an environment variable."""
+    return f"${{env:{name or 'SECRET'}}}"
+
+
+def exposed(parameters: Any, args: Any, kwargs: Any, slurm: Any) -> Iterator[str]:
+    """Say which arguments and lines of shell hold secrets, and how to pass these; their values are not shown.
+
+    :param parameters: parameters of a module.
+    :param args: verbatim arguments.
+    :param kwargs: keyword arguments of a function.
+    :param slurm: parameters of a Slurm job, with its lines of shell.
+    """
+    for what, given, why in (("parameter", parameters, _ON_COMMAND_LINES), ("argument", kwargs, _IN_FILES)):
+        for key, value in given.items() if isinstance(given, Mapping) else ():
+            if type(value) in _PLAIN_TYPES or (
+                type(value) is str and not looks_secret(str(key)) and not _SECRET_SIGNS.search(value)
+            ):
+                continue
+            for name, _ in islice(_secrets_in_data({key: value}), 1):
+                yield _advice(f"{what} {key!r}", why, name or variable_name(str(key)))
+    for name, _ in islice(_secrets_in_data(args), 1):
+        yield _advice("a value in args", _ON_COMMAND_LINES, name)
+    for field in ("setup", "teardown") if isinstance(slurm, Mapping) else ():
+        lines = slurm.get(field) or ()
+        for number, line in enumerate([lines] if isinstance(lines, str) else lines, 1):
+            for name, _ in islice(_secrets_in_data(line), 1):
+                yield _advice(f"line {number} of {field}", _IN_SCRIPTS, name)
+
+
+_PLAIN_TYPES = frozenset({bool, int, float, type(None)})
+_ON_COMMAND_LINES = "other users can read command lines"
+_IN_FILES = "arguments are stored in files and in Airflow's database"
+_IN_SCRIPTS = "Slurm and its administrators keep job scripts"
+
+
+def _advice(where: str, why: str, name: str) -> str:
+    name = name or "SECRET"
+    return (
+        f"{where} looks like a secret, and {why}. Pass it in the environment, as env={{{name!r}: …}} or in secret_env "
+        f"of the connection, and read ${name} where it is needed"
+    )
+
+
+class _Word(NamedTuple):
+    """A word of a command line.
+
+    :param before: the part of it that is shown in any case.
+    :param value: the rest.
+    :param name: the name of a variable, where the rest is secret.
+    :param option: the option before it.
+    """
+
+    before: str
+    value: str
+    name: str = ""
+    option: str = ""
+
+    @property
+    def secret_of_option(self) -> str:
+        """Return the name of a variable for a secret inside of the rest."""
+        return f"{variable_name(self.option)}_SECRET" if self.option else ""
+
+
+def _may_hold_secret(word: str) -> bool:
+    """Tell whether a word of a command line, or the word after it, can be secret at all."""
+    return bool(_SECRET_SIGNS.search(word.lstrip("-"))) or (word[:1] == "-" and looks_secret(word))
+
+
+def _read(words: Iterable[str]) -> Iterator[_Word]:
+    name = option = ""
+    for word in words:
+        if name and not word.startswith("--"):
+            yield _Word("", word, "" if _is_plain(word) else name)
+            name = option = ""
+            continue
+        before = option if option.startswith("-") else ""
+        option, equals, value = word.partition("=")
+        can_name = (equals or word.startswith("-")) and " " not in option and looks_secret(option)
+        name = variable_name(option) if can_name else ""
+        is_whole = name and equals and not _is_plain(value)
+        yield _Word(f"{option}=", value, name) if is_whole else _Word("", word, option=option if equals else before)
+        if equals:
+            name = ""
+
+
+def _secrets_in_words(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for word in _read(words):
+        yield from [(word.name, word.value)] if word.name else secrets_in(word.value)
+
+
+def _secrets_in_data(data: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(data, Mapping):
+        for key, item in data.items():
+            if looks_secret(str(key)):
+                yield from ((variable_name(str(key)), text) for text in _texts(item) if not _is_plain(text))
+            else:
+                yield from _secrets_in_data(item)
+    elif isinstance(data, (list, tuple)):
+        yield from _secrets_in_words([item for item in data if type(item) is str])
+        for item in data:
+            if type(item) is not str:
+                yield from _secrets_in_data(item)
+    elif type(data) is str:
+        yield from secrets_in(data)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield str.__str__(value)
+
+
+def _masked(value: Any, written: str) -> Any:
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and _is_plain(value)):
+        return value
+    return [written for _ in value] if isinstance(value, (list, tuple)) else written
+
+
+def _is_secret(name: str, value: str) -> bool:
+    return looks_secret(name) and not _is_plain(value)
+
+
+def _is_plain(value: str) -> bool:
+    return value.strip().lower() in PLAIN or bool(_TEMPLATE.match(value))
+
+
+def _json(text: str) -> Any:
+    """Return a JSON object or list that is written in a text, or ``None``."""
+    if not text.startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _spans(text: str) -> list[tuple[int, int, str]]:
+    """Return where in a text there are secrets: start, end and name, which may be empty; in their order."""
+    spans = []
+    for found in _SHAPES.finditer(text):
+        group = next(group for group in (2, 4, 6) if found[group])
+        spans.append((*found.span(group), ""))
+    if "=" in text or "--" in text:
+        for found in _NAME.finditer(text):
+            name = found[1] or found[2]
+            value = _VALUE.match(text, found.end()) if looks_secret(name) else None
+            if value is not None:
+                quotes = int(value[0][0] in "\"'")
+                spans.append((value.start() + quotes, value.end() - quotes, variable_name(name)))
+    values = [text[start:end] for start, end, _ in spans]
+    return sorted(span for span, value in zip(spans, values) if not _is_plain(value) and not _REFERENCE.match(value))

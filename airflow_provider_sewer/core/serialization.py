@@ -1,0 +1,384 @@
+"""A workflow → JSON → the same workflow: how it gets out of the interpreter that has read its file.
+
+Nothing is lost on the way: names, parameters with all that stands in them, settings, edges, the lines it was written
+in. What JSON cannot say is an error that names the task and the field. The tables below name every key: the data are
+read by other versions, which may have other names for classes and attributes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Callable, List, NamedTuple
+
+from airflow_provider_sewer.core.errors import KEYS, InvalidTask, SewerError, key_of
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.formats import TASK
+from airflow_provider_sewer.core.mapping import MappedTask
+from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
+from airflow_provider_sewer.core.runtime_values import RuntimeValue
+from airflow_provider_sewer.core.slurm_settings import SlurmSettings
+from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.core.staleness import RunPolicy
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.values import Ignored, Result
+from airflow_provider_sewer.core.workflow import Workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: The version of what is written here.
+FORMAT = TASK.version
+#: Where the data are from, for messages.
+_HERE = "a workflow in JSON"
+
+
+class _Kind(NamedTuple):
+    """A class whose values are written as objects.
+
+    :param type: the class; made with its attributes as keyword arguments.
+    :param attributes: the name of the attribute by its key.
+    """
+
+    type: Callable[..., Any]
+    attributes: Mapping[str, str]
+
+
+def _kind(kind: Callable[..., Any], *names: str) -> _Kind:
+    """Return a kind whose attributes have their keys as names."""
+    return _Kind(kind, {name: name for name in names})
+
+
+#: What each value is called that is made of others, and what it is made of. The words on the left, and those that are
+#: keys, stay as they are whatever the names in the code become: see docs/development/formats.md.
+_KINDS: Mapping[str, _Kind] = {
+    "product": _kind(Product, "path", "atomic", "temporary", "on_failure"),
+    "dependency": _kind(Dependency, "path"),
+    "external": _kind(External, "path", "timeout"),
+    "ignored": _kind(Ignored, "value"),
+    "result": _kind(Result, "task", "way"),
+    "run_time_value": _kind(RuntimeValue, "stands_for", "way"),
+    "settings": _kind(ExecutionSettings, "python", "env", "inherit_env", "workdir"),
+    "slurm": _kind(
+        SlurmSettings, "slurm", "run_dir", "cluster", "deferrable", "poll_interval", "max_poll_interval", "durable",
+        "on_kill_action", "requeue", "max_pending_time", "fail_on_pending_reason", "lost_after", "orphan_timeout",
+        "wait_for_completion", "array", "array_wait",
+    ),
+    "freshness": _kind(RunPolicy, "run_when", "compare", "stale_with"),
+    "line": _kind(SourceLine, "file", "line", "column"),
+}  # fmt: skip
+_KEY_OF = {kind.type: key for key, kind in _KINDS.items()}
+#: The attributes of a task by their keys; the rest of what it says follows from these.
+_TASK_ATTRIBUTES: Mapping[str, str] = {
+    "identity": "identity",
+    "line": "source",
+    "mapped": "part_of",
+    "is_template": "is_mapped",
+    "name": "name",
+    "module": "module",
+    "parameters_and_flags": "parameters_and_flags",
+    "use_underscores": "use_underscores",
+    "args": "args",
+    "function": "function",
+    "kwargs": "kwargs",
+    "settings": "settings",
+    "depends_on": "depends_on",
+    "paths": "_listed",
+    "freshness": "freshness",
+    "resources": "resources",
+    "tags": "tags",
+    "group": "group",
+    "doc": "doc",
+    "operator_kwargs": "operator_kwargs",
+    "run_on": "run_on",
+    "slurm": "slurm",
+}
+
+#: Marks an object that stands for more than its keys and values, and says for what.
+_KIND = "$"
+_OF = "of"
+
+
+def workflow_to_data(workflow: Workflow) -> dict[str, Any]:
+    """Return what JSON can say of a workflow, which is all of it.
+
+    :raises InvalidTask: for what JSON cannot say, naming the task and the field.
+    """
+    writer = _Writer()
+    fields = {
+        "name": workflow.name,
+        "doc": workflow.doc,
+        "source": None if workflow.source is None else list(workflow.source),
+        "is_part": workflow.is_subset,
+        "members": [writer.number(task) for task in workflow.given],
+        "edges": [[writer.number(up), writer.number(down)] for up, down in workflow.explicit_edges],
+    }
+    return TASK.written({**fields, **writer.written()})
+
+
+def workflow_of_data(data: Any) -> Workflow:
+    """Return the workflow that :func:`workflow_to_data` has written.
+
+    :raises UnreadableRecord: when another version has, or it is not whole.
+    """
+    tasks = _tasks_of(data, _HERE)
+    return Workflow(
+        data["name"],
+        [tasks[number] for number in data["members"]],
+        [(tasks[up], tasks[down]) for up, down in data["edges"]],
+        doc=data["doc"],
+        source=None if data["source"] is None else SourceLine(*data["source"]),
+        is_subset=data["is_part"],
+    )
+
+
+def tasks_to_data(tasks: Iterable[Task]) -> dict[str, Any]:
+    """Return what JSON can say of tasks that need not make a workflow, which is all of them.
+
+    :raises InvalidTask: for what JSON cannot say, naming the task and the field.
+    """
+    writer = _Writer()
+    return TASK.written({"members": [writer.number(task) for task in tasks], **writer.written()})
+
+
+def tasks_of_data(data: Any, where: str = _HERE) -> list[Task]:
+    """Return the tasks that :func:`tasks_to_data` has written.
+
+    :param where: the file they are from, or where else.
+    :raises UnreadableRecord: when another version has written them, or they are not whole.
+    """
+    tasks = _tasks_of(data, where)
+    with TASK.reading(where):
+        return [tasks[number] for number in data["members"]]
+
+
+def slurm_to_data(settings: SlurmSettings) -> dict[str, Any]:
+    """Return Slurm settings as JSON."""
+    data = _Writer()._said("settings", settings)
+    return dict(data)
+
+
+def slurm_of_data(data: Any) -> SlurmSettings:
+    """Return the Slurm settings that :func:`slurm_to_data` has written.
+
+    :raises LookupError: when they are not whole.
+    """
+    settings: SlurmSettings = value_of_data(data)
+    return settings
+
+
+def value_to_data(where: str, value: Any) -> Any:
+    """Return what JSON can say of a value that is given to a workflow, which is all of it.
+
+    :param where: what it is, for the message.
+    :raises InvalidTask: for what JSON cannot say.
+    """
+    return _Writer()._said(where, value)
+
+
+def value_of_data(data: Any) -> Any:
+    """Return the value that :func:`value_to_data` has written."""
+    return _meant(data, _Known([], []))
+
+
+def error_to_data(error: SewerError) -> dict[str, Any]:
+    """Return what JSON can say of an error: its key in this package, its message, its line."""
+    where = None if error.where is None else list(error.where)
+    return {"error": key_of(type(error)), "message": str(error), "where": where}
+
+
+def error_of_data(data: Mapping[str, Any]) -> SewerError:
+    """Return the error that :func:`error_to_data` has written."""
+    error = KEYS[data["error"]](data["message"])
+    error.where = None if data["where"] is None else SourceLine(*data["where"])
+    return error
+
+
+class _Writer:
+    """Writes tasks, and those that they refer to. Each is known by its number, wherever it is referred to.
+
+    So are mapped tasks, which have tasks and stand in them.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[Task, int] = {}
+        self._tasks: list[Task] = []
+        self._identities: dict[object, int] = {}
+        self._mapped_numbers: dict[MappedTask, int] = {}
+        self._mapped: list[dict[str, Any]] = []
+
+    def number(self, task: Task) -> int:
+        """Return the number of a task, which is written with the others."""
+        if task not in self._numbers:
+            self._numbers[task] = len(self._tasks)
+            self._tasks.append(task)
+        return self._numbers[task]
+
+    def written(self) -> dict[str, Any]:
+        """Write all tasks that have a number; those that they refer to get theirs on the way."""
+        tasks = [self._task(task) for task in self._tasks]  # which grows meanwhile
+        return {"tasks": tasks, "mapped": self._mapped}
+
+    def _mapped_number(self, mapped: MappedTask) -> int:
+        if mapped not in self._mapped_numbers:
+            self._mapped_numbers[mapped] = len(self._mapped)
+            say = self._said if mapped.template.function is not None else self._argument
+            self._mapped.append(
+                {
+                    "name": mapped.name,
+                    "template": self.number(mapped.template),
+                    "values": {key: say(f"map: {key}", values) for key, values in mapped.values.items()},
+                    "each_with_each": mapped.each_with_each,
+                    "tasks": [self.number(task) for task in mapped],
+                    "source": list(mapped.source),
+                }
+            )
+        return self._mapped_numbers[mapped]
+
+    def _task(self, task: Task) -> dict[str, Any]:
+        if type(task) is not Task:
+            raise InvalidTask(
+                f"task {task.name!r} is a {type(task).__name__}; only a Task itself can be read by another interpreter",
+                task.source,
+            )
+        data: dict[str, Any] = {}
+        for field, attribute in _TASK_ATTRIBUTES.items():
+            try:
+                data[field] = self._field(field, getattr(task, attribute))
+            except RecursionError:
+                said = f"task {task.name!r}: {field}: it holds itself, or is nested too deeply to be written as JSON"
+                raise InvalidTask(said, task.source) from None
+            except InvalidTask as error:
+                raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
+        return data
+
+    def _field(self, field: str, value: Any) -> Any:
+        if field == "identity":
+            return self._identities.setdefault(value, len(self._identities))
+        if field == "parameters_and_flags":
+            return {key: self._argument(f"{field}[{key!r}]", item) for key, item in value.items()}
+        if field == "args":
+            return [self._argument(f"{field}[{i}]", item) for i, item in enumerate(value)]
+        return self._said(field, value)
+
+    def _argument(self, where: str, value: Any) -> Any:
+        """Write a value of a command line; what JSON has no word for is there as its text."""
+        if isinstance(value, (list, tuple)):
+            return [self._argument(f"{where}[{i}]", item) for i, item in enumerate(value)]
+        if isinstance(value, Ignored):
+            return {_KIND: _KEY_OF[Ignored], "value": self._argument(where, value.value)}
+        if value is None or type(value) is bool or type(value) in _KEY_OF:
+            return self._said(where, value)
+        if isinstance(value, (Mapping, os.PathLike)):
+            return self._said(where, value)
+        for base in (str, int, float):  # what is made from these is the plain value, unless its text is another one
+            if isinstance(value, base) and str(value) == str(base(value)):
+                return base(value)
+        return str(value)
+
+    def _said(self, where: str, value: Any) -> Any:
+        kind = type(value)
+        if value is None or kind in (bool, str, int, float):
+            return value
+        if isinstance(value, Task):
+            return {_KIND: "task", _OF: self.number(value)}
+        if isinstance(value, MappedTask):
+            return {_KIND: "mapped_task", _OF: self._mapped_number(value)}
+        if (key := _KEY_OF.get(kind)) is not None:
+            parts = {name: getattr(value, attribute) for name, attribute in _KINDS[key].attributes.items()}
+            return {_KIND: key, **self._items(where, parts)}
+        if isinstance(value, timedelta):
+            return {_KIND: "timedelta", _OF: [value.days, value.seconds, value.microseconds]}
+        if isinstance(value, os.PathLike) and not isinstance(value, PathMarker):
+            path = os.fsdecode(value)
+            return {_KIND: "path", _OF: path} if isinstance(value, PurePath) else path
+        if isinstance(value, Mapping):
+            return self._mapping(where, value)
+        if isinstance(value, (list, tuple)):
+            items = [self._said(f"{where}[{i}]", item) for i, item in enumerate(value)]
+            return items if isinstance(value, list) else {_KIND: "tuple", _OF: items}
+        for base in (str, int, float):  # of what is made from these, JSON knows the plain value only
+            if isinstance(value, base):
+                return base.__str__(value) if base is str else base(value)
+        raise InvalidTask(
+            f"{where}: JSON, which brings a workflow out of the interpreter that has read its file, cannot say a value "
+            f"of type {kind.__name__}; give text, a number, a list or a mapping of these, or say it outside of the file"
+        )
+
+    def _mapping(self, where: str, value: Mapping[Any, Any]) -> Any:
+        if all(type(key) is str for key in value) and _KIND not in value:
+            return self._items(where, value)
+        pairs = [[self._said(where, key), self._said(f"{where}[{key!r}]", item)] for key, item in value.items()]
+        return {_KIND: "dict", _OF: pairs}
+
+    def _items(self, where: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: self._said(f"{where}[{key!r}]", item) for key, item in value.items()}
+
+
+def _tasks_of(data: Any, where: str) -> list[Task]:
+    """Make all tasks first, for they refer to each other, and then say of each what it is.
+
+    :raises UnreadableRecord: when another version has written them, or they are not whole.
+    """
+    data = TASK.read(where, data)
+    with TASK.reading(where):
+        tasks = [Task.__new__(Task) for _ in data["tasks"]]
+        known = _Known(tasks, [])
+        known.mapped.extend([_mapped_of(each, known) for each in data["mapped"]])
+        identities: dict[int, object] = {}
+        for task, fields in zip(tasks, data["tasks"]):
+            for field, attribute in _TASK_ATTRIBUTES.items():
+                setattr(task, attribute, _meant(fields[field], known))
+            task.identity = identities.setdefault(fields["identity"], object())
+            task.args = tuple(task.args)
+        for task in tasks:  # results of others among its parameters know them by their names
+            task._note_markers()
+        return tasks
+
+
+class _Known(NamedTuple):
+    """What is referred to by its number."""
+
+    tasks: List[Task]
+    mapped: List[MappedTask]
+
+
+def _mapped_of(data: Mapping[str, Any], known: _Known) -> MappedTask:
+    return MappedTask(
+        data["name"],
+        known.tasks[data["template"]],
+        {key: _meant(values, known) for key, values in data["values"].items()},
+        each_with_each=data["each_with_each"],
+        tasks=[known.tasks[number] for number in data["tasks"]],
+        source=SourceLine(*data["source"]),
+    )
+
+
+def _meant(value: Any, known: _Known) -> Any:
+    if isinstance(value, list):
+        return [_meant(item, known) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _KIND not in value:
+        return {key: _meant(item, known) for key, item in value.items()}
+    fields = {key: _meant(item, known) for key, item in value.items() if key != _KIND}
+    kind = value[_KIND]
+    if kind in _KINDS:
+        made, attributes = _KINDS[kind]
+        return made(**{attribute: fields[key] for key, attribute in attributes.items()})
+    of = fields[_OF]
+    if kind == "task":
+        return known.tasks[of]
+    if kind == "mapped_task":
+        return known.mapped[of]
+    return _MADE_OF_ONE[kind](of)
+
+
+_MADE_OF_ONE: Mapping[str, Callable[[Any], Any]] = {
+    "dict": dict,
+    "tuple": tuple,
+    "path": Path,
+    "timedelta": lambda parts: timedelta(*parts),
+}

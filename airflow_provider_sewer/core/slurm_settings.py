@@ -1,0 +1,503 @@
+"""What a Slurm job is given, and how it is watched: the settings of tasks that run on a cluster.
+
+They can be given in several places. The nearest one wins, setting by setting: the task's own field,
+then the TaskGroup or the operator's default arguments, then the connection, then :data:`DEFAULTS`.
+``slurm`` is merged parameter by parameter in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Any, Callable, NamedTuple, Optional
+
+from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
+from airflow_provider_sewer.core.execution_settings import checked_path
+from airflow_provider_sewer.core.process_text import invalid_reason
+from airflow_provider_sewer.core.runtime_values import as_text
+from airflow_provider_sewer.core.size_limits import bounded_list
+from airflow_provider_sewer.core.templates import is_template
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+CLUSTERS = ("auto", "slurm", "local")
+KILL_ACTIONS = ("cancel_job", "keep_job")
+
+#: Parameters of which a job can have one only, be it that they say the same or that sbatch refuses both: of each
+#: group, the nearest counts.
+_ONE_OF = (
+    ("name", "job_name"),
+    ("timeout_min", "time"),
+    ("tasks_per_node", "ntasks_per_node"),
+    ("mem_gb", "mem", "mem_per_cpu", "mem_per_gpu"),
+    ("cpus_per_task", "cpus_per_gpu"),
+)
+
+#: The same by sbatch's long names, with more of which the nearest counts.
+_SAME_OPTIONS = (
+    *(tuple(name.replace("_", "-") for name in group) for group in _ONE_OF),
+    ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres"),
+    ("signal", "signal-delay-s"),
+)
+
+#: Options of sbatch that this package gives itself, or that would keep it from finding the job again.
+RESERVED = (
+    "output", "error", "open-mode", "export", "export-file", "job-name", "array", "requeue", "no-requeue", "chdir",
+    "wait", "parsable", "quiet", "test-only", "wrap", "clusters", "help", "usage", "version",
+)  # fmt: skip
+
+_MEMORY = re.compile(r"\d+([KMGT]B?)?", re.IGNORECASE)
+_TIME = re.compile(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
+_GPUS = re.compile(r"([A-Za-z][\w.-]*:)?\d+")
+_OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_LINE_BREAKS = "\n\r\x85\u2028\u2029"
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+#: Bytes that Slurm's controller takes for most texts (``_test_strlen()`` in its ``job_mgr.c``, 22.05 to 26.05).
+_LONGEST_TEXT = 1024
+
+#: Seconds: a restart of Airflow must not be taken for its end.
+_SHORTEST_ORPHAN_TIMEOUT = 300.0
+
+#: Options of srun for its output, in all the forms that srun takes (manual page of srun): -o, --output, -e, --error,
+#: also behind options without a value, as in -le.
+_REDIRECTS = re.compile(r"-[EHlOQsuvXZ]*[oe]|--(ou|er)")
+
+#: The least that ``mem_gb`` can say: Slurm counts in megabytes, and takes 0 for all the memory of a node.
+_ONE_MEGABYTE = 1 / 1024
+
+
+class SlurmSettings(NamedTuple):
+    """The Slurm settings given in one place; what is ``None`` was not said there.
+
+    :param slurm: parameters of the job, see :data:`RESOURCES`; ``None`` for one of them drops what farther places say.
+    :param run_dir: folder in which every attempt gets a run directory of its own; all nodes have to see it.
+    :param cluster: ``"slurm"``, ``"local"`` (this machine), or ``"auto"``: Slurm where there is one.
+    :param deferrable: whether to wait in the triggerer instead of on a worker.
+    :param poll_interval: seconds between two looks at a job.
+    :param max_poll_interval: seconds that the interval may grow to while nothing changes.
+    :param durable: whether a retry takes up the job that an earlier attempt has left.
+    :param on_kill_action: ``"cancel_job"`` or ``"keep_job"`` when the Airflow task is ended.
+    :param requeue: whether Slurm may start the job anew after a failed node or a preemption.
+    :param max_pending_time: seconds that a job may wait for its start.
+    :param fail_on_pending_reason: reasons of Slurm's for which a waiting job is given up at once.
+    :param lost_after: seconds after which a job that nobody knows any more is a failure.
+    :param orphan_timeout: seconds after which a running job that no process follows ends itself; 0 for never.
+    :param wait_for_completion: whether the Airflow task lasts as long as the job.
+    :param array: whether the instances of a mapped Airflow task are submitted together, as job arrays.
+    :param array_wait: seconds without another instance after which an array is submitted that is not complete.
+    """
+
+    slurm: Mapping[str, Any] = _NOTHING
+    run_dir: Optional[str] = None
+    cluster: Optional[str] = None
+    deferrable: Optional[bool] = None
+    poll_interval: Optional[float] = None
+    max_poll_interval: Optional[float] = None
+    durable: Optional[bool] = None
+    on_kill_action: Optional[str] = None
+    requeue: Optional[bool] = None
+    max_pending_time: Optional[float] = None
+    fail_on_pending_reason: Optional[tuple[str, ...]] = None
+    lost_after: Optional[float] = None
+    orphan_timeout: Optional[float] = None
+    wait_for_completion: Optional[bool] = None
+    array: Optional[bool] = None
+    array_wait: Optional[float] = None
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        folder: str = "",
+        slurm: Any = None,
+        run_dir: Any = None,
+        cluster: Any = None,
+        deferrable: Any = None,
+        poll_interval: Any = None,
+        max_poll_interval: Any = None,
+        durable: Any = None,
+        on_kill_action: Any = None,
+        requeue: Any = None,
+        max_pending_time: Any = None,
+        fail_on_pending_reason: Any = None,
+        lost_after: Any = None,
+        orphan_timeout: Any = None,
+        wait_for_completion: Any = None,
+        array: Any = None,
+        array_wait: Any = None,
+    ) -> SlurmSettings:
+        """Make settings of what a person wrote; times may be timedeltas.
+
+        :param folder: what a relative ``run_dir`` is taken from; as it is if empty.
+        :raises InvalidTask: when one of them cannot be used, naming it.
+        """
+        settings = cls(
+            slurm=checked_slurm(slurm),
+            run_dir=checked_path("run_dir", run_dir, folder),
+            cluster=_choice("cluster", cluster, CLUSTERS),
+            deferrable=_bool("deferrable", deferrable),
+            poll_interval=_seconds("poll_interval", poll_interval),
+            max_poll_interval=_seconds("max_poll_interval", max_poll_interval),
+            durable=_bool("durable", durable),
+            on_kill_action=_choice("on_kill_action", on_kill_action, KILL_ACTIONS),
+            requeue=_bool("requeue", requeue),
+            max_pending_time=_seconds("max_pending_time", max_pending_time),
+            fail_on_pending_reason=_reasons(fail_on_pending_reason),
+            lost_after=_seconds("lost_after", lost_after, zero=True),
+            orphan_timeout=_orphan_timeout(orphan_timeout),
+            wait_for_completion=_bool("wait_for_completion", wait_for_completion),
+            array=_bool("array", array),
+            array_wait=_seconds("array_wait", array_wait, zero=True),
+        )
+        least, most = settings.poll_interval, settings.max_poll_interval
+        if least is not None and most is not None and most < least:
+            raise InvalidTask(f"max_poll_interval: {most:g} s is less than poll_interval, {least:g} s")
+        return settings
+
+    def with_fallback(self, other: SlurmSettings) -> SlurmSettings:
+        """Return these settings, completed by ``other`` where they say nothing."""
+        nearest = (mine if mine is not None else theirs for mine, theirs in zip(self, other))
+        return SlurmSettings._make(nearest)._replace(slurm=_merged(self.slurm, other.slurm))
+
+    def with_options(self, options: Mapping[str, Any]) -> SlurmSettings:
+        """Return these settings, completed by options of sbatch, below all that is given anywhere else.
+
+        :param options: values by sbatch's long names; ``True`` for an option without a value.
+        :raises InvalidTask: when one of them cannot be used.
+        """
+        slurm = dict(self.slurm)
+        more = dict(slurm.get("additional_parameters") or {})
+        given = {name.replace("_", "-") for name in (*slurm, *more)}
+        for name, value in options.items():
+            group = next((set(group) for group in _SAME_OPTIONS if name in group), {name})
+            if not group.isdisjoint(given):
+                continue
+            parameter = name.replace("-", "_")
+            if parameter in _CHECKS:
+                slurm[parameter] = _parameter(parameter, value)
+            else:
+                more |= _parameter("additional_parameters", {name: value})
+        return self._replace(slurm={**slurm, "additional_parameters": more} if more else slurm)
+
+    def map_paths(self, change: Callable[[str], str]) -> SlurmSettings:
+        """Return these settings with ``change`` applied to the run directory."""
+        return self._replace(run_dir=change(self.run_dir) if self.run_dir else self.run_dir)
+
+
+#: What holds where nobody says anything. ``deferrable`` is then Airflow's own default, and for
+#: ``fail_on_pending_reason`` a built-in list of hopeless reasons applies.
+DEFAULTS = SlurmSettings(
+    run_dir="~/.sewer/runs",
+    cluster="auto",
+    poll_interval=5.0,
+    max_poll_interval=60.0,
+    durable=True,
+    on_kill_action="cancel_job",
+    requeue=False,
+    lost_after=300.0,
+    orphan_timeout=86400.0,
+    wait_for_completion=True,
+    array=False,
+    array_wait=30.0,
+)
+
+
+def checked_slurm(slurm: Any) -> dict[str, Any]:
+    """Return the parameters of a job as a dict of their own, or say which one cannot be used.
+
+    Numbers may be written as text, as a filled in template is; templates pass.
+
+    :raises InvalidTask: for an unknown name, a value that Slurm could not take, or two that exclude each other.
+    """
+    if slurm is None:
+        return {}
+    if not isinstance(slurm, Mapping):
+        raise InvalidTask(f"slurm: a mapping of parameters is needed, not {type(slurm).__name__}", at=("slurm",))
+    checked = {name: _parameter(name, as_text(value)) for name, value in slurm.items()}
+    for group in _ONE_OF:
+        said = [name for name in group if checked.get(name) is not None]
+        if len(said) > 1:
+            why = f"slurm: {' and '.join(map(repr, said))} exclude each other; keep one of them"
+            raise InvalidTask(why, at=("slurm", Key(said[1])))
+    return checked
+
+
+def _merged(near: Mapping[str, Any], far: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``near`` says, and of ``far`` what is not said there in another way.
+
+    A ``None`` stays, so that what it drops stays dropped when still farther places are added.
+    """
+    said = set(near).union(*(group for group in _ONE_OF if not near.keys().isdisjoint(group)))
+    return {**{name: value for name, value in far.items() if name not in said}, **near}
+
+
+def _parameter(name: Any, value: Any) -> Any:
+    if name not in _CHECKS:
+        said = f"slurm: {unknown_name('Slurm parameter', name, RESOURCES, most=len(RESOURCES))}"
+        raise InvalidTask(said, at=("slurm", Key(name)))
+    if value is None:
+        return None
+    try:
+        return _CHECKS[name](value)
+    except InvalidTask as error:
+        raise InvalidTask(f"slurm: {name}: {error}", at=("slurm", name, *error.at)) from None
+
+
+def _line(value: Any) -> str:
+    """Check text that ends up on a line of the job script: with a line break in it, it would be two."""
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidTask(f"text is needed, not {value!r:.200}")
+    if why := invalid_reason(value):
+        raise InvalidTask(f"the text {why}")
+    if wrong := unprintable(value):
+        raise InvalidTask(f"{value!r} holds {wrong}; take it out")
+    return value
+
+
+def unprintable(text: str) -> str | None:
+    """Return the part of a text that neither an option of sbatch nor a line of Slurm's output can hold, if any."""
+    if not (found := _UNPRINTABLE.search(text)):
+        return None
+    return "a line break" if found[0] in _LINE_BREAKS else f"the control character {found[0]!r}"
+
+
+def _text(value: Any) -> str:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return _line(str(value) if is_number else value)  # an account may be a number
+
+
+def _short(value: Any) -> str:
+    """Check text of which Slurm's controller takes 1,024 bytes."""
+    text = _text(value)
+    if not is_template(text) and (size := len(os.fsencode(text))) > _LONGEST_TEXT:
+        raise InvalidTask(f"the text must have at most {_LONGEST_TEXT:,} bytes, got {size:,}; shorten it")
+    return text
+
+
+def _number(value: Any) -> int | float:
+    number = value
+    if isinstance(value, str):
+        try:
+            number = float(value) if not value.strip().isdecimal() else int(value)
+        except ValueError:
+            number = None
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        raise InvalidTask(f"a number is needed, not {value!r:.200}")
+    return number
+
+
+def _count(least: int) -> Callable[[Any], int | str]:
+    def check(value: Any) -> int | str:
+        if is_template(value):
+            return _line(value)
+        number = _number(value)
+        if number != int(number) or number < least:
+            raise InvalidTask(f"a whole number from {least} on is needed, not {value!r:.200}")
+        return int(number)
+
+    return check
+
+
+def _gigabytes(value: Any) -> int | float | str:
+    if is_template(value):
+        return _line(value)
+    number = _number(value)
+    if number < _ONE_MEGABYTE:
+        raise InvalidTask(f"gigabytes, at least one megabyte, are needed, not {value!r:.200}")
+    return number
+
+
+def _formed(form: re.Pattern[str], example: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        text = _text(value)
+        if not is_template(text) and not form.fullmatch(text):
+            raise InvalidTask(f"{value!r} is not of the form that Slurm reads, such as {example}")
+        return text
+
+    return check
+
+
+def _gpus(value: Any) -> int | str:
+    """Check a number of GPUs, or numbers by type: ``"a100:2,v100:1"``."""
+    text = _text(value)
+    if text.isdecimal():
+        return int(text)
+    if not is_template(text) and not all(_GPUS.fullmatch(part) for part in text.split(",")):
+        raise InvalidTask(f"a number from 0 on, or 'type:number', is needed, not {value!r:.200}")
+    return text
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidTask(f"True or False is needed, not {value!r:.200}")
+    return value
+
+
+def _exclusive(value: Any) -> bool | str | None:
+    """Check ``True`` or a kind such as ``"user"``; ``False`` is that nothing is said, for sbatch knows no other way."""
+    return _text(value) if isinstance(value, str) else True if _flag(value) else None
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        what = "a single text; put it into brackets" if isinstance(value, str) else repr(value)
+        raise InvalidTask(f"a list of texts is needed, not {what}")
+    return bounded_list("a list", value)
+
+
+def _words(value: Any) -> list[str]:
+    return [_at(place, _line, word) for place, word in enumerate(_list(value))]
+
+
+def _srun_arguments(value: Any) -> list[str]:
+    """Check options of srun; the output of the step has to stay in the files of the job, which hold its evidence."""
+    words = _words(value)
+    for place, word in enumerate(words):
+        if _REDIRECTS.match(word):
+            raise InvalidTask(
+                f"srun_args must not redirect the output, got {word!r:.200}; "
+                "leave it out: the output is in the task's log",
+                at=(place,),
+            )
+    return words
+
+
+def _at(place: Any, check: Callable[[Any], Any], value: Any) -> Any:
+    """Check a part of a parameter, and have an error say which part it is."""
+    try:
+        return check(value)
+    except InvalidTask as error:
+        raise InvalidTask(str(error), at=(place, *error.at)) from None
+
+
+def _script(value: Any) -> list[str]:
+    """Check lines of shell script."""
+    return [_at(place, _command, line) for place, line in enumerate(_list(value))]
+
+
+def _command(line: Any) -> str:
+    if not isinstance(line, str):
+        raise InvalidTask(f"a list of texts is needed, not one with {line!r}")
+    if "\0" in line:
+        raise InvalidTask(f"{line!r} holds a NUL byte; take it out")
+    if any(part.lstrip().startswith("#SBATCH") for part in line.splitlines()):
+        raise InvalidTask(f"{line!r} is no command; options of sbatch belong into additional_parameters")
+    return line
+
+
+def _options(value: Any) -> dict[str, Any]:
+    """Check further options of sbatch."""
+    if not isinstance(value, Mapping):
+        raise InvalidTask(f"a mapping of sbatch options is needed, not {type(value).__name__}")
+    return {_at(Key(name), _option, name): _option_value(name, setting) for name, setting in value.items()}
+
+
+def _option(name: Any) -> str:
+    if not isinstance(name, str) or not _OPTION.fullmatch(name):
+        raise InvalidTask(f"{name!r} is no name of an sbatch option; write it without dashes in front")
+    # sbatch takes the beginning of an option for the option.
+    begun = [option for option in RESERVED if option.startswith(name.replace("_", "-").lower())]
+    if begun:
+        raise InvalidTask(f"{name!r} cannot be given: sbatch's option --{begun[0]} is this package's own business")
+    return name
+
+
+def _option_value(name: str, value: Any) -> Any:
+    if value is True or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+        return value
+    try:
+        return _line(value)
+    except InvalidTask as error:
+        said = f"{name}: {error}; give text, a number, or True for an option without a value"
+        raise InvalidTask(said, at=(name,)) from None
+
+
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "name": _text,
+    "job_name": _text,
+    "partition": _short,
+    "account": _short,
+    "qos": _short,
+    "timeout_min": _count(1),
+    "time": _formed(_TIME, "90 (minutes), '1:30:00' or '2-12'"),
+    "nodes": _count(1),
+    "tasks_per_node": _count(1),
+    "ntasks_per_node": _count(1),
+    "cpus_per_task": _count(1),
+    "cpus_per_gpu": _count(1),
+    "gpus_per_node": _gpus,
+    "gpus_per_task": _gpus,
+    "mem_gb": _gigabytes,
+    "mem": _formed(_MEMORY, "'4G' or '500M'"),
+    "mem_per_cpu": _formed(_MEMORY, "'4G' or '500M'"),
+    "mem_per_gpu": _formed(_MEMORY, "'4G' or '500M'"),
+    "gres": _text,
+    "constraint": _short,
+    "nodelist": _text,
+    "exclude": _text,
+    "exclusive": _exclusive,
+    "dependency": _text,
+    "comment": _short,
+    "wckey": _short,
+    "mail_type": _text,
+    "mail_user": _short,
+    "setup": _script,
+    "teardown": _script,
+    "use_srun": _flag,
+    "srun_args": _srun_arguments,
+    "stderr_to_stdout": _flag,
+    "login_environment": _flag,
+    "signal_delay_s": _count(0),
+    "array_parallelism": _count(1),
+    "additional_parameters": _options,
+}
+
+#: The names that ``slurm={…}`` takes: submitit's, and ``login_environment``, which chooses between sbatch's
+#: ``--export=NONE`` and ``--export=NIL``.
+RESOURCES: tuple[str, ...] = tuple(_CHECKS)
+
+
+def _choice(field: str, value: Any, choices: tuple[str, ...]) -> str | None:
+    if value is not None and value not in choices:
+        raise InvalidTask(f"{field}: {' or '.join(map(repr, choices))} is needed, not {value!r:.200}")
+    return value  # type: ignore[no-any-return]  # one of the choices, which are text
+
+
+def _bool(field: str, value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidTask(f"{field}: True or False is needed, not {value!r:.200}")
+    return value
+
+
+def _seconds(field: str, value: Any, *, zero: bool = False) -> float | None:
+    if value is None:
+        return None
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds)
+    if not is_number or seconds < 0 or (seconds == 0 and not zero):
+        more = "" if zero else ", more than 0,"
+        raise InvalidTask(f"{field}: seconds or a timedelta{more} are needed, not {value!r:.200}")
+    return float(seconds)
+
+
+def _orphan_timeout(value: Any) -> float | None:
+    seconds = _seconds("orphan_timeout", value, zero=True)
+    if seconds and seconds < _SHORTEST_ORPHAN_TIMEOUT:
+        raise InvalidTask(
+            f"orphan_timeout must be 0 or at least {_SHORTEST_ORPHAN_TIMEOUT:g} s, got {seconds:g}; "
+            "give a longer one, or 0 for never"
+        )
+    return seconds
+
+
+def _reasons(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    try:
+        return tuple(_words(value))
+    except InvalidTask as error:
+        raise InvalidTask(f"fail_on_pending_reason: {error}") from None

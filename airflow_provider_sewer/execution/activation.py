@@ -1,0 +1,71 @@
+"""Have programs that are started by name be those of an interpreter's environment, as its activate script does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from airflow_provider_sewer.core.environment import Inherit
+    from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+
+#: The variables that tell which environment is active.
+ACTIVE = ("PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
+
+#: Folders of the system, which hold more than an interpreter and its scripts. ``activate.bash`` has the same ones.
+_OF_THE_SYSTEM = frozenset({"/bin", "/usr/bin", "/usr/local/bin"})
+
+
+def left_to_interpreter(env: Collection[str], inherit: Inherit | None) -> list[str]:
+    """Return which of :data:`ACTIVE` are to fit the interpreter: those that a task does not decide itself.
+
+    :param env: the names that it is given. PATH is inherited anyway, so that naming it for that decides nothing.
+    :param inherit: what it inherits.
+    """
+    named = set(inherit) - {"PATH"} if inherit and inherit is not True else set()
+    return [name for name in ACTIVE if name not in env and name not in named]
+
+
+def activated(env: Mapping[str, str], python: str, settings: ExecutionSettings) -> dict[str, str]:
+    """Return an environment in which an interpreter's own environment is the active one.
+
+    :param env: the environment as it is built of what is inherited and given.
+    :param python: absolute path of the interpreter.
+    :param settings: what a task is given.
+    """
+    folder = _folder_of_programs(python)
+    prefix = os.path.dirname(folder)
+    fitting = {
+        "PATH": _path_from(folder, python, env.get("PATH") or os.defpath),
+        "VIRTUAL_ENV": prefix if _is_venv(prefix) else None,
+        "CONDA_PREFIX": prefix if os.path.isdir(os.path.join(prefix, "conda-meta")) else None,
+    }
+    names = left_to_interpreter(settings.env, settings.inherit_env)
+    others = {name: value for name, value in env.items() if name not in names}
+    return {**others, **{name: value for name in names if (value := fitting[name]) is not None}}
+
+
+def _folder_of_programs(python: str) -> str:
+    """Return the folder of an interpreter's programs; Python, too, follows a link unless it lies in an environment."""
+    folder = os.path.dirname(python)
+    return folder if _is_venv(os.path.dirname(folder)) else os.path.dirname(os.path.realpath(python))
+
+
+def _is_venv(prefix: str) -> bool:
+    return os.path.isfile(os.path.join(prefix, "pyvenv.cfg"))
+
+
+def _path_from(folder: str, python: str, path: str) -> str:
+    """Return a PATH that begins with a folder.
+
+    A folder of the system stays where it is in PATH, unless another interpreter comes before it.
+    """
+    entries = path.split(os.pathsep)
+    if folder in entries and folder in _OF_THE_SYSTEM:
+        found = filter(None, (shutil.which(name, path=path) for name in ("python", "python3")))
+        if all(os.path.realpath(each) == os.path.realpath(python) for each in found):
+            return path
+    return os.pathsep.join([folder, *(entry for entry in entries if entry != folder)])

@@ -1,0 +1,196 @@
+"""Who watches a run: plain prefixed lines, and a log file for each task."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+import threading
+import unicodedata
+from datetime import datetime
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.trusted_files import make_folder, open_own_to_write
+from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.output import Stream, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from airflow_provider_sewer.core.staleness import Decision
+    from airflow_provider_sewer.core.task import Task
+
+
+_NAME_BYTES = 150
+#: So many log files are open at once, whatever the number of tasks that run or wait.
+_MOST_OPEN = 16
+
+
+class PrefixedLines:
+    """Writes each line of output with the name of its task before it: stdout to stdout, stderr to stderr."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unfinished: set[tuple[str, Stream]] = set()
+
+    def on_decision(self, task: Task, verdict: Decision) -> None:
+        """Say why it runs."""
+        self._write(sys.stderr, task, [f"runs, as {verdict.reason}"])
+
+    def on_start(self, task: Task, command_line: str, _workdir: str | None) -> None:
+        """Say what is started."""
+        self._write(sys.stderr, task, [f"$ {command_line}"])
+
+    def on_job_event(self, task: Task, line: str) -> None:
+        """Say what becomes of its job."""
+        self._write(sys.stderr, task, [line])
+
+    def on_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+        """Pass lines on, and pieces of lines as lines of their own."""
+        is_end_only = pieces[0] == "\n" and (task.name, stream) in self._unfinished
+        is_finished = pieces[-1].endswith("\n")
+        (self._unfinished.discard if is_finished else self._unfinished.add)((task.name, stream))
+        self._write(sys.stdout if stream is Stream.STDOUT else sys.stderr, task, pieces[is_end_only:])
+
+    def on_end(self, task: Task, outcome: Outcome) -> None:
+        """Say how it went."""
+        how = f"{outcome.state.value} after {outcome.seconds:.1f} s" if outcome.seconds else outcome.state.value
+        if outcome.state is not TaskState.SUCCEEDED and outcome.reason:
+            how += f": {outcome.reason.splitlines()[0]}"
+        self._write(sys.stderr, task, [how])
+
+    def _write(self, target: TextIO, task: Task, lines: Iterable[str]) -> None:
+        is_terminal = target.isatty()
+        shown = map(_as_redrawn, lines) if is_terminal else lines
+        text = "".join(f"[{task.name}] {line.removesuffix(chr(10))}\n" for line in shown)
+        if is_terminal:
+            text = printable(text)
+        encoding = target.encoding or "utf-8"
+        with self._lock:
+            # What this terminal or file has no character for is written out, rather than failing the task.
+            target.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            target.flush()
+
+
+def _as_redrawn(line: str) -> str:
+    """Return what a terminal would show of a line that was redrawn."""
+    text = line.rstrip("\r\n")
+    return text.rpartition("\r")[2] + line.removeprefix(text)
+
+
+class LogFiles:
+    """Keeps a log file for each task: every line with its time and its stream.
+
+    :param folder: where they are written; made if need be.
+    :param names: the names of the tasks, which give the files theirs.
+    :param goes_on: whether files that are there already are gone on with.
+    """
+
+    def __init__(self, folder: str, names: Iterable[str], *, goes_on: bool = False) -> None:
+        make_folder(folder)
+        self.folder = folder
+        self._goes_on = goes_on
+        self.paths = {name: os.path.join(folder, f"{file}.log") for name, file in file_names(names).items()}
+        #: Those that are open, the least recently written first; in bytes, so that \r stays what it is.
+        self._files: dict[str, BinaryIO] = {}
+        self._unfinished: dict[str, Stream | None] = {}
+        self._lost: dict[str, OSError] = {}
+        self._lock = threading.RLock()
+
+    def on_decision(self, task: Task, verdict: Decision) -> None:
+        """Say why it runs."""
+        self._say(task, f"it runs, as {verdict.reason}\n")
+
+    def on_start(self, task: Task, command_line: str, workdir: str | None) -> None:
+        """Say what is started."""
+        self._say(task, f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n")
+
+    def on_job_event(self, task: Task, line: str) -> None:
+        """Say what becomes of its job."""
+        self._say(task, f"{line}\n")
+
+    def on_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+        """Write lines; a line that comes in pieces stays one line unless the other stream cuts in."""
+        try:
+            self._write(task, stream.value, pieces, stream)
+        except OSError as error:
+            raise self._unwritable(task, error) from error
+
+    def on_end(self, task: Task, outcome: Outcome) -> None:
+        """Say how it went and close the file."""
+        if task.name in self._unfinished or outcome.state is TaskState.UP_TO_DATE:
+            how = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
+            with self._lock:
+                self._say(task, *(f"{line}\n" for line in outcome.reason.splitlines()), how)
+                try:
+                    self._files.pop(task.name).close()
+                except OSError as error:
+                    raise self._unwritable(task, error) from error
+
+    def _say(self, task: Task, *lines: str) -> None:
+        try:
+            self._write(task, "sewer", lines)
+        except OSError as error:
+            raise self._unwritable(task, error) from error
+
+    def _opened(self, name: str) -> BinaryIO:
+        """Return the log file of a task, open; where too many are, the least recently written one is closed.
+
+        :raises OSError: when it cannot be opened, or when what was written to it before has been lost.
+        """
+        if name in self._lost:
+            raise self._lost.pop(name)
+        file = self._files.pop(name, None)
+        if file is None:
+            if len(self._files) >= _MOST_OPEN:
+                self._set_aside(next(iter(self._files)))
+            file = open_own_to_write(self.paths[name], appends=self._goes_on or name in self._unfinished)
+        self._files[name] = file
+        self._unfinished.setdefault(name, None)
+        return file
+
+    def _set_aside(self, name: str) -> None:
+        """Close the log file of another task; an error is that task's own."""
+        try:
+            self._files.pop(name).close()
+        except OSError as error:
+            self._lost[name] = error
+
+    def _unwritable(self, task: Task, error: OSError) -> SewerError:
+        return SewerError(f"cannot write the log file {self.paths[task.name]}: {error.strerror}")
+
+    def _write(self, task: Task, source: str, pieces: Sequence[str], stream: Stream | None = None) -> None:
+        with self._lock:
+            self._write_to(self._opened(task.name), task, source, pieces, stream)
+
+    def _write_to(self, file: BinaryIO, task: Task, source: str, pieces: Sequence[str], stream: Stream | None) -> None:
+        unfinished = self._unfinished[task.name]
+        prefix = f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {source}| "
+        if unfinished is not None and unfinished is not stream:
+            file.write(b"\n")
+        starts = [prefix] * len(pieces)
+        if unfinished is not None and unfinished is stream:
+            starts[0] = ""
+        for index in range(1, len(pieces)):
+            if not pieces[index - 1].endswith("\n"):
+                starts[index] = ""
+        text = "".join(start + piece for start, piece in zip(starts, pieces, strict=True))
+        file.write(text.encode("utf-8", "backslashreplace"))
+        file.flush()
+        self._unfinished[task.name] = None if pieces[-1].endswith("\n") else stream
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """Give each task's name a file name of its own, safe on any file system."""
+    given: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        composed = unicodedata.normalize("NFC", name)
+        short = re.sub(r"[^\w.-]+", "_", composed).encode()[:_NAME_BYTES].decode("utf-8", "ignore")
+        base = short.strip(".-") or "task"
+        numbered = (f"{base}_{count}" for count in itertools.count(2))
+        given[name] = next(file for file in itertools.chain([base], numbered) if file.casefold() not in taken)
+        taken.add(given[name].casefold())
+    return given

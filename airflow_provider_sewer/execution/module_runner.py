@@ -1,0 +1,285 @@
+"""Run one module to its end: its surroundings checked, its output followed, its result read."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+from contextlib import ExitStack, suppress
+from textwrap import indent
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from airflow_provider_sewer.core.command import Command, interpreter_command, shown
+from airflow_provider_sewer.core.environment import RESULT_FILE, build_environment
+from airflow_provider_sewer.core.errors import (
+    FileSystemRefused,
+    InterpreterError,
+    ModuleFailed,
+    ModuleNotFound,
+    ModuleTerminated,
+)
+from airflow_provider_sewer.core.secret_detection import secret_texts
+from airflow_provider_sewer.core.trusted_files import DEEPEST_RESULT, InvalidRecord, parse_json, read_own
+from airflow_provider_sewer.execution.activation import activated
+from airflow_provider_sewer.execution.interpreter import check_workdir, known_interpreter, missing_modules
+from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
+from airflow_provider_sewer.execution.output import Masker, Sink, Stream, Tail
+from airflow_provider_sewer.execution.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from airflow_provider_sewer.core.call import Call
+    from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+    from airflow_provider_sewer.execution.process_follower import Exit
+
+#: Seconds between SIGTERM and SIGKILL, unless told otherwise. Airflow itself kills a worker 5 s after
+#: it has asked it to stop.
+GRACE = 4.0
+
+_LARGEST_RESULT = 16 * 1024 * 1024
+#: What the files of runs in one folder are told apart by.
+_NUMBERS = itertools.count(1)
+
+
+class RunEnvironment(NamedTuple):
+    """Whoever runs modules, and what all that it runs have from it.
+
+    :param grace: seconds between SIGTERM and SIGKILL when a module is stopped.
+    :param supervisor: pid of the process that modules are run for; when that ends, they are stopped.
+    :param guardian: who ends them, should this process die; each has one of its own if not given.
+    :param variables: what they can inherit; this process's if not given.
+    """
+
+    grace: float = GRACE
+    supervisor: int | None = None
+    guardian: OrphanReaper | None = None
+    variables: Mapping[str, str] | None = None
+
+
+#: One that runs nothing else.
+ALONE = RunEnvironment()
+
+
+class ModuleResult(NamedTuple):
+    """What a module left behind when it succeeded.
+
+    :param value: the JSON value it wrote to ``$SEWER_RESULT_FILE``, else its last line of stdout,
+        else ``None``.
+    """
+
+    value: Any
+
+
+class ModuleRunner:
+    """One run of one module or function, which can be stopped.
+
+    :param call: what the interpreter is asked to run.
+    :param settings: where it runs; whatever is not said there has its default.
+    :param runner: who runs it.
+    :param secrets: values that must not be shown, besides those that the environment and the call show to be secret.
+    """
+
+    def __init__(
+        self, call: Call, settings: ExecutionSettings, runner: RunEnvironment = ALONE, *, secrets: Collection[str] = ()
+    ) -> None:
+        self._call = call
+        self._target = call.target
+        self._settings = settings
+        self._runner = runner
+        self._secrets = tuple(secrets)
+        self._process: Process | None = None
+        self._stopped = False
+        self._at_once = False
+
+    def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> ModuleResult:
+        """Run the module and return its result.
+
+        :param sink: takes its output as it comes.
+        :param on_start: told the command line, secrets masked, and the working directory.
+        :raises InterpreterError, WorkdirError: before anything runs.
+        :raises ModuleMissing: when the interpreter does not have the module.
+        :raises ModuleStopped: when it was stopped.
+        :raises ModuleFailed: when it failed, or left a result that cannot be read.
+        """
+        with ExitStack() as stack:
+            guardian = self._runner.guardian or stack.enter_context(OrphanReaper(self._runner.grace))
+            number = next(_NUMBERS)
+            result_file = os.path.join(guardian.folder, f"{number}-result.json")
+            arguments_file = os.path.join(guardian.folder, f"{number}-arguments.json")
+            try:
+                command = self._command(result_file, guardian)
+                secrets = [*self._secrets, *secret_texts(command.env, self._call.argv)]
+                line = shown(command.argv, secrets)
+                if on_start:
+                    on_start(line, command.workdir)
+                tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}
+                started = self._started(command, arguments_file)
+                exit_ = self._follow(started, guardian, Masker(secrets), sink, tails)
+                self._raise_unless_succeeded(exit_, command, line, tails)
+                return ModuleResult(read_result(result_file, lambda: self._result_unwritten(tails)))
+            finally:
+                _remove(result_file, arguments_file)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Have the whole tree ended; from a signal handler or another thread."""
+        self._stopped = True
+        self._at_once = self._at_once or at_once
+        if self._process is not None:
+            self._process.stop(at_once=self._at_once)
+
+    def _command(self, result_file: str, guardian: OrphanReaper) -> Command:
+        settings = self._settings
+        env = build_environment(settings.env, settings.inherit_env or False, source=self._runner.variables)
+        try:
+            python = known_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
+        except InterpreterError:
+            if self._stopped:
+                raise ModuleTerminated(f"{self._target} was stopped on request, before it was started") from None
+            raise
+        workdir = check_workdir(settings.workdir)
+        env[RESULT_FILE] = result_file
+        return interpreter_command(python, self._call.argv, activated(env, python, settings), workdir)
+
+    def _started(self, command: Command, file: str) -> Command:
+        """Return a command as it is started: what a function is given stands in a file."""
+        if self._call.kwargs is None:
+            return command
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(opened, "w", encoding="utf-8", errors="surrogateescape") as written:
+            written.write(self._call.kwargs)
+        return interpreter_command(command.argv[0], self._call.reading(file).argv, command.env, command.workdir)
+
+    def _follow(
+        self, command: Command, guardian: OrphanReaper, masker: Masker, sink: Sink, tails: dict[Stream, Tail]
+    ) -> Exit:
+        def hand_on(stream: Stream, pieces: Sequence[str]) -> None:
+            if pieces:
+                tails[stream].take(pieces)
+                sink(stream, pieces)
+
+        process = self._process_of(command, guardian)
+        exit_ = process.follow(lambda stream, pieces: hand_on(stream, masker.mask(stream, pieces)))
+        for stream in Stream:
+            hand_on(stream, masker.rest(stream))
+        if exit_.leftovers:
+            start = "\n" if tails[Stream.STDERR].is_unfinished else ""
+            said = f"{self._target} ended and left processes behind that held its output; they have been ended too.\n"
+            sink(Stream.STDERR, [start + said])
+        return exit_
+
+    def _process_of(self, command: Command, guardian: OrphanReaper) -> Process:
+        """Make a process that ends when this run is stopped, and that the guardian knows."""
+        grace, supervisor = self._runner.grace, self._runner.supervisor
+        self._process = Process(
+            command, mark=guardian.child_tag(), grace=grace, guardian=guardian, supervisor=supervisor
+        )
+        if self._stopped:
+            self.stop()
+        return self._process
+
+    def _raise_unless_succeeded(self, exit_: Exit, command: Command, line: str, tails: dict[Stream, Tail]) -> None:
+        if exit_.stopped:
+            raise ModuleTerminated(
+                f"{self._target} was stopped on request, and all it had started with it; it was: {line}"
+            )
+        if exit_.code == 0:
+            return
+        module = self._call.module
+        said = module_not_found_line(module, exit_.code, tails[Stream.STDERR].lines)
+        wanted = f"{module}:" if self._call.is_function else module
+        if said and missing_modules(command.argv[0], [wanted], command.env, command.workdir):
+            raise ModuleNotFound(
+                f"{command.argv[0]} has no module to run as {self._target!r} ({said}); "
+                "install it there, correct the name, or name another interpreter"
+            )
+        raise ModuleFailed(
+            f"{self._target} {exit_description(exit_.code, exit_.signal)}; it was: {line}{self._tail(tails)}",
+            exit_code=exit_.code,
+        )
+
+    def _result_unwritten(self, tails: dict[Stream, Tail]) -> str | None:
+        if self._call.is_function:
+            refuse_unreturned(self._target)
+        return tails[Stream.STDOUT].last_line
+
+    def _tail(self, tails: dict[Stream, Tail]) -> str:
+        stream = Stream.STDERR if tails[Stream.STDERR].lines else Stream.STDOUT
+        text = "\n".join(tails[stream].lines)
+        if not text:
+            return "\nIt wrote nothing."
+        return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
+
+
+def _remove(*files: str) -> None:
+    for file in files:
+        with suppress(OSError):
+            os.unlink(file)
+
+
+def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
+    """Return what a module that succeeded has left: the value in its result file, else its last line of stdout.
+
+    :raises ModuleFailed: when the file cannot be read as JSON.
+    :raises FileSystemRefused: when the file system does not let it be read now.
+    """
+    try:
+        return result_as_json(read_own(result_file, largest=_LARGEST_RESULT, is_private=False).decode("utf-8"))
+    except FileNotFoundError:
+        return last_line()
+    except (InvalidRecord, ValueError) as error:
+        raise ModuleFailed(
+            f"the module exited with 0, but its result in ${RESULT_FILE} cannot be read: {error}", exit_code=0
+        ) from None
+    except OSError as error:
+        raise FileSystemRefused(f"its result cannot be read: {result_file}: {error.strerror}") from None
+
+
+def refuse_unreturned(function: str) -> NoReturn:
+    """Refuse an exit code of 0 alone: where a function has returned, there is a result file.
+
+    :raises ModuleFailed: always.
+    """
+    raise ModuleFailed(
+        f"{function} ended its process with exit code 0 and did not return; have it return, or raise", exit_code=0
+    )
+
+
+def result_as_json(text: str) -> Any:
+    """Read JSON as its standard has it, without the NaN and Infinity that databases refuse.
+
+    :raises ValueError: when it is none.
+    """
+    return parse_json(text, deepest=DEEPEST_RESULT)
+
+
+def exit_description(code: int | None, signal_number: int | None = None) -> str:
+    """Say how a module that failed has ended, as the second half of a sentence.
+
+    :param code: what it exited with; 128 and more is a shell's word for a signal.
+    :param signal_number: the signal that ended it.
+    """
+    if signal_number is not None:
+        return f"was ended by {_signal_name(signal_number)}{_hint(signal_number)}"
+    if code is None:
+        return "has ended, but how is not known: its exit code was collected elsewhere (is SIGCHLD ignored here?)"
+    number = code - 128
+    shell = f", a shell's word for {_signal_name(number)}{_hint(number)}" if number in signal.valid_signals() else ""
+    return f"failed with exit code {code}{shell}"
+
+
+def _signal_name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+
+
+def _hint(number: int) -> str:
+    return " (out of memory?)" if number == signal.SIGKILL else ""
+
+
+def module_not_found_line(module: str, code: int | None, stderr: list[str]) -> str | None:
+    """Return what ``python -m`` says when it does not find a module. A module may say it itself, of another."""
+    name = re.escape(module)
+    said = rf"^\S.*: (No module named {name}\b.*|Error while finding module specification for '{name}' .*)$"
+    found = re.match(said, stderr[-1]) if code == 1 and stderr else None
+    return found.group(1) if found else None

@@ -1,0 +1,136 @@
+"""Claims of runs on a temporary product, so that no run removes a product that another one uses.
+
+The folder ``.sewer/….runs`` beside a product has a file for each task of a run that has made it, or has found it up to
+date. The run takes the file away when it is done with the product, and removes the product if there is no other file.
+Airflow knows whether a DAG run has ended. A run of ``sppe`` holds a lock in its file, which ends with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.core.atomic_file import write_atomically
+from airflow_provider_sewer.core.errors import UnreadableRecord
+from airflow_provider_sewer.core.formats import CLAIM
+from airflow_provider_sewer.core.paths import OWN_FOLDER, sibling_path
+from airflow_provider_sewer.core.trusted_files import parse_json, read_own
+from airflow_provider_sewer.execution.staged_products import locked_producer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Self
+
+_ENDING = ".run"
+
+
+class Claim(NamedTuple):
+    """A claim on a product.
+
+    :param dag_id: the DAG; empty for a run of ``sppe``.
+    :param run_id: its run.
+    :param task_id: the task of the run that makes the product.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+
+    def __str__(self) -> str:
+        run = f"run {self.run_id!r} of DAG {self.dag_id!r}" if self.dag_id else f"the sppe run of {self.run_id}"
+        return f"{run} (task {self.task_id!r})"
+
+
+class Claims:
+    """The claims on a product. While they are open, no other process changes them or removes the product.
+
+    :param file: absolute path of the product; its folder has to exist.
+    :param has_ended: tells whether the DAG run of a claim has ended, so that the claim does not count any more.
+
+    Another run may use the product of a claim that cannot be read. So such a claim raises
+    :class:`~airflow_provider_sewer.core.errors.UnreadableRecord`.
+    """
+
+    def __init__(self, file: str, has_ended: Callable[[Claim], bool]) -> None:
+        self._folder = sibling_path(file, ".runs", OWN_FOLDER)
+        self._has_ended = has_ended
+
+    def __enter__(self) -> Self:
+        self._lock = locked_producer(self._folder)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        with suppress(OSError):
+            if not self._named():
+                shutil.rmtree(self._folder)
+        os.close(self._lock)
+
+    def add(self, claim: Claim) -> None:
+        """Claim the product."""
+        write_atomically(self._path(claim), json.dumps(CLAIM.packed(claim)).encode())
+
+    def hold(self, claim: Claim) -> int:
+        """Claim the product for as long as this process lives, or until the descriptor is closed.
+
+        :returns: the descriptor.
+        """
+        self.add(claim)
+        lock = os.open(self._path(claim), os.O_RDWR | os.O_CLOEXEC)
+        with suppress(OSError):  # where there are no locks, the claim counts until it is dropped
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
+
+    def drop(self, claim: Claim) -> None:
+        """Withdraw a claim, if there is such a one; all claims of its run, if it names no task."""
+        for each in self._read():
+            if each == claim._replace(task_id=claim.task_id or each.task_id):
+                os.unlink(self._path(each))
+
+    def claims_of_other_runs(self, claim: Claim) -> list[Claim]:
+        """Return the other claims on the product whose runs have not ended; a user may have one run once more later."""
+        return [other for other in self._read() if other != claim and self._counts(other)]
+
+    def drop_all(self) -> None:
+        """Withdraw all claims: the product is gone."""
+        for each in self._read():
+            os.unlink(self._path(each))
+
+    def _counts(self, claim: Claim) -> bool:
+        return not self._has_ended(claim) if claim.dag_id else self._is_held(claim)
+
+    def _is_held(self, claim: Claim) -> bool:
+        lock = os.open(self._path(claim), os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(lock)
+
+    def _read(self) -> list[Claim]:
+        claims = []
+        for name in self._named():
+            path = os.path.join(self._folder, name)
+            try:
+                claim = CLAIM.read(path, parse_json(read_own(path)))
+            except UnreadableRecord:
+                raise
+            except (OSError, ValueError) as error:
+                raise CLAIM.damaged(path, error) from None
+            claims.append(Claim(*map(str, CLAIM.values(claim))))
+        return claims
+
+    def _named(self) -> list[str]:
+        return sorted(name for name in os.listdir(self._folder) if name.endswith(_ENDING))
+
+    def _path(self, claim: Claim) -> str:
+        digest = hashlib.sha256("\0".join(claim).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        return os.path.join(self._folder, f"{digest}{_ENDING}")

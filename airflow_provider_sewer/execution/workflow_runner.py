@@ -1,0 +1,371 @@
+"""Run a whole workflow, on this machine or as jobs: each task as soon as what it waits for has succeeded."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.resources import check_limits
+from airflow_provider_sewer.core.staleness import Decision
+from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
+from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.execution.module_runner import GRACE, RunEnvironment
+from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper
+from airflow_provider_sewer.execution.plan import (
+    Plan,
+    make_plan,
+    require_inputs,
+    rerun_upstream,
+    results_for,
+    upstream_by_value,
+)
+from airflow_provider_sewer.execution.preflight import check_surroundings, refuse_templates, resolve_settings
+from airflow_provider_sewer.execution.process import Process
+from airflow_provider_sewer.execution.process_follower import LONGEST_WAIT
+from airflow_provider_sewer.execution.scheduler import Scheduler
+from airflow_provider_sewer.execution.task_runner import TaskRunner
+from airflow_provider_sewer.execution.temporary_products import TemporaryProducts
+from airflow_provider_sewer.execution.worker_threads import WorkerThreads
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+    from airflow_provider_sewer.execution.cluster_jobs import ClusterJobs, TaskRun
+    from airflow_provider_sewer.execution.events import Observer
+    from airflow_provider_sewer.execution.output import Stream
+    from airflow_provider_sewer.execution.state_file import StateFile
+
+
+_UNSET = ExecutionSettings()
+_STOPPED_BEFORE = Outcome(TaskState.STOPPED, reason="the run was stopped before it started")
+
+#: Seconds, on top of the grace, after which stopped tasks are killed whatever their threads are doing.
+_BACKSTOP = 1.0
+
+
+class WorkflowRunner:
+    """One run of a workflow.
+
+    :param workflow: what to run.
+    :param settings: where its tasks run, as far as they do not say so themselves.
+    :param jobs: how many tasks at once, and how many jobs; as many as there are processors, and all jobs, if not said.
+    :param limits: how much there is of each resource that tasks take; enough where not said.
+    :param forced: names of tasks to run in any case.
+    :param observers: who is told what happens.
+    :param grace: seconds between SIGTERM and SIGKILL when tasks are stopped.
+    :param slurm: how tasks become Slurm jobs; all run on this machine if not said.
+    """
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        settings: ExecutionSettings = _UNSET,
+        *,
+        jobs: int | None = None,
+        limits: Mapping[str, int] | None = None,
+        forced: Collection[str] = (),
+        observers: Sequence[Observer] = (),
+        grace: float = GRACE,
+        slurm: ClusterJobs | None = None,
+    ) -> None:
+        self._workflow = resolve_settings(workflow, settings)
+        self._tasks = self._workflow.tasks
+        self._slurm = slurm
+        self._limits = dict(limits or {})
+        #: Used by the thread that holds the lock.
+        self._schedule = Scheduler(self._workflow, jobs, self._limits, slurm)
+        self._scheduling = threading.Lock()
+        self._forced = tuple(forced)
+        self._state: StateFile | None = None
+        self._origins = Fingerprinter()
+        self._plan = Plan({}, {}, {})
+        self._resumes = False
+        self._temporary = TemporaryProducts(self._workflow)
+        self.warnings: list[str] = []
+        self._observers = observers
+        self._grace = grace
+        self._guardian = OrphanReaper(grace)
+        self._runner = RunEnvironment(grace, guardian=self._guardian, variables=dict(os.environ))
+        self._running: dict[str, TaskRun] = {}
+        self._called_off: dict[str, str] = {}
+        self._workers = WorkerThreads()
+        #: Told when all has ended, or what has gone wrong with that.
+        self._over: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+        self._stopped = False
+        self._stopped_at_once = False
+        self._kill_at: float | None = None
+
+    def check(self) -> list[str]:
+        """Look for what would go wrong before anything runs.
+
+        :returns: what is missing only for tasks that come later, and that an earlier one may yet make.
+        :raises SewerError: when a value is known only to Airflow, or a first task cannot run.
+        """
+        refuse_templates(self._workflow)
+        check_limits(self._limits, self._tasks)
+        require_inputs(self._workflow, self._forced)
+        if self._slurm:
+            self._slurm.check(self._tasks.values())
+        with OrphanReaper(self._grace) as guardian:
+            tasks = [
+                (task, not self._workflow.upstream[name])
+                for name, task in self._tasks.items()
+                if (task.run_policy.run_when != "never" or name in self._forced) and not self._schedule.is_job(name)
+            ]
+            return check_surroundings(
+                tasks, lambda command: Process(command, mark=guardian.child_tag(), grace=0.0, guardian=guardian)
+            )
+
+    @property
+    def not_ahead(self) -> dict[str, str]:
+        """Return why tasks that have others before them are not submitted ahead, though that is wanted."""
+        return self._schedule.not_ahead
+
+    @property
+    def not_at_once(self) -> list[str]:
+        """Return why fewer tasks or jobs are under way at once than is wanted."""
+        return self._schedule.not_at_once
+
+    def run(self, state: StateFile | None = None, *, resume: bool = False) -> dict[str, Outcome]:
+        """Run the tasks and return how each has ended, in the order of the workflow.
+
+        :param state: where it is noted what has succeeded; what is in it already can be taken from it.
+        :param resume: what is in it already is not run again.
+        """
+        self._state = state
+        known = state.done if state else {}
+        self._resumes = resume
+        self._plan = make_plan(self._workflow, known, self._forced, resumes=resume, origins=self._origins)
+        self._note_what_waits()
+        with self._guardian, self._workers:
+            try:
+                self._begin()
+                self._wait_for_the_end()
+            except BaseException:
+                self.stop()
+                raise
+            finally:
+                self._temporary.close()
+            if self._stopped:  # what a task that is long done has detached ends as well
+                self._guardian.end_all(0.0 if self._stopped_at_once else self._grace)
+        return {name: self._schedule.outcomes[name] for name in self._tasks}
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Start nothing more and have everything that runs ended; also from a signal handler."""
+        self._stopped = True
+        self._stopped_at_once = self._stopped_at_once or at_once
+        self._kill_at = time.monotonic() + (0.0 if at_once else self._grace) + _BACKSTOP
+        for run in list(self._running.values()):
+            run.stop(at_once=at_once)
+
+    @property
+    def jobs_under_way(self) -> int:
+        """Return how many tasks are Slurm jobs now, or become one."""
+        return sum(map(self._schedule.is_job, list(self._running)))
+
+    def _begin(self) -> None:
+        with self._scheduling:
+            self._take_what_comes()
+            self._put(self._started())
+
+    def _run_some(self, name: str) -> None:
+        """Run a task, and after it, one by one, what it has made way for.
+
+        To leave these to another thread would cost the way to it: one that wakes up on a processor which is busy can
+        wait there for its turn for 4 ms, while the processor that the task has left has nothing to do.
+        """
+        mine: str | None = name
+        while mine is not None:
+            mine = self._go_on(mine, self._notified(mine, self._ran(mine, self._tasks[mine])))
+
+    def _go_on(self, name: str, outcome: Outcome) -> str | None:
+        """Take note of the end of a task, start what can start now, and return what is left to this thread."""
+        try:
+            with self._scheduling:
+                self._note_end(name, outcome)
+                if outcome.state.is_success:
+                    self._take_what_comes()
+                else:
+                    self._skip_dependents()
+                started = self._started()
+                self._put(started[1:])
+                return started[0] if started else None
+        except BaseException as error:  # whatever it is, run() waits
+            self._over.put(error)
+            return None
+
+    def _started(self) -> list[str]:
+        return self._schedule.start(done=self._plan.done, ahead=not self._stopped)
+
+    def _put(self, started: Iterable[str]) -> None:
+        """Leave tasks to threads of their own; where nothing is under way, all has ended."""
+        for name in started:
+            self._workers.put(partial(self._run_some, name), at_once=len(self._schedule.under_way))
+        if not self._schedule.under_way:
+            self._over.put(None)
+
+    def _wait_for_the_end(self) -> None:
+        """Wait until all has ended, and see to it that what is stopped does."""
+        while True:
+            with suppress(queue.Empty):
+                if error := self._over.get(timeout=LONGEST_WAIT):
+                    raise error
+                return
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                # The thread that should have ended it is stuck, probably where nobody takes its output.
+                self._kill_at = None
+                self._guardian.end_all()
+
+    def _note_end(self, name: str, outcome: Outcome) -> None:
+        self._schedule.end(name, outcome)
+        if outcome.state.is_success:
+            self.warnings += self._temporary.on_success(name)
+
+    def _take_what_comes(self) -> None:
+        """Let those wait for room whose turn has come, and go on behind those that are done as they are."""
+        coming = deque(self._schedule.newly_ready())
+        while coming:
+            name = coming.popleft()
+            if done := self._plan.done.get(name):
+                try:
+                    self._temporary.claim(name)
+                except SewerError as error:  # it is there, and read without a claim
+                    self.warnings.append(str(error))
+                outcome = Outcome(TaskState.RESUMED, result=done.result, reason=self._plan.decisions[name].reason)
+                self._note_end(name, self._notified(name, outcome))
+                coming += self._schedule.newly_ready()
+            else:
+                self._schedule.enqueue(name)
+
+    def _ran(self, name: str, task: Task) -> Outcome:
+        began = time.monotonic()
+        try:
+            run = self._running[name] = self._new_run(name, task)
+            if self._stopped:
+                self._abort_job(name)
+                return _STOPPED_BEFORE
+            self._temporary.claim(name)
+            verdict, result = self._judged(name, run)
+            if not verdict.must_run:
+                self._abort_job(name)
+                outcome = Outcome(TaskState.UP_TO_DATE, result=result, reason=verdict.reason)
+            else:
+                result = run.run(
+                    lambda stream, pieces: self._notify_output(task, stream, pieces),
+                    on_start=lambda line, workdir: self._notify_start(task, line, workdir),
+                )
+                outcome = Outcome(TaskState.SUCCEEDED, time.monotonic() - began, result)
+            self._note(name, outcome, run)
+        except ModuleTerminated as error:
+            if name in self._called_off:
+                return Outcome(TaskState.UPSTREAM_FAILED, reason=self._called_off[name])
+            return Outcome(TaskState.STOPPED, time.monotonic() - began, reason=str(error))
+        except BaseException as error:  # whatever it is, run() waits for an outcome
+            return Outcome(TaskState.FAILED, time.monotonic() - began, reason=self._reason(error))
+        else:
+            return outcome
+        finally:
+            self._running.pop(name, None)
+            self._schedule.ahead_slots[name].record_end()
+
+    def _new_run(self, name: str, task: Task) -> TaskRun:
+        run = TaskRunner(
+            task,
+            results_for(self._workflow, task, [self._schedule.outcomes, self._state.done if self._state else {}]),
+            self._runner,
+            after=upstream_by_value(self._workflow, name),
+            origins=self._origins,
+        )
+        if self._slurm is None or not self._schedule.is_job(name):
+            return run
+        return self._slurm.runner_of(task, run, self._schedule.ahead_slots[name], lambda line: self._notify(task, line))
+
+    def _abort_job(self, name: str) -> None:
+        """See to it that nothing runs of a job that an earlier run has left of a task which does not run."""
+        if self._slurm and self._schedule.is_job(name):
+            task = self._tasks[name]
+            try:
+                self._slurm.cancel_latest(task, lambda line: self._notify(task, line))
+            except SewerError as error:
+                self.warnings.append(f"task {name!r}: a job of an earlier run may be left: {error}")
+
+    def _judged(self, name: str, run: TaskRun) -> tuple[Decision, Any]:
+        task = self._tasks[name]
+        if name in self._plan.required:
+            verdict, result = Decision.run(self._plan.required[name]), None
+        else:
+            upstream, outcomes = self._workflow.upstream[name], self._schedule.outcomes
+            anew = [up for up in upstream if up not in outcomes or outcomes[up].state is TaskState.SUCCEEDED]
+            verdict, result = run.decision(*rerun_upstream(self._workflow, name, anew))
+        if verdict.must_run and self._resumes and task.run_policy.run_when == "always":
+            verdict = self._plan.decisions[name]
+        if verdict.must_run and (self._resumes or name in self._plan.required or task.run_policy.run_when != "always"):
+            for observer in self._observers:
+                observer.on_decision(task, verdict)
+        return verdict, result
+
+    def _note_what_waits(self) -> None:
+        """Note that what is run again has not succeeded, should this run be ended before it has."""
+        for name in self._state.done if self._state else ():
+            verdict = self._plan.decisions.get(name)
+            if self._state and verdict and verdict.must_run and verdict.is_sure:
+                self._state.record(name, TaskState.WAITING.value)
+
+    def _note(self, name: str, outcome: Outcome, run: TaskRun) -> None:
+        if self._state:
+            before, command = self._state.done.get(name), run.command()
+            if outcome.state is TaskState.UP_TO_DATE and before is not None and before.command == command:
+                return  # it is in there, before what has followed it
+            self._state.record(name, TaskState.SUCCEEDED.value, command=command, result=outcome.result)
+
+    def _skip_dependents(self) -> None:
+        """Settle what will not run any more, in an order in which each finds the causes settled."""
+        for name, causes in self._schedule.blocked():
+            because = ", ".join(f"{cause!r} {self._schedule.outcomes[cause].state.value}" for cause in causes)
+            if name not in self._schedule.under_way:
+                self._abort_job(name)
+                outcome = _STOPPED_BEFORE if self._stopped else Outcome(TaskState.UPSTREAM_FAILED, reason=because)
+                self._note_end(name, self._notified(name, outcome))
+                continue
+            if not self._stopped:
+                self._called_off.setdefault(name, because)
+            self._schedule.ahead_slots[name].abort()
+
+    def _notify_start(self, task: Task, line: str, workdir: str | None) -> None:
+        for observer in self._observers:
+            observer.on_start(task, line, workdir)
+
+    def _notify(self, task: Task, line: str) -> None:
+        line = f"WARNING: {line}" if isinstance(line, WarningLine) else line
+        for observer in self._observers:
+            observer.on_job_event(task, line)
+
+    def _notify_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+        for observer in self._observers:
+            observer.on_output(task, stream, pieces)
+
+    def _notified(self, name: str, outcome: Outcome) -> Outcome:
+        """Tell everybody how a task has ended; one whose end cannot be recorded has failed."""
+        for observer in self._observers:
+            try:
+                observer.on_end(self._tasks[name], outcome)
+            except (Exception, SystemExit) as error:
+                outcome = outcome._replace(state=TaskState.FAILED, reason=outcome.reason or self._reason(error))
+        return outcome
+
+    def _reason(self, error: BaseException) -> str:
+        if isinstance(error, BrokenPipeError):
+            self.stop()
+            return "nobody reads the output of the run any more"
+        return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,151 @@
+"""Workflow → JSON, for other programs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.cli_args import to_arguments
+from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.secret_detection import (
+    as_variable,
+    looks_secret,
+    masked_data,
+    masked_env,
+    masked_text,
+    masked_words,
+    secret_texts,
+    variable_name,
+)
+from airflow_provider_sewer.core.task import as_written
+from airflow_provider_sewer.core.values import replace_placeholders
+from airflow_provider_sewer.exporters.json_text import to_json_text
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.core.task import Task
+    from airflow_provider_sewer.core.workflow import Workflow
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def to_json(workflow: Workflow) -> str:
+    """Write a workflow as JSON: its tasks, what each is run with, and the edges.
+
+    ``${env:NAME}`` stands for a secret, with the name of a variable that holds it or could hold it. A task from another
+    file than the workflow's has a ``file`` of its own, which its ``line`` is in.
+    """
+    file = workflow.source.file if workflow.source else None
+    data = {
+        "name": workflow.name,
+        "doc": workflow.doc,
+        "file": file,
+        "tasks": [_task(workflow, task, file) for task in workflow.tasks.values()],
+        "edges": [list(edge) for edge in workflow.edges],
+    }
+    return to_json_text(data) + "\n"
+
+
+def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
+    settings = task.settings
+    data: dict[str, Any] = {
+        "name": task.name,
+        **_what_is_run(task),
+        "python": settings.python,
+        "env": masked_env(settings.env, as_variable),
+        "inherit_env": settings.inherit_env,
+        "workdir": settings.workdir,
+        "depends_on": list(workflow.upstream[task.name]),
+        "doc": task.doc,
+    }
+    if task.products:
+        data["products"] = [masked_text(product.path, as_variable) for product in task.products]
+    if task.dependencies:
+        data["dependencies"] = [masked_text(dependency.path, as_variable) for dependency in task.dependencies]
+    if task.run_policy.run_when != "always":
+        data["run_when"] = task.run_policy.run_when
+    if task.resources:
+        data["resources"] = dict(task.resources)
+    if task.tags:
+        data["tags"] = list(task.tags)
+    if task.group:
+        data["group"] = task.group
+    if task.run_on:
+        data["run_on"] = task.run_on
+    if task.slurm.slurm:
+        data["slurm"] = _PlainData(Secrets(secret_texts(settings.env))).data(task.slurm.slurm)
+    if task.operator_kwargs:
+        data["operator_kwargs"] = _PlainData(Secrets(secret_texts(settings.env))).data(task.operator_kwargs)
+    if task.source.file != file:
+        data["file"] = task.source.file
+    return {**data, "line": task.source.line}
+
+
+def _what_is_run(task: Task) -> dict[str, Any]:
+    if task.module is not None:
+        return {"module": task.module, "arguments": _arguments(task)}
+    kwargs = _PlainData(Secrets(secret_texts(task.settings.env))).data(replace_placeholders(task.kwargs, as_written))
+    return {"function": task.function, "kwargs": kwargs}
+
+
+def _arguments(task: Task) -> list[str]:
+    """Return the arguments of a task, masked before they are written, when it is still known which value is whose."""
+    secrets = Secrets(secret_texts(task.settings.env))
+    parameters = masked_data(replace_placeholders(task.parameters_and_flags, as_written), as_variable, secrets)
+    args = replace_placeholders(task.args, as_written)
+    arguments = to_arguments(parameters, use_underscores=task.use_underscores, args=args)
+    return masked_words(arguments, secrets, as_variable)
+
+
+class _PlainData:
+    """Turns whatever a person gave into what JSON can say: the rest becomes its ``repr``."""
+
+    def __init__(self, secrets: Secrets) -> None:
+        self._secrets = secrets
+        self._around: list[int] = []
+
+    def data(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str):
+            return self._text(str.__str__(value))
+        if isinstance(value, int):
+            return int(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return float(value)
+        if id(value) in self._around:
+            return "…"
+        self._around.append(id(value))
+        try:
+            return self._container(value)
+        finally:
+            self._around.pop()
+
+    def _container(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {
+                self._key(key): as_variable(variable_name(str(key))) if looks_secret(str(key)) else self.data(inner)
+                for key, inner in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.data(inner) for inner in value]
+        if isinstance(value, AbstractSet):
+            # Python orders a set of texts differently in every process.
+            return sorted((self.data(inner) for inner in value), key=repr)
+        return self._shown(value)
+
+    def _key(self, key: Any) -> str:
+        return self._text(str.__str__(key)) if isinstance(key, str) else self._shown(key)
+
+    def _shown(self, value: Any) -> str:
+        """Return the ``repr``, without the address in memory, which is another one in every process."""
+        try:
+            text = repr(value)
+        except Exception:
+            text = f"<{type(value).__name__}>"
+        return self._text(_ADDRESS.sub("", text))
+
+    def _text(self, text: str) -> str:
+        return masked_text(self._secrets.mask(text, as_variable), as_variable)

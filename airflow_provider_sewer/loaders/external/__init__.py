@@ -1,0 +1,1 @@
+"""Workflow files that only another interpreter can import."""

@@ -1,0 +1,189 @@
+"""Run somebody's Python file inside this process and leave no trace of it.
+
+While the file is loaded, its own folder can be imported from and the old names of sewer files
+(``sewer.config``, ``sewerpipe.task``, …) exist. Afterwards modules, the ways they are found, the
+standard streams and the working directory are as they were. Only what anybody can import stays
+loaded: installed packages are the same for everybody, and many cannot be loaded twice. What the file
+prints goes to stderr, so that it cannot get into our output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+from contextlib import contextmanager, redirect_stdout, suppress
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.workflow import workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+#: The names found in sewer files written for earlier systems, and what they stand for here.
+FORMER_NAMES: Mapping[str, Mapping[str, Any]] = {
+    "sewer": {},
+    "sewer.config": {"Task": Task},
+    "sewer.workflows": {"workflow": workflow},
+    "sewerpipe": {},
+    "sewerpipe.config": {"Task": Task},
+    "sewerpipe.task": {"Task": Task},
+    "sewerpipe.workflows": {"workflow": workflow},
+}
+
+#: The names of Python's own modules; Python knows them since 3.10.
+STANDARD_LIBRARY: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())
+
+_lock = threading.RLock()
+
+
+def module_name(file: str) -> str:
+    """Return the name that a file is loaded under, which no other module has."""
+    return f"sewer_file_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
+
+
+@contextmanager
+def isolated_import(module: ModuleType, folders: Sequence[str]) -> Iterator[None]:
+    """Make ``module`` and what lies in its folders importable for as long as the block lasts."""
+    with _lock, _undone_afterwards(), _stdout_to_stderr():
+        for name in _namesakes(folders):
+            del sys.modules[name]
+        sys.modules[module.__name__] = module
+        sys.meta_path.insert(0, _StandardLibrary(list(sys.path)))
+        sys.meta_path.append(_FormerNames())
+        sys.path[:0] = folders
+        for folder in folders:
+            sys.path_importer_cache.pop(folder, None)  # what it lists may be older than the newest file
+        yield
+
+
+class _StandardLibrary:
+    """Finds Python's own modules first of all.
+
+    A helper named like one of them would otherwise get into installed packages that are imported for
+    the first time, and these stay.
+    """
+
+    def __init__(self, path: list[str]) -> None:
+        self._path = path
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, _: ModuleType | None = None) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, self._path) if path is None and name in STANDARD_LIBRARY else None
+
+
+class _FormerNames:
+    """Finds the former names last of all, so that an installed package of that name comes first."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, _: ModuleType | None = None) -> ModuleSpec | None:
+        is_inside_installed_package = bool(path)  # a package made here has no folders
+        if name not in FORMER_NAMES or is_inside_installed_package:
+            return None
+        return ModuleSpec(name, self, is_package="." not in name)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = ModuleType(spec.name)
+        vars(module).update(FORMER_NAMES[spec.name])
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """There is nothing to execute: the names are already in it."""
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what is printed, also by processes that the file starts."""
+    stdout = None
+    with suppress(OSError):  # a daemon may have closed either
+        stdout = os.dup(1)
+        os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if stdout is not None:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+
+
+@contextmanager
+def _undone_afterwards() -> Iterator[None]:
+    modules = dict(sys.modules)
+    lists = {name: getattr(sys, name) for name in ("path", "meta_path", "path_hooks")}
+    contents = {name: list(content) for name, content in lists.items()}
+    streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+    folder = None
+    with suppress(OSError):
+        folder = os.getcwd()
+    try:
+        yield
+    finally:
+        finders = [finder for finder in sys.meta_path if finder not in contents["meta_path"]]
+        vars(sys).update(lists | streams)
+        for name, content in contents.items():
+            lists[name][:] = content
+        installed = _forget(set(sys.modules).difference(modules))
+        # What a package has put in place to be imported from, it does not put in place again.
+        sys.meta_path += [finder for finder in finders if getattr(finder, "__module__", None) in installed]
+        sys.modules.update(modules)
+        with suppress(OSError):
+            os.chdir(folder or os.curdir)
+
+
+def _namesakes(folders: Sequence[str]) -> list[str]:
+    """Return modules that were imported from some other folder under a name that is also in these."""
+    beside: set[str] = set()
+    for folder in folders:
+        with suppress(OSError):
+            beside.update(entry.partition(".")[0] for entry in os.listdir(folder))
+    kept = STANDARD_LIBRARY | {"__main__", __name__.partition(".")[0]}
+    homes = {name: _home(sys.modules[name]) for name in beside.intersection(sys.modules) - kept}
+    tops = {name for name, home in homes.items() if home and home not in folders and not _is_installed(home)}
+    return [name for name in list(sys.modules) if name.partition(".")[0] in tops]
+
+
+def _home(module: ModuleType) -> str | None:
+    """Return the folder that a top-level module was found in."""
+    file = getattr(module, "__file__", None)
+    places = [file] if file else list(getattr(module, "__path__", ()))
+    if not places:
+        return None
+    folder = os.path.dirname(os.path.abspath(str(places[0])))
+    return os.path.dirname(folder) if file and os.path.basename(str(file)).startswith("__init__.") else folder
+
+
+def _is_installed(folder: str) -> bool:
+    is_standard = folder == os.path.dirname(os.__file__)
+    return is_standard or not {"site-packages", "dist-packages"}.isdisjoint(folder.split(os.sep))
+
+
+def _forget(names: set[str]) -> set[str]:
+    """Take out of these modules what nobody finds without the guest, and return the others."""
+    stays: dict[str, bool] = {}
+    for name in sorted(names):  # a package before what is in it
+        parent = name.rpartition(".")[0]
+        if stays.get(parent, True) and (not parent or _is_namespace(sys.modules.get(parent))):
+            stays[name] = _is_found_again(name, sys.modules.get(parent))
+        else:
+            stays[name] = stays.get(parent, True)
+    for name in names:
+        if not stays[name]:
+            sys.modules.pop(name, None)  # another thread may have been faster
+    return {name for name in names if stays[name]}
+
+
+def _is_namespace(module: ModuleType | None) -> bool:
+    return getattr(module, "__file__", None) is None and bool(getattr(module, "__path__", ()))
+
+
+def _is_found_again(name: str, parent: ModuleType | None) -> bool:
+    path = list(getattr(parent, "__path__", ())) if parent else None
+    known = getattr(sys.modules.get(name), "__spec__", None)
+    for finder in sys.meta_path:
+        found = finder.find_spec(name, path) if hasattr(finder, "find_spec") else None
+        if found:
+            return known is None or found.origin == known.origin
+    return False

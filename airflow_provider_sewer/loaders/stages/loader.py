@@ -1,0 +1,274 @@
+"""Stages in YAML → workflows.
+
+The short form is that of python-dag-pipeline: ``Stage: [stages before it]``, and a module with a function of that name
+for each stage. In place of the list there can be a mapping with any field of a task, and with what it is mapped over
+(see :mod:`airflow_provider_sewer.loaders.stages.layout` for what else there can be in a file).
+"""
+
+from __future__ import annotations
+
+import os
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, unknown_name
+from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task, number_of_tasks
+from airflow_provider_sewer.core.recording import recording
+from airflow_provider_sewer.core.size_limits import MAX_ITEMS
+from airflow_provider_sewer.core.source import SourceLine, written_at
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.workflow import Workflow
+from airflow_provider_sewer.loaders.stages.error_locations import items, place_in_fields, place_of_path, place_of_stage
+from airflow_provider_sewer.loaders.stages.functions_module import FunctionsModule
+from airflow_provider_sewer.loaders.stages.layout import LOOPS, STAGE_FIELDS, Layout, is_set, layouts, refuse_unknown
+from airflow_provider_sewer.loaders.stages.yaml_file import Entry, YamlFile, inner, is_null
+from airflow_provider_sewer.loaders.stages.yaml_tags import RESULT, Tags
+from airflow_provider_sewer.loaders.workflow_choice import select_workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+def load_stages(path: str | os.PathLike[str], workflow: str | None = None, jobs: str | None = None) -> Workflow:
+    """Load a file with stages and return one of its workflows.
+
+    :param workflow: its name; needed only where the file holds several and none is called ``workflow``.
+    :param jobs: the module that has the functions of the stages, if the file names none.
+    :raises SewerError: when the file, a stage or the workflow is wrong; with file, line and column.
+    """
+    file = YamlFile(os.path.abspath(path))
+    found = layouts(file)
+    return _loaded(file, found[select_workflow(workflow, list(found), file.path)], jobs)
+
+
+def load_stage_tasks(path: str | os.PathLike[str], jobs: str | None = None) -> list[Task]:
+    """Load a file with stages and return the tasks of all its workflows; those that say the same once.
+
+    :param jobs: as for :func:`load_stages`.
+    :raises SewerError: as :func:`load_stages` does.
+    """
+    file = YamlFile(os.path.abspath(path))
+    found: dict[str, list[Task]] = {}
+    for layout in layouts(file).values():
+        for name, task in _loaded(file, layout, jobs).tasks.items():
+            namesakes = found.setdefault(name, [])
+            if not any(map(task.is_same, namesakes)):
+                namesakes.append(task)
+    return [task for namesakes in found.values() for task in namesakes]
+
+
+def _loaded(file: YamlFile, layout: Layout, jobs: str | None) -> Workflow:
+    with recording():  # they are no tasks of a Python file that loads this one
+        return _Stages(file, layout, _jobs(file, layout, jobs)).workflow()
+
+
+def _jobs(file: YamlFile, layout: Layout, given: str | None) -> FunctionsModule | None:
+    folder = os.path.dirname(file.path)
+    try:
+        if layout.functions_module is not None:
+            return FunctionsModule(file.text(layout.functions_module, "jobs"), folder)
+        return FunctionsModule(given, folder) if given is not None else None
+    except InvalidWorkflow as error:
+        where = file.at(layout.functions_module) if layout.functions_module is not None else SourceLine(file.path, 0)
+        raise InvalidWorkflow(str(error), where) from None
+
+
+class _Stages:
+    """The stages of a workflow, on their way to tasks.
+
+    :param file: the file.
+    :param layout: what stands where in it.
+    :param jobs: the module that has the functions of stages that name none.
+    """
+
+    def __init__(self, file: YamlFile, layout: Layout, jobs: FunctionsModule | None) -> None:
+        self._file = file
+        self._layout = layout
+        self._stages = layout.stages
+        self._jobs = jobs
+        self._own = {name: self._entries(name) for name in layout.stages}
+        self._tasks_of_stages: dict[str, Task | MappedTask] = {}
+        self._tasks_made = 0
+        self._tags = Tags(file, layout.stages, self._tasks_of_stages)
+
+    def workflow(self) -> Workflow:
+        """Return the workflow, its tasks in the order of the file."""
+        for name in self._ordered():
+            self._tasks_of_stages[name] = self._task(name)
+        tasks = {task: name for name in self._stages for task in self._tasks_of(name)}
+        try:
+            return Workflow(self._layout.name, tasks, doc=self._layout.doc, source=self._layout.source)
+        except InvalidWorkflow as error:
+            stages = {task.name: name for task, name in tasks.items()}
+            node = self._place_of(stages, *error.at) if error.at else None
+            raise error if node is None else self._file.wrong(node, error.message, InvalidWorkflow) from None
+
+    def _tasks_of(self, name: str) -> list[Task]:
+        made = self._tasks_of_stages[name]
+        return list(made) if isinstance(made, MappedTask) else [made]
+
+    def _entries(self, name: str) -> dict[str, Entry]:
+        """Return the fields of a stage; in the short form, it has only what it depends on."""
+        key, value = self._stages[name]
+        if not isinstance(value, yaml.MappingNode):
+            return {} if is_null(value) else {"depends_on": Entry(key, value)}
+        entries = self._file.entries(value, f"stage {name!r}")
+        refuse_unknown(self._file, entries, STAGE_FIELDS, "field of a stage")
+        return entries
+
+    def _ordered(self) -> Iterator[str]:
+        """Return the names of the stages, each after those that have to be tasks before it can be one."""
+        taken = {name: list(self._taken_by(name)) for name in self._stages}
+        try:
+            yield from TopologicalSorter(taken).static_order()
+        except CycleError as error:
+            up, down, *_ = error.args[1]
+            circle = " → ".join(map(repr, [down, *reversed(error.args[1][1:])]))
+            said = f"these stages wait for each other in a circle: {circle}; take one of them out"
+            node = place_of_stage(self._own[down], self._stage_at, up) or self._stages[down].key
+            raise self._file.wrong(node, said, InvalidWorkflow) from None
+
+    def _taken_by(self, name: str) -> Iterator[str]:
+        """Return the stages of which one takes results, and those whose tasks it cannot name before they are made."""
+        for entry in self._own[name].values():
+            yield from (self._tags.result_at(node)[0] for node in inner(entry.value) if node.tag == RESULT)
+        for item in self._upstream(name):
+            stage = self._stage_at(item)
+            if stage is not None and self._loop(stage):
+                yield stage
+
+    def _task(self, name: str) -> Task | MappedTask:
+        own = self._own[name]
+        fields = self._fields(name, own)
+        loop = self._loop(name)
+        values = self._values(own[loop], loop) if loop else {}
+        key = self._stages[name].key
+        with written_at(self._file.at(key)):
+            try:
+                task = Task(name, **fields)
+                if not loop:
+                    return task
+                lists, each_with_each = checked_values(values, name), loop == "map_product"
+                self._count(name, number_of_tasks(lists, each_with_each=each_with_each))
+                return mapped_task(task, lists, each_with_each=each_with_each)
+            except InvalidTask as error:
+                node = self._place_in(name, *error.at) if error.at else None
+                raise self._file.wrong(node or key, error.message, InvalidTask) from None
+
+    def _count(self, name: str, tasks: int) -> None:
+        """Count the tasks that a stage is mapped to: few lines must not make more than there is room for."""
+        self._tasks_made += tasks
+        if self._tasks_made > MAX_ITEMS:
+            said = (
+                f"stages must be mapped to at most {MAX_ITEMS:,} tasks, got {self._tasks_made:,}; map over fewer values"
+            )
+            raise InvalidTask(f"task {name!r}: {said}")
+
+    def _loop(self, name: str) -> str | None:
+        """Return the field by which a stage is mapped, if it is.
+
+        :raises InvalidTask: when there is more than one.
+        """
+        loops = [field for field in self._own[name] if field in LOOPS]
+        if len(loops) > 1:
+            said = f"task {name!r}: a stage is mapped once; take {loops[0]!r} or {loops[1]!r} out"
+            raise self._file.wrong(self._own[name][loops[1]].key, said, InvalidTask)
+        return loops[0] if loops else None
+
+    def _values(self, loop: Entry, field: str) -> dict[str, Any]:
+        entries = self._file.entries(loop.value, field)
+        return {key: self._tags.value(entry.value, field) for key, entry in entries.items()}
+
+    def _fields(self, name: str, own: Mapping[str, Entry]) -> dict[str, Any]:
+        fields: dict[str, Any] = {}
+        if self._jobs and self._jobs.is_beside:
+            fields["workdir"] = "."  # where Python finds it, and where python-dag-pipeline ran
+        for said in (*self._layout.defaults, own):
+            for field, entry in said.items():
+                if field not in ("depends_on", *LOOPS):
+                    value, known = self._tags.value(entry.value, field), fields.get(field)
+                    fields[field] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+        fields = {field: value for field, value in fields.items() if value is not None}  # null: as if it were not there
+        fields["depends_on"] = list(self._depends_on(name))
+        if "module" not in fields:
+            fields["function"] = self._function(name, own, fields)
+        return fields
+
+    def _depends_on(self, name: str) -> Iterator[str]:
+        """Return the names of the tasks that a stage depends on."""
+        for item in self._upstream(name):
+            said = self._file.text(item, f"stage {name!r}: the name of a stage it depends on")
+            stage = self._stage_at(item)
+            if stage is None:
+                why = f"stage {name!r} depends on an {unknown_name('stage', said, self._stages)}"
+                raise self._file.wrong(item, why, InvalidWorkflow)
+            made = [task.name for task in self._tasks_of(stage)] if self._loop(stage) else [stage]
+            if said not in (stage, *made):
+                why = f"stage {name!r} depends on an {unknown_name('task', said, made)}"
+                raise self._file.wrong(item, why, InvalidWorkflow)
+            yield from made if said == stage else [said]
+
+    def _upstream(self, name: str) -> list[yaml.Node]:
+        """Return where a stage says what it depends on."""
+        own = self._own[name]
+        return items(own["depends_on"].value) if is_set(own, "depends_on") else []
+
+    def _stage_at(self, node: yaml.Node) -> str | None:
+        """Return the stage that is meant by a result, or by an item of ``depends_on``, be it by a task of its loop."""
+        if node.tag == RESULT:
+            return self._tags.result_at(node)[0]
+        said = str(node.value)
+        if said in self._stages or "[" not in said:
+            return said if said in self._stages else None
+        of_loop = [name for name in self._stages if said.startswith(f"{name}[") and self._loop(name)]
+        return max(of_loop, key=len, default=None)
+
+    def _function(self, name: str, own: Mapping[str, Entry], fields: Mapping[str, Any]) -> Any:
+        """Return the function of a stage: by itself, the one of the jobs module that has the stage's name."""
+        function = fields.get("function", name)
+        if "function" in own and (not isinstance(function, str) or ":" in function or is_template(function)):
+            return function
+        node = own["function"].value if "function" in own else self._stages[name].key
+        if self._jobs is None:
+            raise self._file.wrong(
+                node,
+                f"stage {name!r} is to run a function of the jobs module, and none is named; name one with --jobs, "
+                "with jobs=… in Python, or give the stage a module or a function 'package.module:function'",
+                InvalidTask,
+            )
+        if not function.isidentifier():
+            said = f"stage {name!r}: {function!r} cannot be the name of a function; name one with the field 'function'"
+            raise self._file.wrong(node, said, InvalidTask)
+        is_found_beside = fields.get("workdir") == "."
+        if is_found_beside and (why := self._jobs.missing_reason(function)):
+            raise self._file.wrong(node, f"stage {name!r} has no function in {why}", InvalidTask)
+        return self._jobs.function(function)
+
+    def _place_in(self, name: str, field: Any, *way: Any) -> yaml.Node | None:
+        """Return where a stage says what is wrong with a task of it."""
+        if field in ("products", "dependencies") and way and isinstance(way[0], str):
+            return place_of_path(self._file, self._own[name], field, way[0])
+        field = self._loop(name) if field == "map" else field
+        return place_in_fields(self._file, (self._own[name], *reversed(self._layout.defaults)), (field, *way))
+
+    def _place_of(self, stages: Mapping[str, str], task: str, field: str, what: str) -> yaml.Node | None:
+        """Return where a stage says what is wrong with it among others.
+
+        :param stages: the names of stages by those of their tasks.
+        :param task: the name of a task of it.
+        :param field: how it stands to the others.
+        :param what: a path, or the name of another task.
+        """
+        own = self._own[stages[task]]
+        if field == "depends_on":
+            return place_of_stage(own, self._stage_at, stages[what])
+        node = place_of_path(self._file, own, field, what)
+        made = self._tasks_of_stages[stages[task]]
+        if node is not None or not isinstance(made, MappedTask):
+            return node
+        paths = [each.path for each in getattr(made[[each.name for each in made].index(task)], field)]
+        written = [each.path for each in getattr(made.template, field)]
+        return place_of_path(self._file, own, field, dict(zip(paths, written, strict=False)).get(what, what))

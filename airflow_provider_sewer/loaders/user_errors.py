@@ -1,0 +1,139 @@
+"""Whatever a person's file raises → one error, with file and line, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError, with_short_values
+from airflow_provider_sewer.core.file_fingerprints import record_access
+from airflow_provider_sewer.core.size_limits import MAX_FILE_BYTES
+from airflow_provider_sewer.core.source import EXTERNAL_NAME, SourceLine, is_own_file
+from airflow_provider_sewer.core.trusted_files import InvalidRecord, read_regular
+from airflow_provider_sewer.loaders.isolated_import import FORMER_NAMES, STANDARD_LIBRARY, module_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NOT_READ = "cannot read the workflow file"
+
+
+def read_workflow_file(file: str) -> bytes:
+    """Return what is in a workflow file.
+
+    :raises WorkflowFileError: when it cannot be read, is not a regular file or is too large.
+    """
+    whole = SourceLine(with_short_values(file), 0)  # a path that may be anything, as far as is known
+    record_access(file)
+    try:
+        if os.path.isdir(file):
+            raise WorkflowFileError("this is a directory; name a workflow file in it", whole)
+        return read_regular(file, largest=MAX_FILE_BYTES)
+    except InvalidRecord as error:
+        raise WorkflowFileError(f"{_NOT_READ}: {error}", whole) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise WorkflowFileError(f"{_NOT_READ}: {reason}", whole) from None
+
+
+@contextmanager
+def as_file_error(file: str, *, called_at: int = 0, if_not_called: str = "") -> Iterator[None]:
+    """Turn what the code of a file raises into one error with file and line.
+
+    What is no error of the file, such as Ctrl-C or a timeout of Airflow, passes through.
+
+    :param called_at: the line to name if none of the file's own lines was reached.
+    :param if_not_called: what to say then.
+    """
+    try:
+        yield
+    except SewerError as error:
+        if error.where is not None:
+            raise
+        raise WorkflowFileError(str(error), _line_in(file, error) or SourceLine(file, called_at)) from None
+    except SyntaxError as error:
+        raise _syntax_error(file, error) from error
+    except (Exception, SystemExit) as error:
+        line = _line_in(file, error)
+        is_called = line or not called_at or _innermost(error)  # else it never got as far as the function's first line
+        hint = _hint(file, error) if is_called else f". {if_not_called}"
+        raise WorkflowFileError(f"{_described(file, error)}{hint}", line or SourceLine(file, called_at)) from error
+
+
+def _syntax_error(file: str, error: SyntaxError) -> WorkflowFileError:
+    line = _line_in(file, error)
+    if not error.filename or not os.path.isfile(error.filename):  # in text that the file compiles itself
+        return WorkflowFileError(f"syntax error: {error}", line or SourceLine(file, error.lineno or 0))
+    imported = f" (imported at {line})" if line else ""
+    return WorkflowFileError(f"syntax error: {error.msg}{imported}", SourceLine(error.filename, error.lineno or 0))
+
+
+def _described(file: str, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the file ends the program (exit {error.code!r}) while it is read"
+    said = "".join(traceback.format_exception_only(type(error), error)).strip().replace(f"{module_name(file)}.", "")
+    place = _innermost(error)
+    return said if place is None or place.file == file else f"{said} (in {place})"
+
+
+def _hint(file: str, error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return "; put that under if __name__ == '__main__':"
+    if isinstance(error, ImportError) and error.name:
+        return _import_hint(os.path.dirname(file), error.name.partition(".")[0])
+    if _is_missing_variable(error) and _is_lent():
+        return ". What another interpreter reads has the environment of its tasks; give the variable with --env or env="
+    if isinstance(error, TypeError) and re.search(r"for (>>|<<): '(list|tuple)' and '(list|tuple)'", str(error)):
+        return ". Python cannot tie two lists; put a task between them, or give the later tasks depends_on=[…]"
+    return ""
+
+
+def _import_hint(folder: str, top: str) -> str:
+    if top in FORMER_NAMES:
+        return (
+            f". Of {top!r}, sewer files can have Task and workflow, and an installed package of that name is "
+            "another one; write: from airflow_provider_sewer import Task, workflow"
+        )
+    if top in STANDARD_LIBRARY and os.path.exists(os.path.join(folder, f"{top}.py")):
+        return f". {top!r} is a module of Python itself, which comes before your {top}.py; rename yours"
+    if _is_lent():
+        return (
+            f". A workflow file may import its own folder and what is installed for {sys.executable}, which reads it; "
+            "what only the task needs belongs into the module it runs"
+        )
+    return (
+        ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
+        "what only the task needs belongs into the module it runs. To have the file read by an interpreter that has "
+        "more: sppe … -i PYTHON --read-with-interpreter, or sewer_task_group(…, read_with_interpreter=True)"
+    )
+
+
+def _is_lent() -> bool:
+    """Tell whether this interpreter was lent this package, to read the file in place of the one that has it."""
+    package = sys.modules[__name__.partition(".")[0]]
+    return getattr(package.__spec__, "loader_state", None) == EXTERNAL_NAME
+
+
+def _is_missing_variable(error: BaseException) -> bool:
+    code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, KeyError) and code[-1] is type(os.environ).__getitem__.__code__
+
+
+def _line_in(file: str, error: BaseException) -> SourceLine | None:
+    """Return the innermost line of the file that led to the error."""
+    lines = [place for place in _places(error) if place.file == file]
+    return lines[-1] if lines else None
+
+
+def _innermost(error: BaseException) -> SourceLine | None:
+    """Return the innermost line of any file but this package's own."""
+    places = [place for place in _places(error) if os.path.isfile(place.file) and not is_own_file(place.file)]
+    return places[-1] if places else None
+
+
+def _places(error: BaseException) -> list[SourceLine]:
+    return [SourceLine(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]

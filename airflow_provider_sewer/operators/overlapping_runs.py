@@ -1,0 +1,104 @@
+"""Products that overlapping DAG runs share: the last run removes temporary ones, and the log names the other runs."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.core.paths import Product, absolute_path
+from airflow_provider_sewer.execution.product_claims import Claim, Claims
+from airflow_provider_sewer.execution.staged_products import read_record, remove_temporary
+from airflow_provider_sewer.hooks.dag_runs import has_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_provider_sewer.core.task import Task
+
+
+def claim_temporary(task: Task, context: Context, warn: Callable[[str], None]) -> None:
+    """Claim the temporary products of a task for its DAG run, before the task looks whether it has to make them.
+
+    :param task: the task, its settings settled.
+    :param warn: takes a line about each product that another run which has not ended claims as well.
+    :raises ProductError: when that cannot be noted.
+    """
+    for product in task.products:
+        if product.temporary:
+            file = absolute_path(product.path, task.settings.workdir)
+            claim = _claim(context, context["ti"].task_id)
+            try:
+                os.makedirs(os.path.dirname(file), exist_ok=True)
+                with _claims(file, context) as claims:
+                    claims.add(claim)
+                    others = claims.claims_of_other_runs(claim)
+            except OSError as error:
+                said = f"task {task.name!r}: product {product.path!r}: cannot note that this run uses it"
+                raise ProductError(f"{said}: {error.filename}: {error.strerror}") from None
+            if others:
+                warn(_shared(file, _named(others)))
+
+
+def warn_of_other_runs(task: Task, context: Context, warn: Callable[[str], None]) -> Sequence[str]:
+    """Warn of each product of a task that another DAG run has made which has not ended.
+
+    :param task: the task, its settings settled; it is about to make its products.
+    :param warn: takes a line about each product.
+    :returns: DAG and run of this task, for the records of its products.
+    """
+    own = [context["ti"].dag_id, context["ti"].run_id] if task.products else []
+    ended: dict[tuple[str, ...], bool] = {}
+    for product in task.products:
+        file = absolute_path(product.path, task.settings.workdir)
+        record = None if product.temporary else read_record(file)
+        if record is not None and record.dag_run and list(record.dag_run) != own:
+            dag_id, run_id = other = (record.dag_run[0], record.dag_run[-1])
+            ended[other] = ended.get(other) or has_ended(context["ti"], dag_id, run_id)
+            if not ended[other]:
+                warn(_shared(file, f"run {run_id!r} of DAG {dag_id!r}"))
+    return own
+
+
+def remove_unclaimed(product: Product, workdir: str | None, made_by: str, context: Context) -> str:
+    """Withdraw the claim of a DAG run on a temporary product, and remove the product if there is no other claim.
+
+    :param made_by: id of the task that makes it; all tasks of the run, if empty.
+    :returns: the outcome, for the log.
+    :raises ProductError: when it cannot be removed.
+    """
+    file = absolute_path(product.path, workdir)
+    if not os.path.isdir(os.path.dirname(file)):
+        return f"Nothing to remove at {file}"
+    claim = _claim(context, made_by)
+    try:
+        with _claims(file, context) as claims:
+            claims.drop(claim)
+            if others := claims.claims_of_other_runs(claim):
+                return f"Left {file} to {_named(others)}, which uses it"
+            removed = remove_temporary(product, workdir)
+            claims.drop_all()
+    except OSError as error:
+        raise ProductError(f"cannot remove {file} after use: {error.filename}: {error.strerror}") from None
+    return f"{'Removed' if removed else 'Nothing to remove at'} {file}"
+
+
+def _claims(file: str, context: Context) -> Claims:
+    return Claims(file, lambda claim: has_ended(context["ti"], claim.dag_id, claim.run_id))
+
+
+def _claim(context: Context, task_id: str) -> Claim:
+    return Claim(context["ti"].dag_id, context["ti"].run_id, task_id)
+
+
+def _named(claims: list[Claim]) -> str:
+    return " and ".join(map(str, claims))
+
+
+def _shared(file: str, others: str) -> str:
+    return (
+        f"{others} has made {file} too and has not ended: the tasks of both runs read the same file; "
+        "put {{ run_id }} into its path, or give the DAG max_active_runs=1"
+    )

@@ -1,0 +1,115 @@
+"""Secret variables in the fields of an operator, which Airflow stores with the DAG and shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.definitions._internal.expandinput import MappedArgument
+
+from airflow_provider_sewer.core.masking import MASK
+from airflow_provider_sewer.core.secret_detection import is_secret
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+
+class SecretField:
+    """A secret that Airflow stores and shows masked; it is not text to Airflow.
+
+    :param value: the secret, which may hold templates.
+    """
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def serialize(self) -> str:
+        """Return the text that Airflow stores instead."""
+        return MASK
+
+    def __repr__(self) -> str:
+        """Return the text that is shown instead."""
+        return MASK
+
+
+def hide_secrets(env: Any) -> Any:
+    """Return an environment with its secrets hidden. A text that is only a template, and anything else, stays."""
+    if not isinstance(env, Mapping):
+        return env
+    return {
+        name: SecretField(value)
+        if isinstance(value, str) and isinstance(name, str) and is_secret(name, value)
+        else value
+        for name, value in env.items()
+    }
+
+
+def reveal_secrets(env: Any) -> Any:
+    """Return an environment with its secrets."""
+    if not isinstance(env, Mapping):
+        return env
+    return {name: value.value if isinstance(value, SecretField) else value for name, value in env.items()}
+
+
+def hide_in_mapped(operator: MappedOperator) -> None:
+    """Hide the secrets in the environments that are given to a mapped operator in the DAG file."""
+    given = operator.partial_kwargs
+    if "env" in given:
+        given["env"] = hide_secrets(given["env"])
+    over: Any = operator.expand_input
+    if isinstance(over.value, dict):  # expand(env=[…])
+        if isinstance(envs := over.value.get("env"), Sequence):
+            over.value = {**over.value, "env": list(map(hide_secrets, envs))}
+    elif isinstance(over.value, Sequence):  # expand_kwargs([…])
+        over.value = [
+            {**row, "env": hide_secrets(row["env"])} if isinstance(row, Mapping) and "env" in row else row
+            for row in over.value
+        ]
+
+
+def rows_of(over: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the arguments that stand in the DAG file for an operator or a group to be mapped over.
+
+    :param over: Airflow's expand input.
+    """
+    if isinstance(over.value, dict):
+        for name, values in over.value.items():
+            yield from ({name: value} for value in (values if isinstance(values, Sequence) else ()))
+    elif isinstance(over.value, Sequence):
+        yield from (row for row in over.value if isinstance(row, Mapping))
+
+
+def stored_secrets(env: Any) -> Iterator[str]:
+    """Say which secrets of an environment Airflow stores with the task group that is mapped over them.
+
+    :param env: the environment of an operator.
+    """
+    if isinstance(env, Mapping):
+        env = [{name: value} for name, values in env.items() for value in _of_group(values)]
+    else:
+        env = _of_group(env)
+    yield from (_advice(name, "the values that a task group is mapped over") for each in env for name in _names(each))
+
+
+def stored_in_defaults(dag: Any) -> Iterator[str]:
+    """Say which secrets stand in the environment of a DAG's default arguments, which Airflow stores."""
+    yield from (f"default_args: {_advice(name, 'them')}" for name in _names(dag.default_args.get("env")))
+
+
+def _of_group(value: Any) -> list[Any]:
+    """Return the values that stand in the DAG file for an argument of a mapped task group."""
+    if not isinstance(value, MappedArgument):
+        return []
+    return [row[value._key] for row in rows_of(value._input) if value._key in row]
+
+
+def _names(env: Any) -> list[str]:
+    found = hide_secrets(env)
+    return [name for name, value in found.items() if isinstance(value, SecretField)] if isinstance(found, dict) else []
+
+
+def _advice(name: Any, where: str) -> str:
+    return (
+        f"env {name!r} looks like a secret, and Airflow stores {where} unmasked. Pass it in env of the task or of "
+        "sewer_task_group(), in secret_env of the connection, or as a template such as '{{ conn.name.password }}'"
+    )

@@ -1,0 +1,238 @@
+"""The arrays of one mapped task: who is to be in which, and how they get into the queue."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from contextlib import suppress
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from airflow_provider_sewer.core.errors import SewerError, SlurmError, SlurmSubmissionRejected, UnreadableRecord
+from airflow_provider_sewer.core.trusted_files import check_own_folder
+from airflow_provider_sewer.slurm.arrays.job_array import JobArray
+from airflow_provider_sewer.slurm.arrays.lease import Lease
+from airflow_provider_sewer.slurm.arrays.member_queue import MemberQueue
+from airflow_provider_sewer.slurm.attempts import Attempt
+from airflow_provider_sewer.slurm.backend import JobRef, SlurmUnreachable
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.submission import DuplicateJobName, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember
+    from airflow_provider_sewer.slurm.client import SlurmClient
+    from airflow_provider_sewer.slurm.job import Job
+
+#: Seconds that a lease lasts beyond the longest submission.
+_LEASE_BEYOND = 5.0
+#: So many times `array_wait` may pass since the first one has come, however many others go on to come.
+_MOST_WAITS = 20
+_CANCEL_TIMEOUT = 15.0
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+
+
+class ArrayPlanner:
+    """The arrays of one mapped task, as this process knows them.
+
+    :param folder: their folder.
+    :param cluster: where they are to run.
+    """
+
+    def __init__(self, folder: str, cluster: SlurmClient) -> None:
+        self._folder = folder
+        self._cluster = cluster
+        self._room = MemberQueue(folder)
+        self._lease = Lease(folder, cluster.slowest_submission + _LEASE_BEYOND)
+        self._arrays: dict[int, JobArray] = {}
+        self._outcomes: dict[str, Job | SlurmError] = {}
+        self._seen: set[str] = set()
+        self._first = self._latest = 0.0
+        self._most = math.inf
+
+    def outcome(self, path: str) -> Job | SewerError | None:
+        """Return what has become of the attempt of a run directory: its job, or why there is none; or nothing yet."""
+        return self._outcomes.get(path) or self._room.why_unreadable(path)
+
+    def is_awaited(self, path: str) -> bool:
+        """Tell whether the attempt of a run directory waits, or is in an array that is being sent."""
+        return self._room.has(path) or path in self._placed()
+
+    def poll(self) -> None:
+        """See what has become of the arrays.
+
+        :raises UntrustedPath: when another user could have written the folder of one.
+        :raises UnreadableRecord: when what another version has written may stand for elements that run.
+        """
+        check_own_folder(self._folder, "run_dir")
+        try:
+            numbers = sorted(int(name) for name in os.listdir(self._folder) if _NUMBER.fullmatch(name))
+        except FileNotFoundError:
+            return
+        for number in numbers:
+            if number not in self._arrays:
+                path = os.path.join(self._folder, str(number))
+                check_own_folder(path, "run_dir")
+                self._arrays[number] = JobArray(path)
+            elif not self._arrays[number].is_outcome_known:
+                self._arrays[number].read()
+            else:
+                continue
+            self._note_outcome(self._arrays[number])
+        self._room.members()  # which shows the registrations that cannot be read
+
+    def is_due(self) -> bool:
+        """Tell whether there is something to send: an array that is not known to be, or members enough for one."""
+        return bool(self._unsent()) or self._is_enough()
+
+    def send(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Send what is due, if no other process does, and yield whenever something has become of an array.
+
+        :raises LeaseLost: when another process has taken over.
+        :raises NoAnswer: when the cluster's limits cannot be known now.
+        """
+        if not self._lease.take():
+            return
+        try:
+            self.poll()  # another process may have sent something until just now
+            for array in self._unsent():
+                self._send(array, say)
+                yield
+            due = {member.path for member in self._unplaced()} if self._is_enough() else set()
+            while members := [member for member in self._wanted() if member.path in due]:
+                self._send(self._form(members), say)
+                yield
+        finally:
+            self._lease.give_back()
+
+    # -- Who is in which array -----------------------------------------------------------------------------------------
+
+    def _is_enough(self) -> bool:
+        """Tell whether those who wait need not wait for others any more."""
+        members, now = self._unplaced(), time.monotonic()
+        paths = {member.path for member in members}
+        if not self._seen & paths:
+            self._first = now
+        if paths - self._seen:
+            self._latest = now
+        self._seen = paths
+        if not members:
+            return False
+        patience = max(member.array_wait for member in members)
+        has_all = len({member.map_index for member in members}) >= max(member.expected for member in members) > 0
+        return has_all or now - self._latest >= patience or now - self._first >= _MOST_WAITS * patience
+
+    def _unsent(self) -> list[JobArray]:
+        """Return the arrays of which it is not known that they were sent."""
+        return [array for array in self._arrays.values() if array.is_formed and not array.is_outcome_known]
+
+    def _placed(self) -> set[str]:
+        return {path for array in self._arrays.values() for path in array.elements.values()}
+
+    def _unplaced(self) -> list[ArrayMember]:
+        """Return those who wait and are in no array."""
+        placed = self._placed()
+        return [member for member in self._room.members() if member.path not in placed]
+
+    def _wanted(self) -> list[ArrayMember]:
+        """Return of those who are in no array the ones that somebody still wants: of each instance the last attempt."""
+        members = sorted(self._unplaced(), key=lambda member: member.attempt)
+        wanted = {member.map_index: member for member in members if member.is_requested}
+        for member in members:
+            if wanted.get(member.map_index) is not member:
+                self._room.remove(member.path)
+        return list(wanted.values())
+
+    def _form(self, members: list[ArrayMember]) -> JobArray:
+        """Make an array of the first of these, as many as can be in one."""
+        largest, most = self._cluster.largest_array()
+
+        def kind(member: ArrayMember) -> tuple[str, int]:
+            return json.dumps(member.options, sort_keys=True), member.map_index // (largest or len(members))
+
+        _, group = next(groupby(sorted(members, key=lambda member: (kind(member), member.map_index)), key=kind))
+        chosen = list(group)[: int(min(most or len(members), self._most, len(members)))]
+        array = self._new_array()
+        array.form({member.map_index % (largest or len(members)): member.path for member in chosen}, chosen[0].options)
+        if not largest:
+            array.refuse(
+                SlurmSubmissionRejected("this cluster has no job arrays (MaxArraySize=0); leave out array=True")
+            )
+        return array
+
+    def _new_array(self) -> JobArray:
+        number = max(self._arrays, default=0)
+        while True:
+            number += 1
+            path = os.path.join(self._folder, str(number))
+            with suppress(FileExistsError):
+                os.mkdir(path, 0o700)
+                array = self._arrays[number] = JobArray(path)
+                return array
+
+    # -- Their way into the queue --------------------------------------------------------------------------------------
+
+    def _send(self, array: JobArray, say: Callable[[str], None]) -> None:
+        if not array.is_outcome_known:
+            self._submit(array, say)
+        self._note_outcome(array)
+        for number, path in array.elements.items():
+            self._room.remove(path)
+            if array.job is not None and JobDirectory(path).is_cancelled:
+                self._cancel(array.element(number, self._cluster).ref)
+
+    def _submit(self, array: JobArray, say: Callable[[str], None]) -> None:
+        assert array.options is not None, array.directory.path  # noqa: S101 - only what is formed is sent
+        attempt = Attempt(array.directory, array.name, self._cluster.kind, "", 0)
+        before = len(array.elements)
+        submission = Submission(
+            self._cluster,
+            attempt,
+            say,
+            self._lease.keep,
+            array.options.most_seconds,
+            fewer=partial(self._halve, array),
+        )
+        try:
+            if not (array.directory.read_attempt() and submission.reattach()):
+                submission.submit(array.script())
+        except DuplicateJobName as taken:
+            say(f"{taken.job} has lost the folder of its array, which somebody has removed; it is cancelled")
+            self._cancel(taken.job.ref)
+            array.form({}, array.options)  # so that they are in none
+            array.refuse(SlurmError("another array has its name"))
+        except UnreadableRecord:
+            raise
+        except SewerError as error:
+            with suppress(SlurmUnreachable):
+                if (found := self._cluster.find(array.name, array.directory.path)) is not None:
+                    self._cancel(JobRef(found, array.name, array.directory.path))
+            array.refuse(error if isinstance(error, SlurmError) else SlurmSubmissionRejected(error.message))
+        array.read()
+        if len(array.elements) == before:
+            self._most *= 2
+
+    def _halve(self, array: JobArray) -> bool:
+        """Make an array that there is no room for a smaller one, and tell whether it could be."""
+        fewer = dict(sorted(array.elements.items())[: len(array.elements) // 2])
+        if not fewer or array.options is None:
+            return False
+        array.form(fewer, array.options)
+        array.script().write(array.directory)
+        self._most = len(fewer)
+        return True
+
+    def _cancel(self, ref: JobRef) -> None:
+        with suppress(SlurmUnreachable):  # its script sees to it
+            self._cluster.cancel(ref, timeout=_CANCEL_TIMEOUT)
+
+    def _note_outcome(self, array: JobArray) -> None:
+        if array.job is not None:
+            self._outcomes |= {path: array.element(each, self._cluster) for each, path in array.elements.items()}
+        elif array.refusal is not None:
+            self._outcomes |= dict.fromkeys(array.elements.values(), array.refusal)

@@ -1,0 +1,564 @@
+"""Where one attempt's script, logs and records live: every file name in it stands here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_sewer.core.atomic_file import write_atomically
+from airflow_provider_sewer.core.errors import InvalidTask, UnreadableRecord
+from airflow_provider_sewer.core.formats import (
+    ATTEMPT,
+    CANCELLED,
+    ENDED,
+    EXIT,
+    FOLLOWER,
+    JOB,
+    LOG_OFFSETS,
+    PRODUCTS,
+    START,
+    TASK,
+    UNKNOWN,
+    Format,
+)
+from airflow_provider_sewer.core.slurm_settings import unprintable
+from airflow_provider_sewer.core.trusted_files import (
+    LARGEST_RECORD,
+    PRIVATE,
+    InvalidRecord,
+    check_own_folder,
+    has_types,
+    modified,
+    open_own,
+    parse_json,
+    read_own,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_.+-]")
+_LONGEST_PART = 100
+#: Ticks a second in ``/proc/<pid>/stat``: USER_HZ, which is 100 on all platforms that Slurm supports.
+_TICKS = 100
+#: What a job's own record of its usage may say: the job can write anything.
+_LARGEST_USAGE = float(2**63)
+#: Bytes that a record of a worker may have, such as the parameters of a task or the elements of an array.
+LARGEST_NOTED = 64 * 1024 * 1024
+
+#: Linux has fewer process ids.
+_MOST_PIDS = 2**31
+
+
+class StartRecord(NamedTuple):
+    """What the job script says when it begins.
+
+    :param job_id: the job it runs in.
+    :param restart: how often Slurm had requeued that job.
+    :param node: the node it runs on.
+    :param pid: its process there.
+    :param time: seconds since the epoch.
+    """
+
+    job_id: str
+    restart: int
+    node: str
+    pid: int
+    time: float
+
+
+class ExitRecord(NamedTuple):
+    """What the job script says when it ends.
+
+    :param job_id: the job it ran in.
+    :param restart: how often Slurm had requeued that job.
+    :param node: the node it ran on.
+    :param phase: how far it came: ``setup``, ``module`` or ``teardown``.
+    :param exit_code: what the module exited with, as a shell has it: 128 and more for a signal.
+    :param asked: the signal by which the job was asked to end before the module had, if it was.
+    :param start: seconds since the epoch.
+    :param end: seconds since the epoch.
+    :param stdout: bytes of stdout so far.
+    :param stderr: bytes of stderr so far.
+    :param module_stdout: which bytes of stdout the module wrote: from and to.
+    :param result: bytes of the result file; -1 if there is none.
+    :param cpus: how many CPUs Slurm had given it; 0 if that is not known.
+    :param unsignalled: whether the script has ruled out that Slurm had signalled the module.
+    :param is_torn_down: whether `teardown` is over; the module's end is recorded before that, too.
+    """
+
+    job_id: str
+    restart: int
+    node: str
+    phase: str
+    exit_code: int
+    asked: str | None
+    start: float
+    end: float
+    stdout: int
+    stderr: int
+    module_stdout: Sequence[int]
+    result: int
+    cpus: int
+    unsignalled: bool
+    is_torn_down: bool
+
+    @property
+    def is_success(self) -> bool:
+        """Tell whether the module ran to its own end and exited with 0."""
+        return self.phase == "teardown" and self.exit_code == 0 and self.asked is None
+
+    @property
+    def is_sure_success(self) -> bool:
+        """Tell whether this is a success whatever Slurm reports: no signal of Slurm has ended the module."""
+        return self.is_success and self.unsignalled
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether the module has ended by itself, so that Slurm has no reason to requeue the job."""
+        return self.is_sure_success or (self.asked is None and not self.is_success)
+
+
+class Monitor(NamedTuple):
+    """The process that follows a job.
+
+    :param token: differs for each process and each time.
+    :param try_number: Airflow's number of the try that the process works for; 0 where tries have no numbers.
+    """
+
+    token: str
+    try_number: int
+
+
+class JobDirectory:
+    """The folder of one attempt, which only its owner can enter.
+
+    The worker, the triggerer and the job share it; each file is written by one of them, and whole. The records
+    are those of :mod:`~airflow_provider_sewer.core.formats`. An unreadable record that decides of the job is an error;
+    one that only helps, such as that of the log, counts as missing.
+
+    :param path: its absolute path.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.script = self._file("job.sh")  # what sbatch is given
+        self.environment = self._file("environment.sh")  # variables to give
+        self.secrets = self._file("secrets.sh")  # more variables; gone when the job has read them
+        self.arguments = self._file("arguments.json")  # of a function
+        self.stdout = self._file("stdout.log")
+        self.stderr = self._file("stderr.log")
+        self.result = self._file("result.json")
+        self.claim = self._file("claim")  # a link that names the one job which may run
+        self.start = self._file("start.json")
+        self.exit = self._file("exit.json")
+        self.alive = self._file("alive")  # a local job touches it every few seconds
+        self.cpu_times = self._file("times.txt")
+        self.usage_samples = self._file("usage.txt")
+        self._attempt = self._file("attempt.json")
+        self._job = self._file("job.json")
+        self._log_state = self._file("log-offsets.json")
+        self._cancelled = self._file("cancelled")  # the job script looks for it
+        self.follower = self._file("follower.json")  # the process that follows the job; it touches the file
+        self._orphaned = self._file("orphaned")  # the job script has ended the job, as no process followed it
+        self._unknown = self._file("unknown.json")  # for how long Slurm has not known the job
+        self._ended = self._file("ended.json")
+        self.products = self._file("products.json")
+        self.task = self._file("task.json")
+        self._key = self._file("trigger.key")  # to the secrets in the arguments of the trigger
+
+    def make(self) -> None:
+        """Make the folder, and those above it that are not there; each of them for its owner alone.
+
+        :raises FileExistsError: when it is there.
+        """
+        for parent in reversed(Path(self.path).parents):
+            if not parent.is_dir():
+                with suppress(FileExistsError):  # another process was quicker
+                    parent.mkdir(PRIVATE)
+        os.mkdir(self.path, PRIVATE)
+
+    def check_own(self) -> None:
+        """Refuse the folder if another user could have put something in it.
+
+        :raises UntrustedPath: naming it and its owner.
+        """
+        check_own_folder(self.path, "run_dir")
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing has been written here yet; a folder that cannot be read is not known to be empty."""
+        try:
+            return not os.listdir(self.path)
+        except OSError:
+            return False
+
+    # -- Who it is for, and what became of it: written by workers ------------------------------------------------------
+
+    def write_attempt(self, attempt: Mapping[str, Any]) -> None:
+        """Note what is about to be submitted, before it is."""
+        self._write_record(ATTEMPT, self._attempt, attempt)
+
+    def read_attempt(self) -> dict[str, Any] | None:
+        """Return what was noted before the submission; ``None`` if that did not come to an end.
+
+        :raises UnreadableRecord: when another version has noted it, or it is damaged.
+        """
+        return self._read_record(ATTEMPT, self._attempt)
+
+    def write_job(self, job: Mapping[str, Any], *, lasts: bool = True) -> None:
+        """Note the job that came of it.
+
+        :param lasts: whether this is the only place where that is noted.
+        """
+        self._write_record(JOB, self._job, job, lasts=lasts)
+
+    def read_job(self) -> dict[str, Any] | None:
+        """Return the job that came of it, if it is known.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        job = self._read_record(JOB, self._job)
+        if job is not None and not has_types(job, {"id": str, "submitted": float}):
+            raise JOB.damaged(self._job, "it is not the record of a job that was submitted")
+        return job
+
+    def write_task(self, task: Mapping[str, Any]) -> None:
+        """Note what is to be run."""
+        self._write(self.task, json.dumps(task))
+
+    def read_task(self) -> Any:
+        """Return what was to be run; ``None`` if that was not noted.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        return self._read_record(TASK, self.task, largest=LARGEST_NOTED)
+
+    def write_products(self, noted: Mapping[str, Any]) -> None:
+        """Note what was there of the products before the submission, and what they are made from."""
+        self._write_record(PRODUCTS, self.products, noted)
+
+    def read_products(self) -> dict[str, Any] | None:
+        """Return what was noted of the products; ``None`` if that did not come to an end.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        return self._read_record(PRODUCTS, self.products, largest=LARGEST_NOTED)
+
+    def write_ended(self, how: str, try_number: int = 0) -> None:
+        """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``.
+
+        :param try_number: Airflow's number of the try that has ended it; 0 where there is none.
+        """
+        self._write_record(ENDED, self._ended, {"how": how, "try_number": try_number})
+
+    def read_ended(self) -> str | None:
+        """Return how this attempt ended, if it was noted.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        ended = self._read_record(ENDED, self._ended)
+        return None if ended is None else str(ended["how"])
+
+    def read_ended_try(self) -> int:
+        """Return the number of the try that has ended this attempt; 0 if that was not noted.
+
+        :raises UnreadableRecord: as for :meth:`read_attempt`.
+        """
+        ended = self._read_record(ENDED, self._ended)
+        return 0 if ended is None else int(ended["try_number"])
+
+    @property
+    def has_end(self) -> bool:
+        """Tell whether it was noted how this attempt ended."""
+        return os.path.exists(self._ended)
+
+    def cancel(self, *, is_cleared: bool = False) -> None:
+        """Tell the job script to end, or not even to begin; it looks every few seconds.
+
+        :param is_cleared: whether a user has cleared the task, so that a recorded success does not count either.
+        """
+        if is_cleared or not self.is_cleared:
+            self._write_record(CANCELLED, self._cancelled, {"is_cleared": is_cleared})
+        self.forget_secrets()
+
+    def try_to_cancel(self, *, is_cleared: bool = False) -> None:
+        """Tell the job script to end, if that can be written; the cluster may still hear of it if not."""
+        with suppress(OSError):
+            self.cancel(is_cleared=is_cleared)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Tell whether the job was told to end."""
+        return os.path.exists(self._cancelled)
+
+    @property
+    def is_cleared(self) -> bool:
+        """Tell whether a user has cleared the task while a worker ran it."""
+        cancelled = self._readable(CANCELLED, self._cancelled)
+        return cancelled is not None and bool(cancelled["is_cleared"])
+
+    def read_orphaned(self) -> int | None:
+        """Return the seconds for which no process had followed the job when it ended itself; ``None`` if it has not."""
+        with suppress(OSError, ValueError):
+            return int(read_own(self._orphaned, largest=20))
+        return None
+
+    # -- Who follows the job -------------------------------------------------------------------------------------------
+
+    def write_follower(self, follower: Monitor) -> None:
+        """Record the process that follows the job from now on."""
+        self._write(self.follower, json.dumps(FOLLOWER.packed(follower)), lasts=False)
+
+    def read_follower(self) -> Monitor | None:
+        """Return the process that follows the job; ``None`` if there is none."""
+        follower = self._readable(FOLLOWER, self.follower)
+        return None if follower is None else Monitor(*FOLLOWER.values(follower))
+
+    def write_unknown_seconds(self, seconds: float) -> None:
+        """Record for how long Slurm has not known the job; a later follower continues from there."""
+        with suppress(OSError):  # the next follower then counts from zero
+            self._write_record(UNKNOWN, self._unknown, {"seconds": seconds}, lasts=False)
+
+    def read_unknown_seconds(self) -> float:
+        """Return for how long earlier followers have seen that Slurm does not know the job."""
+        unknown = self._readable(UNKNOWN, self._unknown)
+        return 0.0 if unknown is None else float(unknown["seconds"])
+
+    # -- What the job is given -----------------------------------------------------------------------------------------
+
+    def write_script(self, text: str) -> None:
+        """Write the job script."""
+        self._write(self.script, text)
+
+    def write_arguments(self, kwargs: str) -> None:
+        """Write a function's keyword arguments."""
+        self._write(self.arguments, kwargs)
+
+    def write_variables(self, given: str, secret: str) -> None:
+        """Write the shell text that sets the variables, and that which sets the secret ones."""
+        self._write(self.environment, given)
+        if secret:
+            self._write(self.secrets, secret)
+
+    def forget_secrets(self) -> None:
+        """Remove the secret variables, and the key to those in the arguments of a trigger, if they are still there."""
+        for file in (self.secrets, self._key):
+            with suppress(FileNotFoundError):
+                os.unlink(file)
+
+    def mask_arguments(self, mask: Callable[[str], str]) -> None:
+        """Mask the secrets among the arguments of an attempt, of which nothing is run any more."""
+        for path in (self.task, self.arguments):
+            with suppress(FileNotFoundError), open_own(path) as file:
+                text = file.read().decode("utf-8", "surrogateescape")
+                if (masked := mask(text)) != text:
+                    self._write(path, masked)
+
+    def write_key(self, key: bytes) -> None:
+        """Write the key to the secrets in the arguments of a trigger."""
+        self._write(self._key, key.decode("ascii"))
+
+    def read_key(self) -> bytes:
+        """Return the key to the secrets in the arguments of a trigger.
+
+        :raises OSError: when it cannot be read.
+        """
+        return read_own(self._key)
+
+    # -- What the job says ---------------------------------------------------------------------------------------------
+
+    def read_claim(self) -> str | None:
+        """Return the id of the one job that may run here, if it has begun."""
+        try:
+            return os.readlink(self.claim)
+        except OSError:
+            return None
+
+    def read_start(self) -> StartRecord | None:
+        """Return what the job said when it began (for the last time); ``None`` if that cannot be read."""
+        start = self._readable(START, self.start)
+        return StartRecord(*START.values(start)) if start is not None and 0 < start["pid"] < _MOST_PIDS else None
+
+    def read_exit(self) -> ExitRecord | None:
+        """Return what the job said when it ended; ``None`` if it has not, and during `teardown`.
+
+        :raises UnreadableRecord: as for :meth:`read_module_end`.
+        """
+        record = self.read_module_end()
+        return record if record is not None and record.is_torn_down else None
+
+    def read_module_end(self) -> ExitRecord | None:
+        """Return what the job said when its module had ended; ``None`` if it has not, or that was before a restart.
+
+        :raises UnreadableRecord: when it is there and cannot be read.
+        """
+        fields = self._read_record(EXIT, self.exit)
+        if fields is None:
+            return None
+        if not _is_of_a_job(fields):
+            raise EXIT.damaged(self.exit, "'asked' or 'module_stdout' has another form")
+        record = ExitRecord(*EXIT.values(fields))
+        start = self.read_start()
+        is_stale = record.job_id != self.read_claim() or (start is not None and start.restart > record.restart)
+        return None if is_stale else record
+
+    def read_success(self) -> bool:
+        """Tell whether the job has recorded that its module exited with 0, and not for a signal of Slurm.
+
+        It may still be in its `teardown`.
+
+        :raises UnreadableRecord: when that cannot be read.
+        """
+        record = self.read_module_end()
+        return record is not None and record.is_sure_success
+
+    @property
+    def has_success(self) -> bool:
+        """Tell the same; a record that cannot be read is not a success."""
+        try:
+            return self.read_success()
+        except UnreadableRecord:
+            return False
+
+    def is_alive(self, within: float) -> bool:
+        """Tell whether a local job has given a sign of life in the last seconds, on whatever host."""
+        try:
+            return time.time() - modified(self.alive) / 1e9 < within
+        except OSError:
+            return False
+
+    def read_usage(self) -> dict[str, float]:
+        """Return the usage that the script has measured.
+
+        ``elapsed`` and ``cpu`` in seconds, ``cpus``, ``max_rss`` in bytes. A field that is not known is left out: on
+        several nodes only ``elapsed`` and ``cpus`` are.
+        """
+        usage: dict[str, float] = {}
+        with suppress(OSError, ValueError, OverflowError):
+            if record := self.read_module_end():
+                usage = {"elapsed": round(record.end - record.start, 3)} | (
+                    {"cpus": record.cpus} if record.cpus else {}
+                )
+                usage |= self._read_samples()
+                usage["cpu"] = max(usage.get("cpu", 0.0), self._read_cpu_seconds())
+        return {name: value for name, value in usage.items() if 0 <= value < _LARGEST_USAGE}
+
+    def _read_samples(self) -> dict[str, float]:
+        """Return the largest samples of CPU time and memory; a line that was cut off by a kill does no harm."""
+        with suppress(OSError, ValueError, IndexError, OverflowError):
+            lines = read_own(self.usage_samples).splitlines(keepends=True)
+            samples = [[int(word) for word in line.split()] for line in lines if line.endswith(b"\n")]
+            kibibytes, ticks = (max(sample[field] for sample in samples) for field in (0, 1))
+            return {"max_rss": float(kibibytes * 1024), "cpu": ticks / _TICKS}
+        return {}
+
+    def _read_cpu_seconds(self) -> float:
+        """Return the CPU time of all that the script has run and waited for."""
+        words = read_own(self.cpu_times).decode("ascii").split()[2:4]  # the first two are the shell's own
+        return sum(float(minutes) * 60 + float(rest) for minutes, rest in map(_minutes_and_seconds, words))
+
+    # -- How far its logs have been read -------------------------------------------------------------------------------
+
+    def write_log_state(self, state: dict[str, Any]) -> None:
+        """Note how far the output has been logged."""
+        self._write_record(LOG_OFFSETS, self._log_state, state, lasts=False)
+
+    def read_log_state(self) -> dict[str, Any]:
+        """Return what was noted of how far the output has been logged; nothing if nothing was, or it is not a record.
+
+        :raises OSError: when it is there and cannot be read.
+        """
+        return self._readable(LOG_OFFSETS, self._log_state, may_be_away=True) or {}
+
+    # -- Files ---------------------------------------------------------------------------------------------------------
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def _write_record(self, kind: Format, path: str, fields: Mapping[str, Any], *, lasts: bool = True) -> None:
+        self._write(path, json.dumps(kind.written(fields)), lasts=lasts)
+
+    def _write(self, path: str, text: str, *, lasts: bool = True) -> None:
+        """Write a file whole or not at all, for the owner alone.
+
+        :param lasts: whether it has to be there even if the machine goes down the moment after.
+        """
+        write_atomically(path, text.encode("utf-8", "surrogateescape"), lasts=lasts)
+
+    @staticmethod
+    def _read_record(kind: Format, path: str, *, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:
+        """Return a record; ``None`` if there is none.
+
+        :raises UnreadableRecord: when it cannot be read.
+        """
+        try:
+            return kind.read(path, parse_json(read_own(path, largest=largest)))
+        except FileNotFoundError:
+            return None
+        except UnreadableRecord:
+            raise
+        except (OSError, ValueError) as error:
+            raise kind.damaged(path, error) from error
+
+    def _readable(self, kind: Format, path: str, *, may_be_away: bool = False) -> dict[str, Any] | None:
+        """Return a record that only helps; ``None`` if there is none that can be read.
+
+        :param may_be_away: raise the :class:`OSError` of a file that is there, and cannot be read now.
+        """
+        try:
+            return self._read_record(kind, path)
+        except UnreadableRecord as error:
+            cause = error.__cause__
+            if may_be_away and isinstance(cause, OSError) and not isinstance(cause, InvalidRecord):
+                raise cause from None
+            return None
+
+
+def _minutes_and_seconds(word: str) -> tuple[str, str]:
+    """Take a time apart as bash's `times` writes it, such as ``1m2.345s``."""
+    minutes, _, rest = word.partition("m")
+    return minutes, rest.rstrip("s").replace(",", ".")
+
+
+def checked_run_dir(path: str, *, kind: str = "") -> str:
+    """Return the folder of all run directories, which stands in options of sbatch: each of these is a line.
+
+    :param kind: the kind of the cluster, where it is known. Slurm 25.11 drops every backslash from ``--output``, and
+        earlier versions take it for an escape.
+    :raises InvalidTask: when it cannot stand there.
+    """
+    if wrong := unprintable(path):
+        raise InvalidTask(f"run_dir: {path!r} has {wrong} in it; sbatch reads its options by the line")
+    if kind == "slurm" and "\\" in path:
+        raise InvalidTask(f"run_dir must not contain a backslash, got {path!r:.200}; Slurm drops it from paths of logs")
+    return path
+
+
+def run_directories_of(base: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+    """Return the folder of all attempts of a task instance; an attempt's own is called by its number.
+
+    The instances of a mapped task have folders that no number is the name of, inside the task's.
+    """
+    folder = os.path.join(base, *map(_part, (dag_id, run_id, task_id)))
+    return folder if map_index < 0 else os.path.join(folder, f"map-{map_index}")
+
+
+def _part(name: str) -> str:
+    """Write a name so that it can be a folder's, and no other name becomes the same."""
+    fit = _UNFIT.sub("_", name)[:_LONGEST_PART].lstrip(".")
+    return name if fit == name else f"{fit}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _is_of_a_job(fields: Any) -> bool:
+    match fields:
+        case {"asked": None | str(), "module_stdout": [int(begin), int(end)]}:
+            # -1 stands for a log that the module has removed.
+            return -1 <= begin < 2**63 and -1 <= end < 2**63
+    return False

@@ -1,0 +1,369 @@
+"""The job script: submitit writes it, with a frame around the module that records its end."""
+
+from __future__ import annotations
+
+import importlib.resources
+import math
+import os
+import re
+import shlex
+import stat
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.secret_detection import is_secret, masked_words, secret_texts
+from airflow_provider_sewer.core.trusted_files import read_own
+from airflow_provider_sewer.slurm.job_directory import LARGEST_NOTED, JobDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from airflow_provider_sewer.core.call import Call
+
+# What submitit says where nobody has said anything: five minutes, one node, its own name as the key for accounts.
+_NO_DEFAULTS = {"time": None, "nodes": None, "wckey": None, "use_srun": False}
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What submitit writes for its own jobs: its mark before the command, and in the head of the script the
+# wish for a signal before the time limit, of which a plain module dies.
+_MARK = "export SUBMITIT_EXECUTOR=slurm\n"
+_WARNING = re.compile(r"^#SBATCH --signal=.*\n", re.MULTILINE)
+# What submitit writes before each option in the head of the script, and where that head ends.
+_OPTION = "#SBATCH "
+_SETUP = "\n\n# setup\n"
+# Options that sbatch reads as they are.
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
+# bash keeps these for itself: it refuses to set them, or forgets what they were set to.
+_BASH_OWN = frozenset(
+    {
+        "BASHOPTS", "BASHPID", "BASH_COMMAND", "BASH_SUBSHELL", "BASH_VERSINFO", "DIRSTACK",
+        "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "GROUPS", "HISTCMD", "LINENO", "PPID", "RANDOM",
+        "SECONDS", "SHELLOPTS", "SRANDOM", "UID",
+    }
+)  # fmt: skip
+# Each process has its own; a value of somebody else's is of no use to the module.
+_OF_EACH_PROCESS = frozenset({"_", "OLDPWD", "PWD", "SHLVL"})
+# The variables of the frame around the module.
+_FRAME = "sewer_"
+# Arguments that hold a secret; they are not exported.
+_WORD = f"{_FRAME}word_"
+# The line of the frame that says what goes before the command.
+_BEFORE = "sewer_before=("
+# Slurm from 23.02.3 on sets nothing of a login with --export=NIL. bash then has a PATH of its own, which may end in "."
+# and is not exported; and a tilde is the home of the user where there is no HOME.
+_WITHOUT_LOGIN = '''\
+[[ $(declare -p PATH) == "declare -x"* ]] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+[[ -n $HOME ]] || { unset -v HOME; HOME=~; }
+export PATH SHELL HOME USER="${USER:-$(command -p id -un)}"
+export LOGNAME="${LOGNAME:-$USER}"'''
+#: What of the resources is done inside of a job script, and so is nothing to an array.
+INSIDE = frozenset({"setup", "teardown", "use_srun", "srun_args", "stderr_to_stdout"})
+
+
+class JobScript(NamedTuple):
+    """What a job runs, and what it asks Slurm for.
+
+    :param name: the job's name.
+    :param call: what the interpreter is asked to run.
+    :param python: path of the interpreter, or a name to look up on the node's PATH; ``python``, else
+        ``python3`` there if not said.
+    :param workdir: the working directory on the node; the run directory if not said.
+    :param env: variables to give.
+    :param secret_env: variables that are secret whatever their names are. Like those that show to be secret, the job
+        forgets them on disk as soon as it has read them.
+    :param resources: Slurm parameters by submitit's names.
+    :param requeue: whether Slurm may start the job once more.
+    :param grace: seconds between SIGTERM and SIGKILL when the run directory says that the job is to end.
+    :param in_array: whether it is run by an element of an array, and not submitted itself.
+    :param orphan_timeout: seconds after which it ends itself if no process follows it; 0 for never.
+    :param active: the variables that are to tell of the interpreter's environment, before ``setup`` is run.
+    """
+
+    name: str
+    call: Call
+    python: str | None
+    workdir: str | None
+    env: Mapping[str, str]
+    secret_env: Mapping[str, str]
+    resources: Mapping[str, Any]
+    requeue: bool
+    grace: float
+    in_array: bool = False
+    orphan_timeout: float = 0.0
+    active: Sequence[str] = ()
+
+    def write(self, directory: JobDirectory) -> None:
+        """Write script, variables and a function's arguments into the run directory.
+
+        :raises InvalidTask: when submitit refuses a parameter, or bash a variable.
+        """
+        secret = self._secret()
+        plain = {name: value for name, value in self.env.items() if name not in secret}
+        directory.write_script(self._text(directory))
+        words = "".join(f"{_WORD}{place}={shlex.quote(word)}\n" for place, word in self._secret_words().items())
+        directory.write_variables(_exports(plain), _exports(secret) + words)
+        if self.call.kwargs is not None:
+            directory.write_arguments(self.call.kwargs)
+
+    def _text(self, directory: JobDirectory) -> str:
+        resources = with_warning_signal(self.resources)
+        srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
+        srun = ["srun", "--unbuffered", *srun_args] if uses_srun else []
+        # With `set -k` in `setup`, an argument such as a=b would be none; the empty line is for one that ends in "\\".
+        setup = [self._frame(directory, srun), *_unix_lines(resources.pop("setup", ())), "", "builtin set +k"]
+        if resources.get("login_environment") is False:
+            setup.insert(0, _WITHOUT_LOGIN)
+        if resources.pop("stderr_to_stdout", False):
+            setup.insert(1, "exec 2>&1")
+        if "teardown" in resources:
+            resources["teardown"] = _unix_lines(resources["teardown"])
+        resources.pop("array_parallelism", None)
+        output = JobDirectory(_no_pattern(directory.path))
+        command = f"sewer_run {self._command(directory)}"
+        return _sbatch_text(directory, output, command, self.name, setup, resources, _requeued(self.requeue))
+
+    def _frame(self, directory: JobDirectory, before: Sequence[str]) -> str:
+        said = {
+            "sewer_dir": directory.path,
+            "sewer_owned": _owned(directory),
+            "sewer_attempt": self.name,
+            "sewer_workdir": self.workdir or directory.path,
+            "sewer_grace": str(math.ceil(self.grace)),
+            "sewer_requeue": str(int(self.requeue)),
+            "sewer_has_secrets": str(int(bool(self._secret() or self._secret_words()))),
+            "sewer_in_array": str(int(self.in_array)),
+            "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
+        }
+        values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
+        frame = "\n".join(map(_shell_text, ("own.bash", "usage.bash", "job.bash"))) + self._activation()
+        return f"{values}\n{_BEFORE}{_joined(before)})\n{frame}"
+
+    def _activation(self) -> str:
+        """Return what has the interpreter's own programs found by name; a bare name is looked up after ``setup``."""
+        if not self.python or os.sep not in self.python or not self.active:
+            return ""
+        values = f"sewer_python={_quoted(self.python)}\nsewer_active=({_joined(self.active)})"
+        return f"\n{values}\n{_shell_text('activate.bash')}"
+
+    def _command(self, directory: JobDirectory) -> str:
+        python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
+        secret = self._secret_words()
+        argv = enumerate(self.call.reading(directory.arguments).argv)
+        words = [f'"${_WORD}{place}"' if place in secret else _quoted(word) for place, word in argv]
+        return " ".join([python, "-u", *words])
+
+    def _secret_words(self) -> dict[int, str]:
+        """Return the arguments that hold a secret, by their places; the script takes them from variables."""
+        argv = self.call.reading("").argv
+        shown = masked_words(argv, Secrets(secret_texts(self._secret()) | dict.fromkeys(self.secret_env.values(), "")))
+        return {place: word for place, (word, masked) in enumerate(zip(argv, shown, strict=True)) if word != masked}
+
+    def _secret(self) -> dict[str, str]:
+        """Return the variables that are secret: those that were given as such, and those that show it."""
+        secret = {**{name: value for name, value in self.env.items() if is_secret(name, value)}, **self.secret_env}
+        return {name: value for name, value in secret.items() if name not in _OF_EACH_PROCESS}
+
+
+class ArrayScript(NamedTuple):
+    """What Slurm is given for an array: each element runs the job script that its number leads to.
+
+    :param name: the array's name.
+    :param numbers: the numbers of its elements. In the array's folder, each is the name of a link to the run directory
+        with the element's script.
+    :param resources: Slurm parameters by submitit's names; what of them is a job script's business is left to it.
+    :param requeue: whether Slurm may start an element once more.
+    """
+
+    name: str
+    numbers: Sequence[int]
+    resources: Mapping[str, Any]
+    requeue: bool
+
+    def write(self, directory: JobDirectory) -> None:
+        """Write it into the array's folder.
+
+        :raises InvalidTask: when submitit refuses a parameter.
+        """
+        resources = {name: value for name, value in self.resources.items() if name not in INSIDE}
+        most = resources.pop("array_parallelism", None)
+        text = _sbatch_text(
+            directory,
+            JobDirectory(f"{_no_pattern(directory.path)}/%a"),
+            'exec /bin/bash "$sewer_dir/job.sh"',
+            self.name,
+            [
+                f"sewer_array={_quoted(directory.path)}",
+                f"sewer_owned={_quoted(_owned(directory))}",
+                _shell_text("own.bash"),
+                _shell_text("array.bash"),
+            ],
+            resources,
+            {"array": _ranges(self.numbers) + (f"%{most}" if most else ""), **_requeued(self.requeue)},
+        )
+        directory.write_script(text)
+
+
+def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """Return resources in which `signal_delay_s` is an option of sbatch that reaches the module.
+
+    Slurm sends the signal of ``--signal`` to job steps only, or with ``B:`` to the batch shell only (manual page of
+    sbatch). Without srun there are no steps; the job script passes the signal on.
+
+    :param resources: parameters by submitit's names, `use_srun` among them.
+    """
+    resources = dict(resources)
+    delay = resources.pop("signal_delay_s", None)
+    if delay is not None:
+        prefix = "" if resources.get("use_srun") else "B:"
+        signal = {"signal": f"{prefix}USR2@{delay}"}
+        resources["additional_parameters"] = {**signal, **(resources.get("additional_parameters") or {})}
+    return resources
+
+
+def runs_srun(directory: JobDirectory) -> bool:
+    """Tell whether the job script of a run directory runs its command under srun."""
+    try:
+        script = read_own(directory.script, largest=LARGEST_NOTED)
+    except OSError:
+        return False
+    return f"\n{_BEFORE}srun".encode() in script
+
+
+def can_set(name: str) -> bool:
+    """Tell whether bash can set a variable of this name."""
+    return bool(_IDENTIFIER.fullmatch(name)) and name not in _BASH_OWN and not name.startswith(_FRAME)
+
+
+def checked_variables(names: Collection[str]) -> None:
+    """Say which of these names bash cannot set.
+
+    :raises InvalidTask: naming it.
+    """
+    for name in names:
+        if not can_set(name):
+            raise InvalidTask(
+                f"env: {name!r} cannot be set in a job script; bash takes letters, digits and underscores"
+            )
+
+
+def _owned(directory: JobDirectory) -> str:
+    """Return the owner and the mode of a folder that was found to be this user's own."""
+    status = os.lstat(directory.path)
+    return f"{status.st_uid} {stat.S_IMODE(status.st_mode):o}"
+
+
+def _exports(env: Mapping[str, str]) -> str:
+    checked_variables(env)
+    return "".join(
+        f"export {name}={shlex.quote(value)}\n" for name, value in env.items() if name not in _OF_EACH_PROCESS
+    )
+
+
+def _quoted(word: str) -> str:
+    """Quote a word for bash; sbatch refuses a script that holds a carriage return before a newline."""
+    return "$'\\r'".join(map(shlex.quote, word.split("\r")))
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " ".join(map(_quoted, words))
+
+
+def _unix_lines(lines: Iterable[str]) -> list[str]:
+    return [line.replace("\r\n", "\n") for line in lines]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Write numbers, which are sorted, as sbatch takes them: ``0-4,7``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def _requeued(requeue: bool) -> dict[str, Any]:
+    return {"requeue" if requeue else "no-requeue": True}
+
+
+def _shell_text(name: str) -> str:
+    return importlib.resources.files("airflow_provider_sewer.slurm").joinpath(name).read_text(encoding="utf-8")
+
+
+def _sbatch_text(
+    directory: JobDirectory,
+    output: JobDirectory,
+    command: str,
+    name: str,
+    setup: Sequence[str],
+    resources: Mapping[str, Any],
+    more: Mapping[str, Any],
+) -> str:
+    """Have submitit write a script.
+
+    :param directory: the folder that the job begins in.
+    :param output: the folder of its output, in which sbatch fills in placeholders.
+    :param resources: parameters by submitit's names.
+    :param more: options of sbatch that go before all others.
+    """
+    from submitit.slurm.slurm import SlurmExecutor
+
+    class Executor(SlurmExecutor):
+        """Writes a script around a command of ours: nothing of submitit is needed on the node."""
+
+        @classmethod
+        def affinity(cls) -> int:
+            return 2  # srun is not needed where the script is only written
+
+        @property
+        def _submitit_command_str(self) -> str:
+            return command
+
+    parameters = dict(resources)
+    has_login = parameters.pop("login_environment", True)
+    # submitit takes both spellings of an amount of memory for gigabytes; as one of its additional parameters, Slurm's
+    # own stays as it is (facebookincubator/submitit#1761).
+    memory = {"mem": parameters.pop("mem")} if parameters.get("mem") is not None else {}
+    additional = {
+        "propagate": "NONE",  # the worker's own resource limits are nothing to the job
+        **memory,
+        **parameters.pop("additional_parameters", {}),
+        "output": output.stdout,
+        "error": output.stderr,
+        "chdir": directory.path,
+        "export": "NONE" if has_login else "NIL",
+        **more,
+    }
+    parameters |= {"name": name, "setup": setup, "additional_parameters": additional}
+    executor = Executor(directory.path)
+    try:
+        executor.update_parameters(**{**_NO_DEFAULTS, **executor._convert_parameters(parameters)})
+    except (TypeError, ValueError) as error:
+        raise InvalidTask(f"slurm: {error}") from None
+    text = executor._make_submission_file_text(executor._submitit_command_str, "").replace(_MARK + command, command)
+    if "signal" not in additional:
+        text = _WARNING.sub("", text, count=1)
+    head, begin, body = text.partition(_SETUP)
+    return "\n".join(map(_quoted_for_sbatch, head.split("\n"))) + begin + body
+
+
+def _quoted_for_sbatch(line: str) -> str:
+    """Return a line of the script's head as sbatch reads it.
+
+    submitit quotes an option for a shell. sbatch has a parser of its own (``get_argument()`` in its ``opt.c``, the same
+    from 22.05 to 26.05), in which a backslash escapes the next character within quotes too.
+    """
+    if not line.startswith(_OPTION):
+        return line
+    (option,) = shlex.split(line.removeprefix(_OPTION))
+    if _PLAIN.fullmatch(option):
+        return _OPTION + option
+    name, equals, value = option.partition("=")
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{_OPTION}{name}{equals}'{escaped}'"
+
+
+def _no_pattern(path: str) -> str:
+    """Write a path so that sbatch does not take a percent sign in it for a placeholder."""
+    return path.replace("%", "%%")

@@ -1,0 +1,312 @@
+"""Follow a job's two output files, and remember in the run directory how far."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.masking import Secrets
+from airflow_provider_sewer.core.trusted_files import InvalidRecord, open_own
+from airflow_provider_sewer.execution.output import PIECE, LineSplitter, Masker, Sink, Stream, Tail
+from airflow_provider_sewer.execution.supervisor_sockets import SupervisorSockets
+from airflow_provider_sewer.execution.thread_slots import Slots
+from airflow_provider_sewer.slurm.log_ranges import LARGEST_OFFSET, LogRanges
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from airflow_provider_sewer.slurm.job_directory import JobDirectory
+
+# No more than this is handed on before it is recorded, and so handed on again if this process is killed in between. It
+# is little: Airflow takes some 60 microseconds a line.
+_CHUNK = 32 * 1024
+# Seconds for which one look at the output waits until Airflow has read the last chunk.
+_READ_SOON = 0.25
+# Seconds for which the end of the output waits for that; a supervisor is busy for longer only if it is stopped.
+_READ_AT_LAST = 60.0
+# As much of the end of a file is read for its last lines: less than a piece, so that a line is whole or too long.
+_RESULT_END = PIECE
+# So many files of jobs are open at once for the threads that follow them, should the file server be slow.
+_SLOTS = Slots(16)
+
+
+class TriggerLog:
+    """The log of a trigger, which the triggerer has emptied when it started the trigger.
+
+    :param triggerer: names the process that writes the log; empty under ``airflow dags test``, which empties no log.
+    """
+
+    def __init__(self, triggerer: str) -> None:
+        self.triggerer = triggerer
+        #: Whether the run directory does not yet tell that the log is empty.
+        self.is_new = bool(triggerer)
+
+
+class JobLogs:
+    """What a job has written, handed on once and in order.
+
+    The run directory records how far the output was handed on, so that another process continues there. A chunk is
+    recorded when the supervisor of this process has read it, and the next one is handed on only after that: so a
+    process that is killed leaves at most one chunk that is handed on twice, and none that is lost with its supervisor.
+
+    :param directory: the run directory.
+    :param sink: takes the output as it comes.
+    :param secrets: values to mask.
+    :param read_at_last: seconds for which the end of the output waits for a supervisor that does not read.
+    :param trigger_log: where this process is a triggerer. What this triggerer has logged earlier is handed on again.
+    """
+
+    def __init__(
+        self,
+        directory: JobDirectory,
+        sink: Sink,
+        secrets: Collection[str] = (),
+        *,
+        read_at_last: float = _READ_AT_LAST,
+        trigger_log: TriggerLog | None = None,
+    ) -> None:
+        self._directory = directory
+        self._trigger_log = trigger_log
+        self._secrets = secrets
+        self._read_at_last = read_at_last
+        self._supervisor = SupervisorSockets()
+        self._masker = Masker(secrets)
+        self._streams = {
+            stream: _StreamLog(path, stream, self._masker, sink)
+            for stream, path in ((Stream.STDOUT, directory.stdout), (Stream.STDERR, directory.stderr))
+        }
+        self._noted: dict[str, Any] | None = None
+        self._ranges = LogRanges()
+        self._waits = True
+        self._is_unread = False
+        self._is_stopped = False
+
+    def pump(self) -> bool:
+        """Hand on what is new, at most 32 KiB of each stream, and tell whether there may be more.
+
+        Nothing is handed on while the supervisor has not read the chunk before.
+        """
+        if self._noted is None and not self._take_up():
+            return False
+        if self._ranges.next_removed():
+            return self._pump_removed()
+        has_more = False
+        for stream, log in self._streams.items():
+            if not self._note():
+                return False
+            begin = log.position
+            has_more = log.pump() or has_more
+            self._add(stream, begin, log.position)
+        return self._note() and has_more
+
+    def _pump_removed(self) -> bool:
+        """Hand on a chunk that Airflow has removed from the log of a trigger."""
+        if self._note() and (removed := self._ranges.next_removed()):
+            stream, begin, end = removed
+            restored = self._streams[stream].hand_on_again(begin, end, Masker(self._secrets))
+            self._ranges.restore(stream, restored)
+            self._add(stream, begin, restored)
+        return self._note()
+
+    def _add(self, stream: Stream, begin: int, end: int) -> None:
+        if self._trigger_log is not None and self._trigger_log.triggerer:
+            self._ranges.add(self._trigger_log.triggerer, stream, begin, end)
+
+    def finish(self) -> None:
+        """Hand on all there is, an unfinished last line included."""
+        while self.pump() or self._is_unread:
+            self._wait_until_read()
+        for stream in self._streams.values():
+            stream.finish()
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until what was handed on has been read, and record it; another process may continue then."""
+        if (self._noted is not None or self._take_up()) and not self._note():
+            self._wait_until_read()
+            self._note()
+
+    def stop(self) -> None:
+        """Hand on and record nothing more, from any thread: the log that takes the output is closed.
+
+        A chunk that is on its way is not recorded, so that another process hands it on again.
+        """
+        self._is_stopped = True
+
+    def _wait_until_read(self) -> None:
+        """Wait for a supervisor that has not read a chunk; hand on the rest without its reading if that has no end."""
+        if self._is_unread and not self._supervisor.wait_until_drained(self._read_at_last):
+            self._waits = False
+
+    def _take_up(self) -> bool:
+        """Go on where the last one has stopped; where that cannot be read now, nothing must be handed on twice."""
+        try:
+            noted = self._directory.read_log_state()
+        except OSError:
+            return False
+        for stream, log in self._streams.items():
+            log.take_up(noted.get(stream.value))
+        self._ranges = LogRanges(noted.get("trigger_logs"))
+        self._noted = self._state
+        if self._trigger_log is not None and self._trigger_log.is_new:
+            self._ranges.remove(self._trigger_log.triggerer)
+            self._trigger_log.is_new = False
+        return True
+
+    @property
+    def _state(self) -> dict[str, Any]:
+        state = {stream.value: log.state for stream, log in self._streams.items()}
+        return {**state, **({"trigger_logs": ranges} if (ranges := self._ranges.to_data()) else {})}
+
+    def _note(self) -> bool:
+        """Record how far the output was handed on, if it was read, and return whether more may be handed on."""
+        state = self._state
+        if state == self._noted or self._is_stopped:
+            self._is_unread = False
+            return not self._is_stopped
+        is_read = self._supervisor.wait_until_drained(_READ_SOON)
+        self._is_unread = self._waits and not is_read
+        if is_read and not self._is_stopped:
+            with suppress(OSError):  # a full disk must not end a job that is well
+                self._directory.write_log_state(state)
+                self._noted = state
+        return not self._is_unread
+
+
+class _StreamLog:
+    """One of the two files of a job, and how far it has been handed on.
+
+    :param path: the file.
+    :param stream: which one it is.
+    :param masker: masks it.
+    :param sink: takes it.
+    """
+
+    def __init__(self, path: str, stream: Stream, masker: Masker, sink: Sink) -> None:
+        self._path = path
+        self._stream = stream
+        self._masker = masker
+        self._sink = sink
+        self._splitter = LineSplitter()
+        self._has_read = False
+        self.offset = 0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return what another one needs to go on: where, and the text before it that the masker holds back."""
+        return {"offset": self.position, "held": self._masker.held(self._stream)}
+
+    @property
+    def position(self) -> int:
+        """Return where the next one goes on."""
+        return self.offset - self._splitter.held
+
+    def take_up(self, state: Any) -> None:
+        """Go on from a state; from the beginning if it is none."""
+        match state:
+            case {"offset": int(offset), "held": str(held)} if 0 <= offset < LARGEST_OFFSET:
+                self.offset = offset
+                self._hand_on([held] if held else [])
+
+    def pump(self) -> bool:
+        """Hand on what is new, at most a chunk, and tell whether there may be more."""
+        try:
+            data = self._read()
+        except OSError:
+            return False  # not there yet, or the file server is away
+        self.offset += len(data)
+        self._has_read = self._has_read or bool(data)
+        self._hand_on([*self._splitter.feed(data), *self._splitter.overdue()])
+        return len(data) == _CHUNK
+
+    def finish(self) -> None:
+        """Hand on what is held back."""
+        self._hand_on(self._splitter.finish())
+        if rest := self._masker.rest(self._stream):
+            self._sink(self._stream, rest)
+
+    def _read(self) -> bytes:
+        with _SLOTS.taken(), open_own(self._path, is_private=False) as file:
+            # A file that is shorter than what was read here was emptied by the module. One that is shorter than
+            # what another host has read may only look so from this one.
+            if self._has_read and os.fstat(file.fileno()).st_size < self.offset:
+                self.finish()
+                self.offset = 0
+            file.seek(self.offset)
+            return file.read(_CHUNK)
+
+    def hand_on_again(self, begin: int, end: int, masker: Masker) -> int:
+        """Hand on a part that was handed on before, at most a chunk of whole lines, and return where that ends.
+
+        A secret may begin in the line before that part, and go on behind it: what was held back then went with the next
+        part.
+        """
+        start = max(0, begin - PIECE) if masker.longest else begin
+        try:
+            with _SLOTS.taken(), open_own(self._path, is_private=False) as file:
+                file.seek(start)
+                before = file.read(begin - start)
+                data = file.read(min(end - begin, _CHUNK))
+        except OSError:
+            return begin
+        if begin + len(data) < end:
+            data = data[: data.rfind(b"\n") + 1] or data
+        masker.mask(self._stream, _pieces(before.rpartition(b"\n")[2]))
+        if masked := masker.mask(self._stream, _pieces(data)):
+            self._sink(self._stream, masked)
+        return begin + len(data) if data else end  # the module has emptied the file
+
+    def _hand_on(self, pieces: Sequence[str]) -> None:
+        if masked := self._masker.mask(self._stream, pieces):
+            self._sink(self._stream, masked)
+
+
+def last_lines(path: str, secrets: Collection[str] = ()) -> list[str]:
+    """Return the last lines of an output file, masked, each cut to a readable width."""
+    masker = Masker(secrets)
+    data, is_cut = b"", False
+    with suppress(OSError):
+        data, is_cut = _end_of(path)
+    pieces = [*masker.mask(Stream.STDOUT, _pieces(data)), *masker.rest(Stream.STDOUT)]
+    if is_cut and pieces:
+        pieces[0] = pieces[0][masker.longest :]  # it may begin inside a secret
+    tail = Tail()
+    tail.take(pieces)
+    return tail.lines
+
+
+def last_line_between(path: str, begin: int, end: int, secrets: Collection[str] = ()) -> str | None:
+    """Return the last line of this part of a file, masked; ``None`` if there is none, or it is too long for a result.
+
+    :param secrets: values to mask.
+    :raises OSError: when the file is there and cannot be read.
+    """
+    if end < begin:
+        begin = 0  # the module has emptied it
+    try:
+        data, is_cut = _end_of(path, begin, end)
+    except (FileNotFoundError, InvalidRecord):
+        return None
+    if is_cut:
+        _, newline, data = data.partition(b"\n")
+        if not newline or not data:
+            return None
+    tail = Tail()
+    tail.take(map(Secrets(secrets).mask, _pieces(data)))
+    return tail.last_line
+
+
+def _pieces(data: bytes) -> list[str]:
+    splitter = LineSplitter()
+    return [*splitter.feed(data), *splitter.finish()]
+
+
+def _end_of(path: str, begin: int = 0, end: int | None = None) -> tuple[bytes, bool]:
+    """Return the end of this part of a file, and whether it begins before that."""
+    with open_own(path, is_private=False) as file:
+        size = os.fstat(file.fileno()).st_size
+        begin, end = max(0, begin), size if end is None else min(end, size)
+        start = max(begin, end - _RESULT_END)
+        file.seek(start)
+        return file.read(max(0, end - start)), start > begin

@@ -1,0 +1,312 @@
+"""Parse the output of Slurm's commands: rows of tables, exit codes, and the texts of sbatch.
+
+The texts differ between Slurm versions, and each table names the versions that print a text. The tests hold output that
+was recorded on real clusters. A value that cannot be read is ``None``, never 0.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from airflow_provider_sewer.slurm.backend import UNKNOWN_JOB, JobStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from airflow_provider_sewer.slurm.backend import JobRef
+
+#: What ``squeue -O`` is asked for, one job a line. Command and name can hold anything, so they come last. A width of 0
+#: prints a field in full and without padding: ``_print_str`` in src/squeue/print.c does so from 22.05 to 26.05.
+QUEUE_FIELDS = (
+    "JobArrayID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,PreemptTime:30|,NodeList:0|,Partition:0|,Reason:100|,"
+    "Command:0|,Name:0"
+)
+#: What ``squeue -o`` is asked for to find a job: the id of the job or of its array, command and name.
+FIND_FIELDS = "%F|%o|%j"
+#: What ``sacct --format`` is asked for.
+ACCOUNTING_FIELDS = "JobID,State,ExitCode,NodeList,WorkDir,JobName"
+
+_ID = re.compile(r"(\d+)(;\S+)?")
+_SCRIPT = "/job.sh|"
+_EXIT_CODE = re.compile(r"(\d+):(\d+)")
+# A job of which another cluster of the federation runs a sibling; both clusters list it.
+_REVOKED = "REVOKED"
+
+
+class Row(NamedTuple):
+    """A job in a table.
+
+    :param folder: the folder of the script that it was submitted with, or its working directory; empty if not known.
+    :param name: its present name, which a site or a user may have changed.
+    :param sighting: its state.
+    """
+
+    folder: str
+    name: str
+    status: JobStatus = UNKNOWN_JOB
+
+    def is_of(self, job: JobRef) -> bool:
+        """Tell whether this is a job, under whatever name: by the folder of its script, or else by its name.
+
+        The name of a job is unique. A site that puts something before or after it keeps it recognizable.
+        """
+        if job.is_submitted_from(self.folder):
+            return True
+        return job.name in self.name and bool(re.search(rf"(?<!\w){re.escape(job.name)}(?!\w)", self.name))
+
+
+class AnswerKind(enum.Enum):
+    """What an answer of sbatch means for a submission."""
+
+    ACCEPTED = "taken"
+    REJECTED = "refused"  #: for good: the same submission is refused again
+    FULL = "full"  #: a limit on the number of jobs is reached
+    UNREACHABLE = "away"  #: the controller, or what it depends on, is away or too busy
+    UNCLASSIFIED = "strange"  #: an answer that is in no table
+
+
+class Answer(NamedTuple):
+    """An answer of sbatch.
+
+    :param kind: what it means.
+    :param words: the text on its standard error, on one line.
+    :param job_id: the id of the job if it was taken.
+    """
+
+    kind: AnswerKind
+    words: str
+    job_id: str = ""
+
+
+# -- What sbatch prints ------------------------------------------------------------------------------------------------
+
+# The last line where the controller was asked: the text of the error code it has answered with, or of a network error.
+# Where the site's job_submit plugin refuses a job, that is the text of whatever code it returns, "Unspecified error"
+# for slurm.ERROR, and what it tells the user is on the lines before it (22.05, 24.11, 25.11).
+_ANSWERED = re.compile(r"^Batch job submission failed: (.*)")
+# The last line where the site's cli_filter plugin has refused, so that the controller was not even asked.
+_FILTER_REFUSED = "cli_filter plugin terminated with error"
+# What sbatch exits with when it does not understand its own options.
+_BAD_OPTION = 255
+# What versions from 22.05 to 25.11 print of a script that they cannot read, or of an option that they do not take; the
+# same script is not taken the next time either.
+_BAD_SCRIPT = re.compile(
+    r"line \d+: (Unmatched|Unexpected) |Failed to validate job spec|This does not look like a batch script|"
+    r"Batch script (contains DOS line breaks|is empty)|^Invalid (generic resource|numeric value|--)|"
+    r"^invalid number of nodes|^unrecognized --|but did not request any GPU|error opening file|^Bad rlimit name"
+)
+# Of the error codes in src/common/slurm_errno.c (22.05 to 26.05), those that no waiting overcomes.
+_REFUSED = re.compile(
+    r"Invalid (?!user id|job credential|authentication)|No partition specified|User's group not permitted|"
+    r"Requested (nodes not in|node configuration is not|time limit is invalid|more tasks|operation not supported|GRES)|"
+    r"More processors requested|Node count|CPU count|Task (count|distribution)|Job size|Job script|Job --batch|"
+    r"Pathname of|(Job|Circular job) dependency|Memory (required|specification)|Job violates accounting/QOS policy|"
+    r"Time limit specification|(Access denied to requested|Requested) reservation( is invalid|$)|Duplicate generic|"
+    r"Burst Buffer (permission|request)|X11 forwarding|Multiple (KNL|partition)|Cannot request more threads"
+)
+# The error code of a limit of an account or a QOS; a line before it names the limit, these being limits on jobs.
+_POLICY = "Job violates accounting/QOS policy"
+_SUBMIT_LIMIT = re.compile(r"(Assoc|QOS)(Max|Grp)Submit\w*")
+# The error codes of a full queue: up to 25.11 EAGAIN, since 26.05 "MaxJobCount limit reached"; or ids have run out.
+_FULL = re.compile(
+    r"Resource temporarily unavailable|MaxJobCount limit reached|Slurm job queue full|"
+    r"Unable to create job record"
+)
+# What sbatch prints of a full queue before it tries again by itself, which takes it longer than it is given. The first
+# up to 25.11, the second in 26.05. It is its own line: a site's words may contain it.
+_TRIES_AGAIN = re.compile(r"(Slurm temporarily unable to accept job|Slurm job queue full), sleeping and retrying\.?")
+# What is printed of a controller that is away or too busy, or of a network that is.
+_AWAY = re.compile(
+    r"Unable to (contact|resolve|establish control|process configuration)|Unexpected message|"
+    r"Message (send|receive) failure|Communication|Protocol authentication|"
+    r"zero (bytes|length)|Received message length|Failed to send|timed out|standby mode|Connection (refused|reset)|"
+    r"No route to host|Network is unreachable|Transport endpoint|Broken pipe|temporarily|rate limit|munge|credential|"
+    r"authentication agent|configuration source|fetch config|Can't find an address|Requested nodes are busy|try again",
+    re.IGNORECASE,
+)
+# What is printed where sbatch did not even get an error code, after lines about the network.
+_NO_ERROR = "No error"
+# Error codes of partitions, nodes and reservations that are not there now.
+_MAY_PASS = re.compile(
+    r"\bnow\b|not available|busy|I/O error|No space left|Cannot allocate memory|shutting down|state save failed|"
+    r"Resource temporarily|Too many open files|Input/output error|quota exceeded",
+    re.IGNORECASE,
+)
+# What is printed of each try to resolve a name.
+_ONE_TRY = re.compile(r"getaddrinfo\(\) failed: .*, attempt number -?\d+$")
+
+
+def read_answer(exit_code: int, stdout: str, stderr: str) -> Answer:
+    """Classify an answer of sbatch: by its structure where that is enough, and by wording where it is not."""
+    lines, words = list(_lines(stderr)), one_line(stderr)
+    if exit_code == 0:
+        found = _ID.fullmatch(stdout.rstrip().rpartition("\n")[2])
+        return Answer(AnswerKind.ACCEPTED, words, found.group(1)) if found else Answer(AnswerKind.UNCLASSIFIED, words)
+    answered = _ANSWERED.match(lines[-1]) if lines else None
+    if answered is None:
+        return Answer(_unasked(exit_code, lines, words), words)
+    return Answer(_answered(answered.group(1), lines[:-1]), words)
+
+
+def is_full_queue(stderr: str) -> bool:
+    """Tell whether sbatch, which was ended before its last try, was waiting for room in the queue."""
+    return any(_TRIES_AGAIN.fullmatch(line) for line in _lines(stderr))
+
+
+def _unasked(exit_code: int, lines: list[str], words: str) -> AnswerKind:
+    """Classify the end of an sbatch that did not come as far as a submission."""
+    if exit_code == _BAD_OPTION or lines[-1:] == [_FILTER_REFUSED] or any(map(_BAD_SCRIPT.search, lines)):
+        return AnswerKind.REJECTED
+    return AnswerKind.UNREACHABLE if _AWAY.search(words) else AnswerKind.UNCLASSIFIED
+
+
+def _answered(error: str, before: list[str]) -> AnswerKind:
+    """Classify the text of an error code.
+
+    :param before: the lines before it: a site's words, the name of a limit, or sbatch's own troubles with the network.
+    """
+    before = [line for line in before if not _TRIES_AGAIN.fullmatch(line)]
+    is_limit = error.startswith(_POLICY) and any(map(_SUBMIT_LIMIT.fullmatch, before))
+    if is_limit or _FULL.search(error):
+        return AnswerKind.FULL
+    if _REFUSED.match(error):
+        return AnswerKind.REJECTED
+    is_silent = error == _NO_ERROR and any(map(_AWAY.search, before))
+    if is_silent or _AWAY.search(error):
+        return AnswerKind.UNREACHABLE
+    # A plugin may refuse with any code, and so with any text; its message for the user comes before that.
+    is_refusal = bool(before) and error != _NO_ERROR and not _MAY_PASS.search(error)
+    return AnswerKind.REJECTED if is_refusal else AnswerKind.UNCLASSIFIED
+
+
+# -- Tables ------------------------------------------------------------------------------------------------------------
+
+
+def queue_rows(output: str) -> dict[str, Row]:
+    """Read the answer of ``squeue -O``, by the ids of the jobs.
+
+    :raises ValueError: when there are lines, and none of them is a job.
+    """
+    rows: dict[str, Row] = {}
+    for job_id, row in _rows(output, QUEUE_FIELDS.count("|") - 1, _queue_row):
+        # Of a job of a federation, the cluster that runs it knows more than the one that had it first.
+        if job_id not in rows or row.status.state != _REVOKED:
+            rows[job_id] = row
+    return rows
+
+
+def found_rows(output: str) -> list[tuple[str, Row]]:
+    """Read the answer of ``squeue -o``: ids of jobs and arrays, and their commands and names."""
+    lines = (line.partition("|") for line in output.splitlines())
+    return [(job_id, Row(*_command_and_name(rest))) for job_id, bar, rest in lines if bar]
+
+
+def accounting_rows(lines: Iterable[str]) -> dict[str, Row]:
+    """Read the answer of ``sacct -P``, by the ids of the jobs."""
+    return dict(_rows("\n".join(lines), ACCOUNTING_FIELDS.count(",") - 1, _accounting_row))
+
+
+def matching(job: JobRef, rows: Mapping[str, Row]) -> JobStatus:
+    """Return the state of a job in a table; ``UNKNOWN_JOB`` if its id is missing there, or is another job's by now."""
+    row = rows.get(job.id)
+    return row.status if row is not None and row.is_of(job) else UNKNOWN_JOB
+
+
+def _rows(output: str, bars: int, read: Callable[[list[str]], tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
+    # A line with fewer bars goes on with a name that holds a line break.
+    cut = [fields for line in output.splitlines() if len(fields := line.split("|", bars)) > bars]
+    if output.strip() and not cut:
+        raise ValueError(f"cannot read the table: {output.strip().splitlines()[0]!r}")
+    return map(read, cut)
+
+
+def _queue_row(fields: list[str]) -> tuple[str, Row]:
+    *columns, rest = fields
+    job_id, state, status, restarts, start, preempted, nodes, partition, reason = map(str.strip, columns)
+    exit_code, signal = exit_status(status)
+    sighting = JobStatus(
+        state=state,
+        reason="" if reason == "None" else reason,
+        node="" if nodes == "(null)" else nodes,
+        exit_code=exit_code,
+        signal=signal,
+        restarts=int(restarts) if restarts.isdecimal() else None,
+        start=number(start) or None,
+        partition=partition,
+        is_preempted=number(preempted) > 0,
+    )
+    return job_id, Row(*_command_and_name(rest), sighting)
+
+
+def _command_and_name(text: str) -> tuple[str, str]:
+    """Return the folder of the script of one of our jobs, and the name of any job; both may hold bars."""
+    folder, script, name = text.partition(_SCRIPT)
+    return (folder, name) if script else ("", text.partition("|")[2])
+
+
+def _accounting_row(fields: list[str]) -> tuple[str, Row]:
+    job_id, state, status, nodes, rest = fields
+    exit_code, signal = exit_status(status)
+    word, _, by = state.partition(" ")  # "CANCELLED by 1000"
+    folder, _, name = rest.partition("|")
+    sighting = JobStatus(word, by, "" if nodes == "None assigned" else nodes, exit_code, signal)
+    return job_id, Row(folder, name, sighting)
+
+
+def exit_status(text: str) -> tuple[int | None, int | None]:
+    """Read an exit code and a signal; both are ``None`` if that cannot be read, the signal also if there was none.
+
+    sacct prints ``3:0``. ``squeue -O exit_code`` does since 23.02, and prints a raw wait status, such as 768, before.
+    """
+    if found := _EXIT_CODE.fullmatch(text.strip()):
+        return int(found.group(1)), int(found.group(2)) or None
+    if not text.strip().isdecimal():
+        return None, None
+    raw = int(text)
+    signal = raw & 0x7F
+    return (0, signal) if signal else (raw >> 8, None)
+
+
+# -- Single values -----------------------------------------------------------------------------------------------------
+
+_VERSION = re.compile(r"\b(\d+)\.(\d+)")
+_LARGEST_ARRAY = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
+_MOST_ELEMENTS = re.compile(r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)", re.MULTILINE)
+
+
+def read_version(text: str) -> tuple[int, int] | None:
+    """Read ``slurm-wlm 25.11.2`` as (25, 11)."""
+    found = _VERSION.search(text)
+    return (int(found.group(1)), int(found.group(2))) if found else None
+
+
+def array_limits(config: str) -> tuple[int, int]:
+    """Read the limits of arrays from ``scontrol show config``: MaxArraySize, and max_array_tasks or 0.
+
+    :raises ValueError: when it does not show MaxArraySize.
+    """
+    largest, most = _LARGEST_ARRAY.search(config), _MOST_ELEMENTS.search(config)
+    if largest is None:
+        raise ValueError("scontrol show config does not show MaxArraySize")
+    return int(largest.group(1)), int(most.group(1)) if most else 0
+
+
+def one_line(text: str) -> str:
+    """Return the output of a command on one line, without the prefix of each of its lines."""
+    return "; ".join(_lines(text))
+
+
+def number(text: str) -> float:
+    """Read a number; 0 if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _lines(text: str) -> Iterator[str]:
+    for line in text.strip().splitlines():
+        if line.strip() and not _ONE_TRY.search(line):
+            yield re.sub(r"^\w+: ((error|fatal): )?", "", line).rstrip()

@@ -1,0 +1,52 @@
+"""Secrets in the arguments of a trigger, which Airflow keeps in its database."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from airflow_provider_sewer.core.errors import SlurmUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from airflow_provider_sewer.slurm.job_directory import JobDirectory
+
+
+def encrypt_secrets(secrets: Collection[str], directory: JobDirectory) -> str | None:
+    """Encrypt secrets for the arguments of a trigger; the key goes into the run directory.
+
+    :param secrets: the values.
+    :param directory: the run directory of the job, which only its owner can read.
+    :returns: a text for :func:`unsealed`; ``None`` if there are no secrets.
+    :raises SlurmUnavailable: when the key cannot be written.
+    """
+    if not secrets:
+        return None
+    from cryptography.fernet import Fernet
+
+    key = Fernet.generate_key()
+    try:
+        directory.write_key(key)
+    except OSError as error:
+        raise SlurmUnavailable(
+            f"run_dir: cannot write into {directory.path!r}: {error.strerror}", run_directory=directory.path
+        ) from None
+    return Fernet(key).encrypt(json.dumps(list(secrets)).encode()).decode()
+
+
+def decrypt_secrets(text: str | None, directory: JobDirectory) -> tuple[str, ...]:
+    """Decrypt what :func:`sealed` has returned.
+
+    :raises SlurmUnavailable: when the key cannot be read, or is another one.
+    """
+    if text is None:
+        return ()
+    from cryptography.fernet import Fernet, InvalidToken
+
+    try:
+        return tuple(json.loads(Fernet(directory.read_key()).decrypt(text)))
+    except (OSError, ValueError, InvalidToken) as error:
+        raise SlurmUnavailable(
+            f"the key to the task's secrets in {directory.path} cannot be used: {error!r}", run_directory=directory.path
+        ) from None

@@ -1,0 +1,87 @@
+"""What a function is asked to do: its name, its arguments in JSON, and the lines that call it."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sewer import Task
+from airflow_provider_sewer.core.call import CALLER, function_call, module_call
+from airflow_provider_sewer.core.errors import InvalidTask
+
+
+def test_a_function_is_called_with_its_name_and_json():
+    """The interpreter needs nothing but its standard library: the lines that call come along."""
+    call = function_call("pkg.mod:func", {"n": 3, "path": Path("a/b"), "text": "é"})
+
+    assert call.argv == ("-c", CALLER, "pkg.mod:func", '{"n": 3, "path": "a/b", "text": "é"}')
+    assert (call.target, call.module, call.is_function) == ("pkg.mod:func", "pkg.mod", True)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.slow
+@given(st.dictionaries(st.text(min_size=1, max_size=5).filter(str.isidentifier), _JSON, max_size=4))
+def test_all_that_json_can_say_comes_through(kwargs):
+    """With its type: what is called gets just what was given, in a text that a process can be given."""
+    *_, text = Task("t", function="m:f", kwargs=kwargs).call().argv
+
+    assert "\0" not in text
+    assert repr(json.loads(text)) == repr(kwargs)
+
+
+def test_a_function_can_read_its_arguments_from_a_file():
+    """Then they stand on no command line, and may be of any length; a module's arguments stay where they are."""
+    call = function_call("pkg.mod:func", {"text": "ü" * 1_000_000})
+
+    assert call.reading("/a/file").argv == ("-c", CALLER, "pkg.mod:func", "/a/file")
+    assert call.kwargs == call.argv[-1] == f'{{"text": "{"ü" * 1_000_000}"}}'
+    assert module_call("pkg.mod", ["--n", "1"]).reading("/a/file").argv == ("-m", "pkg.mod", "--n", "1")
+    assert module_call("pkg.mod", ["--n", "1"]).kwargs is None
+
+
+def test_the_lines_that_call_import_nothing_that_a_users_file_could_stand_in_for():
+    """The working directory comes first where Python looks; os and sys alone are loaded before it counts."""
+    run = [node for node in ast.parse(CALLER).body if not isinstance(node, ast.If)]
+
+    imported = [name.name for node in run if isinstance(node, ast.Import) for name in node.names]
+    imported_from = [node.module for node in run if isinstance(node, ast.ImportFrom)]
+    assert imported == ["os", "sys"]
+    assert imported_from == ["__future__"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"function": "pkg.mod"}, "function: 'pkg.mod' is no name such as 'package.module:function'"),
+        ({"function": "pkg/mod.py:f"}, "function: 'pkg/mod.py:f' is no name such as 'package.module:function'"),
+        ({"function": "pkg:f:g"}, "function: 'pkg:f:g' is no name such as"),
+        ({"function": print}, "; a function itself is given with @task"),
+        ({"function": "m:f", "module": "m"}, "a task runs a module or a function; both are given"),
+        ({}, "a task runs a module or a function; neither is given"),
+        ({"function": "m:f", "args": ["x"]}, "parameters_and_flags and args are for a module"),
+        ({"module": "m", "kwargs": {"n": 1}}, "kwargs are for a function"),
+        ({"function": "m:f", "kwargs": {"a b": 1}}, "kwargs: 'a b' is no name of an argument"),
+        ({"function": "m:f", "kwargs": {"n": float("nan")}}, "kwargs 'n': arguments are passed as JSON, and "),
+        ({"function": "m:f", "kwargs": {"n": [{1, 2}]}}, "kwargs 'n': arguments are passed as JSON, and a value of "),
+        ({"function": "m:f", "kwargs": {"n": "\ud800"}}, "kwargs: their text holds '\\ud800', which cannot be passed"),
+    ],
+)
+def test_what_cannot_be_called_is_an_error_with_its_line(fields, said):
+    """Before anything runs, and naming the field."""
+    with pytest.raises(InvalidTask) as caught:
+        Task("train", **fields)
+
+    place, _, message = str(caught.value).partition(": task 'train': ")
+    assert place.startswith(__file__)
+    assert said in message

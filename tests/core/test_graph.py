@@ -1,0 +1,233 @@
+"""Edges come of what is stated, of paths and of results; what cannot be is named before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sewer import Dependency, External, Ignored, Product, Task, Workflow
+from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from tests.core.growth import LINEAR, growth
+
+
+def makes(name: str, *products: object, needs: object = (), **fields: object) -> Task:
+    """Return a task that makes and needs paths."""
+    return Task(name, "m", products=products, dependencies=needs, **fields)
+
+
+def refused(*tasks: Task, edges: object = ()) -> str:
+    """Return why tasks are no workflow."""
+    with pytest.raises(InvalidWorkflow) as caught:
+        Workflow("w", tasks, edges)
+    return str(caught.value)
+
+
+def test_a_task_runs_after_those_that_make_what_it_needs() -> None:
+    """Whatever the order in which they are written, and merged with what is stated."""
+    a, b, c = makes("a", "x"), makes("b", "y", needs="x"), makes("c", needs=["x", "y"])
+
+    workflow = Workflow("w", [c, b, a], [(a, c)])
+
+    assert workflow.order == ("a", "b", "c")
+    assert workflow.edge_reasons.reasons == {
+        "a": {},
+        "b": {"a": ("x",)},
+        "c": {"a": ("", "x"), "b": ("y",)},
+    }
+
+
+def test_a_directory_is_needed_with_what_is_in_it_and_a_file_with_the_directory_it_is_in() -> None:
+    """Either way the maker runs first; a name that only begins the same is something else."""
+    assert Workflow("w", [makes("a", "data/"), makes("b", needs="data/part/x.txt")]).upstream["b"] == ("a",)
+    whole = [makes("a", "data/x"), makes("b", "data/sub/y"), makes("c", "data-2/z"), makes("d", needs="data")]
+    assert Workflow("w", whole).edges == [("b", "d"), ("a", "d")]
+
+
+def test_a_path_is_taken_from_the_working_directory_of_its_task(tmp_path) -> None:
+    """One text is two paths in two directories, and two texts may be one."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    tasks = [
+        makes("a", "x", workdir=one),
+        makes("b", "x", workdir=two),
+        makes("c", needs="../one/x", workdir=two),
+        makes("d", needs=str(two / "x")),
+    ]
+
+    assert Workflow("w", tasks).edges == [("a", "c"), ("b", "d")]
+
+
+def test_two_makers_of_one_path_are_an_error_with_both_lines() -> None:
+    """Also when it is written in two ways; and the error says what to do."""
+    a, b = makes("a", "build/x.txt"), makes("b", "./build//x.txt")
+
+    assert refused(a, b) == (
+        f"{b.source}: two tasks make './build//x.txt': 'a' ({a.source}) and 'b'; give one of them another path"
+    )
+
+
+def test_a_product_inside_of_another_one_is_an_error() -> None:
+    """Putting the directory in place would do away with it."""
+    a, b = makes("a", "data/"), makes("b", "data/part/x")
+
+    assert refused(a, b) == (
+        f"{b.source}: the product 'data/part/x' of task 'b' lies in 'data/', which as a whole is a product of task 'a' "
+        f"({a.source}); put it elsewhere"
+    )
+
+
+def test_a_circle_of_paths_is_drawn_with_the_paths() -> None:
+    """Each step says why the one comes after the other."""
+    a = makes("a", "x", needs="z")
+    b = makes("b", "y", needs="x")
+    c = makes("c", "z", depends_on="b")
+
+    said = refused(a, b, c)
+
+    assert "these tasks wait for each other in a circle:" in said
+    assert (
+        f"  a   ({a.source})\n    ↓  x\n  b   ({b.source})\n    ↓\n  c   ({c.source})\n    ↓  z\n  a   (again)" in said
+    )
+
+
+def test_a_path_that_a_task_both_makes_and_needs_is_an_error() -> None:
+    """It could not be told whether it is up to date."""
+    assert "task 'a' has 'x' as a product and as a dependency" in refused(makes("a", "x", needs="x"))
+    assert "task 'a' has 'data' as a product and as a dependency" in refused(makes("a", "data/x", needs="data"))
+
+
+def test_what_comes_from_outside_is_not_made_inside() -> None:
+    """The message says who makes it and what to write."""
+    a = makes("a", "x")
+
+    said = refused(a, makes("b", needs=[External("x")]))
+
+    assert f"task 'b': External('x') is made by task 'a' ({a.source}); write Dependency('x')" in said
+
+
+def test_one_product_said_in_two_ways_is_an_error() -> None:
+    """Temporary and not, for one."""
+    assert "task 'a' says two things of its product 'x'" in refused(
+        makes("a", Product("x"), Product("x", temporary=True))
+    )
+
+
+def test_what_nobody_makes_is_kept_for_who_runs_it_to_look_at() -> None:
+    """The model itself looks at no file."""
+    workflow = Workflow("w", [makes("a", needs=["in.txt", External("out/there")])])
+
+    assert [(task.name, dependency) for task, dependency in workflow.edge_reasons.external_inputs] == [
+        ("a", Dependency("in.txt")),
+        ("a", External("out/there")),
+    ]
+
+
+def test_a_result_makes_an_edge() -> None:
+    """From the task that leaves it; one that is not there is named."""
+    a = makes("a")
+    b = Task("b", "m", {"seed": [a.result["seed"]]})
+
+    assert Workflow("w", [b, a]).edges == [("a", "b")]
+    assert f"task 'b' takes a.result['seed'], and this workflow does not run the task at {a.source}" in refused(b)
+
+
+def same(name: str, threads: int = 1, **fields: object) -> Task:
+    """Return a task that makes what others of its kind make."""
+    return Task(name, "m", {"out": Product("x"), "threads": Ignored(threads)}, **fields)
+
+
+def test_tasks_that_make_the_same_with_the_same_command_are_one() -> None:
+    """The first of them; who depends on the others depends on it, by task, by name and by path."""
+    one, two = same("one"), same("two", threads=8)
+    users = [makes("a", depends_on=two), makes("b", depends_on="two"), makes("c", needs="x")]
+
+    workflow = Workflow("w", [one, two, *users], [(two, users[0])]).with_defaults(ExecutionSettings(workdir="/w"))
+
+    assert list(workflow.tasks) == ["one", "a", "b", "c"]
+    assert workflow.edges == [("one", "a"), ("one", "b"), ("one", "c")]
+
+
+def test_what_any_of_equal_tasks_waits_for_is_waited_for() -> None:
+    """That one of them comes after another task is not forgotten."""
+    first = makes("first")
+    workflow = Workflow("w", [same("one"), same("two", depends_on=first), first])
+
+    assert workflow.edges == [("first", "one")]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"run_when": "stale"}, {"dependencies": ["y"]}, {"resources": {"gpu": 1}}, {"env": {"A": "1"}}]
+)
+def test_tasks_that_make_the_same_in_another_way_are_two(fields) -> None:
+    """Nobody chooses silently which of the two is meant."""
+    assert "two tasks make 'x': 'one'" in refused(same("one"), same("two", **fields))
+
+
+def test_a_part_knows_what_the_rest_makes_and_needs() -> None:
+    """Also once its settings are settled."""
+    tasks = [makes("a", "x"), makes("b", "y", needs="x"), makes("c", needs=["x", "y"])]
+
+    part = Workflow("w", tasks).subset({"a", "c"}).with_defaults(ExecutionSettings(workdir="/w"))
+
+    assert part.edges == [("a", "c")]
+    assert part.excluded.consumers["a", "x"] == ["b"]
+    assert part.excluded.producers == {("c", "y"): "b"}
+
+
+def test_a_part_keeps_the_order_by_way_of_what_is_left_out() -> None:
+    """Which still has to be there."""
+    tasks = [makes("a"), makes("b", depends_on="a"), makes("c", depends_on="b")]
+
+    assert Workflow("w", tasks).subset({"a", "c"}).edges == [("a", "c")]
+
+
+@given(st.lists(st.lists(st.integers(0, 11), max_size=4), min_size=1, max_size=12), st.randoms())
+def test_edges_of_paths_are_those_that_the_paths_say(needs, chance) -> None:
+    """Task n makes the path n and needs some of the paths before it; the rest comes from outside."""
+    tasks = [
+        makes(str(n), f"p/{n}", needs=[f"p/{m}" if m < n else f"in/{m}" for m in some]) for n, some in enumerate(needs)
+    ]
+    chance.shuffle(tasks)
+
+    workflow = Workflow("w", tasks)
+
+    assert set(workflow.edges) == {(str(m), str(n)) for n, some in enumerate(needs) for m in some if m < n}
+    place = {name: at for at, name in enumerate(workflow.order)}
+    assert all(place[up] < place[down] for up, down in workflow.edges)
+    assert {(task.name, each.path) for task, each in workflow.edge_reasons.external_inputs} == {
+        (str(n), f"in/{m}") for n, some in enumerate(needs) for m in some if m >= n
+    }
+
+
+@given(st.integers(2, 8), st.integers(0, 7), st.data())
+def test_a_way_back_is_found_wherever_it_is(length, start, data) -> None:
+    """A chain of paths with one dependency backwards is a circle, and all in it are named."""
+    low = min(start, length - 2)
+    high = data.draw(st.integers(low + 1, length - 1))
+    needs = [[f"p{n - 1}"] if n else [] for n in range(length)]
+    needs[low].append(f"p{high}")
+
+    said = refused(*(makes(f"task-{n}", f"p{n}", needs=needs[n]) for n in range(length)))
+
+    assert all(f"  task-{n}   (" in said for n in range(low, high + 1))
+
+
+def test_many_tasks_and_as_many_paths_are_a_workflow_in_linear_time() -> None:
+    """Nothing looks at every pair."""
+
+    def make(count: int) -> None:
+        tasks = [makes("0", "p/0"), *(makes(str(n), f"p/{n}", needs=[f"p/{n - 1}", "p/0"]) for n in range(1, count))]
+        workflow = Workflow("w", tasks).with_defaults(ExecutionSettings(workdir="/w"))
+        assert len(workflow.edges) == 2 * (count - 2) + 1
+
+    assert growth(make, 1_500, times=3) <= LINEAR
+
+
+def test_a_product_that_is_named_like_the_rest_of_another_is_refused() -> None:
+    """What the one leaves when it fails would take the place of the other."""
+    one = Task("one", "m", {"out": Product("x")})
+    other = Task("other", "m", {"out": Product("x.failed")})
+    said = r"task 'other' makes 'x\.failed' .*, and so would be called what task 'one' leaves"
+    with pytest.raises(InvalidWorkflow, match=said):
+        Workflow("w", [one, other])

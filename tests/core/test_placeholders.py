@@ -1,0 +1,83 @@
+"""Values of parameters that are more than what they say: ignored ones, and results of other tasks."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_sewer import Dependency, Ignored, Task
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.values import markers, replace_placeholders
+
+GENERATE = Task("generate", "m")
+
+
+def test_a_part_of_a_result_is_found_by_keys_and_positions() -> None:
+    """As deep as one likes."""
+    part = GENERATE.result["runs"][-1]["seed"]
+
+    assert part.resolve({"runs": [{"seed": 1}, {"seed": 17}]}) == 17
+    assert repr(part) == "generate.result['runs'][-1]['seed']"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"a": 1}, "there is no generate.result['seed']: the object has the keys 'a'"),
+        ({}, "there is no generate.result['seed']: the object has the keys none"),
+        ([1], "there is no generate.result['seed']: the list has 1 items"),
+        ("text", "there is no generate.result['seed']: it is 'text', which has no parts"),
+        (None, "the task left no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"),
+    ],
+)
+def test_a_part_that_is_not_there_is_named_with_what_is(value, said) -> None:
+    """The message says how far it came."""
+    with pytest.raises(InvalidTask) as caught:
+        GENERATE.result["seed"].resolve(value)
+    assert said in str(caught.value)
+
+
+def test_a_letter_of_a_text_is_no_part_of_it() -> None:
+    """A module whose result is a line of text has no list to take the first of."""
+    with pytest.raises(InvalidTask, match="which has no parts"):
+        GENERATE.result[0].resolve("17, 18")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda result: f"seed-{result['seed']}",
+        lambda result: "seed-{}".format(result["seed"]),
+        lambda result: 1 if result["ok"] else 2,
+        list,
+        lambda result: int(result["seed"]),
+        lambda result: result["seed"] + 1,
+    ],
+)
+def test_a_result_cannot_be_used_before_its_task_has_run(use) -> None:
+    """What would silently take its name for its value is an error."""
+    with pytest.raises(TypeError):
+        use(GENERATE.result)
+
+
+def test_a_part_is_named_by_a_key_or_a_position() -> None:
+    """A slice or a truth value is neither."""
+    for key in (True, 1.5, slice(1), None):
+        with pytest.raises(InvalidTask, match="named by a key or a position"):
+            GENERATE.result[key]
+
+
+def test_markers_are_found_however_deep() -> None:
+    """In lists, in mappings, in what is ignored."""
+    value = {"a": [Dependency("x"), {"b": Ignored([GENERATE.result])}]}
+
+    assert [type(marker).__name__ for marker in markers(value)] == ["Dependency", "Ignored", "Result"]
+    assert replace_placeholders(value, lambda _: "!") == {"a": ["!", {"b": ["!"]}]}
+
+
+def test_ignored_values_do_not_tell_tasks_apart() -> None:
+    """They are passed on, and do not count."""
+    one, two = (Task("t", "m", {"n": 1, "threads": Ignored(threads)}) for threads in (1, 8))
+
+    assert two.arguments() == ["--n", "1", "--threads", "8"]
+    assert one.signature() == two.signature()
+    assert one.is_same(two)

@@ -1,0 +1,327 @@
+"""What a Slurm job is given can be said in several places, and every mistake in it is named at once."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+from submitit.slurm.slurm import SlurmExecutor, _get_default_parameters
+
+from airflow_provider_sewer.core.errors import InvalidTask, SlurmError, SlurmOutOfMemory
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS, RESERVED, RESOURCES, SlurmSettings
+
+#: What submitit takes only for old scripts.
+FOR_OLD_SCRIPTS = {"num_gpus"}
+
+
+def parameters(**slurm: object) -> dict:
+    return dict(SlurmSettings.checked(slurm=slurm).slurm)
+
+
+def fails(message: str, **fields: object) -> None:
+    """Check that these settings make an error that starts with this text."""
+    with pytest.raises(InvalidTask, match=f"^{re.escape(message)}"):
+        SlurmSettings.checked(**fields)
+
+
+def test_the_parameters_are_those_of_the_installed_submitit():
+    """Both spellings, submitit's own and Slurm's; whatever a new version adds shows up here."""
+    of_submitit = {*_get_default_parameters(), *SlurmExecutor._equivalence_dict()}
+
+    assert set(RESOURCES) - {"login_environment"} == of_submitit - FOR_OLD_SCRIPTS
+
+
+def test_what_a_job_is_given_is_kept_as_it_was_written():
+    """Every parameter has a value that passes, and the order stays."""
+    given = {
+        "job_name": "größe 1", "partition": "gpu,main", "account": "lab", "qos": "long", "timeout_min": 60, "nodes": 2,
+        "tasks_per_node": 1, "cpus_per_task": 8, "gpus_per_node": 0, "gpus_per_task": 1,
+        "mem_gb": 1.5, "gres": "gpu:a100:1", "constraint": "a100&nvme", "nodelist": "n[1-3]", "exclude": "n4",
+        "exclusive": "user", "dependency": "afterok:1", "comment": "night's run", "wckey": "k", "mail_type": "END,FAIL",
+        "mail_user": "me@lab", "setup": ["module load cuda", "set -x\nulimit -n 9"], "teardown": [], "use_srun": True,
+        "srun_args": ["--mpi=pmix"], "stderr_to_stdout": False, "signal_delay_s": 0, "array_parallelism": 9,
+        "login_environment": False,
+        "additional_parameters": {"hold": True, "nice": 10, "begin": "now+1hour", "wait-all-nodes": 1},
+    }  # fmt: skip
+
+    assert list(parameters(**given).items()) == list(given.items())
+
+
+def test_a_number_may_be_text_as_a_filled_in_template_is():
+    """Airflow fills templates in as text; numbers of GPUs are text anyhow where they name a type."""
+    said = parameters(nodes="2", mem_gb="1.5", timeout_min=" 60 ", gpus_per_node="a100:2,v100:1", gpus_per_task="1")
+
+    assert said == {"nodes": 2, "mem_gb": 1.5, "timeout_min": 60, "gpus_per_node": "a100:2,v100:1", "gpus_per_task": 1}
+
+
+@pytest.mark.parametrize("name", sorted(set(RESOURCES) - {"setup", "teardown", "srun_args", "additional_parameters",
+                                                          "use_srun", "stderr_to_stdout",
+                                                          "login_environment"}))  # fmt: skip
+def test_a_template_passes_wherever_one_value_stands(name):
+    """What it comes to is checked when it is known; a line break is one line too many even there."""
+    assert parameters(**{name: "{{ params.x }}"}) == {name: "{{ params.x }}"}
+    fails(f"slurm: {name}: '{{{{ a\\n}}}}' holds a line break", slurm={name: "{{ a\n}}"})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("time", [90, "90", "1:30", "1:30:00", "2-0", "2-12:30", "2-12:30:00", "UNLIMITED"]),
+        ("mem", [500, "0", "4G", "500M", "4GB", "1t", "100k"]),
+        ("mem_per_cpu", ["2G"]),
+        ("mem_per_gpu", ["2G"]),
+        ("account", ["lab", 1234]),
+    ],
+)
+def test_slurms_own_ways_to_write_a_value_pass(name, values):
+    """A time, an amount of memory, an account that is a number."""
+    assert [parameters(**{name: value})[name] for value in values] == list(map(str, values))
+
+
+def test_a_job_that_is_not_to_be_alone_says_nothing():
+    """Sbatch has no way to say so, and submitit would write one that sbatch refuses."""
+    assert parameters(exclusive=True) == {"exclusive": True}
+    assert parameters(exclusive=False) == {"exclusive": None}
+
+
+def test_an_unknown_parameter_is_named_with_all_there_are():
+    """Not only the first thirty."""
+    fails("slurm: unknown Slurm parameter 'partiton'; did you mean 'partition'? Known: "
+          f"{', '.join(map(repr, RESOURCES))}.", slurm={"partiton": "x"})  # fmt: skip
+    fails("slurm: unknown Slurm parameter 5.", slurm={5: "x"})
+
+
+@pytest.mark.parametrize("given", ["partition=x", ["partition"], 5, True])
+def test_parameters_that_are_no_mapping_are_an_error(given):
+    """The message names what it got."""
+    fails(f"slurm: a mapping of parameters is needed, not {type(given).__name__}", slurm=given)
+
+
+@pytest.mark.parametrize(
+    "both",
+    [
+        {"mem": "4G", "mem_gb": 4},
+        {"mem_gb": 4, "mem_per_cpu": "1G"},
+        {"time": 5, "timeout_min": 5},
+        {"cpus_per_task": 1, "cpus_per_gpu": 1},
+        {"name": "a", "job_name": "a"},
+        {"tasks_per_node": 1, "ntasks_per_node": 1},
+    ],
+)
+def test_two_that_exclude_each_other_are_an_error(both):
+    """Nobody could tell which one is meant, and sbatch refuses some of them."""
+    with pytest.raises(InvalidTask, match="exclude each other; keep one of them") as raised:
+        SlurmSettings.checked(slurm=both)
+    assert all(repr(name) in str(raised.value) for name in both)
+
+
+def test_one_spelling_may_be_dropped_while_the_other_is_said():
+    """None is no second value."""
+    assert parameters(mem=None, mem_gb=4) == {"mem": None, "mem_gb": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("timeout_min", 0, "a whole number from 1 on is needed, not 0"),
+        ("timeout_min", 1.5, "a whole number from 1 on is needed, not 1.5"),
+        ("timeout_min", "1:30:00", "a number is needed, not '1:30:00'"),
+        ("timeout_min", math.inf, "a number is needed"),
+        ("nodes", 0, "a whole number from 1 on"),
+        ("nodes", True, "a number is needed, not True"),
+        ("nodes", [2], "a number is needed, not [2]"),
+        ("cpus_per_task", "", "a number is needed"),
+        ("cpus_per_task", -1, "a whole number from 1 on"),
+        ("signal_delay_s", -1, "a whole number from 0 on"),
+        ("mem_gb", 0, "gigabytes, at least one megabyte, are needed, not 0"),
+        ("mem_gb", 0.0005, "gigabytes, at least one megabyte, are needed"),
+        ("mem_gb", "4G", "a number is needed, not '4G'"),
+        ("mem", "4 G", "'4 G' is not of the form that Slurm reads, such as '4G' or '500M'"),
+        ("mem", 1.5, "text is needed, not 1.5"),
+        ("time", "tomorrow", "'tomorrow' is not of the form that Slurm reads"),
+        ("gpus_per_node", -1, "a number from 0 on, or 'type:number', is needed, not -1"),
+        ("gpus_per_node", "a100", "a number from 0 on"),
+        ("gpus_per_node", True, "text is needed, not True"),
+        ("partition", "", "text is needed, not ''"),
+        ("partition", ["a", "b"], "text is needed"),
+        ("account", True, "text is needed, not True"),
+        ("qos", "a\0b", "the text holds a NUL byte"),
+        ("exclusive", 1, "True or False is needed, not 1"),
+        ("use_srun", "yes", "True or False is needed, not 'yes'"),
+        ("setup", "module load cuda", "a list of texts is needed, not a single text; put it into brackets"),
+        ("teardown", {"a": 1}, "a list of texts is needed, not {'a': 1}"),
+        ("setup", [5], "a list of texts is needed, not one with 5"),
+        ("setup", ["a\0"], "'a\\x00' holds a NUL byte"),
+        ("setup", ["true\n  #SBATCH --requeue"], "'true\\n  #SBATCH --requeue' is no command; options of sbatch"),
+        ("srun_args", "--mpi=pmix", "a list of texts is needed, not a single text"),
+        ("srun_args", ["a\nb"], "'a\\nb' holds a line break"),
+        ("additional_parameters", ["hold"], "a mapping of sbatch options is needed, not list"),
+        ("additional_parameters", {"--hold": True}, "'--hold' is no name of an sbatch option; write it without dashes"),
+        ("additional_parameters", {"hold\n#SBATCH --x": True}, "'hold\\n#SBATCH --x' is no name of an sbatch option"),
+        ("additional_parameters", {"hold": False}, "hold: text is needed, not False; give text, a number, or True"),
+        ("additional_parameters", {"begin": None}, "begin: text is needed, not None"),
+        ("additional_parameters", {"nice": "1\n#SBATCH --requeue"}, "nice: '1\\n#SBATCH --requeue' holds a line break"),
+    ],
+)  # fmt: skip
+def test_a_value_that_slurm_could_not_take_is_named(name, value, said):
+    """Parameter, what is needed, and what was given."""
+    fails(f"slurm: {name}: {said}", slurm={name: value})
+
+
+@pytest.mark.parametrize("name", [name for name in RESOURCES if name not in {"setup", "teardown"}])
+@pytest.mark.parametrize("value", ["1\n#SBATCH --uid=0", "a\rb", ["a\nb"], {"nice": "a\nb"}])
+def test_no_value_begins_a_line_of_the_job_script(name, value):
+    """A line break would make one option two."""
+    with pytest.raises(InvalidTask, match=f"^slurm: {name}: "):
+        SlurmSettings.checked(slurm={name: value})
+
+
+@pytest.mark.parametrize("option", [*RESERVED, "open_mode", "Export", "job_name", "exp", "expor", "o"])
+def test_what_the_package_says_itself_cannot_be_said_beside_it(option):
+    """Nor begun: sbatch takes the beginning of an option for the option."""
+    fails(f"slurm: additional_parameters: {option!r} cannot be given: sbatch's option --",
+          slurm={"additional_parameters": {option: "x"}})  # fmt: skip
+
+
+def test_what_was_given_can_change_afterwards_without_changing_the_job():
+    """One dict may serve several tasks."""
+    setup, options = ["a"], {"hold": True}
+    slurm = {"setup": setup, "additional_parameters": options}
+    settings = SlurmSettings.checked(slurm=slurm)
+
+    setup.append("b")
+    options["nice"] = 1
+    slurm["nodes"] = 2
+
+    assert settings.slurm == {"setup": ["a"], "additional_parameters": {"hold": True}}
+
+
+def test_times_may_be_seconds_or_timedeltas():
+    """They come out as seconds."""
+    settings = SlurmSettings.checked(
+        poll_interval=2, max_poll_interval=timedelta(minutes=1), max_pending_time=timedelta(hours=2), lost_after=0
+    )
+
+    assert settings == SlurmSettings({}, poll_interval=2, max_poll_interval=60, max_pending_time=7200, lost_after=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "said"),
+    [
+        ("run_dir", ["", 5, "NUL\0"], "a path is needed, not "),
+        ("cluster", ["Slurm", "", True, ["slurm"]], "'auto' or 'slurm' or 'local' is needed, not "),
+        ("on_kill_action", ["cancel", None.__class__], "'cancel_job' or 'keep_job' is needed, not "),
+        ("deferrable", ["yes", 1], "True or False is needed, not "),
+        ("durable", [0], "True or False is needed, not "),
+        ("requeue", ["true"], "True or False is needed, not "),
+        ("wait_for_completion", [1.0], "True or False is needed, not "),
+        ("poll_interval", [0, -1, "5", True, math.nan, math.inf], "seconds or a timedelta, more than 0, are needed"),
+        ("max_poll_interval", [0, timedelta(0)], "seconds or a timedelta, more than 0, are needed"),
+        ("max_pending_time", [0, "1h"], "seconds or a timedelta, more than 0, are needed"),
+        ("lost_after", [-1, "5"], "seconds or a timedelta are needed, not "),
+        ("fail_on_pending_reason", ["Licenses", [5], [""], {"a": 1}, True], ""),
+    ],
+)
+def test_each_setting_says_what_it_takes(field, values, said):
+    """The message starts with the setting's name."""
+    for value in values:
+        fails(f"{field}: {said}", **{field: value})
+
+
+def test_an_interval_that_would_shrink_is_an_error():
+    """The longest interval cannot be shorter than the shortest."""
+    fails("max_poll_interval: 5 s is less than poll_interval, 10 s", poll_interval=10, max_poll_interval=5)
+
+
+def test_reasons_to_give_up_may_be_none_at_all():
+    """An empty list is said; nothing is not."""
+    assert SlurmSettings.checked(fail_on_pending_reason=[]).fail_on_pending_reason == ()
+    assert SlurmSettings.checked(fail_on_pending_reason=["Licenses"]).fail_on_pending_reason == ("Licenses",)
+    assert SlurmSettings.checked().fail_on_pending_reason is None
+
+
+def test_a_relative_run_directory_is_taken_from_the_folder():
+    """As it is for every path; home folders and templates are left alone."""
+    assert SlurmSettings.checked(run_dir=Path("runs"), folder="/flows").run_dir == "/flows/runs"
+    assert SlurmSettings.checked(run_dir="~/runs", folder="/flows").run_dir == "~/runs"
+
+
+def test_the_run_directory_is_a_path_that_can_be_changed():
+    """What was not said stays unsaid."""
+    assert SlurmSettings(run_dir="runs").map_paths(str.upper) == SlurmSettings(run_dir="RUNS")
+    assert SlurmSettings().map_paths(str.upper) == SlurmSettings()
+
+
+def test_the_nearer_settings_win_and_the_farther_ones_fill_in():
+    """Also where the nearer one says False or nothing at all: that is said too."""
+    near = SlurmSettings.checked(durable=False, fail_on_pending_reason=[], lost_after=0, slurm={"qos": "long"})
+    far = SlurmSettings.checked(durable=True, fail_on_pending_reason=["x"], lost_after=9, requeue=True,
+                                slurm={"qos": "short", "nodes": 2})  # fmt: skip
+
+    assert near.with_fallback(far) == SlurmSettings(
+        {"qos": "long", "nodes": 2}, durable=False, fail_on_pending_reason=(), lost_after=0, requeue=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "both"),
+    [
+        ({"mem_gb": 8}, {"mem": "4G"}, {"mem_gb": 8}),
+        ({"mem": "4G"}, {"mem_gb": 8, "nodes": 2}, {"nodes": 2, "mem": "4G"}),
+        ({"mem_per_cpu": "1G"}, {"mem_gb": 8}, {"mem_per_cpu": "1G"}),
+        ({"time": "1-0"}, {"timeout_min": 5}, {"time": "1-0"}),
+        ({"cpus_per_gpu": 4}, {"cpus_per_task": 8}, {"cpus_per_gpu": 4}),
+        ({"name": "a"}, {"job_name": "b"}, {"name": "a"}),
+        ({"ntasks_per_node": 1}, {"tasks_per_node": 2}, {"ntasks_per_node": 1}),
+        ({"mem": None}, {"mem_gb": 8}, {"mem": None}),
+        ({"qos": None}, {"qos": "long"}, {"qos": None}),
+    ],
+)
+def test_the_nearer_spelling_of_one_thing_drops_the_farther(near, far, both):
+    """A task that asks for mem_gb does not also get the connection's mem."""
+    assert SlurmSettings(near).with_fallback(SlurmSettings(far)).slurm == both
+
+
+def test_what_was_dropped_stays_dropped_however_many_places_follow():
+    """A None is passed on."""
+    dropped = SlurmSettings({"account": None}).with_fallback(SlurmSettings({"nodes": 1}))
+
+    assert dropped.with_fallback(SlurmSettings({"account": "lab"})).slurm == {"account": None, "nodes": 1}
+
+
+_ANYWHERE = some.builds(
+    SlurmSettings,
+    some.dictionaries(some.sampled_from(["mem", "mem_gb", "mem_per_cpu", "time", "timeout_min", "qos"]),
+                      some.sampled_from([None, 1, 2])),
+    deferrable=some.sampled_from([None, True, False]),
+    lost_after=some.sampled_from([None, 0.0, 1.0]),
+)  # fmt: skip
+
+
+@given(_ANYWHERE, _ANYWHERE, _ANYWHERE)
+def test_it_does_not_matter_which_two_of_three_places_meet_first(near, middle, far):
+    """Task, group and connection can be put together in either order."""
+    assert near.with_fallback(middle).with_fallback(far) == near.with_fallback(middle.with_fallback(far))
+
+
+def test_the_defaults_pass_their_own_checks():
+    """They could stand in a connection."""
+    assert SlurmSettings.checked(**DEFAULTS._asdict()) == DEFAULTS
+
+
+def test_settings_and_errors_can_be_passed_on_to_another_process():
+    """By pickle and by copy, with all that they know."""
+    settings = SlurmSettings.checked(slurm={"setup": ["a"]}, fail_on_pending_reason=["x"])
+    error = SlurmOutOfMemory("too much", job_id="7", state="OUT_OF_MEMORY", node="n1", run_directory="/r")
+    received = pickle.loads(pickle.dumps(error))
+
+    assert pickle.loads(pickle.dumps(settings)) == copy.deepcopy(settings) == settings
+    assert isinstance(received, SlurmError)
+    assert (str(received), vars(received)) == ("too much", vars(error))

@@ -1,0 +1,327 @@
+"""What came of reading a file is kept, until anything that was looked at on the way changes."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import py_compile
+import shutil
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer.core.serialization import workflow_to_data
+
+from .land import COUNTED, IMPORTS, refusal
+
+
+def test_a_file_is_loaded_once_as_long_as_nothing_changes(land):
+    """The second time it is not even started; what arrives is the same."""
+    land.write("NAME = 'a'", "helper.py")
+    land.write(COUNTED + "import helper\nTask(helper.NAME, 'm')")
+
+    first, second = land.read(), land.read()
+
+    assert land.loads == 1
+    assert workflow_to_data(first) == workflow_to_data(second)
+
+
+def test_another_process_finds_what_was_kept(land, script):
+    """DAG files are parsed by processes that live for a moment."""
+    land.write(COUNTED + "Task('a', 'm')")
+    land.read()
+
+    other = script(
+        """
+        import sys
+        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.loaders.external.client import read_workflow
+        print(read_workflow(sys.argv[1], None, Settings(python=sys.argv[2])))
+        """,
+        str(land.file),
+        str(land.python),
+    )
+
+    assert other.on_output() == "Workflow('workflow', tasks=['a'])\n"
+    assert land.loads == 1
+
+
+def test_a_file_that_has_changed_is_read_anew(land):
+    """Also when time and size are what they were."""
+    land.write("Task('a', 'm')")
+    assert land.tasks() == ["a"]
+    status = os.stat(land.file)
+
+    land.write("Task('b', 'm')")
+    os.utime(land.file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    assert land.tasks() == ["b"]
+
+
+@pytest.mark.parametrize("name", ["helper.py", "package/inner.py", "names.txt"])
+def test_what_a_file_imports_or_reads_beside_it_counts(land, name):
+    """A module, a part of a package, a text: whatever has changed is read anew."""
+    land.write(
+        {
+            "helper.py": "from helper import NAME; Task(NAME, 'm')",
+            "package/inner.py": "from package.inner import NAME; Task(NAME, 'm')",
+            "names.txt": "NAME = ''\nexec(open(__file__.replace('flow.py', 'names.txt')).read()); Task(NAME, 'm')",
+        }[name]
+    )
+    land.write("NAME = 'a'", name)
+    assert land.tasks() == ["a"]
+
+    land.write("NAME = 'b'", name)
+
+    assert land.tasks() == ["b"]
+
+
+def test_what_a_file_has_looked_for_in_vain_counts(land):
+    """A module that may be there or not, and a folder that it goes through."""
+    land.write("""
+        import os
+        try:
+            from local import NAME
+        except ImportError:
+            NAME = "none"
+        Task(NAME, "m")
+        for name in sorted(os.listdir(os.path.dirname(__file__) + "/data")):
+            Task(name, "m")
+    """)
+    land.write("", "data/x")
+    assert land.tasks() == ["none", "x"]
+
+    land.write("", "data/y")
+    assert land.tasks() == ["none", "x", "y"]
+
+    land.write("NAME = 'local'", "local.py")
+    assert land.tasks() == ["local", "x", "y"]
+
+
+def test_a_module_that_had_been_compiled_before_counts(land):
+    """What Python opens is then not what somebody changes."""
+    land.write("NAME = 'a'", "helper.py")
+    py_compile.compile(str(land.folder / "helper.py"))
+    land.write("import helper\nTask(helper.NAME, 'm')")
+    assert land.tasks() == ["a"]
+
+    land.write("NAME = 'changed'", "helper.py")
+
+    assert land.tasks() == ["changed"]
+
+
+def test_a_folder_that_is_looked_into_as_python_starts_counts(land, tmp_path):
+    """A module that comes to lie there stands before the one that was found."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "second" / "project.py").write_text("NAME = 'second'")
+    land.write("import project\nTask(project.NAME, 'm')")
+    path = {"PYTHONPATH": f"{tmp_path}/first:{tmp_path}/second"}
+    assert list(land.read(env=path).tasks) == ["second"]
+
+    (tmp_path / "first" / "project.py").write_text("NAME = 'first'")
+
+    assert list(land.read(env=path).tasks) == ["first"]
+
+
+def test_a_module_of_machine_code_counts(land):
+    """The system opens it, not Python."""
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    source = Path(importlib.util.find_spec("_csv").origin)
+    if suffix not in source.name:
+        pytest.skip("this Python was built without modules of their own files")
+    shutil.copy(source, land.folder / f"_csv{suffix}")
+    land.write(f"""{COUNTED}
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("_csv", os.path.dirname(__file__) + "/_csv{suffix}")
+importlib.util.module_from_spec(spec)
+Task("a", "m")
+""")
+    land.read()
+    with open(land.folder / f"_csv{suffix}", "ab") as file:
+        file.write(b"another build")
+
+    land.read()
+
+    assert land.loads == 2
+
+
+def test_a_project_that_is_worked_on_counts(land, tmp_path):
+    """Installed by a path to its sources, as with `pip install -e`."""
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    land.install("project.pth", str(sources))
+    (sources / "project.py").write_text("NAME = 'a'")
+    land.write("import project\nTask(project.NAME, 'm')")
+    assert land.tasks() == ["a"]
+
+    (sources / "project.py").write_text("NAME = 'b'")
+
+    assert land.tasks() == ["b"]
+
+
+def test_what_is_installed_counts(land):
+    """A package in another version, and one that comes before it."""
+    land.install("project.py", "NAME = 'old'")
+    land.write(COUNTED + "import project\nTask(project.NAME, 'm')")
+    assert land.tasks() == ["old"]
+
+    land.install("project.py", "NAME = 'newer'")
+    assert land.tasks() == ["newer"]
+
+    land.install("project/__init__.py", "NAME = 'package'")
+    assert land.tasks() == ["package"]
+    assert land.loads == 3
+
+
+def test_what_is_asked_for_counts(land, tmp_path, monkeypatch):
+    """Another workflow, other variables, another place to stand, another interpreter under the same path."""
+    land.write(
+        "import os, sys\n@workflow\ndef a(): Task(os.environ['X'], 'm').run()\n@workflow\ndef b(): Task('b', 'm').run()"
+    )
+    assert [list(land.read(name, env={"X": "x"}).tasks) for name in "ab"] == [["x"], ["b"]]
+    assert list(land.read("a", env={"X": "y"}).tasks) == ["y"]
+
+    land.write("import os, sys\nTask(os.path.basename(os.getcwd()), 'm')\nTask(os.path.basename(sys.executable), 'm')")
+    monkeypatch.chdir(land.folder)
+    assert land.tasks() == ["flows", "python"]
+    monkeypatch.chdir(tmp_path)
+    assert land.tasks()[0] == tmp_path.name
+    land.python.rename(land.python.with_name("former"))
+    land.python.write_text(f'#!/bin/sh\nexec {land.python.with_name("former")} "$@"\n')
+    land.python.chmod(0o755)
+    assert land.tasks()[1] == "former"
+
+
+def test_a_link_that_leads_to_another_version_counts(land):
+    """As it is where a repository is put in place by changing one link."""
+    for name in "ab":
+        land.write(f"{IMPORTS}import helper\nTask(helper.NAME, 'm')", f"{name}/flow.py")
+        land.write(f"NAME = {name!r}", f"{name}/helper.py")
+    land.file.symlink_to("a/flow.py")
+    assert land.tasks() == ["a"]
+
+    land.file.unlink()
+    land.file.symlink_to("b/flow.py")
+
+    assert land.tasks() == ["b"]
+
+
+def test_what_changes_while_it_is_read_is_read_anew(land):
+    """The old version does not come to stand for the new one."""
+    land.write("NAME = 'a'", "helper.py")
+    land.write("""
+        import helper
+        Task(helper.NAME, "m")
+        with open(helper.__file__, "w") as file:
+            file.write("NAME = 'later'")
+    """)
+    assert land.tasks() == ["a"]
+
+    assert land.tasks() == ["later"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import subprocess; name = subprocess.check_output(['sh', '-c', 'echo $(ls data | wc -l)'], text=True).strip()",
+        "import os; name = 'a'; os.system('true')",
+    ],
+)
+def test_what_other_programs_say_is_asked_anew(land, source):
+    """Nobody can tell what they have looked at."""
+    land.write("", "data/x")
+    land.write(f"{COUNTED}\nimport os; os.chdir(os.path.dirname(__file__))\n{source}\nTask(name, 'm')")
+
+    land.read()
+    land.read()
+
+    assert land.loads == 2
+
+
+def test_what_python_asks_about_the_system_does_not_count(land):
+    """Many packages look for a library when they are imported, by way of other programs."""
+    land.write(f"{COUNTED}\nimport ctypes.util\nctypes.util.find_library('c')\nTask('a', 'm')")
+
+    land.read()
+    land.read()
+
+    assert land.loads == 1
+
+
+def test_an_error_is_not_kept(land):
+    """What was wrong may lie outside of anything that was looked at."""
+    land.write(COUNTED + "1 / 0")
+
+    refusal(land)
+    refusal(land)
+
+    assert land.loads == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"garbage\n{}", None])
+def test_what_is_kept_and_broken_is_read_anew_and_replaced(land, cache, damage):
+    """Empty, something else, cut off."""
+    land.write(COUNTED + "Task('a', 'm')")
+    land.read()
+    (kept,) = cache.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-9] if damage is None else damage)
+
+    assert land.tasks() == land.tasks() == ["a"]
+
+    assert land.loads == 2
+    assert list(cache.iterdir()) == [kept]
+
+
+def test_what_is_kept_is_its_owners_only(land, cache):
+    """It holds what the file says, which may be secret."""
+    land.write("Task('a', 'm', env={'TOKEN': 'x'})")
+
+    land.read()
+
+    modes = [oct(path.stat().st_mode & 0o777) for path in (cache, *cache.iterdir())]
+    assert modes == ["0o700", "0o600"]
+
+
+def test_what_others_could_have_put_there_is_not_taken(land, cache):
+    """Whoever can write there could have tasks of theirs run."""
+    land.write(COUNTED + "Task('a', 'm')")
+    land.read()
+    cache.chmod(0o777)
+
+    land.read()
+
+    assert land.loads == 2
+
+
+def test_without_a_place_to_keep_it_a_file_is_read_each_time(land, monkeypatch):
+    """A worker may have no home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    land.write(COUNTED + "Task('a', 'm')")
+
+    assert land.tasks() == land.tasks() == ["a"]
+    assert land.loads == 2
+
+
+def test_what_was_kept_long_ago_is_removed(land, cache):
+    """Interpreters and files come and go."""
+    land.write("Task('a', 'm')")
+    land.read()
+    (old,) = cache.iterdir()
+    os.utime(old, (0, 0))
+
+    land.read(env={"X": "1"})
+
+    (kept,) = cache.iterdir()
+    assert kept != old
+
+
+def test_what_is_kept_is_plain_json(land, cache):
+    """Nothing that could run when it is read."""
+    land.write("Task('a', 'm')")
+    land.read()
+
+    (kept,) = cache.iterdir()
+    assert json.loads(kept.read_bytes().partition(b"\n")[2])["value"]["tasks"][0]["name"] == "a"

@@ -1,0 +1,164 @@
+"""A file that only its own environment can import is read there; what comes back is what it says."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from airflow_provider_sewer import load_workflow
+from airflow_provider_sewer.core.errors import WorkflowFileError
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.serialization import workflow_to_data
+from airflow_provider_sewer.loaders.external.client import read_tasks
+from airflow_provider_sewer.loaders.python_file import load_tasks
+
+from .land import refusal
+
+RICH = '''
+from datetime import timedelta
+import helper
+from pathlib import Path
+
+generate = Task("generate", "digits.generate", {"out": Product("build/raw.npz"), "n": 500, "threads": Ignored(4)})
+train = Task(
+    "Train: größe", "digits.train",
+    {"in": Dependency("build/raw.npz"), "seed": generate.result["seed"], "x": Path("y")},
+    python="env/bin/python", env={"A": "b"}, workdir="data", run_on="slurm", slurm={"mem_gb": 8}, resources={"gpu": 1},
+    operator_kwargs={"retry_delay": timedelta(minutes=5)},
+)
+many = Task("many", "digits.noise", {"out": Product("build/{n}.npz")}).map(n=[1, 2, 3])
+
+call = Task(helper.NAME, function="digits.report:show", kwargs={"seeds": [generate.result["seed"]]})
+
+@workflow
+def nightly():
+    """Every night."""
+    (generate >> [train, call] >> many).run(env={"C": "d"})
+
+@workflow
+def hourly():
+    generate.run()
+'''
+
+
+def test_what_arrives_is_what_is_read_here(any_land):
+    """Each version of Python reads a file to the same workflow, its lines and its folder included."""
+    any_land.write("NAME = 'call'", "helper.py")
+    any_land.write(RICH)
+
+    for name in ("nightly", "hourly"):
+        there, here = workflow_to_data(any_land.read(name)), workflow_to_data(load_workflow(any_land.file, name))
+        assert abs(there.pop("source")[1] - here.pop("source")[1]) <= 1  # that of def, or that of the line above it
+        assert there == here
+
+
+def test_a_file_may_import_what_only_its_environment_has(any_land):
+    """The project of its owner, in each version of Python; what is imported here is of no use to it."""
+    any_land.install("project/__init__.py", "SIZES = [10, 20]")
+    any_land.write("import project\nfor size in project.SIZES: Task(f'train {size}', 'project.train', {'size': size})")
+
+    with pytest.raises(WorkflowFileError, match=r"No module named 'project'.* --read-with-interpreter"):
+        load_workflow(any_land.file)
+
+    workflow = any_land.read()
+    assert list(workflow.tasks) == ["train 10", "train 20"]
+    assert str(workflow.tasks["train 10"].source) == f"{any_land.file}:3"
+
+
+def test_annotations_are_read_alike_in_every_python(any_land):
+    """Also those of types joined by a bar, which Python 3.9 cannot join."""
+    any_land.write(
+        """
+from __future__ import annotations
+from pathlib import Path
+from typing import Annotated
+from airflow_provider_sewer import Dependency, Product, task
+
+@task
+def copy(out: Annotated[Path | None, Product], source: Annotated[Path, Dependency] | list[Path] | None = None): ...
+""",
+        "helper.py",
+    )
+    any_land.write("import helper\nhelper.copy('a')\nhelper.copy('b', 'a')")
+
+    assert any_land.read().edges == [("copy", "copy_2")]
+
+
+def test_all_tasks_of_a_file_arrive(land):
+    """Those that a workflow runs, and those that none does."""
+    land.write("a = Task('a', 'm')\nb = Task('b', 'm')\n@workflow\ndef w():\n    b.run(env={'X': '1'})")
+
+    arrived = read_tasks(land.file, ExecutionSettings(python=str(land.python)))
+
+    said = [(task.name, task.settings.env, task.source) for task in arrived]
+    assert said == [(task.name, task.settings.env, task.source) for task in load_tasks(land.file)]
+    assert [name for name, _, _ in said] == ["b", "a"]
+
+
+def test_what_the_file_prints_goes_to_stderr(land, capfd):
+    """Its own words and those of what it starts, before the workflow is there."""
+    land.write("import os\nprint('from the file')\nos.system('echo from a child')\nTask('a', 'm')")
+
+    land.read()
+
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert sorted(said.err.splitlines()) == ["from a child", "from the file"]
+
+
+# --- what is in reach there
+
+
+def test_what_is_installed_beside_this_package_is_not_in_reach(land):
+    """Airflow, which lies in the same folder as this package may, is not there for the file."""
+    land.write("""
+        import importlib.util
+        names = ("airflow", "click", "pytest", "airflow_provider_sewer")
+        Task(",".join(name for name in names if importlib.util.find_spec(name)), "m")
+    """)
+
+    assert land.tasks() == ["airflow_provider_sewer"]
+
+
+def test_this_very_package_is_used_whatever_is_installed_there(land):
+    """Another version, installed in the environment, does not get in between."""
+    land.install("airflow_provider_sewer/__init__.py", "raise SystemExit('another version')")
+    land.write("Task('a', 'm')")
+
+    assert land.tasks() == ["a"]
+
+
+def test_the_folder_somebody_stands_in_is_not_in_reach(land, tmp_path, monkeypatch):
+    """A file is read to the same wherever that is done."""
+    (tmp_path / "json.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "beside_me.py").touch()
+    monkeypatch.chdir(tmp_path)
+    land.write("import json\nimport beside_me")
+
+    assert "No module named 'beside_me'" in refusal(land)
+
+
+def test_the_file_sees_the_environment_of_its_tasks(land, monkeypatch):
+    """What is given and the short list, nothing of Airflow's own."""
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
+    monkeypatch.setenv("MINE", "mine")
+    land.write("import os\nTask(os.environ['GIVEN'], 'm', {'x': [name for name in os.environ if name[0] in 'AM']})")
+
+    assert land.read(env={"GIVEN": "a"}).tasks["a"].parameters_and_flags == {"x": []}
+    assert land.read(env={"GIVEN": "a"}, inherit_env=["MINE"]).tasks["a"].parameters_and_flags == {"x": ["MINE"]}
+    assert refusal(land).endswith(
+        "'GIVEN'. What another interpreter reads has the environment of its tasks; give the variable with --env or env="
+    )
+
+
+def test_reading_leaves_no_compiled_modules_behind(land):
+    """Neither beside the file nor in the environment."""
+    land.install("project.py", "")
+    land.write("", "helper.py")
+    land.write("import helper, project\nTask('a', 'm')")
+
+    land.read()
+
+    assert sorted(os.listdir(land.folder)) == ["flow.py", "helper.py"]
+    assert sorted(os.listdir(land.packages)) == ["project.py"]

@@ -1,0 +1,174 @@
+"""What goes wrong where another interpreter reads a file is said as it is here, and nothing of it is left."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from airflow_provider_sewer import load_workflow
+from airflow_provider_sewer.core.errors import (
+    InterpreterError,
+    InvalidTask,
+    InvalidWorkflow,
+    SewerError,
+    WorkflowFileError,
+)
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.loaders.external import client
+from airflow_provider_sewer.loaders.external.client import read_workflow
+
+from .land import refusal
+
+
+def test_an_error_is_the_same_as_here(any_land):
+    """Class, message and line, in each version of Python."""
+    for source in (
+        "Task('a', 'm', nane=1)",
+        "a = Task('a', 'm', depends_on='b')\nTask('b', 'm', depends_on=a)",
+        "raise ValueError('no data')",
+        "b = 1 +",
+    ):
+        any_land.write(source)
+        with pytest.raises(SewerError) as here:
+            load_workflow(any_land.file)
+        with pytest.raises(SewerError) as there:
+            any_land.read()
+        assert (type(there.value), str(there.value), there.value.where) == (
+            type(here.value), str(here.value), here.value.where
+        )  # fmt: skip
+
+
+def test_errors_are_told_apart_by_their_class(land):
+    """A bad task, a bad workflow, a bad file; each with its line and without a traceback."""
+    land.write("Task('a', 'm', nane=1)")
+    assert refusal(land, InvalidTask).startswith("{f}:2: task 'a': unknown field 'nane'; did you mean 'name'?")
+    land.write("Task('a', 'm', depends_on='b')")
+    assert refusal(land, InvalidWorkflow).startswith("{f}:2: task 'a' depends on a task that")
+    land.write("1 / 0")
+    assert refusal(land) == "{f}:2: ZeroDivisionError: division by zero"
+
+
+def test_a_missing_module_is_said_to_be_missing_there(land):
+    """Whoever reads it knows which environment lacks it."""
+    land.write("import torch_or_so")
+
+    assert refusal(land) == (
+        "{f}:2: ModuleNotFoundError: No module named 'torch_or_so'. A workflow file may import its own folder and what "
+        f"is installed for {land.python}, which reads it; what only the task needs belongs into the module it runs"
+    )
+
+
+def test_what_json_cannot_say_is_named(land):
+    """The task, the field and the line."""
+    land.write("Task('a', 'm', operator_kwargs={'on_failure_callback': print})")
+
+    assert "{f}:2: task 'a': operator_kwargs['on_failure_callback']: JSON, which" in refusal(land, InvalidTask)
+
+
+def test_a_missing_file_is_named(land):
+    """As it is here."""
+    assert refusal(land) == "{f}: cannot read the workflow file: No such file or directory"
+
+
+def test_stages_are_not_read_by_another_interpreter(land):
+    """They import nothing, and the parser for YAML is not lent."""
+    with pytest.raises(WorkflowFileError, match=r"stages.yaml: stages in YAML import nothing.*; leave out --read-with"):
+        read_workflow(land.folder / "stages.yaml", None, ExecutionSettings(python=str(land.python)))
+
+
+def test_an_interpreter_that_is_none_is_named(land):
+    """One that is not there, and a program that is something else."""
+    land.write("Task('a', 'm')")
+
+    with pytest.raises(InterpreterError, match="/nowhere/python does not exist; create the environment"):
+        land.read(python="/nowhere/python")
+    with pytest.raises(InterpreterError, match="/bin/echo is no Python 3 interpreter"):
+        land.read(python="/bin/echo")
+
+
+def test_an_interpreter_that_is_too_old_is_named(land, tmp_path):
+    """Its version, and the oldest that can read a file."""
+    old = tmp_path / "python"
+    old.write_text("""#!/bin/sh\necho '{"version": "3.8.18", "executable": "python", "prefix": "/"}'\n""")
+    old.chmod(0o755)
+    land.write("Task('a', 'm')")
+
+    with pytest.raises(InterpreterError) as caught:
+        land.read(python=old)
+
+    assert str(caught.value) == f"{old} is Python 3.8.18; a workflow file is read by Python 3.9 or later"
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("os.kill(os.getpid(), 11)", "was ended by SIGSEGV"),
+        ("os._exit(3)", "failed with exit code 3"),
+        ("os._exit(0)", "was ended by the file itself"),
+    ],
+)
+def test_an_interpreter_that_does_not_live_to_the_end_is_no_workflow(land, end, said):
+    """However it ended; its last words are shown."""
+    land.write(f"import os\nTask('a', 'm')\nprint('last words', flush=True)\n{end}")
+
+    assert refusal(land) == (
+        f"{{f}}: {land.python} {said} while it was reading this file\nThe last lines it wrote:\n  last words"
+    )
+
+
+def test_what_is_not_to_be_caught_is_an_error_of_the_file(land):
+    """There is nobody else it could be meant for."""
+    land.write("raise KeyboardInterrupt('now')")
+
+    assert refusal(land) == "{f}: the file ends the program (KeyboardInterrupt: now) while it is read"
+
+
+HANGS = """
+import os, subprocess, time
+life = os.open({path!r}, os.O_WRONLY)
+os.set_inheritable(life, True)
+subprocess.Popen(["sleep", "1000"], close_fds=False)
+os.write(life, b"here")
+time.sleep(1000)
+"""
+
+
+def test_a_file_that_hangs_is_given_up_with_all_it_started(land, lifeline, monkeypatch):
+    """After a while, with a clear error, and nothing of it stays."""
+    monkeypatch.setattr(client, "_PATIENCE", 1.0)
+    land.write(HANGS.format(path=lifeline.path))
+
+    assert refusal(land) == (
+        f"{{f}}: {land.python} did not come to the end of this file within 1 s, and was ended; what takes long belongs "
+        "into the module of a task"
+    )
+    lifeline.expect_end()
+
+
+def test_what_a_file_leaves_running_is_ended(land, lifeline):
+    """A workflow file starts nothing that outlives it."""
+    land.write(HANGS.format(path=lifeline.path).replace("time.sleep(1000)", "Task('a', 'm')"))
+
+    assert land.tasks() == ["a"]
+    lifeline.expect_end()
+
+
+def test_nothing_is_left_when_the_one_that_reads_is_killed(land, lifeline, script):
+    """Such as a DAG processor that takes too long for its supervisor."""
+    land.write(HANGS.format(path=lifeline.path))
+    reader = script(
+        """
+        import sys
+        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.loaders.external.client import read_workflow
+        read_workflow(sys.argv[1], None, Settings(python=sys.argv[2]))
+        """,
+        str(land.file),
+        str(land.python),
+    )
+    lifeline.expect("here")
+
+    reader.send(signal.SIGKILL)
+
+    lifeline.expect_end()

@@ -1,0 +1,441 @@
+"""A function is called in another interpreter: its arguments and its result arrive, and what fails is told shortly."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_sewer.core.call import function_call
+from airflow_provider_sewer.core.errors import ModuleFailed, ModuleNotFound
+from airflow_provider_sewer.execution.module_runner import ModuleRunner
+from tests.execution.conftest import Modules, Ran, followed
+
+
+class Functions:
+    """Functions of modules that are written on the spot, and one interpreter to call them."""
+
+    def __init__(self, modules: Modules, python: str) -> None:
+        self.modules = modules
+        self.python = python
+
+    def call(self, source: str, function: str = "f", *, name: str = "steps", workdir: Any = None, **kwargs: Any) -> Ran:
+        """Write a module, call a function of it, and return what came of it."""
+        self.modules.write(source, name)
+        return self.call_there(f"{name}:{function}", workdir=workdir, **kwargs)
+
+    def call_there(self, target: str, workdir: Any = None, **kwargs: Any) -> Ran:
+        """Call a function of a module that is there already, or is not."""
+        settings = self.modules.settings(python=self.python, workdir=workdir or self.modules.folder)
+        return followed(ModuleRunner(function_call(target, kwargs), settings))
+
+
+@pytest.fixture
+def anywhere(modules, any_python) -> Functions:
+    """Return what calls functions in one interpreter after the other, which have not this package."""
+    return Functions(modules, str(any_python))
+
+
+@pytest.fixture
+def here(modules) -> Functions:
+    """Return what calls functions in the interpreter of the tests."""
+    return Functions(modules, sys.executable)
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory) -> str:
+    """Return an interpreter without this package."""
+    folder = tmp_path_factory.mktemp("bare")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+    return str(folder / "bin" / "python")
+
+
+# --- in every Python from 3.9 on
+
+
+def test_arguments_and_result_are_json_in_every_python(anywhere) -> None:
+    """A function is given what JSON can say and leaves what JSON can say; what it prints is no result."""
+    source = """
+        def f(number, text, items, nothing=None, *, flag):
+            print("printed")
+            return {"given": [number, text, items, nothing, flag], "more": (1.5, "ü")}
+    """
+
+    ran = anywhere.call(source, number=3, text="a 'b'\n", items=[{"k": [1]}], flag=True)
+
+    assert ran.error is None, ran.stderr
+    assert ran.value == {"given": [3, "a 'b'\n", [{"k": [1]}], None, True], "more": [1.5, "ü"]}
+    assert ran.stdout == "printed\n"
+
+
+def test_what_a_function_is_given_is_on_no_command_line_however_long_it_is(anywhere) -> None:
+    """It is in a file that only its owner can read, so nobody finds a secret among the processes."""
+    source = """
+        import os
+        def f(password, text):
+            with open("/proc/self/cmdline", "rb") as file:
+                line = os.fsdecode(file.read())
+            file = line.split("\\0")[-2]
+            return [len(text), text[:2], password in line, oct(os.stat(file).st_mode), os.path.dirname(file)]
+    """
+
+    ran = anywhere.call(source, password="geheim", text="ü\udcff" + "x" * 1_000_000)
+
+    assert ran.error is None, ran.stderr
+    *seen, folder = ran.value
+    assert seen == [1_000_002, "ü\udcff", False, "0o100600"]
+    assert not Path(folder).exists()
+
+
+def test_an_async_function_is_awaited_in_every_python(anywhere) -> None:
+    """It needs no event loop of its own."""
+    source = "import asyncio\nasync def f(n):\n    await asyncio.sleep(0)\n    return n + 1"
+
+    assert anywhere.call(source, n=1).value == 2
+
+
+def test_what_is_annotated_as_a_path_arrives_as_one(anywhere) -> None:
+    """However deep, as text of the future or not, and where only type checkers import Path; other text stays text."""
+    source = """
+        from __future__ import annotations
+        from typing import TYPE_CHECKING, Annotated, Dict, List, Optional, Union
+        if TYPE_CHECKING:
+            from pathlib import Path
+        from airflow_provider_sewer import Dependency, Product
+
+        def f(out: Annotated[Path, Product(atomic=False)], some: Annotated[List[Path], Dependency],
+              maybe: Optional[Path] = None, named: Dict[str, Path] = None, either: Union[str, Path] = "",
+              text: str = "", unknown: Nowhere = ""):
+            return [type(each).__name__.replace("Posix", "") for each in
+                    (out, some[0], maybe, named["x"], either, text, unknown)]
+    """
+    given = {"out": "a", "some": ["b"], "maybe": "c", "named": {"x": "d"}, "either": "e", "text": "f", "unknown": "g"}
+
+    ran = anywhere.call(source, **given)
+
+    assert ran.value == ["Path", "Path", "Path", "Path", "str", "str", "str"], ran.stderr
+
+
+def test_what_may_be_a_path_or_nothing_arrives_as_a_path(anywhere) -> None:
+    """Written with a bar, also before Python 3.10; in text within text; and where further arguments are."""
+    source = """
+        from __future__ import annotations
+        from typing import TYPE_CHECKING, Annotated, Dict, List
+        from pathlib import Path
+        if TYPE_CHECKING:
+            import numpy
+        from airflow_provider_sewer import Dependency
+
+        def f(a: Annotated[Path, Dependency] | None, b: list[Path] | None, c: Annotated[Path | None, Dependency],
+              d: Dict[str, "Path | None"] | List["Path"], e: None | dict[str, Path], f: str | Path, g: Path | "str",
+              h: int | Path | None = None, **more: Path | None):
+            return [type(each).__name__.replace("Posix", "") for each in
+                    (a, b[0], c, d[0], e["x"], f, g, h, more["y"])]
+    """
+    given = {"a": "a", "b": ["b"], "c": "c", "d": ["d"], "e": {"x": "e"}, "f": "f", "g": "g", "h": "h", "y": "y"}
+
+    ran = anywhere.call(source, **given)
+
+    assert ran.value == ["Path", "Path", "Path", "Path", "Path", "str", "str", "Path", "Path"], ran.stderr
+
+
+def test_a_module_may_import_this_package_where_it_is_not_installed(anywhere) -> None:
+    """``task`` and what stands in annotations are found, with brackets or without; the function is what it was."""
+    source = """
+        from pathlib import Path
+        from typing import Annotated
+        from airflow_provider_sewer import Dependency, External, Ignored, Product, task
+
+        @task
+        def f(out: Annotated[Path, Product] = Path("a"), n: Annotated[int, Ignored] = 1):
+            return [str(out), g.function(), h(data="b"), f.__name__]
+
+        @task("a name")
+        def g():
+            return "g"
+
+        @task(name="other", run_when="missing")
+        def h(data: Annotated[Path, External(timeout=5), Product(temporary=True)]):
+            return data
+    """
+
+    assert anywhere.call(source, out="x").value == ["x", "g", "b", "f"]
+
+
+def test_a_function_may_spawn_processes_in_every_python(anywhere) -> None:
+    """They import its module by its name, and find there what it finds."""
+    source = """
+        import multiprocessing
+        from airflow_provider_sewer import task
+
+        def square(n):
+            return n * n
+
+        @task
+        def f(numbers, method):
+            with multiprocessing.get_context(method).Pool(2) as pool:
+                return pool.map(square, numbers)
+    """
+
+    for method in ("spawn", "fork", "forkserver"):
+        ran = anywhere.call(source, numbers=[1, 2, 3], method=method)
+        assert ran.value == [1, 4, 9], ran.stderr
+
+
+def test_a_failing_function_shows_its_own_lines_and_none_of_ours(anywhere) -> None:
+    """The trace begins with the function; that of an async one as well."""
+    source = """
+        def f(n):
+            return g(n)
+
+        async def later(n):
+            return g(n)
+
+        def g(n):
+            raise ValueError(f"no {n}")
+    """
+
+    for function in ("f", "later"):
+        ran = anywhere.call(source, function, n=1)
+        assert type(ran.error) is ModuleFailed
+        places = [line.split(", in ")[1] for line in ran.stderr.splitlines() if line.startswith("  File")]
+        assert places == [function, "g"]
+        assert ran.stderr.endswith("\nValueError: no 1\n")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def f(): return float('nan')", "steps:f returned a float, which JSON cannot say (there is a NaN or an inf"),
+        ("def f(): return [1e999]", "steps:f returned a list, which JSON cannot say (there is a NaN or an infinity"),
+        ("def f(): return [float('inf')]", "steps:f returned a list, which JSON cannot say (there is a NaN or an inf"),
+        ("def f(): return object()", "steps:f returned a object, which JSON cannot say; return text, finite numbers"),
+        ("def f(): return {'a': {1, 2}}", "steps:f returned a dict, which JSON cannot say (there is a set in it); "),
+        ("def f(): return {(1, 2): 3}", "steps:f returned a dict, which JSON cannot say (keys must be str, int, "),
+        ("def f(): return b''", "steps:f returned a bytes, which JSON cannot say; "),
+        ("def f():\n x = []\n x.append(x)\n return x", "steps:f returned a list, which JSON cannot say (it holds its"),
+        ("async def f(): yield 1", "steps:f returned a async_generator, which JSON cannot say; "),
+        ("f = 3", "steps:f is no function but int\n"),
+        ("def f(out, n=1, *, deep=None): ...", "steps:f cannot be called with (): missing a required argument: 'out'"),
+        ("import sys; sys.exit(0)", "steps ends the program (exit 0) while it is imported; put that under if __name__"),
+    ],
+)
+def test_what_is_wrong_with_a_function_is_one_line(source: str, said: str, anywhere) -> None:
+    """It names the function and the type, and says what to do; there is no trace of lines that nobody wrote."""
+    ran = anywhere.call(source)
+
+    assert type(ran.error) is ModuleFailed
+    assert ran.stderr.startswith(said)
+    assert ran.stderr.count("\n") == 1
+
+
+def test_a_number_of_too_many_digits_is_told_as_one(here) -> None:
+    """JSON could say it; Python does not write it."""
+    assert here.call("def f(): return 10 ** 5000").stderr.startswith(
+        "steps:f returned a int, which JSON cannot say (there is a whole number in it with too many digits); "
+    )
+
+
+# --- what is asked for and not there
+
+
+def test_a_function_that_is_missing_is_named_with_those_that_are_there(here) -> None:
+    """With the file that was looked in, for it may be another one than was meant."""
+    source = "from os.path import join\ndef train(): ...\ndef test(): ...\nclass Model:\n    def fit(self): ..."
+
+    assert here.call(source, "trian").stderr == (
+        f"steps ({here.modules.folder}/steps.py) has no function 'trian'; did you mean 'train'? "
+        "Known: 'train', 'test', 'Model'.\n"
+    )
+    assert here.call_there("steps:Model.fitt").stderr == (
+        f"steps ({here.modules.folder}/steps.py) has no function 'Model.fitt'; did you mean 'fit'? Known: 'fit'.\n"
+    )
+
+
+def test_a_module_that_is_missing_is_said_to_be(here) -> None:
+    """As it is of a module that is run, and not of a module that it imports in vain."""
+    ran = here.call_there("nowhere.at_all:f")
+    assert type(ran.error) is ModuleNotFound
+    assert f"{sys.executable} has no module to run as 'nowhere.at_all:f' (No module named nowhere.at_all)" in str(
+        ran.error
+    )
+
+    ran = here.call("import nowhere\ndef f(): ...")
+    assert type(ran.error) is ModuleFailed
+    assert ran.stderr.endswith("\nModuleNotFoundError: No module named 'nowhere'\n")
+
+
+def test_arguments_of_other_names_are_told_with_those_it_takes(here) -> None:
+    """Before the function begins."""
+    ran = here.call("def f(out, n=1, *, deep: bool = False): print('begun')", out="x", m=2)
+
+    assert ran.stdout == ""
+    assert ran.stderr == (
+        "steps:f cannot be called with (out, m): got an unexpected keyword argument 'm'; "
+        "it takes (out, n=1, deep=False)\n"
+    )
+
+
+# --- its surroundings
+
+
+@pytest.mark.parametrize(("code", "kind"), [("0", None), ("", None), ("3", ModuleFailed), ("'no data'", ModuleFailed)])
+def test_a_function_may_end_the_program(code: str, kind: type | None, here) -> None:
+    """With 0 it has succeeded and leaves nothing, whatever it printed; with anything else it has failed."""
+    ran = here.call(f"import sys\ndef f():\n    print('last line')\n    sys.exit({code})")
+
+    assert ran.value is None
+    assert (type(ran.error) if ran.error else None) is kind
+
+
+def test_a_process_that_ends_before_its_function_returns_has_failed(here) -> None:
+    """Green means evidence: an exit code of 0 alone is none."""
+    ran = here.call("import os\ndef f():\n    print('last line')\n    os._exit(0)")
+
+    assert type(ran.error) is ModuleFailed
+    assert str(ran.error) == ("steps:f ended its process with exit code 0 and did not return; have it return, or raise")
+
+
+def test_a_function_sees_no_arguments_of_a_command_line(here) -> None:
+    """What parses sys.argv finds it empty."""
+    source = "import argparse, sys\ndef f(n):\n    argparse.ArgumentParser().parse_args()\n    return sys.argv[1:]"
+
+    ran = here.call(source, n=1)
+
+    assert ran.value == []
+
+
+def test_files_named_like_modules_of_python_are_not_taken_for_them(modules, bare_python, tmp_path) -> None:
+    """Whatever lies in the working directory, what calls the function finds its own."""
+    there = Functions(modules, bare_python)
+    names = ("json", "inspect", "typing", "pathlib", "asyncio", "difflib", "tempfile", "importlib", "types", "re")
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    source = "from airflow_provider_sewer import task\nasync def f(p: 'Path'): return str(p.parent)"
+
+    assert there.call(source, workdir=tmp_path, p="a/b").value == "a"
+    assert "has no function 'g'" in there.call(source, "g", workdir=tmp_path).stderr
+
+
+def test_a_function_of_a_file_named_like_a_module_of_python_says_where_it_looked(here) -> None:
+    """``json`` is loaded already; the message shows that it is another one than was meant."""
+    ran = here.call("def f(): return 1", name="json")
+
+    assert "/json/__init__.py) has no function 'f'" in ran.stderr
+
+
+def test_a_function_may_go_elsewhere_and_import_later(here, tmp_path) -> None:
+    """Modules of its working directory are found wherever it has gone."""
+    (tmp_path / "helper.py").write_text("N = 5")
+
+    ran = here.call("import os\ndef f():\n    os.chdir('/')\n    import helper\n    return helper.N", workdir=tmp_path)
+
+    assert ran.value == 5
+
+
+def test_numbers_of_numpy_and_paths_are_plain_in_a_result(digits_python, modules) -> None:
+    """A number is a number whoever made it; an array is refused with its name."""
+    source = """
+        import numpy as np
+        from pathlib import Path
+        def f():
+            return [np.float32(0.5), np.int64(3), np.bool_(True), np.float64(2.5), np.array(7), Path("a/b")]
+        def nan(): return {"loss": np.float32("nan")}
+        def array(): return np.zeros(3)
+    """
+    there = Functions(modules, str(digits_python))
+
+    assert there.call(source).value == [0.5, 3, True, 2.5, 7, "a/b"]
+    assert there.call(source, "nan").stderr.startswith(
+        "steps:nan returned a dict, which JSON cannot say (there is a NaN"
+    )
+    assert there.call(source, "array").stderr.startswith("steps:array returned a ndarray, which JSON cannot say; ")
+
+
+def test_nothing_is_left_of_what_stood_in_for_this_package(modules, bare_python, tmp_path) -> None:
+    """It lies beside the result, whose folder is removed; called by hand, it is removed at the end."""
+    source = "import sys\nfrom airflow_provider_sewer import task\n@task\ndef f(): return sys.path[-1]"
+    folder = Functions(modules, bare_python).call(source).value
+    assert "sewer-" in folder
+    assert not Path(folder).exists()
+
+    argv = [bare_python, *function_call("steps:f", {}).argv]
+    subprocess.run(
+        argv, cwd=tmp_path, env={"PYTHONPATH": str(modules.folder), "TMPDIR": str(tmp_path)}, check=True, timeout=60
+    )
+    assert not list(tmp_path.glob("stub-*"))
+
+
+@pytest.fixture(params=["this package", "nothing of it"])
+def with_or_without(request, modules, bare_python) -> Callable[..., Ran]:
+    """Return what calls a function in an interpreter that has this package, and in one that has not."""
+    root = str(Path(__file__).parent.parent.parent)
+    path = os.pathsep.join([str(modules.folder), *([root] if request.param == "this package" else [])])
+    settings = modules.settings(python=bare_python, env={"PYTHONPATH": path})
+
+    def call(target: str, **kwargs: Any) -> Ran:
+        return followed(ModuleRunner(function_call(target, kwargs), settings))
+
+    return call
+
+
+DECORATED = """
+    import multiprocessing
+    from airflow_provider_sewer import Task, task
+
+    @task("a name")
+    def double(n, plus=0):
+        return n * 2 + plus
+
+    more = double.partial(plus=1)
+
+    def by_way_of_another(n):
+        return double(n)
+
+    @task
+    def call(n):
+        return [type(call).__name__, double(n), double.function(n), more(n)]
+
+    @task
+    def spread(numbers, method):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            return [pool.map(double, numbers), pool.map(by_way_of_another, numbers)]
+"""
+
+
+def test_a_decorated_function_is_itself_where_a_task_runs(modules, with_or_without) -> None:
+    """Functions call each other plainly, whether this package is installed there or not."""
+    modules.write(DECORATED, "steps")
+
+    assert with_or_without("steps:call", n=2).value == ["function", 4, 4, 5]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_decorated_function_is_itself_in_processes_that_a_task_starts(method, modules, with_or_without) -> None:
+    """It is found by its name there, and called: nothing is made of the call that nobody would run."""
+    modules.write(DECORATED, "steps")
+
+    ran = with_or_without("steps:spread", numbers=[1, 2], method=method)
+
+    assert ran.value == [[2, 4], [2, 4]], ran.stderr
+
+
+def test_a_decorated_function_is_itself_in_a_module_that_is_run(modules) -> None:
+    """And a workflow file that is read there has its tasks all the same."""
+    modules.write(DECORATED, "steps")
+    flow = modules.folder / "flow.py"
+    flow.write_text("from steps import double\ndouble(1)")
+    root = str(Path(__file__).parent.parent.parent)
+    settings = modules.settings(env={"PYTHONPATH": os.pathsep.join([str(modules.folder), root])})
+
+    plain = modules.run("import steps\nprint(steps.double(1))", settings=settings)
+    read = modules.run(
+        f"import airflow_provider_sewer as a\nprint(*a.load_workflow({str(flow)!r}).tasks)", settings=settings
+    )
+
+    assert (plain.stdout, read.stdout) == ("2\n", "a name\n")

@@ -1,0 +1,334 @@
+"""An interpreter is asked who it is before anything depends on it, and so are its modules."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_sewer.core.errors import InterpreterError, WorkdirError
+from airflow_provider_sewer.execution import interpreter
+from airflow_provider_sewer.execution.interpreter import check_workdir, find_interpreter, missing_modules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture
+def executable(tmp_path: Path) -> Callable[..., Path]:
+    """Return what writes an executable script."""
+
+    def write(text: str, path: str = "python", mode: int = 0o755) -> Path:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        file.chmod(mode)
+        return file
+
+    return write
+
+
+def refusal(python: object) -> str:
+    """Return what is said about an interpreter that is none."""
+    with pytest.raises(InterpreterError) as caught:
+        find_interpreter(str(python))
+    return str(caught.value)
+
+
+# --- the interpreter
+
+
+def test_every_supported_python_introduces_itself(any_python: Path) -> None:
+    """Each version of Python says which one it is and where its environment lies."""
+    found = find_interpreter(str(any_python))
+
+    assert found.path == str(any_python)
+    assert f"python{found.version.rpartition('.')[0]}" in os.path.realpath(any_python)
+    assert Path(found.prefix, "bin").is_dir()
+
+
+def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
+    """A path that leads nowhere is said not to exist."""
+    assert refusal(tmp_path / "venv/bin/python") == (
+        f"the interpreter {tmp_path}/venv/bin/python does not exist; create the environment, or correct the path"
+    )
+
+
+def test_a_folder_is_no_interpreter(tmp_path: Path) -> None:
+    """Whoever gives the folder of an environment is told to name the executable in it."""
+    assert refusal(tmp_path) == (
+        f"the interpreter {tmp_path} is no file; name the executable, such as {tmp_path}/bin/python"
+    )
+
+
+def test_an_environment_whose_python_has_gone_is_told_apart(tmp_path: Path) -> None:
+    """A link into nowhere, as an upgrade of Python leaves it, is told apart from a wrong path."""
+    link = tmp_path / "python"
+    link.symlink_to("gone/python3.8")
+
+    assert refusal(link) == (
+        f"the interpreter {link} is a link to {tmp_path}/gone/python3.8, which does not exist; "
+        "create the environment anew"
+    )
+
+
+def test_a_file_that_is_not_executable_is_named(executable) -> None:
+    """A file without the permission to run it is named."""
+    file = executable("#!/bin/sh\n", mode=0o644)
+
+    assert refusal(file) == f"the interpreter {file} is not executable for this user"
+
+
+def test_a_text_file_is_no_interpreter(executable) -> None:
+    """An executable text that the system cannot run is named."""
+    file = executable("I am no program\n")
+
+    assert refusal(file) == f"cannot start {file}: Exec format error"
+
+
+@pytest.mark.parametrize("path", ["/bin/true", "/bin/false", "/bin/echo", "/bin/cat", "/bin/sh", "/usr/bin/yes"])
+def test_a_program_that_is_no_python_is_refused(path: str) -> None:
+    """A program that does something else is refused, and what it said is shown."""
+    said = refusal(path)
+
+    assert said.startswith(f"{path} is no Python 3 interpreter: asked for its version it exited with ")
+
+
+def test_json_that_is_no_introduction_is_refused(executable) -> None:
+    """A program that happens to print JSON is no Python for that."""
+    for text in ("[1, 2]", "{}", '"3.11"', "3"):
+        assert "no Python 3 interpreter" in refusal(executable(f"#!/bin/sh\necho '{text}'\n"))
+
+
+def test_a_program_that_hangs_is_given_up_with_all_it_started(executable, lifeline, monkeypatch) -> None:
+    """A program that does not answer is given up after a while, and nothing of it stays."""
+    monkeypatch.setattr(interpreter, "_PATIENCE", 1.0)
+    file = executable(f"#!/bin/sh\nexec 3>{lifeline.path}\necho here >&3\nsleep 1000 &\nwait\n")
+
+    said = refusal(file)
+
+    assert said.startswith(
+        f"{file} is no Python 3 interpreter: asked for its version it gave no short answer within 1 s"
+    )
+    lifeline.expect_end()
+
+
+def test_a_program_that_never_stops_talking_is_given_up(executable, lifeline) -> None:
+    """A program that writes without end is given up long before the memory is full."""
+    file = executable(f"#!/bin/sh\nexec 3>{lifeline.path}\necho here >&3\nyes 'it is me'\n")
+
+    assert "gave no short answer" in refusal(file)
+    lifeline.expect_end()
+
+
+def test_a_name_is_looked_up_on_path(executable, monkeypatch, tmp_path: Path) -> None:
+    """A bare name is looked up on PATH; one that is not there is named."""
+    found = executable(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "bin/python-of-mine")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+    assert find_interpreter("python-of-mine").path == str(found)
+    assert refusal("python-of-yours") == (
+        "there is no interpreter 'python-of-yours' on PATH; correct the name or give its path"
+    )
+
+
+def test_a_relative_entry_of_path_gives_an_absolute_path(executable, monkeypatch, tmp_path: Path) -> None:
+    """An interpreter found in a relative entry of PATH is still found from another working directory."""
+    found = executable(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "bin/python")
+    monkeypatch.setenv("PATH", "bin")
+    monkeypatch.chdir(tmp_path)
+
+    assert find_interpreter("python").path == str(found)
+    assert find_interpreter(None).path == str(found)
+
+
+def test_without_a_name_python_is_meant_and_else_python3(executable, monkeypatch, tmp_path: Path) -> None:
+    """Where nothing is said, `python` is meant, else `python3`; where there is neither, that is said."""
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(InterpreterError, match="there is no python on PATH"):
+        find_interpreter(None)
+
+    third = executable(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "bin/python3")
+    assert find_interpreter(None).path == str(third)
+
+    first = executable(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "bin/python")
+    assert find_interpreter(None).path == str(first)
+
+
+def test_an_interpreter_is_asked_once_until_it_changes(executable, tmp_path: Path) -> None:
+    """Who has answered is not asked again, unless the executable has been replaced."""
+    text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
+    file = executable(text)
+    count = tmp_path / "count"
+
+    find_interpreter(str(file))
+    find_interpreter(str(file), {"OTHER": "environment"})
+    assert count.read_text(encoding="utf-8") == "asked\n"
+
+    file.unlink()
+    executable(text)
+    find_interpreter(str(file))
+    assert count.read_text(encoding="utf-8") == "asked\nasked\n"
+
+
+def test_an_interpreter_that_has_answered_a_process_is_known_to_the_next(executable, script, tmp_path: Path) -> None:
+    """Each task of a worker is a process; what it runs with is asked once, until it changes."""
+    text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
+    file = executable(text)
+    find = "import sys; from airflow_provider_sewer.execution.interpreter import *; "
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    for _ in range(3):
+        said = script(find + "print(known_interpreter(sys.argv[1]))", str(file), env=env).on_output()
+        assert said == f"{file}\n"
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n"
+
+    file.unlink()
+    executable(text)
+    script(find + "known_interpreter(sys.argv[1])", str(file), env=env).on_output()
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n" * 2
+
+
+def test_an_interpreter_may_need_the_environment_it_is_given(executable) -> None:
+    """An interpreter that starts only with certain variables (a library path) is asked with these."""
+    file = executable('#!/bin/sh\nexec "$ROOT_OF_PYTHON"/bin/python "$@"\n')
+
+    assert "no Python 3 interpreter" in refusal(file)
+    assert find_interpreter(str(file), {"ROOT_OF_PYTHON": sys.prefix}).prefix == sys.prefix
+
+
+def test_who_has_told_of_modules_need_not_introduce_itself(executable, tmp_path: Path) -> None:
+    """One start answers both, which is all that a run of many tasks waits for."""
+    file = executable(f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n')
+
+    assert missing_modules(str(file), ["json.tool", "nowhere"], {}) == ["nowhere"]
+    assert find_interpreter(str(file)).prefix == sys.prefix
+    assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n"
+
+
+# --- its modules
+
+
+@pytest.fixture
+def land(tmp_path: Path) -> Path:
+    """Return a folder with modules of every kind."""
+    files = {
+        "plain.py": "",
+        "package/__init__.py": "",
+        "package/inner.py": "",
+        "package/sub/__init__.py": "",
+        "package/sub/__main__.py": "",
+        "space/inner.py": "",
+        "space/deep/deeper/inner.py": "",
+        "loud/__init__.py": "open('trace', 'w'); raise SystemExit('this must not run')",
+        "loud/inner.py": "",
+        "json.py": "open('trace', 'w'); raise SystemExit('this must not run')",
+        "sys.py": "open('trace', 'w'); raise SystemExit('this must not run')",
+    }
+    for name, text in files.items():
+        path = tmp_path / "land" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path / "land"
+
+
+THERE = ["plain", "package.inner", "package.sub", "space.inner", "space.deep.deeper.inner", "loud.inner", "http.server"]
+NOT_THERE = [
+    "nowhere",
+    "package",
+    "package.nowhere",
+    "plain.inner",
+    "space",
+    "space.nowhere",
+    "space.deep.nowhere.inner",
+]
+
+
+@pytest.mark.parametrize("way", ["PYTHONPATH", "workdir"])
+def test_modules_that_cannot_be_run_are_found_out(way: str, land: Path, any_python: Path) -> None:
+    """Each version of Python tells which modules it cannot run, without running any of their code."""
+    env = {"PYTHONPATH": str(land)} if way == "PYTHONPATH" else {}
+    workdir = str(land) if way == "workdir" else str(land.parent)
+
+    assert missing_modules(str(any_python), [*THERE, *NOT_THERE], env, workdir) == NOT_THERE
+    assert not (Path(workdir) / "trace").exists()
+
+
+def test_what_is_said_of_modules_is_what_python_does(land: Path, any_python: Path, modules) -> None:
+    """A module is said to be missing exactly where `python -m` does not find it."""
+    found = {}
+    settings = modules.settings(python=str(any_python), env={"PYTHONPATH": str(land)})
+    for name in {*THERE, *NOT_THERE} - {"loud.inner", "http.server"}:
+        said = missing_modules(str(any_python), [name], settings.env)
+        found[name] = not said
+        assert (modules.run_there(name, settings).error is None) is found[name], name
+
+    assert set(found.values()) == {True, False}
+
+
+def test_a_noisy_start_does_not_hide_the_answer(land: Path) -> None:
+    """An interpreter that prints at its start is understood all the same."""
+    (land / "sitecustomize.py").write_text("print('welcome')\n", encoding="utf-8")
+
+    assert missing_modules(sys.executable, ["plain"], {"PYTHONPATH": str(land)}) == []
+    assert missing_modules(sys.executable, ["nowhere"], {"PYTHONPATH": str(land)}) == ["nowhere"]
+
+
+def test_what_cannot_be_told_is_not_missing(executable) -> None:
+    """An interpreter that gives no answer does not make modules missing."""
+    assert missing_modules(str(executable("#!/bin/sh\nexit 3\n")), ["plain"], {}) == []
+    assert missing_modules("/bin/echo", ["plain"], {}) == []
+
+
+# --- the working directory
+
+
+@pytest.mark.parametrize("name", ["plain", "with spaces", "new\nline", "größe", "'quoted\"", "--dash"])
+def test_a_working_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
+    """A directory is good whatever it is called."""
+    (tmp_path / name).mkdir()
+
+    assert check_workdir(str(tmp_path / name)) == str(tmp_path / name)
+
+
+def test_a_missing_working_directory_is_named(tmp_path: Path) -> None:
+    """A directory that is not there, and a file, are each said to be what they are."""
+    (tmp_path / "file").touch()
+
+    with pytest.raises(WorkdirError, match=r"the working directory .*/nowhere does not exist; create it, or correct"):
+        check_workdir(str(tmp_path / "nowhere"))
+    with pytest.raises(WorkdirError, match=r"the working directory .*/file is no directory"):
+        check_workdir(str(tmp_path / "file"))
+
+
+def test_a_working_directory_that_may_not_be_entered_is_named(closed_folder: Path, script) -> None:
+    """A directory that this user may not enter is named before anything runs."""
+    unprivileged = script(
+        """
+        import os, sys
+        from airflow_provider_sewer.core.errors import WorkdirError
+        from airflow_provider_sewer.execution.interpreter import check_workdir
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        try:
+            check_workdir(sys.argv[1])
+        except WorkdirError as error:
+            print(error)
+        """,
+        str(closed_folder),
+    )
+
+    assert unprivileged.on_output() == (
+        f"the working directory {closed_folder} cannot be entered by this user; change its permissions\n"
+    )
+
+
+def test_a_home_is_expanded_and_none_stays_none(monkeypatch, tmp_path: Path) -> None:
+    """`~` is the home; where nothing is said, nothing is checked."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    assert check_workdir("~") == str(tmp_path)
+    assert check_workdir(None) is None

@@ -1,0 +1,178 @@
+"""A module that fails, or cannot be run, is told with what happened."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, ModuleNotFound, WorkdirError
+
+# --- how it fails
+
+
+def test_a_failure_says_what_ran_how_it_ended_and_what_it_said_last(modules) -> None:
+    """The error holds exit code, command and the last lines of stderr."""
+    ran = modules.run(
+        """
+        import sys
+        print("progress")
+        for number in range(30):
+            print("problem", number, file=sys.stderr)
+        sys.exit(3)
+        """,
+        "--out",
+        "a b",
+    )
+
+    assert isinstance(ran.error, ModuleFailed)
+    assert ran.error.exit_code == 3
+    lines = str(ran.error).splitlines()
+    assert lines[0] == f"made_1 failed with exit code 3; it was: {sys.executable} -u -m made_1 --out 'a b'"
+    assert lines[1] == "The last lines of stderr:"
+    assert lines[2:] == [f"  problem {number}" for number in range(10, 30)]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import sys; print('to stdout'); sys.exit(1)", "\nThe last lines of stdout:\n  to stdout"),
+        ("import sys; sys.exit(1)", "\nIt wrote nothing."),
+    ],
+)
+def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, modules) -> None:
+    """Where stderr is empty the last lines of stdout are shown, or that there was nothing."""
+    assert str(modules.run(source).error).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        ("os._exit(1)", 1, "failed with exit code 1;"),
+        ("os._exit(2)", 2, "failed with exit code 2;"),
+        ("os._exit(137)", 137, "failed with exit code 137, a shell's word for SIGKILL (out of memory?);"),
+        ("os._exit(139)", 139, "failed with exit code 139, a shell's word for SIGSEGV;"),
+        ("os._exit(255)", 255, "failed with exit code 255;"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", None, "was ended by SIGSEGV;"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", None, "was ended by SIGKILL (out of memory?);"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 3)", None, "was ended by signal 37;"),
+        ("os.abort()", None, "was ended by SIGABRT;"),
+        ("raise RuntimeError('why')", 1, "failed with exit code 1;"),
+    ],
+)
+def test_a_failure_says_how_the_module_ended(end: str, code: int | None, said: str, modules) -> None:
+    """The error names the exit code, or the signal and what it usually means."""
+    error = modules.run(f"import os, signal; {end}").error
+
+    assert isinstance(error, ModuleFailed)
+    assert error.exit_code == code
+    assert str(error).startswith(f"made_1 {said}")
+
+
+def test_secrets_are_masked_in_an_error(modules) -> None:
+    """A secret does not get into the error, neither whole, nor over several lines, nor in part."""
+    secrets = ["short-key", "short-key-made-long", "-----BEGIN-----\nsecond line\n-----END-----", ""]
+    ran = modules.run(
+        """
+        import os, sys
+        print("with", sys.argv[2], "and", os.environ["KEY_FILE"], file=sys.stderr)
+        sys.exit(1)
+        """,
+        "--key",
+        "short-key-made-long",
+        secrets=secrets,
+        settings=modules.settings(env={"KEY_FILE": secrets[2]}),
+    )
+
+    assert "--key ***" in str(ran.error)
+    assert "  with *** and ***" in str(ran.error)
+    for part in ("short", "long", "second", "BEGIN"):
+        assert part not in str(ran.error)
+
+
+def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, script) -> None:
+    """Where exit codes are thrown away, a module has not succeeded: nobody knows."""
+    unknowing = script(
+        """
+        import signal, sys
+        from airflow_provider_sewer.core.errors import ModuleFailed
+        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.core.call import module_call
+        from airflow_provider_sewer.execution.module_runner import ModuleRun
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        settings = Settings(python=sys.executable, env={"PYTHONPATH": sys.argv[1]})
+        try:
+            ModuleRun(module_call(sys.argv[2], []), settings).run(lambda *_: None)
+        except ModuleFailed as error:
+            print(error.exit_code, error)
+        """,
+        str(modules.folder),
+        modules.write("import sys; sys.exit(3)"),
+    )
+
+    assert unknowing.on_output().startswith("None made_1 has ended, but how is not known: its exit code was collected")
+
+
+# --- told apart from a failing module
+
+
+def test_a_missing_module_is_no_failing_module(any_python: Path, modules) -> None:
+    """In each version of Python, a missing module is told apart, with the interpreter and the fix."""
+    ran = modules.run_there("nowhere.to_be_found", modules.settings(python=any_python))
+
+    assert isinstance(ran.error, ModuleNotFound)
+    assert str(ran.error).startswith(f"{any_python} has no module to run as 'nowhere.to_be_found' (")
+    assert str(ran.error).endswith("); install it there, correct the name, or name another interpreter")
+
+
+def test_a_package_that_cannot_be_run_is_a_missing_module(any_python: Path, modules) -> None:
+    """In each version of Python, a package without a __main__ is said to be no module to run."""
+    modules.write("", "package.__init__")
+
+    error = modules.run_there("package", modules.settings(python=any_python)).error
+
+    assert isinstance(error, ModuleNotFound)
+    assert "'package' is a package and cannot be directly executed" in str(error)
+
+
+FAILING = {
+    "it imports something missing": "import nowhere",
+    "it runs something missing": (
+        "import subprocess, sys\n"
+        "if __name__ == '__main__': sys.exit(subprocess.call([sys.executable, '-m', __spec__.name + '.nowhere']))"
+    ),
+    "it says so": "import sys; sys.exit(f'{sys.executable}: No module named {__spec__.name}')",
+}
+
+
+@pytest.mark.parametrize("source", FAILING.values(), ids=FAILING)
+def test_a_failing_module_is_no_missing_module(source: str, any_python: Path, modules) -> None:
+    """In each version of Python, a module that is there and fails is a failure, even if it sounds otherwise."""
+    ran = modules.run(source, settings=modules.settings(python=any_python))
+
+    assert isinstance(ran.error, ModuleFailed)
+    assert "nowhere" in str(ran.error) or "No module named made_1" in str(ran.error)
+
+
+def test_a_package_whose_start_fails_is_a_failure(any_python: Path, modules) -> None:
+    """In each version of Python, a package that fails while it is imported is there, and failed."""
+    modules.write("import nowhere", "package.__init__")
+    modules.write("", "package.inner")
+
+    error = modules.run_there("package.inner", modules.settings(python=any_python)).error
+
+    assert isinstance(error, ModuleFailed)
+    assert "nowhere" in str(error)
+
+
+def test_a_missing_interpreter_and_workdir_are_found_before_anything_runs(modules, tmp_path: Path) -> None:
+    """A missing interpreter and a missing working directory are errors of their own, and nothing starts."""
+    name = modules.write("")
+
+    no_python = modules.run_there(name, modules.settings(python=tmp_path / "python"))
+    no_workdir = modules.run_there(name, modules.settings(workdir=tmp_path / "nowhere"))
+
+    assert isinstance(no_python.error, InterpreterError)
+    assert isinstance(no_workdir.error, WorkdirError)
+    assert no_python.on_start == no_workdir.on_start == []

@@ -1,0 +1,148 @@
+"""A module that is stopped is neither a success nor a failure, and leaves nothing running."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer.core.call import module_call
+from airflow_provider_sewer.core.errors import ModuleTerminated
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.execution.module_runner import ModuleRunner
+
+
+def test_a_stopped_module_says_so(modules, lifeline, background) -> None:
+    """A module that was stopped is neither a success nor a failure, even if it exits with 0 then."""
+    run = modules.module_run(
+        """
+        import os, signal, sys
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        os.write(os.open(sys.argv[1], os.O_WRONLY), b"ready\\n")
+        signal.pause()
+        """,
+        lifeline.path,
+    )
+
+    follow = background(lambda: run.run(lambda *_: None))
+    lifeline.expect("ready")
+    run.stop()
+
+    with pytest.raises(
+        ModuleTerminated, match="made_1 was stopped on request, and all it had started with it; it was: "
+    ):
+        follow.result()
+    lifeline.expect_end()
+
+
+def test_a_module_that_is_stopped_before_it_starts_never_starts(modules, tmp_path: Path) -> None:
+    """A stop before the start is obeyed."""
+    run = modules.module_run("import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"))
+    run.stop()
+
+    with pytest.raises(ModuleTerminated):
+        run.run(lambda *_: None)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_module_that_is_stopped_at_once_is_killed(modules, lifeline, background) -> None:
+    """A stop at once does not wait for a module that ignores SIGTERM."""
+    run = modules.module_run(
+        """
+        import os, signal, sys
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.write(os.open(sys.argv[1], os.O_WRONLY), b"ready\\n")
+        while True: signal.pause()
+        """,
+        lifeline.path,
+        grace=3600,
+    )
+
+    follow = background(lambda: run.run(lambda *_: None))
+    lifeline.expect("ready")
+    run.stop(at_once=True)
+
+    with pytest.raises(ModuleTerminated):
+        follow.result()
+    lifeline.expect_end()
+
+
+def test_a_stop_in_the_middle_of_the_start_is_obeyed(modules, tmp_path: Path) -> None:
+    """A stop that comes while the start is being told is obeyed: the module never runs."""
+    run = modules.module_run("import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"))
+
+    with pytest.raises(ModuleTerminated):
+        run.run(lambda *_: None, on_start=lambda *_: run.stop())
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_timeout_ends_the_module_and_is_raised(modules, lifeline) -> None:
+    """An error raised by a signal handler, as Airflow's execution_timeout does, ends all that was started."""
+
+    class TimeIsUp(BaseException):
+        pass
+
+    def raise_it(*_: object) -> None:
+        raise TimeIsUp
+
+    run = modules.module_run(
+        """
+        import os, signal, sys
+        life = os.open(sys.argv[1], os.O_WRONLY)
+        if os.fork() == 0:
+            os.setsid()
+            os.write(life, b"child\\n")
+            signal.pause()
+        os.write(life, b"ready\\n")
+        os.kill(os.getppid(), signal.SIGUSR1)
+        signal.pause()
+        """,
+        lifeline.path,
+    )
+    previous = signal.signal(signal.SIGUSR1, raise_it)
+    try:
+        with pytest.raises(TimeIsUp):
+            run.run(lambda *_: None)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+    lifeline.expect_end()
+
+
+def test_processes_left_behind_are_ended_and_named_on_a_line_of_its_own(modules, lifeline) -> None:
+    """A successful module that left processes holding its output has succeeded; the log says what was ended."""
+    ran = modules.run(
+        """
+        import os, signal, sys
+        life = os.open(sys.argv[1], os.O_WRONLY)
+        os.write(life, b"here\\n")
+        print("almost", end="", file=sys.stderr)
+        if os.fork() == 0:
+            os.setsid()
+            signal.pause()
+        """,
+        lifeline.path,
+    )
+
+    assert ran.error is None
+    assert ran.stderr == (
+        "almost\nmade_1 ended and left processes behind that held its output; they have been ended too.\n"
+    )
+    lifeline.expect_end()
+
+
+def test_an_interpreter_that_hangs_can_be_stopped(lifeline, background, tmp_path: Path) -> None:
+    """Asked who it is, it may never answer; a stop does not wait for that, and leaves nothing of it."""
+    hanging = tmp_path / "python"
+    hanging.write_text(f"#!/bin/sh\nexec 3>'{lifeline.path}'\necho ready >&3\nsleep 600\n")
+    hanging.chmod(0o755)
+    run = ModuleRunner(module_call("this", []), ExecutionSettings(python=str(hanging)))
+
+    follow = background(lambda: run.run(lambda *_: None))
+    lifeline.expect("ready")
+    run.stop()
+
+    with pytest.raises(ModuleTerminated, match="before it was started"):
+        follow.result()
+    lifeline.expect_end()

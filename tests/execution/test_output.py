@@ -1,0 +1,187 @@
+"""Bytes become text: every byte once, in order, in bounded pieces."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sewer.execution import output
+from airflow_provider_sewer.execution.output import PIECE, LineSplitter, Masker, Stream, Tail, printable
+
+CHUNKS = st.lists(st.one_of(st.binary(max_size=40), st.text(max_size=20).map(str.encode), st.just(b"\n")), max_size=30)
+
+
+def pieces_of(chunks: list[bytes]) -> list[str]:
+    splitter = LineSplitter()
+    return [piece for chunk in chunks for piece in splitter.feed(chunk)] + splitter.finish()
+
+
+@given(CHUNKS)
+def test_all_bytes_arrive_once_and_in_order_however_they_are_cut(chunks: list[bytes]) -> None:
+    """All bytes arrive once and in order, however the pipe cuts them."""
+    assert "".join(pieces_of(chunks)) == b"".join(chunks).decode("utf-8", "backslashreplace")
+
+
+@given(CHUNKS)
+def test_only_a_last_line_without_newline_is_no_whole_line(chunks: list[bytes]) -> None:
+    """Of short lines, each piece is one whole line; only the very last may lack its newline."""
+    pieces = pieces_of(chunks)
+
+    assert all(piece.count("\n") == 1 and piece.endswith("\n") for piece in pieces[:-1])
+
+
+@given(st.text(min_size=1, max_size=5), st.integers(0, 3), st.sampled_from(["", "\n"]))
+def test_a_long_line_is_cut_between_characters(characters: str, shift: int, newline: str) -> None:
+    """A line longer than a piece is cut, never inside a character and never into pieces that are too long."""
+    line = "x" * shift + characters.replace("\n", "~") * (3 * PIECE // len(characters.encode()))
+    data = (line + newline).encode()
+
+    pieces = pieces_of([data[start : start + 65536] for start in range(0, len(data), 65536)])
+
+    assert "".join(pieces) == line + newline
+    assert max(map(len, pieces)) <= PIECE
+
+
+def test_a_long_line_of_bytes_that_are_no_text_is_cut_into_bounded_pieces() -> None:
+    """A long line of bytes that are no text does not make pieces longer than agreed."""
+    data = b"\xff\x80" * PIECE
+
+    pieces = pieces_of([data[start : start + 65536] for start in range(0, len(data), 65536)])
+
+    assert "".join(pieces) == r"\xff\x80" * PIECE
+    assert max(map(len, pieces)) <= PIECE
+
+
+def test_a_line_is_handed_on_as_soon_as_it_is_whole() -> None:
+    """A line is handed on as soon as its newline has come; what follows waits."""
+    splitter = LineSplitter()
+
+    assert splitter.feed(b"one\ntwo\nthr") == ["one\n", "two\n"]
+    assert splitter.feed(b"ee\n") == ["three\n"]
+    assert splitter.finish() == []
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """Have each piece be overdue as soon as there is one; return a function that says whether there is a pause."""
+    monkeypatch.setattr(output, "PATIENCE", 0.0)
+    return lambda is_pause: monkeypatch.setattr(output, "_PAUSE", 0.0 if is_pause else 1e9)
+
+
+def overdue(*chunks: bytes) -> tuple[list[str], list[str]]:
+    """Return what is overdue after some chunks, and what comes after it."""
+    splitter = LineSplitter()
+    for chunk in chunks:
+        splitter.feed(chunk)
+    return splitter.overdue(), splitter.finish()
+
+
+@pytest.mark.parametrize("text", ["....", "Continue? ", "\repoch 3", "50%\r", "größe ✓ 🐍"])
+def test_piece_is_overdue_in_a_pause_as_it_is(now, text: str) -> None:
+    """Dots, a prompt and a progress bar, as far as they have come."""
+    now(True)
+
+    assert overdue(text.encode()) == ([text], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "piece"),
+    [
+        ("\r 10% 1it/s\r 20% 2it/s\r 30", "\r 10% 1it/s\r 20% 2it/s"),
+        ("10%\r20%\r30%\r", "10%\r20%\r30%"),
+        ("\rone draw", "\rone "),
+        ("words and half of a wo", "words and half of a "),
+        ("....", "...."),
+    ],
+)
+def test_piece_that_is_overdue_while_more_comes_ends_between_drawings_or_words(now, text: str, piece: str) -> None:
+    """A secret that Airflow knows of, and this package does not, is not cut: Airflow masks piece by piece."""
+    now(False)
+
+    assert overdue(text.encode()) == ([piece], [text.removeprefix(piece)] if text != piece else [])
+
+
+def test_piece_that_is_overdue_leaves_a_character_that_has_come_in_part(now) -> None:
+    """It comes with the rest of it."""
+    now(True)
+    for character in ("ö", "✓", "🐍"):
+        data = character.encode()
+        for size in range(1, len(data)):
+            splitter = LineSplitter()
+            splitter.feed(b"a" + data[:size])
+            assert splitter.overdue() == ["a"]
+            assert splitter.feed(data[size:] + b"\n") == [f"{character}\n"]
+
+
+def test_piece_is_not_overdue_before_its_time() -> None:
+    """Nor is there anything to hand on once its line is whole."""
+    splitter = LineSplitter()
+
+    splitter.feed(b"a line and a half\nof one")
+    assert splitter.overdue() == []
+    splitter.feed(b"\n")
+    assert splitter.finish() == []
+
+
+@given(CHUNKS, st.booleans())
+def test_all_bytes_arrive_once_and_in_order_with_pieces_that_are_overdue(chunks: list[bytes], is_pause: bool) -> None:
+    """Whenever it is asked for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "PATIENCE", 0.0)
+        patch.setattr(output, "_PAUSE", 0.0 if is_pause else 1e9)
+        splitter = LineSplitter()
+        pieces = [piece for chunk in chunks for piece in (*splitter.feed(chunk), *splitter.overdue())]
+        pieces += splitter.finish()
+
+    assert all(pieces)
+    assert "".join(pieces) == b"".join(chunks).decode("utf-8", "backslashreplace")
+
+
+def test_the_tail_keeps_the_last_lines_and_cuts_wide_ones() -> None:
+    """The tail keeps the last twenty lines, each cut to a readable width."""
+    tail = Tail()
+
+    tail.take([f"line {number}\n" for number in range(100)] + ["w" * 10_000 + "\n"])
+
+    assert tail.lines[:-1] == [f"line {number}" for number in range(81, 100)]
+    assert tail.lines[-1] == "w" * 2_000
+
+
+def test_last_line_of_several_pieces_is_joined_and_a_longer_one_is_none() -> None:
+    """The very last line is kept as it was, unless it is longer than a piece can be."""
+    whole, pieces, cut = Tail(), Tail(), Tail()
+    whole.take(["first\n", "the result"])
+    pieces.take(["first\n", "the ", "result\n"])
+    cut.take(["x" * PIECE, "x\n"])
+
+    assert whole.last_line == pieces.last_line == "the result"
+    assert pieces.lines == ["first", "the result"]
+    assert cut.last_line is None
+    assert Tail().last_line is None
+
+
+def test_control_characters_are_written_out_for_a_terminal() -> None:
+    """What could steer a terminal is written out; brackets, umlauts and tabs stay."""
+    assert (
+        printable("\x1b[31m[red] Größe\t1\r\x07 \x9b2J\n") == r"\x1b[31m[red] Größe" + "\t" + r"1\r\x07 \x9b2J" + "\n"
+    )
+
+
+@given(st.lists(st.sampled_from(["se", "cret", "secret", "x", "\n", "secretly ", "sec"]), max_size=12))
+def test_no_cut_lets_a_secret_through_or_loses_a_character(pieces: list[str]) -> None:
+    """Whatever pieces a line comes in, what comes out is the line with its secrets masked."""
+    masker = Masker(["secret"])
+    whole_lines = [part for text in pieces for part in text.splitlines(keepends=True)]
+
+    masked = "".join(text for piece in whole_lines for text in masker.mask(Stream.STDOUT, [piece]))
+    masked += "".join(masker.rest(Stream.STDOUT))
+
+    assert masked == "".join(pieces).replace("secret", "***")
+
+
+def test_each_line_of_a_secret_is_one_and_short_ones_are_left_alone() -> None:
+    """A key file is printed line by line; a secret of one letter would blacken everything."""
+    masker = Masker(["-----BEGIN\nline-of-a-key", "a"])
+
+    assert masker.mask(Stream.STDERR, ["a line-of-a-key\n"]) == ["a ***\n"]

@@ -1,0 +1,432 @@
+"""What has to run is known beforehand as far as it can be, and said as it is."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from airflow_provider_sewer import Dependency, External, Ignored, Product, Task, Workflow
+from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.staleness import fingerprint_of
+from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.plan import Selection, select_tasks
+from airflow_provider_sewer.execution.staged_products import read_record
+from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
+from tests.execution.product_workspace import Lab, lab, writer
+
+__all__ = ["lab"]
+
+
+def stale(lab: Lab, name: str, inputs: object = (), outputs: object = (), say: object = "", **fields: object) -> Task:
+    """Return a step that runs when it has to."""
+    return lab.step(name, inputs, outputs, say, run_when="stale", **fields)
+
+
+def chain(lab: Lab, **fields: object) -> list[Task]:
+    """Return three steps, of which each takes what the one before has made of in.txt."""
+    return [
+        stale(lab, "a", "in.txt", "a.txt", **fields),
+        stale(lab, "b", "a.txt", "b.txt", **fields),
+        stale(lab, "c", "b.txt", "c.txt", **fields),
+    ]
+
+
+def test_a_second_run_runs_nothing_and_says_so(lab) -> None:
+    """Each task succeeds without running, with the reason."""
+    lab.write("in.txt", "1")
+    assert lab.ran(*chain(lab)) == ["a", "b", "c"]
+
+    outcomes = lab.run(*chain(lab))
+
+    assert {outcome.state for outcome in outcomes.values()} == {TaskState.UP_TO_DATE}
+    assert outcomes["b"].reason == "its products are up to date"
+    assert lab.diary == ["a", "b", "c"]
+
+
+def test_a_changed_input_reruns_what_is_made_of_it(lab) -> None:
+    """The first says which input has changed, the others which task ran."""
+    lab.write("in.txt", "1")
+    lab.run(*chain(lab))
+    lab.write("in.txt", "22")
+
+    assert lab.ran(*chain(lab)) == ["a", "b", "c"]
+    assert lab.notes.why == {"a": "in.txt has changed", "b": "'a' ran anew", "c": "'b' ran anew"}
+
+
+def test_by_content_a_rerun_that_changes_nothing_stops_there(lab) -> None:
+    """The step after it is up to date, for what it takes is what it was."""
+    lab.write("in.txt", "1")
+    same = stale(lab, "a", (), "a.txt", compare="content", dependencies="in.txt")
+    after = stale(lab, "b", "a.txt", "b.txt", compare="content")
+    lab.run(same, after)
+    lab.write("in.txt", "2")
+
+    assert lab.explained(same, after) == {
+        "a": "in.txt has changed",
+        "b": "'a' runs before it, and what that makes may be what it was",
+    }
+    assert lab.ran(same, after) == ["a"]
+    assert lab.ran(same, after) == []
+
+
+def test_by_content_what_is_made_again_may_be_what_it_was_whatever_it_is_now(lab) -> None:
+    """That somebody has changed it by hand says nothing of what it will be."""
+    tasks = [stale(lab, "a", (), "a.txt", compare="content"), stale(lab, "b", "a.txt", "b.txt", compare="content")]
+    lab.run(*tasks)
+    lab.write("a.txt", "by hand")
+
+    assert lab.explained(*tasks) == {
+        "a": "a.txt was changed after it was made",
+        "b": "'a' runs before it, and what that makes may be what it was",
+    }
+    assert lab.ran(*tasks) == ["a"]
+
+
+def test_by_content_a_touched_file_is_what_it_was(lab) -> None:
+    """By time it is another one."""
+    lab.write("in.txt", "1")
+    for compare, ran in (("content", []), ("mtime", ["a"])):
+        task = stale(lab, "a", "in.txt", f"{compare}.txt", compare=compare)
+        lab.run(task)
+        lab.touch("in.txt")
+        assert lab.ran(task) == ran
+
+
+def test_a_task_that_failed_after_another_ran_anew_is_not_up_to_date_next_time(lab) -> None:
+    """That the one before it ran anew is not forgotten, though it says no path of it."""
+    lab.write("in.txt", "1")
+    tasks = stale(lab, "a", "in.txt", "a.txt"), stale(lab, "b", (), "b.txt")
+    edges = [tasks]
+    lab.run(*tasks, edges=edges)
+    lab.write("in.txt", "2")
+    lab.write("fail-b")
+    assert lab.run(*tasks, edges=edges)["b"].state is TaskState.FAILED
+    (lab.folder / "fail-b").unlink()
+
+    assert lab.ran(*tasks, edges=edges) == ["b"]
+    assert lab.notes.why == {"b": "'a' has run anew since b.txt was made"}
+    assert lab.ran(*tasks, edges=edges) == []
+
+
+def test_changed_parameters_make_stale_and_ignored_ones_do_not(lab) -> None:
+    """The reason says that it was the parameters."""
+    lab.run(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(1)]))
+
+    assert lab.ran(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(2)])) == []
+    assert lab.ran(stale(lab, "a", (), "a.txt", say=2, args=["--say", Ignored(2)])) == ["a"]
+    assert lab.notes.why == {"a": "a.txt was made with other parameters"}
+
+
+def test_a_product_that_was_changed_by_hand_is_made_anew(lab) -> None:
+    """It is not what the task has made."""
+    task = stale(lab, "a", (), "a.txt")
+    lab.run(task)
+    lab.write("a.txt", "by hand")
+
+    assert lab.ran(task) == ["a"]
+    assert lab.notes.why == {"a": "a.txt was changed after it was made"}
+
+
+def test_missing_looks_only_whether_it_is_there(lab) -> None:
+    """Changed inputs do not count, a missing product does."""
+    lab.write("in.txt", "1")
+    task = lab.step("a", "in.txt", "a.txt", run_when="missing")
+    assert lab.ran(task) == ["a"]
+    lab.write("in.txt", "2")
+    assert lab.ran(task) == []
+    (lab.folder / "a.txt").unlink()
+
+    assert lab.ran(task) == ["a"]
+    assert lab.notes.why == {"a": "a.txt is missing"}
+
+
+def test_a_link_inside_of_a_directory_counts(lab) -> None:
+    """What a directory is like says, too, where the links in it lead."""
+    (lab.folder / "data").mkdir()
+    for name in ("one", "two"):
+        lab.write(f"{name}/x.txt", name)
+    (lab.folder / "data/link").symlink_to("../one")
+    task = stale(lab, "a", (), "a.txt", dependencies="data")
+    lab.run(task)
+    assert lab.ran(task) == []
+    (lab.folder / "data/link").unlink()
+    (lab.folder / "data/link").symlink_to("../two")
+
+    assert lab.ran(task) == ["a"]
+
+
+@pytest.mark.parametrize("outputs", ["a.txt", "a/"])
+def test_compare_content_records_identity_of_files_in_place(lab, outputs) -> None:
+    """While device, inode and ctime are those of the record, nothing is read again."""
+    lab.write("in/x", "x")
+    source = "(paths[0] / 'y' if paths[0].is_dir() else paths[0]).write_text('x')"
+    fields = {"dependencies": ["in", "in/x"], "run_when": "stale", "compare": "content"}
+    task = writer(lab, source, Product(outputs), **fields)
+    lab.run(task)
+    record = read_record(str(lab.folder / outputs.rstrip("/")))
+
+    assert record.product == fingerprint_of(str(lab.folder / outputs), read=True)
+    assert record.dependencies == {path: fingerprint_of(str(lab.folder / path), read=True) for path in ("in", "in/x")}
+
+
+def test_a_dependency_that_is_no_file_is_not_read(lab) -> None:
+    """A named pipe has no content that could be compared; nobody waits for a writer."""
+    os.mkfifo(lab.folder / "pipe")
+    task = stale(lab, "a", (), "a.txt", dependencies="pipe", compare="content")
+
+    assert lab.ran(task) == ["a"]
+    assert lab.ran(task) == []
+
+
+def test_a_temporary_product_goes_when_all_its_users_have_succeeded(lab) -> None:
+    """Not while one of them is still to come, nor when one failed; a later run needs it no more."""
+    tasks = [
+        stale(lab, "a", (), Product("t.txt", temporary=True)),
+        stale(lab, "b", "t.txt", "b.txt"),
+        stale(lab, "c", ["t.txt", "b.txt"], "c.txt"),
+    ]
+    lab.write("fail-c")
+    assert lab.run(*tasks)["c"].state is TaskState.FAILED
+    assert lab.has("t.txt")
+    (lab.folder / "fail-c").unlink()
+
+    assert lab.ran(*tasks) == ["c"]
+    assert not lab.has("t.txt")
+    assert lab.ran(*tasks) == []
+
+
+def test_a_temporary_product_that_was_removed_is_made_again_when_it_is_needed_again(lab) -> None:
+    """The reason says for whom; a whole chain of them is made again."""
+    tasks = [
+        stale(lab, "a", (), Product("a.txt", temporary=True)),
+        stale(lab, "b", "a.txt", Product("b.txt", temporary=True)),
+        stale(lab, "c", "b.txt", "c.txt"),
+    ]
+    lab.run(*tasks)
+    (lab.folder / "c.txt").unlink()
+
+    assert lab.explained(*tasks)["a"] == "a.txt was removed after use, and 'b' needs it again"
+    assert lab.ran(*tasks) == ["a", "b", "c"]
+    assert not lab.has("a.txt")
+    assert not lab.has("b.txt")
+
+
+def test_a_temporary_product_is_there_for_one_that_may_turn_out_to_need_it(lab) -> None:
+    """By content it shows only on the way whether a task runs; what it would need is made beforehand."""
+    lab.write("in.txt", "1")
+    tasks = [
+        stale(lab, "t", (), Product("t.txt", temporary=True), compare="content"),
+        stale(lab, "v", "in.txt", "v.txt", compare="content"),
+        stale(lab, "u", ["t.txt", "v.txt"], "u.txt", compare="content"),
+    ]
+    lab.run(*tasks)
+    lab.write("in.txt", "2")
+
+    assert sorted(lab.ran(*tasks)) == ["t", "u", "v"]
+    assert not lab.has("t.txt")
+
+
+def test_a_product_that_is_temporary_no_more_is_made_again(lab) -> None:
+    """That it was removed after use is no excuse any more."""
+    after = stale(lab, "b", "t.txt", "b.txt")
+    lab.run(stale(lab, "a", (), Product("t.txt", temporary=True)), after)
+
+    lab.ran(stale(lab, "a", (), Product("t.txt")), after)
+
+    assert lab.has("t.txt")
+
+
+def test_a_product_that_a_task_left_out_still_needs_is_not_removed(lab) -> None:
+    """A part of the workflow does not decide for the rest of it."""
+    tasks = [
+        stale(lab, "a", (), Product("t.txt", temporary=True)),
+        stale(lab, "b", "t.txt", "b.txt"),
+        stale(lab, "c", "t.txt", "c.txt"),
+    ]
+
+    assert lab.ran(*tasks, select=["a", "b"]) == ["a", "b"]
+    assert lab.has("t.txt")
+    assert lab.ran(*tasks) == ["c"]
+    assert not lab.has("t.txt")
+
+
+def test_only_part_of_the_tasks_runs_on_what_the_others_have_left(lab) -> None:
+    """The order stays, by way of what is left out; what is forced to come after comes after."""
+    lab.write("in.txt", "1")
+    tasks = [lab.step("a", "in.txt", "a.txt"), lab.step("b", "a.txt", "b.txt"), lab.step("c", "b.txt", "c.txt")]
+    lab.run(*tasks)
+
+    assert lab.ran(*tasks, select=["c"]) == ["c"]
+    assert lab.ran(*tasks, select=["b+"]) == ["b", "c"]
+    assert lab.ran(*tasks, select=["c", "a"]) == ["a", "c"]
+
+
+def test_what_a_left_out_task_was_to_make_is_missed_with_its_name(lab) -> None:
+    """Nothing runs, and the message says who makes it."""
+    tasks = [lab.step("a", (), "a.txt"), lab.step("b", "a.txt", "b.txt")]
+
+    with pytest.raises(SewerError) as caught:
+        lab.run(*tasks, select=["b"])
+
+    assert "task 'b' needs 'a.txt', which task 'a' makes, and that is not among those to run" in str(caught.value)
+    assert lab.diary == []
+
+
+def test_a_half_made_product_of_a_left_out_task_is_not_used(lab) -> None:
+    """Its record says that an earlier run was ended while it was made; nothing runs on it."""
+    tasks = [
+        lab.step("a", (), Product("a.txt", atomic=False)),
+        lab.step("b", "a.txt", "b.txt"),
+    ]
+    lab.run(*tasks)
+    record = lab.read(".sewer/a.txt.json").replace('"is_whole": true', '"is_whole": false')
+    lab.write(".sewer/a.txt.json", record)
+
+    with pytest.raises(SewerError, match=r"'a.txt'.*when an earlier run was ended"):
+        lab.run(*tasks, select=["b"])
+
+
+def test_an_external_input_that_is_not_there_is_named_before_anything_runs(lab) -> None:
+    """So is any dependency that nobody makes; a link that leads nowhere is called one."""
+    first = lab.step("first")
+    (lab.folder / "link").symlink_to("nowhere")
+    for dependency, said in (
+        (External("from/elsewhere.csv"), "which comes from outside and does not exist"),
+        (Dependency("nobody.csv"), "which no task here makes, and which does not exist"),
+        (Dependency("link"), "which no task here makes, and which is a link that leads nowhere"),
+    ):
+        with pytest.raises(SewerError) as caught:
+            lab.run(first, lab.step("later", dependencies=[dependency]))
+        assert f"task 'later' needs {dependency.path!r}, {said}: {lab.folder / dependency.path}" in str(caught.value)
+    assert lab.diary == []
+
+
+def test_a_task_that_never_runs_needs_no_dependencies(lab) -> None:
+    """Its product is enough."""
+    lab.write("a.txt", "there")
+    tasks = [lab.step("a", "gone.txt", "a.txt", run_when="never"), lab.step("b", "a.txt", "b.txt")]
+
+    assert lab.ran(*tasks) == ["b"]
+    with pytest.raises(SewerError, match=r"'gone\.txt'"):
+        lab.run(*tasks, forced=["a"])
+
+
+def test_a_path_is_one_whether_it_is_written_whole_or_from_the_current_directory(lab, monkeypatch) -> None:
+    """Edges are found between the two ways of writing it, though nobody has said where tasks run."""
+    monkeypatch.chdir(lab.folder)
+    tasks = [lab.step("b", str(lab.folder / "a.txt"), "b.txt"), lab.step("a", (), "a.txt")]
+
+    outcomes = WorkflowRunner(Workflow("w", tasks), lab.settings._replace(workdir=None)).run()
+
+    assert {outcome.state for outcome in outcomes.values()} == {TaskState.SUCCEEDED}
+    assert lab.diary == ["a", "b"]
+
+
+def test_a_changed_result_of_a_task_before_reruns_what_takes_it(lab) -> None:
+    """What comes of it is a parameter like others; a result that stays the same changes nothing in a later run."""
+    lab.write("seed", "1")
+    generate = lab.module(
+        "gen",
+        "import sys; print(open('seed').read()); open(sys.argv[1], 'w')",
+        args=[Product("g")],
+        run_when="stale",
+        dependencies="seed",
+    )
+    train = stale(lab, "train", (), "t.txt", say=generate.result)
+    lab.run(generate, train)
+    assert lab.read("t.txt") == "train 1\n"
+    assert lab.ran(generate, train) == []
+    lab.write("seed", "22")
+
+    assert lab.ran(generate, train) == ["train"]
+    assert lab.read("t.txt") == "train 22\n"
+
+
+def test_a_change_of_code_counts_if_it_is_asked_for(lab) -> None:
+    """That of any .py file of the package; of a module that is a file, of that file."""
+    lab.write("pkg/__init__.py")
+    lab.write("pkg/sub/helper.py", "VALUE = 1")
+    os.mkfifo(lab.folder / "pkg" / "pipe.py")  # no code, and not to be waited for
+    source = "import sys\nfrom pkg.sub.helper import VALUE\nopen(sys.argv[1], 'w').write(str(VALUE))\n"
+    lab.write("pkg/run.py", source)
+    lab.write("alone.py", source)
+
+    def task(module: str, *stale_with: str) -> Task:
+        return Task(module, module, args=[Product(f"{module}.txt")], run_when="stale", stale_with=stale_with)
+
+    tasks = [task("pkg.run", "code"), task("alone", "code")]
+    lab.run(*tasks, task("pkg.sub.helper"))
+    lab.write("pkg/sub/helper.py", "VALUE = 22")
+
+    outcomes = lab.run(*tasks)
+
+    assert outcomes["pkg.run"].state is TaskState.SUCCEEDED
+    assert outcomes["alone"].state is TaskState.UP_TO_DATE
+    assert lab.notes.why == {"pkg.run": "its code has changed"}
+    lab.write("alone.py", source + "# another line\n")
+    assert lab.explained(*tasks) == {"pkg.run": "its products are up to date", "alone": "its code has changed"}
+
+
+def test_finding_code_runs_none_of_it(lab) -> None:
+    """A package whose import has effects is only looked for."""
+    lab.write("pkg/__init__.py", "open('imported', 'a').write('x')")
+    lab.write("pkg/run.py", "import sys; open(sys.argv[1], 'w')")
+    task = Task("t", "pkg.run", args=[Product("t.txt")], run_when="stale", stale_with="code")
+    lab.run(task)
+    before = lab.read("imported")
+
+    assert lab.run(task)["t"].state is TaskState.UP_TO_DATE
+    assert lab.read("imported") == before
+
+
+def test_code_that_cannot_be_found_is_said_to_be(lab) -> None:
+    """A module that is part of the interpreter has no file that could be compared."""
+    task = Task("t", function="time:time", products="x", run_when="stale", stale_with="code")
+
+    assert "has no file" in lab.run(task)["t"].reason
+
+
+def test_a_change_of_the_environment_counts_if_it_is_asked_for(lab) -> None:
+    """A variable that is given, and the version of what is installed; not otherwise."""
+
+    def task(*stale_with: str, **env: str) -> Task:
+        return stale(lab, "a", (), "a.txt", stale_with=stale_with, env=env)
+
+    lab.run(task("environment", SEED="1"))
+    assert lab.ran(task("environment", SEED="1")) == []
+    assert lab.ran(task("environment", SEED="2")) == ["a"]
+    assert lab.notes.why == {"a": "its environment has changed"}
+
+    lab.write("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
+    assert lab.ran(task("environment", SEED="2")) == ["a"]
+    assert lab.ran(task("environment", SEED="2")) == []
+
+
+def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(lab) -> None:
+    """Nothing is known of the code that the product was made with."""
+    lab.run(stale(lab, "a", (), "a.txt"))
+
+    assert lab.ran(stale(lab, "a", (), "a.txt", stale_with="code")) == ["a"]
+    assert lab.ran(stale(lab, "a", (), "a.txt", stale_with="code")) == []
+
+
+def test_a_task_that_is_one_with_another_can_be_selected_by_either_name(lab) -> None:
+    """The file has both names, and so have people."""
+    one, other = (Task(name, "step", {"out": Product("x.txt")}) for name in ("one", "other"))
+    part, forced = select_tasks(Workflow("w", [one, other]), Selection(select=("other",), forced=("other",)))
+
+    assert (list(part.tasks), forced) == (["one"], ("one",))
+
+
+def test_a_mapped_task_is_forced_by_its_name(lab) -> None:
+    """All tasks that came of it are, and those that none of it is in are no part of it."""
+    mapped = lab.step("looped").map(say=[1, 2])  # a name of this test alone: names are those of the process
+
+    assert sorted(lab.ran(*mapped, lab.step("b"), resume=False)) == ["b", "looped", "looped"]
+    assert lab.ran(*mapped, lab.step("b"), resume=True) == []
+    assert lab.ran(*mapped, lab.step("b"), resume=True, forced=["looped"]) == ["looped", "looped"]
+    with pytest.raises(
+        SewerError, match=r"task 'looped\[say=2\]' is forced, but it is not among the tasks that are selected"
+    ):
+        lab.ran(*mapped, resume=True, forced=["looped"], select=["looped[say=1]"])

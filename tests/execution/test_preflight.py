@@ -1,0 +1,131 @@
+"""What a workflow lacks is named before anything runs, with the line of the task that needs it."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_sewer.core.errors import InterpreterError, ModuleNotFound, SewerError, WorkdirError
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.execution import preflight
+from airflow_provider_sewer.execution.preflight import check_surroundings
+
+
+def task(name: str, module: str, modules: Any, **fields: Any) -> Task:
+    return Task(name, module, **fields).with_defaults(modules.settings())
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "said"),
+    [
+        ({"python": "/nowhere/python"}, InterpreterError, "the interpreter /nowhere/python does not exist"),
+        ({"workdir": "/nowhere"}, WorkdirError, "the working directory /nowhere does not exist"),
+        (
+            {"module": "nowhere.at_all"},
+            ModuleNotFound,
+            f"{sys.executable} has no module 'nowhere.at_all' to run; install",
+        ),
+    ],
+    ids=["interpreter", "workdir", "module"],
+)
+def test_what_a_first_task_lacks_is_an_error_with_its_line(fields: dict[str, str], kind, said: str, modules) -> None:
+    """A first task without interpreter, working directory or module is an error that names task and line."""
+    module = fields.pop("module", None) or modules.write("")
+
+    with pytest.raises(SewerError) as caught:
+        check_surroundings([(task("load", module, modules, **fields), True)])
+
+    assert type(caught.value) is kind
+    place, _, message = str(caught.value).partition(": ")
+    assert place.startswith(f"{__file__}:")
+    assert message.startswith(f"task 'load': {said}")
+
+
+def test_what_a_later_task_lacks_is_a_warning(modules) -> None:
+    """What a later task lacks may yet be made by an earlier one: each thing is a warning."""
+    tasks = [
+        (task("first", modules.write(""), modules), True),
+        (task("second", "made_later", modules), False),
+        (task("third", modules.write(""), modules, workdir="/nowhere"), False),
+        (task("fourth", modules.write(""), modules, python="/nowhere/python"), False),
+    ]
+
+    warnings = check_surroundings(tasks)
+
+    names = {warning.split(": ")[1] for warning in warnings}
+    assert names == {"task 'second'", "task 'third'", "task 'fourth'"}
+    assert len(warnings) == 3
+    assert all(warning.startswith(f"{__file__}:") for warning in warnings)
+
+
+def test_a_workflow_that_lacks_nothing_is_passed(modules, tmp_path: Path) -> None:
+    """Where everything is there, nothing is said."""
+    assert check_surroundings([(task("load", modules.write(""), modules, workdir=tmp_path), True)]) == []
+
+
+def test_tasks_of_one_place_are_looked_for_together(modules, monkeypatch) -> None:
+    """However many tasks run in one place, their interpreter is started once to look for their modules."""
+    asked = []
+    real = preflight.missing_modules
+
+    def counted(python: str, names: list[str], *where: Any) -> list[str]:
+        asked.append(names)
+        return real(python, names, *where)
+
+    monkeypatch.setattr(preflight, "missing_modules", counted)
+    names = [modules.write("") for _ in range(50)]
+    path = {"PYTHONPATH": str(modules.folder)}
+
+    check_surroundings([(task(name, name, modules, env={**path, "SEED": name}), True) for name in names])
+
+    assert asked == [sorted(names)]
+
+
+def test_a_module_is_missing_only_if_it_is_in_the_tasks_own_environment(modules, tmp_path: Path) -> None:
+    """A module that only one task's variables lead to is not missing because another task lacks them."""
+    name = modules.write("")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH=$WHERE exec {sys.executable} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    lost, found = (Task(where, name, python=python, env={"WHERE": where}) for where in ("nowhere", str(modules.folder)))
+
+    warnings = check_surroundings([(lost, False), (found, True)])
+
+    assert [warning.split(": ")[1] for warning in warnings] == ["task 'nowhere'"]
+
+
+def test_more_modules_than_can_be_asked_for_are_left_to_the_run(modules) -> None:
+    """A workflow of more modules than fit on a command line is not refused for that."""
+    first = task("load", modules.write(""), modules)
+    many = [copy.copy(first) for _ in range(25_000)]
+    for number, one in enumerate(many):
+        one.module = f"{'x' * 100}{number}"
+
+    assert check_surroundings((one, True) for one in [first, *many]) == []
+
+
+def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None:
+    """An interpreter that cannot say what it lacks does not stop the run."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nif [ "$2" = -c ]; then exec {sys.executable} "$@"; fi\nexit 1\n', encoding="utf-8")
+    python.chmod(0o755)
+
+    assert check_surroundings([(task("load", "nowhere", modules, python=python), True)]) == []
+
+
+def test_a_module_that_lies_by_the_workflow_file_is_told_how_to_be_found(modules) -> None:
+    """While the file is read it can be imported; a task finds it only where it runs."""
+    here = Path(__file__)
+
+    with pytest.raises(ModuleNotFound) as caught:
+        check_surroundings([(Task("a", function=f"{here.stem}:f").with_defaults(modules.settings()), True)])
+
+    assert str(caught.value).endswith(
+        f"has no module '{here.stem}'; it lies by the workflow file, in {here.parent}, where a module is "
+        f"found only by a task that runs there: give that workdir='.', or env={{'PYTHONPATH': '{here.parent}'}}, "
+        "or install the module"
+    )

@@ -1,0 +1,113 @@
+"""A tree is ended as a whole, and nobody else is touched."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_sewer.core.environment import ATTEMPT_ID
+from airflow_provider_sewer.execution.orphan_reaper import new_tag
+from airflow_provider_sewer.execution.process_tree import TreeTerminator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PAUSE = "import os, signal, sys; print('ready', flush=True); signal.pause()"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + PAUSE
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Return what starts a process that carries a mark and waits for ever."""
+    started = []
+
+    def start(mark: str | None, source: str = PAUSE) -> subprocess.Popen[str]:
+        env = {} if mark is None else {ATTEMPT_ID: mark}
+        process = subprocess.Popen(
+            [sys.executable, "-c", source], env=env, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        started.append(process)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_all_that_carry_the_mark_are_ended(start) -> None:
+    """The processes of a run and those of each of its tasks are ended; others, however alike, are not."""
+    run, other = new_tag(), new_tag()
+    ours = [start(run), start(f"{run}1/"), start(f"{run}2/")]
+    others = [start(other), start(f"{other}{run}"), start(None)]
+
+    TreeTerminator(run, 30.0).run()
+
+    assert [process.wait() for process in ours] == [-signal.SIGTERM] * 3
+    assert [process.poll() for process in others] == [None] * 3
+
+
+def test_one_task_can_be_ended_alone(start) -> None:
+    """The mark of one task does not reach those of another of the same run."""
+    run = new_tag()
+    first, eleventh = start(f"{run}1/"), start(f"{run}11/")
+
+    TreeTerminator(f"{run}1/", 30.0).run()
+
+    assert first.wait() == -signal.SIGTERM
+    assert eleventh.poll() is None
+
+
+def test_what_ignores_sigterm_is_killed_after_the_grace(start) -> None:
+    """A process that ignores SIGTERM is killed once the grace is over."""
+    mark = new_tag()
+    stubborn = start(mark, STUBBORN)
+
+    TreeTerminator(mark, 0.2).run()
+
+    assert stubborn.wait() == -signal.SIGKILL
+
+
+def test_a_root_is_found_without_its_mark(start) -> None:
+    """A process that is known to be a root is ended even if it carries no mark."""
+    root = start(None)
+
+    TreeTerminator(new_tag(), 30.0, roots=[root.pid]).run()
+
+    assert root.wait() == -signal.SIGTERM
+
+
+def test_a_stopped_process_is_killed(start) -> None:
+    """A process that has been suspended cannot hear SIGTERM, but is killed."""
+    mark = new_tag()
+    suspended = start(mark)
+    suspended.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, suspended.pid, os.WSTOPPED | os.WNOWAIT)
+
+    TreeTerminator(mark, 0.2).run()
+
+    assert suspended.wait() == -signal.SIGKILL
+
+
+def test_the_session_of_whoever_ends_a_tree_is_spared(script) -> None:
+    """Who ends a tree that it is itself part of neither ends itself nor its session."""
+    ends_itself = script(
+        """
+        import os, signal, subprocess, sys
+        from airflow_provider_sewer.execution.process_tree import Ending
+        neighbour = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
+        Ending(os.environ["SEWER_ATTEMPT_ID"], 0.0).run()
+        print(neighbour.poll())
+        neighbour.communicate()
+        """,
+        env={ATTEMPT_ID: new_tag()},
+        start_new_session=True,
+    )
+
+    assert ends_itself.on_output() == "None\n"

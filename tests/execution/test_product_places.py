@@ -1,0 +1,211 @@
+"""A product may be a directory or a link, have any name and lie anywhere; what no task has made stays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer import Dependency, Product
+from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record, write_record
+from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
+
+__all__ = ["lab"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" * 250 + ".txt"])
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_product_can_have_the_longest_name_there_is(name, atomic, lab) -> None:
+    """What lies beside it, its record and what a failed task has made of it, has a shorter one."""
+    product = Product(name, atomic=atomic)
+    good = writer(lab, "paths[0].write_text('good')", product)
+    bad = writer(lab, "paths[0].write_text('half'); sys.exit(3)", product, name="bad", task="made")
+
+    assert outcome_of(lab, bad)[0] is TaskState.FAILED
+    assert [lab.read(each) for each in lab.names() if each.endswith(".failed") and "/" not in each] == ["half"]
+    assert outcome_of(lab, good) == (TaskState.SUCCEEDED, "")
+    assert lab.read(name) == "good"
+    assert read_record(str(lab.folder / name)).is_complete
+    assert not [each for each in lab.names() if each.endswith(".failed")]
+
+
+def test_a_product_named_lock_is_not_there_before_it_is_made(lab) -> None:
+    """No name that a product may have is one that this package uses beside it."""
+    for name in ("lock", "new", "old", "old-lock", "making-x"):
+        assert outcome_of(lab, writer(lab, "", Product(name)))[0] is TaskState.FAILED, name
+        task = writer(lab, "assert not paths[0].exists(); paths[0].write_text('mine')", Product(name))
+        assert outcome_of(lab, task) == (TaskState.SUCCEEDED, ""), name
+        assert lab.read(name) == "mine"
+
+
+@pytest.mark.parametrize("path", ["build/", "build"])
+def test_a_directory_can_be_a_product(lab, path) -> None:
+    """It is made under another name as a whole, and takes the place of the one before as a whole."""
+    make = "paths[0].mkdir(exist_ok=True); (paths[0] / sys.argv[2]).write_text('x')"
+    tasks = [
+        lab.module(
+            "made",
+            f"import sys; from pathlib import Path; paths = [Path(sys.argv[1])]\n{make}",
+            args=[Product(path), name],
+        )
+        for name in ("one", "two")
+    ]
+
+    lab.run(tasks[0])
+    lab.run(tasks[1])
+
+    assert lab.names("build") == ["two"]
+    assert lab.names(".sewer") == ["build.json"]
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_directory_that_was_made_for_the_module_and_stays_empty_was_not_made(lab, atomic) -> None:
+    """A trailing slash has it made for the module; that alone is no product."""
+    state, reason = outcome_of(lab, writer(lab, "", Product("build/", atomic=atomic)))
+
+    assert state is TaskState.FAILED
+    assert "did not make build/" in reason
+
+
+def test_a_directory_takes_the_place_of_a_file_and_a_file_that_of_a_directory(lab) -> None:
+    """What was there before is gone, of whatever kind it was."""
+    lab.run(writer(lab, "paths[0].write_text('file')", Product("x")))
+    lab.run(writer(lab, "paths[0].mkdir(); (paths[0] / 'in').write_text('dir')", Product("x")))
+    assert lab.read("x/in") == "dir"
+
+    lab.run(writer(lab, "paths[0].write_text('file')", Product("x")))
+    assert lab.read("x") == "file"
+    assert lab.names(".sewer") == ["x.json"]
+
+
+def test_a_directory_that_cannot_be_put_in_place_leaves_the_former_one(lab, monkeypatch) -> None:
+    """Between the two steps that replacing a directory takes, an error gives the old one its name back."""
+    lab.write("x/old")
+    write_record(str(lab.folder / "x"), RECORD)
+    making = StagedProducts("t", [Product("x")], str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.staging_path(Product("x"))).mkdir()
+    really = os.replace
+
+    def refuse(source: str, target: str) -> None:
+        if target.endswith("/x"):
+            raise OSError(5, "Input/output error", target)
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(ProductError, match=r"cannot be put in place: .*/x: Input/output error"):
+        making.commit(RECORD)
+    monkeypatch.undo()
+    making.discard()
+
+    assert lab.names("x") == ["old"]
+
+
+def test_a_path_is_taken_the_same_way_by_the_module_and_by_the_check(lab, monkeypatch) -> None:
+    """~, a detour by a folder that is not there, a trailing slash: the module gets a path that it can use as it is."""
+    monkeypatch.setenv("HOME", str(lab.folder / "home"))
+    lab.write("home/in.txt", "from home")
+    products = Product("~/out.txt"), Product("~/plain.txt", atomic=False), Product("nowhere/../out.txt")
+    task = writer(
+        lab,
+        "text = paths.pop().read_text()\nfor path in paths: path.write_text(text)",
+        *products,
+        Dependency("~/in.txt"),
+        task="home",
+    )
+
+    assert outcome_of(lab, task) == (TaskState.SUCCEEDED, "")
+    assert {lab.read(name) for name in ("home/out.txt", "home/plain.txt", "out.txt")} == {"from home"}
+    assert not lab.has("nowhere")
+    assert not lab.has("~")
+
+
+def test_products_may_lie_on_another_file_system(lab, tmp_path) -> None:
+    """They are made beside their real name, so that they are put in place there, too, in one step."""
+    if not os.access("/dev/shm", os.W_OK) or os.stat("/dev/shm").st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system here to write to")
+    elsewhere = Path("/dev/shm", f"sewer-test-{os.getpid()}")
+    try:
+        products = Product("here.txt"), Product(elsewhere / "there.txt"), Product(f"{elsewhere}/folder/")
+        task = writer(
+            lab,
+            "paths[0].write_text('1'); paths[1].write_text('2'); (paths[2] / 'x').write_text('3')",
+            *products,
+        )
+        assert outcome_of(lab, task) == (TaskState.SUCCEEDED, "")
+        assert (elsewhere / "there.txt").read_text() == "2"
+        assert (elsewhere / "folder/x").read_text() == "3"
+    finally:
+        shutil.rmtree(elsewhere, ignore_errors=True)
+
+
+def test_a_folder_of_products_may_be_a_link(lab, tmp_path) -> None:
+    """A link on the way is followed; one that stands where the product belongs is replaced, its target untouched."""
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "old.txt").write_text("old")
+    (lab.folder / "build").symlink_to(tmp_path / "scratch")
+    (lab.folder / "build/x.txt").symlink_to(tmp_path / "old.txt")
+
+    assert outcome_of(lab, writer(lab, "paths[0].write_text('new')", Product("build/x.txt")))[0].is_success
+
+    assert (lab.folder / "build").is_symlink()
+    assert (tmp_path / "scratch/x.txt").read_text() == "new"
+    assert (tmp_path / "old.txt").read_text() == "old"
+
+
+def test_a_link_can_be_a_product_if_it_leads_somewhere_from_its_real_place(lab) -> None:
+    """One that would lead nowhere once it is in place was not made."""
+    lab.write("target.txt", "target")
+    good = writer(lab, "paths[0].symlink_to(Path('target.txt').resolve())", Product("link"))
+    bad = writer(lab, "paths[0].symlink_to('nowhere.txt')", Product("broken"), name="bad")
+
+    assert outcome_of(lab, good)[0].is_success
+    assert lab.read("link") == "target"
+    state, reason = outcome_of(lab, bad)
+    assert state is TaskState.FAILED
+    assert "a link that leads nowhere" in reason
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_where_its_own_folder_cannot_be_made_the_product_is_named(lab, atomic) -> None:
+    """What stands in the way is named as well, and nothing runs."""
+    lab.write("build/.sewer", "a file")
+
+    state, reason = outcome_of(
+        lab, writer(lab, "open('ran', 'w')", Product("x.txt"), Product("build/x.txt", atomic=atomic))
+    )
+
+    assert state is TaskState.FAILED
+    assert "task 'made': product 'build/x.txt': " in reason
+    assert "build/.sewer" in reason
+    assert not lab.has("ran")
+    assert lab.names(".sewer") == []
+
+
+@pytest.mark.parametrize(
+    ("there", "product"), [("data/thesis/chapter", "data"), ("data/thesis/chapter", "data/"), ("data", "data/")]
+)
+def test_what_no_task_has_made_is_not_replaced(there, product, lab) -> None:
+    """A directory with something in it, or a file where a directory is to be: it is said before anything runs."""
+    lab.write(there, "precious")
+    with pytest.raises(ProductError, match="that no task has made; move it away, or give the product another path"):
+        StagedProducts("t", [Product(product)], str(lab.folder)).begin()
+
+    assert (lab.folder / there).read_text() == "precious"
+
+
+def test_a_directory_does_not_replace_a_file_that_no_task_has_made(lab) -> None:
+    """Of which nobody could know beforehand; the file stays."""
+    lab.write("data", "precious")
+    making = StagedProducts("t", [Product("data")], str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.staging_path(Product("data"))).mkdir()
+    with pytest.raises(ProductError, match="is a file that no task has made"):
+        making.commit(RECORD)
+    making.discard()
+
+    assert (lab.folder / "data").read_text() == "precious"

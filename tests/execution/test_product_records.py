@@ -1,0 +1,182 @@
+"""What attempts at a product leave: a record, whole or none, and nothing of one that was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer import Product
+from airflow_provider_sewer.core.errors import ProductError
+from airflow_provider_sewer.execution.staged_products import (
+    StagedProducts,
+    existing_products,
+    read_record,
+    remove_temporary,
+    write_record,
+)
+from tests.execution.product_workspace import RECORD, lab, writer
+
+__all__ = ["lab"]
+
+
+def test_a_record_that_cannot_be_written_is_named_and_leaves_no_real_name(lab) -> None:
+    """The task fails with the product's name; what was made is kept aside."""
+    making = StagedProducts("t", [Product("x.txt")], str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.staging_path(Product("x.txt"))).write_text("made")
+    (lab.folder / ".sewer/x.txt.json").mkdir()
+
+    with pytest.raises(ProductError, match=r"task 't': product 'x.txt': .*x.txt.json"):
+        making.commit(RECORD)
+    making.discard()
+
+    assert not lab.has("x.txt")
+    assert lab.read("x.txt.failed") == "made"
+
+
+def test_a_record_that_cannot_be_written_leaves_no_other_product_either(lab) -> None:
+    """The records of all are written before the first is put in place."""
+    products = [Product("x.txt"), Product("y.txt")]
+    making = StagedProducts("t", products, str(lab.folder))
+    making.begin()
+    for product in products:
+        Path(lab.folder, making.staging_path(product)).write_text("made")
+    (lab.folder / ".sewer/y.txt.json").mkdir()
+
+    with pytest.raises(ProductError, match=r"product 'y.txt': .*y.txt.json"):
+        making.commit(RECORD)
+    making.discard()
+
+    assert [name for name in lab.names() if not name.startswith(".sewer")] == ["x.txt.failed", "y.txt.failed"]
+
+
+def test_what_a_killed_attempt_leaves_is_removed_by_the_next_one(lab) -> None:
+    """Also that of several products in one folder; what other tasks make there meanwhile is left alone."""
+    killed, other = ([Product("a"), Product("b")], [Product("c")])
+    making = StagedProducts("t", killed, str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.staging_path(killed[0])).write_text("half")
+    Path(lab.folder, making.staging_path(killed[1])).write_text("half")
+    for lock in making._locks:
+        os.close(lock)  # as the system does when a process is killed
+    living = StagedProducts("u", other, str(lab.folder))
+    living.begin()
+
+    again = StagedProducts("t", killed, str(lab.folder))
+    again.begin()
+
+    left = [name for name in os.listdir(lab.folder / ".sewer") if name.startswith("making-")]
+    assert len(left) == 2
+    Path(lab.folder, living.staging_path(other[0])).write_text("whole")
+    living.commit(RECORD)
+    again.discard()
+    assert lab.read("c") == "whole"
+
+
+def test_unfinished_record_of_a_killed_attempt_is_removed_later(lab) -> None:
+    """Not while it may be of an attempt that is writing it, and not one of another product."""
+    making = StagedProducts("t", [Product("a")], str(lab.folder))
+    making.begin()
+    making.discard()
+    names = ["a.json.0123abcd", "a.json.89abcdef", "b.json.01234567", "a.json"]
+    for name in names:
+        lab.write(f".sewer/{name}")
+        os.utime(lab.folder / ".sewer" / name, (1, 1))
+    lab.write(".sewer/a.json.89abcdef")
+
+    StagedProducts("t", [Product("a")], str(lab.folder)).begin()
+
+    assert [name for name in names if lab.has(f".sewer/{name}")] == names[1:]
+
+
+def test_two_attempts_at_one_path_leave_one_of_the_two_whole(lab) -> None:
+    """Each makes its own; the last one counts, and the record of one is never taken for that of the other."""
+    product = Product("x")
+    one, two = (StagedProducts(name, [product], str(lab.folder)) for name in ("one", "two"))
+    one.begin()
+    two.begin()
+    for making, text in ((one, "1"), (two, "two")):
+        Path(lab.folder, making.staging_path(product)).write_text(text)
+    one.commit(RECORD._replace(task="one"))
+    two.commit(RECORD._replace(task="two"))
+
+    assert lab.read("x") == "two"
+    assert read_record(str(lab.folder / "x")).task == "two"
+    assert lab.names(".sewer") == ["x.json"]
+
+
+def test_a_stamp_is_of_what_the_attempt_made_not_of_what_lies_there_later(lab, monkeypatch) -> None:
+    """Should another attempt replace a product just before its record is written, the record does not fit it."""
+    product = Product("x")
+    making = StagedProducts("one", [product], str(lab.folder))
+    making.begin()
+    Path(lab.folder, making.staging_path(product)).write_text("mine")
+    really = os.replace
+
+    def replaced_at_once(source: str, target: str) -> None:
+        really(source, target)
+        if target.endswith("/x"):
+            Path(target).write_text("somebody else's")
+
+    monkeypatch.setattr(os, "replace", replaced_at_once)
+    making.commit(RECORD)
+
+    made = existing_products([product], str(lab.folder))[0]
+    assert made.record.product.seen.endswith("-4")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", "[]", '"x"', '{"task": "t"}', '{"dependencies": 1}', "\x00", '{"product": [1, 2, 3]}']
+)
+def test_a_record_that_cannot_be_read_is_none(lab, text) -> None:
+    """Whatever is in it; the product counts as one of which nothing is known."""
+    lab.write(".sewer/x.json", text)
+
+    assert read_record(str(lab.folder / "x")) is None
+
+
+def test_a_record_cut_at_any_byte_is_none(lab) -> None:
+    """It is written at once, but a disk may lose its end."""
+    lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
+    whole = lab.read(".sewer/x.json")
+
+    for length in range(len(whole)):
+        lab.write(".sewer/x.json", whole[:length])
+        assert read_record(str(lab.folder / "x")) is None
+
+
+def test_a_record_of_an_older_version_is_none(lab) -> None:
+    """A field that is missing, or one that nobody knows."""
+    lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
+    said = json.loads(lab.read(".sewer/x.json"))
+    del said["is_whole"]
+    lab.write(".sewer/x.json", json.dumps(said))
+
+    assert read_record(str(lab.folder / "x")) is None
+
+
+def test_removing_a_temporary_product_is_taken_up_where_it_was_left(lab) -> None:
+    """A process that was ended between noting and doing it leaves it to the next one; what lies there since is kept."""
+    product = Product("x", temporary=True)
+    lab.run(writer(lab, "paths[0].write_text('x')", product))
+    file = str(lab.folder / "x")
+    write_record(file, read_record(file)._replace(is_removed=True))
+
+    assert remove_temporary(product, str(lab.folder))
+    assert lab.names(".sewer") == ["x.json"]
+    assert not remove_temporary(product, str(lab.folder))
+    lab.write("x", "by hand")
+    assert not remove_temporary(product, str(lab.folder))
+    assert lab.read("x") == "by hand"
+
+
+def test_a_temporary_product_that_is_not_whole_is_not_removed(lab) -> None:
+    """It may be somebody else's by now; nothing is removed of which it is not known that it was made here."""
+    lab.write("x", "by hand")
+
+    remove_temporary(Product("x", temporary=True), str(lab.folder))
+
+    assert lab.read("x") == "by hand"

@@ -1,0 +1,102 @@
+"""What can start next: what waits for its turn, for room, for what there is little of."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.workflow import Workflow
+from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.scheduler import Scheduler
+
+SUCCEEDED = Outcome(TaskState.SUCCEEDED)
+FAILED = Outcome(TaskState.FAILED)
+
+
+def schedule(*tasks: Task, jobs: int = 2, **limits: int) -> Scheduler:
+    return Scheduler(Workflow("plan", tasks), jobs, limits, None)
+
+
+def started(plan: Scheduler) -> list[str]:
+    """Let all wait for room whose turn has come, and return what can start."""
+    for name in plan.newly_ready():
+        plan.enqueue(name)
+    return plan.start(done=(), ahead=False)
+
+
+def test_first_come_is_first_served() -> None:
+    """Where there is room for two, the first two start, and the third when one of them has ended."""
+    plan = schedule(Task("a", "m"), Task("b", "m"), Task("c", "m"))
+
+    assert started(plan) == ["a", "b"]
+    assert started(plan) == []
+    plan.end("b", SUCCEEDED)
+    assert started(plan) == ["c"]
+    assert list(plan.under_way) == ["a", "c"]
+
+
+def test_what_finds_no_resources_is_passed_by() -> None:
+    """A task that wants more than there is left holds up none that wants less, and keeps its place."""
+    gpu = {"gpu": 2}
+    plan = schedule(Task("a", "m", resources={"gpu": 1}), Task("b", "m", resources=gpu), Task("c", "m"), jobs=3, gpu=2)
+
+    assert started(plan) == ["a", "c"]
+    plan.end("c", SUCCEEDED)
+    assert started(plan) == []
+    plan.end("a", SUCCEEDED)
+    assert started(plan) == ["b"]
+
+
+def test_a_turn_comes_when_all_before_have_succeeded() -> None:
+    """What is after one that has failed never has its turn, and neither has what is after that."""
+    plan = schedule(
+        Task("a", "m"), Task("b", "m"), Task("c", "m", depends_on=["a", "b"]), Task("d", "m", depends_on=["c"])
+    )
+    assert started(plan) == ["a", "b"]
+    plan.end("a", FAILED)
+    plan.end("b", SUCCEEDED)
+
+    assert started(plan) == []
+    hopeless = {}
+    for name, causes in plan.blocked():
+        hopeless[name] = causes
+        plan.end(name, Outcome(TaskState.UPSTREAM_FAILED))
+    assert hopeless == {"c": ["a"], "d": ["c"]}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to processors")
+def test_the_default_is_the_processors_this_process_may_use(script) -> None:
+    """In a container or a Slurm job, the processors of the whole machine do not count."""
+    bound = script(
+        """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        from airflow_provider_sewer.core.workflow import Workflow
+        from airflow_provider_sewer.execution.scheduler import Schedule
+        print(Schedule(Workflow("none", []), None, {}, None).at_once)
+        """
+    )
+
+    assert bound.on_output() == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("allocated", "expected"), [("1", "1"), ("9999", "all"), ("", "all"), ("0", "all"), ("2(x2)", "all")]
+)
+def test_the_default_is_the_cpus_of_a_slurm_allocation(allocated: str, expected: str, script) -> None:
+    """Where jobs are not bound to them, only SLURM_CPUS_ON_NODE says how many there are on this node."""
+    here = str(len(os.sched_getaffinity(0)))
+    shown = script(
+        """
+        import os, sys
+        os.environ["SLURM_CPUS_ON_NODE"] = sys.argv[1]
+        from airflow_provider_sewer.core.workflow import Workflow
+        from airflow_provider_sewer.execution.scheduler import Schedule
+        print(Schedule(Workflow("none", []), None, {}, None).at_once)
+        """,
+        allocated,
+    )
+
+    assert shown.on_output() == f"{here if expected == 'all' else expected}\n"

@@ -1,0 +1,161 @@
+"""A product's real name never appears half-written, and success without its products is a failure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from airflow_provider_sewer import Product
+from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record
+from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
+from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
+
+__all__ = ["lab"]
+
+
+def test_a_product_appears_under_its_real_name_when_its_task_has_succeeded(lab) -> None:
+    """While the module runs there is nothing under the real name; then it is there, and nothing else is left."""
+    task = writer(
+        lab, "paths[0].write_text('all'); assert not Path('build/raw.txt').exists()", Product("build/raw.txt")
+    )
+
+    assert outcome_of(lab, task) == (TaskState.SUCCEEDED, "")
+    assert lab.read("build/raw.txt") == "all"
+    assert lab.names("build") == [".sewer", ".sewer/raw.txt.json", "raw.txt"]
+
+
+def test_the_module_sees_the_name_that_the_product_will_have(lab) -> None:
+    """The last part of the path that it is given is the same, so that what goes by the ending still does."""
+    task = writer(lab, "paths[0].write_text(paths[0].name)", Product("build/a.tar.gz"))
+
+    lab.run(task)
+
+    assert lab.read("build/a.tar.gz") == "a.tar.gz"
+
+
+def test_what_a_failed_task_has_made_is_kept_under_another_name(lab) -> None:
+    """The real name stays what it was; the new one lies beside it as ….failed until the task succeeds."""
+    good = writer(lab, "paths[0].write_text('good')", Product("x.txt"))
+    bad = writer(lab, "paths[0].write_text('half'); sys.exit(3)", Product("x.txt"), name="bad", task="made")
+    lab.run(good)
+
+    assert outcome_of(lab, bad)[0] is TaskState.FAILED
+    assert (lab.read("x.txt"), lab.read("x.txt.failed")) == ("good", "half")
+    assert outcome_of(lab, good)[0] is TaskState.SUCCEEDED
+    assert not lab.has("x.txt.failed")
+
+
+def test_what_a_failed_task_has_made_is_removed_on_request(lab) -> None:
+    """With on_failure='remove' nothing is left, neither of an atomic product nor of another."""
+    products = Product("x", on_failure="remove"), Product("y/", on_failure="remove", atomic=False)
+    task = writer(lab, "paths[0].write_text('half'); (paths[1] / 'z').write_text('half'); sys.exit(3)", *products)
+
+    assert outcome_of(lab, task)[0] is TaskState.FAILED
+    assert [name for name in lab.names() if "x" in name or "y/" in name] == []
+    assert not lab.has("y")
+
+
+def test_success_without_the_product_is_a_failure_that_names_it(lab) -> None:
+    """The message says which product, and where it was expected."""
+    state, reason = outcome_of(lab, writer(lab, "", Product("build/raw.txt")))
+
+    assert state is TaskState.FAILED
+    assert reason.startswith("it exited with 0, but did not make build/raw.txt: it was to write it to the path it was")
+
+
+def test_success_with_one_of_two_products_puts_none_in_place(lab) -> None:
+    """What was made of them is kept as ….failed."""
+    task = writer(lab, "paths[0].write_text('one')", Product("one.txt"), Product("two.txt"))
+
+    assert outcome_of(lab, task)[0] is TaskState.FAILED
+    assert not lab.has("one.txt")
+    assert lab.read("one.txt.failed") == "one"
+
+
+def test_a_module_that_writes_the_real_name_itself_is_told_how_to_say_so(lab) -> None:
+    """It is a failure, for the path could have been seen half-written; the message has the two ways out."""
+    state, reason = outcome_of(lab, writer(lab, "Path('x.txt').write_text('mine')", Product("x.txt")))
+
+    assert state is TaskState.FAILED
+    assert "it wrote to x.txt itself" in reason
+    assert "Product('x.txt', atomic=False)" in reason
+
+
+def test_a_product_under_its_real_name_has_to_be_made_anew(lab) -> None:
+    """atomic=False gives the module the real path; what was there before and is unchanged was not made."""
+    product = Product("x.txt", atomic=False)
+    assert outcome_of(lab, writer(lab, "assert sys.argv[1] == 'x.txt'; paths[0].write_text('1')", product))[
+        0
+    ].is_success
+
+    state, reason = outcome_of(lab, writer(lab, "", product))
+
+    assert state is TaskState.FAILED
+    assert "did not make x.txt anew" in reason
+    assert lab.read("x.txt") == "1"
+    assert read_record(str(lab.folder / "x.txt")).is_complete
+
+
+def test_a_failed_task_that_never_touched_its_product_leaves_no_trace_of_it(lab) -> None:
+    """Neither a file nor a record that says that something was begun."""
+    lab.run(writer(lab, "sys.exit(3)", Product("x.txt", atomic=False)))
+
+    assert [name for name in lab.names() if "x.txt" in name] == []
+
+
+def test_a_run_that_is_stopped_while_products_are_put_in_place_puts_all_of_them_there(lab, monkeypatch) -> None:
+    """The work is done; its task has succeeded, and only what comes after it is not started."""
+    task = writer(lab, "for path in paths: path.write_text('x')", Product("one"), Product("two"))
+    engine = WorkflowRunner(lab.workflow(task, lab.step("after", depends_on="made")))
+    really = os.replace
+
+    def interrupted(source: str, target: str) -> None:
+        engine.stop(at_once=True)
+        really(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    outcomes = engine.run()
+
+    assert [outcome.state for outcome in outcomes.values()] == [TaskState.SUCCEEDED, TaskState.STOPPED]
+    assert (lab.read("one"), lab.read("two")) == ("x", "x")
+
+
+def test_what_only_looks_like_the_rest_of_a_failure_stays(lab) -> None:
+    """What is kept of a failed attempt takes no other file's place, and the next success removes but its own."""
+    lab.write("x.txt.failed", "mine")
+    product = Product("x.txt")
+    for succeeds in (False, True):
+        making = StagedProducts("t", [product], str(lab.folder))
+        making.begin()
+        Path(lab.folder, making.staging_path(product)).write_text("made")
+        if succeeds:
+            making.commit(RECORD)
+        else:
+            making.discard()
+
+    assert (lab.folder / "x.txt.failed").read_text() == "mine"
+    assert (lab.folder / "x.txt").read_text() == "made"
+
+
+def test_a_result_names_products_by_their_real_names(lab) -> None:
+    """Whether a module tells the path that it was given, or the whole one."""
+    product = Product("x.txt")
+    making = StagedProducts("t", [product], str(lab.folder))
+    place = making.staging_path(product)
+
+    told = making.unstage_paths({"path": place, "whole": [f"in {lab.folder}/{place}"], "number": 3})
+    assert told == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}
+
+
+def test_product_whose_hidden_path_is_too_long_fails_by_name(lab, tmp_path) -> None:
+    """The path itself fits, but not that below .sewer; what is tidied up then does not hide the error."""
+    room = 4095 - len(os.fsencode(lab.folder)) - len("/0123456789")
+    folders = "/".join(["d" * 99] * (room // 100))
+    task = writer(lab, "paths[0].write_text('x')", Product(f"{folders}/0123456789"))
+
+    state, why = outcome_of(lab, task)
+
+    assert state is TaskState.FAILED
+    assert "cannot make the folder for it" in why
+    assert why.endswith("File name too long")

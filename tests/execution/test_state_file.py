@@ -1,0 +1,286 @@
+"""No kill at any moment loses the record of what has succeeded, and one state file has one run at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import threading
+
+import pytest
+
+from airflow_provider_sewer import Product
+from airflow_provider_sewer.core.errors import StateError, UnreadableRecord
+from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
+from tests.execution.product_workspace import lab
+
+__all__ = ["lab"]
+
+
+@pytest.fixture
+def path(tmp_path) -> str:
+    return str(tmp_path / "state" / "w.jsonl")
+
+
+def noted(path: str, *names: str) -> None:
+    """Have a run note that tasks have succeeded."""
+    with StateFile(path, "w", keep=True) as state:
+        for name in names:
+            state.record(name, "succeeded", command=f"did {name}", result={"of": name})
+
+
+def test_what_has_succeeded_is_read_back(path) -> None:
+    """With its command and its result; the last word on a task counts."""
+    noted(path, "a", "b")
+    with StateFile(path, "w", keep=True) as state:
+        state.record("a", "waiting")
+
+    assert read_state(path, "w") == {"b": FinishedTask("did b", {"of": "b"}, 2)}
+
+
+def test_a_run_that_does_not_go_on_begins_anew(path) -> None:
+    """What was in the file is gone."""
+    noted(path, "a")
+    with StateFile(path, "w", keep=False) as state:
+        assert state.done == {}
+
+    assert read_state(path, "w") == {}
+
+
+def test_jobs_are_known_by_the_file_and_by_the_run(path) -> None:
+    """A run that is resumed knows its jobs; a new one only knows that they are of the same file."""
+    with StateFile(path, "w", keep=False) as first:
+        pass
+    with StateFile(path, "w", keep=True, resumes=True) as resumed:
+        pass
+    with StateFile(path, "w", keep=False) as anew:
+        pass
+
+    assert (first.series, first.run) == (resumed.series, resumed.run)
+    assert anew.series == first.series
+    assert anew.run != first.run
+
+
+def test_jobs_of_a_killed_run_are_not_left_to_themselves(path) -> None:
+    """The next run has to look after them, until one has come to its end."""
+    with StateFile(path, "w", keep=False, run_dir="/runs"):
+        pass
+    for run_dir in (None, "/elsewhere"):
+        with pytest.raises(StateError, match="jobs of it may still run; say --on slurm --run-dir /runs to have"):
+            StateFile(path, "w", keep=False, run_dir=run_dir)
+    with StateFile(path, "w", keep=True, run_dir="/runs") as state:
+        state.record_end(is_part=True)
+    with pytest.raises(StateError, match="jobs of it may still run"):
+        StateFile(path, "w", keep=True, resumes=True)
+    with StateFile(path, "w", keep=True, resumes=True, run_dir="/runs") as state:
+        state.record_end()
+
+    with StateFile(path, "w", keep=True, resumes=True):
+        pass
+
+
+def test_a_file_cut_at_any_byte_keeps_all_whole_lines_and_can_be_gone_on_with(path) -> None:
+    """The unfinished line is left aside, and what is noted next is no part of it."""
+    noted(path, "a", "b")
+    with open(path, "rb") as file:
+        whole = file.read()
+    ends = [at for at in range(len(whole) + 1) if whole[:at].endswith(b"\n")]
+
+    for length in range(len(whole) + 1):
+        with open(path, "wb") as file:
+            file.write(whole[:length])
+        wanted = {name for name, end in zip("ab", ends[1:], strict=True) if end <= length}
+        assert set(read_state(path, "w")) == wanted
+        noted(path, "c")
+        assert set(read_state(path, "w")) == {*wanted, "c"}
+
+
+def test_a_disk_that_fills_up_leaves_only_whole_lines(path) -> None:
+    """A line that does not fit is taken back, so that one that fits later is no part of it."""
+    noted(path, "a")
+    size = os.path.getsize(path)
+    child = os.fork()
+    if not child:
+        try:
+            with StateFile(path, "w", keep=True) as state:
+                limit = os.path.getsize(path) + 120
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+                with pytest.raises(StateError, match=r"cannot write the state file .*there is no room for more"):
+                    state.record("long", "succeeded", result="x" * 500)
+                state.record("b", "waiting")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    assert os.path.getsize(path) > size
+    assert set(read_state(path, "w")) == {"a"}
+
+
+def test_a_second_run_on_one_file_says_who_has_it(path) -> None:
+    """It names the process, and does not touch the file; when that has ended, it may."""
+    with StateFile(path, "w", keep=False) as state:
+        state.record("a", "succeeded")
+        with pytest.raises(StateError) as caught:
+            StateFile(path, "w", keep=False)
+        assert f"another run (process {os.getpid()} on {os.uname().nodename}, since " in str(caught.value)
+        assert "wait for it, or name another with --state" in str(caught.value)
+
+    assert set(read_state(path, "w")) == {"a"}
+    noted(path, "b")
+
+
+def test_threads_that_note_at_once_do_not_mix_their_lines(path) -> None:
+    """Each line is written in one piece."""
+    with StateFile(path, "w", keep=False) as state:
+        threads = [
+            threading.Thread(
+                target=lambda n=n: [state.record(f"{n}-{i}", "succeeded", result="y" * 999) for i in range(50)]
+            )
+            for n in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    assert len(read_state(path, "w")) == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"sewer_state": 1, "workflow": "other"}\n', "no state of workflow 'w' but of 'other'"),
+        ('{"sewer_state": 99, "workflow": "w"}\n', ":1 has format 99, and this version of"),
+        ("stages:\n  - a\n", ":1: this is no state file"),
+        ("[]\n", ":1: this is no state file"),
+        ('{"sewer_state": 1, "workflow": "w"}\n\xff\xfe\n', ":2: this is no state file"),
+    ],
+)
+def test_what_is_no_state_of_the_workflow_is_refused_and_left_alone(path, text, said) -> None:
+    """The message says what it is, and names --state."""
+    os.makedirs(os.path.dirname(path))
+    with open(path, "w", encoding="latin-1") as file:
+        file.write(text)
+
+    for use in (lambda: read_state(path, "w"), lambda: StateFile(path, "w", keep=True)):
+        with pytest.raises((StateError, UnreadableRecord)) as caught:
+            use()
+        assert said in str(caught.value)
+        assert "--state" in str(caught.value)
+    with open(path, encoding="latin-1") as file:
+        assert file.read() == text
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path) -> None:
+    """A folder in place of the file, a file in place of the folder."""
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "state"):
+        with pytest.raises(StateError, match=r"cannot (open|read) the state file .*; name another with --state"):
+            StateFile(str(path), "w", keep=True)
+    with pytest.raises(StateError, match="cannot read the state file"):
+        read_state(str(tmp_path), "w")
+
+
+def test_a_resumed_run_runs_what_has_not_succeeded_and_what_comes_after_it(lab) -> None:
+    """What has succeeded before is done, its result at hand."""
+    tasks = [lab.step("a"), lab.step("b", depends_on="a"), lab.step("c", depends_on="b"), lab.step("d")]
+    lab.write("fail-b")
+    assert lab.run(*tasks, resume=False)["b"].state is TaskState.FAILED
+    (lab.folder / "fail-b").unlink()
+
+    assert lab.ran(*tasks, resume=True) == ["b", "c"]
+    assert lab.ran(*tasks, resume=True) == []
+    assert sorted(lab.ran(*tasks, resume=True, forced=["b"])) == ["b", "c"]
+    assert sorted(lab.ran(*tasks, resume=False)) == ["a", "b", "c", "d"]
+
+
+def test_a_task_with_other_parameters_is_run_again_on_resume(lab) -> None:
+    """Another command has not succeeded yet."""
+    lab.run(lab.step("a", say=1), lab.step("b"), resume=False)
+
+    assert lab.ran(lab.step("a", say=2), lab.step("b"), resume=True) == ["a"]
+
+
+def test_a_task_whose_product_has_gone_is_run_again_on_resume(lab) -> None:
+    """It has succeeded, but what comes after it could not take what it has made."""
+    tasks = [lab.step("a", (), "a.txt"), lab.step("b", "a.txt", "b.txt")]
+    lab.run(*tasks, resume=False)
+    (lab.folder / "a.txt").unlink()
+
+    assert lab.ran(*tasks, resume=True) == ["a", "b"]
+
+
+def test_a_part_that_was_run_by_itself_is_gone_on_from(lab) -> None:
+    """What the rest has come to is not forgotten by that; what lies after it has to run again."""
+    tasks = [lab.step("a"), lab.step("b", depends_on="a"), lab.step("c")]
+    lab.run(*tasks, resume=False)
+
+    assert lab.ran(*tasks, select=["a"], resume=False) == ["a"]
+    assert lab.ran(*tasks, resume=True) == ["b"]
+    assert lab.ran(*tasks, resume=True) == []
+
+
+def test_a_part_takes_the_results_of_the_rest_from_the_state(lab) -> None:
+    """Without --resume as well; what was never run is named."""
+    seed = lab.module("seed", "print(17)")
+    train = lab.step("train", say=seed.result, outputs="t.txt")
+
+    assert "no earlier run has left it" in lab.run(seed, train, select=["train"], resume=False)["train"].reason
+    lab.run(seed, train, resume=False)
+    assert lab.ran(seed, train, select=["train"], resume=False) == ["train"]
+    assert lab.read("t.txt") == "train 17\n"
+
+
+def test_a_task_that_was_up_to_date_counts_as_succeeded(lab) -> None:
+    """So do those after it, in the order in which they really ran."""
+    tasks = [lab.step("a", (), "a.txt", run_when="stale"), lab.step("b", depends_on="a")]
+    lab.run(*tasks)
+    lab.run(*tasks, resume=False)
+
+    assert lab.ran(*tasks, resume=True) == []
+    assert lab.ran(*tasks, select=["a"], resume=False) == []
+    assert lab.ran(*tasks, resume=True) == []
+
+
+def test_temporary_products_that_are_needed_again_are_made_again_on_resume(lab) -> None:
+    """Though their task has succeeded."""
+    tasks = [lab.step("a", (), Product("t.txt", temporary=True)), lab.step("b", "t.txt", "b.txt")]
+    lab.run(*tasks, resume=False)
+    assert not lab.has("t.txt")
+    (lab.folder / "b.txt").unlink()
+
+    assert lab.ran(*tasks, resume=True) == ["a", "b"]
+    assert lab.ran(*tasks, resume=True) == []
+
+
+def test_lines_say_when_and_why(path) -> None:
+    """The file can be read by people and programs: one object a line."""
+    with StateFile(path, "w", keep=False) as state:
+        state.record("a", "failed", reason="no data")
+
+    with open(path) as file:
+        first, second = map(json.loads, file)
+    assert first["workflow"] == "w"
+    assert first["pid"] == os.getpid()
+    assert (second["task"], second["state"], second["reason"]) == ("a", "failed", "no data")
+    assert random.choice([second["at"]]).endswith("+00:00")
+
+
+@pytest.mark.parametrize("text", ["notes of mine", "{}", '{"sewer": 1}'])
+def test_a_file_that_is_no_state_is_not_overwritten(text, tmp_path) -> None:
+    """Also where a new state was to begin."""
+    file = tmp_path / "notes.txt"
+    file.write_text(text)
+    with pytest.raises(StateError, match=r"notes\.txt is there already, and is no state file; name another"):
+        StateFile(str(file), "w", keep=False)
+
+    assert file.read_text() == text
+
+
+def test_a_device_is_no_state_file() -> None:
+    """Nothing could be kept there."""
+    with pytest.raises(StateError, match="/dev/null is there already, and is no state file"):
+        StateFile("/dev/null", "w", keep=False)

@@ -1,0 +1,202 @@
+"""A workflow is run as its edges say: nothing too early, nothing held up, nothing lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.workflow import Workflow
+from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
+from tests.execution.workflow_helpers import FAILED, HOLD, NOT_RUN, OK, PASS, states
+
+# --- the order
+
+
+def test_a_diamond_is_run_from_top_to_bottom(plan, witness) -> None:
+    """Each task starts after all it waits for have succeeded, whatever the order they are named in."""
+    plan.task("bottom", after=["left", "right"])
+    plan.task("left", after=["top"])
+    plan.task("right", after=["top"])
+    plan.task("top")
+
+    outcomes = plan.run(jobs=4)
+
+    assert states(outcomes) == dict.fromkeys(["bottom", "left", "right", "top"], OK)
+    assert list(outcomes) == ["bottom", "left", "right", "top"]
+    at = witness.events.index
+    assert at(("succeeded", "top")) < min(at(("started", "left")), at(("started", "right")))
+    assert max(at(("succeeded", "left")), at(("succeeded", "right"))) < at(("started", "bottom"))
+
+
+def test_a_long_task_holds_up_nothing_but_its_dependents(plan, lifeline, gate, background) -> None:
+    """There are no levels: the second task of one branch runs while the first of another still does."""
+    plan.task("long", HOLD + f"    say('long'); {PASS}", lifeline.path, gate.path)
+    plan.task("after long", HOLD + "    say('dependent')", lifeline.path, after=["long"])
+    plan.task("short")
+    plan.task("after short", HOLD + f"    say('other branch'); {PASS}", lifeline.path, gate.path, after=["short"])
+
+    run = background(lambda: plan.run(jobs=2))
+    lifeline.expect("long")
+    lifeline.expect("other branch")
+    assert "dependent" not in lifeline.heard
+    gate.open()
+
+    assert set(states(run.result()).values()) == {OK}
+
+
+def test_as_many_tasks_run_at_once_as_is_said(plan, witness, lifeline, gate, background) -> None:
+    """With three jobs, three tasks run at once and never more."""
+    for number in range(9):
+        plan.task(str(number), HOLD + f"    say('+'); {PASS}; say('-')", lifeline.path, gate.path)
+
+    run = background(lambda: plan.run(jobs=3))
+    lifeline.expect("+", times=3)
+    assert len(witness.events) == 3
+    gate.open()
+
+    assert set(states(run.result()).values()) == {OK}
+    lifeline.expect("-", times=9)
+    running = [sum(1 if mark == "+" else -1 for mark in lifeline.heard.split()[:end]) for end in range(1, 19)]
+    assert max(running) == 3
+
+
+def test_one_job_at_a_time_runs_one_after_the_other(plan, witness) -> None:
+    """With one job, each task ends before the next starts."""
+    for number in range(4):
+        plan.task(str(number))
+
+    plan.run(jobs=1)
+
+    assert [what for what, _ in witness.events] == ["started", "succeeded"] * 4
+
+
+def test_a_result_is_part_of_the_outcome(plan) -> None:
+    """What a module leaves as its result is in its outcome, with the time it took."""
+    plan.task("counts", "print(42)")
+
+    outcome = plan.run()["counts"]
+
+    assert outcome.result == "42"
+    assert outcome.seconds > 0
+    assert outcome.reason == ""
+
+
+def test_many_tasks_with_many_edges_are_run(plan) -> None:
+    """A workflow wider than the machine comes to its end."""
+    for number in range(40):
+        plan.task(f"{number}", after=[str(up) for up in range(max(0, number - 3), number) if number % 4])
+
+    assert set(states(plan.run(jobs=8)).values()) == {OK}
+
+
+def test_a_workflow_without_tasks_is_done() -> None:
+    """Nothing to do is done at once."""
+    assert WorkflowRunner(Workflow("none", [])).run() == {}
+
+
+# --- failures
+
+
+def test_a_failure_stops_its_dependents_and_nothing_else(plan, witness) -> None:
+    """What depends on a failed task does not run, and says why; the other branch is finished."""
+    plan.task("after both", after=["after bad", "after good"])
+    plan.task("after bad", after=["bad"])
+    plan.task("bad", "raise SystemExit('why')")
+    plan.task("good")
+    plan.task("after good", after=["good"])
+
+    outcomes = plan.run(jobs=2)
+
+    assert states(outcomes) == {
+        "after both": NOT_RUN,
+        "after bad": NOT_RUN,
+        "bad": FAILED,
+        "good": OK,
+        "after good": OK,
+    }
+    assert outcomes["after bad"].reason == "'bad' failed"
+    assert outcomes["after both"].reason == "'after bad' not run"
+    assert "failed with exit code 1" in outcomes["bad"].reason
+    assert "why" in outcomes["bad"].reason
+    assert [name for what, name in witness.events if what == "started"].count("after bad") == 0
+    assert {("not run", "after bad"), ("not run", "after both")} <= set(witness.events)
+
+
+def test_what_will_not_run_is_known_while_the_rest_still_runs(plan, witness, lifeline, gate, background) -> None:
+    """Dependents of a failure are called off at once, not at the end of the run."""
+    plan.task("bad", HOLD + "    raise SystemExit(1)", lifeline.path)
+    plan.task("after bad", after=["bad"])
+    plan.task("long", HOLD + f"    say('long'); {PASS}", lifeline.path, gate.path)
+
+    run = background(lambda: plan.run(jobs=2))
+    with witness._changed:
+        assert witness._changed.wait_for(lambda: ("not run", "after bad") in witness.events, 60)
+    assert ("succeeded", "long") not in witness.events
+    gate.open()
+
+    assert states(run.result()) == {"bad": FAILED, "after bad": NOT_RUN, "long": OK}
+
+
+def test_every_failure_is_reported(plan) -> None:
+    """Two failures are two reasons, and a task that waited for both names both."""
+    plan.task("one", "raise SystemExit('first why')")
+    plan.task("two", "raise SystemExit('second why')")
+    plan.task("both", after=["one", "two"])
+
+    outcomes = plan.run(jobs=2)
+
+    assert states(outcomes) == {"one": FAILED, "two": FAILED, "both": NOT_RUN}
+    assert "first why" in outcomes["one"].reason
+    assert "second why" in outcomes["two"].reason
+    # The one that failed first called it off; the other may not have been known then.
+    assert outcomes["both"].reason in {"'one' failed", "'two' failed", "'one' failed, 'two' failed"}
+
+
+def test_a_task_that_cannot_start_fails_like_any_other(plan, tmp_path: Path) -> None:
+    """A working directory that has not been made fails the task that needs it, with the reason."""
+    plan.task("makes nothing")
+    plan.task("needs it", workdir=tmp_path / "never made", after=["makes nothing"])
+    plan.task("other")
+
+    outcomes = plan.run()
+
+    assert states(outcomes) == {"makes nothing": OK, "needs it": FAILED, "other": OK}
+    assert "the working directory" in outcomes["needs it"].reason
+
+
+def test_a_task_may_need_what_an_earlier_one_makes(plan, modules, tmp_path: Path) -> None:
+    """A module and a working directory that an earlier task makes are there for the later one."""
+    make = """
+        import os, sys
+        os.mkdir(sys.argv[1])
+        open(sys.argv[2], "w").write("print('made')")
+    """
+    plan.task("make", make, str(tmp_path / "work"), str(modules.folder / "late.py"))
+    plan.task("use", module="late", workdir=tmp_path / "work", after=["make"])
+    engine = plan.engine()
+
+    warnings = engine.check()
+    outcomes = engine.run()
+
+    assert len(warnings) == 1
+    assert "task 'use': the working directory" in warnings[0]
+    assert outcomes["use"].result == "made"
+
+
+def test_a_template_is_refused_before_anything_runs(plan) -> None:
+    """What only Airflow can fill in is refused, with the task's name and line."""
+    plan.task("first")
+    plan.task("dated", "", "{{ ds }}", after=["first"])
+
+    with pytest.raises(InvalidTask, match=r"plans\.py:\d+: task 'dated': '\{\{ ds \}\}' is filled in only by Airflow"):
+        plan.engine().check()
+
+
+def test_a_template_in_a_path_is_refused_like_one_in_a_text(plan) -> None:
+    """No folder is ever called `{{ ds }}`."""
+    plan.task("a", "", Path("build/{{ ds }}/x"))
+
+    with pytest.raises(InvalidTask, match=r"\{\{ ds \}\}"):
+        plan.engine().check()

@@ -1,0 +1,127 @@
+"""Whoever watches a run hears all of it and no secret, and a run that cannot be watched does not go on."""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.workflow import Workflow
+from airflow_provider_sewer.execution.events import Outcome
+from airflow_provider_sewer.execution.output import Stream
+from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
+from tests.execution.workflow_helpers import FAILED, HOLD, NOT_RUN, OK, STOPPED, Witness, states
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Failing(Witness):
+    """An observer that fails at some point, for one task."""
+
+    def __init__(self, at: str, error: BaseException) -> None:
+        super().__init__()
+        self._at = at
+        self._error = error
+
+    def _fail(self, at: str, task: Task) -> None:
+        if (at, task.name) == (self._at, "watched"):
+            raise self._error
+
+    def started(self, task: Task, line: str, workdir: str | None) -> None:
+        self._fail("started", task)
+
+    def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+        self._fail("output", task)
+
+    def ended(self, task: Task, outcome: Outcome) -> None:
+        self._fail("ended", task)
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is full"), SystemExit("the disk is full")], ids=["error", "exit"])
+@pytest.mark.parametrize("at", ["started", "output", "ended"])
+def test_a_task_that_cannot_be_recorded_has_failed(at: str, error: BaseException, plan, witness) -> None:
+    """Where an observer fails, its task fails, everybody else hears of it, and the others run on."""
+    plan.task("watched", "print('hello')")
+    plan.task("after it", after=["watched"])
+    plan.task("other", "print('hello')")
+
+    outcomes = plan.engine(Failing(at, error), jobs=1).run()
+
+    assert states(outcomes) == {"watched": FAILED, "after it": NOT_RUN, "other": OK}
+    assert "the disk is full" in outcomes["watched"].reason
+    assert [name for what, name in witness.events if what != "started"] == ["watched", "after it", "other"]
+
+
+def test_everybody_hears_of_an_end_even_if_one_cannot(plan, modules, witness) -> None:
+    """An observer that fails at the end of a task does not keep the next from hearing of it."""
+    plan.task("watched")
+    engine = WorkflowRunner(
+        Workflow("plan", plan._tasks), modules.settings(), observers=[Failing("ended", OSError("full")), witness]
+    )
+
+    engine.run()
+
+    assert ("failed", "watched") in witness.events
+
+
+def test_a_task_whose_log_fails_is_ended(plan, lifeline) -> None:
+    """A task whose output cannot be recorded is ended with all it has started."""
+    plan.task(
+        "watched", HOLD + "    os.fork() or os.setsid(); say('here'); print('hello'); signal.pause()", lifeline.path
+    )
+
+    outcomes = plan.engine(Failing("output", OSError("the disk is full"))).run()
+
+    assert outcomes["watched"].state is FAILED
+    lifeline.expect_end()
+
+
+def test_a_reader_that_has_gone_stops_the_run(plan, lifeline) -> None:
+    """When nobody reads the output any more, the whole run is stopped, not one task after the other."""
+    plan.task("long", HOLD + "    say('here'); signal.pause()", lifeline.path)
+    plan.task("watched", "print('hello')")
+    plan.task("after it", after=["watched"])
+
+    outcomes = plan.engine(Failing("output", BrokenPipeError()), jobs=2).run()
+
+    assert states(outcomes) == {"long": STOPPED, "watched": FAILED, "after it": STOPPED}
+    assert outcomes["watched"].reason == "nobody reads the output of the run any more"
+
+
+def test_a_reader_that_has_stalled_cannot_keep_tasks_running(plan, lifeline, background) -> None:
+    """A stop ends the tasks even while the thread that follows them is stuck in handing on their output."""
+
+    class Stalled(Witness):
+        def __init__(self) -> None:
+            super().__init__()
+            self.goes_on: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+            super().on_output(task, stream, pieces)
+            self.goes_on.get(timeout=120)
+
+    stalled = Stalled()
+    plan.task("talks", HOLD + "    say('here'); print('hello'); signal.pause()", lifeline.path)
+    engine = plan.engine(stalled, grace=0.2)
+
+    run = background(engine.run)
+    stalled.expect_output("talks")
+    engine.stop()
+
+    lifeline.expect_end()
+    stalled.goes_on.put(None)
+    assert run.result()["talks"].state is STOPPED
+
+
+def test_a_secret_variable_of_a_task_is_shown_nowhere(plan, witness, modules) -> None:
+    """Neither the command line nor the output shows the value of a variable whose name looks secret."""
+    source = "import os; print('it is', os.environ['API_TOKEN'])"
+    plan.task("a", source, "hunter2-xyz", env={**modules.settings().env, "API_TOKEN": "hunter2-xyz"})
+
+    outcome = plan.run()["a"]
+
+    assert outcome.result == "it is ***"
+    assert "hunter2" not in repr(witness.events)

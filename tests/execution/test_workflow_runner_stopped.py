@@ -1,0 +1,114 @@
+"""A workflow that is stopped ends with all that it has started, and starts nothing more."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.execution.workflow_helpers import HOLD, OK, STOPPED, states
+
+STUBBORN = (
+    HOLD
+    + """
+    signal.signal(signal.SIGTERM, lambda *_: say("told"))
+    say("ready")
+    while True: signal.pause()
+"""
+)
+
+
+def test_a_stop_ends_what_runs_and_starts_nothing_more(plan, lifeline, background) -> None:
+    """A stopped run ends its running tasks; what had not started never does. Nothing is left."""
+    plan.task("done")
+    for name in ("one", "two"):
+        plan.task(
+            name, HOLD + "    os.fork() or os.setsid(); say('here'); signal.pause()", lifeline.path, after=["done"]
+        )
+        plan.task(f"after {name}", after=[name])
+    plan.task("queued", after=["done"])
+    engine = plan.engine(jobs=2)
+
+    run = background(engine.run)
+    lifeline.expect("here", times=4)
+    engine.stop()
+    outcomes = run.result()
+
+    assert outcomes.pop("done").state is OK
+    assert set(states(outcomes).values()) == {STOPPED}
+    assert outcomes["queued"].reason == outcomes["after one"].reason == "the run was stopped before it started"
+    lifeline.expect_end()
+
+
+def test_a_stop_before_the_start_runs_nothing(plan, witness) -> None:
+    """A run that is stopped before it starts runs nothing."""
+    plan.task("one")
+    plan.task("two", after=["one"])
+    engine = plan.engine()
+    engine.stop()
+
+    assert set(states(engine.run()).values()) == {STOPPED}
+    assert [what for what, _ in witness.events] == ["stopped", "stopped"]
+
+
+def test_a_second_stop_can_kill_at_once(plan, lifeline, background) -> None:
+    """Who does not want to wait for the grace stops once more, at once."""
+    plan.task("stubborn", STUBBORN, lifeline.path)
+    engine = plan.engine(grace=3600)
+
+    run = background(engine.run)
+    lifeline.expect("ready")
+    engine.stop()
+    lifeline.expect("told")
+    engine.stop(at_once=True)
+
+    assert run.result()["stubborn"].state is STOPPED
+    lifeline.expect_end()
+
+
+def test_a_signal_that_comes_just_before_a_wait_is_obeyed(plan, lifeline, signal_unnoticed) -> None:
+    """A stop from a signal handler is obeyed even if the signal did not interrupt the wait for a task's end."""
+    plan.task("one", HOLD + "    say('here'); signal.pause()", lifeline.path)
+    engine = plan.engine()
+    signal_unnoticed(engine.stop, lambda: lifeline.expect("here"))
+
+    assert engine.run()["one"].state is STOPPED
+
+
+def test_an_interrupt_ends_everything(plan, lifeline) -> None:
+    """Ctrl-C in a plain Python program ends all tasks before it is raised."""
+    plan.task("one", HOLD + "    os.fork() or os.setsid(); say('here'); signal.pause()", lifeline.path)
+    plan.task("two", HOLD + "    say('here'); os.kill(os.getppid(), signal.SIGUSR1); signal.pause()", lifeline.path)
+    previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            plan.engine(jobs=2).run()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+    lifeline.expect_end()
+
+
+def test_a_stop_ends_what_a_task_that_is_done_has_detached(plan, lifeline, background) -> None:
+    """A daemon that closed its output outlives its task; a stopped run leaves it no more than anything else."""
+    daemon = (
+        "import os, sys, time; life = os.open(sys.argv[1], os.O_WRONLY); os.write(life, b'here\\n'); time.sleep(600)"
+    )
+    plan.task(
+        "detaches",
+        f"""
+        import subprocess, sys
+        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+        subprocess.Popen([sys.executable, "-c", {daemon!r}, sys.argv[1]], start_new_session=True, **quiet)
+        """,
+        lifeline.path,
+    )
+    plan.task("waits", daemon, lifeline.path, after=["detaches"])
+    engine = plan.engine()
+
+    run = background(engine.run)
+    lifeline.expect("here", times=2)
+    engine.stop()
+
+    assert states(run.result()) == {"detaches": OK, "waits": STOPPED}
+    lifeline.expect_end()

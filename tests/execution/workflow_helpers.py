@@ -1,0 +1,82 @@
+"""Workflows of modules that are written on the spot, and a witness of what becomes of them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.workflow import Workflow
+from airflow_provider_sewer.execution.events import Outcome, TaskState
+from airflow_provider_sewer.execution.output import Stream
+from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OK, FAILED, NOT_RUN, STOPPED = TaskState.SUCCEEDED, TaskState.FAILED, TaskState.UPSTREAM_FAILED, TaskState.STOPPED
+#: The beginning of a module that says words to the test.
+HOLD = """
+    import fcntl, os, signal, sys
+    life = os.open(sys.argv[1], os.O_WRONLY)
+    def say(word): os.write(life, word.encode() + b"\\n")
+"""
+#: Waits for the gate whose path is the second argument.
+PASS = "fcntl.flock(open(sys.argv[2]), fcntl.LOCK_SH)"
+
+
+class Witness:
+    """Hears everything, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, str]] = []
+        self.text: dict[str, str] = {}
+        self._changed = threading.Condition()
+
+    def started(self, task: Task, _line: str, _workdir: str | None) -> None:
+        self._note("started", task.name)
+
+    def output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
+        with self._changed:
+            self.text[task.name] = self.text.get(task.name, "") + "".join(pieces)
+            self._changed.notify_all()
+
+    def ended(self, task: Task, outcome: Outcome) -> None:
+        self._note(outcome.state.value, task.name)
+
+    def _note(self, what: str, name: str) -> None:
+        with self._changed:
+            self.events.append((what, name))
+            self._changed.notify_all()
+
+    def expect_output(self, name: str) -> None:
+        """Wait until a task has written something."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.text.get(name), 60), self.events
+
+
+class Plan:
+    """Tasks whose modules are written on the spot, and the engine that runs them."""
+
+    def __init__(self, modules: Any, witness: Witness) -> None:
+        self._modules = modules
+        self._witness = witness
+        self._tasks: list[Task] = []
+
+    def task(self, name: str, source: str = "", *args: str, after: Sequence[str] = (), **fields: Any) -> None:
+        """Add a task."""
+        module = fields.pop("module", None) or self._modules.write(source)
+        self._tasks.append(Task(name, module, args=args, depends_on=list(after), **fields))
+
+    def engine(self, *more: Any, **options: Any) -> WorkflowRunner:
+        """Return the engine of all tasks added so far."""
+        observers = [self._witness, *more]
+        return WorkflowRunner(Workflow("plan", self._tasks), self._modules.settings(), observers=observers, **options)
+
+    def run(self, **options: Any) -> dict[str, Outcome]:
+        """Run the tasks."""
+        return self.engine(**options).run()
+
+
+def states(outcomes: dict[str, Outcome]) -> dict[str, TaskState]:
+    return {name: outcome.state for name, outcome in outcomes.items()}

@@ -1,0 +1,305 @@
+"""What is wrong in a file with stages is named, and what to do about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_sewer import SewerError, load_workflow
+from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, WorkflowFileError
+from airflow_provider_sewer.loaders.stages.layout import DEFAULT_FIELDS, STAGE_FIELDS
+
+from .stage_cases import fails
+
+NO_YAML = {
+    "a tab": (
+        "Lint:\n\t- Test",
+        (
+            "2:1: this is no YAML: while scanning for the next token: found character '\\t' that "
+            "cannot start any token; YAML wants spaces there, no tab"
+        ),
+    ),
+    "an open list": (
+        "Lint: [Test",
+        ("1:12: this is no YAML: while parsing a flow sequence: expected ',' or ']', but got '<stream end>'"),
+    ),
+    "two documents": (
+        "Lint: []\n---\nTest: []",
+        ("2:1: this is no YAML: expected a single document in the stream: but found another document"),
+    ),
+    "an unknown anchor": ("Lint: *tests", "1:7: this is no YAML: found undefined alias 'tests'"),
+    "a bell": ("Lint: []\nTest: \a", "2:7: this is no YAML: '\\x07' cannot stand in it"),
+    "Latin-1": ("Lint: []\nTést: []".encode("latin-1"), "2:2: this is no text in UTF-8"),
+    "a list": ("- Lint", "1:1: the file: a mapping is needed, not a list"),
+    "text": ("Lint", "1:1: the file: a mapping is needed, not 'Lint'"),
+    "no stage": ("{}", "1:1: the file has no stages; write at least one, such as 'Lint: []'"),
+    "no stage below stages": ("stages: {}", "1:9: there are no stages; write at least one, such as 'Lint: []'"),
+    "a stage twice": (
+        "Lint: []\nTest: []\nLint: [Test]",
+        "3:1: 'Lint' is here a second time, after line 1; take one of them out",
+    ),
+    "a field twice": (
+        "Lint: {env: {A: 1, A: 2}}",
+        ("1:20: 'A' is here a second time, after line 1; take one of them out"),
+    ),
+    "a list as key": ("? [Lint]\n: []", "1:3: a key is text, not a list"),
+    "a template without quotes": (
+        "Lint: {kwargs: {day: {{ ds }}}}",
+        "1:23: a key is text, not a mapping; a template needs quotes: '{{ … }}'",
+    ),
+    "an unknown tag": (
+        "Lint: {kwargs: {a: !produkt b}}",
+        (
+            "1:20: unknown tag '!produkt'; did you mean '!product'? "
+            "Known: '!product', '!dependency', '!external', '!ignored', '!result', '!timedelta'."
+        ),
+    ),
+    "a Python object": (
+        "Lint: {kwargs: {a: !!python/name:os.system ''}}",
+        "1:20: !!python/name:os.system is not known here; take it out",
+    ),
+    "a text for a number": ("Lint: {kwargs: {a: !!int many}}", "1:20: !!int: 'many' is none"),
+    "what holds itself": ("Lint: {kwargs: {a: &a [*a]}}", "1:20: this holds itself"),
+    "a merge of itself": ("Lint: &a {kwargs: {a: 1}, <<: *a}", "1:7: this holds itself"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), NO_YAML.values(), ids=NO_YAML)
+def test_what_is_no_yaml_is_named_by_line_and_column(text, said, stages):
+    """No traceback, and nothing of YAML's own long messages but what is wrong."""
+    fails(stages(text), f"{{f}}:{said}")
+
+
+def test_an_empty_file_is_named(stages):
+    """Also one that holds comments only."""
+    fails(stages("# nothing yet"), "{f}: the file is empty")
+
+
+def test_a_file_that_is_nested_too_deeply_is_named(stages):
+    """Python itself would give up with a traceback of a thousand lines."""
+    fails(stages("Lint: " + "[" * 5000), "{f}:1:105: this is nested too deeply")
+
+
+def test_aliases_that_make_too_much_of_a_few_lines_are_named(stages):
+    """Of eight lists of ten lists each would come a hundred million values; as many as people write are fine."""
+    lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 8)]
+    bomb = "Lint:\n  kwargs:\n    a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n    " + "\n    ".join(lists)
+
+    fails(stages(bomb), "{f}:7:9: aliases make more than 100,000 values of this; have a stage read them from a file")
+    assert len(load_workflow(stages(bomb.partition("    a4")[0]), jobs="jobs").tasks["Lint"].kwargs) == 4
+
+
+def test_loops_that_make_too_much_of_a_few_lines_are_named(stages):
+    """Of one stage, or of several together; no task is made of them."""
+    lists = [f"v{number}: {list(range(10))}" for number in range(9)]
+    said = "stages must be mapped to at most 100,000 tasks, got"
+    one = stages(f"Lint: {{map_product: {{{', '.join(lists)}}}}}")
+    with pytest.raises(InvalidTask, match=rf"\.yaml:1:\d+: task 'Lint': {said} 1,000,000,000; map over fewer values"):
+        load_workflow(one, jobs="jobs")
+    two = stages(f"Lint: {{map: {{n: [1]}}}}\nTest: {{map_product: {{{', '.join(lists[:5])}}}}}")
+    with pytest.raises(InvalidTask, match=rf"\.yaml:2:\d+: task 'Test': {said} 100,001; map over fewer values"):
+        load_workflow(two, jobs="jobs")
+
+
+BAD_STAGES = {
+    "an unknown stage": (
+        "Lint: []\nTest:\n  - Lnt",
+        ("3:5: stage 'Test' depends on an unknown stage 'Lnt'; did you mean 'Lint'? Known: 'Lint', 'Test'."),
+        InvalidWorkflow,
+    ),
+    "an unknown stage in depends_on": (
+        "Lint: {depends_on: Tst}\nTest: []",
+        ("1:20: stage 'Lint' depends on an unknown stage 'Tst'; did you mean 'Test'? Known: 'Lint', 'Test'."),
+        InvalidWorkflow,
+    ),
+    "a circle": (
+        "Lint: [Test]\nTest: [Lint]",
+        (
+            "2:8: these tasks wait for each other in a circle:\n  Lint   ({f}:1:1)\n    "
+            "↓\n  Test   ({f}:2:1)\n    ↓\n  Lint   (again)\nTake one of these edges out."
+        ),
+        InvalidWorkflow,
+    ),
+    "an unknown field": (
+        "Lint:\n  modul: x",
+        "2:3: unknown field of a stage 'modul'; did you mean 'module'? Known: "
+        + ", ".join(map(repr, STAGE_FIELDS))
+        + ".",
+        InvalidTask,
+    ),
+    "a bad module": (
+        "Lint:\n  module: lint.py",
+        (
+            "2:11: task 'Lint': module: 'lint.py' is no dotted name such as "
+            "'package.module'; a file cannot be run, only an installed module: 'lint'?"
+        ),
+        InvalidTask,
+    ),
+    "a bad parameter": (
+        "Lint:\n  module: m\n  parameters_and_flags:\n    a b: 1",
+        ("4:5: task 'Lint': parameter 'a b': write the bare name, such as 'batch_size'; no leading dash, space or '='"),
+        InvalidTask,
+    ),
+    "a bad amount": (
+        "Lint:\n  resources:\n    cpu: 1\n    gpu: none",
+        ("4:10: task 'Lint': resources: 'gpu': a whole number from 1 up is needed, not 'none'"),
+        InvalidTask,
+    ),
+    "a bad Slurm parameter": (
+        "Lint:\n  slurm: {partition: gpu, mem_gb: 0}",
+        ("2:35: task 'Lint': slurm: mem_gb: gigabytes, at least one megabyte, are needed, not 0"),
+        InvalidTask,
+    ),
+    "a mode": (
+        "Lint: {run_when: sometimes}",
+        ("1:18: task 'Lint': run_when: 'always', 'missing', 'stale', 'never' are possible, not 'sometimes'"),
+        InvalidTask,
+    ),
+    "an option of a product": (
+        "Lint: {products: !product {path: a, atomc: true}}",
+        (
+            "1:37: unknown option of !product "
+            "'atomc'; did you mean 'atomic'? Known: 'path', 'atomic', 'temporary', 'on_failure', 'ignored'."
+        ),
+        InvalidTask,
+    ),
+    "a product without path": (
+        "Lint: {products: [!product {atomic: true}]}",
+        ("1:19: !product: the path is missing; write !product {path: …}"),
+        InvalidTask,
+    ),
+    "a bad path": (
+        "Lint: {products: [a, !product ..]}",
+        "1:22: Product: '..' names no file or directory of its own",
+        InvalidTask,
+    ),
+    "a result of nobody": (
+        "Lint: {kwargs: {a: !result Tst.x}}\nTest: []",
+        ("1:20: !result: unknown stage 'Tst'; did you mean 'Test'? Known: 'Lint', 'Test'."),
+        InvalidWorkflow,
+    ),
+    "a part of a result": (
+        "Lint: []\nTest: {kwargs: {a: !result {stage: Lint, keys: seed}}}",
+        ("2:48: !result: keys are a list of keys and positions, not 'seed'"),
+        InvalidTask,
+    ),
+    "results in a circle": (
+        "Lint: {kwargs: {a: !result Test}}\nTest: {kwargs: {a: !result Lint}}",
+        ("2:20: these stages wait for each other in a circle: 'Test' → 'Lint' → 'Test'; take one of them out"),
+        InvalidWorkflow,
+    ),
+    "no function of that name": (
+        "Lint: []\nTset: []",
+        (
+            "2:1: stage 'Tset' has no function in {d}/jobs.py: unknown "
+            "function 'Tset'; did you mean 'Test'? Known: 'Lint', 'Test'."
+        ),
+        InvalidTask,
+    ),
+    "another case": (
+        "lint: []",
+        (
+            "1:1: stage 'lint' has no function in {d}/jobs.py: unknown function 'lint'; did you "
+            "mean 'Lint'? Known: 'Lint', 'Test'."
+        ),
+        InvalidTask,
+    ),
+    "a named function that is not there": (
+        "Lint: {function: clean}",
+        ("1:18: stage 'Lint' has no function in {d}/jobs.py: unknown function 'clean'. Known: 'Lint', 'Test'."),
+        InvalidTask,
+    ),
+    "no name of a function": (
+        "Unit tests: []",
+        ("1:1: stage 'Unit tests': 'Unit tests' cannot be the name of a function; name one with the field 'function'"),
+        InvalidTask,
+    ),
+    "a field at the top": (
+        "stages:\n  Lint: []\njob: jobs",
+        (
+            "3:1: unknown field of the file 'job'; did you mean "
+            "'jobs'? Known: 'name', 'doc', 'jobs', 'defaults', 'stages'."
+        ),
+        InvalidTask,
+    ),
+    "a default that is none": (
+        "defaults:\n  module: m\nstages:\n  Lint: []",
+        "2:3: unknown field in defaults 'module'. Known: " + ", ".join(map(repr, DEFAULT_FIELDS)) + ".",
+        InvalidTask,
+    ),
+    "a bad default": (
+        "defaults:\n  env: {A B: 1, C: []}\nstages:\n  Lint: []",
+        ("2:20: task 'Lint': env: the value of 'C' is list; give text or a number"),
+        InvalidTask,
+    ),
+    "a bad jobs module": (
+        "jobs: jobs.py\nstages:\n  Lint: []",
+        ("1:7: jobs: 'jobs.py' is no name of a module, such as 'foo_jobs'; did you mean 'jobs'?"),
+        InvalidWorkflow,
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said", "kind"), BAD_STAGES.values(), ids=BAD_STAGES)
+def test_a_bad_stage_is_named_by_line_and_column(text, said, kind, stages):
+    """What is said, and where."""
+    fails(stages(text), f"{{f}}:{said}", kind)
+
+
+def test_stages_without_jobs_module_say_how_to_name_one(stages):
+    """The first one that needs it is named."""
+    fails(
+        stages("load: {module: m}\nLint: []"),
+        "{f}:2:1: stage 'Lint' is to run a function of the jobs module, and none is named; name one with --jobs, "
+        "with jobs=… in Python, or give the stage a module or a function 'package.module:function'",
+        InvalidTask,
+        jobs=None,
+    )
+
+
+def test_a_jobs_module_that_is_no_module_is_named(stages):
+    """A path is taken for what was probably meant."""
+    fails(
+        stages("Lint: []"),
+        "{f}: jobs: './jobs.py' is no name of a module, such as 'foo_jobs'; did you mean 'jobs'?",
+        InvalidWorkflow,
+        jobs="./jobs.py",
+    )
+
+
+def test_a_jobs_module_is_not_for_python_files(write):
+    """There each task names what it runs."""
+    path = write("Task('a', 'm')")
+    said = f"{path}: a jobs module is for stages in YAML; in a Python file each task names what it runs"
+    fails(path, said, SewerError)
+
+
+def test_a_workflow_that_is_not_there_is_named(stages):
+    """As in a Python file."""
+    path = stages("Lint: []")
+    with pytest.raises(WorkflowFileError, match=r"stages\.yaml: unknown workflow 'nightly'\. Known: 'workflow'\."):
+        load_workflow(path, "nightly", jobs="jobs")
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    ["from lib import *", "for name in ['Lint']:\n    globals()[name] = print", "def __getattr__(name): ...",
+     "import lib as Lint", "if True:\n    async def Lint(): ...", "Lint = print", "this is no Python"],
+    ids=["star", "globals", "getattr", "import", "condition", "variable", "syntax"],
+)  # fmt: skip
+def test_a_function_that_may_be_there_is_not_refused(jobs, stages):
+    """Functions come into modules in many ways, and whether one is there shows when it is called."""
+    assert load_workflow(stages("Lint: []", jobs), jobs="jobs").tasks["Lint"].function == "jobs:Lint"
+
+
+def test_a_jobs_package_beside_the_stages_is_found(write, tmp_path):
+    """Also below folders, by its dotted name."""
+    write("def Lint(): ...", "pkg/jobs/__init__.py", imports="")
+    path = write("Lnt: []", "stages.yaml", imports="")
+
+    fails(
+        path,
+        "{f}:1:1: stage 'Lnt' has no function in {d}/pkg/jobs/__init__.py: unknown function 'Lnt'; did you mean "
+        "'Lint'? Known: 'Lint'.",
+        InvalidTask,
+        jobs="pkg.jobs",
+    )

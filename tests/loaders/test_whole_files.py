@@ -1,0 +1,76 @@
+"""What belongs to a workflow: nothing that a person wrote is left out without a word."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_sewer import SewerError, load_workflow
+from airflow_provider_sewer.loaders.python_file import load_tasks
+
+
+def test_a_run_of_a_helper_is_not_the_workflow_of_the_file(write):
+    """What a helper runs when it is imported does not take the place of the file's own tasks."""
+    write("h = Task('h', 'steps')\nh.run()", "helper.py")
+    path = write("import helper\na = Task('a', 'steps')\nb = Task('b', 'steps')\na >> b")
+
+    workflow = load_workflow(path)
+
+    assert list(workflow.tasks) == ["a", "b"]
+    assert workflow.edges == [("a", "b")]
+
+
+def test_a_run_at_the_top_of_a_file_must_name_all_its_tasks(write):
+    """Else the file would mean one thing to Python and another to everybody else."""
+    path = write("a, b, c = (Task(name, 'steps') for name in 'abc')\n(a >> b).run()")
+
+    with pytest.raises(SewerError, match=r"flow\.py:2: task 'c' is not part of what the file runs at .*flow\.py:3"):
+        load_workflow(path)
+
+
+def test_an_edge_stated_on_a_line_of_its_own_is_an_edge(write):
+    """In a workflow, as in a DAG, `b >> c` means that c runs after b, wherever it stands."""
+    path = write("""
+        a, b, c = (Task(name, "steps") for name in "abc")
+
+        @workflow
+        def w():
+            b >> c
+            (a >> [b, c]).run()
+    """)
+
+    assert set(load_workflow(path).edges) == {("a", "b"), ("a", "c"), ("b", "c")}
+
+
+def test_an_edge_to_a_task_that_is_not_run_is_an_error(write):
+    """A task that is tied but never run would be missed only when its products are."""
+    path = write("""
+        a, b, d = (Task(name, "steps") for name in "abd")
+
+        @workflow
+        def w():
+            a >> d
+            (a >> b).run()
+    """)
+
+    with pytest.raises(SewerError, match=r"flow\.py:4: 'a' >> 'd' is stated, but 'd' is not run"):
+        load_workflow(path)
+
+
+def test_all_tasks_of_a_file_are_those_of_its_workflows_and_the_rest(write):
+    """A task that is run has the settings of its run; one that no workflow runs is there as well."""
+    path = write("""
+        a, b, debug = (Task(name, "steps") for name in ("a", "b", "debug"))
+
+        @workflow
+        def one():
+            a.run(env={"X": "1"})
+
+        @workflow
+        def two():
+            (a >> b).run()
+    """)
+
+    tasks = {task.name: task for task in load_tasks(path)}
+
+    assert list(tasks) == ["a", "b", "debug"]
+    assert tasks["a"].settings.env == {"X": "1"}

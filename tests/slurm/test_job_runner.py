@@ -1,0 +1,351 @@
+"""One try after another at the same task: what is taken up, what runs anew, and never two jobs at once."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_sewer.core.errors import SlurmCancelled, SlurmJobFailed, SlurmJobLost
+from tests.slurm.worker import OVER, folders, let_go, real, seen
+
+if TYPE_CHECKING:
+    from airflow_provider_sewer.slurm.job_spec import JobSpec
+
+
+UNTIL_GO = 'wait_for("go"); say("done")'
+
+
+def cleared(planned: JobSpec) -> JobSpec:
+    """Return the same after a person has cleared the task."""
+    return planned._replace(instance=planned.instance._replace(clears="1"))
+
+
+# -- A worker that is killed -------------------------------------------------------------------------------------------
+
+
+def test_a_worker_killed_before_sbatch_has_submitted_nothing_and_the_next_try_submits_once(plan, jobs, slurm, worker):
+    """The intent is noted, no job comes of it, and once that is certain, there is one job."""
+    planned = plan("say('done')")
+    slurm.put_in_front("squeue", "sleep 30")
+    first = worker(planned)
+    slurm.until(lambda: slurm.counted("squeue"), "the look-up before the submission")
+    first.kill()
+    assert folders(planned)[0].read_attempt()["name"]
+    slurm.take_away()
+    second = jobs.follow(planned)
+    assert second.succeeds() == "done"
+    assert seen(slurm, planned) == [second.id]
+    second.expect_said("may still be under way")
+
+
+@pytest.mark.parametrize("moment", ["before it is heard", "after it is heard"])
+def test_a_worker_killed_during_sbatch_has_its_job_taken_up(plan, jobs, slurm, worker, moment):
+    """sbatch goes on without the worker; the next try waits for what becomes of it."""
+    planned = plan(UNTIL_GO)
+    real_sbatch = real(slurm, "sbatch")
+    slow = {"before it is heard": "sleep 2", "after it is heard": f'{real_sbatch} "$@"; sleep 30; exit 1'}[moment]
+    slurm.put_in_front("sbatch", slow)
+    first = worker(planned)
+    slurm.until(lambda: slurm.counted("sbatch") and (seen(slurm, planned) or "before" in moment), "sbatch")
+    first.kill()
+    second = jobs.follow(planned)
+    assert [second.id] == seen(slurm, planned)
+    let_go(planned)
+    assert second.succeeds() == "done"
+    assert slurm.counted("sbatch") == 1
+
+
+def test_a_worker_killed_right_after_sbatch_has_its_job_taken_up(plan, jobs, slurm, worker):
+    """The running job is followed from its first line."""
+    planned = plan(UNTIL_GO)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    second = jobs.follow(planned)
+    second.expect_said("Taking up", job_id)
+    let_go(planned)
+    assert second.succeeds() == "done"
+    assert seen(slurm, planned) == [job_id]
+
+
+def test_a_result_that_nobody_has_collected_is_taken_up(plan, jobs, slurm, worker):
+    """The job ended well while there was no worker: the module does not run again."""
+    planned = plan(UNTIL_GO)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    let_go(planned)
+    slurm.wait_for(job_id, "COMPLETED")
+    second = jobs.follow(planned)
+    assert second.succeeds() == "done"
+    assert seen(slurm, planned) == [job_id] == [second.id]
+
+
+@pytest.mark.parametrize("is_cleared", [False, True], ids=["cancelled", "cleared"])
+def test_take_up_recorded_success_outweighs_a_cancel_but_not_a_clear(plan, jobs, slurm, worker, is_cleared):
+    planned = plan(UNTIL_GO)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    let_go(planned)
+    slurm.wait_for(job_id, "COMPLETED")
+    folders(planned)[0].cancel(is_cleared=is_cleared)
+    second = jobs.follow(planned)
+    slurm.until(lambda: second.error or len(seen(slurm, planned)) == 1 + is_cleared, "the jobs of both tries")
+    let_go(planned)
+    assert second.succeeds() == "done"
+    assert (second.id == job_id) is not is_cleared
+
+
+def test_take_up_success_of_a_job_that_was_killed_during_teardown(plan, jobs, slurm, worker):
+    teardown = ["echo tears down", "while :; do sleep 1; done"]  # whatever signal comes
+    planned = plan("say('done')", slurm={"teardown": teardown})
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    slurm.until(lambda: folders(planned)[0].has_success, "the end of the module")
+    first.kill()
+    folders(planned)[0].cancel()
+    slurm.command("scancel", job_id)
+    slurm.wait_for(job_id, "CANCELLED")
+    second = jobs.follow(planned)
+    second.end()
+    assert (second.value, second.error) == ("done", None)
+    assert seen(slurm, planned) == [job_id] == [second.id]
+
+
+def test_follow_lost_after_does_not_restart_with_each_follower(plan, jobs, slurm, worker):
+    """Followers that end before ``lost_after`` is over add up their time."""
+    planned = plan("wait_for('go')", lost_after=12.0)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    slurm.wait_for(job_id, "RUNNING")
+    (directory,) = folders(planned)
+    slurm.put_in_front("squeue", "exit 0")  # the controller has forgotten every job
+    slurm.until(lambda: directory.read_unknown_seconds() >= 5, "the record of the first follower")
+    first.kill()
+    before = directory.read_unknown_seconds()
+    second = jobs.follow(planned)
+    began = time.monotonic()
+    second._thread.join(60)
+    took = time.monotonic() - began
+    slurm.take_away()
+    assert type(second.error) is SlurmJobLost
+    assert before < 12
+    assert took < 12 - before + 10  # the look-up of the job, and its cancelling
+
+
+def test_follow_forgets_the_unknown_time_when_slurm_knows_the_job_again(plan, jobs, slurm, worker):
+    planned = plan(UNTIL_GO, lost_after=600.0)
+    run = jobs.follow(planned)
+    run.expect_start()
+    slurm.put_in_front("squeue", "exit 0")
+    slurm.until(lambda: run.directory.read_unknown_seconds() >= 5, "a record")
+    slurm.take_away()
+    slurm.until(lambda: run.directory.read_unknown_seconds() == 0, "a record that is reset")
+    run.tell("go")
+    assert run.succeeds() == "done"
+
+
+def with_orphan_timeout(planned: JobSpec, seconds: float) -> JobSpec:
+    """Return the same with a timeout that is too short for a user's settings."""
+    return planned._replace(slurm=planned.slurm._replace(orphan_timeout=seconds))
+
+
+def test_orphan_timeout_ends_a_job_that_no_process_follows(plan, jobs, slurm, worker):
+    planned = with_orphan_timeout(plan(UNTIL_GO), 4.0)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    slurm.wait_for(job_id, "RUNNING")
+    first.kill()
+    slurm.wait_for(job_id, *OVER)
+    (directory,) = folders(planned)
+    assert directory.read_orphaned() == 4
+    second = jobs.follow(planned)  # that job is no success: a new one runs
+    slurm.until(lambda: len(seen(slurm, planned)) == 2, "the second job")
+    let_go(planned)
+    assert second.succeeds() == "done"
+
+
+@pytest.mark.parametrize("settings", [{"on_kill_action": "keep_job"}, {"wait_for_completion": False}], ids=str)
+def test_orphan_timeout_spares_a_job_that_is_meant_to_run_alone(plan, settings):
+    planned = plan("pass", **settings)
+    assert planned.script("name", planned.task.call(lambda marker: marker)).orphan_timeout == 0
+
+
+def test_follow_orphaned_job_is_cancelled_with_its_cause(plan, jobs, slurm):
+    run = jobs.follow(with_orphan_timeout(plan("wait_for('go')"), 5.0))
+    run.expect_start()
+    os.utime(run.directory.follower, (0, 0))
+    os.utime(run.directory.start, (0, 0))
+    run.fails(SlurmCancelled, "no worker, triggerer or sppe followed it for orphan_timeout, 5 s")
+
+
+def test_a_result_is_collected_once(plan, jobs, slurm):
+    """A try after that begins anew."""
+    planned = plan("say('done')")
+    first = jobs.follow(planned)
+    assert first.succeeds() == "done"
+    second = jobs.follow(planned)
+    assert second.succeeds() == "done"
+    assert seen(slurm, planned) == [first.id, second.id]
+
+
+def test_a_worker_killed_with_a_local_job_has_it_taken_up(plan, jobs, slurm, worker):
+    """Without Slurm it is the same story: one process, before and after."""
+    planned = plan(UNTIL_GO, cluster="local")
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    jobs.slurm = None
+    second = jobs.follow(planned)
+    assert second.id == job_id
+    let_go(planned)
+    assert second.succeeds() == "done"
+    assert len(folders(planned)) == 1
+    assert seen(slurm, planned) == []
+
+
+def test_a_local_job_whose_worker_died_before_noting_it_is_found_by_its_name(plan, jobs, slurm, worker):
+    """Nothing but the process tells of it."""
+    planned = plan(UNTIL_GO, cluster="local")
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    Path(folders(planned)[0].path, "job.json").unlink()
+    jobs.slurm = None
+    second = jobs.follow(planned)
+    assert second.id == job_id
+    let_go(planned)
+    assert second.succeeds() == "done"
+
+
+# -- Anew --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_after_a_failed_job_submits_anew(plan, jobs, slurm):
+    """The second try has a job and a run directory of its own."""
+    planned = plan("sys.exit(3 if run_dir.endswith('/1') else 0)")
+    first = jobs.follow(planned)
+    first.fails(SlurmJobFailed, "exit code 3")
+    second = jobs.follow(planned)
+    second.succeeds()
+    assert seen(slurm, planned) == [first.id, second.id]
+
+
+def test_a_job_that_failed_while_there_was_no_worker_is_not_taken_up(plan, jobs, slurm, worker):
+    """It does not cost the next try, which submits anew."""
+    planned = plan("wait_for('go'); sys.exit(3 if run_dir.endswith('/1') else 0)")
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    let_go(planned)
+    slurm.wait_for(job_id, "FAILED")
+    second = jobs.follow(planned)
+    slurm.until(lambda: len(seen(slurm, planned)) == 2, "the second job")
+    let_go(planned)
+    second.succeeds()
+    assert seen(slurm, planned) == [job_id, second.id]
+
+
+@pytest.mark.parametrize("was", ["RUNNING", "PENDING", "COMPLETED", "FAILED", "CANCELLED"])
+def test_a_clear_runs_anew_whatever_the_earlier_job_did(plan, jobs, slurm, worker, was, tmp_path):
+    """A job that is not over is cancelled, and over before the new one is submitted."""
+    code = 3 if was == "FAILED" else 0
+    held = {"additional_parameters": {"hold": True}} if was == "PENDING" else {}
+    planned = plan(f"wait_for('go'); sys.exit({code})", slurm=held)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    slurm.wait_for(job_id, "PENDING" if was == "PENDING" else "RUNNING")
+    first.kill()
+    if was in {"COMPLETED", "FAILED"}:
+        let_go(planned)
+    elif was == "CANCELLED":
+        slurm.command("scancel", job_id)
+    slurm.wait_for(job_id, was)
+    alive = tmp_path / "alive"
+    slurm.put_in_front("sbatch", f"{real(slurm, 'squeue')} -h -t pending,running,completing -o %j > {alive}")
+    second = jobs.follow(cleared(plan_without_hold(planned)))
+    assert second.id != job_id
+    assert planned.instance.dag_id not in alive.read_text()
+    # Slurm lets the script end by itself when it cancels a job, and may note that end instead.
+    assert slurm.job(job_id).state in ({was} if was in OVER else {"CANCELLED", "FAILED"})
+    let_go(planned)
+    second.end()
+    assert seen(slurm, planned) == [job_id, second.id]
+
+
+def plan_without_hold(planned: JobSpec) -> JobSpec:
+    """Return the same, but not to be held."""
+    return planned._replace(slurm=planned.slurm._replace(slurm={}))
+
+
+def test_a_cleared_job_that_its_dead_worker_had_not_noted_is_cancelled_first(plan, jobs, slurm, worker):
+    """Only its name tells of it."""
+    planned = plan(UNTIL_GO)
+    slurm.put_in_front("sbatch", f'{real(slurm, "sbatch")} "$@"; sleep 30; exit 1')
+    first = worker(planned)
+    slurm.until(lambda: seen(slurm, planned), "the job")
+    first.kill()
+    slurm.take_away()
+    job_id = seen(slurm, planned)[0]
+    second = jobs.follow(cleared(planned))
+    assert second.id != job_id
+    # Its script may have ended it by itself, which Slurm notes in another way, if the look-ups took long.
+    assert slurm.job(job_id).state in {"CANCELLED", "FAILED"}
+    let_go(planned)
+    assert second.succeeds() == "done"
+    assert seen(slurm, planned) == [job_id, second.id]
+
+
+def test_without_durable_a_retry_cancels_the_job_and_submits_anew(plan, jobs, slurm, worker):
+    """Nothing is taken up."""
+    planned = plan(UNTIL_GO, durable=False)
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    second = jobs.follow(planned)
+    assert second.id != job_id
+    assert slurm.job(job_id).state == "CANCELLED"
+    let_go(planned)
+    assert second.succeeds() == "done"
+
+
+def test_with_keep_job_a_clear_lets_the_earlier_job_go_on(plan, jobs, slurm, worker):
+    """Both run to their end."""
+    planned = plan(UNTIL_GO, on_kill_action="keep_job")
+    first = worker(planned)
+    job_id = first.expect("begun").split()[1]
+    first.kill()
+    second = jobs.follow(cleared(planned))
+    assert second.id != job_id
+    assert slurm.state(job_id) in {"PENDING", "RUNNING"}
+    let_go(planned)
+    assert second.succeeds() == "done"
+    slurm.wait_for(job_id, "COMPLETED")
+
+
+# -- Cancelling --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outlives", [True, False], ids=["worker goes on", "worker is killed"])
+def test_a_worker_told_to_stop_during_sbatch_leaves_no_job_running(plan, jobs, slurm, worker, outlives, tmp_path):
+    """SIGTERM comes while sbatch is slow: the job that comes of it runs nothing."""
+    ran = tmp_path / "ran"
+    planned = plan(f"open({str(ran)!r}, 'w'); time.sleep(600)")
+    slurm.put_in_front("sbatch", "sleep 2")
+    first = worker(planned)
+    slurm.until(lambda: slurm.counted("sbatch"), "sbatch")
+    first.stop()
+    first.expect("told to stop")
+    if outlives:
+        assert any("SlurmCancelled" in line for line in first.wait())
+    else:
+        first.kill()
+        slurm.until(lambda: seen(slurm, planned), "the job")
+    slurm.until(lambda: all(job.state in OVER for job in slurm.jobs(planned.instance.dag_id)), "the end of the job")
+    assert len(seen(slurm, planned)) == 1
+    assert not ran.exists()

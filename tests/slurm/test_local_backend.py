@@ -1,0 +1,329 @@
+"""Jobs without Slurm: detached processes of this machine that outlive who has started them, and end when told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from airflow_provider_sewer.core.environment import ATTEMPT_ID, INHERITED
+from airflow_provider_sewer.slurm.backend import UNKNOWN_JOB, JobRef, JobStatus, SlurmUnreachable
+from airflow_provider_sewer.slurm.local_backend import LocalBackend
+from tests.slurm.script_jobs import DEAF_TREE, WAIT, ScriptJob, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.slurm.script_jobs import ScriptJobs
+
+# What a worker does: it submits, says which job it is, and waits.
+WORKER = """
+import sys, time
+from airflow_provider_sewer.slurm.local_backend import LocalCluster
+from airflow_provider_sewer.slurm.job_directory import RunDirectory
+print(LocalCluster().submit(RunDirectory(sys.argv[1]), sys.argv[2]).id, flush=True)
+time.sleep(4711)
+"""
+CANCEL = """
+import sys
+from airflow_provider_sewer.slurm.backend import JobRef
+from airflow_provider_sewer.slurm.local_backend import LocalCluster
+LocalCluster().cancel(JobRef(*sys.argv[1:4]), timeout=float(sys.argv[4]))
+"""
+
+
+def processes_of(job: ScriptJob) -> list[psutil.Process]:
+    """Return all processes of a job, dead ones that nobody has collected included."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get(ATTEMPT_ID) == job.ref.name:
+                found.append(process)
+    return found
+
+
+def script_process(job: ScriptJob) -> psutil.Process:
+    start = wait_until(job.directory.read_start, "the start")
+    return psutil.Process(start.pid)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    """Fail a test of which any process is left, and end that."""
+    yield
+    left = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.environ().get("SEWER_RESULT_FILE", "").startswith(str(tmp_path)):
+                left.append((process.pid, process.cmdline()))
+                process.kill()
+    assert not left
+
+
+# --- a life of its own
+
+
+@pytest.mark.parametrize("kill", ["process", "group", "session"])
+def test_a_job_survives_who_has_submitted_it(kill: str, local_jobs: ScriptJobs) -> None:
+    """A worker that is killed, with its process group or its whole session, takes no job with it."""
+    directory = local_jobs.directory()
+    script = local_jobs.script(WAIT)
+    script.write(directory)
+    argv = [sys.executable, "-c", WORKER, directory.path, script.name]
+    worker = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert worker.stdout is not None
+    job = ScriptJob(JobRef(worker.stdout.readline().strip(), script.name, directory.path), directory, LocalBackend())
+    job.says("here")
+    assert job.state == "RUNNING"
+
+    if kill == "process":
+        worker.kill()
+    elif kill == "group":
+        os.killpg(worker.pid, signal.SIGKILL)
+    else:
+        for pid in psutil.pids():
+            with suppress(OSError):
+                if os.getsid(pid) == worker.pid:
+                    os.kill(pid, signal.SIGKILL)
+    worker.communicate()
+
+    assert job.state == "RUNNING"
+    assert LocalBackend().find(script.name, job.directory.path) == job.ref.id
+    job.tell("go")
+    assert job.record().is_success
+    wait_until(lambda: not processes_of(job), "the end of all processes")
+
+
+def test_a_job_is_nobodys_child(local_jobs: ScriptJobs) -> None:
+    """A job belongs to no process of ours, and leaves no dead one behind that we would have to collect."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    job = local_jobs.start(WAIT)
+    job.says("here")
+
+    own = script_process(job)
+    assert own.pid not in {child.pid for child in psutil.Process().children(recursive=True)}
+    assert os.getsid(own.pid) != os.getsid(0)
+    job.tell("go")
+
+    assert job.record().is_success
+    wait_until(lambda: not processes_of(job), "the end of all processes")
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+
+
+def test_a_job_sees_a_closed_environment(local_jobs: ScriptJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job sees the short list and what it is given; no terminal, no input, and signals as they should be."""
+    for name in ("AIRFLOW__CORE__FERNET_KEY", "SLURM_JOB_ID", "OF_THE_WORKER", "PYTHONPATH", "SEWER_LOCAL_ID"):
+        monkeypatch.setenv(name, "hidden")
+    source = """
+        import json, os, signal, sys
+        print(json.dumps([dict(os.environ), os.readlink("/proc/self/fd/0"), sorted(os.listdir("/proc/self/fd"))[:-1],
+                          signal.getsignal(signal.SIGINT) is signal.default_int_handler, os.getcwd()]))
+    """
+
+    job = local_jobs.start(source, env={"GIVEN": "yes"}, secret_env={"TOKEN": "mine"})
+
+    env, stdin, files, is_interruptible, cwd = job.output()
+    of_bash = {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}
+    assert set(env) - set(INHERITED) - of_bash == {
+        "GIVEN", "TOKEN", "PYTHONPATH", "SEWER_RESULT_FILE", "SEWER_ATTEMPT_ID"
+    }  # fmt: skip
+    assert "hidden" not in env.values()
+    assert (stdin, files, is_interruptible, cwd) == ("/dev/null", ["0", "1", "2"], True, job.directory.path)
+
+
+def test_what_a_module_leaves_behind_ends_with_its_job(local_jobs: ScriptJobs) -> None:
+    """A process that the module has put into a session of its own, deaf to SIGTERM, does not outlive the job."""
+    source = """
+        import os, signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.fork() == 0:
+            os.setsid()
+            print("left behind", flush=True)
+            time.sleep(4711)
+        time.sleep(0.2)
+    """
+
+    job = local_jobs.start(source)
+
+    assert job.record().is_success
+    wait_until(lambda: not processes_of(job), "the end of all processes")
+    record = job.directory.read_exit()
+    assert record is not None
+    assert record.stdout == len(job.stdout)
+
+
+# --- its end
+
+
+@pytest.mark.parametrize("grace", [0.0, 3.0])
+def test_cancelling_ends_the_whole_tree_from_any_process(grace: float, local_jobs: ScriptJobs) -> None:
+    """Another process cancels a job: its child, and a grandchild in a session of its own that is deaf, end as well."""
+    job = local_jobs.start(DEAF_TREE)
+    job.says("all here")
+    # Three shells of the script, its watcher, which starts others for a moment, and three processes of the module.
+    wait_until(lambda: len(processes_of(job)) == 7, "seven processes")
+
+    subprocess.run([sys.executable, "-c", CANCEL, *job.ref, str(1 + grace)], check=True, timeout=60)
+
+    assert not processes_of(job)
+    assert job.state == "FAILED"
+    record = job.directory.read_exit()
+    assert record is None or not record.is_success
+
+
+def test_a_job_that_hears_is_given_the_time_to_end_well(local_jobs: ScriptJobs) -> None:
+    """A module that cleans up when it is asked to is not killed meanwhile, and its end is recorded."""
+    source = """
+        import signal, sys, time
+        def end(*_):
+            time.sleep(0.5)
+            print("cleaned up", flush=True)
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, end)
+        print("here", flush=True)
+        time.sleep(4711)
+    """
+    job = local_jobs.start(source, resources={"teardown": ["echo torn down"]})
+    job.says("here")
+
+    LocalBackend().cancel(job.ref, timeout=30)
+
+    record = job.record()
+    assert (record.exit_code, record.asked, record.is_success) == (0, "TERM", False)
+    assert job.stdout == "here\ncleaned up\ntorn down\n"
+    assert not processes_of(job)
+
+
+def test_the_run_directory_alone_ends_a_job(local_jobs: ScriptJobs) -> None:
+    """A job whose run directory says so, as from another host, ends itself and all it has started."""
+    job = local_jobs.start(DEAF_TREE)
+    job.says("all here")
+
+    job.directory.cancel()
+
+    record = job.record()
+    assert (record.exit_code, record.asked) == (137, "TERM")
+    wait_until(lambda: not processes_of(job), "the end of all processes")
+
+
+def test_a_job_whose_script_is_killed_is_gone_and_leaves_nothing(local_jobs: ScriptJobs) -> None:
+    """When the script is killed on the spot, the job is seen as gone, and its watcher ends what is left of it."""
+    job = local_jobs.start(DEAF_TREE)
+    job.says("all here")
+
+    script_process(job).kill()
+    assert job.state in {"RUNNING", "COMPLETING"}
+
+    wait_until(lambda: job.state == "FAILED", "the end")
+    assert not processes_of(job)
+    assert job.cluster.poll([job.ref])[job.ref].reason == "ProcessGone"
+    assert job.directory.read_exit() is None
+
+
+def test_a_job_that_is_over_can_be_cancelled(local_jobs: ScriptJobs) -> None:
+    """Cancelling what has ended, or was never there, is no error and changes no record."""
+    job = local_jobs.start("")
+    record = job.record()
+    wait_until(lambda: not processes_of(job), "the end of all processes")
+
+    LocalBackend().cancel(job.ref, timeout=10)
+    LocalBackend().cancel(JobRef("local-none", "no such job", job.ref.directory), timeout=10)
+
+    assert job.directory.read_exit() == record
+
+
+# --- what is seen of it
+
+
+def changed_start(job: ScriptJob, **change: Any) -> None:
+    """Write another start record over that of a job."""
+    start = json.loads(Path(job.directory.start).read_text())
+    Path(job.directory.start).write_text(json.dumps({**start, **change}))
+
+
+def test_a_job_is_seen_while_it_runs(local_jobs: ScriptJobs) -> None:
+    """A running job is seen with its node and its start, by its id and by its name."""
+    job = local_jobs.start(WAIT)
+    job.says("here")
+    start = job.directory.read_start()
+    assert start is not None
+
+    seen = job.cluster.poll([job.ref])
+
+    assert seen == {job.ref: JobStatus("RUNNING", node=os.uname().nodename, start=start.time)}
+    assert job.cluster.find(job.ref.name, job.directory.path) == job.ref.id
+    assert job.cluster.find(f"{job.ref.name}x", job.directory.path) is None
+    job.tell("go")
+    assert job.record().is_success
+
+
+def test_an_id_that_another_process_has_now_is_not_the_job(local_jobs: ScriptJobs) -> None:
+    """A process that has the job's pid, but is another one, is not taken for it."""
+    job = local_jobs.start("")
+    assert job.record().is_success
+    wait_until(lambda: not processes_of(job), "the end of all processes")
+
+    changed_start(job, pid=os.getpid())
+
+    assert job.state == "FAILED"
+
+
+def test_a_job_on_another_host_runs_while_it_gives_signs_of_life(local_jobs: ScriptJobs) -> None:
+    """A job of another machine is seen by its signs of life, and cannot be cancelled; its record is what counts."""
+    job = local_jobs.start(WAIT)
+    job.says("here")
+    changed_start(job, node="elsewhere")
+
+    alive = Path(job.directory.alive)
+    wait_until(alive.exists, "a sign of life")
+    assert job.state == "RUNNING"
+    os.utime(alive, (0, 0))
+    assert job.cluster.poll([job.ref]) == {job.ref: UNKNOWN_JOB}
+    wait_until(lambda: job.state == "RUNNING", "another sign of life")
+    with pytest.raises(SlurmUnreachable, match="runs on elsewhere"):
+        job.cluster.cancel(job.ref, timeout=5)
+
+    assert processes_of(job)
+    job.tell("go")
+    assert wait_until(job.directory.read_exit, "the record").is_success
+    wait_until(lambda: job.cluster.poll([job.ref]) == {job.ref: UNKNOWN_JOB}, "the end of its signs of life")
+    wait_until(lambda: not processes_of(job), "the end of all processes")
+
+
+def test_a_job_that_has_not_said_anything_yet_is_starting(local_jobs: ScriptJobs) -> None:
+    """Between its submission and its first record a job waits; once its process is gone without one, it has failed."""
+    directory = local_jobs.directory()
+    Path(directory.script).write_text(
+        textwrap.dedent(f"""
+        while [ ! -e {directory.path}/go ]; do sleep 0.05; done
+    """)
+    )
+    job = local_jobs.again(directory, "a name")
+
+    assert job.cluster.poll([job.ref])[job.ref] == JobStatus("PENDING", "Starting")
+
+    job.tell("go")
+    wait_until(lambda: job.state == "FAILED", "the end")
+
+
+def test_only_one_of_two_local_jobs_runs_the_module(local_jobs: ScriptJobs) -> None:
+    """A second process for the same attempt ends at once; the first one goes on."""
+    job = local_jobs.start(WAIT)
+    job.says("here")
+
+    second = local_jobs.again(job.directory, job.ref.name)
+    wait_until(lambda: second.state == "FAILED", "the end of the second one")
+
+    assert job.state == "RUNNING"
+    job.tell("go")
+    assert job.record().is_success
+    assert job.stdout == "here\n"

@@ -1,0 +1,104 @@
+"""`FollowerLease`: one process at a time follows a job, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.monitor_lease import MonitorLease
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> JobDirectory:
+    """Return a run directory."""
+    made = JobDirectory(str(tmp_path / "run"))
+    made.make()
+    return made
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_keep_holder_keeps_the_lease(directory):
+    lease = MonitorLease(directory)
+    lease.take()
+    assert [lease.keep(), lease.keep()] == [True, True]
+
+
+def test_take_second_process_takes_the_lease_from_the_first(directory):
+    first, second = MonitorLease(directory), MonitorLease(directory)
+    first.take()
+    second.take()
+    assert (first.keep(), second.keep()) == (False, True)
+
+
+def test_keep_dead_holder_loses_the_lease(directory):
+    """A triggerer that was paused gets its trigger back when the one that took it over has died."""
+    first, second = MonitorLease(directory, dead_after=0.1), MonitorLease(directory)
+    first.take()
+    second.take()
+    assert not first.keep()
+    until(first.keep)
+    assert not second.keep()
+
+
+def test_keep_live_holder_is_not_taken_for_dead(directory):
+    first = MonitorLease(directory, dead_after=2.0)
+    second = MonitorLease(directory, touch_every=0.0)
+    first.take()
+    second.take()
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline:
+        assert second.keep()
+        assert not first.keep()
+        time.sleep(0.05)
+
+
+def test_take_earlier_try_does_not_take_the_lease_from_a_later_one(directory):
+    """An earlier try was held up by a slow API server, while the scheduler started the next one."""
+    earlier, later = MonitorLease(directory, 1), MonitorLease(directory, 2)
+    later.take()
+    earlier.take()
+    assert (earlier.keep(), later.keep()) == (False, True)
+
+
+def test_keep_touches_the_file_when_that_is_due(directory):
+    lease = MonitorLease(directory, touch_every=0.0)
+    lease.take()
+    os.utime(directory.follower, (0, 0))
+    lease.keep()
+    assert os.stat(directory.follower).st_mtime > 0
+
+
+def test_keep_removed_file_is_written_again(directory):
+    lease = MonitorLease(directory, touch_every=0.0)
+    lease.take()
+    os.unlink(directory.follower)
+    assert lease.keep()
+    assert directory.read_follower()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"token": 7}', '{"token": "x"}', "{" * 9])
+def test_keep_damaged_file_does_not_end_the_lease(directory, text):
+    lease = MonitorLease(directory)
+    lease.take()
+    with open(directory.follower, "w") as file:
+        file.write(text)
+    assert lease.keep()
+
+
+def test_keep_run_directory_that_is_gone_leaves_the_follower_alone(tmp_path):
+    lease = MonitorLease(JobDirectory(str(tmp_path / "gone")), touch_every=0.0)
+    lease.take()
+    assert lease.keep()

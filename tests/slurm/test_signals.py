@@ -1,0 +1,510 @@
+"""Signals that Slurm sends to a job: the module gets each once, under each kind of process tracking."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+from airflow_provider_sewer.core import errors
+from airflow_provider_sewer.slurm import monitor
+from airflow_provider_sewer.slurm.backend import JobRef
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.job_script import ArrayScript
+from tests.slurm.conftest import until
+from tests.slurm.script_jobs import ScriptJob
+from tests.slurm.test_monitor import freeze, thaw
+
+# Counts each signal, has child processes, and ends as it was told to when the first one has come.
+COUNTS = """
+    import select
+    signals = [signal.Signals[f"SIG{{name}}"] for name in ("TERM", "INT", "HUP", "USR1", "USR2")]
+    wakes, wakened = os.pipe()
+    os.set_blocking(wakened, False)
+    for number in signals:
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(wakened)
+    for _ in range({children}):
+        if os.fork() == 0:
+            signal.set_wakeup_fd(-1)
+            [signal.signal(number, signal.SIG_DFL) for number in signals]
+            signal.pause()
+    say("listens")
+    got = os.read(wakes, 1)
+    while select.select([wakes], [], [], 1.0)[0]:
+        got += os.read(wakes, 1)
+    say("signals: " + " ".join(signal.Signals(number).name for number in got if number != signal.SIGCHLD))
+    sys.exit({code})
+"""
+TORN_DOWN = {"teardown": ["echo torn down"]}
+
+
+def counts(*, children: int = 8, code: int = 0) -> str:
+    return COUNTS.format(children=children, code=code)
+
+
+def signals_of(job) -> str:
+    """Return the line in which the module has written its signals, and see that teardown ran after that."""
+    *_, line, last = job.stdout.splitlines()
+    assert last == "torn down", job.stdout
+    return line.removeprefix("signals: ")
+
+
+def test_sigterm_of_scancel_and_time_limit_reaches_module_once(tracked_jobs) -> None:
+    """The module has time to save, teardown runs, and the end is recorded, whatever options setup has set."""
+    strict = {"setup": ["trap : TERM", "set -euo pipefail", "set -o posix"]}
+    cancelled, timed_out = (tracked_jobs.start(counts(code=1), slurm={**TORN_DOWN, **more}) for more in ({}, strict))
+    cancelled.expect_line("listens")
+    timed_out.expect_line("listens")
+    tracked_jobs.slurm.time_out(timed_out.id)
+    tracked_jobs.slurm.command("scancel", cancelled.id)
+
+    cancelled.fails(errors.SlurmCancelled)
+    timed_out.fails(errors.SlurmTimeout)
+
+    for job in (cancelled, timed_out):
+        assert signals_of(job) == "SIGTERM"
+        record = job.directory.read_exit()
+        assert (record.phase, record.exit_code, record.asked) == ("teardown", 1, "TERM")
+
+
+@pytest.mark.parametrize("requeue", [False, True])
+def test_sigterm_of_preemption_makes_no_success(tracked_jobs, requeue) -> None:
+    """A module that saves and exits with 0 has failed, or runs again where the job may be requeued."""
+    source = f"""
+    if "SLURM_RESTART_COUNT" in os.environ:
+        say("42")
+        sys.exit(0)
+    {counts()}"""
+    slurm = {**TORN_DOWN, "partition": "scavenge", "nodelist": "n3", "exclusive": True}
+    job = tracked_jobs.start(source, requeue=requeue, slurm=slurm)
+    job.expect_line("listens")
+
+    tracked_jobs.slurm.submit("true", "--exclusive", "--nodelist=n3")
+
+    if requeue:
+        job.end()
+        assert (job.value, job.error) == ("42", None), job.stdout
+    else:
+        job.fails(errors.SlurmPreempted)
+        assert signals_of(job) == "SIGTERM"
+
+
+@pytest.mark.parametrize("how", ["--batch", "--full"])
+@pytest.mark.parametrize("name", ["INT", "HUP", "USR1", "USR2"])
+def test_signal_that_reaches_the_batch_script_reaches_module_once(tracked_jobs, name, how) -> None:
+    """Each signal is passed on, unless Slurm has sent it to the module itself."""
+    job = tracked_jobs.start(counts(children=0), slurm=TORN_DOWN)
+    job.expect_line("listens")
+
+    tracked_jobs.slurm.command("scancel", f"--signal={name}", how, job.id)
+
+    job.end()
+    assert signals_of(job) == f"SIG{name}"
+    assert (job.error is None) == name.startswith("USR")
+
+
+def test_signal_delay_s_warns_module_with_sigusr2(tracked_jobs) -> None:
+    """The warning before the time limit reaches the module with and without srun, and is no reason to fail."""
+    slurm = {**TORN_DOWN, "timeout_min": 1, "signal_delay_s": 60}
+    followed = [tracked_jobs.start(counts(children=0), slurm={**slurm, "use_srun": srun}) for srun in (False, True)]
+
+    for job in followed:
+        job.succeeds()
+
+        assert signals_of(job) == "SIGUSR2"
+
+
+def test_sigterm_during_setup_ends_setup(tracked_jobs) -> None:
+    """The command that setup waits for is ended, the module is not run, and the end is recorded."""
+    setup = ["trap 'echo cleaned up' TERM", "echo sets up", "sleep 4711"]
+    job = tracked_jobs.start("", slurm={"setup": setup})
+    job.expect_line("sets up")
+
+    tracked_jobs.slurm.command("scancel", job.id)
+
+    job.end()
+    assert type(job.error) is errors.SlurmCancelled
+    record = job.directory.read_exit()
+    assert (record.phase, record.exit_code, record.asked) == ("setup", 143, "TERM")
+    assert job.stdout == "sets up\ncleaned up\n"
+
+
+def test_sigterm_during_a_substitution_of_setup_is_not_lost(tracked_jobs) -> None:
+    """bash loses a signal that comes between two substitutions of one command."""
+    setup = ["trap 'echo cleaned up' TERM", "echo sets up", "both=$(sleep 4711)$(echo)"]
+    job = tracked_jobs.start("time.sleep(4711)", slurm={"setup": setup})
+    job.expect_line("sets up")
+
+    tracked_jobs.slurm.command("scancel", job.id)
+
+    job.end()
+    assert type(job.error) is errors.SlurmCancelled
+    assert job.directory.read_exit().asked == "TERM"
+    assert job.stdout.endswith("cleaned up\n")
+
+
+def test_scancel_during_teardown_keeps_success_of_module(tracked_jobs) -> None:
+    """The module had ended by itself when Slurm decided to end the job."""
+    waits = "until [ -e go ]; do sleep 0.1; done"
+    job = tracked_jobs.start("say(42)", slurm={"teardown": ["cd ${SEWER_RESULT_FILE%/*}", "echo tears down", waits]})
+    job.expect_line("tears down")
+
+    tracked_jobs.slurm.command("scancel", job.id)
+    until(lambda: "CANCELLED AT" in Path(job.directory.stderr).read_text(), lambda: "the signal")
+    job.tell("go")
+
+    job.end()
+    assert (job.value, job.error) == ("42", None)
+    assert tracked_jobs.slurm.state(job.id) == "CANCELLED"
+
+
+# Goes on whatever signal comes.
+ENDLESS = ["echo tears down", "while :; do sleep 1; done"]
+
+
+@pytest.mark.parametrize("how", ["scancel", "requeue", "run directory"])
+def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how) -> None:
+    """The job script has recorded the end of the module before `teardown`."""
+    monkeypatch.setitem(monitor._SETTLES, "slurm", 2.0)
+    job = jobs.start("say(42)", requeue=how == "requeue", slurm={"teardown": ENDLESS})
+    job.expect_line("tears down")
+
+    if how == "scancel":
+        jobs.slurm.command("scancel", job.id)
+    elif how == "requeue":
+        jobs.slurm.requeue(job.id)
+    else:
+        job.directory.cancel()
+
+    job.end()
+    assert (job.value, job.error) == ("42", None)
+    assert not job.directory.read_module_end().is_torn_down
+    assert ("had succeeded when it was requeued" in job.stderr) == (how == "requeue")
+
+
+def test_sigkill_during_teardown_keeps_exit_code_of_module(jobs) -> None:
+    """The module had failed before Slurm ended the job."""
+    job = jobs.start("sys.exit(3)", slurm={"teardown": ENDLESS})
+    job.expect_line("tears down")
+
+    jobs.slurm.command("scancel", job.id)
+
+    assert job.fails(errors.SlurmCancelled).exit_code == 3
+
+
+def test_success_before_teardown_is_taken_only_after_the_end(jobs) -> None:
+    """Until then `teardown` may write to what the module has made."""
+    waits = "until [ -e go ]; do sleep 0.1; done"
+    job = jobs.start("say(42)", slurm={"teardown": ["cd ${SEWER_RESULT_FILE%/*}", "echo tears down", waits]})
+    job.expect_line("tears down")
+    until(job.directory.read_module_end, lambda: "a record")
+    jobs.slurm.put_in_front("squeue")
+    until(lambda: jobs.slurm.counted("squeue") > 2, lambda: "two looks")
+
+    assert job.ending is None
+
+    job.tell("go")
+    assert (job.end(), job.value) == (None, "42")
+
+
+# --- Preemption with GraceTime: Slurm signals the steps alone
+
+GRACED = {"partition": "graced", "nodelist": "n3", "exclusive": True}
+RUNS_A_STEP = """
+    import subprocess
+    step = "import os, signal; signal.signal(signal.SIGTERM, lambda *_: os._exit(0)); " \
+        "print('listens', flush=True); signal.pause()"
+    subprocess.run(["srun", "--unbuffered", sys.executable, "-c", step], check=True, stderr={stderr})
+    say("42")
+"""
+
+
+def preempt(jobs, job) -> None:
+    """Have a job make way, and wait until its GraceTime has begun."""
+    jobs.slurm.submit("true", "--exclusive", "--nodelist=n3")
+    query = ["squeue", "-h", "-t", "all", "-j", job.id, "-O", "PreemptTime"]
+    until(lambda: jobs.slurm.command(*query) != "N/A", lambda: "the preemption")
+
+
+@pytest.mark.parametrize("stderr", ["None", "subprocess.DEVNULL"])
+def test_preemption_with_grace_time_of_a_step_of_the_module_makes_no_success(tracked_jobs, stderr) -> None:
+    """The step saves and exits with 0, and so does the module; the announcement of slurmstepd may be in no log."""
+    job = tracked_jobs.start(RUNS_A_STEP.format(stderr=stderr), slurm=GRACED)
+    job.expect_line("listens")
+    until(Path(job.directory.path, "steps").exists, lambda: "the watcher to see srun")
+
+    preempt(tracked_jobs, job)
+
+    job.fails(errors.SlurmPreempted)
+    record = job.directory.read_exit()
+    assert (record.phase, record.exit_code, record.asked) == ("teardown", 0, "TERM")
+
+
+@pytest.mark.parametrize("more", [{"setup": ["exec 2>/dev/null"]}, {"setup": ["export SLURM_STDERRMODE=/dev/null"]}])
+def test_preemption_with_grace_time_that_no_log_announces_makes_no_success(jobs, more) -> None:
+    """Slurm shows when the preemption has begun."""
+    job = jobs.start(counts(children=0), slurm={**GRACED, "use_srun": True, **more})
+    job.expect_line("listens")
+
+    preempt(jobs, job)
+
+    job.end()
+    assert type(job.error) is errors.SlurmPreempted
+
+
+@pytest.mark.parametrize("is_sure", [True, False])
+def test_preemption_with_grace_time_outweighs_unsure_record_only(jobs, is_sure) -> None:
+    """A module without a step gets no signal before the GraceTime is over, and may end well within it."""
+    job = jobs.start("wait_for('enough'); say(42)", slurm=GRACED)
+    job.expect_start()
+    preempt(jobs, job)
+    freeze(job)
+    job.tell("enough")
+    until(lambda: JobDirectory(job.directory.path).read_exit(), lambda: "a record")
+    if not is_sure:
+        doubtful(job)
+    thaw(job)
+
+    if is_sure:
+        assert job.succeeds() == "42"
+    else:
+        job.fails(errors.SlurmPreempted)
+
+
+def test_step_of_the_module_leaves_success_sure(jobs) -> None:
+    """Slurm has answered that no preemption had begun."""
+    source = "import subprocess\nsubprocess.run(['srun', 'sleep', '1'], check=True)\nwait_for('steps')\nsay('42')"
+
+    job = jobs.start(source)
+
+    assert job.succeeds() == "42"
+    assert job.directory.read_exit().is_sure_success
+
+
+def test_scancel_of_an_array_element_makes_no_success(cluster_jobs, slurm) -> None:
+    """The record of an element says that it was asked to end, by which of its two ids Slurm may announce that."""
+    array, directory = cluster_jobs.directory("array"), cluster_jobs.directory()
+    source = """
+        import os, signal
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        print("listens", flush=True)
+        signal.pause()
+    """
+    script = cluster_jobs.script(source, in_array=True)
+    script.write(directory)
+    os.symlink(directory.path, Path(array.path, "7"))
+    ArrayScript(script.name, [7], {}, requeue=False).write(array)
+    job_id = f"{cluster_jobs.cluster.submit(array, script.name).id}_7"
+    job = ScriptJob(JobRef(job_id, script.name, directory.path), directory, cluster_jobs.cluster)
+    job.says("listens")
+
+    slurm.command("scancel", job_id)
+
+    record = job.record()
+    assert (record.job_id, record.exit_code, record.asked) == (job_id, 0, "TERM")
+
+
+def test_announcement_of_an_earlier_run_does_not_count(tracked_jobs) -> None:
+    """stderr.log has the end that slurmstepd announced before the job was requeued; the second run succeeds."""
+    source = """
+        if "SLURM_RESTART_COUNT" not in os.environ:
+            wait_for("the end of days")
+        say("42")
+    """
+    job = tracked_jobs.start(source, requeue=True)
+    job.expect_start()
+
+    tracked_jobs.slurm.requeue(job.id)
+
+    job.end()
+    assert (job.value, job.error) == ("42", None)
+    assert "CANCELLED AT" in job.stderr
+
+
+def test_announcement_counts_where_the_script_hears_no_signal(tracked_jobs) -> None:
+    """The script ignores SIGTERM, as if it came late; slurmstepd has announced the end, behind an unfinished line."""
+    source = """
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        print("50 %", end="", file=sys.stderr, flush=True)
+        say("listens")
+        wait_for("the end of days")
+    """
+    job = tracked_jobs.start(source, slurm={"setup": ["trap '' TERM"]})
+    job.expect_line("listens")
+
+    tracked_jobs.slurm.command("scancel", job.id)
+
+    job.fails(errors.SlurmCancelled)
+    record = job.directory.read_exit()
+    assert (record.phase, record.exit_code, record.asked) == ("teardown", 0, "TERM")
+
+
+def test_announcement_of_another_job_does_not_count(jobs) -> None:
+    """A module may print the log of a job that was cancelled."""
+    job = jobs.start("""
+        other = int(os.environ["SLURM_JOB_ID"]) - 1
+        say(f"slurmstepd: error: *** JOB {other} ON n1 CANCELLED AT 2026-01-01T00:00:00 ***", sys.stderr)
+        say(f"slurmstepd: error: *** STEP {os.environ['SLURM_JOB_ID']}.0 ON n1 CANCELLED AT 2026 ***", sys.stderr)
+        say("42")
+    """)
+
+    assert job.succeeds() == "42"
+
+
+@pytest.mark.parametrize(
+    "text", ["Slurm job {} has expired", "Unable to create step for job {}: Job/step already completing or completed"]
+)
+def test_srun_that_finds_its_job_ended_makes_no_failure_of_the_module(jobs, text) -> None:
+    """Slurm ends a job first, and announces that to its nodes later; an srun that begins in between fails."""
+    source = f"""
+        say("srun: error: {text}".format(os.environ["SLURM_JOB_ID"]), sys.stderr)
+        sys.exit(1)
+    """
+    job = jobs.start(source, slurm={"use_srun": True})
+
+    job.end()
+
+    assert job.directory.read_exit().asked == "TERM"
+
+
+# --- Records that do not rule out a signal
+
+
+def doubtful(job) -> None:
+    """Write the record as an older job script does that has heard of no signal."""
+    record = Path(job.directory.exit)
+    fields = json.loads(record.read_text())
+    del fields["unsignalled"]
+    record.write_text(json.dumps({**fields, "asked": None}))
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_state_of_slurm_decides_where_the_record_is_unsure(jobs, is_cancelled) -> None:
+    """Exit code 0 in the record of an older job script is a success, unless Slurm has ended the job."""
+    job = jobs.start("""
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        wait_for("enough")
+        say("42")
+    """)
+    job.expect_start()
+    freeze(job)
+    if is_cancelled:
+        jobs.slurm.command("scancel", job.id)
+    else:
+        job.tell("enough")
+    until(lambda: JobDirectory(job.directory.path).read_exit(), lambda: "a record")
+    doubtful(job)
+    thaw(job)
+
+    if is_cancelled:
+        job.fails(errors.SlurmCancelled)
+    else:
+        assert job.succeeds() == "42"
+
+
+def test_unsure_record_is_success_where_slurm_does_not_answer(jobs, monkeypatch) -> None:
+    """A controller that is away makes neither a failure nor a wait for ever of exit code 0."""
+    monkeypatch.setattr(monitor, "_REASON_GRACE", 1.0)
+    job = jobs.start("wait_for('enough'); say(42)")
+    job.expect_said("is RUNNING")
+    freeze(job)
+    jobs.slurm.put_in_front("squeue", "exit 1")
+    job.tell("enough")
+    until(lambda: JobDirectory(job.directory.path).read_exit(), lambda: "a record")
+    doubtful(job)
+    thaw(job)
+
+    assert job.succeeds() == "42"
+
+
+@pytest.mark.parametrize("more", [{}, {"stderr_to_stdout": True}, {"setup": ["exec 2>&1"]}])
+def test_sigterm_to_the_step_alone_makes_no_success(jobs, more) -> None:
+    """With a GraceTime, a preemption signals the step only; Slurm would call such a job COMPLETED."""
+    job = jobs.start(counts(children=0), slurm={**TORN_DOWN, "use_srun": True, **more})
+    job.expect_line("listens")
+
+    jobs.slurm.command("scancel", "--signal=TERM", f"{job.id}.0")
+
+    job.end()
+    assert type(job.error) is errors.SlurmJobFailed
+    assert "was asked to end by SIGTERM" in str(job.error)
+    assert (job.error.state, job.error.exit_code) == ("FAILED", 0)
+
+
+@pytest.mark.parametrize("more", [{"setup": ["exec 2>/dev/null"]}, {"setup": ["export SLURM_STDERRMODE=/dev/null"]}])
+def test_announcement_that_no_log_gets_leaves_the_record_unsure(jobs, more) -> None:
+    """Slurm's final state decides then."""
+    job = jobs.start("say('42')", slurm={"use_srun": True, **more})
+
+    job.end()
+
+    assert job.error is None
+    assert not job.directory.read_exit().is_sure_success
+
+
+def test_sigkill_to_the_parent_of_the_module_is_told_as_that(jobs) -> None:
+    """The kernel may choose any process when memory is short; there is no exit code of the module then."""
+    job = jobs.start("os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(4711)")
+
+    job.end()
+
+    assert "signal 9" in str(job.error)
+    assert job.directory.read_exit() is None
+
+
+# --- Without Slurm
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda number: number.name)
+def test_signal_to_the_first_shell_of_a_local_job_reaches_module_once(local_jobs, number) -> None:
+    """A local job passes signals on as a Slurm job does."""
+    source = "import os, signal, sys\ndef say(text): print(text, flush=True)\n" + textwrap.dedent(counts(children=0))
+    job = local_jobs.start(source, resources=TORN_DOWN)
+    job.says("listens")
+    shell = psutil.Process(job.directory.read_start().pid).parent()
+
+    shell.send_signal(number)
+
+    record = job.record()
+    assert record.is_success == (number == signal.SIGUSR1)
+    assert job.stdout == f"listens\nsignals: {number.name}\ntorn down\n"
+
+
+@pytest.mark.slow
+def test_signals_without_end_do_not_keep_a_local_job_from_its_record(local_jobs) -> None:
+    """The exit code is the module's, whatever comes while bash waits, and while it writes the record."""
+    source = "import os, signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\nprint('listens', flush=True)\n"
+    for _ in range(4):
+        # At its own end, Python gives up its handlers before it ends.
+        job = local_jobs.start(source + "time.sleep(1)\nos._exit(0)\n", resources=TORN_DOWN)
+        job.says("listens")
+        shell = psutil.Process(job.directory.read_start().pid).parent()
+
+        while shell.is_running() and shell.status() != psutil.STATUS_ZOMBIE:
+            shell.send_signal(signal.SIGUSR1)
+
+        assert job.record().is_success
+
+
+def test_signal_before_the_claim_is_recorded_after_it(local_jobs) -> None:
+    """The second shell is held up as it starts, long enough for a signal to be passed on."""
+    directory, script = local_jobs.directory(), local_jobs.script("", resources={"setup": ["sleep 4711"]})
+    script.write(directory)
+    slow, started = Path(directory.path, "slow.bash"), Path(directory.path, "started")
+    slow.write_text(f'[[ -z $SEWER_SUPERVISOR ]] || {{ >"{started}"; read -t 1 <> <(:); }}')
+    env = {"SEWER_LOCAL_ID": "1", "SEWER_ATTEMPT_ID": script.name, "BASH_ENV": str(slow)}
+    shell = subprocess.Popen(["/bin/bash", directory.script], cwd=directory.path, env=env, stdin=subprocess.DEVNULL)
+    until(started.exists, lambda: "the second shell")
+
+    shell.terminate()
+
+    assert shell.wait() == 143
+    record = directory.read_exit()
+    assert (record.phase, record.exit_code, record.asked) == ("setup", 143, "TERM")

@@ -1,0 +1,140 @@
+"""A job that another version has submitted: what cannot be read of it is an error, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_sewer import Product, Task
+from airflow_provider_sewer.core.errors import SewerError, UnreadableRecord
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
+from airflow_provider_sewer.slurm.attempts import TaskInstance
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.job_runner import JobRunner
+from airflow_provider_sewer.slurm.job_spec import JobSpec
+
+SOURCE = """
+import sys
+with open(sys.argv[2], "w") as file:
+    file.write("made")
+"""
+KEPT = ["attempt", "task", "products", "job", "exit"]
+
+
+def planned(folder: Path, product: str) -> JobSpec:
+    """Plan a task whose template names its product in another way at each try."""
+    (folder / "made.py").write_text(SOURCE)
+    slurm = {"cluster": "local", "poll_interval": 0.2, "max_poll_interval": 0.2, "lost_after": 1.0}
+    return JobSpec(
+        instance=TaskInstance("dag", "run", "task", -1, "0"),
+        task=Task("task", "made", {"out": Product(product)}).with_settings(
+            ExecutionSettings.checked(python=sys.executable, env={"PYTHONPATH": str(folder)}, workdir=str(folder))
+        ),
+        slurm=SlurmSettings.checked(run_dir=str(folder / "runs"), **slurm).with_fallback(DEFAULTS),
+        secret_env={},
+        grace=1.0,
+    )
+
+
+def outcome(plan: JobSpec) -> Any:
+    """Go on with the job, or submit one, and return its result, or its error."""
+    run = JobRunner(plan, lambda *_: None, lambda _: None)
+    try:
+        return run.collect(run.follow(run.submit_and_wait()))
+    except SewerError as error:
+        return error
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Path:
+    """Return the run directory of a job that has succeeded, and whose end nobody has collected."""
+    job = JobRunner(planned(tmp_path, "first.txt"), lambda *_: None, lambda _: None).submit_and_wait()
+    until = time.monotonic() + 60
+    while not os.path.exists(job.directory.exit):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return Path(job.directory.path)
+
+
+def test_retry_publishes_the_product_that_the_job_was_told(attempt: Path, tmp_path: Path) -> None:
+    """Whatever the template makes of it now."""
+    assert not isinstance(outcome(planned(tmp_path, "second.txt")), SewerError)
+
+    assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["first.txt"]
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("way", ["newer", "truncated", "incomplete"])
+def test_unreadable_record_keeps_job_and_product(way: str, name: str, attempt: Path, tmp_path: Path) -> None:
+    """The error names the record; with the record restored, the next try collects the job."""
+    file = attempt / f"{name}.json"
+    whole = file.read_text()
+    fields = json.loads(whole)
+    key = [*fields][1]
+    changed = {
+        "newer": json.dumps({**fields, "format": 2}),
+        "truncated": whole[: len(whole) // 2],
+        "incomplete": json.dumps({name: value for name, value in fields.items() if name != key}),
+    }
+    file.write_text(changed[way])
+    is_made_up_for = name == "job" and way != "newer"  # the claim names the job
+
+    error = outcome(planned(tmp_path, "second.txt"))
+
+    if not is_made_up_for:
+        assert isinstance(error, UnreadableRecord), error
+        assert str(file) in str(error)
+        assert not list(tmp_path.glob("*.txt"))
+        file.write_text(whole)
+        assert not isinstance(outcome(planned(tmp_path, "second.txt")), SewerError)
+    assert [path.name for path in tmp_path.glob("*.txt")] == ["first.txt"]
+    assert os.listdir(attempt.parent) == ["1"], "no other job was begun"
+
+
+def test_unreadable_exit_record_of_a_cancelled_job_keeps_its_product(attempt: Path, tmp_path: Path) -> None:
+    """The job may have succeeded before it was cancelled."""
+    directory = JobDirectory(str(attempt))
+    directory.cancel()
+    whole = Path(directory.exit).read_text()
+    Path(directory.exit).write_text(whole.replace('"format": 1', '"format": 2'))
+
+    assert isinstance(outcome(planned(tmp_path, "second.txt")), UnreadableRecord)
+    Path(directory.exit).write_text(whole)
+    assert not isinstance(outcome(planned(tmp_path, "second.txt")), SewerError)
+
+    assert [path.name for path in tmp_path.glob("*.txt")] == ["first.txt"]
+
+
+@pytest.mark.parametrize("name", ["attempt", "job", "ended", "exit"])
+def test_unreadable_record_of_a_collected_job_starts_no_other(name: str, attempt: Path, tmp_path: Path) -> None:
+    """Airflow may not have stored its result."""
+    first, second = (planned(tmp_path, "first.txt"), planned(tmp_path, "first.txt"))
+    first = first._replace(instance=first.instance._replace(try_number=1))
+    second = second._replace(instance=second.instance._replace(try_number=2))
+    assert not isinstance(outcome(first), SewerError)
+    file = attempt / f"{name}.json"
+    file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
+
+    assert isinstance(outcome(second), UnreadableRecord)
+
+    assert os.listdir(attempt.parent) == ["1"]
+
+
+def test_removed_run_directory_has_the_next_try_submit_a_new_job(attempt: Path, tmp_path: Path) -> None:
+    """That is the way out which the error names."""
+    (attempt / "task.json").write_text("{}")
+    assert isinstance(outcome(planned(tmp_path, "second.txt")), UnreadableRecord)
+    for file in attempt.iterdir():
+        file.unlink()
+    attempt.rmdir()
+
+    assert not isinstance(outcome(planned(tmp_path, "second.txt")), SewerError)
+
+    assert [path.name for path in tmp_path.glob("*.txt")] == ["second.txt"]

@@ -1,0 +1,246 @@
+"""Layers of tasks that are completely connected, and the gates between them."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_sewer.task_group import join_tasks
+from airflow_provider_sewer.task_group.join_tasks import MOST_EDGES, find_dense_layers
+from tests.task_group.drawing import can_be_drawn
+
+WIDE = """
+before = [Task(f"a{n}", "job") for n in range(50)]
+after = [Task(f"b{n}", "job", depends_on=before, **fields) for n in range(50)]
+extra = Task("extra", "job", depends_on=before[0])
+after[0] >> extra
+"""
+
+#: Pairs of layers; the tasks of a first one end with these exit codes, of which 99 is to skip.
+CODES = [(0, 0), (0, 1), (99, 0), (99, 1)]
+LAYERS = f"""
+skips = {{"skip_on_exit_code": 99}}
+for case, codes in enumerate({CODES}):
+    before = [Task(f"a{{case}}_{{n}}", "job", {{"exit": code}}, operator_kwargs=skips) for n, code in enumerate(codes)]
+    after = [Task(f"b{{case}}_{{n}}", "job", depends_on=before) for n in range(2)]
+Task("own", "job", depends_on=[*before, after[0]], operator_kwargs={{"trigger_rule": "all_done"}})
+"""
+
+
+@pytest.fixture
+def always_gated(monkeypatch):
+    """Have gates between the smallest of layers."""
+    monkeypatch.setattr(join_tasks, "MOST_EDGES", 1)
+
+
+def layer(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def before(edges) -> dict[str, list[str]]:
+    """Return what is before each task."""
+    found: dict[str, list[str]] = {}
+    for up, down in edges:
+        found.setdefault(down, []).append(up)
+    return found
+
+
+def edges_of(found) -> set[tuple[str, str]]:
+    """Return the edges that gates stand for."""
+    return {edge for gate in found for edge in product(gate.before, gate.after)}
+
+
+def is_gated(group) -> bool:
+    return "g.join" in group.children
+
+
+def test_wide_layers_are_connected_through_a_gate(expand):
+    """50 edges and 50 edges in place of 2,500; what is beside the layers has its own edges still."""
+    group = expand(WIDE.replace("**fields", ""))
+    join = group.children["g.join"]
+
+    assert (len(join.upstream_task_ids), len(join.downstream_task_ids)) == (50, 50)
+    assert sum(len(operator.downstream_task_ids) for operator in group) == 102
+    assert group["extra"].upstream_task_ids == {"g.a0", "g.b0"}
+    assert group["a0"].downstream_task_ids == {"g.join", "g.extra"}
+    assert "2,500 edges from 50 tasks to the 50 after them" in join.doc_md
+
+
+@pytest.mark.parametrize(
+    ("fields", "arguments"),
+    [
+        ({"operator_kwargs": {"trigger_rule": "all_done"}}, {}),
+        ({}, {"operator_kwargs": {"trigger_rule": "none_failed"}}),
+        ({}, {"overrides": {"b*": {"trigger_rule": "one_success"}}}),
+        ({}, {"default_args": {"trigger_rule": "all_failed"}}),
+        ({}, {"dag_args": {"trigger_rule": "none_skipped"}}),
+        ({}, {"overrides": {"a*": {"wait_for_downstream": True}}}),
+    ],
+)
+def test_what_a_gate_would_change_has_none(expand, fields, arguments):
+    """Other trigger rules than all_success, and who waits for what comes right after it in an earlier run."""
+    group = expand(WIDE.replace("**fields", f"**{fields}"), **arguments)
+
+    assert not is_gated(group)
+    assert len(group["b7"].upstream_task_ids) == 50
+
+
+def test_narrow_layers_have_no_gate(expand):
+    """Up to 100 edges are fine as they are."""
+    assert not is_gated(expand("a = [Task(f'a{n}', 'job') for n in range(100)]\nTask('last', 'job', depends_on=a)"))
+    ungrouped = dict.fromkeys([*layer("a", 10), *layer("b", 11)], "")
+    assert find_dense_layers(before(product(layer("a", 10), layer("b", 10))), ungrouped) == []
+    assert len(find_dense_layers(before(product(layer("a", 10), layer("b", 11))), ungrouped)) == 1
+
+
+def test_a_gate_does_nothing_whatever_the_defaults_of_the_dag_are(expand):
+    """The scheduler alone sees to it: no worker, no callbacks, no looking back, no weight."""
+    group = expand(
+        WIDE.replace("**fields", ""),
+        dag_args={
+            "depends_on_past": True,
+            "on_success_callback": print,
+            "on_execute_callback": print,
+            "priority_weight": 5,
+        },
+    )
+    join = group.children["g.join"]
+
+    assert join.inherits_from_empty_operator
+    assert not (join.depends_on_past or join.on_success_callback or join.on_execute_callback or join.priority_weight)
+    assert not (join.outlets or join.inlets)
+
+
+def test_a_gate_changes_the_state_of_no_task(expand, run_dag, monkeypatch):
+    """What failed before fails what comes after, what was skipped skips it; so it is without a gate."""
+    plain = run_dag(expand(LAYERS).dag)
+    monkeypatch.setattr(join_tasks, "MOST_EDGES", 1)
+    gated = run_dag(expand(LAYERS).dag)
+
+    joins = {name for name in gated.states if name.startswith("g.join")}
+    assert len(joins) == len(CODES)
+    assert plain.states == {name: state for name, state in gated.states.items() if name not in joins}
+    assert [gated.states[f"g.b{case}_1"] for case in range(len(CODES))] == [
+        "success", "upstream_failed", "skipped", "upstream_failed",
+    ]  # fmt: skip
+    assert gated.states["g.own"] == "success"
+
+
+def test_a_mapped_task_comes_after_a_gate_and_never_before_one(expand, always_gated):
+    """Its instances may count for what is mapped after it."""
+    group = expand("""
+        a = [Task(f"a{n}", "job") for n in range(2)]
+        b = Task("b", "job", {"exit": 0}, depends_on=a).map(exit=[0, 0])
+        c = Task("c", "job", depends_on=[*a, *b])
+        d = Task("d", "job", depends_on=[*a, *b])
+    """)
+
+    assert group["b"].upstream_task_ids == {"g.join"}
+    assert group["c"].upstream_task_ids == group["d"].upstream_task_ids == {"g.join", "g.b"}
+
+
+def test_two_layers_may_have_a_gate_each(expand, always_gated):
+    """Ids are numbered in the order of the workflow, and a task of that name keeps its own."""
+    group = expand("""
+        a = [Task(f"a{n}", "job") for n in range(2)]
+        b = [Task(f"b{n}", "job", depends_on=a) for n in range(2)]
+        c = [Task(f"c{n}", "job", depends_on=b) for n in range(2)]
+        Task("join", "job")
+    """)
+
+    assert group["c0"].upstream_task_ids == {"g.join_3"}
+    assert group["b0"].upstream_task_ids == {"g.join_2"}
+    assert group["join"].upstream_task_ids == set()
+
+
+#: Tasks of two layers, edges from those of the first one to those of the second, and the groups that they are in.
+TASKS = [*layer("a", 5), *layer("b", 5)]
+EDGES = st.sets(st.tuples(st.sampled_from(TASKS[:5]), st.sampled_from(TASKS[5:])))
+GROUPS = st.fixed_dictionaries({name: st.sampled_from(["", "x", "x.y", "z"]) for name in TASKS})
+
+
+@given(EDGES, st.one_of(st.just(dict.fromkeys(TASKS, "x")), GROUPS), st.data())
+def test_gates_mean_exactly_the_edges_they_stand_for(edges, groups, data):
+    """No task gets before or after one that it was not tied to, and none loses one, whatever groups they are in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join_tasks, "MOST_EDGES", data.draw(st.integers(1, 6)))
+        found = find_dense_layers(before(sorted(edges)), groups)
+        assert edges_of(found) <= edges
+        assert sum(len(gate.before) * len(gate.after) for gate in found) == len(edges_of(found))
+        assert all(len(gate.before) * len(gate.after) > join_tasks.MOST_EDGES for gate in found)
+        if edges == set(product(TASKS[:5], TASKS[5:])) and len(set(groups.values())) == 1:
+            assert [gate.group for gate in found] == list(set(groups.values()))
+    assert MOST_EDGES == 100
+
+
+#: A workflow in a workflow, with two wide layers in it.
+INNER = """
+before = [Task(f"a{n}", "job") for n in range(20)]
+after = [Task(f"b{n}", "job", depends_on=before) for n in range(20)]
+
+@workflow
+def inner():
+    (Task("first", "job") >> [*before, *after]).run()
+
+@workflow
+def outer():
+    inner()
+"""
+#: Two layers, part of either in a group; so many of the second one are not.
+PARTLY = """
+before = [*(Task(f"a{n}", "job", group="part") for n in range(20)), Task("a", "job")]
+after = [Task(f"b{n}", "job", group="part", depends_on=before) for n in range(20)]
+beside = [Task(f"c{n}", "job", depends_on=before) for n in range(OUTSIDE)]
+"""
+
+
+def joins(dag) -> set[str]:
+    return {operator.task_id for operator in dag.tasks if operator.label.startswith("join")}
+
+
+def orders(dag) -> set[tuple[str, str]]:
+    """Return the pairs of tasks of which one comes right after the other, gates aside."""
+    gated = joins(dag)
+    ups = {operator.task_id: operator.upstream_task_ids for operator in dag.tasks}
+    through = {name: set().union(*(ups[up] if up in gated else {up} for up in ups[name])) for name in ups}
+    return {(up, down) for down in ups if down not in gated for up in through[down]}
+
+
+def test_a_gate_is_in_the_group_that_its_layers_are_in(expand):
+    """One outside of it would come before and after that group, which Airflow cannot draw."""
+    group = expand(INNER, workflow="outer")
+
+    assert can_be_drawn(group.dag)
+    assert joins(group.dag) == {"g.inner.join"}
+    assert group["b7"].upstream_task_ids == {"g.inner.join"}
+
+
+def test_a_gate_between_groups_is_in_the_one_that_these_are_in(expand):
+    """However deep in it they are; so it is without prefixes of ids as well."""
+    source = """
+        before = [Task(f"a{n}", "job", group="both.first.deep") for n in range(20)]
+        after = [Task(f"b{n}", "job", group="both.second", depends_on=before) for n in range(20)]
+    """
+    dag = expand(source).dag
+    assert can_be_drawn(dag)
+    assert joins(dag) == {"g.both.join"}
+
+    dag = expand(source, prefix_group_id=False).dag
+    assert can_be_drawn(dag)
+    assert dag.get_task("join").task_group.group_id == "both"
+
+
+@pytest.mark.parametrize(("outside", "gates_of"), [(5, {"g.part.join"}), (6, {"g.part.join", "g.join"})])
+def test_layers_that_are_partly_in_a_group_have_a_gate_in_it_and_one_out_of_it(expand, outside, gates_of):
+    """Each where the edges are more than 100."""
+    source = PARTLY.replace("OUTSIDE", str(outside))
+    dag = expand(source).dag
+
+    assert can_be_drawn(dag)
+    assert joins(dag) == gates_of
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join_tasks, "MOST_EDGES", 10**6)
+        assert orders(dag) == orders(expand(source).dag)
