@@ -302,7 +302,7 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"module": "train.py"}, "'train.py' is no dotted name"),
+        ({"module": "train.py"}, "got 'train.py'"),
         ({"parameters_and_flags": {"x": object()}}, "parameter 'x'"),
         ({"parameters_and_flags": {1: 2}}, "parameter 1"),
         ({"parameters_and_flags": {"x": "a\0b"}}, "NUL"),

@@ -348,7 +348,10 @@ def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local,
         operator(task_id="job", **{**job, "module": leave(given)})
     assert run_dag(dag).states["job"] == "failed"
     text = said()
-    shown = {None: "a task runs a module or a function; neither is given", 3: "module: 3 is no dotted name such as"}
+    shown = {
+        None: "a task must have either a module or a function, got neither",
+        3: "module must be a dotted name such as",
+    }
     assert shown.get(given, "{{ 'job' }}") in text
 
 

@@ -149,8 +149,8 @@ Task("up", function=make, kwargs={{"n": 0, "out": Product("{path}")}}).map(n=row
     [
         ({"a": 1}, "task 'up' is mapped over this result, which has to be a list, and is an object"),
         ("abc", "task 'up' is mapped over this result, which has to be a list, and is 'abc'"),
-        ([1, "1"], "task 'up': map: 'up' and 'up' would both make '1.txt'"),
-        ([[1]], "task 'up': map: Product('{n}.txt'): n is [1], which has no text for a path"),
+        ([1, "1"], "task 'up': map: 'up' and 'up' would both create '1.txt'"),
+        ([[1]], "task 'up': map: Product('{n}.txt'): n must have a text for a path, got [1]"),
     ],
     ids=str,
 )
