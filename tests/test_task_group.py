@@ -303,8 +303,8 @@ def test_default_arguments_of_the_dag_reach_slurm_tasks_as_well(sewer_file):
     [
         ({"run_on": "Slurm"}, "^run_on must be 'local' or 'slurm', got 'Slurm'"),
         ({"slurm": {"partiton": "x"}}, "^slurm: unknown Slurm parameter 'partiton'"),
-        ({"cluster": "here"}, "^cluster: 'auto' or 'slurm' or 'local' is needed"),
-        ({"operator_kwargs": {"poll_interval": 0}}, "^poll_interval: "),
+        ({"cluster": "here"}, "^cluster must be 'auto' or 'slurm' or 'local'"),
+        ({"operator_kwargs": {"poll_interval": 0}}, "^poll_interval must "),
         ({"operator_kwargs": {"run_on": "slurm"}}, "operator_kwargs: 'run_on' cannot stand there"),
     ],
 )

@@ -187,7 +187,7 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"cluster": "slurn"}, "cluster: 'auto' or 'slurm' or 'local'"),
+        ({"cluster": "slurn"}, "cluster must be 'auto' or 'slurm' or 'local'"),
         ({"job_url": "https://jobs"}, "{job_id} is missing"),
         ({"python": "/nowhere/python"}, "does not exist"),
         ({"python": "/bin/ls"}, "no Python"),
