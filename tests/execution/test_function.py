@@ -215,14 +215,14 @@ def test_a_failing_function_shows_its_own_lines_and_none_of_ours(anywhere) -> No
         ("def f(): return [1e999]", "steps:f must return a JSON value, got a list (it contains a NaN or an infinity"),
         ("def f(): return [float('inf')]", "steps:f must return a JSON value, got a list (it contains a NaN or an inf"),
         ("def f(): return object()", "steps:f must return a JSON value, got a object; return text, finite numbers"),
-        ("def f(): return {'a': {1, 2}}", "steps:f must return a JSON value, got a dict (it contains a set in it); "),
+        ("def f(): return {'a': {1, 2}}", "steps:f must return a JSON value, got a dict (it contains a set); "),
         ("def f(): return {(1, 2): 3}", "steps:f must return a JSON value, got a dict (keys must be str, int, "),
         ("def f(): return b''", "steps:f must return a JSON value, got a bytes; "),
         ("def f():\n x = []\n x.append(x)\n return x", "steps:f must return a JSON value, got a list (it contains its"),
         ("async def f(): yield 1", "steps:f must return a JSON value, got a async_generator; "),
         ("f = 3", "steps:f must be a function, got int\n"),
         ("def f(out, n=1, *, deep=None): ...", "steps:f cannot be called with (): missing a required argument: 'out'"),
-        ("import sys; sys.exit(0)", "steps exits with 0 while it is imported; put that under if __name__"),
+        ("import sys; sys.exit(0)", "steps exits with 0 while it is imported; put that code under"),
     ],
 )
 def test_what_is_wrong_with_a_function_is_one_line(source: str, said: str, anywhere) -> None:
@@ -237,7 +237,7 @@ def test_what_is_wrong_with_a_function_is_one_line(source: str, said: str, anywh
 def test_a_number_of_too_many_digits_is_told_as_one(here) -> None:
     """JSON could say it; Python does not write it."""
     assert here.call("def f(): return 10 ** 5000").stderr.startswith(
-        "steps:f must return a JSON value, got a int (it contains a whole number in it with too many digits); "
+        "steps:f must return a JSON value, got a int (it contains a whole number with too many digits); "
     )
 
 
