@@ -1,7 +1,7 @@
-"""Workflows of Python modules, written once, run from the shell, in the debugger and in Airflow.
+"""Workflows of Python modules: written once, and run from the shell, in the debugger and in Airflow.
 
-These are the names a workflow file needs. They are quick to import and need only the standard library;
-what belongs to Airflow is in :mod:`airflow_provider_sewer.task_group` and its neighbours.
+This package exports the names for workflow files. They are quick to import and need only the standard library; the
+integration into Airflow is in :mod:`airflow_provider_sewer.task_group` and the packages beside it.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
         ),
         (
             "from airflow_provider_sewer import Task\nTask('t', 'job', run_on='slurm', operator_kwargs={'durable': 1})",
-            r"flow\.py:2: task 't': durable: True or False is needed, not 1",
+            r"flow\.py:2: task 't': durable must be a bool, got 1",
         ),
     ],
 )
@@ -301,10 +301,10 @@ def test_default_arguments_of_the_dag_reach_slurm_tasks_as_well(sewer_file):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"run_on": "Slurm"}, "^run_on: 'local' or 'slurm' is needed, not 'Slurm'"),
+        ({"run_on": "Slurm"}, "^run_on must be 'local' or 'slurm', got 'Slurm'"),
         ({"slurm": {"partiton": "x"}}, "^slurm: unknown Slurm parameter 'partiton'"),
-        ({"cluster": "here"}, "^cluster: 'auto' or 'slurm' or 'local' is needed"),
-        ({"operator_kwargs": {"poll_interval": 0}}, "^poll_interval: "),
+        ({"cluster": "here"}, "^cluster must be 'auto' or 'slurm' or 'local'"),
+        ({"operator_kwargs": {"poll_interval": 0}}, "^poll_interval must "),
         ({"operator_kwargs": {"run_on": "slurm"}}, "operator_kwargs: 'run_on' cannot stand there"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What the annotations of a function say of its parameters: products, dependencies, and what does not count."""
+"""Markers in the annotations of a function's parameters: products, dependencies, and ignored values."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.source import SourceLine
 
-#: What stands beside the type in ``Annotated[Path, Product]``: a class, or a marker that has options and no path.
+#: Marker beside the type in ``Annotated[Path, Product]``: a class, or a marker with options and without a path.
 Annotation = Union[type, PathMarker]
 
 _CLASSES = (Product, Dependency, External, Ignored)
 
 
 def annotations_of(function: FunctionType, where: SourceLine) -> dict[str, Annotation]:
-    """Return the marks of a function's parameters, by name.
+    """Return the markers of a function's parameters, by name.
 
-    An annotation may be text, as under ``from __future__ import annotations``, and name what only type checkers import.
+    An annotation may be text, as under ``from __future__ import annotations``, and use names that only type checkers
+    import.
 
     :param where: the function's line.
-    :raises InvalidTask: when there seems to be a mark that cannot be read.
+    :raises InvalidTask: when an annotation with a marker cannot be evaluated.
     """
     marks: dict[str, Annotation] = {}
     names = _Names(inspect.unwrap(function).__globals__)
@@ -38,17 +39,19 @@ def annotations_of(function: FunctionType, where: SourceLine) -> dict[str, Annot
         label = f"parameter {parameter.name!r} of {function.__name__}"
         for mark in _marks_in(parameter.annotation, lambda text: _evaluated(text, names, label, where)):  # noqa: B023
             if isinstance(mark, _Unknown):
-                raise InvalidTask(f"{label}: {mark.name} is imported only for type checkers; import it for good", where)
+                raise InvalidTask(
+                    f"{label}: {mark.name} is imported only for type checkers; import it at run time", where
+                )
             if isinstance(mark, PathMarker) and mark.path:
-                raise InvalidTask(f"{label}: {mark!r}: the path is given by the call; here stand only options", where)
+                raise InvalidTask(f"{label}: {mark!r} must have no path here; the call passes it", where)
             marks.setdefault(parameter.name, mark)
     return marks
 
 
 def annotated(mark: Annotation, value: Any) -> Any:
-    """Make of a value, or of each in a list or mapping, what its parameter is marked as; ``None`` is nothing.
+    """Apply a marker to a value, or to each item of a list or mapping; ``None`` stays ``None``.
 
-    :raises InvalidTask: when it is no path, or is said to be something else.
+    :raises InvalidTask: when the value is not a path, or already has another marker.
     """
     if isinstance(value, (list, tuple)):
         return [annotated(mark, item) for item in value]
@@ -62,12 +65,12 @@ def annotated(mark: Annotation, value: Any) -> Any:
     if isinstance(value, Result) and kind is not Product:
         return value
     if isinstance(value, Result) or (isinstance(value, PathMarker) and kind is Product):
-        raise InvalidTask(f"a Product is needed, not {value!r:.200}; give it a path of its own")
+        raise InvalidTask(f"must be a Product, got {value!r:.200}; give it a path of its own")
     return mark(value) if isinstance(mark, type) else mark.at(value)
 
 
 class _Unknown:
-    """Stands for a name that is not there, in whatever an annotation does with it."""
+    """Placeholder of an undefined name in an annotation."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -85,13 +88,13 @@ class _Unknown:
 
 
 class _Names(dict[str, Any]):
-    """The names that an annotation can use."""
+    """Names that an annotation can use."""
 
-    def __init__(self, around: Mapping[str, Any]) -> None:
-        self._around = around
+    def __init__(self, globals_: Mapping[str, Any]) -> None:
+        self._globals = globals_
 
     def __missing__(self, name: str) -> Any:
-        return self._around[name] if name in self._around else getattr(builtins, name, _Unknown(name))
+        return self._globals[name] if name in self._globals else getattr(builtins, name, _Unknown(name))
 
 
 def _evaluated(annotation: str, names: _Names, label: str, where: SourceLine) -> Any:
@@ -101,12 +104,12 @@ def _evaluated(annotation: str, names: _Names, label: str, where: SourceLine) ->
         if not any(each.__name__ in annotation for each in _CLASSES):
             return None
         raise InvalidTask(
-            f"{label}: its annotation {annotation!r} cannot be read: {type(error).__name__}: {error}", where
+            f"{label}: cannot evaluate its annotation {annotation!r}: {type(error).__name__}: {error}", where
         ) from None
 
 
 def _marks_in(hint: Any, evaluated: Callable[[str], Any]) -> Iterator[Any]:
-    """Return the marks in an annotation, however deep; a name that is not there counts if it is that of one."""
+    """Return the markers in an annotation, however deep; an undefined name counts if it is that of a marker."""
     while isinstance(hint, (str, ForwardRef)):
         hint = evaluated(hint if isinstance(hint, str) else hint.__forward_arg__)
     if get_origin(hint) is Annotated:

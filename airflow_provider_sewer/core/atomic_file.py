@@ -1,4 +1,4 @@
-"""Write a file whole or not at all, whatever ends the process or fills the disk meanwhile."""
+"""Atomic writing of files, also if the process is killed or the disk is full."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from contextlib import suppress
 def write_atomically(
     path: str, data: bytes, *, mode: int = 0o600, exact_mode: int | None = None, lasts: bool = False
 ) -> None:
-    """Put a file with this content in the place of what is at a path.
+    """Replace the file at a path atomically.
 
-    A process that is killed meanwhile can leave a file beside it, with a dot and eight hexadecimal digits at the end.
+    A process that is killed meanwhile can leave a file beside it, whose name ends with a dot and eight hexadecimal
+    digits.
 
-    :param mode: the mode of the file, less what the umask takes away.
-    :param exact_mode: the mode of the file whatever the umask is, if given.
-    :param lasts: whether it has to be there even if the machine goes down the moment after.
-    :raises OSError: when that cannot be done; what was at the path is still there.
+    :param mode: the mode of the file, before the umask is applied.
+    :param exact_mode: the mode of the file, independent of the umask.
+    :param lasts: whether the file must survive a power failure right afterwards.
+    :raises OSError: when it cannot be written; the old file is then unchanged.
     """
-    scratch = f"{path}.{os.urandom(4).hex()}"  # of this writer alone, among all hosts and threads
+    scratch = f"{path}.{os.urandom(4).hex()}"  # unique among the writers of all hosts and threads
     try:
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         with open(descriptor, "wb") as file:
@@ -35,5 +36,5 @@ def write_atomically(
         with suppress(OSError):
             os.unlink(scratch)
         if isinstance(error, OSError):
-            error.filename = error.filename or path  # a write to an open file names none
+            error.filename = error.filename or path  # a failed write to an open file has no name
         raise

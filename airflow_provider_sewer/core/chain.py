@@ -1,4 +1,4 @@
-"""What ``>>`` makes: tasks and the edges between them, before they are part of a workflow."""
+"""Chains of ``>>``: tasks and the edges between them, before they are part of a workflow."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.task import Task
 
-#: What may stand on either side of ``>>``.
+#: Operands of ``>>``.
 Operand = Union["Task", "Chain", List[Any], Tuple[Any, ...]]
 
 
 class Chain:
-    """Tasks side by side and one after the other, with the two ends that another chain is tied to.
+    """Tasks in parallel and in sequence, with the two ends to which other chains are connected.
 
-    A chain keeps the pieces it was made of and is taken apart only when it is run, so that a chain
-    grown task by task stays linear in time and memory.
+    A chain keeps its pieces and is flattened only when it is run, so that a chain that grows task by task stays linear
+    in time and memory.
     """
 
     __slots__ = ("_between", "_pieces", "heads", "tails")
@@ -43,7 +43,7 @@ class Chain:
 
     @classmethod
     def of(cls, operand: Operand) -> Chain:
-        """Make a chain of a task, a chain, or a list of these side by side.
+        """Return a chain of a task, a chain, or a list of these in parallel.
 
         :raises InvalidWorkflow: for anything else, and for an empty list.
         """
@@ -54,9 +54,9 @@ class Chain:
         if isinstance(operand, Task):
             return cls((operand,), (operand,), (operand,))
         if not isinstance(operand, (list, tuple)) or not operand:
-            what = "an empty list" if operand in ([], ()) else f"{operand!r} ({type(operand).__name__})"
-            raise InvalidWorkflow(f">> ties tasks, chains and lists of them; {what} is none of these", calling_line())
-        if all(type(part) is Task for part in operand):  # the layers of a wide workflow, tied task by task
+            found = "an empty list" if operand in ([], ()) else f"{operand!r} ({type(operand).__name__})"
+            raise InvalidWorkflow(f">> takes tasks, chains and lists of them, got {found}", calling_line())
+        if all(type(part) is Task for part in operand):  # a fast path for the layers of a wide workflow
             tasks = tuple(dict.fromkeys(operand))
             return cls(tasks, tasks, tasks)
         parts = [cls.of(part) for part in operand]
@@ -65,30 +65,30 @@ class Chain:
         return cls(tuple(parts), tuple(heads), tuple(tails))
 
     def tasks(self) -> list[Task]:
-        """Return each task once, in the order they were named."""
+        """Return each task once, in the order of the chain."""
         return list(dict.fromkeys(piece for piece in self._walk() if not isinstance(piece, Chain)))
 
     def edges(self) -> list[tuple[Task, Task]]:
-        """Return pairs of (task, task that runs after it), each once."""
+        """Return pairs of (task, downstream task), each once."""
         return list(
             dict.fromkeys(edge for piece in self._walk() if isinstance(piece, Chain) for edge in piece._between)
         )
 
     def _walk(self) -> Iterator[Task | Chain]:
-        waiting: list[Task | Chain] = [self]
-        while waiting:
-            piece = waiting.pop()
+        pending: list[Task | Chain] = [self]
+        while pending:
+            piece = pending.pop()
             yield piece
             if isinstance(piece, Chain):
-                waiting.extend(reversed(piece._pieces))
+                pending.extend(reversed(piece._pieces))
 
     def __rshift__(self, other: Operand) -> Chain:
         """``self >> other``: other runs after self."""
-        return _tied(self, Chain.of(other))
+        return _connect(self, Chain.of(other))
 
     def __lshift__(self, other: Operand) -> Chain:
-        """``self << other``: self runs after other; a further ``<<`` goes before that."""
-        return _tied(Chain.of(other), self)
+        """``self << other``: self runs after other; a further ``<<`` adds tasks before that."""
+        return _connect(Chain.of(other), self)
 
     def __rrshift__(self, other: Operand) -> Chain:
         """``[a, b] >> self``."""
@@ -104,12 +104,12 @@ class Chain:
         env: Mapping[str, Any] | None = None,
         workdir: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Run the tasks in the order of their edges, or add them to the workflow being recorded.
+        """Run the tasks in the order of their edges, or add them to the workflow that is being recorded.
 
-        :param path_to_python: interpreter of the tasks that name none themselves.
-        :param env: environment variables, under those of the tasks.
-        :param workdir: working directory of the tasks that name none themselves.
-        :raises WorkflowFailed: when they ran and not all succeeded.
+        :param path_to_python: interpreter of the tasks without one of their own.
+        :param env: environment variables; those of the tasks override them.
+        :param workdir: working directory of the tasks without one of their own.
+        :raises WorkflowFailed: when a task failed.
         """
         source = calling_line()
         try:
@@ -119,7 +119,7 @@ class Chain:
         run_chain(self, settings, source)
 
 
-def _tied(before: Chain, after: Chain) -> Chain:
+def _connect(before: Chain, after: Chain) -> Chain:
     if len(before.tails) * len(after.heads) > MAX_EDGES:
         raise InvalidWorkflow(
             f">> must make at most {MAX_EDGES:,} edges, got {len(before.tails):,} tasks before {len(after.heads):,}; "

@@ -1,11 +1,10 @@
-"""A dictionary of parameters and flags → the arguments of a command line.
+"""Command line arguments from a dictionary of parameters and flags.
 
-The rules are those of sewer files: parameters in their order, then flags; ``True`` is a flag,
-``False`` is nothing, anything else is ``--key value``; ``_`` becomes ``-`` in keys unless told
-otherwise. On top of them: ``None`` is left out, a list repeats the option, a mapping becomes JSON
-text, and what has no plain text form is an error instead of a ``repr``.
+The rules are those of sewer files: parameters in their order, then flags; ``True`` is a flag, ``False`` is omitted, any
+other value is ``--key value``; ``_`` in keys becomes ``-`` by default. In addition, ``None`` is omitted, a list repeats
+the option, a mapping becomes JSON text, and a value without a plain text form is an error instead of a ``repr``.
 
-Most modules take a value that starts with a dash for an option; ``args=["--key=-x"]`` gives it all the same.
+Most modules parse a value that starts with a dash as an option; ``args=["--key=-x"]`` passes it nevertheless.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from airflow_provider_sewer.core.process_text import invalid_reason
 def to_arguments(
     parameters_and_flags: Mapping[str, Any], *, use_underscores: bool = False, args: Iterable[Any] = ()
 ) -> list[str]:
-    """Write parameters, flags and verbatim arguments as a list of arguments.
+    """Return parameters, flags and verbatim arguments as a list of arguments.
 
-    Verbatim arguments come first, so that a module with subcommands can be given one.
+    Verbatim arguments come first, for modules with subcommands.
 
-    :raises InvalidTask: when a key or a value cannot stand on a command line; it names the key.
+    :raises InvalidTask: when a key or a value is not valid on a command line; it names the key.
     """
     parameters: list[str] = []
     flags: list[str] = []
@@ -44,7 +43,7 @@ def to_arguments(
 
 
 def detached(value: Any) -> Any:
-    """Copy lists and mappings, however deep, so that a later change of the original does not reach the copy."""
+    """Return a deep copy of lists and mappings, independent of later changes of the original."""
     if isinstance(value, (str, int, float)):
         return value
     if type(value) is dict or isinstance(value, Mapping):
@@ -54,14 +53,14 @@ def detached(value: Any) -> Any:
     return value
 
 
-@lru_cache(maxsize=1024)  # the tasks of a workflow have much the same ones
+@lru_cache(maxsize=1024)  # the tasks of a workflow have mostly the same options
 def _option(key: object, use_underscores: bool) -> str:
     if not isinstance(key, str):
-        said = f"parameter {key!r}: a name is text, not {type(key).__name__}"
-        raise InvalidTask(said, at=("parameters_and_flags", Key(key)))
+        message = f"parameter {key!r}: the name must be text, got {type(key).__name__}"
+        raise InvalidTask(message, at=("parameters_and_flags", Key(key)))
     if not key or key.startswith("-") or re.search(r"[\s=]", key) or not key.isprintable():
         raise InvalidTask(
-            f"parameter {key!r}: write the bare name, such as 'batch_size'; no leading dash, space or '='",
+            f"parameter {key!r}: write the bare name, such as 'batch_size', without leading dash, space or '='",
             at=("parameters_and_flags", Key(key)),
         )
     return "--" + (key if use_underscores else key.replace("_", "-"))
@@ -75,8 +74,8 @@ def _texts(label: str, value: Any, at: tuple[Any, ...]) -> list[str]:
 
 def _text(label: str, value: Any, at: tuple[Any, ...]) -> str:
     text = _json(label, value, at) if isinstance(value, Mapping) else _plain(label, value, at)
-    if why := invalid_reason(text):
-        raise InvalidTask(f"{label}: the text {why}", at=at)
+    if reason := invalid_reason(text):
+        raise InvalidTask(f"{label}: the text {reason}", at=at)
     return text
 
 
@@ -84,7 +83,9 @@ def _json(label: str, value: Mapping[Any, Any], at: tuple[Any, ...]) -> str:
     try:
         return json.dumps(detached(value), ensure_ascii=False, allow_nan=False)
     except RecursionError:
-        raise InvalidTask(f"{label}: it holds itself, or is nested too deeply to be written as JSON", at=at) from None
+        raise InvalidTask(
+            f"{label}: it contains itself, or is nested too deeply to be written as JSON", at=at
+        ) from None
     except (TypeError, ValueError) as error:
         raise InvalidTask(f"{label}: a mapping is passed as JSON, and {error}", at=at) from None
 
@@ -101,7 +102,7 @@ def _plain(label: str, value: Any, at: tuple[Any, ...]) -> str:
     try:
         return str(value)
     except Exception as error:
-        raise InvalidTask(f"{label}: its text cannot be had: {type(error).__name__}: {error}", at=at) from error
+        raise InvalidTask(f"{label}: str() failed: {type(error).__name__}: {error}", at=at) from error
 
 
 def _has_plain_text(value: Any) -> bool:

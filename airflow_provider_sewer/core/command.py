@@ -1,4 +1,4 @@
-"""What is started: an argv list, an environment and a working directory, decided beforehand."""
+"""Command of a process: an argv list, an environment and a working directory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from airflow_provider_sewer.core.masking import MASK, Secrets
 from airflow_provider_sewer.core.secret_detection import masked_words
 
 _LEFT_OUT = "…"
-#: The most characters of a function's arguments that are shown.
+#: Maximum number of characters that are shown of a function's arguments.
 _MOST_SHOWN = 2_000
 
 
 class Command(NamedTuple):
-    """A process to start, never through a shell.
+    """Command of a process, which is started without a shell.
 
     :param argv: the executable's absolute path and its arguments.
-    :param env: the whole environment.
-    :param workdir: absolute path of the working directory; the caller's where ``None``.
+    :param env: the complete environment.
+    :param workdir: absolute path of the working directory; ``None`` for the caller's.
     """
 
     argv: tuple[str, ...]
@@ -31,25 +31,24 @@ class Command(NamedTuple):
 def interpreter_command(
     python: str, arguments: Collection[str], env: Mapping[str, str], workdir: str | None
 ) -> Command:
-    """Build the command of an interpreter: unbuffered, so that its output can be followed line by line."""
+    """Return the command of an interpreter, unbuffered, so that its output can be followed line by line."""
     return Command((python, "-u", *arguments), env, workdir)
 
 
 def shown(argv: Collection[str], secrets: Collection[str] = ()) -> str:
-    """Write a command line for people, quoted so that it can be pasted, its secrets masked.
+    """Return a command line for display, quoted for the shell, with secrets masked.
 
-    In the command line of a function, the lines that call it are left out, and what goes on and on in its arguments.
+    In the command line of a function, the text of the calling program is left out, and long arguments are shortened.
 
-    :param secrets: values to mask wherever they stand, besides those that
-        :mod:`airflow_provider_sewer.core.secret_detection`
-        finds in the command line itself.
+    :param secrets: values to mask everywhere, besides those that
+        :mod:`airflow_provider_sewer.core.secret_detection` finds in the command line itself.
     """
     known = Secrets(secrets)
     if CALLER not in argv:
         return " ".join([word if word == MASK else shlex.quote(word) for word in masked_words(argv, known)])
     words = masked_words([_LEFT_OUT if word == CALLER else word for word in argv], known)
-    return " ".join([word if word in (MASK, _LEFT_OUT) else _quoted_in_part(word) for word in words])
+    return " ".join([word if word in (MASK, _LEFT_OUT) else _quoted_and_shortened(word) for word in words])
 
 
-def _quoted_in_part(word: str) -> str:
+def _quoted_and_shortened(word: str) -> str:
     return shlex.quote(word[:_MOST_SHOWN]) + (_LEFT_OUT if len(word) > _MOST_SHOWN else "")

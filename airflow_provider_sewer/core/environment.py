@@ -1,4 +1,4 @@
-"""The environment a module sees: built from a short list, never simply inherited."""
+"""Environment of a module: built from a short list instead of inherited."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from airflow_provider_sewer.core.errors import InvalidTask, Key
 from airflow_provider_sewer.core.process_text import invalid_reason
 from airflow_provider_sewer.core.size_limits import bounded_list
 
-#: What tells a process which part of this machine is its own: the devices that Slurm has given to an allocation (its
-#: plugins gres/gpu and gres/mps set these) or a worker was started with, how they are numbered, and how many threads.
+#: Variables that assign parts of this machine to a process: the devices that Slurm has allocated (its plugins gres/gpu
+#: and gres/mps set these) or that a worker was started with, their numbering, and the number of threads.
 PART_OF_MACHINE = frozenset({
     "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "ROCR_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ZE_AFFINITY_MASK", "OMP_NUM_THREADS",
 })  # fmt: skip
 
-#: The variables every module inherits where they are set.
+#: Variables that every module inherits where they are set.
 INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "TEMP", "TMP",
     "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_COLLATE", "LC_MESSAGES", "LC_MONETARY", "LC_NUMERIC", "LC_TIME",
     *sorted(PART_OF_MACHINE),
 )  # fmt: skip
 
-#: What a module is given by its runner: the file for its result, and the mark by which everything it
-#: starts is found again.
+#: Variables that the runner sets: the file for the module's result, and the tag by which the runner finds all processes
+#: of the module.
 RESULT_FILE = "SEWER_RESULT_FILE"
 ATTEMPT_ID = "SEWER_ATTEMPT_ID"
 
-#: What never passes unless it is named: Airflow's own variables (they can hold connections) and the
-#: Slurm job that the worker itself may be running in.
+#: Inherited only by name: Airflow's own variables (they can hold connections), and those of the Slurm job that the
+#: worker itself may be running in.
 _PRIVATE = re.compile(r"_*AIRFLOW|SLURM|SBATCH_|SRUN_|SEWER_")
 
-#: What a shell notes of itself, which is not true of another process.
+#: State of a shell, which does not apply to another process.
 _OF_THE_SHELL = frozenset({"PWD", "OLDPWD", "SHLVL", "_"})
 
-#: What tells a process which Python environment is active. A module's own interpreter decides that.
+#: The active Python environment; for a module, its own interpreter decides.
 _OF_ANOTHER_INTERPRETER = frozenset({
     "VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "CONDA_PROMPT_MODIFIER", "CONDA_SHLVL",
     "PYTHONHOME",
 })  # fmt: skip
 
-#: What passes only by name.
+#: Variables that are inherited only by name.
 _NOT_PASSED = _OF_THE_SHELL | _OF_ANOTHER_INTERPRETER | PART_OF_MACHINE
 
-#: ``True`` inherits all but the private ones; names are inherited on top of :data:`INHERITED`.
+#: ``True`` inherits all but the private ones; names are inherited in addition to :data:`INHERITED`.
 Inherit = Union[bool, Sequence[str]]
 
 
 def build_environment(
     given: Mapping[str, str], inherit: Inherit = False, *, source: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Build the environment of a module.
+    """Return the environment of a module.
 
-    :param given: what connection, group and task give; it wins over what is inherited.
-    :param inherit: ``True``, or names to inherit on top of :data:`INHERITED`.
-    :param source: what to inherit from; this process's environment by default.
+    :param given: variables of connection, group and task; they override inherited ones.
+    :param inherit: ``True``, or names to inherit in addition to :data:`INHERITED`.
+    :param source: environment to inherit from; this process's by default.
     """
     source = os.environ if source is None else source
     short_list = {name: value for name in INHERITED if (value := source.get(name)) is not None}
@@ -65,11 +65,11 @@ def build_environment(
 
 
 def inherited(inherit: Inherit, *, source: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what is inherited beyond the short list.
+    """Return the variables that are inherited in addition to the short list.
 
-    :param inherit: ``True``, or names; ``True`` inherits all but what is private, what is of another interpreter, and
-        what is of this machine only: a job on another machine has devices of its own.
-    :param source: what to inherit from; this process's environment by default.
+    :param inherit: ``True``, or names; ``True`` inherits all variables except private ones, those of another
+        interpreter, and those of this machine: a job on another machine has other devices.
+    :param source: environment to inherit from; this process's by default.
     """
     source = os.environ if source is None else source
     if inherit is True:
@@ -82,19 +82,19 @@ def _passes(name: str) -> bool:
 
 
 def checked_env(env: Any, owner: str = "env") -> dict[str, str]:
-    """Return ``env`` as text to text, or say which variable cannot stand in an environment.
+    """Return ``env`` as a mapping of text to text.
 
-    :raises InvalidTask: for a name or a value that no process can be given.
+    :raises InvalidTask: for a name or a value that cannot be passed to a process.
     """
     if env is None:
         return {}
     if not isinstance(env, Mapping):
-        raise InvalidTask(f"{owner}: a mapping of names to values is needed, not {type(env).__name__}", at=(owner,))
+        raise InvalidTask(f"{owner} must be a mapping of names to values, got {type(env).__name__}", at=(owner,))
     return {_checked_name(name, owner): _checked_value(name, value, owner) for name, value in env.items()}
 
 
 def checked_inherit(inherit: Any, owner: str = "inherit_env") -> Inherit | None:
-    """Return ``inherit`` as ``None`` (not said), a bool or a tuple of names.
+    """Return ``inherit`` as ``None`` (not set), a bool or a tuple of names.
 
     :raises InvalidTask: for anything else.
     """
@@ -102,27 +102,27 @@ def checked_inherit(inherit: Any, owner: str = "inherit_env") -> Inherit | None:
         return inherit
     is_several = isinstance(inherit, Iterable) and not isinstance(inherit, (str, bytes, Mapping))
     names = tuple(bounded_list(owner, inherit)) if is_several else ("",)
-    wrong = [at for at, name in enumerate(names) if not isinstance(name, str) or not name]
+    wrong = [index for index, name in enumerate(names) if not isinstance(name, str) or not name]
     if wrong:
-        said = f"{owner}: True, False or a list of names is needed, not {inherit!r:.200}"
-        raise InvalidTask(said, at=(owner, wrong[0]))
+        message = f"{owner} must be True, False or a list of names, got {inherit!r:.200}"
+        raise InvalidTask(message, at=(owner, wrong[0]))
     return names
 
 
 def _checked_name(name: Any, owner: str) -> str:
     if not isinstance(name, str) or not name or "=" in name or invalid_reason(name):
-        raise InvalidTask(f"{owner}: {name!r} is no name of an environment variable", at=(owner, Key(name)))
+        raise InvalidTask(f"{owner}: {name!r} is not a valid name of an environment variable", at=(owner, Key(name)))
     return name
 
 
 def _checked_value(name: str, value: Any, owner: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, os.PathLike)):
-        said = f"{owner}: the value of {name!r} is {type(value).__name__}; give text or a number"
-        raise InvalidTask(said, at=(owner, name))
+        message = f"{owner}: the value of {name!r} must be text or a number, got {type(value).__name__}"
+        raise InvalidTask(message, at=(owner, name))
     try:
         text = os.fsdecode(value) if isinstance(value, os.PathLike) else str(value)
     except ValueError as error:
         raise InvalidTask(f"{owner}: the value of {name!r} has no text: {error}", at=(owner, name)) from None
-    if why := invalid_reason(f"{name}={text}"):
-        raise InvalidTask(f"{owner}: the value of {name!r} {why}", at=(owner, name))
+    if reason := invalid_reason(f"{name}={text}"):
+        raise InvalidTask(f"{owner}: the value of {name!r} {reason}", at=(owner, name))
     return text

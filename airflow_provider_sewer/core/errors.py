@@ -1,7 +1,6 @@
-"""What can go wrong, as one small family.
+"""Exceptions of this package.
 
-Every message says what happened, where, and what to do about it; a program tells the members apart
-by their class.
+Every message has the reason, the location and the fix; programs distinguish the errors by their classes.
 """
 
 from __future__ import annotations
@@ -15,29 +14,29 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.source import SourceLine
 
-#: How many known names a message lists, unless it is told otherwise.
+#: Default number of known names in a message.
 _MOST_NAMES = 30
-#: So many known names are looked at for the one that was probably meant, and so much of that.
+#: Maximum number of known names that are compared with a wrong one, and of its characters.
 _MOST_GUESSES, _LONGEST_GUESS = 10_000, 200
-#: So many characters are shown of a quoted value, which may be what a whole file holds.
+#: Matches quoted values of more than 200 characters; such a value can be the content of a whole file.
 _LONG = re.compile(r"""(?<!\w)(?:'((?:[^'\\]|\\.){200})(?:[^'\\]|\\.)+'|"((?:[^"\\]|\\.){200})(?:[^"\\]|\\.)+")""")
-#: Of a longer path, which is not quoted, begin and end are shown; quoted values are cut by then.
+#: Matches long paths without quotes, which are shortened in the middle; quoted values are cut before.
 _LONG_WORD = re.compile(r"(\S{100})\S{20,}(\S{100})")
 
 
 class Key(NamedTuple):
-    """On the way to what is wrong: a key itself, instead of what stands for it."""
+    """Element of an error's location that points at a mapping key rather than its value."""
 
     key: Any
 
 
 class SewerError(Exception):
-    """The base of everything this package raises on purpose.
+    """Base class of all errors that this package raises on purpose.
 
-    :param message: what happened, and what to do.
-    :param where: the line of the workflow file it happened at, if there is one.
-    :param at: the way to what is wrong, for whoever knows the place of each part: for a task, its field, then keys and
-        positions in that (see :class:`Key`); for a workflow, the name of a task before these.
+    :param message: the reason, and the fix.
+    :param where: the line of the workflow file, if there is one.
+    :param at: location of the error in the task or workflow: for a task, its field, then keys and positions (see
+        :class:`Key`); for a workflow, the name of a task before these.
     """
 
     def __init__(self, message: str, where: SourceLine | None = None, *, at: tuple[Any, ...] = ()) -> None:
@@ -48,7 +47,7 @@ class SewerError(Exception):
 
 
 class SecretWarning(UserWarning):
-    """A task says a secret where other users could read it."""
+    """A task contains a secret that other users could read."""
 
 
 class WorkflowFileError(SewerError):
@@ -56,29 +55,29 @@ class WorkflowFileError(SewerError):
 
 
 class InvalidTask(SewerError):
-    """A task says something that cannot be run."""
+    """A field of a task is not valid."""
 
 
 class InvalidWorkflow(SewerError):
-    """The tasks do not make a workflow: a cycle, a name used twice, an unknown name."""
+    """The tasks do not form a workflow: a cycle, a duplicate name, an unknown name."""
 
 
 class InterpreterError(SewerError):
-    """The interpreter is missing, or is no Python."""
+    """The interpreter is missing, or is not Python."""
 
 
 class WorkdirError(SewerError):
-    """The working directory is missing, or is no directory."""
+    """The working directory is missing, or is not a directory."""
 
 
 class ModuleNotFound(SewerError):
-    """The interpreter has no such module."""
+    """The interpreter cannot find the module."""
 
 
 class ModuleFailed(SewerError):
     """The module ran and failed, or its result cannot be read.
 
-    :param exit_code: what it exited with; ``None`` where a signal ended it or none is known.
+    :param exit_code: its exit code; ``None`` after a signal, or if it is unknown.
     """
 
     def __init__(self, message: str, *, exit_code: int | None = None) -> None:
@@ -87,21 +86,21 @@ class ModuleFailed(SewerError):
 
 
 class ProductError(SewerError):
-    """A product was not made, or cannot be put in place; or a dependency is not there."""
+    """A product was not created, or cannot be committed; or a dependency is missing."""
 
 
 class FileSystemRefused(ProductError):
-    """The file system refuses, perhaps only for a while, to read or write a file of a task."""
+    """The file system rejected, perhaps temporarily, a read or write of a file of a task."""
 
 
 class StateError(SewerError):
-    """The state of an earlier run cannot be read, or another run is using it."""
+    """The state of an earlier run cannot be read, or is in use by another run."""
 
 
 class UnreadableRecord(SewerError, ValueError):
-    """A record that another version has written, or that is damaged, stands for something that must not be lost.
+    """A record that must not be lost was written by another version, or is damaged.
 
-    :param version: the format of the record, where it is one that this version does not read.
+    :param version: the format of the record, if this version does not read it.
     """
 
     def __init__(self, message: str, where: SourceLine | None = None, *, version: int | None = None) -> None:
@@ -110,25 +109,25 @@ class UnreadableRecord(SewerError, ValueError):
 
 
 class UntrustedPath(SewerError):
-    """Another Unix user could have written a folder or file that decides what is run or what has succeeded."""
+    """Another Unix user could have written a folder or file that decides which code runs or which tasks succeeded."""
 
 
 class ModuleTerminated(SewerError):
-    """The module was ended on request before it was done."""
+    """The module was terminated on request before its end."""
 
 
 class WorkflowFailed(SewerError):
-    """A workflow that ran plainly did not succeed as a whole."""
+    """A task of a workflow run with ``.run()`` failed."""
 
 
 class SlurmError(SewerError):
-    """Something went wrong with a Slurm job, or before there was one.
+    """A Slurm job, or its submission, failed.
 
-    :param job_id: the job's id, once it has one.
-    :param state: the last state that is known, in Slurm's words.
-    :param exit_code: what the module exited with; ``None`` where a signal ended it or none is known.
-    :param node: the node, or the first of the nodes, that it ran on.
-    :param run_directory: where its script, its logs and its exit record lie.
+    :param job_id: the job's id, if it was submitted.
+    :param state: the last known state, in Slurm's words.
+    :param exit_code: the module's exit code; ``None`` after a signal, or if it is unknown.
+    :param node: the node that it ran on; the first of several.
+    :param run_directory: the folder of its script, its logs and its exit record.
     """
 
     def __init__(
@@ -150,15 +149,15 @@ class SlurmError(SewerError):
 
 
 class SlurmUnavailable(SlurmError):
-    """There is no Slurm that can be used here, or one of its commands is missing."""
+    """Slurm is not available here, or one of its commands is missing."""
 
 
 class SlurmJobReleased(SlurmError):
-    """The job runs on for the next try: Airflow has taken this one away."""
+    """The job continues for the next try, because Airflow has ended this one."""
 
 
 class SlurmSubmissionRejected(SlurmError):
-    """Slurm refuses the job for good: a bad partition, account or limit."""
+    """Slurm rejected the job permanently: an invalid partition, account or limit."""
 
 
 class SlurmJobFailed(SlurmError):
@@ -166,15 +165,15 @@ class SlurmJobFailed(SlurmError):
 
 
 class SlurmOutOfMemory(SlurmError):
-    """The job was ended because it took more memory than it had asked for."""
+    """The job was killed because it used more memory than requested."""
 
 
 class SlurmTimeout(SlurmError):
-    """The job was ended at its time limit."""
+    """The job reached its time limit."""
 
 
 class SlurmDeadline(SlurmError):
-    """The job was ended at its deadline, or could not have met it."""
+    """The job reached its deadline, or could not have met it."""
 
 
 class SlurmNodeFailure(SlurmError):
@@ -190,26 +189,26 @@ class SlurmLaunchFailure(SlurmError):
 
 
 class SlurmPreempted(SlurmError):
-    """The job had to make room for another one."""
+    """The job was preempted by another one."""
 
 
 class SlurmCancelled(SlurmError):
-    """Somebody cancelled the job."""
+    """The job was cancelled from outside."""
 
 
 class SlurmUnsatisfiable(SlurmError):
-    """The job waits for something that will never be."""
+    """The job is pending for a reason that cannot be resolved."""
 
 
 class SlurmPendingTooLong(SlurmError):
-    """The job has not started within the time it was given to wait."""
+    """The job did not start within ``max_pending_time``."""
 
 
 class SlurmJobLost(SlurmError):
-    """Nobody knows the job any more, and it has left no record of its end."""
+    """The job is unknown to Slurm, and there is no exit record."""
 
 
-#: The name of each error in records, trigger events and JSON of other interpreters. It stays when a class is renamed.
+#: Names of the errors in records, trigger events and JSON of other interpreters; independent of the class names.
 KEYS: Mapping[str, type[SewerError]] = {
     "error": SewerError,
     "workflow_file": WorkflowFileError,
@@ -246,14 +245,14 @@ _KEY_OF = {kind: key for key, kind in KEYS.items()}
 
 
 def key_of(kind: type[SewerError]) -> str:
-    """Return the key of an error's class; that of the nearest base for a class of another package."""
+    """Return the key of an error class; for a class of another package, that of the nearest base class."""
     return next(_KEY_OF[base] for base in kind.__mro__ if base in _KEY_OF)
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str], *, most: int = _MOST_NAMES) -> str:
-    """Say that a name is unknown, which ones are known, and which was probably meant.
+    """Return a message for an unknown name, with the known names and the closest one.
 
-    :param most: how many of the known names are listed.
+    :param most: maximum number of known names in the message.
     """
     names = list(known)
     close = get_close_matches(str(name)[:_LONGEST_GUESS], names[:_MOST_GUESSES], n=1)
@@ -263,6 +262,6 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, most: int = _
 
 
 def with_short_values(message: str) -> str:
-    """Cut values and paths in the first line of a message; further lines are output, which is cut elsewhere."""
+    """Shorten values and paths in the first line of a message; further lines are output and shortened elsewhere."""
     first, newline, rest = message.partition("\n")
     return _LONG_WORD.sub(r"\1…\2", _LONG.sub(r"'\1\2…'", first)) + newline + rest

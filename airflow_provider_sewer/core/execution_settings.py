@@ -1,8 +1,7 @@
-"""Where and in what a task runs: interpreter, environment, working directory.
+"""Settings of the process of a task: interpreter, environment, working directory.
 
-The same four settings can be given in several places. The nearest one wins: the task's own field,
-then the ``.run(…)`` it was started with, then the command line or the TaskGroup, then the
-connection, then the default. Environments are merged, variable by variable, in the same order.
+The four settings are resolved one by one, in this order: the task's own field, its ``.run(…)``, the command line or
+the TaskGroup, the connection, the default. Environments are merged, variable by variable, in the same order.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class ExecutionSettings(NamedTuple):
-    """The settings given in one place; what is ``None`` was not said there.
+    """Settings given in one place; ``None`` where a setting is not given there.
 
     :param python: path of an interpreter, or a name to look up on PATH.
-    :param env: environment variables to give.
+    :param env: environment variables to set.
     :param inherit_env: ``True``, ``False``, or names to inherit beyond the short list.
     :param workdir: path of the working directory.
     """
@@ -37,10 +36,10 @@ class ExecutionSettings(NamedTuple):
     def checked(
         cls, *, python: Any = None, env: Any = None, inherit_env: Any = None, workdir: Any = None, folder: str = ""
     ) -> ExecutionSettings:
-        """Make settings of what a person wrote.
+        """Return settings of checked values.
 
-        :param folder: what relative paths are taken from; as they are if empty.
-        :raises InvalidTask: when one of them cannot be used, naming it.
+        :param folder: base of relative paths; empty to keep them relative.
+        :raises InvalidTask: when a value is not valid, naming the setting.
         """
         return cls(
             python=_interpreter(python, folder),
@@ -50,7 +49,7 @@ class ExecutionSettings(NamedTuple):
         )
 
     def with_fallback(self, other: ExecutionSettings) -> ExecutionSettings:
-        """Return these settings, completed by ``other`` where they say nothing."""
+        """Return these settings, completed by ``other`` where they are not set."""
         if other == _UNSET:
             return self
         return ExecutionSettings(
@@ -75,20 +74,20 @@ _UNSET = ExecutionSettings()
 
 
 def resolve_relative(folder: str, path: str) -> str:
-    """Return ``path`` taken from ``folder`` if it is relative; ``~`` and templates are left alone."""
+    """Return a relative ``path`` joined to ``folder``; ``~``, templates and absolute paths stay."""
     return path if not folder or path.startswith(("/", "~", "{{", "{%")) else os.path.join(folder, path)
 
 
 def checked_path(field: str, value: Any, folder: str) -> str | None:
-    """Return a path as text, taken from ``folder`` if it is relative; ``None`` stays ``None``.
+    """Return a path as text, joined to ``folder`` if it is relative; ``None`` stays ``None``.
 
-    :raises InvalidTask: when it is no path, naming the field.
+    :raises InvalidTask: when it is not a valid path, naming the field.
     """
     if value is None:
         return None
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
     if not isinstance(path, str) or not path or invalid_reason(path):
-        raise InvalidTask(f"{field}: a path is needed, not {value!r:.200}", at=(field,))
+        raise InvalidTask(f"{field} must be a path, got {value!r:.200}", at=(field,))
     return resolve_relative(folder, path)
 
 

@@ -1,6 +1,6 @@
-"""What files and folders look like, so that it shows later whether something that was made of them still holds.
+"""Fingerprints of files and folders, by which a cache detects changes.
 
-Who makes something of files notes each just before it is read; so whatever is changed meanwhile does not look as noted.
+A fingerprint is recorded just before the file is read, so that a change during the read makes it differ.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from airflow_provider_sewer.core.staleness import fingerprint_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What is not there, or cannot be looked at.
+#: Fingerprint of a missing or inaccessible file.
 MISSING = "nothing"
 
-#: Whatever lies in one of these is installed: it is changed by installing something else, which its time shows.
+#: Folders of installed packages: these change only by another installation, which shows in their time.
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
-#: What comes and goes in a folder by itself.
+#: Entries that appear in a folder by themselves.
 _PASSING = frozenset({"__pycache__", OWN_FOLDER})
 
-#: Bytes up to which a file is looked at as a whole.
+#: Maximum size in bytes of a file that is fingerprinted by content.
 _LARGEST = 16 * 1024 * 1024
 
 
 def fingerprint(path: str) -> str:
-    """Return what a file looks like: its content; or a folder: the names in it.
+    """Return a fingerprint of a file's content or a directory's listing.
 
-    Of what is installed, and of a large file, time and size are enough.
+    For installed files and large files, it consists of time and size.
     """
     try:
         status = os.stat(path)
@@ -54,24 +54,24 @@ _recorder: ContextVar[dict[str, str] | None] = ContextVar("sewer_noted", default
 
 @contextmanager
 def recording_access() -> Iterator[dict[str, str]]:
-    """Collect what is noted in the block: what each file looks like, by its path."""
-    looks: dict[str, str] = {}
-    token = _recorder.set(looks)
+    """Collect the fingerprints that are recorded in the block, by path."""
+    fingerprints: dict[str, str] = {}
+    token = _recorder.set(fingerprints)
     try:
-        yield looks
+        yield fingerprints
     finally:
         _recorder.reset(token)
 
 
 def record_access(path: str) -> None:
-    """Note what a file looks like, for whoever wants to know (see :func:`noting`)."""
-    looks = _recorder.get()
-    if looks is not None and path not in looks:
-        looks[path] = fingerprint(path)
+    """Record the fingerprint of a file for the surrounding :func:`recording_access`, if there is one."""
+    fingerprints = _recorder.get()
+    if fingerprints is not None and path not in fingerprints:
+        fingerprints[path] = fingerprint(path)
 
 
 def is_installed(path: str) -> bool:
-    """Tell whether a file or folder belongs to what is installed in an environment."""
+    """Return whether a file or folder belongs to an installed package."""
     return not _INSTALLED.isdisjoint(path.split(os.sep))
 
 

@@ -1,8 +1,8 @@
-"""The formats of all that one version of this package writes and another one may read.
+"""Formats of all records that are shared between versions of this package.
 
-Each record has the key ``format`` and keys that no name in the code decides: classes, attributes and modules can be
-renamed, and the records stay. ``docs/development/formats.md`` lists who writes and reads each record, and when its
-version has to grow. ``tests/records/`` has a record of each released format.
+Each record has the key ``format``. Its keys do not depend on names in the code, so that classes, attributes and modules
+can be renamed. ``docs/development/formats.md`` lists the writers and readers of each record, and when to increase its
+version. ``tests/records/`` has a record of each released format.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _NOTHING: Mapping[str, type] = MappingProxyType({})
 
 
 class Format(NamedTuple):
-    """A kind of record.
+    """Kind of record.
 
     :param name: its file, or another short name.
-    :param keys: the keys that it needs, and their types; ``object`` for any value. Other keys are ignored. Those of a
-        named tuple are in the order of its fields.
-    :param fix: the way out where a record cannot be read, as the end of a sentence.
-    :param version: grows when a reader of the former version would misread a record.
+    :param keys: the required keys, and their types; ``object`` for any value. Other keys are ignored. Those of a named
+        tuple are in the order of its fields.
+    :param fix: advice for a record that cannot be read, as the end of a sentence.
+    :param version: increased when a reader of the former version would misread a record.
     """
 
     name: str
@@ -40,22 +40,22 @@ class Format(NamedTuple):
     version: int = 1
 
     def written(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a record as it is stored."""
+        """Return a record for storage."""
         return {VERSION_KEY: self.version, **fields}
 
     def packed(self, values: Iterable[Any]) -> dict[str, Any]:
-        """Return a record as it is stored, whose values are in the order of the keys."""
+        """Return a record for storage, from values in the order of the keys."""
         return self.written(dict(zip(self.keys, values)))
 
     def values(self, record: Mapping[str, Any]) -> list[Any]:
-        """Return the values of a record that was read, in the order of the keys."""
+        """Return the values of a stored record, in the order of the keys."""
         return [record[key] for key in self.keys]
 
     def read(self, where: str, record: Any) -> dict[str, Any]:
-        """Return a stored record.
+        """Return a stored record after checking it.
 
-        :param where: its file, or where else it is from.
-        :raises UnreadableRecord: when it is of another format, or not of its form.
+        :param where: its file, or another source.
+        :raises UnreadableRecord: when it is of another format, or damaged.
         """
         version = record.get(VERSION_KEY) if isinstance(record, dict) else None
         if type(version) is not int:
@@ -73,15 +73,15 @@ class Format(NamedTuple):
                 raise self.damaged(where, f"{key!r} must be {kind.__name__}, got {type(record[key]).__name__}")
         return dict(record)
 
-    def damaged(self, where: str, why: object) -> UnreadableRecord:
-        """Return the error for a record that is not of its form."""
-        return UnreadableRecord(f"{where} cannot be read as format {self.version}: {why}; {self.fix}")
+    def damaged(self, where: str, reason: object) -> UnreadableRecord:
+        """Return the error for a damaged record."""
+        return UnreadableRecord(f"{where} cannot be read as format {self.version}: {reason}; {self.fix}")
 
     @contextmanager
     def reading(self, where: str) -> Iterator[None]:
-        """Name the record in whatever goes wrong while a value is made of it.
+        """Add the record's name to errors that occur while a value is created from it.
 
-        :raises UnreadableRecord: in place of that.
+        :raises UnreadableRecord: instead of these errors.
         """
         try:
             yield
@@ -101,7 +101,7 @@ ATTEMPT = Format(
         "name": str, "cluster": str, "clears": str, "run_clears": int, "made": float, "begun": float, "in_array": bool,
     },
 )  # fmt: skip
-#: Also an argument of the trigger, part of its event, and in Airflow's store of task states.
+#: Also an argument of the trigger, part of its event, and in Airflow's task state store.
 JOB = Format("job.json", {"id": object, "name": str, "directory": str, "cluster": str, "submitted": object})
 TASK = Format("task.json", {"members": list, "tasks": list, "mapped": list})
 PRODUCTS = Format("products.json", {"attempt": str, "before": dict, "made_from": dict})
@@ -110,7 +110,7 @@ CANCELLED = Format("cancelled", {"is_cleared": bool})
 FOLLOWER = Format("follower.json", {"token": str, "try_number": int})
 UNKNOWN = Format("unknown.json", {"seconds": float})
 LOG_OFFSETS = Format("log-offsets.json", {"stdout": dict, "stderr": dict})
-#: These two are written by the job script, ``job.bash``.
+#: These two records are written by the job script, ``job.bash``.
 START = Format("start.json", {"job_id": str, "restart": int, "node": str, "pid": int, "time": float})
 EXIT = Format(
     "exit.json",
@@ -145,7 +145,7 @@ PRODUCT = Format(
 CLAIM = Format(".sewer/*.runs/*.run", {"dag_id": object, "run_id": object, "task_id": object}, "remove it")
 FAILED_FILES = Format(".sewer/*.failed", {"files": list}, "remove it")
 CACHE = Format("cache", {"value": object, "looks": dict}, "remove it")
-#: The lines of a state file; its version is the value of ``sewer_state``.
+#: Lines of a state file; its version is the value of ``sewer_state``.
 STATE = Format("state", fix="use the version of airflow-provider-sewer that wrote it, or name another with --state")
 
 # -- In Airflow's database ---------------------------------------------------------------------------------------------

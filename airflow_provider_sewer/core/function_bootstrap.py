@@ -1,9 +1,8 @@
-"""Call a function in whatever interpreter from 3.9 up, which need not have this package.
+"""Script that calls a function in any interpreter from 3.9 on, which need not have this package.
 
-The text of this file is what ``python -c`` is given (see :mod:`airflow_provider_sewer.core.call`), with the
-function's name and its keyword arguments: as JSON, or the path of a file that holds them so. A module that imports this
-package, for ``@task`` and what stands in annotations, finds a stub where the package is not installed, and so do the
-processes that the function spawns.
+``python -c`` is given the text of this file (see :mod:`airflow_provider_sewer.core.call`), the function's name, and
+its keyword arguments as JSON or as the path of a JSON file. A module may import this package, for ``@task`` and
+annotations. Where the package is not installed, the module and the processes that it spawns import a stub.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # while this runs, nothing may be imported here that a file of the same name could stand in for
+if TYPE_CHECKING:  # at run time, an import here could find a file of the same name in the working directory
     from typing import Any
 
 STUB = """
@@ -36,16 +35,16 @@ def __getattr__(name):
 
 _RESULT_FILE = os.environ.get("SEWER_RESULT_FILE")
 _MOST_NAMES = 30
-#: What there is to say of a value, by what Python's errors say.
+#: Explanations by parts of the messages of Python's errors.
 _NO_JSON = {
-    "ircular": "it holds itself",
-    "float": "there is a NaN or an infinity in it",
-    "digits": "there is a whole number in it with too many digits",
+    "ircular": "it contains itself",
+    "float": "it contains a NaN or an infinity",
+    "digits": "it contains a whole number with too many digits",
 }
 
 
 def _standard(name: str) -> Any:
-    """Import a module of Python itself, whatever lies beside the function's module."""
+    """Import a module of the standard library, even if a file of the same name lies beside the function's module."""
     own = (os.path.dirname(os.__file__), os.path.join(sys.base_exec_prefix, "lib"))
     path, sys.path = sys.path, [entry for entry in sys.path if entry.startswith(own)]
     try:
@@ -56,11 +55,11 @@ def _standard(name: str) -> Any:
 
 
 def evaluated(annotation: str, names: dict[str, Any]) -> Any:
-    """Return what an annotation says that is written as text, with ``X | Y`` in every Python.
+    """Return the value of an annotation that is text, with ``X | Y`` in every Python.
 
     :param annotation: the text.
-    :param names: the names that it can use; one of our own is added.
-    :raises Exception: whatever comes of evaluating it.
+    :param names: the names that it can use; one is added.
+    :raises Exception: any error of evaluating it.
     """
     ast = _standard("ast")
 
@@ -79,22 +78,22 @@ def evaluated(annotation: str, names: dict[str, Any]) -> Any:
 def _either(one: Any, other: Any) -> Any:
     try:
         return one | other
-    except TypeError:  # types before Python 3.10, and text or None beside what knows nothing of it
+    except TypeError:  # types before Python 3.10, and text or None beside a type without |
         return _standard("typing").Union[one, other]
 
 
 def call(target: str, kwargs: str) -> None:
-    """Call a function and leave its result.
+    """Call a function and write its result.
 
     :param target: ``module:function``.
     :param kwargs: its keyword arguments as JSON, or the absolute path of a file with them.
     """
-    for name in ("ast", "inspect", "json", "pathlib", "typing"):  # before a file of the same name is
+    for name in ("ast", "inspect", "json", "pathlib", "typing"):  # before a file of the same name is imported
         _standard(name)
     function = _found(target)
-    given = _arguments(target, function, _standard("json").loads(_read(kwargs)))
+    arguments = _arguments(target, function, _standard("json").loads(_read(kwargs)))
     try:
-        result = function(**given)
+        result = function(**arguments)
         if hasattr(type(result), "__await__"):
             result = _awaited(result)
     except SystemExit as error:
@@ -120,34 +119,34 @@ def _found(target: str) -> Any:
         __import__(module)
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
-            sys.exit(f"{sys.executable}: No module named {module}")  # as python -m says it
+            sys.exit(f"{sys.executable}: No module named {module}")  # the message of python -m
         raise
     except SystemExit as error:
-        sys.exit(f"{module} ends the program (exit {error.code!r}) while it is imported; put that under if __name__ …")
+        sys.exit(f"{module} exits with {error.code!r} while it is imported; put that code under if __name__ …")
     function: Any = sys.modules[module]
     for name in names.split("."):
         if not hasattr(function, name):
-            place = getattr(sys.modules[module], "__file__", None) or "a part of Python"
-            sys.exit(f"{module} ({place}) has no function {names!r}{_known(function, name, module)}")
+            file = getattr(sys.modules[module], "__file__", None) or "a part of Python"
+            sys.exit(f"{module} ({file}) has no function {names!r}{_known(function, name, module)}")
         function = getattr(function, name)
-    return function if callable(function) else sys.exit(f"{target} is no function but {type(function).__name__}")
+    return function if callable(function) else sys.exit(f"{target} must be a function, got {type(function).__name__}")
 
 
-def _known(owner: Any, wanted: str, module: str) -> str:
-    names = [name for name, value in vars(owner).items() if callable(value) and not name.startswith("_")]
-    own = [name for name in names if getattr(getattr(owner, name), "__module__", None) == module]
-    close = _standard("difflib").get_close_matches(wanted, names, 1)
+def _known(owner: Any, name: str, module: str) -> str:
+    names = [key for key, value in vars(owner).items() if callable(value) and not key.startswith("_")]
+    own = [key for key in names if getattr(getattr(owner, key), "__module__", None) == module]
+    close = _standard("difflib").get_close_matches(name, names, 1)
     guess = f"; did you mean {close[0]!r}?" if close else "."
     more = f" and {len(own) - _MOST_NAMES} more" if len(own) > _MOST_NAMES else ""
     return f"{guess} Known: {', '.join(map(repr, own[:_MOST_NAMES])) or 'none'}{more}."
 
 
 def _arguments(target: str, function: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments, with paths where the function's annotations say so."""
+    """Return the keyword arguments, as paths where the function's annotations ask for them."""
     inspect = _standard("inspect")
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError, NameError):  # of what is not written in Python, or names what only checkers import
+    except (TypeError, ValueError, NameError):  # of a function that is not Python, or names imported by checkers only
         return kwargs
     try:
         signature.bind(**kwargs)
@@ -169,7 +168,7 @@ def _type(hint: Any, names: dict[str, Any]) -> Any:
 
 
 def _with_paths(value: Any, hint: Any, names: dict[str, Any]) -> Any:
-    """Make paths of the text in a value, however deep, where its annotation says that they are."""
+    """Convert the texts in a value, however deep, to paths where its annotation asks for them."""
     typing = _standard("typing")
     while isinstance(hint, str) or hasattr(hint, "__forward_arg__"):
         hint = _type(hint, names)
@@ -203,24 +202,24 @@ def _as_json(target: str, result: Any) -> str:
             return os.fspath(value)
         if type(value).__module__ == "numpy" and not getattr(value, "ndim", 1):
             return value.item()
-        raise TypeError("" if value is result else f"there is a {type(value).__name__} in it")
+        raise TypeError("" if value is result else f"it contains a {type(value).__name__}")
 
     try:
         return str(_standard("json").dumps(result, default=plain, allow_nan=False))
     except TypeError as error:
-        why = str(error)
+        reason = str(error)
     except ValueError as error:
-        why = next((said for part, said in _NO_JSON.items() if part in str(error)), str(error))
+        reason = next((text for part, text in _NO_JSON.items() if part in str(error)), str(error))
     except RecursionError:
-        why = "it is nested too deeply"
+        reason = "it is nested too deeply"
     sys.exit(
-        f"{target} returned a {type(result).__name__}, which JSON cannot say{why and f' ({why})'}; return text, finite "
-        "numbers, lists and dicts of these, or write the value to a product"
+        f"{target} must return a JSON value, got a {type(result).__name__}{reason and f' ({reason})'}; return text, "
+        "finite numbers, lists and dicts of these, or write the value to a product"
     )
 
 
 class _Stub:
-    """Finds the stub last of all, and so only where the package is not installed."""
+    """Finder of the stub; it comes last, so that an installed package is preferred."""
 
     def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> Any:
         if name != "airflow_provider_sewer":
@@ -231,7 +230,7 @@ class _Stub:
             _standard("atexit").register(_standard("shutil").rmtree, folder, ignore_errors=True)
         with open(os.path.join(folder, f"{name}.py"), "w", encoding="utf-8") as file:
             file.write(STUB)
-        sys.path.append(folder)  # which the processes that it spawns are told as well
+        sys.path.append(folder)  # inherited by the processes that it spawns
         return _standard("importlib.machinery").PathFinder.find_spec(name, [folder])
 
 
@@ -247,8 +246,8 @@ def _report_without_own_lines(then: Any) -> Any:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("SEWER_ATTEMPT_ID", "")  # told by it, decorated functions stay what they are
-    if sys.path[:1] == [""]:  # as with -m: what is imported later is found wherever the function has gone
+    os.environ.setdefault("SEWER_ATTEMPT_ID", "")  # with it, decorated functions stay plain functions
+    if sys.path[:1] == [""]:  # as with -m: later imports do not depend on the function's working directory
         sys.path[0] = os.getcwd()
     sys.excepthook = _report_without_own_lines(sys.excepthook)
     sys.meta_path.append(_Stub())

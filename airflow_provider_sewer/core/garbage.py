@@ -1,4 +1,4 @@
-"""Python's search for garbage, left out where there is none."""
+"""Control of Python's garbage collection."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Have Python not search for garbage in the block, in which many objects are made that all stay.
+    """Disable garbage collection while many long-lived objects are created.
 
-    For each few hundred of these it would look through the youngest objects, and now and then through all there are,
-    those of Airflow included, which takes longer than to make a thousand tasks.
+    For each few hundred objects, Python would search the youngest ones, and sometimes all objects, including those of
+    Airflow. That takes longer than the creation of a thousand tasks.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""``task.map(n=[10, 20, 30])``: one task for each value, side by side."""
+"""Mapped tasks: ``task.map(n=[10, 20, 30])`` makes one task for each value."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.source import SourceLine
     from airflow_provider_sewer.core.task import Task
 
-#: How long a value may be as part of a name.
+#: Maximum length of a value as part of a name.
 _LONGEST_LABEL = 40
 
-#: By what a template can name the instance of a mapped task.
+#: Name of the instance of a mapped task in templates.
 _INSTANCE = "map_index"
 
 
 class MappedTask(Chain):
-    """Tasks that differ by some values only. Locally each is a task of its own, in Airflow they can be one mapped task.
+    """Tasks that differ by some values only; in Airflow, they can be one mapped task.
 
-    It stands wherever a list of its tasks can: in ``>>``, in ``depends_on``, in a ``for``.
+    It can be used like a list of its tasks: in ``>>``, in ``depends_on``, in a ``for``.
 
-    :param name: what its tasks are named after; no other one of a workflow has it.
-    :param template: the task without those values; it is run only if it is named itself.
-    :param values: for each parameter the values it is mapped over, or the result that they are.
-    :param each_with_each: whether it is all combinations, instead of the lists side by side.
-    :param tasks: the tasks in their order; a single one that holds the result, where there is one among the values.
-    :param source: where it was mapped.
+    :param name: base of the names of its tasks; unique in a workflow.
+    :param template: the task without those values; it runs only if it is named itself.
+    :param values: for each parameter the list of its values, or the result that provides them.
+    :param each_with_each: whether to combine each value with each, instead of the lists in parallel.
+    :param tasks: the tasks in their order; if there is a result among the values, a single one that holds it.
+    :param source: the line of the call.
     """
 
     __slots__ = ("each_with_each", "name", "source", "template", "values")
@@ -68,21 +68,21 @@ class MappedTask(Chain):
 
     @property
     def is_known_beforehand(self) -> bool:
-        """Tell whether its values are known before anything runs."""
+        """Return whether its values are known before anything runs."""
         return not any(isinstance(each, Result) for each in self.values.values())
 
     @property
     def result(self) -> list[Result] | Result:
-        """Return what stands for the results of its tasks, in their order, in the parameters of a later one."""
+        """Return the placeholders of its tasks' results, in their order, for the parameters of later tasks."""
         return [task.result for task in self] if self.is_known_beforehand else self[0].result
 
     @property
     def distinct(self) -> tuple[Task, ...]:
-        """Return its tasks, each once: equal values make one task."""
+        """Return its tasks without duplicates: equal values make one task."""
         return tuple({task.name: task for task in self}.values())
 
     def task_of(self, row: Mapping[str, Any]) -> Task:
-        """Return the task for these values, one that only a run has brought to light."""
+        """Return the task for these values, which are known only at run time."""
         return self.template.with_values(self.name, row, _Formatter(row))
 
     def marker_of(self, marker: PathMarker, row: Mapping[str, Any]) -> PathMarker:
@@ -90,41 +90,39 @@ class MappedTask(Chain):
         return _Formatter(row)(marker)
 
     def names_value(self, path: str) -> bool:
-        """Tell whether a path has a value in its name, and so is another one for each value."""
+        """Return whether a path contains a value, and so differs for each value."""
         return bool(_named(self.values).search(path))
 
     def pattern(self, path: str) -> re.Pattern[str]:
-        """Return what finds the paths that this one can be, whatever the values."""
+        """Return a pattern of the paths that this one can become, for any values."""
         return joined_pattern(list(map(re.escape, _named(self.values).split(path)[::2])), ".+")
 
     def check_values(self, values: Any) -> None:
-        """Make sure that it can be mapped over values that only a run has brought to light.
+        """Check values that are known only at run time.
 
-        :raises InvalidTask: when they are no list, or tasks that differ would make the same path.
+        :raises InvalidTask: when they are not a list, or different tasks would produce the same path.
         """
         if not isinstance(values, list):
-            kind = "an object" if isinstance(values, Mapping) else f"{values!r:.80}"
-            raise InvalidTask(
-                f"task {self.name!r} is mapped over this result, which has to be a list, and is {kind}", self.source
-            )
+            found = "an object" if isinstance(values, Mapping) else f"{values!r:.80}"
+            raise InvalidTask(f"task {self.name!r} must be mapped over a list, got the result {found}", self.source)
         if len(values) > MAX_ITEMS:
-            said = (
+            message = (
                 f"task {self.name!r} must be mapped over at most {MAX_ITEMS:,} values, got a result of {len(values):,}"
             )
-            raise InvalidTask(said, self.source)
+            raise InvalidTask(message, self.source)
         (key,) = self.values
         rows = [{key: value} for value in values]
         try:
-            _refuse_one_product(self.template, [self.task_of(row) for row in rows], rows)
+            _reject_shared_product(self.template, [self.task_of(row) for row in rows], rows)
         except InvalidTask as error:
             raise InvalidTask(f"task {self.name!r}: map: {error}", self.source) from None
 
     def __len__(self) -> int:
-        """Return how many tasks it is."""
+        """Return the number of its tasks."""
         return len(self.heads)
 
     def __iter__(self) -> Iterator[Task]:
-        """Go through its tasks."""
+        """Iterate over its tasks."""
         return iter(self.heads)
 
     def __getitem__(self, index: int) -> Task:
@@ -136,10 +134,10 @@ class MappedTask(Chain):
 
 
 def checked_values(values: Mapping[str, Any], name: str) -> dict[str, list[Any] | Result]:
-    """Return the values that a task is to be mapped over, as lists.
+    """Return the values to map a task over, as lists.
 
     :param name: the task's name, for the message.
-    :raises InvalidTask: when there are none, or when they have no order.
+    :raises InvalidTask: when there are none, or a value is not a list.
     """
     checked: dict[str, list[Any] | Result] = {}
     for key, each in values.items():
@@ -147,25 +145,26 @@ def checked_values(values: Mapping[str, Any], name: str) -> dict[str, list[Any] 
             checked[key] = each
             continue
         if isinstance(each, (str, bytes, Mapping, AbstractSet)) or not isinstance(each, Iterable):
-            said = f"task {name!r}: map: {key}: a list of values is needed, not {each!r:.200}"
-            raise InvalidTask(said, calling_line(), at=("map", key))
+            message = f"task {name!r}: map: {key} must be a list of values, got {each!r:.200}"
+            raise InvalidTask(message, calling_line(), at=("map", key))
         try:
             checked[key] = bounded_list(f"task {name!r}: map: {key}", each, ("map", key))
         except InvalidTask as error:
             raise InvalidTask(error.message, calling_line(), at=error.at) from None
         if not checked[key]:
-            said = f"task {name!r}: map: {key}: the list is empty; there is nothing to run"
-            raise InvalidTask(said, calling_line(), at=("map", key))
+            message = f"task {name!r}: map: {key} must not be an empty list"
+            raise InvalidTask(message, calling_line(), at=("map", key))
     if not checked:
-        raise InvalidTask(f"task {name!r}: map: say over what, such as map(n=[10, 20])", calling_line(), at=("map",))
+        message = f"task {name!r}: map needs at least one keyword argument, e.g. map(n=[10, 20])"
+        raise InvalidTask(message, calling_line(), at=("map",))
     return checked
 
 
 def mapped_task(template: Task, values: dict[str, list[Any] | Result], *, each_with_each: bool) -> MappedTask:
-    """Make the tasks that a task is mapped to.
+    """Return a mapped task.
 
-    :param values: as :func:`checked_values` returns them.
-    :raises InvalidTask: when the lists are of different lengths, or tasks that differ would make the same path.
+    :param values: as returned by :func:`checked_values`.
+    :raises InvalidTask: when the lists are of different lengths, or different tasks would produce the same path.
     """
     source = calling_line()
     template.is_mapped = True
@@ -175,9 +174,9 @@ def mapped_task(template: Task, values: dict[str, list[Any] | Result], *, each_w
     try:
         rows = _rows(values, each_with_each=each_with_each)
         tasks = _tasks(template, name, rows, values)
-        _refuse_one_product(template, tasks, rows)
+        _reject_shared_product(template, tasks, rows)
         if not rows:
-            _refuse_product_of_all(tasks[0], values)
+            _reject_constant_product(tasks[0], values)
     except InvalidTask as error:
         raise error if error.where else InvalidTask(f"task {name!r}: map: {error}", source, at=error.at) from None
     mapped = MappedTask(name, template, values, each_with_each=each_with_each, tasks=tasks, source=source)
@@ -187,7 +186,7 @@ def mapped_task(template: Task, values: dict[str, list[Any] | Result], *, each_w
 
 
 def number_of_tasks(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> int:
-    """Return how many tasks one is mapped to, over lists of equal length or each value with each; 1 for a result."""
+    """Return the number of tasks for lists in parallel, or for each value combined with each; 1 for a result."""
     lengths = [len(each) for each in values.values() if not isinstance(each, Result)]
     if len(lengths) < len(values):
         return 1
@@ -195,20 +194,20 @@ def number_of_tasks(values: Mapping[str, list[Any] | Result], *, each_with_each:
 
 
 def _rows(values: Mapping[str, list[Any] | Result], *, each_with_each: bool) -> list[dict[str, Any]]:
-    """Return the values of each task; none where only a run will show how many there are."""
+    """Return the values of each task; an empty list if their number is known only at run time."""
     lists = {key: each for key, each in values.items() if not isinstance(each, Result)}
     if len(lists) < len(values):
         return []
     lengths = {key: len(each) for key, each in lists.items()}
     if not each_with_each and len(set(lengths.values())) > 1:
-        said = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-        why = f"the lists go side by side, but {said}; for all combinations write map_product(…)"
+        found = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        message = f"lists must be of equal length, but {found}; for all combinations write map_product(…)"
         other = next(key for key, length in lengths.items() if length != next(iter(lengths.values())))
-        raise InvalidTask(why, at=("map", other))
+        raise InvalidTask(message, at=("map", other))
     count = number_of_tasks(values, each_with_each=each_with_each)
     if count > MAX_ITEMS:
-        said = f"map_product must make at most {MAX_ITEMS:,} tasks, got {count:,}; map over fewer values"
-        raise InvalidTask(said, at=("map",))
+        message = f"map_product must make at most {MAX_ITEMS:,} tasks, got {count:,}; map over fewer values"
+        raise InvalidTask(message, at=("map",))
     combined = itertools.product(*lists.values()) if each_with_each else zip(*lists.values())
     return [dict(zip(lists, row)) for row in combined]
 
@@ -233,7 +232,7 @@ def _tasks(
 def _keys_in_values(
     at: tuple[Any, ...], row: Mapping[str, Any], values: Mapping[str, list[Any] | Result]
 ) -> tuple[Any, ...]:
-    """Return the way to what is wrong in a task among the values that it was mapped over, if it comes from there."""
+    """Return the location of an error in a task as a location in the mapped values, if it comes from there."""
     _, key, *rest = at if len(at) > 1 else (None, None)
     if isinstance(key, Key):
         return ("map", key, *rest) if key.key in row else at
@@ -241,7 +240,7 @@ def _keys_in_values(
 
 
 def _label(key: str, value: Any, values: Iterable[Any]) -> str:
-    """Return a short text for a value: itself, or its position if it has none that could stand in a name."""
+    """Return a short text for a value, or its position if its text is not suited for a name."""
     text = _text(value)
     if text is None or not text.strip() or len(text) > _LONGEST_LABEL or not text.isprintable() or is_secret(key, text):
         return f"#{_position(value, values)}"
@@ -264,12 +263,12 @@ def _text(value: Any) -> str | None:
 
 
 def _named(keys: Iterable[str]) -> re.Pattern[str]:
-    """Return what finds names in braces; others, such as those of templates, stay."""
+    """Return a pattern of names in braces; other braces, such as those of templates, do not match."""
     return re.compile(rf"(?<!\{{)\{{({'|'.join(map(re.escape, keys))})\}}(?!\}})")
 
 
 class _Formatter:
-    """Writes the values of one task into its paths, where these name them: ``build/{n}/model.npz``.
+    """Replacement of names in paths by the values of one task: ``build/{n}/model.npz``.
 
     Other braces, such as those of templates, stay.
     """
@@ -291,34 +290,34 @@ class _Formatter:
         text = _text(self._values[key])
         if text is None:
             raise InvalidTask(
-                f"{marker!r}: {key} is {self._values[key]!r}, which has no text for a path; map over text or numbers",
+                f"{marker!r}: {key} must have a text for a path, got {self._values[key]!r}; map over text or numbers",
                 at=("map", key),
             )
         return text
 
 
-def _refuse_product_of_all(task: Task, values: Mapping[str, list[Any] | Result]) -> None:
-    """Refuse a product that is the same for all values, how many these are being known only later."""
+def _reject_constant_product(task: Task, values: Mapping[str, list[Any] | Result]) -> None:
+    """Reject a product with the same path for all values, whose number is known only at run time."""
     for product in task.products:
         if not _named(values).search(product.path) and _INSTANCE not in product.path:
             folder, file = os.path.split(product.path)
             guess = os.path.join(folder, *(f"{{{key}}}" for key in values), file)
             raise InvalidTask(
-                f"all of its tasks would make {product.path!r}; name the value in its path, such as {guess!r}",
+                f"all of its tasks would create {product.path!r}; name the value in its path, such as {guess!r}",
                 at=("products", product.path),
             )
 
 
-def _refuse_one_product(template: Task, tasks: Iterable[Task], rows: Iterable[Mapping[str, Any]]) -> None:
-    makers: dict[str, tuple[Task, Mapping[str, Any]]] = {}
+def _reject_shared_product(template: Task, tasks: Iterable[Task], rows: Iterable[Mapping[str, Any]]) -> None:
+    producers: dict[str, tuple[Task, Mapping[str, Any]]] = {}
     for task, row in zip(tasks, rows):
-        for place, product in enumerate(task.products):
-            other, others = makers.setdefault(product.path, (task, row))
+        for index, product in enumerate(task.products):
+            other, others = producers.setdefault(product.path, (task, row))
             if not other.is_same(task):
                 folder, file = os.path.split(product.path)
                 guess = os.path.join(folder, *(f"{{{key}}}" for key in row if row[key] is not others[key]), file)
                 raise InvalidTask(
-                    f"{other.name!r} and {task.name!r} would both make {product.path!r}; name what they differ by in "
-                    f"its path, such as {guess!r}",
-                    at=("products", template.products[place].path) if place < len(template.products) else ("map",),
+                    f"{other.name!r} and {task.name!r} would both create {product.path!r}; name the values that differ "
+                    f"in its path, such as {guess!r}",
+                    at=("products", template.products[index].path) if index < len(template.products) else ("map",),
                 )

@@ -1,4 +1,4 @@
-"""Secret values in the forms in which programs write them, found and masked in text."""
+"""Masking of known secrets in text, in all forms in which programs write them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Callable, Union
 #: The text in place of a secret.
 MASK = "***"
 
-#: Values that are no secret, whatever the name that they are given.
+#: Values that are not secret under any name.
 PLAIN = frozenset({"", "0", "1", "true", "false", "yes", "no", "on", "off", "none", "null"})
 
-#: Like Airflow, masking leaves alone values that are so short that they would be masked everywhere.
+#: Like Airflow, masking ignores short values, which would be masked everywhere.
 _SHORTEST = 5
 #: Shorter pieces of base64 also occur by chance.
 _SHORTEST_BASE64 = 10
 
-#: Returns the text in place of a secret of this name; the name is empty if there is none.
+#: Returns the replacement of a secret of this name, which may be empty.
 Write = Callable[[str], str]
 
 
 def as_mask(_name: str) -> str:
-    """Write a secret as asterisks."""
+    """Return the mask of a secret."""
     return MASK
 
 
 class Secrets:
-    """Values that must not be shown, in all the forms in which programs usually write them.
+    """Values that must not be shown, in all forms in which programs usually write them.
 
-    :param values: the secrets; a mapping also says by which name each is known.
+    :param values: the secrets; a mapping also has the name of each.
     """
 
     def __init__(self, values: Union[Iterable[str], Mapping[str, str]] = ()) -> None:
         names = values if isinstance(values, Mapping) else dict.fromkeys(values, "")
         named = {form: name for value, name in names.items() for form in forms(value)}
-        #: The longest first, so that a secret which is part of another does not leave the rest of it standing.
+        #: The longest first, so that a secret that is part of another does not leave the rest unmasked.
         self.forms = sorted(named, key=len, reverse=True)
         self._named = named
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything to mask."""
+        """Return whether there are secrets to mask."""
         return bool(self.forms)
 
     def mask(self, text: str, write: Write = as_mask) -> str:
@@ -53,7 +53,7 @@ class Secrets:
     def split(self, text: str) -> tuple[str, str]:
         """Return the part of an unfinished text that can be shown, masked, and the rest.
 
-        The rest may be the beginning of a secret. Followed by more text, it is masked as if the text had come at once.
+        The rest may be the beginning of a secret. Followed by more text, it is masked like text in one piece.
         """
         shown: list[str] = []
         pattern = self._pattern(text)
@@ -66,12 +66,12 @@ class Secrets:
         return "".join([*shown, text[at:rest]]), text[rest:]
 
     def _pattern(self, text: str) -> re.Pattern[str] | None:
-        """Return a pattern of the forms that are in a text: one of all of them would be slow."""
+        """Return a pattern of those forms that occur in a text; a pattern of all of them would be slow."""
         present = [form for form in self.forms if form in text]
         return re.compile("|".join(map(re.escape, present))) if present else None
 
     def _beginning(self, text: str, at: int) -> int:
-        """Return the first place from which on the text is the beginning of a secret, but not all of it."""
+        """Return the first position from which the text is an incomplete beginning of a secret."""
         first = len(text)
         for form in self.forms:
             start = text.find(form[0], max(at, len(text) - len(form) + 1))
@@ -87,9 +87,9 @@ NO_SECRETS = Secrets()
 
 @lru_cache(maxsize=256)
 def forms(secret: str) -> tuple[str, ...]:
-    """Return the texts by which a secret shows in output, which is masked line by line.
+    """Return the forms of a secret in output, which is masked line by line.
 
-    These are the secret as Python, JSON, shells and URLs write it, and in base64; and each of its lines.
+    These are the secret as written by Python, JSON, shells and URLs, and in base64; and each of its lines.
     """
     from urllib.parse import unquote
 
@@ -104,7 +104,7 @@ def _written(text: str) -> Iterator[str]:
     yield text
     once = set(_quoted(text))
     yield from once
-    for quoted in once:  # such as JSON in JSON
+    for quoted in once:  # e.g. JSON in JSON
         yield from _quoted(quoted)
     yield from _for_shells(text)
     yield from _for_urls(text)
@@ -112,11 +112,11 @@ def _written(text: str) -> Iterator[str]:
 
 
 def _quoted(text: str) -> Iterator[str]:
-    """Write text as JSON and Python do between quotation marks."""
+    """Return text as JSON and Python write it between quotation marks."""
     yield json.dumps(text)[1:-1]
     yield json.dumps(text, ensure_ascii=False)[1:-1]
     data = text.encode("utf-8", "surrogateescape")
-    # With a double quotation mark in it, Python puts it in single ones.
+    # Python puts a text with a double quotation mark between single ones.
     for single in (repr('"' + text)[2:-1], ascii('"' + text)[2:-1], repr(b'"' + data)[3:-1]):
         yield single
         yield single.replace("\\'", "'")
@@ -142,7 +142,7 @@ def _for_urls(text: str) -> Iterator[str]:
 
 
 def _in_base64(data: bytes) -> Iterator[str]:
-    """Write data in base64 as far as it does not depend on the text around it, as in ``user:password``."""
+    """Return data in base64, without the ends that depend on the text around it, as in ``user:password``."""
     from base64 import b64encode
 
     for before in range(3):

@@ -1,7 +1,7 @@
-"""What a task makes and what it needs: products, dependencies, external inputs; and what their paths mean.
+"""Markers of paths: products, dependencies and external inputs.
 
-A relative path is taken from the working directory of its task, as the module itself would take it.
-Markers stand for their path wherever a path can stand, so the same dictionary still makes the same command line.
+A relative path is resolved against the working directory of its task, as by the module itself. Markers are path-like
+wherever a path is accepted, so that the same dictionary makes the same command line.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from airflow_provider_sewer.core.templates import is_template
 if TYPE_CHECKING:
     from typing import Self
 
-#: The folder beside products in which their records lie, and where they are made.
+#: Folder beside products for their records and staging.
 OWN_FOLDER = ".sewer"
 
-#: What is added to the name of a product of which a task that failed has made something.
+#: Suffix of a product of a failed task.
 FAILED = ".failed"
 
-#: The longest name of a file in Linux, the longest path, and the longest name that is made of another, in bytes.
+#: Limits in bytes: a file name in Linux, a path, and a name derived from another one.
 LONGEST_NAME = 255
 _LONGEST_PATH = 4095
-_LONGEST_OWN_NAME = LONGEST_NAME - len(".01234567")  # what an unfinished record has at its end
+_LONGEST_OWN_NAME = LONGEST_NAME - len(".01234567")  # the suffix of an unfinished record
 
-#: What becomes of what a task that failed has made of a product.
+#: What to do with the products of a failed task.
 ON_FAILURE = ("keep", "remove")
 
 _TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
 class PathMarker:
-    """A path, and what a task has to do with it.
+    """Path and its role in a task.
 
-    :param path: the path; a trailing slash says that it is a directory. In an annotation there is none.
-    :raises InvalidTask: when it is no path.
+    :param path: the path; a trailing slash marks a directory. In an annotation, it is omitted.
+    :raises InvalidTask: when it is not a valid path.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         self.path = "" if path is None else checked_text(type(self).__name__, path)
 
     def at(self, path: str | os.PathLike[str]) -> Self:
-        """Return the same of another path."""
+        """Return the same marker with another path."""
         other = copy.copy(self)
         other.path = checked_text(type(self).__name__, path)
         return other
 
     def __fspath__(self) -> str:
-        """Return the path, so that the marker can stand for it."""
+        """Return the path, which makes the marker path-like."""
         return self.path
 
     def __eq__(self, other: object) -> bool:
-        """Markers are equal that say the same."""
+        """Return whether another marker has the same type and fields."""
         return type(self) is type(other) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
-        """Return the hash of what it says."""
+        """Return the hash of type and fields."""
         return hash((type(self), *vars(self).values()))
 
     def __repr__(self) -> str:
@@ -69,12 +69,12 @@ class PathMarker:
 
 
 class Product(PathMarker):
-    """A file or directory that a task makes.
+    """File or directory that a task creates.
 
-    :param path: the path; a trailing slash says that it is a directory, which is then made for the module.
-    :param atomic: give the module another name in its place, so that the real one never appears half-written.
-    :param temporary: remove it when all tasks that depend on it have succeeded.
-    :param on_failure: what becomes of it when its task fails: ``keep`` it as ``….failed``, or ``remove`` it.
+    :param path: the path; a trailing slash marks a directory, which is created for the module.
+    :param atomic: whether the module writes to a staging path, so that the product is complete when it appears.
+    :param temporary: whether to remove it when all tasks that depend on it have succeeded.
+    :param on_failure: ``keep`` it as ``….failed`` when its task fails, or ``remove`` it.
     """
 
     def __init__(
@@ -91,71 +91,71 @@ class Product(PathMarker):
         self.on_failure = on_failure
         if on_failure not in ON_FAILURE:
             raise InvalidTask(
-                f"{self!r}: on_failure: {' or '.join(map(repr, ON_FAILURE))} is needed, not {on_failure!r:.200}",
+                f"{self!r}: on_failure must be {' or '.join(map(repr, ON_FAILURE))}, got {on_failure!r:.200}",
                 at=("on_failure",),
             )
         for field, value in (("atomic", atomic), ("temporary", temporary)):
             if not isinstance(value, bool):
-                raise InvalidTask(f"{self!r}: {field}: True or False is needed, not {value!r:.200}", at=(field,))
+                raise InvalidTask(f"{self!r}: {field} must be a bool, got {value!r:.200}", at=(field,))
 
     def under_real_name(self) -> Product:
-        """Return this product, made under its real name."""
+        """Return this product, written directly to its path."""
         return Product(self.path, atomic=False, temporary=self.temporary, on_failure=self.on_failure)
 
 
 class Dependency(PathMarker):
-    """A file or directory that a task reads, and that another task makes or that is there already."""
+    """File or directory that a task reads: the product of another task, or an existing file."""
 
 
 class External(Dependency):
-    """A file or directory that comes from outside of the workflow.
+    """File or directory from outside of the workflow.
 
-    Airflow waits for it; a plain run wants it to be there.
+    Airflow waits for it; a plain run requires it.
 
     :param path: the path.
-    :param timeout: seconds that Airflow waits for it; Airflow's ``sensors.default_timeout``, a week, if not said.
+    :param timeout: seconds that Airflow waits for it; by default Airflow's ``sensors.default_timeout``, a week.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float | None = None) -> None:
         super().__init__(path)
         self.timeout = timeout
         if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
-            raise InvalidTask(f"{self!r}: timeout: seconds are needed, not {timeout!r:.200}", at=("timeout",))
+            raise InvalidTask(f"{self!r}: timeout must be seconds more than 0, got {timeout!r:.200}", at=("timeout",))
 
 
 def checked_text(label: str, path: Any, *, may_be_template: bool = True) -> str:
     """Return a path as text.
 
-    :param label: what the path is for, for the message.
-    :param may_be_template: whether its templates may still have to be filled in, so that its parts are not known.
-    :raises InvalidTask: when it is no path, or names no file.
+    :param label: use of the path, for the message.
+    :param may_be_template: whether its templates may be unrendered, so that its parts are not known.
+    :raises InvalidTask: when it is not a path, or does not name a file.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():
-        raise InvalidTask(f"{label}: a path is needed, not {path!r:.200}", at=("path",))
-    if why := invalid_reason(text):
-        raise InvalidTask(f"{label}: the path {why}", at=("path",))
+        raise InvalidTask(f"{label} must be a path, got {path!r:.200}", at=("path",))
+    if reason := invalid_reason(text):
+        raise InvalidTask(f"{label}: the path {reason}", at=("path",))
     if may_be_template and is_template(text):
         return text
     if text.strip("/") == "" or text.rstrip("/").rpartition("/")[2] in (".", "..", "~"):
-        raise InvalidTask(f"{label}: {text!r} names no file or directory of its own", at=("path",))
+        raise InvalidTask(f"{label} must name a file or directory, got {text!r}", at=("path",))
     if OWN_FOLDER in text.split("/"):
-        raise InvalidTask(f"{label}: {text!r}: what lies in {OWN_FOLDER} is this package's own", at=("path",))
+        raise InvalidTask(f"{label} must not be in {OWN_FOLDER}, which is reserved, got {text!r}", at=("path",))
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in text.split("/")):
-        said = f"{label}: {text!r}: no name in a path can have more than {LONGEST_NAME} bytes"
-        raise InvalidTask(said, at=("path",))
+        message = f"{label} must have at most {LONGEST_NAME} bytes in each name, got {text!r}"
+        raise InvalidTask(message, at=("path",))
     if len(os.fsencode(text)) > _LONGEST_PATH:
-        raise InvalidTask(f"{label}: {text!r}: a path must have at most {_LONGEST_PATH:,} bytes", at=("path",))
+        raise InvalidTask(f"{label} must have at most {_LONGEST_PATH:,} bytes, got {text!r}", at=("path",))
     return text
 
 
 def path_key(path: str, workdir: str | None) -> str:
-    """Return what a path is known by in a workflow: equal for two ways of writing one path.
+    """Return the key of a path in a workflow: equal for two spellings of one path.
 
-    Nothing is looked up: a link and what it leads to are two paths. Of two templates, only blanks just inside of the
-    braces can differ.
+    Symbolic links are not resolved: a link and its target are two paths. In templates, only blanks just inside of the
+    braces are ignored.
 
-    :param workdir: what it is taken from if it is relative; where that is not known yet, it stays relative.
+    :param workdir: base of a relative path; ``None`` if not known yet: the path stays relative.
     """
     return _TEMPLATE.sub(r"{{ \1 }}", _joined(path, workdir))
 
@@ -166,13 +166,13 @@ def _joined(path: str, workdir: str | None) -> str:
 
 
 def path_for_module(path: str) -> str:
-    """Return a path as a module can open it where this package would: ``~`` and ``..`` mean nothing special to it."""
+    """Return a path as a module can open it, with ``~`` and ``..`` resolved as in :func:`absolute_path`."""
     plain = os.path.expanduser(path)
     return os.path.normpath(plain) + "/" * plain.endswith("/") if ".." in plain.split("/") else plain
 
 
 def is_relative(path: str) -> bool:
-    """Tell whether a path depends on the working directory."""
+    """Return whether a path depends on the working directory."""
     return not path.startswith(("/", "~"))
 
 
@@ -182,14 +182,14 @@ def absolute_path(path: str, workdir: str | None) -> str:
 
 
 def sibling_path(file: str, ending: str, folder: str = "") -> str:
-    """Return a path for what belongs to a file: its name with an ending, both shortened if that is too long a name.
+    """Return the path of a file that belongs to another one: its name and a suffix, shortened if it is too long.
 
-    :param file: the path of the file.
-    :param folder: a folder beside it; what belongs to it is in there.
+    :param file: the path of the other file.
+    :param folder: folder beside it for the result.
     """
-    around, name = os.path.split(file)
+    parent, name = os.path.split(file)
     encoded = os.fsencode(name)
     if len(encoded) + len(ending) > _LONGEST_OWN_NAME:
         ending = f"…{hashlib.sha256(encoded).hexdigest()[:8]}{ending}"
         name = encoded[: _LONGEST_OWN_NAME - len(os.fsencode(ending))].decode(errors="ignore")
-    return os.path.join(around, folder, f"{name}{ending}")
+    return os.path.join(parent, folder, f"{name}{ending}")

@@ -1,4 +1,4 @@
-"""Values that are known later than the workflow, and the parts of them."""
+"""Placeholders of values that are known only at run time, and of their parts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 class Placeholder:
-    """A value that is known later, or a part of one, such as ``value["seed"]``.
+    """Value that is known only at run time, or a part of it, such as ``value["seed"]``.
 
-    :param way: the way into it: keys of objects and positions in lists.
+    :param key_path: keys of objects and positions in lists that lead to the part.
     """
 
-    #: What it means that the value is ``None``.
+    #: Description of the value ``None`` in messages.
     _if_none = "it is None"
 
     def __init__(self, key_path: tuple[str | int, ...]) -> None:
         self.key_path = key_path
 
-    def _by(self, way: tuple[str | int, ...]) -> Self:
+    def _by(self, key_path: tuple[str | int, ...]) -> Self:
         raise NotImplementedError
 
     def __getitem__(self, key: str | int) -> Self:
@@ -32,7 +32,7 @@ class Placeholder:
         :raises InvalidTask: for anything but a key or a position.
         """
         if isinstance(key, bool) or not isinstance(key, (str, int)):
-            raise InvalidTask(f"{self!r}: a part of it is named by a key or a position, not {key!r:.200}")
+            raise InvalidTask(f"{self!r}: select a part by a key or a position, got {key!r:.200}")
         return self._by((*self.key_path, key))
 
     def resolve(self, value: Any) -> Any:
@@ -41,17 +41,17 @@ class Placeholder:
         :raises InvalidTask: when there is no such part.
         """
         part = value
-        for at, key in enumerate(self.key_path):
+        for index, key in enumerate(self.key_path):
             try:
                 if isinstance(part, str):
-                    raise TypeError("a letter of a text is no part of it")
+                    raise TypeError("text has no parts")
                 part = part[key]
             except (LookupError, TypeError):
-                asked = self._by(self.key_path[: at + 1])
-                raise InvalidTask(f"there is no {asked!r}: {self._what(part)}") from None
+                missing = self._by(self.key_path[: index + 1])
+                raise InvalidTask(f"there is no {missing!r}: {self._describe(part)}") from None
         return part
 
-    def _what(self, value: Any) -> str:
+    def _describe(self, value: Any) -> str:
         if isinstance(value, Mapping):
             return f"the object has the keys {', '.join(map(repr, list(value)[:10])) or 'none'}"
         if isinstance(value, list):

@@ -1,26 +1,26 @@
-"""Text as a process can be given it: what arguments, variables and paths have in common."""
+"""Limits of text for processes, common to arguments, variables and paths."""
 
 from __future__ import annotations
 
 import os
 
-#: Bytes that Linux takes as one argument, or as one ``NAME=value``: 128 KiB, less the NUL that ends it.
+#: Maximum bytes of one argument, or of one ``NAME=value``, in Linux: 128 KiB, less the final NUL.
 MAX_BYTES = 131_071
 
 
 def invalid_reason(text: str, *, longest: int | None = MAX_BYTES) -> str | None:
-    """Return why a process cannot be given this text, or ``None`` if it can.
+    """Return why a text cannot be passed to a process, or ``None`` if it can.
 
-    :param longest: bytes that it may have; any number of them where ``None``.
+    :param longest: maximum size in bytes; ``None`` for any size.
     """
     if "\0" in text:
-        return "holds a NUL byte; take it out"
+        return "contains a NUL byte; remove it"
     if text.isascii() and len(text) <= MAX_BYTES:
         return None
     try:
         size = len(os.fsencode(text))
     except UnicodeEncodeError as error:
-        return f"holds {text[error.start]!r}, which cannot be passed to a process ({error.reason})"
+        return f"contains {text[error.start]!r}, which cannot be passed to a process ({error.reason})"
     if longest is not None and size > longest:
-        return f"is too long: {size:,} bytes, and a process takes {longest:,}; write it to a file and give its path"
+        return f"must have at most {longest:,} bytes, got {size:,}; write it to a file and give its path"
     return None

@@ -1,7 +1,7 @@
-"""Whether ``.run()`` runs or records.
+"""Recording of ``.run()`` calls instead of running them.
 
-Called as plain Python, ``.run()`` runs. While a graph is wanted, a recorder stands by and ``.run()``
-only adds to it. The recorder is a context variable, so that two files read at once do not mix.
+As plain Python, ``.run()`` runs. While a graph is built, a recorder is active and ``.run()`` only adds to it. The
+recorder is a context variable, so that two files can be loaded at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Run(NamedTuple):
-    """One ``.run(…)``: what it was called on, with which settings, where, by which module's code, in which group."""
+    """Recorded ``.run(…)``: its chain, settings, source line, the module whose code called it, and its group."""
 
     chain: Chain
     settings: ExecutionSettings
@@ -35,43 +35,43 @@ class Run(NamedTuple):
 
 
 class TaskNamer:
-    """Names of tasks that nobody has named one by one; those that differ are numbered in their order."""
+    """Automatic names of tasks; different tasks with the same base name are numbered in their order."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[str, str], str] = {}
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
 
-    def unique_name(self, base: str, said: str) -> str:
-        """Return the name of a task; the same for all that say the same.
+    def unique_name(self, base: str, signature: str) -> str:
+        """Return the name of a task; tasks with equal signatures share it.
 
-        :param base: what it would be called if it were the only one.
-        :param said: what tells it from others.
+        :param base: name that is used if it is free.
+        :param signature: text that identifies the task.
         """
-        if (base, said) not in self._names:
+        if (base, signature) not in self._names:
             name = base
             while name in self._taken:
                 self._counts[base] = self._counts.get(base, 1) + 1
                 name = f"{base}_{self._counts[base]}"
-            self._names[base, said] = name
+            self._names[base, signature] = name
             self._taken.add(name)
-        return self._names[base, said]
+        return self._names[base, signature]
 
     def copy(self) -> TaskNamer:
-        """Return names that go on from these."""
+        """Return a copy that continues from these names."""
         return copy.deepcopy(self)
 
 
 class Recorder:
-    """What a workflow file did while it was loaded or one of its workflows was recorded.
+    """Record of the tasks, edges, runs and workflows of a workflow file, or of one of its workflows.
 
-    The names of a workflow's tasks go on from those of its file, whatever other workflows were recorded before.
-    Tasks and workflows are kept with the module whose top-level code made them, if need be by way of
-    functions of other modules: what a helper makes when it is imported is not the importing file's.
+    The names of a workflow's tasks continue from those of its file, independently of other recorded workflows. Tasks
+    and workflows are recorded with the module whose top-level code created them, also through functions of other
+    modules: tasks that an imported module creates do not belong to the importing file.
 
-    :param names: the names that tasks have had so far.
-    :param is_workflow: whether the first workflow that is called is the one to be recorded; any other is part of what
-        calls it, as a group.
+    :param names: the names of tasks so far.
+    :param is_workflow: whether to record the first workflow that is called; any other one becomes a group of its
+        caller.
     """
 
     def __init__(self, names: TaskNamer, *, is_workflow: bool = False) -> None:
@@ -86,7 +86,7 @@ class Recorder:
         self.refused: InvalidWorkflow | None = None
 
     def new_group(self, name: str) -> str:
-        """Return the group of a workflow that is called; one that is called again has another."""
+        """Return the group of a called workflow; a second call gets another group."""
         if self._is_awaited:
             self._is_awaited = False
             return ""
@@ -107,10 +107,10 @@ _unrecorded_names: dict[str | None, TaskNamer] = {}
 
 @contextmanager
 def recording(*, is_workflow: bool = False) -> Iterator[Recorder]:
-    """Record instead of running for as long as the block lasts.
+    """Record instead of running within the block.
 
-    :param is_workflow: whether it is to record one workflow, the first that is called.
-    :raises InvalidWorkflow: at its end, when a task was run in a thread of its own.
+    :param is_workflow: whether to record a single workflow, the first that is called.
+    :raises InvalidWorkflow: at its end, when a task was run in another thread.
     """
     around = _recorder.get()
     recorder = Recorder(around.names.copy() if around else TaskNamer(), is_workflow=is_workflow)
@@ -126,67 +126,67 @@ def recording(*, is_workflow: bool = False) -> Iterator[Recorder]:
 
 
 def is_recording() -> bool:
-    """Tell whether a graph is wanted here."""
+    """Return whether a graph is being recorded in this context."""
     return _recorder.get() is not None
 
 
 def run_with(runner: Callable[[Run], None]) -> None:
-    """Say who runs a plain ``.run()``. The package does this once; the model itself starts nothing."""
-    global _run_inline  # noqa: PLW0603 - said once, when the package is imported
+    """Set the runner of plain ``.run()`` calls. The package does this once; this module starts no process."""
+    global _run_inline  # noqa: PLW0603 - set once, when the package is imported
     _run_inline = runner
 
 
 def run_chain(chain: Chain, settings: ExecutionSettings, source: SourceLine) -> None:
-    """Record a ``.run()``, or have it run now."""
+    """Record a ``.run()``, or run it now."""
     run = Run(chain, settings, source, executing_module())
     if recorder := _recorder.get():
         recorder.runs.append(run._replace(group=recorder.group))
     else:
-        _refuse_what_is_being_recorded(chain)
+        _reject_recorded_tasks(chain)
         _run_inline(run)
 
 
-def _refuse_what_is_being_recorded(chain: Chain) -> None:
-    """Keep a thread, which no recorder follows, from really starting what is only to be recorded."""
-    makers = {task: recorder for recorder in list(_under_way) for task in list(recorder.tasks)}
-    for task in chain.tasks() if makers else ():
-        if recorder := makers.get(task):
+def _reject_recorded_tasks(chain: Chain) -> None:
+    """Reject tasks under recording that run in another thread, where the recorder is not active."""
+    recorders = {task: recorder for recorder in list(_under_way) for task in list(recorder.tasks)}
+    for task in chain.tasks() if recorders else ():
+        if recorder := recorders.get(task):
             recorder.refused = InvalidWorkflow(
-                f"task {task.name!r} is run in a thread of its own, which cannot be recorded; "
-                "to have tasks run side by side, write a >> [b, c]",
+                f"task {task.name!r} is run in another thread, which cannot be recorded; "
+                "to run tasks in parallel, write a >> [b, c]",
                 task.source,
             )
             raise recorder.refused
 
 
 def note_task(task: Task) -> None:
-    """Tell the recorder, if there is one, that a task was made."""
+    """Add a task to the recorder, if there is one."""
     if recorder := _recorder.get():
         recorder.tasks[task] = executing_module()
 
 
-def automatic_name(base: str, said: str) -> str:
-    """Return the name of a task that nobody has named by itself (see :class:`Names`).
+def automatic_name(base: str, signature: str) -> str:
+    """Return the name of a task without a name of its own (see :class:`TaskNamer`).
 
-    Where nothing is recorded, names are those of the module whose top-level code leads here.
+    Without a recorder, names are unique within the module whose top-level code leads here.
     """
     recorder = _recorder.get()
     names = recorder.names if recorder else _unrecorded_names.setdefault(executing_module(), TaskNamer())
-    return names.unique_name(base, said)
+    return names.unique_name(base, signature)
 
 
 def note_edges(edges: Iterable[tuple[Task, Task]]) -> None:
-    """Tell the recorder, if there is one, that edges were stated."""
+    """Add explicit edges to the recorder, if there is one."""
     if recorder := _recorder.get():
         recorder.edges.extend(edges)
 
 
 class CalledWorkflow:
-    """Has the recorder, if there is one, take what is run in the block for a group of its own.
+    """Context in which the recorder, if there is one, adds runs to the group of a called workflow.
 
-    No generator makes this, for that would leave lines of its own in what a traceback tells.
+    It is a class because a generator would add lines of its own to tracebacks.
 
-    :param name: the name of the workflow that is called.
+    :param name: the name of the called workflow.
     """
 
     def __init__(self, name: str) -> None:
@@ -205,7 +205,7 @@ class CalledWorkflow:
 
 
 def note_workflow(name: str, function: Any) -> None:
-    """Tell the recorder, if there is one, that a workflow was declared.
+    """Add a declared workflow to the recorder, if there is one.
 
     :raises InvalidWorkflow: when the same file already declared one of this name.
     """

@@ -1,4 +1,4 @@
-"""What there is little of, by name: GPUs, licences, seats at a database."""
+"""Limited resources, by name: GPUs, licences, seats at a database."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, Key
 
 
 def checked_resources(resources: Mapping[Any, Any]) -> dict[str, int]:
-    """Return how much a task takes of each resource.
+    """Return the amounts of limited resources that a task needs.
 
-    :raises InvalidTask: when an amount is no whole number from 1 up, or a name is none.
+    :raises InvalidTask: when an amount is not a whole number of at least 1, or a name is not valid.
     """
     for name, amount in resources.items():
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             raise InvalidTask(
-                f"resources: a name is text, such as 'gpu', not {name!r:.200}", at=("resources", Key(name))
+                f"resources: a name must be text, such as 'gpu', got {name!r:.200}", at=("resources", Key(name))
             )
         if isinstance(amount, bool) or not isinstance(amount, int) or amount < 1:
-            said = f"resources: {name!r}: a whole number from 1 up is needed, not {amount!r:.200}"
-            raise InvalidTask(said, at=("resources", name))
+            message = f"resources: {name!r} must be a whole number of at least 1, got {amount!r:.200}"
+            raise InvalidTask(message, at=("resources", name))
     return dict(resources)
 
 
 def check_limits(limits: Mapping[str, int], tasks: Mapping[str, Any]) -> None:
-    """Make sure that each limit is of something, and that no task takes more than there is.
+    """Check that each limit names a resource of a task, and that no task needs more than its limit.
 
-    :param limits: how much there is of each resource; without a limit, there is enough.
+    :param limits: limits of resources; others are unlimited.
     :param tasks: tasks by name.
     :raises SewerError: naming the limit or the task.
     """
@@ -39,5 +39,5 @@ def check_limits(limits: Mapping[str, int], tasks: Mapping[str, Any]) -> None:
         for name, amount in task.resources.items():
             if amount > limits.get(name, amount):
                 raise InvalidWorkflow(
-                    f"task {task.name!r} takes {amount} of {name!r}, and the limit is {limits[name]}", task.source
+                    f"task {task.name!r} needs {amount} of {name!r}, but the limit is {limits[name]}", task.source
                 )

@@ -1,7 +1,7 @@
-"""Values that are known only when a task runs, and that a DAG gives to a workflow.
+"""Placeholders of Airflow's run-time values in workflow files.
 
-A workflow file knows none of Airflow's own things for that. A workflow function is called with this in place of them;
-it can be passed on whole, or as a part of a text, and nothing else.
+Workflow files do not use Airflow's own objects. A workflow function is called with these placeholders instead. They can
+be passed on, also in part or inside a text; any other use raises an error.
 """
 
 from __future__ import annotations
@@ -16,120 +16,120 @@ from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.placeholders import Placeholder
 from airflow_provider_sewer.core.source import calling_line, is_own_file
 
-#: How a text names one: an operator knows their values by name, see the parameter `arguments` of our operators.
+#: Reference in a text; the operator resolves it by name, see the parameter `arguments` of the operators.
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _NAMED = re.compile(rf"\{{\{{ task\.arguments\[({_QUOTED})\](.*?) \}}\}}")
 _LIKE_NAMED = re.compile(r"\{\{\s*task.arguments", re.IGNORECASE)
 _KEY = re.compile(rf"\[(-?\d+|{_QUOTED})\]")
 
-_DECIDES = "cannot decide of what the workflow is made"
-_RECKONED = "cannot be reckoned with before"
+_IN_CONDITIONS = "cannot be used in conditions, comparisons or loops"
+_IN_ARITHMETIC = "cannot be used in arithmetic"
 
-#: What Python may ask a value for that is not known yet.
-_DECIDING = ("bool", "iter", "len", "contains", "lt", "le", "gt", "ge")
-_RECKONING = ("index", "int", "float", "complex", "round", "trunc", "floor", "ceil", "abs", "neg", "pos", "invert")
-_RECKONING_WITH = (
+#: Operations of Python that are rejected, by their effect.
+_CONDITIONS = ("bool", "iter", "len", "contains", "lt", "le", "gt", "ge")
+_ARITHMETIC = ("index", "int", "float", "complex", "round", "trunc", "floor", "ceil", "abs", "neg", "pos", "invert")
+_BINARY_ARITHMETIC = (
     "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift", "and", "or", "xor",
 )  # fmt: skip
 
 
 class RuntimeValue(Placeholder):
-    """A value that is known only when a task runs, or a part of one: ``config["lr"]``.
+    """Value that is known only when a task runs, or a part of it: ``config["lr"]``.
 
-    In a text it is a template that is filled in then.
+    In a text, it is a template that is rendered then.
 
-    :param stands_for: what it is known by.
-    :param way: the way into it: keys of objects and positions in lists.
+    :param stands_for: its name.
+    :param key_path: keys of objects and positions in lists that lead to the part.
     """
 
     def __init__(self, stands_for: str, key_path: tuple[str | int, ...] = ()) -> None:
         super().__init__(key_path)
         self.stands_for = stands_for
 
-    def _by(self, way: tuple[str | int, ...]) -> RuntimeValue:
-        return RuntimeValue(self.stands_for, way)
+    def _by(self, key_path: tuple[str | int, ...]) -> RuntimeValue:
+        return RuntimeValue(self.stands_for, key_path)
 
     def __str__(self) -> str:
         """Return the template."""
         return f"{{{{ task.arguments[{_name(self)!r}] }}}}"
 
     def __fspath__(self) -> str:
-        """Return the template, so that it can be a path."""
+        """Return the template, so that the value can be a path."""
         return str(self)
 
     def __format__(self, form: str) -> str:
-        """Return the template; a form would be that of the template, not of the value."""
+        """Return the template; a format specification would apply to the template instead of the value."""
         if form:
-            raise self._unknown(f"cannot be written as {form!r} before")
+            raise self._unknown(f"cannot be formatted with {form!r}")
         return str(self)
 
     def __add__(self, other: object) -> str:
-        """Return a text that it is the first part of."""
+        """Return the template followed by a text."""
         if isinstance(other, str):
             return str(self) + other
-        raise self._unknown(_RECKONED)
+        raise self._unknown(_IN_ARITHMETIC)
 
     def __radd__(self, other: object) -> str:
-        """Return a text that it is the last part of."""
+        """Return the template after a text."""
         if isinstance(other, str):
             return other + str(self)
-        raise self._unknown(_RECKONED)
+        raise self._unknown(_IN_ARITHMETIC)
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether another one is the same part of the same; refuse to let a file decide by the value."""
+        """Return whether another value has the same name and part; reject a comparison in a workflow file."""
         if isinstance(other, RuntimeValue):
             return (self.stands_for, self.key_path) == (other.stands_for, other.key_path)
         if not is_own_file(sys._getframe(1).f_code.co_filename):
-            raise self._unknown(_DECIDES)
+            raise self._unknown(_IN_CONDITIONS)
         return False
 
     def __hash__(self) -> int:
-        """Return the hash of what it says."""
+        """Return the hash of name and part."""
         return hash((self.stands_for, self.key_path))
 
     def keys(self) -> NoReturn:
-        """Refuse to be taken for a mapping, as in ``{**config}``."""
-        raise self._unknown(_DECIDES)
+        """Reject the use as a mapping, as in ``{**config}``."""
+        raise self._unknown(_IN_CONDITIONS)
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Refuse what the value may have; what Python itself asks for is just not there."""
+        """Reject attributes; names that Python itself looks up raise a plain ``AttributeError``."""
         if name.startswith("_"):
             raise AttributeError(name)
-        unknown = self._unknown(f"has no {name!r} before; a part of it is named by its key, [{name!r}]")
+        unknown = self._unknown(f"has no attribute {name!r}; select a part of it by its key, [{name!r}]")
         raise _NoAttribute(unknown.message, unknown.where)
 
     def __repr__(self) -> str:
         return f"<{_name(self)}>"
 
-    def _unknown(self, so: str) -> InvalidWorkflow:
+    def _unknown(self, reason: str) -> InvalidWorkflow:
         return InvalidWorkflow(
-            f"{self!r} is known only when a task runs, and {so}; pass it on to a task, or give it a value while the "
-            "DAG is parsed",
+            f"{self!r} is known only when a task runs, and {reason}; pass it on to a task, or give it a value while "
+            "the DAG is parsed",
             calling_line(),
         )
 
 
 class _NoAttribute(InvalidWorkflow, AttributeError):
-    """What is not known yet is asked for an attribute; there is none, to whoever only wants to know that."""
+    """Access to an attribute of a placeholder; ``hasattr()`` catches it as an ``AttributeError``."""
 
 
-def _refuse(operations: Iterable[str], so: str) -> None:
-    """Have one say, whatever operation Python asks for, that it is not known yet."""
+def _reject(operations: Iterable[str], reason: str) -> None:
+    """Define operations that raise an error, because the value is not known yet."""
 
-    def refuse(self: RuntimeValue, *_: object) -> NoReturn:
-        raise self._unknown(so)
+    def reject(self: RuntimeValue, *_: object) -> NoReturn:
+        raise self._unknown(reason)
 
     for operation in operations:
-        setattr(RuntimeValue, f"__{operation}__", refuse)
+        setattr(RuntimeValue, f"__{operation}__", reject)
 
 
-_refuse(_DECIDING, _DECIDES)
-_refuse(_RECKONING, _RECKONED)
-_refuse((side + operation for operation in _RECKONING_WITH for side in ("", "r")), _RECKONED)
+_reject(_CONDITIONS, _IN_CONDITIONS)
+_reject(_ARITHMETIC, _IN_ARITHMETIC)
+_reject((side + operation for operation in _BINARY_ARITHMETIC for side in ("", "r")), _IN_ARITHMETIC)
 
 
 def as_text(value: Any) -> Any:
-    """Copy a value, however deep, with the template in place of each that is known only when a task runs."""
+    """Return a deep copy of a value with each run-time value replaced by its template."""
     if isinstance(value, RuntimeValue):
         return str(value)
     if isinstance(value, Mapping):
@@ -138,39 +138,39 @@ def as_text(value: Any) -> Any:
 
 
 def names_in(text: str) -> list[str]:
-    """Return by what name each is known that the templates in a text name; a part of one has a name of its own.
+    """Return the names of the run-time values in a text; a part of a value has its own name.
 
-    :raises InvalidTask: when what was put into the text is not what stands there any more.
+    :raises InvalidTask: when a template of a run-time value was changed.
     """
     if "{{" not in text:
         return []
     names = [ast.literal_eval(quoted) for quoted, _ in _NAMED.findall(text)]
     if len(_LIKE_NAMED.findall(text)) > len(names):
         raise InvalidTask(
-            f"the text {text!r} was changed after a value had been put into it that is known only when the task runs; "
-            "put the value in as it is, and have the task change the text"
+            f"the text {text!r} was changed after a run-time value had been put into it; put in the value unchanged, "
+            "and change the text in the task"
         )
     return names
 
 
 def holds_value(text: str) -> bool:
-    """Tell whether a value that is known only when a task runs was put into a text."""
+    """Return whether a text contains a run-time value."""
     return bool(_NAMED.search(text))
 
 
 def without_values(text: str) -> str:
-    """Return a text without the values that were put into it."""
+    """Return a text without the run-time values in it."""
     return _NAMED.sub("", text)
 
 
 def named(name: str) -> RuntimeValue:
-    """Return what is known by a name that is in a text."""
+    """Return the run-time value of a name from a text."""
     stands_for = re.match(r"[\w.]*", name)[0]  # type: ignore[index]  # it matches any text
     return RuntimeValue(stands_for, tuple(ast.literal_eval(key) for key in _KEY.findall(name[len(stands_for) :])))
 
 
 def readable(text: str) -> str:
-    """Return a text for people, with the names of those that its templates name."""
+    """Return a text for messages, with names in place of the templates of run-time values."""
     return _NAMED.sub(lambda found: ast.literal_eval(found[1]) + found[2], text)
 
 

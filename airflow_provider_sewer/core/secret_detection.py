@@ -1,7 +1,7 @@
-"""The one rule of what is secret, for all that is shown, logged, stored or passed on.
+"""Detection and masking of secrets, for all text that is shown, logged, stored or passed on.
 
-A value is secret if its name says so: that of a variable, a parameter, an option of a command line or a key in JSON.
-Inside of texts, passwords in URLs and in assignments such as ``password=x`` are secret, and so are known tokens.
+A value is secret if its name looks secret: the name of a variable, a parameter, a command line option or a JSON key.
+Inside texts, passwords in URLs and in assignments such as ``password=x`` are secret, and so are known tokens.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _PAIRS = frozenset({
     "api key", "api keys", "private key", "access key", "secret key", "auth key", "account key", "service key",
     "encryption key", "signing key", "ssh key", "fernet key", "connection string", "webhook url",
 })  # fmt: skip
-#: Before "token" and "pass": tokens of a text, and passes over something.
+#: Words before "token" and "pass": tokens of a text, and passes over data.
 _OF_TEXT = frozenset({
     "pad", "eos", "bos", "unk", "mask", "cls", "sep", "stop", "start", "end", "begin", "special", "image", "next",
     "first", "last", "n", "num", "max", "min", "per", "one", "two", "single", "second", "multi", "low", "high", "band",
     "by",
 })  # fmt: skip
-#: Before "KEY" in the name of a variable: keys that are no secret.
+#: Words before "KEY" in the name of a variable that is not secret.
 _OF_DATA = frozenset({
     "public", "primary", "foreign", "sort", "join", "group", "cache", "partition", "map", "index", "row", "hash",
 })  # fmt: skip
-#: The name says where a secret is, or how it is called.
+#: Last words of names that describe a secret without containing it.
 _NOT_ITSELF = frozenset({"file", "path", "dir", "directory", "folder", "name", "type", "length", "count", "limit"})
-#: These name the working directory of a shell.
+#: Working directories of a shell.
 _OF_SHELLS = frozenset({"PWD", "OLDPWD"})
 
-#: Secret parts of a text, each after the text before it: passwords of URLs, and known tokens.
+#: Secret parts of a text, each after the text before it: passwords in URLs, and known tokens.
 _SHAPES = re.compile(
     r"""(://[^\s/?\#:@'"]*:)([^\s/?\#'"]+)(?=@)
     | (\b[Bb]earer\s+)([\w.~+/-]{8,}=*)
@@ -49,19 +49,19 @@ _SHAPES = re.compile(
       | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----(?:.*-----END\ [A-Z ]*PRIVATE\ KEY-----|.*))""",
     re.VERBOSE | re.DOTALL,
 )
-#: One of these is in every text with a secret inside; most texts have none.
+#: Every text with a secret inside contains one of these; most texts do not.
 _SECRET_SIGNS = re.compile(r"[=@{\[]|--|earer|gh[opsur]_|github_pat_|glpat-|hf_|sk-|xox|eyJ")
-#: The names of assignments, and of options with a value, inside of a text such as a line of shell; and the value.
+#: Names of assignments, and of options with a value, inside a text such as a line of shell; and the value.
 _NAME = re.compile(r"(?<![\w.$-])(-{0,2}[A-Za-z_][\w.-]*)\s?=\s?|(?<!\S)(--[A-Za-z][\w-]*)\s+(?!--)")
 _VALUE = re.compile(r""""[^"]*"|'[^']*'|[^\s"';&|]+""")
-#: References to values that are elsewhere: in templates, and inside of texts for shells.
+#: References to values that are defined elsewhere: in templates, and inside texts for shells.
 _TEMPLATE = re.compile(r"\{\{|\{%|%\(|\$\{env:")
 _REFERENCE = re.compile(r"\$[\w{(]|`")
 
 
 @lru_cache(maxsize=1024)
 def looks_secret(key: str) -> bool:
-    """Tell whether an option or a variable of this name probably holds a secret."""
+    """Return whether an option or a variable of this name probably holds a secret."""
     if key in _OF_SHELLS:
         return False
     parted = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", key)
@@ -80,7 +80,7 @@ def looks_secret(key: str) -> bool:
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Tell whether a variable is secret as a whole or in part."""
+    """Return whether a variable is secret as a whole or in part."""
     return _is_secret(name, value) or any(True for _ in secrets_in(value))
 
 
@@ -89,7 +89,7 @@ def secret_texts(env: Mapping[str, str], words: Iterable[str] = (), data: Any = 
 
     :param env: environment variables.
     :param words: a command line.
-    :param data: lists and mappings, however deep, of anything.
+    :param data: lists and mappings, however deep.
     """
     found: dict[str, str] = {}
     for name, value in env.items():
@@ -101,18 +101,18 @@ def secret_texts(env: Mapping[str, str], words: Iterable[str] = (), data: Any = 
 
 
 def secrets_in(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the secrets inside of a text, each with its name, which may be empty."""
+    """Yield the secrets inside a text, each with its name, which may be empty."""
     if not _SECRET_SIGNS.search(text):
         return
     if (data := _json(text)) is not None:
-        with suppress(RecursionError):  # which is deeper than anything that is read
+        with suppress(RecursionError):  # deeper than any data that can be read
             yield from _secrets_in_data(data)
         return
     yield from ((name, text[start:end]) for start, end, name in _spans(text))
 
 
 def masked_text(text: str, write: Write = as_mask) -> str:
-    """Return text with the secrets inside of it masked."""
+    """Return text with the secrets inside it masked."""
     if not _SECRET_SIGNS.search(text):
         return text
     if (data := _json(text)) is not None:
@@ -132,8 +132,8 @@ def masked_text(text: str, write: Write = as_mask) -> str:
 def masked_words(words: Iterable[str], secrets: Secrets, write: Write = as_mask) -> list[str]:
     """Return the words of a command line with its secrets masked.
 
-    These are the values of options whose name looks secret, be it ``--password x``, ``--password=x`` or
-    ``db.password=x``; what is secret inside of other words; and known secrets, wherever they stand.
+    It masks the values of options with secret names, in the forms ``--password x``, ``--password=x`` or
+    ``db.password=x``; secrets inside other words; and known secrets anywhere.
     """
     words = list(words)
     if not secrets and not any(map(_may_hold_secret, words)):
@@ -147,13 +147,13 @@ def masked_words(words: Iterable[str], secrets: Secrets, write: Write = as_mask)
 
 
 def masked_env(env: Mapping[str, str], write: Write = as_mask) -> dict[str, str]:
-    """Return environment variables, those masked that are secret as a whole or in part, and their values in others."""
+    """Return environment variables with secrets masked, also where the value of one variable occurs in another."""
     secrets = Secrets(secret_texts(env))
     return {name: write(name) if is_secret(name, value) else secrets.mask(value, write) for name, value in env.items()}
 
 
 def masked_data(value: Any, write: Write = as_mask, secrets: Secrets = NO_SECRETS) -> Any:
-    """Return data with the secrets in it masked, however deep, and known secrets, wherever they stand."""
+    """Return data with secrets masked, however deep, also known secrets in any text."""
     if isinstance(value, Mapping):
         return {
             key: _masked(item, write(variable_name(str(key))))
@@ -178,21 +178,21 @@ def as_variable(name: str) -> str:
 
 
 def exposed(parameters: Any, args: Any, kwargs: Any, slurm: Any) -> Iterator[str]:
-    """Say which arguments and lines of shell hold secrets, and how to pass these; their values are not shown.
+    """Return a description of each secret in arguments and lines of shell, with advice; the values are not shown.
 
     :param parameters: parameters of a module.
     :param args: verbatim arguments.
     :param kwargs: keyword arguments of a function.
     :param slurm: parameters of a Slurm job, with its lines of shell.
     """
-    for what, given, why in (("parameter", parameters, _ON_COMMAND_LINES), ("argument", kwargs, _IN_FILES)):
+    for label, given, reason in (("parameter", parameters, _ON_COMMAND_LINES), ("argument", kwargs, _IN_FILES)):
         for key, value in given.items() if isinstance(given, Mapping) else ():
             if type(value) in _PLAIN_TYPES or (
                 type(value) is str and not looks_secret(str(key)) and not _SECRET_SIGNS.search(value)
             ):
                 continue
             for name, _ in islice(_secrets_in_data({key: value}), 1):
-                yield _advice(f"{what} {key!r}", why, name or variable_name(str(key)))
+                yield _advice(f"{label} {key!r}", reason, name or variable_name(str(key)))
     for name, _ in islice(_secrets_in_data(args), 1):
         yield _advice("a value in args", _ON_COMMAND_LINES, name)
     for field in ("setup", "teardown") if isinstance(slurm, Mapping) else ():
@@ -208,21 +208,21 @@ _IN_FILES = "arguments are stored in files and in Airflow's database"
 _IN_SCRIPTS = "Slurm and its administrators keep job scripts"
 
 
-def _advice(where: str, why: str, name: str) -> str:
+def _advice(where: str, reason: str, name: str) -> str:
     name = name or "SECRET"
     return (
-        f"{where} looks like a secret, and {why}. Pass it in the environment, as env={{{name!r}: …}} or in secret_env "
-        f"of the connection, and read ${name} where it is needed"
+        f"{where} looks like a secret, and {reason}. Pass it in the environment, as env={{{name!r}: …}} or in "
+        f"secret_env of the connection, and read ${name} where it is needed"
     )
 
 
 class _Word(NamedTuple):
-    """A word of a command line.
+    """Word of a command line.
 
-    :param before: the part of it that is shown in any case.
+    :param before: the part that is always shown.
     :param value: the rest.
-    :param name: the name of a variable, where the rest is secret.
-    :param option: the option before it.
+    :param name: the name of a variable, if the rest is secret.
+    :param option: the preceding option.
     """
 
     before: str
@@ -232,12 +232,12 @@ class _Word(NamedTuple):
 
     @property
     def secret_of_option(self) -> str:
-        """Return the name of a variable for a secret inside of the rest."""
+        """Return the name of a variable for a secret inside the rest."""
         return f"{variable_name(self.option)}_SECRET" if self.option else ""
 
 
 def _may_hold_secret(word: str) -> bool:
-    """Tell whether a word of a command line, or the word after it, can be secret at all."""
+    """Return whether a word of a command line, or the next one, can be secret."""
     return bool(_SECRET_SIGNS.search(word.lstrip("-"))) or (word[:1] == "-" and looks_secret(word))
 
 
@@ -304,7 +304,7 @@ def _is_plain(value: str) -> bool:
 
 
 def _json(text: str) -> Any:
-    """Return a JSON object or list that is written in a text, or ``None``."""
+    """Return the JSON object or list in a text, or ``None``."""
     if not text.startswith(("{", "[")):
         return None
     try:
@@ -314,7 +314,7 @@ def _json(text: str) -> Any:
 
 
 def _spans(text: str) -> list[tuple[int, int, str]]:
-    """Return where in a text there are secrets: start, end and name, which may be empty; in their order."""
+    """Return the positions of secrets in a text, in order: start, end and name, which may be empty."""
     spans = []
     for found in _SHAPES.finditer(text):
         group = next(group for group in (2, 4, 6) if found[group])

@@ -1,20 +1,20 @@
-"""Which tasks of a workflow are meant: by name, by glob, by tag, and with what lies before and after them.
+"""Selection of tasks in a workflow: by name, glob or tag, with their upstream and downstream tasks.
 
-The grammar is that of dbt, as far as a workflow has what it speaks of:
+The grammar is that of dbt, where a workflow has an equivalent:
 
 ==============  =================================================================================
 ``train``       the task of this name; all tasks of a mapped one
-``train*``      the tasks with such names: ``*`` stands for any text, ``?`` for one character
-``tag:gpu``     the tasks that have this tag; it can be a glob as well
-``+train``      these, and all that lies before them; ``2+train``: no more than two steps back
-``train+``      these, and all that lies after them; ``train+2``: no more than two steps on
-``@train``      these, all that lies after them, and all that lies before any of these
-``a,b``         the tasks that both mean
+``train*``      the tasks whose names match: ``*`` stands for any text, ``?`` for one character
+``tag:gpu``     the tasks with this tag, which can be a glob as well
+``+train``      these and all upstream tasks; ``2+train``: upstream by at most two steps
+``train+``      these and all downstream tasks; ``train+2``: downstream by at most two steps
+``@train``      these, all downstream tasks, and all upstream tasks of any of these
+``a,b``         the tasks that match both
 ==============  =================================================================================
 
-A list means the tasks that any of its texts means. A name means its task whatever characters are in it, commas and
-operators as well; where several names fit, the longest. And a comma between square brackets parts nothing, as in
-``train[lr=*,n=2]``.
+A list matches the tasks that any of its texts matches. A name matches its task whatever characters it contains, also
+commas and operators; of several matching names, the longest counts. A comma between square brackets does not separate,
+as in ``train[lr=*,n=2]``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class From(NamedTuple):
-    """The tasks that a text means, and all that lies after them.
+    """Selector of the tasks that a text matches, and of all their downstream tasks.
 
     :param text: the text.
     """
@@ -43,7 +43,7 @@ class From(NamedTuple):
     text: str
 
 
-#: What can be given where tasks are to be selected.
+#: Selectors: a text, or several.
 Texts = Union[str, From, Iterable[Union[str, From]], None]
 
 _TAG = "tag:"
@@ -53,29 +53,29 @@ _AFTER = re.compile(r"\+(\d*)\Z")
 
 
 def selected(workflow: Workflow, select: Texts = None, exclude: Texts = None) -> Workflow:
-    """Return the part of a workflow that is meant: what ``select`` says, or all of it, without what ``exclude`` says.
+    """Return the selected subset of a workflow: the tasks that ``select`` matches, or all, except those of ``exclude``.
 
-    What is left keeps its order, also where that came about by way of what is left out.
+    The remaining tasks keep their order, also if it came from edges through excluded tasks.
 
     :param select: a text, or a list of texts.
     :param exclude: a text, or a list of texts.
-    :raises InvalidWorkflow: when one of them means no task, none is left, or ``select`` is an empty list.
+    :raises InvalidWorkflow: when a text matches no task, no task is left, or ``select`` is an empty list.
     """
-    wanted, unwanted = _texts("select", select), _texts("exclude", exclude)
-    if not wanted and select is not None:
-        raise InvalidWorkflow("select: the list is empty, and would leave no task; leave it out where all are wanted")
-    if not wanted and not unwanted:
+    included, excluded = _texts("select", select), _texts("exclude", exclude)
+    if not included and select is not None:
+        raise InvalidWorkflow("select must not be an empty list, which matches no task; leave it out to run all tasks")
+    if not included and not excluded:
         return workflow
     tasks = Tasks(workflow)
-    names = tasks.any_of("select", wanted) if wanted else set(workflow.tasks)
-    names -= tasks.any_of("exclude", unwanted)
+    names = tasks.any_of("select", included) if included else set(workflow.tasks)
+    names -= tasks.any_of("exclude", excluded)
     if not names:
-        raise InvalidWorkflow(f"exclude {', '.join(map(repr, unwanted))} leaves no task to run")
+        raise InvalidWorkflow(f"exclude {', '.join(map(repr, excluded))} leaves no task to run")
     return workflow if len(names) == len(workflow.tasks) else workflow.subset(names)
 
 
 class Tasks:
-    """The tasks of a workflow, to be asked for in the words of this grammar."""
+    """Tasks of a workflow, indexed for selectors."""
 
     def __init__(self, workflow: Workflow) -> None:
         self._upstream: Mapping[str, Collection[str]] = workflow.upstream
@@ -96,33 +96,33 @@ class Tasks:
         self._named = {**of_mapped, **self._named}
         self._most_commas = max((name.count(",") for name in self._named), default=0)
 
-    def any_of(self, what: str, texts: Iterable[Union[str, From]]) -> set[str]:
-        """Return the names of the tasks that any of these texts means.
+    def any_of(self, label: str, texts: Iterable[Union[str, From]]) -> set[str]:
+        """Return the names of the tasks that any of these texts matches.
 
-        :param what: what the texts are for, as the message has it.
-        :raises InvalidWorkflow: when one of them means none.
+        :param label: use of the texts, for the message.
+        :raises InvalidWorkflow: when one of them matches no task.
         """
         names: set[str] = set()
-        return names.union(*(self.meant(what, text) for text in texts))
+        return names.union(*(self.meant(label, text) for text in texts))
 
-    def meant(self, what: str, text: Union[str, From]) -> set[str]:
-        """Return the names of the tasks that a text means.
+    def meant(self, label: str, text: Union[str, From]) -> set[str]:
+        """Return the names of the tasks that a text matches.
 
-        :param what: what the text is for, as the message has it.
-        :raises InvalidWorkflow: when it means none.
+        :param label: use of the text, for the message.
+        :raises InvalidWorkflow: when it matches no task.
         """
         if isinstance(text, From):
             return _around(self.meant("from", text.text), self._downstream, None)
         try:
             names = set.intersection(*map(self._all_of, dict.fromkeys(self._readings(text))))
         except InvalidWorkflow as error:
-            raise InvalidWorkflow(f"{what} {text!r}: {error}") from None
+            raise InvalidWorkflow(f"{label} {text!r}: {error}") from None
         if not names:
-            raise InvalidWorkflow(f"{what} {text!r}: there is no task that all of this means")
+            raise InvalidWorkflow(f"{label} {text!r}: no task matches all parts")
         return names
 
     def _readings(self, text: str) -> Iterator[_Reading]:
-        """Read what stands between the commas that are part of no name."""
+        """Parse the parts between those commas that are not part of a name."""
         begin = 0
         while begin <= len(text):
             known = self._known_at(begin, text)
@@ -131,7 +131,7 @@ class Tasks:
             begin = end + 1
 
     def _known_at(self, begin: int, text: str) -> Optional[tuple[int, _Reading]]:
-        """Return the longest name that begins at a place in a text, with its operators, and where these end."""
+        """Return the end and the reading of the longest name, with its operators, at a position of a text."""
         commas = (at for at in range(begin, len(text)) if text[at] == ",")
         ends = list(islice(commas, self._most_commas + 1))
         if len(ends) <= self._most_commas:
@@ -144,35 +144,35 @@ class Tasks:
         return None
 
     def _all_of(self, reading: _Reading) -> set[str]:
-        """Return the tasks that are meant between two commas, with those around them."""
+        """Return the tasks that match the part between two commas, with their upstream and downstream tasks."""
         if not reading.core:
             raise InvalidWorkflow("the name of a task is missing")
         if reading.is_at and reading.after != 0:
-            raise InvalidWorkflow(f"@ takes in all that lies after a task; write '@{reading.core}'")
+            raise InvalidWorkflow(f"@ already includes all downstream tasks; write '@{reading.core}'")
         names = self._matching(reading.core)
         after = _around(names, self._downstream, None if reading.is_at else reading.after)
         return after | _around(after if reading.is_at else names, self._upstream, reading.before)
 
     def _matching(self, core: str) -> set[str]:
-        """Return the tasks that a name, a glob or a tag means."""
+        """Return the tasks that a name, a glob or a tag matches."""
         if core in self._named:
             return self._named[core]
         is_tag = core.startswith(_TAG)
-        wanted, known = (core[len(_TAG) :], self._tagged) if is_tag else (core, self._named)
-        glob = joined_pattern([".".join(map(re.escape, part.split("?"))) for part in _STARS.split(wanted)], ".*")
+        pattern, known = (core[len(_TAG) :], self._tagged) if is_tag else (core, self._named)
+        glob = joined_pattern([".".join(map(re.escape, part.split("?"))) for part in _STARS.split(pattern)], ".*")
         found = [names for text, names in known.items() if glob.fullmatch(text)]
         if not found:
-            raise InvalidWorkflow(unknown_name("tag" if is_tag else "task", wanted, known))
+            raise InvalidWorkflow(unknown_name("tag" if is_tag else "task", pattern, known))
         return found[0].union(*found)
 
 
 class _Reading(NamedTuple):
-    """A text without commas, taken apart.
+    """Parsed text without commas.
 
     :param core: the name, the glob or the tag.
-    :param before: how many steps back; ``None`` for all.
-    :param after: how many steps on; ``None`` for all.
-    :param is_at: whether what lies before the tasks after it counts as well.
+    :param before: number of upstream steps; ``None`` for all.
+    :param after: number of downstream steps; ``None`` for all.
+    :param is_at: whether to include the upstream tasks of the downstream tasks.
     """
 
     core: str
@@ -182,7 +182,7 @@ class _Reading(NamedTuple):
 
 
 def _end_of_part(begin: int, text: str) -> int:
-    """Return where a part of a text ends that holds no name: at a comma that is not between square brackets."""
+    """Return the end of a part without a known name: the next comma that is not between square brackets."""
     depth = 0
     for at in range(begin, len(text)):
         depth = max(0, depth + (text[at] == "[") - (text[at] == "]"))
@@ -192,7 +192,7 @@ def _end_of_part(begin: int, text: str) -> int:
 
 
 def _ways_to_read(text: str) -> Iterator[_Reading]:
-    """Return the ways to read a text: the less is taken for an operator, the earlier."""
+    """Return the possible readings of a text, those with fewer operators first."""
     before, after = _BEFORE.match(text), _AFTER.search(text)
     for first in (None, before) if before else (None,):
         for last in (None, after) if after else (None,):
@@ -201,12 +201,12 @@ def _ways_to_read(text: str) -> Iterator[_Reading]:
 
 
 def _steps(operator: Optional[re.Match[str]]) -> Optional[float]:
-    # As Python reads them, whole numbers are not as long as people may write them.
+    # float() because int() rejects numbers with too many digits.
     return 0 if operator is None else float(operator[1]) if operator[1] else None
 
 
 def _around(names: set[str], neighbours: Mapping[str, Collection[str]], steps: Optional[float]) -> set[str]:
-    """Return tasks and those that lie so many steps from one of them at most; at any distance for ``None``."""
+    """Return tasks and their neighbours within a number of steps; at any distance for ``None``."""
     found, outermost = set(names), names
     while outermost and steps != 0:
         outermost = {other for name in outermost for other in neighbours[name]} - found
@@ -215,13 +215,13 @@ def _around(names: set[str], neighbours: Mapping[str, Collection[str]], steps: O
     return found
 
 
-def _texts(what: str, given: Texts) -> list[Union[str, From]]:
+def _texts(label: str, given: Texts) -> list[Union[str, From]]:
     if given is None:
         return []
     if isinstance(given, (str, From)):
         return [given]
-    with suppress(TypeError):  # as what can be gone through only in a run of a DAG raises it, too
-        texts = bounded_list(what, given)
+    with suppress(TypeError):  # also raised by a value that can be iterated only in a DAG run
+        texts = bounded_list(label, given)
         if all(isinstance(text, (str, From)) for text in texts):
             return texts
-    raise InvalidWorkflow(f"{what}: a text such as 'train+', or a list of them, is needed, not {given!r:.200}")
+    raise InvalidWorkflow(f"{label} must be a text such as 'train+', or a list of texts, got {given!r:.200}")

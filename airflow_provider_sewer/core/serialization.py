@@ -1,8 +1,8 @@
-"""A workflow → JSON → the same workflow: how it gets out of the interpreter that has read its file.
+"""Serialization of workflows as JSON, to pass them between interpreters.
 
-Nothing is lost on the way: names, parameters with all that stands in them, settings, edges, the lines it was written
-in. What JSON cannot say is an error that names the task and the field. The tables below name every key: the data are
-read by other versions, which may have other names for classes and attributes.
+It is lossless: names, parameters with placeholders, settings, edges, source lines. A value that JSON cannot represent
+raises an error that names the task and the field. The tables below name every key, because other versions read the
+data, and may have other names for classes and attributes.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from airflow_provider_sewer.core.workflow import Workflow
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: The version of what is written here.
+#: The version of the format.
 FORMAT = TASK.version
-#: Where the data are from, for messages.
+#: Source of the data in messages.
 _HERE = "a workflow in JSON"
 
 
 class _Kind(NamedTuple):
-    """A class whose values are written as objects.
+    """Class whose values are written as JSON objects.
 
-    :param type: the class; made with its attributes as keyword arguments.
-    :param attributes: the name of the attribute by its key.
+    :param type: the class; created with its attributes as keyword arguments.
+    :param attributes: attribute names by key.
     """
 
     type: Callable[..., Any]
@@ -51,8 +51,8 @@ def _kind(kind: Callable[..., Any], *names: str) -> _Kind:
     return _Kind(kind, {name: name for name in names})
 
 
-#: What each value is called that is made of others, and what it is made of. The words on the left, and those that are
-#: keys, stay as they are whatever the names in the code become: see docs/development/formats.md.
+#: Names of the composite types and of their keys. The words on the left, and the keys, stay unchanged when names in the
+#: code change: see docs/development/formats.md.
 _KINDS: Mapping[str, _Kind] = {
     "product": _kind(Product, "path", "atomic", "temporary", "on_failure"),
     "dependency": _kind(Dependency, "path"),
@@ -70,7 +70,7 @@ _KINDS: Mapping[str, _Kind] = {
     "line": _kind(SourceLine, "file", "line", "column"),
 }  # fmt: skip
 _KEY_OF = {kind.type: key for key, kind in _KINDS.items()}
-#: The attributes of a task by their keys; the rest of what it says follows from these.
+#: The attributes of a task by their keys; all others are derived from these.
 _TASK_ATTRIBUTES: Mapping[str, str] = {
     "identity": "identity",
     "line": "source",
@@ -96,15 +96,15 @@ _TASK_ATTRIBUTES: Mapping[str, str] = {
     "slurm": "slurm",
 }
 
-#: Marks an object that stands for more than its keys and values, and says for what.
+#: Key that marks an object as a typed value, and holds its type.
 _KIND = "$"
 _OF = "of"
 
 
 def workflow_to_data(workflow: Workflow) -> dict[str, Any]:
-    """Return what JSON can say of a workflow, which is all of it.
+    """Return a workflow as JSON data.
 
-    :raises InvalidTask: for what JSON cannot say, naming the task and the field.
+    :raises InvalidTask: for a value that JSON cannot represent, naming the task and the field.
     """
     writer = _Writer()
     fields = {
@@ -121,9 +121,9 @@ def workflow_to_data(workflow: Workflow) -> dict[str, Any]:
 def workflow_of_data(data: Any) -> Workflow:
     """Return the workflow that :func:`workflow_to_data` has written.
 
-    :raises UnreadableRecord: when another version has, or it is not whole.
+    :raises UnreadableRecord: when the data are of another version, or incomplete.
     """
-    tasks = _tasks_of(data, _HERE)
+    tasks = _read_tasks(data, _HERE)
     return Workflow(
         data["name"],
         [tasks[number] for number in data["members"]],
@@ -135,9 +135,9 @@ def workflow_of_data(data: Any) -> Workflow:
 
 
 def tasks_to_data(tasks: Iterable[Task]) -> dict[str, Any]:
-    """Return what JSON can say of tasks that need not make a workflow, which is all of them.
+    """Return tasks as JSON data; they need not form a workflow.
 
-    :raises InvalidTask: for what JSON cannot say, naming the task and the field.
+    :raises InvalidTask: for a value that JSON cannot represent, naming the task and the field.
     """
     writer = _Writer()
     return TASK.written({"members": [writer.number(task) for task in tasks], **writer.written()})
@@ -146,45 +146,45 @@ def tasks_to_data(tasks: Iterable[Task]) -> dict[str, Any]:
 def tasks_of_data(data: Any, where: str = _HERE) -> list[Task]:
     """Return the tasks that :func:`tasks_to_data` has written.
 
-    :param where: the file they are from, or where else.
-    :raises UnreadableRecord: when another version has written them, or they are not whole.
+    :param where: source of the data, such as a file name.
+    :raises UnreadableRecord: when the data are of another version, or incomplete.
     """
-    tasks = _tasks_of(data, where)
+    tasks = _read_tasks(data, where)
     with TASK.reading(where):
         return [tasks[number] for number in data["members"]]
 
 
 def slurm_to_data(settings: SlurmSettings) -> dict[str, Any]:
     """Return Slurm settings as JSON."""
-    data = _Writer()._said("settings", settings)
+    data = _Writer()._write("settings", settings)
     return dict(data)
 
 
 def slurm_of_data(data: Any) -> SlurmSettings:
     """Return the Slurm settings that :func:`slurm_to_data` has written.
 
-    :raises LookupError: when they are not whole.
+    :raises LookupError: when a key is missing.
     """
     settings: SlurmSettings = value_of_data(data)
     return settings
 
 
 def value_to_data(where: str, value: Any) -> Any:
-    """Return what JSON can say of a value that is given to a workflow, which is all of it.
+    """Return a value that is given to a workflow as JSON data.
 
-    :param where: what it is, for the message.
-    :raises InvalidTask: for what JSON cannot say.
+    :param where: name of the value in the message.
+    :raises InvalidTask: for a value that JSON cannot represent.
     """
-    return _Writer()._said(where, value)
+    return _Writer()._write(where, value)
 
 
 def value_of_data(data: Any) -> Any:
     """Return the value that :func:`value_to_data` has written."""
-    return _meant(data, _Known([], []))
+    return _read(data, _References([], []))
 
 
 def error_to_data(error: SewerError) -> dict[str, Any]:
-    """Return what JSON can say of an error: its key in this package, its message, its line."""
+    """Return an error as JSON data: its key in this package, its message, its line."""
     where = None if error.where is None else list(error.where)
     return {"error": key_of(type(error)), "message": str(error), "where": where}
 
@@ -197,9 +197,9 @@ def error_of_data(data: Mapping[str, Any]) -> SewerError:
 
 
 class _Writer:
-    """Writes tasks, and those that they refer to. Each is known by its number, wherever it is referred to.
+    """Writer of tasks and of the tasks they refer to.
 
-    So are mapped tasks, which have tasks and stand in them.
+    References are numbers, also those between mapped tasks and their tasks.
     """
 
     def __init__(self) -> None:
@@ -210,26 +210,26 @@ class _Writer:
         self._mapped: list[dict[str, Any]] = []
 
     def number(self, task: Task) -> int:
-        """Return the number of a task, which is written with the others."""
+        """Return the number of a task, and add it to the written tasks."""
         if task not in self._numbers:
             self._numbers[task] = len(self._tasks)
             self._tasks.append(task)
         return self._numbers[task]
 
     def written(self) -> dict[str, Any]:
-        """Write all tasks that have a number; those that they refer to get theirs on the way."""
-        tasks = [self._task(task) for task in self._tasks]  # which grows meanwhile
+        """Write all tasks with a number; the tasks they refer to are added on the way."""
+        tasks = [self._task(task) for task in self._tasks]  # the list grows meanwhile
         return {"tasks": tasks, "mapped": self._mapped}
 
     def _mapped_number(self, mapped: MappedTask) -> int:
         if mapped not in self._mapped_numbers:
             self._mapped_numbers[mapped] = len(self._mapped)
-            say = self._said if mapped.template.function is not None else self._argument
+            write = self._write if mapped.template.function is not None else self._argument
             self._mapped.append(
                 {
                     "name": mapped.name,
                     "template": self.number(mapped.template),
-                    "values": {key: say(f"map: {key}", values) for key, values in mapped.values.items()},
+                    "values": {key: write(f"map: {key}", values) for key, values in mapped.values.items()},
                     "each_with_each": mapped.each_with_each,
                     "tasks": [self.number(task) for task in mapped],
                     "source": list(mapped.source),
@@ -240,7 +240,7 @@ class _Writer:
     def _task(self, task: Task) -> dict[str, Any]:
         if type(task) is not Task:
             raise InvalidTask(
-                f"task {task.name!r} is a {type(task).__name__}; only a Task itself can be read by another interpreter",
+                f"task {task.name!r} must be a Task to be read by another interpreter, got a {type(task).__name__}",
                 task.source,
             )
         data: dict[str, Any] = {}
@@ -248,8 +248,8 @@ class _Writer:
             try:
                 data[field] = self._field(field, getattr(task, attribute))
             except RecursionError:
-                said = f"task {task.name!r}: {field}: it holds itself, or is nested too deeply to be written as JSON"
-                raise InvalidTask(said, task.source) from None
+                message = f"task {task.name!r}: {field} contains itself, or is nested too deeply to be written as JSON"
+                raise InvalidTask(message, task.source) from None
             except InvalidTask as error:
                 raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
         return data
@@ -261,24 +261,24 @@ class _Writer:
             return {key: self._argument(f"{field}[{key!r}]", item) for key, item in value.items()}
         if field == "args":
             return [self._argument(f"{field}[{i}]", item) for i, item in enumerate(value)]
-        return self._said(field, value)
+        return self._write(field, value)
 
     def _argument(self, where: str, value: Any) -> Any:
-        """Write a value of a command line; what JSON has no word for is there as its text."""
+        """Write a value of a command line; a value that JSON cannot represent is written as its text."""
         if isinstance(value, (list, tuple)):
             return [self._argument(f"{where}[{i}]", item) for i, item in enumerate(value)]
         if isinstance(value, Ignored):
             return {_KIND: _KEY_OF[Ignored], "value": self._argument(where, value.value)}
         if value is None or type(value) is bool or type(value) in _KEY_OF:
-            return self._said(where, value)
+            return self._write(where, value)
         if isinstance(value, (Mapping, os.PathLike)):
-            return self._said(where, value)
-        for base in (str, int, float):  # what is made from these is the plain value, unless its text is another one
+            return self._write(where, value)
+        for base in (str, int, float):  # a subclass is written as the plain value, unless its text differs
             if isinstance(value, base) and str(value) == str(base(value)):
                 return base(value)
         return str(value)
 
-    def _said(self, where: str, value: Any) -> Any:
+    def _write(self, where: str, value: Any) -> Any:
         kind = type(value)
         if value is None or kind in (bool, str, int, float):
             return value
@@ -297,86 +297,86 @@ class _Writer:
         if isinstance(value, Mapping):
             return self._mapping(where, value)
         if isinstance(value, (list, tuple)):
-            items = [self._said(f"{where}[{i}]", item) for i, item in enumerate(value)]
+            items = [self._write(f"{where}[{i}]", item) for i, item in enumerate(value)]
             return items if isinstance(value, list) else {_KIND: "tuple", _OF: items}
-        for base in (str, int, float):  # of what is made from these, JSON knows the plain value only
+        for base in (str, int, float):  # a subclass is written as the plain value
             if isinstance(value, base):
                 return base.__str__(value) if base is str else base(value)
         raise InvalidTask(
-            f"{where}: JSON, which brings a workflow out of the interpreter that has read its file, cannot say a value "
-            f"of type {kind.__name__}; give text, a number, a list or a mapping of these, or say it outside of the file"
+            f"{where} must be a JSON value to be passed out of the interpreter that has read the file, got a value of "
+            f"type {kind.__name__}; give text, a number, a list or a mapping of these, or set it outside of the file"
         )
 
     def _mapping(self, where: str, value: Mapping[Any, Any]) -> Any:
         if all(type(key) is str for key in value) and _KIND not in value:
             return self._items(where, value)
-        pairs = [[self._said(where, key), self._said(f"{where}[{key!r}]", item)] for key, item in value.items()]
+        pairs = [[self._write(where, key), self._write(f"{where}[{key!r}]", item)] for key, item in value.items()]
         return {_KIND: "dict", _OF: pairs}
 
     def _items(self, where: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: self._said(f"{where}[{key!r}]", item) for key, item in value.items()}
+        return {key: self._write(f"{where}[{key!r}]", item) for key, item in value.items()}
 
 
-def _tasks_of(data: Any, where: str) -> list[Task]:
-    """Make all tasks first, for they refer to each other, and then say of each what it is.
+def _read_tasks(data: Any, where: str) -> list[Task]:
+    """Create all tasks first, because they refer to each other, and then set their fields.
 
-    :raises UnreadableRecord: when another version has written them, or they are not whole.
+    :raises UnreadableRecord: when the data are of another version, or incomplete.
     """
     data = TASK.read(where, data)
     with TASK.reading(where):
         tasks = [Task.__new__(Task) for _ in data["tasks"]]
-        known = _Known(tasks, [])
-        known.mapped.extend([_mapped_of(each, known) for each in data["mapped"]])
+        references = _References(tasks, [])
+        references.mapped.extend([_read_mapped(each, references) for each in data["mapped"]])
         identities: dict[int, object] = {}
         for task, fields in zip(tasks, data["tasks"]):
             for field, attribute in _TASK_ATTRIBUTES.items():
-                setattr(task, attribute, _meant(fields[field], known))
+                setattr(task, attribute, _read(fields[field], references))
             task.identity = identities.setdefault(fields["identity"], object())
             task.args = tuple(task.args)
-        for task in tasks:  # results of others among its parameters know them by their names
+        for task in tasks:  # results of other tasks among its parameters have their names by now
             task._note_markers()
         return tasks
 
 
-class _Known(NamedTuple):
-    """What is referred to by its number."""
+class _References(NamedTuple):
+    """Targets of the numbered references."""
 
     tasks: List[Task]
     mapped: List[MappedTask]
 
 
-def _mapped_of(data: Mapping[str, Any], known: _Known) -> MappedTask:
+def _read_mapped(data: Mapping[str, Any], references: _References) -> MappedTask:
     return MappedTask(
         data["name"],
-        known.tasks[data["template"]],
-        {key: _meant(values, known) for key, values in data["values"].items()},
+        references.tasks[data["template"]],
+        {key: _read(values, references) for key, values in data["values"].items()},
         each_with_each=data["each_with_each"],
-        tasks=[known.tasks[number] for number in data["tasks"]],
+        tasks=[references.tasks[number] for number in data["tasks"]],
         source=SourceLine(*data["source"]),
     )
 
 
-def _meant(value: Any, known: _Known) -> Any:
+def _read(value: Any, references: _References) -> Any:
     if isinstance(value, list):
-        return [_meant(item, known) for item in value]
+        return [_read(item, references) for item in value]
     if not isinstance(value, dict):
         return value
     if _KIND not in value:
-        return {key: _meant(item, known) for key, item in value.items()}
-    fields = {key: _meant(item, known) for key, item in value.items() if key != _KIND}
+        return {key: _read(item, references) for key, item in value.items()}
+    fields = {key: _read(item, references) for key, item in value.items() if key != _KIND}
     kind = value[_KIND]
     if kind in _KINDS:
-        made, attributes = _KINDS[kind]
-        return made(**{attribute: fields[key] for key, attribute in attributes.items()})
+        create, attributes = _KINDS[kind]
+        return create(**{attribute: fields[key] for key, attribute in attributes.items()})
     of = fields[_OF]
     if kind == "task":
-        return known.tasks[of]
+        return references.tasks[of]
     if kind == "mapped_task":
-        return known.mapped[of]
-    return _MADE_OF_ONE[kind](of)
+        return references.mapped[of]
+    return _CREATE[kind](of)
 
 
-_MADE_OF_ONE: Mapping[str, Callable[[Any], Any]] = {
+_CREATE: Mapping[str, Callable[[Any], Any]] = {
     "dict": dict,
     "tuple": tuple,
     "path": Path,

@@ -1,4 +1,4 @@
-"""How much a few characters can stand for; each bound is checked before so much is built."""
+"""Limits for values that expand to much more than their text; each is checked before the expansion."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from airflow_provider_sewer.core.errors import InvalidTask
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: How many values a list can have that a field is given, and how many tasks one task can be mapped to.
+#: Maximum number of items in a list for a field, and of tasks in a mapped task.
 MAX_ITEMS = 100_000
-#: How many edges a workflow can have.
+#: Maximum number of edges in a workflow.
 MAX_EDGES = 1_000_000
-#: Bytes that a workflow file can have, or a module that is looked at and not imported.
+#: Maximum size in bytes of a workflow file, or of a module that is parsed and not imported.
 MAX_FILE_BYTES = 16 * 1024 * 1024
 
 
 def bounded_list(field: str, values: Iterable[Any], at: tuple[Any, ...] = ()) -> list[Any]:
     """Return values as a list.
 
-    :param field: what they are given to, for the message.
+    :param field: the field of the values, for the message.
     :param at: see :class:`~airflow_provider_sewer.core.errors.SewerError`.
-    :raises InvalidTask: when there are too many, as there are of an iterator without an end.
+    :raises InvalidTask: when there are too many, also for an endless iterator.
     """
     listed = list(islice(values, MAX_ITEMS + 1))
     if len(listed) > MAX_ITEMS:
-        said = f"{field} must have at most {MAX_ITEMS:,} values, got more; have the module read them from a file"
-        raise InvalidTask(said, at=at or (field,))
+        message = f"{field} must have at most {MAX_ITEMS:,} values, got more; have the module read them from a file"
+        raise InvalidTask(message, at=at or (field,))
     return listed
 
 
 def joined_pattern(parts: Sequence[str], gap: str) -> re.Pattern[str]:
-    r"""Return a pattern of these parts with something between each two of them, for ``fullmatch``.
+    r"""Return a pattern of these parts with a gap between each two of them, for ``fullmatch``.
 
-    Each gap is as short as possible and is never tried again. Gaps can hold any text, so that finds a match if there is
-    one, and the time does not grow with the power of the number of gaps.
+    Each gap is as short as possible and is not matched again. As gaps match any text, this finds a match if there is
+    one, and avoids exponential time.
 
     :param parts: patterns of a fixed length each.
     :param gap: ``.*`` or ``.+``.

@@ -1,8 +1,7 @@
-"""What a Slurm job is given, and how it is watched: the settings of tasks that run on a cluster.
+"""Settings of tasks that run as Slurm jobs: parameters of the job and options of its monitoring.
 
-They can be given in several places. The nearest one wins, setting by setting: the task's own field,
-then the TaskGroup or the operator's default arguments, then the connection, then :data:`DEFAULTS`.
-``slurm`` is merged parameter by parameter in the same order.
+Settings are resolved one by one, in this order: the task's own field, the TaskGroup or the operator's default
+arguments, the connection, :data:`DEFAULTS`. ``slurm`` is merged parameter by parameter in the same order.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 CLUSTERS = ("auto", "slurm", "local")
 KILL_ACTIONS = ("cancel_job", "keep_job")
 
-#: Parameters of which a job can have one only, be it that they say the same or that sbatch refuses both: of each
-#: group, the nearest counts.
+#: Groups of parameters that exclude each other, as synonyms or because sbatch rejects both. Within a group, the
+#: parameter of the highest precedence counts.
 _ONE_OF = (
     ("name", "job_name"),
     ("timeout_min", "time"),
@@ -37,14 +36,14 @@ _ONE_OF = (
     ("cpus_per_task", "cpus_per_gpu"),
 )
 
-#: The same by sbatch's long names, with more of which the nearest counts.
+#: The same groups by sbatch's long names, and further ones.
 _SAME_OPTIONS = (
     *(tuple(name.replace("_", "-") for name in group) for group in _ONE_OF),
     ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket", "gres"),
     ("signal", "signal-delay-s"),
 )
 
-#: Options of sbatch that this package gives itself, or that would keep it from finding the job again.
+#: Options of sbatch that this package sets itself, or that would keep it from finding the job again.
 RESERVED = (
     "output", "error", "open-mode", "export", "export-file", "job-name", "array", "requeue", "no-requeue", "chdir",
     "wait", "parsable", "quiet", "test-only", "wrap", "clusters", "help", "usage", "version",
@@ -56,39 +55,40 @@ _GPUS = re.compile(r"([A-Za-z][\w.-]*:)?\d+")
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _LINE_BREAKS = "\n\r\x85\u2028\u2029"
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-#: Bytes that Slurm's controller takes for most texts (``_test_strlen()`` in its ``job_mgr.c``, 22.05 to 26.05).
+#: Limit of Slurm's controller for most texts, in bytes (``_test_strlen()`` in its ``job_mgr.c``, 22.05 to 26.05).
 _LONGEST_TEXT = 1024
 
-#: Seconds: a restart of Airflow must not be taken for its end.
+#: Seconds; a restart of Airflow takes less.
 _SHORTEST_ORPHAN_TIMEOUT = 300.0
 
-#: Options of srun for its output, in all the forms that srun takes (manual page of srun): -o, --output, -e, --error,
-#: also behind options without a value, as in -le.
+#: Output options of srun in all their forms (manual page of srun): -o, --output, -e, --error, also behind options
+#: without a value, as in -le.
 _REDIRECTS = re.compile(r"-[EHlOQsuvXZ]*[oe]|--(ou|er)")
 
-#: The least that ``mem_gb`` can say: Slurm counts in megabytes, and takes 0 for all the memory of a node.
+#: Minimum of ``mem_gb``: Slurm counts in megabytes, and 0 means all memory of a node.
 _ONE_MEGABYTE = 1 / 1024
 
 
 class SlurmSettings(NamedTuple):
-    """The Slurm settings given in one place; what is ``None`` was not said there.
+    """Slurm settings given in one place; ``None`` where a setting is not given there.
 
-    :param slurm: parameters of the job, see :data:`RESOURCES`; ``None`` for one of them drops what farther places say.
-    :param run_dir: folder in which every attempt gets a run directory of its own; all nodes have to see it.
-    :param cluster: ``"slurm"``, ``"local"`` (this machine), or ``"auto"``: Slurm where there is one.
+    :param slurm: parameters of the job, see :data:`RESOURCES`; a parameter that is ``None`` removes the values of
+        lower precedence.
+    :param run_dir: folder in which every attempt gets its own run directory; all nodes must see it.
+    :param cluster: ``"slurm"``, ``"local"`` (this machine), or ``"auto"``: Slurm where it is installed.
     :param deferrable: whether to wait in the triggerer instead of on a worker.
-    :param poll_interval: seconds between two looks at a job.
-    :param max_poll_interval: seconds that the interval may grow to while nothing changes.
-    :param durable: whether a retry takes up the job that an earlier attempt has left.
-    :param on_kill_action: ``"cancel_job"`` or ``"keep_job"`` when the Airflow task is ended.
-    :param requeue: whether Slurm may start the job anew after a failed node or a preemption.
-    :param max_pending_time: seconds that a job may wait for its start.
-    :param fail_on_pending_reason: reasons of Slurm's for which a waiting job is given up at once.
-    :param lost_after: seconds after which a job that nobody knows any more is a failure.
-    :param orphan_timeout: seconds after which a running job that no process follows ends itself; 0 for never.
+    :param poll_interval: seconds between two polls of a job.
+    :param max_poll_interval: maximum in seconds to which the interval grows while the status does not change.
+    :param durable: whether a retry reattaches to the job of an earlier attempt.
+    :param on_kill_action: ``"cancel_job"`` or ``"keep_job"`` when the Airflow task is killed.
+    :param requeue: whether Slurm may requeue the job after a node failure or a preemption.
+    :param max_pending_time: seconds that a job may be pending.
+    :param fail_on_pending_reason: Slurm's reasons for which a pending job fails at once.
+    :param lost_after: seconds after which a job that is unknown to Slurm fails.
+    :param orphan_timeout: seconds after which a running job without a monitoring process ends itself; 0 for never.
     :param wait_for_completion: whether the Airflow task lasts as long as the job.
     :param array: whether the instances of a mapped Airflow task are submitted together, as job arrays.
-    :param array_wait: seconds without another instance after which an array is submitted that is not complete.
+    :param array_wait: seconds without another instance after which an incomplete array is submitted.
     """
 
     slurm: Mapping[str, Any] = _NOTHING
@@ -130,10 +130,10 @@ class SlurmSettings(NamedTuple):
         array: Any = None,
         array_wait: Any = None,
     ) -> SlurmSettings:
-        """Make settings of what a person wrote; times may be timedeltas.
+        """Return settings of checked values; times may be timedeltas.
 
-        :param folder: what a relative ``run_dir`` is taken from; as it is if empty.
-        :raises InvalidTask: when one of them cannot be used, naming it.
+        :param folder: base of a relative ``run_dir``; empty to keep it relative.
+        :raises InvalidTask: when a value is not valid, naming the setting.
         """
         settings = cls(
             slurm=checked_slurm(slurm),
@@ -155,19 +155,19 @@ class SlurmSettings(NamedTuple):
         )
         least, most = settings.poll_interval, settings.max_poll_interval
         if least is not None and most is not None and most < least:
-            raise InvalidTask(f"max_poll_interval: {most:g} s is less than poll_interval, {least:g} s")
+            raise InvalidTask(f"max_poll_interval must be at least poll_interval ({least:g} s), got {most:g} s")
         return settings
 
     def with_fallback(self, other: SlurmSettings) -> SlurmSettings:
-        """Return these settings, completed by ``other`` where they say nothing."""
-        nearest = (mine if mine is not None else theirs for mine, theirs in zip(self, other))
-        return SlurmSettings._make(nearest)._replace(slurm=_merged(self.slurm, other.slurm))
+        """Return these settings, completed by ``other`` where they are ``None``."""
+        values = (mine if mine is not None else theirs for mine, theirs in zip(self, other))
+        return SlurmSettings._make(values)._replace(slurm=_merged(self.slurm, other.slurm))
 
     def with_options(self, options: Mapping[str, Any]) -> SlurmSettings:
-        """Return these settings, completed by options of sbatch, below all that is given anywhere else.
+        """Return these settings, completed by options of sbatch of the lowest precedence.
 
         :param options: values by sbatch's long names; ``True`` for an option without a value.
-        :raises InvalidTask: when one of them cannot be used.
+        :raises InvalidTask: when an option is not valid.
         """
         slurm = dict(self.slurm)
         more = dict(slurm.get("additional_parameters") or {})
@@ -184,12 +184,12 @@ class SlurmSettings(NamedTuple):
         return self._replace(slurm={**slurm, "additional_parameters": more} if more else slurm)
 
     def map_paths(self, change: Callable[[str], str]) -> SlurmSettings:
-        """Return these settings with ``change`` applied to the run directory."""
+        """Return these settings with ``change`` applied to ``run_dir``."""
         return self._replace(run_dir=change(self.run_dir) if self.run_dir else self.run_dir)
 
 
-#: What holds where nobody says anything. ``deferrable`` is then Airflow's own default, and for
-#: ``fail_on_pending_reason`` a built-in list of hopeless reasons applies.
+#: Values of settings that are given nowhere. ``deferrable`` is then Airflow's own default, and for
+#: ``fail_on_pending_reason`` a built-in list of unsatisfiable reasons applies.
 DEFAULTS = SlurmSettings(
     run_dir="~/.sewer/runs",
     cluster="auto",
@@ -207,59 +207,65 @@ DEFAULTS = SlurmSettings(
 
 
 def checked_slurm(slurm: Any) -> dict[str, Any]:
-    """Return the parameters of a job as a dict of their own, or say which one cannot be used.
+    """Return a checked copy of the parameters of a job.
 
-    Numbers may be written as text, as a filled in template is; templates pass.
+    Numbers may be texts, as rendered templates are; templates pass.
 
-    :raises InvalidTask: for an unknown name, a value that Slurm could not take, or two that exclude each other.
+    :raises InvalidTask: for an unknown name, a value that Slurm rejects, or two that exclude each other.
     """
     if slurm is None:
         return {}
     if not isinstance(slurm, Mapping):
-        raise InvalidTask(f"slurm: a mapping of parameters is needed, not {type(slurm).__name__}", at=("slurm",))
+        raise InvalidTask(f"slurm must be a mapping of parameters, got {type(slurm).__name__}", at=("slurm",))
     checked = {name: _parameter(name, as_text(value)) for name, value in slurm.items()}
     for group in _ONE_OF:
-        said = [name for name in group if checked.get(name) is not None]
-        if len(said) > 1:
-            why = f"slurm: {' and '.join(map(repr, said))} exclude each other; keep one of them"
-            raise InvalidTask(why, at=("slurm", Key(said[1])))
+        given = [name for name in group if checked.get(name) is not None]
+        if len(given) > 1:
+            message = f"slurm: {' and '.join(map(repr, given))} exclude each other; keep one of them"
+            raise InvalidTask(message, at=("slurm", Key(given[1])))
     return checked
 
 
-def _merged(near: Mapping[str, Any], far: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ``near`` says, and of ``far`` what is not said there in another way.
+def _merged(high: Mapping[str, Any], low: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of ``high``, completed by those of ``low`` that they do not exclude.
 
-    A ``None`` stays, so that what it drops stays dropped when still farther places are added.
+    A ``None`` stays, so that it also removes the values of places that are merged later.
     """
-    said = set(near).union(*(group for group in _ONE_OF if not near.keys().isdisjoint(group)))
-    return {**{name: value for name, value in far.items() if name not in said}, **near}
+    given = set(high).union(*(group for group in _ONE_OF if not high.keys().isdisjoint(group)))
+    return {**{name: value for name, value in low.items() if name not in given}, **high}
 
 
 def _parameter(name: Any, value: Any) -> Any:
     if name not in _CHECKS:
-        said = f"slurm: {unknown_name('Slurm parameter', name, RESOURCES, most=len(RESOURCES))}"
-        raise InvalidTask(said, at=("slurm", Key(name)))
+        message = f"slurm: {unknown_name('Slurm parameter', name, RESOURCES, most=len(RESOURCES))}"
+        raise InvalidTask(message, at=("slurm", Key(name)))
     if value is None:
         return None
     try:
         return _CHECKS[name](value)
     except InvalidTask as error:
-        raise InvalidTask(f"slurm: {name}: {error}", at=("slurm", name, *error.at)) from None
+        raise InvalidTask(_subject(f"slurm: {name}", error), at=("slurm", name, *error.at)) from None
+
+
+def _subject(name: str, error: InvalidTask) -> str:
+    """Return the message of an error, with the name of the value in front."""
+    message = str(error)
+    return f"{name} {message}" if message.startswith("must ") else f"{name}: {message}"
 
 
 def _line(value: Any) -> str:
-    """Check text that ends up on a line of the job script: with a line break in it, it would be two."""
+    """Check text for a line of the job script: a line break in it would start another line."""
     if not isinstance(value, str) or not value.strip():
-        raise InvalidTask(f"text is needed, not {value!r:.200}")
-    if why := invalid_reason(value):
-        raise InvalidTask(f"the text {why}")
-    if wrong := unprintable(value):
-        raise InvalidTask(f"{value!r} holds {wrong}; take it out")
+        raise InvalidTask(f"must be text, got {value!r:.200}")
+    if reason := invalid_reason(value):
+        raise InvalidTask(f"the text {reason}")
+    if character := unprintable(value):
+        raise InvalidTask(f"must not contain {character}, got {value!r}; remove it")
     return value
 
 
 def unprintable(text: str) -> str | None:
-    """Return the part of a text that neither an option of sbatch nor a line of Slurm's output can hold, if any."""
+    """Return a description of the first character that sbatch options and Slurm's output cannot contain, if any."""
     if not (found := _UNPRINTABLE.search(text)):
         return None
     return "a line break" if found[0] in _LINE_BREAKS else f"the control character {found[0]!r}"
@@ -267,14 +273,14 @@ def unprintable(text: str) -> str | None:
 
 def _text(value: Any) -> str:
     is_number = isinstance(value, int) and not isinstance(value, bool)
-    return _line(str(value) if is_number else value)  # an account may be a number
+    return _line(str(value) if is_number else value)  # an account may be written as a number
 
 
 def _short(value: Any) -> str:
-    """Check text of which Slurm's controller takes 1,024 bytes."""
+    """Check text of at most 1,024 bytes, the limit of Slurm's controller."""
     text = _text(value)
     if not is_template(text) and (size := len(os.fsencode(text))) > _LONGEST_TEXT:
-        raise InvalidTask(f"the text must have at most {_LONGEST_TEXT:,} bytes, got {size:,}; shorten it")
+        raise InvalidTask(f"must have at most {_LONGEST_TEXT:,} bytes, got {size:,}; shorten it")
     return text
 
 
@@ -286,7 +292,7 @@ def _number(value: Any) -> int | float:
         except ValueError:
             number = None
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-        raise InvalidTask(f"a number is needed, not {value!r:.200}")
+        raise InvalidTask(f"must be a number, got {value!r:.200}")
     return number
 
 
@@ -296,7 +302,7 @@ def _count(least: int) -> Callable[[Any], int | str]:
             return _line(value)
         number = _number(value)
         if number != int(number) or number < least:
-            raise InvalidTask(f"a whole number from {least} on is needed, not {value!r:.200}")
+            raise InvalidTask(f"must be a whole number of at least {least}, got {value!r:.200}")
         return int(number)
 
     return check
@@ -307,7 +313,7 @@ def _gigabytes(value: Any) -> int | float | str:
         return _line(value)
     number = _number(value)
     if number < _ONE_MEGABYTE:
-        raise InvalidTask(f"gigabytes, at least one megabyte, are needed, not {value!r:.200}")
+        raise InvalidTask(f"must be at least one megabyte, in gigabytes, got {value!r:.200}")
     return number
 
 
@@ -315,7 +321,7 @@ def _formed(form: re.Pattern[str], example: str) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         text = _text(value)
         if not is_template(text) and not form.fullmatch(text):
-            raise InvalidTask(f"{value!r} is not of the form that Slurm reads, such as {example}")
+            raise InvalidTask(f"must have a form that Slurm reads, such as {example}; got {value!r}")
         return text
 
     return check
@@ -327,82 +333,81 @@ def _gpus(value: Any) -> int | str:
     if text.isdecimal():
         return int(text)
     if not is_template(text) and not all(_GPUS.fullmatch(part) for part in text.split(",")):
-        raise InvalidTask(f"a number from 0 on, or 'type:number', is needed, not {value!r:.200}")
+        raise InvalidTask(f"must be a number of at least 0, or 'type:number', got {value!r:.200}")
     return text
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise InvalidTask(f"True or False is needed, not {value!r:.200}")
+        raise InvalidTask(f"must be a bool, got {value!r:.200}")
     return value
 
 
 def _exclusive(value: Any) -> bool | str | None:
-    """Check ``True`` or a kind such as ``"user"``; ``False`` is that nothing is said, for sbatch knows no other way."""
+    """Check ``True`` or a kind such as ``"user"``; ``False`` omits the option, as sbatch has no value for it."""
     return _text(value) if isinstance(value, str) else True if _flag(value) else None
 
 
 def _list(value: Any) -> list[Any]:
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        what = "a single text; put it into brackets" if isinstance(value, str) else repr(value)
-        raise InvalidTask(f"a list of texts is needed, not {what}")
+        found = "a single text; put it into brackets" if isinstance(value, str) else repr(value)
+        raise InvalidTask(f"must be a list of texts, got {found}")
     return bounded_list("a list", value)
 
 
 def _words(value: Any) -> list[str]:
-    return [_at(place, _line, word) for place, word in enumerate(_list(value))]
+    return [_at(index, _line, word) for index, word in enumerate(_list(value))]
 
 
 def _srun_arguments(value: Any) -> list[str]:
-    """Check options of srun; the output of the step has to stay in the files of the job, which hold its evidence."""
+    """Check options of srun; the output of the step must stay in the files of the job, which hold its exit record."""
     words = _words(value)
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         if _REDIRECTS.match(word):
             raise InvalidTask(
-                f"srun_args must not redirect the output, got {word!r:.200}; "
-                "leave it out: the output is in the task's log",
-                at=(place,),
+                f"must not redirect the output, got {word!r:.200}; leave it out: the output is in the task's log",
+                at=(index,),
             )
     return words
 
 
-def _at(place: Any, check: Callable[[Any], Any], value: Any) -> Any:
-    """Check a part of a parameter, and have an error say which part it is."""
+def _at(key: Any, check: Callable[[Any], Any], value: Any) -> Any:
+    """Check an element of a parameter, and add its key to the location of an error."""
     try:
         return check(value)
     except InvalidTask as error:
-        raise InvalidTask(str(error), at=(place, *error.at)) from None
+        raise InvalidTask(str(error), at=(key, *error.at)) from None
 
 
 def _script(value: Any) -> list[str]:
     """Check lines of shell script."""
-    return [_at(place, _command, line) for place, line in enumerate(_list(value))]
+    return [_at(index, _command, line) for index, line in enumerate(_list(value))]
 
 
 def _command(line: Any) -> str:
     if not isinstance(line, str):
-        raise InvalidTask(f"a list of texts is needed, not one with {line!r}")
+        raise InvalidTask(f"must be a list of texts, got one with {line!r}")
     if "\0" in line:
-        raise InvalidTask(f"{line!r} holds a NUL byte; take it out")
+        raise InvalidTask(f"must not contain a NUL byte, got {line!r}; remove it")
     if any(part.lstrip().startswith("#SBATCH") for part in line.splitlines()):
-        raise InvalidTask(f"{line!r} is no command; options of sbatch belong into additional_parameters")
+        raise InvalidTask(f"must be commands, got {line!r}; options of sbatch belong into additional_parameters")
     return line
 
 
 def _options(value: Any) -> dict[str, Any]:
     """Check further options of sbatch."""
     if not isinstance(value, Mapping):
-        raise InvalidTask(f"a mapping of sbatch options is needed, not {type(value).__name__}")
+        raise InvalidTask(f"must be a mapping of sbatch options, got {type(value).__name__}")
     return {_at(Key(name), _option, name): _option_value(name, setting) for name, setting in value.items()}
 
 
 def _option(name: Any) -> str:
     if not isinstance(name, str) or not _OPTION.fullmatch(name):
-        raise InvalidTask(f"{name!r} is no name of an sbatch option; write it without dashes in front")
-    # sbatch takes the beginning of an option for the option.
-    begun = [option for option in RESERVED if option.startswith(name.replace("_", "-").lower())]
-    if begun:
-        raise InvalidTask(f"{name!r} cannot be given: sbatch's option --{begun[0]} is this package's own business")
+        raise InvalidTask(f"{name!r} is not a valid name of an sbatch option; write it without leading dashes")
+    # sbatch accepts abbreviated options.
+    matches = [option for option in RESERVED if option.startswith(name.replace("_", "-").lower())]
+    if matches:
+        raise InvalidTask(f"must not contain {name!r}; sbatch's option --{matches[0]} is set by this package")
     return name
 
 
@@ -412,8 +417,8 @@ def _option_value(name: str, value: Any) -> Any:
     try:
         return _line(value)
     except InvalidTask as error:
-        said = f"{name}: {error}; give text, a number, or True for an option without a value"
-        raise InvalidTask(said, at=(name,)) from None
+        message = f"{_subject(name, error)}; give text, a number, or True for an option without a value"
+        raise InvalidTask(message, at=(name,)) from None
 
 
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
@@ -463,13 +468,13 @@ RESOURCES: tuple[str, ...] = tuple(_CHECKS)
 
 def _choice(field: str, value: Any, choices: tuple[str, ...]) -> str | None:
     if value is not None and value not in choices:
-        raise InvalidTask(f"{field}: {' or '.join(map(repr, choices))} is needed, not {value!r:.200}")
+        raise InvalidTask(f"{field} must be {' or '.join(map(repr, choices))}, got {value!r:.200}")
     return value  # type: ignore[no-any-return]  # one of the choices, which are text
 
 
 def _bool(field: str, value: Any) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise InvalidTask(f"{field}: True or False is needed, not {value!r:.200}")
+        raise InvalidTask(f"{field} must be a bool, got {value!r:.200}")
     return value
 
 
@@ -479,8 +484,8 @@ def _seconds(field: str, value: Any, *, zero: bool = False) -> float | None:
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds)
     if not is_number or seconds < 0 or (seconds == 0 and not zero):
-        more = "" if zero else ", more than 0,"
-        raise InvalidTask(f"{field}: seconds or a timedelta{more} are needed, not {value!r:.200}")
+        more = "" if zero else " more than 0"
+        raise InvalidTask(f"{field} must be seconds or a timedelta{more}, got {value!r:.200}")
     return float(seconds)
 
 
@@ -500,4 +505,4 @@ def _reasons(value: Any) -> tuple[str, ...] | None:
     try:
         return tuple(_words(value))
     except InvalidTask as error:
-        raise InvalidTask(f"fail_on_pending_reason: {error}") from None
+        raise InvalidTask(_subject("fail_on_pending_reason", error)) from None

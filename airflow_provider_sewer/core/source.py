@@ -1,4 +1,4 @@
-"""Where in a workflow file something was written, so that errors can say so."""
+"""Source lines of workflow files, for messages."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-#: The folder that this package is.
+#: The folder of this package.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-#: What the package's spec says of itself in an interpreter that it was lent to.
+#: Attribute value of the package's spec in another interpreter that uses the package from here.
 EXTERNAL_NAME = "lent"
 
 
 class SourceLine(NamedTuple):
-    """A line of a file.
+    """Line of a file.
 
     :param file: the file's path, as Python knows it.
-    :param line: the line's number, from 1; 0 for the file as a whole.
-    :param column: the place in the line, from 1; 0 for the line as a whole.
+    :param line: the line's number, from 1; 0 for the whole file.
+    :param column: the column, from 1; 0 for the whole line.
     """
 
     file: str
@@ -33,7 +33,7 @@ class SourceLine(NamedTuple):
     column: int = 0
 
     def __str__(self) -> str:
-        """Write it the way editors and terminals make clickable."""
+        """Return the form that editors and terminals make clickable."""
         return ":".join([self.file, *(str(number) for number in (self.line, self.column) if number)])
 
     @property
@@ -47,7 +47,7 @@ _written_at: ContextVar[SourceLine | None] = ContextVar("sewer_written_at", defa
 
 @contextmanager
 def written_at(place: SourceLine) -> Iterator[None]:
-    """Say where a person wrote what is made in the block, where that is no Python code.
+    """Set the line of the objects that are created in the block, for files that are not Python code.
 
     :param place: the line.
     """
@@ -59,17 +59,17 @@ def written_at(place: SourceLine) -> Iterator[None]:
 
 
 def is_own_file(file: str) -> bool:
-    """Tell whether a file is part of this package, and so nothing that a person wrote."""
+    """Return whether a file is part of this package."""
     return _is_below(PACKAGE, file if file.startswith("/") else os.path.abspath(file))
 
 
-@lru_cache(maxsize=1024)  # asked for each line of each stack
+@lru_cache(maxsize=1024)  # called for each line of each stack
 def _is_below(folder: str, file: str) -> bool:
     return os.path.abspath(file).startswith(folder + os.sep)
 
 
 def calling_line() -> SourceLine:
-    """Return the line outside this package that led to the call being executed."""
+    """Return the line outside this package that led to the current call."""
     if place := _written_at.get():
         return place
     frame = sys._getframe(1)
@@ -79,7 +79,7 @@ def calling_line() -> SourceLine:
 
 
 def executing_module() -> str | None:
-    """Return the name of the module whose top-level code led to the call being executed: the innermost one."""
+    """Return the name of the innermost module whose top-level code led to the current call."""
     frame: FrameType | None = sys._getframe(1)
     while frame and (frame.f_code.co_name != "<module>" or "__name__" not in frame.f_globals):
         frame = frame.f_back

@@ -1,12 +1,12 @@
-"""Whether a task has to run: its build mode, and what its products were made from last.
+"""Staleness decision of a task, from its run policy and the records of its products.
 
-``always`` runs. ``missing`` runs when a product is not there. ``stale`` runs also when a product is not what the task
-has made, or was made from something else: another version of a dependency, other parameters, a task before it that
-ran anew. ``never`` does not run.
+``always`` runs. ``missing`` runs when a product does not exist. ``stale`` also runs when a product differs from its
+record, or when its inputs changed: the version of a dependency, the parameters, or an upstream task that was re-run.
+``never`` does not run.
 
-A dependency is compared by ``mtime`` (time of change and size) or by ``content``. By content, a task before it that
-ran anew counts only where something else than files is taken from it. Content is not read again while device, inode,
-ctime, mtime and size are the same.
+A dependency is compared by ``mtime`` (time of change and size) or by ``content``. With ``content``, a re-run upstream
+task counts only if the task takes something other than files from it. Content is not read again while device, inode,
+ctime, mtime and size are unchanged.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 
 class RunPolicy(NamedTuple):
-    """When a task runs.
+    """Policy that decides whether a task runs.
 
     :param run_when: one of :data:`RUN_WHEN`.
     :param compare: one of :data:`COMPARE`.
@@ -43,43 +43,42 @@ class RunPolicy(NamedTuple):
 
     @classmethod
     def checked(cls, run_when: Any, compare: Any, stale_with: Any, *, has_products: bool) -> RunPolicy:
-        """Make it of what a person wrote.
+        """Return the policy for the given arguments.
 
-        :raises InvalidTask: when there is no such mode, or nothing that it could look at.
+        :raises InvalidTask: when a value is not valid, or the mode requires a product and there is none.
         """
         if run_when == "always" and compare == "mtime" and stale_with == ():
             return cls()
-        given = (stale_with,) if isinstance(stale_with, str) else stale_with
-        if not isinstance(given, Iterable) or isinstance(given, Mapping):
-            said = f"stale_with: a list of {' and '.join(map(repr, STALE_WITH))} is needed, not {given!r:.200}"
-            raise InvalidTask(said, at=("stale_with",))
-        several = tuple(bounded_list("stale_with", given))
+        names = (stale_with,) if isinstance(stale_with, str) else stale_with
+        if not isinstance(names, Iterable) or isinstance(names, Mapping):
+            message = f"stale_with must be a list of {' and '.join(map(repr, STALE_WITH))}, got {names!r:.200}"
+            raise InvalidTask(message, at=("stale_with",))
+        several = tuple(bounded_list("stale_with", names))
         at: tuple[Any, ...]
         for at, value, known in (
             (("run_when",), run_when, RUN_WHEN),
             (("compare",), compare, COMPARE),
-            *((("stale_with", place), each, STALE_WITH) for place, each in enumerate(several)),
+            *((("stale_with", index), each, STALE_WITH) for index, each in enumerate(several)),
         ):
             if value not in known:
-                raise InvalidTask(f"{at[0]}: {', '.join(map(repr, known))} are possible, not {value!r:.200}", at=at)
+                raise InvalidTask(f"{at[0]} must be one of {', '.join(map(repr, known))}; got {value!r:.200}", at=at)
         if run_when in ("missing", "stale") and not has_products:
-            said = f"run_when={run_when!r}: there is no product to look at; name one with Product(path)"
-            raise InvalidTask(said, at=("run_when",))
+            message = f"run_when={run_when!r} requires a product; declare one with Product(path)"
+            raise InvalidTask(message, at=("run_when",))
         if run_when != "stale" and (several or compare != "mtime"):
             field = "stale_with" if several else "compare"
-            said = f"{field}: this says what makes a product stale; it takes run_when='stale'"
-            raise InvalidTask(said, at=(Key(field),))
+            raise InvalidTask(f"{field} requires run_when='stale'", at=(Key(field),))
         return cls(run_when, compare, several)
 
 
 class Fingerprint(NamedTuple):
-    """What a file or directory was like.
+    """Fingerprint of a file or directory.
 
-    It is stored as a list of these three.
+    It is stored as a list of its three fields.
 
-    :param seen: what changes with its time of change or its size; of a directory, with those of anything in it.
-    :param content: digest of its content; ``None`` where it was not read.
-    :param identity: changes with its ctime and its inode as well: while it is the same, so is the content.
+    :param seen: changes with the time of change or the size; of a directory, with those of any file in it.
+    :param content: digest of the content; ``None`` where it was not read.
+    :param identity: also changes with ctime and inode; while it is the same, so is the content.
     """
 
     seen: str
@@ -88,13 +87,12 @@ class Fingerprint(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What products are made from, as it is when their task begins.
+    """Inputs of a task at start time.
 
-    :param dependencies: stamps of its dependencies, by path.
-    :param after: of the tasks before it of which it takes something else than files, by name: which run of theirs it
-        follows, as far as that is known.
-    :param code: digest of its code, if that counts.
-    :param environment: digest of its environment, if that counts.
+    :param dependencies: fingerprints of its dependencies, by path.
+    :param upstream: last known run of each upstream task from which it takes something other than files, by name.
+    :param code: digest of its code, if the policy includes it.
+    :param environment: digest of its environment, if the policy includes it.
     """
 
     dependencies: Mapping[str, Fingerprint]
@@ -103,37 +101,37 @@ class Inputs(NamedTuple):
     environment: Optional[str] = None
 
     def to_data(self) -> dict[str, Any]:
-        """Return this as JSON."""
-        dependencies, after, code, environment = self
-        return {"dependencies": dict(dependencies), "after": dict(after), "code": code, "environment": environment}
+        """Return the inputs as JSON data."""
+        dependencies, upstream, code, environment = self
+        return {"dependencies": dict(dependencies), "after": dict(upstream), "code": code, "environment": environment}
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> Inputs:
-        """Return what :meth:`to_data` has returned.
+        """Return the inputs that :meth:`to_data` has written.
 
-        :raises LookupError: when it is not whole.
+        :raises LookupError: when a key is missing.
         """
-        stamps = {path: Fingerprint(*each) for path, each in data["dependencies"].items()}
-        return cls(stamps, data["after"], data["code"], data["environment"])
+        fingerprints = {path: Fingerprint(*each) for path, each in data["dependencies"].items()}
+        return cls(fingerprints, data["after"], data["code"], data["environment"])
 
 
 class ProductRecord(NamedTuple):
-    """What a product was made from, and what it was like then.
+    """Stored record of a product: its inputs and its fingerprint.
 
     :param task: the task's name.
-    :param command: digest of what its command was.
-    :param product: stamp of the product itself.
-    :param dependencies: as in :class:`MadeFrom`, like the three that follow.
-    :param result: the result that the task left.
-    :param is_whole: whether all products of the task were in place; they are not while they are moved there.
-    :param is_removed: whether it was a temporary product, and removed after use.
-    :param attempt: the attempt that put it in place, or was about to.
-    :param was_whole: whether it was whole when that attempt began; ``None`` if it had no record then.
-    :param beside: stamps of the files that the module wrote beside the product, by name; they belong to it. A link
-        that leads nowhere has none.
-    :param leaving: while the attempt puts the product and these in place: names of the files that belonged to it
+    :param command: digest of the task's command.
+    :param product: fingerprint of the product.
+    :param dependencies: as in :class:`Inputs`, like the next three (``after`` is ``upstream`` there).
+    :param result: the result of the task.
+    :param is_complete: whether all products of the task were in place; ``False`` while they are committed.
+    :param is_removed: whether it was a temporary product that was removed after use.
+    :param attempt: the attempt that committed it, or was about to.
+    :param was_complete: ``is_complete`` when that attempt began; ``None`` if there was no record then.
+    :param beside: fingerprints of the files that the module wrote beside the product, by name; they belong to it. A
+        dangling link has none.
+    :param leaving: while the attempt commits the product and these files: names of the files that belonged to it
         before and are to be removed; ``None`` at any other time.
-    :param dag_run: DAG and run that have made it, if one has.
+    :param dag_run: DAG and DAG run that created it, if any.
     """
 
     task: str
@@ -154,10 +152,9 @@ class ProductRecord(NamedTuple):
 
 
 class ProductState(NamedTuple):
-    """A product as it is now, and its record.
+    """Current state of a product and its stored record.
 
-    :param path: its path, as the task writes it.
-    :param file: its absolute path.
+    :param path: its path as written in the task.
     """
 
     path: str
@@ -171,9 +168,9 @@ class ProductState(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """Whether a task has to run, and why or why not, as half a sentence.
+    """Decision to run or skip a task, with the reason as half a sentence.
 
-    :param is_sure: whether that cannot turn out otherwise.
+    :param is_sure: whether the decision is final.
     """
 
     must_run: bool
@@ -181,30 +178,30 @@ class Decision(NamedTuple):
     is_sure: bool = True
 
     @classmethod
-    def run(cls, why: str) -> Decision:
-        """It has to."""
-        return cls(must_run=True, reason=why)
+    def run(cls, reason: str) -> Decision:
+        """Return the decision to run."""
+        return cls(must_run=True, reason=reason)
 
     @classmethod
-    def skip(cls, why: str) -> Decision:
-        """It has not."""
-        return cls(must_run=False, reason=why)
+    def skip(cls, reason: str) -> Decision:
+        """Return the decision to skip."""
+        return cls(must_run=False, reason=reason)
 
 
 class StalenessInputs(NamedTuple):
-    """What the verdict on a task depends on.
+    """Inputs of the staleness decision on a task.
 
-    :param freshness: when it runs.
-    :param products: what it makes.
-    :param dependencies: absolute paths of what it needs, by path as the task writes it.
-    :param command: digest of its command now.
-    :param after: as in :class:`MadeFrom`, now.
-    :param code: digest of its code now, if that counts.
-    :param environment: digest of its environment now, if that counts.
-    :param ran_anew: names of the tasks before it that ran anew and of which it takes files.
-    :param ran_anew_otherwise: names of those of which it takes something else.
-    :param is_beforehand: these tasks have not run yet, but will.
-    :param left_open: dependencies that are made anew before it runs, so that nobody knows yet what they will be like.
+    :param policy: its run policy.
+    :param products: its products.
+    :param dependencies: absolute paths of its dependencies, by path as written in the task.
+    :param command: digest of its current command.
+    :param after: current runs of upstream tasks, as in :attr:`Inputs.upstream`.
+    :param code: digest of its current code, if the policy includes it.
+    :param environment: digest of its current environment, if the policy includes it.
+    :param rerun_upstream: names of re-run upstream tasks from which it takes files.
+    :param rerun_upstream_elsewhere: names of re-run upstream tasks from which it takes something else.
+    :param is_beforehand: whether these upstream tasks are still to run.
+    :param left_open: dependencies that are created again before the task runs, so that their state is not known yet.
     :param beside: absolute paths of the files that belong to a dependency, by its path.
     """
 
@@ -222,76 +219,76 @@ class StalenessInputs(NamedTuple):
     beside: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
-def decide(question: StalenessInputs) -> Decision:
-    """Say whether a task has to run."""
-    mode = question.policy.run_when
+def decide(inputs: StalenessInputs) -> Decision:
+    """Return whether a task has to run."""
+    mode = inputs.policy.run_when
     if mode == "always":
         return Decision.run("it always runs")
     if mode == "never":
         return Decision.skip("it never runs")
-    why = missing_reason(question.products) or (_stale_reason(question) if mode == "stale" else None)
-    if why:
-        return Decision.run(why)
+    reason = missing_reason(inputs.products) or (_stale_reason(inputs) if mode == "stale" else None)
+    if reason:
+        return Decision.run(reason)
     return Decision.skip("its products are there" if mode == "missing" else "its products are up to date")
 
 
 def missing_reason(products: Iterable[ProductState]) -> str | None:
-    """Return which of the products is not there, or not whole, as half a sentence; ``None`` if all are."""
-    for made in products:
-        is_removed = made.record is not None and made.record.is_removed
-        if not is_removed and not os.path.exists(made.file):
-            return f"{made.path} is missing"
-        if made.record is not None and not made.record.is_complete:
-            return f"{made.path} was being made when an earlier run was ended"
-        for name, file in ({} if is_removed else made.files_beside()).items():
+    """Return the first missing or incomplete product, as half a sentence; ``None`` if all are complete."""
+    for product in products:
+        is_removed = product.record is not None and product.record.is_removed
+        if not is_removed and not os.path.exists(product.file):
+            return f"{product.path} is missing"
+        if product.record is not None and not product.record.is_complete:
+            return f"{product.path} is incomplete: an earlier run ended while creating it"
+        for name, file in ({} if is_removed else product.files_beside()).items():
             if not os.path.lexists(file):
-                return f"{name}, which was made beside {made.path}, is missing"
+                return f"{name}, created beside {product.path}, is missing"
     return None
 
 
-def _stale_reason(question: StalenessInputs) -> str | None:
-    by_content = question.policy.compare == "content"
-    anew = [*question.rerun_upstream_elsewhere, *(() if by_content else question.rerun_upstream)]
-    if anew:
-        return f"{anew[0]!r} runs before it" if question.is_beforehand else f"{anew[0]!r} ran anew"
-    for made in question.products:
-        record = made.record
+def _stale_reason(inputs: StalenessInputs) -> str | None:
+    by_content = inputs.policy.compare == "content"
+    rerun = [*inputs.rerun_upstream_elsewhere, *(() if by_content else inputs.rerun_upstream)]
+    if rerun:
+        return f"{rerun[0]!r} runs before it" if inputs.is_beforehand else f"{rerun[0]!r} was re-run"
+    for product in inputs.products:
+        record = product.record
         if record is None:
-            return f"there is no record of how {made.path} was made"
-        why = _change_reason(made, record, question, by_content=by_content)
-        if why:
-            return why
+            return f"{product.path} has no record"
+        reason = _change_reason(product, record, inputs, by_content=by_content)
+        if reason:
+            return reason
     return None
 
 
 def _change_reason(
-    made: ProductState, record: ProductRecord, question: StalenessInputs, *, by_content: bool
+    product: ProductState, record: ProductRecord, inputs: StalenessInputs, *, by_content: bool
 ) -> str | None:
-    if record.command != question.command:
-        return f"{made.path} was made with other parameters"
-    for name, run in question.after.items():
+    if record.command != inputs.command:
+        return f"{product.path} was created with other parameters"
+    for name, run in inputs.after.items():
         if record.after.get(name, run) != run:
-            return f"{name!r} has run anew since {made.path} was made"
+            return f"{name!r} was re-run since {product.path} was created"
     if by_content and record.product is not None and record.product.content is None:
-        return f"there is no record of the content of {made.path}"
-    if not record.is_removed and _differs(record.product, made.file, by_content=by_content):
-        return f"{made.path} was changed after it was made"
-    for name, file in ({} if record.is_removed else made.files_beside()).items():
+        return f"the record of {product.path} has no content fingerprint"
+    if not record.is_removed and _differs(record.product, product.file, by_content=by_content):
+        return f"{product.path} was changed after it was created"
+    for name, file in ({} if record.is_removed else product.files_beside()).items():
         if record.beside[name] is not None and _differs(record.beside[name], file, by_content=by_content):
-            return f"{name}, which was made beside {made.path}, was changed after it was made"
-    for path, file in question.dependencies.items():
+            return f"{name}, created beside {product.path}, was changed after it was created"
+    for path, file in inputs.dependencies.items():
         if path not in record.dependencies:
-            return f"{made.path} was made without {path}"
-        is_known = path not in question.left_open and os.path.exists(file)
-        beside = question.beside.get(path, ())
+            return f"{product.path} was created without {path}"
+        is_known = path not in inputs.left_open and os.path.exists(file)
+        beside = inputs.beside.get(path, ())
         if is_known and _differs(record.dependencies[path], file, beside, by_content=by_content):
             return f"{path} has changed"
     for path in record.dependencies:
-        if path not in question.dependencies:
-            return f"{made.path} was made from {path} too"
-    if question.code != record.code and "code" in question.policy.stale_with:
+        if path not in inputs.dependencies:
+            return f"{product.path} was also created from {path}"
+    if inputs.code != record.code and "code" in inputs.policy.stale_with:
         return "its code has changed"
-    if question.environment != record.environment and "environment" in question.policy.stale_with:
+    if inputs.environment != record.environment and "environment" in inputs.policy.stale_with:
         return "its environment has changed"
     return None
 
@@ -309,21 +306,21 @@ def _differs(known: Fingerprint | None, file: str, beside: Sequence[str] = (), *
 
 
 def fingerprint_of(file: str, beside: Sequence[str] = (), *, read: bool = False) -> Fingerprint | None:
-    """Return what a file or directory is like now, or ``None`` if it is not there.
+    """Return the current fingerprint of a file or directory, or ``None`` if it does not exist.
 
-    Links are followed, in a directory too: to files and to directories.
+    Links to files and directories are followed, also inside a directory.
 
-    :param beside: files that belong to it, and have to be there as well.
-    :param read: read its content as well.
+    :param beside: files that belong to it and must exist as well.
+    :param read: whether to read the content as well.
     """
     try:
         status = os.stat(file)
-        if not beside and not stat.S_ISDIR(status.st_mode):  # looked at before it is read: a later change shows
+        if not beside and not stat.S_ISDIR(status.st_mode):  # the status is older than the content: later changes show
             return Fingerprint(_seen(status), _content(file, status) if read else None, _identity(status))
         seen, content, identity = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-        for whole in (file, *beside):
-            name = "" if whole is file else os.path.basename(whole)
-            for entry in _entries(whole):
+        for root in (file, *beside):
+            name = "" if root is file else os.path.basename(root)
+            for entry in _entries(root):
                 label = f"{name}\0{entry.name}"
                 _add(seen, label, _seen(entry.status) if entry.status else entry.text)
                 _add(identity, label, _identity(entry.status) if entry.status else entry.text)
@@ -335,11 +332,11 @@ def fingerprint_of(file: str, beside: Sequence[str] = (), *, read: bool = False)
 
 
 class _Entry(NamedTuple):
-    """A file in a directory, or anything else that is not entered.
+    """File in a directory, or another entry that is not traversed.
 
     :param name: its path in the directory.
-    :param status: status of the file that it is, or leads to.
-    :param text: description of anything else.
+    :param status: status of the file, or of the target of a link.
+    :param text: description of another entry.
     """
 
     name: str
@@ -348,23 +345,23 @@ class _Entry(NamedTuple):
     text: str = ""
 
 
-def _entries(whole: str) -> Iterator[_Entry]:
-    """Return the files in a directory, however deep, and its empty directories; for a file, the file itself.
+def _entries(top: str) -> Iterator[_Entry]:
+    """Return the files below a directory and its empty directories; for a file, the file itself.
 
-    Each directory is entered once, whatever links lead to it, so this ends. A link to the root of the file system is
-    not followed: all that the machine has would count.
+    Each directory is entered once, so that cyclic links end. A link to the root of the file system is not followed:
+    it would include every file of the machine.
     """
     root = os.stat(os.sep)
     entered = {(root.st_dev, root.st_ino): os.sep}
-    coming = [("", whole)]
-    while coming:
-        name, path = coming.pop()
+    pending = [("", top)]
+    while pending:
+        name, path = pending.pop()
         try:
             status = os.stat(path)
         except OSError as error:
             if not name:
                 raise
-            if os.path.lexists(path):  # else it was removed a moment ago
+            if os.path.lexists(path):  # otherwise it was just removed
                 yield _Entry(name, path, None, f"{error.strerror}: {_target(path)}")
             continue
         if not stat.S_ISDIR(status.st_mode):
@@ -383,10 +380,10 @@ def _entries(whole: str) -> Iterator[_Entry]:
         except FileNotFoundError:
             if not name:
                 raise
-            continue  # it was removed a moment ago
+            continue  # it was just removed
         if not names:
             yield _Entry(name, path, None, "an empty directory")
-        coming += [(os.path.join(name, each), os.path.join(path, each)) for each in sorted(names, reverse=True)]
+        pending += [(os.path.join(name, each), os.path.join(path, each)) for each in sorted(names, reverse=True)]
 
 
 def _target(path: str) -> str:
@@ -406,13 +403,13 @@ def _identity(status: os.stat_result) -> str:
 
 
 def _content(file: str, status: os.stat_result) -> str:
-    if not stat.S_ISREG(status.st_mode):  # a named pipe is not waited for
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
         return "no file"
     digest = hashlib.sha256()
     try:
         with open(file, "rb") as opened:
             while chunk := opened.read(_CHUNK):
                 digest.update(chunk)
-    except PermissionError:  # the module may not need it; a change shows as far as it can be seen
+    except PermissionError:  # the module may not need it; changes show in its time and size
         return f"a file that cannot be read: {_seen(status)}"
     return digest.hexdigest()

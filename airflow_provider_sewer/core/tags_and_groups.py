@@ -1,4 +1,4 @@
-"""What tasks of a workflow are sorted by: tags, by which they are selected, and groups, in which they are shown."""
+"""Tags, by which tasks are selected, and groups, in which they are shown."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from typing import Any
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.size_limits import bounded_list
 
-#: Parts the name of a group from that of a group in it.
+#: Separates the name of a group from that of a group in it.
 IN_GROUP = "."
 
-#: A tag has nothing in it that means something else where tasks are selected by it.
+#: A tag contains no operators of selectors.
 _TAG = re.compile(r"[^\s,+@*?\[\]]+")
 
 
 def checked_tags(tags: Any) -> tuple[str, ...]:
-    """Return tags, each once, or say why they are none.
+    """Return tags without duplicates.
 
     :raises InvalidTask: for anything but words.
     """
     several = [tags] if isinstance(tags, str) else tags
     if not isinstance(several, Iterable) or isinstance(several, (bytes, Mapping, AbstractSet)):
-        raise InvalidTask(f"tags: a list of tags is needed, not {tags!r:.200}", at=("tags",))
+        raise InvalidTask(f"tags must be a list of tags, got {tags!r:.200}", at=("tags",))
     given = bounded_list("tags", several)
-    for place, tag in enumerate(given):
+    for index, tag in enumerate(given):
         if not isinstance(tag, str) or not tag.isprintable() or not _TAG.fullmatch(tag):
-            said = f"tags: {tag!r} is none; a tag is a word without spaces and , + @ * ? [ ]"
-            raise InvalidTask(said, at=("tags", place))
+            message = f"tags must be words without spaces and , + @ * ? [ ], got {tag!r}"
+            raise InvalidTask(message, at=("tags", index))
     return tuple(dict.fromkeys(given))
 
 
 def checked_group(group: Any) -> str:
-    """Return the name of a group, ``""`` for none, or say why it is no name.
+    """Return the name of a group; ``""`` for no group.
 
     :raises InvalidTask: for anything but text without gaps between its dots.
     """
     if group is None:
         return ""
     if not isinstance(group, str) or not group.isprintable() or not all(map(str.strip, group.split(IN_GROUP))):
-        said = f"group: a name such as 'training', or 'training.svm' for a group in it, not {group!r:.200}"
-        raise InvalidTask(said, at=("group",))
+        message = f"group must be a name such as 'training', or 'training.svm' for a group in it, got {group!r:.200}"
+        raise InvalidTask(message, at=("group",))
     return group
 
 
 def inner_group(outer: str, inner: str) -> str:
-    """Return the name of a group in another one; either may be none."""
+    """Return the name of a group in another one; either may be empty."""
     return IN_GROUP.join(filter(None, (outer, inner)))
 
 
 def group_in(outer: str, group: str) -> str:
-    """Return the name of the group right in ``outer`` that a group in it is, or lies in.
+    """Return the name of the group directly in ``outer`` that is, or contains, another group.
 
-    :param outer: the name of a group, ``""`` for none.
-    :param group: the name of the same one, or of one that lies in it.
-    :returns: ``""`` for the same one.
+    :param outer: the name of a group, or ``""``.
+    :param group: the name of the same group, or of one inside it.
+    :returns: ``""`` for the same group.
     """
     if group == outer:
         return ""
-    way = group[len(outer) + len(IN_GROUP) :] if outer else group
-    return inner_group(outer, way.partition(IN_GROUP)[0])
+    inner = group[len(outer) + len(IN_GROUP) :] if outer else group
+    return inner_group(outer, inner.partition(IN_GROUP)[0])

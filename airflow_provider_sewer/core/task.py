@@ -1,4 +1,4 @@
-"""A task: one Python module or function, what it is called with, what it makes and needs, and where it runs."""
+"""A task: one Python module or function, its arguments, its products and dependencies, and where it runs."""
 
 from __future__ import annotations
 
@@ -28,61 +28,61 @@ from airflow_provider_sewer.core.tags_and_groups import checked_group, checked_t
 from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.values import Ignored, Marker, Result, markers, replace_placeholders
 
-#: What a task can be said to be or to have.
+#: The fields of a task.
 FIELDS = (
     "name", "module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs", "python", "env",
     "inherit_env", "workdir", "depends_on", "products", "dependencies", "run_when", "compare", "stale_with",
     "resources", "tags", "group", "doc", "operator_kwargs", "run_on", "slurm",
 )  # fmt: skip
 
-#: Where Airflow can run a task: on the worker, or as a job of a Slurm cluster.
+#: Where Airflow can run a task: on the worker, or as a Slurm job.
 RUN_ON = ("local", "slurm")
 
-#: What may stand in ``depends_on``: tasks, mapped ones as well, or names of tasks.
+#: Items of ``depends_on``: tasks, also mapped ones, or names of tasks.
 Upstream = Union["Task", MappedTask, str]
 
-#: What may stand in ``products`` and ``dependencies``.
+#: Items of ``products`` and ``dependencies``.
 Path = Union[str, "os.PathLike[str]"]
 
-#: Returns what stands in place of a path or of a result.
+#: Resolves a placeholder: a path or a result.
 Fill = Callable[[Marker], Any]
 
 
 class Task:
-    """A Python module to run with ``python -m``, or a function of one to call, as a node of a workflow.
+    """Node of a workflow: a Python module to run with ``python -m``, or a function to call.
 
-    Paths of interpreter and working directory are relative to the workflow file they are written in; those of
-    products and dependencies to the working directory of the task.
+    Relative paths of interpreter and working directory are resolved against the folder of the workflow file; those of
+    products and dependencies against the working directory of the task.
 
-    :param name: what people call it; unique in a workflow.
-    :param module: dotted name of the module; it has to be installed for the interpreter.
-    :param parameters_and_flags: what becomes ``--key value`` and ``--flag``
+    :param name: task name, unique within the workflow.
+    :param module: dotted name of the module; it must be installed for the interpreter.
+    :param parameters_and_flags: passed as ``--key value`` and ``--flag``
         (see :mod:`airflow_provider_sewer.core.cli_args`).
     :param use_underscores: keep ``_`` in keys instead of writing ``-``.
     :param args: verbatim arguments, put before the parameters.
-    :param function: instead of a module, ``package.module:function``; it needs nothing of this package.
-    :param kwargs: its keyword arguments, which JSON can say.
+    :param function: instead of a module, ``package.module:function``; its interpreter does not need this package.
+    :param kwargs: its keyword arguments, as JSON values.
     :param python: interpreter of this task.
     :param env: environment variables of this task.
     :param inherit_env: ``True``, or names, to inherit more than the short list.
     :param workdir: working directory of this task.
-    :param depends_on: tasks, or their names, that have to succeed before this one.
-    :param products: paths that it makes, besides those in its parameters.
+    :param depends_on: tasks, or their names, that must succeed before this one.
+    :param products: paths that it creates, besides those in its parameters.
     :param dependencies: paths that it needs, besides those in its parameters.
     :param run_when: ``"always"``, ``"missing"``, ``"stale"`` or ``"never"``
         (see :mod:`airflow_provider_sewer.core.staleness`).
-    :param compare: how dependencies are compared with those it was made from last: by ``"mtime"`` or ``"content"``.
-    :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
+    :param compare: how dependencies are compared with those of the last run: by ``"mtime"`` or ``"content"``.
+    :param stale_with: further causes of staleness, besides dependencies and parameters: ``"code"``,
         ``"environment"``.
-    :param resources: how much it takes of what there is little of, such as ``{"gpu": 1}``.
-    :param tags: words by which it is selected (see :mod:`airflow_provider_sewer.core.selection`).
-    :param group: the group that Airflow shows it in; ``"a.b"`` is the group b in the group a.
-    :param doc: what it is for, in Markdown; shown by Airflow.
+    :param resources: amounts of limited resources that it needs, such as ``{"gpu": 1}``.
+    :param tags: tags for ``tag:`` selectors (see :mod:`airflow_provider_sewer.core.selection`).
+    :param group: its group in Airflow; ``"a.b"`` is the group b in the group a.
+    :param doc: description in Markdown; shown by Airflow.
     :param operator_kwargs: arguments of Airflow's operator for this task (pool, queue, retries, …).
     :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is on this machine; with
-        ``sppe run --on slurm``, all that does not say ``"local"`` runs as jobs.
+        ``sppe run --on slurm``, all tasks except those with ``"local"`` run as jobs.
     :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm_settings.RESOURCES`).
-    :raises InvalidTask: when something in it cannot be run, naming the field.
+    :raises InvalidTask: when a field is not valid, naming it.
     """
 
     def __init__(
@@ -126,12 +126,12 @@ class Task:
             self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
             if not isinstance(use_underscores, bool):
                 raise InvalidTask(
-                    f"use_underscores: True or False is needed, not {use_underscores!r:.200}", at=("use_underscores",)
+                    f"use_underscores must be a bool, got {use_underscores!r:.200}", at=("use_underscores",)
                 )
             self.use_underscores = use_underscores
             self.args = _arguments(args)
             self.kwargs = checked_kwargs(_mapping("kwargs", kwargs))
-            self._refuse_arguments_of_the_other()
+            self._reject_arguments_of_other_kind()
             folder = "" if python is None and workdir is None else self.source.folder
             self.settings = ExecutionSettings.checked(
                 python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=folder
@@ -159,18 +159,18 @@ class Task:
 
     @property
     def target(self) -> str:
-        """Return what is run: the module's name, or the function's."""
+        """Return the name of the module or of the function."""
         return self.module or self.function or ""
 
     @property
     def result(self) -> Result:
-        """Return what stands for this task's result in the parameters of a later one."""
+        """Return the placeholder of this task's result, for the parameters of later tasks."""
         return Result(self)
 
     def arguments(self, fill: Fill | None = None) -> list[str]:
-        """Return the arguments of the module as a command line has them.
+        """Return the command line arguments of the module.
 
-        :param fill: returns what stands in place of a path or of a result; they stay as they are written if not given.
+        :param fill: resolves the placeholders; without it, they are shown as written.
         """
         fill = fill or as_written
         return to_arguments(
@@ -180,12 +180,14 @@ class Task:
         )
 
     def exposed_secrets(self) -> list[str]:
-        """Say what of the task looks like a secret that others could read; the secrets are not shown."""
-        given = [replace_placeholders(each, as_written) for each in (self.parameters_and_flags, self.args, self.kwargs)]
-        return [f"task {self.name!r}: {what}" for what in exposed(given[0], given[1], given[2], self.slurm.slurm)]
+        """Return descriptions of values that look like secrets and that others could read, without the secrets."""
+        given = (self.parameters_and_flags, self.args, self.kwargs)
+        values = [replace_placeholders(each, as_written) for each in given]
+        found = exposed(values[0], values[1], values[2], self.slurm.slurm)
+        return [f"task {self.name!r}: {secret}" for secret in found]
 
     def call(self, fill: Fill | None = None) -> Call:
-        """Return what an interpreter is asked to run.
+        """Return the call that an interpreter runs.
 
         :param fill: as for :meth:`arguments`.
         """
@@ -194,16 +196,16 @@ class Task:
         return module_call(self.target, self.arguments(fill))
 
     def signature(self, fill: Fill | None = None) -> list[Any]:
-        """Return what tells this task's command from others; ignored values do not count.
+        """Return the values that identify this task's command; ignored values do not count.
 
         :param fill: as for :meth:`arguments`.
         """
-        kept = _unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
+        values = _unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
         products = [product.path for product in self.products]
-        return [self.target, replace_placeholders(kept, fill or as_written), self.use_underscores, products]
+        return [self.target, replace_placeholders(values, fill or as_written), self.use_underscores, products]
 
     def is_same(self, other: Task) -> bool:
-        """Tell whether another task makes the same of the same with the same command, in the same way."""
+        """Return whether another task has the same command, products, dependencies and settings."""
         return (
             self.signature() == other.signature()
             and self.products == other.products
@@ -216,34 +218,33 @@ class Task:
         )
 
     def _note_markers(self) -> None:
-        """Note the paths and the results of other tasks that it is told of."""
+        """Record the paths and the results of other tasks among its arguments."""
         marked = markers([self.args, self.parameters_and_flags, self.kwargs])
         self.products, self.dependencies = self._paths([each for each in marked if isinstance(each, PathMarker)])
         self.results = tuple(dict.fromkeys(each for each in marked if isinstance(each, Result)))
 
     def _paths(self, inside: list[PathMarker]) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
         products, dependencies = self._listed
-        made = [*(each for each in inside if isinstance(each, Product)), *products]
+        produced = [*(each for each in inside if isinstance(each, Product)), *products]
         needed = [*(each for each in inside if isinstance(each, Dependency)), *dependencies]
-        if not made and not needed:
+        if not produced and not needed:
             return (), ()
-        for marker in (*made, *needed):
+        for marker in (*produced, *needed):
             if not marker.path:
-                raise InvalidTask(f"{marker!r}: a path is needed; without one it can stand only in an annotation")
-        # What the module is not given a path for, it makes under the real name.
-        own = [each.under_real_name() if each not in inside else each for each in made]
+                raise InvalidTask(f"{marker!r} must have a path; only in an annotation it has none")
+        # A module that is not given a path cannot write to a staging path.
+        own = [each.under_real_name() if each not in inside else each for each in produced]
         return tuple(dict.fromkeys(own)), tuple(dict.fromkeys(needed))
 
-    def _refuse_arguments_of_the_other(self) -> None:
+    def _reject_arguments_of_other_kind(self) -> None:
         if self.function is not None and (self.parameters_and_flags or self.args):
             at = Key("parameters_and_flags" if self.parameters_and_flags else "args")
-            raise InvalidTask("parameters_and_flags and args are for a module; a function is given kwargs", at=(at,))
+            raise InvalidTask("parameters_and_flags and args require a module; give a function kwargs", at=(at,))
         if self.function is None and self.kwargs:
-            said = "kwargs are for a function; a module is given parameters_and_flags"
-            raise InvalidTask(said, at=(Key("kwargs"),))
+            raise InvalidTask("kwargs require a function; give a module parameters_and_flags", at=(Key("kwargs"),))
 
     def with_defaults(self, settings: ExecutionSettings) -> Task:
-        """Return this task, its own settings completed by ``settings``."""
+        """Return this task, with its own settings completed by ``settings``."""
         return self.with_settings(self.settings.with_fallback(settings))
 
     def with_settings(self, settings: ExecutionSettings) -> Task:
@@ -259,7 +260,7 @@ class Task:
         return other
 
     def in_group(self, group: str) -> Task:
-        """Return this task, its own group being in this one."""
+        """Return this task, with its own group inside the given one."""
         if not group:
             return self
         other = copy.copy(self)
@@ -267,28 +268,28 @@ class Task:
         return other
 
     def map(self, **values: Any) -> MappedTask:
-        """Make one task for each value; several lists go side by side.
+        """Map the task over values: one task for each, and several lists in parallel like ``zip``.
 
         Paths of products and dependencies can name the values: ``Product("build/{n}/model.npz")``.
 
         :param values: a list of values for each parameter that differs.
-        :raises InvalidTask: when the lists are of different lengths, or two tasks would make the same path.
+        :raises InvalidTask: when the lists are of different lengths, or two tasks would produce the same path.
         """
         return mapped_task(self, checked_values(values, self.name), each_with_each=False)
 
     def map_product(self, **values: Any) -> MappedTask:
-        """Make one task for each combination of values.
+        """Map the task over each combination of values.
 
         :param values: as for :meth:`map`.
         """
         return mapped_task(self, checked_values(values, self.name), each_with_each=True)
 
     def with_values(self, name: str, values: Mapping[str, Any], change: Callable[[PathMarker], PathMarker]) -> Task:
-        """Return another task, which has these parameters instead, or besides.
+        """Return another task, with the given parameters replaced or added.
 
         :param name: its name.
         :param values: parameters of the module, or keyword arguments of the function.
-        :param change: returns what stands in place of a path.
+        :param change: returns the replacement of a path.
         """
 
         def exchanged(value: Any) -> Any:
@@ -317,7 +318,7 @@ class Task:
     ) -> None:
         """Run the task, or add it to the workflow that is being recorded.
 
-        :raises WorkflowFailed: when it ran and did not succeed.
+        :raises WorkflowFailed: when the run failed.
         """
         Chain.of(self).run(path_to_python, env, workdir)
 
@@ -342,58 +343,58 @@ class Task:
 
 
 def as_written(marker: Marker) -> Any:
-    """Return what stands for a path or a result where nothing runs: as it is written."""
+    """Return a placeholder as written, for where nothing runs."""
     return marker.path if isinstance(marker, PathMarker) else repr(marker)
 
 
 def checked_name(name: Any) -> str:
-    """Return a task's name, or say why it is none.
+    """Return a task's name.
 
     :raises InvalidTask: for an empty name, or one that does not fit on a line.
     """
     if not isinstance(name, str) or not name.strip():
-        raise InvalidTask(f"name: a task needs a name, not {name!r:.200}")
+        raise InvalidTask(f"name must be non-empty text, got {name!r:.200}")
     if not name.isprintable():
-        raise InvalidTask(f"name: {name!r} holds a line break or another unprintable character")
+        raise InvalidTask(f"name must not contain a line break or another unprintable character, got {name!r}")
     if later := names_in(name):
-        raise InvalidTask(f"name: {later[0]!r} is known only when the task runs; a name is the same in all runs")
+        raise InvalidTask(f"name must be the same in all runs; {later[0]!r} is known only when the task runs")
     return name
 
 
 def checked_module(module: Any) -> str:
-    """Return a module's dotted name, or say why it is none; templates pass.
+    """Return a module's dotted name; templates pass.
 
-    :raises InvalidTask: for anything that ``python -m`` could not take.
+    :raises InvalidTask: for a name that ``python -m`` would reject.
     """
     if not isinstance(module, str):
-        raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'", at=("module",))
+        raise InvalidTask(f"module must be a dotted name such as 'package.module', got {module!r}", at=("module",))
     is_file = module.endswith(".py") or "/" in module
     if is_template(module) or (all(map(str.isidentifier, module.split("."))) and not is_file):
         return module
     guess = re.sub(r"\.py$", "", module).strip("./").replace("/", ".")
     hint = f"; a file cannot be run, only an installed module: {guess!r}?" if is_file else ""
-    raise InvalidTask(f"module: {module!r} is no dotted name such as 'package.module'{hint}", at=("module",))
+    raise InvalidTask(f"module must be a dotted name such as 'package.module', got {module!r}{hint}", at=("module",))
 
 
 def checked_run_on(run_on: Any) -> str | None:
-    """Return where a task is to run, or ``None`` if that was not said.
+    """Return where a task is to run, or ``None`` if it was not given.
 
-    :raises InvalidTask: for a place that there is not.
+    :raises InvalidTask: for any other value.
     """
     if run_on is not None and run_on not in RUN_ON:
-        raise InvalidTask(f"run_on: {' or '.join(map(repr, RUN_ON))} is needed, not {run_on!r:.200}", at=("run_on",))
-    return run_on  # type: ignore[no-any-return]  # one of the places, which are text
+        raise InvalidTask(f"run_on must be {' or '.join(map(repr, RUN_ON))}, got {run_on!r:.200}", at=("run_on",))
+    return run_on  # type: ignore[no-any-return]  # one of the values, which are text
 
 
 def checked_target(module: Any, function: Any) -> tuple[str | None, str | None]:
-    """Return the names of a module and of a function, one of which is to be run; templates pass.
+    """Return the names of a module and of a function, exactly one of which must be given; templates pass.
 
-    :raises InvalidTask: when it is not one of them, or no such name.
+    :raises InvalidTask: when both or neither are given, or a name is not valid.
     """
     module, function = as_text(module), as_text(function)
     if (module is None) == (function is None):
-        given = "neither is" if module is None else "both are"
-        raise InvalidTask(f"a task runs a module or a function; {given} given", at=(Key("function"),))
+        found = "neither" if module is None else "both"
+        raise InvalidTask(f"a task must have either a module or a function, got {found}", at=(Key("function"),))
     return (checked_module(module), None) if function is None else (None, checked_function(function))
 
 
@@ -403,20 +404,20 @@ def _listed(field: str, paths: Any, kind: type[Any]) -> list[Any]:
     is_one = isinstance(paths, (str, bytes, os.PathLike)) or not isinstance(paths, Iterable)
     several = [paths] if is_one else paths
     if isinstance(several, (Mapping, AbstractSet)):
-        raise InvalidTask(f"{field}: a list of paths is needed, not {paths!r:.200}", at=(field,))
+        raise InvalidTask(f"{field} must be a list of paths, got {paths!r:.200}", at=(field,))
     listed = []
-    for place, path in enumerate(bounded_list(field, several)):
+    for index, path in enumerate(bounded_list(field, several)):
         if isinstance(path, PathMarker) and not isinstance(path, kind):
-            raise InvalidTask(f"{field}: {path!r} cannot stand there", at=(field, place))
+            raise InvalidTask(f"{field} must not contain {path!r}", at=(field, index))
         try:
             listed.append(path if isinstance(path, kind) else kind(path))
         except InvalidTask as error:
-            raise InvalidTask(str(error), at=(field, place)) from None
+            raise InvalidTask(str(error), at=(field, index)) from None
     return listed
 
 
 def _unignored(value: Any) -> Any:
-    """Copy a value, however deep, with nothing in place of what is ignored."""
+    """Return a deep copy of a value, with ``None`` in place of ignored values."""
     if isinstance(value, Ignored):
         return None
     if isinstance(value, Mapping):
@@ -430,13 +431,13 @@ def _mapping(field: str, value: Any) -> Mapping[str, Any]:
     if value is None or type(value) is dict:
         return value or {}
     if not isinstance(value, Mapping):
-        raise InvalidTask(f"{field}: a mapping is needed, not {type(value).__name__}", at=(field,))
+        raise InvalidTask(f"{field} must be a mapping, got {type(value).__name__}", at=(field,))
     return value
 
 
 def _text(field: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise InvalidTask(f"{field}: text is needed, not {type(value).__name__}", at=(field,))
+        raise InvalidTask(f"{field} must be text, got {type(value).__name__}", at=(field,))
     return value
 
 
@@ -444,7 +445,7 @@ def _arguments(args: Any) -> tuple[Any, ...]:
     if type(args) in (tuple, list):
         return tuple(args)
     if isinstance(args, (str, bytes, Mapping, AbstractSet, Result)) or not isinstance(args, Iterable):
-        raise InvalidTask(f"args: a list of arguments is needed, not {args!r:.200}", at=("args",))
+        raise InvalidTask(f"args must be a list of arguments, got {args!r:.200}", at=("args",))
     return tuple(bounded_list("args", args))
 
 
@@ -456,6 +457,6 @@ def _upstream(depends_on: Any) -> tuple[Task | str, ...]:
     upstream: list[Task | str] = []
     for item in given:
         if not isinstance(item, (Task, MappedTask, str)):
-            raise InvalidTask(f"depends_on: tasks or names of tasks are needed, not {item!r:.200}")
+            raise InvalidTask(f"depends_on must contain tasks or names of tasks, got {item!r:.200}")
         upstream += item if isinstance(item, MappedTask) else (item,)
     return tuple(upstream)

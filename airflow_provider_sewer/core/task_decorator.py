@@ -1,4 +1,4 @@
-"""``@task``: a plain function of an importable module → what makes a task of each call of it."""
+"""Decorator ``@task``: calls of a function of an importable module create tasks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_provider_sewer.core.values import Ignored, Result
 if TYPE_CHECKING:
     from inspect import Parameter
 
-#: What the call says, and so not the decorator; and what is a module's.
+#: Fields that the call sets, and fields of modules.
 _NOT_FOR_A_FUNCTION = {"module", "parameters_and_flags", "use_underscores", "args", "function", "kwargs"}
 
 _Function = Callable[..., Any]
@@ -37,34 +37,35 @@ def task(name: str | None = None, **fields: Any) -> Callable[[_Function], TaskFu
 def task(
     function: Union[_Function, str, None] = None, /, *, name: str | None = None, **fields: Any
 ) -> Union[TaskFunction, Callable[[_Function], TaskFunction]]:
-    """Have calls of a function make tasks that call it.
+    """Make calls of a function create tasks that call it.
 
-    Written ``@task``, ``@task("name")``, or ``@task(name=…, python=…, run_when=…)``. What of the function's parameters
-    are paths of products and dependencies is read from its annotations: ``Annotated[Path, Product]``.
+    Written ``@task``, ``@task("name")``, or ``@task(name=…, python=…, run_when=…)``. Annotations of the function's
+    parameters mark paths of products and dependencies: ``Annotated[Path, Product]``.
 
-    In the processes of a task, and in those that they start, the function stays what it is, to be called by whoever
-    likes. Only a workflow file that is read there has tasks all the same.
+    In the processes of a task, and in their children, the function stays a plain function. Only a workflow file that
+    is loaded there creates tasks.
 
-    :param name: the name of its tasks; the function's, if not said.
+    :param name: the name of its tasks; by default, the function's.
     :param fields: any other field of a :class:`~airflow_provider_sewer.core.task.Task`, for all its tasks.
-    :raises InvalidTask: when there is no such field, or it stands above anything but a function.
+    :raises InvalidTask: when a field is unknown, or the decorated object is not a function.
     """
     if callable(function):
         return _decorated(function, None, {})
     if function is not None and name is not None:
-        raise InvalidTask(f"@task: two names are given, {function!r} and {name!r}", calling_line())
-    said = function if function is not None else name
+        message = f"@task must have at most one name, got {function!r} and {name!r}"
+        raise InvalidTask(message, calling_line())
+    given = function if function is not None else name
     checked = _checked_fields(fields, calling_line())
-    return lambda function: _decorated(function, said, checked)
+    return lambda function: _decorated(function, given, checked)
 
 
 class TaskFunction:
-    """A function whose calls make tasks.
+    """Function whose calls create tasks.
 
-    :param function: the function itself, to be called plainly.
+    :param function: the plain function.
     :param name: the name of its tasks.
-    :param fields: what else all its tasks say.
-    :param fixed: keyword arguments of every call that does not give them.
+    :param fields: further fields of all its tasks.
+    :param fixed: default keyword arguments of every call.
     """
 
     def __init__(
@@ -79,33 +80,33 @@ class TaskFunction:
         self._known_marks: Mapping[str, Annotation] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Task:
-        """Make the task that calls the function with these arguments.
+        """Return the task that calls the function with these arguments.
 
-        Two calls with equal arguments are one task; those of one workflow that differ are numbered.
+        Two calls with equal arguments are one task; different tasks of one workflow are numbered.
 
-        :raises InvalidTask: when the function takes other arguments, or no interpreter could import it.
+        :raises InvalidTask: when the function takes other arguments, or cannot be imported by an interpreter.
         """
         task = self._task(self._kwargs(args, kwargs))
         task.name = automatic_name(task.name, json.dumps(task.signature(), default=repr))
         return task
 
     def partial(self, **fixed: Any) -> TaskFunction:
-        """Return this function with some of its arguments given.
+        """Return this function with some of its arguments set.
 
-        :param fixed: keyword arguments of every call that does not give them.
+        :param fixed: default keyword arguments of every call.
         """
         return TaskFunction(self.function, self._name, self._fields, {**self._fixed, **fixed})
 
     def map(self, **values: Any) -> MappedTask:
-        """Make one task for each value; several lists go side by side.
+        """Map the function over values: one task for each, and several lists in parallel like ``zip``.
 
-        :param values: a list of values for each argument that differs; the others are given with :meth:`partial`.
+        :param values: a list of values for each argument that differs; set the others with :meth:`partial`.
         :raises InvalidTask: also when the lists are of different lengths.
         """
         return self._mapped(values, each_with_each=False)
 
     def map_product(self, **values: Any) -> MappedTask:
-        """Make one task for each combination of values.
+        """Map the function over each combination of values.
 
         :param values: as for :meth:`map`.
         """
@@ -126,18 +127,18 @@ class TaskFunction:
         return Task(self._name, function=function, kwargs=kwargs, **self._fields)
 
     def _kwargs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return all arguments by name, marked as the annotations say."""
+        """Return all arguments by name, marked according to the annotations."""
         try:
             bound = self._signature.bind(*args, **{**self._fixed, **kwargs}).arguments
         except TypeError as error:
-            raise self._refused(f"{error}; it takes {self._takes()}") from None
+            raise self._error(f"{error}; it takes {self._takes()}") from None
         marks = self._marks()
         given: dict[str, Any] = {}
         for name, parameter in self._signature.parameters.items():
             if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL) and name in bound:
-                raise self._refused(
-                    f"{name!r} has no name to give it by, and arguments are passed by name; in the function, "
-                    f"{'take the / out' if parameter.kind is parameter.POSITIONAL_ONLY else 'write a list for it'}"
+                raise self._error(
+                    f"arguments are passed by name, and {name!r} has none; in the function, "
+                    f"{'remove the /' if parameter.kind is parameter.POSITIONAL_ONLY else 'write a list for it'}"
                 )
             if parameter.kind is parameter.VAR_KEYWORD:
                 given.update(bound.get(name, {}))
@@ -145,39 +146,40 @@ class TaskFunction:
                 given[name] = bound.get(name, parameter.default)
         for name, value in given.items():
             if isinstance(value, (Task, MappedTask)):
-                raise self._refused(f"{name!r} is a task; what it leaves is given as {value.name}.result")
+                raise self._error(f"{name!r} must not be a task; pass its result as {value.name}.result")
         return {name: self._marked(name, value) for name, value in given.items()}
 
     def _marked(self, name: str, value: Any) -> Any:
-        """Return an argument as its parameter is marked; ``**more`` says it of all that go there."""
+        """Return an argument marked like its parameter; the mark of ``**more`` applies to all arguments in it."""
         parameters = self._signature.parameters.values()
-        of_the_rest = next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None)
-        mark = self._marks().get(name if name in self._signature.parameters else str(of_the_rest))
+        rest = next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None)
+        mark = self._marks().get(name if name in self._signature.parameters else str(rest))
         try:
             return value if mark is None else annotated(mark, value)
         except InvalidTask as error:
-            raise self._refused(f"{name!r}: {error}") from None
+            separator = " " if str(error).startswith("must ") else ": "
+            raise self._error(f"{name!r}{separator}{error}") from None
 
     def _marks(self) -> Mapping[str, Annotation]:
-        if self._known_marks is None:  # not before: what it names may be defined only below it
+        if self._known_marks is None:  # only now, as annotations can use names that are defined below the function
             self._known_marks = annotations_of(self.function, self._defined)
         return self._known_marks
 
     def _home(self) -> str:
-        """Return the module that any interpreter can import the function from."""
+        """Return the module from which any interpreter can import the function."""
         function = self.function
         if "<lambda>" in function.__qualname__:
-            why = "is a lambda"
+            reason = "is a lambda"
         elif "<locals>" in function.__qualname__:
-            why = "is defined in another function"
+            reason = "is defined in another function"
         elif not _is_found_by_name(function):
-            why = "is defined in the file that is being run or read as a workflow"
+            reason = "is defined in the file that is being run or read as a workflow"
         else:
             return function.__module__
         name = "your_function" if "<lambda>" in function.__qualname__ else function.__name__
-        raise self._refused(
-            f"the function {why} ({self._defined}), and so no interpreter can import it; move it to the top level of a "
-            f"module beside, such as steps.py, and write here: from steps import {name}"
+        raise self._error(
+            f"the function {reason} ({self._defined}), where no interpreter can import it; move it to the top level of "
+            f"a module beside, such as steps.py, and write here: from steps import {name}"
         )
 
     @property
@@ -189,8 +191,8 @@ class TaskFunction:
         takes = [str(each.replace(annotation=each.empty)) for each in self._signature.parameters.values()]
         return f"({', '.join(takes)})"
 
-    def _refused(self, why: str) -> InvalidTask:
-        return InvalidTask(f"{self.function.__name__}(…): {why}", calling_line())
+    def _error(self, message: str) -> InvalidTask:
+        return InvalidTask(f"{self.function.__name__}(…): {message}", calling_line())
 
     def __repr__(self) -> str:
         return f"<task {self.function.__module__}:{self.function.__qualname__}>"
@@ -198,22 +200,22 @@ class TaskFunction:
 
 def _decorated(function: Any, name: str | None, fields: Mapping[str, Any]) -> TaskFunction:
     if not isinstance(function, FunctionType):
-        raise InvalidTask(f"@task stands above a function; {function!r} is none", calling_line())
+        raise InvalidTask(f"@task must decorate a function, got {function!r}", calling_line())
     if ATTEMPT_ID in os.environ and not is_recording():
-        return _itself(function)  # type: ignore[no-any-return]  # stands in for one, and is called like any
+        return _itself(function)  # type: ignore[no-any-return]  # a plain function with the same call
     doc = {"doc": inspect.cleandoc(function.__doc__ or ""), **fields}
     return TaskFunction(function, function.__name__ if name is None else name, doc)
 
 
 def _itself(function: Any) -> Any:
-    """Return a function as it is where a task runs, with what people use of a :class:`TaskFunction` there."""
+    """Return a plain function for the processes of a task, with the public attributes of :class:`TaskFunction`."""
     function.function = function
     function.partial = functools.partial(functools.partial, function)
     return function
 
 
 def _checked_fields(fields: Mapping[str, Any], where: SourceLine) -> dict[str, Any]:
-    """Return the fields, with paths taken from the file that they are written in."""
+    """Return the fields, with relative paths resolved against the folder of the file."""
     known = [field for field in FIELDS if field not in _NOT_FOR_A_FUNCTION]
     for field in fields:
         if field not in known:
@@ -231,7 +233,7 @@ def _checked_fields(fields: Mapping[str, Any], where: SourceLine) -> dict[str, A
 
 
 def _counts(parameter: Parameter, *, is_marked: bool) -> bool:
-    """Tell whether a default is passed on: one that JSON changes is left to the function itself."""
+    """Return whether to pass on a default; a default that JSON changes is left to the function itself."""
     if parameter.default is parameter.empty:
         return False
     try:
@@ -243,10 +245,10 @@ def _counts(parameter: Parameter, *, is_marked: bool) -> bool:
 
 
 def _is_found_by_name(function: FunctionType) -> bool:
-    """Tell whether the file of a function has the name of its module, and was imported under that."""
-    around = function.__globals__
-    if around.get("__spec__") is None or function.__module__ in ("__main__", "__mp_main__"):
+    """Return whether the file of a function has the name of its module, and was imported under it."""
+    module = function.__globals__
+    if module.get("__spec__") is None or function.__module__ in ("__main__", "__mp_main__"):
         return False
-    folder, file = os.path.split(str(around.get("__file__", "")))
+    folder, file = os.path.split(str(module.get("__file__", "")))
     stem = os.path.splitext(file)[0]
     return function.__module__.rpartition(".")[2] == (os.path.basename(folder) if stem == "__init__" else stem)

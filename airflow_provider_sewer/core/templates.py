@@ -1,7 +1,7 @@
-"""Values known only at run time: Jinja templates, which only Airflow fills in.
+"""Detection of Jinja templates, which only Airflow renders.
 
-What counts as a template is decided here, for ``sppe`` and for Airflow. Jinja itself also takes ``{#`` for the begin of
-a comment, and changes line ends of any text; text without a template never gets there.
+``sppe`` and Airflow both use this definition of a template. Jinja itself also parses ``{#`` as the start of a comment,
+and changes line ends of any text; text without a template is not passed to Jinja.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 
 def is_template(value: object) -> bool:
-    """Tell whether a text holds a Jinja expression or statement; a comment alone makes no template."""
+    """Return whether a text contains a Jinja expression or statement; a comment alone does not count."""
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
 def find_template(value: Any) -> str | None:
-    """Return the first template inside a value, however deep, or ``None``; keys of mappings are never filled in."""
+    """Return the first template in a value, however deep, or ``None``; keys of mappings are not rendered."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, Mapping):

@@ -1,13 +1,13 @@
-"""Files and folders that no other Unix user can have written, and records that may hold anything.
+"""Checks that no other Unix user can have written a file or folder, and parsing of untrusted records.
 
-A run directory, a ``.sewer`` folder or a cache may lie in a folder of many users, such as a scratch file system. Its
-content decides what is run and what has succeeded. So each folder and file has to belong to the effective user and must
-not be writable by others. Write access of a group is accepted for the user's private group (of the user's name, with no
-other member), and for group 0, which containers use.
+A run directory, a ``.sewer`` folder or a cache may be in a folder of many users, such as a scratch file system. Its
+content decides which code runs and which tasks have succeeded. Therefore each folder and file must belong to the
+effective user and must not be writable by others. Write access of a group is accepted for the user's private group (of
+the user's name, without other members), and for group 0, which containers use.
 
-A file system decides who a process is: root is another user on NFS with root_squash. So where the owner is not the
-effective user, a file that this process creates there shows whether that is the same user by another number. It also
-shows whether the file system keeps modes at all.
+The file system maps user ids: root is another user on NFS with root_squash. If the owner is not the effective user, a
+file that this process creates there shows whether the file system maps the user to that id. It also shows whether the
+file system keeps modes at all.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import BinaryIO
 
-#: Bytes that a record may have.
+#: Maximum size of a record in bytes.
 LARGEST_RECORD = 1024 * 1024
-#: How deeply lists and objects in a record may be nested; and in a result, which can be part of a record.
+#: Maximum nesting of lists and objects in a record; and in a result, which can be part of a record.
 _DEEPEST, DEEPEST_RESULT = 120, 100
 _LONGEST_TEXT = 4096
 
-#: What the system says where there is no such folder.
+#: Error numbers for a missing folder.
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 _OTHERS, _WORLD = 0o022, 0o002
-#: Mode of folders that other users may read, and of those that they may not enter.
+#: Modes of folders that other users may read, and of those that they may not enter.
 _READABLE, PRIVATE = 0o755, 0o700
 
 
 class InvalidRecord(OSError):
-    """A file is not what a record has to be: regular, small, and this user's own."""
+    """A file is not a valid record: a regular, small file of this user."""
 
     def __str__(self) -> str:
         return f"it {self.strerror}"
@@ -55,21 +55,21 @@ class InvalidRecord(OSError):
 
 
 def check_own_folder(folder: str, field: str = "") -> None:
-    """Refuse a folder in which another user could have put something; one that is missing is accepted.
+    """Reject a folder to which another user could have added files; a missing one is accepted.
 
-    :param field: what the folder is for, for the message.
+    :param field: use of the folder, for the message.
     :raises UntrustedPath: naming the folder and its owner.
     """
-    why = _why_not_own(folder)
-    if why:
-        raise UntrustedPath(f"{field}: {folder} {why}" if field else f"{folder} {why}")
+    reason = _untrusted_reason(folder)
+    if reason:
+        raise UntrustedPath(f"{field}: {folder} {reason}" if field else f"{folder} {reason}")
 
 
-def _why_not_own(folder: str) -> str | None:
+def _untrusted_reason(folder: str) -> str | None:
     try:
         status = os.lstat(folder)
     except OSError as error:
-        return None if error.errno in _MISSING else f"cannot be looked at: {error.strerror}"
+        return None if error.errno in _MISSING else f"cannot be accessed: {error.strerror}"
     if stat.S_ISLNK(status.st_mode):
         return "is a symbolic link; put a directory in its place"
     if not stat.S_ISDIR(status.st_mode):
@@ -78,9 +78,9 @@ def _why_not_own(folder: str) -> str | None:
 
 
 def check_own_folders(base: str, folder: str, field: str = "") -> None:
-    """Refuse a folder, or one on the way to it, in which another user could have put something.
+    """Reject a folder, or one of its parents below ``base``, to which another user could have added files.
 
-    :param base: where the way begins; this folder may belong to others.
+    :param base: the first parent, which may belong to others.
     :param folder: a folder below it.
     :param field: as for :func:`check_own_folder`.
     :raises UntrustedPath: likewise.
@@ -90,9 +90,9 @@ def check_own_folders(base: str, folder: str, field: str = "") -> None:
 
 
 def make_own_folders(base: str, folder: str, field: str = "") -> None:
-    """Create a folder and those on the way to it, which others may read, and refuse those that others could write.
+    """Create a folder and its parents, readable by others, and reject folders that others could write.
 
-    :param base: where the way begins; it has to exist.
+    :param base: the first parent, which must exist.
     :param folder: a folder below it.
     :param field: as for :func:`check_own_folder`.
     :raises UntrustedPath: likewise.
@@ -105,7 +105,7 @@ def make_own_folders(base: str, folder: str, field: str = "") -> None:
 
 
 def make_folder(folder: str) -> None:
-    """Create a folder; a ``.sewer`` on the way, and all folders in that, have to belong to this user.
+    """Create a folder; if it is in a ``.sewer`` folder, that one and all folders below must belong to this user.
 
     :raises UntrustedPath: as :func:`make_own_folders` does.
     :raises OSError: when one cannot be created.
@@ -116,10 +116,10 @@ def make_folder(folder: str) -> None:
 
 
 def own_part(folder: str) -> tuple[str, str]:
-    """Return where the last ``.sewer`` on the way to a folder lies, and the folder; both the same without one."""
+    """Return the parent of the last ``.sewer`` in a path, and the path; the path twice if there is none."""
     folder = os.path.abspath(folder)
-    before, found, _ = f"{folder}/".rpartition(f"/{OWN_FOLDER}/")
-    return (before or "/", folder) if found else (folder, folder)
+    parent, found, _ = f"{folder}/".rpartition(f"/{OWN_FOLDER}/")
+    return (parent or "/", folder) if found else (folder, folder)
 
 
 def _below(base: str, folder: str) -> list[str]:
@@ -128,10 +128,10 @@ def _below(base: str, folder: str) -> list[str]:
 
 
 def why_foreign(path: str, status: os.stat_result, *, is_private: bool = True) -> str | None:
-    """Return in which way another user could have written a file or folder; ``None`` if that is not possible.
+    """Return how another user could have written a file or folder; ``None`` if that is not possible.
 
     :param status: its status, links not followed.
-    :param is_private: whether its mode counts; else the folder that it is in sees to that.
+    :param is_private: whether to check its mode; otherwise the mode of its folder protects it.
     """
     is_own = status.st_uid == os.geteuid()
     is_open = is_private and bool(status.st_mode & _OTHERS) and not _is_open_to_own_group(path, status)
@@ -140,21 +140,21 @@ def why_foreign(path: str, status: os.stat_result, *, is_private: bool = True) -
     own = _status_of_own_file(path, status.st_dev)
     if not is_own and (own is None or own.st_uid != status.st_uid):
         return f"belongs to {_user(status.st_uid)}, not to {_user(os.geteuid())}; remove it, or use another folder"
-    if is_open and (own is None or not own.st_mode & _OTHERS):  # else the file system keeps no modes
+    if is_open and (own is None or not own.st_mode & _OTHERS):  # otherwise the file system keeps no modes
         mode = stat.S_IMODE(status.st_mode)
         return f"is writable by other users (mode {mode:04o}); check its content, then run chmod go-w on it"
     return None
 
 
-#: By file system and user the status of a file that this process has created there.
+#: Status of a file that this process has created, by file system and user.
 _known: dict[tuple[int, int], os.stat_result] = {}
 
 
 def _is_open_to_own_group(path: str, status: os.stat_result) -> bool:
-    """Tell whether write access is only that of a group without other members."""
+    """Return whether write access is limited to a group without other members."""
     if status.st_mode & _WORLD or not _is_own_group(status.st_gid, os.geteuid()):
         return False
-    try:  # with an access control list, the group's bits are those of all who are in the list
+    try:  # with an access control list, the group's bits are the mask of all its entries
         return "system.posix_acl_access" not in os.listxattr(path, follow_symlinks=False)
     except (OSError, AttributeError):  # no such lists on this file system, or on this platform
         return True
@@ -174,7 +174,7 @@ def _is_own_group(gid: int, uid: int) -> bool:
 def _status_of_own_file(path: str, device: int) -> os.stat_result | None:
     """Return the status of a file that this process creates beside a path or in it; ``None`` if it cannot.
 
-    :param device: the file system; it is asked once.
+    :param device: the file system; the result is cached for it.
     """
     if (known := _known.get((device, os.geteuid()))) is not None:
         return known
@@ -203,10 +203,10 @@ def _user(uid: int) -> str:
 
 
 def read_regular(path: str, *, largest: int) -> bytes:
-    """Return what is in a regular file of any user, without waiting for a named pipe; links are followed.
+    """Return the content of a regular file of any user, without blocking on a named pipe; links are followed.
 
-    :param largest: bytes that it may have.
-    :raises BadRecord: when it is not a regular file, or is larger.
+    :param largest: maximum size in bytes.
+    :raises InvalidRecord: when it is not a regular file, or is larger.
     :raises OSError: when it cannot be read.
     """
     with _opened(path, os.O_RDONLY) as file:
@@ -214,16 +214,16 @@ def read_regular(path: str, *, largest: int) -> bytes:
 
 
 def open_own(path: str, *, is_private: bool = True) -> BinaryIO:
-    """Open a regular file of this user for reading, without waiting for a named pipe.
+    """Open a regular file of this user for reading, without blocking on a named pipe.
 
-    :param is_private: whether its mode counts; else the folder that it is in sees to that.
-    :raises BadRecord: when it is a link, not a regular file, or could have been written by another user.
+    :param is_private: whether to check its mode; otherwise the mode of its folder protects it.
+    :raises InvalidRecord: when it is a link, not a regular file, or could have been written by another user.
     :raises OSError: when it cannot be opened.
     """
     file = _opened(path, os.O_NOFOLLOW)
     try:
-        if why := why_foreign(path, os.fstat(file.fileno()), is_private=is_private):
-            raise InvalidRecord(errno.EPERM, why, path)
+        if reason := why_foreign(path, os.fstat(file.fileno()), is_private=is_private):
+            raise InvalidRecord(errno.EPERM, reason, path)
     except BaseException:
         file.close()
         raise
@@ -244,16 +244,16 @@ def _opened(path: str, flags: int, mode: str = "rb") -> BinaryIO:
 
 
 def open_own_to_write(path: str, *, appends: bool) -> BinaryIO:
-    """Open a regular file of this user for writing, without waiting for a named pipe; create it if it is missing.
+    """Open a regular file of this user for writing, without blocking on a named pipe; create it if it is missing.
 
-    :param appends: whether its content stays.
-    :raises BadRecord: when it is not a regular file, or belongs to another user.
+    :param appends: whether to keep its content.
+    :raises InvalidRecord: when it is not a regular file, or belongs to another user.
     :raises OSError: when it cannot be opened.
     """
     file = _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, "ab")
     try:
-        if why := why_foreign(path, os.fstat(file.fileno()), is_private=False):
-            raise InvalidRecord(errno.EPERM, why, path)
+        if reason := why_foreign(path, os.fstat(file.fileno()), is_private=False):
+            raise InvalidRecord(errno.EPERM, reason, path)
         if not appends:
             os.ftruncate(file.fileno(), 0)
     except BaseException:
@@ -263,11 +263,11 @@ def open_own_to_write(path: str, *, appends: bool) -> BinaryIO:
 
 
 def read_own(path: str, *, largest: int = LARGEST_RECORD, is_private: bool = True) -> bytes:
-    """Return what is in a small file of this user.
+    """Return the content of a small file of this user.
 
-    :param largest: bytes that it may have.
+    :param largest: maximum size in bytes.
     :param is_private: as for :func:`open_own`.
-    :raises BadRecord: likewise, or when it is larger.
+    :raises InvalidRecord: likewise, or when it is larger.
     :raises OSError: when it cannot be read.
     """
     with open_own(path, is_private=is_private) as file:
@@ -284,45 +284,45 @@ def _bounded(file: BinaryIO, path: str, largest: int) -> bytes:
 
 
 def modified(path: str) -> int:
-    """Return when a file of this user was last written, in nanoseconds.
+    """Return the time of the last write to a file of this user, in nanoseconds.
 
-    It is opened, so that a network file system asks its server.
+    The file is opened, so that a network file system asks its server.
 
-    :raises OSError: when it is missing, or is not such a file.
+    :raises OSError: when it is missing, or is not a regular file of this user.
     """
     with open_own(path, is_private=False) as file:
         return os.fstat(file.fileno()).st_mtime_ns
 
 
-# -- What is in a record -----------------------------------------------------------------------------------------------
+# -- Content of records ------------------------------------------------------------------------------------------------
 
 
 def parse_json(text: str | bytes, *, deepest: int = _DEEPEST) -> Any:
-    """Read JSON as its standard has it, without the NaN and Infinity that databases refuse, and not deeply nested.
+    """Parse standard JSON, without NaN and Infinity, which databases reject, and with limited nesting.
 
-    :param deepest: how deeply lists and objects may be nested.
-    :raises ValueError: when it is something else.
+    :param deepest: maximum nesting of lists and objects.
+    :raises ValueError: when it is not valid.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        value = json.loads(text, parse_constant=_reject, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    _refuse_deep(value, deepest)
+    _reject_deep(value, deepest)
     return value
 
 
-def _refuse(name: str) -> NoReturn:
-    raise ValueError(f"{name:.30} is no JSON value; write null or text")
+def _reject(name: str) -> NoReturn:
+    raise ValueError(f"{name:.30} is not a JSON value; write null or text")
 
 
 def _finite(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        _refuse(digits)
+        _reject(digits)
     return number
 
 
-def _refuse_deep(value: Any, deepest: int) -> None:
+def _reject_deep(value: Any, deepest: int) -> None:
     level = [value]
     for _ in range(deepest):
         level = [
@@ -338,9 +338,9 @@ def _refuse_deep(value: Any, deepest: int) -> None:
 
 
 def has_types(fields: Any, types: Mapping[str, type]) -> bool:
-    """Tell whether a record is an object with values of these types; others may be in it as well.
+    """Return whether a record is an object with values of these types; further keys are ignored.
 
-    A float can be a whole number, and is finite. Text is printable, and not longer than a path.
+    A float can be a whole number, and must be finite. Text must be printable, and not longer than a path.
     """
     return isinstance(fields, dict) and all(
         name in fields and _is_a(fields[name], kind) for name, kind in types.items()

@@ -1,4 +1,4 @@
-"""Values in the parameters of a task that are more than what they say: paths, ignored ones, what is known later."""
+"""Special values in the parameters of a task: paths, ignored values, placeholders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Ignored:
-    """A value that does not tell two tasks apart, and whose change makes nothing stale, such as a number of threads.
+    """Value that does not distinguish two tasks, and whose change makes no product stale, such as a number of threads.
 
     :param value: the value.
     """
@@ -25,11 +25,11 @@ class Ignored:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        """Ignored values are equal, whatever they are."""
+        """Return whether the other value is ignored as well."""
         return isinstance(other, Ignored)
 
     def __hash__(self) -> int:
-        """Return the same for all."""
+        """Return the same hash for all ignored values."""
         return hash(Ignored)
 
     def __repr__(self) -> str:
@@ -37,58 +37,58 @@ class Ignored:
 
 
 class Result(Placeholder):
-    """What a task leaves as its result, or a part of that: ``generate.result["seed"]``.
+    """Placeholder of a task's result, or of a part of it: ``generate.result["seed"]``.
 
     :param task: the task.
-    :param way: the way into the result: keys of objects and positions in lists.
+    :param key_path: keys of objects and positions in lists that lead to the part.
     """
 
-    _if_none = "the task left no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"
+    _if_none = "the task has no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"
 
     def __init__(self, task: Task, key_path: tuple[str | int, ...] = ()) -> None:
         super().__init__(key_path)
         self.task = task
 
-    def _by(self, way: tuple[str | int, ...]) -> Result:
-        return Result(self.task, way)
+    def _by(self, key_path: tuple[str | int, ...]) -> Result:
+        return Result(self.task, key_path)
 
     def __iter__(self) -> Iterator[Any]:
-        """Refuse: how long a result is shows only when its task has run."""
-        raise TypeError(f"{self!r} is known only once its task has run, and cannot be gone through before")
+        """Reject iteration: the length of a result is known only after its task."""
+        raise TypeError(f"{self!r} is known only after its task has run, and cannot be iterated before")
 
     def __bool__(self) -> bool:
-        """Refuse, as for :meth:`__iter__`."""
-        raise TypeError(f"{self!r} is known only once its task has run, and is neither true nor false before")
+        """Reject conditions, as for :meth:`__iter__`."""
+        raise TypeError(f"{self!r} is known only after its task has run, and cannot be used in a condition before")
 
     def __format__(self, _: str) -> str:
-        """Refuse: a text into which it is put would hold its name."""
+        """Reject formatting: the text would contain the name of the result."""
         raise TypeError(
-            f"{self!r} is known only once its task has run, and cannot be put into a text before; pass it as a "
+            f"{self!r} is known only after its task has run, and cannot be part of a text before; pass it as a "
             "parameter of its own"
         )
 
     def __eq__(self, other: object) -> bool:
-        """Results are equal that are the same part of the same task's."""
+        """Return whether another result is the same part of the same task's result."""
         return isinstance(other, Result) and (self.task.name, self.key_path) == (other.task.name, other.key_path)
 
     def __hash__(self) -> int:
-        """Return the hash of what it says."""
+        """Return the hash of task name and key path."""
         return hash((self.task.name, self.key_path))
 
     def __repr__(self) -> str:
         return f"{self.task.name}.result" + "".join(f"[{key!r}]" for key in self.key_path)
 
 
-#: What is replaced by a plain value before a task is run.
+#: Values that are replaced before a task runs.
 Marker = Union[PathMarker, Ignored, Result, RuntimeValue]
 
 _MARKERS = (PathMarker, Ignored, Result, RuntimeValue)
-#: The types of most values by far, in which there is nothing else.
+#: Types of most values, which contain no markers.
 PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def markers(value: Any) -> list[Marker]:
-    """Return the markers in a value, however deep, those inside of ignored ones as well."""
+    """Return the markers in a value, however deep, also inside ignored values."""
     found: list[Marker] = []
     _add_markers(value, found)
     return found
@@ -96,7 +96,7 @@ def markers(value: Any) -> list[Marker]:
 
 def _add_markers(value: Any, found: list[Marker]) -> None:
     kind = type(value)
-    if kind is dict or kind is list or kind is tuple:  # most are, and ask no further
+    if kind is dict or kind is list or kind is tuple:  # a fast path for most values
         items = value.values() if kind is dict else value
     elif isinstance(value, _MARKERS):
         found.append(value)
@@ -111,10 +111,10 @@ def _add_markers(value: Any, found: list[Marker]) -> None:
 
 
 def replace_placeholders(value: Any, fill: Callable[[Marker], Any], *, keep_ignored: bool = False) -> Any:
-    """Copy a value, however deep, with each marker replaced.
+    """Return a deep copy of a value with each marker replaced.
 
-    :param fill: returns what stands in place of a marker; not asked for an ignored value, which stands for itself.
-    :param keep_ignored: leave it known that a value is ignored.
+    :param fill: returns the replacement of a marker; an ignored value is replaced by its own value instead.
+    :param keep_ignored: whether to keep ignored values marked.
     """
     if type(value) in PLAIN:
         return value
@@ -136,9 +136,9 @@ def replace_placeholders(value: Any, fill: Callable[[Marker], Any], *, keep_igno
 
 
 def deep_copy_plain(value: Any) -> Any:
-    """Copy dictionaries, lists, tuples and sets, however deep, so that a change of one does not reach the other.
+    """Return a deep copy of dictionaries, lists, tuples and sets.
 
-    Anything else stands for itself.
+    Other objects are shared.
     """
     kind = type(value)
     if kind in PLAIN:

@@ -1,4 +1,4 @@
-"""A workflow: named tasks and the edges between them, checked as a whole."""
+"""Workflow: named tasks and the edges between them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 _NOT_PLAIN = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
-#: The name of a workflow that was given none; and the one that is meant where there are several.
+#: Name of a workflow without a name, and of the default one among several.
 DEFAULT_WORKFLOW = "workflow"
 
-#: How many tasks of a circle are drawn.
+#: Maximum number of tasks in the drawing of a cycle.
 _LONGEST_DRAWING = 10
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -34,15 +34,15 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 def workflow(function: _Function = None) -> _Function:  # type: ignore[assignment]
     """Declare a function to be a workflow, under its own name.
 
-    Called, it does what it says. To get its graph, it is recorded instead: every ``.run()`` in it
-    adds to the graph and starts nothing, and consecutive ``.run()`` calls follow each other. So do those of
-    another workflow that is called in it; the tasks of that are a group of its name.
+    A call runs the function. To get its graph, the function is recorded instead: every ``.run()`` in it adds to the
+    graph and starts no process, and consecutive ``.run()`` calls follow each other. Other workflows that it calls are
+    recorded too; the tasks of each are a group of its name.
 
     :raises InvalidWorkflow: for anything but a plain function.
     """
     if not isinstance(function, FunctionType):
-        given = "" if function is None else f"; {function!r} is none"
-        raise InvalidWorkflow(f"@workflow stands above a function, without brackets{given}", calling_line())
+        found = "" if function is None else f"; got {function!r}"
+        raise InvalidWorkflow(f"@workflow must decorate a function and takes no arguments{found}", calling_line())
     if function.__code__.co_flags & _NOT_PLAIN:
         raise InvalidWorkflow(
             f"workflow {function.__name__!r} is async or a generator; write a plain function with def", calling_line()
@@ -59,10 +59,10 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
 
 
 class ExcludedTasks(NamedTuple):
-    """What a part of a workflow has to do with the tasks that were left out of it.
+    """Relations between a subset of a workflow and the excluded tasks.
 
-    :param users: for each product, as (its task's name, its path), those of them that depend on it.
-    :param makers: which of them makes a dependency, by the name of the task that has it and the path.
+    :param consumers: names of the excluded tasks that depend on a product, by (its task's name, its path).
+    :param producers: the excluded task that produces a dependency, by (name of the dependent task, path).
     """
 
     consumers: Mapping[tuple[str, str], list[str]]
@@ -70,20 +70,19 @@ class ExcludedTasks(NamedTuple):
 
 
 class Workflow:
-    """Tasks by name, and for each the names of those that run before it.
+    """Tasks by name, and for each the names of its upstream tasks.
 
-    Tasks that say the same are one: those of one name, and those that make the same products.
+    Equal tasks are one: those of one name, and those that produce the same paths.
 
     :param name: its name.
-    :param tasks: its tasks, in the order they were named.
-    :param edges: pairs of (task, task that runs after it), on top of what ``depends_on`` says.
-    :param doc: what it is for.
-    :param source: where it was declared.
-    :param is_part: whether it is a part taken out of something larger; dependencies on tasks that are
-        not in it are then left aside.
-    :param elsewhere: what else there is in something larger.
-    :raises InvalidWorkflow: when two tasks that differ have one name, or make one path; a dependency is unknown,
-        or tasks wait for each other in a circle.
+    :param tasks: its tasks, in the order of the file.
+    :param edges: pairs of (task, downstream task), in addition to ``depends_on``.
+    :param doc: its description.
+    :param source: the line of its declaration.
+    :param is_subset: whether it is a subset of a larger workflow; dependencies on other tasks are then ignored.
+    :param excluded: relations to the tasks of the larger workflow.
+    :raises InvalidWorkflow: when two different tasks have the same name or product, a dependency is unknown, or there
+        is a cyclic dependency.
     """
 
     def __init__(
@@ -100,7 +99,7 @@ class Workflow:
         self.name = name
         self.doc = doc
         self.source = source
-        self.given = list(tasks)  # with those that are one task with another, for what depends on them
+        self.given = list(tasks)  # with duplicates of a task, for the tasks that depend on them
         self.explicit_edges = list(edges)
         self.is_subset = is_subset
         self.excluded = excluded or ExcludedTasks({}, {})
@@ -114,9 +113,9 @@ class Workflow:
 
     @functools.cached_property
     def mapped(self) -> dict[str, MappedTask]:
-        """Return by name what of its tasks was mapped, where all tasks of that are here and none of them is another's.
+        """Return by name the mapped tasks all of whose tasks are here and not merged with others.
 
-        The tasks of it are those of the file; what the workflow says of them is with their namesakes here.
+        Their tasks are those of the file; settings of the workflow are in the tasks of the same name here.
         """
         candidates = dict.fromkeys(task.mapped_task for task in self.tasks.values() if task.mapped_task is not None)
         return {
@@ -136,43 +135,43 @@ class Workflow:
         source: SourceLine | None = None,
         is_part: bool = False,
     ) -> Workflow:
-        """Make a workflow of recorded runs, each following the one before.
+        """Return the workflow of recorded runs, each following the previous one.
 
-        :param stated: edges that were stated outside of a run.
-        :raises InvalidWorkflow: also when a task is run twice or none is, or an edge was stated for a task
-            that does not belong to it.
+        :param stated: explicit edges outside of the runs.
+        :raises InvalidWorkflow: also when a task is run twice or there is no task, or an edge has a task that does not
+            belong to the workflow.
         """
-        settled: dict[int, Task] = {}
+        final: dict[int, Task] = {}
         edges: list[tuple[Task, Task]] = []
         first_run: dict[int, Run] = {}
         tails: tuple[Task, ...] = ()
         for run in runs:
             for task in run.chain.tasks():
-                _refuse_second_run(task, run, first_run)
-                settled[id(task)] = task.with_defaults(run.settings).in_group(run.group)
-            edges += [(settled[id(up)], settled[id(down)]) for up, down in run.chain.edges()]
-            edges += [(up, settled[id(down)]) for up in tails for down in run.chain.heads]
-            tails = tuple(settled[id(task)] for task in run.chain.tails)
-        if not settled:
+                _reject_second_run(task, run, first_run)
+                final[id(task)] = task.with_defaults(run.settings).in_group(run.group)
+            edges += [(final[id(up)], final[id(down)]) for up, down in run.chain.edges()]
+            edges += [(up, final[id(down)]) for up in tails for down in run.chain.heads]
+            tails = tuple(final[id(task)] for task in run.chain.tails)
+        if not final:
             raise InvalidWorkflow(f"workflow {name!r} runs no task; end it with (a >> b).run()", source)
-        edges += [_settled_edge(up, down, settled, source) for up, down in stated]
-        edges = list(dict.fromkeys(edges))  # what a chain has tied was stated as well
-        return cls(name, settled.values(), edges, doc=doc, source=source, is_subset=is_part)
+        edges += [_final_edge(up, down, final, source) for up, down in stated]
+        edges = list(dict.fromkeys(edges))  # the edges of a chain are also among the explicit ones
+        return cls(name, final.values(), edges, doc=doc, source=source, is_subset=is_part)
 
     def with_defaults(self, settings: ExecutionSettings) -> Workflow:
-        """Return this workflow, the settings of its tasks completed by ``settings``.
+        """Return this workflow, with the settings of its tasks completed by ``settings``.
 
-        :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
+        :raises InvalidWorkflow: when two spellings of a path turn out to be the same path.
         """
         if all(task.settings.with_fallback(settings) == task.settings for task in self.given):
             return self
         return self.with_tasks(lambda task: task.with_defaults(settings))
 
     def with_tasks(self, change: Callable[[Task], Task]) -> Workflow:
-        """Return this workflow, its tasks said anew.
+        """Return this workflow with changed tasks.
 
-        :param change: returns the task in its new form; it keeps its name and what it runs.
-        :raises InvalidWorkflow: when paths turn out to be one that were written in two ways.
+        :param change: returns the changed task, with the same name and target.
+        :raises InvalidWorkflow: when two spellings of a path turn out to be the same path.
         """
         return Workflow(
             self.name,
@@ -185,28 +184,28 @@ class Workflow:
         )
 
     def name_of(self, task: Task | str) -> str | None:
-        """Return the name that a task has here, also of one that says the same as another, or ``None``."""
+        """Return the name of a task in this workflow, also of a duplicate, or ``None``."""
         return self._members.name_of(task)
 
     def names_of(self, name: str) -> tuple[str, ...]:
-        """Return the names of the tasks that a name means here: one, or all that came of a mapped one; none if none."""
+        """Return the names of the tasks of a name: the task itself, or all tasks of a mapped one; empty if unknown."""
         return self._members.names_of(name)
 
     def subset(self, names: Collection[str]) -> Workflow:
-        """Return some of the tasks, in the order that they have in the whole.
+        """Return the workflow of some of the tasks, in their order.
 
-        What one needs from a task that is left out has to be there already.
+        Products of excluded tasks that they need must exist.
         """
         tasks = [task for task in self.given if self.name_of(task) in names]
-        nearest = self._nearest(names)
+        ancestors = self._nearest(names)
         edges = [
             (self.tasks[up], task)
             for name, task in self.tasks.items()
             if name in names
-            for up in nearest[name]
-            if EXPLICIT in self.edge_reasons.reasons[name].get(up, (EXPLICIT,))  # paths are found again
+            for up in ancestors[name]
+            if EXPLICIT in self.edge_reasons.reasons[name].get(up, (EXPLICIT,))  # edges of paths are found again
         ]
-        elsewhere = ExcludedTasks(
+        excluded = ExcludedTasks(
             {
                 product: [*self.excluded.consumers.get(product, ()), *(user for user in users if user not in names)]
                 for product, users in self.edge_reasons.consumers.items()
@@ -219,10 +218,10 @@ class Workflow:
                 if up not in names
             },
         )
-        return Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_subset=True, excluded=elsewhere)
+        return Workflow(self.name, tasks, edges, doc=self.doc, source=self.source, is_subset=True, excluded=excluded)
 
     def _nearest(self, names: Collection[str]) -> dict[str, dict[str, None]]:
-        """Return for each task those before it that are among these, by way of any that are not."""
+        """Return for each task its nearest upstream tasks among these, also through other tasks."""
         nearest: dict[str, dict[str, None]] = {}
         for name in self.order:
             found: dict[str, None] = {}
@@ -233,22 +232,22 @@ class Workflow:
 
     @property
     def edges(self) -> list[tuple[str, str]]:
-        """Return pairs of names (task, task that runs after it), in the order of the tasks."""
+        """Return pairs of names (task, downstream task), in the order of the tasks."""
         return [(up, down) for down in self.tasks for up in self.upstream[down]]
 
     def __repr__(self) -> str:
         return f"Workflow({self.name!r}, tasks={list(self.tasks)})"
 
 
-def _settled_edge(up: Task, down: Task, settled: Mapping[int, Task], source: SourceLine | None) -> tuple[Task, Task]:
+def _final_edge(up: Task, down: Task, final: Mapping[int, Task], source: SourceLine | None) -> tuple[Task, Task]:
     for task in (up, down):
-        if id(task) not in settled:
+        if id(task) not in final:
             raise InvalidWorkflow(
-                f"{up.name!r} >> {down.name!r} is stated, but {task.name!r} is not run; name it in the .run(), or take "
-                "the edge out",
+                f"{up.name!r} >> {down.name!r} is defined, but {task.name!r} is not part of the workflow; add it to "
+                ".run() or remove the edge",
                 source,
             )
-    return settled[id(up)], settled[id(down)]
+    return final[id(up)], final[id(down)]
 
 
 def _ordered(workflow: Workflow) -> tuple[str, ...]:
@@ -264,7 +263,7 @@ def _ordered(workflow: Workflow) -> tuple[str, ...]:
 def _drawn(workflow: Workflow, cycle: list[str]) -> str:
     first, *rest = cycle[:-1]
     if not rest:
-        return f"task {first!r} waits for itself ({workflow.tasks[first].source}); take that edge out"
+        return f"task {first!r} depends on itself ({workflow.tasks[first].source}); remove that edge"
     steps = [
         f"  {up}   ({workflow.tasks[up].source})\n    ↓{_paths(workflow, up, down)}"
         for up, down in zip(cycle, cycle[1:])
@@ -273,20 +272,20 @@ def _drawn(workflow: Workflow, cycle: list[str]) -> str:
         half = _LONGEST_DRAWING // 2
         steps[half:-half] = [f"  … {len(steps) - 2 * half:,} more tasks …\n    ↓"]
     steps.append(f"  {first}   (again)")
-    return "these tasks wait for each other in a circle:\n" + "\n".join(steps) + "\nTake one of these edges out."
+    return "Cyclic dependency:\n" + "\n".join(steps) + "\nRemove one of these edges."
 
 
 def _paths(workflow: Workflow, up: str, down: str) -> str:
-    """Return for which paths a task runs after another, if that is why."""
+    """Return the paths that an edge comes from, if it is not explicit."""
     reasons = workflow.edge_reasons.reasons[down][up]
     return "" if EXPLICIT in reasons else f"  {', '.join(reasons)}"
 
 
-def _refuse_second_run(task: Task, run: Run, first_run: dict[int, Run]) -> None:
+def _reject_second_run(task: Task, run: Run, first_run: dict[int, Run]) -> None:
     earlier = first_run.setdefault(id(task), run)
     if earlier is not run:
         raise InvalidWorkflow(
             f"task {task.name!r} is run a second time, after {earlier.source}; a workflow runs each task once. "
-            f"For two branches write {task.name} >> [b, c]; to run it again, make a second Task.",
+            f"For two branches write {task.name} >> [b, c]; to run it again, create a second Task.",
             run.source,
         )

@@ -75,7 +75,7 @@ BAD_FILES = {
     "exit": ("raise SystemExit(0)", ":1: the file ends the program"),
     "bad task": (
         "from airflow_provider_sewer import Task\nTask('a', 'b.py')",
-        ":2: task 'a': module: 'b.py' is no dotted",
+        ":2: task 'a': module must be a dotted",
     ),
     "a template": (
         "from airflow_provider_sewer import Task\nTask('a', 'first_module', {'d': '{{ ds }}'})",

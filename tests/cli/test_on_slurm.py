@@ -95,9 +95,9 @@ def test_a_task_asks_for_more_than_the_command_line(on_slurm) -> None:
     ("said", "answer"),
     [
         (("--slurm", "partitoin=gpu"), "unknown Slurm parameter 'partitoin'; did you mean 'partition'?"),
-        (("--slurm", "mem_gb=much"), "--slurm: slurm: mem_gb: a number is needed, not 'much'"),
+        (("--slurm", "mem_gb=much"), "--slurm: slurm: mem_gb must be a number, got 'much'"),
         (("--slurm", "gpu"), "--slurm 'gpu': write NAME=VALUE"),
-        (("--slurm", "requeue=maybe"), "requeue: True or False is needed, not 'maybe'"),
+        (("--slurm", "requeue=maybe"), "requeue must be a bool, got 'maybe'"),
     ],
 )
 def test_a_parameter_that_slurm_could_not_take_is_named(said, answer, on_slurm) -> None:

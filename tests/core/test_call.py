@@ -63,18 +63,21 @@ def test_the_lines_that_call_import_nothing_that_a_users_file_could_stand_in_for
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"function": "pkg.mod"}, "function: 'pkg.mod' is no name such as 'package.module:function'"),
-        ({"function": "pkg/mod.py:f"}, "function: 'pkg/mod.py:f' is no name such as 'package.module:function'"),
-        ({"function": "pkg:f:g"}, "function: 'pkg:f:g' is no name such as"),
-        ({"function": print}, "; a function itself is given with @task"),
-        ({"function": "m:f", "module": "m"}, "a task runs a module or a function; both are given"),
-        ({}, "a task runs a module or a function; neither is given"),
-        ({"function": "m:f", "args": ["x"]}, "parameters_and_flags and args are for a module"),
-        ({"module": "m", "kwargs": {"n": 1}}, "kwargs are for a function"),
-        ({"function": "m:f", "kwargs": {"a b": 1}}, "kwargs: 'a b' is no name of an argument"),
+        ({"function": "pkg.mod"}, "function must be a name such as 'package.module:function', got 'pkg.mod'"),
+        ({"function": "pkg/mod.py:f"}, "function must be a name such as 'package.module:function', got 'pkg/mod.py:f'"),
+        ({"function": "pkg:f:g"}, "function must be a name such as 'package.module:function', got 'pkg:f:g'"),
+        ({"function": print}, "; decorate the function with @task instead"),
+        ({"function": "m:f", "module": "m"}, "a task must have either a module or a function, got both"),
+        ({}, "a task must have either a module or a function, got neither"),
+        ({"function": "m:f", "args": ["x"]}, "parameters_and_flags and args require a module"),
+        ({"module": "m", "kwargs": {"n": 1}}, "kwargs require a function"),
+        ({"function": "m:f", "kwargs": {"a b": 1}}, "kwargs: 'a b' is not a valid name of an argument"),
         ({"function": "m:f", "kwargs": {"n": float("nan")}}, "kwargs 'n': arguments are passed as JSON, and "),
         ({"function": "m:f", "kwargs": {"n": [{1, 2}]}}, "kwargs 'n': arguments are passed as JSON, and a value of "),
-        ({"function": "m:f", "kwargs": {"n": "\ud800"}}, "kwargs: their text holds '\\ud800', which cannot be passed"),
+        (
+            {"function": "m:f", "kwargs": {"n": "\ud800"}},
+            "kwargs: their text contains '\\ud800', which cannot be",
+        ),
     ],
 )
 def test_what_cannot_be_called_is_an_error_with_its_line(fields, said):

@@ -190,7 +190,7 @@ def test_the_longest_argument_a_process_can_be_given_passes_and_is_given():
 @pytest.mark.parametrize("key", [1, None, b"key", ("a",)])
 def test_a_key_that_is_no_text_is_an_error(key):
     """The message shows the key and its type."""
-    with pytest.raises(InvalidTask, match=rf"^parameter .*: a name is text, not {type(key).__name__}$"):
+    with pytest.raises(InvalidTask, match=rf"^parameter .*: the name must be text, got {type(key).__name__}$"):
         to_arguments({key: 1})
 
 

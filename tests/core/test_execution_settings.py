@@ -57,7 +57,7 @@ def test_without_a_folder_a_relative_path_stays_relative():
 @pytest.mark.parametrize("path", ["", 5, b"/bytes", ["/a"], True, "NUL\0", "\ud800"])
 def test_what_is_no_path_is_named_by_its_field(field, path):
     """The message says which field, and shows what it got."""
-    with pytest.raises(InvalidTask, match=f"^{field}: a path is needed, not "):
+    with pytest.raises(InvalidTask, match=f"^{field} must be a path, got "):
         ExecutionSettings.checked(**{field: path})
 
 

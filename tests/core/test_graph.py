@@ -63,7 +63,7 @@ def test_two_makers_of_one_path_are_an_error_with_both_lines() -> None:
     a, b = makes("a", "build/x.txt"), makes("b", "./build//x.txt")
 
     assert refused(a, b) == (
-        f"{b.source}: two tasks make './build//x.txt': 'a' ({a.source}) and 'b'; give one of them another path"
+        f"{b.source}: two tasks produce './build//x.txt': 'a' ({a.source}) and 'b'; give one of them another path"
     )
 
 
@@ -72,8 +72,8 @@ def test_a_product_inside_of_another_one_is_an_error() -> None:
     a, b = makes("a", "data/"), makes("b", "data/part/x")
 
     assert refused(a, b) == (
-        f"{b.source}: the product 'data/part/x' of task 'b' lies in 'data/', which as a whole is a product of task 'a' "
-        f"({a.source}); put it elsewhere"
+        f"{b.source}: product 'data/part/x' of task 'b' is inside 'data/', a product of task 'a' "
+        f"({a.source}); move it elsewhere"
     )
 
 
@@ -85,7 +85,7 @@ def test_a_circle_of_paths_is_drawn_with_the_paths() -> None:
 
     said = refused(a, b, c)
 
-    assert "these tasks wait for each other in a circle:" in said
+    assert "Cyclic dependency:" in said
     assert (
         f"  a   ({a.source})\n    ↓  x\n  b   ({b.source})\n    ↓\n  c   ({c.source})\n    ↓  z\n  a   (again)" in said
     )
@@ -103,12 +103,12 @@ def test_what_comes_from_outside_is_not_made_inside() -> None:
 
     said = refused(a, makes("b", needs=[External("x")]))
 
-    assert f"task 'b': External('x') is made by task 'a' ({a.source}); write Dependency('x')" in said
+    assert f"task 'b': External('x') is produced by task 'a' ({a.source}); write Dependency('x')" in said
 
 
 def test_one_product_said_in_two_ways_is_an_error() -> None:
     """Temporary and not, for one."""
-    assert "task 'a' says two things of its product 'x'" in refused(
+    assert "task 'a' declares product 'x' twice with different options" in refused(
         makes("a", Product("x"), Product("x", temporary=True))
     )
 
@@ -129,7 +129,7 @@ def test_a_result_makes_an_edge() -> None:
     b = Task("b", "m", {"seed": [a.result["seed"]]})
 
     assert Workflow("w", [b, a]).edges == [("a", "b")]
-    assert f"task 'b' takes a.result['seed'], and this workflow does not run the task at {a.source}" in refused(b)
+    assert f"task 'b' takes a.result['seed'], but the task at {a.source} is not part of the workflow" in refused(b)
 
 
 def same(name: str, threads: int = 1, **fields: object) -> Task:
@@ -161,7 +161,7 @@ def test_what_any_of_equal_tasks_waits_for_is_waited_for() -> None:
 )
 def test_tasks_that_make_the_same_in_another_way_are_two(fields) -> None:
     """Nobody chooses silently which of the two is meant."""
-    assert "two tasks make 'x': 'one'" in refused(same("one"), same("two", **fields))
+    assert "two tasks produce 'x': 'one'" in refused(same("one"), same("two", **fields))
 
 
 def test_a_part_knows_what_the_rest_makes_and_needs() -> None:
@@ -228,6 +228,6 @@ def test_a_product_that_is_named_like_the_rest_of_another_is_refused() -> None:
     """What the one leaves when it fails would take the place of the other."""
     one = Task("one", "m", {"out": Product("x")})
     other = Task("other", "m", {"out": Product("x.failed")})
-    said = r"task 'other' makes 'x\.failed' .*, and so would be called what task 'one' leaves"
+    said = r"task 'other' .* produces 'x\.failed', the name of product 'x' of task 'one' after a failure"
     with pytest.raises(InvalidWorkflow, match=said):
         Workflow("w", [one, other])

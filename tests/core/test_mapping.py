@@ -288,27 +288,33 @@ def test_calls_and_loops_of_one_function_are_told_apart():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda t: t.map(), "task 'train': map: say over what, such as map(n=[10, 20])"),
-        (lambda t: t.map(n=[]), "task 'train': map: n: the list is empty; there is nothing to run"),
-        (lambda t: t.map(n="abc"), "task 'train': map: n: a list of values is needed, not 'abc'"),
-        (lambda t: t.map(n={1, 2}), "task 'train': map: n: a list of values is needed, not {1, 2}"),
-        (lambda t: t.map(n=3), "task 'train': map: n: a list of values is needed, not 3"),
+        (lambda t: t.map(), "task 'train': map needs at least one keyword argument, e.g. map(n=[10, 20])"),
+        (lambda t: t.map(n=[]), "task 'train': map: n must not be an empty list"),
+        (lambda t: t.map(n="abc"), "task 'train': map: n must be a list of values, got 'abc'"),
+        (lambda t: t.map(n={1, 2}), "task 'train': map: n must be a list of values, got {1, 2}"),
+        (lambda t: t.map(n=3), "task 'train': map: n must be a list of values, got 3"),
         (
             lambda t: t.map(n=[1, 2, 3], model=["a"]),
-            "task 'train': map: the lists go side by side, but n has 3, model has 1; for all combinations write map_pr",
+            "task 'train': map: lists must be of equal length, but n has 3, model has 1; for all combinations",
         ),
         (
             lambda t: t.map(m=[1, 2]),
-            "task 'train': map: 'train[m=1]' and 'train[m=2]' would both make 'build/{n}/model.npz'; name",
+            "task 'train': map: 'train[m=1]' and 'train[m=2]' would both create 'build/{n}/model.npz'; name",
         ),
-        (lambda t: t.map(n=[[1]]), "task 'train': map: Product('build/{n}/model.npz'): n is [1], which has no text"),
-        (lambda t: t.map(n=[object()]), "task 'train': map: Product('build/{n}/model.npz'): n is <object object"),
+        (
+            lambda t: t.map(n=[[1]]),
+            "task 'train': map: Product('build/{n}/model.npz'): n must have a text for a path",
+        ),
+        (
+            lambda t: t.map(n=[object()]),
+            "task 'train': map: Product('build/{n}/model.npz'): n must have a text",
+        ),
         (lambda t: t.map(n=[1], o=[object()]), "task 'train': map: parameter 'o': a value of type object has no plain"),
         (lambda t: t.map(**{"a b": [1]}), "task 'train': map: parameter 'a b': write the bare name"),
         (lambda _: fit.map(n=[1]), "fit(…): missing a required argument: 'data'; it takes (n, data, out, depth=2)"),
         (lambda _: fit.map(m=[1]), "fit(…): missing a required argument: 'n'"),
-        (lambda _: fit.partial(out="a").map(n=[1], data=[3]), "fit(…): 'data': Dependency: a path is needed, not 3"),
-        (lambda t: best(t.map(n=[1])), "best(…): 'models' is a task; what it leaves is given as train.result"),
+        (lambda _: fit.partial(out="a").map(n=[1], data=[3]), "fit(…): 'data': Dependency must be a path, got 3"),
+        (lambda t: best(t.map(n=[1])), "best(…): 'models' must not be a task; pass its result as train.result"),
     ],
 )
 def test_what_cannot_be_mapped_is_named_with_its_line(call, message):
@@ -323,7 +329,7 @@ def test_what_cannot_be_mapped_is_named_with_its_line(call, message):
 
 def test_products_that_are_one_are_named_with_what_they_differ_by():
     """The message proposes a path."""
-    with pytest.raises(InvalidTask, match=r"would both make 'build/1/model.npz'; .*, such as 'build/1/{m}/model.npz'$"):
+    with pytest.raises(InvalidTask, match=r"both create 'build/1/model.npz'; .*, such as 'build/1/{m}/model.npz'$"):
         train().map_product(n=[1], m=[1, 2])
 
 
@@ -331,5 +337,5 @@ def test_two_loops_that_make_one_path_are_an_error_of_the_workflow():
     """As with any two tasks."""
     mapped = [*Task("a", "m.a", products=["{n}"]).map(n=[1]), *Task("b", "m.b", products=["{n}"]).map(n=[1])]
 
-    with pytest.raises(InvalidWorkflow, match=r"two tasks make '1': 'a\[n=1\]' \(.*\) and 'b\[n=1\]'"):
+    with pytest.raises(InvalidWorkflow, match=r"two tasks produce '1': 'a\[n=1\]' \(.*\) and 'b\[n=1\]'"):
         Workflow("w", mapped)

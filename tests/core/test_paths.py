@@ -30,17 +30,17 @@ def test_a_marker_stands_for_its_path(kind) -> None:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("", "a path is needed, not ''"),
-        (" ", "a path is needed, not ' '"),
-        (7, "a path is needed, not 7"),
-        (b"x", "a path is needed, not b'x'"),
+        ("", "must be a path, got ''"),
+        (" ", "must be a path, got ' '"),
+        (7, "must be a path, got 7"),
+        (b"x", "must be a path, got b'x'"),
         ("a\0b", "the path"),
-        ("/", "'/' names no file or directory of its own"),
-        ("a/..", "'a/..' names no file or directory of its own"),
-        ("./", "'./' names no file or directory of its own"),
-        ("a/" + "ü" * 128 + "/b", "ü/b': no name in a path can have more than 255 bytes"),
-        ("~", "'~' names no file or directory of its own"),
-        ("a/.sewer/b", "what lies in .sewer is this package's own"),
+        ("/", " must name a file or directory, got '/'"),
+        ("a/..", " must name a file or directory, got 'a/..'"),
+        ("./", " must name a file or directory, got './'"),
+        ("a/" + "ü" * 128 + "/b", " must have at most 255 bytes in each name, got 'a/ü"),
+        ("~", " must name a file or directory, got '~'"),
+        ("a/.sewer/b", " must not be in .sewer, which is reserved"),
     ],
 )
 def test_what_is_no_path_is_refused_with_the_task_and_what_was_wrong(path, said) -> None:
@@ -55,11 +55,11 @@ def test_what_is_no_path_is_refused_with_the_task_and_what_was_wrong(path, said)
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Product("x", atomic="yes"), "atomic: True or False is needed, not 'yes'"),
-        (lambda: Product("x", temporary=1), "temporary: True or False is needed, not 1"),
-        (lambda: Product("x", on_failure="burn"), "on_failure: 'keep' or 'remove' is needed, not 'burn'"),
-        (lambda: External("x", timeout=0), "timeout: seconds are needed, not 0"),
-        (lambda: External("x", timeout=True), "timeout: seconds are needed, not True"),
+        (lambda: Product("x", atomic="yes"), "atomic must be a bool, got 'yes'"),
+        (lambda: Product("x", temporary=1), "temporary must be a bool, got 1"),
+        (lambda: Product("x", on_failure="burn"), "on_failure must be 'keep' or 'remove', got 'burn'"),
+        (lambda: External("x", timeout=0), "timeout must be seconds more than 0, got 0"),
+        (lambda: External("x", timeout=True), "timeout must be seconds more than 0, got True"),
     ],
 )
 def test_what_a_marker_cannot_say_is_refused(make, said) -> None:
@@ -82,7 +82,7 @@ def test_a_path_in_a_list_of_the_task_is_made_under_its_real_name() -> None:
 
 def test_a_product_cannot_stand_among_dependencies() -> None:
     """Nor the other way round."""
-    with pytest.raises(InvalidTask, match=r"dependencies: Product\('x'\) cannot stand there"):
+    with pytest.raises(InvalidTask, match=r"dependencies must not contain Product\('x'\)"):
         Task("t", "m", dependencies=[Product("x")])
 
 

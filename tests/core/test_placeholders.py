@@ -26,7 +26,7 @@ def test_a_part_of_a_result_is_found_by_keys_and_positions() -> None:
         ({}, "there is no generate.result['seed']: the object has the keys none"),
         ([1], "there is no generate.result['seed']: the list has 1 items"),
         ("text", "there is no generate.result['seed']: it is 'text', which has no parts"),
-        (None, "the task left no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"),
+        (None, "the task has no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"),
     ],
 )
 def test_a_part_that_is_not_there_is_named_with_what_is(value, said) -> None:
@@ -62,7 +62,7 @@ def test_a_result_cannot_be_used_before_its_task_has_run(use) -> None:
 def test_a_part_is_named_by_a_key_or_a_position() -> None:
     """A slice or a truth value is neither."""
     for key in (True, 1.5, slice(1), None):
-        with pytest.raises(InvalidTask, match="named by a key or a position"):
+        with pytest.raises(InvalidTask, match="select a part by a key or a position"):
             GENERATE.result[key]
 
 

@@ -57,7 +57,7 @@ def test_whatever_the_key_a_text_tells_which_part_it_is(key) -> None:
 def test_a_text_that_was_changed_after_it_was_put_in_is_an_error(change) -> None:
     """Its template would be no template any more, or that of something else."""
     for text in (str(N), f"a/{N}.txt", str(N["lr"])):
-        with pytest.raises(SewerError, match="was changed after a value had been put into it that is known only when"):
+        with pytest.raises(SewerError, match="was changed after a run-time value had been put into it"):
             names_in(change(text))
 
 
@@ -77,15 +77,15 @@ def test_it_stands_wherever_a_value_can() -> None:
 @pytest.mark.parametrize(
     ("use", "said"),
     [
-        *((use, "decide of what the workflow is made") for use in (
+        *((use, "be used in conditions, comparisons or loops") for use in (
             bool, list, len, dict, lambda n: {**n}, lambda n: 1 in n, lambda n: n > 1, lambda n: n <= 1,
             lambda n: n == 1, lambda n: n != 1, lambda n: sorted([n, n]),
         )),
-        *((use, "be reckoned with before") for use in (
+        *((use, "be used in arithmetic") for use in (
             int, float, range, round, abs, math.ceil, lambda n: n + 1, lambda n: 1 + n, lambda n: 2 * n,
             lambda n: n // 2, lambda n: n - n, lambda n: -n, lambda n: [1][n], lambda n: n / "x",
         )),
-        (lambda n: f"{n:>3}", r"be written as '>3' before"),
+        (lambda n: f"{n:>3}", "be formatted with '>3'"),
     ],
 )  # fmt: skip
 def test_it_cannot_be_reckoned_with_or_decided_by(use, said) -> None:
@@ -99,7 +99,7 @@ def test_it_cannot_be_reckoned_with_or_decided_by(use, said) -> None:
 def test_it_has_no_attributes() -> None:
     """Nor methods, of which a file could take a part of its name for its value; it only says so."""
     for name in ("lr", "get", "name", "real", "upper"):
-        with pytest.raises(SewerError, match=rf"<n> .* has no '{name}' before; .* named by its key, \['{name}'\]"):
+        with pytest.raises(SewerError, match=rf"<n> .* has no attribute '{name}'; .* by its key, \['{name}'\]"):
             getattr(N, name)
     assert not hasattr(N, "read")
     assert copy.deepcopy({"n": N}) == {"n": N}

@@ -274,8 +274,8 @@ def test_what_json_cannot_say_is_named_with_its_task_and_field(value, where, kin
     with pytest.raises(InvalidTask) as caught:
         workflow_to_data(Workflow("w", [task]))
 
-    assert str(caught.value).startswith(f"{task.source}: task 'Example 1': {where}: JSON, which brings a workflow")
-    assert f"cannot say a value of type {kind}; give text, a number" in str(caught.value)
+    assert str(caught.value).startswith(f"{task.source}: task 'Example 1': {where} must be a JSON value")
+    assert f"got a value of type {kind}; give text, a number" in str(caught.value)
     assert caught.value.where == task.source
 
 
@@ -284,7 +284,7 @@ def test_a_value_that_holds_itself_is_named():
     endless: list = []
     endless.append(endless)
 
-    with pytest.raises(InvalidTask, match="task 'a': operator_kwargs: it holds itself, or is nested too deeply"):
+    with pytest.raises(InvalidTask, match="task 'a': operator_kwargs contains itself, or is nested too deeply"):
         workflow_to_data(Workflow("w", [Task("a", "m", operator_kwargs={"x": endless})]))
 
 
@@ -292,7 +292,7 @@ def test_a_task_of_another_class_is_refused():
     """What it does in another way than a task would be lost."""
     mine = type("MyTask", (Task,), {})("a", "m")
 
-    with pytest.raises(InvalidTask, match="task 'a' is a MyTask; only a Task itself can be read by another interpr"):
+    with pytest.raises(InvalidTask, match="task 'a' must be a Task to be read by another interpreter, got a MyTask"):
         workflow_to_data(Workflow("w", [mine]))
 
 

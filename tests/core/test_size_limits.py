@@ -119,7 +119,7 @@ def test_errors_show_little_of_a_value(value: Any) -> None:
     """Whatever a file holds."""
     with pytest.raises(SewerError) as caught:
         Task("a", "m", run_on=value)
-    assert "run_on: " in str(caught.value)
+    assert "run_on must " in str(caught.value)
     assert len(str(caught.value)) < 500
 
 

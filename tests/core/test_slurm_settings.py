@@ -67,7 +67,7 @@ def test_a_number_may_be_text_as_a_filled_in_template_is():
 def test_a_template_passes_wherever_one_value_stands(name):
     """What it comes to is checked when it is known; a line break is one line too many even there."""
     assert parameters(**{name: "{{ params.x }}"}) == {name: "{{ params.x }}"}
-    fails(f"slurm: {name}: '{{{{ a\\n}}}}' holds a line break", slurm={name: "{{ a\n}}"})
+    fails(f"slurm: {name} must not contain a line break, got '{{{{ a\\n}}}}'", slurm={name: "{{ a\n}}"})
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_an_unknown_parameter_is_named_with_all_there_are():
 @pytest.mark.parametrize("given", ["partition=x", ["partition"], 5, True])
 def test_parameters_that_are_no_mapping_are_an_error(given):
     """The message names what it got."""
-    fails(f"slurm: a mapping of parameters is needed, not {type(given).__name__}", slurm=given)
+    fails(f"slurm must be a mapping of parameters, got {type(given).__name__}", slurm=given)
 
 
 @pytest.mark.parametrize(
@@ -130,63 +130,63 @@ def test_one_spelling_may_be_dropped_while_the_other_is_said():
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("timeout_min", 0, "a whole number from 1 on is needed, not 0"),
-        ("timeout_min", 1.5, "a whole number from 1 on is needed, not 1.5"),
-        ("timeout_min", "1:30:00", "a number is needed, not '1:30:00'"),
-        ("timeout_min", math.inf, "a number is needed"),
-        ("nodes", 0, "a whole number from 1 on"),
-        ("nodes", True, "a number is needed, not True"),
-        ("nodes", [2], "a number is needed, not [2]"),
-        ("cpus_per_task", "", "a number is needed"),
-        ("cpus_per_task", -1, "a whole number from 1 on"),
-        ("signal_delay_s", -1, "a whole number from 0 on"),
-        ("mem_gb", 0, "gigabytes, at least one megabyte, are needed, not 0"),
-        ("mem_gb", 0.0005, "gigabytes, at least one megabyte, are needed"),
-        ("mem_gb", "4G", "a number is needed, not '4G'"),
-        ("mem", "4 G", "'4 G' is not of the form that Slurm reads, such as '4G' or '500M'"),
-        ("mem", 1.5, "text is needed, not 1.5"),
-        ("time", "tomorrow", "'tomorrow' is not of the form that Slurm reads"),
-        ("gpus_per_node", -1, "a number from 0 on, or 'type:number', is needed, not -1"),
-        ("gpus_per_node", "a100", "a number from 0 on"),
-        ("gpus_per_node", True, "text is needed, not True"),
-        ("partition", "", "text is needed, not ''"),
-        ("partition", ["a", "b"], "text is needed"),
-        ("account", True, "text is needed, not True"),
-        ("qos", "a\0b", "the text holds a NUL byte"),
-        ("exclusive", 1, "True or False is needed, not 1"),
-        ("use_srun", "yes", "True or False is needed, not 'yes'"),
-        ("setup", "module load cuda", "a list of texts is needed, not a single text; put it into brackets"),
-        ("teardown", {"a": 1}, "a list of texts is needed, not {'a': 1}"),
-        ("setup", [5], "a list of texts is needed, not one with 5"),
-        ("setup", ["a\0"], "'a\\x00' holds a NUL byte"),
-        ("setup", ["true\n  #SBATCH --requeue"], "'true\\n  #SBATCH --requeue' is no command; options of sbatch"),
-        ("srun_args", "--mpi=pmix", "a list of texts is needed, not a single text"),
-        ("srun_args", ["a\nb"], "'a\\nb' holds a line break"),
-        ("additional_parameters", ["hold"], "a mapping of sbatch options is needed, not list"),
-        ("additional_parameters", {"--hold": True}, "'--hold' is no name of an sbatch option; write it without dashes"),
-        ("additional_parameters", {"hold\n#SBATCH --x": True}, "'hold\\n#SBATCH --x' is no name of an sbatch option"),
-        ("additional_parameters", {"hold": False}, "hold: text is needed, not False; give text, a number, or True"),
-        ("additional_parameters", {"begin": None}, "begin: text is needed, not None"),
-        ("additional_parameters", {"nice": "1\n#SBATCH --requeue"}, "nice: '1\\n#SBATCH --requeue' holds a line break"),
+        ("timeout_min", 0, "must be a whole number of at least 1, got 0"),
+        ("timeout_min", 1.5, "must be a whole number of at least 1, got 1.5"),
+        ("timeout_min", "1:30:00", "must be a number, got '1:30:00'"),
+        ("timeout_min", math.inf, "must be a number"),
+        ("nodes", 0, "must be a whole number of at least 1"),
+        ("nodes", True, "must be a number, got True"),
+        ("nodes", [2], "must be a number, got [2]"),
+        ("cpus_per_task", "", "must be a number"),
+        ("cpus_per_task", -1, "must be a whole number of at least 1"),
+        ("signal_delay_s", -1, "must be a whole number of at least 0"),
+        ("mem_gb", 0, "must be at least one megabyte, in gigabytes, got 0"),
+        ("mem_gb", 0.0005, "must be at least one megabyte"),
+        ("mem_gb", "4G", "must be a number, got '4G'"),
+        ("mem", "4 G", "must have a form that Slurm reads, such as '4G' or '500M'; got '4 G'"),
+        ("mem", 1.5, "must be text, got 1.5"),
+        ("time", "tomorrow", "must have a form that Slurm reads"),
+        ("gpus_per_node", -1, "must be a number of at least 0, or 'type:number', got -1"),
+        ("gpus_per_node", "a100", "must be a number of at least 0"),
+        ("gpus_per_node", True, "must be text, got True"),
+        ("partition", "", "must be text, got ''"),
+        ("partition", ["a", "b"], "must be text"),
+        ("account", True, "must be text, got True"),
+        ("qos", "a\0b", "the text contains a NUL byte"),
+        ("exclusive", 1, "must be a bool, got 1"),
+        ("use_srun", "yes", "must be a bool, got 'yes'"),
+        ("setup", "module load cuda", "must be a list of texts, got a single text; put it into brackets"),
+        ("teardown", {"a": 1}, "must be a list of texts, got {'a': 1}"),
+        ("setup", [5], "must be a list of texts, got one with 5"),
+        ("setup", ["a\0"], "must not contain a NUL byte, got 'a\\x00'"),
+        ("setup", ["true\n  #SBATCH --requeue"], "must be commands, got 'true\\n  #SBATCH --requeue'; options"),
+        ("srun_args", "--mpi=pmix", "must be a list of texts, got a single text"),
+        ("srun_args", ["a\nb"], "must not contain a line break, got 'a\\nb'"),
+        ("additional_parameters", ["hold"], "must be a mapping of sbatch options, got list"),
+        ("additional_parameters", {"--hold": True}, "'--hold' is not a valid name of an sbatch option; write"),
+        ("additional_parameters", {"hold\n#SBATCH --x": True}, "'hold\\n#SBATCH --x' is not a valid name"),
+        ("additional_parameters", {"hold": False}, "hold must be text, got False; give text, a number, or True"),
+        ("additional_parameters", {"begin": None}, "begin must be text, got None"),
+        ("additional_parameters", {"nice": "1\n#SBATCH --requeue"}, "nice must not contain a line break, got '1"),
     ],
 )  # fmt: skip
 def test_a_value_that_slurm_could_not_take_is_named(name, value, said):
     """Parameter, what is needed, and what was given."""
-    fails(f"slurm: {name}: {said}", slurm={name: value})
+    fails(f"slurm: {name}{' ' if said.startswith('must ') else ': '}{said}", slurm={name: value})
 
 
 @pytest.mark.parametrize("name", [name for name in RESOURCES if name not in {"setup", "teardown"}])
 @pytest.mark.parametrize("value", ["1\n#SBATCH --uid=0", "a\rb", ["a\nb"], {"nice": "a\nb"}])
 def test_no_value_begins_a_line_of_the_job_script(name, value):
     """A line break would make one option two."""
-    with pytest.raises(InvalidTask, match=f"^slurm: {name}: "):
+    with pytest.raises(InvalidTask, match=f"^slurm: {name}:? "):
         SlurmSettings.checked(slurm={name: value})
 
 
 @pytest.mark.parametrize("option", [*RESERVED, "open_mode", "Export", "job_name", "exp", "expor", "o"])
 def test_what_the_package_says_itself_cannot_be_said_beside_it(option):
     """Nor begun: sbatch takes the beginning of an option for the option."""
-    fails(f"slurm: additional_parameters: {option!r} cannot be given: sbatch's option --",
+    fails(f"slurm: additional_parameters must not contain {option!r}; sbatch's option --",
           slurm={"additional_parameters": {option: "x"}})  # fmt: skip
 
 
@@ -215,29 +215,29 @@ def test_times_may_be_seconds_or_timedeltas():
 @pytest.mark.parametrize(
     ("field", "values", "said"),
     [
-        ("run_dir", ["", 5, "NUL\0"], "a path is needed, not "),
-        ("cluster", ["Slurm", "", True, ["slurm"]], "'auto' or 'slurm' or 'local' is needed, not "),
-        ("on_kill_action", ["cancel", None.__class__], "'cancel_job' or 'keep_job' is needed, not "),
-        ("deferrable", ["yes", 1], "True or False is needed, not "),
-        ("durable", [0], "True or False is needed, not "),
-        ("requeue", ["true"], "True or False is needed, not "),
-        ("wait_for_completion", [1.0], "True or False is needed, not "),
-        ("poll_interval", [0, -1, "5", True, math.nan, math.inf], "seconds or a timedelta, more than 0, are needed"),
-        ("max_poll_interval", [0, timedelta(0)], "seconds or a timedelta, more than 0, are needed"),
-        ("max_pending_time", [0, "1h"], "seconds or a timedelta, more than 0, are needed"),
-        ("lost_after", [-1, "5"], "seconds or a timedelta are needed, not "),
+        ("run_dir", ["", 5, "NUL\0"], "must be a path, got "),
+        ("cluster", ["Slurm", "", True, ["slurm"]], "must be 'auto' or 'slurm' or 'local', got "),
+        ("on_kill_action", ["cancel", None.__class__], "must be 'cancel_job' or 'keep_job', got "),
+        ("deferrable", ["yes", 1], "must be a bool, got "),
+        ("durable", [0], "must be a bool, got "),
+        ("requeue", ["true"], "must be a bool, got "),
+        ("wait_for_completion", [1.0], "must be a bool, got "),
+        ("poll_interval", [0, -1, "5", True, math.nan, math.inf], "must be seconds or a timedelta more than 0"),
+        ("max_poll_interval", [0, timedelta(0)], "must be seconds or a timedelta more than 0"),
+        ("max_pending_time", [0, "1h"], "must be seconds or a timedelta more than 0"),
+        ("lost_after", [-1, "5"], "must be seconds or a timedelta, got "),
         ("fail_on_pending_reason", ["Licenses", [5], [""], {"a": 1}, True], ""),
     ],
 )
 def test_each_setting_says_what_it_takes(field, values, said):
     """The message starts with the setting's name."""
     for value in values:
-        fails(f"{field}: {said}", **{field: value})
+        fails(f"{field} {said}", **{field: value})
 
 
 def test_an_interval_that_would_shrink_is_an_error():
     """The longest interval cannot be shorter than the shortest."""
-    fails("max_poll_interval: 5 s is less than poll_interval, 10 s", poll_interval=10, max_poll_interval=5)
+    fails("max_poll_interval must be at least poll_interval (10 s), got 5 s", poll_interval=10, max_poll_interval=5)
 
 
 def test_reasons_to_give_up_may_be_none_at_all():

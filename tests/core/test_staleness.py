@@ -33,16 +33,16 @@ PRODUCT, NEEDED = "out", ("one", "two")
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"run_when": "sometimes"}, "run_when: 'always', 'missing', 'stale', 'never' are possible, not 'sometimes'"),
-        ({"run_when": None}, "run_when: 'always', 'missing', 'stale', 'never' are possible, not None"),
-        ({"run_when": "stale", "compare": "size"}, "compare: 'mtime', 'content' are possible, not 'size'"),
+        ({"run_when": "sometimes"}, "run_when must be one of 'always', 'missing', 'stale', 'never'; got 'sometimes'"),
+        ({"run_when": None}, "run_when must be one of 'always', 'missing', 'stale', 'never'; got None"),
+        ({"run_when": "stale", "compare": "size"}, "compare must be one of 'mtime', 'content'; got 'size'"),
         (
             {"run_when": "stale", "stale_with": "weather"},
-            "stale_with: 'code', 'environment' are possible, not 'weather'",
+            "stale_with must be one of 'code', 'environment'; got 'weather'",
         ),
-        ({"run_when": "stale", "stale_with": 7}, "stale_with: a list of 'code' and 'environment' is needed, not 7"),
-        ({"run_when": "missing", "compare": "content"}, "compare: this says what makes a product stale"),
-        ({"stale_with": ["code"]}, "stale_with: this says what makes a product stale; it takes run_when='stale'"),
+        ({"run_when": "stale", "stale_with": 7}, "stale_with must be a list of 'code' and 'environment', got 7"),
+        ({"run_when": "missing", "compare": "content"}, "compare requires run_when='stale'"),
+        ({"stale_with": ["code"]}, "stale_with requires run_when='stale'"),
     ],
 )
 def test_what_is_no_build_mode_is_refused(fields, said) -> None:
@@ -55,7 +55,7 @@ def test_what_is_no_build_mode_is_refused(fields, said) -> None:
 @pytest.mark.parametrize("mode", ["missing", "stale"])
 def test_a_mode_that_looks_at_products_needs_one(mode) -> None:
     """Else the task would never be up to date, or always."""
-    with pytest.raises(InvalidTask, match="there is no product to look at; name one with"):
+    with pytest.raises(InvalidTask, match="requires a product; declare one with"):
         Task("t", "m", run_when=mode)
     assert Task("t", "m", run_when="never").run_policy == RunPolicy("never")
 
@@ -142,7 +142,7 @@ def test_compare_content_runs_where_content_was_not_recorded(tmp_path) -> None:
 
     verdict = decide(StalenessInputs(RunPolicy("stale", "content"), [made], {}, "c"))
 
-    assert verdict.reason == "there is no record of the content of x"
+    assert verdict.reason == "the record of x has no content fingerprint"
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_every_python_from_3_9_on_builds_a_workflow(any_python):
     assert ask(any_python, BUILD) == {
         "edges": [["a", "b"], ["b", "c"], ["b", "d"]],
         "command": "python -u -m pkg.a --batch-size 5 --in x --in y --config '{\"k\": [1]}' --verbose",
-        "circle": "these tasks wait for each other in a circle:",
+        "circle": "Cyclic dependency:",
         "foreign": ["airflow_provider_sewer"],
     }
 

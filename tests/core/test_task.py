@@ -120,25 +120,25 @@ def fails(message: str, *args: object, **kwargs: object) -> None:
 @pytest.mark.parametrize("name", ["", "  ", None, 5, b"a"])
 def test_a_task_without_a_name_is_an_error(name):
     """Nothing, only spaces, or no text at all."""
-    fails(f"name: a task needs a name, not {name!r}", name, "pkg.mod")
+    fails(f"name must be non-empty text, got {name!r}", name, "pkg.mod")
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "a\0b", "bell\a", "\ud800"])
 def test_a_name_that_cannot_be_printed_is_an_error(name):
     """It would tear a log line apart, or break the terminal."""
-    fails("holds a line break or another unprintable character", name, "pkg.mod")
+    fails("name must not contain a line break or another unprintable character", name, "pkg.mod")
 
 
 @pytest.mark.parametrize("module", ["", ".", "a.", ".a", "a..b", "a b", "a-b", "1a", "a:b", "a\n", "a\0", 5, b"a"])
 def test_a_module_that_is_no_dotted_name_is_an_error(module):
     """The message shows it and an example of one."""
-    fails(f"task 'a': module: {module!r} is no dotted name such as 'package.module'", "a", module)
+    fails(f"task 'a': module must be a dotted name such as 'package.module', got {module!r}", "a", module)
 
 
 @pytest.mark.parametrize("module", ["pkg/mod.py", "./pkg/mod.py", "/pkg/mod.py", "pkg/mod", "pkg.mod.py"])
 def test_a_file_in_place_of_a_module_gets_the_module_it_probably_is(module):
     """Scripts are not run; the message says so and what to write instead."""
-    fails(f"module: {module!r} is no dotted name such as 'package.module'; "
+    fails(f"module must be a dotted name such as 'package.module', got {module!r}; "
           "a file cannot be run, only an installed module: 'pkg.mod'?", "a", module)  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def test_an_unknown_field_is_named_with_the_one_that_was_probably_meant():
 @pytest.mark.parametrize("parameters", ["--a", ["--a"], 5, {"a"}])
 def test_parameters_that_are_no_mapping_are_an_error(parameters):
     """The message names the field and the type it got."""
-    said = f"task 'a': parameters_and_flags: a mapping is needed, not {type(parameters).__name__}"
+    said = f"task 'a': parameters_and_flags must be a mapping, got {type(parameters).__name__}"
     fails(said, "a", "pkg.mod", parameters)
 
 
@@ -201,7 +201,7 @@ def test_a_value_that_cannot_become_an_argument_is_named_with_task_and_key():
 )
 def test_each_field_says_what_it_takes(field, value):
     """The message starts with task and field."""
-    fails(f"task 'a': {field}: ", "a", "pkg.mod", **{field: value})
+    fails(f"task 'a': {field}", "a", "pkg.mod", **{field: value})
 
 
 def test_a_task_has_tags_and_a_group():
@@ -213,8 +213,8 @@ def test_a_task_has_tags_and_a_group():
 
 def test_a_task_runs_either_a_module_or_a_function():
     """Neither is as wrong as both."""
-    fails("task 'a': a task runs a module or a function; neither is given", "a")
-    fails("task 'a': a task runs a module or a function; both are given", "a", "pkg.mod", function="pkg.mod:f")
+    fails("task 'a': a task must have either a module or a function, got neither", "a")
+    fails("task 'a': a task must have either a module or a function, got both", "a", "pkg.mod", function="pkg.mod:f")
 
 
 def test_a_task_is_shown_by_name_and_module():

@@ -252,11 +252,11 @@ def test_a_program_that_runs_its_tasks_itself_has_the_names_that_are_recorded(sc
 
 
 def test_an_equal_call_in_a_circle_is_the_circle_it_says(tmp_path):
-    """The same task before and after another waits for itself."""
+    """The same task before and after another depends on itself."""
     (tmp_path / "steps.py").write_text(STEPS)
     (tmp_path / "flow.py").write_text(FILE)
 
-    with pytest.raises(Exception, match="these tasks wait for each other in a circle"):
+    with pytest.raises(Exception, match="Cyclic dependency"):
         load_workflow(tmp_path / "flow.py", "one")
 
 
@@ -301,32 +301,32 @@ def with_path(out: Annotated[Path, Product("build/x")]): ...
         ),
         (lambda: train("a", sec=2), "train(…): got an unexpected keyword argument 'sec'; it takes (out, data=None, "),
         (lambda: train(*"abcdef"), "train(…): too many positional arguments; it takes (out, "),
-        (lambda: train(3), "train(…): 'out': Product: a path is needed, not 3"),
-        (lambda: train("a", data=[3]), "train(…): 'data': Dependency: a path is needed, not 3"),
-        (lambda: train(Dependency("a")), "train(…): 'out': a Product is needed, not Dependency('a')"),
-        (lambda: train(train("a").result), "train(…): 'out': a Product is needed, not train.result"),
-        (lambda: train("b", n=train("a")), "train(…): 'n' is a task; what it leaves is given as train.result"),
+        (lambda: train(3), "train(…): 'out': Product must be a path, got 3"),
+        (lambda: train("a", data=[3]), "train(…): 'data': Dependency must be a path, got 3"),
+        (lambda: train(Dependency("a")), "train(…): 'out' must be a Product, got Dependency('a')"),
+        (lambda: train(train("a").result), "train(…): 'out' must be a Product, got train.result"),
+        (lambda: train("b", n=train("a")), "train(…): 'n' must not be a task; pass its result as train.result"),
         (lambda: train("a", n={1}), "task 'train': kwargs 'n': arguments are passed as JSON, and "),
-        (lambda: only_by_place(1), "only_by_place(…): 'n' has no name to give it by, and arguments are passed by name"),
-        (lambda: any_number("a"), "any_number(…): 'paths' has no name to give it by"),
-        (lambda: with_path("a"), "parameter 'out' of with_path: Product('build/x'): the path is given by the call"),
+        (lambda: only_by_place(1), "only_by_place(…): arguments are passed by name, and 'n' has none"),
+        (lambda: any_number("a"), "any_number(…): arguments are passed by name, and 'paths' has none"),
+        (lambda: with_path("a"), "parameter 'out' of with_path: Product('build/x') must have no path here; the call"),
         (
             lambda: unreadable("a"),
-            "parameter 'out' of unreadable: its annotation 'Annotated[1 / 0, Product]' cannot be",
+            "parameter 'out' of unreadable: cannot evaluate its annotation 'Annotated[1 / 0, Product]'",
         ),
-        (lambda: task(len), "@task stands above a function; <built-in function len> is none"),
-        (lambda: task("a")(TaskFunction), "@task stands above a function; <class "),
-        (lambda: task("a", name="b"), "@task: two names are given, 'a' and 'b'"),
+        (lambda: task(len), "@task must decorate a function, got <built-in function len>"),
+        (lambda: task("a")(TaskFunction), "@task must decorate a function, got <class "),
+        (lambda: task("a", name="b"), "@task must have at most one name, got 'a' and 'b'"),
         (lambda: task(pyton="x"), "@task: unknown field 'pyton'; did you mean 'python'? Known: 'name', "),
         (lambda: task(kwargs={}), "@task: unknown field 'kwargs'"),
-        (lambda: task(python=3), "@task: python: a path is needed, not 3"),
+        (lambda: task(python=3), "@task: python must be a path, got 3"),
         (
             lambda: task("")(train.function)("a"),
-            "task '': name: a task needs a name, not ''".replace("task '': ", "Task(…): "),
+            "task '': name must be non-empty text, got ''".replace("task '': ", "Task(…): "),
         ),
         (
             lambda: Task("t", "m", {"out": Product(temporary=True)}),
-            "task 't': Product(): a path is needed; without one ",
+            "task 't': Product() must have a path; only in an annotation ",
         ),
     ],
 )
@@ -339,7 +339,7 @@ def test_a_mark_that_only_type_checkers_import_is_not_passed_over():
     """A product that nobody knows of would not be looked at."""
     from tests.core import annotated_for_checkers
 
-    with pytest.raises(InvalidTask, match="Product is imported only for type checkers; import it for good"):
+    with pytest.raises(InvalidTask, match="Product is imported only for type checkers; import it at run time"):
         annotated_for_checkers.f("a")
 
 
@@ -351,7 +351,7 @@ def test_a_function_that_no_interpreter_can_import_is_refused(tmp_path):
 
     line = inner.function.__code__.co_firstlineno
     assert refused(inner) == (
-        f"inner(…): the function is defined in another function ({__file__}:{line}), and so no interpreter can import "
+        f"inner(…): the function is defined in another function ({__file__}:{line}), where no interpreter can import "
         "it; move it to the top level of a module beside, such as steps.py, and write here: from steps import inner"
     )
     assert refused(task(lambda: 3)).startswith("<lambda>(…): the function is a lambda")
@@ -360,8 +360,8 @@ def test_a_function_that_no_interpreter_can_import_is_refused(tmp_path):
     with pytest.raises(InvalidTask) as caught:
         load_workflow(file)
     assert str(caught.value) == (
-        f"{file}:6: f(…): the function is defined in the file that is being run or read as a workflow ({file}:3), and "
-        "so no interpreter can import it; move it to the top level of a module beside, such as steps.py, and write "
+        f"{file}:6: f(…): the function is defined in the file that is being run or read as a workflow ({file}:3), "
+        "where no interpreter can import it; move it to the top level of a module beside, such as steps.py, and write "
         "here: from steps import f"
     )
 

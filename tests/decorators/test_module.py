@@ -215,8 +215,12 @@ async def is_async():
 @pytest.mark.parametrize(
     ("function", "arguments", "said"),
     [
-        (empty, {}, "task 'empty': a task runs a module or a function; neither is given"),
-        (empty, {"module": "no module"}, "task 'empty': module: 'no module' is no dotted name"),
+        (empty, {}, "task 'empty': a task must have either a module or a function, got neither"),
+        (
+            empty,
+            {"module": "no module"},
+            "task 'empty': module must be a dotted name",
+        ),
         (empty, {"module": "m", "run_when": "often"}, "run_when"),
         (empty, {"module": "m", "parameters_and_flags": {}}, "parameters_and_flags: the function returns them"),
         (empty, {"module": "m", "op_kwargs": {"n": 1}}, "op_kwargs: the function is given its own where it is called"),

@@ -211,18 +211,18 @@ def test_a_failing_function_shows_its_own_lines_and_none_of_ours(anywhere) -> No
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("def f(): return float('nan')", "steps:f returned a float, which JSON cannot say (there is a NaN or an inf"),
-        ("def f(): return [1e999]", "steps:f returned a list, which JSON cannot say (there is a NaN or an infinity"),
-        ("def f(): return [float('inf')]", "steps:f returned a list, which JSON cannot say (there is a NaN or an inf"),
-        ("def f(): return object()", "steps:f returned a object, which JSON cannot say; return text, finite numbers"),
-        ("def f(): return {'a': {1, 2}}", "steps:f returned a dict, which JSON cannot say (there is a set in it); "),
-        ("def f(): return {(1, 2): 3}", "steps:f returned a dict, which JSON cannot say (keys must be str, int, "),
-        ("def f(): return b''", "steps:f returned a bytes, which JSON cannot say; "),
-        ("def f():\n x = []\n x.append(x)\n return x", "steps:f returned a list, which JSON cannot say (it holds its"),
-        ("async def f(): yield 1", "steps:f returned a async_generator, which JSON cannot say; "),
-        ("f = 3", "steps:f is no function but int\n"),
+        ("def f(): return float('nan')", "steps:f must return a JSON value, got a float (it contains a NaN or an inf"),
+        ("def f(): return [1e999]", "steps:f must return a JSON value, got a list (it contains a NaN or an infinity"),
+        ("def f(): return [float('inf')]", "steps:f must return a JSON value, got a list (it contains a NaN or an inf"),
+        ("def f(): return object()", "steps:f must return a JSON value, got a object; return text, finite numbers"),
+        ("def f(): return {'a': {1, 2}}", "steps:f must return a JSON value, got a dict (it contains a set); "),
+        ("def f(): return {(1, 2): 3}", "steps:f must return a JSON value, got a dict (keys must be str, int, "),
+        ("def f(): return b''", "steps:f must return a JSON value, got a bytes; "),
+        ("def f():\n x = []\n x.append(x)\n return x", "steps:f must return a JSON value, got a list (it contains its"),
+        ("async def f(): yield 1", "steps:f must return a JSON value, got a async_generator; "),
+        ("f = 3", "steps:f must be a function, got int\n"),
         ("def f(out, n=1, *, deep=None): ...", "steps:f cannot be called with (): missing a required argument: 'out'"),
-        ("import sys; sys.exit(0)", "steps ends the program (exit 0) while it is imported; put that under if __name__"),
+        ("import sys; sys.exit(0)", "steps exits with 0 while it is imported; put that code under"),
     ],
 )
 def test_what_is_wrong_with_a_function_is_one_line(source: str, said: str, anywhere) -> None:
@@ -237,7 +237,7 @@ def test_what_is_wrong_with_a_function_is_one_line(source: str, said: str, anywh
 def test_a_number_of_too_many_digits_is_told_as_one(here) -> None:
     """JSON could say it; Python does not write it."""
     assert here.call("def f(): return 10 ** 5000").stderr.startswith(
-        "steps:f returned a int, which JSON cannot say (there is a whole number in it with too many digits); "
+        "steps:f must return a JSON value, got a int (it contains a whole number with too many digits); "
     )
 
 
@@ -352,9 +352,9 @@ def test_numbers_of_numpy_and_paths_are_plain_in_a_result(digits_python, modules
 
     assert there.call(source).value == [0.5, 3, True, 2.5, 7, "a/b"]
     assert there.call(source, "nan").stderr.startswith(
-        "steps:nan returned a dict, which JSON cannot say (there is a NaN"
+        "steps:nan must return a JSON value, got a dict (it contains a NaN"
     )
-    assert there.call(source, "array").stderr.startswith("steps:array returned a ndarray, which JSON cannot say; ")
+    assert there.call(source, "array").stderr.startswith("steps:array must return a JSON value, got a ndarray; ")
 
 
 def test_nothing_is_left_of_what_stood_in_for_this_package(modules, bare_python, tmp_path) -> None:

@@ -51,7 +51,7 @@ def test_a_changed_input_reruns_what_is_made_of_it(lab) -> None:
     lab.write("in.txt", "22")
 
     assert lab.ran(*chain(lab)) == ["a", "b", "c"]
-    assert lab.notes.why == {"a": "in.txt has changed", "b": "'a' ran anew", "c": "'b' ran anew"}
+    assert lab.notes.why == {"a": "in.txt has changed", "b": "'a' was re-run", "c": "'b' was re-run"}
 
 
 def test_by_content_a_rerun_that_changes_nothing_stops_there(lab) -> None:
@@ -77,7 +77,7 @@ def test_by_content_what_is_made_again_may_be_what_it_was_whatever_it_is_now(lab
     lab.write("a.txt", "by hand")
 
     assert lab.explained(*tasks) == {
-        "a": "a.txt was changed after it was made",
+        "a": "a.txt was changed after it was created",
         "b": "'a' runs before it, and what that makes may be what it was",
     }
     assert lab.ran(*tasks) == ["a"]
@@ -105,7 +105,7 @@ def test_a_task_that_failed_after_another_ran_anew_is_not_up_to_date_next_time(l
     (lab.folder / "fail-b").unlink()
 
     assert lab.ran(*tasks, edges=edges) == ["b"]
-    assert lab.notes.why == {"b": "'a' has run anew since b.txt was made"}
+    assert lab.notes.why == {"b": "'a' was re-run since b.txt was created"}
     assert lab.ran(*tasks, edges=edges) == []
 
 
@@ -115,7 +115,7 @@ def test_changed_parameters_make_stale_and_ignored_ones_do_not(lab) -> None:
 
     assert lab.ran(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(2)])) == []
     assert lab.ran(stale(lab, "a", (), "a.txt", say=2, args=["--say", Ignored(2)])) == ["a"]
-    assert lab.notes.why == {"a": "a.txt was made with other parameters"}
+    assert lab.notes.why == {"a": "a.txt was created with other parameters"}
 
 
 def test_a_product_that_was_changed_by_hand_is_made_anew(lab) -> None:
@@ -125,7 +125,7 @@ def test_a_product_that_was_changed_by_hand_is_made_anew(lab) -> None:
     lab.write("a.txt", "by hand")
 
     assert lab.ran(task) == ["a"]
-    assert lab.notes.why == {"a": "a.txt was changed after it was made"}
+    assert lab.notes.why == {"a": "a.txt was changed after it was created"}
 
 
 def test_missing_looks_only_whether_it_is_there(lab) -> None:

@@ -260,7 +260,7 @@ def test_run_when_runs_task_of_missing_file_beside_product(lab, mode) -> None:
     assert lab.run(task)["made"].state is TaskState.UP_TO_DATE
     (lab.folder / "build/a.dbf").unlink()
 
-    assert lab.explained(task) == {"made": "a.dbf, which was made beside build/a.shp, is missing"}
+    assert lab.explained(task) == {"made": "a.dbf, created beside build/a.shp, is missing"}
 
 
 @pytest.mark.parametrize("compare", ["mtime", "content"])
@@ -271,7 +271,7 @@ def test_stale_runs_task_of_changed_file_beside_product(lab, compare) -> None:
     assert lab.run(task)["made"].state is TaskState.UP_TO_DATE
     lab.write("build/a.dbf", "by hand")
 
-    assert lab.explained(task) == {"made": "a.dbf, which was made beside build/a.shp, was changed after it was made"}
+    assert lab.explained(task) == {"made": "a.dbf, created beside build/a.shp, was changed after it was created"}
 
 
 @pytest.mark.parametrize("compare", ["mtime", "content"])

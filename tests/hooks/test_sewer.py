@@ -187,7 +187,7 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"cluster": "slurn"}, "cluster: 'auto' or 'slurm' or 'local'"),
+        ({"cluster": "slurn"}, "cluster must be 'auto' or 'slurm' or 'local'"),
         ({"job_url": "https://jobs"}, "{job_id} is missing"),
         ({"python": "/nowhere/python"}, "does not exist"),
         ({"python": "/bin/ls"}, "no Python"),
@@ -261,8 +261,8 @@ def test_the_ready_connection_names_every_field_of_the_form():
         ({"slurm": ["nodes"]}, "slurm: a JSON object"),
         ({"slurm": {"partiton": "x"}}, "slurm: unknown Slurm parameter 'partiton'; did you mean 'partition'?"),
         ({"run_dir": "runs"}, "'runs' is relative"),
-        ({"poll_interval": "soon"}, "poll_interval: seconds or a timedelta, more than 0, are needed, not 'soon'"),
-        ({"deferrable": "yes"}, "deferrable: True or False is needed, not 'yes'"),
+        ({"poll_interval": "soon"}, "poll_interval must be seconds or a timedelta more than 0, got 'soon'"),
+        ({"deferrable": "yes"}, "deferrable must be a bool, got 'yes'"),
     ],
 )
 def test_a_slurm_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):

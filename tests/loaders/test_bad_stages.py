@@ -114,8 +114,8 @@ BAD_STAGES = {
     "a circle": (
         "Lint: [Test]\nTest: [Lint]",
         (
-            "2:8: these tasks wait for each other in a circle:\n  Lint   ({f}:1:1)\n    "
-            "↓\n  Test   ({f}:2:1)\n    ↓\n  Lint   (again)\nTake one of these edges out."
+            "2:8: Cyclic dependency:\n  Lint   ({f}:1:1)\n    "
+            "↓\n  Test   ({f}:2:1)\n    ↓\n  Lint   (again)\nRemove one of these edges."
         ),
         InvalidWorkflow,
     ),
@@ -129,29 +129,32 @@ BAD_STAGES = {
     "a bad module": (
         "Lint:\n  module: lint.py",
         (
-            "2:11: task 'Lint': module: 'lint.py' is no dotted name such as "
-            "'package.module'; a file cannot be run, only an installed module: 'lint'?"
+            "2:11: task 'Lint': module must be a dotted name such as "
+            "'package.module', got 'lint.py'; a file cannot be run, only an installed module: 'lint'?"
         ),
         InvalidTask,
     ),
     "a bad parameter": (
         "Lint:\n  module: m\n  parameters_and_flags:\n    a b: 1",
-        ("4:5: task 'Lint': parameter 'a b': write the bare name, such as 'batch_size'; no leading dash, space or '='"),
+        (
+            "4:5: task 'Lint': parameter 'a b': write the bare name, such as 'batch_size', "
+            "without leading dash, space or '='"
+        ),
         InvalidTask,
     ),
     "a bad amount": (
         "Lint:\n  resources:\n    cpu: 1\n    gpu: none",
-        ("4:10: task 'Lint': resources: 'gpu': a whole number from 1 up is needed, not 'none'"),
+        ("4:10: task 'Lint': resources: 'gpu' must be a whole number of at least 1, got 'none'"),
         InvalidTask,
     ),
     "a bad Slurm parameter": (
         "Lint:\n  slurm: {partition: gpu, mem_gb: 0}",
-        ("2:35: task 'Lint': slurm: mem_gb: gigabytes, at least one megabyte, are needed, not 0"),
+        ("2:35: task 'Lint': slurm: mem_gb must be at least one megabyte, in gigabytes, got 0"),
         InvalidTask,
     ),
     "a mode": (
         "Lint: {run_when: sometimes}",
-        ("1:18: task 'Lint': run_when: 'always', 'missing', 'stale', 'never' are possible, not 'sometimes'"),
+        ("1:18: task 'Lint': run_when must be one of 'always', 'missing', 'stale', 'never'; got 'sometimes'"),
         InvalidTask,
     ),
     "an option of a product": (
@@ -169,7 +172,7 @@ BAD_STAGES = {
     ),
     "a bad path": (
         "Lint: {products: [a, !product ..]}",
-        "1:22: Product: '..' names no file or directory of its own",
+        "1:22: Product must name a file or directory, got '..'",
         InvalidTask,
     ),
     "a result of nobody": (
@@ -228,7 +231,7 @@ BAD_STAGES = {
     ),
     "a bad default": (
         "defaults:\n  env: {A B: 1, C: []}\nstages:\n  Lint: []",
-        ("2:20: task 'Lint': env: the value of 'C' is list; give text or a number"),
+        ("2:20: task 'Lint': env: the value of 'C' must be text or a number, got list"),
         InvalidTask,
     ),
     "a bad jobs module": (

@@ -52,7 +52,7 @@ def test_an_edge_to_a_task_that_is_not_run_is_an_error(write):
             (a >> b).run()
     """)
 
-    with pytest.raises(SewerError, match=r"flow\.py:4: 'a' >> 'd' is stated, but 'd' is not run"):
+    with pytest.raises(SewerError, match=r"flow\.py:4: 'a' >> 'd' is defined, but 'd' is not part of the workflow"):
         load_workflow(path)
 
 

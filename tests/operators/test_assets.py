@@ -74,8 +74,8 @@ def test_product_whose_place_is_not_known_while_parsing_is_no_asset(given):
     [
         ("a", {}, "path must be absolute or have a workdir or sewer_conn_id"),
         ("{{ ds }}/a", {"workdir": "/data"}, "and no templates, got '{{ ds }}/a'"),
-        ("a", {"workdir": 3}, "workdir: a path is needed, not 3"),
-        (3, {}, "path: a path is needed, not 3"),
+        ("a", {"workdir": 3}, "workdir must be a path, got 3"),
+        (3, {}, "path must be a path, got 3"),
     ],
 )
 def test_product_asset_without_a_known_place_is_an_error(path, given, error):

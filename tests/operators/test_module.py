@@ -132,7 +132,7 @@ def test_a_text_where_several_are_needed_fails_and_is_not_taken_apart(field, mod
         PythonModuleOperator(task_id="job", retries=3, retry_delay=timedelta(0), **job)
     assert run_dag(dag).states["job"] == "failed"
     said = capsys.readouterr().out
-    assert f"{field}: " in said
+    assert f"{field}: " in said or f"{field} must " in said
     assert "it ran" not in said
 
 
@@ -302,7 +302,7 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"module": "train.py"}, "'train.py' is no dotted name"),
+        ({"module": "train.py"}, "got 'train.py'"),
         ({"parameters_and_flags": {"x": object()}}, "parameter 'x'"),
         ({"parameters_and_flags": {1: 2}}, "parameter 1"),
         ({"parameters_and_flags": {"x": "a\0b"}}, "NUL"),
@@ -395,7 +395,7 @@ def test_operator_refuses_path_that_names_no_file_at_parse_time(field, path):
             RemoveProductsOperator(task_id="job", products=[path])
         else:
             PythonModuleOperator(task_id="job", module="m", **{field: [path]})
-    assert {"removed": "products"}.get(field, field) + ": " in str(told.value)
+    assert {"removed": "products"}.get(field, field) + " must " in str(told.value)
     assert len(str(told.value)) < 400
 
 

@@ -79,10 +79,10 @@ def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_j
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"slurm": {"timeout_min": "{{ 'long' }}"}}, "slurm: timeout_min: a number is needed, not 'long'"),
+        ({"slurm": {"timeout_min": "{{ 'long' }}"}}, "slurm: timeout_min must be a number, got 'long'"),
         ({"env": {"SHELLOPTS": "x"}}, "'SHELLOPTS' cannot be set in a job script"),
         ({"run_dir": "{{ '/nowhere/ru\\nns' }}"}, "has a line break in it"),
-        ({"module": "{{ 'not a module' }}"}, "'not a module' is no dotted name"),
+        ({"module": "{{ 'not a module' }}"}, "got 'not a module'"),
     ],
 )
 def test_a_bad_value_that_shows_only_now_fails_without_a_retry(

@@ -224,10 +224,10 @@ def test_checked_run_dir_takes_a_backslash_where_there_is_no_slurm() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("comment", "a\tb", "slurm: comment: 'a\\tb' holds the control character '\\t'; take it out"),
-        ("account", "a\x1b[31m", "holds the control character '\\x1b'"),
-        ("partition", "a\u2028b", "holds a line break"),
-        ("comment", "é" * 513, "slurm: comment: the text must have at most 1,024 bytes, got 1,026; shorten it"),
+        ("comment", "a\tb", "slurm: comment must not contain the control character '\\t', got 'a\\tb'; remove it"),
+        ("account", "a\x1b[31m", "must not contain the control character '\\x1b'"),
+        ("partition", "a\u2028b", "must not contain a line break"),
+        ("comment", "é" * 513, "slurm: comment must have at most 1,024 bytes, got 1,026; shorten it"),
     ],
 )
 def test_slurm_parameters_reject_text_that_slurm_cannot_take(name: str, text: str, said: str) -> None:

@@ -201,7 +201,7 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
             {use}
             Task("t", "job", {{"n": n}}).run()
     """)
-    said = r"flow\.py:5: .*<n> is known only when a task runs, and cannot decide"
+    said = r"flow\.py:5: .*<n> is known only when a task runs, and cannot be used in"
     with DAG("decides", schedule=None), pytest.raises(SewerError, match=said):
         sewer_task_group(path, arguments={"n": give(3)}, **where)
 
@@ -209,18 +209,24 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("Task(f't-{n}', 'job').run()", r"flow\.py:5: .*name: 'n' is known only when the task runs"),
+        ("Task(f't-{n}', 'job').run()", r"flow\.py:5: .*name must be the same in all runs; 'n' is known only"),
         (
             "Task('t', 'job', operator_kwargs={'pool': n}).run()",
             r"flow\.py:5: task 't': operator_kwargs: 'pool' is known",
         ),
-        ("Task('t', 'job', {'n': n + 1}).run()", r"flow\.py:5: <n> is known only when a task runs, and cannot be reck"),
-        ("Task('t', 'job', {'n': f'{n:.2f}'}).run()", r"flow\.py:5: <n> is known only when .* written as '.2f' before"),
-        ("Task('t', 'job', {'n': n.lr}).run()", r"flow\.py:5: <n> is known only when .* no 'lr' before; .* \['lr'\]"),
-        ("Task('t', 'job', {**n}).run()", r"flow\.py:5: <n> is known only when a task runs, and cannot decide"),
+        ("Task('t', 'job', {'n': n + 1}).run()", r"flow\.py:5: <n> is known only when a task runs, and cannot be used"),
+        ("Task('t', 'job', {'n': f'{n:.2f}'}).run()", r"flow\.py:5: <n> is known only when .* formatted with '.2f'"),
+        (
+            "Task('t', 'job', {'n': n.lr}).run()",
+            r"flow\.py:5: <n> is known only when .* no attribute .lr.; .* \['lr'\]",
+        ),
+        ("Task('t', 'job', {**n}).run()", r"flow\.py:5: <n> is known only when a task runs, and cannot be used in"),
         ("Task('t', 'job', {'n': str(n).upper()}).run()", r"flow\.py:5: task 't': the text .{{ TASK\..* was changed"),
         ("Task(f'{n}'.upper(), 'job').run()", r"flow\.py:5: task .*: the text .{{ TASK\..* was changed"),
-        ("Task('t', 'job', {'n': n[True]}).run()", r"flow\.py:5: <n>: a part of it is named by a key or a position"),
+        (
+            "Task('t', 'job', {'n': n[True]}).run()",
+            r"flow\.py:5: <n>: select a part by a key or a position",
+        ),
     ],
 )
 def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line, said):

@@ -140,17 +140,17 @@ def test_one_path_for_all_instances_is_refused(group, path):
 rows = Task("rows", function=give, kwargs={{"value": [1, 2]}})
 Task("up", function=make, kwargs={{"n": 0, "out": Product("{path}")}}).map(n=rows.result)
 """
-    with pytest.raises(SewerError, match=r"flow\.py:5: task 'up': map: all of its tasks would make '.*'; .*{n}/"):
+    with pytest.raises(SewerError, match=r"flow\.py:5: task 'up': map: all of its tasks would create '.*'; .*{n}/"):
         group(source)
 
 
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ({"a": 1}, "task 'up' is mapped over this result, which has to be a list, and is an object"),
-        ("abc", "task 'up' is mapped over this result, which has to be a list, and is 'abc'"),
-        ([1, "1"], "task 'up': map: 'up' and 'up' would both make '1.txt'"),
-        ([[1]], "task 'up': map: Product('{n}.txt'): n is [1], which has no text for a path"),
+        ({"a": 1}, "task 'up' must be mapped over a list, got the result an object"),
+        ("abc", "task 'up' must be mapped over a list, got the result 'abc'"),
+        ([1, "1"], "task 'up': map: 'up' and 'up' would both create '1.txt'"),
+        ([[1]], "task 'up': map: Product('{n}.txt'): n must have a text for a path, got [1]"),
     ],
     ids=str,
 )

@@ -55,7 +55,7 @@ def test_a_result_of_a_task_that_is_left_out_is_an_error(expand):
         ({"select": "tarin"}, "^select 'tarin': unknown task 'tarin'; did you mean 'train'"),
         ({"exclude": ["tag:gpus"]}, "^exclude 'tag:gpus': unknown tag 'gpus'; did you mean 'gpu'"),
         ({"exclude": "*"}, r"^exclude '\*' leaves no task to run"),
-        ({"select": []}, "^select: the list is empty, and would leave no task"),
+        ({"select": []}, "^select must not be an empty list, which matches no task"),
         ({"select": "9" * 5000 + "+tarin"}, "unknown task 'tarin'; did you mean 'train'"),
     ],
 )
@@ -73,7 +73,7 @@ def test_what_only_a_run_knows_selects_nothing(expand, argument):
 
     for value in (*later, later):
         with pytest.raises(
-            SewerError, match=rf"^{argument}: a text such as 'train\+', or a list of them, is needed, not "
+            SewerError, match=rf"^{argument} must be a text such as 'train\+', or a list of texts, got "
         ):
             expand(FLOW, **{argument: value})
 
