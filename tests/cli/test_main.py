@@ -35,7 +35,7 @@ USAGE_ERRORS = {
     "an unknown command": (["ruin"], "No such command 'ruin'"),
     "no job": (["run", "-j", "0"], "Invalid value for '-j': 0 is not in the range"),
     "no number of jobs": (["run", "-j", "many"], "Invalid value for '-j': 'many' is not a valid integer"),
-    "a number for a module": (["run", "--jobs", "4"], "'4' names no module; for 4 tasks at once write -j 4"),
+    "a number for a module": (["run", "--jobs", "4"], "'4' is not a module name; for 4 concurrent tasks use -j 4"),
     "a jobs module for a Python file": (["run", "--jobs", "jobs"], "flow.py: a jobs module is for stages in YAML"),
     "a variable without name": (["run", "--env", "=x"], "Invalid value for --env: '=x': write NAME=VALUE"),
     "a variable that is not set": (["run", "--env", "NOT_SET"], "Invalid value for --env: 'NOT_SET': write NAME=VALUE"),
@@ -48,7 +48,7 @@ USAGE_ERRORS = {
     "a missing working directory": (["run", "--workdir", "gone"], "the working directory "),
     "a log folder that cannot be": (
         ["run", "--log-dir", "flow.py/logs"],
-        "cannot make the log folder flow.py/logs: Not a",
+        "cannot create the log folder flow.py/logs: Not a",
     ),
 }
 
