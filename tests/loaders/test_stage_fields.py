@@ -16,7 +16,7 @@ from .stage_cases import EVERYTHING
 def said(workflow: Workflow) -> dict[str, Any]:
     """Return all that a workflow says, but for the lines it says it in, in a form that can be compared."""
     tasks = {
-        name: {field: value for field, value in vars(task).items() if field not in ("source", "identity", "part_of")}
+        name: {field: value for field, value in vars(task).items() if field not in ("source", "identity", "mapped_task")}
         for name, task in workflow.tasks.items()
     }
     for fields in tasks.values():
