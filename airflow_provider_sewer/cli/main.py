@@ -14,6 +14,7 @@ import click
 
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
     EXCLUDE,
@@ -27,7 +28,6 @@ from airflow_provider_sewer.cli.options import (
     file_options,
     run_options,
 )
-from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError, with_short_values
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.task import RUN_ON
@@ -47,7 +47,7 @@ class _Commands(click.Group):
             with signals.raised():
                 return super().invoke(ctx)
         except SewerError as error:
-            say(f"sppe: {error}")
+            write_message(f"sppe: {error}")
             ctx.exit(2)
         except click.UsageError as error:
             raise click.UsageError(with_short_values(error.format_message()), ctx=error.ctx) from None
@@ -55,7 +55,7 @@ class _Commands(click.Group):
             with suppress(FileNotFoundError):
                 os.getcwd()
                 raise
-            say("sppe: the current directory no longer exists; cd to another one")
+            write_message("sppe: the current directory no longer exists; cd to another one")
             ctx.exit(2)
         except signals.Received as received:
             ctx.exit(128 + received.number)
@@ -172,7 +172,9 @@ def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_versi
         vscode.write_launch_json(output, tasks, launch_json_version)
         click.echo(f"Wrote {len(tasks)} configurations to {output}", err=True)
         if names := vscode.variables_needed(tasks):
-            say(f"sppe: secrets are omitted; VS Code takes {', '.join(names)} from the environment it is started in")
+            write_message(
+                f"sppe: secrets are omitted; VS Code takes {', '.join(names)} from the environment it is started in"
+            )
 
 
 @main.command()
@@ -232,7 +234,7 @@ def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_enabled: bool, is_
 
     variables = SbatchVariables.read(os.environ)
     for note in variables.notes:
-        say(f"sppe: {note}")
+        write_message(f"sppe: {note}")
     return WorkflowJobs(slurm_settings(pairs, run_dir), options=variables.options, ahead=is_ahead)
 
 

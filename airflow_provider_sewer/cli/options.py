@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.values import read_value
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import From
@@ -209,7 +209,7 @@ def _file(path: str, settings: ExecutionSettings, more: dict[str, Any], *, there
 def _warn_of_secrets(tasks: Iterable[Task]) -> None:
     for task in tasks:
         for message in task.exposed_secrets():
-            say(f"sppe: {task.source}: {message}")
+            write_message(f"sppe: {task.source}: {message}")
 
 
 def _with(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:

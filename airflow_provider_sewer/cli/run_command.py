@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.signals import stopping
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
 from airflow_provider_sewer.core.resources import check_limits
@@ -84,11 +84,11 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOpt
         slurm=how.slurm,
     )
     for warning in engine.check():
-        say(f"sppe: {warning}; continuing, because an earlier task may create it")
+        write_message(f"sppe: {warning}; continuing, because an earlier task may create it")
     for note in engine.not_at_once:
-        say(f"sppe: {note}")
+        write_message(f"sppe: {note}")
     for name, reason in engine.not_ahead.items():
-        say(f"sppe: task {name!r} is not submitted ahead, but after its upstream tasks: {reason}")
+        write_message(f"sppe: task {name!r} is not submitted ahead, but after its upstream tasks: {reason}")
     is_part = len(part.tasks) < len(whole.tasks)
     start = _start(how.state, workflow, resume=how.resume, is_part=is_part)
     require_results(part, start.known(workflow), forced)
@@ -108,7 +108,7 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOpt
         if how.slurm:
             how.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
         if start.message:
-            say(f"sppe: {start.message}")
+            write_message(f"sppe: {start.message}")
         observers.append(stack.enter_context(_display(part)))
         received = stack.enter_context(stopping(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
         outcomes = engine.run(state, resume=how.resume)
@@ -116,7 +116,7 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOpt
             state.record_end(is_part=is_part)
     _summarize(outcomes, logs)
     for warning in engine.warnings:
-        say(f"sppe: {warning}")
+        write_message(f"sppe: {warning}")
     if received:
         return 128 + received[0]
     return 0 if all(outcome.state.is_success for outcome in outcomes.values()) else 1
@@ -133,7 +133,7 @@ def explain(workflow: Workflow, settings: ExecutionSettings, how: RunOptions) ->
     require_inputs(part, forced)
     start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
     if start.message:
-        say(f"sppe: {start.message}")
+        write_message(f"sppe: {start.message}")
     known = start.known(workflow)
     require_results(part, known, forced)
     decisions = make_plan(part, known, forced, resumes=how.resume).decisions
@@ -260,4 +260,4 @@ def _summarize(outcomes: dict[str, Outcome], logs: LogFiles) -> None:
     skipped = sum(outcome.state in (TaskState.UP_TO_DATE, TaskState.RESUMED) for outcome in outcomes.values())
     of_these = f", {skipped} of them without running" if skipped else ""
     total = f"{count} of {len(outcomes)} tasks succeeded{of_these}; logs are in {logs.folder}"
-    say("\n".join(["", *lines, *failures, "", total]))
+    write_message("\n".join(["", *lines, *failures, "", total]))

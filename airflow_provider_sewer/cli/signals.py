@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.messages import write_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -80,7 +80,7 @@ def stopping(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[list[int
 
 def _write_all(messages: SimpleQueue[str | None]) -> None:
     while (text := messages.get()) is not None:
-        say(text)
+        write_message(text)
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def test_the_file_sees_the_environment_of_its_tasks(land, monkeypatch):
     assert land.read(env={"GIVEN": "a"}).tasks["a"].parameters_and_flags == {"x": []}
     assert land.read(env={"GIVEN": "a"}, inherit_env=["MINE"]).tasks["a"].parameters_and_flags == {"x": ["MINE"]}
     assert refusal(land).endswith(
-        "'GIVEN'. What another interpreter reads has the environment of its tasks; give the variable with --env or env="
+        "'GIVEN'. An external interpreter has the environment of the tasks only; pass the variable with --env or env="
     )
 
 

@@ -16,7 +16,9 @@ from .stage_cases import EVERYTHING
 def said(workflow: Workflow) -> dict[str, Any]:
     """Return all that a workflow says, but for the lines it says it in, in a form that can be compared."""
     tasks = {
-        name: {field: value for field, value in vars(task).items() if field not in ("source", "identity", "mapped_task")}
+        name: {
+            field: value for field, value in vars(task).items() if field not in ("source", "identity", "mapped_task")
+        }
         for name, task in workflow.tasks.items()
     }
     for fields in tasks.values():
@@ -193,7 +195,7 @@ def test_of_several_workflows_the_one_that_is_meant_is_named(stages):
     """As in a Python file; all their tasks can be had, those that say the same once."""
     path = stages(SEVERAL)
 
-    with pytest.raises(SewerError, match=r"the file holds several workflows; name one: 'nightly', 'hourly'$"):
+    with pytest.raises(SewerError, match=r"the file defines several workflows; choose one: 'nightly', 'hourly'$"):
         load_workflow(path)
     with pytest.raises(SewerError, match="unknown workflow 'nihgtly'; did you mean 'nightly'"):
         load_workflow(path, "nihgtly")

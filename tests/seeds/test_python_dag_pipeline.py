@@ -338,10 +338,13 @@ def test_a_stage_after_one_that_runs_anew_runs_too(pipeline) -> None:
 
 
 BAD_STATES = {
-    "another word": ("Lint: DONE", ":1:7: stage 'Lint': SUCCESS, FAILED, RUNNING and null are possible, not 'DONE'"),
-    "no state": ("Lint: [SUCCESS]", ":1:7: how stage 'Lint' stands is text, not a list"),
-    "no YAML": ("Lint: {", ":1:8: this is no YAML: "),
-    "no mapping": ("- Lint", ":1:1: the state of stages: a mapping is needed, not a list"),
+    "another word": (
+        "Lint: DONE",
+        ":1:7: state of stage 'Lint' must be one of SUCCESS, FAILED, RUNNING, null; got 'DONE'",
+    ),
+    "no state": ("Lint: [SUCCESS]", ":1:7: state of stage 'Lint' must be a string, got a list"),
+    "no YAML": ("Lint: {", ":1:8: invalid YAML: "),
+    "no mapping": ("- Lint", ":1:1: the state file must be a mapping, got a list"),
 }
 
 

@@ -233,8 +233,8 @@ def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line,
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"arguments": {"m": 1}}, r"flow\.py:3: TypeError: train\(\) got an unexpected .*'m'. It takes \(n, config="),
-        ({}, r"flow\.py:3: TypeError: train\(\) missing .*'n'. It takes \(n, config=None, name='svc'\); give a value"),
+        ({"arguments": {"m": 1}}, r"flow\.py:3: TypeError: train\(\) got an unexpected .*'m'. Signature: \(n, config="),
+        ({}, r"flow\.py:3: TypeError: train\(\) missing .*'n'. Signature: \(n, config=None, name='svc'\); pass values"),
         ({"env": "whole"}, "^env: its names are known only when a task runs"),
         ({"slurm": "whole", "arguments": {"n": 1}}, "^slurm: its names are known only when a task runs"),
         ({"operator_kwargs": {"queue": "whole"}, "arguments": {"n": 1}}, "operator_kwargs: 'queue' is known only when"),

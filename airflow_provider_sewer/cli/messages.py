@@ -7,6 +7,6 @@ import sys
 from airflow_provider_sewer.execution.output import printable
 
 
-def say(text: str) -> None:
+def write_message(text: str) -> None:
     """Write to stderr; control characters in task output do not reach a terminal."""
     sys.stderr.write((printable(text) if sys.stderr.isatty() else text) + "\n")
