@@ -112,7 +112,7 @@ _SLURM = click.option(
     "--log-dir", type=click.Path(), help="Folder for the log files of tasks. [default: one below .sewer/logs]"
 )
 def run(
-    asked: RunRequest,
+    request: RunRequest,
     limits: dict[str, int],
     at_once: int | None,
     on: str,
@@ -124,23 +124,23 @@ def run(
     """Run a workflow; each task starts when its upstream tasks have succeeded."""
     from airflow_provider_sewer.cli.run_command import RunOptions, run_in_terminal
 
-    how = RunOptions(
-        selection=asked.selection,
-        resume=asked.resume,
-        state=asked.state,
+    options = RunOptions(
+        selection=request.selection,
+        resume=request.resume,
+        state=request.state,
         jobs=at_once,
         limits=limits,
         log_dir=log_dir,
         slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead),
     )
-    sys.exit(run_in_terminal(asked.file.workflow(), how.settings_here(asked.settings), how))
+    sys.exit(run_in_terminal(request.file.workflow(), options.settings_here(request.settings), options))
 
 
 @main.command()
 @run_options
 @_ON
 @_SLURM
-def explain(asked: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
+def explain(request: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
     """Show for each task whether it would run, and the reason; for a Slurm job also its interpreter.
 
     No task is started.
@@ -148,8 +148,10 @@ def explain(asked: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
     from airflow_provider_sewer.cli.run_command import RunOptions, explain
 
     jobs = _slurm(slurm, None, is_enabled=on == "slurm", is_ahead=False)
-    how = RunOptions(asked.selection, asked.resume, asked.state, jobs=None, limits={}, log_dir=None, slurm=jobs)
-    click.echo(explain(asked.file.workflow(), how.settings_here(asked.settings), how))
+    options = RunOptions(
+        request.selection, request.resume, request.state, jobs=None, limits={}, log_dir=None, slurm=jobs
+    )
+    click.echo(explain(request.file.workflow(), options.settings_here(request.settings), options))
 
 
 @main.command()

@@ -64,9 +64,9 @@ _ENV = click.option(
     callback=lambda *args: _variables(args[2]),
     help="Environment variable; K alone passes on the current value. Repeatable.",
 )
-_THERE = click.option(
+_EXTERNAL = click.option(
     "--read-with-interpreter",
-    "there",
+    "external",
     is_flag=True,
     help="Load the file with the interpreter of -i and the variables of --env, for imports that only it has.",
 )
@@ -75,7 +75,7 @@ _FILE_OPTIONS = (
     click.option(
         "-i", "--python-interpreter", "python", help="Interpreter for --read-with-interpreter. [default: python]"
     ),
-    _THERE,
+    _EXTERNAL,
     _ENV,
     WORKFLOW,
     ARGUMENTS,
@@ -84,7 +84,7 @@ _FILE_OPTIONS = (
 _RUN_OPTIONS = (
     FILE,
     click.option("-i", "--python-interpreter", "python", help="Interpreter of tasks that set none. [default: python]"),
-    _THERE,
+    _EXTERNAL,
     WORKFLOW,
     ARGUMENTS,
     JOBS,
@@ -173,11 +173,11 @@ class RunRequest(NamedTuple):
 def file_options(command: _Command) -> _Command:
     """Add the options of a workflow file; the command gets a :class:`WorkflowFile` as its first argument."""
 
-    def read(*, path: str, python: str | None, there: bool, **more: Any) -> Any:
-        if not there and (python is not None or more["env"]):
+    def read(*, path: str, python: str | None, external: bool, **more: Any) -> Any:
+        if not external and (python is not None or more["env"]):
             raise click.UsageError("-i and --env require --read-with-interpreter")
         settings = ExecutionSettings.checked(python=python, env=more.pop("env"), folder=os.getcwd())
-        return command(_file(path, settings, more, there=there), **more)
+        return command(_file(path, settings, more, external=external), **more)
 
     return _with(_FILE_OPTIONS, functools.wraps(command)(read))
 
@@ -185,13 +185,13 @@ def file_options(command: _Command) -> _Command:
 def run_options(command: _Command) -> _Command:
     """Add the options of a run; the command gets a :class:`RunRequest` as its first argument."""
 
-    def read(*, path: str, python: str | None, there: bool, **more: Any) -> Any:
+    def read(*, path: str, python: str | None, external: bool, **more: Any) -> Any:
         from airflow_provider_sewer.execution.plan import Selection
 
         settings = ExecutionSettings.checked(
             python=python, env=more.pop("env"), workdir=more.pop("workdir"), folder=os.getcwd()
         )
-        file = _file(path, settings, more, there=there)
+        file = _file(path, settings, more, external=external)
         select = (*more.pop("select"), *more.pop("only"), *map(From, more.pop("start")))
         selection = Selection(select or None, more.pop("exclude"), more.pop("force"))
         return command(RunRequest(file, settings, selection, more.pop("resume"), more.pop("state")), **more)
@@ -199,11 +199,11 @@ def run_options(command: _Command) -> _Command:
     return _with(_RUN_OPTIONS, functools.wraps(command)(read))
 
 
-def _file(path: str, settings: ExecutionSettings, more: dict[str, Any], *, there: bool) -> WorkflowFile:
+def _file(path: str, settings: ExecutionSettings, more: dict[str, Any], *, external: bool) -> WorkflowFile:
     workflow, arguments, jobs = more.pop("workflow"), more.pop("arguments"), more.pop("jobs")
-    if there and jobs is not None:
+    if external and jobs is not None:
         raise click.UsageError("--jobs is for stages in YAML, which have no imports; leave out --read-with-interpreter")
-    return WorkflowFile(path, workflow, arguments, jobs, there, settings)
+    return WorkflowFile(path, workflow, arguments, jobs, external, settings)
 
 
 def _warn_of_secrets(tasks: Iterable[Task]) -> None:

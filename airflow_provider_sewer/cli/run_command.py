@@ -63,25 +63,25 @@ class RunOptions(NamedTuple):
         return settings._replace(python=locate_interpreter(settings.python))
 
 
-def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOptions) -> int:
+def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> int:
     """Run a workflow, show its progress, and return the exit code.
 
     :raises SewerError: when the workflow cannot run; no task has started then.
     """
-    whole = resolve_settings(workflow, settings)
-    check_limits(how.limits, whole.tasks)
-    part, forced = select_tasks(whole, how.selection)
-    used = {resource for task in part.tasks.values() for resource in task.resources}
-    limits = {resource: limit for resource, limit in how.limits.items() if resource in used}
+    resolved = resolve_settings(workflow, settings)
+    check_limits(options.limits, resolved.tasks)
+    selected, forced = select_tasks(resolved, options.selection)
+    used = {resource for task in selected.tasks.values() for resource in task.resources}
+    limits = {resource: limit for resource, limit in options.limits.items() if resource in used}
     observers: list[Observer] = []
     engine = WorkflowRunner(
-        part,
+        selected,
         settings,
-        jobs=how.jobs,
+        jobs=options.jobs,
         limits=limits,
         forced=forced,
         observers=observers,
-        slurm=how.slurm,
+        slurm=options.slurm,
     )
     for warning in engine.check():
         write_message(f"sppe: {warning}; continuing, because an earlier task may create it")
@@ -89,10 +89,10 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOpt
         write_message(f"sppe: {note}")
     for name, reason in engine.not_ahead.items():
         write_message(f"sppe: task {name!r} is not submitted ahead, but after its upstream tasks: {reason}")
-    is_part = len(part.tasks) < len(whole.tasks)
-    start = _start(how.state, workflow, resume=how.resume, is_part=is_part)
-    require_results(part, start.known(workflow), forced)
-    logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part, goes_on=how.resume)
+    is_part = len(selected.tasks) < len(resolved.tasks)
+    start = _start(options.state, workflow, resume=options.resume, is_part=is_part)
+    require_results(selected, start.known(workflow), forced)
+    logs = _log_files(options.log_dir or _new_log_dir(workflow.name), selected, goes_on=options.resume)
     observers.append(logs)
     with ExitStack() as stack:
         state = stack.enter_context(
@@ -101,17 +101,17 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOpt
                 workflow.name,
                 keep=start.keep,
                 start=start.done,
-                resumes=how.resume,
-                run_dir=how.slurm.run_dir if how.slurm else None,
+                resumes=options.resume,
+                run_dir=options.slurm.run_dir if options.slurm else None,
             )
         )
-        if how.slurm:
-            how.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
+        if options.slurm:
+            options.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
         if start.message:
             write_message(f"sppe: {start.message}")
-        observers.append(stack.enter_context(_display(part)))
+        observers.append(stack.enter_context(_display(selected)))
         received = stack.enter_context(stopping(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
-        outcomes = engine.run(state, resume=how.resume)
+        outcomes = engine.run(state, resume=options.resume)
         with suppress(StateError):  # then the next run checks for jobs of this one
             state.record_end(is_part=is_part)
     _summarize(outcomes, logs)
@@ -122,24 +122,25 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOpt
     return 0 if all(outcome.state.is_success for outcome in outcomes.values()) else 1
 
 
-def explain(workflow: Workflow, settings: ExecutionSettings, how: RunOptions) -> str:
+def explain(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> str:
     """Return for each task whether a run would run it, and the reason; for a Slurm job also its interpreter.
 
     :raises SewerError: when the workflow could not run.
     """
-    whole = resolve_settings(workflow, settings)
-    part, forced = select_tasks(whole, how.selection)
-    refuse_templates(part)
-    require_inputs(part, forced)
-    start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
+    resolved = resolve_settings(workflow, settings)
+    selected, forced = select_tasks(resolved, options.selection)
+    refuse_templates(selected)
+    require_inputs(selected, forced)
+    start = _start(options.state, workflow, resume=options.resume, is_part=len(selected.tasks) < len(resolved.tasks))
     if start.message:
         write_message(f"sppe: {start.message}")
     known = start.known(workflow)
-    require_results(part, known, forced)
-    decisions = make_plan(part, known, forced, resumes=how.resume).decisions
+    require_results(selected, known, forced)
+    decisions = make_plan(selected, known, forced, resumes=options.resume).decisions
     width = max(map(len, decisions))
     lines = [
-        f"{name:<{width}}  {_describe(decisions[name])}{_interpreter(part.tasks[name], how)}" for name in part.order
+        f"{name:<{width}}  {_describe(decisions[name])}{_interpreter(selected.tasks[name], options)}"
+        for name in selected.order
     ]
     return "\n".join(lines)
 
@@ -149,10 +150,10 @@ def _describe(decision: Decision) -> str:
     return f"{word:<12}  {decision.reason}"
 
 
-def _interpreter(task: Task, how: RunOptions) -> str:
-    if how.slurm is None or not how.slurm.runs_on_slurm(task):
+def _interpreter(task: Task, options: RunOptions) -> str:
+    if options.slurm is None or not options.slurm.runs_on_slurm(task):
         return ""
-    python = how.slurm.interpreter(task)
+    python = options.slurm.interpreter(task)
     if python is not None and os.sep in python:
         return f"; as a job, with {python}"
     return f"; as a job, with {python or 'python, else python3,'} from the PATH on its node, after setup"

@@ -155,20 +155,20 @@ def _refuse_arguments(arguments: Mapping[str, Any] | None, module: ModuleType) -
 
 def _workflow_of_whole_file(module: ModuleType, loading: Recorder, name: str | None) -> Workflow:
     """Return the workflow of a file without ``@workflow``: the tasks of its runs, or else all its tasks."""
-    whole = SourceLine(str(module.__file__), 0)
+    source = SourceLine(str(module.__file__), 0)
     doc = inspect.cleandoc(module.__doc__ or "")
     if name not in (None, DEFAULT_WORKFLOW):
-        raise WorkflowFileError(f"{unknown_name('workflow', name, ())} The file has no @workflow.", whole)
+        raise WorkflowFileError(f"{unknown_name('workflow', name, ())} The file has no @workflow.", source)
     tasks = _tasks(module)
     if not tasks:
-        raise WorkflowFileError(_missing_task_reason(module), whole)
+        raise WorkflowFileError(_missing_task_reason(module), source)
     runs = [run for run in loading.runs if run.maker == module.__name__]
     if runs:
         _check_all_tasks_run(vars(module)["__sewer_tasks__"], runs)
-        return Workflow.of_runs(DEFAULT_WORKFLOW, runs, doc=doc, source=whole)
+        return Workflow.of_runs(DEFAULT_WORKFLOW, runs, doc=doc, source=source)
     members = set(tasks)
     edges = [edge for edge in loading.edges if members.issuperset(edge)]
-    return Workflow(DEFAULT_WORKFLOW, tasks, edges, doc=doc, source=whole)
+    return Workflow(DEFAULT_WORKFLOW, tasks, edges, doc=doc, source=source)
 
 
 def _check_all_tasks_run(tasks: list[Task], runs: list[Run]) -> None:

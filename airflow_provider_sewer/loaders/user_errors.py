@@ -27,17 +27,17 @@ def read_workflow_file(file: str) -> bytes:
 
     :raises WorkflowFileError: when it cannot be read, is not a regular file or is too large.
     """
-    whole = SourceLine(with_short_values(file), 0)  # any value may have been passed as the path
+    source = SourceLine(with_short_values(file), 0)  # any value may have been passed as the path
     record_access(file)
     try:
         if os.path.isdir(file):
-            raise WorkflowFileError("the path is a directory; pass a workflow file", whole)
+            raise WorkflowFileError("the path is a directory; pass a workflow file", source)
         return read_regular(file, largest=MAX_FILE_BYTES)
     except InvalidRecord as error:
-        raise WorkflowFileError(f"{_NOT_READ}: {error}", whole) from None
+        raise WorkflowFileError(f"{_NOT_READ}: {error}", source) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise WorkflowFileError(f"{_NOT_READ}: {reason}", whole) from None
+        raise WorkflowFileError(f"{_NOT_READ}: {reason}", source) from None
 
 
 @contextmanager

@@ -156,18 +156,18 @@ def _load(request: _Request, python: str, env: Mapping[str, str]) -> Any:
         argv = (python, "-B", "-c", _BOOTSTRAP, _NAME, PACKAGE, response_file, request_file)
         process = _process(Command(argv, env), reaper)
         exit_ = process.follow(show, within=_TIMEOUT)
-        whole = SourceLine(request.file, 0)
+        source = SourceLine(request.file, 0)
         if exit_.stopped:
             raise WorkflowFileError(
                 f"{python} did not finish loading this file within {_TIMEOUT:.0f} s and was terminated; move "
                 f"long-running code into the module of a task{_last_lines(tail)}",
-                whole,
+                source,
             )
         if exit_.code == 0:
             with suppress(OSError), open(response_file, encoding="ascii") as file:
                 return json.load(file)
         end = exit_description(exit_.code, exit_.signal) if exit_.code != 0 else "was terminated by the file itself"
-        raise WorkflowFileError(f"{python} {end} while it was loading this file{_last_lines(tail)}", whole)
+        raise WorkflowFileError(f"{python} {end} while it was loading this file{_last_lines(tail)}", source)
 
 
 def _process(command: Command, reaper: OrphanReaper) -> Process:

@@ -67,17 +67,17 @@ def layouts(file: YamlFile) -> dict[str, Layout]:
     :raises SewerError: when a key or value is not allowed there; with line and column.
     """
     top = file.entries(file.root, "the file")
-    whole = SourceLine(file.path, 0)
+    source = SourceLine(file.path, 0)
     if _holds_mapping(top, "stages"):
         if "workflows" in top:
             message = "'workflows' is not allowed next to 'stages'; give each workflow its own stages"
             raise file.wrong(top["workflows"].key, message, InvalidTask)
         refuse_unknown(file, top, TOP_FIELDS, "field of the file")
         name = file.text(top["name"].value, "name") if is_set(top, "name") else DEFAULT_WORKFLOW
-        return {name: _long(file, top, Layout(name, whole, {}))}
+        return {name: _long(file, top, Layout(name, source, {}))}
     if _has_several(file, top):
         return _several(file, top)
-    return {DEFAULT_WORKFLOW: Layout(DEFAULT_WORKFLOW, whole, _some(file, file.root, "the file has"))}
+    return {DEFAULT_WORKFLOW: Layout(DEFAULT_WORKFLOW, source, _some(file, file.root, "the file has"))}
 
 
 def refuse_unknown(file: YamlFile, entries: Mapping[str, Entry], known: tuple[str, ...], label: str) -> None:
