@@ -40,7 +40,7 @@ USAGE_ERRORS = {
     "a variable without name": (["run", "--env", "=x"], "Invalid value for --env: '=x': write NAME=VALUE"),
     "a variable that is not set": (["run", "--env", "NOT_SET"], "Invalid value for --env: 'NOT_SET': write NAME=VALUE"),
     "a missing workflow file": (["run", "-p", "gone.py"], "work/gone.py: cannot read the workflow file"),
-    "a folder as workflow file": (["run", "-p", "."], "work: this is a directory"),
+    "a folder as workflow file": (["run", "-p", "."], "work: the path is a directory"),
     "an unknown workflow": (["run", "-w", "other"], "flow.py: unknown workflow 'other'"),
     "a missing interpreter": (["run", "-i", "venv/bin/python"], "work/venv/bin/python does not exist; create the env"),
     "a name that is on no PATH": (["run", "-i", "python0"], "there is no interpreter 'python0' on PATH"),
