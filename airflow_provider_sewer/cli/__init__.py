@@ -1,9 +1,9 @@
-"""The command ``sppe``: parse, call, print."""
+"""Command line ``sppe``."""
 
 import gc
 
-# What is imported stays to the end. To look for garbage in it, now and whenever there is much else, takes a tenth of
-# the time in which a short command is done.
+# Imported modules live until the process ends. Garbage collection over them takes a tenth of the time of a short
+# command.
 gc.disable()
 
 from airflow_provider_sewer.cli.main import main  # noqa: E402

@@ -1,4 +1,4 @@
-"""The live table of a run in a terminal."""
+"""Live table of a run in a terminal."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ class _Row(NamedTuple):
 
 
 def live_console() -> Console | None:
-    """Return the terminal, if it is one in which a table can be drawn over and over."""
+    """Return the terminal, if it can redraw a table."""
     console = Console()
     return console if console.is_terminal and not console.is_dumb_terminal else None
 
 
 class LiveTable:
-    """Shows for each task its state, how long it has run, and the last line it wrote.
+    """Table of the state, run time and last output line of each task.
 
-    A workflow longer than the terminal is high shows what runs and what failed; the rest is counted.
+    If the tasks do not fit the height of the terminal, failed and running ones are shown first; the title counts all.
     """
 
     def __init__(self, workflow: Workflow, console: Console) -> None:
@@ -65,27 +65,27 @@ class LiveTable:
         with suppress(OSError):  # the terminal may have gone
             self._live.__exit__(None, None, None)
 
-    def on_decision(self, _task: Task, _verdict: Decision) -> None:
-        """There is no room for that; the log file says it."""
+    def on_decision(self, _task: Task, _decision: Decision) -> None:
+        """Do nothing: the table has no room for reasons; the log file has them."""
 
     def on_start(self, task: Task, _command_line: str, _workdir: str | None) -> None:
-        """Note that a task runs."""
+        """Show the task as running."""
         self._set(task, _Row(TaskState.RUNNING, began=time.monotonic()))
 
     def on_job_event(self, task: Task, line: str) -> None:
-        """Note what becomes of its job, until it writes something itself."""
+        """Show an event of the Slurm job as the last line, until the task writes output."""
         self._set(task, self._rows[task.name]._replace(last_line=line[:_WIDTH]))
 
     def on_output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
-        """Note the last line that holds anything."""
+        """Show the last non-blank line."""
         line = next((piece for piece in reversed(pieces) if piece.strip()), "")
         if line:
-            # What a progress bar shows now is what stands after its last carriage return.
+            # A progress bar shows the text after its last carriage return.
             shown = line.strip().rsplit("\r", 1)[-1][:_WIDTH]
             self._set(task, self._rows[task.name]._replace(last_line=shown))
 
     def on_end(self, task: Task, outcome: Outcome) -> None:
-        """Note how a task ended, and why if not well."""
+        """Show the final state, and the reason of a failure."""
         row = self._rows[task.name]
         reason = outcome.reason.splitlines()[0][:_WIDTH] if outcome.reason else row.last_line
         self._set(task, row._replace(state=outcome.state, seconds=outcome.seconds, last_line=reason))

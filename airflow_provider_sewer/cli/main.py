@@ -1,4 +1,4 @@
-"""The commands of ``sppe``, and what each of them calls."""
+"""Commands of ``sppe``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
     EXCLUDE,
@@ -27,7 +28,6 @@ from airflow_provider_sewer.cli.options import (
     file_options,
     run_options,
 )
-from airflow_provider_sewer.cli.say import say
 from airflow_provider_sewer.core.errors import SewerError, with_short_values
 from airflow_provider_sewer.core.selection import selected
 from airflow_provider_sewer.core.task import RUN_ON
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 
 
 class _Commands(click.Group):
-    """Commands whose user's mistakes end with a sentence and exit code 2, never with a traceback."""
+    """Command group that reports user errors with a message and exit code 2, never with a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         _prepare_streams()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the system throws the exit codes of tasks away
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel discards the exit codes of tasks
         try:
             with signals.raised():
                 return super().invoke(ctx)
         except SewerError as error:
-            say(f"sppe: {error}")
+            write_message(f"sppe: {error}")
             ctx.exit(2)
         except click.UsageError as error:
             raise click.UsageError(with_short_values(error.format_message()), ctx=error.ctx) from None
@@ -55,7 +55,7 @@ class _Commands(click.Group):
             with suppress(FileNotFoundError):
                 os.getcwd()
                 raise
-            say("sppe: the folder this is run in no longer exists; cd to another one")
+            write_message("sppe: the current directory no longer exists; cd to another one")
             ctx.exit(2)
         except signals.Received as received:
             ctx.exit(128 + received.number)
@@ -63,7 +63,7 @@ class _Commands(click.Group):
             ctx.exit(1)
         finally:
             _flush_streams()
-            gc.freeze()  # all of this process goes at once now, and nothing in it need be looked for
+            gc.freeze()  # the process ends now; a last garbage collection would only take time
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,8 +71,8 @@ class _Commands(click.Group):
 def main() -> None:
     """Run, show and convert workflows of Python modules.
 
-    Exit codes: 0 all succeeded, 1 something failed, 2 nothing was run because the file or the command
-    line is wrong, 130 and 143 after Ctrl-C and SIGTERM.
+    Exit codes: 0 all tasks succeeded, 1 a task failed, 2 no task was started because the file or the
+    command line is invalid, 130 and 143 after Ctrl-C and SIGTERM.
     """
 
 
@@ -81,10 +81,10 @@ _ON = click.option(
     default="local",
     type=click.Choice(RUN_ON),
     show_default=True,
-    help="Run on this machine, or as Slurm jobs all tasks that do not say run_on='local'.",
+    help="Run tasks on this machine, or as Slurm jobs unless they set run_on='local'.",
 )
 _SLURM = click.option(
-    "--slurm", multiple=True, metavar="K=V", help="Ask Slurm for this where a task does not itself. Repeatable."
+    "--slurm", multiple=True, metavar="K=V", help="Slurm parameter for tasks that do not set it. Repeatable."
 )
 
 
@@ -92,24 +92,27 @@ _SLURM = click.option(
 @run_options
 @LIMIT
 @click.option(
-    "-j", "at_once", type=click.IntRange(min=1), help="Tasks at once. [default: number of processors; all jobs]"
+    "-j",
+    "at_once",
+    type=click.IntRange(min=1),
+    help="Maximum number of concurrent tasks. [default: number of processors; all jobs]",
 )
 @_ON
 @_SLURM
 @click.option(
-    "--run-dir", type=click.Path(), help="Folder for the files of jobs; all nodes see it. [default: ~/.sewer/runs]"
+    "--run-dir", type=click.Path(), help="Folder for job directories, visible to all nodes. [default: ~/.sewer/runs]"
 )
 @click.option(
     "--ahead",
     is_flag=True,
-    help="Submit jobs at once, with afterok on those before them; those wait that take products or results of others, "
-    "or may be up to date.",
+    help="Submit jobs at once, with afterok dependencies. Jobs that need products or results of others, or may be "
+    "up to date, are submitted later.",
 )
 @click.option(
-    "--log-dir", type=click.Path(), help="Folder for a log file of each task. [default: one below .sewer/logs]"
+    "--log-dir", type=click.Path(), help="Folder for the log files of tasks. [default: one below .sewer/logs]"
 )
 def run(
-    asked: RunRequest,
+    request: RunRequest,
     limits: dict[str, int],
     at_once: int | None,
     on: str,
@@ -118,42 +121,50 @@ def run(
     ahead: bool,
     log_dir: str | None,
 ) -> None:
-    """Run a workflow, each task as soon as those before it have succeeded."""
+    """Run a workflow; each task starts when its upstream tasks have succeeded."""
     from airflow_provider_sewer.cli.run_command import RunOptions, run_in_terminal
 
-    how = RunOptions(
-        selection=asked.selection,
-        resume=asked.resume,
-        state=asked.state,
+    options = RunOptions(
+        selection=request.selection,
+        resume=request.resume,
+        state=request.state,
         jobs=at_once,
         limits=limits,
         log_dir=log_dir,
-        slurm=_slurm(slurm, run_dir, is_wanted=on == "slurm", is_ahead=ahead),
+        slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead),
     )
-    sys.exit(run_in_terminal(asked.file.workflow(), how.settings_here(asked.settings), how))
+    sys.exit(run_in_terminal(request.file.workflow(), options.settings_here(request.settings), options))
 
 
 @main.command()
 @run_options
 @_ON
 @_SLURM
-def explain(asked: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
-    """Say of each task whether a run would run it, and why, without running anything; of a job also its interpreter."""
+def explain(request: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
+    """Show for each task whether it would run, and the reason; for a Slurm job also its interpreter.
+
+    No task is started.
+    """
     from airflow_provider_sewer.cli.run_command import RunOptions, explain
 
-    jobs = _slurm(slurm, None, is_wanted=on == "slurm", is_ahead=False)
-    how = RunOptions(asked.selection, asked.resume, asked.state, jobs=None, limits={}, log_dir=None, slurm=jobs)
-    click.echo(explain(asked.file.workflow(), how.settings_here(asked.settings), how))
+    jobs = _slurm(slurm, None, is_enabled=on == "slurm", is_ahead=False)
+    options = RunOptions(
+        request.selection, request.resume, request.state, jobs=None, limits={}, log_dir=None, slurm=jobs
+    )
+    click.echo(explain(request.file.workflow(), options.settings_here(request.settings), options))
 
 
 @main.command()
 @file_options
-@click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="What to convert to.")
+@click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="Target format.")
 @click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
-@click.option("--print-only", is_flag=True, help="Print a whole new file instead of writing one.")
+@click.option("--print-only", is_flag=True, help="Print a complete new file instead of writing one.")
 @click.option("--launch-json-version", default="0.2.0", show_default=True)
 def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_version: str) -> None:
-    """Write debug configurations for all tasks of a file, or of one workflow; what else is in launch.json is kept."""
+    """Write debug configurations for all tasks of a file, or of one workflow.
+
+    Other content of launch.json is kept.
+    """
     from airflow_provider_sewer.exporters import vscode
 
     tasks = file.tasks()
@@ -161,9 +172,11 @@ def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_versi
         click.echo(vscode.launch_json(tasks, launch_json_version), nl=False)
     else:
         vscode.write_launch_json(output, tasks, launch_json_version)
-        click.echo(f"{len(tasks)} configurations are in {output}", err=True)
+        click.echo(f"Wrote {len(tasks)} configurations to {output}", err=True)
         if names := vscode.variables_needed(tasks):
-            say(f"sppe: secrets are left out; VS Code takes {', '.join(names)} from the environment it is started in")
+            write_message(
+                f"sppe: secrets are omitted; VS Code takes {', '.join(names)} from the environment it is started in"
+            )
 
 
 @main.command()
@@ -172,7 +185,7 @@ def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_versi
 @EXCLUDE
 @click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
 def show(file: WorkflowFile, select: tuple[str, ...], exclude: tuple[str, ...], form: str) -> None:
-    """Print the graph of a workflow without running anything."""
+    """Print the graph of a workflow without running it."""
     from airflow_provider_sewer.exporters import diagram, workflow_json
 
     forms = {"tree": diagram.to_tree, "json": workflow_json.to_json, "mermaid": diagram.to_mermaid}
@@ -181,7 +194,7 @@ def show(file: WorkflowFile, select: tuple[str, ...], exclude: tuple[str, ...], 
 
 @main.command()
 def schema() -> None:
-    """Print the JSON Schema of stages in YAML, by which editors complete and check them."""
+    """Print the JSON Schema of stages in YAML, for completion and validation in editors."""
     click.echo(schema_of_stages().rstrip("\n"))
 
 
@@ -191,7 +204,7 @@ def schema() -> None:
 @ARGUMENTS
 @JOBS
 @LIMIT
-@click.option("--make", is_flag=True, help="Run what is printed, with the airflow that is on PATH.")
+@click.option("--make", is_flag=True, help="Run the printed commands with the airflow executable on PATH.")
 def pools(
     path: str,
     workflow: str | None,
@@ -200,7 +213,7 @@ def pools(
     limits: dict[str, int],
     make: bool,
 ) -> None:
-    """Print the commands that make Airflow's pools of the resources that tasks take."""
+    """Print the commands that create Airflow pools for the resources of tasks."""
     import shlex
 
     from airflow_provider_sewer.cli.pools import make_pools, pool_commands
@@ -212,23 +225,23 @@ def pools(
         make_pools(commands)
 
 
-def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_wanted: bool, is_ahead: bool) -> WorkflowJobs | None:
-    if not is_wanted:
+def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_enabled: bool, is_ahead: bool) -> WorkflowJobs | None:
+    if not is_enabled:
         for option, value in (("--slurm", pairs), ("--run-dir", run_dir), ("--ahead", is_ahead)):
             if value:
-                raise click.UsageError(f"{option} says something of Slurm jobs; add --on slurm")
+                raise click.UsageError(f"{option} requires --on slurm")
         return None
     from airflow_provider_sewer.cli.slurm_options import SbatchVariables, slurm_settings
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
     variables = SbatchVariables.read(os.environ)
     for note in variables.notes:
-        say(f"sppe: {note}")
+        write_message(f"sppe: {note}")
     return WorkflowJobs(slurm_settings(pairs, run_dir), options=variables.options, ahead=is_ahead)
 
 
 def _flush_streams() -> None:
-    """Write out what is left; where nobody reads it any more, keep Python from failing over that when it shuts down."""
+    """Flush stdout and stderr; a closed pipe is replaced, so that Python does not fail over it at shutdown."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -237,10 +250,10 @@ def _flush_streams() -> None:
 
 
 def _prepare_streams() -> None:
-    """Make sure that there are standard streams, and that they take every text."""
+    """Ensure that standard streams exist and accept any text."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # Whoever started us has closed it. Else the first log file would get its number.
+            # The parent process has closed it. Else the first log file would get its number.
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -1,4 +1,4 @@
-"""What can be said on the command line of several commands, read into what these work with."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.values import read_value
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import From
@@ -25,55 +25,57 @@ _AMOUNT = re.compile("0*[1-9][0-9]{0,8}")
 _Command = Callable[..., Any]
 
 FILE = click.option("-p", "--path", required=True, type=click.Path(), help="The workflow file.")
-WORKFLOW = click.option("-w", "--workflow", help="The workflow, where the file holds several.")
+WORKFLOW = click.option("-w", "--workflow", help="Name of the workflow, if the file defines several.")
 ARGUMENTS = click.option(
     "--arg",
     "arguments",
     multiple=True,
     metavar="K=V",
-    callback=lambda *given: _arguments(given[2]),
-    help="Call the workflow with this argument; a value that is no JSON is text. Repeatable.",
+    callback=lambda *args: _arguments(args[2]),
+    help="Argument of the workflow function; a value that is not JSON is a string. Repeatable.",
 )
 JOBS = click.option(
     "--jobs",
     metavar="MODULE",
-    callback=lambda *given: _module(given[2]),
-    help="For stages in YAML: the module that has their functions.",
+    callback=lambda *args: _module(args[2]),
+    help="For stages in YAML: the module that defines their functions.",
 )
 LIMIT = click.option(
     "--limit",
     "limits",
     multiple=True,
     metavar="R=N",
-    callback=lambda *given: _limits(given[2]),
-    help="Take no more than N of the resource R at once. Repeatable.",
+    callback=lambda *args: _limits(args[2]),
+    help="Use at most N of the resource R at once. Repeatable.",
 )
 SELECT = click.option(
     "--select",
     multiple=True,
     metavar="TASKS",
-    help="Only these: a name, a glob, tag:TAG, each with + or @ for what lies around; a comma is and. Repeatable.",
+    help="Only these tasks: a name, a glob or tag:TAG; + and @ add neighbours, a comma intersects. Repeatable.",
 )
-EXCLUDE = click.option("--exclude", multiple=True, metavar="TASKS", help="All but these, as for --select. Repeatable.")
+EXCLUDE = click.option(
+    "--exclude", multiple=True, metavar="TASKS", help="All tasks but these; syntax as for --select. Repeatable."
+)
 _ENV = click.option(
     "--env",
     multiple=True,
     metavar="K=V",
-    callback=lambda *given: _variables(given[2]),
-    help="Give a variable; K alone passes on your own. Repeatable.",
+    callback=lambda *args: _variables(args[2]),
+    help="Environment variable; K alone passes on the current value. Repeatable.",
 )
-_THERE = click.option(
+_EXTERNAL = click.option(
     "--read-with-interpreter",
-    "there",
+    "external",
     is_flag=True,
-    help="Have the file read by the interpreter of -i, with the variables of --env: it imports what only that has.",
+    help="Load the file with the interpreter of -i and the variables of --env, for imports that only it has.",
 )
 _FILE_OPTIONS = (
     FILE,
     click.option(
-        "-i", "--python-interpreter", "python", help="What --read-with-interpreter reads with. [default: python]"
+        "-i", "--python-interpreter", "python", help="Interpreter for --read-with-interpreter. [default: python]"
     ),
-    _THERE,
+    _EXTERNAL,
     _ENV,
     WORKFLOW,
     ARGUMENTS,
@@ -81,36 +83,36 @@ _FILE_OPTIONS = (
 )
 _RUN_OPTIONS = (
     FILE,
-    click.option(
-        "-i", "--python-interpreter", "python", help="Interpreter of the tasks that name none. [default: python]"
-    ),
-    _THERE,
+    click.option("-i", "--python-interpreter", "python", help="Interpreter of tasks that set none. [default: python]"),
+    _EXTERNAL,
     WORKFLOW,
     ARGUMENTS,
     JOBS,
-    click.option("--resume", is_flag=True, help="Run only what has not succeeded yet, and what comes after it."),
-    click.option("--force", multiple=True, metavar="TASK", help="Run this task in any case. Repeatable."),
+    click.option("--resume", is_flag=True, help="Run only tasks that have not succeeded yet, and those downstream."),
+    click.option("--force", multiple=True, metavar="TASK", help="Always run this task. Repeatable."),
     SELECT,
     click.option("--only", multiple=True, metavar="TASK", help="Short for --select TASK. Repeatable."),
     click.option(
-        "--from", "start", multiple=True, metavar="TASK", help="This task and what lies after it. Repeatable."
+        "--from", "start", multiple=True, metavar="TASK", help="This task and its downstream tasks. Repeatable."
     ),
     EXCLUDE,
-    click.option("--state", type=click.Path(), help="The state file. [default: one below .sewer/state]"),
+    click.option("--state", type=click.Path(), help="State file. [default: one below .sewer/state]"),
     _ENV,
-    click.option("--workdir", type=click.Path(), help="Working directory of the tasks that name none. [default: here]"),
+    click.option(
+        "--workdir", type=click.Path(), help="Working directory of tasks that set none. [default: current directory]"
+    ),
 )
 
 
 class WorkflowFile(NamedTuple):
-    """A workflow file, and how it is read.
+    """Workflow file and the way to load it.
 
-    :param path: where it is.
-    :param name: the name of the workflow in it that is meant.
-    :param arguments: what that is called with.
-    :param jobs: the module that has the functions of its stages.
-    :param there: whether an interpreter other than this one reads it.
-    :param settings: which one, and with what.
+    :param path: path of the file.
+    :param name: name of the requested workflow.
+    :param arguments: arguments of the workflow function.
+    :param functions_module: module that defines the functions of its stages.
+    :param external: load the file with another interpreter.
+    :param settings: interpreter and environment of that.
     """
 
     path: str
@@ -121,9 +123,9 @@ class WorkflowFile(NamedTuple):
     settings: ExecutionSettings
 
     def workflow(self) -> Workflow:
-        """Read the workflow that is meant.
+        """Load the requested workflow.
 
-        :raises SewerError: when the file, a task or the workflow is wrong.
+        :raises SewerError: when the file, a task or the workflow is invalid.
         """
         if not self.external:
             workflow = load_workflow(self.path, self.name, jobs=self.functions_module, arguments=self.arguments)
@@ -135,9 +137,9 @@ class WorkflowFile(NamedTuple):
         return workflow
 
     def tasks(self) -> list[Task]:
-        """Read the tasks of the workflow that is meant, or else of all the file.
+        """Load the tasks of the requested workflow, or else of the whole file.
 
-        :raises SewerError: when the file, a task or a workflow is wrong.
+        :raises SewerError: when the file, a task or a workflow is invalid.
         """
         if self.name is not None or self.arguments:
             return list(self.workflow().tasks.values())
@@ -152,13 +154,13 @@ class WorkflowFile(NamedTuple):
 
 
 class RunRequest(NamedTuple):
-    """What a person wants to be run, or to be told of.
+    """Request to run or explain a workflow.
 
-    :param file: the workflow.
-    :param settings: where its tasks run, as far as they do not say so themselves.
-    :param wanted: which of them.
-    :param resume: leave out what has succeeded in the run before.
-    :param state: the state file, if it is named.
+    :param file: workflow file.
+    :param settings: execution settings of tasks that have none.
+    :param selection: selected and forced tasks.
+    :param resume: skip tasks that succeeded in the previous run.
+    :param state: state file, if given.
     """
 
     file: WorkflowFile
@@ -169,45 +171,45 @@ class RunRequest(NamedTuple):
 
 
 def file_options(command: _Command) -> _Command:
-    """Give a command that runs nothing the options of a :class:`File`, as its first argument."""
+    """Add the options of a workflow file; the command gets a :class:`WorkflowFile` as its first argument."""
 
-    def read(*, path: str, python: str | None, there: bool, **more: Any) -> Any:
-        if not there and (python is not None or more["env"]):
-            raise click.UsageError("-i and --env say what the file is read with; add --read-with-interpreter")
+    def read(*, path: str, python: str | None, external: bool, **more: Any) -> Any:
+        if not external and (python is not None or more["env"]):
+            raise click.UsageError("-i and --env require --read-with-interpreter")
         settings = ExecutionSettings.checked(python=python, env=more.pop("env"), folder=os.getcwd())
-        return command(_file(path, settings, more, there=there), **more)
+        return command(_file(path, settings, more, external=external), **more)
 
     return _with(_FILE_OPTIONS, functools.wraps(command)(read))
 
 
 def run_options(command: _Command) -> _Command:
-    """Give a command that is about a run the options of what is :class:`Asked`, as its first argument."""
+    """Add the options of a run; the command gets a :class:`RunRequest` as its first argument."""
 
-    def read(*, path: str, python: str | None, there: bool, **more: Any) -> Any:
+    def read(*, path: str, python: str | None, external: bool, **more: Any) -> Any:
         from airflow_provider_sewer.execution.plan import Selection
 
         settings = ExecutionSettings.checked(
             python=python, env=more.pop("env"), workdir=more.pop("workdir"), folder=os.getcwd()
         )
-        file = _file(path, settings, more, there=there)
+        file = _file(path, settings, more, external=external)
         select = (*more.pop("select"), *more.pop("only"), *map(From, more.pop("start")))
-        wanted = Selection(select or None, more.pop("exclude"), more.pop("force"))
-        return command(RunRequest(file, settings, wanted, more.pop("resume"), more.pop("state")), **more)
+        selection = Selection(select or None, more.pop("exclude"), more.pop("force"))
+        return command(RunRequest(file, settings, selection, more.pop("resume"), more.pop("state")), **more)
 
     return _with(_RUN_OPTIONS, functools.wraps(command)(read))
 
 
-def _file(path: str, settings: ExecutionSettings, more: dict[str, Any], *, there: bool) -> WorkflowFile:
+def _file(path: str, settings: ExecutionSettings, more: dict[str, Any], *, external: bool) -> WorkflowFile:
     workflow, arguments, jobs = more.pop("workflow"), more.pop("arguments"), more.pop("jobs")
-    if there and jobs is not None:
-        raise click.UsageError("--jobs is for stages in YAML, which import nothing; leave out --read-with-interpreter")
-    return WorkflowFile(path, workflow, arguments, jobs, there, settings)
+    if external and jobs is not None:
+        raise click.UsageError("--jobs is for stages in YAML, which have no imports; leave out --read-with-interpreter")
+    return WorkflowFile(path, workflow, arguments, jobs, external, settings)
 
 
 def _warn_of_secrets(tasks: Iterable[Task]) -> None:
     for task in tasks:
-        for what in task.exposed_secrets():
-            say(f"sppe: {task.source}: {what}")
+        for message in task.exposed_secrets():
+            write_message(f"sppe: {task.source}: {message}")
 
 
 def _with(options: tuple[Callable[[_Command], _Command], ...], command: _Command) -> _Command:
@@ -216,10 +218,10 @@ def _with(options: tuple[Callable[[_Command], _Command], ...], command: _Command
     return command
 
 
-def _module(given: str | None) -> str | None:
-    if given is not None and given.isdecimal():
-        raise click.BadParameter(f"{given!r} names no module; for {given} tasks at once write -j {given}")
-    return given
+def _module(value: str | None) -> str | None:
+    if value is not None and value.isdecimal():
+        raise click.BadParameter(f"{value!r} is not a module name; for {value} concurrent tasks use -j {value}")
+    return value
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -227,8 +229,8 @@ def _variables(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or (not equals and name not in os.environ):
-            said = f"{pair!r}: write NAME=VALUE, or the name of a variable that is set here"
-            raise click.BadParameter(said, param_hint="--env")
+            message = f"{pair!r}: write NAME=VALUE, or the name of a variable that is set"
+            raise click.BadParameter(message, param_hint="--env")
         variables[name] = value if equals else os.environ[name]
     return variables
 

@@ -1,4 +1,4 @@
-"""``sppe pools``: the resources of a workflow as Airflow's pools."""
+"""``sppe pools``: Airflow pools for the resources of a workflow."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 
 def pool_commands(workflow: Workflow, limits: Mapping[str, int]) -> list[list[str]]:
-    """Return the commands of Airflow that make a pool of each resource.
+    """Return the Airflow commands that create a pool for each resource.
 
-    :param limits: how much there is of each.
-    :raises SewerError: when that is not said of one, or is too little for a task.
+    :param limits: available amount of each resource.
+    :raises SewerError: when a limit is missing or too small for a task.
     """
     check_limits(limits, workflow.tasks)
     resources = dict.fromkeys(name for task in workflow.tasks.values() for name in task.resources)
     if missing := [name for name in resources if name not in limits]:
-        raise SewerError(f"how much there is of {missing[0]!r} is not said; say --limit {missing[0]}=N")
+        raise SewerError(f"no limit for resource {missing[0]!r}; pass --limit {missing[0]}=N")
     return [["airflow", "pools", "set", name, str(limits[name]), f"for {workflow.name}"] for name in resources]
 
 
 def make_pools(commands: list[list[str]]) -> None:
-    """Run the commands, with the Airflow that is on PATH.
+    """Run the commands with the Airflow on PATH.
 
-    :raises SewerError: when there is none, or it refuses.
+    :raises SewerError: when it is missing or a command fails.
     """
     if shutil.which("airflow") is None:
-        raise SewerError("there is no airflow on PATH to make pools with; run the printed commands where it is")
+        raise SewerError("--make requires airflow on PATH; run the printed commands where Airflow is installed")
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         if done.returncode:
-            said = (done.stderr or done.stdout).strip().splitlines()
+            lines = (done.stderr or done.stdout).strip().splitlines()
             raise SewerError(
-                f"{shlex.join(command)} failed with exit code {done.returncode}: {said[-1] if said else ''}"
+                f"{shlex.join(command)} failed with exit code {done.returncode}: {lines[-1] if lines else ''}"
             )

@@ -1,4 +1,4 @@
-"""``sppe run``: one run in a terminal, from the first check to the summary."""
+"""``sppe run`` and ``sppe explain``, from the first check to the summary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.signals import stopping
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
 from airflow_provider_sewer.core.resources import check_limits
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 
 class RunOptions(NamedTuple):
-    """How a workflow is to be run.
+    """Options of a run.
 
-    :param wanted: which tasks.
-    :param resume: leave out what has succeeded in the run before.
-    :param state: the state file; one below ``.sewer/state`` if not said. One that ends in ``.yml`` or ``.yaml`` is that
-        of python-dag-pipeline, and only read.
-    :param jobs: how many tasks at once; as many as there are processors if not said.
-    :param limits: how much there is of each resource.
-    :param log_dir: folder for the log files; a new one below ``.sewer/logs`` if not said.
-    :param slurm: how tasks become Slurm jobs; all run on this machine if not said.
+    :param selection: selected and forced tasks.
+    :param resume: skip tasks that succeeded in the previous run.
+    :param state: state file; default: one below ``.sewer/state``. A ``.yml`` or ``.yaml`` file is a state of
+        python-dag-pipeline and is only read.
+    :param jobs: maximum number of concurrent tasks; default: number of processors.
+    :param limits: available amount of each resource.
+    :param log_dir: folder for the log files; default: a new one below ``.sewer/logs``.
+    :param slurm: backend for Slurm jobs; default: all tasks run on this machine.
     """
 
     selection: Selection
@@ -54,45 +54,45 @@ class RunOptions(NamedTuple):
     slurm: WorkflowJobs | None = None
 
     def settings_here(self, settings: ExecutionSettings) -> ExecutionSettings:
-        """Return the settings of the command line, in which a name given to ``-i`` means the interpreter found here.
+        """Return the settings of the command line; with Slurm, a bare name given to ``-i`` is located on this machine.
 
-        :raises InterpreterError: when none is found.
+        :raises InterpreterError: when no such interpreter is found.
         """
         if self.slurm is None or settings.python is None or os.sep in settings.python:
             return settings
         return settings._replace(python=locate_interpreter(settings.python))
 
 
-def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOptions) -> int:
-    """Run a workflow, show how it goes, and return the exit code.
+def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> int:
+    """Run a workflow, show its progress, and return the exit code.
 
-    :raises SewerError: when it cannot be run at all; then nothing was.
+    :raises SewerError: when the workflow cannot run; no task has started then.
     """
-    whole = resolve_settings(workflow, settings)
-    check_limits(how.limits, whole.tasks)
-    part, forced = select_tasks(whole, how.selection)
-    taken = {resource for task in part.tasks.values() for resource in task.resources}
-    limits = {resource: limit for resource, limit in how.limits.items() if resource in taken}
+    resolved = resolve_settings(workflow, settings)
+    check_limits(options.limits, resolved.tasks)
+    selected, forced = select_tasks(resolved, options.selection)
+    used = {resource for task in selected.tasks.values() for resource in task.resources}
+    limits = {resource: limit for resource, limit in options.limits.items() if resource in used}
     observers: list[Observer] = []
     engine = WorkflowRunner(
-        part,
+        selected,
         settings,
-        jobs=how.jobs,
+        jobs=options.jobs,
         limits=limits,
         forced=forced,
         observers=observers,
-        slurm=how.slurm,
+        slurm=options.slurm,
     )
     for warning in engine.check():
-        say(f"sppe: {warning}; trying all the same, an earlier task may make it")
+        write_message(f"sppe: {warning}; continuing, because an earlier task may create it")
     for note in engine.not_at_once:
-        say(f"sppe: {note}")
-    for name, why in engine.not_ahead.items():
-        say(f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}")
-    is_part = len(part.tasks) < len(whole.tasks)
-    start = _start(how.state, workflow, resume=how.resume, is_part=is_part)
-    require_results(part, start.known(workflow), forced)
-    logs = _log_files(how.log_dir or _new_log_dir(workflow.name), part, goes_on=how.resume)
+        write_message(f"sppe: {note}")
+    for name, reason in engine.not_ahead.items():
+        write_message(f"sppe: task {name!r} is not submitted ahead, but after its upstream tasks: {reason}")
+    is_part = len(selected.tasks) < len(resolved.tasks)
+    start = _start(options.state, workflow, resume=options.resume, is_part=is_part)
+    require_results(selected, start.known(workflow), forced)
+    logs = _log_files(options.log_dir or _new_log_dir(workflow.name), selected, goes_on=options.resume)
     observers.append(logs)
     with ExitStack() as stack:
         state = stack.enter_context(
@@ -101,108 +101,110 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, how: RunOpt
                 workflow.name,
                 keep=start.keep,
                 start=start.done,
-                resumes=how.resume,
-                run_dir=how.slurm.run_dir if how.slurm else None,
+                resumes=options.resume,
+                run_dir=options.slurm.run_dir if options.slurm else None,
             )
         )
-        if how.slurm:
-            how.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
-        if start.said:
-            say(f"sppe: {start.said}")
-        observers.append(stack.enter_context(_display(part)))
+        if options.slurm:
+            options.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
+        if start.message:
+            write_message(f"sppe: {start.message}")
+        observers.append(stack.enter_context(_display(selected)))
         received = stack.enter_context(stopping(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
-        outcomes = engine.run(state, resume=how.resume)
-        with suppress(StateError):  # then the next run asks
+        outcomes = engine.run(state, resume=options.resume)
+        with suppress(StateError):  # then the next run checks for jobs of this one
             state.record_end(is_part=is_part)
     _summarize(outcomes, logs)
     for warning in engine.warnings:
-        say(f"sppe: {warning}")
+        write_message(f"sppe: {warning}")
     if received:
         return 128 + received[0]
     return 0 if all(outcome.state.is_success for outcome in outcomes.values()) else 1
 
 
-def explain(workflow: Workflow, settings: ExecutionSettings, how: RunOptions) -> str:
-    """Say of each task whether a run would run it, and why; of one that becomes a job, with which interpreter.
+def explain(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> str:
+    """Return for each task whether a run would run it, and the reason; for a Slurm job also its interpreter.
 
-    :raises SewerError: when it could not be run at all.
+    :raises SewerError: when the workflow could not run.
     """
-    whole = resolve_settings(workflow, settings)
-    part, forced = select_tasks(whole, how.selection)
-    refuse_templates(part)
-    require_inputs(part, forced)
-    start = _start(how.state, workflow, resume=how.resume, is_part=len(part.tasks) < len(whole.tasks))
-    if start.said:
-        say(f"sppe: {start.said}")
+    resolved = resolve_settings(workflow, settings)
+    selected, forced = select_tasks(resolved, options.selection)
+    refuse_templates(selected)
+    require_inputs(selected, forced)
+    start = _start(options.state, workflow, resume=options.resume, is_part=len(selected.tasks) < len(resolved.tasks))
+    if start.message:
+        write_message(f"sppe: {start.message}")
     known = start.known(workflow)
-    require_results(part, known, forced)
-    verdicts = make_plan(part, known, forced, resumes=how.resume).decisions
-    width = max(map(len, verdicts))
+    require_results(selected, known, forced)
+    decisions = make_plan(selected, known, forced, resumes=options.resume).decisions
+    width = max(map(len, decisions))
     lines = [
-        f"{name:<{width}}  {_foretold(verdicts[name])}{_interpreter(part.tasks[name], how)}" for name in part.order
+        f"{name:<{width}}  {_describe(decisions[name])}{_interpreter(selected.tasks[name], options)}"
+        for name in selected.order
     ]
     return "\n".join(lines)
 
 
-def _foretold(verdict: Decision) -> str:
-    word = "may run" if not verdict.is_sure else "runs" if verdict.must_run else "does not run"
-    return f"{word:<12}  {verdict.reason}"
+def _describe(decision: Decision) -> str:
+    word = "may run" if not decision.is_sure else "runs" if decision.must_run else "does not run"
+    return f"{word:<12}  {decision.reason}"
 
 
-def _interpreter(task: Task, how: RunOptions) -> str:
-    if how.slurm is None or not how.slurm.runs_on_slurm(task):
+def _interpreter(task: Task, options: RunOptions) -> str:
+    if options.slurm is None or not options.slurm.runs_on_slurm(task):
         return ""
-    python = how.slurm.interpreter(task)
+    python = options.slurm.interpreter(task)
     if python is not None and os.sep in python:
         return f"; as a job, with {python}"
     return f"; as a job, with {python or 'python, else python3,'} from the PATH on its node, after setup"
 
 
 class _RunStart(NamedTuple):
-    """What a run begins with.
+    """Initial state of a run.
 
-    :param path: its state file.
-    :param keep: whether it goes on from what is in there.
-    :param done: what it takes for done besides.
-    :param said: what a person should know of that.
+    :param path: state file of the run.
+    :param keep: keep the records that the file has.
+    :param done: further tasks that count as finished.
+    :param message: notice for the user.
     """
 
     path: str
     keep: bool
     done: Mapping[str, FinishedTask] = {}
-    said: str = ""
+    message: str = ""
 
     def known(self, workflow: Workflow) -> Mapping[str, FinishedTask]:
-        """Return what has succeeded before, as far as it counts.
+        """Return the tasks that count as finished.
 
-        :raises StateError: when that cannot be read.
+        :raises StateError: when the state file cannot be read.
         """
         return {**self.done, **read_state(self.path, workflow.name)} if self.keep else self.done
 
 
 def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool) -> _RunStart:
-    """Say what a run begins with.
+    """Return the initial state of a run.
 
-    :param is_part: some of the tasks are left out; what they have come to is kept.
-    :raises StateError: when a state that is named is not there or cannot be read, or is not ours and would be written.
+    :param is_part: some tasks are not selected; their records are kept.
+    :raises StateError: when a given state file is missing or unreadable, or has the format of python-dag-pipeline and
+        would be written.
     """
     if state is not None and os.path.splitext(state)[1].lower() in (".yml", ".yaml"):
         return _start_after(state, workflow, resume=resume)
     path = _state_path(state, workflow)
-    said = ""
+    message = ""
     if resume and not os.path.exists(path):
         if state is not None:
-            raise StateError(f"{state}: there is no such state to resume from; correct the path, or leave out --resume")
-        said = f"there is no state to resume from at {os.path.abspath(path)}: nothing has succeeded yet"
-    return _RunStart(path, keep=resume or is_part, said=said)
+            raise StateError(f"{state}: state file not found; correct the path, or leave out --resume")
+        message = f"no state file at {os.path.abspath(path)}: no task has succeeded yet"
+    return _RunStart(path, keep=resume or is_part, message=message)
 
 
 def _start_after(state: str, workflow: Workflow, *, resume: bool) -> _RunStart:
-    """Say what a run begins with that goes on from a state of python-dag-pipeline."""
+    """Return the initial state of a run that resumes from a state of python-dag-pipeline."""
     if not resume:
         raise StateError(
-            f"{state}: a state in YAML is that of python-dag-pipeline, and only read; go on from it with --resume, or "
-            "leave out --state"
+            f"{state}: a state file in YAML is one of python-dag-pipeline and is only read; resume from it with "
+            "--resume, or leave out --state"
         )
     from airflow_provider_sewer.loaders.stages.pipeline_state import succeeded_stages
 
@@ -211,9 +213,9 @@ def _start_after(state: str, workflow: Workflow, *, resume: bool) -> _RunStart:
     known = read_state(own, workflow.name)
     ours = known.keys() | records_since(own, os.stat(state).st_mtime)
     done = {name: FinishedTask(None, None) for name in succeeded if name not in ours}
-    said = f"going on from {state}, which is only read; the state of this run is kept in {own}"
+    message = f"resuming from {state}, which is only read; the state of this run is saved in {own}"
     return _RunStart(
-        own, keep=True, done=done, said=f"{said}, and what has succeeded by that counts too" if known else said
+        own, keep=True, done=done, message=f"{message}, and tasks that succeeded in it count too" if known else message
     )
 
 
@@ -232,8 +234,8 @@ def _log_files(folder: str, workflow: Workflow, *, goes_on: bool) -> LogFiles:
     try:
         return LogFiles(folder, workflow.tasks, goes_on=goes_on)
     except (OSError, UntrustedPath) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise SewerError(f"cannot make the log folder {folder}: {why}; name another with --log-dir") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SewerError(f"cannot create the log folder {folder}: {reason}; choose another with --log-dir") from None
 
 
 def _display(workflow: Workflow) -> AbstractContextManager[Observer]:
@@ -251,12 +253,12 @@ def _summarize(outcomes: dict[str, Outcome], logs: LogFiles) -> None:
         f"  {name:<{width}}  {outcome.state.value:<11}  {outcome.seconds:7.1f} s" for name, outcome in outcomes.items()
     ]
     failures = [
-        f"\n{name}: {outcome.reason}\nIts log: {logs.paths[name]}"
+        f"\n{name}: {outcome.reason}\nLog file: {logs.paths[name]}"
         for name, outcome in outcomes.items()
         if outcome.state is TaskState.FAILED
     ]
     count = sum(outcome.state.is_success for outcome in outcomes.values())
-    resting = sum(outcome.state in (TaskState.UP_TO_DATE, TaskState.RESUMED) for outcome in outcomes.values())
-    of_these = f", {resting} of them without running" if resting else ""
-    done = f"{count} of {len(outcomes)} tasks succeeded{of_these}; logs are in {logs.folder}"
-    say("\n".join(["", *lines, *failures, "", done]))
+    skipped = sum(outcome.state in (TaskState.UP_TO_DATE, TaskState.RESUMED) for outcome in outcomes.values())
+    of_these = f", {skipped} of them without running" if skipped else ""
+    total = f"{count} of {len(outcomes)} tasks succeeded{of_these}; logs are in {logs.folder}"
+    write_message("\n".join(["", *lines, *failures, "", total]))

@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do to ``sppe``."""
+"""Signal handling of ``sppe``: SIGINT, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.cli.say import say
+from airflow_provider_sewer.cli.messages import write_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,9 +20,9 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Received(BaseException):
-    """A signal came while there was nothing to be stopped in an orderly way.
+    """Signal received while no workflow was running.
 
-    :param number: which one.
+    :param number: number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -32,7 +32,7 @@ class Received(BaseException):
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Raise a signal as an error, so that whatever is under way cleans up after itself."""
+    """Raise signals as :class:`Received`, so that the interrupted code cleans up."""
 
     def raise_it(number: int, _: Any) -> None:
         raise Received(number)
@@ -43,14 +43,14 @@ def raised() -> Iterator[None]:
 
 @contextmanager
 def stopping(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[list[int]]:
-    """Stop the engine at the first signal, at once at the second, and die of the third; collect them.
+    """Stop the engine at the first signal, kill its tasks at the second, and die of the third; yield the signals.
 
-    Whoever dies of the third, perhaps because nobody takes the output, leaves the rest to the guardian.
+    A third signal is needed if writing the output blocks; the orphan reaper then ends the tasks.
 
-    :param asks: while there are jobs, say what the next Ctrl-C does instead, at the first one.
+    :param asks: while Slurm jobs are active, the first Ctrl-C only prints the effect of the next one.
     """
     received: list[int] = []
-    questions: SimpleQueue[str | None] = SimpleQueue()
+    messages: SimpleQueue[str | None] = SimpleQueue()
     may_ask = asks
 
     def stop(number: int, _: Any) -> None:
@@ -58,7 +58,7 @@ def stopping(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[list[int
         if number == signal.SIGINT and may_ask and (count := engine.jobs_under_way):
             may_ask = False
             jobs = f"{count} Slurm jobs are" if count > 1 else "1 Slurm job is"
-            questions.put(f"sppe: {jobs} under way; Ctrl-C once more cancels and stops all. Until then, all goes on")
+            messages.put(f"sppe: {jobs} active; press Ctrl-C again to cancel all and stop. The run continues")
             return
         may_ask = False
         received.append(number)
@@ -67,29 +67,29 @@ def stopping(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[list[int
             os.kill(os.getpid(), number)
         engine.stop(at_once=len(received) > 1)
 
-    # A signal handler must not write: it may have interrupted this very thread while it does.
-    speaker = threading.Thread(target=_say_all, args=(questions,), name="sewer-questions", daemon=True)
-    speaker.start()
+    # A signal handler must not write: it may have interrupted a write of the same thread.
+    writer = threading.Thread(target=_write_all, args=(messages,), name="sewer-messages", daemon=True)
+    writer.start()
     try:
         with _handled_by(stop):
             yield received
     finally:
-        questions.put(None)
-        speaker.join()
+        messages.put(None)
+        writer.join()
 
 
-def _say_all(texts: SimpleQueue[str | None]) -> None:
-    while (text := texts.get()) is not None:
-        say(text)
+def _write_all(messages: SimpleQueue[str | None]) -> None:
+    while (text := messages.get()) is not None:
+        write_message(text)
 
 
 @contextmanager
 def _handled_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    # What is ignored stays ignored: `nohup sppe run` is to survive the end of the terminal.
+    # Ignored signals stay ignored: `nohup sppe run` has to survive the end of the terminal.
     numbers = [number for number in _NUMBERS if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, former in previous.items():
-            signal.signal(number, former)
+        for number, handler_before in previous.items():
+            signal.signal(number, handler_before)

@@ -1,4 +1,4 @@
-"""What a person says of Slurm on the command line."""
+"""Slurm options of the command line and the environment."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from airflow_provider_sewer.cli.values import read_value
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
 from airflow_provider_sewer.core.slurm_settings import RESOURCES, SlurmSettings
 
-#: What can be said of how a job is watched, besides what it asks for.
-_WATCHING = (
+#: Parameters for monitoring a job; the others are passed to sbatch.
+_MONITORING = (
     "poll_interval",
     "max_poll_interval",
     "requeue",
@@ -21,8 +21,8 @@ _WATCHING = (
     "orphan_timeout",
 )
 
-#: The variables that sbatch takes for options (sbatch(1), INPUT ENVIRONMENT VARIABLES, 22.05 to 26.05) and that hold
-#: for jobs of ``sppe`` too; for those whose names are not the option's own, the option.
+#: Environment variables of sbatch (sbatch(1), INPUT ENVIRONMENT VARIABLES, 22.05 to 26.05) that apply to jobs of
+#: ``sppe`` too; with the option, where its name differs from that of the variable.
 _OPTION_OF = {
     "SBATCH_ACCOUNT": "",
     "SBATCH_ACCTG_FREQ": "",
@@ -75,24 +75,24 @@ _OPTION_OF = {
     "SBATCH_WAIT_ALL_NODES": "",
     "SBATCH_WCKEY": "",
 }
-#: Options without a value; a variable sets them by an empty text, ``yes`` or a number other than 0.
+#: Options without a value; a variable sets them by an empty string, ``yes`` or a number other than 0.
 _FLAGS = frozenset({"consolidate-segments", "overcommit", "spread-job", "spread-segments", "use-min-nodes"})
-#: Options whose value can be left out; an empty text does.
+#: Options whose value is optional; an empty string leaves it out.
 _VALUE_IS_OPTIONAL = frozenset({"exclusive", "no-kill"})
 _SWITCH_WAIT = "SBATCH_WAIT4SWITCH"
 
 _LOGS = "the logs of a job are in --run-dir"
 _REQUEUE = "use --slurm requeue=true or requeue=false"
-_CLUSTERS = "SLURM_CONF decides which cluster gets the jobs"
-_ENVIRONMENT = "use --env, or inherit_env of a task"
-#: Those that would take over what this package decides itself, each with what to use.
+_CLUSTERS = "SLURM_CONF selects the cluster"
+_ENVIRONMENT = "use --env, or a task's inherit_env"
+#: Variables that conflict with options set by this package, each with the alternative.
 _IGNORED = {
-    "SBATCH_ARRAY_INX": "each task is a job of its own",
+    "SBATCH_ARRAY_INX": "each task is a separate job",
     "SBATCH_CLUSTERS": _CLUSTERS,
     "SBATCH_ERROR": _LOGS,
     "SBATCH_EXPORT": _ENVIRONMENT,
     "SBATCH_GET_USER_ENV": _ENVIRONMENT,
-    "SBATCH_INPUT": "a job has no standard input",
+    "SBATCH_INPUT": "jobs have no standard input",
     "SBATCH_JOB_NAME": "use --slurm name=…",
     "SBATCH_NO_REQUEUE": _REQUEUE,
     "SBATCH_OPEN_MODE": _LOGS,
@@ -101,17 +101,17 @@ _IGNORED = {
     "SBATCH_WAIT": "sppe waits for all jobs",
     "SLURM_CLUSTERS": _CLUSTERS,
     "SLURM_HINT": "use --slurm 'additional_parameters={\"hint\": …}', or SBATCH_HINT",
-    "SLURM_JWT": "Slurm's commands authenticate as slurm.conf says",
+    "SLURM_JWT": "Slurm's commands authenticate as configured in slurm.conf",
 }
-#: What sbatch leaves in the environment of its own jobs, or what is no option of a job.
+#: Variables that sbatch sets in its jobs, or that are not options of a job.
 _OF_SBATCH = ("SBATCH_CPU_BIND", "SBATCH_MEM_BIND_", "SBATCH_DEBUG", "SBATCH_IGNORE_PBS", _SWITCH_WAIT)
 
 
 class SbatchVariables(NamedTuple):
-    """The variables of a user's shell that sbatch takes for options.
+    """Options of sbatch from environment variables.
 
-    :param options: options of sbatch by their long names.
-    :param notes: which variables hold for jobs and which do not, a line each.
+    :param options: options by their long names.
+    :param notes: one line about the variables that apply to jobs, one for each that is ignored.
     """
 
     options: Mapping[str, Any]
@@ -119,10 +119,10 @@ class SbatchVariables(NamedTuple):
 
     @classmethod
     def read(cls, source: Mapping[str, str]) -> SbatchVariables:
-        """Read them.
+        """Read the variables.
 
         :param source: the user's environment.
-        :raises SewerError: when Slurm could not take one of them.
+        :raises SewerError: when a value is not valid for its option.
         """
         found = {name: value for name in _OPTION_OF if (value := _option_value(name, source)) is not None}
         options = {_option(name): value for name, value in found.items()}
@@ -131,9 +131,9 @@ class SbatchVariables(NamedTuple):
                 SlurmSettings().with_options({_option(name): value})
             except InvalidTask as error:
                 raise SewerError(f"{name}: {error.message}; correct or unset the variable") from None
-        taken = ", ".join(f"{_option(name)}={source[name]} ({name})" for name in found)
-        notes = [f"Options of jobs that neither a task nor --slurm gives: {taken}"] if taken else []
-        return cls(options, (*notes, *(f"{name} is ignored: {why}" for name, why in _ignored(source))))
+        applied = ", ".join(f"{_option(name)}={source[name]} ({name})" for name in found)
+        notes = [f"Options from the environment, overridden by tasks and --slurm: {applied}"] if applied else []
+        return cls(options, (*notes, *(f"{name} is ignored: {reason}" for name, reason in _ignored(source))))
 
 
 def _option(variable: str) -> str:
@@ -141,7 +141,7 @@ def _option(variable: str) -> str:
 
 
 def _option_value(variable: str, source: Mapping[str, str]) -> Any:
-    """Return the value of an option that a variable stands for; ``None`` where it sets none."""
+    """Return the value that a variable sets for its option, or ``None``."""
     value, option = source.get(variable), _option(variable)
     if option in _FLAGS and value is not None:
         return True if value in ("", "yes") or (value.isdecimal() and int(value)) else None
@@ -159,26 +159,26 @@ def _ignored(source: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         if name in _IGNORED:
             yield name, _IGNORED[name]
         elif name.startswith("SBATCH_") and name not in _OPTION_OF and not name.startswith(_OF_SBATCH):
-            yield name, "sppe does not know it; use --slurm additional_parameters"
+            yield name, "not known to sppe; use --slurm additional_parameters"
 
 
 def slurm_settings(pairs: tuple[str, ...], run_dir: str | None) -> SlurmSettings:
-    """Make settings of what was given as ``--slurm NAME=VALUE``; a value that is no JSON is text.
+    """Return the settings given as ``--slurm NAME=VALUE``; a value that is not JSON is a string.
 
-    :raises SewerError: when one of them cannot be used, naming it.
+    :raises SewerError: when a parameter or its value is not valid.
     """
-    said: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not name or not equals:
             raise SewerError(f"--slurm {pair!r}: write NAME=VALUE, such as partition=gpu or mem_gb=8")
-        said[name] = read_value(value)
-    watching = {name: said.pop(name) for name in _WATCHING if name in said}
-    for name in said:
+        values[name] = read_value(value)
+    monitoring = {name: values.pop(name) for name in _MONITORING if name in values}
+    for name in values:
         if name not in RESOURCES:
-            known = (*RESOURCES, *_WATCHING)
+            known = (*RESOURCES, *_MONITORING)
             raise SewerError(f"--slurm: {unknown_name('Slurm parameter', name, known, most=len(known))}")
     try:
-        return SlurmSettings.checked(slurm=said, run_dir=run_dir, folder=os.getcwd(), **watching)
+        return SlurmSettings.checked(slurm=values, run_dir=run_dir, folder=os.getcwd(), **monitoring)
     except InvalidTask as error:
         raise SewerError(f"--slurm: {error}") from None

@@ -1,4 +1,4 @@
-"""What a person gives on the command line as ``NAME=VALUE``."""
+"""Values of ``NAME=VALUE`` on the command line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_sewer.core.trusted_files import parse_json
 
 
 def read_value(text: str) -> Any:
-    """Return what JSON makes of a value; one that is no JSON is text."""
+    """Parse a value as JSON; a value that is not JSON is a string."""
     with suppress(ValueError):
         return parse_json(text)
     return text

@@ -1,4 +1,4 @@
-"""From a workflow to text: for the debugger of VS Code, as a diagram, as JSON.
+"""Exporters of workflows: VS Code debug configurations, diagrams and JSON.
 
-Every text ends with a line break, and the same workflow always gives the same text.
+The output ends with a line break and is deterministic.
 """

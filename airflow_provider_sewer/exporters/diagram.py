@@ -1,4 +1,4 @@
-"""Workflow → a diagram: a tree for a terminal, a flowchart for Mermaid."""
+"""Exporters of a workflow to diagrams: a tree for a terminal, a flowchart for Mermaid."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.workflow import Workflow
 
-#: How deep the tree is nested before it goes on at the margin, and how wide its first column gets.
+#: Maximum depth of the tree before it continues at the margin, and maximum width of its first column.
 DEEPEST = 12
 WIDEST = 60
 
-# What Mermaid, or the Markdown that it reads labels as, might take for more than text: ASCII punctuation, but for
-# round brackets, commas and what joins two letters; and spaces that would be lost. "1) " starts a list.
+# Characters that Mermaid, or Markdown in its labels, may interpret: ASCII punctuation except round brackets, commas and
+# characters between two letters; and spaces that would be lost. "1) " starts a list.
 _SPECIAL = re.compile(r"^ | (?= |$)|(?<=\d)\)(?= )|(?<![^\W_])[._-]|[._-](?![^\W_])|[^\w ,()._\u0080-\U0010ffff-]")
 
 
 def to_tree(workflow: Workflow) -> str:
-    """Draw a workflow as plain text: each task once, after all it waits for, and under one of these.
+    """Return a workflow as a text tree: each task once, after all its upstream tasks and below one of them.
 
-    What else it waits for is said behind it. A long chain goes on at the margin after every
+    The other upstream tasks are listed next to it. A long chain continues at the margin after every
     :data:`DEEPEST` levels.
     """
     rows = list(_rows(workflow))
@@ -36,7 +36,7 @@ def to_tree(workflow: Workflow) -> str:
 
 
 def to_mermaid(workflow: Workflow) -> str:
-    """Write a workflow as a Mermaid flowchart; any name is safe in it."""
+    """Return a workflow as a Mermaid flowchart; names are escaped."""
     ids = {name: f"n{index}" for index, name in enumerate(workflow.tasks)}
     nodes = [f'    {node}["{_label(name)}"]' for name, node in ids.items()]
     edges = [f"    {ids[up]} --> {ids[down]}" for up, down in workflow.edges]
@@ -45,7 +45,7 @@ def to_mermaid(workflow: Workflow) -> str:
 
 
 def _rows(workflow: Workflow) -> Iterator[tuple[str, str]]:
-    """Yield a row for each task: its name behind the branches of the tree, and what is said of it."""
+    """Yield a row for each task: branches and name, and its description."""
     downstream = _downstream(workflow)
     waits_for = {name: len(upstream) for name, upstream in workflow.upstream.items()}
     margin = deque(name for name in workflow.tasks if not waits_for[name])
@@ -55,7 +55,7 @@ def _rows(workflow: Workflow) -> Iterator[tuple[str, str]]:
         while stack:
             name, parent, before, branch, depth = stack.pop()
             yield before + branch + name, _description(workflow, name, parent)
-            # The last of the tasks that one waits for is the one it is drawn under.
+            # A task is drawn below its last upstream task.
             children = []
             for other in downstream[name]:
                 waits_for[other] -= 1
@@ -85,21 +85,21 @@ def _description(workflow: Workflow, name: str, parent: str) -> str:
 
 
 def _on_a_line(text: str) -> str:
-    """Return text with what a terminal would act on made visible."""
+    """Return text with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _width(text: str) -> int:
-    """Return the number of columns a terminal gives to a text."""
+    """Return the number of terminal columns of a text."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
 def _label(text: str) -> str:
-    """Write text for a label of Mermaid, whose entities are ``#`` and a number."""
+    """Escape text for a Mermaid label, whose entities are ``#`` and a number."""
     return _SPECIAL.sub(lambda found: f"#{ord(found[0])};", text)
 
 
 def _title(text: str) -> str:
-    """Write text for a double-quoted string of YAML."""
+    """Escape text for a double-quoted YAML string."""
     return "".join(c if c.isalnum() or c in " ._-" else f"\\U{ord(c):08x}" for c in text)

@@ -1,4 +1,4 @@
-"""How this package writes JSON: readable, and always valid UTF-8."""
+"""Readable JSON output that is always valid UTF-8."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def to_json_text(data: Any, indent: str = "    ") -> str:
-    """Write plain data as JSON, without a line break at the end.
+    """Return plain data as JSON, without a line break at the end.
 
-    Letters stay what they are. Only the bytes of an argument that is no UTF-8, which Python keeps as lone
-    surrogates, are escaped: they could not be written to a file.
+    Only lone surrogates, with which Python represents arguments that are not UTF-8, are escaped: they could not be
+    written to a file.
 
-    :raises ValueError: for NaN and the infinities, which JSON does not know.
+    :raises ValueError: for NaN and the infinities, which JSON does not have.
     """
     text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
     return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -1,6 +1,6 @@
-"""Read JSONC, the JSON with comments and trailing commas that VS Code writes, and know where everything stands.
+"""Parser with positions for JSONC, the JSON with comments and trailing commas of VS Code.
 
-Nothing else is let through: what VS Code would guess about is an error with its line and column.
+Any other syntax is an error with line and column, also where VS Code would accept it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.errors import SewerError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Nobody nests this deep by hand; the limit keeps a broken file from exhausting the stack.
+#: Maximum nesting depth; keeps a broken file from exhausting the stack.
 DEEPEST = 100
 
 _STRING_START = r'"[^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*'
@@ -31,11 +31,11 @@ _TOKEN = re.compile(
 
 
 class Token(NamedTuple):
-    """A piece of a JSONC text.
+    """Token of a JSONC text.
 
     :param kind: ``comment``, ``string``, ``number``, ``word``, ``mark``, or ``end`` after the last one.
     :param start: offset of its first character.
-    :param text: the piece as it is written.
+    :param text: its text.
     """
 
     kind: str
@@ -49,10 +49,10 @@ class Token(NamedTuple):
 
 
 class Inside(NamedTuple):
-    """What one has to know about an object or array to write into it.
+    """Layout of an object or array, for inserting children.
 
-    :param first: offset of its first child, which in an object is a name; ``None`` where there is no child.
-    :param last: offset after its last child; after the opening bracket where there is none.
+    :param first: offset of its first child, which in an object is a name; ``None`` without children.
+    :param last: offset after its last child; without children, after the opening bracket.
     :param tail: offset after the last token before the closing bracket, comments included.
     :param comma: whether a comma follows the last child.
     """
@@ -65,12 +65,12 @@ class Inside(NamedTuple):
 
 @dataclass(frozen=True)
 class Value:
-    """A value in a JSONC text.
+    """Value in a JSONC text.
 
     :param start: offset of its first character.
     :param end: offset after its last character.
     :param data: the value as Python data.
-    :param inside: the layout of an object or array; ``None`` for anything else.
+    :param inside: layout of an object or array; ``None`` for other values.
     :param members: of an object: its values by name.
     :param elements: of an array: its values.
     """
@@ -84,9 +84,9 @@ class Value:
 
 
 def parse(text: str) -> Value:
-    """Read a whole JSONC text.
+    """Parse a JSONC text.
 
-    :raises SewerError: when it is none, when a name stands twice in one object, or when it nests deeper than
+    :raises SewerError: when the text is not valid, an object has a duplicate name, or the nesting is deeper than
         :data:`DEEPEST`; the message starts with line and column.
     """
     reader = _Reader(text)
@@ -98,9 +98,9 @@ def parse(text: str) -> Value:
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """Yield the tokens of a JSONC text, comments among them, white space left out; ``end`` is the last.
+    """Yield the tokens of a JSONC text including comments, without white space; the last one is ``end``.
 
-    :raises SewerError: at the first character that starts none.
+    :raises SewerError: at the first character that does not start a token.
     """
     offset = 0
     while offset < len(text):
@@ -113,17 +113,17 @@ def tokens(text: str) -> Iterator[Token]:
     yield Token("end", offset, "")
 
 
-def fail(text: str, offset: int, what: str) -> NoReturn:
-    """Say what is wrong at an offset of the text.
+def fail(text: str, offset: int, message: str) -> NoReturn:
+    """Raise an error for an offset of the text.
 
     :raises SewerError: always; the message starts with line and column, both counted from 1.
     """
     lines = re.split(r"\r\n|\r|\n", text[:offset])
-    raise SewerError(f"{len(lines)}:{len(lines[-1]) + 1}: {what}")
+    raise SewerError(f"{len(lines)}:{len(lines[-1]) + 1}: {message}")
 
 
 class _Reader:
-    """Goes through the tokens of a text once, from left to right."""
+    """Recursive-descent parser of the tokens of a text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -131,7 +131,7 @@ class _Reader:
         self._next = 0
 
     def next(self) -> Token:
-        """Take the next token that is no comment; the ``end`` is never used up."""
+        """Return the next token that is not a comment; at the end, always ``end``."""
         while self._tokens[self._next].kind == "comment":
             self._next += 1
         token = self._tokens[self._next]
@@ -140,9 +140,9 @@ class _Reader:
         return token
 
     def value(self, token: Token, depth: int) -> Value:
-        """Read the value that starts with this token."""
+        """Parse the value that starts with this token."""
         if depth > DEEPEST:
-            fail(self._text, token.start, f"this is nested more than {DEEPEST} levels deep")
+            fail(self._text, token.start, f"the value is nested more than {DEEPEST} levels deep")
         if token.text == "{":
             return self._object(token, depth)
         if token.text == "[":
@@ -152,12 +152,12 @@ class _Reader:
         try:
             return Value(token.start, token.end, json.loads(token.text))
         except ValueError:
-            fail(self._text, token.start, "this number has too many digits")
+            fail(self._text, token.start, "the number has too many digits")
 
-    def refuse(self, token: Token, wanted: str) -> NoReturn:
-        """Say what should stand where this token stands."""
+    def refuse(self, token: Token, expected: str) -> NoReturn:
+        """Raise an error for an unexpected token."""
         shown = token.text[:40] or "the end of the text"
-        fail(self._text, token.start, f"{wanted} is expected here, not {shown}")
+        fail(self._text, token.start, f"expected {expected}, got {shown}")
 
     def _object(self, opening: Token, depth: int) -> Value:
         members: dict[str, Value] = {}
@@ -167,7 +167,7 @@ class _Reader:
                 self.refuse(token, "a name in double quotes")
             name = json.loads(token.text)
             if name in members:
-                fail(self._text, token.start, f"{token.text} stands twice in one object; take one out")
+                fail(self._text, token.start, f"duplicate name {token.text} in one object; remove one")
             colon = self.next()
             if colon.text != ":":
                 self.refuse(colon, "a colon")
@@ -183,7 +183,7 @@ class _Reader:
         return Value(opening.start, self._end(), data, self._inside(first, last), elements=elements)
 
     def _children(self, closing: str) -> Iterator[Token]:
-        """Yield the token that each child starts with; the caller reads the rest of the child."""
+        """Yield the first token of each child; the caller parses the rest of the child."""
         token = self.next()
         while token.text != closing:
             yield token
@@ -197,7 +197,7 @@ class _Reader:
         return self._tokens[self._next - 1].end
 
     def _inside(self, first: int | None, last: int) -> Inside:
-        """Describe the object or array whose closing bracket was just read."""
+        """Return the layout of the object or array that was just closed."""
         before = self._tokens[self._next - 2]
         index = self._next - 2
         while self._tokens[index].kind == "comment":
@@ -206,14 +206,14 @@ class _Reader:
 
 
 def _refuse_character(text: str, offset: int) -> NoReturn:
-    """Say why no token starts here."""
+    """Raise an error for a character that does not start a token."""
     if text.startswith("/*", offset):
-        fail(text, offset, "this comment is never closed")
+        fail(text, offset, "unterminated comment")
     start = re.compile(_STRING_START).match(text, offset)
     if start is None:
-        fail(text, offset, f"{text[offset]!r} does not belong here")
+        fail(text, offset, f"unexpected character {text[offset]!r}")
     stop = start.end()
     if text[stop : stop + 1] in ("", "\r", "\n"):
-        fail(text, offset, "this string is never closed")
-    what = "an escape that JSON does not know" if text[stop] == "\\" else "a control character that has to be escaped"
-    fail(text, stop, f"the string holds {what}")
+        fail(text, offset, "unterminated string")
+    problem = "an invalid escape" if text[stop] == "\\" else "a control character, which must be escaped"
+    fail(text, stop, f"the string has {problem}")

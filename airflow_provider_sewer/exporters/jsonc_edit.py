@@ -1,4 +1,4 @@
-"""Write into a JSONC text in the style it is written in, and leave every other character alone."""
+"""Edits of a JSONC text that keep its style and all other characters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Edit(NamedTuple):
-    """Text to put in the place of what stands from ``start`` to ``end``."""
+    """Replacement of the text from ``start`` to ``end``."""
 
     start: int
     end: int
@@ -22,10 +22,10 @@ class Edit(NamedTuple):
 
 
 class Style(NamedTuple):
-    """How a text is laid out.
+    """Style of a text.
 
     :param newline: its line end.
-    :param indent: what one more level is indented by.
+    :param indent: indentation of one level.
     """
 
     newline: str
@@ -33,7 +33,7 @@ class Style(NamedTuple):
 
 
 def style_of(text: str, root: Value) -> Style:
-    """Read the style off a text; four spaces and a line feed where it does not say."""
+    """Return the style of a text; default: four spaces and a line feed."""
     newline = re.search(r"\r\n|\r|\n", text)
     indent = ""
     if root.inside and root.inside.first is not None:
@@ -42,12 +42,12 @@ def style_of(text: str, root: Value) -> Style:
 
 
 def replaced(text: str, value: Value, data: Any, style: Style) -> Edit:
-    """Put other data in the place of a value."""
+    """Return the edit that replaces a value."""
     return Edit(value.start, value.end, _laid_out(to_json_text(data, style.indent), _indent(text, value.start), style))
 
 
 def appended(text: str, container: Value, children: Sequence[str], style: Style) -> list[Edit]:
-    """Add children to the end of an object or array, after the comments that are there.
+    """Return the edits that append children to an object or array, after its last comment.
 
     :param children: JSON texts: elements of an array, or ``"name": value`` pairs of an object.
     """
@@ -64,14 +64,14 @@ def appended(text: str, container: Value, children: Sequence[str], style: Style)
         closing = style.newline + outer
     needs_comma = inside.first is not None and not inside.comma
     return [
-        # A comment behind the last child stays behind it, so the comma and the children come apart.
+        # A comment after the last child stays there, so the comma and the new children are separate edits.
         Edit(inside.last, inside.last, "," if needs_comma else ""),
         Edit(inside.tail, container.end - 1, added + ("," if inside.comma else "") + closing),
     ]
 
 
 def applied(text: str, edits: Iterable[Edit]) -> str:
-    """Return the text with all edits made; their offsets are those of the text as it was."""
+    """Apply edits whose offsets refer to the original text."""
     pieces: list[str] = []
     done = 0
     for edit in sorted(edits, key=lambda edit: edit.start):
@@ -81,7 +81,7 @@ def applied(text: str, edits: Iterable[Edit]) -> str:
 
 
 def _laid_out(json_text: str, indent: str, style: Style) -> str:
-    # JSON escapes line breaks in strings, so each of these is one of the layout's own.
+    # JSON escapes line breaks in strings, so these are all between tokens.
     return json_text.replace("\n", style.newline + indent)
 
 
@@ -90,7 +90,7 @@ def _line_start(text: str, offset: int) -> int:
 
 
 def _indent(text: str, offset: int) -> str:
-    """Return the white space that the line of this offset starts with."""
+    """Return the leading white space of the line at an offset."""
     start = _line_start(text, offset)
     line = text[start:offset]
     return line[: len(line) - len(line.lstrip(" \t"))]

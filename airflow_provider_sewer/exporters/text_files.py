@@ -1,4 +1,4 @@
-"""Read and replace a text file that belongs to a person, so that it is whole at every moment."""
+"""Atomic reading and replacing of a user's text file."""
 
 from __future__ import annotations
 
@@ -13,43 +13,41 @@ FilePath = str | os.PathLike[str]
 
 
 def read_text(file: FilePath) -> str | None:
-    """Return the text of a file with its line ends as they are, or ``None`` where there is no file.
+    """Return the text of a file with unchanged line ends, or ``None`` if the file does not exist.
 
-    :raises SewerError: when there is something that cannot be read as UTF-8 text, or not written to.
+    :raises SewerError: when the file is not a regular file of UTF-8 text, or not writable.
     """
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):
-            what = "a directory" if os.path.isdir(file) else "no ordinary file"
-            raise SewerError(f"{os.fspath(file)}: this is {what}; it was left alone")
-        # Opened for writing as well: a file that was made read-only is not to be replaced either.
+            kind = "a directory" if os.path.isdir(file) else "not a regular file"
+            raise SewerError(f"{os.fspath(file)} is {kind}; it is unchanged")
+        # Opened for writing as well: a read-only file must not be replaced either.
         with open(file, "rb+") as stream:
             text = stream.read(MAX_FILE_BYTES + 1)
         if len(text) > MAX_FILE_BYTES:
-            raise SewerError(f"{os.fspath(file)}: this has more than {MAX_FILE_BYTES:,} bytes; it was left alone")
+            raise SewerError(f"{os.fspath(file)} has more than {MAX_FILE_BYTES:,} bytes; it is unchanged")
         return text.decode("utf-8")
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise SewerError(f"{os.fspath(file)}: byte {error.start} is no UTF-8 text; the file was left alone") from None
+        raise SewerError(f"{os.fspath(file)}: byte {error.start} is not valid UTF-8; the file is unchanged") from None
     except (OSError, ValueError) as error:
-        raise SewerError(
-            f"{os.fspath(file)}: cannot be read and written: {_reason(error)}; it was left alone"
-        ) from None
+        raise SewerError(f"{os.fspath(file)}: cannot be read and written: {_reason(error)}; it is unchanged") from None
 
 
 def replace_text(file: FilePath, text: str) -> None:
-    """Put this text in the place of the file, which keeps its mode; make its folder if need be.
+    """Replace the content of a file, keeping its mode; create its folder if missing.
 
-    A symbolic link stays one: what it points at is replaced.
+    The target of a symbolic link is replaced, not the link.
 
-    :raises SewerError: when that cannot be done; the file is then what it was.
+    :raises SewerError: when the file cannot be written; it is then unchanged.
     """
     target = os.path.realpath(file)
     try:
         os.makedirs(os.path.dirname(target), exist_ok=True)
         write_atomically(target, text.encode("utf-8"), mode=0o666, exact_mode=_mode(target), lasts=True)
     except OSError as error:
-        raise SewerError(f"{os.fspath(file)}: cannot be written: {_reason(error)}; it was left alone") from None
+        raise SewerError(f"{os.fspath(file)}: cannot be written: {_reason(error)}; it is unchanged") from None
 
 
 def _mode(file: FilePath) -> int | None:

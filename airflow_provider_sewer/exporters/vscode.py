@@ -1,4 +1,4 @@
-"""Tasks → debug configurations in the ``launch.json`` of VS Code."""
+"""Exporter of tasks to debug configurations in the ``launch.json`` of VS Code."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from airflow_provider_sewer.exporters.jsonc_edit import Edit, appended, applied,
 from airflow_provider_sewer.exporters.text_files import read_text, replace_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from airflow_provider_sewer.core.task import Task
 
-#: The version of the format that VS Code writes itself.
+#: Format version that VS Code writes.
 VERSION = "0.2.0"
 
-#: The types a configuration of a Python module has or used to have.
+#: Current and former types of Python debug configurations.
 _DEBUGGERS = ("debugpy", "python", None)
 
-#: What a task says. Where it says nothing, what an earlier conversion wrote is taken out.
-_OURS = frozenset({"name", "type", "request", "module", "code", "args", "console", "python", "cwd", "env"})
+#: Keys that are set from a task. A key that the task does not set is removed.
+_TASK_KEYS = frozenset({"name", "type", "request", "module", "code", "args", "console", "python", "cwd", "env"})
 
 _VARIABLE = re.compile(r"\$\{env:(\w+)\}")
 _BYTE_ORDER_MARK = "\ufeff"
@@ -35,21 +35,21 @@ _WHITE_SPACE = " \t\r\n"
 
 
 def launch_configuration(task: Task) -> dict[str, Any]:
-    """Return the debug configuration of a task: what it is run with, under the debugger.
+    """Return the debug configuration of a task.
 
-    The environment is what the task itself gives; VS Code adds it to its own. ``${env:NAME}`` stands for a secret,
-    which VS Code takes from the environment that it was started in. Where an argument holds ``${…}``, VS Code fills in
-    its own variables.
+    ``env`` has only the variables of the task; VS Code adds them to its own environment. A secret is replaced with
+    ``${env:NAME}``, which VS Code reads from the environment it was started in. VS Code also expands other ``${…}`` in
+    arguments.
     """
     settings = task.settings
     configuration: dict[str, Any] = {
         "name": task.name,
         "type": "debugpy",
         "request": "launch",
-        **_what_is_run(task),
+        **_target(task),
         "console": "integratedTerminal",
     }
-    # VS Code does not know "~".
+    # VS Code does not expand "~".
     if settings.python is not None:
         configuration["python"] = os.path.expanduser(settings.python)
     if settings.workdir is not None:
@@ -59,10 +59,10 @@ def launch_configuration(task: Task) -> dict[str, Any]:
     return configuration
 
 
-def _what_is_run(task: Task) -> dict[str, Any]:
-    option, what, *arguments = task.call().argv
+def _target(task: Task) -> dict[str, Any]:
+    option, target, *arguments = task.call().argv
     shown = masked_words(arguments, Secrets(secret_texts(task.settings.env)), as_variable)
-    return {"module" if option == "-m" else "code": what, "args": shown}
+    return {"module" if option == "-m" else "code": target, "args": shown}
 
 
 def variables_needed(tasks: Iterable[Task]) -> list[str]:
@@ -72,39 +72,38 @@ def variables_needed(tasks: Iterable[Task]) -> list[str]:
 
 
 def launch_json(tasks: Iterable[Task], version: str = VERSION) -> str:
-    """Write a fresh ``launch.json`` with a configuration for each task.
+    """Return a new ``launch.json`` with a configuration for each task.
 
-    :raises SewerError: when two tasks have one name.
+    :raises SewerError: when two tasks have the same name.
     """
-    return _fresh(_configurations(tasks), version)
+    return _new_text(_configurations(tasks), version)
 
 
 def merged_launch_json(existing: str, tasks: Iterable[Task], version: str = VERSION) -> str:
-    """Write the tasks into the text of an existing ``launch.json``.
+    """Merge tasks into the text of an existing ``launch.json``.
 
-    A configuration with the name of a task is brought up to date where it stands, and keeps what a person
-    has added to it; the other tasks are added at the end. Everything else, down to comments and line
-    ends, stays as it is.
+    A configuration with the name of a task is updated in place and keeps keys added by the user; other tasks are
+    appended. All other text, including comments and line ends, is unchanged.
 
-    :param version: written only where the text names none.
-    :raises SewerError: when two tasks have one name, or the text cannot be read as a ``launch.json``; then
+    :param version: added only if the text has no version.
+    :raises SewerError: when two tasks have the same name, or the text is not a valid ``launch.json``; then
         with line and column.
     """
     return _merged(existing, _configurations(tasks), version)
 
 
 def write_launch_json(path: str | os.PathLike[str], tasks: Iterable[Task], version: str = VERSION) -> None:
-    """Write the tasks into a ``launch.json``, which is made if there is none.
+    """Merge tasks into a ``launch.json``, which is created if missing.
 
-    A symbolic link is followed. A file that has nothing to change is not written.
+    A symbolic link is followed. A file without changes is not written.
 
-    :raises SewerError: when two tasks have one name, or the file cannot be read, understood or written; it
-        is then what it was.
+    :raises SewerError: when two tasks have the same name, or the file cannot be read, parsed or written; the file is
+        then unchanged.
     """
-    wanted = _configurations(tasks)
+    configurations = _configurations(tasks)
     existing = read_text(path)
     try:
-        text = _fresh(wanted, version) if existing is None else _merged(existing, wanted, version)
+        text = _new_text(configurations, version) if existing is None else _merged(existing, configurations, version)
     except SewerError as error:
         raise SewerError(f"{os.fspath(path)}:{error}") from None
     if text != existing:
@@ -120,26 +119,26 @@ def _configurations(tasks: Iterable[Task]) -> dict[str, dict[str, Any]]:
     return {name: launch_configuration(task) for name, task in named.items()}
 
 
-def _fresh(wanted: Mapping[str, dict[str, Any]], version: str) -> str:
-    return to_json_text({"version": version, "configurations": list(wanted.values())}) + "\n"
+def _new_text(configurations: Mapping[str, dict[str, Any]], version: str) -> str:
+    return to_json_text({"version": version, "configurations": list(configurations.values())}) + "\n"
 
 
-def _merged(existing: str, wanted: Mapping[str, dict[str, Any]], version: str) -> str:
+def _merged(existing: str, configurations: Mapping[str, dict[str, Any]], version: str) -> str:
     text = existing.removeprefix(_BYTE_ORDER_MARK)
     mark = existing.removesuffix(text)
     if not text.strip(_WHITE_SPACE):
-        return mark + _fresh(wanted, version)
+        return mark + _new_text(configurations, version)
     try:
-        return mark + applied(text, _edits(text, wanted, version))
+        return mark + applied(text, _edits(text, configurations, version))
     except SewerError as error:
-        raise SewerError(f"{error}; the file was left alone") from None
+        raise SewerError(f"{error}; the file is unchanged") from None
 
 
-def _edits(text: str, wanted: Mapping[str, dict[str, Any]], version: str) -> list[Edit]:
-    """Find what has to change in the text for the tasks to be in it."""
+def _edits(text: str, configurations: Mapping[str, dict[str, Any]], version: str) -> list[Edit]:
+    """Return the edits that merge the configurations into the text."""
     root = parse(text)
     if not isinstance(root.data, dict):
-        fail(text, root.start, "the top level of a launch.json is an object: { … }")
+        fail(text, root.start, "the top level of launch.json must be an object: { … }")
     style = style_of(text, root)
     edits: list[Edit] = []
     missing: list[str] = []
@@ -147,37 +146,37 @@ def _edits(text: str, wanted: Mapping[str, dict[str, Any]], version: str) -> lis
         missing.append(f'"version": {to_json_text(version)}')
     if array := root.members.get("configurations"):
         if not isinstance(array.data, list):
-            fail(text, array.start, '"configurations" is an array: [ … ]')
-        present = _by_name(text, array, wanted)
-        updated = {name: {**wanted[name], **_kept(element)} for name, element in present.items()}
+            fail(text, array.start, '"configurations" must be an array: [ … ]')
+        present = _by_name(text, array, configurations)
+        updated = {name: {**configurations[name], **_user_keys(element)} for name, element in present.items()}
         edits += [
             replaced(text, element, updated[name], style)
             for name, element in present.items()
             if element.data != updated[name]
         ]
-        added = [to_json_text(wanted[name], style.indent) for name in wanted if name not in present]
+        added = [to_json_text(configurations[name], style.indent) for name in configurations if name not in present]
         edits += appended(text, array, added, style)
     else:
-        missing.append(f'"configurations": {to_json_text(list(wanted.values()), style.indent)}')
+        missing.append(f'"configurations": {to_json_text(list(configurations.values()), style.indent)}')
     return [*edits, *appended(text, root, missing, style)]
 
 
-def _kept(configuration: Value) -> dict[str, Any]:
-    """Return what a person has added to a configuration, such as ``justMyCode``."""
-    return {key: value for key, value in configuration.data.items() if key not in _OURS}
+def _user_keys(configuration: Value) -> dict[str, Any]:
+    """Return the keys added by the user, such as ``justMyCode``."""
+    return {key: value for key, value in configuration.data.items() if key not in _TASK_KEYS}
 
 
-def _by_name(text: str, array: Value, wanted: Mapping[str, object]) -> dict[str, Value]:
-    """Find the configurations that have the name of a task."""
+def _by_name(text: str, array: Value, names: Container[str]) -> dict[str, Value]:
+    """Return the configurations that have the name of a task."""
     found: dict[str, Value] = {}
     for element in array.elements:
         name = element.members["name"].data if "name" in element.members else None
-        if not isinstance(name, str) or name not in wanted:
+        if not isinstance(name, str) or name not in names:
             continue
         kind = element.data.get("type")
         if kind not in _DEBUGGERS:
-            fail(text, element.start, f"a configuration of type {kind!r} is named {name!r}, as a task is; rename one")
+            fail(text, element.start, f"configuration of type {kind!r} has the name of task {name!r}; rename one")
         if name in found:
-            fail(text, element.start, f"a second configuration is named {name!r}, as a task is; rename or remove one")
+            fail(text, element.start, f"second configuration with the name of task {name!r}; rename or remove one")
         found[name] = element
     return found

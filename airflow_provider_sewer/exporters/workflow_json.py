@@ -1,4 +1,4 @@
-"""Workflow → JSON, for other programs."""
+"""Exporter of a workflow to JSON for other programs."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def to_json(workflow: Workflow) -> str:
-    """Write a workflow as JSON: its tasks, what each is run with, and the edges.
+    """Return a workflow as JSON: its tasks with their commands and settings, and the edges.
 
-    ``${env:NAME}`` stands for a secret, with the name of a variable that holds it or could hold it. A task from another
-    file than the workflow's has a ``file`` of its own, which its ``line`` is in.
+    A secret is replaced with ``${env:NAME}``, the name of a variable that has it or could have it. A task from another
+    file than the workflow has its own ``file``, to which its ``line`` refers.
     """
     file = workflow.source.file if workflow.source else None
     data = {
@@ -52,7 +52,7 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
     settings = task.settings
     data: dict[str, Any] = {
         "name": task.name,
-        **_what_is_run(task),
+        **_target(task),
         "python": settings.python,
         "env": masked_env(settings.env, as_variable),
         "inherit_env": settings.inherit_env,
@@ -83,7 +83,7 @@ def _task(workflow: Workflow, task: Task, file: str | None) -> dict[str, Any]:
     return {**data, "line": task.source.line}
 
 
-def _what_is_run(task: Task) -> dict[str, Any]:
+def _target(task: Task) -> dict[str, Any]:
     if task.module is not None:
         return {"module": task.module, "arguments": _arguments(task)}
     kwargs = _PlainData(Secrets(secret_texts(task.settings.env))).data(replace_placeholders(task.kwargs, as_written))
@@ -91,7 +91,7 @@ def _what_is_run(task: Task) -> dict[str, Any]:
 
 
 def _arguments(task: Task) -> list[str]:
-    """Return the arguments of a task, masked before they are written, when it is still known which value is whose."""
+    """Return the arguments of a task; values are masked while their parameter names are still known."""
     secrets = Secrets(secret_texts(task.settings.env))
     parameters = masked_data(replace_placeholders(task.parameters_and_flags, as_written), as_variable, secrets)
     args = replace_placeholders(task.args, as_written)
@@ -100,11 +100,11 @@ def _arguments(task: Task) -> list[str]:
 
 
 class _PlainData:
-    """Turns whatever a person gave into what JSON can say: the rest becomes its ``repr``."""
+    """Converter of any value to JSON data; other types become their ``repr``."""
 
     def __init__(self, secrets: Secrets) -> None:
         self._secrets = secrets
-        self._around: list[int] = []
+        self._containers: list[int] = []
 
     def data(self, value: Any) -> Any:
         if value is None or isinstance(value, bool):
@@ -115,13 +115,13 @@ class _PlainData:
             return int(value)
         if isinstance(value, float) and math.isfinite(value):
             return float(value)
-        if id(value) in self._around:
+        if id(value) in self._containers:
             return "…"
-        self._around.append(id(value))
+        self._containers.append(id(value))
         try:
             return self._container(value)
         finally:
-            self._around.pop()
+            self._containers.pop()
 
     def _container(self, value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -132,7 +132,7 @@ class _PlainData:
         if isinstance(value, (list, tuple)):
             return [self.data(inner) for inner in value]
         if isinstance(value, AbstractSet):
-            # Python orders a set of texts differently in every process.
+            # The order of strings in a set differs between processes.
             return sorted((self.data(inner) for inner in value), key=repr)
         return self._shown(value)
 
@@ -140,7 +140,7 @@ class _PlainData:
         return self._text(str.__str__(key)) if isinstance(key, str) else self._shown(key)
 
     def _shown(self, value: Any) -> str:
-        """Return the ``repr``, without the address in memory, which is another one in every process."""
+        """Return the ``repr`` without the memory address, which differs between processes."""
         try:
             text = repr(value)
         except Exception:

@@ -1,1 +1,1 @@
-"""From a file to a workflow: reading what a person wrote."""
+"""Loaders of workflow files."""

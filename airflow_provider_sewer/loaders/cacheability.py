@@ -1,8 +1,8 @@
-"""Whether a Python file stands alone: whether what it makes depends on its text, and that of modules beside it, only.
+"""Check whether a Python file is self-contained: its workflow depends only on source code in its folder.
 
-What reads data, variables, the clock or chance while it is loaded may make something else the next time, and so may
-what imports an installed package, for nobody knows what that reads. A file is taken to stand alone only if all that it
-names is known to do nothing of the kind; where that cannot be seen, it is not.
+A file that reads data, environment variables, the clock or random numbers while it is loaded can define another
+workflow the next time. So can a file that imports an installed package, because its accesses are unknown. A file
+counts as self-contained only if all names that it uses are known to be pure.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from airflow_provider_sewer.loaders.isolated_import import FORMER_NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Modules whose functions look at nothing but what they are given.
+#: Modules whose functions depend on their arguments only.
 _PURE_MODULES = frozenset({
     "__future__", "abc", "collections", "collections.abc", "copy", "dataclasses", "datetime", "enum", "fractions",
     "functools", "itertools", "json", "math", "numbers", "pathlib", "re", "shlex", "string", "textwrap", "typing",
     "airflow_provider_sewer", *FORMER_NAMES,
 })  # fmt: skip
 
-#: What of ``os`` looks at nothing but what it is given.
+#: Names in ``os`` that depend on their arguments only.
 _OF_OS = {
     "os": frozenset({"fspath", "sep", "PathLike"}),
     "os.path": frozenset(
@@ -36,7 +36,7 @@ _OF_OS = {
     ),
 }
 
-#: What Python itself has, as far as it looks at nothing but what it is given.
+#: Built-in names that depend on their arguments only.
 _PURE_BUILTINS = frozenset({
     "__build_class__", "__debug__", "__doc__", "__file__", "__name__", "Ellipsis", "NotImplemented", "abs", "all",
     "any", "ascii", "bin", "bool", "bytes", "chr", "classmethod", "complex", "dict", "divmod", "enumerate", "filter",
@@ -45,22 +45,22 @@ _PURE_BUILTINS = frozenset({
     "slice", "sorted", "staticmethod", "str", "sum", "super", "tuple", "type", "zip",
 })  # fmt: skip
 
-#: What of this package reads other files.
-_READERS = frozenset({"get_task_from_module", "get_tasks_from_module", "load_module", "load_workflow"})
+#: Names in this package that read other files.
+_LOADERS = frozenset({"get_task_from_module", "get_tasks_from_module", "load_module", "load_workflow"})
 
-#: What an object can be asked for that looks at more than itself: at files, at the clock, at other objects.
-_IMPURE_ATTRIBUTES = (frozenset(dir(Path)) - frozenset(dir(PurePath)) - {"replace"}) | _READERS | {
+#: Attributes that depend on more than their object: on files, the clock or other objects.
+_IMPURE_ATTRIBUTES = (frozenset(dir(Path)) - frozenset(dir(PurePath)) - {"replace"}) | _LOADERS | {
     "astimezone", "fromtimestamp", "now", "timestamp", "today", "utcnow",
 }  # fmt: skip
 
-#: What may be asked for although its name is special.
+#: Special attributes that are pure.
 _PLAIN_DUNDERS = frozenset({"__doc__", "__init__", "__name__", "__post_init__", "__str__", "__repr__", "__eq__"})
 
 
 def modules_beside(file: str) -> list[str] | None:
-    """Return where modules lie, or could lie, that a file imports from beside it; ``None`` if it does not stand alone.
+    """Return all possible paths of modules that a file imports from its folder; ``None`` if it is not self-contained.
 
-    :param file: the absolute path of the workflow file.
+    :param file: absolute path of the workflow file.
     """
     folder = os.path.dirname(file)
     waiting, places = [file], dict[str, None]()
@@ -68,13 +68,13 @@ def modules_beside(file: str) -> list[str] | None:
         tree = _parsed(waiting.pop())
         if tree is None or not all(map(_is_pure, ast.walk(tree))) or not _is_pure_in_os(tree):
             return None
-        for module, is_needed in _imported(tree):
-            found = _places(module, folder)
-            is_there = any(map(os.path.isfile, found[-2:]))
-            if (is_needed and not is_there) or any(map(_is_compiled, found)):
+        for module, is_required in _imported(tree):
+            candidates = _places(module, folder)
+            exists = any(map(os.path.isfile, candidates[-2:]))
+            if (is_required and not exists) or any(map(_is_compiled, candidates)):
                 return None
-            waiting += [place for place in found if place not in places and os.path.isfile(place)]
-            places.update(dict.fromkeys(found))
+            waiting += [place for place in candidates if place not in places and os.path.isfile(place)]
+            places.update(dict.fromkeys(candidates))
     return list(places)
 
 
@@ -86,7 +86,7 @@ def _parsed(file: str) -> ast.Module | None:
 
 
 def _is_pure(node: ast.AST) -> bool:
-    """Tell whether a piece of code, by itself, names nothing that looks elsewhere."""
+    """Return whether a node uses only pure names."""
     if isinstance(node, ast.Name):
         return _is_pure_name(node.id)
     if isinstance(node, ast.Attribute):
@@ -103,7 +103,7 @@ def _is_pure(node: ast.AST) -> bool:
 
 def _is_pure_name(name: str) -> bool:
     found = getattr(builtins, name, None)
-    if name in _READERS:
+    if name in _LOADERS:
         return False
     if name in _PURE_BUILTINS or (isinstance(found, type) and issubclass(found, BaseException)):
         return True
@@ -119,7 +119,7 @@ def _is_special(name: str) -> bool:
 
 
 def _is_own_place(node: ast.Attribute) -> bool:
-    """Tell whether this is ``Path(__file__).resolve()``: the file's own place is known."""
+    """Return whether this is ``Path(__file__).resolve()``, which depends on the file only."""
     call = node.value
     if node.attr not in ("resolve", "absolute") or not isinstance(call, ast.Call) or len(call.args) != 1:
         return False
@@ -127,7 +127,7 @@ def _is_own_place(node: ast.Attribute) -> bool:
 
 
 def _is_pure_in_os(tree: ast.Module) -> bool:
-    """Tell whether ``os`` stands only where it handles text."""
+    """Return whether ``os`` is used only for functions that handle text."""
     uses = [_dotted(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
     known = [f"os.{name}" for name in _OF_OS["os"]] + [f"os.path.{name}" for name in _OF_OS["os.path"]]
     names = sum(isinstance(node, ast.Name) and node.id == "os" for node in ast.walk(tree))
@@ -144,7 +144,7 @@ def _dotted(node: ast.expr) -> str | None:
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, bool]]:
-    """Return what is imported but for pure modules: the name of a module, and whether there has to be one."""
+    """Return imported modules except pure ones, and whether each has to exist."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [each.name for each in node.names]
@@ -155,12 +155,12 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, bool]]:
 
 
 def _places(module: str, folder: str) -> list[str]:
-    """Return the files that a module, and the packages it is in, could be."""
+    """Return the possible files of a module and its parent packages."""
     parts = module.split(".")
     bases = [os.path.join(folder, *parts[:length]) for length in range(1, len(parts) + 1)]
     return [file for base in bases for file in (os.path.join(base, "__init__.py"), f"{base}.py")]
 
 
 def _is_compiled(file: str) -> bool:
-    """Tell whether a module there could come of compiled code instead."""
+    """Return whether an extension module could be imported instead."""
     return bool(glob.glob(f"{glob.escape(os.path.splitext(file)[0])}.*so"))

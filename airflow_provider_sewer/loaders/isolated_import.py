@@ -1,10 +1,9 @@
-"""Run somebody's Python file inside this process and leave no trace of it.
+"""Import of a user's Python file in this process without side effects on later imports.
 
-While the file is loaded, its own folder can be imported from and the old names of sewer files
-(``sewer.config``, ``sewerpipe.task``, …) exist. Afterwards modules, the ways they are found, the
-standard streams and the working directory are as they were. Only what anybody can import stays
-loaded: installed packages are the same for everybody, and many cannot be loaded twice. What the file
-prints goes to stderr, so that it cannot get into our output.
+While the file is loaded, modules in its folder can be imported, and the old module names of sewer files
+(``sewer.config``, ``sewerpipe.task``, …) exist. Afterwards modules, import finders, the standard streams and the
+working directory are restored. Only installed packages stay loaded: every file gets the same ones, and many cannot be
+loaded twice. Output of the file goes to stderr, so that it does not mix with the output of ``sppe``.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from airflow_provider_sewer.core.workflow import workflow
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-#: The names found in sewer files written for earlier systems, and what they stand for here.
+#: Module names in sewer files for earlier systems, with the objects that they provide here.
 FORMER_NAMES: Mapping[str, Mapping[str, Any]] = {
     "sewer": {},
     "sewer.config": {"Task": Task},
@@ -35,21 +34,21 @@ FORMER_NAMES: Mapping[str, Mapping[str, Any]] = {
     "sewerpipe.workflows": {"workflow": workflow},
 }
 
-#: The names of Python's own modules; Python knows them since 3.10.
+#: Names of standard library modules; available since Python 3.10.
 STANDARD_LIBRARY: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())
 
 _lock = threading.RLock()
 
 
 def module_name(file: str) -> str:
-    """Return the name that a file is loaded under, which no other module has."""
+    """Return a unique module name for a file."""
     return f"sewer_file_{hashlib.sha256(os.fsencode(file)).hexdigest()[:12]}"
 
 
 @contextmanager
 def isolated_import(module: ModuleType, folders: Sequence[str]) -> Iterator[None]:
-    """Make ``module`` and what lies in its folders importable for as long as the block lasts."""
-    with _lock, _undone_afterwards(), _stdout_to_stderr():
+    """Make ``module`` and modules in its folders importable inside the block."""
+    with _lock, _restored_afterwards(), _stdout_to_stderr():
         for name in _namesakes(folders):
             del sys.modules[name]
         sys.modules[module.__name__] = module
@@ -57,15 +56,15 @@ def isolated_import(module: ModuleType, folders: Sequence[str]) -> Iterator[None
         sys.meta_path.append(_FormerNames())
         sys.path[:0] = folders
         for folder in folders:
-            sys.path_importer_cache.pop(folder, None)  # what it lists may be older than the newest file
+            sys.path_importer_cache.pop(folder, None)  # its cached listing may lack the newest file
         yield
 
 
 class _StandardLibrary:
-    """Finds Python's own modules first of all.
+    """Finder that gives precedence to the standard library.
 
-    A helper named like one of them would otherwise get into installed packages that are imported for
-    the first time, and these stay.
+    Otherwise an installed package that is imported for the first time could get a user's module of the same name, and
+    the package stays loaded.
     """
 
     def __init__(self, path: list[str]) -> None:
@@ -76,10 +75,10 @@ class _StandardLibrary:
 
 
 class _FormerNames:
-    """Finds the former names last of all, so that an installed package of that name comes first."""
+    """Finder of the former names with the lowest precedence: an installed package of that name comes first."""
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, _: ModuleType | None = None) -> ModuleSpec | None:
-        is_inside_installed_package = bool(path)  # a package made here has no folders
+        is_inside_installed_package = bool(path)  # a package created by this finder has no folders
         if name not in FORMER_NAMES or is_inside_installed_package:
             return None
         return ModuleSpec(name, self, is_package="." not in name)  # type: ignore[arg-type]
@@ -90,14 +89,14 @@ class _FormerNames:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """There is nothing to execute: the names are already in it."""
+        """Do nothing: `create_module` has already set the names."""
 
 
 @contextmanager
 def _stdout_to_stderr() -> Iterator[None]:
-    """Send to stderr what is printed, also by processes that the file starts."""
+    """Redirect stdout to stderr, also of processes that the file starts."""
     stdout = None
-    with suppress(OSError):  # a daemon may have closed either
+    with suppress(OSError):  # a daemon may have closed one of them
         stdout = os.dup(1)
         os.dup2(2, 1)
     try:
@@ -110,7 +109,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def _undone_afterwards() -> Iterator[None]:
+def _restored_afterwards() -> Iterator[None]:
     modules = dict(sys.modules)
     lists = {name: getattr(sys, name) for name in ("path", "meta_path", "path_hooks")}
     contents = {name: list(content) for name, content in lists.items()}
@@ -126,7 +125,7 @@ def _undone_afterwards() -> Iterator[None]:
         for name, content in contents.items():
             lists[name][:] = content
         installed = _forget(set(sys.modules).difference(modules))
-        # What a package has put in place to be imported from, it does not put in place again.
+        # An installed package adds its finders only on its first import.
         sys.meta_path += [finder for finder in finders if getattr(finder, "__module__", None) in installed]
         sys.modules.update(modules)
         with suppress(OSError):
@@ -134,13 +133,13 @@ def _undone_afterwards() -> Iterator[None]:
 
 
 def _namesakes(folders: Sequence[str]) -> list[str]:
-    """Return modules that were imported from some other folder under a name that is also in these."""
+    """Return loaded modules from other folders whose names also exist in these folders."""
     beside: set[str] = set()
     for folder in folders:
         with suppress(OSError):
             beside.update(entry.partition(".")[0] for entry in os.listdir(folder))
-    kept = STANDARD_LIBRARY | {"__main__", __name__.partition(".")[0]}
-    homes = {name: _home(sys.modules[name]) for name in beside.intersection(sys.modules) - kept}
+    excluded = STANDARD_LIBRARY | {"__main__", __name__.partition(".")[0]}
+    homes = {name: _home(sys.modules[name]) for name in beside.intersection(sys.modules) - excluded}
     tops = {name for name, home in homes.items() if home and home not in folders and not _is_installed(home)}
     return [name for name in list(sys.modules) if name.partition(".")[0] in tops]
 
@@ -161,9 +160,9 @@ def _is_installed(folder: str) -> bool:
 
 
 def _forget(names: set[str]) -> set[str]:
-    """Take out of these modules what nobody finds without the guest, and return the others."""
+    """Unload the modules that other files cannot import, and return the others."""
     stays: dict[str, bool] = {}
-    for name in sorted(names):  # a package before what is in it
+    for name in sorted(names):  # a package before its modules
         parent = name.rpartition(".")[0]
         if stays.get(parent, True) and (not parent or _is_namespace(sys.modules.get(parent))):
             stays[name] = _is_found_again(name, sys.modules.get(parent))
@@ -171,7 +170,7 @@ def _forget(names: set[str]) -> set[str]:
             stays[name] = stays.get(parent, True)
     for name in names:
         if not stays[name]:
-            sys.modules.pop(name, None)  # another thread may have been faster
+            sys.modules.pop(name, None)  # another thread may have removed it
     return {name for name in names if stays[name]}
 
 

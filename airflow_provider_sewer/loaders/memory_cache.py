@@ -1,7 +1,7 @@
-"""Workflows that were read before in this process, kept for as long as all that they came of looks the same.
+"""In-memory cache of workflows, valid while the fingerprints of their files are unchanged.
 
-A DAG file can expand one workflow file many times. A second reading is left out only where it is sure to give the same:
-for stages in YAML, and for a Python file that stands alone (see :mod:`airflow_provider_sewer.loaders.cacheability`).
+A DAG file can expand one workflow file many times. The cache is used only if loading again gives the same workflow:
+for stages in YAML, and for a self-contained Python file (see :mod:`airflow_provider_sewer.loaders.cacheability`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.workflow import Workflow
 
-#: How many workflows are kept; the one that was asked for longest ago makes room.
+#: Size of the cache; the least recently used workflow is evicted.
 _MOST = 16
 
 
 class _CachedWorkflow:
-    """A workflow, and what it came of.
+    """Workflow with the fingerprints of its files.
 
-    :param looks: what the files looked like that it was read from, noted before they were read.
-    :param is_sure: whether it came of nothing else; ``None`` while nobody has asked.
+    :param fingerprints: fingerprints of the files, recorded before they were read.
+    :param is_sure: whether the workflow depends on these files only; ``None`` until that is checked.
     """
 
     def __init__(self, workflow: Workflow, fingerprints: dict[str, str], *, is_sure: bool | None) -> None:
@@ -34,8 +34,8 @@ class _CachedWorkflow:
         self.fingerprints = fingerprints
         self.is_sure = is_sure
 
-    def holds(self) -> bool:
-        """Tell whether nothing has changed that it was read from."""
+    def is_valid(self) -> bool:
+        """Return whether all files are unchanged."""
         return all(fingerprint(path) == known for path, known in self.fingerprints.items())
 
 
@@ -43,44 +43,44 @@ _cache: dict[Any, _CachedWorkflow] = {}
 
 
 def cached_or_read(file: str, key: Any, read: Callable[[], Workflow]) -> Workflow:
-    """Return a workflow as it was read before, or read it.
+    """Return a workflow from the cache, or load it.
 
-    It is the same object for all who ask for it, and not to be changed.
+    All callers get the same object and must not change it.
 
-    :param file: the absolute path of the workflow file.
-    :param key: what else makes a difference.
-    :param read: reads it.
+    :param file: absolute path of the workflow file.
+    :param key: further parts of the cache key.
+    :param read: loads the workflow.
     """
     if is_recording():
-        return read()  # it becomes part of something else
+        return read()  # its tasks become part of the workflow that is recorded
     try:
-        key = (file, os.path.realpath(file), os.path.expanduser("~"), _here(), key)
+        key = (file, os.path.realpath(file), os.path.expanduser("~"), _working_directory(), key)
     except ValueError:
-        return read()  # it is no path, as will be said
-    kept = _cache.pop(key, None)
-    if kept is not None and not kept.holds():
-        kept = None
+        return read()  # not a valid path, which `read` reports
+    cached = _cache.pop(key, None)
+    if cached is not None and not cached.is_valid():
+        cached = None
     places: list[str] | None = []
-    if kept is not None and kept.is_sure is None:
+    if cached is not None and cached.is_sure is None:
         places = _places(file)
-        kept.is_sure = places is not None and kept.fingerprints.keys() >= set(places)
-    if kept is not None and kept.is_sure:
-        return _cache_workflow(key, kept)
-    with recording_access() as looks:
+        cached.is_sure = places is not None and cached.fingerprints.keys() >= set(places)
+    if cached is not None and cached.is_sure:
+        return _cache_workflow(key, cached)
+    with recording_access() as fingerprints:
         for place in places or ():
             record_access(place)
         workflow = read()
-    never = kept is not None and kept.is_sure is False and not places
-    return _cache_workflow(key, _CachedWorkflow(workflow, looks, is_sure=False if never else None))
+    never = cached is not None and cached.is_sure is False and not places
+    return _cache_workflow(key, _CachedWorkflow(workflow, fingerprints, is_sure=False if never else None))
 
 
 def is_yaml(file: str | os.PathLike[str]) -> bool:
-    """Tell whether a workflow file holds stages, and so nothing that is executed."""
+    """Return whether a workflow file has stages in YAML, so that no code is executed."""
     return os.path.splitext(file)[1].lower() in (".yaml", ".yml")
 
 
 def _places(file: str) -> list[str] | None:
-    """Return what a file is read from besides itself; ``None`` if that cannot be told."""
+    """Return the other files that a workflow file depends on; ``None`` if they are unknown."""
     if is_yaml(file):
         return []
     from airflow_provider_sewer.loaders.cacheability import modules_beside
@@ -88,14 +88,14 @@ def _places(file: str) -> list[str] | None:
     return modules_beside(file)
 
 
-def _cache_workflow(key: Any, kept: _CachedWorkflow) -> Workflow:
-    _cache[key] = kept
+def _cache_workflow(key: Any, cached: _CachedWorkflow) -> Workflow:
+    _cache[key] = cached
     while len(_cache) > _MOST:
         del _cache[next(iter(_cache))]
-    return kept.workflow
+    return cached.workflow
 
 
-def _here() -> str | None:
+def _working_directory() -> str | None:
     with suppress(FileNotFoundError):
         return os.getcwd()
     return None

@@ -1,4 +1,4 @@
-"""Python sewer files → workflows."""
+"""Loader of workflows from Python files."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 def load_module(path: str | os.PathLike[str]) -> ModuleType:
     """Load a sewer file without running any of its tasks.
 
-    :raises WorkflowFileError: when it cannot be read or does not load; with file and line.
+    :raises WorkflowFileError: when it cannot be read or loaded; with file and line.
     """
     with _loaded(path) as (module, _):
         return module
 
 
 def get_tasks_from_module(module: ModuleType) -> dict[str, Task]:
-    """Return the tasks of a loaded file by the name of the variable that holds them."""
+    """Return the tasks of a loaded file by variable name."""
     return {name: value for name, value in vars(module).items() if isinstance(value, Task)}
 
 
 def get_task_from_module(module: ModuleType, task_name: str) -> Task:
     """Return the task of this name from a loaded file.
 
-    :raises WorkflowFileError: when there is none, or more than one; it lists the ones there are.
+    :raises WorkflowFileError: when no task, or more than one, has this name; the message lists the names.
     """
     tasks = _tasks(module)
     named = [task for task in tasks if task.name == task_name]
     if len(named) == 1:
         return named[0]
     if named:
-        said = f"several tasks are named {task_name!r}: at {' and '.join(str(task.source) for task in named)}"
+        message = f"several tasks are named {task_name!r}: at {' and '.join(str(task.source) for task in named)}"
     else:
-        said = unknown_name("task", task_name, [task.name for task in tasks])
-    raise WorkflowFileError(said, SourceLine(str(module.__file__), 0))
+        message = unknown_name("task", task_name, [task.name for task in tasks])
+    raise WorkflowFileError(message, SourceLine(str(module.__file__), 0))
 
 
 def load_workflow(
@@ -57,10 +57,10 @@ def load_workflow(
 ) -> Workflow:
     """Load a sewer file and return one of its workflows as a graph.
 
-    :param workflow: its name; needed only where a file holds several and none is called
-        ``workflow``. A file that declares none is one workflow: all its tasks.
-    :param arguments: what its function is called with, by the names of its parameters.
-    :raises SewerError: when the file, a task or the workflow is wrong; with file and line.
+    :param workflow: its name; needed only if the file defines several and none is called ``workflow``. A file without
+        ``@workflow`` is one workflow of all its tasks.
+    :param arguments: arguments of the workflow function by parameter name.
+    :raises SewerError: when the file, a task or the workflow is invalid; with file and line.
     """
     with _loaded(path) as (module, loading):
         declared = _declared_workflows(module, loading)
@@ -71,16 +71,16 @@ def load_workflow(
 
 
 def load_tasks(path: str | os.PathLike[str]) -> list[Task]:
-    """Load a sewer file and return all its tasks: as its workflows run them, then those that none runs.
+    """Load a sewer file and return all its tasks: those of its workflows, then the others.
 
-    :raises SewerError: when the file, a task or a workflow is wrong; with file and line.
+    :raises SewerError: when the file, a task or a workflow is invalid; with file and line.
     """
     with _loaded(path) as (module, loading):
         declared = _declared_workflows(module, loading)
         if not declared:
             return list(_workflow_of_whole_file(module, loading, None).tasks.values())
         run = [task for function in declared.values() for task in _recorded(function, {}).tasks.values()]
-        # A task that is run is a copy with the settings of its run; its name and line stay what they were.
+        # A task in a run is a copy with the settings of the run; its name and line are unchanged.
         tasks: dict[object, Task] = {}
         for task in [*run, *_tasks(module)]:
             tasks.setdefault((task.name, task.source), task)
@@ -89,7 +89,7 @@ def load_tasks(path: str | os.PathLike[str]) -> list[Task]:
 
 @contextmanager
 def _loaded(path: str | os.PathLike[str]) -> Iterator[tuple[ModuleType, Recorder]]:
-    """Load a file; in the block it can still import what lies beside it."""
+    """Load a file; inside the block it can still import modules from its folder."""
     file = os.path.abspath(path)
     code = _compiled(file)
     module = ModuleType(module_name(file))
@@ -97,7 +97,7 @@ def _loaded(path: str | os.PathLike[str]) -> Iterator[tuple[ModuleType, Recorder
     folders = dict.fromkeys(map(os.path.dirname, (file, os.path.realpath(file))))
     with isolated_import(module, list(folders)), recording() as recorder:
         with as_file_error(file):
-            exec(code, vars(module))  # noqa: S102 - a workflow file is a program of its owner's
+            exec(code, vars(module))  # noqa: S102 - the user runs their own code
         vars(module)["__sewer_tasks__"] = _workflow_of(module, recorder)
         yield module, recorder
 
@@ -105,23 +105,23 @@ def _loaded(path: str | os.PathLike[str]) -> Iterator[tuple[ModuleType, Recorder
 def _compiled(file: str) -> CodeType:
     source = read_workflow_file(file)
     if b"\0" in source:
-        raise WorkflowFileError("this is no text in UTF-8, so no workflow file", SourceLine(file, 0))
+        raise WorkflowFileError("the file is not valid UTF-8, so it is not a workflow file", SourceLine(file, 0))
     with as_file_error(file):
         return compile(source, file, "exec", dont_inherit=True)
 
 
 def _workflow_of(module: ModuleType, recorder: Recorder) -> list[Task]:
-    """Return the tasks a file made; what is mapped is one only if it is tied to others itself."""
-    tied = {task for edge in recorder.edges for task in edge}
-    made = [task for task, maker in recorder.tasks.items() if maker == module.__name__]
-    return [task for task in made if not task.is_mapped or task in tied]
+    """Return the tasks that a file defines; the template of a mapped task counts only if it has edges itself."""
+    connected = {task for edge in recorder.edges for task in edge}
+    defined = [task for task, maker in recorder.tasks.items() if maker == module.__name__]
+    return [task for task in defined if not task.is_mapped or task in connected]
 
 
 def _tasks(module: ModuleType) -> list[Task]:
-    """Return the tasks a file made, and those it imported under a name of its own."""
-    made = vars(module).get("__sewer_tasks__", ())
+    """Return the tasks that a file defines, and those it has imported as variables."""
+    defined = vars(module).get("__sewer_tasks__", ())
     named = [task for task in get_tasks_from_module(module).values() if not task.is_mapped]
-    return list(dict.fromkeys([*made, *named]))
+    return list(dict.fromkeys([*defined, *named]))
 
 
 def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, FunctionType]:
@@ -132,12 +132,13 @@ def _declared_workflows(module: ModuleType, loading: Recorder) -> dict[str, Func
 
 def _recorded(function: Any, arguments: Mapping[str, Any]) -> Workflow:
     source: SourceLine = function.__sewer_workflow__
-    takes = (
-        f"It takes {inspect.signature(function)}; give a value with --arg NAME=VALUE or arguments={{…}}, or a default"
+    hint = (
+        f"Signature: {inspect.signature(function)}; "
+        "pass values with --arg NAME=VALUE or arguments={…}, or set defaults"
     )
     with (
         recording(is_workflow=True) as recorder,
-        as_file_error(source.file, called_at=source.line, if_not_called=takes),
+        as_file_error(source.file, called_at=source.line, if_not_called=hint),
     ):
         function(**arguments)
     doc = inspect.cleandoc(function.__doc__ or "")
@@ -147,38 +148,37 @@ def _recorded(function: Any, arguments: Mapping[str, Any]) -> Workflow:
 def _refuse_arguments(arguments: Mapping[str, Any] | None, module: ModuleType) -> None:
     if arguments:
         raise InvalidWorkflow(
-            f"the file declares no @workflow that could take {', '.join(map(repr, arguments))}; write one with these "
-            "parameters",
+            f"the file has no @workflow that takes {', '.join(map(repr, arguments))}; define one with these parameters",
             SourceLine(str(module.__file__), 0),
         )
 
 
-def _workflow_of_whole_file(module: ModuleType, loading: Recorder, wanted: str | None) -> Workflow:
-    """Make one workflow of a file that declares none: what it runs itself, or else all its tasks."""
-    whole = SourceLine(str(module.__file__), 0)
+def _workflow_of_whole_file(module: ModuleType, loading: Recorder, name: str | None) -> Workflow:
+    """Return the workflow of a file without ``@workflow``: the tasks of its runs, or else all its tasks."""
+    source = SourceLine(str(module.__file__), 0)
     doc = inspect.cleandoc(module.__doc__ or "")
-    if wanted not in (None, DEFAULT_WORKFLOW):
-        raise WorkflowFileError(f"{unknown_name('workflow', wanted, ())} The file declares no @workflow.", whole)
+    if name not in (None, DEFAULT_WORKFLOW):
+        raise WorkflowFileError(f"{unknown_name('workflow', name, ())} The file has no @workflow.", source)
     tasks = _tasks(module)
     if not tasks:
-        raise WorkflowFileError(_missing_task_reason(module), whole)
+        raise WorkflowFileError(_missing_task_reason(module), source)
     runs = [run for run in loading.runs if run.maker == module.__name__]
     if runs:
-        _refuse_to_leave_out(vars(module)["__sewer_tasks__"], runs)
-        return Workflow.of_runs(DEFAULT_WORKFLOW, runs, doc=doc, source=whole)
+        _check_all_tasks_run(vars(module)["__sewer_tasks__"], runs)
+        return Workflow.of_runs(DEFAULT_WORKFLOW, runs, doc=doc, source=source)
     members = set(tasks)
     edges = [edge for edge in loading.edges if members.issuperset(edge)]
-    return Workflow(DEFAULT_WORKFLOW, tasks, edges, doc=doc, source=whole)
+    return Workflow(DEFAULT_WORKFLOW, tasks, edges, doc=doc, source=source)
 
 
-def _refuse_to_leave_out(made: list[Task], runs: list[Run]) -> None:
-    """Keep a file that runs some of its tasks from being taken for all of them, or for just these."""
+def _check_all_tasks_run(tasks: list[Task], runs: list[Run]) -> None:
+    """Reject a file that runs only some of its tasks: the intended workflow is ambiguous."""
     run = {task.name: task for recorded in runs for task in recorded.chain.tasks()}
-    for task in made:
+    for task in tasks:
         if task.name not in run or not run[task.name].is_same(task):
             raise InvalidWorkflow(
-                f"task {task.name!r} is not part of what the file runs at {runs[0].source}; name it there, or declare "
-                "what is to run in a function under @workflow",
+                f"task {task.name!r} is not part of the run at {runs[0].source}; add it there, or define the workflow "
+                "as a function with @workflow",
                 task.source,
             )
 
@@ -188,7 +188,7 @@ def _missing_task_reason(module: ModuleType) -> str:
         maker = type(value)
         if maker.__name__ == "Task" and maker.__module__.partition(".")[0] in FORMER_NAMES:
             return (
-                f"its tasks are made by the installed package {maker.__module__.partition('.')[0]!r}; "
+                f"its tasks come from the installed package {maker.__module__.partition('.')[0]!r}; "
                 "write: from airflow_provider_sewer import Task, workflow"
             )
-    return "the file makes no task; write at least one Task(name, module)"
+    return "the file defines no task; add at least one Task(name, module)"

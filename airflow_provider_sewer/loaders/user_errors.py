@@ -1,4 +1,4 @@
-"""Whatever a person's file raises → one error, with file and line, and what to do about it."""
+"""Conversion of exceptions from a user's file to one error with file, line and a hint."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ _NOT_READ = "cannot read the workflow file"
 
 
 def read_workflow_file(file: str) -> bytes:
-    """Return what is in a workflow file.
+    """Return the content of a workflow file.
 
     :raises WorkflowFileError: when it cannot be read, is not a regular file or is too large.
     """
-    whole = SourceLine(with_short_values(file), 0)  # a path that may be anything, as far as is known
+    source = SourceLine(with_short_values(file), 0)  # any value may have been passed as the path
     record_access(file)
     try:
         if os.path.isdir(file):
-            raise WorkflowFileError("this is a directory; name a workflow file in it", whole)
+            raise WorkflowFileError("the path is a directory; pass a workflow file", source)
         return read_regular(file, largest=MAX_FILE_BYTES)
     except InvalidRecord as error:
-        raise WorkflowFileError(f"{_NOT_READ}: {error}", whole) from None
+        raise WorkflowFileError(f"{_NOT_READ}: {error}", source) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise WorkflowFileError(f"{_NOT_READ}: {reason}", whole) from None
+        raise WorkflowFileError(f"{_NOT_READ}: {reason}", source) from None
 
 
 @contextmanager
 def as_file_error(file: str, *, called_at: int = 0, if_not_called: str = "") -> Iterator[None]:
-    """Turn what the code of a file raises into one error with file and line.
+    """Convert exceptions from the code of a file to one error with file and line.
 
-    What is no error of the file, such as Ctrl-C or a timeout of Airflow, passes through.
+    Other exceptions, such as Ctrl-C or a timeout of Airflow, pass through.
 
-    :param called_at: the line to name if none of the file's own lines was reached.
-    :param if_not_called: what to say then.
+    :param called_at: line for the message if no line of the file was reached.
+    :param if_not_called: hint for that case.
     """
     try:
         yield
@@ -59,14 +59,15 @@ def as_file_error(file: str, *, called_at: int = 0, if_not_called: str = "") -> 
         raise _syntax_error(file, error) from error
     except (Exception, SystemExit) as error:
         line = _line_in(file, error)
-        is_called = line or not called_at or _innermost(error)  # else it never got as far as the function's first line
+        # Without such a line, calling the function failed before its first line.
+        is_called = line or not called_at or _innermost(error)
         hint = _hint(file, error) if is_called else f". {if_not_called}"
         raise WorkflowFileError(f"{_described(file, error)}{hint}", line or SourceLine(file, called_at)) from error
 
 
 def _syntax_error(file: str, error: SyntaxError) -> WorkflowFileError:
     line = _line_in(file, error)
-    if not error.filename or not os.path.isfile(error.filename):  # in text that the file compiles itself
+    if not error.filename or not os.path.isfile(error.filename):  # in code that the file compiles itself
         return WorkflowFileError(f"syntax error: {error}", line or SourceLine(file, error.lineno or 0))
     imported = f" (imported at {line})" if line else ""
     return WorkflowFileError(f"syntax error: {error.msg}{imported}", SourceLine(error.filename, error.lineno or 0))
@@ -74,46 +75,46 @@ def _syntax_error(file: str, error: SyntaxError) -> WorkflowFileError:
 
 def _described(file: str, error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"the file ends the program (exit {error.code!r}) while it is read"
-    said = "".join(traceback.format_exception_only(type(error), error)).strip().replace(f"{module_name(file)}.", "")
+        return f"the file exits the program (exit {error.code!r}) while it is loaded"
+    message = "".join(traceback.format_exception_only(type(error), error)).strip().replace(f"{module_name(file)}.", "")
     place = _innermost(error)
-    return said if place is None or place.file == file else f"{said} (in {place})"
+    return message if place is None or place.file == file else f"{message} (in {place})"
 
 
 def _hint(file: str, error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return "; put that under if __name__ == '__main__':"
+        return "; move that under if __name__ == '__main__':"
     if isinstance(error, ImportError) and error.name:
         return _import_hint(os.path.dirname(file), error.name.partition(".")[0])
-    if _is_missing_variable(error) and _is_lent():
-        return ". What another interpreter reads has the environment of its tasks; give the variable with --env or env="
+    if _is_missing_variable(error) and _is_external():
+        return ". An external interpreter has the environment of the tasks only; pass the variable with --env or env="
     if isinstance(error, TypeError) and re.search(r"for (>>|<<): '(list|tuple)' and '(list|tuple)'", str(error)):
-        return ". Python cannot tie two lists; put a task between them, or give the later tasks depends_on=[…]"
+        return ". Python cannot connect two lists; put a task between them, or set depends_on=[…] of the later tasks"
     return ""
 
 
 def _import_hint(folder: str, top: str) -> str:
     if top in FORMER_NAMES:
         return (
-            f". Of {top!r}, sewer files can have Task and workflow, and an installed package of that name is "
-            "another one; write: from airflow_provider_sewer import Task, workflow"
+            f". Of {top!r}, only Task and workflow are available, and an installed package of that name is a "
+            "different one; write: from airflow_provider_sewer import Task, workflow"
         )
     if top in STANDARD_LIBRARY and os.path.exists(os.path.join(folder, f"{top}.py")):
-        return f". {top!r} is a module of Python itself, which comes before your {top}.py; rename yours"
-    if _is_lent():
+        return f". {top!r} is a standard library module and takes precedence over your {top}.py; rename yours"
+    if _is_external():
         return (
-            f". A workflow file may import its own folder and what is installed for {sys.executable}, which reads it; "
-            "what only the task needs belongs into the module it runs"
+            f". A workflow file can import modules in its folder and packages installed for {sys.executable}; "
+            "move imports that only a task needs into its module"
         )
     return (
-        ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
-        "what only the task needs belongs into the module it runs. To have the file read by an interpreter that has "
-        "more: sppe … -i PYTHON --read-with-interpreter, or sewer_task_group(…, read_with_interpreter=True)"
+        ". A workflow file can import modules in its folder and packages installed with airflow-provider-sewer; "
+        "move imports that only a task needs into its module. To load the file with another interpreter: "
+        "sppe … -i PYTHON --read-with-interpreter, or sewer_task_group(…, read_with_interpreter=True)"
     )
 
 
-def _is_lent() -> bool:
-    """Tell whether this interpreter was lent this package, to read the file in place of the one that has it."""
+def _is_external() -> bool:
+    """Return whether this is an external interpreter (see :mod:`airflow_provider_sewer.loaders.external`)."""
     package = sys.modules[__name__.partition(".")[0]]
     return getattr(package.__spec__, "loader_state", None) == EXTERNAL_NAME
 
@@ -130,7 +131,7 @@ def _line_in(file: str, error: BaseException) -> SourceLine | None:
 
 
 def _innermost(error: BaseException) -> SourceLine | None:
-    """Return the innermost line of any file but this package's own."""
+    """Return the innermost line outside this package."""
     places = [place for place in _places(error) if os.path.isfile(place.file) and not is_own_file(place.file)]
     return places[-1] if places else None
 

@@ -1,4 +1,4 @@
-"""Which of the workflows of a file is meant."""
+"""Selection of a workflow by name."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW
 
 
-def select_workflow(wanted: str | None, known: list[str], file: str) -> str:
-    """Return the name of the workflow that is meant: the one that is named, the only one, or the default one.
+def select_workflow(name: str | None, known: list[str], file: str) -> str:
+    """Return the name of the requested, the only or the default workflow.
 
-    :param wanted: its name, if one was given.
-    :param known: the names that there are.
-    :raises WorkflowFileError: when there is none of that name, or several and none is named.
+    :param name: requested name, if given.
+    :param known: names of the workflows in the file.
+    :raises WorkflowFileError: when the name is unknown, or is required and not given.
     """
-    if wanted is None and len(known) == 1:
+    if name is None and len(known) == 1:
         return known[0]
-    name = DEFAULT_WORKFLOW if wanted is None else wanted
-    if name in known:
-        return name
-    if wanted is None:
-        said = f"the file holds several workflows; name one: {', '.join(map(repr, known))}"
+    selected = DEFAULT_WORKFLOW if name is None else name
+    if selected in known:
+        return selected
+    if name is None:
+        message = f"the file defines several workflows; choose one: {', '.join(map(repr, known))}"
     else:
-        said = unknown_name("workflow", wanted, known)
-    raise WorkflowFileError(said, SourceLine(file, 0))
+        message = unknown_name("workflow", name, known)
+    raise WorkflowFileError(message, SourceLine(file, 0))

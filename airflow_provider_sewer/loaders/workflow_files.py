@@ -1,4 +1,4 @@
-"""Workflow files of any kind → workflows."""
+"""Loader of workflow files in Python or YAML."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def load_workflow(
 ) -> Workflow:
     """Load a workflow file and return one of its workflows as a graph.
 
-    A file that was loaded before in this process is not loaded again where it is sure to give the same (see
-    :mod:`airflow_provider_sewer.loaders.memory_cache`); the graph is then the same object, and not to be changed.
+    Workflows are cached in this process if loading the file again would give the same (see
+    :mod:`airflow_provider_sewer.loaders.memory_cache`); then all callers get the same object and must not change it.
 
-    :param path: a sewer file in Python, or stages in a file that ends in ``.yaml`` or ``.yml``.
-    :param workflow: its name; needed only where a file holds several and none is called
-        ``workflow``. A file that declares none is one workflow: all its tasks.
-    :param jobs: for stages: the module that has their functions, if the file names none.
-    :param arguments: what the workflow's function is called with, by the names of its parameters.
-    :raises SewerError: when the file, a task or the workflow is wrong; with file and line.
+    :param path: Python file, or a file of stages with the suffix ``.yaml`` or ``.yml``.
+    :param workflow: its name; needed only if the file defines several and none is called ``workflow``. A Python file
+        without ``@workflow`` is one workflow of all its tasks.
+    :param jobs: module that defines the functions of stages, unless the file sets one.
+    :param arguments: arguments of the workflow function by parameter name.
+    :raises SewerError: when the file, a task or the workflow is invalid; with file and line.
     """
     has_stages = _has_stages(path, jobs)
 
@@ -44,10 +44,10 @@ def load_workflow(
 
         if arguments:
             names = ", ".join(map(repr, arguments))
-            raise SewerError(f"{os.fspath(path)}: stages take no arguments, and {names} is given; write a template")
+            raise SewerError(f"{os.fspath(path)}: stages take no arguments, got {names}; use a template")
         return load_stages(path, workflow, jobs)
 
-    # What a workflow is called with can be anything, and is another thing each time.
+    # Arguments are not part of the cache key: they can be any objects and mostly differ between calls.
     return read() if arguments else cached_or_read(os.path.abspath(path), (workflow, jobs), read)
 
 
@@ -58,10 +58,10 @@ def schema_of_stages() -> str:
 
 
 def load_tasks(path: str | os.PathLike[str], *, jobs: str | None = None) -> list[Task]:
-    """Load a workflow file and return all its tasks: as its workflows run them, then those that none runs.
+    """Load a workflow file and return all its tasks: those of its workflows, then the others.
 
     :param jobs: as for :func:`load_workflow`.
-    :raises SewerError: when the file, a task or a workflow is wrong; with file and line.
+    :raises SewerError: when the file, a task or a workflow is invalid; with file and line.
     """
     if _has_stages(path, jobs):
         from airflow_provider_sewer.loaders.stages.loader import load_stage_tasks
@@ -73,6 +73,8 @@ def load_tasks(path: str | os.PathLike[str], *, jobs: str | None = None) -> list
 def _has_stages(path: str | os.PathLike[str], jobs: str | None) -> bool:
     has_stages = is_yaml(path)
     if jobs is not None and not has_stages:
-        said = f"{os.fspath(path)}: a jobs module is for stages in YAML; in a Python file each task names what it runs"
-        raise SewerError(said)
+        message = (
+            f"{os.fspath(path)}: jobs requires stages in YAML; in a Python file, set module or function of each task"
+        )
+        raise SewerError(message)
     return has_stages

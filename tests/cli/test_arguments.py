@@ -50,8 +50,11 @@ def test_all_that_reads_a_workflow_takes_them(flow) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "flow.py:4: TypeError: train() missing 1 required positional argument: 'models'. It takes (models, n=10"),
-        ([*GIVEN, "--arg", "m=1"], "got an unexpected keyword argument 'm'. It takes (models, n=10, text='x'); give"),
+        (
+            [],
+            "flow.py:4: TypeError: train() missing 1 required positional argument: 'models'. Signature: (models, n=10",
+        ),
+        ([*GIVEN, "--arg", "m=1"], "got an unexpected keyword argument 'm'. Signature: (models, n=10, text='x'); pass"),
         (["--arg", "n"], "Invalid value for --arg: 'n': write NAME=VALUE, such as n=10"),
     ],
 )

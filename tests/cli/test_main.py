@@ -35,12 +35,12 @@ USAGE_ERRORS = {
     "an unknown command": (["ruin"], "No such command 'ruin'"),
     "no job": (["run", "-j", "0"], "Invalid value for '-j': 0 is not in the range"),
     "no number of jobs": (["run", "-j", "many"], "Invalid value for '-j': 'many' is not a valid integer"),
-    "a number for a module": (["run", "--jobs", "4"], "'4' names no module; for 4 tasks at once write -j 4"),
-    "a jobs module for a Python file": (["run", "--jobs", "jobs"], "flow.py: a jobs module is for stages in YAML"),
+    "a number for a module": (["run", "--jobs", "4"], "'4' is not a module name; for 4 concurrent tasks use -j 4"),
+    "a jobs module for a Python file": (["run", "--jobs", "jobs"], "flow.py: jobs requires stages in YAML"),
     "a variable without name": (["run", "--env", "=x"], "Invalid value for --env: '=x': write NAME=VALUE"),
     "a variable that is not set": (["run", "--env", "NOT_SET"], "Invalid value for --env: 'NOT_SET': write NAME=VALUE"),
     "a missing workflow file": (["run", "-p", "gone.py"], "work/gone.py: cannot read the workflow file"),
-    "a folder as workflow file": (["run", "-p", "."], "work: this is a directory"),
+    "a folder as workflow file": (["run", "-p", "."], "work: the path is a directory"),
     "an unknown workflow": (["run", "-w", "other"], "flow.py: unknown workflow 'other'"),
     "a missing interpreter": (["run", "-i", "venv/bin/python"], "work/venv/bin/python does not exist; create the env"),
     "a name that is on no PATH": (["run", "-i", "python0"], "there is no interpreter 'python0' on PATH"),
@@ -48,7 +48,7 @@ USAGE_ERRORS = {
     "a missing working directory": (["run", "--workdir", "gone"], "the working directory "),
     "a log folder that cannot be": (
         ["run", "--log-dir", "flow.py/logs"],
-        "cannot make the log folder flow.py/logs: Not a",
+        "cannot create the log folder flow.py/logs: Not a",
     ),
 }
 
@@ -70,9 +70,9 @@ def test_bad_input_is_named_and_nothing_runs(arguments: list[str], said: str, sp
 
 BAD_FILES = {
     "syntax": ("Task(", ":1: syntax error"),
-    "no task": ("x = 1", "the file makes no task"),
+    "no task": ("x = 1", "the file defines no task"),
     "error": ("\n1 / 0", ":2: ZeroDivisionError: division by zero"),
-    "exit": ("raise SystemExit(0)", ":1: the file ends the program"),
+    "exit": ("raise SystemExit(0)", ":1: the file exits the program"),
     "bad task": (
         "from airflow_provider_sewer import Task\nTask('a', 'b.py')",
         ":2: task 'a': module must be a dotted",

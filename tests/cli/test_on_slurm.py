@@ -125,7 +125,7 @@ def test_options_of_jobs_want_jobs(on_slurm) -> None:
     on_slurm.flow(one="say('ran')")
     run = on_slurm.sppe.run("run", "--slurm", "partition=gpu")
     assert run.returncode == 2
-    assert "--slurm says something of Slurm jobs; add --on slurm" in run.stderr
+    assert "--slurm requires --on slurm" in run.stderr
 
 
 def test_without_slurm_there_is_a_sentence(on_slurm) -> None:

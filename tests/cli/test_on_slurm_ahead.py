@@ -68,7 +68,7 @@ def test_what_takes_more_than_an_exit_code_is_not_submitted_ahead(on_slurm) -> N
         "given": "plain.result is known only then",
         "later": "whether it has to run (run_when='missing') is known only then",
     }.items():
-        assert f"sppe: task {name!r} is not submitted ahead, but when its turn comes: {why}\n" in ended.stderr
+        assert f"sppe: task {name!r} is not submitted ahead, but after its upstream tasks: {why}\n" in ended.stderr
 
 
 def test_a_killed_run_that_had_submitted_ahead_takes_up_all_of_it(on_slurm) -> None:

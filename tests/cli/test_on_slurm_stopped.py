@@ -184,7 +184,7 @@ def test_in_a_terminal_ctrl_c_asks_once(on_slurm, terminal) -> None:
     run = screen.start(on_slurm.sppe, "run", "--on", "slurm", "--run-dir", "runs", *QUICKLY, env=on_slurm.slurm.env)
     on_slurm.lifeline.expect("here")
     screen.type(b"\x03")
-    screen.expect(lambda shown: "1 Slurm job is under way; Ctrl-C once more cancels and stops all" in shown)
+    screen.expect(lambda shown: "1 Slurm job is active; press Ctrl-C again to cancel all and stop" in shown)
     assert on_slurm.one_job("one").state == "RUNNING"
     screen.type(b"\x03")
     screen.expect(lambda shown: "0 of 1 tasks succeeded" in shown)

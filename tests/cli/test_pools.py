@@ -51,7 +51,7 @@ def test_a_resource_of_which_nobody_says_how_much_there_is_is_named(sppe):
     done = sppe("--limit", "gpu=4")
 
     assert done.returncode == 2
-    assert "how much there is of 'licence of x' is not said; say --limit licence of x=N" in done.stderr
+    assert "no limit for resource 'licence of x'; pass --limit licence of x=N" in done.stderr
 
 
 def test_pools_are_made_by_airflow(sppe, airflow_home, monkeypatch):

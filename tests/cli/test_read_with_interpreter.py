@@ -101,7 +101,7 @@ def test_an_interpreter_that_would_read_nothing_is_a_mistake(options, sppe) -> N
     done = sppe.run("show", "-p", "flow.py", *options)
 
     assert done.returncode == 2
-    assert "-i and --env say what the file is read with; add --read-with-interpreter" in done.stderr
+    assert "-i and --env require --read-with-interpreter" in done.stderr
 
 
 def test_ctrl_c_ends_what_reads_the_file(sppe, python, lifeline) -> None:

@@ -133,7 +133,7 @@ def test_resuming_from_nothing_is_said(flow) -> None:
     for done in (flow.run("explain", "-p", "flow.py", "--resume"), flow.run("run", "--resume")):
         assert done.returncode == 0
         path = rf"{flow.folder}/\.sewer/state/workflow-\w+\.jsonl"
-        assert re.search(rf"^sppe: there is no state to resume from at {path}: nothing ", done.stderr, re.MULTILINE)
+        assert re.search(rf"^sppe: no state file at {path}: no task ", done.stderr, re.MULTILINE)
     assert diary(flow) == ["raw.txt", "model", "plot"]
 
 
@@ -143,9 +143,7 @@ def test_resuming_from_a_named_state_that_is_not_there_is_an_error(flow, command
     done = flow.run(command, *(["-p", "flow.py"] if command == "explain" else []), "--resume", "--state", "sate.jsonl")
 
     assert (done.returncode, diary(flow)) == (2, [])
-    assert done.stderr == (
-        "sppe: sate.jsonl: there is no such state to resume from; correct the path, or leave out --resume\n"
-    )
+    assert done.stderr == ("sppe: sate.jsonl: state file not found; correct the path, or leave out --resume\n")
 
 
 def test_what_a_resumed_run_will_do_is_explained(flow) -> None:
@@ -352,8 +350,8 @@ def test_a_folder_that_cannot_be_written_to_is_named(flow) -> None:
     flow.write(".sewer", "a file")
     done = flow.run("run")
     assert done.returncode == 2
-    assert "cannot make the log folder .sewer/logs/" in done.stderr
-    assert "name another with --log-dir" in done.stderr
+    assert "cannot create the log folder .sewer/logs/" in done.stderr
+    assert "choose another with --log-dir" in done.stderr
 
     (flow.folder / ".sewer").unlink()
     (flow.folder / "build").mkdir()

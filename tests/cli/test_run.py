@@ -59,7 +59,7 @@ def test_a_failure_exits_1_with_its_cause_and_finishes_the_rest(nightly) -> None
     assert "[report] not run: 'train' failed\n" in done.stderr
     summary = done.stderr.rpartition("\n\n  load")[2]
     assert re.search(r"\n\ntrain: train_module failed with exit code 3; it was: .* -u -m train_module\n", summary)
-    assert "The last lines of stderr:\n  no data\nIts log: logs/train.log\n" in summary
+    assert "The last lines of stderr:\n  no data\nLog file: logs/train.log\n" in summary
     assert summary.endswith("\n2 of 4 tasks succeeded; logs are in logs\n")
 
 
@@ -84,7 +84,7 @@ def test_what_a_later_task_lacks_is_a_warning(nightly) -> None:
 
     assert done.returncode == 0
     assert "task 'report': " in done.stderr.splitlines()[0]
-    assert done.stderr.splitlines()[0].endswith("; trying all the same, an earlier task may make it")
+    assert done.stderr.splitlines()[0].endswith("; continuing, because an earlier task may create it")
 
 
 def test_every_line_arrives_once_and_in_order(sppe) -> None:

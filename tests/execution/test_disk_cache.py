@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_sewer.core.serialization import workflow_to_data
 
-from .land import COUNTED, IMPORTS, refusal
+from .external_env import COUNTED, IMPORTS, refusal
 
 
 def test_a_file_is_loaded_once_as_long_as_nothing_changes(land):
@@ -36,9 +36,9 @@ def test_another_process_finds_what_was_kept(land, script):
     other = script(
         """
         import sys
-        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.core.execution_settings import ExecutionSettings
         from airflow_provider_sewer.loaders.external.client import read_workflow
-        print(read_workflow(sys.argv[1], None, Settings(python=sys.argv[2])))
+        print(read_workflow(sys.argv[1], None, ExecutionSettings(python=sys.argv[2])))
         """,
         str(land.file),
         str(land.python),

@@ -13,7 +13,7 @@ from airflow_provider_sewer.core.serialization import workflow_to_data
 from airflow_provider_sewer.loaders.external.client import read_tasks
 from airflow_provider_sewer.loaders.python_file import load_tasks
 
-from .land import refusal
+from .external_env import refusal
 
 RICH = '''
 from datetime import timedelta
@@ -148,7 +148,7 @@ def test_the_file_sees_the_environment_of_its_tasks(land, monkeypatch):
     assert land.read(env={"GIVEN": "a"}).tasks["a"].parameters_and_flags == {"x": []}
     assert land.read(env={"GIVEN": "a"}, inherit_env=["MINE"]).tasks["a"].parameters_and_flags == {"x": ["MINE"]}
     assert refusal(land).endswith(
-        "'GIVEN'. What another interpreter reads has the environment of its tasks; give the variable with --env or env="
+        "'GIVEN'. An external interpreter has the environment of the tasks only; pass the variable with --env or env="
     )
 
 

@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.loaders.external import client
 from airflow_provider_sewer.loaders.external.client import read_workflow
 
-from .land import refusal
+from .external_env import refusal
 
 
 def test_an_error_is_the_same_as_here(any_land):
@@ -54,8 +54,8 @@ def test_a_missing_module_is_said_to_be_missing_there(land):
     land.write("import torch_or_so")
 
     assert refusal(land) == (
-        "{f}:2: ModuleNotFoundError: No module named 'torch_or_so'. A workflow file may import its own folder and what "
-        f"is installed for {land.python}, which reads it; what only the task needs belongs into the module it runs"
+        "{f}:2: ModuleNotFoundError: No module named 'torch_or_so'. A workflow file can import modules in its "
+        f"folder and packages installed for {land.python}; move imports that only a task needs into its module"
     )
 
 
@@ -73,7 +73,9 @@ def test_a_missing_file_is_named(land):
 
 def test_stages_are_not_read_by_another_interpreter(land):
     """They import nothing, and the parser for YAML is not lent."""
-    with pytest.raises(WorkflowFileError, match=r"stages.yaml: stages in YAML import nothing.*; leave out --read-with"):
+    with pytest.raises(
+        WorkflowFileError, match=r"stages.yaml: stages in YAML have no imports.*; leave out --read-with"
+    ):
         read_workflow(land.folder / "stages.yaml", None, ExecutionSettings(python=str(land.python)))
 
 
@@ -97,7 +99,7 @@ def test_an_interpreter_that_is_too_old_is_named(land, tmp_path):
     with pytest.raises(InterpreterError) as caught:
         land.read(python=old)
 
-    assert str(caught.value) == f"{old} is Python 3.8.18; a workflow file is read by Python 3.9 or later"
+    assert str(caught.value) == f"{old} is Python 3.8.18; loading a workflow file requires Python 3.9 or later"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,7 @@ def test_an_interpreter_that_is_too_old_is_named(land, tmp_path):
     [
         ("os.kill(os.getpid(), 11)", "was ended by SIGSEGV"),
         ("os._exit(3)", "failed with exit code 3"),
-        ("os._exit(0)", "was ended by the file itself"),
+        ("os._exit(0)", "was terminated by the file itself"),
     ],
 )
 def test_an_interpreter_that_does_not_live_to_the_end_is_no_workflow(land, end, said):
@@ -113,7 +115,7 @@ def test_an_interpreter_that_does_not_live_to_the_end_is_no_workflow(land, end, 
     land.write(f"import os\nTask('a', 'm')\nprint('last words', flush=True)\n{end}")
 
     assert refusal(land) == (
-        f"{{f}}: {land.python} {said} while it was reading this file\nThe last lines it wrote:\n  last words"
+        f"{{f}}: {land.python} {said} while it was loading this file\nLast lines of its output:\n  last words"
     )
 
 
@@ -121,7 +123,7 @@ def test_what_is_not_to_be_caught_is_an_error_of_the_file(land):
     """There is nobody else it could be meant for."""
     land.write("raise KeyboardInterrupt('now')")
 
-    assert refusal(land) == "{f}: the file ends the program (KeyboardInterrupt: now) while it is read"
+    assert refusal(land) == "{f}: the file exits the program (KeyboardInterrupt: now) while it is loaded"
 
 
 HANGS = """
@@ -136,12 +138,12 @@ time.sleep(1000)
 
 def test_a_file_that_hangs_is_given_up_with_all_it_started(land, lifeline, monkeypatch):
     """After a while, with a clear error, and nothing of it stays."""
-    monkeypatch.setattr(client, "_PATIENCE", 1.0)
+    monkeypatch.setattr(client, "_TIMEOUT", 1.0)
     land.write(HANGS.format(path=lifeline.path))
 
     assert refusal(land) == (
-        f"{{f}}: {land.python} did not come to the end of this file within 1 s, and was ended; what takes long belongs "
-        "into the module of a task"
+        f"{{f}}: {land.python} did not finish loading this file within 1 s and was terminated; move "
+        "long-running code into the module of a task"
     )
     lifeline.expect_end()
 
@@ -160,9 +162,9 @@ def test_nothing_is_left_when_the_one_that_reads_is_killed(land, lifeline, scrip
     reader = script(
         """
         import sys
-        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.core.execution_settings import ExecutionSettings
         from airflow_provider_sewer.loaders.external.client import read_workflow
-        read_workflow(sys.argv[1], None, Settings(python=sys.argv[2]))
+        read_workflow(sys.argv[1], None, ExecutionSettings(python=sys.argv[2]))
         """,
         str(land.file),
         str(land.python),

@@ -83,27 +83,27 @@ def test_tokens_in_strings_are_text():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{\n  "a": "never', "2:8: this string is never closed"),
-        ('{"a": "line\nbreak"}', "1:7: this string is never closed"),
-        ("[1,\r\n /* never ]", "2:2: this comment is never closed"),
-        (r'["a\x"]', "1:4: the string holds an escape"),
-        ('["a\tb"]', "1:4: the string holds a control character"),
-        ("[1 2]", "1:4: a comma or ] is expected here, not 2"),
-        ("[1", "1:3: a comma or ] is expected here, not the end of the text"),
-        ("[,]", "1:2: a value is expected here, not ,"),
-        ("[1,,]", "1:4: a value is expected here, not ,"),
-        ('{"a" 1}', "1:6: a colon is expected here, not 1"),
-        ("{1: 2}", "1:2: a name in double quotes is expected here, not 1"),
-        ("{'a': 2}", '1:2: "\'" does not belong here'),
-        ("{a: 2}", "1:2: 'a' does not belong here"),
-        ('{"a": 1}\n}', "2:1: the end of the text is expected here, not }"),
-        ('{"a": 1, /* again */ "a": 2}', '1:22: "a" stands twice in one object; take one out'),
-        ("[01]", "1:3: a comma or ] is expected here, not 1"),
-        ("[NaN]", "1:2: 'N' does not belong here"),
-        ("", "1:1: a value is expected here, not the end of the text"),
-        ("// only a comment", "1:18: a value is expected here, not the end of the text"),
-        ("[1]\0", "1:4: '\\x00' does not belong here"),
-        ("9" * 5000, "1:1: this number has too many digits"),
+        ('{\n  "a": "never', "2:8: unterminated string"),
+        ('{"a": "line\nbreak"}', "1:7: unterminated string"),
+        ("[1,\r\n /* never ]", "2:2: unterminated comment"),
+        (r'["a\x"]', "1:4: the string has an invalid escape"),
+        ('["a\tb"]', "1:4: the string has a control character"),
+        ("[1 2]", "1:4: expected a comma or ], got 2"),
+        ("[1", "1:3: expected a comma or ], got the end of the text"),
+        ("[,]", "1:2: expected a value, got ,"),
+        ("[1,,]", "1:4: expected a value, got ,"),
+        ('{"a" 1}', "1:6: expected a colon, got 1"),
+        ("{1: 2}", "1:2: expected a name in double quotes, got 1"),
+        ("{'a': 2}", '1:2: unexpected character "\'"'),
+        ("{a: 2}", "1:2: unexpected character 'a'"),
+        ('{"a": 1}\n}', "2:1: expected the end of the text, got }"),
+        ('{"a": 1, /* again */ "a": 2}', '1:22: duplicate name "a" in one object; remove one'),
+        ("[01]", "1:3: expected a comma or ], got 1"),
+        ("[NaN]", "1:2: unexpected character 'N'"),
+        ("", "1:1: expected a value, got the end of the text"),
+        ("// only a comment", "1:18: expected a value, got the end of the text"),
+        ("[1]\0", "1:4: unexpected character '\\x00'"),
+        ("9" * 5000, "1:1: the number has too many digits"),
     ],
 )
 def test_what_is_no_jsonc_is_refused_where_it_stands(text, said):
@@ -116,9 +116,9 @@ def test_what_is_no_jsonc_is_refused_where_it_stands(text, said):
 def test_nesting_has_a_limit_and_does_not_exhaust_the_stack():
     """A file of a hundred thousand brackets is an error like any other."""
     assert parse("[" * DEEPEST + "1" + "]" * DEEPEST).elements
-    with pytest.raises(SewerError, match=f"^1:{DEEPEST + 2}: this is nested more than {DEEPEST} levels deep"):
+    with pytest.raises(SewerError, match=f"^1:{DEEPEST + 2}: the value is nested more than {DEEPEST} levels deep"):
         parse("[" * 100_000)
-    with pytest.raises(SewerError, match=f"this is nested more than {DEEPEST} levels deep"):
+    with pytest.raises(SewerError, match=f"the value is nested more than {DEEPEST} levels deep"):
         parse('{"a":' * 100_000)
 
 

@@ -137,7 +137,9 @@ def test_elements_without_a_name_are_none_of_our_business(train):
 def test_two_configurations_of_one_name_matter_only_if_it_is_a_tasks(train):
     """Which one would be the task's is a guess; two of somebody else's stay two."""
     existing = '{"configurations": [\n  {"name": "train"},\n  {"name": "train"}\n]}'
-    with pytest.raises(SewerError, match=r"^3:3: a second configuration is named 'train'.*; the file was left alone$"):
+    with pytest.raises(
+        SewerError, match=r"^3:3: second configuration with the name of task 'train'.*; the file is unchanged$"
+    ):
         merged_launch_json(existing, [train])
     assert names(merged_launch_json(existing, [Task("other", "m")])) == ["train", "train", "other"]
 
@@ -145,12 +147,12 @@ def test_two_configurations_of_one_name_matter_only_if_it_is_a_tasks(train):
 @pytest.mark.parametrize(
     ("existing", "said"),
     [
-        ("configurations: []", "1:1: 'c' does not belong here"),
-        ("// a list\n[]", "2:1: the top level of a launch.json is an object"),
-        ('{\n"configurations": {}}', '2:19: "configurations" is an array'),
-        ('{"configurations": null}', '1:20: "configurations" is an array'),
-        ('{"configurations": [],\n"configurations": []}', '2:1: "configurations" stands twice'),
-        ('{"configurations": [}', "1:21: a value is expected here, not }"),
+        ("configurations: []", "1:1: unexpected character 'c'"),
+        ("// a list\n[]", "2:1: the top level of launch.json must be an object"),
+        ('{\n"configurations": {}}', '2:19: "configurations" must be an array'),
+        ('{"configurations": null}', '1:20: "configurations" must be an array'),
+        ('{"configurations": [],\n"configurations": []}', '2:1: duplicate name "configurations"'),
+        ('{"configurations": [}', "1:21: expected a value, got }"),
     ],
 )
 def test_what_is_no_launch_json_is_refused_with_line_and_column(train, existing, said):
@@ -158,7 +160,7 @@ def test_what_is_no_launch_json_is_refused_with_line_and_column(train, existing,
     with pytest.raises(SewerError) as refused:
         merged_launch_json(existing, [train])
     assert str(refused.value).startswith(said)
-    assert str(refused.value).endswith("; the file was left alone")
+    assert str(refused.value).endswith("; the file is unchanged")
 
 
 TASK_NAMES = ("train", "Größe", "a b")
@@ -225,5 +227,5 @@ def test_what_a_person_added_to_a_configuration_stays_when_it_is_brought_up_to_d
 def test_a_configuration_of_another_kind_with_a_tasks_name_is_left_alone():
     """A Node debugger that happens to be named like a task is not made a Python one."""
     existing = '{"configurations": [\n  {"name": "t", "type": "node", "request": "attach"}]}'
-    with pytest.raises(SewerError, match="2:3: a configuration of type 'node' is named 't'"):
+    with pytest.raises(SewerError, match="2:3: configuration of type 'node' has the name of task 't'"):
         merged_launch_json(existing, [Task("t", "new")])

@@ -34,10 +34,10 @@ def test_a_workflow_is_called_with_arguments(flow) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({}, "train() missing 1 required positional argument: 'models'. It takes (models, n=10, *, seed=None); give"),
+        ({}, "train() missing 1 required positional argument: 'models'. Signature: (models, n=10, *, seed=None); pass"),
         (
             {"models": [], "m": 1},
-            "train() got an unexpected keyword argument 'm'. It takes (models, n=10, *, seed=None)",
+            "train() got an unexpected keyword argument 'm'. Signature: (models, n=10, *, seed=None)",
         ),
     ],
 )
@@ -54,9 +54,9 @@ def test_an_argument_that_is_missing_or_unknown_is_named(flow, arguments, said) 
         (
             "flow.py",
             "from airflow_provider_sewer import Task\nTask('t', 'm')",
-            "declares no @workflow that could take 'n'",
+            "has no @workflow that takes 'n'",
         ),
-        ("stages.yaml", "Lint: {module: lint}", "stages take no arguments, and 'n' is given"),
+        ("stages.yaml", "Lint: {module: lint}", "stages take no arguments, got 'n'"),
     ],
 )
 def test_a_file_without_a_workflow_function_takes_none(tmp_path, name, text, said) -> None:

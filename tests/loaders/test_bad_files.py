@@ -43,13 +43,13 @@ def test_a_path_that_cannot_be_encoded_is_an_error(tmp_path):
 
 def test_a_directory_is_named(tmp_path):
     """The message says what to do instead."""
-    fails(tmp_path, "{f}: this is a directory; name a workflow file in it")
+    fails(tmp_path, "{f}: the path is a directory; pass a workflow file")
 
 
 @pytest.mark.parametrize("content", [b"\x7fELF\0\0", b"\0", "Task".encode("utf-16")], ids=["ELF", "NUL", "UTF-16"])
 def test_a_binary_file_is_named(write, content):
     """No Python source holds a NUL byte."""
-    fails(write(content), "{f}: this is no text in UTF-8, so no workflow file")
+    fails(write(content), "{f}: the file is not valid UTF-8, so it is not a workflow file")
 
 
 def test_text_in_another_encoding_is_named(write):
@@ -65,7 +65,7 @@ def test_text_in_another_encoding_is_named(write):
 @pytest.mark.parametrize("content", ["", "# nothing yet\n", "Task\n"])
 def test_a_file_without_a_task_says_what_to_write(write, content):
     """Empty, only comments, or imports that are not used."""
-    fails(write(content), "{f}: the file makes no task; write at least one Task(name, module)")
+    fails(write(content), "{f}: the file defines no task; add at least one Task(name, module)")
 
 
 def test_a_syntax_error_has_file_and_line(write):
@@ -103,9 +103,9 @@ def test_a_syntax_error_in_text_that_the_file_compiles_has_the_files_line(write)
 
 
 NOT_HERE = (
-    ". A workflow file may import its own folder and what is installed beside airflow-provider-sewer; "
-    "what only the task needs belongs into the module it runs. To have the file read by an interpreter that has "
-    "more: sppe … -i PYTHON --read-with-interpreter, or sewer_task_group(…, read_with_interpreter=True)"
+    ". A workflow file can import modules in its folder and packages installed with airflow-provider-sewer; "
+    "move imports that only a task needs into its module. To load the file with another interpreter: "
+    "sppe … -i PYTHON --read-with-interpreter, or sewer_task_group(…, read_with_interpreter=True)"
 )
 
 
@@ -149,7 +149,7 @@ def test_a_helper_named_like_a_module_of_python_is_told_apart(write):
     """The message says why the name is not found."""
     write("MINE = 1", "colorsys.py", imports="")
 
-    with pytest.raises(WorkflowFileError, match=r"'colorsys' is a module of Python itself.*; rename yours$"):
+    with pytest.raises(WorkflowFileError, match=r"'colorsys' is a standard library module.*; rename yours$"):
         load_workflow(write("from colorsys import MINE"))
 
 
@@ -197,8 +197,8 @@ def test_an_exit_while_the_file_is_read_is_an_error(write, code, shown):
     """``sys.exit()`` must not end the program that reads the file."""
     fails(
         write(f"import sys\nsys.exit({code})"),
-        f"{{f}}:3: the file ends the program (exit {shown}) while it is read; "
-        "put that under if __name__ == '__main__':",
+        f"{{f}}:3: the file exits the program (exit {shown}) while it is loaded; "
+        "move that under if __name__ == '__main__':",
     )
 
 
@@ -206,7 +206,10 @@ def test_an_exit_in_a_workflow_function_is_an_error_too(write):
     """Recording calls the function."""
     path = write("import sys\n@workflow\ndef w():\n    sys.exit(1)")
 
-    fails(path, "{f}:5: the file ends the program (exit 1) while it is read; put that under if __name__ == '__main__':")
+    fails(
+        path,
+        "{f}:5: the file exits the program (exit 1) while it is loaded; move that under if __name__ == '__main__':",
+    )
 
 
 def test_an_exception_in_a_workflow_function_has_its_line(write):
@@ -220,6 +223,6 @@ def test_tasks_of_an_installed_package_with_a_former_name_are_told_apart(write, 
 
     fails(
         write("from sewerpipe.config import Task\na = Task()", imports=""),
-        "{f}: its tasks are made by the installed package 'sewerpipe'; "
+        "{f}: its tasks come from the installed package 'sewerpipe'; "
         "write: from airflow_provider_sewer import Task, workflow",
     )

@@ -14,37 +14,37 @@ NO_YAML = {
     "a tab": (
         "Lint:\n\t- Test",
         (
-            "2:1: this is no YAML: while scanning for the next token: found character '\\t' that "
-            "cannot start any token; YAML wants spaces there, no tab"
+            "2:1: invalid YAML: while scanning for the next token: found character '\\t' that "
+            "cannot start any token; use spaces instead of tabs"
         ),
     ),
     "an open list": (
         "Lint: [Test",
-        ("1:12: this is no YAML: while parsing a flow sequence: expected ',' or ']', but got '<stream end>'"),
+        ("1:12: invalid YAML: while parsing a flow sequence: expected ',' or ']', but got '<stream end>'"),
     ),
     "two documents": (
         "Lint: []\n---\nTest: []",
-        ("2:1: this is no YAML: expected a single document in the stream: but found another document"),
+        ("2:1: invalid YAML: expected a single document in the stream: but found another document"),
     ),
-    "an unknown anchor": ("Lint: *tests", "1:7: this is no YAML: found undefined alias 'tests'"),
-    "a bell": ("Lint: []\nTest: \a", "2:7: this is no YAML: '\\x07' cannot stand in it"),
-    "Latin-1": ("Lint: []\nTést: []".encode("latin-1"), "2:2: this is no text in UTF-8"),
-    "a list": ("- Lint", "1:1: the file: a mapping is needed, not a list"),
-    "text": ("Lint", "1:1: the file: a mapping is needed, not 'Lint'"),
-    "no stage": ("{}", "1:1: the file has no stages; write at least one, such as 'Lint: []'"),
-    "no stage below stages": ("stages: {}", "1:9: there are no stages; write at least one, such as 'Lint: []'"),
+    "an unknown anchor": ("Lint: *tests", "1:7: invalid YAML: found undefined alias 'tests'"),
+    "a bell": ("Lint: []\nTest: \a", "2:7: invalid YAML: character '\\x07' is not allowed"),
+    "Latin-1": ("Lint: []\nTést: []".encode("latin-1"), "2:2: the file is not valid UTF-8"),
+    "a list": ("- Lint", "1:1: the file must be a mapping, got a list"),
+    "text": ("Lint", "1:1: the file must be a mapping, got 'Lint'"),
+    "no stage": ("{}", "1:1: the file has no stages; add at least one, e.g. 'Lint: []'"),
+    "no stage below stages": ("stages: {}", "1:9: there are no stages; add at least one, e.g. 'Lint: []'"),
     "a stage twice": (
         "Lint: []\nTest: []\nLint: [Test]",
-        "3:1: 'Lint' is here a second time, after line 1; take one of them out",
+        "3:1: duplicate key 'Lint', first used in line 1; remove one of them",
     ),
     "a field twice": (
         "Lint: {env: {A: 1, A: 2}}",
-        ("1:20: 'A' is here a second time, after line 1; take one of them out"),
+        ("1:20: duplicate key 'A', first used in line 1; remove one of them"),
     ),
-    "a list as key": ("? [Lint]\n: []", "1:3: a key is text, not a list"),
+    "a list as key": ("? [Lint]\n: []", "1:3: a key must be a string, got a list"),
     "a template without quotes": (
         "Lint: {kwargs: {day: {{ ds }}}}",
-        "1:23: a key is text, not a mapping; a template needs quotes: '{{ … }}'",
+        "1:23: a key must be a string, got a mapping; a template needs quotes: '{{ … }}'",
     ),
     "an unknown tag": (
         "Lint: {kwargs: {a: !produkt b}}",
@@ -55,11 +55,11 @@ NO_YAML = {
     ),
     "a Python object": (
         "Lint: {kwargs: {a: !!python/name:os.system ''}}",
-        "1:20: !!python/name:os.system is not known here; take it out",
+        "1:20: unknown tag !!python/name:os.system; remove it",
     ),
-    "a text for a number": ("Lint: {kwargs: {a: !!int many}}", "1:20: !!int: 'many' is none"),
-    "what holds itself": ("Lint: {kwargs: {a: &a [*a]}}", "1:20: this holds itself"),
-    "a merge of itself": ("Lint: &a {kwargs: {a: 1}, <<: *a}", "1:7: this holds itself"),
+    "a text for a number": ("Lint: {kwargs: {a: !!int many}}", "1:20: 'many' is not a valid !!int"),
+    "what holds itself": ("Lint: {kwargs: {a: &a [*a]}}", "1:20: the value contains itself"),
+    "a merge of itself": ("Lint: &a {kwargs: {a: 1}, <<: *a}", "1:7: the value contains itself"),
 }
 
 
@@ -76,7 +76,7 @@ def test_an_empty_file_is_named(stages):
 
 def test_a_file_that_is_nested_too_deeply_is_named(stages):
     """Python itself would give up with a traceback of a thousand lines."""
-    fails(stages("Lint: " + "[" * 5000), "{f}:1:105: this is nested too deeply")
+    fails(stages("Lint: " + "[" * 5000), "{f}:1:105: the value is nested too deeply")
 
 
 def test_aliases_that_make_too_much_of_a_few_lines_are_named(stages):
@@ -84,7 +84,7 @@ def test_aliases_that_make_too_much_of_a_few_lines_are_named(stages):
     lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 8)]
     bomb = "Lint:\n  kwargs:\n    a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n    " + "\n    ".join(lists)
 
-    fails(stages(bomb), "{f}:7:9: aliases make more than 100,000 values of this; have a stage read them from a file")
+    fails(stages(bomb), "{f}:7:9: aliases expand to more than 100,000 values; have a stage read them from a file")
     assert len(load_workflow(stages(bomb.partition("    a4")[0]), jobs="jobs").tasks["Lint"].kwargs) == 4
 
 
@@ -182,12 +182,12 @@ BAD_STAGES = {
     ),
     "a part of a result": (
         "Lint: []\nTest: {kwargs: {a: !result {stage: Lint, keys: seed}}}",
-        ("2:48: !result: keys are a list of keys and positions, not 'seed'"),
+        ("2:48: !result: keys must be a list of keys and positions, got 'seed'"),
         InvalidTask,
     ),
     "results in a circle": (
         "Lint: {kwargs: {a: !result Test}}\nTest: {kwargs: {a: !result Lint}}",
-        ("2:20: these stages wait for each other in a circle: 'Test' → 'Lint' → 'Test'; take one of them out"),
+        ("2:20: cyclic dependency of stages: 'Test' → 'Lint' → 'Test'; remove one of these dependencies"),
         InvalidWorkflow,
     ),
     "no function of that name": (
@@ -213,7 +213,7 @@ BAD_STAGES = {
     ),
     "no name of a function": (
         "Unit tests: []",
-        ("1:1: stage 'Unit tests': 'Unit tests' cannot be the name of a function; name one with the field 'function'"),
+        ("1:1: stage 'Unit tests': 'Unit tests' is not a valid function name; set the field 'function'"),
         InvalidTask,
     ),
     "a field at the top": (
@@ -236,7 +236,7 @@ BAD_STAGES = {
     ),
     "a bad jobs module": (
         "jobs: jobs.py\nstages:\n  Lint: []",
-        ("1:7: jobs: 'jobs.py' is no name of a module, such as 'foo_jobs'; did you mean 'jobs'?"),
+        ("1:7: jobs must be a module name such as 'foo_jobs', got 'jobs.py'; did you mean 'jobs'?"),
         InvalidWorkflow,
     ),
 }
@@ -252,8 +252,8 @@ def test_stages_without_jobs_module_say_how_to_name_one(stages):
     """The first one that needs it is named."""
     fails(
         stages("load: {module: m}\nLint: []"),
-        "{f}:2:1: stage 'Lint' is to run a function of the jobs module, and none is named; name one with --jobs, "
-        "with jobs=… in Python, or give the stage a module or a function 'package.module:function'",
+        "{f}:2:1: stage 'Lint' needs a jobs module, but none is set; set one with --jobs, with jobs=… in Python, or "
+        "give the stage a module or a function 'package.module:function'",
         InvalidTask,
         jobs=None,
     )
@@ -263,7 +263,7 @@ def test_a_jobs_module_that_is_no_module_is_named(stages):
     """A path is taken for what was probably meant."""
     fails(
         stages("Lint: []"),
-        "{f}: jobs: './jobs.py' is no name of a module, such as 'foo_jobs'; did you mean 'jobs'?",
+        "{f}: jobs must be a module name such as 'foo_jobs', got './jobs.py'; did you mean 'jobs'?",
         InvalidWorkflow,
         jobs="./jobs.py",
     )
@@ -272,7 +272,7 @@ def test_a_jobs_module_that_is_no_module_is_named(stages):
 def test_a_jobs_module_is_not_for_python_files(write):
     """There each task names what it runs."""
     path = write("Task('a', 'm')")
-    said = f"{path}: a jobs module is for stages in YAML; in a Python file each task names what it runs"
+    said = f"{path}: jobs requires stages in YAML; in a Python file, set module or function of each task"
     fails(path, said, SewerError)
 
 

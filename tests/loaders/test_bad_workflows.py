@@ -17,7 +17,7 @@ def test_a_workflow_with_a_required_argument_is_an_error_at_its_line(write):
     fails(
         write("a = Task('a', 'm')\n\n@workflow\ndef w(day):\n    a.run()"),
         "{f}:4: TypeError: w() missing 1 required positional argument: 'day'. "
-        "It takes (day); give a value with --arg NAME=VALUE or arguments={…}, or a default",
+        "Signature: (day); pass values with --arg NAME=VALUE or arguments={…}, or set defaults",
     )
 
 
@@ -122,14 +122,14 @@ def test_an_empty_name_of_a_workflow_is_an_unknown_one(write):
 
 def test_one_of_several_workflows_has_to_be_named(write):
     """There is no guessing."""
-    fails(write(TWO), "{f}: the file holds several workflows; name one: 'daily', 'weekly'")
+    fails(write(TWO), "{f}: the file defines several workflows; choose one: 'daily', 'weekly'")
 
 
 def test_a_workflow_cannot_be_named_where_there_is_none(write):
     """The message says that the file declares none."""
     fails(
         write("Task('a', 'm')"),
-        "{f}: unknown workflow 'daily'. Known: none. The file declares no @workflow.",
+        "{f}: unknown workflow 'daily'. Known: none. The file has no @workflow.",
         workflow="daily",
     )
 
@@ -243,5 +243,7 @@ def test_tying_two_lists_is_an_error_with_a_way_round(write, line):
     """Python does not ask a task about it, so the hint has to come from the reader."""
     path = write(f"a, b = Task('a', 'm'), Task('b', 'm')\n{line}")
 
-    with pytest.raises(WorkflowFileError, match=r"flow\.py:3: TypeError: .* Python cannot tie two lists; put a task"):
+    with pytest.raises(
+        WorkflowFileError, match=r"flow\.py:3: TypeError: .* Python cannot connect two lists; put a task"
+    ):
         load_workflow(path)

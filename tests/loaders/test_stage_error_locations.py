@@ -20,7 +20,7 @@ MARKED = {
         "args must be a list of arguments",
     ),
     "a keyword": ("a: {function: 'm:f', kwargs: {n: 1, ⟦a-b: 1}}", "kwargs: 'a-b' is not a valid name of an argument"),
-    "a large number": ("a: {function: 'm:f', kwargs: {n: {deep: [1, ⟦1e999]}}}", "'1e999' is too large for a number"),
+    "a large number": ("a: {function: 'm:f', kwargs: {n: {deep: [1, ⟦1e999]}}}", "number '1e999' is too large"),
     "half a character": ('a: {function: "m:f", kwargs: {n: [⟦"\\uD83D"]}}', "'\\ud83d' is half of a character"),
     "no arguments": ("a: {function: 'm:f', kwargs: ⟦[1]}", "kwargs must be a mapping, got list"),
     "parameters of a function": (
@@ -45,16 +45,16 @@ MARKED = {
     ),
     "no seconds": ("a: {dependencies: !external {path: y, timeout: ⟦-1}}", "External('y'): timeout must be seconds"),
     "no path": ("a: {kwargs: {x: !product {atomic: true, path: ⟦''}}}", "Product must be a path, got ''"),
-    "no truth": ("a: {kwargs: {x: !product {path: y, ignored: ⟦1}}}", "!product: ignored: true or false is needed"),
+    "no truth": ("a: {kwargs: {x: !product {path: y, ignored: ⟦1}}}", "!product: ignored must be true or false"),
     # --- results
     "a stage of a result": ("a: {kwargs: {x: !result {stage: ⟦b}}}", "!result: unknown stage 'b'"),
-    "a key of a result": ("a: []\nb: {kwargs: {x: !result {stage: a, keys: [x, ⟦1.5]}}}", "!result: a part of a"),
+    "a key of a result": ("a: []\nb: {kwargs: {x: !result {stage: a, keys: [x, ⟦1.5]}}}", "!result: each key must"),
     "no stage of a result": ("a: []\nb: {kwargs: {x: ⟦!result {keys: [x]}}}", "!result: the stage is missing; write"),
-    "a result elsewhere": ("a: []\nb: {env: {X: ⟦!result a}}", "!result cannot stand in env, but in parameters_and_fl"),
-    "a duration elsewhere": ("a: {kwargs: {x: [⟦!timedelta {hours: 1}]}}", "!timedelta cannot stand in kwargs, but in"),
-    "a path in a path": ("a: {products: !product {path: ⟦!product x}}", "!product cannot stand in !product, but in"),
-    "an hour": ("a: {operator_kwargs: {x: !timedelta {hours: ⟦one}}}", "!timedelta: hours: a number is needed"),
-    "a century": ("a: {operator_kwargs: {x: !timedelta {days: ⟦1000000000}}}", "!timedelta: days: a number is needed"),
+    "a result elsewhere": ("a: []\nb: {env: {X: ⟦!result a}}", "!result is not allowed in env, only in parameters"),
+    "a duration elsewhere": ("a: {kwargs: {x: [⟦!timedelta {hours: 1}]}}", "!timedelta is not allowed in kwargs, only"),
+    "a path in a path": ("a: {products: !product {path: ⟦!product x}}", "!product is not allowed in !product, only in"),
+    "an hour": ("a: {operator_kwargs: {x: !timedelta {hours: ⟦one}}}", "!timedelta: hours must be a number"),
+    "a century": ("a: {operator_kwargs: {x: !timedelta {days: ⟦1000000000}}}", "!timedelta: days must be a number"),
     "a unit": ("a: {operator_kwargs: {x: !timedelta {⟦hour: 1}}}", "unknown option of !timedelta 'hour'; did you mean"),
     # --- where and when
     "a variable": ("a: {env: {ok: 1, ⟦A=B: 1}}", "env: 'A=B' is not a valid name of an environment variable"),
@@ -96,7 +96,7 @@ MARKED = {
     "its text": ("a: {slurm: {additional_parameters: {x: ⟦null}}}", "slurm: additional_parameters: x must be text"),
     "two times": ("a: {slurm: {timeout_min: 1, ⟦time: 1:00}}", "slurm: 'timeout_min' and 'time' exclude each other"),
     # --- loops
-    "no loop": ("a: {map: ⟦[1, 2]}", "map: a mapping is needed, not a list"),
+    "no loop": ("a: {map: ⟦[1, 2]}", "map must be a mapping, got a list"),
     "an empty loop": ("a: {map: ⟦{}}", "map needs at least one keyword argument, e.g. map(n=[10, 20])"),
     "no values": ("a: {map_product: {n: [1], m: ⟦[]}}", "map: m must not be an empty list"),
     "a single value": ("a: {map: {n: ⟦5}}", "map: n must be a list of values, got 5"),
@@ -106,7 +106,7 @@ MARKED = {
     ),
     "two loops": (
         "a: {map: {n: [1]}, ⟦map_product: {n: [1]}}",
-        "a stage is mapped once; take 'map' or 'map_product' out",
+        "'map' and 'map_product' exclude each other; remove one",
     ),
     "a loop over no name": ("a: {map: {⟦a-b: [1]}}", "map: kwargs: 'a-b' is not a valid name of an argument"),
     "no value for a path": (
@@ -124,11 +124,11 @@ MARKED = {
     "one path of two": ("a: {kwargs: {x: !product {path: ⟦x}}, map: {n: [1, 2]}}", "map: 'a[n=1]' and 'a[n=2]' would"),
     "a position": (
         "a: {map: {n: [1, 2]}}\nb: {kwargs: {x: ⟦!result a.2}}",
-        "!result: stage 'a' is mapped, and leaves a list of 2 ",
+        "!result: stage 'a' is mapped and has a list of 2 ",
     ),
     "a position in a list": (
         "a: {map: {n: [1, 2]}}\nb: {kwargs: {x: !result {stage: a, keys: [⟦n]}}}",
-        "!result: stage 'a' is mapped, and",
+        "!result: stage 'a' is mapped and",
     ),
     "a task of a loop": (
         "a: {map: {n: [1, 2]}}\nb: [a, ⟦'a[n=3]']",
@@ -136,11 +136,11 @@ MARKED = {
     ),
     "a loop after itself": (
         "a: {map: {n: [1]}, depends_on: [⟦a]}",
-        "these stages wait for each other in a circle: 'a'",
+        "cyclic dependency of stages: 'a'",
     ),
     "a circle of loops": (
         "a: {map: {n: [1]}, depends_on: b}\nb: {map: {n: !result ⟦a}}".replace("!result ⟦", "⟦!result "),
-        "these stages wait for each other in a circle: 'b' → 'a' → 'b'; take one",
+        "cyclic dependency of stages: 'b' → 'a' → 'b'; remove one",
     ),
     # --- among others
     "two makers": ("a: {products: x}\nb: {kwargs: {y: ⟦!product x}}", "two tasks produce 'x': 'a' ({f}:1:1) and 'b'"),
@@ -178,12 +178,12 @@ MARKED = {
     ),
     "a path as default": (
         "defaults: {env: {A: ⟦!dependency x}}\nstages: {a: []}",
-        "!dependency cannot stand in env, but in parameters_and",
+        "!dependency is not allowed in env, only in parameters_and",
     ),
-    "no name": ("name: ⟦[x]\nstages: {a: []}", "name is text, not a list"),
+    "no name": ("name: ⟦[x]\nstages: {a: []}", "name must be a string, got a list"),
     "workflows beside stages": (
         "stages: {a: []}\n⟦workflows: {b: {stages: {}}}",
-        "beside stages there are no workflows",
+        "'workflows' is not allowed next to 'stages'",
     ),
     "a field beside workflows": (
         "workflows: {b: {stages: {a: []}}}\n⟦name: x",
@@ -195,12 +195,12 @@ MARKED = {
     ),
     "a workflow without stages": (
         "workflows: {b: {stages: {a: []}}, ⟦c: {doc: x}}",
-        "workflow 'c' has no stages; give",
+        "workflow 'c' has no stages; add",
     ),
-    "a workflow with none": ("workflows: {b: {stages: ⟦{}}}", "there are no stages; write at least one"),
+    "a workflow with none": ("workflows: {b: {stages: ⟦{}}}", "there are no stages; add at least one"),
     "a workflow that is a list": (
         "workflows: {b: {stages: {a: []}}, c: ⟦[a]}",
-        "workflow 'c': a mapping is needed, not",
+        "workflow 'c' must be a mapping, got",
     ),
 }
 

@@ -195,7 +195,7 @@ def test_of_several_workflows_the_one_that_is_meant_is_named(stages):
     """As in a Python file; all their tasks can be had, those that say the same once."""
     path = stages(SEVERAL)
 
-    with pytest.raises(SewerError, match=r"the file holds several workflows; name one: 'nightly', 'hourly'$"):
+    with pytest.raises(SewerError, match=r"the file defines several workflows; choose one: 'nightly', 'hourly'$"):
         load_workflow(path)
     with pytest.raises(SewerError, match="unknown workflow 'nihgtly'; did you mean 'nightly'"):
         load_workflow(path, "nihgtly")

@@ -23,7 +23,7 @@ def test_a_run_at_the_top_of_a_file_must_name_all_its_tasks(write):
     """Else the file would mean one thing to Python and another to everybody else."""
     path = write("a, b, c = (Task(name, 'steps') for name in 'abc')\n(a >> b).run()")
 
-    with pytest.raises(SewerError, match=r"flow\.py:2: task 'c' is not part of what the file runs at .*flow\.py:3"):
+    with pytest.raises(SewerError, match=r"flow\.py:2: task 'c' is not part of the run at .*flow\.py:3"):
         load_workflow(path)
 
 

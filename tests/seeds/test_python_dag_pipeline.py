@@ -247,7 +247,7 @@ def test_the_documents_state_is_gone_on_from(pipeline) -> None:
     assert done.returncode == 0
     assert sorted(ran(done)) == ["Benchmark", "Coverage", "Docs"]
     assert re.search(
-        r"^sppe: going on from state\.yml, which is only read; the state of this run is kept in "
+        r"^sppe: resuming from state\.yml, which is only read; the state of this run is saved in "
         r"\.sewer/state/workflow-\w+\.jsonl$",
         done.err,
         re.MULTILINE,
@@ -266,8 +266,8 @@ def test_what_has_succeeded_since_counts_as_well(pipeline) -> None:
 
     assert ran(done) == ["Docs"]
     assert re.search(
-        r"^sppe: going on from state\.yml, which is only read; the state of this run is kept in \.sewer/state/\S+, "
-        r"and what has succeeded by that counts too$",
+        r"^sppe: resuming from state\.yml, which is only read; the state of this run is saved in \.sewer/state/\S+, "
+        r"and tasks that succeeded in it count too$",
         done.err,
         re.MULTILINE,
     )
@@ -338,10 +338,13 @@ def test_a_stage_after_one_that_runs_anew_runs_too(pipeline) -> None:
 
 
 BAD_STATES = {
-    "another word": ("Lint: DONE", ":1:7: stage 'Lint': SUCCESS, FAILED, RUNNING and null are possible, not 'DONE'"),
-    "no state": ("Lint: [SUCCESS]", ":1:7: how stage 'Lint' stands is text, not a list"),
-    "no YAML": ("Lint: {", ":1:8: this is no YAML: "),
-    "no mapping": ("- Lint", ":1:1: the state of stages: a mapping is needed, not a list"),
+    "another word": (
+        "Lint: DONE",
+        ":1:7: state of stage 'Lint' must be one of SUCCESS, FAILED, RUNNING, null; got 'DONE'",
+    ),
+    "no state": ("Lint: [SUCCESS]", ":1:7: state of stage 'Lint' must be a string, got a list"),
+    "no YAML": ("Lint: {", ":1:8: invalid YAML: "),
+    "no mapping": ("- Lint", ":1:1: the state file must be a mapping, got a list"),
 }
 
 
@@ -371,7 +374,10 @@ def test_the_documents_state_is_never_written(pipeline) -> None:
     done = pipeline.run("--state", "state.yml")
 
     assert (done.returncode, done.out) == (2, "")
-    assert "state.yml: a state in YAML is that of python-dag-pipeline, and only read; go on from it with " in done.err
+    assert (
+        "state.yml: a state file in YAML is one of python-dag-pipeline and is only read; resume from it with "
+        in done.err
+    )
     assert state.read_text() == STATE
 
 

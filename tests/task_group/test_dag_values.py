@@ -11,7 +11,7 @@ from airflow.sdk import DAG
 from airflow_provider_sewer import SewerError, Task
 from airflow_provider_sewer.task_group import create_airflow_task, sewer_task_group
 
-from .known_later import TRAIN, give
+from .runtime_value_cases import TRAIN, give
 
 
 def test_an_xcom_is_an_argument_of_a_workflow_and_makes_the_edge(file, where, run_dag):
@@ -239,8 +239,8 @@ def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line,
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"arguments": {"m": 1}}, r"flow\.py:3: TypeError: train\(\) got an unexpected .*'m'. It takes \(n, config="),
-        ({}, r"flow\.py:3: TypeError: train\(\) missing .*'n'. It takes \(n, config=None, name='svc'\); give a value"),
+        ({"arguments": {"m": 1}}, r"flow\.py:3: TypeError: train\(\) got an unexpected .*'m'. Signature: \(n, config="),
+        ({}, r"flow\.py:3: TypeError: train\(\) missing .*'n'. Signature: \(n, config=None, name='svc'\); pass values"),
         ({"env": "whole"}, "^env: its names are known only when a task runs"),
         ({"slurm": "whole", "arguments": {"n": 1}}, "^slurm: its names are known only when a task runs"),
         ({"operator_kwargs": {"queue": "whole"}, "arguments": {"n": 1}}, "operator_kwargs: 'queue' is known only when"),

@@ -1,1 +1,1 @@
-"""Workflow files that only another interpreter can import."""
+"""Loading of workflow files with another interpreter."""

@@ -1,9 +1,8 @@
-"""Have a workflow file read by another interpreter: the one that has what the file imports.
+"""Loading of a workflow file with another interpreter, which has the packages that the file imports.
 
-This package is lent to it, through a path that leads to this package alone: nothing is installed there, and nothing
-that is installed beside this package can be imported. The file is read in the environment that its tasks get: the short
-list, and what is given. The workflow comes back as JSON and is kept (see
-:mod:`airflow_provider_sewer.execution.disk_cache`).
+That interpreter imports this package by its path alone: nothing is installed there, and packages installed next to this
+one cannot be imported. The file is loaded in the environment of its tasks: the short list of inherited variables, and
+``env``. The workflow is returned as JSON and cached (see :mod:`airflow_provider_sewer.execution.disk_cache`).
 """
 
 from __future__ import annotations
@@ -42,21 +41,20 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
 
-#: Seconds that reading a file may take.
-_PATIENCE = 120.0
+#: Timeout in seconds for loading a file.
+_TIMEOUT = 120.0
 
-#: The oldest Python that this package's model and its reader run on.
+#: Oldest Python that can import this package's core and loaders.
 _OLDEST = (3, 9)
 
-#: The names of files that are no Python.
+#: Suffixes of files that are not Python.
 _STAGES = (".yaml", ".yml")
 
 _NAME = __name__.partition(".")[0]
 
-# The working directory is first in the path of what is started with -c. A file that is read finds its own folder and
-# what is installed, wherever somebody stands; and the folder that this package lies in may be full of other packages,
-# so that it must not get into the path.
-_LEND = f"""
+# With -c, Python puts the working directory first on sys.path. A workflow file must find the same modules in any
+# working directory, so it is removed. The parent folder of this package may contain other packages, so it is not added.
+_BOOTSTRAP = f"""
 import sys
 if sys.path[:1] == [""]:
     del sys.path[0]
@@ -71,15 +69,15 @@ importlib.import_module(name + ".loaders.external.worker").main(*sys.argv[3:])
 
 
 class _Request(NamedTuple):
-    """What is to be read.
+    """Request to load a file.
 
-    :param wanted: ``workflow``, or ``tasks`` for all tasks of the file.
-    :param file: the absolute path of the workflow file.
-    :param name: the name of the workflow, if one was given.
-    :param arguments: what its function is called with, as JSON says it.
+    :param kind: ``workflow``, or ``tasks`` for all tasks of the file.
+    :param file: absolute path of the workflow file.
+    :param name: name of the workflow, if given.
+    :param arguments: arguments of its function as JSON data.
     """
 
-    wanted: str
+    kind: str
     file: str
     name: str | None = None
     arguments: Any = None
@@ -91,111 +89,112 @@ def read_workflow(
     settings: ExecutionSettings,
     arguments: Mapping[str, Any] | None = None,
 ) -> Workflow:
-    """Have a workflow file read, and return one of its workflows as a graph.
+    """Load a workflow file with another interpreter, and return one of its workflows as a graph.
 
-    :param path: the workflow file.
-    :param workflow: its name, where the file holds several.
-    :param settings: the interpreter that reads it, and the environment it does that in.
-    :param arguments: what the workflow's function is called with, by the names of its parameters.
-    :raises SewerError: whatever is raised where the file is read, as it is raised there.
-    :raises InterpreterError: when the interpreter cannot read a workflow file.
+    :param path: workflow file.
+    :param workflow: its name, if the file defines several.
+    :param settings: interpreter and environment for loading the file.
+    :param arguments: arguments of the workflow function by parameter name.
+    :raises SewerError: when loading the file raises it there.
+    :raises InterpreterError: when the interpreter cannot load a workflow file.
     """
-    wish = _Request("workflow", os.path.abspath(path), workflow, value_to_data("arguments", arguments or {}))
-    return workflow_of_data(_read(wish, settings))
+    request = _Request("workflow", os.path.abspath(path), workflow, value_to_data("arguments", arguments or {}))
+    return workflow_of_data(_read(request, settings))
 
 
 def read_tasks(path: str | os.PathLike[str], settings: ExecutionSettings) -> list[Task]:
-    """Have a workflow file read, and return all its tasks.
+    """Load a workflow file with another interpreter, and return all its tasks.
 
-    :param path: the workflow file.
-    :param settings: the interpreter that reads it, and the environment it does that in.
+    :param path: workflow file.
+    :param settings: interpreter and environment for loading the file.
     :raises SewerError: as for :func:`read_workflow`.
     """
     return tasks_of_data(_read(_Request("tasks", os.path.abspath(path)), settings))
 
 
-def _read(wish: _Request, settings: ExecutionSettings) -> Any:
-    """Return what came of reading, be it now or before."""
-    if wish.file.lower().endswith(_STAGES):
+def _read(request: _Request, settings: ExecutionSettings) -> Any:
+    """Return the cached data of a request, or load the file."""
+    if request.file.lower().endswith(_STAGES):
         raise WorkflowFileError(
-            "stages in YAML import nothing, and need no other interpreter to be read; leave out "
+            "stages in YAML have no imports and need no other interpreter; leave out "
             "--read-with-interpreter, or read_with_interpreter=True",
-            SourceLine(wish.file, 0),
+            SourceLine(request.file, 0),
         )
     env = build_environment(settings.env, settings.inherit_env or False)
-    for name in PART_OF_MACHINE - settings.env.keys():  # a file means the same wherever it is read
+    for name in PART_OF_MACHINE - settings.env.keys():  # loading must not depend on the machine
         env.pop(name, None)
     python = locate_interpreter(settings.python)
     env = activated(env, python, settings)
-    place = [os.path.realpath(wish.file), _here()]
-    kept = DiskCache("workflows", [wish._asdict(), place, sorted(env.items()), python, _identity(python), _version()])
-    found = kept.get()
-    if found is None:
-        answer = _asked(wish, python, env)
-        if "error" in answer:
-            raise error_of_data(answer["error"])
-        found = answer[wish.wanted]
-        if answer["looks"] is not None:
-            kept.put(found, answer["looks"])
-    return found
+    place = [os.path.realpath(request.file), _working_directory()]
+    key = [request._asdict(), place, sorted(env.items()), python, _identity(python), _version()]
+    cache_entry = DiskCache("workflows", key)
+    data = cache_entry.get()
+    if data is None:
+        response = _load(request, python, env)
+        if "error" in response:
+            raise error_of_data(response["error"])
+        data = response[request.kind]
+        if response["fingerprints"] is not None:
+            cache_entry.put(data, response["fingerprints"])
+    return data
 
 
-def _asked(wish: _Request, python: str, env: Mapping[str, str]) -> Any:
-    """Have the file read now."""
+def _load(request: _Request, python: str, env: Mapping[str, str]) -> Any:
+    """Run the worker with the interpreter, and return its response."""
     tail = Tail()
 
     def show(_: Stream, pieces: Sequence[str]) -> None:
         tail.take(pieces)
         sys.stderr.write("".join(pieces))
 
-    with OrphanReaper(GRACE) as guardian:
-        _check_version(python, env, guardian)
-        wish_file, answer_file = (os.path.join(guardian.folder, name) for name in ("wish.json", "answer.json"))
-        with open(wish_file, "w", encoding="ascii") as file:
-            json.dump(wish._asdict(), file)
-        # -B: no folder is to hold traces of having been read.
-        argv = (python, "-B", "-c", _LEND, _NAME, PACKAGE, answer_file, wish_file)
-        process = _process(Command(argv, env), guardian)
-        exit_ = process.follow(show, within=_PATIENCE)
-        whole = SourceLine(wish.file, 0)
+    with OrphanReaper(GRACE) as reaper:
+        _check_version(python, env, reaper)
+        request_file, response_file = (os.path.join(reaper.folder, name) for name in ("request.json", "response.json"))
+        with open(request_file, "w", encoding="ascii") as file:
+            json.dump(request._asdict(), file)
+        # -B: loading must not write bytecode into the user's folders.
+        argv = (python, "-B", "-c", _BOOTSTRAP, _NAME, PACKAGE, response_file, request_file)
+        process = _process(Command(argv, env), reaper)
+        exit_ = process.follow(show, within=_TIMEOUT)
+        source = SourceLine(request.file, 0)
         if exit_.stopped:
             raise WorkflowFileError(
-                f"{python} did not come to the end of this file within {_PATIENCE:.0f} s, and was ended; what takes "
-                f"long belongs into the module of a task{_printed(tail)}",
-                whole,
+                f"{python} did not finish loading this file within {_TIMEOUT:.0f} s and was terminated; move "
+                f"long-running code into the module of a task{_last_lines(tail)}",
+                source,
             )
         if exit_.code == 0:
-            with suppress(OSError), open(answer_file, encoding="ascii") as file:
+            with suppress(OSError), open(response_file, encoding="ascii") as file:
                 return json.load(file)
-        how = exit_description(exit_.code, exit_.signal) if exit_.code != 0 else "was ended by the file itself"
-        raise WorkflowFileError(f"{python} {how} while it was reading this file{_printed(tail)}", whole)
+        end = exit_description(exit_.code, exit_.signal) if exit_.code != 0 else "was terminated by the file itself"
+        raise WorkflowFileError(f"{python} {end} while it was loading this file{_last_lines(tail)}", source)
 
 
-def _process(command: Command, guardian: OrphanReaper) -> Process:
-    return Process(command, mark=guardian.child_tag(), grace=GRACE, guardian=guardian)
+def _process(command: Command, reaper: OrphanReaper) -> Process:
+    return Process(command, mark=reaper.child_tag(), grace=GRACE, guardian=reaper)
 
 
-def _check_version(python: str, env: Mapping[str, str], guardian: OrphanReaper) -> None:
-    found = find_interpreter(python, env, lambda command: _process(command, guardian))
+def _check_version(python: str, env: Mapping[str, str], reaper: OrphanReaper) -> None:
+    found = find_interpreter(python, env, lambda command: _process(command, reaper))
     if tuple(map(int, found.version.split(".")[:2])) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
         raise InterpreterError(
-            f"{python} is Python {found.version}; a workflow file is read by Python {oldest} or later"
+            f"{python} is Python {found.version}; loading a workflow file requires Python {oldest} or later"
         )
 
 
-def _printed(tail: Tail) -> str:
-    return f"\nThe last lines it wrote:\n{indent(chr(10).join(tail.lines), '  ')}" if tail.lines else ""
+def _last_lines(tail: Tail) -> str:
+    return f"\nLast lines of its output:\n{indent(chr(10).join(tail.lines), '  ')}" if tail.lines else ""
 
 
 def _identity(file: str) -> list[Any]:
-    """Return what another file in the place of this one would not have."""
+    """Return values that change when the file is replaced or modified."""
     status = os.stat(file)
     return [os.path.realpath(file), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
 
 
-def _here() -> str | None:
-    """Return the folder that this runs in, which what a file says may depend on."""
+def _working_directory() -> str | None:
+    """Return the working directory, on which the content of a workflow may depend."""
     with suppress(FileNotFoundError):
         return os.getcwd()
     return None
@@ -203,7 +202,7 @@ def _here() -> str | None:
 
 @cache
 def _version() -> list[Any]:
-    """Return what tells this package from its other versions, those that are being worked on as well."""
+    """Return values that identify this version of the package, also during its development."""
     modules = (
         _identity(os.path.join(PACKAGE, folder, name))
         for folder in ("core", "loaders")

@@ -1,9 +1,8 @@
-"""Read a workflow file inside the interpreter that this package is lent to.
+"""Program that loads a workflow file inside another interpreter.
 
-That interpreter has what the file imports and need not have this package: whoever starts it (see
-:mod:`airflow_provider_sewer.loaders.external.client`) puts the package in its reach, and nothing else. What came of
-reading is left in a file, as JSON, together with all that was looked at on the way: as long as that looks the same,
-the file need not be read again.
+That interpreter has the packages that the file imports and need not have this one:
+:mod:`airflow_provider_sewer.loaders.external.client` makes only this package importable. The result is written to a
+file as JSON, with fingerprints of all files that were read. While these are unchanged, the result can be cached.
 """
 
 from __future__ import annotations
@@ -26,53 +25,53 @@ from airflow_provider_sewer.loaders.python_file import load_tasks, load_workflow
 if TYPE_CHECKING:
     from types import FrameType
 
-#: What reaches beyond files, so that nobody can tell whether it would come out the same again.
-_BEYOND = frozenset({
+#: Audit events of effects beyond files, after which the result is not cacheable.
+_UNCACHEABLE = frozenset({
     "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "pty.spawn", "socket.connect",
     "socket.sendto", "sqlite3.connect", "subprocess.Popen",
 })  # fmt: skip
 
-#: Modules of Python itself that ask other programs what the system is like; many packages call them when imported.
-_ABOUT_THE_SYSTEM = frozenset({"ctypes.util", "platform"})
+#: Standard library modules that run other programs to query the system; many packages call them on import.
+_SYSTEM_QUERIES = frozenset({"ctypes.util", "platform"})
 
-#: What the system makes up when it is asked.
-_MADE_UP = ("/dev/", "/proc/", "/sys/")
+#: Virtual file systems.
+_VIRTUAL = ("/dev/", "/proc/", "/sys/")
 
-#: Where modules of Python itself lie.
+#: Folder of the standard library.
 _STANDARD = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 
 class FileAccessRecorder:
-    """Notes all files and folders that are looked at in this process, as they are just before that.
+    """Audit hook that records fingerprints of all files and folders that this process reads.
 
-    So whatever is changed meanwhile does not look as noted, and is read again.
+    A fingerprint is taken before the access, so a change during the load is detected later.
     """
 
     def __init__(self) -> None:
         self.fingerprints: dict[str, str] = {}
         self.is_complete = True
-        self._own = threading.local()
+        self._thread = threading.local()
 
     def __call__(self, event: str, details: tuple[Any, ...]) -> None:
-        """Note what Python is about to do. An error raised here would keep it from that."""
-        if getattr(self._own, "is_looking", False):
+        """Record an audit event. Exceptions are caught, as they would abort the audited operation."""
+        if getattr(self._thread, "is_recording", False):
             return
-        self._own.is_looking = True
+        self._thread.is_recording = True
         try:
-            self._note_event(event, details)
+            self._record_event(event, details)
         except Exception:
             self.is_complete = False
         finally:
-            self._own.is_looking = False
+            self._thread.is_recording = False
 
     def record(self, path: str) -> None:
-        """Note what a file or folder looks like, if that was not done before."""
+        """Record the fingerprint of a file or folder, if it is not recorded yet."""
         path = os.path.abspath(path)
-        if path not in self.fingerprints and not _is_left_aside(path):
+        if path not in self.fingerprints and not _is_excluded(path):
             self.fingerprints[path] = fingerprint(path)
 
     def record_environment(self) -> None:
-        """Note what this interpreter was started with, and the modules that nobody saw being opened."""
+        """Record the environment of this interpreter, and modules that were imported before the hook was added."""
         self.record(os.path.join(sys.prefix, "pyvenv.cfg"))
         for folder in filter(is_installed, sys.path):
             self.record(folder)
@@ -85,12 +84,14 @@ class FileAccessRecorder:
             if isinstance(file, str):
                 self.record(file)
 
-    def _note_event(self, event: str, details: tuple[Any, ...]) -> None:
-        if event in _BEYOND:
-            self.is_complete = self.is_complete and _is_about_the_system()
+    def _record_event(self, event: str, details: tuple[Any, ...]) -> None:
+        if event in _UNCACHEABLE:
+            self.is_complete = self.is_complete and _is_system_query()
         elif event == "open" and isinstance(details[0], (str, bytes)) and not _is_only_written(details[2]):
             self.record(_source_of(os.fsdecode(details[0])))
-        elif event == "import" and isinstance(details[1], str):  # compiled code, which the system opens itself
+        elif event == "import" and isinstance(
+            details[1], str
+        ):  # an extension module, which the dynamic linker opens without an event
             self.record(details[1])
         elif event in ("os.listdir", "os.scandir"):
             if isinstance(details[0], int):  # an open folder, whose path is not known
@@ -99,44 +100,44 @@ class FileAccessRecorder:
                 self.record(os.fsdecode(details[0] or os.curdir))
 
 
-def main(answer_file: str, wish_file: str) -> None:
-    """Read a workflow file and leave what came of it as JSON.
+def main(response_file: str, request_file: str) -> None:
+    """Load a workflow file and write the result as JSON.
 
-    :param answer_file: where to leave it.
-    :param wish_file: what is to be read: ``wanted``, which is ``workflow``, or ``tasks`` for all tasks of the file; the
-        ``file``; the ``name`` of the workflow, if one was given, and the ``arguments`` of its function.
+    :param response_file: file to write.
+    :param request_file: JSON file with ``kind`` (``workflow``, or ``tasks`` for all tasks of the file), ``file``,
+        ``name`` of the workflow, if given, and ``arguments`` of its function.
     """
-    with open(wish_file, encoding="ascii") as file:
-        wish = json.load(file)
-    sys.argv[:] = [wish["file"]]
-    witness = FileAccessRecorder()
-    witness.record_environment()
-    sys.addaudithook(witness)
-    importlib.invalidate_caches()  # which folders are looked into is seen only when they are looked into
-    said = _printed(wish)
-    witness.record_environment()
-    looks = witness.fingerprints if witness.is_complete and "error" not in said else None
-    with open(answer_file, "w", encoding="ascii") as answer:
-        json.dump({**said, "looks": looks}, answer)
+    with open(request_file, encoding="ascii") as file:
+        request = json.load(file)
+    sys.argv[:] = [request["file"]]
+    recorder = FileAccessRecorder()
+    recorder.record_environment()
+    sys.addaudithook(recorder)
+    importlib.invalidate_caches()  # cached folder listings would hide accesses from the hook
+    response = _response(request)
+    recorder.record_environment()
+    fingerprints = recorder.fingerprints if recorder.is_complete and "error" not in response else None
+    with open(response_file, "w", encoding="ascii") as output:
+        json.dump({**response, "fingerprints": fingerprints}, output)
 
 
-def _printed(wish: dict[str, Any]) -> dict[str, Any]:
-    file = wish["file"]
+def _response(request: dict[str, Any]) -> dict[str, Any]:
+    file = request["file"]
     try:
-        if wish["wanted"] == "tasks":
+        if request["kind"] == "tasks":
             return {"tasks": tasks_to_data(load_tasks(file))}
-        arguments = value_of_data(wish["arguments"])
-        return {"workflow": workflow_to_data(load_workflow(file, wish["name"], arguments))}
+        arguments = value_of_data(request["arguments"])
+        return {"workflow": workflow_to_data(load_workflow(file, request["name"], arguments))}
     except SewerError as error:
         return {"error": error_to_data(error)}
-    except BaseException as error:  # what is not meant to be caught ends this process in any case
-        said = f"the file ends the program ({type(error).__name__}: {error}) while it is read"
-        return {"error": error_to_data(WorkflowFileError(said, SourceLine(file, 0)))}
+    except BaseException as error:  # also SystemExit and the like: this process ends in any case
+        message = f"the file exits the program ({type(error).__name__}: {error}) while it is loaded"
+        return {"error": error_to_data(WorkflowFileError(message, SourceLine(file, 0)))}
 
 
-def _is_about_the_system() -> bool:
+def _is_system_query() -> bool:
     frame: FrameType | None = sys._getframe(1)
-    while frame and frame.f_globals.get("__name__") not in _ABOUT_THE_SYSTEM:
+    while frame and frame.f_globals.get("__name__") not in _SYSTEM_QUERIES:
         frame = frame.f_back
     return frame is not None
 
@@ -146,7 +147,7 @@ def _is_only_written(flags: Any) -> bool:
 
 
 def _source_of(path: str) -> str:
-    """Return what a compiled module was compiled from."""
+    """Return the source file of compiled bytecode."""
     if not path.endswith(".pyc"):
         return path
     with suppress(ValueError):
@@ -155,7 +156,7 @@ def _source_of(path: str) -> str:
     return path
 
 
-def _is_left_aside(path: str) -> bool:
-    if path.startswith(_MADE_UP) or is_own_file(path):
+def _is_excluded(path: str) -> bool:
+    if path.startswith(_VIRTUAL) or is_own_file(path):
         return True
     return (path + os.sep).startswith(_STANDARD) and not is_installed(path)

@@ -1,4 +1,4 @@
-"""Where in a file with stages it says what an error is about: the very key or value."""
+"""Positions of errors in a file with stages: the key or value that is wrong."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.loaders.stages.yaml_file import Entry, YamlFile
 
 
-def place_in_fields(file: YamlFile, said: Sequence[Mapping[str, Entry]], at: tuple[Any, ...]) -> yaml.Node | None:
-    """Return the node to which a way through the fields of a stage leads, as far as it can be followed.
+def place_in_fields(file: YamlFile, sources: Sequence[Mapping[str, Entry]], at: tuple[Any, ...]) -> yaml.Node | None:
+    """Return the deepest node on a path through the fields of a stage.
 
-    :param said: the fields of the stage, then the defaults that hold for it, the nearest first.
-    :param at: the way, as errors have it (see :class:`~airflow_provider_sewer.core.errors.SewerError`).
+    :param sources: fields of the stage, then its defaults in order of precedence.
+    :param at: the path, as in :class:`~airflow_provider_sewer.core.errors.SewerError`.
     """
-    followed = [_followed(file, entries, at) for entries in said]
-    _, node = max(followed, key=lambda each: each[0], default=(0, None))  # of those as far, the nearest
+    found = [_follow(file, entries, at) for entries in sources]
+    _, node = max(found, key=lambda each: each[0], default=(0, None))  # of equally deep ones, the first
     return node
 
 
 def place_of_path(file: YamlFile, fields: Mapping[str, Entry], field: str, path: str) -> yaml.Node | None:
-    """Return the last node of a stage that says a path.
+    """Return the last node of a stage with a path.
 
-    :param fields: the fields of the stage.
-    :param field: ``products`` or ``dependencies``, which it is said to be, wherever that is said.
-    :param path: the path as it is written.
+    :param fields: fields of the stage.
+    :param field: ``products`` or ``dependencies``; tags in other fields count too.
+    :param path: the path as written in the file.
     """
     tags = ("!product",) if field == "products" else tuple(tag for tag in PATHS if tag != "!product")
     return max((node for text, node in _paths(file, fields, field, tags) if text == path), key=_place, default=None)
@@ -41,11 +41,11 @@ def place_of_path(file: YamlFile, fields: Mapping[str, Entry], field: str, path:
 def place_of_stage(
     fields: Mapping[str, Entry], stage_of: Callable[[yaml.Node], str | None], stage: str
 ) -> yaml.Node | None:
-    """Return the first node that has a stage wait for another one.
+    """Return the first node that makes a stage depend on another one.
 
-    :param fields: the fields of the stage that waits.
-    :param stage_of: returns which stage is meant by an item of ``depends_on``, or by a result.
-    :param stage: the name of the other one.
+    :param fields: fields of the dependent stage.
+    :param stage_of: returns the stage that an item of ``depends_on``, or a result, refers to.
+    :param stage: name of the upstream stage.
     """
     listed = items(fields["depends_on"].value) if "depends_on" in fields else []
     results = [node for entry in fields.values() for node in inner(entry.value) if node.tag == RESULT]
@@ -53,12 +53,12 @@ def place_of_stage(
 
 
 def items(node: yaml.Node) -> list[yaml.Node]:
-    """Return the nodes of a list; a single node stands for a list of it."""
+    """Return the nodes of a list; another node counts as a list with one item."""
     return list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
 
 
-def _followed(file: YamlFile, entries: Mapping[str, Entry], at: tuple[Any, ...]) -> tuple[int, yaml.Node | None]:
-    """Return how far a way can be followed, and the node there."""
+def _follow(file: YamlFile, entries: Mapping[str, Entry], at: tuple[Any, ...]) -> tuple[int, yaml.Node | None]:
+    """Return the number of path elements that were found, and the last node."""
     node: yaml.Node | None = None
     for step, part in enumerate(at):
         name = part.key if isinstance(part, Key) else part
@@ -68,7 +68,7 @@ def _followed(file: YamlFile, entries: Mapping[str, Entry], at: tuple[Any, ...])
             node = node.value[name]
             continue
         if node is not None:
-            entries = file.entries(node, "this") if isinstance(node, yaml.MappingNode) else {}
+            entries = file.entries(node, "the value") if isinstance(node, yaml.MappingNode) else {}
         if name not in entries:
             return step, node
         node = entries[name].key if isinstance(part, Key) else entries[name].value

@@ -1,4 +1,4 @@
-"""A jobs module that lies beside its stages: where it is, and which functions it has, without importing it."""
+"""Jobs module of stages: its location and functions, determined without importing it."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from airflow_provider_sewer.core.trusted_files import read_regular
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Names by which a module can have functions that do not stand in it.
+#: Names that can define functions dynamically.
 _WAYS_AROUND = frozenset({"globals", "locals", "vars", "exec", "eval", "setattr", "__getattr__", "modules"})
 
 
 class FunctionsModule:
-    """The module whose functions the stages run.
+    """Module whose functions the stages run.
 
     :param module: its dotted name.
-    :param folder: the folder of the file with the stages.
-    :raises InvalidWorkflow: when it is no name of a module.
+    :param folder: folder of the file with the stages.
+    :raises InvalidWorkflow: when it is not a module name.
     """
 
     def __init__(self, module: str, folder: str) -> None:
         if module.endswith(".py") or not all(part.isidentifier() for part in module.split(".")):
             guess = os.path.basename(module).removesuffix(".py")
             hint = f"; did you mean {guess!r}?" if guess != module and guess.isidentifier() else ""
-            raise InvalidWorkflow(f"jobs: {module!r} is no name of a module, such as 'foo_jobs'{hint}")
+            raise InvalidWorkflow(f"jobs must be a module name such as 'foo_jobs', got {module!r}{hint}")
         self.module = module
         self._file = _file_of(module, folder)
 
     @property
     def is_beside(self) -> bool:
-        """Tell whether it lies beside the file, and so is found from the folder of the file."""
+        """Return whether the module is in the folder of the file."""
         return self._file is not None
 
     def function(self, name: str) -> str:
-        """Return what names one of its functions to a task."""
+        """Return the ``module:function`` reference to a function."""
         return f"{self.module}:{name}"
 
     def missing_reason(self, name: str) -> str | None:
-        """Say that the module has no such function, or return ``None`` if it has, or that cannot be told."""
+        """Return the error text for a missing function, or ``None`` if it exists or that is unknown."""
         names = _names(self._file) if self._file else None
         if names is None or name in names:
             return None
@@ -61,11 +61,11 @@ def _file_of(module: str, folder: str) -> str | None:
 
 
 def _names(file: str) -> dict[str, bool] | None:
-    """Return the names that a module binds, and whether each is a function's; ``None`` where that cannot be told."""
+    """Return the names that a module binds, and whether each is a function; ``None`` if that is unknown."""
     try:
         tree = ast.parse(read_regular(file, largest=MAX_FILE_BYTES))
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return None  # its interpreter may be of another mind, and will say so
+        return None  # the task's interpreter may accept it, and reports the error otherwise
     names = dict(_bound(tree.body))
     return None if "*" in names or not _WAYS_AROUND.isdisjoint(_mentioned(tree)) else names
 

@@ -1,8 +1,8 @@
-"""Stages in YAML → workflows.
+"""Loader of workflows from stages in YAML.
 
-The short form is that of python-dag-pipeline: ``Stage: [stages before it]``, and a module with a function of that name
-for each stage. In place of the list there can be a mapping with any field of a task, and with what it is mapped over
-(see :mod:`airflow_provider_sewer.loaders.stages.layout` for what else there can be in a file).
+The short form is that of python-dag-pipeline: ``Stage: [upstream stages]``, and a module with a function of that name
+for each stage. In place of the list there can be a mapping with any field of a task, and with ``map`` or
+``map_product``. :mod:`airflow_provider_sewer.loaders.stages.layout` describes the other forms.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 def load_stages(path: str | os.PathLike[str], workflow: str | None = None, jobs: str | None = None) -> Workflow:
     """Load a file with stages and return one of its workflows.
 
-    :param workflow: its name; needed only where the file holds several and none is called ``workflow``.
-    :param jobs: the module that has the functions of the stages, if the file names none.
-    :raises SewerError: when the file, a stage or the workflow is wrong; with file, line and column.
+    :param workflow: its name; needed only if the file defines several and none is called ``workflow``.
+    :param jobs: module that defines the functions of the stages, unless the file sets one.
+    :raises SewerError: when the file, a stage or the workflow is invalid; with file, line and column.
     """
     file = YamlFile(os.path.abspath(path))
     found = layouts(file)
@@ -45,7 +45,7 @@ def load_stages(path: str | os.PathLike[str], workflow: str | None = None, jobs:
 
 
 def load_stage_tasks(path: str | os.PathLike[str], jobs: str | None = None) -> list[Task]:
-    """Load a file with stages and return the tasks of all its workflows; those that say the same once.
+    """Load a file with stages and return the tasks of all its workflows, without duplicates.
 
     :param jobs: as for :func:`load_stages`.
     :raises SewerError: as :func:`load_stages` does.
@@ -61,27 +61,27 @@ def load_stage_tasks(path: str | os.PathLike[str], jobs: str | None = None) -> l
 
 
 def _loaded(file: YamlFile, layout: Layout, jobs: str | None) -> Workflow:
-    with recording():  # they are no tasks of a Python file that loads this one
+    with recording():  # these tasks must not be recorded for a Python file that loads this one
         return _Stages(file, layout, _jobs(file, layout, jobs)).workflow()
 
 
-def _jobs(file: YamlFile, layout: Layout, given: str | None) -> FunctionsModule | None:
+def _jobs(file: YamlFile, layout: Layout, default: str | None) -> FunctionsModule | None:
     folder = os.path.dirname(file.path)
     try:
         if layout.functions_module is not None:
             return FunctionsModule(file.text(layout.functions_module, "jobs"), folder)
-        return FunctionsModule(given, folder) if given is not None else None
+        return FunctionsModule(default, folder) if default is not None else None
     except InvalidWorkflow as error:
         where = file.at(layout.functions_module) if layout.functions_module is not None else SourceLine(file.path, 0)
         raise InvalidWorkflow(str(error), where) from None
 
 
 class _Stages:
-    """The stages of a workflow, on their way to tasks.
+    """Converter of the stages of a workflow to tasks.
 
-    :param file: the file.
-    :param layout: what stands where in it.
-    :param jobs: the module that has the functions of stages that name none.
+    :param file: workflow file.
+    :param layout: parsed layout of the workflow.
+    :param jobs: module that defines the functions of stages without a module.
     """
 
     def __init__(self, file: YamlFile, layout: Layout, jobs: FunctionsModule | None) -> None:
@@ -91,7 +91,7 @@ class _Stages:
         self._jobs = jobs
         self._own = {name: self._entries(name) for name in layout.stages}
         self._tasks_of_stages: dict[str, Task | MappedTask] = {}
-        self._tasks_made = 0
+        self._task_count = 0
         self._tags = Tags(file, layout.stages, self._tasks_of_stages)
 
     def workflow(self) -> Workflow:
@@ -107,11 +107,11 @@ class _Stages:
             raise error if node is None else self._file.wrong(node, error.message, InvalidWorkflow) from None
 
     def _tasks_of(self, name: str) -> list[Task]:
-        made = self._tasks_of_stages[name]
-        return list(made) if isinstance(made, MappedTask) else [made]
+        task = self._tasks_of_stages[name]
+        return list(task) if isinstance(task, MappedTask) else [task]
 
     def _entries(self, name: str) -> dict[str, Entry]:
-        """Return the fields of a stage; in the short form, it has only what it depends on."""
+        """Return the fields of a stage; the short form has only ``depends_on``."""
         key, value = self._stages[name]
         if not isinstance(value, yaml.MappingNode):
             return {} if is_null(value) else {"depends_on": Entry(key, value)}
@@ -120,19 +120,19 @@ class _Stages:
         return entries
 
     def _ordered(self) -> Iterator[str]:
-        """Return the names of the stages, each after those that have to be tasks before it can be one."""
-        taken = {name: list(self._taken_by(name)) for name in self._stages}
+        """Return the names of the stages; the stages whose tasks a stage refers to come first."""
+        required = {name: list(self._required_by(name)) for name in self._stages}
         try:
-            yield from TopologicalSorter(taken).static_order()
+            yield from TopologicalSorter(required).static_order()
         except CycleError as error:
             up, down, *_ = error.args[1]
-            circle = " → ".join(map(repr, [down, *reversed(error.args[1][1:])]))
-            said = f"these stages wait for each other in a circle: {circle}; take one of them out"
+            cycle = " → ".join(map(repr, [down, *reversed(error.args[1][1:])]))
+            message = f"cyclic dependency of stages: {cycle}; remove one of these dependencies"
             node = place_of_stage(self._own[down], self._stage_at, up) or self._stages[down].key
-            raise self._file.wrong(node, said, InvalidWorkflow) from None
+            raise self._file.wrong(node, message, InvalidWorkflow) from None
 
-    def _taken_by(self, name: str) -> Iterator[str]:
-        """Return the stages of which one takes results, and those whose tasks it cannot name before they are made."""
+    def _required_by(self, name: str) -> Iterator[str]:
+        """Return the stages whose results a stage uses, and mapped stages that it depends on."""
         for entry in self._own[name].values():
             yield from (self._tags.result_at(node)[0] for node in inner(entry.value) if node.tag == RESULT)
         for item in self._upstream(name):
@@ -159,23 +159,23 @@ class _Stages:
                 raise self._file.wrong(node or key, error.message, InvalidTask) from None
 
     def _count(self, name: str, tasks: int) -> None:
-        """Count the tasks that a stage is mapped to: few lines must not make more than there is room for."""
-        self._tasks_made += tasks
-        if self._tasks_made > MAX_ITEMS:
-            said = (
-                f"stages must be mapped to at most {MAX_ITEMS:,} tasks, got {self._tasks_made:,}; map over fewer values"
+        """Limit the number of mapped tasks: a few lines must not expand to more tasks than fit into memory."""
+        self._task_count += tasks
+        if self._task_count > MAX_ITEMS:
+            message = (
+                f"stages must be mapped to at most {MAX_ITEMS:,} tasks, got {self._task_count:,}; map over fewer values"
             )
-            raise InvalidTask(f"task {name!r}: {said}")
+            raise InvalidTask(f"task {name!r}: {message}")
 
     def _loop(self, name: str) -> str | None:
-        """Return the field by which a stage is mapped, if it is.
+        """Return ``map`` or ``map_product``, or ``None`` if the stage is not mapped.
 
-        :raises InvalidTask: when there is more than one.
+        :raises InvalidTask: when the stage has both.
         """
         loops = [field for field in self._own[name] if field in LOOPS]
         if len(loops) > 1:
-            said = f"task {name!r}: a stage is mapped once; take {loops[0]!r} or {loops[1]!r} out"
-            raise self._file.wrong(self._own[name][loops[1]].key, said, InvalidTask)
+            message = f"task {name!r}: {loops[0]!r} and {loops[1]!r} exclude each other; remove one of them"
+            raise self._file.wrong(self._own[name][loops[1]].key, message, InvalidTask)
         return loops[0] if loops else None
 
     def _values(self, loop: Entry, field: str) -> dict[str, Any]:
@@ -185,13 +185,13 @@ class _Stages:
     def _fields(self, name: str, own: Mapping[str, Entry]) -> dict[str, Any]:
         fields: dict[str, Any] = {}
         if self._jobs and self._jobs.is_beside:
-            fields["workdir"] = "."  # where Python finds it, and where python-dag-pipeline ran
-        for said in (*self._layout.defaults, own):
-            for field, entry in said.items():
+            fields["workdir"] = "."  # Python finds the module there, and python-dag-pipeline ran there
+        for entries in (*self._layout.defaults, own):
+            for field, entry in entries.items():
                 if field not in ("depends_on", *LOOPS):
                     value, known = self._tags.value(entry.value, field), fields.get(field)
                     fields[field] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
-        fields = {field: value for field, value in fields.items() if value is not None}  # null: as if it were not there
+        fields = {field: value for field, value in fields.items() if value is not None}  # null removes a field
         fields["depends_on"] = list(self._depends_on(name))
         if "module" not in fields:
             fields["function"] = self._function(name, own, fields)
@@ -200,34 +200,34 @@ class _Stages:
     def _depends_on(self, name: str) -> Iterator[str]:
         """Return the names of the tasks that a stage depends on."""
         for item in self._upstream(name):
-            said = self._file.text(item, f"stage {name!r}: the name of a stage it depends on")
+            upstream = self._file.text(item, f"stage {name!r}: each item of depends_on")
             stage = self._stage_at(item)
             if stage is None:
-                why = f"stage {name!r} depends on an {unknown_name('stage', said, self._stages)}"
-                raise self._file.wrong(item, why, InvalidWorkflow)
-            made = [task.name for task in self._tasks_of(stage)] if self._loop(stage) else [stage]
-            if said not in (stage, *made):
-                why = f"stage {name!r} depends on an {unknown_name('task', said, made)}"
-                raise self._file.wrong(item, why, InvalidWorkflow)
-            yield from made if said == stage else [said]
+                message = f"stage {name!r} depends on an {unknown_name('stage', upstream, self._stages)}"
+                raise self._file.wrong(item, message, InvalidWorkflow)
+            tasks = [task.name for task in self._tasks_of(stage)] if self._loop(stage) else [stage]
+            if upstream not in (stage, *tasks):
+                message = f"stage {name!r} depends on an {unknown_name('task', upstream, tasks)}"
+                raise self._file.wrong(item, message, InvalidWorkflow)
+            yield from tasks if upstream == stage else [upstream]
 
     def _upstream(self, name: str) -> list[yaml.Node]:
-        """Return where a stage says what it depends on."""
+        """Return the nodes in ``depends_on`` of a stage."""
         own = self._own[name]
         return items(own["depends_on"].value) if is_set(own, "depends_on") else []
 
     def _stage_at(self, node: yaml.Node) -> str | None:
-        """Return the stage that is meant by a result, or by an item of ``depends_on``, be it by a task of its loop."""
+        """Return the stage that a result or an item of ``depends_on`` refers to, also by the name of a mapped task."""
         if node.tag == RESULT:
             return self._tags.result_at(node)[0]
-        said = str(node.value)
-        if said in self._stages or "[" not in said:
-            return said if said in self._stages else None
-        of_loop = [name for name in self._stages if said.startswith(f"{name}[") and self._loop(name)]
+        text = str(node.value)
+        if text in self._stages or "[" not in text:
+            return text if text in self._stages else None
+        of_loop = [name for name in self._stages if text.startswith(f"{name}[") and self._loop(name)]
         return max(of_loop, key=len, default=None)
 
     def _function(self, name: str, own: Mapping[str, Entry], fields: Mapping[str, Any]) -> Any:
-        """Return the function of a stage: by itself, the one of the jobs module that has the stage's name."""
+        """Return the function of a stage; default: the function of the jobs module with the name of the stage."""
         function = fields.get("function", name)
         if "function" in own and (not isinstance(function, str) or ":" in function or is_template(function)):
             return function
@@ -235,40 +235,40 @@ class _Stages:
         if self._jobs is None:
             raise self._file.wrong(
                 node,
-                f"stage {name!r} is to run a function of the jobs module, and none is named; name one with --jobs, "
-                "with jobs=… in Python, or give the stage a module or a function 'package.module:function'",
+                f"stage {name!r} needs a jobs module, but none is set; set one with --jobs, with jobs=… in Python, or "
+                "give the stage a module or a function 'package.module:function'",
                 InvalidTask,
             )
         if not function.isidentifier():
-            said = f"stage {name!r}: {function!r} cannot be the name of a function; name one with the field 'function'"
-            raise self._file.wrong(node, said, InvalidTask)
+            message = f"stage {name!r}: {function!r} is not a valid function name; set the field 'function'"
+            raise self._file.wrong(node, message, InvalidTask)
         is_found_beside = fields.get("workdir") == "."
-        if is_found_beside and (why := self._jobs.missing_reason(function)):
-            raise self._file.wrong(node, f"stage {name!r} has no function in {why}", InvalidTask)
+        if is_found_beside and (reason := self._jobs.missing_reason(function)):
+            raise self._file.wrong(node, f"stage {name!r} has no function in {reason}", InvalidTask)
         return self._jobs.function(function)
 
-    def _place_in(self, name: str, field: Any, *way: Any) -> yaml.Node | None:
-        """Return where a stage says what is wrong with a task of it."""
-        if field in ("products", "dependencies") and way and isinstance(way[0], str):
-            return place_of_path(self._file, self._own[name], field, way[0])
+    def _place_in(self, name: str, field: Any, *keys: Any) -> yaml.Node | None:
+        """Return the node of a stage that an error of its task refers to."""
+        if field in ("products", "dependencies") and keys and isinstance(keys[0], str):
+            return place_of_path(self._file, self._own[name], field, keys[0])
         field = self._loop(name) if field == "map" else field
-        return place_in_fields(self._file, (self._own[name], *reversed(self._layout.defaults)), (field, *way))
+        return place_in_fields(self._file, (self._own[name], *reversed(self._layout.defaults)), (field, *keys))
 
-    def _place_of(self, stages: Mapping[str, str], task: str, field: str, what: str) -> yaml.Node | None:
-        """Return where a stage says what is wrong with it among others.
+    def _place_of(self, stages: Mapping[str, str], task: str, field: str, value: str) -> yaml.Node | None:
+        """Return the node of a stage that conflicts with other stages.
 
-        :param stages: the names of stages by those of their tasks.
-        :param task: the name of a task of it.
-        :param field: how it stands to the others.
-        :param what: a path, or the name of another task.
+        :param stages: names of stages by the names of their tasks.
+        :param task: name of a task of the stage.
+        :param field: ``depends_on``, ``products`` or ``dependencies``.
+        :param value: a path, or the name of another task.
         """
         own = self._own[stages[task]]
         if field == "depends_on":
-            return place_of_stage(own, self._stage_at, stages[what])
-        node = place_of_path(self._file, own, field, what)
-        made = self._tasks_of_stages[stages[task]]
-        if node is not None or not isinstance(made, MappedTask):
+            return place_of_stage(own, self._stage_at, stages[value])
+        node = place_of_path(self._file, own, field, value)
+        mapped = self._tasks_of_stages[stages[task]]
+        if node is not None or not isinstance(mapped, MappedTask):
             return node
-        paths = [each.path for each in getattr(made[[each.name for each in made].index(task)], field)]
-        written = [each.path for each in getattr(made.template, field)]
-        return place_of_path(self._file, own, field, dict(zip(paths, written, strict=False)).get(what, what))
+        paths = [each.path for each in getattr(mapped[[each.name for each in mapped].index(task)], field)]
+        patterns = [each.path for each in getattr(mapped.template, field)]
+        return place_of_path(self._file, own, field, dict(zip(paths, patterns, strict=False)).get(value, value))

@@ -1,7 +1,7 @@
-"""YAML files → nodes that know where they were written, and the plain values in them.
+"""YAML parser with nodes that have a position, and plain values.
 
-What YAML 1.1 makes of text that people mean as text is left out: ``no``, ``1:30:00`` and ``2024-01-01`` stay what is
-written there. Only ``true``, ``false``, ``null`` and plain numbers are more than text.
+Implicit types of YAML 1.1 that are mostly meant as text are not applied: ``no``, ``1:30:00`` and ``2024-01-01`` are
+strings. Only ``true``, ``false``, ``null`` and plain numbers are converted.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _MERGE = f"{_STANDARD}merge"
 _NULL = f"{_STANDARD}null"
 _TEXT = f"{_STANDARD}str"
 _DEEP = 100
-#: How many values aliases can add to those that are written.
+#: How many values aliases may add.
 _MOST_REPEATED = 100_000
 _HALF = re.compile("[\ud800-\udfff]")
 _WORDS = {"true": True, "false": False}
 
-#: What text without quotes can be besides text: tag, form, and what it can begin with.
+#: Implicit types of unquoted scalars: tag, pattern and first characters.
 _FORMS = (
     (_NULL, re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
     (f"{_STANDARD}bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), list("tTfF")),
@@ -44,7 +44,7 @@ _FORMS = (
     (_MERGE, re.compile(r"<<\Z"), ["<"]),
 )
 
-#: From the tag of a scalar to what makes a value of its text.
+#: Converters from text by tag.
 _SCALARS: dict[str, Callable[[str], Any]] = {
     _NULL: lambda _: None,
     f"{_STANDARD}bool": lambda text: _WORDS[text.lower()],
@@ -56,9 +56,9 @@ _COLLECTIONS: dict[type[yaml.Node], str] = {yaml.SequenceNode: f"{_STANDARD}seq"
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, with other ideas of what is more than text."""
+    """PyYAML's safe loader with fewer implicit types."""
 
-    yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - PyYAML's own way
+    yaml_implicit_resolvers: Any = {}  # noqa: RUF012 - PyYAML expects a class attribute
 
 
 for _tag, _form, _first in _FORMS:
@@ -66,21 +66,17 @@ for _tag, _form, _first in _FORMS:
 
 
 class Entry(NamedTuple):
-    """An entry of a mapping.
-
-    :param key: the node of its key.
-    :param value: the node of its value.
-    """
+    """Nodes of a mapping entry: its key and its value."""
 
     key: yaml.Node
     value: yaml.Node
 
 
 class YamlFile:
-    """A YAML file.
+    """Parsed YAML file.
 
     :param path: its absolute path.
-    :raises WorkflowFileError: when it cannot be read; with line and column.
+    :raises WorkflowFileError: when it cannot be read or parsed; with line and column.
     """
 
     def __init__(self, path: str) -> None:
@@ -90,21 +86,21 @@ class YamlFile:
         self._refuse_too_many()
 
     def at(self, node: yaml.Node) -> SourceLine:
-        """Return where a node begins."""
+        """Return the position of a node."""
         return _place(self.path, node.start_mark)
 
-    def wrong(self, node: yaml.Node, said: str, kind: type[SewerError] = WorkflowFileError) -> SewerError:
-        """Return the error that is to be raised for what stands there."""
-        return kind(said, self.at(node))
+    def wrong(self, node: yaml.Node, message: str, kind: type[SewerError] = WorkflowFileError) -> SewerError:
+        """Return an error with the position of a node."""
+        return kind(message, self.at(node))
 
-    def entries(self, node: yaml.Node, what: str) -> dict[str, Entry]:
-        """Return the entries of a mapping by the text of their keys; ``<<`` brings in those of others.
+    def entries(self, node: yaml.Node, label: str) -> dict[str, Entry]:
+        """Return the entries of a mapping by the text of their keys; ``<<`` merges other mappings.
 
-        :param what: what has to be a mapping, for the message.
-        :raises WorkflowFileError: when it is none, or has two entries of one key.
+        :param label: name of the node in messages.
+        :raises WorkflowFileError: when it is not a mapping, or has a duplicate key.
         """
         if not isinstance(node, yaml.MappingNode):
-            raise self.wrong(node, f"{what}: a mapping is needed, not {shown(node)}")
+            raise self.wrong(node, f"{label} must be a mapping, got {shown(node)}")
         own: dict[str, Entry] = {}
         merged: dict[str, Entry] = {}
         for key, value in node.value:
@@ -114,45 +110,45 @@ class YamlFile:
             name = self.text(key, "a key")
             if name in own:
                 first = self.at(own[name].key)
-                raise self.wrong(key, f"{name!r} is here a second time, after line {first.line}; take one of them out")
+                raise self.wrong(key, f"duplicate key {name!r}, first used in line {first.line}; remove one of them")
             own[name] = Entry(key, value)
         return {**merged, **own}
 
-    def text(self, node: yaml.Node, what: str) -> str:
-        """Return a scalar as it is written, whatever else it could be taken for.
+    def text(self, node: yaml.Node, label: str) -> str:
+        """Return a scalar as it is written, without converting it.
 
-        :param what: what has to be text, for the message.
-        :raises WorkflowFileError: when it is no scalar.
+        :param label: name of the node in messages.
+        :raises WorkflowFileError: when it is not a scalar.
         """
         if isinstance(node, yaml.ScalarNode) and node.tag.startswith(_STANDARD):
             return self._whole(node)
         hint = "; a template needs quotes: '{{ … }}'" if _looks_like_template(node) else ""
-        raise self.wrong(node, f"{what} is text, not {shown(node)}{hint}")
+        raise self.wrong(node, f"{label} must be a string, got {shown(node)}{hint}")
 
     def value(self, node: yaml.Node, tagged: Callable[[yaml.Node], Any]) -> Any:
-        """Return what a node says, as plain data.
+        """Return the value of a node as plain data.
 
-        :param tagged: returns what a node with a tag says, such as ``!product``.
-        :raises WorkflowFileError: when it holds itself, or text that does not fit its tag.
+        :param tagged: converter of nodes with a tag such as ``!product``.
+        :raises WorkflowFileError: when it contains itself, or text that is not valid for its tag.
         """
         return self.untagged(node, tagged) if node.tag.startswith(_STANDARD) else tagged(node)
 
     def untagged(self, node: yaml.Node, tagged: Callable[[yaml.Node], Any]) -> Any:
-        """Return what a node says but for its own tag; as :meth:`value` for what is in it."""
+        """Return the value of a node without its own tag; inner nodes are converted as in :meth:`value`."""
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         standard = _COLLECTIONS[type(node)]
         if node.tag.startswith(_STANDARD) and node.tag != standard:
-            raise self.wrong(node, f"!!{node.tag.removeprefix(_STANDARD)} is not known here; take it out")
+            raise self.wrong(node, f"unknown tag !!{node.tag.removeprefix(_STANDARD)}; remove it")
         if id(node) in self._open:
-            raise self.wrong(node, "this holds itself")
+            raise self.wrong(node, "the value contains itself")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
                 return [self.value(item, tagged) for item in node.value]
-            return {key: self.value(entry.value, tagged) for key, entry in self.entries(node, "this").items()}
+            return {key: self.value(entry.value, tagged) for key, entry in self.entries(node, "the value").items()}
         except RecursionError:
-            raise self.wrong(node, "this is nested too deeply") from None
+            raise self.wrong(node, "the value is nested too deeply") from None
         finally:
             self._open.discard(id(node))
 
@@ -162,20 +158,20 @@ class YamlFile:
             tag = _TEXT
         name = tag.removeprefix(_STANDARD)
         if tag not in _SCALARS:
-            raise self.wrong(node, f"!!{name} is not known here; take it out")
+            raise self.wrong(node, f"unknown tag !!{name}; remove it")
         try:
             value = _SCALARS[tag](self._whole(node))
         except (KeyError, ValueError):
-            raise self.wrong(node, f"!!{name}: {node.value!r:.80} is none") from None
+            raise self.wrong(node, f"{node.value!r:.80} is not a valid !!{name}") from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise self.wrong(node, f"{node.value!r:.80} is too large for a number; in quotes it is text")
+            raise self.wrong(node, f"number {node.value!r:.80} is too large; quote it to use it as a string")
         return value
 
     def _whole(self, node: yaml.ScalarNode) -> str:
-        r"""Return the text of a scalar, in which ``\u`` must not have written half of a character."""
+        r"""Return the text of a scalar; reject surrogates from ``\u``, which are half of a character."""
         text = str(node.value)
         if half := _HALF.search(text):
-            raise self.wrong(node, f"{half[0]!r} is half of a character; write it itself, or as \\U with eight digits")
+            raise self.wrong(node, f"{half[0]!r} is half of a character; write the character, or \\U with eight digits")
         return text
 
     def _merged(self, node: yaml.Node) -> dict[str, Entry]:
@@ -183,7 +179,7 @@ class YamlFile:
         merged: dict[str, Entry] = {}
         for each in several:
             if id(each) in self._open:
-                raise self.wrong(each, "this holds itself")
+                raise self.wrong(each, "the value contains itself")
             self._open.add(id(each))
             merged = {**self.entries(each, "<<"), **merged}
             self._open.discard(id(each))
@@ -197,33 +193,33 @@ class YamlFile:
             mark = error.problem_mark or error.context_mark
             context = f"{error.context}: " if error.context else ""
             place = _place(self.path, mark) if mark else SourceLine(self.path, 0)
-            hint = "; YAML wants spaces there, no tab" if "'\\t'" in str(error.problem) else ""
-            raise WorkflowFileError(f"this is no YAML: {context}{error.problem}{hint}", place) from None
+            hint = "; use spaces instead of tabs" if "'\\t'" in str(error.problem) else ""
+            raise WorkflowFileError(f"invalid YAML: {context}{error.problem}{hint}", place) from None
         except yaml.reader.ReaderError as error:
-            said = f"this is no YAML: {chr(error.character)!r} cannot stand in it"
-            raise WorkflowFileError(said, _position(self.path, text[: error.position])) from None
+            message = f"invalid YAML: character {chr(error.character)!r} is not allowed"
+            raise WorkflowFileError(message, _position(self.path, text[: error.position])) from None
         except RecursionError:
-            raise WorkflowFileError("this is nested too deeply", _deep_place(self.path, text)) from None
+            raise WorkflowFileError("the value is nested too deeply", _deep_place(self.path, text)) from None
         if node is None:
             raise WorkflowFileError("the file is empty", SourceLine(self.path, 0))
         return node
 
     def _refuse_too_many(self) -> None:
-        """Keep a few lines, in which aliases stand for lists of aliases, from becoming more than there is room for."""
+        """Limit the expansion of nested aliases, which could exhaust memory."""
         sizes: dict[int, int] = {}
         waiting = [self.root]
         while waiting:
             node = waiting[-1]
-            within = _within(node)
+            children = _children(node)
             if id(node) not in sizes:
-                sizes[id(node)] = 0  # where it holds itself, which is said elsewhere
-                waiting += (each for each in within if id(each) not in sizes)
+                sizes[id(node)] = 0  # for a node in itself, which `untagged` rejects
+                waiting += (each for each in children if id(each) not in sizes)
                 continue
             waiting.pop()
-            sizes[id(node)] = sizes[id(node)] or 1 + sum(sizes[id(each)] for each in within)
+            sizes[id(node)] = sizes[id(node)] or 1 + sum(sizes[id(each)] for each in children)
             if sizes[id(node)] > len(sizes) + _MOST_REPEATED:
-                said = f"aliases make more than {_MOST_REPEATED:,} values of this; have a stage read them from a file"
-                raise self.wrong(node, said)
+                message = f"aliases expand to more than {_MOST_REPEATED:,} values; have a stage read them from a file"
+                raise self.wrong(node, message)
 
     def _text(self) -> str:
         data = read_workflow_file(self.path)
@@ -231,11 +227,11 @@ class YamlFile:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             before = data[: error.start].decode("utf-8-sig", "replace")
-            raise WorkflowFileError("this is no text in UTF-8", _position(self.path, before)) from None
+            raise WorkflowFileError("the file is not valid UTF-8", _position(self.path, before)) from None
 
 
 def is_null(node: yaml.Node) -> bool:
-    """Tell whether nothing is said there."""
+    """Return whether a node is null."""
     return bool(node.tag == _NULL)
 
 
@@ -249,17 +245,17 @@ def inner(node: yaml.Node) -> Iterator[yaml.Node]:
             continue
         seen.add(id(node))
         yield node
-        waiting += _within(node)
+        waiting += _children(node)
 
 
-def _within(node: yaml.Node) -> list[yaml.Node]:
+def _children(node: yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [each for pair in node.value for each in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def shown(node: yaml.Node) -> str:
-    """Say what stands somewhere, for a message."""
+    """Describe a node for a message."""
     tag = "" if node.tag.startswith(_STANDARD) else f"{node.tag} "
     if isinstance(node, yaml.ScalarNode):
         return "nothing" if is_null(node) and not node.value else f"{tag}{node.value!r:.80}"
@@ -267,19 +263,19 @@ def shown(node: yaml.Node) -> str:
 
 
 def _looks_like_template(node: yaml.Node) -> bool:
-    """Tell whether somebody wrote ``{{ … }}`` without quotes, which is a mapping in a mapping."""
+    """Return whether this may be ``{{ … }}`` without quotes, which is a mapping in a mapping."""
     return isinstance(node, yaml.MappingNode) and bool(node.flow_style)
 
 
 def _tag_of(node: yaml.ScalarNode) -> str:
-    """Return the tag that a scalar would have if it had none of its own."""
+    """Return the implicit tag of a scalar."""
     if node.style is not None:
         return _TEXT
     return next((tag for tag, form, _ in _FORMS if form.match(node.value)), _TEXT)
 
 
 def _deep_place(path: str, text: str) -> SourceLine:
-    """Return the first place that lies so deep that nobody means it."""
+    """Return the first position that is nested too deeply."""
     depth = 0
     for event in yaml.parse(text, _Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -293,5 +289,5 @@ def _place(path: str, mark: Any) -> SourceLine:
 
 
 def _position(path: str, before: str) -> SourceLine:
-    """Return the place after some text."""
+    """Return the position after some text."""
     return SourceLine(path, before.count("\n") + 1, len(before) - before.rfind("\n"))

@@ -1,4 +1,4 @@
-"""What the tags in a file with stages say: paths, ignored values, results of other stages, durations."""
+"""Tags in a file with stages: paths, ignored values, results of other stages, durations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.loaders.stages.yaml_file import Entry, YamlFile
 
-#: The tags of paths, and what each makes.
+#: Classes of path tags.
 PATHS: dict[str, type[PathMarker]] = {"!product": Product, "!dependency": Dependency, "!external": External}
 
 RESULT = "!result"
@@ -27,10 +27,10 @@ _IGNORED = "!ignored"
 _TIMEDELTA = "!timedelta"
 _TAGS = (*PATHS, _IGNORED, RESULT, _TIMEDELTA)
 
-#: What a stage is called with, and so all that can be marked in it.
+#: Fields with arguments of a stage.
 _ARGUMENTS = ("parameters_and_flags", "args", "kwargs", *LOOPS)
 
-#: The fields in which a tag can stand.
+#: Fields in which each tag is allowed.
 _FIELDS_OF: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(PATHS, (*_ARGUMENTS, "products", "dependencies")),
     _IGNORED: _ARGUMENTS,
@@ -42,54 +42,54 @@ _UNITS = ("weeks", "days", "hours", "minutes", "seconds", "milliseconds", "micro
 
 
 class Tags:
-    """What is meant where a tag stands.
+    """Converter of tagged nodes.
 
-    :param file: the file.
+    :param file: workflow file.
     :param stages: its stages.
-    :param made: the tasks of those that come before, as far as they are made.
+    :param tasks: tasks of the stages that are converted so far.
     """
 
-    def __init__(self, file: YamlFile, stages: Mapping[str, Entry], made: Mapping[str, Task | MappedTask]) -> None:
+    def __init__(self, file: YamlFile, stages: Mapping[str, Entry], tasks: Mapping[str, Task | MappedTask]) -> None:
         self._file = file
         self._stages = stages
-        self._made = made
+        self._tasks = tasks
 
     def value(self, node: yaml.Node, field: str) -> Any:
-        """Return what a node says, its tags understood.
+        """Return the value of a node with its tags converted.
 
-        :param field: the field that it stands in.
-        :raises SewerError: for what cannot be; with line and column.
+        :param field: field that contains the node.
+        :raises SewerError: when a tag or its value is invalid; with line and column.
         """
-        return self._file.value(node, lambda tagged: self._meant(tagged, field))
+        return self._file.value(node, lambda tagged: self._converted(tagged, field))
 
     def result_at(self, node: yaml.Node) -> tuple[str, list[str | int]]:
-        """Return whose result is meant by a node, and which part of it.
+        """Return the stage of a ``!result`` node, and the keys into its result.
 
-        :raises SewerError: when there is no such stage.
+        :raises SewerError: when the stage is unknown.
         """
         if isinstance(node, yaml.ScalarNode):
             name, keys = self._split(node.value)
-            self._want_stage(name, node)
+            self._check_stage(name, node)
             return name, keys
         options = self._options(node, ("stage", "keys", "ignored"))
         if "stage" not in options:
             raise self._file.wrong(node, f"{RESULT}: the stage is missing; write {RESULT} {{stage: …}}", InvalidTask)
         name = self._file.text(options["stage"].value, "stage")
-        self._want_stage(name, options["stage"].value)
+        self._check_stage(name, options["stage"].value)
         return name, list(self._keys(options["keys"].value)) if "keys" in options else []
 
-    def _meant(self, node: yaml.Node, field: str) -> Any:
+    def _converted(self, node: yaml.Node, field: str) -> Any:
         if node.tag not in _TAGS:
             raise self._file.wrong(node, unknown_name("tag", node.tag, _TAGS))
         if field not in _FIELDS_OF[node.tag]:
-            said = f"{node.tag} cannot stand in {field}, but in {' and '.join(_FIELDS_OF[node.tag])}"
-            raise self._file.wrong(node, said, InvalidTask)
+            message = f"{node.tag} is not allowed in {field}, only in {' and '.join(_FIELDS_OF[node.tag])}"
+            raise self._file.wrong(node, message, InvalidTask)
         if node.tag == _IGNORED:
-            return Ignored(self._file.untagged(node, lambda tagged: self._meant(tagged, field)))
+            return Ignored(self._file.untagged(node, lambda tagged: self._converted(tagged, field)))
         if node.tag == _TIMEDELTA:
             return self._duration(node)
-        meant = self._path(node) if node.tag in PATHS else self._result(node)
-        return Ignored(meant) if self._is_ignored(node) else meant
+        value = self._path(node) if node.tag in PATHS else self._result(node)
+        return Ignored(value) if self._is_ignored(node) else value
 
     def _path(self, node: yaml.Node) -> PathMarker:
         kind = PATHS[node.tag]
@@ -100,8 +100,8 @@ class Tags:
             options = self._options(node, (*inspect.signature(kind).parameters, "ignored"))
             if "path" not in options:
                 raise InvalidTask(f"{node.tag}: the path is missing; write {node.tag} {{path: …}}")
-            given = {name: self.value(entry.value, node.tag) for name, entry in options.items() if name != "ignored"}
-            return kind(**given)
+            values = {name: self.value(entry.value, node.tag) for name, entry in options.items() if name != "ignored"}
+            return kind(**values)
         except InvalidTask as error:
             if error.where:
                 raise
@@ -109,14 +109,15 @@ class Tags:
             raise self._file.wrong(place, str(error), InvalidTask) from None
 
     def _result(self, node: yaml.Node) -> Any:
-        """Return the part of a result that is meant; of a stage that was mapped, the results are a list."""
+        """Return the result, or the part of it, that a node refers to; a mapped stage has a list of results."""
         name, keys = self.result_at(node)
-        made = self._made[name]
-        part: Any = made.result
+        part: Any = self._tasks[name].result
         for place, key in enumerate(keys):
             if isinstance(part, list) and (not isinstance(key, int) or not -len(part) <= key < len(part)):
-                said = f"{RESULT}: stage {name!r} is mapped, and leaves a list of {len(part)} results; {key!r} is none"
-                raise self._file.wrong(self._key_at(node, place), said, InvalidTask)
+                message = (
+                    f"{RESULT}: stage {name!r} is mapped and has a list of {len(part)} results; {key!r} is not in it"
+                )
+                raise self._file.wrong(self._key_at(node, place), message, InvalidTask)
             part = part[key]
         return part
 
@@ -129,20 +130,20 @@ class Tags:
     def _keys(self, node: yaml.Node) -> Sequence[str | int]:
         keys = self.value(node, RESULT)
         if not isinstance(keys, list):
-            said = f"{RESULT}: keys are a list of keys and positions, not {keys!r:.200}"
-            raise self._file.wrong(node, said, InvalidTask)
+            message = f"{RESULT}: keys must be a list of keys and positions, got {keys!r:.200}"
+            raise self._file.wrong(node, message, InvalidTask)
         for key, place in zip(keys, node.value, strict=True):
             if type(key) not in (str, int):
-                said = f"{RESULT}: a part of a result is named by a key or a position, not {key!r:.200}"
-                raise self._file.wrong(place, said, InvalidTask)
+                message = f"{RESULT}: each key must be a string or an integer, got {key!r:.200}"
+                raise self._file.wrong(place, message, InvalidTask)
         return keys
 
-    def _want_stage(self, name: str, node: yaml.Node) -> None:
+    def _check_stage(self, name: str, node: yaml.Node) -> None:
         if name not in self._stages:
             raise self._file.wrong(node, f"{RESULT}: {unknown_name('stage', name, self._stages)}", InvalidWorkflow)
 
     def _split(self, text: str) -> tuple[str, list[str | int]]:
-        """Take ``stage.key.0`` apart; the name of a stage may hold dots itself, and the longest one counts."""
+        """Split ``stage.key.0``; stage names may contain dots, and the longest match is used."""
         parts = text.split(".")
         for length in range(len(parts), 0, -1):
             if (name := ".".join(parts[:length])) in self._stages:
@@ -155,8 +156,8 @@ class Tags:
             return False
         ignored = self.value(options["ignored"].value, node.tag)
         if not isinstance(ignored, bool):
-            said = f"{node.tag}: ignored: true or false is needed, not {ignored!r:.200}"
-            raise self._file.wrong(options["ignored"].value, said, InvalidTask)
+            message = f"{node.tag}: ignored must be true or false, got {ignored!r:.200}"
+            raise self._file.wrong(options["ignored"].value, message, InvalidTask)
         return ignored
 
     def _duration(self, node: yaml.Node) -> timedelta:
@@ -166,8 +167,8 @@ class Tags:
             try:
                 total += timedelta(**{unit: _number(amount)})
             except (TypeError, OverflowError):
-                said = f"{_TIMEDELTA}: {unit}: a number is needed, of at most 999,999,999 days, not {amount!r:.200}"
-                raise self._file.wrong(entry.value, said, InvalidTask) from None
+                message = f"{_TIMEDELTA}: {unit} must be a number, at most 999,999,999 days, got {amount!r:.200}"
+                raise self._file.wrong(entry.value, message, InvalidTask) from None
         return total
 
     def _options(self, node: yaml.Node, known: Sequence[str]) -> Mapping[str, Entry]:

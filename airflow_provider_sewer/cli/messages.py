@@ -1,4 +1,4 @@
-"""How ``sppe`` speaks to a person."""
+"""Messages of ``sppe`` on stderr."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import sys
 from airflow_provider_sewer.execution.output import printable
 
 
-def say(text: str) -> None:
-    """Write to stderr what may hold output of a task, without letting it steer the terminal."""
+def write_message(text: str) -> None:
+    """Write to stderr; control characters in task output do not reach a terminal."""
     sys.stderr.write((printable(text) if sys.stderr.isatty() else text) + "\n")
