@@ -235,9 +235,12 @@ def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line,
     [
         ({"arguments": {"m": 1}}, r"flow\.py:3: TypeError: train\(\) got an unexpected .*'m'. It takes \(n, config="),
         ({}, r"flow\.py:3: TypeError: train\(\) missing .*'n'. It takes \(n, config=None, name='svc'\); give a value"),
-        ({"env": "whole"}, "^env: its names are known only when a task runs"),
-        ({"slurm": "whole", "arguments": {"n": 1}}, "^slurm: its names are known only when a task runs"),
-        ({"operator_kwargs": {"queue": "whole"}, "arguments": {"n": 1}}, "operator_kwargs: 'queue' is known only when"),
+        ({"env": "whole"}, "^env must be a mapping with known names, got a run-time value"),
+        ({"slurm": "whole", "arguments": {"n": 1}}, "^slurm must be a mapping with known names, got a run-time value"),
+        (
+            {"operator_kwargs": {"queue": "whole"}, "arguments": {"n": 1}},
+            "operator_kwargs: 'queue' must be known",
+        ),
     ],
 )
 def test_what_the_dag_file_gives_in_vain_is_named(file, arguments, said):

@@ -15,8 +15,8 @@ from tests.task_group.drawing import can_be_drawn
 TASKS = [f"t{number}" for number in range(7)]
 SAID = "Airflow's Graph and Grid cannot show"
 ADVICE = (
-    "Give what comes before and what comes after groups of their own, or what is between the same group. "
-    "A group comes of a task's `group`, and of a workflow that is called in a workflow."
+    "Use separate groups for the tasks before and after, or move the tasks between them into the same group. "
+    "A group is created by a task's `group`, and by a workflow that is called in a workflow."
 )
 PAIRS = [(up, down) for down in TASKS for up in TASKS if up < down]
 

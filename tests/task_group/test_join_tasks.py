@@ -66,7 +66,7 @@ def test_wide_layers_are_connected_through_a_gate(expand):
     assert sum(len(operator.downstream_task_ids) for operator in group) == 102
     assert group["extra"].upstream_task_ids == {"g.a0", "g.b0"}
     assert group["a0"].downstream_task_ids == {"g.join", "g.extra"}
-    assert "2,500 edges from 50 tasks to the 50 after them" in join.doc_md
+    assert "2,500 edges from 50 tasks to the 50 tasks after them" in join.doc_md
 
 
 @pytest.mark.parametrize(

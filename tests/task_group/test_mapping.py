@@ -170,5 +170,5 @@ def test_what_one_instance_leaves_is_more_than_airflow_can_map_over(group):
 a = Task("a", function=give, kwargs={"value": 0}).map(value=[[1], [2]])
 b = Task("b", function=square, kwargs={"n": 0}).map(n=a[0].result)
 """
-    with pytest.raises(SewerError, match=r"flow\.py:5: task 'b': map: .* over what all instances of 'a' leave"):
+    with pytest.raises(SewerError, match=r"flow\.py:5: task 'b': map: .* over the results of all instances of 'a'"):
         group(source)

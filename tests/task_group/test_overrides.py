@@ -125,22 +125,25 @@ def test_what_is_for_slurm_reaches_those_of_the_tasks_that_run_there(expand, ove
     [
         ({"tarin*": {}}, r"^overrides 'tarin\*': unknown task 'tarin\*'"),
         ({"frist": {}}, "^overrides 'frist': unknown task 'frist'; did you mean 'first'"),
-        ({"first": {"module": "x", "products": []}}, "^overrides 'first': 'module', 'products' cannot stand there: "),
+        ({"first": {"module": "x", "products": []}}, "^overrides 'first': 'module', 'products' cannot be overridden; "),
         ({"first": {"env": {"A": 1}, "python": ""}}, "^overrides 'first': python: a path is needed"),
         ({"first": {"run_on": "moon"}}, "^overrides 'first': run_on: 'local' or 'slurm' is needed"),
         ({"first": {"slurm": {"memgb": 1}}}, "^overrides 'first': slurm: unknown Slurm parameter 'memgb'"),
-        ({"first": {"retires": 1}}, r"flow\.py:3: task 'first', of which overrides say 'retires': .*{'retires': 1}"),
-        ({"each": {"pool_slots": 0}}, r"flow\.py:9: task 'each', of which overrides say 'pool_slots': .*pool slots"),
-        ({"first": {"resources": {"gpu": 1}}}, "^overrides 'first': 'resources' cannot stand there: .* say 'pool' and"),
-        ({"first": {"tags": ["x"], "group": "g"}}, "^overrides 'first': 'group', 'tags' cannot stand there: "),
-        ({"first": 3}, "^overrides 'first': a mapping of operator arguments is needed, not 3"),
-        (["first"], r"^overrides: a mapping from names of tasks to operator arguments is needed, not \['first'\]"),
-        ({"each[exit=0]": {"retries": 1}}, r"is one mapped task in Airflow; say it of 'each'"),
+        ({"first": {"retires": 1}}, r"flow\.py:3: task 'first' \(overridden: 'retires'\): .*{'retires': 1}"),
+        ({"each": {"pool_slots": 0}}, r"flow\.py:9: task 'each' \(overridden: 'pool_slots'\): .*pool slots"),
+        (
+            {"first": {"resources": {"gpu": 1}}},
+            "^overrides 'first': 'resources' cannot be overridden; override 'pool'",
+        ),
+        ({"first": {"tags": ["x"], "group": "g"}}, "^overrides 'first': 'group', 'tags' cannot be overridden; "),
+        ({"first": 3}, "^overrides 'first': the value must be a mapping of operator arguments, got 3"),
+        (["first"], r"^overrides must be a mapping of task names to operator arguments, got \['first'\]"),
+        ({"each[exit=0]": {"retries": 1}}, r"is one mapped task in Airflow; override 'each'"),
         (
             {"first": {"slurm": {"mem_gb": 1}}},
-            "^overrides 'first': 'slurm' is for tasks on Slurm, and what this is said of runs on the worker; say",
+            "^overrides 'first': 'slurm' can only be set for tasks on Slurm, but the matching tasks run on",
         ),
-        ({"tag:gpu": {"deferrable": True, "requeue": False}}, "^overrides 'tag:gpu': 'deferrable', 'requeue' is for"),
+        ({"tag:gpu": {"deferrable": True, "requeue": False}}, "^overrides 'tag:gpu': 'deferrable', 'requeue' can only"),
     ],
 )
 def test_what_cannot_be_said_is_an_error(expand, overrides, said):
@@ -302,11 +305,14 @@ def test_what_is_changed_of_an_airflow_task_holds_for_this_one(expand):
     [
         (
             lambda task, arguments: None,
-            r"flow\.py:3: task 'first': task_converter: it has to return operator arguments or an",
+            r"flow\.py:3: task 'first': task_converter must return operator arguments or an",
         ),
         (lambda task, arguments: 1 / 0, r"task 'first': task_converter: ZeroDivisionError: division by zero"),
-        (lambda task, arguments: {**arguments, "task_id": "x"}, r"the operator has the id 'g\.x'; keep the 'task_id'"),
-        ("a name", "^task_converter: a function is needed, not 'a name'"),
+        (
+            lambda task, arguments: {**arguments, "task_id": "x"},
+            r"must keep task_id 'g\.first', got 'g\.x'",
+        ),
+        ("a name", "^task_converter must be a function, got 'a name'"),
     ],
 )
 def test_a_function_that_returns_nothing_of_use_is_named(expand, converter, said):
@@ -321,7 +327,7 @@ def test_a_mapped_task_is_not_made_by_a_function(expand):
     def converter(task, arguments):
         return BashOperator(task_id=arguments["task_id"], bash_command="true") if task.name == "each" else arguments
 
-    with pytest.raises(SewerError, match=r"for a mapped task it has to return operator arguments or Operator\.partial"):
+    with pytest.raises(SewerError, match=r"must return operator arguments or Operator\.partial\(…\) for a mapped task"):
         expand(FLOW, task_converter=converter)
 
 

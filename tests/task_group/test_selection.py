@@ -44,7 +44,7 @@ def test_what_a_task_that_is_left_out_needs_is_not_removed(expand):
 
 def test_a_result_of_a_task_that_is_left_out_is_an_error(expand):
     """It says whose it is, and what to do, when the DAG file is parsed."""
-    said = r"flow\.py:\d+: task 'report': score\.result is the result of a task that is not here; select it too"
+    said = r"flow\.py:\d+: task 'report': score\.result is the result of a task that is not selected; select that task"
     with pytest.raises(SewerError, match=said):
         expand(FLOW, exclude="score")
 
