@@ -11,7 +11,7 @@ from airflow.sdk import DAG
 from airflow_provider_sewer import SewerError, Task
 from airflow_provider_sewer.task_group import create_airflow_task, sewer_task_group
 
-from .known_later import TRAIN, give
+from .runtime_value_cases import TRAIN, give
 
 
 def test_an_xcom_is_an_argument_of_a_workflow_and_makes_the_edge(file, where, run_dag):

@@ -11,7 +11,7 @@ from airflow.sdk import DAG, literal, task
 from airflow_provider_sewer import SewerError
 from airflow_provider_sewer.task_group import sewer_task_group
 
-from .known_later import give
+from .runtime_value_cases import give
 
 #: Texts of which Jinja would make something else, and that can be a part of a file's name.
 NAMES = ["{{ var.value.secret }}", "{{ 1 + 1 }}", "{% if x %}", "{#1", "a\r\nb\n", "1.10", "None", "{n}"]

@@ -8,7 +8,7 @@ from airflow.sdk import DAG, Label, task_group
 from airflow_provider_sewer import SewerError
 from airflow_provider_sewer.task_group import sewer_task_group
 
-from .known_later import TRAIN, give
+from .runtime_value_cases import TRAIN, give
 
 MAKES = """
     @workflow

@@ -83,7 +83,7 @@ def test_twins_serialize_as_what_the_constructor_makes(flow, monkeypatch):
         return DagSerialization.to_dict(dag)
 
     fast = serialized()
-    monkeypatch.setattr(OperatorCloner, "make", lambda _, kind, own, shared: kind(**own, **shared))
+    monkeypatch.setattr(OperatorCloner, "clone", lambda _, kind, own, shared: kind(**own, **shared))
     assert serialized() == fast
 
 
