@@ -212,7 +212,7 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
         ("Task(f't-{n}', 'job').run()", r"flow\.py:5: .*name: 'n' is known only when the task runs"),
         (
             "Task('t', 'job', operator_kwargs={'pool': n}).run()",
-            r"flow\.py:5: task 't': operator_kwargs: 'pool' is known",
+            r"flow\.py:5: task 't': operator_kwargs: 'pool' must be known",
         ),
         ("Task('t', 'job', {'n': n + 1}).run()", r"flow\.py:5: <n> is known only when a task runs, and cannot be reck"),
         ("Task('t', 'job', {'n': f'{n:.2f}'}).run()", r"flow\.py:5: <n> is known only when .* written as '.2f' before"),
