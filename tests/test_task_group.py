@@ -190,7 +190,7 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (
             "from airflow_provider_sewer import Task\nTask('t', 'job', {'x': object()})",
@@ -218,9 +218,9 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
         ),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named_with_file_and_line(expand, source, said):
+def test_what_is_wrong_in_the_file_is_named_with_file_and_line(expand, source, message):
     """The DAG's import error says where to look."""
-    with pytest.raises(SewerError, match=said):
+    with pytest.raises(SewerError, match=message):
         expand(source)
 
 
@@ -299,7 +299,7 @@ def test_default_arguments_of_the_dag_reach_slurm_tasks_as_well(sewer_file):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"run_on": "Slurm"}, "^run_on: 'local' or 'slurm' is needed, not 'Slurm'"),
         ({"slurm": {"partiton": "x"}}, "^slurm: unknown Slurm parameter 'partiton'"),
@@ -308,9 +308,9 @@ def test_default_arguments_of_the_dag_reach_slurm_tasks_as_well(sewer_file):
         ({"operator_kwargs": {"run_on": "slurm"}}, "operator_kwargs must not contain 'run_on'; use the field of"),
     ],
 )
-def test_what_is_wrong_in_the_groups_own_slurm_settings_is_named(expand, arguments, said):
+def test_what_is_wrong_in_the_groups_own_slurm_settings_is_named(expand, arguments, message):
     """Even if no task of it runs on Slurm today."""
-    with pytest.raises(SewerError, match=said):
+    with pytest.raises(SewerError, match=message):
         expand(**arguments)
 
 
@@ -391,14 +391,14 @@ def test_the_interpreter_that_reads_a_file_is_found_from_the_folder_of_the_dag_f
 
 
 @pytest.mark.parametrize(
-    ("python", "said"),
+    ("python", "message"),
     [(None, "python is not set"), ("{{ var.value.python }}", "python='{{ var.value.python }}' is a run-time value")],
 )
-def test_an_interpreter_that_is_not_known_yet_can_read_nothing(expand, python, said):
+def test_an_interpreter_that_is_not_known_yet_can_read_nothing(expand, python, message):
     """A connection is not asked while a DAG file is parsed."""
     with pytest.raises(SewerError, match=r"read_with_interpreter: .*; set python to the interpreter") as caught:
         expand(python=python, read_with_interpreter=True)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_jobs_module_is_not_for_a_file_that_is_read_elsewhere(expand):
