@@ -92,7 +92,7 @@ def test_a_worker_makes_the_task_that_waits_for_a_path_or_removes_it(parse, task
     assert group.dag.get_task(task_id).workdir == str(tmp_path)
 
 
-def test_what_the_dag_file_asks_for_is_created(parse):
+def test_what_the_dag_file_asks_for_is_made(parse):
     """By name or by id, in the group or in the DAG; unknown names are not found."""
     group = parse("g.raw")
     dag = group.dag
@@ -120,7 +120,7 @@ def test_going_through_a_group_while_others_are_made_is_no_error(parse):
     assert [group["last"].task_id for _ in group] == ["g.last"]
 
 
-def test_references_and_edges_of_the_dag_file_are_created(tmp_path, expand):
+def test_references_and_edges_of_the_dag_file_are_made(tmp_path, expand):
     """Whichever task runs: one of the group, one beside it, or one of another DAG."""
     expand(FLOW)  # for its files
 
