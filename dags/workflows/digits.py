@@ -50,7 +50,7 @@ report = Task(
     "report",
     module="digits.report",
     parameters_and_flags={"in": "build/digits/comparison.json", "out": "build/digits/confusion.png"},
-    doc="Draws what the best model reads each digit as.",
+    doc="Draws the confusion matrix of the best model.",
 )
 
 
