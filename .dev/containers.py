@@ -1,6 +1,6 @@
-"""Bring up the containers of ``docker-compose.yaml``, or take them down: ``make up``, ``make down``.
+"""Start or remove the containers of ``docker-compose.yaml``: ``make up``, ``make down``.
 
-The secrets of the containers are made up once, and stand in ``.env``, which git ignores and only its owner can read.
+The containers' secrets are generated once, into ``.env``. Git ignores this file, and only its owner can read it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ COMPOSE = ["docker", "compose"]
 
 
 class Trouble(Exception):
-    """What is wrong, and what to do about it."""
+    """An error with its remedy."""
 
 
 def main(command: str) -> int:
-    """Run one of the commands ``up`` and ``down``, and return the exit code."""
+    """Run the command ``up`` or ``down``, and return the exit code."""
     try:
-        need_an_engine()
+        check_engine()
         if command == "up":
-            need_readable_dags()
+            check_dags_readable()
             write_env()
-            need_the_port()
-            bring_up()
-            say_where()
+            check_port()
+            start()
+            print_address()
         else:
-            take_down()
+            remove()
     except (Trouble, OSError) as error:
         print(f"\n{command}: {error}", file=sys.stderr)
         return 1
@@ -45,45 +45,45 @@ def main(command: str) -> int:
     return 0
 
 
-def need_an_engine() -> None:
-    """Say what is missing where no container engine answers."""
-    for command, lack in (
-        ([*COMPOSE, "version"], "Docker's compose plugin is needed"),
-        (["docker", "version"], "No container engine answers"),
+def check_engine() -> None:
+    """Check that a container engine responds."""
+    for command, problem in (
+        ([*COMPOSE, "version"], "Docker's compose plugin is required"),
+        (["docker", "version"], "No container engine responds"),
     ):
         try:
             done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
         except FileNotFoundError:
-            raise Trouble(_without("There is no `docker` on PATH")) from None
+            raise Trouble(_without_engine("`docker` is not on PATH")) from None
         if done.returncode:
-            raise Trouble(_without(f"{lack}: `{' '.join(command)}` says: {done.stderr.strip()}"))
+            raise Trouble(_without_engine(f"{problem}: `{' '.join(command)}` failed: {done.stderr.strip()}"))
 
 
-def need_readable_dags() -> None:
-    """Make sure that the containers' user, who is another one, can read the mounted folder."""
+def check_dags_readable() -> None:
+    """Check that the containers' user can read the mounted folder."""
     dags = ROOT / "dags"
     for path in [dags, *dags.rglob("*")]:
         needed = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
         if path.stat().st_mode & needed != needed:
-            mend = shlex.join(["chmod", "-R", "o+rX", str(dags)])
-            raise Trouble(f"the user in the containers cannot read {path}. For all of the folder: {mend}")
+            fix = shlex.join(["chmod", "-R", "o+rX", str(dags)])
+            raise Trouble(f"the user in the containers cannot read {path}. For all of the folder: {fix}")
 
 
 def write_env() -> None:
-    """Make up the secrets, and find a port for Airflow, unless an earlier call has."""
+    """Generate the secrets and choose a port for Airflow, unless ``.env`` exists."""
     if ENV.exists():
         return
-    # As in docker-compose.yaml, or as somebody wants it this time, and will have to from then on.
-    asked_for = os.environ.get("COMPOSE_PROJECT_NAME")
-    project = asked_for or "sewer"
+    # The name in docker-compose.yaml, or the user's, which is recorded for all later calls.
+    given_project = os.environ.get("COMPOSE_PROJECT_NAME")
+    project = given_project or "sewer"
     if volumes := _volumes(project):
         raise Trouble(
-            f"{ENV} is not there, but volumes of a project {project!r} are, with passwords of their own. "
-            f"Put the .env back that they were made with, take them away with `docker volume rm {' '.join(volumes)}`, "
-            "or use other ones: COMPOSE_PROJECT_NAME=another make up"
+            f"{ENV} does not exist, but volumes of the project {project!r} do, with other passwords. "
+            f"Restore the .env they were created with, remove them with `docker volume rm {' '.join(volumes)}`, "
+            "or use another project: COMPOSE_PROJECT_NAME=another make up"
         )
     values = {
-        **({"COMPOSE_PROJECT_NAME": asked_for} if asked_for else {}),
+        **({"COMPOSE_PROJECT_NAME": given_project} if given_project else {}),
         "SEWER_AIRFLOW_PORT": str(_free_port()),
         "SEWER_AIRFLOW_PASSWORD": secrets.token_urlsafe(12),
         "SEWER_FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
@@ -92,45 +92,45 @@ def write_env() -> None:
         "SEWER_POSTGRES_PASSWORD": secrets.token_hex(16),
         "SEWER_MARIADB_PASSWORD": secrets.token_hex(16),
     }
-    whole = ENV.with_name(f".env.{os.getpid()}")
-    with open(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+    temporary = ENV.with_name(f".env.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.writelines(f"{name}={value}\n" for name, value in values.items())
-    whole.rename(ENV)
+    temporary.rename(ENV)
 
 
-def need_the_port() -> None:
-    """Make sure that Airflow's port is free, unless it is this Airflow that has it."""
+def check_port() -> None:
+    """Check that Airflow's port is free, or used by this Airflow."""
     running = _compose("ps", "--services", "--status", "running", capture_output=True).stdout.split()
     if "airflow-apiserver" not in running and not _is_free(_port()):
-        raise Trouble(f"something else has port {_port()}. Write another one into {ENV}, as SEWER_AIRFLOW_PORT.")
+        raise Trouble(f"port {_port()} is used by another process. Set another SEWER_AIRFLOW_PORT in {ENV}.")
 
 
-def bring_up() -> None:
-    """Build the images anew where something has changed, start everything, and wait until it is healthy."""
+def start() -> None:
+    """Build changed images, start all containers, and wait until they are healthy."""
     if _compose("up", "--build", "--wait").returncode:
         raise Trouble(
-            "it is not all healthy, see above. `docker compose ps --all` says which container, "
-            "`docker compose logs NAME` what it wrote. `make up` goes on from there; after "
-            "`docker compose down --volumes` it begins anew, with nothing of what was made."
+            "not all containers are healthy, see above. `docker compose ps --all` lists them, "
+            "`docker compose logs NAME` shows their output. `make up` resumes from there; "
+            "`docker compose down --volumes` removes everything for a fresh start."
         )
 
 
-def take_down() -> None:
+def remove() -> None:
     """Remove the containers, and keep their volumes."""
     if not ENV.exists():
-        raise Trouble(f"{ENV} is not there. Without it: docker compose --project-name sewer down")
+        raise Trouble(f"{ENV} does not exist. Without it: docker compose --project-name sewer down")
     if _compose("down").returncode:
-        raise Trouble("not everything could be taken down, see above.")
-    print("What they have made stays on their volumes. `docker compose down --volumes` removes those as well.")
+        raise Trouble("not all containers could be removed, see above.")
+    print("The volumes remain. `docker compose down --volumes` removes them as well.")
 
 
-def say_where() -> None:
-    """Say where Airflow is to be found, and how to log in."""
+def print_address() -> None:
+    """Print the address of Airflow and the login."""
     print(f"\nAirflow: http://127.0.0.1:{_port()}  user: admin  password: the SEWER_AIRFLOW_PASSWORD of {ENV.name}")
 
 
 def _compose(*arguments: str, capture_output: bool = False) -> subprocess.CompletedProcess[str]:
-    # What the shell says would win over what is written down.
+    # The shell's variables would override those in .env.
     env = {name: value for name, value in os.environ.items() if not name.startswith("SEWER_")}
     return subprocess.run(
         [*COMPOSE, *arguments],
@@ -148,7 +148,7 @@ def _port() -> int:
     try:
         return int(written["SEWER_AIRFLOW_PORT"])
     except (KeyError, ValueError):
-        raise Trouble(f"{ENV} says no SEWER_AIRFLOW_PORT, a number.") from None
+        raise Trouble(f"SEWER_AIRFLOW_PORT in {ENV} must be set to a number.") from None
 
 
 def _volumes(project: str) -> list[str]:
@@ -160,7 +160,7 @@ def _free_port() -> int:
     for port in range(FIRST_PORT, FIRST_PORT + 100):
         if _is_free(port):
             return port
-    raise Trouble(f"all ports from {FIRST_PORT} to {FIRST_PORT + 99} are taken.")
+    raise Trouble(f"all ports from {FIRST_PORT} to {FIRST_PORT + 99} are in use.")
 
 
 def _is_free(port: int) -> bool:
@@ -173,8 +173,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _without(lack: str) -> str:
-    return f"{lack}. `make demo` and `make test` do without containers."
+def _without_engine(problem: str) -> str:
+    return f"{problem}. `make demo` and `make test` do not need containers."
 
 
 if __name__ == "__main__":

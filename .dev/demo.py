@@ -1,7 +1,7 @@
-"""Run the example DAG with ``airflow dags test``, on SQLite, and say what came out: ``make demo``.
+"""Run the example DAG with ``airflow dags test``, on SQLite, and print its results: ``make demo``.
 
-What it writes lies in ``build``: Airflow's home in ``build/airflow``, what the DAG makes in ``build/demo``.
-A run counts as a success only if Airflow says so in its exit code and in its database, and the results are there.
+Airflow's home is ``build/airflow``; the DAG's output is in ``build/demo``.
+A run succeeds only if Airflow's exit code and database report success, and the result files exist.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DAG = "sewer_digits"
 
 
 class Trouble(Exception):
-    """What went wrong, and what to do about it."""
+    """An error with its remedy."""
 
 
 def main() -> int:
@@ -56,42 +56,42 @@ def main() -> int:
 
 
 def make_database() -> None:
-    """Make Airflow's home, unless an earlier call has made all of it for this very checkout and Airflow."""
-    made, made_for = HOME / "made-for.json", (AIRFLOW.parent.parent / "sewer-environment.json").read_text()
-    if made.exists() and made.read_text() == made_for:
+    """Create Airflow's home, unless it is complete and was created for this checkout and Airflow."""
+    stamp, fingerprint = HOME / "made-for.json", (AIRFLOW.parent.parent / "sewer-environment.json").read_text()
+    if stamp.exists() and stamp.read_text() == fingerprint:
         return
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir()
     log = HOME / "migrate.log"
-    print(f"demo: making Airflow's database, {_short(DATABASE)}", flush=True)
-    with log.open("w") as printed:
-        code = _run([str(AIRFLOW), "db", "migrate"], printed)
+    print(f"demo: creating Airflow's database, {_short(DATABASE)}", flush=True)
+    with log.open("w") as output:
+        code = _run([str(AIRFLOW), "db", "migrate"], output)
     if code:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise Trouble(f"`airflow db migrate` {_how(code)}:\n{tail}\nAll of it: {_short(log)}")
-    made.write_text(made_for)
+        raise Trouble(f"`airflow db migrate` {_ending(code)}:\n{tail}\nFull log: {_short(log)}")
+    stamp.write_text(fingerprint)
 
 
 def run_dag() -> None:
-    """Run the DAG, its log on the terminal, and make sure that it succeeded."""
+    """Run the DAG with its log on the terminal, and check that it succeeded."""
     before = _last_run()
     start = time.monotonic()
     print(f"demo: airflow dags test {DAG}", flush=True)
     code = _run([str(AIRFLOW), "dags", "test", DAG])
     if code:
-        raise Trouble(f"`airflow dags test {DAG}` {_how(code)}; its log above says why.")
+        raise Trouble(f"`airflow dags test {DAG}` {_ending(code)}; see its log above.")
     number, state = _last_run()
     if number == before[0] or state != "success":
-        raise Trouble(f"`airflow dags test {DAG}` ended well, but its database knows of no success: {state}.")
+        raise Trouble(f"`airflow dags test {DAG}` exited with 0, but the run's state in the database is {state!r}.")
     print(f"\ndemo: the DAG {DAG} succeeded after {time.monotonic() - start:.0f} s.", flush=True)
 
 
 def show_results() -> None:
-    """Say which accuracies came out and where the files are, and how to get the same from a shell."""
+    """Print the accuracies, the result files, and the command for the same run without Airflow."""
     comparison, picture = RESULTS / "comparison.json", RESULTS / "confusion.png"
     missing = [str(file) for file in (comparison, picture) if not file.is_file()]
     if missing:
-        raise Trouble(f"the DAG succeeded, but did not leave {' and '.join(missing)}.")
+        raise Trouble(f"the DAG succeeded, but did not create {' and '.join(missing)}.")
     found = json.loads(comparison.read_text())
     print()
     for model, accuracy in found["accuracies"].items():
@@ -102,20 +102,20 @@ def show_results() -> None:
 
 
 def _run(command: list[str], output: IO[str] | None = None) -> int:
-    """Run one of Airflow's commands to its end: asked to stop, it gets the time that it needs for it."""
+    """Run an Airflow command to its end; a stop request is passed on without a time limit."""
     process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stdout=output, stderr=output)
-    # Ctrl-C reaches the command by itself. A SIGTERM would end the task that runs, but not the DAG.
+    # Ctrl-C reaches the command directly. A SIGTERM would end the running task, but not the DAG.
     signal.signal(signal.SIGTERM, lambda *_: process.send_signal(signal.SIGINT))
     return process.wait()
 
 
-def _how(code: int) -> str:
-    return f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+def _ending(code: int) -> str:
+    return f"failed with exit code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
 
 
 def _environment() -> dict[str, str]:
-    """Return Airflow's environment: nothing of an Airflow, or a database, that the shell is set up for."""
-    kept = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
+    """Return Airflow's environment without the shell's Airflow settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("AIRFLOW")}
     connection = {
         "conn_type": "sewer",
         "extra": {
@@ -125,7 +125,7 @@ def _environment() -> dict[str, str]:
         },
     }
     return {
-        **kept,
+        **inherited,
         "PYTHONUNBUFFERED": "1",
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -135,7 +135,7 @@ def _environment() -> dict[str, str]:
 
 
 def _last_run() -> tuple[int, str]:
-    """Return number and state of the newest run of the DAG, as Airflow's database knows it."""
+    """Return the id and state of the newest DAG run in Airflow's database."""
     with closing(sqlite3.connect(DATABASE)) as database:
         runs = database.execute("SELECT id, state FROM dag_run WHERE dag_id = ? ORDER BY id DESC", (DAG,))
         number, state = runs.fetchone() or (0, "no run")

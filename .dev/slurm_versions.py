@@ -1,4 +1,4 @@
-"""Run a command beside another Slurm than the machine's: ``slurm_versions.py 24.11 COMMAND...``, as root.
+"""Run a command with another Slurm version than the machine's: ``slurm_versions.py 24.11 COMMAND...``, as root.
 
 The Slurm is the one of a Linux distribution that has this version. mmdebstrap makes a small root folder of that
 distribution in ``build/slurm/VERSION`` once, and the command runs in it by chroot, with mounts that no other process
@@ -18,7 +18,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-# For a Python that leaves out the folder of what it runs (PYTHONSAFEPATH), too.
+# Also for a Python that omits the script's folder (PYTHONSAFEPATH).
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from environments import BUILD, ROOT, Trouble
@@ -68,7 +68,7 @@ exec chroot "$root" env --chdir="$folder" "$@"
 
 
 def main(arguments: list[str]) -> int:
-    """Make the root where there is none, and become the command in it."""
+    """Create the root if it is missing, and exec the command in it."""
     version, *command = arguments or [""]
     if version not in SUITES or not command:
         print(f"usage: slurm_versions.py {'|'.join(SUITES)} COMMAND...", file=sys.stderr)
@@ -83,12 +83,12 @@ def main(arguments: list[str]) -> int:
 
 
 def make(version: str) -> Path:
-    """Make the root folder with that Slurm, unless it is there, and return it."""
+    """Create the root folder with that Slurm, unless it exists, and return it."""
     distribution, suite = SUITES[version]
     root = ROOTS / version
     ROOTS.mkdir(parents=True, exist_ok=True)
     with open(ROOTS / f"{version}.lock", "w") as lock:
-        # Another call may be making it.
+        # Another call may be creating it.
         fcntl.flock(lock, fcntl.LOCK_EX)
         packages = [*PACKAGES, "ubuntu-keyring"] if version == UBUNTU_KEYS_FROM else PACKAGES
         wanted = " ".join([distribution, suite, *packages])
@@ -97,7 +97,7 @@ def make(version: str) -> Path:
         require_tools("mmdebstrap")
         mirror, options = mirror_of(distribution), keys_of(distribution)
         print(f"Slurm {version}: making {root.relative_to(ROOT)} from {distribution} {suite}", flush=True)
-        # Never beyond a mount that something has left there.
+        # Never beyond a leftover mount.
         subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
         bootstrap(root, suite, mirror, packages, options)
         (root / STAMP).write_text(wanted)
@@ -115,7 +115,7 @@ def require_tools(*more: str) -> None:
 
 
 def bootstrap(root: Path, suite: str, mirror: str, packages: list[str], options: list[str]) -> None:
-    """Let mmdebstrap make a root with these packages."""
+    """Create a root with these packages by mmdebstrap."""
     command = ["mmdebstrap", "--mode=root", "--variant=apt", f"--include={','.join(packages)}", *options]
     # The index of a rolling suite may be older than its date allows, where the archive is a snapshot.
     command += ["--aptopt=Acquire::Check-Valid-Until false", "--aptopt=APT::Install-Recommends false"]
@@ -154,7 +154,7 @@ def keys_of(distribution: str) -> list[str]:
 
 
 def enter(root: Path, command: list[str]) -> None:
-    """Become the command, in the root and in the folder of this process."""
+    """Exec the command, in the root and in the folder of this process."""
     require_tools()
     passed_on = [f"{name}={value}" for name, value in os.environ.items() if name.startswith(PASSED_ON)]
     env = ["-i", "HOME=/root", "LC_ALL=C.UTF-8", f"PATH={PATH}", *passed_on]
@@ -166,7 +166,7 @@ def enter(root: Path, command: list[str]) -> None:
 def python_paths() -> list[str]:
     """Return the paths of the Python that runs this, on which the environments in ``build/venv`` are based."""
     if Path(sys.base_prefix) == Path("/usr"):
-        # Only its own files: the root has a /usr with libraries of its own. Environments link to one of these names.
+        # Only its own files, because the root has its own libraries in /usr. Environments link to one of these names.
         return ["/usr/bin/python3", os.path.realpath(sys.executable), sysconfig.get_path("stdlib")]
     return [sys.base_prefix]
 

@@ -1,8 +1,8 @@
 """The same tasks, run by plain `Task.run()` inside `@task.external_python`.
 
 The outer interpreter must have airflow-provider-sewer; this example takes the worker's own. The modules
-run in the interpreter of the connection `sewer_digits`. Prefer `dags/data_prep.py`: there Airflow itself
-sees the process, so its result becomes an XCom and its output is told apart in the log.
+run in the interpreter of the connection `sewer_digits`. Prefer `dags/data_prep.py`: there Airflow
+runs the module itself, so its result becomes an XCom, and its output has its own logger.
 """
 
 import sys
@@ -17,7 +17,7 @@ where = {"python": connection % "python", "workdir": connection % "workdir"}
 
 
 @task.external_python(python=sys.executable, expect_airflow=False)
-def data_generation(gpu_index, workflow_file, python, workdir):  # no type hints: the source is sent elsewhere
+def data_generation(gpu_index, workflow_file, python, workdir):  # no type hints: only the source is sent
     from airflow_provider_sewer import get_task_from_module, load_module
 
     t1 = get_task_from_module(load_module(workflow_file), "data_generation")

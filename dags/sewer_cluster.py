@@ -1,14 +1,14 @@
 """The workflow of `workflows/digits_cluster.py` as a DAG: its heavy tasks are Slurm jobs.
 
-Where there is no `sbatch`, `cluster="auto"` runs the same job scripts as processes of this machine. The connection
-`sewer_digits` says the interpreter, which has the modules of `dags/digits` installed, and the working directory:
+Without `sbatch`, `cluster="auto"` runs the same job scripts as local processes. The connection
+`sewer_digits` sets the working directory, and an interpreter with the modules of `dags/digits`:
 
     export AIRFLOW_CONN_SEWER_DIGITS='{"conn_type": "sewer", "extra": {"python": "/opt/envs/digits/bin/python",
       "workdir": "/shared/digits", "run_dir": "/shared/sewer-runs"}}'
     airflow dags test sewer_cluster
 
-On a laptop any folders of your own will do and `run_dir` can be left out. On a cluster all nodes have to
-see the three.
+On a laptop, any of your own folders will do, and `run_dir` can be omitted. On a cluster, all nodes must have access
+to the three.
 """
 
 import pendulum

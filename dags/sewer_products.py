@@ -1,4 +1,4 @@
-"""Two DAGs: one makes what is not up to date, and the other draws a picture whenever the comparison was made anew.
+"""Two DAGs: one produces stale files, and the other draws a picture whenever the comparison was updated.
 
 The products of `workflows/digits_products.py` are assets, so a DAG can be scheduled on them.
 """
@@ -25,7 +25,7 @@ with DAG("sewer_products", schedule=None, **settings):
         "workflows/digits_products.py",
         group_id="digits",
         sewer_conn_id="sewer_digits",
-        operator_kwargs={"pool": "default_pool"},  # instead of a pool "cpu", which would have to be made first
+        operator_kwargs={"pool": "default_pool"},  # instead of the pool "cpu", which would have to be created first
     )
 
 with DAG("sewer_products_report", schedule=[product_asset(COMPARISON, sewer_conn_id="sewer_digits")], **settings):

@@ -1,4 +1,4 @@
-"""TaskFlow with modules: functions say what modules are called with, and a workflow is mapped over another task's list.
+"""TaskFlow with modules: functions return module parameters, and a workflow is mapped over another task's list.
 
 Interpreter and working directory come from the connection `sewer_digits`.
 """

@@ -20,7 +20,7 @@ sys.path.remove(str(ROOT / ".dev"))
 def test_the_readme_has_a_row_for_all_that_is_measured():
     """And no row of something that is not."""
     shown = README.partition(bench.BEGIN)[2].partition(bench.END)[0]
-    assert names_in(shown) == [(row.what, row.peer) for row in bench.rows().values()]
+    assert names_in(shown) == [(row.subject, row.peer) for row in bench.rows().values()]
 
 
 def test_what_cannot_be_run_is_said_in_the_table():

@@ -1,4 +1,4 @@
-"""`make up` where there is no container engine: it says so, and does nothing."""
+"""Failure of `make up` without a container engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-WITHOUT = "`make demo` and `make test` do without containers."
+WITHOUT = "`make demo` and `make test` do not need containers."
 NO_COMPOSE = """#!/bin/sh
 echo "unknown command" >&2
 exit 1
@@ -22,16 +22,16 @@ exit 1
 
 
 @pytest.mark.parametrize(
-    ("docker", "lack"),
+    ("docker", "problem"),
     [
-        ("", "There is no `docker` on PATH."),
-        (NO_COMPOSE, "Docker's compose plugin is needed: `docker compose version` says: unknown command."),
-        (NO_DAEMON, "No container engine answers: `docker version` says: Cannot connect to the Docker daemon."),
+        ("", "`docker` is not on PATH."),
+        (NO_COMPOSE, "Docker's compose plugin is required: `docker compose version` failed: unknown command."),
+        (NO_DAEMON, "No container engine responds: `docker version` failed: Cannot connect to the Docker daemon."),
     ],
     ids=["no docker", "no compose", "no daemon"],
 )  # fmt: skip
-def test_what_is_missing_is_named(tmp_path, docker, lack):
-    """One line, no traceback, and what can be done without."""
+def test_what_is_missing_is_named(tmp_path, docker, problem):
+    """The error is one line without traceback, and names the commands that need no containers."""
     if docker:
         (tmp_path / "docker").write_text(docker)
         (tmp_path / "docker").chmod(0o755)
@@ -44,6 +44,6 @@ def test_what_is_missing_is_named(tmp_path, docker, lack):
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"\nup: {lack}")
+    assert done.stderr.startswith(f"\nup: {problem}")
     assert done.stderr.endswith(f"{WITHOUT}\n")
     assert (ROOT / ".env").exists() == had_secrets

@@ -304,7 +304,7 @@ def test_a_resource_is_a_pool(expand):
 
 def test_two_resources_are_more_than_airflow_can_count(expand):
     """The error says what to do."""
-    with pytest.raises(SewerError, match="an Airflow task takes from one pool only; name it in operator_kwargs"):
+    with pytest.raises(SewerError, match="an Airflow task uses one pool only; set 'pool' in operator_kwargs"):
         expand("from airflow_provider_sewer import Task\nTask('a', 'job', resources={'gpu': 1, 'licence': 1})")
 
 

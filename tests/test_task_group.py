@@ -190,7 +190,7 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (
             "from airflow_provider_sewer import Task\nTask('t', 'job', {'x': object()})",
@@ -202,15 +202,15 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
         ),
         (
             "from airflow_provider_sewer import Task\nt = Task('t', 'job', operator_kwargs={'module': 'x'})",
-            r"flow\.py:2: task 't': operator_kwargs: 'module' cannot stand there",
+            r"flow\.py:2: task 't': operator_kwargs must not contain 'module'; use the field of",
         ),
         (
             "from airflow_provider_sewer import Task\nt = Task('t', 'job', operator_kwargs={'slurm': {'nodes': 1}})",
-            r"flow\.py:2: task 't': operator_kwargs: 'slurm' cannot stand there",
+            r"flow\.py:2: task 't': operator_kwargs must not contain 'slurm'; use the field of",
         ),
         (
             "from airflow_provider_sewer import Task\nt = Task('t', 'job', operator_kwargs={'requeue': True})",
-            r"flow\.py:2: task 't': operator_kwargs: 'requeue' can only be said of a task that runs on Slurm",
+            r"flow\.py:2: task 't': operator_kwargs: 'requeue' can only be set for tasks on Slurm",
         ),
         (
             "from airflow_provider_sewer import Task\nTask('t', 'job', run_on='slurm', operator_kwargs={'durable': 1})",
@@ -218,9 +218,9 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
         ),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named_with_file_and_line(expand, source, said):
+def test_what_is_wrong_in_the_file_is_named_with_file_and_line(expand, source, message):
     """The DAG's import error says where to look."""
-    with pytest.raises(SewerError, match=said):
+    with pytest.raises(SewerError, match=message):
         expand(source)
 
 
@@ -299,24 +299,24 @@ def test_default_arguments_of_the_dag_reach_slurm_tasks_as_well(sewer_file):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"run_on": "Slurm"}, "^run_on must be 'local' or 'slurm', got 'Slurm'"),
         ({"slurm": {"partiton": "x"}}, "^slurm: unknown Slurm parameter 'partiton'"),
         ({"cluster": "here"}, "^cluster must be 'auto' or 'slurm' or 'local'"),
         ({"operator_kwargs": {"poll_interval": 0}}, "^poll_interval must "),
-        ({"operator_kwargs": {"run_on": "slurm"}}, "operator_kwargs: 'run_on' cannot stand there"),
+        ({"operator_kwargs": {"run_on": "slurm"}}, "operator_kwargs must not contain 'run_on'; use the field of"),
     ],
 )
-def test_what_is_wrong_in_the_groups_own_slurm_settings_is_named(expand, arguments, said):
+def test_what_is_wrong_in_the_groups_own_slurm_settings_is_named(expand, arguments, message):
     """Even if no task of it runs on Slurm today."""
-    with pytest.raises(SewerError, match=said):
+    with pytest.raises(SewerError, match=message):
         expand(**arguments)
 
 
 def test_outside_of_a_dag_it_says_what_is_missing(sewer_file):
     """A group belongs into a DAG."""
-    with pytest.raises(SewerError, match="inside a DAG"):
+    with pytest.raises(SewerError, match="no current DAG; create tasks inside 'with DAG"):
         sewer_task_group(sewer_file(DIAMOND))
 
 
@@ -391,19 +391,19 @@ def test_the_interpreter_that_reads_a_file_is_found_from_the_folder_of_the_dag_f
 
 
 @pytest.mark.parametrize(
-    ("python", "said"),
-    [(None, "python is not said"), ("{{ var.value.python }}", "which is known only when a task runs")],
+    ("python", "message"),
+    [(None, "python is not set"), ("{{ var.value.python }}", "python='{{ var.value.python }}' is a run-time value")],
 )
-def test_an_interpreter_that_is_not_known_yet_can_read_nothing(expand, python, said):
+def test_an_interpreter_that_is_not_known_yet_can_read_nothing(expand, python, message):
     """A connection is not asked while a DAG file is parsed."""
-    with pytest.raises(SewerError, match=r"read_with_interpreter: .*name the interpreter that reads") as caught:
+    with pytest.raises(SewerError, match=r"read_with_interpreter: .*; set python to the interpreter") as caught:
         expand(python=python, read_with_interpreter=True)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_jobs_module_is_not_for_a_file_that_is_read_elsewhere(expand):
     """It is for stages, which import nothing."""
-    with pytest.raises(SewerError, match="jobs: this is for stages in YAML, which import nothing; leave out read_with"):
+    with pytest.raises(SewerError, match="jobs is for stages in YAML, which import nothing; remove read_with"):
         expand(python=sys.executable, jobs="jobs", read_with_interpreter=True)
 
 

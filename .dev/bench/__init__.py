@@ -1,6 +1,6 @@
-"""What this package costs, measured side by side with what people would use instead: ``make bench``.
+"""Benchmarks of this package against alternatives: ``make bench``.
 
-Each part answers one question and is run in a process of its own, so that none warms up another and one that fails
-loses none of the rest. A part is a module with ``ROWS``, what it measures, and ``measure()``, which does it. What is
-compared runs in turn, in fresh processes (see ``sides``), and what counts is the median.
+Each part answers one question. It runs in its own process, so that parts do not warm each other up and a failure does
+not affect the others. A part is a module with ``ROWS`` (its measurements) and ``measure()``. The compared sides run
+alternately, in fresh processes (see ``sides``); the result is the median.
 """

@@ -1,4 +1,4 @@
-"""Measure all parts, or some by name, print the table, and write it into the README if it is whole.
+"""Run all parts, or the named ones, print the table, and write a complete one into the README.
 
 ``python -m bench [NAME ...] [--tiny]``, in the folder ``.dev``.
 """
@@ -22,26 +22,26 @@ from typing import Any
 from bench.clock import ROOT, CannotRun, clean_environment
 from bench.rows import Figure, Row, merged, table
 
-#: The questions, in the order of the table.
+#: The parts, in the order of the table.
 PARTS = ("parse", "imports", "tasks", "workflows", "jobs", "ends")
 
 README = ROOT / "README.md"
 BEGIN, END = "<!-- What `make bench` has measured: -->\n", "<!-- End of what it has measured. -->\n"
 
-#: What is measured beside, and where it is installed.
+#: Compared packages and their environments in build/venv.
 _PEERS = {"astronomer-cosmos": "cosmos", "sewerpipe": "sewerpipe", "depio": "depio"}
 
 
 def main() -> int:
-    """Measure what is asked for and return the exit code."""
+    """Run the requested parts and return the exit code."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"a part: {', '.join(PARTS)}; all if none is named")
-    parser.add_argument("--tiny", action="store_true", help="the smallest sizes, only to see that everything runs")
-    parser.add_argument("--to", type=Path, help=argparse.SUPPRESS)  # in the process of a part: where its figures go
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"parts to run: {', '.join(PARTS)}; default: all")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes, to check that everything runs")
+    parser.add_argument("--to", type=Path, help=argparse.SUPPRESS)  # in a part's process: file for its figures
     asked = parser.parse_args()
     for name in asked.names:
         if name not in PARTS:
-            parser.error(f"there is no part {name!r}, but {', '.join(PARTS)}")
+            parser.error(f"unknown part {name!r}; choose from {', '.join(PARTS)}")
     if asked.to:
         asked.to.write_text(json.dumps(figures_of(part(asked.names[0]), tiny=asked.tiny)))
         return 0
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def measure(names: list[str], *, tiny: bool) -> int:
-    """Measure parts one after the other, show what came out, and return 1 if one of them failed."""
+    """Run parts one after the other, print the table, and return 1 if a part failed."""
     figures: dict[str, Figure] = {}
     failed = []
     for name in names:
@@ -60,7 +60,7 @@ def measure(names: list[str], *, tiny: bool) -> int:
         failed += [] if found else [name]
         print(f"bench: {name} took {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
     text = shown(names, figures)
-    print("Of the smallest sizes, whatever is said below.\n" * tiny + text)
+    print("Measured with the smallest sizes, not those given below.\n" * tiny + text)
     if failed:
         print(f"bench: without {', '.join(failed)}, which failed (see above)", file=sys.stderr)
     elif set(names) == set(PARTS) and not tiny:
@@ -70,7 +70,7 @@ def measure(names: list[str], *, tiny: bool) -> int:
 
 
 def figures_of(part: Any, *, tiny: bool) -> dict[str, Figure]:
-    """Return what a part measures here and now, or that it cannot be run."""
+    """Return the figures of a part, or the reason why it cannot be run."""
     try:
         return dict(part.measure(tiny=tiny))
     except CannotRun as error:
@@ -83,18 +83,18 @@ def part(name: str) -> Any:
 
 
 def rows(names: list[str] | tuple[str, ...] = PARTS) -> dict[str, Row]:
-    """Return what parts measure."""
+    """Return the rows of parts."""
     return merged(part(name).ROWS for name in names)
 
 
 def shown(names: list[str], figures: dict[str, Figure]) -> str:
-    """Return the table, and under it how it was measured."""
+    """Return the table and, below it, the method."""
     how = ";\n".join(f"- {part(name).HOW}" for name in names)
     return f"{table(rows(names), figures)}\n{_circumstances()}\n\n{how}.\n"
 
 
 def with_table(readme: str, text: str) -> str:
-    """Return the README with another table in the place of the one it has."""
+    """Return the README with its table replaced."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -103,7 +103,7 @@ def with_table(readme: str, text: str) -> str:
 
 
 def _measured(name: str, *, tiny: bool) -> dict[str, Figure]:
-    """Return what came of a part, run in a process of its own; nothing if it failed."""
+    """Return the figures of a part, run in its own process; empty if it failed."""
     with tempfile.TemporaryDirectory(prefix="sewer-bench-") as folder:
         file = Path(folder) / "figures.json"
         argv = [sys.executable, "-m", "bench", name, "--to", str(file), *(["--tiny"] if tiny else [])]
@@ -114,7 +114,7 @@ def _measured(name: str, *, tiny: bool) -> dict[str, Figure]:
 
 
 def _circumstances() -> str:
-    """Say when and on what it was measured."""
+    """Return the date, the machine and the versions of the measurement."""
     peers = [f"{name} {version}" for name, folder in _PEERS.items() if (version := _version_in(folder, name))]
     of = [f"Python {platform.python_version()}", f"Airflow {importlib.metadata.version('apache-airflow')}", *peers]
     today = dt.datetime.now(tz=dt.UTC).date()

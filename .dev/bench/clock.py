@@ -1,4 +1,4 @@
-"""Run what is compared in turn, and take the median."""
+"""Alternating runs of compared sides, and their medians."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from bench.rows import Figure
 ROOT = Path(__file__).resolve().parent.parent.parent
 SIDES = Path(__file__).resolve().parent / "sides"
 
-#: One side of a comparison: runs, and returns what it took.
+#: One side of a comparison: a function that runs it and returns its cost.
 Side = Callable[[], float]
 
-#: Seconds that one run may take.
-_PATIENCE = 240.0
+#: Maximum seconds of one run.
+_TIMEOUT = 240.0
 
 
 class CannotRun(Exception):
-    """Why a side cannot be run, with what was seen."""
+    """A side cannot be run; the message has the reason."""
 
 
 def python_of(environment: str) -> Path:
@@ -39,11 +39,11 @@ def python_of(environment: str) -> Path:
 
 
 def alternating(sides: Mapping[str, Side], times: int) -> dict[str, float | CannotRun]:
-    """Run each side so many times, in turn, and return the median of each, or why it cannot be run."""
+    """Run the sides alternately, and return the median of each, or the reason why it cannot be run."""
     found: dict[str, list[float]] = {name: [] for name in sides}
     failed: dict[str, CannotRun] = {}
     for turn in range(times):
-        names = list(sides) if turn % 2 == 0 else list(reversed(sides))  # nobody is always first
+        names = list(sides) if turn % 2 == 0 else list(reversed(sides))  # no side is always first
         for name in names:
             if name not in failed:
                 try:
@@ -56,8 +56,8 @@ def alternating(sides: Mapping[str, Side], times: int) -> dict[str, float | Cann
 def beside(here: float | CannotRun, there: float | CannotRun, *, times: float = 1) -> Figure:
     """Return the figure of two sides.
 
-    :param times: how much more the first one does than the second one.
-    :raises CannotRun: when it is this package that cannot be run.
+    :param times: factor by which the first side does more work than the second one.
+    :raises CannotRun: when this package cannot be run.
     """
     if isinstance(here, CannotRun):
         raise here
@@ -69,7 +69,7 @@ def beside(here: float | CannotRun, there: float | CannotRun, *, times: float = 
 def run_side(
     python: Path | str, side: str, *arguments: object, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> dict[str, Any]:
-    """Run a script of ``sides`` in a fresh process and return what it says in its last line.
+    """Run a script of ``sides`` in a fresh process and return the JSON object in its last line of stdout.
 
     :raises CannotRun: when it fails.
     """
@@ -89,25 +89,25 @@ def last_line(argv: list[str], *, env: Mapping[str, str] | None = None, cwd: Pat
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise CannotRun(f"it did not end within {_PATIENCE:.0f} s") from None
+        raise CannotRun(f"timed out after {_TIMEOUT:.0f} s") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise CannotRun(f"exit code {done.returncode}: {said:.200}")
-    said = done.stdout.strip().splitlines() or [""]
+        reason = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise CannotRun(f"exit code {done.returncode}: {reason:.200}")
+    lines = done.stdout.strip().splitlines() or [""]
     try:
-        answer = json.loads(said[-1])
+        answer = json.loads(lines[-1])
     except ValueError:
-        raise CannotRun(f"its last line was no figure: {said[-1]!r:.200}") from None
+        raise CannotRun(f"the last line must be a JSON object, got {lines[-1]!r:.200}") from None
     return dict(answer)
 
 
 def clean_environment() -> dict[str, str]:
-    """Return an environment without an Airflow, or a Python, that the shell is set up for."""
-    unwanted = ("AIRFLOW", "_AIRFLOW", "PYTHON", "VIRTUAL_ENV")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    """Return the environment without the shell's settings for Airflow and Python."""
+    removed = ("AIRFLOW", "_AIRFLOW", "PYTHON", "VIRTUAL_ENV")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
     bin_ = os.path.dirname(sys.executable)
-    return {**kept, "PATH": f"{bin_}{os.pathsep}{kept.get('PATH', os.defpath)}"}
+    return {**inherited, "PATH": f"{bin_}{os.pathsep}{inherited.get('PATH', os.defpath)}"}

@@ -1,4 +1,4 @@
-"""How long it takes from a Slurm job's end to that of its task, in a whole Airflow."""
+"""Delay between the end of a Slurm job and the end of its task, in a complete Airflow deployment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOW = (
     "10 to 13 s"
 )
 
-#: Writes down when it ends.
+#: Records the time of its end.
 _MODULE = """\
     import sys, time
     time.sleep(float(sys.argv[4]))
@@ -58,11 +58,11 @@ _DAGS = """\
 def measure(*, tiny: bool = False) -> dict[str, Figure]:
     """Return the figures.
 
-    :param tiny: of one short job each.
+    :param tiny: one short job each.
     :raises CannotRun: without Slurm.
     """
     if not shutil.which("slurmctld"):
-        raise CannotRun("there is no Slurm on this machine (apt-get install slurmctld slurmd slurm-client munge)")
+        raise CannotRun("Slurm is not installed (apt-get install slurmctld slurmd slurm-client munge)")
     sys.path.insert(0, str(ROOT))
     from tests.airflow.deployment import Airflow
     from tests.slurm_cluster.cluster import SlurmCluster
@@ -89,7 +89,7 @@ def _found_by(slurm: SlurmCluster) -> dict[str, str]:
 
 
 def _delay(airflow: Airflow, folder: Path, dag: str, jobs: int) -> float:
-    """Run a DAG and return the seconds between the ends of its jobs and those of its tasks, in the median."""
+    """Run a DAG and return the median seconds between the ends of its jobs and of its tasks."""
     run = airflow.trigger(dag)
     delays = []
     for index in range(jobs):

@@ -1,4 +1,4 @@
-"""What a DAG file waits for when it imports this package."""
+"""Import time of this package in a DAG file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STANDARD = (
 def measure(*, tiny: bool = False) -> dict[str, Figure]:
     """Return the figures.
 
-    :param tiny: of one interpreter each.
+    :param tiny: one interpreter each.
     """
     with tempfile.TemporaryDirectory(prefix="sewer-bench-") as folder:
         home = Path(folder)
@@ -56,7 +56,7 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
 
 
 def _imports(environment: str, home: Path, before: tuple[str, ...], counted: tuple[str, ...]) -> Side:
-    """Return what imports something in a fresh interpreter, after something else."""
+    """Return a side that measures imports in a fresh interpreter, after other imports."""
 
     def run() -> float:
         python, env = python_of(environment), {"AIRFLOW_HOME": str(home / environment)}

@@ -1,4 +1,4 @@
-"""What it costs to wait for a thousand Slurm jobs."""
+"""Cost of waiting for 1,000 Slurm jobs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ HOW = (
 def measure(*, tiny: bool = False) -> dict[str, Figure]:
     """Return the figures.
 
-    :param tiny: of few jobs, for a short time.
+    :param tiny: few jobs, for a short time.
     :raises CannotRun: without Slurm.
     """
     if not shutil.which("slurmctld"):
-        raise CannotRun("there is no Slurm on this machine (apt-get install slurmctld slurmd slurm-client munge)")
+        raise CannotRun("Slurm is not installed (apt-get install slurmctld slurmd slurm-client munge)")
     from bench import watching
 
     if tiny:

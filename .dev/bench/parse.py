@@ -1,4 +1,4 @@
-"""What it costs Airflow to parse a DAG file that expands a workflow file."""
+"""Cost of parsing a DAG file that expands a workflow file."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ _PROJECT = "{name: bench, profile: bench, version: '1.0'}\n"
 def measure(*, tiny: bool = False) -> dict[str, Figure]:
     """Return the figures.
 
-    :param tiny: of few tasks, only to see that it runs.
+    :param tiny: few tasks, to check that it runs.
     """
     thousand, ten_thousand, layers, width = (10, 10, 3, 3) if tiny else (1_000, 10_000, 100, 50)
     often, seldom, twice = (1, 1, 1) if tiny else (9, 3, 2)
@@ -123,7 +123,7 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
             "sewer": _sewer(home / "sewer-large", _TREE, ten_thousand),
             "bash": _bash(home / "bash-large", _BASH_TREE, ten_thousand),
         }
-        large = small if tiny else alternating(more, seldom)  # it would be the same
+        large = small if tiny else alternating(more, seldom)  # the sizes are equal
         wide = alternating(
             {
                 "sewer": _sewer(home / "sewer-wide", _LAYERS, layers, width),
@@ -150,10 +150,10 @@ def _side(
     width: int = 1,
     running: str = "",
 ) -> Side:
-    """Return what parses a DAG file of so many tasks, and makes sure that it has them.
+    """Return a side that parses a DAG file and checks its number of tasks.
 
-    :param files: returns the DAG file and what lies beside it.
-    :param running: the id of the task whose worker parses it, which makes only this one.
+    :param files: returns the DAG file and the files beside it.
+    :param running: the id of the task whose worker parses the file, which creates only this task.
     """
     for size, place in (((count, width), folder / "dag"), ((2, min(2, width)), folder / "warm-up")):
         place.mkdir(parents=True)
@@ -198,7 +198,7 @@ def _counted(text: str, count: int, width: int) -> str:
 
 
 def _manifest(count: int) -> str:
-    """Return what `dbt parse` leaves of so many models, as far as it is read: the same tree as that of the others."""
+    """Return the parts of a `dbt parse` manifest that cosmos reads, with the same tree as the other sides."""
     nodes = {
         f"model.bench.task_{i}": {
             "unique_id": f"model.bench.task_{i}",

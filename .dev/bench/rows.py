@@ -1,4 +1,4 @@
-"""What is measured, what came out, and the table that shows it."""
+"""Rows of measurements, their figures, and the Markdown table."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """What is measured, beside what.
+    """One comparison.
 
-    :param what: what this package does.
-    :param peer: what else does it.
-    :param unit: of both figures; a key of :data:`_DIGITS`.
+    :param subject: the measured work of this package.
+    :param peer: the alternative it is compared with.
+    :param unit: unit of both figures; a key of :data:`_DIGITS`.
     """
 
-    what: str
+    subject: str
     peer: str
     unit: str = "s"
 
 
 class Figure(NamedTuple):
-    """What came out for a row.
+    """Result of a row.
 
     :param here: the figure of this package.
-    :param there: that of the peer.
-    :param cannot: why there is none of the peer.
+    :param there: the figure of the peer.
+    :param cannot: the reason if the peer has no figure.
     """
 
     here: float | None = None
@@ -34,7 +34,7 @@ class Figure(NamedTuple):
     cannot: str = ""
 
 
-#: How many decimals are shown; one more where it is less than one.
+#: Number of decimals; values below 1 get one more.
 _DIGITS = {"s": 2, "ms": 0, "MB": 0, "": 0}
 
 HEAD = ("What", "Here", "Beside it", "There", "Here / there")
@@ -48,7 +48,7 @@ def table(rows: Mapping[str, Row], figures: Mapping[str, Figure]) -> str:
 
 
 def names_in(text: str) -> list[tuple[str, str]]:
-    """Return what the rows of a table in Markdown measure, beside what."""
+    """Return the subject and peer of each row of a Markdown table."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     return [(row[0], row[2]) for row in cells]
@@ -57,7 +57,7 @@ def names_in(text: str) -> list[tuple[str, str]]:
 def _cells(row: Row, figure: Figure) -> tuple[str, ...]:
     there = figure.cannot or _shown(figure.there, row.unit)
     ratio = f"{figure.here / figure.there:.2f}" if figure.here is not None and figure.there else ""
-    return row.what, _shown(figure.here, row.unit), row.peer, there, ratio
+    return row.subject, _shown(figure.here, row.unit), row.peer, there, ratio
 
 
 def _shown(value: float | None, unit: str) -> str:
@@ -67,7 +67,7 @@ def _shown(value: float | None, unit: str) -> str:
 def merged(tables: Iterable[Mapping[str, Row]]) -> dict[str, Row]:
     """Return the rows of several parts.
 
-    :raises ValueError: when two of them have one key.
+    :raises ValueError: when two parts share a key.
     """
     rows: dict[str, Row] = {}
     for each in tables:

@@ -1,4 +1,4 @@
-"""What one task costs whose module does nothing."""
+"""Cost of one task with an empty module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOW = "tasks: milliseconds a task in one process of `dag.test()`, medians of 7 r
 def measure(*, tiny: bool = False) -> dict[str, Figure]:
     """Return the figures.
 
-    :param tiny: of one task each.
+    :param tiny: one task each.
     """
     count, times = (1, 1) if tiny else (20, 7)
     with tempfile.TemporaryDirectory(prefix="sewer-bench-") as folder:
@@ -36,7 +36,7 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         }
         found = run_side(python_of("airflow"), "tasks", python, count, times, env=env, cwd=Path(folder))
-    ms = {kind: statistics.median(several) for kind, several in found.items()}
+    ms = {kind: statistics.median(values) for kind, values in found.items()}
     return {
         "task_bash": Figure(ms["module"], ms["bash"]),
         "task_external": Figure(ms["module"], ms["external"]),
@@ -47,7 +47,7 @@ def measure(*, tiny: bool = False) -> dict[str, Figure]:
 
 
 def bare_python(folder: Path) -> Path:
-    """Make an environment without any package, and beside it a module that does nothing; return its interpreter."""
+    """Create an environment without packages, beside an empty module, and return its interpreter."""
     (folder / "empty.py").write_text("def nothing():\n    pass\n")
     venv.EnvBuilder(symlinks=True).create(folder / "bare")
     return folder / "bare" / "bin" / "python"

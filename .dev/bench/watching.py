@@ -1,7 +1,7 @@
-"""What it costs to watch a thousand deferred Slurm jobs in one triggerer, beside one poll for each job.
+"""Cost of watching 1,000 deferred Slurm jobs in one triggerer, compared with one poll per job.
 
-Runs on a private cluster of this machine, which takes the Slurm that the tests take. The jobs are the elements of one
-array and are held in the queue; then some are let go, for how long it takes from a job's end to the trigger's event.
+It runs on a private local cluster, with the Slurm of the tests. The jobs are the tasks of one array and are held in the
+queue. Then some are released, to measure the delay between a job's end and the trigger's event.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ if TYPE_CHECKING:
 JOBS, RELEASED, SECONDS, SETTLES = 1000, 20, 60.0, 15.0
 INTERVAL = DEFAULTS.poll_interval or 0.0
 
-#: As the interpreter of the jobs: it ends at once.
+#: Interpreter of the jobs, which exits at once.
 QUICK = "#!/bin/sh\necho done\n"
 
 
 class Usage(NamedTuple):
-    """CPU seconds so far: of this process, of the commands that it has started, of the controller."""
+    """CPU seconds used so far by this process, by its child commands, and by the controller."""
 
     own: float
     commands: float
     controller: float
 
     def since(self, before: Usage, intervals: float) -> dict[str, float]:
-        """Return what was used meanwhile, in milliseconds of CPU an interval."""
+        """Return the CPU milliseconds per interval since ``before``."""
         used = {name: getattr(self, name) - getattr(before, name) for name in ("own", "commands", "controller")}
         return {f"{name}_cpu_ms_per_interval": round(1000 * value / intervals, 1) for name, value in used.items()}
 
@@ -62,10 +62,10 @@ class Usage(NamedTuple):
 def measure(jobs: int = JOBS, seconds: float = SECONDS) -> dict[str, Any]:
     """Return the figures.
 
-    :param jobs: how many there are.
-    :param seconds: for how long they are watched while nothing happens.
+    :param jobs: the number of jobs.
+    :param seconds: how long the idle jobs are watched.
     """
-    logging.disable(logging.INFO)  # a line of each job for each change would be all there is to measure
+    logging.disable(logging.INFO)  # log lines of each job would dominate the figures
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, SlurmCluster(Path(folder), nodes=3, cpus=8) as slurm:
         os.environ.update(slurm.env)
         for name in ("sbatch", "squeue"):
@@ -83,19 +83,19 @@ def measure(jobs: int = JOBS, seconds: float = SECONDS) -> dict[str, Any]:
 
 
 def _registered(jobs: int, folder: Path) -> Iterator[SlurmJobTrigger]:
-    """Have the instances of a mapped task wait for their array, and return their triggers."""
+    """Register the instances of a mapped task for their array, and yield their triggers."""
     python = folder / "quick"
     python.write_text(QUICK)
     python.chmod(0o755)
     task = Task("task", "module").with_settings(ExecutionSettings.checked(python=str(python)))
     held = {"additional_parameters": {"hold": True}}
-    # As often all the time as one poll for each job would be, instead of ever more seldom.
+    # A constant interval, as for one poll per job; by default it grows.
     slurm = DEFAULTS._replace(slurm=held, run_dir=str(folder / "runs"), cluster="slurm", array=True, deferrable=True)
     slurm = slurm._replace(max_poll_interval=INTERVAL)
     with patch("os.fsync"):
         for index in range(jobs):
             planned = JobSpec(TaskInstance("bench", "run", "task", index, "0"), task, slurm, {}, 5.0, expected=jobs)
-            waiting = JobRunner(planned, lambda *_: None, lambda _: None).enter()
+            waiting = JobRunner(planned, lambda *_: None, lambda _: None).submit_or_reattach()
             trigger = SlurmJobTrigger(job_to_data(waiting), "module", slurm_to_data(slurm._replace(slurm={})))
             trigger.trigger_id = index
             yield trigger
@@ -137,7 +137,7 @@ async def _delay(trigger: SlurmJobTrigger) -> float:
 
 
 async def _poll_each(slurm: SlurmCluster, ids: list[str | None]) -> dict[str, Any]:
-    """Return what one squeue for each job an interval costs, with eight at a time."""
+    """Return the cost of one squeue per job and interval, eight at a time."""
     few = asyncio.Semaphore(8)
 
     async def poll(job_id: str | None) -> None:
@@ -157,7 +157,7 @@ async def _poll_each(slurm: SlurmCluster, ids: list[str | None]) -> dict[str, An
 
 
 def _usage(slurm: SlurmCluster) -> Usage:
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, children = (resource.getrusage(scope) for scope in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     daemons = [psutil.Process(pid) for pid in slurm.processes()]
     controller = sum(sum(each.cpu_times()[:2]) for each in daemons if each.name() == "slurmctld")
     return Usage(own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime, controller)

@@ -1,4 +1,4 @@
-"""What it costs to run a workflow of many small modules from the shell."""
+"""Cost of running a workflow of many small modules from the shell."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def chained():
 def measure(*, tiny: bool = False) -> dict[str, Figure]:
     """Return the figures.
 
-    :param tiny: of two modules each.
+    :param tiny: two modules each.
     """
     count, times = (2, 1) if tiny else (200, 3)
     with tempfile.TemporaryDirectory(prefix="sewer-bench-") as folder:
@@ -77,7 +77,7 @@ def _sppe() -> Path:
 
 
 def _command(home: Path, argv: list[object]) -> Side:
-    """Return what runs a command and takes its time."""
+    """Return a side that measures the run time of a command."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -93,7 +93,7 @@ def _command(home: Path, argv: list[object]) -> Side:
 
 
 def _side(home: Path, environment: str, *arguments: object) -> Side:
-    """Return what runs the script of a peer by its own interpreter."""
+    """Return a side that measures a peer's script in the peer's own environment."""
 
     def run() -> float:
         start = time.perf_counter()

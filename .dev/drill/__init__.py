@@ -1,6 +1,6 @@
-"""Kill and stop processes of Airflow and Slurm at random while tasks run, then count the broken promises.
+"""Kill and stop processes of Airflow and Slurm at random while tasks run, then count the broken guarantees.
 
-The tests' own Airflow and Slurm cluster serve here: the checkout is on the path for that.
+The drill uses the Airflow and the Slurm cluster of the tests, so the checkout is on the path.
 """
 
 import sys

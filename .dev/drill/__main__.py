@@ -1,4 +1,4 @@
-"""Run the drill, print its figures, and exit with 1 if a promise was broken, with 2 if the drill itself failed.
+"""Run the drill, print its figures, and exit with 1 if a guarantee was broken, with 2 if the drill itself failed.
 
 ``python -m drill [--seconds N] [--tasks N] [--seed N]``, in the folder ``.dev``.
 """
@@ -28,37 +28,37 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
-    """Run the drill as asked for, and return the exit code."""
+    """Run the drill and return the exit code."""
     parser = argparse.ArgumentParser(prog="drill", description=__doc__)
     parser.add_argument("--seconds", type=_positive, default=600, help="how long signals are sent; 600 by default")
     parser.add_argument(
-        "--tasks", type=_positive, default=60, help="tasks at a time, a third of each kind; 60 by default"
+        "--tasks", type=_positive, default=60, help="parallel tasks, a third of each kind; 60 by default"
     )
     parser.add_argument(
-        "--settle", type=_positive, default=300, help="seconds that all may take to end then; 300 by default"
+        "--settle", type=_positive, default=300, help="maximum seconds until all tasks end after that; 300 by default"
     )
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="for the same order of signals")
-    parser.add_argument("--folder", type=Path, help="a new folder for all files; one in build/drill by default")
-    asked = parser.parse_args()
-    folder = asked.folder or ROOT / "build" / "drill" / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{asked.seed}"
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="repeats the same order of signals")
+    parser.add_argument("--folder", type=Path, help="new folder for all files; default: one in build/drill")
+    options = parser.parse_args()
+    folder = options.folder or ROOT / "build" / "drill" / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{options.seed}"
     for number in _ENDING:
         signal.signal(number, _end)
     began = time.monotonic()
-    print(f"drill: seed {asked.seed}, files in {folder}", flush=True)
+    print(f"drill: seed {options.seed}, files in {folder}", flush=True)
     try:
-        result = drill(folder, asked.tasks, asked.seconds, asked.settle, asked.seed, say=_say)
-    # The tests' Airflow fails as a test does, where it does not start.
+        result = drill(folder, options.tasks, options.seconds, options.settle, options.seed, notify=_print)
+    # The Airflow of the tests raises pytest's exception if it does not start.
     except (Exception, pytest.fail.Exception) as error:
         traceback.print_exception(error)
         print(f"drill: the drill itself failed: {type(error).__name__}", file=sys.stderr)
         return 2
     print(result.text())
-    print(f"drill: {time.monotonic() - began:.0f} s, seed {asked.seed}, files in {folder}")
+    print(f"drill: {time.monotonic() - began:.0f} s, seed {options.seed}, files in {folder}")
     return int(any(result.verdict.counts.values()))
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    """End all processes on the way out; a second signal does not get in the way of that."""
+    """Exit, which ends all processes; further signals are ignored meanwhile."""
     for other in _ENDING:
         signal.signal(other, signal.SIG_IGN)
     raise SystemExit(128 + number)
@@ -71,7 +71,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(f"drill: {line}", file=sys.stderr, flush=True)
 
 

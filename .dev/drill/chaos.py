@@ -1,4 +1,4 @@
-"""Kill and stop processes at random, and start again what has ended, as systemd or a container engine would."""
+"""Kill and stop processes at random, and restart ended ones, as systemd or a container engine would."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
 
     from drill.stage import Stage
 
-#: Seconds between two signals, that a process stays stopped, and until a process that has ended is started again.
+#: Seconds between two signals, of a stop, and until an ended process is restarted.
 _BETWEEN, _STOPPED, _ENDED = (3.0, 10.0), (5.0, 40.0), (1.0, 5.0)
 _TICK = 0.1
-#: Seconds to wait for an sbatch in flight before another kind of process is chosen.
+#: Seconds to wait for a running sbatch before another kind of process is chosen.
 _SBATCH_COMES_WITHIN = 5.0
 _CONTROLLER = "slurmctld"
 _WORKER_TITLE = "airflow worker -- LocalExecutor:"
 
 
 class Action(NamedTuple):
-    """One thing that was done to processes.
+    """One action on processes.
 
     :param time: seconds since the epoch.
-    :param what: the kind of process.
+    :param kind: the kind of process.
     :param how: ``SIGKILL``, ``SIGSTOP``, ``SIGCONT``, ``start``, or ``ended`` for a part that ended by itself.
-    :param detail: which ones.
+    :param detail: the processes.
     """
 
     time: float
-    what: str
+    kind: str
     how: str
     detail: str
 
 
 class Target(NamedTuple):
-    """Processes that receive a signal together.
+    """Processes that receive the same signal together.
 
     :param kind: the kind of process.
-    :param name: the part of Airflow that they are, if they are all of one, or its first process.
+    :param name: the part of Airflow they belong to, if it is one part or its main process.
     :param processes: the processes.
     :param signals: the signals that may be sent.
     """
@@ -61,10 +61,10 @@ class Target(NamedTuple):
 
 
 class Chaos:
-    """Sends signals to processes of a stage.
+    """Sends signals to the processes of a stage.
 
     :param stage: the stage.
-    :param seed: decides the order of kinds, signals and times; which processes there are to choose from it cannot.
+    :param seed: determines the order of kinds, signals and times, but not the processes to choose from.
     :param report: called with each action.
     """
 
@@ -90,25 +90,25 @@ class Chaos:
             self.tick()
 
     def tick(self) -> None:
-        """Do what is due, note which parts have ended, and wait a moment."""
+        """Run due actions, report ended parts, and wait a moment."""
         for name in self._airflow.ended_parts():
             if name not in self._starting:
-                self._note(name, "ended", "by itself")
+                self._report_action(name, "ended", "by itself")
                 self._start_soon(name)
         while self._due and self._due[0][0] <= time.monotonic():
             heapq.heappop(self._due)[2]()
         time.sleep(_TICK)
 
     def calm(self) -> None:
-        """Let all stopped processes go on, and start all that have ended, at once."""
+        """Continue all stopped processes and restart all ended ones at once."""
         while self._due:
             heapq.heappop(self._due)[2]()
 
     # Signals
 
     def _act(self) -> None:
-        """Send one signal, to a kind of process that exists at this moment."""
-        self._end_left_workers()
+        """Send one signal to an existing process."""
+        self._end_orphaned_workers()
         kinds = [*self._choices(), _CONTROLLER, "sbatch"]
         self._random.shuffle(kinds)
         for kind in kinds:
@@ -146,20 +146,20 @@ class Chaos:
         if not targets:
             return False
         kind, name, processes, _ = self._random.choice(targets)
-        self._note(kind, how, f"{name} {[process.pid for process in processes]}")
+        self._report_action(kind, how, f"{name} {[process.pid for process in processes]}")
         self.signals[kind, how] += 1
         for process in processes:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(getattr(signal, how))
         if how == "SIGSTOP":
             self._stopped |= {process.pid: process for process in processes}
-            self._after(_STOPPED, lambda: self._go_on(kind, name, processes))
+            self._after(_STOPPED, lambda: self._continue(kind, name, processes))
         elif name in self._airflow.part_names():
             self._start_soon(name)
         return True
 
-    def _go_on(self, kind: str, name: str, processes: list[psutil.Process]) -> None:
-        self._note(kind, "SIGCONT", f"{name} {[process.pid for process in processes]}")
+    def _continue(self, kind: str, name: str, processes: list[psutil.Process]) -> None:
+        self._report_action(kind, "SIGCONT", f"{name} {[process.pid for process in processes]}")
         for process in processes:
             self._stopped.pop(process.pid, None)
             with suppress(psutil.NoSuchProcess):
@@ -169,7 +169,7 @@ class Chaos:
         if not self._controller_runs:
             return False
         self._controller_runs = False
-        self._note(_CONTROLLER, how, "")
+        self._report_action(_CONTROLLER, how, "")
         self.signals[_CONTROLLER, how] += 1
         if how == "SIGSTOP":
             self._slurm.freeze(_CONTROLLER)
@@ -180,17 +180,17 @@ class Chaos:
         return True
 
     def _thaw_controller(self) -> None:
-        self._note(_CONTROLLER, "SIGCONT", "")
+        self._report_action(_CONTROLLER, "SIGCONT", "")
         self._slurm.thaw(_CONTROLLER)
         self._controller_runs = True
 
     def _start_controller(self) -> None:
-        self._note(_CONTROLLER, "start", "")
+        self._report_action(_CONTROLLER, "start", "")
         try:
             self._slurm.start_daemon(_CONTROLLER)
         except SlurmTrouble as error:
             # Its port may still be taken for a moment.
-            self._note(_CONTROLLER, "ended", str(error).splitlines()[0])
+            self._report_action(_CONTROLLER, "ended", str(error).splitlines()[0])
             self._after(_ENDED, self._start_controller)
         else:
             self._controller_runs = True
@@ -200,8 +200,8 @@ class Chaos:
         self._after(_ENDED, lambda: self._start(name))
 
     def _start(self, name: str) -> None:
-        """Start a part again. What its processes have left goes on: LocalExecutor's workers, a triggerer's runner."""
-        self._note(name, "start", "")
+        """Restart a part. Its former child processes continue: LocalExecutor's workers, a triggerer's runner."""
+        self._report_action(name, "start", "")
         self._airflow.kill_part(name, workers=False)
         self._airflow.launch_part(name)
         self._starting.discard(name)
@@ -209,8 +209,8 @@ class Chaos:
     def _after(self, span: tuple[float, float], call: Callable[[], None]) -> None:
         heapq.heappush(self._due, (time.monotonic() + self._random.uniform(*span), next(self._numbers), call))
 
-    def _note(self, what: str, how: str, detail: str) -> None:
-        self._report(Action(time.time(), what, how, detail))
+    def _report_action(self, kind: str, how: str, detail: str) -> None:
+        self._report(Action(time.time(), kind, how, detail))
 
     # Processes
 
@@ -228,7 +228,7 @@ class Chaos:
         return targets
 
     def _whole_parts(self, command: str) -> list[Target]:
-        """Return parts with all their processes, as a machine or a container that ends has them."""
+        """Return parts with all their processes, as if their machine or container ended."""
         kinds = {"api-server": "API server", "dag-processor": "DAG processor"}
         kind = kinds.get(command, f"{command}, all processes")
         return [Target(kind, name, self._airflow.processes(name)) for name in self._running_parts(command)]
@@ -242,10 +242,10 @@ class Chaos:
         return targets
 
     def _workers(self, kind: str) -> list[Target]:
-        """Return LocalExecutor's workers or what they run, also of a scheduler that was killed.
+        """Return LocalExecutor's workers or their children, including those of a killed scheduler.
 
-        No idle worker is killed: it may hold the lock of the queue from which all others take their tasks, and they
-        would wait for ever. That is so with each multiprocessing.SimpleQueue.
+        Idle workers are never killed. One of them may hold the lock of the task queue, a multiprocessing.SimpleQueue,
+        and all others would then wait forever.
         """
         targets = []
         for worker in self._airflow.all_processes():
@@ -263,8 +263,8 @@ class Chaos:
                         targets.append(Target(kind, title.removeprefix(_WORKER_TITLE).strip(), chosen[kind]))
         return targets
 
-    def _end_left_workers(self) -> None:
-        """End the idle workers of schedulers that were killed: they wait for ever, and each takes memory."""
+    def _end_orphaned_workers(self) -> None:
+        """End the idle workers of killed schedulers, which would wait forever and use memory."""
         schedulers = {self._airflow.main_pid(name) for name in self._airflow.part_names()}
         for target in self._workers("idle worker"):
             with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""The story of a task instance that a fault was found in: ledger, signals and log in one file, in order of time."""
+"""Report on a faulty task instance: ledger, signals and log in one file, ordered by time."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class _Event(NamedTuple):
 def write_dossiers(folder: Path, verdict: Verdict, stage: Stage, ledger: list[Entry], actions: list[Action]) -> None:
     """Write a file for each task instance with a fault or with doubled lines.
 
-    :param folder: for the files.
+    :param folder: the folder for the files.
     """
     folder.mkdir()
-    of: dict[str, list[Fault]] = {}
+    by_task: dict[str, list[Fault]] = {}
     for fault in [*verdict.faults, *verdict.doubled]:
-        of.setdefault(fault.task, []).append(fault)
-    for task, faults in of.items():
+        by_task.setdefault(fault.task, []).append(fault)
+    for task, faults in by_task.items():
         kinds = "+".join(dict.fromkeys(fault.kind.replace(" ", "-") for fault in faults))
         file = folder / f"{kinds}--{task.replace('/', '--')}.txt"
         with file.open("w") as out:
@@ -54,12 +54,12 @@ def _events(stage: Stage, task: str, ledger: list[Entry], actions: list[Action])
     lines: dict[tuple[str, str], list[float]] = {}
     for line in log_of(stage, task):
         if line.stream:
-            # Of the module's lines, only when they came and how many there were.
+            # Only the times and the number of the module's lines.
             lines.setdefault((line.file, line.stream), []).append(line.time)
         else:
             entry = line.entry
             text = f"{entry.get('level', '')}: {entry.get('event')}"
-            # The error itself, whose message says more than the line that announces it.
+            # The message of the error, which the log line does not contain.
             for error in entry.get("error_detail") or ():
                 text += f"\n    {error.get('exc_type')}: {error.get('exc_value')}"
             own.append(_Event(line.time, line.file, text))
@@ -69,7 +69,7 @@ def _events(stage: Stage, task: str, ledger: list[Entry], actions: list[Action])
     if known := [event.time for event in own if event.time]:
         first, last = min(known), max(known)
         own += [
-            _Event(action.time, "SIGNAL", f"{action.how} {action.what} {action.detail}")
+            _Event(action.time, "SIGNAL", f"{action.how} {action.kind} {action.detail}")
             for action in actions
             if first - 60 <= action.time <= last + 60
         ]

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-#: Seconds between two looks at whether all has ended, and between two lines that tell how far it is.
-_LOOK, _TELL = 3.0, 30.0
-#: Seconds until the first module has to run.
+#: Seconds between two checks whether all tasks have ended.
+_CHECK_INTERVAL = 3.0
+#: Maximum seconds until the first module runs.
 _BEGINS_WITHIN = 120.0
 
 
 class DrillFailed(Exception):
-    """The drill itself could not be carried out."""
+    """The drill itself failed."""
 
 
 class Result(NamedTuple):
-    """What came of a drill.
+    """Result of a drill.
 
     :param verdict: the faults and figures.
     :param signals: the number of signals, by kind of process and name of the signal.
@@ -61,19 +61,19 @@ class Result(NamedTuple):
         return "\n".join(lines)
 
     def _sum(self, how: str) -> int:
-        return sum(count for (_, one), count in self.signals.items() if one == how)
+        return sum(count for (_, name), count in self.signals.items() if name == how)
 
 
-def drill(folder: Path, tasks: int, seconds: float, settle: float, seed: int, say: Callable[[str], None]) -> Result:
-    """Run tasks, send signals meanwhile, wait until all has ended, and return the verdict.
+def drill(folder: Path, tasks: int, seconds: float, settle: float, seed: int, notify: Callable[[str], None]) -> Result:
+    """Run tasks, send signals meanwhile, wait until all tasks have ended, and return the verdict.
 
     :param folder: for all files; it must not exist. ``faults`` in it has a file for each task instance with a fault.
     :param tasks: the number of tasks of one run; runs follow each other while signals are sent.
     :param seconds: how long signals are sent.
-    :param settle: seconds that all tasks may take to come to their end after that.
-    :param seed: decides which signals are sent to which kinds of processes, and when.
-    :param say: called with lines that tell how far it is.
-    :raises DrillFailed: when no module has run at all.
+    :param settle: maximum seconds until all tasks have ended after that.
+    :param seed: determines the signals, their times and the kinds of target processes.
+    :param notify: called with progress lines.
+    :raises DrillFailed: when no module has run.
     """
     folder.mkdir(parents=True)
     project = Project(folder)
@@ -85,16 +85,16 @@ def drill(folder: Path, tasks: int, seconds: float, settle: float, seed: int, sa
             actions.append(action)
             print(json.dumps(action._asdict()), file=file, flush=True)
 
-        say("Airflow and Slurm run")
+        notify("Airflow and Slurm run")
         begin = datetime.now(UTC)
         project.write_dags(stage.airflow.home / "dags", tasks, begin + timedelta(seconds=seconds))
         chaos = Chaos(stage, seed, report)
         _wait_for_first_module(project, chaos)
-        say(f"the first module runs; sending signals for {seconds:g} s")
+        notify(f"the first module runs; sending signals for {seconds:g} s")
         chaos.run(seconds)
-        say(f"no more signals; all tasks have {settle:g} s to come to their end")
+        notify(f"no more signals; waiting up to {settle:g} s for all tasks to end")
         chaos.calm()
-        _settle(stage, chaos, settle, say)
+        _settle(stage, chaos, settle, notify)
         stage.airflow.until(stage.airflow.log_in, "the API server to answer")
         seen = tasks_seen(stage, project)
         ledger = project.ledger()
@@ -114,17 +114,17 @@ def _wait_for_first_module(project: Project, chaos: Chaos) -> None:
         chaos.tick()
 
 
-def _settle(stage: Stage, chaos: Chaos, seconds: float, say: Callable[[str], None]) -> None:
-    """Wait until all task instances have come to their end, but no longer than so many seconds."""
+def _settle(stage: Stage, chaos: Chaos, seconds: float, notify: Callable[[str], None]) -> None:
+    """Wait until all task instances have ended, but at most ``seconds``."""
     deadline = time.monotonic() + seconds
-    look = 0.0
+    next_check = 0.0
     while time.monotonic() < deadline:
         chaos.tick()
-        if time.monotonic() >= look:
+        if time.monotonic() >= next_check:
             try:
                 if is_settled(stage):
                     return
             except (OSError, HTTPException, Refused):
                 pass  # the API server is starting again
-            look = time.monotonic() + _LOOK
-    say("the time is over, and not all tasks have ended")
+            next_check = time.monotonic() + _CHECK_INTERVAL
+    notify("timed out; not all tasks have ended")

@@ -1,4 +1,4 @@
-"""Gather what is to be judged: task instances and XComs over REST, logs and the ledger from their files."""
+"""Evidence of a drill: task instances and XComs over REST, logs and the ledger from their files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 _PAGE = 100
 _LOGGER = "airflow.task.module."
-#: How slurmctld, started again, names a job that is missing in its saved state, or that still waits there though a node
-#: runs it; such a job is ended on the node.
-#: An element of an array is JobId=4_1(5).
+#: Log line of a restarted slurmctld for a job that is missing in its saved state, or still pending there though a node
+#: runs it. Such a job is ended on the node. An array task is logged as JobId=4_1(5).
 _LOST = re.compile(
     r"(?:Orphan StepId=|Registered PENDING JobId=|Purged files for defunct batch JobId=)(\d+)(?:_\d+\((\d+)\))?"
 )
-# slurmctld has started such a job once more, and slurmd, on which it still runs, has it cancelled.
+# slurmctld has started such a job again, and its slurmd, which still runs it, has it cancelled.
 _STARTED_AGAIN = re.compile(r"Could not launch job (\d+) and not able to requeue it")
 
 
@@ -33,8 +32,8 @@ class Line(NamedTuple):
     """A line of a task's log.
 
     :param time: seconds since the epoch.
-    :param file: the file's name, which says which try it is of, and whether a triggerer wrote it.
-    :param entry: all of it.
+    :param file: the file's name, which contains the try number, and marks logs of a triggerer.
+    :param entry: the complete entry.
     """
 
     time: float
@@ -43,13 +42,13 @@ class Line(NamedTuple):
 
     @property
     def stream(self) -> str:
-        """Return the stream of the module that it comes from; empty for a line of Airflow or of the operator."""
+        """Return the module's stream; empty for a line of Airflow or of the operator."""
         logger = str(self.entry.get("logger", ""))
         return logger.removeprefix(_LOGGER) if logger.startswith(_LOGGER) else ""
 
 
 def is_settled(stage: Stage) -> bool:
-    """Tell whether all runs and all task instances have come to their end."""
+    """Return whether all runs and all task instances have ended."""
     runs = [run for dag_id in DAG_IDS for run in _all(stage, f"/dags/{dag_id}/dagRuns", "dag_runs")]
     return all(run["state"] in {"success", "failed"} for run in runs) and all(
         instance["state"] in FINAL for instance in _instances(stage)
@@ -57,12 +56,12 @@ def is_settled(stage: Stage) -> bool:
 
 
 def tasks_seen(stage: Stage, project: Project) -> list[TaskSeen]:
-    """Return all task instances as they are now."""
+    """Return the current state of all task instances."""
     return [_seen(stage, project, instance) for instance in _instances(stage)]
 
 
 def log_of(stage: Stage, task: str) -> Iterator[Line]:
-    """Return all lines of the logs of all tries of a task instance, file by file."""
+    """Yield all log lines of all tries of a task instance, file by file."""
     dag_id, run_id, task_id, map_index = task.split("/")
     folder = stage.airflow.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
     folder = folder if map_index == "-1" else folder / f"map_index={map_index}"
@@ -72,12 +71,12 @@ def log_of(stage: Stage, task: str) -> Iterator[Line]:
                 entry = json.loads(line)
                 yield Line(datetime.fromisoformat(entry["timestamp"]).timestamp(), file.name, entry)
             except (ValueError, KeyError, TypeError):
-                # A process that is killed may leave half a line.
+                # A killed process may leave a partial line.
                 yield Line(0.0, file.name, {"event": line})
 
 
 def lost_by_slurm(stage: Stage) -> set[str]:
-    """Return the ids of jobs that slurmctld forgot when it was killed: it saves its state only every five seconds."""
+    """Return the ids of jobs that a killed slurmctld lost, because it saves its state only every five seconds."""
     logs = "".join(log.read_text(errors="replace") for log in (stage.slurm.folder / "log").glob("*.log"))
     return {element or job for job, element in _LOST.findall(logs)} | set(_STARTED_AGAIN.findall(logs))
 
@@ -104,7 +103,7 @@ def _instances(stage: Stage) -> list[dict[str, Any]]:
 
 
 def _all(stage: Stage, path: str, name: str) -> Iterator[dict[str, Any]]:
-    """Return all items of a list, page by page."""
+    """Yield all items of a list, page by page."""
     offset = 0
     while items := stage.airflow.get(f"{path}?limit={_PAGE}&offset={offset}&order_by=id")[name]:
         yield from items

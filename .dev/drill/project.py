@@ -1,4 +1,4 @@
-"""The project whose tasks go through the drill: a module, and a DAG file with a third of the tasks of each kind."""
+"""Project of the drill: a module, and a DAG file with a third of the tasks of each kind."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 DAG_IDS = ("drill_worker", "drill_deferred", "drill_array")
 
-#: Writes numbered lines for some seconds. The ledger is written by the module itself, past Airflow, Slurm and this
-#: package: one line for each start, each SIGTERM and each end, and never two at once.
+#: Writes numbered lines for some seconds. The module itself writes the ledger, independently of Airflow, Slurm and this
+#: package: one line for each start, SIGTERM and end, each with a single write.
 MODULE = """
 import argparse, json, os, signal, sys, time
 from pathlib import Path
@@ -56,7 +56,7 @@ result.write_text(json.dumps({"job": job}))
 note("end", lines=lines)
 """
 
-#: A run follows the other until the given time, so that there are tasks of each age as long as the drill goes on.
+#: Runs follow each other until the given time, so that tasks of each age exist during the whole drill.
 DAGS = """
 from datetime import datetime, timedelta, timezone
 
@@ -150,7 +150,7 @@ class Project:
             end=end.isoformat(),
         )
         folder.mkdir(parents=True, exist_ok=True)
-        # In one go, for the DAG processor.
+        # Atomic, for the DAG processor.
         fresh = folder / ".drill.new"
         fresh.write_text(text)
         fresh.rename(folder / "drill.py")
@@ -160,7 +160,7 @@ class Project:
         return [Entry(**json.loads(line)) for line in self._ledger.read_text().splitlines()]
 
     def has_product(self, task: str) -> bool | None:
-        """Tell whether the product of a task instance exists; ``None`` if it makes none."""
+        """Return whether the product of a task instance exists; ``None`` if it has no product."""
         dag_id, run_id, task_id, _ = task.split("/")
         if dag_id == "drill_array" or int(task_id.removeprefix("job_")) % 2 == 0:
             return None

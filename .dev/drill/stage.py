@@ -1,4 +1,4 @@
-"""Where the drill takes place: Airflow with two schedulers and two triggerers on PostgreSQL, and a Slurm cluster."""
+"""Deployment of the drill: Airflow with two schedulers and two triggerers on PostgreSQL, and a Slurm cluster."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PARTS = {
     "triggerer-2": PARTS["triggerer"],
 }
 
-#: In about the proportions of Airflow's defaults to each other, and a third to a tenth of them.
+#: A third to a tenth of Airflow's defaults, in about the same proportions.
 _SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "12",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
@@ -42,10 +42,10 @@ _SETTINGS = {
     "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "5",
 }
 
-#: As on a real cluster: a controller that hangs for a while takes no node for dead.
+#: As on a real cluster: a controller that hangs for a while does not consider nodes as down.
 _SLURM_CONF = "SlurmdTimeout=300"
 
-#: In front of sbatch: it takes long enough for a signal to hit it, before the job is submitted and after.
+#: Wrapper of sbatch that is slow enough to be hit by a signal, before and after the submission.
 _SLOW_SBATCH = """
 sleep 0.3
 {sbatch} "$@"
@@ -56,15 +56,15 @@ exit $code
 
 
 class DrillAirflow(Airflow):
-    """An Airflow of which parts are away now and then; waiting for it to answer goes on all the same."""
+    """Airflow with parts that end now and then; waiting for a response continues meanwhile."""
 
     def trouble(self) -> str:
-        """Return nothing: a part that has ended is started again."""
+        """Return nothing, because ended parts are restarted."""
         return ""
 
 
 class Stage:
-    """All that runs during the drill; as a context manager, it is started and ended.
+    """Airflow and Slurm of the drill; a context manager that starts and stops them.
 
     :param folder: for all files.
     """
@@ -99,10 +99,10 @@ class Stage:
 
     @property
     def sbatch(self) -> Path:
-        """Return the path by which Airflow's processes find sbatch."""
+        """Return the sbatch path used by Airflow's processes."""
         return self.slurm.wrapper_folder / "sbatch"
 
     def _kill_airflow(self) -> None:
-        """End all of Airflow at once: all that was to be seen has been seen, and a stopped process hears only that."""
+        """Kill all of Airflow: the evidence is complete, and a stopped process reacts only to SIGKILL."""
         self.airflow.kill_all()
         self.airflow.stop()

@@ -1,4 +1,4 @@
-"""Compare the states that Airflow shows with the ledger that the modules wrote, and count the broken promises."""
+"""Compare the states in Airflow with the ledger written by the modules, and count the broken guarantees."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAILED = "failed tasks"
 #: The figures that have to be 0, in the order of the table.
 FAULTS = (FALSE_GREENS, SECOND_JOBS, COMPUTED_AGAIN, HANGS, LOST_LINES, FAILED)
 
-#: Shown, but no fault: a process may be killed between logging lines and noting that it has.
+#: Shown, but not counted as a fault: a process may be killed between logging lines and saving the offset.
 DOUBLED_LINES = "doubled lines"
 
 #: A task that LocalExecutor has taken and lost with a killed worker stays so: the executor cannot give it back
@@ -68,12 +68,12 @@ class TaskSeen:
 
 
 class Fault(NamedTuple):
-    """A broken promise.
+    """Broken guarantee.
 
     :param kind: one of :data:`FAULTS`.
     :param task: the task instance.
     :param text: the evidence.
-    :param count: the amount, which is 1 but for lost lines.
+    :param count: the amount; 1 except for lost lines.
     """
 
     kind: str
@@ -84,9 +84,9 @@ class Fault(NamedTuple):
 
 @dataclass
 class Verdict:
-    """All faults, and the figures that may differ from 0.
+    """Faults and figures of a drill.
 
-    :param faults: the broken promises.
+    :param faults: the broken guarantees.
     :param doubled: the tasks with lines that were logged more than once.
     :param figures: further figures, by name.
     """
@@ -97,7 +97,7 @@ class Verdict:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Return the amount of each kind of fault, also of those that were not found."""
+        """Return the amount of each kind of fault, including 0."""
         counts = dict.fromkeys(FAULTS, 0)
         for fault in self.faults:
             counts[fault.kind] += fault.count
@@ -116,8 +116,8 @@ def judge(tasks: Iterable[TaskSeen], ledger: Iterable[Entry], lost_by_slurm: Ite
 
     :param tasks: the task instances.
     :param ledger: all entries, in the order in which they were written.
-    :param lost_by_slurm: ids of jobs that a restarted slurmctld had forgotten, and so ended; another job after one
-        of these is no fault of the package.
+    :param lost_by_slurm: ids of jobs that a restarted slurmctld had lost, and so ended; a further job after one of
+        these is not a fault of the package.
     """
     entries: dict[str, list[Entry]] = {}
     for entry in ledger:
@@ -150,7 +150,7 @@ def _faults(task: TaskSeen, entries: list[Entry], lost: set[str]) -> Iterator[Fa
 
 
 def _false_green(task: TaskSeen, entries: list[Entry]) -> Iterator[Fault]:
-    """Find a success without a module that ran to its end, or without what that module left."""
+    """Find a success without a module that ran to its end, or without its result or product."""
     ended = {entry.job for entry in entries if entry.event == "end"}
     if not ended:
         yield Fault(FALSE_GREENS, task.key, f"success, but no module has come to its end; {_story(entries)}")
@@ -161,7 +161,7 @@ def _false_green(task: TaskSeen, entries: list[Entry]) -> Iterator[Fault]:
 
 
 def _further_jobs(task: TaskSeen, entries: list[Entry], lost: set[str]) -> Iterator[Fault]:
-    """Find each start after the first one: no task was cleared, so one job was enough."""
+    """Find each start after the first one; no task was cleared, so one job suffices."""
     started: list[Entry] = []
     ended: list[Entry] = []
     for entry in entries:
@@ -170,7 +170,7 @@ def _further_jobs(task: TaskSeen, entries: list[Entry], lost: set[str]) -> Itera
         elif entry.event == "start":
             earlier = [one for one in started if one.job not in lost]
             if entry.job in lost and any(one.job == entry.job for one in started):
-                pass  # slurmctld itself has started the job once more
+                pass  # slurmctld itself has restarted the job
             elif ended:
                 text = f"{_name(entry)} started though {_name(ended[-1])} had ended well; {_story(entries)}"
                 yield Fault(COMPUTED_AGAIN, task.key, text)

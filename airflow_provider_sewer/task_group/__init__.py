@@ -1,4 +1,4 @@
-"""Workflow files in DAGs: as a TaskGroup, or task by task."""
+"""TaskGroups and single Airflow tasks from workflow files."""
 
 from airflow_provider_sewer.task_group.factory import sewer_task_group
 from airflow_provider_sewer.task_group.group import SewerTaskGroup

@@ -1,4 +1,7 @@
-"""A workflow → the Airflow tasks of its group: all of them, or on a worker those that its task needs."""
+"""Creation of a group's Airflow tasks: all of them, or on a worker only those that the running task needs.
+
+A *node* is an Airflow task of the workflow: a task, or the mapped task of several tasks.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.operators.operator_cloner import OperatorCloner
 from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
-from airflow_provider_sewer.task_group.dag_values import is_mapped, refuse_one_path_for_all
-from airflow_provider_sewer.task_group.group import tie
+from airflow_provider_sewer.task_group.dag_values import is_mapped, reject_shared_product_paths
+from airflow_provider_sewer.task_group.group import set_edge
 from airflow_provider_sewer.task_group.group_cycles import check_group_cycles
 from airflow_provider_sewer.task_group.join_tasks import JOIN, set_dependencies
 from airflow_provider_sewer.task_group.lazy_tasks import (
@@ -39,21 +42,21 @@ if TYPE_CHECKING:
 
 
 def expand(
-    loaded: Workflow, settled: Workflow, group: SewerTaskGroup, around: GroupDefaults, dag_folder: str
+    loaded: Workflow, selection: Workflow, group: SewerTaskGroup, defaults: GroupDefaults, dag_folder: str
 ) -> dict[str, str]:
-    """Make the Airflow tasks: one of each task, one of those that were mapped, and what edges and paths need besides.
+    """Create the Airflow tasks of a workflow, including join tasks, sensors and tasks that remove products.
 
-    Where a worker parses the DAG file for one of them, only that one is made, and what is asked for. For whatever else
-    runs, such as a branch of the DAG, all are made: it may look at what is after it. So they are for a
-    ``task_converter``, which may count, or make a branch of a task.
+    If a worker parses the DAG file to run one of them, only this task is created, and others on lookup. All are
+    created if another task of the DAG runs, such as a branch, because it may access its downstream tasks. All are
+    also created for a ``task_converter``, because it may count tasks, or return a branch operator.
 
-    :param loaded: the workflow, as its file has it.
-    :param settled: what of it is wanted, its edges known.
-    :returns: the ids of the Airflow tasks, by the names of the tasks and of the mapped ones.
+    :param loaded: the workflow as loaded from its file.
+    :param selection: the selected tasks, with their edges.
+    :returns: the Airflow task ids by the names of tasks and of mapped tasks.
     """
-    expansion = _Expansion(loaded, settled, group, around, dag_folder)
+    expansion = _Expansion(loaded, selection, group, defaults, dag_folder)
     running = running_task(group.dag)
-    if running is None or around.task_converter is not None or not expansion.may_be_in_part(running):
+    if running is None or defaults.task_converter is not None or not expansion.may_be_partial(running):
         expansion.make_all()
     else:
         install_lazy_tasks(group.dag, expansion.groups, TaskFactory(expansion.make_by_id, expansion.make_rest))
@@ -62,155 +65,163 @@ def expand(
 
 
 class _Expansion:
-    """The Airflow tasks of a group, as they are made."""
+    """Creates the Airflow tasks of a group."""
 
     def __init__(
-        self, loaded: Workflow, settled: Workflow, group: SewerTaskGroup, around: GroupDefaults, dag_folder: str
+        self, loaded: Workflow, selection: Workflow, group: SewerTaskGroup, defaults: GroupDefaults, dag_folder: str
     ) -> None:
         self._loaded = loaded
-        self._settled = settled
-        self._around = around
+        self._selection = selection
+        self._defaults = defaults
         self._dag_folder = dag_folder
         self._subgroups = Subgroups(group)
         is_in_instances = is_mapped(group)
         if is_in_instances:
-            refuse_one_path_for_all(settled, group)
-        self._parts = instances_of(settled, may_map=not is_in_instances)
-        self._firsts = {part: name for name, part in reversed(self._parts.items())}
-        self._groups = {part: settled.tasks[name].group for part, name in self._firsts.items()}
-        self._own = {
-            part: self._subgroups.new_id(part, self._groups[part]) for part in dict.fromkeys(self._parts.values())
+            reject_shared_product_paths(selection, group)
+        self._node_of = instances_of(selection, may_map=not is_in_instances)
+        self._firsts = {node: name for name, node in reversed(self._node_of.items())}
+        self._groups = {node: selection.tasks[name].group for node, name in self._firsts.items()}
+        self._own_ids = {
+            node: self._subgroups.new_id(node, self._groups[node]) for node in dict.fromkeys(self._node_of.values())
         }
-        self._ids = {part: self._subgroups.full_id(own, self._groups[part]) for part, own in self._own.items()}
-        self._wiring = UpstreamRefs(settled, self._parts, self._ids, is_in_instances)
-        self._twins = OperatorCloner()
+        self._ids = {node: self._subgroups.full_id(own, self._groups[node]) for node, own in self._own_ids.items()}
+        self._refs = UpstreamRefs(selection, self._node_of, self._ids, is_in_instances)
+        self._cloner = OperatorCloner()
         self._operators: dict[str, Operator] = {}
         self._path_operators: dict[str, Operator] = {}
-        self._gates: list[str] = []
-        self._is_whole = False
-        self._under_way: set[str] = set()
+        self._join_ids: list[str] = []
+        self._is_complete = False
+        self._started: set[str] = set()
 
     @property
     def groups(self) -> list[TaskGroup]:
-        """Return the group of the workflow and the groups in it."""
+        """Return the workflow's group and its subgroups."""
         return self._subgroups.all()
 
     def ids_of_tasks(self) -> dict[str, str]:
-        """Return the ids of the Airflow tasks, by the names of the tasks and of the mapped ones."""
-        return {**self._ids, **{name: self._ids[part] for name, part in self._parts.items()}}
+        """Return the Airflow task ids by the names of tasks and of mapped tasks."""
+        return {**self._ids, **{name: self._ids[node] for name, node in self._node_of.items()}}
 
-    def may_be_in_part(self, running: str) -> bool:
-        """Tell whether a process that parses the DAG for a task can do without the others.
+    def may_be_partial(self, running: str) -> bool:
+        """Return whether the running task needs only some tasks of this group.
 
-        :param running: its id; an empty one if it is a task of another DAG.
+        :param running: its id; empty if it belongs to another DAG.
         """
-        is_own = running in self._parts_by_id or running in self._path_tasks
+        is_own = running in self._nodes_by_id or running in self._path_tasks
         return not running or is_own or builds_only_running_task(self._subgroups.root.dag)
 
     def make_all(self) -> None:
-        """Make everything that is not there yet, and the edges."""
-        self._is_whole, dag = True, self._subgroups.root.dag
-        for part in self._ids:
-            self._make(part)
-        without_gates = set(dag.task_dict)
+        """Create all missing tasks, and the edges."""
+        self._is_complete, dag = True, self._subgroups.root.dag
+        for node in self._ids:
+            self._make(node)
+        without_joins = set(dag.task_dict)
         before: dict[str, dict[str, None]] = {}
-        for down, ups in self._settled.upstream.items():
-            before.setdefault(self._parts[down], {}).update(dict.fromkeys(map(self._parts.__getitem__, ups)))
+        for down, ups in self._selection.upstream.items():
+            before.setdefault(self._node_of[down], {}).update(dict.fromkeys(map(self._node_of.__getitem__, ups)))
         set_dependencies(before, self._operators, self._groups, self._subgroups)
-        self._gates = [task_id for task_id in dag.task_dict if task_id not in without_gates]
-        tasks = {part: self._settled.tasks[self._firsts[part]] for part in self._ids}
+        self._join_ids = [task_id for task_id in dag.task_dict if task_id not in without_joins]
+        tasks = {node: self._selection.tasks[self._firsts[node]] for node in self._ids}
         check_group_cycles(before, tasks, self._subgroups)
         for task_id, path_task in self._path_tasks.items():
-            made = self._make_path_task(task_id)
-            for part in dict.fromkeys(self._parts[name] for name in path_task.consumers):
-                user = self._operators[part]
-                tie(made, user) if path_task.is_before else tie(user, made)
+            operator = self._make_path_task(task_id)
+            for node in dict.fromkeys(self._node_of[name] for name in path_task.consumers):
+                consumer = self._operators[node]
+                set_edge(operator, consumer) if path_task.is_before else set_edge(consumer, operator)
 
     def make_rest(self) -> list[str]:
-        """Make all that there is not yet, from wherever it is asked for, and return the ids of all in their order."""
-        if not self._is_whole:
+        """Create all missing tasks, from any context, and return all ids in order."""
+        if not self._is_complete:
             with self._in_dag(), self._subgroups.root:
                 self.make_all()
-        return [*self._parts_by_id, *self._gates, *self._path_tasks]
+        return [*self._nodes_by_id, *self._join_ids, *self._path_tasks]
 
     def make_for(self, running: str) -> None:
-        """Make what a running task needs: itself, and what is mapped over its result.
+        """Create the running task, and the tasks mapped over its result.
 
-        There are no edges, for nobody schedules what a worker has parsed. Of a group that it is not in, one task is
-        made, so that the group is not empty: to that, Airflow ties other tasks than to any other group.
+        No edges are set, because a DAG parsed by a worker is not scheduled. If the running task is in another group,
+        one task is created here, because Airflow sets other dependencies for an empty group.
         """
         self.make_by_id(running)
-        own = [part for part, task_id in self._ids.items() if task_id == running]
-        for name, mapped in self._settled.mapped.items():
+        own = [node for node, task_id in self._ids.items() if task_id == running]
+        for name, mapped in self._selection.mapped.items():
             results = [each.task for each in mapped.values.values() if isinstance(each, Result)]
-            if any(self._parts.get(self._settled.name_of(task) or "") in own for task in results):
+            if any(self._node_of.get(self._selection.name_of(task) or "") in own for task in results):
                 self.make_by_id(self._ids[name])
-        if not self._under_way:
-            self.make_by_id(next(iter(self._parts_by_id)))
+        if not self._started:
+            self.make_by_id(next(iter(self._nodes_by_id)))
 
     def make_by_id(self, task_id: str) -> None:
-        """Make the Airflow task of this id, if it is one of these; while it is under way, it asks for itself."""
-        if task_id in self._under_way or self._is_whole:
+        """Create the Airflow task of an id, if it belongs to this group.
+
+        A task looks itself up while it is being created; such a call returns at once.
+        """
+        if task_id in self._started or self._is_complete:
             return
-        if task_id in self._parts_by_id:
-            self._under_way.add(task_id)
+        if task_id in self._nodes_by_id:
+            self._started.add(task_id)
             with self._in_dag():
-                self._make(self._parts_by_id[task_id])
+                self._make(self._nodes_by_id[task_id])
         elif task_id in self._path_tasks:
-            self._under_way.add(task_id)
-            for part in self._parts_around(self._path_tasks[task_id]):
-                self.make_by_id(self._ids[part])
+            self._started.add(task_id)
+            for node in self._nodes_using(self._path_tasks[task_id]):
+                self.make_by_id(self._ids[node])
             with self._in_dag(), self._subgroups.root:
                 self._make_path_task(task_id)
         elif task_id.startswith(self._subgroups.full_id("")) and task_id.rpartition(".")[2].startswith(JOIN):
-            self.make_rest()  # whether there are gates is known when all else is there
+            self.make_rest()  # join tasks are known only when all other tasks exist
 
     def _in_dag(self) -> AbstractContextManager[object]:
         dag = self._subgroups.root.dag
         return nullcontext() if DagContext.get_current() is dag else dag
 
     @cached_property
-    def _parts_by_id(self) -> dict[str, str]:
-        return {task_id: part for part, task_id in self._ids.items()}
+    def _nodes_by_id(self) -> dict[str, str]:
+        return {task_id: node for node, task_id in self._ids.items()}
 
     @cached_property
     def _path_tasks(self) -> dict[str, PathTask]:
-        """Return the tasks that wait for paths and remove some, by the ids of their Airflow tasks."""
-        deferrable, values = self._around.slurm.deferrable, self._around.values
-        found = path_tasks(self._wiring, self._subgroups.new_id, deferrable=deferrable, values=values)
+        """Return the path tasks by Airflow task id."""
+        deferrable, values = self._defaults.slurm.deferrable, self._defaults.values
+        found = path_tasks(self._refs, self._subgroups.new_id, deferrable=deferrable, values=values)
         return {self._subgroups.full_id(path_task.task_id): path_task for path_task in found}
 
     def _make_path_task(self, task_id: str) -> Operator:
-        """Return an Airflow task that waits for a path or removes some, made if it is not there yet."""
+        """Return the Airflow task of a path task; create it on the first call."""
         if task_id not in self._path_operators:
             path_task = self._path_tasks[task_id]
-            operators = [self._operators[part] for part in self._parts_around(path_task)]
+            operators = [self._operators[node] for node in self._nodes_using(path_task)]
             self._path_operators[task_id] = path_task.make(operators)
         return self._path_operators[task_id]
 
-    def _parts_around(self, path_task: PathTask) -> list[str]:
-        """Return what makes and uses the path of a task, first where it runs."""
-        return list(dict.fromkeys(self._parts[name] for name in (path_task.position, *path_task.consumers)))
+    def _nodes_using(self, path_task: PathTask) -> list[str]:
+        """Return the nodes that use a path; the first one determines where the path task runs."""
+        return list(dict.fromkeys(self._node_of[name] for name in (path_task.position, *path_task.consumers)))
 
-    def _make(self, part: str) -> Operator:
-        """Return an Airflow task, made if it is not there yet."""
-        if part in self._operators:
-            return self._operators[part]
-        name = self._firsts[part]
+    def _make(self, node: str) -> Operator:
+        """Return the Airflow task of a node; create it on the first call."""
+        if node in self._operators:
+            return self._operators[node]
+        name = self._firsts[node]
         operator: Operator
-        with self._subgroups.get_or_create(self._groups[part]):
-            if mapped := self._settled.mapped.get(part):
+        with self._subgroups.get_or_create(self._groups[node]):
+            if mapped := self._selection.mapped.get(node):
                 operator = make_mapped_operator(
-                    mapped, self._loaded, self._own[part], self._around, self._dag_folder, self._wiring
+                    mapped, self._loaded, self._own_ids[node], self._defaults, self._dag_folder, self._refs
                 )
             else:
                 operator = make_operator(
-                    self._loaded.tasks[name], self._own[part], self._around, self._dag_folder, self._wiring, self._twins
+                    self._loaded.tasks[name],
+                    self._own_ids[node],
+                    self._defaults,
+                    self._dag_folder,
+                    self._refs,
+                    self._cloner,
                 )
-        if operator.task_id != self._ids[part]:
-            said = f"task_converter: the operator has the id {operator.task_id!r}; keep the 'task_id'"
-            raise InvalidTask(f"task {part!r}: {said}", self._settled.tasks[name].source)
-        task = self._settled.tasks[name]
+        if operator.task_id != self._ids[node]:
+            message = f"task_converter must keep task_id {self._ids[node]!r}, got {operator.task_id!r}"
+            raise InvalidTask(f"task {node!r}: {message}", self._selection.tasks[name].source)
+        task = self._selection.tasks[name]
         warn_without_workdir(operator, [marker.path for marker in (*task.products, *task.dependencies)])
-        self._operators[part] = operator
+        self._operators[node] = operator
         return operator

@@ -1,8 +1,8 @@
-"""What a DAG gives a workflow that is known only when its tasks run: XComArgs, parameters, arguments of a mapped group.
+"""Run-time values that a DAG passes to a workflow: XComArgs, parameters and arguments of a mapped group.
 
-The model knows nothing of Airflow's own things for that. So each gets a name, and a stand-in by that name takes its
-place (see :mod:`airflow_provider_sewer.core.runtime_values`). In an operator, a stand-in that is a whole value becomes
-Airflow's own thing again; in a text it is a template, and the operator is given the thing by its name in ``arguments``.
+The core does not depend on Airflow's references. A named placeholder replaces each of them
+(see :mod:`airflow_provider_sewer.core.runtime_values`). In an operator, a placeholder that is a whole value becomes
+the Airflow reference again. In a string it is a template, and the operator gets the reference by name in ``arguments``.
 """
 
 from __future__ import annotations
@@ -30,91 +30,91 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.workflow import Workflow
 
-#: What is merged with what others say of it.
+#: Fields whose values are merged from several places.
 _MERGED = ("env", "slurm")
 
 
 class DagValues:
-    """The values that are known only when tasks run, by their names."""
+    """Run-time values of a DAG, by name."""
 
     def __init__(self) -> None:
         self._references: dict[str, Any] = {}
 
     def arguments(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Return what a workflow is called with, stand-ins in place of what is known only at run time."""
-        return {name: self._stand_in(name, value) for name, value in (given or {}).items()}
+        """Return workflow arguments with placeholders for run-time values."""
+        return {name: self._placeholder(name, value) for name, value in (given or {}).items()}
 
     def settings(self, **given: Any) -> dict[str, Any]:
-        """Return what fields say, templates in place of what is known only at run time.
+        """Return fields with templates for run-time values.
 
-        :raises InvalidTask: when that is all of a field which is merged with others before anything runs.
+        :raises InvalidTask: when a field that is merged at parse time is a run-time value as a whole.
         """
         for field in _MERGED:
             if is_reference(given.get(field)):
-                raise InvalidTask(f"{field}: its names are known only when a task runs; give a value for each name")
-        return {field: as_text(self._stand_in(field, value)) for field, value in given.items()}
+                raise InvalidTask(f"{field} must be a mapping with known names, got a run-time value; set each name")
+        return {field: as_text(self._placeholder(field, value)) for field, value in given.items()}
 
     def including(self, name: str, reference: Any) -> tuple[DagValues, RuntimeValue]:
-        """Return these values and one more, and the stand-in for that.
+        """Return a copy with one more value, and its placeholder.
 
-        :param name: its name, where no other value has that.
-        :param reference: what Airflow resolves when the task runs.
+        :param name: its name, which is changed if it is taken.
+        :param reference: the reference that Airflow resolves at run time.
         """
         others = DagValues()
         others._references = dict(self._references)
-        return others, RuntimeValue(others._named(name, reference))
+        return others, RuntimeValue(others._register(name, reference))
 
     def reference(self, value: RuntimeValue) -> Any:
-        """Return what a stand-in stands for: what Airflow resolves when the task runs."""
+        """Return the Airflow reference of a placeholder."""
         whole = self._references[value.stands_for]
-        return _Part(whole, value) if value.key_path else whole
+        return _PartReference(whole, value) if value.key_path else whole
 
     def named_in(self, *fields: Any) -> dict[str, Any]:
-        """Return by their names what the templates in fields of an operator name."""
+        """Return the references used by templates in operator fields, by name."""
         if not self._references:
             return {}
-        several = {name: named(name) for name in sorted(_names_in(fields))}
-        return {name: self.reference(one) for name, one in several.items() if one.stands_for in self._references}
+        found = {name: named(name) for name in sorted(_names_in(fields))}
+        return {name: self.reference(value) for name, value in found.items() if value.stands_for in self._references}
 
-    def new_group(self, **about: Any) -> SewerTaskGroup:
-        """Make the task group, a mapped one if an argument has another value in each instance of it.
+    def new_group(self, **group_kwargs: Any) -> SewerTaskGroup:
+        """Create the task group; it is mapped if an argument differs between its instances.
 
-        :param about: arguments of the group.
-        :raises InvalidWorkflow: when it is mapped inside of another mapped one.
+        :param group_kwargs: arguments of the group.
+        :raises InvalidWorkflow: when a mapped group contains another mapped group.
         """
         each = {name: value for name, value in self._references.items() if isinstance(value, InstanceArgument)}
         if not each:
-            return SewerTaskGroup(**about)
+            return SewerTaskGroup(**group_kwargs)
         values = DictOfListsExpandInput(dict(each.values()))
         ensure_xcomarg_return_value(values.value)
-        group = MappedSewerTaskGroup(expand_input=values, **about)
+        group = MappedSewerTaskGroup(expand_input=values, **group_kwargs)
         if group.parent_group is not None and is_mapped(group.parent_group):
             raise InvalidWorkflow(
-                f"expand: group {group.parent_group.group_id!r} is mapped already, and Airflow mixes up the values of "
-                "groups that are mapped inside of each other; give all of them to one expand",
+                f"expand: group {group.parent_group.group_id!r} is already mapped, and Airflow confuses the values of "
+                "nested mapped groups; pass all values to one expand()",
                 calling_line(),
             )
         self._references |= {name: MappedArgument(input=values, key=value.name) for name, value in each.items()}
         return group
 
-    def _stand_in(self, name: str, value: Any) -> Any:
+    def _placeholder(self, name: str, value: Any) -> Any:
         if is_reference(value) or isinstance(value, InstanceArgument):
-            return RuntimeValue(self._named(name, value))
+            return RuntimeValue(self._register(name, value))
         if isinstance(value, Mapping):
-            return {key: self._stand_in(f"{name}.{key}", item) for key, item in value.items()}
+            return {key: self._placeholder(f"{name}.{key}", item) for key, item in value.items()}
         if type(value) in (list, tuple):
-            return type(value)(self._stand_in(f"{name}.{at}", item) for at, item in enumerate(value))
+            return type(value)(self._placeholder(f"{name}.{at}", item) for at, item in enumerate(value))
         return value
 
-    def _named(self, name: str, reference: Any) -> str:
+    def _register(self, name: str, reference: Any) -> str:
         name = re.sub(r"[^\w.]", "_", name)
         while self._references.setdefault(name, reference) is not reference:
             name += "_"
         return name
 
 
-class _Part(ResolveMixin):
-    """A part of what is known only when a task runs."""
+class _PartReference(ResolveMixin):
+    """Reference to a part of a run-time value."""
 
     def __init__(self, whole: Any, part: RuntimeValue) -> None:
         self._whole = whole
@@ -131,12 +131,12 @@ class _Part(ResolveMixin):
 
 
 def is_mapped(group: TaskGroup) -> bool:
-    """Tell whether a group has several instances: it is mapped, or in one that is."""
+    """Return whether a group, or a group around it, is mapped."""
     return next(group.iter_mapped_task_groups(), None) is not None
 
 
-def refuse_one_path_for_all(workflow: Workflow, group: TaskGroup) -> None:
-    """Refuse products of which all instances of a mapped group would make the same.
+def reject_shared_product_paths(workflow: Workflow, group: TaskGroup) -> None:
+    """Reject products whose path is the same in all instances of a mapped group.
 
     :raises InvalidWorkflow: naming the task and the path.
     """
@@ -144,29 +144,27 @@ def refuse_one_path_for_all(workflow: Workflow, group: TaskGroup) -> None:
         for key, product in zip(product_keys(task), task.products, strict=True):
             if not is_template(key):
                 raise InvalidWorkflow(
-                    f"task {task.name!r}: all instances of the mapped group {group.group_id!r} would make "
-                    f"{product.path!r}; name what they differ by in the path, such as an argument of the workflow or "
-                    "{{ ti.map_index }}",
+                    f"task {task.name!r}: all instances of the mapped group {group.group_id!r} would write to "
+                    f"{product.path!r}; add a value that differs between them to the path, such as an argument of the "
+                    "workflow or {{ ti.map_index }}",
                     task.source,
                 )
 
 
-def refuse_in_operator_kwargs(given: Mapping[str, Any]) -> None:
-    """Refuse what is known only at run time where Airflow wants to know it before.
+def reject_runtime_values(given: Mapping[str, Any]) -> None:
+    """Reject run-time values in ``operator_kwargs``.
 
     :raises InvalidTask: naming the argument.
     """
     for name, value in given.items():
         if is_reference(value) or _names_in(as_text(value)):
-            raise InvalidTask(
-                f"operator_kwargs: {name!r} is known only when the task runs, and Airflow wants it before"
-            )
+            raise InvalidTask(f"operator_kwargs: {name!r} must be known at parse time, got a run-time value")
 
 
 def _names_in(value: Any) -> set[str]:
-    """Return the names in the templates of a value, however deep; paths count as text.
+    """Return the names in the templates of a value, including nested values and paths.
 
-    :raises InvalidTask: for a name in a key, which is the same in all runs.
+    :raises InvalidTask: when a mapping key contains a name, because keys are not rendered.
     """
     if isinstance(value, Ignored):
         return _names_in(value.value)

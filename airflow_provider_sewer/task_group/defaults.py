@@ -1,4 +1,4 @@
-"""What is said around tasks: it holds where they say nothing themselves."""
+"""Defaults that a task group applies to its tasks."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.task_group.overrides import Override
     from airflow_provider_sewer.task_group.task_converter import TaskConverter
 
-#: What a DAG file can give for a path.
+#: Types accepted for a path.
 Path = str | os.PathLike[str]
 
 
 class GroupDefaults(NamedTuple):
-    """What is said around tasks.
+    """Defaults that a task group applies to its tasks.
 
     :param settings: interpreter, environment and working directory.
-    :param slurm: what is said of Slurm jobs.
-    :param run_on: where they run.
+    :param slurm: settings of Slurm jobs.
+    :param run_on: where the tasks run.
     :param sewer_conn_id: the connection.
-    :param operator_kwargs: arguments that all operators know.
-    :param values: what is known only when the tasks run.
-    :param task_converter: has the last word on each operator.
-    :param overrides: what is said of single tasks, by their names; the tasks have it already.
+    :param operator_kwargs: arguments that every operator accepts.
+    :param values: run-time values of the DAG.
+    :param task_converter: may change or replace each operator.
+    :param overrides: overrides by task name, already applied to the tasks.
     """
 
     settings: ExecutionSettings
@@ -61,15 +61,15 @@ class GroupDefaults(NamedTuple):
         operator_kwargs: Mapping[str, Any],
         task_converter: TaskConverter | None = None,
     ) -> GroupDefaults:
-        """Make it of what a person wrote.
+        """Validate the arguments given in a DAG file.
 
-        :raises InvalidTask: when some of it cannot be used, naming it.
+        :raises InvalidTask: when a value is invalid, naming its field.
         """
         for_slurm, for_all = split_operator_kwargs(operator_kwargs)
-        said = {field: value for field, value in slurm_fields.items() if value is not None}
-        slurm = SlurmSettings.checked(**values.settings(**{**said, **for_slurm}))
-        for what in exposed({}, (), {}, slurm.slurm):
-            warn_of_secret(f"{calling_line()}: {what}", calling_line().file)
+        given = {field: value for field, value in slurm_fields.items() if value is not None}
+        slurm = SlurmSettings.checked(**values.settings(**{**given, **for_slurm}))
+        for secret in exposed({}, (), {}, slurm.slurm):
+            warn_of_secret(f"{calling_line()}: {secret}", calling_line().file)
         return cls(
             settings,
             slurm,
@@ -82,12 +82,14 @@ class GroupDefaults(NamedTuple):
 
 
 def folder_of_dag_file() -> str:
-    """Return the folder of the file whose DAG is being made.
+    """Return the folder of the current DAG's file.
 
     :raises InvalidWorkflow: outside of a DAG.
     """
-    # Airflow has no public way to ask for the DAG that is being made before there is a task in it.
+    # Airflow has no public API for the current DAG before a task is added to it.
     dag = DagContext.get_current()
     if not isinstance(dag, DAG):
-        raise InvalidWorkflow("tasks are made inside a DAG: with DAG(…):, or in a function under @dag", calling_line())
+        raise InvalidWorkflow(
+            "no current DAG; create tasks inside 'with DAG(…):' or a function decorated with @dag", calling_line()
+        )
     return os.path.dirname(os.path.abspath(dag.fileloc))

@@ -1,7 +1,6 @@
-"""What another task leaves, over which a task is mapped: each item of it makes an instance.
+"""Tasks mapped over the result of an upstream task, with one instance per item.
 
-What is written in the workflow file is the same in all instances: an item is data, which stands in no text before the
-instance runs. So a stand-in takes its place, as it does for all else that is known only at run time.
+An item is known only when its instance runs. A placeholder represents it, as for every run-time value.
 """
 
 from __future__ import annotations
@@ -29,37 +28,35 @@ if TYPE_CHECKING:
 
 
 class ResultExpansion:
-    """The items that a task is mapped over, known once the task before it has run.
+    """Expansion of a mapped task over the items of an upstream result.
 
     :param mapped: the mapped task.
-    :param wiring: knows the Airflow task whose result it is mapped over.
-    :param values: what else is known only when the tasks run.
-    :raises InvalidTask: when Airflow cannot map over what it is mapped over.
+    :param refs: resolves the upstream Airflow task.
+    :param values: run-time values of the DAG.
+    :raises InvalidTask: when Airflow cannot map over these values.
     """
 
-    def __init__(self, mapped: MappedTask, wiring: UpstreamRefs, values: DagValues) -> None:
+    def __init__(self, mapped: MappedTask, refs: UpstreamRefs, values: DagValues) -> None:
         results = {key: value for key, value in mapped.values.items() if isinstance(value, Result)}
         ((key, result), *more) = results.items()
         if more or len(mapped.values) > 1:
-            raise InvalidTask(
-                "map: over a result and anything else at once is more than Airflow can do; map over one list"
-            )
+            raise InvalidTask("map: Airflow cannot map over a result together with other values; map over one list")
         if result.key_path:
-            raise InvalidTask(f"map: Airflow maps over a whole result, not over a part as {result!r} is")
-        maker = wiring.workflow.name_of(result.task)
-        if maker is None:
-            raise InvalidTask(f"map: {result!r} is the result of a task that is not run here")
-        part = wiring.parts[maker]
-        if part in wiring.workflow.mapped and wiring.workflow.mapped[part].is_known_beforehand:
-            raise InvalidTask(f"map: Airflow maps over what all instances of {part!r} leave, not over {result!r}")
+            raise InvalidTask(f"map: Airflow maps over a whole result only, got the part {result!r}")
+        producer = refs.workflow.name_of(result.task)
+        if producer is None:
+            raise InvalidTask(f"map: {result!r} is the result of a task that is not part of the workflow")
+        node = refs.node_of[producer]
+        if node in refs.workflow.mapped and refs.workflow.mapped[node].is_known_beforehand:
+            raise InvalidTask(f"map: Airflow maps over the results of all instances of {node!r}, not over {result!r}")
         self._mapped = mapped
-        self._producer_id = wiring.ids[part]
-        self.values, stand_in = values.including(key, Item())
-        self._row = {key: stand_in}
-        self._name = stand_in.stands_for
+        self._producer_id = refs.ids[node]
+        self.values, placeholder = values.including(key, Item())
+        self._row = {key: placeholder}
+        self._name = placeholder.stands_for
 
     def task(self) -> Task:
-        """Make the task that all instances run, a stand-in in place of the item."""
+        """Return the task of all instances, with a placeholder for the item."""
         return self._mapped.task_of(self._row)
 
     def instances(self) -> XComArg:
@@ -68,11 +65,11 @@ class ResultExpansion:
         def instance(item: Any) -> dict[str, Any]:
             return {"item": item}
 
-        instance.check = self._mapped.check_values  # type: ignore[attr-defined]  # for the task that leaves the items
+        instance.check = self._mapped.check_values  # type: ignore[attr-defined]  # called by the upstream task
         return self._output.map(instance)
 
     def path(self, marker: PathMarker) -> str:
-        """Return a path of the task as a template."""
+        """Return the path of a product or dependency as a template."""
         return self._mapped.marker_of(marker, self._row).path
 
     def paths(self, markers: Iterable[PathMarker]) -> ResolveMixin:
@@ -87,11 +84,11 @@ class ResultExpansion:
 
 
 class _PathsOfAll(ResolveMixin):
-    """The paths of all instances of a mapped task.
+    """Reference to the paths of all instances of a mapped task.
 
     :param items: the items it is mapped over.
-    :param name: the name by which the paths name an item.
-    :param paths: the paths of one instance, which are templates.
+    :param name: the template variable of an item.
+    :param paths: the path templates of one instance.
     """
 
     def __init__(self, items: XComArg, name: str, paths: list[str]) -> None:

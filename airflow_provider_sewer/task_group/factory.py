@@ -1,4 +1,4 @@
-"""A workflow file → a TaskGroup."""
+"""Creation of a TaskGroup from a workflow file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from airflow_provider_sewer.task_group.dag_values import DagValues, is_mapped
 from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
 from airflow_provider_sewer.task_group.mapped_group import MappableGroup
 from airflow_provider_sewer.task_group.operator_fields import check_default_args
-from airflow_provider_sewer.task_group.overrides import apply_overrides, checked_overrides, refuse_parts_of_mapped_tasks
+from airflow_provider_sewer.task_group.overrides import (
+    apply_overrides,
+    checked_overrides,
+    reject_partly_overridden_mapped_tasks,
+)
 from airflow_provider_sewer.task_group.task_ids import identifier
 
 if TYPE_CHECKING:
@@ -56,52 +60,51 @@ def sewer_task_group(
     default_args: Mapping[str, Any] | None = None,
     read_with_interpreter: bool = False,
 ) -> SewerTaskGroup:
-    """Expand a workflow of a workflow file into a TaskGroup; call it inside a DAG.
+    """Expand a workflow into a TaskGroup; call it inside a DAG.
 
-    What ``overrides`` say of a task wins over what the file says of it, that over what else is said here, and that over
-    the connection. Relative paths given here are taken from the folder of the DAG file.
+    Precedence, from high to low: ``overrides``, the task in the workflow file, the other arguments, the connection.
+    Relative paths are resolved against the folder of the DAG file.
 
     :param workflow_file: the workflow file: Python, or stages in YAML.
-    :param group_id: id of the group; the workflow's name if not said.
-    :param prefix_group_id: whether the ids of its tasks begin with its id, and with those of the groups in it.
-    :param workflow: name of the workflow, where the file holds several.
-    :param arguments: what the workflow's function is called with. What is known only when the tasks run, such as an
-        XComArg, can be passed on there, whole or in a text, but not decide of what the workflow is made.
-    :param jobs: for stages: the module that has their functions, if the file names none.
-    :param select: which tasks, such as ``"train+"`` (see :mod:`airflow_provider_sewer.core.selection`); all if not
-        said. Those that are left keep their order.
-    :param exclude: which of these not.
-    :param sewer_conn_id: a ``sewer`` connection for all its tasks.
-    :param python: interpreter of the tasks that name none.
-    :param env: environment variables, under those of the tasks.
+    :param group_id: id of the group; defaults to the workflow's name.
+    :param prefix_group_id: whether task ids are prefixed with the ids of the group and of its subgroups.
+    :param workflow: name of the workflow, if the file defines several.
+    :param arguments: arguments of the workflow function. It can pass on run-time values such as an XComArg, whole or
+        in a string, but cannot use them in conditions, loops or arithmetic.
+    :param jobs: for stages: module with the stage functions, if the file does not name it.
+    :param select: tasks to include, e.g. ``"train+"`` (see :mod:`airflow_provider_sewer.core.selection`); default: all.
+        The selected tasks keep their order.
+    :param exclude: tasks to leave out of the selection.
+    :param sewer_conn_id: ``sewer`` connection of all tasks.
+    :param python: default interpreter.
+    :param env: environment variables; those of a task take precedence.
     :param inherit_env: ``True``, or names, to inherit more than the short list.
-    :param workdir: working directory of the tasks that name none.
-    :param run_on: ``"local"``, which is the worker, or ``"slurm"``, for the tasks that name no place.
-    :param slurm: parameters of Slurm jobs, under those of the tasks.
-    :param run_dir: folder for the run directories of Slurm jobs.
+    :param workdir: default working directory.
+    :param run_on: ``"local"`` (the worker) or ``"slurm"``; the default for tasks.
+    :param slurm: parameters of Slurm jobs; those of a task take precedence.
+    :param run_dir: base folder of the job directories of Slurm jobs.
     :param cluster: ``"slurm"``, ``"local"`` or ``"auto"``, for tasks on Slurm.
     :param deferrable: whether tasks on Slurm wait in the triggerer.
-    :param operator_kwargs: arguments of every operator (pool, queue, retries, …), under those of the tasks. Those
-        that only the operator for Slurm knows (poll_interval, requeue, …) reach the tasks on Slurm.
-    :param overrides: for names, globs and tags of tasks what is to be said of these instead: arguments of operators,
-        and ``python``, ``env``, ``inherit_env``, ``workdir``, ``run_on`` and ``slurm``. The later wins.
-    :param task_converter: a function that takes a :class:`~airflow_provider_sewer.core.task.Task` and the arguments of
-        its operator, and returns arguments, or an operator that it has made of them (for a mapped task,
-        ``Operator.partial(…)``).
-    :param default_args: default arguments of the group, as Airflow has them.
-    :param read_with_interpreter: have the file read by ``python``, with ``env`` and ``inherit_env``: it imports what
-        only that interpreter has (see :mod:`airflow_provider_sewer.loaders.external.client`).
-    :raises SewerError: when the file, a task or an argument is wrong; with file and line.
+    :param operator_kwargs: arguments of every operator (pool, queue, retries, …); those of a task take precedence.
+        Arguments of the Slurm operator only (poll_interval, requeue, …) apply to tasks on Slurm.
+    :param overrides: by task name, glob or tag: operator arguments, ``python``, ``env``, ``inherit_env``, ``workdir``,
+        ``run_on`` and ``slurm``. Later entries take precedence.
+    :param task_converter: function that takes a :class:`~airflow_provider_sewer.core.task.Task` and its operator
+        arguments. It returns arguments or an operator (for a mapped task, ``Operator.partial(…)``).
+    :param default_args: default arguments of the group, as in Airflow.
+    :param read_with_interpreter: whether ``python`` loads the file, with ``env`` and ``inherit_env``, because it
+        imports packages of that interpreter (see :mod:`airflow_provider_sewer.loaders.external.client`).
+    :raises SewerError: when the file, a task or an argument is invalid; with file and line.
     """
     check_default_args(default_args or {})
     dag_folder = folder_of_dag_file()
     values = DagValues()
-    given = values.arguments(arguments)  # before all else, so that messages call them by their own names
+    given = values.arguments(arguments)  # first, so that messages use the arguments' own names
     settings = ExecutionSettings.checked(
         **values.settings(python=python, env=env, inherit_env=inherit_env, workdir=workdir)
     )
     file = resolve_relative(dag_folder, os.path.expanduser(workflow_file))
-    around = GroupDefaults.checked(
+    defaults = GroupDefaults.checked(
         values,
         settings,
         {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
@@ -114,39 +117,39 @@ def sewer_task_group(
         if read_with_interpreter:
             from airflow_provider_sewer.loaders.external.client import read_workflow
 
-            loaded = read_workflow(file, workflow, _reader(settings, dag_folder, jobs), given)
+            loaded = read_workflow(file, workflow, _load_settings(settings, dag_folder, jobs), given)
         else:
             loaded = load_workflow(file, workflow, jobs=jobs, arguments=given)
-        # The edges that come of paths depend on where these are taken from.
-        from_here = ExecutionSettings(workdir=around.settings.workdir)
-        settled = loaded.with_defaults(from_here)
-        said = checked_overrides(overrides or {}, settled, values, around.run_on)
-        if said:
-            around = around._replace(overrides=said)
-            loaded = apply_overrides(loaded, settled, said)
-            settled = loaded.with_defaults(from_here)
-        wanted = selected(settled, select, exclude)
+        # Edges that come from paths depend on the working directory.
+        with_workdir = ExecutionSettings(workdir=defaults.settings.workdir)
+        resolved = loaded.with_defaults(with_workdir)
+        task_overrides = checked_overrides(overrides or {}, resolved, values, defaults.run_on)
+        if task_overrides:
+            defaults = defaults._replace(overrides=task_overrides)
+            loaded = apply_overrides(loaded, resolved, task_overrides)
+            resolved = loaded.with_defaults(with_workdir)
+        selection = selected(resolved, select, exclude)
         group = values.new_group(
             group_id=identifier(group_id or loaded.name),
             group_display_name=group_id or loaded.name,
             prefix_group_id=prefix_group_id,
             tooltip=loaded.doc,
-            doc_md=f"{loaded.doc}\n",  # the line break keeps Airflow from taking "… notes.md" for a file to read
+            doc_md=f"{loaded.doc}\n",  # without the line break, Airflow would open a doc ending in ".md" as a file
             default_args=dict(default_args or {}),
         )
         if not is_mapped(group):
-            refuse_parts_of_mapped_tasks(wanted, said)
+            reject_partly_overridden_mapped_tasks(selection, task_overrides)
         with group:
-            group.take(expand(loaded, wanted, group, around, dag_folder))
+            group.set_task_ids(expand(loaded, selection, group, defaults, dag_folder))
         return group
 
 
-def _reader(settings: ExecutionSettings, dag_folder: str, jobs: str | None) -> ExecutionSettings:
-    """Return what a file is read with: of what its tasks get, what is known before anything runs."""
+def _load_settings(settings: ExecutionSettings, dag_folder: str, jobs: str | None) -> ExecutionSettings:
+    """Return the settings for loading the file: the group's settings without templates."""
     if jobs is not None:
-        raise InvalidTask("jobs: this is for stages in YAML, which import nothing; leave out read_with_interpreter")
+        raise InvalidTask("jobs is for stages in YAML, which import nothing; remove read_with_interpreter")
     if settings.python is None or is_template(settings.python):
-        said = "not said" if settings.python is None else f"{settings.python!r}, which is known only when a task runs"
-        raise InvalidTask(f"read_with_interpreter: python is {said}; name the interpreter that reads the file")
+        problem = "python is not set" if settings.python is None else f"python={settings.python!r} is a run-time value"
+        raise InvalidTask(f"read_with_interpreter: {problem}; set python to the interpreter that loads the file")
     env = {name: value for name, value in settings.env.items() if not is_template(value)}
     return settings.map_paths(lambda path: resolve_relative(dag_folder, path))._replace(env=env)

@@ -1,4 +1,4 @@
-"""The TaskGroup that a workflow becomes."""
+"""TaskGroup of a workflow."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
-#: An Airflow task, or a mapped one.
+#: Airflow task, mapped or not.
 Operator: TypeAlias = "BaseOperator | MappedOperator"
 
 
-def tie(up: Operator, down: Operator) -> None:
-    """Have an Airflow task run after another one, as ``>>`` does between tasks of one DAG.
+def set_edge(up: Operator, down: Operator) -> None:
+    """Set a dependency between two Airflow tasks, as ``>>`` does.
 
-    That would go through all ids of the DAG for each edge.
+    ``>>`` would iterate over all task ids of the DAG for each edge.
     """
     if up.get_dag() is not down.get_dag():
-        up.set_downstream(down)  # which knows what to do, or why it cannot
+        up.set_downstream(down)  # Airflow assigns the DAG, or raises
         return
     up.downstream_task_ids.add(down.task_id)
     down.upstream_task_ids.add(up.task_id)
 
 
 class _TasksByName(Mapping[str, Operator]):
-    """The Airflow tasks of a DAG by the names of the tasks; what looks at one does not have the others made.
+    """Airflow tasks of a DAG by task name; a lookup does not build the other tasks.
 
     :param dag: the DAG.
-    :param task_ids: the ids by the names; some may have been left out of the DAG.
+    :param task_ids: ids by task name; the DAG may lack some of them.
     """
 
     def __init__(self, dag: DAG, task_ids: Mapping[str, str]) -> None:
@@ -49,8 +49,8 @@ class _TasksByName(Mapping[str, Operator]):
         return self._known[self._task_ids[name]]
 
     def __iter__(self) -> Iterator[str]:
-        there = set(self._known)  # on a worker, who goes through a part of them has all made
-        return (name for name, task_id in self._task_ids.items() if task_id in there or task_id in self._known)
+        built = set(self._known)  # on a worker, iteration over tasks builds all of them
+        return (name for name, task_id in self._task_ids.items() if task_id in built or task_id in self._known)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -60,32 +60,32 @@ class _TasksByName(Mapping[str, Operator]):
 
 
 class SewerTaskGroup(TaskGroup):
-    """A TaskGroup that knows which of its Airflow tasks a task has become: ``group["train"]``.
+    """TaskGroup with lookup of Airflow tasks by task name: ``group["train"]``.
 
-    :func:`~airflow_provider_sewer.task_group.sewer_task_group` makes it.
+    :func:`~airflow_provider_sewer.task_group.sewer_task_group` creates it.
     """
 
     _task_ids: Mapping[str, str] = MappingProxyType({})
 
-    def take(self, task_ids: Mapping[str, str]) -> None:
-        """Note the ids of its Airflow tasks.
+    def set_task_ids(self, task_ids: Mapping[str, str]) -> None:
+        """Set the ids of its Airflow tasks.
 
-        :param task_ids: by the names of the tasks.
+        :param task_ids: ids by task name.
         """
         self._task_ids = dict(task_ids)
 
     @property
     def tasks_map(self) -> Mapping[str, Operator]:
-        """Return the Airflow tasks by the names of the tasks.
+        """Return the Airflow tasks by task name.
 
-        A mapped one is there under its own name, and under those of its tasks.
+        A mapped Airflow task is listed under its own name and under the names of its tasks.
         """
         return _TasksByName(self.dag, self._task_ids)
 
     def __getitem__(self, name: str) -> Operator:
         """Return the Airflow task of a task.
 
-        :raises InvalidWorkflow: when there is no task of this name, or it is left out.
+        :raises InvalidWorkflow: when no selected task has this name.
         """
         tasks = self.tasks_map
         if name not in tasks:
@@ -93,22 +93,22 @@ class SewerTaskGroup(TaskGroup):
         return tasks[name]
 
     def __contains__(self, item: object) -> bool:
-        """Tell whether there is a task of a name, or an Airflow task in this group."""
+        """Return whether the group contains a task name or an Airflow task."""
         return item in self.tasks_map if isinstance(item, str) else item in list(self)
 
-    # Airflow copies groups, and what it declares as a group's own is all that is copied by itself.
+    # Airflow copies groups with only the attributes that its own class declares.
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all that a copy has to have."""
+        """Return the state to copy."""
         own: Any = super()
         return {**own.__getstate__(), "_task_ids": dict(self._task_ids)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Become a copy."""
+        """Restore the state of a copy."""
         own: Any = super()
         own.__setstate__(state)
         self._task_ids = state["_task_ids"]
 
 
 class MappedSewerTaskGroup(SewerTaskGroup, MappedTaskGroup):
-    """One of which there are several instances."""
+    """Mapped task group of a workflow."""

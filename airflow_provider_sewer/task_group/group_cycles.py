@@ -1,7 +1,7 @@
-"""Groups that come both before and after something: Airflow runs what is in them, and cannot draw them.
+"""Detection of cycles between task groups, which Airflow can run but not draw.
 
-Its Graph and Grid sort what is in a group, and count a group in it as one thing. That comes after what its first tasks
-come after, those with no other task of it before them; Airflow looks at no others.
+Airflow's Graph and Grid sort the members of a group, and treat a subgroup as one member. A subgroup comes after the
+upstream tasks of its root tasks, which have no upstream task in it; Airflow ignores the upstreams of other tasks.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 
 class _Member(NamedTuple):
-    """What is right in a group: another group, or a task.
+    """Direct member of a group: a subgroup or a task.
 
-    :param group: the name of the group, ``""`` if it is a task.
-    :param task: the name of the task, ``""`` if it is a group.
+    :param group: the name of the subgroup; ``""`` for a task.
+    :param task: the name of the task; ``""`` for a subgroup.
     """
 
     group: str
     task: str
 
 
-#: For what is right in a group what comes before it there, and by which edge between two tasks.
+#: For each member of a group its upstream members, each with the edge between two tasks that causes it.
 _Before: TypeAlias = "dict[_Member, dict[_Member, tuple[str, str]]]"
 
 
 def check_group_cycles(before: Mapping[str, Collection[str]], tasks: Mapping[str, Task], subgroups: Subgroups) -> None:
-    """Refuse groups that Airflow could not draw, for then it shows nothing of the DAG.
+    """Reject groups that Airflow cannot draw, because it would show nothing of the DAG.
 
-    :param before: the names of the tasks before each one.
-    :param tasks: the tasks by these names; of a mapped one, any of its tasks.
-    :param subgroups: the groups that they are in, their Airflow tasks tied.
+    :param before: names of the upstream tasks of each task.
+    :param tasks: the tasks by name; for a mapped task, any of its tasks.
+    :param subgroups: their groups, with all dependencies set.
     :raises InvalidWorkflow: naming groups and tasks.
     """
     for outer, found in _before_in_groups(before, tasks).items():
@@ -56,10 +56,10 @@ def check_group_cycles(before: Mapping[str, Collection[str]], tasks: Mapping[str
 
 
 def _before_in_groups(before: Mapping[str, Collection[str]], tasks: Mapping[str, Task]) -> dict[str, _Before]:
-    """Return by groups what comes before what right in them, as far as Airflow looks at it.
+    """Return the dependencies between the members of each group, as far as Airflow uses them.
 
-    An edge counts in the innermost group that both its tasks are in. Of the edges to one task, those count that lie
-    farthest inside: the groups around these do not begin with the task, so that Airflow looks at none of its others.
+    An edge belongs to the innermost group of both its tasks. Only the innermost edges to a task count: in the outer
+    groups the task is not a root task, so Airflow ignores its other edges.
     """
     found: dict[str, _Before] = {outer: {} for outer in _outer_groups(tasks)}
     if not found:
@@ -76,7 +76,7 @@ def _before_in_groups(before: Mapping[str, Collection[str]], tasks: Mapping[str,
 
 
 def _outer_groups(tasks: Mapping[str, Task]) -> dict[str, None]:
-    """Return the names of the groups that have groups in them, ``""`` for that of the workflow."""
+    """Return the names of the groups with subgroups; ``""`` is the workflow's group."""
     found: dict[str, None] = {}
     for group in dict.fromkeys(task.group for task in tasks.values()):
         parts = group.split(IN_GROUP) if group else []
@@ -85,7 +85,7 @@ def _outer_groups(tasks: Mapping[str, Task]) -> dict[str, None]:
 
 
 def _shared(one: str, other: str) -> str:
-    """Return the innermost group that two groups are or lie in."""
+    """Return the innermost group that contains or is each of two groups."""
     if one == other:
         return one
     pairs = zip(one.split(IN_GROUP), other.split(IN_GROUP), strict=False)
@@ -93,13 +93,13 @@ def _shared(one: str, other: str) -> str:
 
 
 def _member(outer: str, name: str, tasks: Mapping[str, Task]) -> _Member:
-    """Return what a task in a group is or lies in right in that."""
+    """Return the direct member of a group that is or contains a task."""
     inner = group_in(outer, tasks[name].group)
     return _Member(inner, "" if inner else name)
 
 
 def _can_be_sorted(group: TaskGroup) -> bool:
-    """Tell whether Airflow finds an order for what is in a group; the API server looks for it in the same way."""
+    """Return whether Airflow can sort the members of a group; the API server sorts them in the same way."""
     try:
         group.topological_sort()
     except AirflowDagCycleException:
@@ -114,18 +114,19 @@ def _error(edges: list[tuple[_Member, _Member, str, str]], tasks: Mapping[str, T
     edges = [*edges[at:], *edges[:at]]
     groups = sorted({member.group for edge in edges for member in edge[:2] if member.group})
 
-    def told(member: _Member, name: str) -> str:
+    def described(member: _Member, name: str) -> str:
         return f"{name!r} ({tasks[name].source})" + (f" of group {member.group!r}" if member.group else "")
 
     lines = [
-        f"  {told(up, name)} runs before {told(down, other)}" if up.group or down.group else "  …"
+        f"  {described(up, name)} runs before {described(down, other)}" if up.group or down.group else "  …"
         for up, down, name, other in edges
     ]
     drawing = "\n".join(line for before, line in pairwise(["", *lines]) if line != before)
-    said = "group {}, which comes" if len(groups) == 1 else "groups {}, which come"
+    listed = " and ".join(map(repr, groups))
+    subject = f"group {listed}, which comes" if len(groups) == 1 else f"groups {listed}, which come"
     return InvalidWorkflow(
-        f"Airflow's Graph and Grid cannot show {said.format(' and '.join(map(repr, groups)))} both before and after "
-        f"something else:\n{drawing}\nGive what comes before and what comes after groups of their own, or what is "
-        "between the same group. A group comes of a task's `group`, and of a workflow that is called in a workflow.",
+        f"Airflow's Graph and Grid cannot show {subject} both before and after something else:\n{drawing}\n"
+        "Use separate groups for the tasks before and after, or move the tasks between them into the same group. "
+        "A group is created by a task's `group`, and by a workflow that is called in a workflow.",
         tasks[edges[0][2]].source,
     )

@@ -1,4 +1,4 @@
-"""A task group of a workflow, mapped as Airflow's own groups are: ``sewer_task_group.partial(…).expand(n=[1, 2])``."""
+"""Mapped task groups, as in Airflow: ``sewer_task_group.partial(…).expand(n=[1, 2])``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _Group = TypeVar("_Group")
 
 
 class InstanceArgument(NamedTuple):
-    """An argument that has another value in each instance of a mapped group.
+    """Argument that differs between the instances of a mapped group.
 
     :param name: the name of the argument.
-    :param values: the values: a list, or what gives one when the DAG runs.
+    :param values: a list, or an XComArg that returns a list.
     """
 
     name: str
@@ -33,9 +33,9 @@ class InstanceArgument(NamedTuple):
 
 
 class MappableGroup(Generic[_Params, _Group]):
-    """A function that makes a task group, and that can be mapped as Airflow's own groups can.
+    """Function that creates a task group, with ``partial`` and ``expand`` as in Airflow.
 
-    :param make: the function, which has the parameters ``workflow_file`` and ``arguments``.
+    :param make: the function; it has the parameters ``workflow_file`` and ``arguments``.
     """
 
     def __init__(self, make: Callable[_Params, _Group]) -> None:
@@ -43,30 +43,30 @@ class MappableGroup(Generic[_Params, _Group]):
         update_wrapper(self, make)
 
     def __call__(self, *args: _Params.args, **kwargs: _Params.kwargs) -> _Group:
-        """Make the group.
+        """Create the group.
 
-        :raises InvalidTask: when an argument is not of the kind that it has to be.
+        :raises InvalidTask: when an argument has the wrong type.
         """
         check_arguments({"workflow_file": args[0], **kwargs} if args else kwargs)
         return self._make(*args, **kwargs)
 
     def partial(self, workflow_file: str | os.PathLike[str], **given: Any) -> PartialGroup[_Group]:
-        """Say what is the same in all instances of a mapped group; see :meth:`Partial.expand`.
+        """Set the arguments common to all instances of a mapped group; see :meth:`PartialGroup.expand`.
 
         :param workflow_file: the workflow file.
         :param given: any other argument.
-        :raises InvalidTask: when one is not of the kind that it has to be.
+        :raises InvalidTask: when an argument has the wrong type.
         """
         check_arguments({"workflow_file": workflow_file, **given})
         return PartialGroup(self._make, workflow_file, given)
 
 
 class PartialGroup(Generic[_Group]):
-    """A mapped group to be, of which it is known what is the same in all instances.
+    """Mapped group before ``expand``.
 
-    :param make: makes the group.
+    :param make: creates the group.
     :param workflow_file: the workflow file.
-    :param given: what else is the same.
+    :param given: the other arguments common to all instances.
     """
 
     def __init__(
@@ -77,27 +77,29 @@ class PartialGroup(Generic[_Group]):
         self._given = given
 
     def expand(self, **arguments: Any) -> _Group:
-        """Make a group with an instance for each value; of several arguments, for each combination.
+        """Create a group with one instance per value, or per combination of values of several arguments.
 
-        :param arguments: by the names of the workflow's parameters a list of values, or an XComArg that gives one.
-        :raises InvalidWorkflow: when there is none, or one that is the same in all instances as well.
+        :param arguments: by parameter name of the workflow: a list of values, or an XComArg that returns a list.
+        :raises InvalidWorkflow: when no argument is given, or ``partial`` sets it too.
         """
         same = self._given.get("arguments") or {}
         if not arguments:
-            raise InvalidWorkflow("expand: say over what, such as expand(n=[10, 20])", calling_line())
+            raise InvalidWorkflow(
+                "expand() requires at least one keyword argument, e.g. expand(n=[10, 20])", calling_line()
+            )
         for name, values in arguments.items():
             if name in same:
-                raise InvalidWorkflow(f"expand: {name!r} is the same in all instances already", calling_line())
+                raise InvalidWorkflow(
+                    f"expand: {name!r} is already set in arguments of partial(); remove one of them", calling_line()
+                )
             is_list = isinstance(values, (Sequence, Mapping)) and not isinstance(values, str)
             if not is_list and not is_reference(values):
-                raise InvalidWorkflow(
-                    f"expand: {name}: a list of values is needed, not {values!r:.200}", calling_line()
-                )
+                raise InvalidWorkflow(f"expand: {name} must be a list of values, got {values!r:.200}", calling_line())
             if is_list and len(values) > MAX_ITEMS:
-                said = f"expand: {name} must have at most {MAX_ITEMS:,} values, got {len(values):,}"
-                raise InvalidWorkflow(said, calling_line())
+                message = f"expand: {name} must have at most {MAX_ITEMS:,} values, got {len(values):,}"
+                raise InvalidWorkflow(message, calling_line())
         literal = {name: values for name, values in arguments.items() if not is_reference(values)}
-        for what in exposed({}, (), literal, {}):
-            warn_of_secret(f"{calling_line()}: expand: {what}", calling_line().file)
+        for secret in exposed({}, (), literal, {}):
+            warn_of_secret(f"{calling_line()}: expand: {secret}", calling_line().file)
         each = {name: InstanceArgument(name, values) for name, values in arguments.items()}
         return self._make(self._workflow_file, **{**self._given, "arguments": {**same, **each}})

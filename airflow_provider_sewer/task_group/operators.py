@@ -1,4 +1,4 @@
-"""A task → the operator that runs it, or several → a mapped one."""
+"""Conversion of tasks to Airflow operators, and of mapped tasks to mapped operators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from airflow_provider_sewer.operators.module import (
     warn_of_secret,
 )
 from airflow_provider_sewer.operators.operator_cloner import PER_TASK_FIELDS
-from airflow_provider_sewer.task_group.dag_values import refuse_in_operator_kwargs
+from airflow_provider_sewer.task_group.dag_values import reject_runtime_values
 from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
 from airflow_provider_sewer.task_group.operator_fields import check_operator_kwargs, split_operator_kwargs
 from airflow_provider_sewer.task_group.task_converter import convert, convert_partial
@@ -44,67 +44,67 @@ if TYPE_CHECKING:
 
 
 def make_mapped_operator(
-    mapped: MappedTask, loaded: Workflow, task_id: str, around: GroupDefaults, dag_folder: str, wiring: UpstreamRefs
+    mapped: MappedTask, loaded: Workflow, task_id: str, defaults: GroupDefaults, dag_folder: str, refs: UpstreamRefs
 ) -> MappedOperator:
-    """Make one mapped Airflow task of tasks that differ by some values only."""
+    """Create one mapped Airflow task for tasks that differ only by some values."""
     first = loaded.tasks[mapped[0].name]
     token = are_secrets_named.set(True)
     _warn_of_secrets(*(each.renamed(mapped.name) for each in mapped))
     try:
-        doc = _doc(mapped.template, first.settings.with_fallback(around.settings).env)
+        doc = _doc(mapped.template, first.settings.with_fallback(defaults.settings).env)
         shown = {"doc_md": doc, "map_index_template": _index_template(mapped)}
-        kind, fields = _fields(first, around, dag_folder, shown)
+        kind, fields = _fields(first, defaults, dag_folder, shown)
         fields |= {"task_id": task_id, "task_display_name": mapped.name}
         tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
-        make = _known_instances if mapped.is_known_beforehand else _later_instances
-        each, same = make(mapped, tasks, around, wiring, fields)
-        partial = convert_partial(first.renamed(mapped.name), kind, fields | same, around.task_converter)
+        arguments_of = _known_instances if mapped.is_known_beforehand else _runtime_instances
+        each, same = arguments_of(mapped, tasks, defaults, refs, fields)
+        partial = convert_partial(first.renamed(mapped.name), kind, fields | same, defaults.task_converter)
         operator = partial.expand_kwargs(each)
         _declare_products(operator, tasks, dag_folder)
-    except Exception as error:  # whatever Airflow makes of it
-        raise InvalidTask(f"{_called(mapped.name, first, around)}: {error}", mapped.source) from error
+    except Exception as error:  # Airflow may raise any type
+        raise InvalidTask(f"{_error_prefix(mapped.name, first, defaults)}: {error}", mapped.source) from error
     finally:
         are_secrets_named.reset(token)
     return operator
 
 
 def _known_instances(
-    mapped: MappedTask, tasks: Iterable[Task], around: GroupDefaults, wiring: UpstreamRefs, fields: Mapping[str, Any]
+    mapped: MappedTask, tasks: Iterable[Task], defaults: GroupDefaults, refs: UpstreamRefs, fields: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return what each instance of a mapped task is run with, and what all of them are.
+    """Return the arguments of each instance of a mapped task, and the arguments common to all instances.
 
-    :param tasks: what the instances run.
+    :param tasks: the task of each instance.
     """
-    several = [{"stale_after": wiring.stale_after(task.name)} for task in mapped.distinct]
-    same = several[0] if all(ups == several[0] for ups in several) else {}
-    runs = [_what_is_run(task, wiring.xcoms(task), around.values) for task in tasks]
-    each = [run if same else run | ups for run, ups in zip(runs, several, strict=True)]
-    return each, same | _arguments(around.values, fields, mapped.template, *mapped)
+    stale_after = [{"stale_after": refs.stale_after(task.name)} for task in mapped.distinct]
+    same = stale_after[0] if all(ups == stale_after[0] for ups in stale_after) else {}
+    commands = [_command_fields(task, refs.xcoms(task), defaults.values) for task in tasks]
+    each = [command if same else command | ups for command, ups in zip(commands, stale_after, strict=True)]
+    return each, same | _arguments(defaults.values, fields, mapped.template, *mapped)
 
 
-def _later_instances(
-    mapped: MappedTask, _: Iterable[Task], around: GroupDefaults, wiring: UpstreamRefs, fields: Mapping[str, Any]
+def _runtime_instances(
+    mapped: MappedTask, _: Iterable[Task], defaults: GroupDefaults, refs: UpstreamRefs, fields: Mapping[str, Any]
 ) -> tuple[XComArg, dict[str, Any]]:
-    """Return the same of a task that is mapped over a result, and so has instances when that is there."""
-    rows = ResultExpansion(mapped, wiring, around.values)
-    task = rows.task()
-    run = _what_is_run(task, wiring.xcoms(task), rows.values)
-    same = {"stale_after": wiring.stale_after(mapped[0].name), **_arguments(rows.values, fields, task)}
-    return rows.instances(), run | same
+    """Return the same for a task mapped over a result, whose instances are known only at run time."""
+    expansion = ResultExpansion(mapped, refs, defaults.values)
+    task = expansion.task()
+    command = _command_fields(task, refs.xcoms(task), expansion.values)
+    same = {"stale_after": refs.stale_after(mapped[0].name), **_arguments(expansion.values, fields, task)}
+    return expansion.instances(), command | same
 
 
 def _declare_products(operator: MappedOperator, tasks: Iterable[Task], dag_folder: str) -> None:
-    """Make the products of all instances outlets of a mapped task; each instance keeps its own.
+    """Declare the products of all instances as outlets of a mapped task; each instance keeps its own.
 
-    :param tasks: what the instances run, as far as that is known beforehand.
+    :param tasks: the tasks of the instances known at parse time.
     """
     kind: Any = operator.operator_class
     if not issubclass(kind, PythonModuleOperator):
-        return  # what a task_converter has made of it is its own business
+        return  # an operator returned by a task_converter declares its own outlets
     paths = [product.path for task in tasks for product in task.products if not product.temporary]
-    said = operator.partial_kwargs
-    names = said["products_of_all"] = PathBase(said.get("workdir"), said.get("sewer_conn_id"), dag_folder).uris(paths)
-    operator.outlets = [*operator.outlets, *map(Asset, names)]
+    given = operator.partial_kwargs
+    uris = given["products_of_all"] = PathBase(given.get("workdir"), given.get("sewer_conn_id"), dag_folder).uris(paths)
+    operator.outlets = [*operator.outlets, *map(Asset, uris)]
 
 
 def _index_template(mapped: MappedTask) -> str:
@@ -115,70 +115,70 @@ def _index_template(mapped: MappedTask) -> str:
 def make_operator(
     task: Task,
     task_id: str,
-    around: GroupDefaults,
+    defaults: GroupDefaults,
     dag_folder: str,
-    wiring: UpstreamRefs | None = None,
-    twins: OperatorCloner | None = None,
+    refs: UpstreamRefs | None = None,
+    cloner: OperatorCloner | None = None,
 ) -> BaseOperator:
-    """Make the Airflow task of a task.
+    """Create the Airflow task of a task.
 
-    :param wiring: what it knows of others.
-    :param twins: has made others of the same workflow, and makes this one if nobody else has a say in it.
+    :param refs: resolves its references to upstream tasks.
+    :param cloner: clones operators of the same workflow; used when there is no ``task_converter``.
     """
     token = are_secrets_named.set(True)
     _warn_of_secrets(task)
     try:
         kind, fields = _fields(
-            task, around, dag_folder, {"doc_md": _doc(task, task.settings.with_fallback(around.settings).env)}
+            task, defaults, dag_folder, {"doc_md": _doc(task, task.settings.with_fallback(defaults.settings).env)}
         )
-        fields |= _arguments(around.values, fields, task)
-        fields |= _what_is_run(task, wiring.xcoms(task) if wiring else {}, around.values)
-        fields |= {"task_id": task_id, "stale_after": wiring.stale_after(task.name) if wiring else ()}
-        if twins is None or around.task_converter is not None:
-            return convert(task, kind, fields, around.task_converter)
+        fields |= _arguments(defaults.values, fields, task)
+        fields |= _command_fields(task, refs.xcoms(task) if refs else {}, defaults.values)
+        fields |= {"task_id": task_id, "stale_after": refs.stale_after(task.name) if refs else ()}
+        if cloner is None or defaults.task_converter is not None:
+            return convert(task, kind, fields, defaults.task_converter)
         own = {name: fields.pop(name) for name in PER_TASK_FIELDS}
-        return twins.clone(kind, own, fields)
-    except Exception as error:  # whatever Airflow makes of a person's operator_kwargs
-        raise InvalidTask(f"{_called(task.name, task, around)}: {error}", task.source) from error
+        return cloner.clone(kind, own, fields)
+    except Exception as error:  # Airflow may raise any type for operator_kwargs
+        raise InvalidTask(f"{_error_prefix(task.name, task, defaults)}: {error}", task.source) from error
     finally:
         are_secrets_named.reset(token)
 
 
 def _warn_of_secrets(*tasks: Task) -> None:
-    for where, what in dict.fromkeys((task.source, what) for task in tasks for what in task.exposed_secrets()):
-        warn_of_secret(f"{where}: {what}", where.file)
+    for source, secret in dict.fromkeys((task.source, secret) for task in tasks for secret in task.exposed_secrets()):
+        warn_of_secret(f"{source}: {secret}", source.file)
 
 
-def _called(name: str, task: Task, around: GroupDefaults) -> str:
-    """Return what to call a task in an error that can come of its file, or of what overrides say of it."""
-    said = around.overrides[task.name].operator_kwargs if task.name in around.overrides else {}
-    return f"task {name!r}" + (f", of which overrides say {', '.join(map(repr, said))}" if said else "")
+def _error_prefix(name: str, task: Task, defaults: GroupDefaults) -> str:
+    """Return the task's name for an error, with its overridden arguments, which may have caused it."""
+    overridden = defaults.overrides[task.name].operator_kwargs if task.name in defaults.overrides else {}
+    return f"task {name!r}" + (f" (overridden: {', '.join(map(repr, overridden))})" if overridden else "")
 
 
 def _fields(
-    task: Task, around: GroupDefaults, dag_folder: str, shown: Mapping[str, Any]
+    task: Task, defaults: GroupDefaults, dag_folder: str, shown: Mapping[str, Any]
 ) -> tuple[type[PythonModuleOperator], dict[str, Any]]:
-    """Return the operator of a task, and its arguments but for what is run.
+    """Return the operator class of a task, and its arguments except those of its command.
 
-    :param shown: arguments that only say how it is shown, for which the DAG file may say something else.
+    :param shown: display arguments, which default arguments may replace.
     """
-    run_on = task.run_on or around.run_on or "local"
+    run_on = task.run_on or defaults.run_on or "local"
     for_slurm, for_all = split_operator_kwargs(task.operator_kwargs)
-    said = {**around.operator_kwargs, **for_all}
-    given = deep_copy_plain({**_pool(task, said), **said})  # other groups and tasks have the same
+    for_all = {**defaults.operator_kwargs, **for_all}
+    given = deep_copy_plain({**_pool(task, for_all), **for_all})  # other groups and tasks share these values
     check_operator_kwargs(given, for_slurm if run_on == "local" else {})
-    refuse_in_operator_kwargs(given)
-    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).with_fallback(around.settings)
+    reject_runtime_values(given)
+    own = task.settings.map_paths(lambda path: _from_dag_file(path, task, dag_folder)).with_fallback(defaults.settings)
     fields = {
-        "sewer_conn_id": around.sewer_conn_id,
+        "sewer_conn_id": defaults.sewer_conn_id,
         "python": own.python,
         "env": dict(own.env) or None,
         "inherit_env": own.inherit_env,
         "workdir": own.workdir,
     }
     if run_on == "slurm":
-        fields |= _slurm_fields(task, for_slurm, around.slurm, dag_folder)
-    # What is not said here is left out, so that a default argument of the DAG or of the group can say it.
+        fields |= _slurm_fields(task, for_slurm, defaults.slurm, dag_folder)
+    # Unset fields are omitted, so that default arguments of the DAG or group apply.
     known = {name: value for name, value in fields.items() if value is not None} | given
     always = {
         "task_display_name": task.name,
@@ -186,35 +186,36 @@ def _fields(
         "compare": task.run_policy.compare,
         "stale_with": task.run_policy.stale_with,
     }
-    return _operator_class(run_on), {**shown, **_defaults(shown), **always, **known}
+    return _operator_class(run_on), {**shown, **_from_default_args(shown), **always, **known}
 
 
-def _defaults(names: Iterable[str]) -> dict[str, Any]:
-    """Return the default arguments of these names that hold for the operator that is being made."""
+def _from_default_args(names: Iterable[str]) -> dict[str, Any]:
+    """Return the named default arguments that apply in the current DAG and group."""
     dag: Any = DagContext.get_current()
     group: Any = TaskGroupContext.get_current(dag)
-    said = {**dag.default_args, **(group.default_args if group else {})}
-    return {name: said[name] for name in names if name in said}
+    default_args = {**dag.default_args, **(group.default_args if group else {})}
+    return {name: default_args[name] for name in names if name in default_args}
 
 
 def _arguments(values: DagValues, fields: Mapping[str, Any], *tasks: Task) -> dict[str, Any]:
-    """Return by their names the values, known only when the task runs, that it is given."""
-    run = [
+    """Return the run-time values that an operator uses, by name."""
+    commands = [
         [each.target, each.parameters_and_flags, each.args, each.kwargs, each.products, each.dependencies]
         for each in tasks
     ]
-    said = {name: value for name, value in fields.items() if name != "doc_md"}  # which shows what is said elsewhere
-    named = values.named_in(said, run)
+    settings = {name: value for name, value in fields.items() if name != "doc_md"}  # it only repeats other fields
+    named = values.named_in(settings, commands)
     return {"arguments": named} if named else {}
 
 
-def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom], values: DagValues) -> dict[str, Any]:
-    def fill(marker: Marker) -> Any:
+def _command_fields(task: Task, xcoms: Mapping[Result, FromXCom], values: DagValues) -> dict[str, Any]:
+    def resolve(marker: Marker) -> Any:
         if isinstance(marker, RuntimeValue):
             return values.reference(marker)
         if isinstance(marker, Result) and marker not in xcoms:
             raise InvalidTask(
-                f"{marker!r} is the result of a task that is not here; select it too, or expand the whole workflow"
+                f"{marker!r} is the result of a task that is not selected; select that task too, "
+                "or expand the whole workflow"
             )
         return xcoms.get(marker, marker) if isinstance(marker, Result) else marker
 
@@ -222,44 +223,41 @@ def _what_is_run(task: Task, xcoms: Mapping[Result, FromXCom], values: DagValues
     inside = markers([task.parameters_and_flags, task.args, task.kwargs]) if has_paths else []
     return {
         "module": task.module,
-        "parameters_and_flags": replace_placeholders(task.parameters_and_flags, fill, keep_ignored=True),
-        "args": replace_placeholders(task.args, fill, keep_ignored=True),
+        "parameters_and_flags": replace_placeholders(task.parameters_and_flags, resolve, keep_ignored=True),
+        "args": replace_placeholders(task.args, resolve, keep_ignored=True),
         "use_underscores": task.use_underscores,
         "function": task.function,
-        "op_kwargs": replace_placeholders(task.kwargs, fill, keep_ignored=True),
+        "op_kwargs": replace_placeholders(task.kwargs, resolve, keep_ignored=True),
         "products": [product for product in task.products if product not in inside],
         "dependencies": [dependency for dependency in task.dependencies if dependency not in inside],
     }
 
 
-def _pool(task: Task, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the pool that limits how many tasks take a resource at once.
-
-    :param said: what is said of the operator.
-    """
-    if len(task.resources) > 1 and "pool" in said:
+def _pool(task: Task, operator_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the pool and slots that stand for the task's resource."""
+    if len(task.resources) > 1 and "pool" in operator_kwargs:
         return {}
     if len(task.resources) > 1:
         names = ", ".join(map(repr, task.resources))
-        raise InvalidTask(f"resources: {names}: an Airflow task takes from one pool only; name it in operator_kwargs")
+        raise InvalidTask(f"resources: {names}: an Airflow task uses one pool only; set 'pool' in operator_kwargs")
     return next(({"pool": name, "pool_slots": amount} for name, amount in task.resources.items()), {})
 
 
 def _operator_class(run_on: str) -> type[PythonModuleOperator]:
     if run_on == "local":
         return PythonModuleOperator
-    # Most DAG files name no cluster, and need not wait for what belongs to one.
+    # Imported here because most DAG files do not use Slurm, and the import slows down parsing.
     from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 
     return SlurmModuleOperator
 
 
 def _slurm_fields(
-    task: Task, operator_kwargs: Mapping[str, Any], around: SlurmSettings, dag_folder: str
+    task: Task, operator_kwargs: Mapping[str, Any], defaults: SlurmSettings, dag_folder: str
 ) -> dict[str, Any]:
     own = SlurmSettings.checked(**operator_kwargs, folder=task.source.folder)
     own = own.map_paths(lambda path: _from_dag_file(path, task, dag_folder))
-    settings = task.slurm.with_fallback(own).with_fallback(around)
+    settings = task.slurm.with_fallback(own).with_fallback(defaults)
     return settings._asdict() | {"slurm": deep_copy_plain(dict(settings.slurm)) or None}
 
 
@@ -270,8 +268,8 @@ def _doc(task: Task, env: Mapping[str, str]) -> str:
 
 
 def _from_dag_file(path: str, task: Task, dag_folder: str) -> str:
-    """Write a path that lies by the workflow file as one from the DAG file.
+    """Return a path below the workflow file's folder relative to the DAG file's folder.
 
-    The folder of both can be another one on each worker, so it must not be part of the task.
+    Each worker may have both in another folder, so the absolute path must not be part of the task.
     """
     return os.path.relpath(path, dag_folder) if path.startswith(task.source.folder + os.sep) else path

@@ -1,4 +1,4 @@
-"""What a DAG file says of tasks in place of their workflow file."""
+"""Overrides: task settings given in a DAG file instead of the workflow file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from airflow_provider_sewer.core.selection import Tasks
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.task import FIELDS, checked_run_on
 from airflow_provider_sewer.task_group.operator_fields import TASK_FIELDS, split_operator_kwargs
-from airflow_provider_sewer.task_group.validation import is_by_name
+from airflow_provider_sewer.task_group.validation import has_string_keys
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.task_group.dag_values import DagValues
 
-#: Where a task runs and in what: fields of a task that can be said anew. What it runs can not.
+#: Task fields that can be overridden: where and in which environment a task runs, but not its command.
 _SETTINGS = ("python", "env", "inherit_env", "workdir")
 _RUN_ON = ("run_on", "slurm")
 #: Airflow's operators have a ``doc`` of their own.
@@ -27,12 +27,12 @@ _NOT_OVERRIDABLE = TASK_FIELDS.union(FIELDS).difference(_SETTINGS, _RUN_ON, ["do
 
 
 class Override(NamedTuple):
-    """What is said of a task in place of its workflow file.
+    """Overridden settings of one task.
 
     :param settings: interpreter, environment and working directory.
     :param run_on: where it runs.
-    :param slurm: what is said of its Slurm job.
-    :param operator_kwargs: arguments that all operators know.
+    :param slurm: settings of its Slurm job.
+    :param operator_kwargs: arguments that every operator accepts.
     """
 
     settings: ExecutionSettings = ExecutionSettings()
@@ -42,18 +42,18 @@ class Override(NamedTuple):
 
     @classmethod
     def checked(cls, arguments: Any, values: DagValues) -> Override:
-        """Make it of what a person wrote.
+        """Validate the arguments given in a DAG file.
 
-        :param values: what is known only when the tasks run.
-        :raises InvalidTask: when something cannot stand there, naming it.
+        :param values: run-time values of the DAG.
+        :raises InvalidTask: when an argument cannot be overridden, naming it.
         """
-        if not is_by_name(arguments):
-            raise InvalidTask(f"a mapping of operator arguments is needed, not {arguments!r:.200}")
+        if not has_string_keys(arguments):
+            raise InvalidTask(f"the value must be a mapping of operator arguments, got {arguments!r:.200}")
         if taken := sorted(_NOT_OVERRIDABLE.intersection(arguments)):
-            pool = "for resources say 'pool' and 'pool_slots'; " if "resources" in taken else ""
+            pool = "override 'pool' and 'pool_slots' for resources; " if "resources" in taken else ""
             raise InvalidTask(
-                f"{', '.join(map(repr, taken))} cannot stand there: what a task is and runs is said in the workflow "
-                f"file; {pool}for anything else, use task_converter"
+                f"{', '.join(map(repr, taken))} cannot be overridden; {pool}change the workflow file, "
+                "or use task_converter"
             )
         settings = {name: value for name, value in arguments.items() if name in _SETTINGS}
         for_slurm, others = split_operator_kwargs(
@@ -66,8 +66,8 @@ class Override(NamedTuple):
             others,
         )
 
-    def over(self, other: Override) -> Override:
-        """Return this, completed by ``other`` where it says nothing."""
+    def with_fallback(self, other: Override) -> Override:
+        """Return this override, with unset values taken from ``other``."""
         return Override(
             self.settings.with_fallback(other.settings),
             self.run_on or other.run_on,
@@ -75,8 +75,8 @@ class Override(NamedTuple):
             {**other.operator_kwargs, **self.operator_kwargs},
         )
 
-    def on(self, task: Task) -> Task:
-        """Return a task of which this is said."""
+    def apply_to(self, task: Task) -> Task:
+        """Return a copy of a task with this override applied."""
         of_file = dict(task.operator_kwargs)
         if self.run_on == "local":
             _, of_file = split_operator_kwargs(of_file)
@@ -89,77 +89,77 @@ class Override(NamedTuple):
 
 
 def checked_overrides(
-    overrides: Mapping[str, Any], settled: Workflow, values: DagValues, run_on: str | None
+    overrides: Mapping[str, Any], resolved: Workflow, values: DagValues, run_on: str | None
 ) -> dict[str, Override]:
-    """Return by the names of tasks what the DAG file says of them; of two things the later.
+    """Return the override of each task, by task name; later entries take precedence.
 
-    :param overrides: what it says for names, globs and tags (see :mod:`airflow_provider_sewer.core.selection`).
-    :param settled: the workflow, its edges known.
-    :param values: what is known only when the tasks run.
-    :param run_on: where all tasks run that do not say it themselves.
-    :raises SewerError: when a key means no task, or something is said that cannot be.
+    :param overrides: arguments by name, glob or tag (see :mod:`airflow_provider_sewer.core.selection`).
+    :param resolved: the workflow with its edges.
+    :param values: run-time values of the DAG.
+    :param run_on: where tasks without their own ``run_on`` run.
+    :raises SewerError: when a key matches no task, or a value is invalid.
     """
     if not overrides:
         return {}
-    tasks = Tasks(settled)
-    meant: dict[str, tuple[Override, set[str]]] = {}
-    said: dict[str, Override] = {}
+    tasks = Tasks(resolved)
+    matches: dict[str, tuple[Override, set[str]]] = {}
+    task_overrides: dict[str, Override] = {}
     for text, arguments in overrides.items():
         try:
             override = Override.checked(arguments, values)
         except InvalidTask as error:
             raise InvalidTask(f"overrides {text!r}: {error}") from None
         names = tasks.meant("overrides", text)
-        meant[text] = override, names
-        said |= {name: override.over(said.get(name, Override())) for name in names}
-    for text, (override, names) in meant.items():
-        if not any(_may_be_on_slurm(settled.tasks[name], said[name], run_on) for name in names):
-            _refuse_what_is_for_slurm(text, override)
-    return said
+        matches[text] = override, names
+        task_overrides |= {name: override.with_fallback(task_overrides.get(name, Override())) for name in names}
+    for text, (override, names) in matches.items():
+        if not any(_may_run_on_slurm(resolved.tasks[name], task_overrides[name], run_on) for name in names):
+            _reject_slurm_fields(text, override)
+    return task_overrides
 
 
-def apply_overrides(loaded: Workflow, settled: Workflow, said: Mapping[str, Override]) -> Workflow:
-    """Return a workflow of whose tasks is said what the DAG file says of them.
+def apply_overrides(loaded: Workflow, resolved: Workflow, task_overrides: Mapping[str, Override]) -> Workflow:
+    """Return a workflow with overrides applied to its tasks.
 
     :param loaded: the workflow.
-    :param settled: the same, its edges known.
-    :param said: this, by the names of tasks.
+    :param resolved: the same workflow with its edges.
+    :param task_overrides: overrides by task name.
     """
 
-    def of_one(task: Task) -> Task:
-        override = said.get(str(settled.name_of(task)))
-        return task if override is None else override.on(task)
+    def override_task(task: Task) -> Task:
+        override = task_overrides.get(str(resolved.name_of(task)))
+        return task if override is None else override.apply_to(task)
 
-    return loaded.with_tasks(of_one)
+    return loaded.with_tasks(override_task)
 
 
-def refuse_parts_of_mapped_tasks(wanted: Workflow, said: Mapping[str, Override]) -> None:
-    """Refuse what is said of some tasks of a loop where that is one mapped task in Airflow.
+def reject_partly_overridden_mapped_tasks(selection: Workflow, task_overrides: Mapping[str, Override]) -> None:
+    """Reject overrides that differ between the tasks of one mapped Airflow task.
 
-    :param wanted: the workflow, as it is expanded outside of mapped groups.
-    :param said: what the DAG file says, by the names of tasks.
+    :param selection: the selected workflow, outside of mapped groups.
+    :param task_overrides: overrides by task name.
     :raises InvalidWorkflow: naming the tasks.
     """
-    for mapped in wanted.mapped.values() if said else ():
-        if any(said.get(task.name) != said.get(mapped[0].name) for task in mapped):
-            names = ", ".join(repr(task.name) for task in mapped if task.name in said)
+    for mapped in selection.mapped.values() if task_overrides else ():
+        if any(task_overrides.get(task.name) != task_overrides.get(mapped[0].name) for task in mapped):
+            names = ", ".join(repr(task.name) for task in mapped if task.name in task_overrides)
             raise InvalidWorkflow(
                 f"overrides: {names} are not all tasks of {mapped.name!r}, which is one mapped task in Airflow; "
-                f"say it of {mapped.name!r}",
+                f"override {mapped.name!r}",
                 mapped.source,
             )
 
 
-def _may_be_on_slurm(task: Task, override: Override, run_on: str | None) -> bool:
-    """Tell whether a task runs on Slurm, or where the DAG file says, which may say another place tomorrow."""
+def _may_run_on_slurm(task: Task, override: Override, run_on: str | None) -> bool:
+    """Return whether a task runs on Slurm, or its ``run_on`` comes from the DAG file and so may change."""
     of_dag_file = override.run_on or (run_on if task.run_on is None else None)
     return of_dag_file is not None or task.run_on == "slurm"
 
 
-def _refuse_what_is_for_slurm(text: str, override: Override) -> None:
+def _reject_slurm_fields(text: str, override: Override) -> None:
     names = [name for name, value in override.slurm._asdict().items() if value not in (None, {})]
     if names:
         raise InvalidTask(
-            f"overrides {text!r}: {', '.join(map(repr, names))} is for tasks on Slurm, and what this is said of runs "
-            "on the worker; say run_on='slurm' as well"
+            f"overrides {text!r}: {', '.join(map(repr, names))} can only be set for tasks on Slurm, but the matching "
+            "tasks run on the worker; add run_on='slurm'"
         )

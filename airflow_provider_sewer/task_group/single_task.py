@@ -1,4 +1,4 @@
-"""A task, or some → Airflow tasks, one by one."""
+"""Creation of single Airflow tasks from sewer tasks."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def create_airflow_task(
     deferrable: bool | None = None,
     operator_kwargs: Mapping[str, Any] | None = None,
 ) -> Callable[[], BaseOperator]:
-    """Return a function that makes an Airflow task of a sewer task, each time it is called inside a DAG.
+    """Return a function that creates an Airflow task from a sewer task on each call inside a DAG.
 
     :param task: the task.
-    :param path_to_python: interpreter, if the task names none.
-    :param env: environment variables, under those of the task.
-    :param workdir: working directory, if the task names none.
-    :param sewer_conn_id: a ``sewer`` connection for what is still not said.
-    :param run_on: ``"local"``, which is the worker, or ``"slurm"``, for a task that names no place.
-    :param slurm: parameters of Slurm jobs, under those of the task.
-    :param run_dir: folder for the run directories of Slurm jobs.
+    :param path_to_python: default interpreter.
+    :param env: environment variables; those of the task take precedence.
+    :param workdir: default working directory.
+    :param sewer_conn_id: ``sewer`` connection for settings that are still unset.
+    :param run_on: ``"local"`` (the worker) or ``"slurm"``; the default.
+    :param slurm: parameters of Slurm jobs; those of the task take precedence.
+    :param run_dir: base folder of the job directories of Slurm jobs.
     :param cluster: ``"slurm"``, ``"local"`` or ``"auto"``, for a task on Slurm.
     :param deferrable: whether a task on Slurm waits in the triggerer.
-    :param operator_kwargs: arguments of the operator, under those of the task.
-    :raises InvalidTask: when an argument cannot be used, naming it.
+    :param operator_kwargs: arguments of the operator; those of the task take precedence.
+    :raises InvalidTask: when an argument is invalid, naming it.
     """
     check_arguments({"sewer_conn_id": sewer_conn_id, "operator_kwargs": operator_kwargs})
     values = DagValues()
-    around = GroupDefaults.checked(
+    defaults = GroupDefaults.checked(
         values,
         ExecutionSettings.checked(**values.settings(python=path_to_python, env=env, workdir=workdir)),
         {"slurm": slurm, "run_dir": run_dir, "cluster": cluster, "deferrable": deferrable},
@@ -61,7 +61,7 @@ def create_airflow_task(
     )
 
     def make() -> BaseOperator:
-        return make_operator(task, identifier(task.name), around, folder_of_dag_file())
+        return make_operator(task, identifier(task.name), defaults, folder_of_dag_file())
 
     return make
 

@@ -1,4 +1,4 @@
-"""Where in the group of a workflow its tasks are: in which group of it, and by which id."""
+"""Subgroups of a workflow's group, and the ids of their tasks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from airflow_provider_sewer.task_group.task_ids import TaskIds
 
 
 class Subgroups:
-    """The groups in the group of a workflow, made as they are asked for.
+    """Groups of a workflow, created on lookup.
 
-    Ids of tasks and groups that lie in one group differ; without the prefixes of groups, all ids do.
+    Ids are unique within a group; without group prefixes, they are unique in the whole workflow.
 
-    :param root: the group of the workflow.
+    :param root: the workflow's group.
     """
 
     def __init__(self, root: TaskGroup) -> None:
@@ -25,23 +25,23 @@ class Subgroups:
             self._shared.unique_id(str(root.group_id))
 
     def all(self) -> list[TaskGroup]:
-        """Return all groups that there are so far, that of the workflow first."""
+        """Return all groups created so far, the workflow's group first."""
         return list(self._groups.values())
 
     def new_id(self, name: str, group: str = "") -> str:
-        """Return an id that nothing else in a group has, without the prefix of the group.
+        """Return a unique id in a group, without the group's prefix.
 
-        :param name: what it is made of.
+        :param name: the base of the id.
         :param group: the name of the group.
         """
         return (self._shared or self._ids.setdefault(group, TaskIds())).unique_id(name)
 
     def full_id(self, own_id: str, group: str = "") -> str:
-        """Return the id that a task of a group has in the DAG."""
+        """Return the id of a task in the DAG, including the group's prefix."""
         return str(self.get_or_create(group).child_id(own_id))  # type: ignore[no-untyped-call]
 
     def get_or_create(self, group: str) -> TaskGroup:
-        """Return the group of a name.
+        """Return the group of a name; create it if needed.
 
         :param group: its name; ``"a.b"`` is the group b in the group a.
         """

@@ -1,4 +1,4 @@
-"""The last word on an operator, which a DAG file can have by a function."""
+"""Conversion of operator arguments by a function of the DAG file."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from airflow_provider_sewer.core.values import deep_copy_plain
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.task import Task
 
-#: Takes a task and the arguments of its operator, and returns arguments, or an operator that it has made.
+#: Function of a task and its operator arguments that returns arguments or an operator.
 TaskConverter: TypeAlias = "Callable[[Task, dict[str, Any]], Mapping[str, Any] | BaseOperator | OperatorPartial]"
 
 
 def convert(
     task: Task, kind: type[BaseOperator], arguments: Mapping[str, Any], converter: TaskConverter | None
 ) -> BaseOperator:
-    """Make an operator, as the function says if there is one.
+    """Create an operator, through ``converter`` if one is given.
 
-    :raises InvalidTask: when the function fails, or returns something else.
+    :raises InvalidTask: when the converter fails, or returns another type.
     """
-    given = _checked_arguments(task, arguments, converter)
-    if isinstance(given, Mapping):
-        return kind(**given)
-    if not isinstance(given, BaseOperator):
-        raise InvalidTask(f"task_converter: it has to return operator arguments or an operator, not {given!r:.200}")
-    return given
+    converted = _converted(task, arguments, converter)
+    if isinstance(converted, Mapping):
+        return kind(**converted)
+    if not isinstance(converted, BaseOperator):
+        raise InvalidTask(f"task_converter must return operator arguments or an operator, got {converted!r:.200}")
+    return converted
 
 
 def convert_partial(
     task: Task, kind: type[BaseOperator], arguments: Mapping[str, Any], converter: TaskConverter | None
 ) -> OperatorPartial:
-    """Make what becomes a mapped operator, as the function says if there is one.
+    """Create a partial operator, through ``converter`` if one is given.
 
-    :raises InvalidTask: when the function fails, or returns something else.
+    :raises InvalidTask: when the converter fails, or returns another type.
     """
-    given = _checked_arguments(task, arguments, converter)
-    if isinstance(given, Mapping):
-        return kind.partial(**given)
-    if not isinstance(given, OperatorPartial):
+    converted = _converted(task, arguments, converter)
+    if isinstance(converted, Mapping):
+        return kind.partial(**converted)
+    if not isinstance(converted, OperatorPartial):
         raise InvalidTask(
-            "task_converter: for a mapped task it has to return operator arguments or Operator.partial(…), "
-            f"not {given!r:.200}"
+            "task_converter must return operator arguments or Operator.partial(…) for a mapped task, "
+            f"got {converted!r:.200}"
         )
-    return given
+    return converted
 
 
-def _checked_arguments(task: Task, arguments: Mapping[str, Any], converter: TaskConverter | None) -> Any:
+def _converted(task: Task, arguments: Mapping[str, Any], converter: TaskConverter | None) -> Any:
     if converter is None:
         return arguments
     try:
-        return converter(_own(task), dict(arguments))
+        return converter(_copy_of(task), dict(arguments))
     except Exception as error:
         raise InvalidTask(f"task_converter: {type(error).__name__}: {error}") from error
 
 
-def _own(task: Task) -> Task:
-    """Return a copy that can be changed: the task itself may be that of other groups as well."""
-    own = copy.copy(task)
-    vars(own).update(deep_copy_plain(vars(task)))
-    return own
+def _copy_of(task: Task) -> Task:
+    """Return a copy that a converter may change; other groups may share the task itself."""
+    copied = copy.copy(task)
+    vars(copied).update(deep_copy_plain(vars(task)))
+    return copied

@@ -1,4 +1,4 @@
-"""Names → ids that Airflow takes."""
+"""Airflow ids from task names."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import Counter
 
 
 class TaskIds:
-    """Gives each name an id of its own that Airflow takes."""
+    """Generates unique Airflow ids."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._counts: Counter[str] = Counter()
 
     def unique_id(self, name: str) -> str:
-        """Return an id that no other name has."""
+        """Return a unique id for a name."""
         base = candidate = identifier(name)
         while candidate in self._taken:
             self._counts[base] += 1
@@ -24,5 +24,5 @@ class TaskIds:
 
 
 def identifier(name: str) -> str:
-    """Write a name with the characters that Airflow allows in an id: letters, digits, dash, underscore."""
+    """Replace characters that Airflow does not allow in an id; it allows letters, digits, dash and underscore."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:200] or "task"

@@ -1,6 +1,6 @@
-"""What can be given to a task group: whether each argument is of the kind that it has to be.
+"""Type checks for task group arguments.
 
-What an argument of the right kind says is checked by whoever knows what it means.
+Values of the right type are validated where they are used.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from airflow_provider_sewer.core.errors import InvalidTask
 
 
 def check_arguments(given: Mapping[str, Any]) -> None:
-    """Make sure that arguments of a task group are of the kinds that they have to be.
+    """Check the types of task group arguments.
 
-    :param given: those that are given, by their names; what is ``None`` is not said.
-    :raises InvalidTask: naming the first that is not, and its value.
+    :param given: the arguments by name; ``None`` means not given.
+    :raises InvalidTask: naming the first argument of a wrong type, and its value.
     """
     for name, value in given.items():
-        needed, fits = _KINDS.get(name, _ANYTHING)
-        if not fits(value) and (value is not None or name in _REQUIRED):
-            raise InvalidTask(f"{name}: {needed} is needed, not {value!r:.200}")
+        expected, is_valid = _TYPES.get(name, _ANY_TYPE)
+        if not is_valid(value) and (value is not None or name in _REQUIRED):
+            raise InvalidTask(f"{name} must be {expected}, got {value!r:.200}")
 
 
-def is_by_name(value: Any) -> bool:
-    """Tell whether something is a mapping from names."""
+def has_string_keys(value: Any) -> bool:
+    """Return whether a value is a mapping with string keys only."""
     return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
 
 
@@ -38,26 +38,26 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _is_text(value: Any) -> bool:
+def _is_str(value: Any) -> bool:
     return isinstance(value, str)
 
 
-#: What the arguments have to be, and what tells whether one is that.
-_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+#: Required type of each argument, and its check.
+_TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "workflow_file": ("a path", _is_path),
-    "group_id": ("a text", _is_text),
-    "prefix_group_id": ("True or False", _is_bool),
-    "workflow": ("the name of a workflow", _is_text),
-    "arguments": ("a mapping from names of parameters to values", is_by_name),
-    "jobs": ("the name of a module", _is_text),
-    "sewer_conn_id": ("a text", _is_text),
-    "operator_kwargs": ("a mapping from names of operator arguments to values", is_by_name),
-    "overrides": ("a mapping from names of tasks to operator arguments", is_by_name),
+    "group_id": ("a string", _is_str),
+    "prefix_group_id": ("a bool", _is_bool),
+    "workflow": ("the name of a workflow", _is_str),
+    "arguments": ("a mapping of parameter names to values", has_string_keys),
+    "jobs": ("the name of a module", _is_str),
+    "sewer_conn_id": ("a string", _is_str),
+    "operator_kwargs": ("a mapping of operator argument names to values", has_string_keys),
+    "overrides": ("a mapping of task names to operator arguments", has_string_keys),
     "task_converter": ("a function", callable),
-    "default_args": ("a mapping from names of operator arguments to values", is_by_name),
-    "read_with_interpreter": ("True or False", _is_bool),
+    "default_args": ("a mapping of operator argument names to values", has_string_keys),
+    "read_with_interpreter": ("a bool", _is_bool),
 }
 _REQUIRED = ("workflow_file", "prefix_group_id", "read_with_interpreter")
 
-#: The others are checked with what they mean.
-_ANYTHING = ("anything", lambda _: True)
+#: Other arguments are checked along with their values.
+_ANY_TYPE = ("anything", lambda _: True)

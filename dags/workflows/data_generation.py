@@ -1,4 +1,4 @@
-"""Two tasks and no workflow: DAGs pick the tasks they want (`dags/data_prep.py`, `dags/data_prep_secondary.py`)."""
+"""Two tasks and no workflow: DAGs pick single tasks (`dags/data_prep.py`, `dags/data_prep_secondary.py`)."""
 
 from airflow_provider_sewer import Task
 

@@ -1,8 +1,8 @@
-"""Train two models side by side to read noisy handwriting, compare them, and draw what the better one reads.
+"""Train two models in parallel to read noisy handwriting, compare them, and draw the results of the better one.
 
-The modules are those of the project in `dags/digits`: `pip install` it into an environment of its own, then
+The modules are those of the project in `dags/digits`: `pip install` it into its own environment, then
 `sppe run -p dags/workflows/digits.py -i PYTHON`, with that environment's python, runs all of them.
-What they write goes to `build/digits`, below the directory it is run in.
+Their output is in `build/digits`, below the working directory.
 """
 
 from airflow_provider_sewer import Task, workflow
@@ -50,7 +50,7 @@ report = Task(
     "report",
     module="digits.report",
     parameters_and_flags={"in": "build/digits/comparison.json", "out": "build/digits/confusion.png"},
-    doc="Draws what the best model reads each digit as.",
+    doc="Draws the confusion matrix of the best model.",
 )
 
 

@@ -1,7 +1,7 @@
-"""The two models of `digits.py`, trained where there is room for it: as jobs of a Slurm cluster.
+"""The two models of `digits.py`, trained as jobs of a Slurm cluster.
 
-Preparing and comparing takes a moment and stays on the worker. `sppe run` and the debugger run all of it on this
-machine, and so does Airflow where there is no Slurm.
+The short preparation and comparison run on the worker. `sppe run` and the debugger run all tasks on this machine, and
+so does Airflow without Slurm.
 """
 
 from airflow_provider_sewer import Task, workflow

@@ -1,7 +1,7 @@
-"""Train one model on noisy digits: a workflow that is called with the model's name.
+"""Train one model on noisy digits: a workflow with the model's name as argument.
 
-From the shell, with the python of an environment that has the modules of `dags/digits`, and the digits that
-`python -m digits.generate --out raw.npz` has written:
+From the shell, with the python of an environment that has the modules of `dags/digits`, and the output of
+`python -m digits.generate --out raw.npz`:
 
     sppe run -p dags/workflows/digits_model.py -i PYTHON --arg raw=raw.npz --arg model=svc
 """

@@ -1,7 +1,7 @@
-"""The handwritten digits once more, told by what each task makes and needs: no edge is written down.
+"""The handwritten digits, with edges derived from the products and dependencies of the tasks.
 
-A second run makes only what is not up to date. What a module writes comes to be under another name, and has its own
-when the module has succeeded.
+A second run produces only stale files. A module writes its products to a staging directory; they are committed when
+the module has succeeded.
 """
 
 from airflow_provider_sewer import Dependency, Product, Task

@@ -1,4 +1,4 @@
-"""What the tests of TaskGroups share: a module that ends as it is told, and a DAG with a workflow file's group."""
+"""Fixtures of the task group tests: a module with a given exit code, and a DAG with the group of a workflow file."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ print(os.environ.get("COLOUR"), *texts)
 sys.exit(given.exit)
 """
 
-#: Leaves as its result how it was called.
-TELLS = """
+#: Writes its arguments as its result.
+ECHO = """
     import json, os, sys
     with open(os.environ["SEWER_RESULT_FILE"], "w") as file:
         json.dump({"argv": sys.argv[1:], "A": os.environ.get("A"), "cwd": os.getcwd()}, file)
@@ -62,8 +62,8 @@ def expand(tmp_path):
 
 @pytest.fixture
 def file(tmp_path):
-    """Write a workflow file beside the modules its tasks run; return its path."""
-    (tmp_path / "job.py").write_text(dedent(TELLS))
+    """Write a workflow file beside the modules of its tasks; return its path."""
+    (tmp_path / "job.py").write_text(dedent(ECHO))
     (tmp_path / "functions.py").write_text(dedent(FUNCTIONS))
 
     def write(source: str) -> Path:
@@ -76,5 +76,5 @@ def file(tmp_path):
 
 @pytest.fixture
 def where(tmp_path):
-    """Return the arguments of a group whose tasks find these modules."""
+    """Return group arguments with which tasks find these modules."""
     return {"python": sys.executable, "env": {"PYTHONPATH": str(tmp_path)}, "workdir": str(tmp_path)}

@@ -1,4 +1,4 @@
-"""What Airflow's Graph and Grid can show."""
+"""Check of whether Airflow's Graph and Grid can show a DAG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def can_be_drawn(dag: DAG) -> bool:
-    """Tell whether what is in each group can be sorted, as the API server reads and sorts it."""
+    """Return whether the members of each group can be sorted, as the API server does."""
     read = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     try:
         for group in read.task_group_dict.values():

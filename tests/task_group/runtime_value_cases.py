@@ -1,4 +1,4 @@
-"""A task whose result is known later, and a workflow that is given it."""
+"""A task with a run-time result, and a workflow that takes it as argument."""
 
 from __future__ import annotations
 

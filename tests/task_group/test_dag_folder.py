@@ -60,7 +60,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def import_errors(folder, airflow_home):
-    """Return a function that imports the folder as Airflow does, and returns what went wrong in each file."""
+    """Return a function that imports the folder as Airflow does, and returns the errors of each file."""
     from airflow.dag_processing.dagbag import DagBag
 
     return lambda: DagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="dags-folder").import_errors
@@ -90,7 +90,7 @@ def test_import_of_a_file_that_runs_tasks_in_a_thread_starts_nothing(folder, imp
 
 
 def test_dag_file_may_expand_a_file_that_runs_itself(folder, import_errors):
-    """What a group reads is recorded, in line with what .airflowignore names."""
+    """The files read by a group are recorded, as for .airflowignore."""
     (folder / "flow.py").write_text(dedent(WAYS["a task"]).lstrip())
     (folder / "dag.py").write_text(DAG_FILE)
     (folder / ".airflowignore").write_text("flow.py\n")

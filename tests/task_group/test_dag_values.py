@@ -1,4 +1,4 @@
-"""Values that are known only when tasks run: in a workflow file, and in what a DAG gives to a workflow."""
+"""Run-time values in a workflow file and in the arguments that a DAG passes to a workflow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .runtime_value_cases import TRAIN, give
 
 
 def test_an_xcom_is_an_argument_of_a_workflow_and_makes_the_edge(file, where, run_dag):
-    """It keeps its type where it is a whole value, however deep; in a text it is what it says."""
+    """A whole value keeps its type at any depth; in a string it is converted to text."""
     with DAG("given", schedule=None) as dag:
         rates = give.override(task_id="rates")([0.5])
         sewer_task_group(file(TRAIN), arguments={"n": give(3), "config": {"lr": rates}}, **where)
@@ -40,14 +40,14 @@ def test_a_part_of_a_value_is_passed_on(file, where, run_dag):
 
 
 @pytest.mark.parametrize(
-    ("parameter", "said"),
+    ("parameter", "message"),
     [
         ("config['rate']", "there is no <config['rate']>: the object has the keys 'lr', 'name'"),
         ("f\"{config['items']}\"", "there is no <config['items']>: the object has the keys 'lr', 'name'"),
         ("f\"{config['name'][0]}\"", "there is no <config['name'][0]>: it is 'svc', which has no parts"),
     ],
 )
-def test_a_part_that_is_not_there_fails_the_task_and_says_what_is(file, where, run_dag, capsys, parameter, said):
+def test_a_part_that_is_not_there_fails_the_task_and_says_what_is(file, where, run_dag, capsys, parameter, message):
     """A typing mistake is not guessed at, whole or in a text."""
     source = f"""
         @workflow
@@ -57,11 +57,11 @@ def test_a_part_that_is_not_there_fails_the_task_and_says_what_is(file, where, r
     with DAG("parts", schedule=None) as dag:
         sewer_task_group(file(source), arguments={"config": give({"lr": 0.5, "name": "svc"})}, **where)
     assert run_dag(dag).states["parts.t"] == "failed"
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 def test_a_parameter_of_the_dag_keeps_its_type(file, where, run_dag):
-    """In a template it is text; given as an argument it is what it is."""
+    """In a template it is text; as an argument it keeps its type."""
     source = """
         @workflow
         def typed(n):
@@ -92,7 +92,7 @@ ALL_FIELDS = """
 
 @pytest.mark.parametrize("how", ["template", "xcom"])
 def test_every_field_of_a_task_takes_it(file, run_dag, tmp_path, how):
-    """Module, function, parameters, arguments, paths, interpreter, environment, directories, what a job asks for."""
+    """Module, function, parameters, arguments, paths, interpreter, environment, directories, Slurm parameters."""
     (tmp_path / "work").mkdir()
     (tmp_path / "seven.csv").touch()
     values = {
@@ -155,7 +155,7 @@ def test_what_the_group_gives_its_tasks_may_be_known_later(file, run_dag, tmp_pa
 
 
 def test_a_single_task_may_be_given_what_is_known_later(file, where, run_dag):
-    """create_airflow_task takes what a group takes."""
+    """create_airflow_task accepts the same values as a group."""
     with DAG("single", schedule=None) as dag:
         env = {**where["env"], "A": give("blue")}
         file("")
@@ -174,7 +174,7 @@ def test_a_file_read_by_another_interpreter_is_called_with_arguments_too(file, w
 
 
 def test_a_dag_is_the_same_at_every_parse(file, where):
-    """What is known later leaves no trace of where it lay in memory."""
+    """Run-time values leave no memory addresses in the serialized DAG."""
     from airflow.serialization.serialized_objects import DagSerialization
 
     def parsed() -> str:
@@ -187,7 +187,7 @@ def test_a_dag_is_the_same_at_every_parse(file, where):
     assert parsed() == parsed()
 
 
-# -- What cannot be --------------------------------------------------------------------------------------------------
+# -- Errors ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -201,18 +201,18 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
             {use}
             Task("t", "job", {{"n": n}}).run()
     """)
-    said = r"flow\.py:5: .*<n> is known only when a task runs, and cannot be used in"
-    with DAG("decides", schedule=None), pytest.raises(SewerError, match=said):
+    message = r"flow\.py:5: .*<n> is known only when a task runs, and cannot be used in"
+    with DAG("decides", schedule=None), pytest.raises(SewerError, match=message):
         sewer_task_group(path, arguments={"n": give(3)}, **where)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("Task(f't-{n}', 'job').run()", r"flow\.py:5: .*name must be the same in all runs; 'n' is known only"),
         (
             "Task('t', 'job', operator_kwargs={'pool': n}).run()",
-            r"flow\.py:5: task 't': operator_kwargs: 'pool' is known",
+            r"flow\.py:5: task 't': operator_kwargs: 'pool' must be known",
         ),
         ("Task('t', 'job', {'n': n + 1}).run()", r"flow\.py:5: <n> is known only when a task runs, and cannot be used"),
         ("Task('t', 'job', {'n': f'{n:.2f}'}).run()", r"flow\.py:5: <n> is known only when .* formatted with '.2f'"),
@@ -229,24 +229,27 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
         ),
     ],
 )
-def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line, said):
-    """Names, what Airflow itself has to know, sums."""
+def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line, message):
+    """Names, arguments that Airflow needs at parse time, arithmetic."""
     path = file(f"@workflow\ndef w(n):\n    pass\n    {line}")
-    with DAG("before", schedule=None), pytest.raises(SewerError, match=said):
+    with DAG("before", schedule=None), pytest.raises(SewerError, match=message):
         sewer_task_group(path, arguments={"n": give(3)}, **where)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"arguments": {"m": 1}}, r"flow\.py:3: TypeError: train\(\) got an unexpected .*'m'. Signature: \(n, config="),
         ({}, r"flow\.py:3: TypeError: train\(\) missing .*'n'. Signature: \(n, config=None, name='svc'\); pass values"),
-        ({"env": "whole"}, "^env: its names are known only when a task runs"),
-        ({"slurm": "whole", "arguments": {"n": 1}}, "^slurm: its names are known only when a task runs"),
-        ({"operator_kwargs": {"queue": "whole"}, "arguments": {"n": 1}}, "operator_kwargs: 'queue' is known only when"),
+        ({"env": "whole"}, "^env must be a mapping with known names, got a run-time value"),
+        ({"slurm": "whole", "arguments": {"n": 1}}, "^slurm must be a mapping with known names, got a run-time value"),
+        (
+            {"operator_kwargs": {"queue": "whole"}, "arguments": {"n": 1}},
+            "operator_kwargs: 'queue' must be known",
+        ),
     ],
 )
-def test_what_the_dag_file_gives_in_vain_is_named(file, arguments, said):
+def test_what_the_dag_file_gives_in_vain_is_named(file, arguments, message):
     """While the DAG is parsed."""
     with DAG("vain", schedule=None):
         whole = give({"a": "b"})
@@ -254,5 +257,5 @@ def test_what_the_dag_file_gives_in_vain_is_named(file, arguments, said):
             field: whole if value == "whole" else {"queue": whole} if "queue" in value else value
             for field, value in arguments.items()
         }
-        with pytest.raises(SewerError, match=said):
+        with pytest.raises(SewerError, match=message):
             sewer_task_group(file(TRAIN), **given)

@@ -71,7 +71,7 @@ Task("last", function="steps:give", kwargs=kwargs)
 
 @pytest.mark.parametrize("run_on", ["local", "slurm"])
 def test_task_map_passes_items_of_a_result_literally_and_renders_written_text(group, run_dag, tmp_path, run_on):
-    """For a module and a function; what else is known at run time may stand beside the item."""
+    """For a module and a function; other run-time values may be used beside the item."""
     source = """
 kwargs = {"n": "", "dag": "{{ dag.dag_id }}", "all": names.result}
 Task("call", function="steps:give", kwargs=kwargs).map(n=names.result)
@@ -101,7 +101,7 @@ def test_task_map_passes_an_argument_of_the_workflow_besides_items(dag, file, wh
 
 
 def test_paths_of_a_mapped_task_hold_items_literally(group, run_dag, tmp_path):
-    """A product is made, waited for and removed at the path that has the item in its name."""
+    """A product is produced, waited for and removed at the path with the item."""
     for name in NAMES:
         (tmp_path / f"in-data-{name}.csv").touch()
     source = """
@@ -159,8 +159,8 @@ def test_sewer_task_group_refuses_a_run_time_value_in_a_key(file, where):
     def flow(n):
         Task("t", function="functions:give", kwargs={"x": {f"{n}": 1}}).run()
     """)
-    said = r"flow\.py:\d+: task 't': the key of a mapping must be known before the task runs, got 'n'"
-    with DAG("key", schedule=None), pytest.raises(SewerError, match=said):
+    message = r"flow\.py:\d+: task 't': the key of a mapping must be known before the task runs, got 'n'"
+    with DAG("key", schedule=None), pytest.raises(SewerError, match=message):
         sewer_task_group(path, arguments={"n": give("x")}, **where)
 
 
@@ -170,7 +170,7 @@ TEXTS = ["{#1}", "before {# x #} after", "#}", "%}", "}}", "# if x", "## x", "\n
 
 
 def test_airflow_and_sppe_pass_the_same_text(dag, file, where, run_dag, run_sewer_file):
-    """In each field that holds text, one by one and mapped; a path is made under its own name."""
+    """In each string field, single and mapped; a path keeps its name."""
     path = file(f"""
     texts = {TEXTS!r}
     Task("job", "job", {{"x": texts, "y": {{"k{{#": texts}}}}, args=texts, env={{"A": "-----\\nabc\\r\\n{{#"}})
@@ -191,7 +191,7 @@ def test_airflow_and_sppe_pass_the_same_text(dag, file, where, run_dag, run_sewe
 
 @pytest.mark.parametrize("who", ["Bob", "#}", "{#"])
 def test_airflow_and_sppe_pass_the_same_text_around_an_argument(dag, file, where, run_dag, run_sewer_file, who):
-    """What is written around a value that only a run knows is no comment."""
+    """Text around a run-time value is not a Jinja comment."""
     path = file("""
     from airflow_provider_sewer import workflow
 

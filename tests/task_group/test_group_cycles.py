@@ -13,16 +13,16 @@ from airflow_provider_sewer.task_group import join_tasks
 from tests.task_group.drawing import can_be_drawn
 
 TASKS = [f"t{number}" for number in range(7)]
-SAID = "Airflow's Graph and Grid cannot show"
+ERROR = "Airflow's Graph and Grid cannot show"
 ADVICE = (
-    "Give what comes before and what comes after groups of their own, or what is between the same group. "
-    "A group comes of a task's `group`, and of a workflow that is called in a workflow."
+    "Use separate groups for the tasks before and after, or move the tasks between them into the same group. "
+    "A group is created by a task's `group`, and by a workflow that is called in a workflow."
 )
 PAIRS = [(up, down) for down in TASKS for up in TASKS if up < down]
 
 
 def lines_of(error) -> list[str]:
-    """Return the lines of an error, paths made short."""
+    """Return the lines of an error, with short paths."""
     return str(error.value).replace(str(error.value).partition("flow.py")[0], "").splitlines()
 
 
@@ -36,7 +36,7 @@ def test_a_group_before_and_after_a_task_is_an_error_that_draws_it(expand):
             a >> b >> c
         """)
     assert lines_of(error) == [
-        f"flow.py:3: {SAID} group 'A', which comes both before and after something else:",
+        f"flow.py:3: {ERROR} group 'A', which comes both before and after something else:",
         "  'a' (flow.py:3) of group 'A' runs before 'b' (flow.py:4)",
         "  'b' (flow.py:4) runs before 'c' (flow.py:5) of group 'A'",
         ADVICE,
@@ -64,7 +64,7 @@ def test_groups_before_and_after_each_other_are_an_error_that_draws_them(expand)
             workflow="outer",
         )
     assert lines_of(error)[:-1] == [
-        f"flow.py:3: {SAID} groups 'inner.x' and 'inner.y', which come both before and after something else:",
+        f"flow.py:3: {ERROR} groups 'inner.x' and 'inner.y', which come both before and after something else:",
         "  'one' (flow.py:3) of group 'inner.x' runs before 'each' (flow.py:4) of group 'inner.y'",
         "  'each' (flow.py:4) of group 'inner.y' runs before 'm' (flow.py:5)",
         "  …",
@@ -92,7 +92,7 @@ def by_hand(groups, edges) -> DAG:
     st.one_of(st.sets(st.sampled_from(PAIRS)), st.sets(st.sampled_from([(a, b) for a, b in PAIRS if a < "t3" <= b]))),
 )
 def test_what_airflow_can_draw_and_nothing_else_is_expanded(expand, groups, edges):
-    """Whatever the groups and edges: as with Airflow's own, and gates make no difference."""
+    """For any groups and edges, with and without join tasks."""
     lines = [f"{name} = Task({name!r}, 'job', group={group!r} or None)" for name, group in groups.items()]
     lines += [f"{up} >> {down}" for up, down in sorted(edges)]
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Groups in the group of a workflow, and what ids look like."""
+"""Subgroups of a workflow's group, and their ids."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def edges(group) -> dict[str, set[str]]:
 
 
 def test_a_workflow_in_a_workflow_is_a_group_of_it(expand):
-    """With its own name; what a task says of its group is a group in that."""
+    """It has its own name; a task's group becomes a subgroup of it."""
     group = expand(NESTED, workflow="whole")
 
     assert edges(group) == {
@@ -84,7 +84,7 @@ def test_default_arguments_reach_the_tasks_of_groups(expand):
 
 
 def test_results_are_found_in_groups_of_groups(expand, tmp_path):
-    """What Airflow puts before ids is known to those that take something from a task."""
+    """References to tasks include the prefix of their groups."""
     expand("a = Task('a', function='os:getcwd', group='x')\nb = Task('b', 'job', {'in': a.result}, group='y')")
     with DAG("outer", schedule=None), TaskGroup("around"):
         group = sewer_task_group(tmp_path / "flow.py", group_id="g")

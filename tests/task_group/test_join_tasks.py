@@ -1,4 +1,4 @@
-"""Layers of tasks that are completely connected, and the gates between them."""
+"""Completely connected layers of tasks, and the join tasks between them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Task("own", "job", depends_on=[*before, after[0]], operator_kwargs={{"trigger_ru
 
 @pytest.fixture
 def always_gated(monkeypatch):
-    """Have gates between the smallest of layers."""
+    """Create join tasks between the smallest layers."""
     monkeypatch.setattr(join_tasks, "MOST_EDGES", 1)
 
 
@@ -41,7 +41,7 @@ def layer(prefix: str, count: int) -> list[str]:
 
 
 def before(edges) -> dict[str, list[str]]:
-    """Return what is before each task."""
+    """Return the upstream tasks of each task."""
     found: dict[str, list[str]] = {}
     for up, down in edges:
         found.setdefault(down, []).append(up)
@@ -49,8 +49,8 @@ def before(edges) -> dict[str, list[str]]:
 
 
 def edges_of(found) -> set[tuple[str, str]]:
-    """Return the edges that gates stand for."""
-    return {edge for gate in found for edge in product(gate.before, gate.after)}
+    """Return the edges replaced by join tasks."""
+    return {edge for join in found for edge in product(join.before, join.after)}
 
 
 def is_gated(group) -> bool:
@@ -58,7 +58,7 @@ def is_gated(group) -> bool:
 
 
 def test_wide_layers_are_connected_through_a_gate(expand):
-    """50 edges and 50 edges in place of 2,500; what is beside the layers has its own edges still."""
+    """50 + 50 edges replace 2,500; other tasks keep their edges."""
     group = expand(WIDE.replace("**fields", ""))
     join = group.children["g.join"]
 
@@ -66,7 +66,7 @@ def test_wide_layers_are_connected_through_a_gate(expand):
     assert sum(len(operator.downstream_task_ids) for operator in group) == 102
     assert group["extra"].upstream_task_ids == {"g.a0", "g.b0"}
     assert group["a0"].downstream_task_ids == {"g.join", "g.extra"}
-    assert "2,500 edges from 50 tasks to the 50 after them" in join.doc_md
+    assert "2,500 edges from 50 tasks to the 50 tasks after them" in join.doc_md
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_wide_layers_are_connected_through_a_gate(expand):
     ],
 )
 def test_what_a_gate_would_change_has_none(expand, fields, arguments):
-    """Other trigger rules than all_success, and who waits for what comes right after it in an earlier run."""
+    """Trigger rules other than all_success, and wait_for_downstream."""
     group = expand(WIDE.replace("**fields", f"**{fields}"), **arguments)
 
     assert not is_gated(group)
@@ -115,7 +115,7 @@ def test_a_gate_does_nothing_whatever_the_defaults_of_the_dag_are(expand):
 
 
 def test_a_gate_changes_the_state_of_no_task(expand, run_dag, monkeypatch):
-    """What failed before fails what comes after, what was skipped skips it; so it is without a gate."""
+    """Failed and skipped upstream tasks have the same effect as without a join task."""
     plain = run_dag(expand(LAYERS).dag)
     monkeypatch.setattr(join_tasks, "MOST_EDGES", 1)
     gated = run_dag(expand(LAYERS).dag)
@@ -130,7 +130,7 @@ def test_a_gate_changes_the_state_of_no_task(expand, run_dag, monkeypatch):
 
 
 def test_a_mapped_task_comes_after_a_gate_and_never_before_one(expand, always_gated):
-    """Its instances may count for what is mapped after it."""
+    """A task mapped over its results may need its instances."""
     group = expand("""
         a = [Task(f"a{n}", "job") for n in range(2)]
         b = Task("b", "job", {"exit": 0}, depends_on=a).map(exit=[0, 0])
@@ -164,15 +164,15 @@ GROUPS = st.fixed_dictionaries({name: st.sampled_from(["", "x", "x.y", "z"]) for
 
 @given(EDGES, st.one_of(st.just(dict.fromkeys(TASKS, "x")), GROUPS), st.data())
 def test_gates_mean_exactly_the_edges_they_stand_for(edges, groups, data):
-    """No task gets before or after one that it was not tied to, and none loses one, whatever groups they are in."""
+    """No dependency is added or lost, whatever the groups."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(join_tasks, "MOST_EDGES", data.draw(st.integers(1, 6)))
         found = find_dense_layers(before(sorted(edges)), groups)
         assert edges_of(found) <= edges
-        assert sum(len(gate.before) * len(gate.after) for gate in found) == len(edges_of(found))
-        assert all(len(gate.before) * len(gate.after) > join_tasks.MOST_EDGES for gate in found)
+        assert sum(len(join.before) * len(join.after) for join in found) == len(edges_of(found))
+        assert all(len(join.before) * len(join.after) > join_tasks.MOST_EDGES for join in found)
         if edges == set(product(TASKS[:5], TASKS[5:])) and len(set(groups.values())) == 1:
-            assert [gate.group for gate in found] == list(set(groups.values()))
+            assert [join.group for join in found] == list(set(groups.values()))
     assert MOST_EDGES == 100
 
 
@@ -202,7 +202,7 @@ def joins(dag) -> set[str]:
 
 
 def orders(dag) -> set[tuple[str, str]]:
-    """Return the pairs of tasks of which one comes right after the other, gates aside."""
+    """Return the pairs of tasks of which one comes right after the other, without join tasks."""
     gated = joins(dag)
     ups = {operator.task_id: operator.upstream_task_ids for operator in dag.tasks}
     through = {name: set().union(*(ups[up] if up in gated else {up} for up in ups[name])) for name in ups}

@@ -1,4 +1,4 @@
-"""A worker makes the Airflow task that it runs, and what the DAG file asks for, and no other one."""
+"""A worker creates only its running Airflow task, and tasks that the DAG file looks up."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def on_the_worker_of(task_id: str | None, dag_id: str | None = "dag"):
         os.environ.update(before)
 
 
-def made(group) -> list[str]:
-    """Return the ids of the tasks that were made."""
+def created(group) -> list[str]:
+    """Return the ids of the created tasks."""
     return sorted(operator.task_id for operator in group)
 
 
-def said(operator) -> dict:
-    """Return what an operator says, but for its edges."""
+def fields_of(operator) -> dict:
+    """Return the fields of an operator, except its edges."""
     fields = {*type(operator).get_serialized_fields(), *operator.template_fields, "outlets", "_marks", "env"}
     left_aside = {"upstream_task_ids", "downstream_task_ids", "_marks"}
     marks = {place: repr(mark) for place, mark in operator._markers._marks.items()}
@@ -65,21 +65,21 @@ def said(operator) -> dict:
 def test_a_worker_makes_the_task_that_it_runs(parse, task_id):
     """It is the same as among all the others."""
     whole, own = parse(None), parse(task_id)
-    assert made(own) == [task_id]
-    assert said(own.dag.get_task(task_id)) == said(whole.dag.get_task(task_id))
+    assert created(own) == [task_id]
+    assert fields_of(own.dag.get_task(task_id)) == fields_of(whole.dag.get_task(task_id))
 
 
 def test_a_worker_makes_what_is_mapped_over_the_result_of_its_task(parse):
     """Airflow notes how long the result is only if something is mapped over it."""
     group = parse("g.list")
-    assert made(group) == ["g.each", "g.list"]
+    assert created(group) == ["g.each", "g.list"]
     assert [operator.task_id for operator in group["list"].iter_mapped_dependants()] == ["g.each"]
 
 
 def test_a_worker_of_a_mapped_task_knows_what_it_is_mapped_over(parse):
-    """Be it values, which are in the task, or a result, whose task is then made."""
-    assert made(parse("g.known")) == ["g.known"]
-    assert made(parse("g.each")) == ["g.each", "g.list"]
+    """Either values, which are in the task, or a result, whose task is then created."""
+    assert created(parse("g.known")) == ["g.known"]
+    assert created(parse("g.each")) == ["g.each", "g.list"]
 
 
 @pytest.mark.parametrize(
@@ -88,12 +88,12 @@ def test_a_worker_of_a_mapped_task_knows_what_it_is_mapped_over(parse):
 def test_a_worker_makes_the_task_that_waits_for_a_path_or_removes_it(parse, task_id, users, tmp_path):
     """It runs where the task runs that it is for, and has the callbacks of all that use the path."""
     group = parse(task_id)
-    assert made(group) == sorted([task_id, *users])
+    assert created(group) == sorted([task_id, *users])
     assert group.dag.get_task(task_id).workdir == str(tmp_path)
 
 
 def test_what_the_dag_file_asks_for_is_made(parse):
-    """By name or by id, of the group or of the DAG; what is not there is not found."""
+    """By name or by id, in the group or in the DAG; unknown names are not found."""
     group = parse("g.raw")
     dag = group.dag
     assert group["fit"].retries == 3
@@ -104,14 +104,14 @@ def test_what_the_dag_file_asks_for_is_made(parse):
     assert not dag.has_task("g.nothing")
     assert "nothing" not in group.tasks_map
     assert "nothing" not in group
-    assert made(group) == ["g.clean", "g.fit", "g.known", "g.last", "g.raw", "g.remove_raw_txt"]
+    assert created(group) == ["g.clean", "g.fit", "g.known", "g.last", "g.raw", "g.remove_raw_txt"]
 
 
 def test_what_goes_through_all_tasks_by_name_gets_them_all(parse):
     """A hand-written loop over them works as in the DAG processor."""
     group = parse("g.raw")
     assert list(group.tasks_map) == list(parse(None).tasks_map)
-    assert len(made(group)) == 7
+    assert len(created(group)) == 7
 
 
 def test_going_through_a_group_while_others_are_made_is_no_error(parse):
@@ -150,7 +150,7 @@ def test_references_and_edges_of_the_dag_file_are_made(tmp_path, expand):
 
 @pytest.mark.parametrize("running", ["short", "latest", "mid"])
 def test_a_task_beside_the_group_knows_all_that_is_after_it(running, tmp_path, expand):
-    """It may skip it, and has to know what."""
+    """It may skip them, and needs their ids."""
     expand(FLOW)
 
     def after(task_id: str | None) -> dict[str, list[str]]:
@@ -180,11 +180,11 @@ def test_the_gate_of_wide_layers_runs_on_a_worker_too(parse, group, gate):
 
 
 def test_a_gate_is_found_on_the_worker_of_another_task(parse):
-    """By the DAG file; a task of such a name beside the group has nothing made."""
+    """By the DAG file; a task of such a name outside the group creates nothing."""
     source = LAYERS.replace("GROUP", "None")
     group = parse("g.before_1", source)
     BaseOperator(task_id="join", dag=group.dag)
-    assert made(group) == ["g.before_1"]
+    assert created(group) == ["g.before_1"]
     assert group.children["g.join"] is group.dag.get_task("g.join")
     assert not group.dag.has_task("g.join2")
 
@@ -230,7 +230,7 @@ def test_of_several_groups_those_before_the_one_that_runs_are_made_whole(running
     expand(FLOW)
     with on_the_worker_of(running), DAG("dag", schedule=None):
         groups = [sewer_task_group(tmp_path / "flow.py", group_id=name, workdir=tmp_path) for name in "gh"]
-    assert [len(made(group)) for group in groups] == [first, second]
+    assert [len(created(group)) for group in groups] == [first, second]
 
 
 @pytest.mark.parametrize("ties", [
@@ -259,7 +259,7 @@ def read(dag_file, task_id: str | None) -> DAG:
 
 
 def test_a_result_of_the_group_reaches_a_task_beside_it(parse, tmp_path):
-    """A reference to a task has it made, on the worker of whoever uses it as well."""
+    """A reference creates its task, also on the worker of the task that uses it."""
     parse(None)
     with on_the_worker_of("g.raw"), DAG("dag", schedule=None) as dag:
         group = sewer_task_group(tmp_path / "flow.py", group_id="g", workdir=tmp_path)
@@ -271,22 +271,22 @@ def test_a_result_of_the_group_reaches_a_task_beside_it(parse, tmp_path):
         user(group["list"].output)
         user.override(task_id="mapped").expand(value=group["known"].output)
     assert dag.get_task("user").upstream_task_ids == {"g.list"}
-    assert made(group) == ["g.known", "g.list", "g.raw"]
+    assert created(group) == ["g.known", "g.list", "g.raw"]
 
 
 def test_a_worker_of_a_task_of_another_dag_makes_one_task_of_each_group(parse):
     """So that no group is empty, to which Airflow ties other tasks."""
-    assert made(parse("g.fit", dag_id="another")) == ["g.raw"]
+    assert created(parse("g.fit", dag_id="another")) == ["g.raw"]
 
 
 def test_a_whole_dag_is_parsed_where_no_task_is_named(parse):
     """As by `airflow dags test`, which names a DAG."""
-    assert made(parse(None, dag_id="dag")) == made(parse(None, dag_id=None))
-    assert len(made(parse(None, dag_id="another"))) == 9
+    assert created(parse(None, dag_id="dag")) == created(parse(None, dag_id=None))
+    assert len(created(parse(None, dag_id="another"))) == 9
 
 
 def test_groups_in_the_group_and_ids_without_prefix_are_found(parse):
-    """What is looked up in a group of the group is made in it."""
+    """A lookup in a subgroup creates the task in it."""
     source = """
         deep = Task("deep", "job", group="inner.most")
         top = Task("top", "job")
@@ -294,19 +294,19 @@ def test_groups_in_the_group_and_ids_without_prefix_are_found(parse):
     group = parse("g.top", source)
     assert group.children["g.inner"].children["g.inner.most"].children["g.inner.most.deep"] is group["deep"]
     group = parse("deep", source, prefix_group_id=False)
-    assert made(group) == ["deep"]
+    assert created(group) == ["deep"]
 
 
 def test_a_teardown_of_the_dag_file_is_one_on_the_worker(parse):
-    """It is said of tasks that were asked for."""
+    """It applies to created tasks."""
     group = parse("g.last")
     group["last"].as_teardown(setups=group["raw"])
     assert group.dag.task_dict["g.last"].is_teardown
-    assert made(group) == ["g.last", "g.raw"]
+    assert created(group) == ["g.last", "g.raw"]
 
 
 def test_a_function_that_makes_operators_is_asked_about_all_tasks_on_each_worker(parse):
-    """It may count, and it may make one that looks at what is after it."""
+    """It may count tasks, or return an operator that uses its downstream tasks."""
     ports = itertools.count(8000)
 
     def converter(task, arguments):
@@ -325,6 +325,6 @@ def test_two_tasks_of_one_id_are_refused_on_a_worker_too(parse):
 
 
 def test_a_part_of_a_dag_is_copied_without_the_rest(parse):
-    """A copy asks nobody for more."""
+    """A copy creates no further tasks."""
     part = parse("g.raw").dag.partial_subset(["g.raw"])
     assert not part.has_task("g.fit")

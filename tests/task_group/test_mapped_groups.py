@@ -1,4 +1,4 @@
-"""Groups that are mapped over what is known only when tasks run, and groups in mapped ones."""
+"""Groups mapped over run-time values, and groups in mapped groups."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_group_in_a_mapped_group_has_an_instance_for_each_value(file, where, r
 
 
 def test_a_group_is_mapped_as_airflows_own_are(file, where, run_dag):
-    """partial() says what is the same, expand() what differs; of two arguments, each combination."""
+    """partial() sets common arguments, expand() the differing ones; two arguments give each combination."""
     with DAG("expanded", schedule=None) as dag:
         group = sewer_task_group.partial(file(TRAIN), group_id="sweep", arguments={"name": "svc"}, **where).expand(
             n=give([1, 2]), config=[{"lr": 0.1}, {"lr": 0.2}]
@@ -76,9 +76,9 @@ def test_what_is_mapped_over_may_have_the_name_of_what_the_group_says(file, wher
 
 
 def test_a_loop_in_a_mapped_group_is_tasks_of_their_own(file, where, run_dag):
-    """Airflow maps nothing inside of what is mapped, so each value has a task, and each task its instances.
+    """Airflow maps no task in a mapped group, so each value has its own task, and each task its group instances.
 
-    So has each task of a workflow that is called with what is known later.
+    So has each task of a workflow with run-time arguments.
     """
     source = """
         @workflow
@@ -133,37 +133,37 @@ def test_the_jobs_of_a_mapped_group_have_run_directories_of_their_own(file, wher
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (
             "Task('t', 'job', {'out': Product('out.txt'), 'n': n}).run()",
-            r"flow\.py:4: task 't': all instances of the mapped group 'w' would make 'out.txt'",
+            r"flow\.py:4: task 't': all instances of the mapped group 'w' would write to 'out.txt'",
         ),
         (
             "a = Task('a', 'job')\n    b = Task('b', 'job', {'n': n}).map(i=a.result)\n    (a >> b).run()",
-            r"flow\.py:5: task 'b' is mapped over a result, which Airflow does not do inside of a mapped group",
+            r"flow\.py:5: task 'b' is mapped over a result, which Airflow does not support in a mapped group",
         ),
     ],
 )
-def test_what_a_mapped_group_cannot_have_is_named_with_its_line(file, where, source, said):
+def test_what_a_mapped_group_cannot_have_is_named_with_its_line(file, where, source, message):
     """While the DAG is parsed."""
     path = file(f"@workflow\ndef w(n):\n    {source}")
-    with DAG("refused", schedule=None), pytest.raises(SewerError, match=said):
+    with DAG("refused", schedule=None), pytest.raises(SewerError, match=message):
         sewer_task_group.partial(path, **where).expand(n=[1, 2])
 
 
 @pytest.mark.parametrize(
-    ("expanded", "said"),
+    ("expanded", "message"),
     [
-        ({}, "expand: say over what"),
-        ({"name": ["x"]}, "expand: 'name' is the same in all instances already"),
-        ({"config": "abc"}, "expand: config: a list of values is needed, not 'abc'"),
+        ({}, r"expand\(\) requires at least one keyword argument, e\.g\. expand\(n="),
+        ({"name": ["x"]}, r"expand: 'name' is already set in arguments of partial\(\)"),
+        ({"config": "abc"}, "expand: config must be a list of values, got 'abc'"),
         ({"config": range(10**9)}, "expand: config must have at most 100,000 values, got 1,000,000,000"),
     ],
 )
-def test_a_group_that_is_mapped_over_nothing_new_is_refused(file, where, expanded, said):
+def test_a_group_that_is_mapped_over_nothing_new_is_refused(file, where, expanded, message):
     """As with Airflow's own."""
-    with DAG("refused", schedule=None), pytest.raises(SewerError, match=said):
+    with DAG("refused", schedule=None), pytest.raises(SewerError, match=message):
         sewer_task_group.partial(file(TRAIN), arguments={"n": 1, "name": "svc"}, **where).expand(**expanded)
 
 
@@ -175,5 +175,5 @@ def test_a_mapped_group_inside_of_another_is_refused(file, where):
         def outer(n):
             sewer_task_group.partial(file(TRAIN), arguments={"n": n}, **where).expand(name=["a", "b"])
 
-        with pytest.raises(SewerError, match="expand: group 'outer' is mapped already"):
+        with pytest.raises(SewerError, match="expand: group 'outer' is already mapped"):
             outer.expand(n=[1, 2])

@@ -1,4 +1,4 @@
-"""Mapped tasks: over what they can be mapped in Airflow, and what their paths are."""
+"""Mapped tasks in Airflow: their values and paths."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ b = Task("b", function=give, kwargs={"value": a.result})
 
 
 def test_a_value_is_a_row_whatever_paths_it_names(group, run_dag, tmp_path):
-    """Each instance waits for its own external path, and what all of them make in passing is removed."""
+    """Each instance waits for its own external path, and the temporary products of all are removed."""
     source = """
 rows = Task("rows", function=give, kwargs={"value": [1, 2]})
 up = Task(
@@ -106,14 +106,14 @@ SHOWN = {"map_index_template": "{{ task.op_kwargs['n'] }} squared", "doc_md": "S
 )
 @pytest.mark.parametrize("over", ["[1, 2]", "give.result"])
 def test_sewer_task_group_keeps_how_a_user_shows_a_mapped_task(group, own, arguments, over):
-    """Wherever the DAG file or the workflow file says it."""
+    """In every place of the DAG file or the workflow file."""
     source = f"give = Task('give', function=give, kwargs={{'value': [1]}})\nOWN = {own!r}\n{MAPPED}"
     mapped = group(source.replace("[1, 2]", over), **arguments)["up"]
     assert {name: mapped.partial_kwargs[name] for name in SHOWN} == SHOWN
 
 
 def test_sewer_task_group_shows_a_mapped_task_by_its_items(group, run_dag):
-    """Where nothing else is said."""
+    """By default."""
     mapped = group(f"OWN = {{}}\n{MAPPED}")["up"]
     assert mapped.partial_kwargs["map_index_template"] == "n={{ task.op_kwargs['n'] }}"
     assert "steps:square" in mapped.partial_kwargs["doc_md"]
@@ -145,7 +145,7 @@ Task("up", function=make, kwargs={{"n": 0, "out": Product("{path}")}}).map(n=row
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         ({"a": 1}, "task 'up' must be mapped over a list, got the result an object"),
         ("abc", "task 'up' must be mapped over a list, got the result 'abc'"),
@@ -154,21 +154,21 @@ Task("up", function=make, kwargs={{"n": 0, "out": Product("{path}")}}).map(n=row
     ],
     ids=str,
 )
-def test_a_result_that_nothing_can_be_mapped_over_fails_the_task_that_leaves_it(group, run_dag, capsys, value, said):
+def test_a_result_that_nothing_can_be_mapped_over_fails_the_task_that_leaves_it(group, run_dag, capsys, value, message):
     """Before there are instances, each of which would fail."""
     source = f"""
 rows = Task("rows", function=give, kwargs={{"value": {value!r}}})
 Task("up", function=make, kwargs={{"n": 0, "out": Product("{{n}}.txt")}}).map(n=rows.result)
 """
     assert run_dag(group(source).dag).states["g.rows"] == "failed"
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 def test_what_one_instance_leaves_is_more_than_airflow_can_map_over(group):
-    """It maps over what all of them leave."""
+    """It maps over the results of all instances."""
     source = """
 a = Task("a", function=give, kwargs={"value": 0}).map(value=[[1], [2]])
 b = Task("b", function=square, kwargs={"n": 0}).map(n=a[0].result)
 """
-    with pytest.raises(SewerError, match=r"flow\.py:5: task 'b': map: .* over what all instances of 'a' leave"):
+    with pytest.raises(SewerError, match=r"flow\.py:5: task 'b': map: .* over the results of all instances of 'a'"):
         group(source)

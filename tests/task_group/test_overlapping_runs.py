@@ -50,7 +50,7 @@ def test_remove_leaves_temporary_product_that_other_group_uses(run_dag, project)
 
 
 def test_remove_products_operator_removes_product_of_any_task_by_default(run_dag, project):
-    """In a hand-written DAG it need not say which task makes them."""
+    """In a hand-written DAG, made_by is optional."""
     common = {"python": sys.executable, "workdir": project}
     with DAG("by_hand", schedule=None) as dag:
         make = PythonModuleOperator(

@@ -1,4 +1,4 @@
-"""What a DAG file says of tasks in place of their file, and which Airflow task a task has become."""
+"""Overrides of task settings in a DAG file, and lookup of Airflow tasks by task name."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ each = Task("each", "job", {"exit": 0}).map(exit=[0, 0, 0])
 
 
 def test_what_the_dag_file_says_of_tasks_wins_over_what_their_file_says(expand):
-    """And that over what is said of all; of what is said of one task twice, the later wins."""
+    """They also take precedence over the group's arguments, and later entries over earlier ones."""
     group = expand(
         FLOW,
         operator_kwargs={"queue": "group", "retries": 1, "pool": "group"},
         overrides={"train*": {"queue": "trains", "retries": 5}, "tag:gpu": {"retries": 7}, "each": {"retries": 3}},
     )
 
-    def said(name: str) -> tuple:
+    def settings_of(name: str) -> tuple:
         return group[name].queue, group[name].retries, group[name].pool
 
-    assert said("first") == ("group", 1, "group")
-    assert said("train svc") == ("trains", 7, "group")
-    assert said("train tree") == ("trains", 5, "group")
-    assert said("each") == ("group", 3, "group")
+    assert settings_of("first") == ("group", 1, "group")
+    assert settings_of("train svc") == ("trains", 7, "group")
+    assert settings_of("train tree") == ("trains", 5, "group")
+    assert settings_of("each") == ("group", 3, "group")
 
 
 def test_where_and_in_what_a_task_runs_can_be_said_anew(expand):
@@ -115,38 +115,41 @@ def test_one_task_of_a_loop_can_be_meant_in_a_mapped_group(tmp_path):
     ],
 )
 def test_what_is_for_slurm_reaches_those_of_the_tasks_that_run_there(expand, overrides):
-    """Where the DAG file says the place for all, it can do so for Slurm today and for the worker tomorrow."""
+    """A group-wide run_on may change between Slurm and the worker."""
     for place in ("slurm", "local"):
         expand(FLOW, run_on=place, overrides=overrides)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ({"tarin*": {}}, r"^overrides 'tarin\*': unknown task 'tarin\*'"),
         ({"frist": {}}, "^overrides 'frist': unknown task 'frist'; did you mean 'first'"),
-        ({"first": {"module": "x", "products": []}}, "^overrides 'first': 'module', 'products' cannot stand there: "),
+        ({"first": {"module": "x", "products": []}}, "^overrides 'first': 'module', 'products' cannot be overridden; "),
         ({"first": {"env": {"A": 1}, "python": ""}}, "^overrides 'first': python: a path is needed"),
         ({"first": {"run_on": "moon"}}, "^overrides 'first': run_on: 'local' or 'slurm' is needed"),
         ({"first": {"slurm": {"memgb": 1}}}, "^overrides 'first': slurm: unknown Slurm parameter 'memgb'"),
-        ({"first": {"retires": 1}}, r"flow\.py:3: task 'first', of which overrides say 'retires': .*{'retires': 1}"),
-        ({"each": {"pool_slots": 0}}, r"flow\.py:9: task 'each', of which overrides say 'pool_slots': .*pool slots"),
-        ({"first": {"resources": {"gpu": 1}}}, "^overrides 'first': 'resources' cannot stand there: .* say 'pool' and"),
-        ({"first": {"tags": ["x"], "group": "g"}}, "^overrides 'first': 'group', 'tags' cannot stand there: "),
-        ({"first": 3}, "^overrides 'first': a mapping of operator arguments is needed, not 3"),
-        (["first"], r"^overrides: a mapping from names of tasks to operator arguments is needed, not \['first'\]"),
-        ({"each[exit=0]": {"retries": 1}}, r"is one mapped task in Airflow; say it of 'each'"),
+        ({"first": {"retires": 1}}, r"flow\.py:3: task 'first' \(overridden: 'retires'\): .*{'retires': 1}"),
+        ({"each": {"pool_slots": 0}}, r"flow\.py:9: task 'each' \(overridden: 'pool_slots'\): .*pool slots"),
+        (
+            {"first": {"resources": {"gpu": 1}}},
+            "^overrides 'first': 'resources' cannot be overridden; override 'pool'",
+        ),
+        ({"first": {"tags": ["x"], "group": "g"}}, "^overrides 'first': 'group', 'tags' cannot be overridden; "),
+        ({"first": 3}, "^overrides 'first': the value must be a mapping of operator arguments, got 3"),
+        (["first"], r"^overrides must be a mapping of task names to operator arguments, got \['first'\]"),
+        ({"each[exit=0]": {"retries": 1}}, r"is one mapped task in Airflow; override 'each'"),
         (
             {"first": {"slurm": {"mem_gb": 1}}},
-            "^overrides 'first': 'slurm' is for tasks on Slurm, and what this is said of runs on the worker; say",
+            "^overrides 'first': 'slurm' can only be set for tasks on Slurm, but the matching tasks run on",
         ),
-        ({"tag:gpu": {"deferrable": True, "requeue": False}}, "^overrides 'tag:gpu': 'deferrable', 'requeue' is for"),
+        ({"tag:gpu": {"deferrable": True, "requeue": False}}, "^overrides 'tag:gpu': 'deferrable', 'requeue' can only"),
     ],
 )
-def test_what_cannot_be_said_is_an_error(expand, overrides, said):
+def test_what_cannot_be_said_is_an_error(expand, overrides, message):
     """It names the key, and the file where that has the task."""
     source = FLOW.replace("[0, 0, 0]", "[0, 1]")
-    with pytest.raises(SewerError, match=rf"(?s){said}"):
+    with pytest.raises(SewerError, match=rf"(?s){message}"):
         expand(source, overrides=overrides)
 
 
@@ -211,7 +214,7 @@ def test_it_is_a_task_group_to_airflow(expand):
 
 
 class Own(PythonModuleOperator):
-    """An operator of a person's own."""
+    """A custom operator."""
 
 
 def test_a_function_has_the_last_word_on_arguments(expand):
@@ -235,7 +238,7 @@ def test_a_function_has_the_last_word_on_arguments(expand):
 
 
 def test_a_function_can_make_the_operator_itself(expand):
-    """An own class, or something else altogether; for a mapped task, what becomes of the class is left to be mapped."""
+    """A custom class or another operator; for a mapped task, a partial operator."""
 
     def converter(task, arguments):
         if task.name == "first":
@@ -264,7 +267,7 @@ each = Task("each", "job", {"n": 0, "deep": [1]}, operator_kwargs={"params": {"p
 
 
 def test_what_a_function_changes_holds_for_this_one_airflow_task(expand):
-    """The workflow file is read once for several groups; none of them sees what was done to another's tasks."""
+    """Several groups share one loaded workflow file; changes of tasks affect only their own group."""
 
     def spoil(value) -> None:
         for item in list(value.values()) if isinstance(value, dict) else list(value):
@@ -279,8 +282,8 @@ def test_what_a_function_changes_holds_for_this_one_airflow_task(expand):
         task.tags = ()
         return {name: value for name, value in arguments.items() if name in ("task_id", "module", "python")}
 
-    said = {"params": {"q": [1]}}
-    arguments = {"operator_kwargs": {"executor_config": said}, "slurm": {"teardown": ["true"]}}
+    config = {"params": {"q": [1]}}
+    arguments = {"operator_kwargs": {"executor_config": config}, "slurm": {"teardown": ["true"]}}
     before = DagSerialization.to_dict(expand(DEEP, **arguments).dag)
     for _ in range(2):
         expand(DEEP, task_converter=converter, **arguments)
@@ -298,30 +301,33 @@ def test_what_is_changed_of_an_airflow_task_holds_for_this_one(expand):
 
 
 @pytest.mark.parametrize(
-    ("converter", "said"),
+    ("converter", "message"),
     [
         (
             lambda task, arguments: None,
-            r"flow\.py:3: task 'first': task_converter: it has to return operator arguments or an",
+            r"flow\.py:3: task 'first': task_converter must return operator arguments or an",
         ),
         (lambda task, arguments: 1 / 0, r"task 'first': task_converter: ZeroDivisionError: division by zero"),
-        (lambda task, arguments: {**arguments, "task_id": "x"}, r"the operator has the id 'g\.x'; keep the 'task_id'"),
-        ("a name", "^task_converter: a function is needed, not 'a name'"),
+        (
+            lambda task, arguments: {**arguments, "task_id": "x"},
+            r"must keep task_id 'g\.first', got 'g\.x'",
+        ),
+        ("a name", "^task_converter must be a function, got 'a name'"),
     ],
 )
-def test_a_function_that_returns_nothing_of_use_is_named(expand, converter, said):
+def test_a_function_that_returns_nothing_of_use_is_named(expand, converter, message):
     """With the task and its line."""
-    with pytest.raises(SewerError, match=said):
+    with pytest.raises(SewerError, match=message):
         expand(FLOW, task_converter=converter)
 
 
 def test_a_mapped_task_is_not_made_by_a_function(expand):
-    """It can only say what is to be mapped."""
+    """It can only return a partial operator."""
 
     def converter(task, arguments):
         return BashOperator(task_id=arguments["task_id"], bash_command="true") if task.name == "each" else arguments
 
-    with pytest.raises(SewerError, match=r"for a mapped task it has to return operator arguments or Operator\.partial"):
+    with pytest.raises(SewerError, match=r"must return operator arguments or Operator\.partial\(…\) for a mapped task"):
         expand(FLOW, task_converter=converter)
 
 

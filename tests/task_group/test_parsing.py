@@ -75,7 +75,7 @@ def test_processes_with_other_hashes_serialize_the_same(flow):
 
 
 def test_twins_serialize_as_what_the_constructor_makes(flow, monkeypatch):
-    """No task of the workflow is another one for having been made from a first one."""
+    """Cloned operators equal operators created by the constructor."""
 
     def serialized():
         with DAG("dag", schedule=None) as dag:
@@ -83,7 +83,7 @@ def test_twins_serialize_as_what_the_constructor_makes(flow, monkeypatch):
         return DagSerialization.to_dict(dag)
 
     fast = serialized()
-    monkeypatch.setattr(OperatorCloner, "make", lambda _, kind, own, shared: kind(**own, **shared))
+    monkeypatch.setattr(OperatorCloner, "clone", lambda _, kind, own, shared: kind(**own, **shared))
     assert serialized() == fast
 
 
@@ -98,7 +98,7 @@ class Commits(BaseDagBundle):
 
     @property
     def path(self) -> Path:
-        """Return the folder of the files: of one version, or where people work."""
+        """Return the folder of one version, or of the working tree."""
         return self.repository.parent / self.version if self.version else self.repository
 
     def initialize(self) -> None:
@@ -108,7 +108,7 @@ class Commits(BaseDagBundle):
         super().initialize()
 
     def get_current_version(self) -> str:
-        """Return the commit that people work on."""
+        """Return the commit of the working tree."""
         return git(self.repository, "rev-parse", "HEAD")
 
     def refresh(self) -> None:

@@ -1,4 +1,4 @@
-"""What waits for paths and removes them: where it runs, and what it makes of default arguments."""
+"""Path tasks: sensors for external inputs and tasks that remove temporary products."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ use = Task("use", "job", {"in": Dependency("raw.txt"), "exit": 3})
 
 
 def test_temporary_products_outlive_a_user_that_failed_whatever_the_default_trigger_rule(expand, run_dag, tmp_path):
-    """It says of the tasks when they run, and nothing of when products are needed no longer."""
+    """The default trigger rule is for the tasks, not for the removal of products."""
     (tmp_path / "delivery.txt").touch()
     dag = expand(PATHS % "", dag_args={"trigger_rule": "all_done"}).dag
 
@@ -36,12 +36,12 @@ def test_what_waits_and_removes_does_so_where_the_tasks_run(expand, how):
 
     assert len(list(group)) == 4
     for operator in group:
-        said = {field: getattr(operator, field) for field in given}
-        assert said == {**given, "pool": "few" if operator.task_id in ("g.make", "g.use") else "default_pool"}
+        found = {field: getattr(operator, field) for field in given}
+        assert found == {**given, "pool": "few" if operator.task_id in ("g.make", "g.use") else "default_pool"}
 
 
 def test_a_default_argument_says_that_paths_are_waited_for_in_the_triggerer(expand):
-    """Unless the group itself says otherwise."""
+    """Unless the group sets deferrable itself."""
     by_default = {"deferrable": True, "timeout": 5}
 
     sensor = expand(PATHS % "", dag_args=by_default).dag.get_task("g.wait_for_delivery_txt")
@@ -52,7 +52,7 @@ def test_a_default_argument_says_that_paths_are_waited_for_in_the_triggerer(expa
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 def test_a_path_that_does_not_come_in_time_fails_what_waits(expand, run_dag, capsys, deferrable):
-    """In the triggerer as well as on a worker; what would use it does not run."""
+    """In the triggerer and on a worker; its consumers do not run."""
     source = "Task('use', 'job', {'in': External('never.txt', timeout=0.1)})"
 
     states = run_dag(expand(source, deferrable=deferrable, dag_args={"poke_interval": 0.1}).dag).states
@@ -61,14 +61,14 @@ def test_a_path_that_does_not_come_in_time_fails_what_waits(expand, run_dag, cap
 
 
 def test_the_pool_of_a_task_that_takes_two_resources_can_be_named(expand):
-    """As the error says that is raised without one."""
+    """The error raised without a pool requests this."""
     source = "Task('a', 'job', resources={'gpu': 1, 'licence': 1}, operator_kwargs={'pool': 'gpu'})"
 
     assert expand(source)["a"].pool == "gpu"
 
 
 def test_a_template_is_the_same_however_many_blanks_are_in_its_braces(expand):
-    """The edge is there; what is inside of the braces is not touched otherwise."""
+    """The edge is set; the expression in the braces is unchanged."""
     group = expand("""
         a = Task("a", "job", {"out": Product("{{ds}}/a.txt")})
         b = Task("b", "job", {"in": Dependency("{{  ds }}/a.txt"), "out": Product("{{ ds }}/b.txt")})
@@ -81,7 +81,7 @@ def test_a_template_is_the_same_however_many_blanks_are_in_its_braces(expand):
 
 
 def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(expand):
-    """It waits for a week unless told otherwise, and looks once a minute."""
+    """The default timeout is a week, the default poke interval a minute."""
     sensor = expand(PATHS % "").dag.get_task("g.wait_for_delivery_txt")
 
     assert (sensor.reschedule, sensor.timeout, sensor.poke_interval) == (True, 7 * 24 * 3600, 60)
@@ -95,7 +95,7 @@ def test_a_default_argument_says_that_what_waits_keeps_its_worker_slot(expand):
 
 
 def test_a_rescheduled_wait_goes_on_when_the_path_is_there(expand, run_dag, tmp_path, capsys):
-    """The log says where it looks, since when and until when, and what a relative path is taken from."""
+    """The log contains the path, the start, the deadline, and the folder of a relative path."""
     source = "Task('use', 'job', {'in': External('delivery.txt', timeout=3600)})"
     late = expand(source, dag_args={"poke_interval": 0.1}).dag
     sensor = late.get_task("g.wait_for_delivery_txt")
@@ -105,9 +105,9 @@ def test_a_rescheduled_wait_goes_on_when_the_path_is_there(expand, run_dag, tmp_
 
     assert run_dag(late).states == {"g.wait_for_delivery_txt": "success", "g.use": "success"}
     assert len(looks) == 2
-    said = capsys.readouterr().out
-    assert re.search(rf"Waiting for {tmp_path}/delivery.txt since \S+ \S+ until \S+ \S+", said)
-    assert f"The relative path 'delivery.txt' is taken from workdir, which is {tmp_path}" in said
+    output = capsys.readouterr().out
+    assert re.search(rf"Waiting for {tmp_path}/delivery.txt since \S+ \S+ until \S+ \S+", output)
+    assert f"The relative path 'delivery.txt' is taken from workdir, which is {tmp_path}" in output
 
 
 def test_a_wait_without_workdir_logs_the_folder_of_its_worker(expand, run_dag, capsys, monkeypatch, tmp_path):
@@ -118,8 +118,8 @@ def test_a_wait_without_workdir_logs_the_folder_of_its_worker(expand, run_dag, c
 
     run_dag(dag)
 
-    said = capsys.readouterr().out
-    assert f"is taken from the working directory of this worker, {tmp_path}, as workdir is not given" in said
+    output = capsys.readouterr().out
+    assert f"is taken from the working directory of this worker, {tmp_path}, as workdir is not given" in output
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_paths_that_are_taken_from_a_known_folder_are_not_warned_of(expand, sour
 
 
 def test_relative_paths_of_an_operator_without_workdir_are_warned_of(expand):
-    """Whether the operator is hand-written or made of a workflow file."""
+    """For a hand-written operator and for one from a workflow file."""
     with DAG("dag", schedule=None), pytest.warns(UserWarning, match="task 'a': workdir is not given"):
         PythonModuleOperator(task_id="a", module="m", parameters_and_flags={"out": Product("a.txt")})
 
@@ -187,7 +187,7 @@ CALLBACKS = [
 ]
 
 
-def told(dag, field) -> dict:
+def callbacks_of(dag, field) -> dict:
     return {task.task_id: getattr(task, field) for task in dag.tasks}
 
 
@@ -197,7 +197,7 @@ def test_callbacks_of_a_group_reach_what_waits_and_removes(expand, field, how):
     """Every Airflow task of the group has them."""
     source = (PATHS % "").replace("temporary=True)})", f"temporary=True)}}){how}")
 
-    found = told(expand(source, operator_kwargs={field: one}).dag, field)
+    found = callbacks_of(expand(source, operator_kwargs={field: one}).dag, field)
 
     assert len(found) == 4
     assert all(each == [one] for each in found.values())

@@ -27,14 +27,14 @@ def show(n=0):
 
 
 @pytest.fixture
-def said(capsys, caplog):
+def shown_text(capsys, caplog):
     """Return a function that returns all that has been logged."""
     caplog.set_level("INFO")
     return lambda: capsys.readouterr().out + "\n".join(record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("where", ["local", "slurm"])
-def test_group_stores_and_shows_no_secret(expand, run_dag, said, everything_kept, monkeypatch, tmp_path, where):
+def test_group_stores_and_shows_no_secret(expand, run_dag, shown_text, everything_kept, monkeypatch, tmp_path, where):
     """Neither of its tasks, mapped or not, nor of its own; also where its tasks are jobs."""
     (tmp_path / "steps.py").write_text(STEPS)
     monkeypatch.setenv("OF_THE_WORKER", "worker-sesame")
@@ -42,7 +42,7 @@ def test_group_stores_and_shows_no_secret(expand, run_dag, said, everything_kept
     env = {"A_TOKEN": "group-sesame", "PYTHONPATH": str(tmp_path)}
     group = expand(SOURCE, env=env, **on_slurm)
     assert run_dag(group.dag).state == "success"
-    text = said()
+    text = shown_text()
     assert text.count("seen *** {'db': None} ***") == 3
     assert text.count("seen None {'db': 'x://me:***@host'} ***") == 1
     kept = everything_kept()

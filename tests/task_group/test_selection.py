@@ -44,13 +44,13 @@ def test_what_a_task_that_is_left_out_needs_is_not_removed(expand):
 
 def test_a_result_of_a_task_that_is_left_out_is_an_error(expand):
     """It says whose it is, and what to do, when the DAG file is parsed."""
-    said = r"flow\.py:\d+: task 'report': score\.result is the result of a task that is not here; select it too"
-    with pytest.raises(SewerError, match=said):
+    message = r"flow\.py:\d+: task 'report': score\.result is the result of a task that is not selected; select"
+    with pytest.raises(SewerError, match=message):
         expand(FLOW, exclude="score")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"select": "tarin"}, "^select 'tarin': unknown task 'tarin'; did you mean 'train'"),
         ({"exclude": ["tag:gpus"]}, "^exclude 'tag:gpus': unknown tag 'gpus'; did you mean 'gpu'"),
@@ -59,9 +59,9 @@ def test_a_result_of_a_task_that_is_left_out_is_an_error(expand):
         ({"select": "9" * 5000 + "+tarin"}, "unknown task 'tarin'; did you mean 'train'"),
     ],
 )
-def test_what_means_nothing_is_an_error(expand, arguments, said):
+def test_what_means_nothing_is_an_error(expand, arguments, message):
     """So no DAG loses tasks for a slip of the pen."""
-    with pytest.raises(SewerError, match=said):
+    with pytest.raises(SewerError, match=message):
         expand(FLOW, **arguments)
 
 

@@ -1,4 +1,4 @@
-"""What a DAG file gives to sewer_task_group: anything that it cannot be is named before the workflow file is read."""
+"""Type checks of task group arguments, which run before the workflow file is loaded."""
 
 from __future__ import annotations
 
@@ -14,56 +14,56 @@ def give():
     return "later"
 
 
-LATER = object()
-#: By argument: what is needed, and what is given instead.
+XCOM_ARG = object()
+#: Required type and invalid values by argument.
 WRONG = {
-    "workflow_file": ("a path", [None, 5, b"flow.py", "", LATER]),
-    "group_id": ("a text", [5, ["g"], LATER]),
-    "prefix_group_id": ("True or False", ["no", 0, None, LATER]),
-    "workflow": ("the name of a workflow", [[], 5, LATER]),
-    "arguments": ("a mapping from names of parameters to values", [["n"], "n", {1: 2}, LATER]),
-    "jobs": ("the name of a module", [5, LATER]),
-    "sewer_conn_id": ("a text", [5, LATER]),
-    "operator_kwargs": ("a mapping from names of operator arguments to values", [["x"], "x", {1: 2}, LATER]),
+    "workflow_file": ("a path", [None, 5, b"flow.py", "", XCOM_ARG]),
+    "group_id": ("a string", [5, ["g"], XCOM_ARG]),
+    "prefix_group_id": ("a bool", ["no", 0, None, XCOM_ARG]),
+    "workflow": ("the name of a workflow", [[], 5, XCOM_ARG]),
+    "arguments": ("a mapping of parameter names to values", [["n"], "n", {1: 2}, XCOM_ARG]),
+    "jobs": ("the name of a module", [5, XCOM_ARG]),
+    "sewer_conn_id": ("a string", [5, XCOM_ARG]),
+    "operator_kwargs": ("a mapping of operator argument names to values", [["x"], "x", {1: 2}, XCOM_ARG]),
     "overrides": (
-        "a mapping from names of tasks to operator arguments",
-        [["a"], "a", {None: {"retries": 1}}, {5: {}}, {("a", "b"): {}}, LATER],
+        "a mapping of task names to operator arguments",
+        [["a"], "a", {None: {"retries": 1}}, {5: {}}, {("a", "b"): {}}, XCOM_ARG],
     ),
-    "task_converter": ("a function", ["a name", LATER]),
-    "default_args": ("a mapping from names of operator arguments to values", [5, ["retries"], {1: 2}, LATER]),
-    "read_with_interpreter": ("True or False", ["yes", 1, None, LATER]),
+    "task_converter": ("a function", ["a name", XCOM_ARG]),
+    "default_args": ("a mapping of operator argument names to values", [5, ["retries"], {1: 2}, XCOM_ARG]),
+    "read_with_interpreter": ("a bool", ["yes", 1, None, XCOM_ARG]),
 }
-CASES = [(name, value, needed) for name, (needed, values) in WRONG.items() for value in values]
+CASES = [(name, value, expected) for name, (expected, values) in WRONG.items() for value in values]
 
 
 def given(name: str, value: object) -> dict:
-    """Return the arguments of a group, one of which is wrong."""
-    value = give() if value is LATER else value
-    return {"workflow_file": "there is none.py", name: value}
+    """Return group arguments with one invalid value."""
+    value = give() if value is XCOM_ARG else value
+    return {"workflow_file": "missing.py", name: value}
 
 
-@pytest.mark.parametrize(("name", "value", "needed"), CASES)
-def test_an_argument_that_cannot_be_is_named_with_its_value(name, value, needed):
-    """In one sentence, of partial as well, and before anything else is done."""
+@pytest.mark.parametrize(("name", "value", "expected"), CASES)
+def test_an_argument_that_cannot_be_is_named_with_its_value(name, value, expected):
+    """partial() checks them too; the workflow file is not loaded before."""
     with DAG("wrong", schedule=None):
         arguments = given(name, value)
         for make in (sewer_task_group, sewer_task_group.partial):
             with pytest.raises(SewerError) as caught:
                 make(**arguments)
-            assert str(caught.value) == f"{name}: {needed} is needed, not {arguments[name]!r}"
+            assert str(caught.value) == f"{name} must be {expected}, got {arguments[name]!r}"
 
 
 def test_the_arguments_of_one_task_of_an_override_have_names(expand):
-    """As those of operators."""
-    with pytest.raises(SewerError, match=r"^overrides 't': a mapping of operator arguments is needed, not \{5: 1\}"):
+    """Keys of an override are operator argument names."""
+    with pytest.raises(SewerError, match=r"^overrides 't': the value must be a mapping of .*, got \{5: 1\}"):
         expand("t = Task('t', 'job')", overrides={"t": {5: 1}})
 
 
 @pytest.mark.parametrize("name", ["sewer_conn_id", "operator_kwargs"])
 def test_so_is_one_that_is_given_to_a_single_task(name):
-    """Where it has the same meaning."""
-    needed, values = WRONG[name]
+    """Single tasks have the same checks."""
+    expected, values = WRONG[name]
     for value in values[:-1]:
         with pytest.raises(SewerError) as caught:
             create_airflow_task(Task("t", "job"), **{name: value})
-        assert str(caught.value) == f"{name}: {needed} is needed, not {value!r}"
+        assert str(caught.value) == f"{name} must be {expected}, got {value!r}"

@@ -1,7 +1,7 @@
-"""Import something and print the CPU milliseconds that it took after something else.
+"""Import modules and print their CPU milliseconds, after other imports.
 
-``imports.py NAME ... -- NAME ...``: each is a module, or ``module:name`` for a name to take from it. What stands before
-``--`` is imported first, and does not count.
+``imports.py NAME ... -- NAME ...``: each is a module, or ``module:name`` for a name of it. Names before ``--``
+are imported first, and not measured.
 """
 
 import importlib

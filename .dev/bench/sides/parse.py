@@ -1,7 +1,7 @@
 """Execute a DAG file and print CPU seconds and the number of its tasks.
 
-``parse.py DAG_FILE WARM_UP_FILE``: the second one, a small one of the same kind, is executed before and does not count,
-so that whatever is imported is there.
+``parse.py DAG_FILE WARM_UP_FILE``: the second file, a small one of the same kind, is executed first and not
+measured, so that all imports are done.
 """
 
 import json

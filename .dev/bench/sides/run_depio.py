@@ -1,6 +1,6 @@
 """Run an empty module many times with depio, two at a time: ``run_depio.py PYTHON COUNT``.
 
-depio ends with an error where it has no terminal, so it is given one.
+depio fails without a terminal, so it runs in a pseudo-terminal.
 """
 
 import json
@@ -10,23 +10,23 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-#: What the process is told that has a terminal.
+#: Argument of the process that runs in the pseudo-terminal.
 INSIDE = "inside"
 
 
 def main(python: str, count: str) -> None:
-    said = []
+    output = []
 
     def read(number: int) -> bytes:
-        said.append(os.read(number, 1 << 16))
-        return said[-1]
+        output.append(os.read(number, 1 << 16))
+        return output[-1]
 
     quiet = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     status = pty.spawn([sys.executable, __file__, python, count, INSIDE], read, lambda _: b"")
     os.dup2(quiet, 1)
     if status:
-        raise SystemExit(b"".join(said).decode(errors="replace")[-500:])
+        raise SystemExit(b"".join(output).decode(errors="replace")[-500:])
     print(json.dumps({}))
 
 

@@ -1,4 +1,4 @@
-"""Run tasks of several kinds in turn, each kind a DAG in this one process, and print milliseconds a task.
+"""Run tasks of several kinds alternately, each kind as a DAG in this process, and print milliseconds per task.
 
 ``tasks.py PYTHON COUNT TIMES``, in a folder that holds an empty module ``empty``, with an Airflow home of its own.
 """
@@ -78,7 +78,7 @@ def external_without_airflow(task_id: str, python: str) -> None:
 
 
 def empty() -> None:
-    """There is nothing to do."""
+    """Do nothing."""
 
 
 KINDS = {

@@ -1,5 +1,5 @@
-"""Learn to read handwritten digits, in five steps that each run on their own.
+"""Learn to read handwritten digits, in five independent steps.
 
 ``python -m digits.generate``, ``digits.noise``, ``digits.train``, ``digits.compare`` and ``digits.report``
-read files and write files; ``--help`` says which. Nothing here knows what runs it.
+read and write the files given by their options (see ``--help``). They do not depend on Airflow or sewer.
 """

@@ -1,4 +1,4 @@
-"""The result of a step, for whoever runs it: JSON in the file that ``SEWER_RESULT_FILE`` names, if it names one."""
+"""Result of a step: JSON in the file given by the variable ``SEWER_RESULT_FILE``, if it is set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from digits._files import write_json
 
 
-def leave_result(result: dict[str, object]) -> None:
-    """Leave a small result; under Airflow it becomes the XCom of the task."""
+def write_result(result: dict[str, object]) -> None:
+    """Write a small result; in Airflow it becomes the task's XCom."""
     if path := os.environ.get("SEWER_RESULT_FILE"):
         write_json(path, result)

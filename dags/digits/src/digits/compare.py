@@ -1,4 +1,4 @@
-"""Compare trained models, and say which of them reads the test digits best."""
+"""Compare trained models by their accuracy on the test digits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from digits._files import read_json, write_json
-from digits._result import leave_result
+from digits._result import write_result
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
 
     accuracies = {result["model"]: result["accuracy"] for result in results}
     best = max(results, key=lambda result: result["accuracy"])
-    # The comparison takes along what the best model read, so that a report needs this one file only.
+    # The comparison includes the best model's predictions, so that a report needs only this file.
     write_json(
         args.out,
         {
@@ -35,7 +35,7 @@ def main() -> None:
             "predictions": best["predictions"],
         },
     )
-    leave_result({"accuracies": accuracies, "best": best["model"]})
+    write_result({"accuracies": accuracies, "best": best["model"]})
     for model, accuracy in accuracies.items():
         print(f"{model}: accuracy {accuracy:.4f}")
     print(f"best: {best['model']}")

@@ -1,4 +1,4 @@
-"""Make training and test digits: real handwriting, split in two halves, the training half augmented.
+"""Generate training and test digits: real handwriting, split in two halves, the training half augmented.
 
 The images are split before they are augmented, so that no shifted or rotated copy of a test image is ever
 trained on.
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def split(seed: int) -> Digits:
-    """Split the digits that scikit-learn ships into two halves with the same share of each digit."""
+    """Split scikit-learn's digits into two halves with the same share of each digit."""
     images, labels = load_digits(return_X_y=True)
     train_images, test_images, train_labels, test_labels = train_test_split(
         images.reshape(-1, 8, 8), labels, test_size=0.5, stratify=labels, random_state=seed
@@ -41,7 +41,7 @@ def split(seed: int) -> Digits:
 
 
 def augment(digits: Digits, copies: int, shift: float, rotation: float, rng: np.random.Generator) -> Digits:
-    """Put altered copies of the training images behind the training images."""
+    """Append altered copies of the training images."""
     originals = digits.train_images
     altered_copies = [altered(image, shift, rotation, rng) for _ in range(copies) for image in originals]
     return digits._replace(
@@ -51,7 +51,7 @@ def augment(digits: Digits, copies: int, shift: float, rotation: float, rng: np.
 
 
 def altered(image: np.ndarray, shift: float, rotation: float, rng: np.random.Generator) -> np.ndarray:
-    """Rotate an image about its centre and shift it, both by chance."""
+    """Rotate an image about its centre and shift it, both at random."""
     angle = np.radians(rotation * rng.uniform(-1, 1))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = (np.array(image.shape) - 1) / 2

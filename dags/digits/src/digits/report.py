@@ -1,4 +1,4 @@
-"""Draw what the best model reads each digit as: a confusion matrix, as a PNG picture."""
+"""Draw the confusion matrix of the best model, as a PNG picture."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from sklearn.metrics import confusion_matrix
 
-from digits._files import read_json, write_whole
-from digits._result import leave_result
+from digits._files import read_json, write_atomically
+from digits._result import write_result
 
 
 def main() -> None:
@@ -26,12 +26,12 @@ def main() -> None:
     counts = confusion_matrix(comparison["labels"], comparison["predictions"], labels=range(10))
     figure = draw(counts, comparison["best"], comparison["accuracies"])
     picture = io.BytesIO()
-    # The name and version of the software are left out, so that the same figures give the same bytes.
+    # No software name and version, so that the same figures give the same bytes.
     figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})
-    write_whole(args.out, picture.getvalue())
+    write_atomically(args.out, picture.getvalue())
 
     json_path, png_path = str(Path(args.source).absolute()), str(Path(args.out).absolute())
-    leave_result({"json": json_path, "png": png_path})
+    write_result({"json": json_path, "png": png_path})
     print(f"best: {comparison['best']}, accuracy {comparison['accuracies'][comparison['best']]:.4f}")
     print(json_path)
     print(png_path)

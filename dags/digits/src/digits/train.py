@@ -1,4 +1,4 @@
-"""Train one model on the training digits, and see how many of the test digits it reads correctly."""
+"""Train one model on the training digits, and measure its accuracy on the test digits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.svm import SVC
 
 from digits._files import read_digits, write_json
-from digits._result import leave_result
+from digits._result import write_result
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
             "predictions": predictions.tolist(),
         },
     )
-    leave_result({"model": args.model, "accuracy": accuracy})
+    write_result({"model": args.model, "accuracy": accuracy})
     if args.verbose:
         for digit in range(10):
             shown = digits.test_labels == digit
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def new_model(name: str, seed: int) -> SVC | RandomForestClassifier:
-    """Make an untrained model of this name."""
+    """Return an untrained model of this name."""
     if name == "svc":
         return SVC()
     if name == "forest":
