@@ -270,7 +270,7 @@ def test_a_killed_worker_s_element_is_taken_up(plan, jobs, slurm, worker):
         each.kill()
     runs = [jobs.follow(each) for each in planned]
     assert [run.id for run in runs] == ids
-    runs[0].expect_said("Taking up", ids[0])
+    runs[0].expect_said("Reattaching to", ids[0])
     go(*runs)
     for run in runs:
         run._thread.join(120)
@@ -339,6 +339,6 @@ def test_of_two_arrays_of_one_folder_only_one_runs_anything(plan, jobs, slurm):
     until(lambda: not slurm.command("squeue", "-h", "-j", second), lambda: f"the end of {second}")
     go(*runs)
     assert [ends(run) for run in runs] == ["0", "1"]
-    assert "ends without having run anything" in runs[0].stderr
+    assert "ends without running anything" in runs[0].stderr
     for run in runs:
         assert sorted(os.listdir(run.directory.path)).count("1") == 0

@@ -173,7 +173,7 @@ def test_a_job_whose_run_directory_is_gone_is_cancelled_before_the_task_runs_ane
     assert slurm.job(job_id).state in OVER
     let_go(planned)
     assert second.succeeds() == "done"
-    second.expect_said("has lost its run directory")
+    second.expect_said("its job directory was removed")
     assert seen(slurm, planned) == [job_id, second.id]
 
 

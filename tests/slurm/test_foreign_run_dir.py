@@ -376,4 +376,4 @@ def test_ending_names_the_foreign_run_directory(jobs: Jobs) -> None:
     endings = JobResultFactory(job, "made", ())
     ending = endings.failure(JobStatus("FAILED", exit_code=77), None)
     assert ending.error == "launch_failure"
-    assert f"found its run directory {job.directory.path} open to other users, and ran nothing" in ending.message
+    assert f"found its job directory {job.directory.path} open to other users, and ran nothing" in ending.message

@@ -173,7 +173,7 @@ def test_a_run_that_is_followed_by_another_ends_and_records_nothing(cluster_jobs
 
     wait_until(lambda: not left_of(job.ref.name), "the end of all it has started")
     assert job.end() is None
-    assert "has begun once more" in job.stderr
+    assert "has begun again" in job.stderr
 
 
 # --- a full disk

@@ -186,9 +186,9 @@ def test_exit_codes_of_the_script_without_a_record_are_told_as_launch_failures(a
     """As where the run directory is not shared with the nodes, so that no record can appear here."""
     told = {
         72: "could not enter its working directory",
-        73: "could not write into its run directory",
-        74: "found no readable files in its run directory",
-        75: "found the run directory taken by another job, or cancelled",
+        73: "could not write into its job directory",
+        74: "found no readable files in its job directory",
+        75: "found its job directory claimed by another job, or cancelled",
     }
     started = {code: any_jobs.start("", slurm={"setup": ["builtin trap - EXIT", f"exit {code}"]}) for code in told}
     for code, job in started.items():
@@ -214,7 +214,7 @@ def test_run_directory_that_is_removed_while_the_job_waits_is_named(jobs) -> Non
     for job in every:
         jobs.slurm.release(job.id)
     for job in every:
-        assert f"run directory {job.directory.path}" in ended(job)
+        assert f"job directory {job.directory.path}" in ended(job)
         assert "shared with the nodes" in ended(job)
 
 
@@ -261,7 +261,7 @@ def test_job_that_slurmstepd_kills_for_its_memory_was_out_of_memory(make_slurm, 
     for job in started:
         job._thread.join(120)
         assert type(job.error) is errors.SlurmOutOfMemory, (job.error, job.said)
-        assert "ran out of memory on n1: ask for more with slurm={'mem_gb'" in str(job.error)
+        assert "ran out of memory on n1: request more with slurm={'mem_gb'" in str(job.error)
 
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])

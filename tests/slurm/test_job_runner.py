@@ -66,7 +66,7 @@ def test_a_worker_killed_right_after_sbatch_has_its_job_taken_up(plan, jobs, slu
     job_id = first.expect("begun").split()[1]
     first.kill()
     second = jobs.follow(planned)
-    second.expect_said("Taking up", job_id)
+    second.expect_said("Reattaching to", job_id)
     let_go(planned)
     assert second.succeeds() == "done"
     assert seen(slurm, planned) == [job_id]

@@ -143,7 +143,7 @@ def test_a_parameter_that_submitit_does_not_know_is_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["a-b", "1st", "with space", "BASH_FUNC_module%%", "größe", "sewer_dir", ""])
 def test_a_variable_that_bash_cannot_set_is_refused(name: str, tmp_path: Path) -> None:
     """A name that bash cannot set, or that the script needs itself, is an error before anything is submitted."""
-    with pytest.raises(InvalidTask, match="cannot be set in a job script"):
+    with pytest.raises(InvalidTask, match="is not a valid variable name for a job script"):
         written(tmp_path, env={name: "x"})
 
 

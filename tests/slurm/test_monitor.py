@@ -104,7 +104,7 @@ def test_a_job_that_slurm_has_forgotten_is_known_by_its_record_or_by_accounting(
     if accounting:
         is_killed.fails(errors.SlurmJobFailed, "was ended by signal 9 and left no exit record")
     else:
-        is_killed.fails(errors.SlurmJobLost, "neither the controller nor accounting knows it", "it began on n1")
+        is_killed.fails(errors.SlurmJobLost, "neither slurmctld nor slurmdbd knows it", "it began on n1")
 
 
 def test_a_job_cancelled_and_forgotten_does_not_run_again(make_slurm, talk_to, jobs_on, monkeypatch) -> None:
@@ -138,7 +138,7 @@ def test_completed_without_a_record_is_lost(jobs) -> None:
     """After `lost_after` the job is a failure that names the want of evidence."""
     begin = time.monotonic()
     job = jobs.start(HIDES_ITS_RECORD, lost_after=3.0)
-    error = job.fails(errors.SlurmJobLost, "Slurm says COMPLETED, but there is no exit record", "waited 3 s")
+    error = job.fails(errors.SlurmJobLost, "Slurm reports COMPLETED, but there is no exit record", "waited 3 s")
     assert error.state == "COMPLETED"
     assert time.monotonic() - begin > 3.0
 
@@ -199,8 +199,8 @@ def test_a_record_that_cannot_be_used_is_no_evidence(jobs) -> None:
         if way in ways[:2]:
             job.fails(errors.UnreadableRecord, "has ended, and may have succeeded, but")
         else:
-            job.fails(errors.SlurmJobLost, "Slurm says COMPLETED, but there is no exit record")
-        told = [line for line in job.said if "cannot be read, waiting" in line]
+            job.fails(errors.SlurmJobLost, "Slurm reports COMPLETED, but there is no exit record")
+        told = [line for line in job.said if "Cannot read the exit record" in line]
         assert len(told) == (way in ways[:2]), job.said
 
 
@@ -232,7 +232,7 @@ def test_a_record_of_failure_is_enough_when_slurm_says_nothing(jobs, monkeypatch
 def test_a_full_disk_is_named(jobs) -> None:
     """A job that cannot write its record fails for that reason, whatever its module did."""
     job = jobs.start(FILLS_THE_DISK)
-    job.fails(errors.SlurmLaunchFailure, "could not write into its run directory", "is its disk full")
+    job.fails(errors.SlurmLaunchFailure, "could not write into its job directory", "is its disk full")
 
 
 def test_a_run_directory_that_is_removed_makes_a_failure(jobs) -> None:

@@ -68,9 +68,9 @@ def test_what_is_killed_while_the_controller_is_away_is_a_failure_later(away) ->
     """Without a record, the end is known once the controller is back."""
     job = away["is killed meanwhile"]
     job.fails(errors.SlurmJobFailed, "was ended by signal 9 and left no exit record")
-    assert [line for line in job.said if "No answer about" in line or "an answer about" in line] == [
-        next(line for line in job.said if "No answer about" in line),
-        f"There is an answer about {job.job} again",
+    assert [line for line in job.said if "No answer from Slurm about" in line or "answers again about" in line] == [
+        next(line for line in job.said if "No answer from Slurm about" in line),
+        f"Slurm answers again about {job.job}",
     ]
 
 
@@ -106,7 +106,7 @@ def test_a_squeue_that_says_nothing_of_a_job_ends_none(jobs, script) -> None:
     jobs.slurm.until(lambda: len(job.said) >= before + 2, lambda: str(job.said))
     job.tell("enough")
     job.succeeds()
-    told = [line for line in job.said[before:] if "No answer" in line or "Nobody knows" in line]
+    told = [line for line in job.said[before:] if "No answer" in line or "no longer known" in line]
     assert len(told) == 1, job.said
 
 
@@ -117,7 +117,7 @@ def test_a_job_that_squeue_leaves_out_is_looked_for_again(jobs) -> None:
         job.expect_start()
     real = jobs.slurm.command("bash", "-c", "command -v squeue")
     jobs.slurm.put_in_front("squeue", f'{real} "$@" | grep -v {left_out.job.ref.name}; exit 0')
-    left_out.expect_said("Nobody knows")
+    left_out.expect_said("no longer known")
     shown.tell("enough")
     shown.succeeds()
     assert left_out.ending is None

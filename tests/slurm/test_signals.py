@@ -186,7 +186,7 @@ def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how)
     job.end()
     assert (job.value, job.error) == ("42", None)
     assert not job.directory.read_module_end().is_torn_down
-    assert ("had succeeded when it was requeued" in job.stderr) == (how == "requeue")
+    assert ("already succeeded when it was requeued" in job.stderr) == (how == "requeue")
 
 
 def test_sigkill_during_teardown_keeps_exit_code_of_module(jobs) -> None:

@@ -110,7 +110,7 @@ def test_warning_of_a_site_about_an_accepted_job_is_logged_as_a_warning(site_job
     warned, other = site_jobs.start("say('done')", **asking("warn")), site_jobs.start("say('done')")
     assert warned.succeeds() == other.succeeds() == "done"
     warnings = [line for line in warned.said if isinstance(line, WarningLine)]
-    assert warnings == [f"Slurm took job {warned.id}, and sbatch printed: This partition goes away soon"]
+    assert warnings == [f"Slurm accepted job {warned.id}, and sbatch printed: This partition goes away soon"]
     assert not [line for line in other.said if isinstance(line, WarningLine)]
 
 
@@ -138,7 +138,7 @@ def test_job_that_a_site_renames_is_followed_and_found(site_jobs, wish) -> None:
     assert client.find("another-0123456789abcdef01", f"{ref.directory}0") is None
     job.tell("go")
     assert end_of(job) == "done"
-    assert not any("Nobody knows" in line for line in job.said)
+    assert not any("no longer known" in line for line in job.said)
 
 
 @pytest.mark.parametrize("wish", ["prefix", "rename"])
@@ -162,7 +162,7 @@ def test_job_that_a_user_renames_is_followed_to_its_end(site_jobs) -> None:
     site_jobs.slurm.command("scontrol", "update", f"JobId={job.id}", "JobName=mine")
     job.tell("go")
     assert end_of(job) == "done"
-    assert not any("Nobody knows" in line for line in job.said)
+    assert not any("no longer known" in line for line in job.said)
 
 
 def test_array_that_a_site_renames_is_followed_and_cancelled(site_jobs) -> None:
@@ -199,6 +199,6 @@ def test_renamed_job_of_a_worker_killed_during_sbatch_is_taken_up(site_jobs, wor
     first.kill()
     slurm.take_away("sbatch")
     run = site_jobs.follow(planned, patience=2)
-    run.expect_said(f"Taking up Slurm job {job_id}")
+    run.expect_said(f"Reattaching to Slurm job {job_id}")
     slurm.command("scancel", blocking)
     assert end_of(run) == "done"

@@ -45,8 +45,8 @@ def watch():
     """Return what begins to watch a job, until the test is over."""
     watches = []
 
-    def begin(cluster, job=None, on_view=lambda view: None, shortest=0.1, longest=0.1):
-        watches.append(StatusPoller.of(cluster).subscribe(job or ref(), on_view, shortest=shortest, longest=longest))
+    def begin(cluster, job=None, on_update=lambda view: None, shortest=0.1, longest=0.1):
+        watches.append(StatusPoller.of(cluster).subscribe(job or ref(), on_update, shortest=shortest, longest=longest))
         return watches[-1]
 
     yield begin
@@ -55,7 +55,7 @@ def watch():
 
 
 def watchers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "sewer-watcher"]
+    return [thread for thread in threading.enumerate() if thread.name == "sewer-status-poller"]
 
 
 def test_300_jobs_take_no_more_queries_than_one(slurm, talk_to, watch) -> None:

@@ -118,7 +118,7 @@ def test_an_sbatch_that_hangs_before_it_is_heard_is_called_again(plan, jobs, slu
     run = jobs.follow(planned, patience=2)
     assert run.succeeds() == "done"
     assert seen(slurm, planned) == [run.id]
-    run.expect_said("sbatch has not come back after 2 s")
+    run.expect_said("sbatch timed out after 2 s")
 
 
 # -- A controller that is away -----------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_without_slurmdbd_nothing_is_submitted_twice(slurm_accounting, talk_to, 
     slurm.put_in_front("sbatch", failing(UNREACHABLE, 1))
     slurm.stop_daemon("slurmdbd")
     run = jobs.follow(jobs.plan("say('done')"), patience=2)
-    run.expect_said("has to be looked for", "sacct")
+    run.expect_said("Cannot look for", "sacct")
     assert slurm.counted("sbatch") == 1
     slurm.start_daemon("slurmdbd")
     assert run.succeeds() == "done"
@@ -253,7 +253,7 @@ def test_sacct_that_hangs_is_ended_and_asked_again_after_a_pause(slurm_accountin
     runs = [jobs.follow(jobs.plan("say('done')"), patience=1) for _ in range(3)]
 
     assert [run.succeeds() for run in runs] == ["done"] * 3
-    assert any("sacct has not come back after 1 s" in line for run in runs for line in run.said)
+    assert any("sacct timed out after 1 s" in line for run in runs for line in run.said)
     began = [float(line) for line in times.read_text().splitlines()]
     pauses = [later - earlier - 1 for earlier, later in itertools.pairwise(began[:4])]
     assert all(pause >= at_least for pause, at_least in zip(pauses, (0.7, 1.4, 2.8), strict=True)), pauses

@@ -409,7 +409,7 @@ def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, m
     """It could not tell a job that is lost from one that runs."""
     _, trigger = submit("pass")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SlurmUnavailable, match="there is no sbatch, squeue, scancel"):
+    with pytest.raises(SlurmUnavailable, match="sbatch, squeue, scancel not found"):
         asyncio.run(first_event(made_anew(trigger)))
 
 
