@@ -136,7 +136,7 @@ class JobBackend(Protocol):
         """Submit the script of a job directory.
 
         :raises SubmissionRetryable: when it is not known to be accepted, and may be submitted again later.
-        :raises SlurmSubmitRefused: when it is rejected permanently.
+        :raises SlurmSubmissionRejected: when it is rejected permanently.
         """
 
     def find(self, name: str, directory: str) -> str | None:

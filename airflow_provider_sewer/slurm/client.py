@@ -98,7 +98,7 @@ class SlurmClient:
         """Submit the script of a job directory.
 
         :raises SubmissionRetryable: when it is not known to be accepted, and may be submitted again later.
-        :raises SlurmSubmitRefused: when Slurm rejects it permanently.
+        :raises SlurmSubmissionRejected: when Slurm rejects it permanently.
         """
         try:
             done = self._run("sbatch", "--parsable", directory.script)

@@ -120,7 +120,7 @@ class JobRunner:
         An attempt that is to become an array task is waited for until it is one.
 
         :raises SlurmUnavailable: when Slurm is required and its commands are missing here.
-        :raises SlurmSubmitRefused: when Slurm rejects the job permanently.
+        :raises SlurmSubmissionRejected: when Slurm rejects the job permanently.
         :raises InvalidTask: when the job's settings are invalid.
         """
         begun = self.submit_or_reattach()

@@ -93,7 +93,7 @@ class Submission:
     def submit(self, script: JobScript | ArrayScript) -> Job:
         """Submit a new attempt and return its job.
 
-        :raises SlurmSubmitRefused: when Slurm rejects it permanently.
+        :raises SlurmSubmissionRejected: when Slurm rejects it permanently.
         :raises SlurmUnavailable: when it cannot be submitted from here.
         :raises SlurmPendingTooLong: when there are too many jobs, or there is no controller, for too long.
         :raises SlurmCancelled: when the attempt is cancelled meanwhile.

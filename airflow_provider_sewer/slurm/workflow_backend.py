@@ -166,14 +166,14 @@ class SlurmTaskRunner:
     :param run: decides about the task and commits its products.
     :param planned: the job.
     :param turn: its slot in the run.
-    :param say: takes log lines about the job.
+    :param notify: takes log lines about the job.
     """
 
-    def __init__(self, run: TaskRunner, planned: JobSpec, turn: AheadSlot, say: Callable[[str], None]) -> None:
+    def __init__(self, run: TaskRunner, planned: JobSpec, turn: AheadSlot, notify: Callable[[str], None]) -> None:
         self._task_run = run
         self._planned = planned
         self._turn = turn
-        self._say = say
+        self._notify = notify
         self._job_run: JobRunner | None = None
         self._stopped: bool | None = None
 
@@ -191,7 +191,7 @@ class SlurmTaskRunner:
         :param sink: takes its output while it runs.
         :param on_start: called with the command line, secrets masked, and the working directory.
         :raises SlurmError: when the job cannot be submitted, or has failed.
-        :raises ModuleStopped: when it was stopped.
+        :raises ModuleTerminated: when it was stopped.
         :raises SewerError: as :meth:`~airflow_provider_sewer.slurm.job_runner.JobRunner.collect` does.
         """
         if on_start:
@@ -231,9 +231,9 @@ class SlurmTaskRunner:
         try:
             begun = self._begun(_after(self._planned, before), sink)
         except SlurmSubmissionRejected as error:
-            self._say(WarningLine(f"Not submitted ahead; waiting for its turn: {error}"))
+            self._notify(WarningLine(f"Not submitted ahead; waiting for its turn: {error}"))
             return None
-        self._say(f"Submitted ahead; starts when {_jobs(before)} succeeded")
+        self._notify(f"Submitted ahead; starts when {_jobs(before)} succeeded")
         return begun
 
     def _begun(self, planned: JobSpec, sink: Sink) -> tuple[JobRunner, Job]:
@@ -243,11 +243,11 @@ class SlurmTaskRunner:
         job = run.submit_and_wait()
         self._turn.record_job(job.ref.id, is_taken_up=run.has_reattached)
         if not run.has_reattached:
-            self._say(f"Submitted {job}; job directory: {job.directory.path}")
+            self._notify(f"Submitted {job}; job directory: {job.directory.path}")
         return run, job
 
     def _new_job_run(self, planned: JobSpec, sink: Sink) -> JobRunner:
-        run = self._job_run = JobRunner(planned, sink, self._say, task_run=self._task_run)
+        run = self._job_run = JobRunner(planned, sink, self._notify, task_run=self._task_run)
         if self._stopped is not None:
             run.stop(at_once=self._stopped)
         return run
