@@ -60,7 +60,7 @@ class Submission:
     :param check: raises when this process must stop.
     :param most_seconds: limit on waiting for the controller, or for room for another job.
     :param is_left: whether the attempt is abandoned, and its job is only looked up to be cancelled.
-    :param fewer: shrinks an array for which there is no room, and returns whether that was possible.
+    :param shrink: shrinks an array for which there is no room, and returns whether that was possible.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Submission:
         most_seconds: float | None = None,
         *,
         is_left: bool = False,
-        fewer: Callable[[], bool] | None = None,
+        shrink: Callable[[], bool] | None = None,
     ) -> None:
         self._cluster = cluster
         self._attempt = attempt
@@ -83,7 +83,7 @@ class Submission:
         self._check = check
         self._most_seconds = most_seconds
         self._is_left = is_left
-        self._shrink = fewer
+        self._shrink = shrink
         self._began = time.time()
         self._pause = _FIRST_PAUSE
         self._unclassified = 0

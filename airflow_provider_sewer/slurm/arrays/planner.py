@@ -195,7 +195,7 @@ class ArrayPlanner:
             notify,
             self._lease.keep,
             array.options.most_seconds,
-            fewer=partial(self._halve, array),
+            shrink=partial(self._halve, array),
         )
         try:
             if not (array.directory.read_attempt() and submission.reattach()):
