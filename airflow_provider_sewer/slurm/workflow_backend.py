@@ -101,29 +101,29 @@ class WorkflowJobs:
         if task.results:
             return f"{task.results[0]!r} is known only then"
         if "?" in (self._slurm_of(task).slurm.get("dependency") or ""):
-            return "Slurm takes no afterok beside its own dependency, which is one of several"
+            return "Slurm does not combine afterok with a dependency that has alternatives ('?')"
         for other in before:
             if not self.runs_on_slurm(other):
                 return f"{other.name!r} runs on this machine"
             if other.products:
-                return f"the products of {other.name!r} are put in place only when its job has ended"
+                return f"the products of {other.name!r} are committed only after its job has ended"
         return None
 
-    def runner_of(self, task: Task, run: TaskRunner, turn: AheadSlot, say: Callable[[str], None]) -> SlurmTaskRunner:
+    def runner_of(self, task: Task, run: TaskRunner, turn: AheadSlot, notify: Callable[[str], None]) -> SlurmTaskRunner:
         """Return an attempt at a task.
 
         :param run: decides about the task and commits its products.
         :param turn: its slot in the run.
-        :param say: takes log lines about its job.
+        :param notify: takes log lines about its job.
         """
-        return SlurmTaskRunner(run, self._planned(task, run.command()), turn, say)
+        return SlurmTaskRunner(run, self._planned(task, run.command()), turn, notify)
 
-    def cancel_latest(self, task: Task, say: Callable[[str], None]) -> None:
+    def cancel_latest(self, task: Task, notify: Callable[[str], None]) -> None:
         """Cancel the job that an earlier run has submitted for a task.
 
-        :param say: takes log lines about it.
+        :param notify: takes log lines about it.
         """
-        JobRunner(self._planned(task, ""), _nowhere, say).cancel_latest(timeout=_CANCEL_TIMEOUT)
+        JobRunner(self._planned(task, ""), _nowhere, notify).cancel_latest(timeout=_CANCEL_TIMEOUT)
 
     def interpreter(self, task: Task) -> str | None:
         """Return the interpreter of a task's job: an absolute path, or a name, ``None`` too, that its node looks up.
@@ -177,9 +177,9 @@ class SlurmTaskRunner:
         self._job_run: JobRunner | None = None
         self._stopped: bool | None = None
 
-    def decision(self, ran_anew: Sequence[str] = (), ran_anew_otherwise: Sequence[str] = ()) -> tuple[Decision, Any]:
+    def decision(self, reran: Sequence[str] = (), reran_otherwise: Sequence[str] = ()) -> tuple[Decision, Any]:
         """Return the decision whether to run the task, and the result of its previous run if it is skipped."""
-        return self._task_run.decision(ran_anew, ran_anew_otherwise)
+        return self._task_run.decision(reran, reran_otherwise)
 
     def command(self) -> str:
         """Return a digest of the task's command."""

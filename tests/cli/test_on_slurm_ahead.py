@@ -63,8 +63,8 @@ def test_what_takes_more_than_an_exit_code_is_not_submitted_ahead(on_slurm) -> N
     assert {"[taker] all of it", "[after] after", "[given] given 42"} < set(ended.stdout.splitlines())
     assert "Submitted ahead" not in ended.stderr
     for name, why in {
-        "taker": "the products of 'maker' are put in place only when its job has ended",
-        "after": "the products of 'maker' are put in place only when its job has ended",
+        "taker": "the products of 'maker' are committed only after its job has ended",
+        "after": "the products of 'maker' are committed only after its job has ended",
         "given": "plain.result is known only then",
         "later": "whether it has to run (run_when='missing') is known only then",
     }.items():

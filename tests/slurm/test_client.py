@@ -139,9 +139,9 @@ def test_a_command_that_is_not_there_is_named(tmp_path, monkeypatch):
     """Waiting would not bring it."""
     (tmp_path / "timeout").symlink_to("/usr/bin/timeout")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CommandNotFound, match="no command squeue here"):
+    with pytest.raises(CommandNotFound, match="command squeue not found"):
         SlurmClient().find("x", "/nowhere")
-    with pytest.raises(SlurmUnavailable, match="no sbatch, squeue, scancel on"):
+    with pytest.raises(SlurmUnavailable, match="sbatch, squeue, scancel not found on"):
         client.require_slurm()
 
 

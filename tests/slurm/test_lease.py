@@ -83,7 +83,7 @@ def test_one_that_is_heard_of_keeps_it(lease, clock, tmp_path):
         assert not second.take()
         clock(SECONDS - 1)
         os.utime(tmp_path / "holder-1", (turn, turn))  # as keep() does, at a time that the file system can tell apart
-        first._kept = module.time.monotonic()
+        first._touched = module.time.monotonic()
     assert not second.take()
     first.keep()
 
