@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from tests.slurm_cluster.cluster import SlurmCluster
 
-#: Says which instance it is, and whether it knows a secret.
+#: Prints its instance, and whether it has a secret.
 SAYS_WHO = """
     import re
     say("token " + os.environ.get("TOKEN", "none"))
@@ -81,7 +81,7 @@ def ends(run: Followed) -> Any:
 
 
 def test_instances_that_come_together_are_one_submission(plan, jobs, slurm):
-    """Each has its own element, run directory, log, secret and result."""
+    """Each has its own element, job directory, log, secret and result."""
     slurm.put_in_front("sbatch")
     slurm.put_in_front("squeue")
     planned = plan(SAYS_WHO)
@@ -129,7 +129,7 @@ def test_collect_element_refused_by_file_system_is_left_to_the_next_try(jobs, sl
 
 
 def test_what_asks_for_something_else_is_another_array(plan, jobs, slurm):
-    """An array has one set of parameters; what only the scripts of the elements say may differ."""
+    """An array has one set of parameters; parameters inside the scripts of the elements may differ."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 4)
     asks = [{"cpus_per_task": 1}, {"cpus_per_task": 2}, {"cpus_per_task": 1, "setup": ["echo set up"]}, {}]
@@ -143,7 +143,7 @@ def test_what_asks_for_something_else_is_another_array(plan, jobs, slurm):
 
 
 def test_nobody_waits_for_ever_for_those_who_do_not_come(plan, jobs, slurm):
-    """Once nobody new has come for array_wait, those who are there are submitted; the rest is another array."""
+    """When no new member has registered for array_wait, the registered ones are submitted; the rest follows."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 3, array_wait=1.0)
     early = [jobs.follow(each) for each in planned[:2]]
@@ -196,7 +196,7 @@ def test_limits_on_arrays_and_on_jobs_split_them(make_slurm, talk_to, tmp_path, 
 
 
 def test_one_is_cancelled_and_the_others_go_on(plan, jobs, slurm, monkeypatch):
-    """Whether it runs or waits, and whoever cancels it; of one cancelled before it began Slurm keeps no trace."""
+    """Running or pending, by any canceller; Slurm keeps no trace of one cancelled before it began."""
     monkeypatch.setattr("airflow_provider_sewer.slurm.monitor._FILES_GRACE", 1.0)
     held = {"additional_parameters": {"hold": True}}
     planned = instances(plan(UNTIL_GO), 5, slurm=held)
@@ -279,7 +279,7 @@ def test_a_killed_worker_s_element_is_taken_up(plan, jobs, slurm, worker):
 
 
 def test_one_that_was_killed_while_it_waited_still_waits(plan, jobs, slurm, worker):
-    """What it has registered stays, and the next try waits on with it."""
+    """Its registration stays, and the next try waits with it."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 2)
     first = worker(planned[0])

@@ -1,4 +1,4 @@
-"""What Slurm's commands are asked, and what is made of their answers."""
+"""Client of Slurm's commands: queries, and their answers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_cluster_without_accounting_is_asked_for_it_once(on):
 
 
 def test_a_row_of_accounting_that_is_no_end_says_nothing(on_accounting):
-    """While slurmdbd catches up, it may show a job as running that nobody knows any more."""
+    """While slurmdbd catches up, it may show a job as running that the controller has forgotten."""
     on_accounting.put_in_front("sacct", "echo '7|RUNNING|0:0|n1|/|odd'; echo '8|SOMETHING_NEW|0:0|n1|/|odd'; exit 0")
     jobs = [ref("7", "odd"), ref("8", "odd")]
     assert SlurmClient().poll(jobs) == dict.fromkeys(jobs, UNKNOWN_JOB)
@@ -167,7 +167,7 @@ def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):
 
 
 def test_many_are_cancelled_with_one_squeue_and_one_scancel(on):
-    """Jobs, and elements of an array whose others go on; what has another name by now or has ended is left alone."""
+    """Jobs, and elements of an array whose others go on; a renamed or ended job is left alone."""
     array = on.submit("sleep 600", "--job-name=many", "--hold", "--array=0-9")
     jobs = [on.submit("sleep 600", "--job-name=many", "--hold") for _ in range(3)]
     over = on.submit("exit 0", "--job-name=many")

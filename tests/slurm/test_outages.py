@@ -1,4 +1,4 @@
-"""No answer says nothing about a job: it is waited for, and then all is as it was."""
+"""No answer is no information about a job: the monitor waits, and then continues as before."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELD = {"slurm": {"additional_parameters": {"hold": True}}}
 
 @pytest.fixture(scope="module")
 def away(tmp_path_factory):
-    """Stop a controller for 60 s while jobs run, end, and are killed; return what became of them."""
+    """Stop a controller for 60 s while jobs run, end, and are killed; return the outcomes."""
     from tests.slurm_cluster.cluster import SlurmCluster
     from tests.slurm_cluster.packages import missing_packages
 
@@ -47,7 +47,7 @@ def away(tmp_path_factory):
         for name in ("ends meanwhile", "fails meanwhile"):
             runs[name].tell("enough")
         os.kill(runs["is killed meanwhile"].directory.read_start().pid, 9)
-        time.sleep(max(0.0, stopped + 60 - time.monotonic()))  # what is tested is that time passes
+        time.sleep(max(0.0, stopped + 60 - time.monotonic()))  # the test needs time to pass
         slurm.start_daemon("slurmctld")
         slurm.release(waiting.id)
         runs["ends afterwards"].tell("later")
@@ -94,7 +94,7 @@ def test_what_runs_or_waits_while_the_controller_is_away_goes_on(away) -> None:
     ids=["squeue fails", "squeue hangs", "squeue prints rubbish", "squeue prints nothing"],
 )
 def test_a_squeue_that_says_nothing_of_a_job_ends_none(jobs, script) -> None:
-    """It is told once, whatever it was; and once that there is an answer again."""
+    """It is logged once, with any error; and once that there is an answer again."""
     job = jobs.start("wait_for('enough')")
     job.expect_start()
     job.expect_said("is RUNNING")
@@ -250,7 +250,7 @@ def test_which_reasons_are_hopeless_can_be_said(jobs) -> None:
 
 
 def test_a_held_job_is_waited_for(jobs) -> None:
-    """Whoever holds it will release it."""
+    """Its holder will release it."""
     job = jobs.start("say('42')", **HELD)
     job.expect_said("JobHeldUser")
     jobs.slurm.release(job.id)

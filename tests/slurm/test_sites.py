@@ -1,4 +1,4 @@
-"""What a site's own plugins do to jobs: refuse them, warn of them, and rename them."""
+"""Effects of a site's plugins on jobs: they reject them, warn about them, and rename them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.slurm_cluster.packages import missing_packages
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Does what the comment of a job asks for.
+#: Does the action in the comment of a job.
 JOB_SUBMIT = """
 function slurm_job_submit(job_desc, part_list, submit_uid)
   local wish = job_desc.comment or ""
@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def site_jobs(site: SlurmCluster, talk_to: Callable[..., Any], tmp_path: Path) -> Iterator[Jobs]:
-    """Return what starts jobs at this site."""
+    """Return a starter of jobs at this site."""
     yield Jobs(tmp_path / "jobs", talk_to(site))
     site.restore()
 
@@ -84,7 +84,7 @@ def asking(wish: str, **slurm: Any) -> dict[str, Any]:
     ],
 )
 def test_refusal_of_a_site_is_final_in_its_words(site_jobs, wish, words) -> None:
-    """After one sbatch, though the words speak of what passes."""
+    """After one sbatch, though its wording is that of a temporary error."""
     site_jobs.slurm.put_in_front("sbatch")
     job = site_jobs.start("say('done')", **asking(wish))
     job._thread.join(60)
@@ -188,7 +188,7 @@ def test_array_that_a_site_renames_is_followed_and_cancelled(site_jobs) -> None:
 
 @pytest.mark.parametrize("wish", ["prefix", "rename"])
 def test_renamed_job_of_a_worker_killed_during_sbatch_is_taken_up(site_jobs, worker, wish) -> None:
-    """Its id is noted nowhere, and it has not begun: its script is all that it is known by."""
+    """Its id is recorded nowhere, and it has not begun: only its script identifies it."""
     slurm, planned = site_jobs.slurm, site_jobs.plan("say('done')", **asking(wish))
     blocking = slurm.submit("sleep 600", "--exclusive")
     slurm.wait_for(blocking, "RUNNING")

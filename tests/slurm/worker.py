@@ -1,4 +1,4 @@
-"""A process that submits a job as a worker does, to be killed at any moment; and what can be seen from outside."""
+"""Process that submits a job as a worker does, to be killed at any moment; and its visible effects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from tests.slurm_cluster.cluster import SlurmCluster
 
-#: Seconds that Slurm's commands may take here, so that nobody has to wait long for a submission of a dead process.
+#: Seconds that Slurm's commands may take here, so that a submission of a dead process is over soon.
 QUICK = 4.0
 
 OVER = {"COMPLETED", "FAILED", "CANCELLED"}
@@ -58,7 +58,7 @@ except Exception as error:
 class Worker:
     """A process that begins a job and follows it.
 
-    :param planned: what it runs.
+    :param planned: its job.
     :param most_bytes: how long a file may get that it writes.
     """
 
@@ -86,7 +86,7 @@ class Worker:
         self._reader.start()
 
     def expect(self, part: str, timeout: float = 120) -> str:
-        """Wait until it says a line with this in it, and return the line."""
+        """Wait until it prints a line with this in it, and return the line."""
 
         def found() -> list[str]:
             return [line for line in self._lines if part in line]
@@ -105,7 +105,7 @@ class Worker:
         self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> list[str]:
-        """Wait for its end, and return what it said."""
+        """Wait for its end, and return its output."""
         self._process.wait(120)
         self._reader.join(120)
         return self._lines
@@ -130,7 +130,7 @@ def seen(slurm: SlurmCluster, planned: JobSpec) -> list[str]:
 
 
 def folders(planned: JobSpec) -> list[JobDirectory]:
-    """Return the run directories of a task."""
+    """Return the job directories of a task."""
     found = sorted(Path(planned.slurm.run_dir or "").glob("*/*/*/*"), key=lambda path: path.stat().st_mtime)
     return [JobDirectory(str(path)) for path in found]
 
@@ -142,6 +142,6 @@ def let_go(planned: JobSpec) -> None:
 
 
 def real(slurm: SlurmCluster, name: str) -> str:
-    """Return the path of a command behind what is put in front of it."""
+    """Return the path of a command behind its wrapper."""
     path = slurm.env["PATH"].partition(":")[2]
     return str(shutil.which(name, path=path))
