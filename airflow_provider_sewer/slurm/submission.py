@@ -124,11 +124,11 @@ class Submission:
                 self._handle_retryable(busy)
                 is_full = busy.is_full
             # A queue that was full has accepted nothing: no job can have ended already, and accounting may not answer.
-            look = partial(self._find_for_certain, in_accounting=not is_full)
-            if is_full and self._shrink and look() is None and self._shrink():
+            find_job = partial(self._find_for_certain, in_accounting=not is_full)
+            if is_full and self._shrink and find_job() is None and self._shrink():
                 continue
             self._wait()
-            if (known := look()) is not None:
+            if (known := find_job()) is not None:
                 return self._as_job(known)
 
     def _record_intent(self) -> None:

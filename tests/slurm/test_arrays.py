@@ -220,7 +220,7 @@ def test_one_that_is_cancelled_while_it_waits_is_left_out(plan, jobs, slurm):
     """The others are submitted without it."""
     planned = instances(plan(SAYS_WHO), 3, expected=9, array_wait=3.0)
     runs = [jobs.follow(each) for each in planned]
-    runs[1].expect_said("waits for its array")
+    runs[1].expect_said("waiting for its array")
     runs[1].run.cancel()
     with pytest.raises(SlurmCancelled):
         ends(runs[1])
@@ -283,7 +283,7 @@ def test_one_that_was_killed_while_it_waited_still_waits(plan, jobs, slurm, work
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 2)
     first = worker(planned[0])
-    first.expect("waits for its array")
+    first.expect("waiting for its array")
     first.kill()
     runs = [jobs.follow(each) for each in planned]
     assert [ends(run) for run in runs] == ["0", "1"]

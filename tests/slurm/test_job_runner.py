@@ -181,7 +181,7 @@ def test_follow_orphaned_job_is_cancelled_with_its_cause(plan, jobs, slurm):
     run.expect_start()
     os.utime(run.directory.follower, (0, 0))
     os.utime(run.directory.start, (0, 0))
-    run.fails(SlurmCancelled, "no worker, triggerer or sppe followed it for orphan_timeout, 5 s")
+    run.fails(SlurmCancelled, "no worker, triggerer or sppe monitored it for orphan_timeout, 5 s")
 
 
 def test_a_result_is_collected_once(plan, jobs, slurm):

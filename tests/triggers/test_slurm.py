@@ -480,7 +480,7 @@ def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, regist
     caplog.set_level(logging.INFO)
     on_slurm.put_in_front("sbatch")
     (one,) = register("print('done')", 1)
-    asyncio.run(run_until(made_anew(one), lambda: "which waits for its array" in caplog.text))
+    asyncio.run(run_until(made_anew(one), lambda: "(waiting for its array)" in caplog.text))
     _, other = register("print('done')", 2)
 
     async def both():
