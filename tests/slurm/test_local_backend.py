@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 # The program of a worker: it submits, prints its job, and waits.
 WORKER = """
 import sys, time
-from airflow_provider_sewer.slurm.local_backend import LocalCluster
-from airflow_provider_sewer.slurm.job_directory import RunDirectory
-print(LocalCluster().submit(RunDirectory(sys.argv[1]), sys.argv[2]).id, flush=True)
+from airflow_provider_sewer.slurm.local_backend import LocalBackend
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+print(LocalBackend().submit(JobDirectory(sys.argv[1]), sys.argv[2]).id, flush=True)
 time.sleep(4711)
 """
 CANCEL = """
 import sys
 from airflow_provider_sewer.slurm.backend import JobRef
-from airflow_provider_sewer.slurm.local_backend import LocalCluster
-LocalCluster().cancel(JobRef(*sys.argv[1:4]), timeout=float(sys.argv[4]))
+from airflow_provider_sewer.slurm.local_backend import LocalBackend
+LocalBackend().cancel(JobRef(*sys.argv[1:4]), timeout=float(sys.argv[4]))
 """
 
 

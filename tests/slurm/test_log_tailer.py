@@ -255,14 +255,14 @@ def test_a_file_that_looks_short_from_another_host_is_waited_for(log: Log) -> No
 HEAVY = """
 import re, sys
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
-from airflow_provider_sewer.slurm.job_directory import RunDirectory
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 seen = [0]
 def take(stream, pieces):
     seen[0] += sum(map(len, pieces))
 def most_memory():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1))
 before = most_memory()
-JobLogs(RunDirectory(sys.argv[1]), take, ["a-secret-of-mine"]).finish()
+JobLogs(JobDirectory(sys.argv[1]), take, ["a-secret-of-mine"]).finish()
 print(seen[0], most_memory() - before)
 """
 

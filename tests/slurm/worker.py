@@ -25,29 +25,29 @@ OVER = {"COMPLETED", "FAILED", "CANCELLED"}
 
 _SOURCE = """
 import json, resource, signal, sys
-from airflow_provider_sewer.core.execution_settings import Settings
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.slurm.attempts import TaskInstance
-from airflow_provider_sewer.slurm.client import SlurmCluster
-from airflow_provider_sewer.slurm.local_backend import LocalCluster
-from airflow_provider_sewer.slurm.job_spec import ModuleJob
-from airflow_provider_sewer.slurm.job_runner import JobRun
+from airflow_provider_sewer.slurm.client import SlurmClient
+from airflow_provider_sewer.slurm.local_backend import LocalBackend
+from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.job_runner import JobRunner
 
 said, quick = json.loads(sys.argv[1]), float(sys.argv[2])
 said["instance"] = TaskInstance(*said["instance"])
-settings = Settings(**said.pop("settings"))
+settings = ExecutionSettings(**said.pop("settings"))
 said["task"] = Task("task", said.pop("module"), args=said.pop("arguments")).with_settings(settings)
 said["slurm"] = SlurmSettings(**said["slurm"])
 tell = lambda line: print(line, flush=True)
-clusters = lambda kind: LocalCluster() if kind == "local" else SlurmCluster(patience=quick)
-run = JobRun(ModuleJob(**said), lambda *_: None, tell, clusters=clusters)
+clusters = lambda kind: LocalBackend() if kind == "local" else SlurmClient(patience=quick)
+run = JobRunner(JobSpec(**said), lambda *_: None, tell, clusters=clusters)
 signal.signal(signal.SIGTERM, lambda *_: (run.cancel(), tell("told to stop")))
 tell("ready")
 if len(sys.argv) > 3:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
-    job = run.begin()
+    job = run.submit_and_wait()
     tell("begun " + job.ref.id)
     run.collect(run.follow(job))
 except Exception as error:
