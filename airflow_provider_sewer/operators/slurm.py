@@ -199,7 +199,7 @@ class SlurmModuleOperator(PythonModuleOperator):
                     self._wait_in_triggerer(job, run)
                 job = run.wait_for_array(job)
                 self._store_job(context, run, job)
-            self._announce(context, job)
+            self._announce(context, job, has_reattached=run.has_reattached)
             if not slurm.wait_for_completion:
                 return job.ref.id
             if slurm.deferrable and not has_said_how_it_ended(job):
@@ -372,9 +372,10 @@ class SlurmModuleOperator(PythonModuleOperator):
             keeps = run.planned.slurm.on_kill_action == "keep_job"
             store.set(_NOTED_JOB, NOTED_JOB.written({"job": job_to_data(job), "keep": keeps}))
 
-    def _announce(self, context: Context, job: Job) -> None:
+    def _announce(self, context: Context, job: Job, *, has_reattached: bool) -> None:
         """Say where the job and its files are, in the log and to other tasks."""
-        self.log.info("%s; its run directory is %s", job, job.directory.path)
+        if not has_reattached:  # that line names the directory, too
+            self.log.info("Submitted %s; job directory: %s", job, job.directory.path)
         if job.cluster.kind == "slurm":
             is_element = "_" in job.ref.id
             number = f"$(squeue -h -j {job.ref.id} -o %A)" if is_element else job.ref.id  # srun takes only numbers

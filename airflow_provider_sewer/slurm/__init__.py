@@ -1,1 +1,1 @@
-"""Run a module as a job of a Slurm cluster, or as a detached process of this machine in the same manner."""
+"""Jobs that run a module on a Slurm cluster, or as a detached process of this machine in the same way."""

@@ -1,4 +1,4 @@
-"""Ask accounting: one thread of this process at a time, and with pauses while it does not answer."""
+"""Queue for queries of accounting: one thread of this process at a time, with pauses while it does not answer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-#: Seconds until accounting is asked again after it has not answered, at first and at most.
+#: Seconds until accounting is queried again after it has not answered, at first and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 
 class AccountingQueue:
-    """The turns in which the threads of this process ask the accounting of one cluster.
+    """Queue in which the threads of this process query the accounting of one cluster.
 
-    A query that hangs takes up to 20 s. So it holds none of the slots that submissions need, and one that was not
-    answered counts for all threads until the pause after it is over.
+    A query that hangs takes up to 20 s. So it holds none of the slots that submissions need, and a query without answer
+    counts for all threads until the pause after it is over.
     """
 
     _all: ClassVar[dict[tuple[str, ...], AccountingQueue]] = {}
@@ -36,14 +36,14 @@ class AccountingQueue:
 
     @classmethod
     def of(cls, cluster: JobBackend) -> AccountingQueue:
-        """Return the turns of a cluster."""
+        """Return the queue of a cluster."""
         return cls._all.get(cluster.key) or cls._all.setdefault(cluster.key, cls())
 
     def ask(self, query: Callable[[], _Answer], check: Callable[[], None] = lambda: None) -> _Answer:
-        """Return the answer to a query, when its turn has come.
+        """Return the answer to a query, in turn.
 
-        :param check: called several times a second until then; raises to wait no longer.
-        :raises NoAnswer: when there was none, or none to another query a moment ago.
+        :param check: called several times a second until then; raises to end the wait.
+        :raises SlurmUnreachable: when there was no answer, or none to another query a moment ago.
         """
         with self._slots.taken(check):
             if time.monotonic() < self._again:

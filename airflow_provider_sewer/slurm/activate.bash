@@ -1,5 +1,5 @@
-# Have programs that are started by name be those of the interpreter's environment (see `execution/activation.py`). `setup`
-# comes after this, so that what it does to PATH counts more.
+# Let program names resolve to the interpreter's environment (see `execution/activation.py`). `setup` follows this, so
+# that its changes to PATH take precedence.
 sewer_folder=${sewer_python%/*}
 if [[ ! -f ${sewer_folder%/*}/pyvenv.cfg ]]; then # Python follows a link, unless it lies in an environment
     sewer_folder=$(sewer_tool readlink -f -- "$sewer_python")
@@ -7,7 +7,7 @@ if [[ ! -f ${sewer_folder%/*}/pyvenv.cfg ]]; then # Python follows a link, unles
 fi
 sewer_prefix=${sewer_folder%/*}
 
-# Tell whether PATH leads to this interpreter without more ado: it lies in a folder of the system, and no other one before.
+# Return whether PATH leads to this interpreter anyway: it is in a folder of the system, and no other one precedes it.
 sewer_is_found() {
     [[ $sewer_folder == @(/bin|/usr/bin|/usr/local/bin) && :$PATH: == *":$sewer_folder:"* ]] || return 1
     local sewer_found

@@ -1,6 +1,6 @@
-# What each element of an array runs first: it goes to the run directory that its number leads to, and runs the job
-# script there. Should Slurm have a second array of this folder, none of its elements goes on. (The array's id may be
-# the number of an element too, and so the name of a folder: `-n` keeps the second link from being put into that.)
+# Start of each element of an array: it enters the job directory that its number leads to, and runs the job script
+# there. Should Slurm have a second array of this folder, none of its elements goes on. (The array's id may be the
+# number of an element too, and so the name of a folder: `-n` prevents the second link from being put into that.)
 sewer_check_own "$sewer_array"
 if ! command -p ln -sn -- "$SLURM_ARRAY_JOB_ID" "$sewer_array/claim" 2>/dev/null; then
     sewer_owner=$(command -p readlink -- "$sewer_array/claim") || {
@@ -8,7 +8,7 @@ if ! command -p ln -sn -- "$SLURM_ARRAY_JOB_ID" "$sewer_array/claim" 2>/dev/null
         exit 73
     }
     if [[ $sewer_owner != "$SLURM_ARRAY_JOB_ID" ]]; then
-        echo "sewer: array $sewer_owner runs these attempts; array $SLURM_ARRAY_JOB_ID ends without having run anything" >&2
+        echo "sewer: array $sewer_owner runs these attempts; array $SLURM_ARRAY_JOB_ID ends without running anything" >&2
         exit 75
     fi
 fi

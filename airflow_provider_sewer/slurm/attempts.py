@@ -1,4 +1,4 @@
-"""The attempts of one task instance: which one counts, and whether to take it up or to begin anew."""
+"""Attempts of one task instance: the latest one, and whether a try reattaches to it or begins a new one."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class TaskInstance(NamedTuple):
-    """What attempts are for.
+    """Task instance that attempts belong to.
 
     :param dag_id: its DAG.
     :param run_id: its run.
     :param task_id: its task.
-    :param map_index: its place in a mapped task, else -1.
-    :param clears: what changes when a user clears the task, unless it is running.
-    :param run_clears: how often a user has cleared tasks of its run; Airflow does not tell which.
-    :param is_extra: whether this is a try beyond those that the task has.
+    :param map_index: its index in a mapped task, else -1.
+    :param clears: a text that differs after a user has cleared the task, unless it was running.
+    :param run_clears: how often a user has cleared tasks of its run; Airflow does not record which ones.
+    :param is_extra: whether this try exceeds the task's number of tries.
     :param try_number: Airflow's number of this try; 0 where tries have no numbers.
     """
 
@@ -43,11 +43,11 @@ class TaskInstance(NamedTuple):
     try_number: int = 0
 
     def continues(self, attempt: Attempt) -> bool:
-        """Tell whether an attempt was begun for what is wanted now: no user has cleared the task since.
+        """Return whether an attempt is for the present series of tries: no user has cleared the task since.
 
-        A user's clear gives a task more tries, unless it is running. The process that runs it then marks the run
-        directory. Where that process is dead, an extra try follows, as one does after a restart of the scheduler; only
-        then counts whether any task of the run was cleared.
+        A user's clear gives a task more tries, unless it is running: then the process that runs it marks the job
+        directory. Where that process is dead, an extra try follows, as one does after a restart of the scheduler. Only
+        for an extra try the clears of the whole run count.
         """
         return attempt.clears == self.clears and (not self.is_extra or attempt.run_clears == self.run_clears)
 
@@ -55,12 +55,12 @@ class TaskInstance(NamedTuple):
 class Attempt(NamedTuple):
     """One attempt.
 
-    :param directory: its run directory.
+    :param directory: its job directory.
     :param name: the name of its job.
-    :param cluster: what it was begun on, ``slurm`` or ``local``; empty if it is new.
-    :param clears: see :class:`TaskInstance`, when it was begun.
+    :param cluster: the backend of its submission, ``slurm`` or ``local``; empty if it is new.
+    :param clears: see :class:`TaskInstance`, as of its submission.
     :param run_clears: likewise.
-    :param in_array: whether it is to be an element of an array, or is one.
+    :param in_array: whether its job is, or is to become, an array task.
     :param collected_in: the number of the try that has collected its success; 0 if none has.
     """
 
@@ -72,37 +72,37 @@ class Attempt(NamedTuple):
     in_array: bool = False
     collected_in: int = 0
 
-    def note_intent(self, cluster: str, made: float, begun: float) -> None:
-        """Note that a submission begins now, so that another process knows for how long to wait for it.
+    def note_intent(self, cluster: str, created: float, begun: float) -> None:
+        """Record that a submission begins now, so that another process knows for how long to wait for it.
 
-        :param cluster: what it is submitted to.
-        :param made: when the attempt was made, in seconds since the epoch.
+        :param cluster: the backend it is submitted to.
+        :param created: when the attempt was created, in seconds since the epoch.
         :param begun: when this submission begins.
         :raises OSError: when that cannot be written.
         """
-        noted = (self.name, cluster, self.clears, self.run_clears, made, begun, self.in_array)
-        self.directory.write_attempt(ATTEMPT.packed(noted))
+        values = (self.name, cluster, self.clears, self.run_clears, created, begun, self.in_array)
+        self.directory.write_attempt(ATTEMPT.packed(values))
 
     def cancel(self) -> None:
-        """Have its job end, or not even begin; what has lost its run directory cannot begin anyway.
+        """Have its job end, or not begin; a job without its job directory cannot begin anyway.
 
-        :raises SlurmUnavailable: when that cannot be noted.
+        :raises SlurmUnavailable: when that cannot be recorded.
         """
-        self._note(self.directory.cancel)
+        self._record(self.directory.cancel)
 
     def record_end(self, how: str) -> None:
-        """Note that nothing more is wanted of it: ``collected``, ``failed`` or ``abandoned``.
+        """Record that it is closed: ``collected``, ``failed`` or ``abandoned``.
 
-        :raises SlurmUnavailable: when that cannot be noted.
+        :raises SlurmUnavailable: when that cannot be recorded.
         """
-        self._note(partial(self.directory.write_ended, how))
+        self._record(partial(self.directory.write_ended, how))
 
-    def _note(self, write: Callable[[], None]) -> None:
+    def _record(self, write: Callable[[], None]) -> None:
         path = self.directory.path
         try:
             write()
         except FileNotFoundError:
-            if os.path.isdir(path):  # otherwise somebody has removed it, and with it all that could begin
+            if os.path.isdir(path):  # otherwise it was removed, and a job without it cannot begin
                 raise
         except OSError as error:
             raise SlurmUnavailable(
@@ -111,11 +111,11 @@ class Attempt(NamedTuple):
 
 
 class Attempts:
-    """All attempts of a task instance, in folders with their numbers.
+    """All attempts of a task instance, in folders named by their numbers.
 
-    :param run_dir: the folder of all run directories.
+    :param run_dir: the folder of all job directories.
     :param instance: the task instance.
-    :param label: what its jobs are called, before the part that makes each name unique.
+    :param label: readable first part of its job names.
     """
 
     def __init__(self, run_dir: str, instance: TaskInstance, label: str | None = None) -> None:
@@ -125,14 +125,14 @@ class Attempts:
         self._label = label or f"{instance.dag_id}.{instance.task_id}"
 
     def latest(self) -> Attempt | None:
-        """Return the latest attempt, unless somebody has noted its end; ``None`` if there is none.
+        """Return the latest attempt that is not closed; ``None`` if there is none.
 
-        One that is noted to be for something else is passed over: it is not ours to take up, or to cancel. An attempt
-        that was not noted has no cluster, and continues nothing.
+        An attempt that is recorded for another task instance is skipped: it must not be reattached or cancelled. An
+        attempt without a record has no cluster, and no try continues it.
 
         :raises SlurmUnavailable: when the folder cannot be read.
-        :raises UnreadableRecord: when the attempt was noted, and that cannot be read.
-        :raises UntrustedPath: when another user could have written it, or one that it is in below `run_dir`.
+        :raises UnreadableRecord: when the attempt's record cannot be read.
+        :raises UntrustedPath: when another user could have written it, or a folder above it up to `run_dir`.
         """
         attempt = self._newest()
         return None if attempt is None or attempt.directory.read_ended() else attempt
@@ -140,7 +140,7 @@ class Attempts:
     def collected(self) -> Attempt | None:
         """Return the latest attempt if an earlier try of the same series has collected its success.
 
-        Airflow may never have stored what that try returned: its worker can have died in between.
+        Airflow may have lost that try's return value: its worker can have died before it was stored.
 
         :raises SlurmUnavailable: when the folder cannot be read.
         """
@@ -148,28 +148,28 @@ class Attempts:
         if attempt is None or attempt.directory.read_ended() != "collected":
             return None
         attempt = attempt._replace(collected_in=attempt.directory.read_ended_try())
-        if attempt.collected_in >= self._instance.try_number > 0:  # that was a DAG run of this name that was deleted
+        if attempt.collected_in >= self._instance.try_number > 0:  # of a deleted DAG run with the same name
             attempt.record_end("abandoned")
             return None
-        is_wanted = self._instance.continues(attempt) and not attempt.directory.is_cleared
-        return attempt if 0 < attempt.collected_in < self._instance.try_number and is_wanted else None
+        is_valid = self._instance.continues(attempt) and not attempt.directory.is_cleared
+        return attempt if 0 < attempt.collected_in < self._instance.try_number and is_valid else None
 
     def _newest(self) -> Attempt | None:
         for number in sorted(self._numbers(), reverse=True):
             directory = self._directory(number)
             directory.check_own()
-            noted = directory.read_attempt()
-            if noted is None and not directory.is_empty:  # nothing was submitted
+            record = directory.read_attempt()
+            if record is None and not directory.is_empty:  # nothing was submitted
                 return Attempt(directory, self._name(number), "", "", -1)
-            if noted is None:
+            if record is None:
                 return None
-            if self._is_ours(number, noted["name"]):
-                said = (noted["name"], noted["cluster"], noted["clears"], noted["run_clears"])
-                return Attempt(directory, *said, in_array=noted["in_array"])
+            if self._is_ours(number, record["name"]):
+                fields = (record["name"], record["cluster"], record["clears"], record["run_clears"])
+                return Attempt(directory, *fields, in_array=record["in_array"])
         return None
 
     def begin(self) -> Attempt:
-        """Make the run directory of a new attempt.
+        """Create the job directory of a new attempt.
 
         :raises SlurmUnavailable: when that is not possible.
         :raises UntrustedPath: as for :meth:`latest`.
@@ -180,7 +180,7 @@ class Attempts:
             try:
                 directory.make()
             except FileExistsError as error:
-                if not os.path.isdir(directory.path):  # another process was not quicker: there is a file in the way
+                if not os.path.isdir(directory.path):  # a file is in the way, not another process's directory
                     raise _unusable(directory.path, error) from None
             except OSError as error:
                 raise _unusable(directory.path, error) from None
@@ -202,15 +202,15 @@ class Attempts:
         return JobDirectory(os.path.join(self._folder, str(number)))
 
     def _name(self, number: int) -> str:
-        """Return a job's name: readable, and the same for nothing else in the world that shares this run directory."""
+        """Return a job's name: readable, and unique to this attempt and job directory."""
         readable = re.sub(r"[^\w.+ -]", "_", self._label)[:LONGEST_NAME].strip()
-        return f"{readable}-{self._mark(number)}{_hash(self._folder)[:6]}"
+        return f"{readable}-{self._identity_hash(number)}{_hash(self._folder)[:6]}"
 
     def _is_ours(self, number: int, name: str) -> bool:
-        """Tell whether an attempt is for this task instance, whatever its jobs were called and the folder was then."""
-        return name.rpartition("-")[2].startswith(self._mark(number))
+        """Return whether an attempt is for this task instance, also after its label or the folder has changed."""
+        return name.rpartition("-")[2].startswith(self._identity_hash(number))
 
-    def _mark(self, number: int) -> str:
+    def _identity_hash(self, number: int) -> str:
         return _hash("\0".join((*map(str, self._instance[:4]), str(number))))[:12]
 
 

@@ -1,4 +1,4 @@
-"""What can run jobs: a Slurm cluster, or this machine. Both are asked the same questions."""
+"""Backends of jobs: a Slurm cluster, or this machine, with the same interface."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class JobRef(NamedTuple):
-    """Identify a job. Slurm may give an id to another job, so the script or the name has to match as well.
+    """Reference to a job. Slurm may give an id to another job, so the script or the name has to match as well.
 
     :param id: its id.
     :param name: its name when it was submitted; a site or a user may change it later.
-    :param directory: path of its run directory.
+    :param directory: path of its job directory.
     """
 
     id: str
@@ -25,16 +25,16 @@ class JobRef(NamedTuple):
 
     @property
     def array_id(self) -> str:
-        """Return the id of the array of an element; that of another job as it is."""
+        """Return the id of the array of an element; for another job its own id."""
         return self.id.partition("_")[0]
 
     @property
     def is_element(self) -> bool:
-        """Tell whether it is an element of an array."""
+        """Return whether it is an element of an array."""
         return "_" in self.id
 
     def is_submitted_from(self, folder: str) -> bool:
-        """Tell whether the script in this folder is that of the job, or of the array that it is an element of."""
+        """Return whether the script in this folder is that of the job, or of the array that it is an element of."""
         return bool(folder) and (
             folder == self.directory or (self.is_element and self.name.endswith(f"-{tag_of(folder)}"))
         )
@@ -46,12 +46,12 @@ def tag_of(folder: str) -> str:
 
 
 class JobStatus(NamedTuple):
-    """What was answered when a job was asked for.
+    """Status of a job.
 
-    :param state: Slurm's word for it; empty where nobody knows the job.
-    :param reason: Slurm's word for why it waits or why it ended.
+    :param state: Slurm's state; empty where neither the controller nor accounting knows the job.
+    :param reason: Slurm's reason why it waits or why it ended.
     :param node: the node or nodes it has.
-    :param exit_code: what its script exited with; ``None`` if that is not known.
+    :param exit_code: exit code of its script; ``None`` if that is not known.
     :param signal: the signal that ended its script; ``None`` if there was none, or that is not known.
     :param restarts: how often it was requeued; ``None`` if that is not known.
     :param start: when it began or is expected to, in seconds since the epoch.
@@ -70,16 +70,16 @@ class JobStatus(NamedTuple):
     is_preempted: bool = False
 
 
-#: Everybody was asked, and nobody knows the job.
+#: Status of a job that neither the controller nor accounting knows.
 UNKNOWN_JOB = JobStatus("")
 
-#: The array is known, and this element of it is not: it was cancelled before it began, of which Slurm keeps no trace,
-#: or it has ended and was forgotten.
+#: Status where the array is known, and this element of it is not. It was cancelled before it began, of which Slurm
+#: keeps no trace, or it has ended and was forgotten.
 MISSING_ARRAY_TASK = JobStatus("CANCELLED", "not in its array")
 
 
 class Submitted(NamedTuple):
-    """A job that was taken.
+    """Accepted job.
 
     :param id: its id.
     :param warning: the message of Slurm or the site about the accepted job, on one line; empty if there was none.
@@ -90,35 +90,35 @@ class Submitted(NamedTuple):
 
 
 class SlurmUnreachable(Exception):
-    """The cluster could not be asked; that says nothing about any job.
+    """The cluster did not answer; this gives no information about any job.
 
-    :param stderr: what the command has printed, if it was one.
+    :param stderr: output of the command, if it was one.
     """
 
-    def __init__(self, why: str, stderr: str = "") -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, stderr: str = "") -> None:
+        super().__init__(reason)
         self.stderr = stderr
 
 
 class CommandNotFound(SlurmUnreachable):
-    """One of Slurm's commands is not on this machine; waiting does not help."""
+    """One of Slurm's commands is not on this machine, and will not appear."""
 
 
 class SubmissionRetryable(Exception):
-    """The job was not taken, or perhaps it was; it has to be looked for, and can be submitted again.
+    """The job may not have been accepted; it has to be looked for, and can be submitted again.
 
-    :param is_strange: whether nobody knows what the reason is, so that it need not ever pass.
-    :param is_full: whether there are too many jobs, so that there may be room for fewer.
+    :param is_unclassified: whether the reason is unknown, so that it may be permanent.
+    :param is_full: whether there are too many jobs, so that there may be room for a smaller array.
     """
 
-    def __init__(self, why: str, *, is_unclassified: bool = False, is_full: bool = False) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, *, is_unclassified: bool = False, is_full: bool = False) -> None:
+        super().__init__(reason)
         self.is_unclassified = is_unclassified
         self.is_full = is_full
 
 
 class JobBackend(Protocol):
-    """Where jobs run."""
+    """Backend that runs jobs."""
 
     @property
     def kind(self) -> str:
@@ -126,17 +126,17 @@ class JobBackend(Protocol):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Return what tells this cluster, and the user it is asked by, from others."""
+        """Return the identity of this cluster and the user of its commands."""
 
     @property
     def slowest_submission(self) -> float:
-        """Return the seconds after which a submission that was begun by a process now dead has had its effect."""
+        """Return the seconds after which a submission that was begun by a process now dead has taken effect."""
 
     def submit(self, directory: JobDirectory, name: str) -> Submitted:
-        """Submit the script of a run directory.
+        """Submit the script of a job directory.
 
-        :raises Busy: when it is not known to have been taken, and may be submitted again later.
-        :raises SlurmSubmitRefused: when it will never be taken.
+        :raises SubmissionRetryable: when it is not known to be accepted, and may be submitted again later.
+        :raises SlurmSubmissionRejected: when it is rejected permanently.
         """
 
     def find(self, name: str, directory: str) -> str | None:
@@ -144,24 +144,24 @@ class JobBackend(Protocol):
 
         :param name: the name that it was submitted with.
         :param directory: the folder with its script.
-        :raises NoAnswer: when that cannot be known now.
+        :raises SlurmUnreachable: when it cannot be determined now.
         """
 
     def find_in_accounting(self, name: str, directory: str, *, since: float) -> str | None:
-        """Return the id of the job of an attempt, or of an array, that is over and was forgotten; not a quick query.
+        """Return the id of an ended job of an attempt, or of an array, that the controller has forgotten; slow.
 
-        :param since: for jobs that were there this many seconds ago or later.
-        :raises NoAnswer: when that cannot be known now.
+        :param since: for jobs that existed this many seconds ago or later.
+        :raises SlurmUnreachable: when it cannot be determined now.
         """
 
     def poll(self, jobs: Collection[JobRef]) -> dict[JobRef, JobStatus]:
-        """Return what is known of these jobs, with as few queries as possible.
+        """Return the status of these jobs, with as few queries as possible.
 
-        :raises NoAnswer: when that cannot be known now.
+        :raises SlurmUnreachable: when it cannot be determined now.
         """
 
     def cancel(self, job: JobRef, *, timeout: float) -> None:
-        """Have a job ended; one that has ended or is not known is none of our business.
+        """Cancel a job; do nothing for one that has ended or is not known.
 
-        :raises NoAnswer: when it is not known whether that was heard.
+        :raises SlurmUnreachable: when the cancellation may not have reached the cluster.
         """

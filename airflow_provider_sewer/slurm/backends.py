@@ -1,4 +1,4 @@
-"""Which cluster a job is to run on: the Slurm that is here, or this machine."""
+"""Selection of a job's backend: Slurm, or this machine."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def backend_of(kind: str) -> JobBackend:
-    """Return the cluster of this kind, ``slurm`` or ``local``."""
+    """Return the backend of this kind, ``slurm`` or ``local``."""
     return LocalBackend() if kind == "local" else SlurmClient()
 
 
 def get_backend(
-    wanted: str, say: Callable[[str], None], clusters: Callable[[str], JobBackend] = backend_of
+    kind: str, notify: Callable[[str], None], clusters: Callable[[str], JobBackend] = backend_of
 ) -> JobBackend:
-    """Return the cluster that is wanted; ``auto`` is Slurm where its commands are, else this machine.
+    """Return the backend of this kind; ``auto`` is Slurm where its commands are, else this machine.
 
-    :raises SlurmUnavailable: when Slurm is wanted and its commands are not here.
+    :raises SlurmUnavailable: when Slurm is required and its commands are missing here.
     """
-    if wanted == "auto":
-        wanted = "slurm" if shutil.which("sbatch") else "local"
-        if wanted == "local":
-            say("There is no sbatch here, so the job runs on this machine (cluster='auto')")
-    if wanted == "slurm":
+    if kind == "auto":
+        kind = "slurm" if shutil.which("sbatch") else "local"
+        if kind == "local":
+            notify("Running the job on this machine: sbatch not found (cluster='auto')")
+    if kind == "slurm":
         require_slurm()
-    return clusters(wanted)
+    return clusters(kind)

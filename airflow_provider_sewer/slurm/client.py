@@ -1,4 +1,4 @@
-"""Slurm's commands: what they are asked, and what their answers mean."""
+"""Client of Slurm's commands."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ if TYPE_CHECKING:
 _Text = TypeVar("_Text")
 _Value = TypeVar("_Value")
 
-#: Seconds that a command may take. A controller that is gone makes squeue give up after 18 s, sbatch after 9 s or more.
+#: Seconds that a command may take. Without a controller squeue gives up after 18 s, sbatch after 9 s or more.
 _PATIENCE = 60.0
 
-#: Seconds until accounting is asked again for a job that it does not know, at first and at most.
-_FIRST_ASK, _LONGEST_ASK = 2.0, 60.0
-#: Seconds that accounting may take: nobody hears of other jobs meanwhile.
+#: Seconds until accounting is queried again for a job that it does not know, at first and at most.
+_FIRST_QUERY, _LONGEST_QUERY_PAUSE = 2.0, 60.0
+#: Seconds that accounting may take: the status of other jobs has to wait meanwhile.
 _ACCOUNTING_PATIENCE = 20.0
 
-#: So many jobs are asked for by their ids.
+#: Largest number of jobs that are queried by their ids.
 _FEW = 50
 
-# What scancel says of a job that has ended.
+# scancel's messages about a job that has ended.
 _OVER = re.compile(r"Invalid job id|already complet")
 _FORGOTTEN = "Invalid job id specified"
 _NO_ACCOUNTING = "accounting storage is disabled"
-# What sacct says before it prints nothing and exits with 0, where the name of slurmdbd's host cannot be resolved.
+# sacct's messages before it prints nothing and exits with 0, where the name of slurmdbd's host cannot be resolved.
 _NOT_ASKED = re.compile(r"\bDBD_\w+ failure|\bPersistInit\b")
 _TIMED_OUT = frozenset({124, 137})
 _NOT_FOUND = frozenset({126, 127})
 
 
 class _AccountingQuery(NamedTuple):
-    """What became of asking accounting for a job.
+    """State of the accounting query for a job.
 
-    :param again: when to ask it again.
-    :param pause: seconds that lay before that.
-    :param answer: what it said; ``None`` if it did not answer.
+    :param again: time of the next query.
+    :param pause: seconds before that.
+    :param answer: the last answer; ``None`` if there was none.
     """
 
     again: float = 0.0
@@ -69,7 +69,7 @@ class _AccountingQuery(NamedTuple):
 
 
 class SlurmClient:
-    """The Slurm that the commands on PATH talk to, asked as the user of this process.
+    """Client of the Slurm cluster that the commands on PATH talk to, as the user of this process.
 
     :param patience: seconds that a command may take.
     """
@@ -80,25 +80,25 @@ class SlurmClient:
         self._patience = patience
         self._env = _environment()
         self._has_accounting = True
-        self._asks: dict[JobRef, _AccountingQuery] = {}
+        self._queries: dict[JobRef, _AccountingQuery] = {}
         self._missing: frozenset[JobRef] = frozenset()
         self._largest_array: tuple[int, int] | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Return what tells this cluster, and the user it is asked by, from others."""
+        """Return the identity of this cluster and the user of its commands."""
         return (self.kind, self._env.get("SLURM_CONF", ""), str(os.geteuid()))
 
     @property
     def slowest_submission(self) -> float:
-        """Return the seconds after which a submission that was begun by a process now dead has had its effect."""
+        """Return the seconds after which a submission that was begun by a process now dead has taken effect."""
         return self._patience + 10
 
     def submit(self, directory: JobDirectory, name: str) -> Submitted:  # noqa: ARG002 - the script holds the name
-        """Submit the script of a run directory.
+        """Submit the script of a job directory.
 
-        :raises Busy: when it is not known to have been taken, and may be submitted again later.
-        :raises SlurmSubmitRefused: when it will never be taken.
+        :raises SubmissionRetryable: when it is not known to be accepted, and may be submitted again later.
+        :raises SlurmSubmissionRejected: when Slurm rejects it permanently.
         """
         try:
             done = self._run("sbatch", "--parsable", directory.script)
@@ -111,19 +111,19 @@ class SlurmClient:
         if answer.job_id:
             return Submitted(answer.job_id, answer.words)
         if answer.kind is AnswerKind.REJECTED:
-            raise SlurmSubmissionRejected(f"Slurm refuses the job: {answer.words}", run_directory=directory.path)
-        why = (
-            f"sbatch said {done.stdout.strip()!r}, which names no job; {answer.words}".rstrip("; ")
+            raise SlurmSubmissionRejected(f"Slurm rejected the job: {answer.words}", run_directory=directory.path)
+        reason = (
+            f"sbatch printed {done.stdout.strip()!r}, which contains no job id; {answer.words}".rstrip("; ")
             if done.returncode == 0
-            else f"sbatch exited with {done.returncode}: {answer.words or 'it said nothing'}"
+            else f"sbatch exited with {done.returncode}: {answer.words or 'no message'}"
         )
-        is_strange, is_full = answer.kind is AnswerKind.UNCLASSIFIED, answer.kind is AnswerKind.FULL
-        raise SubmissionRetryable(why, is_unclassified=is_strange, is_full=is_full)
+        is_unclassified, is_full = answer.kind is AnswerKind.UNCLASSIFIED, answer.kind is AnswerKind.FULL
+        raise SubmissionRetryable(reason, is_unclassified=is_unclassified, is_full=is_full)
 
     def find(self, name: str, directory: str) -> str | None:
-        """Return the id of the job of an attempt, or of an array: by its script, or by the name it was submitted with.
+        """Return the id of the job of an attempt, or of an array, by its script or its name at submission.
 
-        :raises NoAnswer: when that cannot be known now.
+        :raises SlurmUnreachable: when it cannot be determined now.
         """
         ref = JobRef("", name, directory)
         queue = self._squeue("-o", parsing.FIND_FIELDS)
@@ -132,10 +132,10 @@ class SlurmClient:
     def find_in_accounting(self, name: str, directory: str, *, since: float) -> str | None:
         """Return the id of the job of an attempt, or of an array, that the controller may have forgotten.
 
-        Accounting knows jobs by name only; of one that was renamed and has begun, the run directory holds the id.
+        Accounting knows jobs by name only; for a job that was renamed and has begun, the job directory holds the id.
 
-        :param since: for jobs that were there this many seconds ago or later.
-        :raises NoAnswer: when that cannot be known now.
+        :param since: for jobs that existed this many seconds ago or later.
+        :raises SlurmUnreachable: when it cannot be determined now.
         """
         if not self._has_accounting:
             return None
@@ -145,19 +145,19 @@ class SlurmClient:
         return max(ids, key=int, default=None)
 
     def poll(self, jobs: Collection[JobRef]) -> dict[JobRef, JobStatus]:
-        """Return what is known of these jobs: one squeue for all, then accounting for those it has forgotten.
+        """Return the status of these jobs: one squeue for all, then accounting for those it has forgotten.
 
-        :raises NoAnswer: when the controller does not answer.
+        :raises SlurmUnreachable: when the controller does not answer.
         """
-        asked = {job: job.array_id if job in self._missing else job.id for job in jobs}
-        queue = self._queue_of(asked.values())
+        queried = {job: job.array_id if job in self._missing else job.id for job in jobs}
+        queue = self._queue_of(queried.values())
         seen = {job: parsing.matching(job, queue) for job in jobs}
-        forgotten = [job for job, sighting in seen.items() if sighting is UNKNOWN_JOB]
-        known = {job: sighting for job, sighting in seen.items() if sighting is not UNKNOWN_JOB}
+        forgotten = [job for job, status in seen.items() if status is UNKNOWN_JOB]
+        known = {job: status for job, status in seen.items() if status is not UNKNOWN_JOB}
         self._missing = frozenset(forgotten)
         arrays = {job.array_id for job in forgotten if job.is_element}
-        if len(jobs) <= _FEW and not arrays <= set(asked.values()):
-            queue = self._queue_of(arrays)  # once: at the next look they are asked for at first
+        if len(jobs) <= _FEW and not arrays <= set(queried.values()):
+            queue = self._queue_of(arrays)  # once: the next poll queries them at first
         answers = self._accounted(forgotten) if self._has_accounting else dict.fromkeys(forgotten, UNKNOWN_JOB)
         others = _rows_by_array(queue) if arrays else {}
         for job, answer in answers.items():
@@ -168,10 +168,10 @@ class SlurmClient:
     def cancel(self, job: JobRef, *, timeout: float) -> None:
         """Cancel a job, if its id still is this job's.
 
-        By id and name first: a controller that answers to nothing now takes that as soon as it can. By id alone if the
+        By id and name first: a controller that does not answer now applies that as soon as it can. By id alone if the
         job turns out to have another name by now.
 
-        :raises NoAnswer: when it is not known whether that was heard.
+        :raises SlurmUnreachable: when the cancellation may not have reached the controller.
         """
         if job.is_element:  # with a filter, scancel would cancel all elements that wait as well (22.05)
             self.cancel_all([job], timeout=timeout)
@@ -183,9 +183,9 @@ class SlurmClient:
             self._scancel(job.id, timeout=max(until - time.monotonic(), 1.0))
 
     def cancel_all(self, jobs: Collection[JobRef], *, timeout: float) -> None:
-        """Cancel jobs, those whose ids still are theirs: one squeue and one scancel for all.
+        """Cancel jobs, those whose ids still are theirs, with one squeue and one scancel for all.
 
-        :raises NoAnswer: when it is not known whether that was heard.
+        :raises SlurmUnreachable: when the cancellation may not have reached the controller.
         """
         until = time.monotonic() + timeout
         queue = self._queue_of([job.id for job in jobs], timeout=timeout / 2)
@@ -194,18 +194,18 @@ class SlurmClient:
             self._scancel(*_together(known), timeout=until - time.monotonic())
 
     def version(self) -> tuple[int, int] | None:
-        """Return the version of Slurm's commands here, such as (25, 11); ``None`` if that cannot be known."""
+        """Return the version of Slurm's commands here, such as (25, 11); ``None`` if it cannot be determined."""
         try:
             return parsing.read_version(self._run("squeue", "--version").stdout)
         except SlurmUnreachable:
             return None
 
     def largest_array(self) -> tuple[int, int]:
-        """Return below which number those of an array's elements have to be, and how many elements there can be.
+        """Return the upper bound of the numbers of an array's elements, and the largest number of elements.
 
         Both are 0 where there are no arrays, or no such limit.
 
-        :raises NoAnswer: when the controller does not answer.
+        :raises SlurmUnreachable: when the controller does not answer.
         """
         if self._largest_array is None:
             done = self._run("scontrol", "show", "config")
@@ -215,26 +215,26 @@ class SlurmClient:
         return self._largest_array
 
     def _accounted(self, forgotten: Collection[JobRef]) -> dict[JobRef, JobStatus]:
-        """Return what accounting says of jobs that the controller has forgotten, without those it did not answer about.
+        """Return accounting's status of jobs that the controller has forgotten, without those it did not answer about.
 
-        It is asked in one batch, and ever more seldom for a job that it does not know: that costs it far more than
-        a look costs the controller.
+        It is queried in one batch, and ever more rarely for a job that it does not know: such a query costs it far more
+        than a poll costs the controller.
         """
         now = time.monotonic()
-        asks = self._asks = {job: self._asks.get(job, _AccountingQuery()) for job in forgotten}
-        due = [job for job, ask in asks.items() if now >= ask.again]
+        queries = self._queries = {job: self._queries.get(job, _AccountingQuery()) for job in forgotten}
+        due = [job for job, query in queries.items() if now >= query.again]
         if due:
             try:
                 accounts = AccountingQueue.of(self).ask(lambda: self._accounting(*_these(job.id for job in due)))
             except SlurmUnreachable:
                 accounts = None
             for job in due:
-                pause = min(2 * asks[job].pause or _FIRST_ASK, _LONGEST_ASK)
+                pause = min(2 * queries[job].pause or _FIRST_QUERY, _LONGEST_QUERY_PAUSE)
                 found = None if accounts is None else parsing.matching(job, accounts)
-                asks[job] = _AccountingQuery(
+                queries[job] = _AccountingQuery(
                     now + pause, pause, UNKNOWN_JOB if found and found.state not in ENDED else found
                 )
-        return {job: ask.answer for job, ask in asks.items() if ask.answer is not None}
+        return {job: query.answer for job, query in queries.items() if query.answer is not None}
 
     def _queue_of(self, ids: Collection[str], *, timeout: float | None = None) -> dict[str, Row]:
         # A user may have thousands of other jobs; but many ids cost the controller more than all jobs do.
@@ -244,7 +244,7 @@ class SlurmClient:
     def _squeue(self, *options: str, timeout: float | None = None) -> str:
         own = ("-u", str(os.geteuid()))
         done = self._run("squeue", "-h", "-a", "-t", "all", *own, *options, timeout=timeout)
-        if done.returncode and _FORGOTTEN in done.stderr:  # what is said of a single one
+        if done.returncode and _FORGOTTEN in done.stderr:  # for a single job
             return ""
         if done.returncode:
             raise SlurmUnreachable(f"squeue exited with {done.returncode}: {parsing.one_line(done.stderr)}")
@@ -252,8 +252,8 @@ class SlurmClient:
 
     def _scancel(self, *arguments: str, timeout: float) -> None:
         done = self._run("scancel", *arguments, timeout=timeout)
-        said = done.stderr.splitlines()
-        if done.returncode and not (said and all(_OVER.search(line) for line in said)):
+        messages = done.stderr.splitlines()
+        if done.returncode and not (messages and all(_OVER.search(line) for line in messages)):
             raise SlurmUnreachable(f"scancel exited with {done.returncode}: {parsing.one_line(done.stderr)}")
 
     def _accounting(self, *options: str) -> dict[str, Row]:
@@ -274,41 +274,41 @@ class SlurmClient:
 
     def _run(self, *argv: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
         seconds = timeout or self._patience
-        # Should this process be killed, `timeout` still ends a command that hangs, so that what was begun
-        # here has had its effect after a known time.
+        # If this process is killed, `timeout` still ends a command that hangs, so that a submission takes effect within
+        # a known time.
         command = ["timeout", "-k", "5", f"{seconds:g}", *argv]
-        env = self._env if argv[0] == "sbatch" else {**self._env, "SLURM_TIME_FORMAT": "%s"}  # sbatch passes it on
+        env = self._env if argv[0] == "sbatch" else {**self._env, "SLURM_TIME_FORMAT": "%s"}  # sbatch would export it
         try:
             done = subprocess.run(
                 command,
                 env=env,
-                cwd="/",  # that of this process may be gone
+                cwd="/",  # this process's own may have been removed
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 check=False,
                 start_new_session=True,
             )
         except FileNotFoundError:
-            raise CommandNotFound("there is no command `timeout` here; it is part of coreutils") from None
+            raise CommandNotFound("command `timeout` not found; it is part of coreutils") from None
         except OSError as error:  # too many processes or open files, or too little memory, just now
             raise SlurmUnreachable(f"{argv[0]} cannot be started: {error.strerror}") from None
-        said = done.stderr.decode("utf-8", "replace")
+        stderr = done.stderr.decode("utf-8", "replace")
         if done.returncode in _TIMED_OUT:
             raise SlurmUnreachable(
-                f"{argv[0]} has not come back after {seconds:g} s; {parsing.one_line(said)}".rstrip("; "), said
+                f"{argv[0]} timed out after {seconds:g} s; {parsing.one_line(stderr)}".rstrip("; "), stderr
             )
         if done.returncode in _NOT_FOUND:
-            raise CommandNotFound(f"there is no command {argv[0]} here that can be run")
-        return subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode("utf-8", "replace"), said)
+            raise CommandNotFound(f"command {argv[0]} not found or not executable here")
+        return subprocess.CompletedProcess(argv, done.returncode, done.stdout.decode("utf-8", "replace"), stderr)
 
 
 def _own() -> tuple[str, ...]:
-    """Return what has sacct tell of this user's jobs only: as it does of itself, but for an administrator."""
+    """Return sacct's options for this user's jobs only: that is its default, except for an administrator."""
     return () if os.geteuid() else ("-u", "0")
 
 
 def _read(parse: Callable[[_Text], _Value], text: _Text) -> _Value:
-    """Read the output of a command; output that cannot be read is no answer."""
+    """Parse the output of a command; invalid output counts as no answer."""
     try:
         return parse(text)
     except ValueError as error:
@@ -316,7 +316,7 @@ def _read(parse: Callable[[_Text], _Value], text: _Text) -> _Value:
 
 
 def _rows_by_array(queue: Mapping[str, Row]) -> dict[str, set[Row]]:
-    """Return the rows of each array, without what differs from element to element."""
+    """Return the rows of each array, without the fields that differ between elements."""
     arrays: dict[str, set[Row]] = {}
     for job_id, row in queue.items():
         arrays.setdefault(job_id.partition("_")[0], set()).add(row._replace(status=UNKNOWN_JOB))
@@ -324,22 +324,22 @@ def _rows_by_array(queue: Mapping[str, Row]) -> dict[str, set[Row]]:
 
 
 def require_slurm(otherwise: str = "run on this machine with cluster='local'") -> None:
-    """See to it that there are Slurm's commands here.
+    """Check that Slurm's commands are on this machine.
 
-    :param otherwise: what to do where there is no Slurm.
-    :raises SlurmUnavailable: naming the missing ones.
+    :param otherwise: the alternative to Slurm.
+    :raises SlurmUnavailable: with the missing ones.
     """
     missing = [name for name in ("sbatch", "squeue", "scancel") if not shutil.which(name)]
     if missing:
         raise SlurmUnavailable(
-            f"there is no {', '.join(missing)} on this machine's PATH; install Slurm's client there, or {otherwise}"
+            f"{', '.join(missing)} not found on this machine's PATH; install Slurm's client there, or {otherwise}"
         )
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment of Slurm's commands: nothing in it steers them, or reaches a job, but SLURM_CONF."""
-    kept = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "SLURM_CONF", "LD_LIBRARY_PATH")
-    env = {name: os.environ[name] for name in kept if name in os.environ}
+    """Return the environment of Slurm's commands: of its variables only SLURM_CONF affects them or reaches a job."""
+    names = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "SLURM_CONF", "LD_LIBRARY_PATH")
+    env = {name: os.environ[name] for name in names if name in os.environ}
     return {**env, "LC_ALL": "C.UTF-8"}
 
 
@@ -348,7 +348,7 @@ def _these(ids: Iterable[str]) -> tuple[str, str]:
 
 
 def _together(ids: Iterable[str]) -> list[str]:
-    """Return words that name all of these jobs: one for all elements of an array, which is one request."""
+    """Return arguments for all of these jobs: one for all elements of an array, which is one request."""
     arrays: dict[str, list[str]] = {}
     for job_id in ids:
         array, _, element = job_id.partition("_")

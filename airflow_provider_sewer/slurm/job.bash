@@ -1,14 +1,14 @@
-# What frames the module in a job: it sets the variables, sees to it that only one job runs in this
-# run directory, and records the end. What `setup` does to the shell it shares with this frame must
-# not keep the record from being written: so nothing here depends on PATH, on options of the shell,
-# on its traps, or on a variable that could have been made readonly: all names begin with `sewer_`.
+# Frame of the module in a job: it sets the variables, lets only one job run in this job directory, and
+# records the end. `setup` shares this shell, and no change that it makes may prevent the record: so
+# nothing here depends on PATH, on options of the shell, on its traps, or on a variable that could have
+# been made readonly: all names begin with `sewer_`.
 
 # -- Two shells ----------------------------------------------------------------------------------------
 
 # Slurm signals this script; under proctrack/cgroup it signals no other process. A shell runs no trap while it waits for
 # a command in the foreground, such as a line of `setup`. So the first shell, the supervisor, does nothing but pass on
 # signals; the second one, which reads this file again, does the work. The second shell listens to real-time signals,
-# one for each signal that is passed on: so it can tell a signal that Slurm has sent to all processes, module
+# one for each signal that is passed on: so it can distinguish a signal that Slurm has sent to all processes, module
 # included (proctrack/linuxproc), from one that has reached the supervisor only.
 sewer_signals=(TERM INT HUP USR1 USR2) # passed on as RTMIN+1 and so on
 sewer_numbers=(15 2 1 10 12)
@@ -16,14 +16,14 @@ sewer_numbers=(15 2 1 10 12)
 # one during `wait`. The module gets it together with SIGTERM.
 
 # bash runs a trap that is due while it expands `$(…)` or `<(…)`, and then cannot parse the trap: the signal is lost, and
-# so may be the command. Backquotes have no such fault. So no other substitution stands where a signal has a trap.
+# so may be the command. Backquotes are safe. So no other substitution is used where a signal has a trap.
 
-# Sleep without a process of its own that could outlive the job.
+# Sleep without a separate process, which could outlive the job.
 sewer_sleep() {
     builtin read -r -t "$1" -u "$sewer_silent" || :
 }
 
-# Tell whether signal number $3 is in a set of process $1: SigCgt, those that have a trap, or ShdPnd, the pending ones.
+# Return whether signal number $3 is in a set of process $1: SigCgt, those that have a trap, or ShdPnd, the pending ones.
 sewer_has() {
     local sewer_key sewer_value
     while read -r sewer_key sewer_value; do
@@ -42,8 +42,8 @@ sewer_signal_children() {
     done
 } 2>/dev/null
 
-# Tell whether process $1 still runs. A link to what it executes is something that the dead do not have, even before
-# their parent has collected them; nor has any process where there is no /proc.
+# Return whether process $1 still runs. An ended process has no link to its program, even before its parent has collected
+# it; nor has any process where there is no /proc.
 sewer_lives() {
     [[ -e /proc/$1/exe || ! -e /proc/self/exe ]]
 }
@@ -72,7 +72,7 @@ sewer_pass_on() {
 } 2>/dev/null
 
 # Wait for process $1, and leave its exit code in `sewer_status`. The supervisor passes on meanwhile the signals that its
-# traps have noted in `sewer_noted`, and the second shell those in `sewer_early`, once `sewer_process` is known.
+# traps have set in `sewer_noted`, and the second shell those in `sewer_early`, once `sewer_process` is known.
 # `wait` is of no use here: it does not end for a signal that comes just before it blocks, it may miss the end of a
 # process that comes together with a signal, and after a signal it can return the number of that signal for ever. So this
 # shell reads a pipe: the process writes a line when it is ready and one when it ends, and traps write one. The timeout
@@ -85,7 +85,7 @@ sewer_wait_for() {
         sewer_lives "$1" || sewer_has_ended=1
         [[ -z $sewer_has_ended$sewer_again ]] && sewer_timeout=1 || sewer_timeout=0.1
         if builtin read -r -t "$sewer_timeout" -u "$sewer_pipe"; then
-            sewer_line+=$REPLY # whatever IFS is
+            sewer_line+=$REPLY # with any IFS
             sewer_word=${sewer_line% *}
             if [[ $sewer_line == "$sewer_word $sewer_word" && $sewer_word == process=* ]]; then
                 sewer_process=${sewer_word#*=}
@@ -126,14 +126,14 @@ if [[ ${SEWER_SUPERVISOR-} != "$PPID" ]]; then
         trap "[[ -n \${sewer_noted[$sewer_number]-} ]] || { sewer_noted[$sewer_number]=1; echo >&$sewer_pipe; }" \
             "${sewer_signals[sewer_number]}"
     done
-    set -m # for a process group of its own; what is put into the background otherwise cannot be interrupted
+    set -m # for a separate process group; otherwise a background process cannot be interrupted
     SEWER_SUPERVISOR=$$ SEWER_PIPES="$sewer_silent $sewer_second_pipe $sewer_pipe" /bin/bash "$0" {sewer_pipe}>&- &
     sewer_shell=$!
     set +m
     sewer_wait_for "$sewer_shell"
     if [[ -z $sewer_is_known ]]; then # there is no record
         ((sewer_status != 137)) || kill -KILL $$ # Slurm reports a signal only if that ends this shell as well
-        ((sewer_status)) || sewer_status=1       # Slurm is not to report COMPLETED
+        ((sewer_status)) || sewer_status=1       # Slurm must not report COMPLETED
     fi
     exit "$sewer_status"
 fi
@@ -143,7 +143,7 @@ sewer_pipes=($SEWER_PIPES)
 sewer_silent=${sewer_pipes[0]} sewer_pipe=${sewer_pipes[1]}
 unset SEWER_SUPERVISOR SEWER_PIPES
 
-# Tell the supervisor $1, which is a word. `setup` may have given the number of any descriptor to another file.
+# Send the word $1 to the supervisor. `setup` may have given the number of any descriptor to another file.
 sewer_tell() {
     builtin echo "$1 $1" >"/proc/$sewer_supervisor/fd/${sewer_pipes[2]}"
 } 2>/dev/null
@@ -153,7 +153,7 @@ sewer_open_pipes() {
     local sewer_fds=/proc/$sewer_supervisor/fd
     [[ ! /proc/$$/fd/$sewer_silent -ef $sewer_fds/${sewer_pipes[0]} ||
         ! /proc/$$/fd/$sewer_pipe -ef $sewer_fds/${sewer_pipes[1]} ]] || return 0
-    builtin shopt -u varredir_close || : # bash before 5.2 does not know it
+    builtin shopt -u varredir_close || : # unknown to bash before 5.2
     builtin command exec {sewer_silent}<>"$sewer_fds/${sewer_pipes[0]}" {sewer_pipe}<>"$sewer_fds/${sewer_pipes[1]}" || :
 } 2>/dev/null
 
@@ -166,9 +166,9 @@ sewer_id=${SLURM_JOB_ID:-$SEWER_LOCAL_ID}
 sewer_node=${SLURMD_NODENAME:-$(command -p uname -n)}
 sewer_restart=${SLURM_RESTART_COUNT:-0}
 if [[ -n $SEWER_LOCAL_ID ]]; then
-    sewer_before=() # there is no Slurm that srun could ask
+    sewer_before=() # srun has no Slurm to query
 elif ((${#sewer_before[@]})); then
-    sewer_before[0]=$(command -v srun || echo srun) # before PATH is what the module is given
+    sewer_before[0]=$(command -v srun || echo srun) # before PATH is that of the module
 fi
 sewer_uses_srun=${#sewer_before[@]}
 sewer_squeue=$(command -v squeue) sewer_conf=${SLURM_CONF-}
@@ -189,18 +189,18 @@ for sewer_name in date env grep ln mv readlink rm stat tail timeout touch; do
     sewer_paths[$sewer_name]=$(command -pv "$sewer_name")
 done
 
-# Run one of the system's own programs, whatever PATH, libraries and amount of variables the module is given.
+# Run one of the system's own programs, with any PATH, libraries and amount of variables of the module.
 sewer_tool() {
     (builtin exec -c "${sewer_paths[$1]}" "${@:2}")
 }
 
-# Print a number that may be written like 08; 0 for all that is none.
+# Print a number, which may be written like 08; 0 for any other text.
 sewer_count() {
     [[ -z $1 || $1 == *[!0123456789]* || ${#1} -gt 9 ]] && echo 0 || echo "$((10#$1))"
 }
 sewer_cpus=$(($(sewer_count "$SLURM_CPUS_ON_NODE") * $(sewer_count "${SLURM_JOB_NUM_NODES:-1}")))
 
-# Say what time it is, in seconds since the epoch; bash before 5 does not know it to the microsecond.
+# Print the time in seconds since the epoch; bash before 5 does not know it to the microsecond.
 sewer_now() {
     local sewer_time
     sewer_time=${EPOCHREALTIME:-`sewer_tool date +%s`}
@@ -212,28 +212,28 @@ sewer_say() {
     echo "sewer: $1" >&2
 }
 
-# Write $2 to the file $1, whole or not at all. A pipe that another process has put there would block this shell.
+# Write $2 to the file $1 atomically. A pipe that another process has put there would block this shell.
 sewer_write() {
     sewer_tool rm -f -- "$1.$sewer_id"
     if (umask 077 && printf '%s\n' "$2" >"$1.$sewer_id") && sewer_tool mv -fT -- "$1.$sewer_id" "$1"; then
-        return 0 # said, because in a trap it would be the status from before the trap
+        return 0 # explicit, because in a trap it would be the status from before the trap
     fi
     sewer_tool rm -f -- "$1.$sewer_id"
     sewer_say "cannot write $1"
     return 1
 }
 
-# Print the size of a file in the run directory; -1 if there is none.
+# Print the size of a file in the job directory; -1 if it does not exist.
 sewer_size() {
     sewer_tool stat -L -c %s -- "$sewer_dir/$1" 2>/dev/null || echo -1
 }
 
-sewer_stderr_from=$(sewer_size stderr.log) sewer_stdout_from=$(sewer_size stdout.log) # what is there is of an earlier run
+sewer_stderr_from=$(sewer_size stderr.log) sewer_stdout_from=$(sewer_size stdout.log) # so far, from an earlier run
 
 # -- The beginning -----------------------------------------------------------------------------------
 
-# Take the run directory for this job. A second job of the same attempt ends here, and so does one
-# that was cancelled while nobody could reach Slurm; a job that was requeued goes on.
+# Claim the job directory for this job. A second job of the same attempt ends here, and so does one
+# that was cancelled while Slurm was unreachable; a job that was requeued goes on.
 sewer_claim() {
     if ! sewer_tool ln -sT -- "$sewer_id" "$sewer_dir/claim" 2>/dev/null; then
         local owner
@@ -242,7 +242,7 @@ sewer_claim() {
             exit 73
         }
         if [[ $owner != "$sewer_id" ]]; then
-            sewer_say "job $owner runs this attempt; job $sewer_id ends without having run anything"
+            sewer_say "job $owner runs this attempt; job $sewer_id ends without running anything"
             exit 75
         fi
     fi
@@ -250,9 +250,9 @@ sewer_claim() {
         sewer_say "cancelled before it began"
         exit 75
     fi
-    # Its node may have been given up just when it had come to its end, or during `teardown`.
+    # Its node may have been given up just when it had ended, or during `teardown`.
     if [[ -f $sewer_dir/exit.json && $(<"$sewer_dir/exit.json") == *'"teardown", "exit_code": 0, "asked": null, "unsignalled": true,'* ]]; then
-        sewer_say "it had succeeded when it was requeued, and is not run again"
+        sewer_say "already succeeded when it was requeued; not run again"
         sewer_leave 0
     fi
     sewer_tool rm -f -- "$sewer_dir/exit.json" "$sewer_dir/result.json" "$sewer_dir/times.txt" \
@@ -263,14 +263,14 @@ sewer_claim() {
     sewer_write "$sewer_dir/start.json" "$record" || exit 73
 }
 
-# Tell whether the job has begun once more: Slurm gave this node up, which is still alive.
+# Return whether the job has begun again: Slurm gave this node up, which is still alive.
 sewer_is_outdated() {
     local sewer_newest
     [[ -f $sewer_dir/start.json ]] && { sewer_newest=`<"$sewer_dir/start.json"`; } 2>/dev/null && [[ -n $sewer_newest ]] &&
         [[ $sewer_newest != *"\"restart\": $sewer_restart,"* || $sewer_newest != *"\"pid\": $$,"* ]]
 }
 
-# Set variables. Those that would keep this shell from its work reach the module by way of `env`.
+# Set variables. Those that would break this shell reach the module through `env`.
 sewer_load() {
     if [[ ! -f $sewer_dir/$1 ]] || ! . "$sewer_dir/$1"; then
         sewer_say "cannot read the variables in $sewer_dir/$1"
@@ -291,13 +291,13 @@ sewer_load_variables() {
         ((sewer_requeue)) || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
     fi
     ((!${#sewer_of_shells[@]})) || sewer_before=("${sewer_paths[env]}" "${sewer_of_shells[@]}" "${sewer_before[@]}")
-    # srun would take --export=NONE over from sbatch and start the module with no environment at all.
+    # srun would inherit --export=NONE from sbatch and start the module without any environment.
     unset SLURM_EXPORT_ENV SLURM_GET_USER_ENV SEWER_LOCAL_ID
     export SEWER_RESULT_FILE=$sewer_dir/result.json SEWER_ATTEMPT_ID=$sewer_attempt
 }
 
-# What `setup` wants done at the end, or when the job is asked to end, is done beside what is done
-# here and not instead. (A function comes before the builtin of the same name.)
+# Traps of `setup` for the end, or for a request to end, run in addition to those here, and not instead.
+# (A function precedes the builtin of the same name.)
 trap() {
     [[ ${1-} != -- ]] || shift
     (($# != 1)) || [[ $1 == -* ]] || set -- - "$1"
@@ -306,7 +306,7 @@ trap() {
         return
     fi
     local sewer_handler sewer_name
-    sewer_handler=$1 # apart, in case of `set -k`
+    sewer_handler=$1 # separately, in case of `set -k`
     shift
     for sewer_name; do
         sewer_name=${sewer_name^^}
@@ -330,23 +330,23 @@ sewer_trap() {
     sewer_ignores[$1]=
     if [[ -z $2 ]]; then
         sewer_ignores[$1]=1
-        builtin trap '' "$1" # ignored, by the module as well unless it decides otherwise
+        builtin trap '' "$1" # ignored, by the module as well unless it handles the signal
     else
         builtin trap "sewer_hear $1" "$1"
     fi
 }
 
-# Take a signal that was sent to this shell itself. Who does that sends it to the module, too, if that is there already.
+# Handle a signal that was sent to this shell itself. Its sender sends it to the module, too, if that has started.
 sewer_hear() {
     sewer_has_come[$1]=1
     [[ -n $sewer_process ]] || sewer_forward "$1"
     sewer_heed "$1"
 }
 
-# Take a signal from the supervisor. The module gets it now, unless it has it already: twice, it may mean something else.
+# Handle a signal from the supervisor. The module gets it now, unless it has it already: twice, it may mean something else.
 sewer_take() {
     if [[ -n ${sewer_has_come[$1]-} ]]; then
-        [[ $1 == TERM ]] || sewer_has_come[$1]= # that counts once
+        [[ $1 == TERM ]] || sewer_has_come[$1]= # valid once
         return 0
     fi
     [[ $1 != TERM ]] || sewer_has_come[TERM]=1
@@ -365,7 +365,7 @@ sewer_forward() {
     builtin kill -s "$1" "$sewer_process" 2>/dev/null || :
 }
 
-# Note that the job was asked to end, and do what `setup` wants done: as in any shell, after what runs now.
+# Record that the job was asked to end, and run the trap of `setup`: as in any shell, after the present command.
 sewer_heed() {
     [[ -z ${sewer_ignores[$1]-} ]] || return 0
     [[ $1 != @(TERM|INT|HUP) ]] || sewer_asked=$1
@@ -376,31 +376,31 @@ sewer_heed() {
     fi
     eval "${sewer_at_signal[$1]-}"
     if [[ $sewer_phase == setup && -n $sewer_asked ]]; then
-        builtin trap '' TERM INT HUP # a second one must not end the record of the end
+        builtin trap '' TERM INT HUP # a second one must not interrupt the record of the end
         exit 143
     fi
 }
 
-# -- What the job has started ------------------------------------------------------------------------
+# -- Processes of the job ----------------------------------------------------------------------------
 
-# List in `sewer_others` all processes that this job has started here and that are still there.
+# List in `sewer_others` all processes that this job has started here and that still run.
 sewer_find_others() {
     local sewer_lines sewer_pid
     builtin set +f
     sewer_others=()
     sewer_lines=$(jobs -pr; sewer_tool grep -lszFx -e "SEWER_ATTEMPT_ID=$sewer_attempt" /proc/[0-9]*/environ)$'\n'
-    while [[ -n $sewer_lines ]]; do # a line each, whatever IFS is
+    while [[ -n $sewer_lines ]]; do # a line each, with any IFS
         sewer_pid=${sewer_lines%%$'\n'*}
         sewer_pid=${sewer_pid//[!0-9]/}
         sewer_lines=${sewer_lines#*$'\n'}
-        # Not the script's two shells, the watcher and this shell; nor what is gone, such as the processes that looked.
+        # Not the script's two shells, the watcher and this shell; nor ended processes, such as those of this listing.
         [[ $sewer_pid == "$$" || $sewer_pid == "$sewer_watcher" || $sewer_pid == "$sewer_supervisor" || ! -e /proc/$sewer_pid/exe ]] ||
             sewer_others+=("$sewer_pid")
     done
 }
 
-# End them: SIGTERM to each, SIGKILL to what is left after $1 seconds. What has taken its environment
-# away and gone into a session of its own, as `env -i setsid` does, is known to Slurm only.
+# End them: SIGTERM to each, SIGKILL to those left after $1 seconds. Only Slurm knows a process that has
+# cleared its environment and left the session, as `env -i setsid` does.
 sewer_end_others() {
     local sewer_tries
     for ((sewer_tries = $1 * 5; sewer_tries > -25; sewer_tries--)); do
@@ -415,13 +415,13 @@ sewer_end_others() {
     done
 }
 
-# Print when a file in the run directory was last written, in seconds by the clock of the file server; 0 if it is not there.
+# Print when a file in the job directory was last written, in seconds by the clock of the file server; 0 if it is missing.
 sewer_written() {
     sewer_tool stat -c %Y -- "$sewer_dir/$1" 2>/dev/null || echo 0
 }
 
-# Tell whether no process has followed the job for `orphan_timeout` since it began: a follower touches follower.json.
-# The file server stamps all files that are compared, so that the clocks of this node and of the follower do not matter.
+# Return whether no process has monitored the job for `orphan_timeout` since it began: a monitor touches follower.json.
+# The file server stamps all files that are compared, so that the clocks of this node and of the monitor do not matter.
 sewer_is_orphaned() {
     sewer_tool touch -- "$sewer_dir/alive" || return 1 # unlike a redirection, it does not block at a pipe
     local sewer_last=$(sewer_written follower.json) sewer_started=$(sewer_written start.json)
@@ -430,7 +430,7 @@ sewer_is_orphaned() {
     sewer_write "$sewer_dir/orphaned" "$sewer_orphan_timeout"
 }
 
-# Note in the run directory that the module has started an srun of its own.
+# Record in the job directory that the module has started its own srun.
 sewer_find_srun() {
     local sewer_pid sewer_line
     ((!sewer_uses_srun)) && [[ -z $sewer_is_local && ! -e $sewer_dir/steps ]] || return 0
@@ -440,17 +440,17 @@ sewer_find_srun() {
     done
 }
 
-# End the job when the run directory says so: that works while nobody can reach Slurm. Likewise when it
-# has begun once more elsewhere, and what is left of it when the script itself has been killed.
+# End the job when it is cancelled through the job directory: that works while Slurm is unreachable. Likewise
+# when it has begun again elsewhere, and the rest of it when the script itself has been killed.
 sewer_watch() {
     builtin trap '' TERM INT HUP USR1 USR2
     sewer_watcher=$BASHPID
     umask 077
     local sewer_looks=0
-    local sewer_pauses=(0.1 0.2 0.4 0.8 1.6 3.2) sewer_round=0 # at first more often, for what short jobs use
+    local sewer_pauses=(0.1 0.2 0.4 0.8 1.6 3.2) sewer_round=0 # at first more often, for the usage of short jobs
     while [[ ! -e $sewer_dir/cancelled ]] && ! sewer_is_outdated && sewer_lives $$; do
-        [[ -z $SEWER_LOCAL_ID ]] || sewer_tool touch -- "$sewer_dir/alive" # for other hosts, which have nobody to ask
-        # A minute between two looks is short enough for a timeout of hours.
+        [[ -z $SEWER_LOCAL_ID ]] || sewer_tool touch -- "$sewer_dir/alive" # for other hosts, which have no other source
+        # A minute between two checks is short enough for a timeout of hours.
         if ((sewer_orphan_timeout && sewer_looks++ % (sewer_orphan_timeout > 600 ? 12 : 1) == 0)); then
             ! sewer_is_orphaned || break
         fi
@@ -460,7 +460,7 @@ sewer_watch() {
         sewer_sample_usage
     done
     local sewer_seconds
-    # If the supervisor still is one; its number may have gone to another process.
+    # If the supervisor still runs; its number may have gone to another process.
     if sewer_lives $$ && sewer_has "$sewer_supervisor" SigCgt "${sewer_numbers[0]}"; then
         kill -TERM "$sewer_supervisor" # the way that all signals take
         for ((sewer_seconds = sewer_grace; sewer_seconds > 0; sewer_seconds--)); do
@@ -502,7 +502,7 @@ sewer_run() {
         [[ -n ${sewer_ignores[$sewer_signal]-} ]] || sewer_heard+=("$sewer_signal")
     done
     {
-        builtin trap : "${sewer_heard[@]}" # Slurm may signal all processes, and this one has to stay
+        builtin trap : "${sewer_heard[@]}" # Slurm may signal all processes, and this one has to survive
         (
             builtin trap - "${sewer_heard[@]}"
             export -n "${!sewer_@}" # in case of `set -a`
@@ -515,7 +515,7 @@ sewer_run() {
     } <&0 {sewer_stderr}>&2 2>/dev/null &
     sewer_wait_for "$!"
     # SIGKILL has ended the process that waits for the module, not the module: there is no exit code to record. The watcher
-    # ends it so as well, but only in a job that was asked to end.
+    # ends it in this way too, but only in a job that was asked to end.
     [[ -n $sewer_is_known$sewer_asked ]] || ((sewer_status != 137)) || builtin kill -KILL $$
     sewer_process=
     sewer_judge
@@ -527,14 +527,14 @@ sewer_run() {
     done
 }
 
-# Tell whether one of these texts stands in stderr.log since this run began; in stdout.log, too, where srun writes there.
+# Return whether one of these texts is in stderr.log since this run began; in stdout.log, too, where srun writes there.
 sewer_is_announced() {
     [[ -f $sewer_dir/stderr.log && -r $sewer_dir/stderr.log ]] || return 0 # there is no evidence
     ! sewer_is_in stderr.log sewer_stderr_from "$@" || return 0
     ((sewer_uses_srun)) && sewer_is_in stdout.log sewer_stdout_from "$@"
 }
 
-# Tell whether one of the texts $3… stands in file $1 behind the byte that the variable $2 says.
+# Return whether one of the texts $3… is in file $1 after the byte number in the variable $2.
 sewer_is_in() {
     [[ -f $sewer_dir/$1 ]] || return 1
     ((`sewer_size "$1"` >= $2)) || printf -v "$2" 0 # the module has emptied it
@@ -543,25 +543,25 @@ sewer_is_in() {
         sewer_tool grep -aF "${sewer_texts[@]/#/-e}" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
 }
 
-# Tell whether srun's announcements reach a log of the run directory: `setup` or a variable may have sent them elsewhere.
+# Return whether srun's announcements reach a log of the job directory: `setup` or a variable may have redirected them.
 sewer_hears_srun() {
     [[ -z ${SLURM_STDERRMODE-}${SLURM_STDOUTMODE-} ]] &&
         [[ /proc/$$/fd/2 -ef $sewer_dir/stderr.log || /proc/$$/fd/2 -ef $sewer_dir/stdout.log ]]
 }
 
-# Print when a preemption of this job with GraceTime has begun, N/A if none has; nothing if Slurm does not answer.
+# Print when a preemption of this job with GraceTime began, N/A if none has; nothing if Slurm does not answer.
 sewer_preemption() {
     [[ -n $sewer_squeue ]] || return 0
     sewer_tool timeout -k 1 20 "${sewer_paths[env]}" ${sewer_conf:+"SLURM_CONF=$sewer_conf"} "$sewer_squeue" -h -t all \
         -j "$sewer_job" -O PreemptTime:40 2>/dev/null || :
 }
 
-# Find out whether the job was asked to end before the module had ended. An exit code of 0 proves nothing by itself: Slurm
+# Determine whether the job was asked to end before the module had ended. An exit code of 0 alone proves nothing: Slurm
 # may signal the module before this shell (proctrack/linuxproc), and a step without the job (GraceTime of a preemption).
-# But slurmstepd announces each end before it sends the first signal: "*** JOB 4711 ON n1 CANCELLED AT … ***". Which of
-# the job's steps is the module's is not known here; one that the module starts and cancels itself counts, too. An srun
-# that begins in between finds the job ended before that is announced. Where the announcement of a step may have gone
-# elsewhere, or may be due to the module itself, Slurm is asked whether it has begun to preempt the job.
+# But slurmstepd announces each end before it sends the first signal: "*** JOB 4711 ON n1 CANCELLED AT … ***". The
+# module's step is not known among the job's steps here; one that the module starts and cancels itself counts, too. An
+# srun that begins in between finds the job ended before that is announced. Where the announcement of a step may have
+# been redirected, or may be due to the module itself, Slurm is queried whether it has begun to preempt the job.
 sewer_judge() {
     sewer_module_asked=$sewer_asked
     if [[ -n $sewer_module_asked ]]; then
@@ -589,7 +589,7 @@ sewer_judge() {
     fi
 }
 
-# End with this exit code, and tell it the supervisor.
+# End with this exit code, and send it to the supervisor.
 sewer_leave() {
     sewer_tell "$1" || :
     exit "$1"
@@ -597,12 +597,12 @@ sewer_leave() {
 
 sewer_end() {
     sewer_exit=$? sewer_is_ending=1
-    builtin trap - EXIT DEBUG ERR RETURN ${sewer_trapped[@]+"${sewer_trapped[@]}"} # none is to come in between
+    builtin trap - EXIT DEBUG ERR RETURN ${sewer_trapped[@]+"${sewer_trapped[@]}"} # none may interrupt
     builtin set +efukC +o posix
     unset -v EXECIGNORE FUNCNEST GLOBIGNORE
     sewer_open_pipes
-    (eval "$sewer_at_exit") # apart, so that an `exit` in it is not ours
-    builtin trap '' "${sewer_signals[@]}" # none is to keep this shell from its record
+    (eval "$sewer_at_exit") # in a subshell, so that an `exit` in it does not end this shell
+    builtin trap '' "${sewer_signals[@]}" # none may prevent the record
     for sewer_number in "${!sewer_signals[@]}"; do
         builtin trap '' "$((sewer_first + sewer_number))"
     done
@@ -614,7 +614,7 @@ sewer_end() {
     fi
     sewer_end_others 2 # before the logs are measured
     if sewer_is_outdated; then
-        sewer_say "the job has begun once more meanwhile; this run of it records nothing"
+        sewer_say "the job has begun again meanwhile; this run of it records nothing"
         sewer_leave 75
     fi
     umask 077
@@ -623,13 +623,13 @@ sewer_end() {
         times >"$sewer_dir/times.txt"
     fi
     if ! sewer_record "$sewer_exit"; then
-        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # that makes room where a disk or a quota is full
+        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # frees space where a disk or a quota is full
         sewer_record "$sewer_exit" || sewer_leave 73
     fi
-    # Nothing is left of the secrets of a job that can be requeued, unless that is what is happening.
+    # Remove the secrets of a job that can be requeued, unless it is being requeued.
     [[ -n $sewer_asked$sewer_module_asked ]] || sewer_tool rm -f -- "$sewer_dir/secrets.sh"
     [[ ! -e $sewer_dir/alive ]] || sewer_tool rm -f -- "$sewer_dir/alive"
-    # Slurm is not to call it COMPLETED: jobs that depend on it would start.
+    # Slurm must not call it COMPLETED: jobs that depend on it would start.
     [[ $sewer_phase == teardown ]] || ((sewer_exit)) || sewer_exit=1
     [[ -z $sewer_module_asked ]] || ((sewer_exit)) || sewer_exit=143
     sewer_leave "$sewer_exit"
@@ -647,7 +647,7 @@ sewer_record() {
         "$sewer_begin" "$sewer_time" "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" \
         "$sewer_result" "$sewer_cpus"
     if ! sewer_write "$sewer_dir/exit.json" "$sewer_text"; then
-        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # that makes room where a disk or a quota is full
+        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # frees space where a disk or a quota is full
         sewer_write "$sewer_dir/exit.json" "$sewer_text"
     fi
 }

@@ -1,4 +1,4 @@
-"""One job that has been submitted: what it is known by, and how it is ended."""
+"""Submitted job: its identity, and its cancellation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.formats import JOB
+from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.slurm.backend import CommandNotFound, JobRef, SlurmUnreachable
 from airflow_provider_sewer.slurm.states import ENDED
 
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """A job that has been submitted.
+    """Submitted job.
 
-    :param ref: what it is known by.
-    :param directory: its run directory.
-    :param cluster: where it runs.
-    :param submitted: when, in seconds since the epoch.
+    :param ref: its identity.
+    :param directory: its job directory.
+    :param cluster: the backend that runs it.
+    :param submitted: time of its submission, in seconds since the epoch.
     """
 
     ref: JobRef
@@ -33,18 +34,18 @@ class Job(NamedTuple):
 
     @classmethod
     def of(cls, job_id: str, name: str, directory: JobDirectory, cluster: JobBackend, submitted: float) -> Job:
-        """Return a job by what is stored of it."""
+        """Return a job with its stored fields."""
         return cls(JobRef(job_id, name, directory.path), directory, cluster, submitted)
 
     def to_data(self) -> dict[str, Any]:
-        """Return what is stored of it."""
+        """Return the data to store."""
         return JOB.packed([*self.ref, self.cluster.kind, self.submitted])
 
     def cancel(self, *, timeout: float) -> None:
-        """Have it ended: by the cluster, and by the job script itself while nobody can reach the cluster.
+        """Cancel it: through the cluster, and by the job script itself while the cluster is unreachable.
 
         :param timeout: seconds that this may take.
-        :raises NoAnswer: when the cluster was perhaps not reached; the job script sees to it then.
+        :raises SlurmUnreachable: when the cluster may not have been reached; the job script then ends the job.
         """
         self.directory.try_to_cancel()
         self.cluster.cancel(self.ref, timeout=timeout)
@@ -53,22 +54,24 @@ class Job(NamedTuple):
         return f"{'Slurm job' if self.cluster.kind == 'slurm' else 'local job'} {self.ref.id} ({self.ref.name})"
 
 
-def cancel(job: Job | PendingJob, say: Callable[[str], None], *, timeout: float) -> None:
-    """Have a job ended, or what waits to become one, and say so."""
+def cancel(job: Job | PendingJob, notify: Callable[[str], None], *, timeout: float) -> None:
+    """Cancel a job, or an attempt that waits to become one, and log it."""
     try:
         job.cancel(timeout=timeout)
-        say(f"Cancelled {job}")
+        notify(f"Cancelled {job}")
     except SlurmUnreachable as error:
-        say(only_told(job, error))
+        notify(cancelled_by_directory_line(job, error))
 
 
-def only_told(job: Job | PendingJob, error: SlurmUnreachable) -> str:
-    """Say that a job whose cluster was not reached will end all the same."""
-    return f"{job} is told to end by its run directory, within some seconds of running: {error}"
+def cancelled_by_directory_line(job: Job | PendingJob, error: SlurmUnreachable) -> str:
+    """Return the log line about a job that was cancelled through its job directory only."""
+    return WarningLine(
+        f"Cancelled {job} through its job directory only; it ends within some seconds of running: {error}"
+    )
 
 
 def has_said_how_it_ended(job: Job) -> bool:
-    """Tell whether the record of a job's end is there, and there is nothing more to wait for."""
+    """Return whether the final record of a job's end exists."""
     try:
         record = job.directory.read_exit()
     except (OSError, ValueError):
@@ -77,13 +80,13 @@ def has_said_how_it_ended(job: Job) -> bool:
 
 
 def has_ended(job: Job) -> bool:
-    """Tell whether a job has ended, or is known to nobody."""
+    """Return whether a job has ended, or is unknown."""
     try:
-        sighting = job.cluster.poll([job.ref]).get(job.ref)
-        if sighting is None:  # no answer of accounting
+        status = job.cluster.poll([job.ref]).get(job.ref)
+        if status is None:  # no answer of accounting
             return job.directory.read_exit() is not None
     except CommandNotFound as error:
-        raise SlurmUnavailable(f"{job} cannot be looked for: {error}", job_id=job.ref.id) from None
+        raise SlurmUnavailable(f"cannot look for {job}: {error}", job_id=job.ref.id) from None
     except (OSError, ValueError, SlurmUnreachable):
         return False
-    return sighting.state in ENDED or not sighting.state
+    return status.state in ENDED or not status.state

@@ -1,4 +1,4 @@
-"""Where one attempt's script, logs and records live: every file name in it stands here."""
+"""Directory of one attempt: the names of all its files, such as script, logs and records."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ from airflow_provider_sewer.core.trusted_files import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-_UNFIT = re.compile(r"[^A-Za-z0-9_.+-]")
+_INVALID = re.compile(r"[^A-Za-z0-9_.+-]")
 _LONGEST_PART = 100
 #: Ticks a second in ``/proc/<pid>/stat``: USER_HZ, which is 100 on all platforms that Slurm supports.
 _TICKS = 100
-#: What a job's own record of its usage may say: the job can write anything.
+#: Limit on the values in a job's own usage record: the job can write anything.
 _LARGEST_USAGE = float(2**63)
-#: Bytes that a record of a worker may have, such as the parameters of a task or the elements of an array.
-LARGEST_NOTED = 64 * 1024 * 1024
+#: Bytes that a record of a worker may have, such as the parameters of a task or the members of an array.
+LARGEST_SAVED = 64 * 1024 * 1024
 
 #: Linux has fewer process ids.
 _MOST_PIDS = 2**31
 
 
 class StartRecord(NamedTuple):
-    """What the job script says when it begins.
+    """Record that the job script writes when it begins.
 
     :param job_id: the job it runs in.
     :param restart: how often Slurm had requeued that job.
@@ -74,14 +74,14 @@ class StartRecord(NamedTuple):
 
 
 class ExitRecord(NamedTuple):
-    """What the job script says when it ends.
+    """Record that the job script writes when it ends.
 
     :param job_id: the job it ran in.
     :param restart: how often Slurm had requeued that job.
     :param node: the node it ran on.
-    :param phase: how far it came: ``setup``, ``module`` or ``teardown``.
-    :param exit_code: what the module exited with, as a shell has it: 128 and more for a signal.
-    :param asked: the signal by which the job was asked to end before the module had, if it was.
+    :param phase: how far it got: ``setup``, ``module`` or ``teardown``.
+    :param exit_code: exit code of the module, as in a shell: 128 and more for a signal.
+    :param asked: the signal by which the job was asked to end before the module had, if any.
     :param start: seconds since the epoch.
     :param end: seconds since the epoch.
     :param stdout: bytes of stdout so far.
@@ -111,22 +111,22 @@ class ExitRecord(NamedTuple):
 
     @property
     def is_success(self) -> bool:
-        """Tell whether the module ran to its own end and exited with 0."""
+        """Return whether the module ran to its own end and exited with 0."""
         return self.phase == "teardown" and self.exit_code == 0 and self.asked is None
 
     @property
     def is_sure_success(self) -> bool:
-        """Tell whether this is a success whatever Slurm reports: no signal of Slurm has ended the module."""
+        """Return whether this is a success in any state of the job: no signal of Slurm has ended the module."""
         return self.is_success and self.unsignalled
 
     @property
     def is_final(self) -> bool:
-        """Tell whether the module has ended by itself, so that Slurm has no reason to requeue the job."""
+        """Return whether the module has ended by itself, so that Slurm has no reason to requeue the job."""
         return self.is_sure_success or (self.asked is None and not self.is_success)
 
 
 class Monitor(NamedTuple):
-    """The process that follows a job.
+    """Process that monitors a job.
 
     :param token: differs for each process and each time.
     :param try_number: Airflow's number of the try that the process works for; 0 where tries have no numbers.
@@ -137,20 +137,20 @@ class Monitor(NamedTuple):
 
 
 class JobDirectory:
-    """The folder of one attempt, which only its owner can enter.
+    """Directory of one attempt, which only its owner can enter.
 
-    The worker, the triggerer and the job share it; each file is written by one of them, and whole. The records
-    are those of :mod:`~airflow_provider_sewer.core.formats`. An unreadable record that decides of the job is an error;
-    one that only helps, such as that of the log, counts as missing.
+    The worker, the triggerer and the job share it. Each file has one writer, and is written atomically. The records are
+    those of :mod:`~airflow_provider_sewer.core.formats`. An unreadable record that decides the job's outcome is an
+    error; one that only helps, such as that of the log, counts as missing.
 
     :param path: its absolute path.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.script = self._file("job.sh")  # what sbatch is given
-        self.environment = self._file("environment.sh")  # variables to give
-        self.secrets = self._file("secrets.sh")  # more variables; gone when the job has read them
+        self.script = self._file("job.sh")  # for sbatch
+        self.environment = self._file("environment.sh")  # variables of the job
+        self.secrets = self._file("secrets.sh")  # secret variables; gone when the job has read them
         self.arguments = self._file("arguments.json")  # of a function
         self.stdout = self._file("stdout.log")
         self.stderr = self._file("stderr.log")
@@ -164,9 +164,9 @@ class JobDirectory:
         self._attempt = self._file("attempt.json")
         self._job = self._file("job.json")
         self._log_state = self._file("log-offsets.json")
-        self._cancelled = self._file("cancelled")  # the job script looks for it
-        self.follower = self._file("follower.json")  # the process that follows the job; it touches the file
-        self._orphaned = self._file("orphaned")  # the job script has ended the job, as no process followed it
+        self._cancelled = self._file("cancelled")  # the job script checks for it
+        self.follower = self._file("follower.json")  # the process that monitors the job; it touches the file
+        self._orphaned = self._file("orphaned")  # the job script has ended the job, as no process monitored it
         self._unknown = self._file("unknown.json")  # for how long Slurm has not known the job
         self._ended = self._file("ended.json")
         self.products = self._file("products.json")
@@ -174,9 +174,9 @@ class JobDirectory:
         self._key = self._file("trigger.key")  # to the secrets in the arguments of the trigger
 
     def make(self) -> None:
-        """Make the folder, and those above it that are not there; each of them for its owner alone.
+        """Create the directory and its missing parents, each for its owner alone.
 
-        :raises FileExistsError: when it is there.
+        :raises FileExistsError: when it exists.
         """
         for parent in reversed(Path(self.path).parents):
             if not parent.is_dir():
@@ -185,81 +185,81 @@ class JobDirectory:
         os.mkdir(self.path, PRIVATE)
 
     def check_own(self) -> None:
-        """Refuse the folder if another user could have put something in it.
+        """Reject the directory if another user could have written into it.
 
-        :raises UntrustedPath: naming it and its owner.
+        :raises UntrustedPath: with its owner.
         """
         check_own_folder(self.path, "run_dir")
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing has been written here yet; a folder that cannot be read is not known to be empty."""
+        """Return whether the directory is empty; an unreadable one does not count as empty."""
         try:
             return not os.listdir(self.path)
         except OSError:
             return False
 
-    # -- Who it is for, and what became of it: written by workers ------------------------------------------------------
+    # -- Attempt and its end: written by workers -----------------------------------------------------------------------
 
     def write_attempt(self, attempt: Mapping[str, Any]) -> None:
-        """Note what is about to be submitted, before it is."""
+        """Record an attempt before its submission."""
         self._write_record(ATTEMPT, self._attempt, attempt)
 
     def read_attempt(self) -> dict[str, Any] | None:
-        """Return what was noted before the submission; ``None`` if that did not come to an end.
+        """Return the record from before the submission; ``None`` if it was not completed.
 
-        :raises UnreadableRecord: when another version has noted it, or it is damaged.
+        :raises UnreadableRecord: when another version has written it, or it is damaged.
         """
         return self._read_record(ATTEMPT, self._attempt)
 
     def write_job(self, job: Mapping[str, Any], *, lasts: bool = True) -> None:
-        """Note the job that came of it.
+        """Record the submitted job.
 
-        :param lasts: whether this is the only place where that is noted.
+        :param lasts: whether this is its only record.
         """
         self._write_record(JOB, self._job, job, lasts=lasts)
 
     def read_job(self) -> dict[str, Any] | None:
-        """Return the job that came of it, if it is known.
+        """Return the submitted job, if it is known.
 
         :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
         job = self._read_record(JOB, self._job)
         if job is not None and not has_types(job, {"id": str, "submitted": float}):
-            raise JOB.damaged(self._job, "it is not the record of a job that was submitted")
+            raise JOB.damaged(self._job, "it is not the record of a submitted job")
         return job
 
     def write_task(self, task: Mapping[str, Any]) -> None:
-        """Note what is to be run."""
+        """Record the task to run."""
         self._write(self.task, json.dumps(task))
 
     def read_task(self) -> Any:
-        """Return what was to be run; ``None`` if that was not noted.
+        """Return the recorded task; ``None`` if there is none.
 
         :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
-        return self._read_record(TASK, self.task, largest=LARGEST_NOTED)
+        return self._read_record(TASK, self.task, largest=LARGEST_SAVED)
 
-    def write_products(self, noted: Mapping[str, Any]) -> None:
-        """Note what was there of the products before the submission, and what they are made from."""
-        self._write_record(PRODUCTS, self.products, noted)
+    def write_products(self, fields: Mapping[str, Any]) -> None:
+        """Record the state of the products before the submission, and their inputs."""
+        self._write_record(PRODUCTS, self.products, fields)
 
     def read_products(self) -> dict[str, Any] | None:
-        """Return what was noted of the products; ``None`` if that did not come to an end.
+        """Return the record of the products; ``None`` if it was not completed.
 
         :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
-        return self._read_record(PRODUCTS, self.products, largest=LARGEST_NOTED)
+        return self._read_record(PRODUCTS, self.products, largest=LARGEST_SAVED)
 
     def write_ended(self, how: str, try_number: int = 0) -> None:
-        """Note that nothing more is wanted of this attempt: ``collected``, ``failed`` or ``abandoned``.
+        """Record that this attempt is closed: ``collected``, ``failed`` or ``abandoned``.
 
         :param try_number: Airflow's number of the try that has ended it; 0 where there is none.
         """
         self._write_record(ENDED, self._ended, {"how": how, "try_number": try_number})
 
     def read_ended(self) -> str | None:
-        """Return how this attempt ended, if it was noted.
+        """Return how this attempt was closed, if that was recorded.
 
         :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
@@ -267,7 +267,7 @@ class JobDirectory:
         return None if ended is None else str(ended["how"])
 
     def read_ended_try(self) -> int:
-        """Return the number of the try that has ended this attempt; 0 if that was not noted.
+        """Return the number of the try that has closed this attempt; 0 if that was not recorded.
 
         :raises UnreadableRecord: as for :meth:`read_attempt`.
         """
@@ -276,11 +276,11 @@ class JobDirectory:
 
     @property
     def has_end(self) -> bool:
-        """Tell whether it was noted how this attempt ended."""
+        """Return whether this attempt was closed."""
         return os.path.exists(self._ended)
 
     def cancel(self, *, is_cleared: bool = False) -> None:
-        """Tell the job script to end, or not even to begin; it looks every few seconds.
+        """Have the job script end, or not begin; it checks every few seconds.
 
         :param is_cleared: whether a user has cleared the task, so that a recorded success does not count either.
         """
@@ -289,49 +289,49 @@ class JobDirectory:
         self.forget_secrets()
 
     def try_to_cancel(self, *, is_cleared: bool = False) -> None:
-        """Tell the job script to end, if that can be written; the cluster may still hear of it if not."""
+        """Have the job script end, if that can be written; the cluster may still be reached if not."""
         with suppress(OSError):
             self.cancel(is_cleared=is_cleared)
 
     @property
     def is_cancelled(self) -> bool:
-        """Tell whether the job was told to end."""
+        """Return whether the attempt was cancelled."""
         return os.path.exists(self._cancelled)
 
     @property
     def is_cleared(self) -> bool:
-        """Tell whether a user has cleared the task while a worker ran it."""
+        """Return whether a user has cleared the task while a worker ran it."""
         cancelled = self._readable(CANCELLED, self._cancelled)
         return cancelled is not None and bool(cancelled["is_cleared"])
 
     def read_orphaned(self) -> int | None:
-        """Return the seconds for which no process had followed the job when it ended itself; ``None`` if it has not."""
+        """Return the seconds for which no process had monitored a job that ended itself for that; else ``None``."""
         with suppress(OSError, ValueError):
             return int(read_own(self._orphaned, largest=20))
         return None
 
-    # -- Who follows the job -------------------------------------------------------------------------------------------
+    # -- Monitor of the job --------------------------------------------------------------------------------------------
 
     def write_follower(self, follower: Monitor) -> None:
-        """Record the process that follows the job from now on."""
+        """Record the process that monitors the job from now on."""
         self._write(self.follower, json.dumps(FOLLOWER.packed(follower)), lasts=False)
 
     def read_follower(self) -> Monitor | None:
-        """Return the process that follows the job; ``None`` if there is none."""
+        """Return the process that monitors the job; ``None`` if there is none."""
         follower = self._readable(FOLLOWER, self.follower)
         return None if follower is None else Monitor(*FOLLOWER.values(follower))
 
     def write_unknown_seconds(self, seconds: float) -> None:
-        """Record for how long Slurm has not known the job; a later follower continues from there."""
-        with suppress(OSError):  # the next follower then counts from zero
+        """Record for how long Slurm has not known the job; a later monitor continues from there."""
+        with suppress(OSError):  # the next monitor then counts from zero
             self._write_record(UNKNOWN, self._unknown, {"seconds": seconds}, lasts=False)
 
     def read_unknown_seconds(self) -> float:
-        """Return for how long earlier followers have seen that Slurm does not know the job."""
+        """Return for how long earlier monitors have seen that Slurm does not know the job."""
         unknown = self._readable(UNKNOWN, self._unknown)
         return 0.0 if unknown is None else float(unknown["seconds"])
 
-    # -- What the job is given -----------------------------------------------------------------------------------------
+    # -- Input of the job ----------------------------------------------------------------------------------------------
 
     def write_script(self, text: str) -> None:
         """Write the job script."""
@@ -341,20 +341,20 @@ class JobDirectory:
         """Write a function's keyword arguments."""
         self._write(self.arguments, kwargs)
 
-    def write_variables(self, given: str, secret: str) -> None:
-        """Write the shell text that sets the variables, and that which sets the secret ones."""
-        self._write(self.environment, given)
+    def write_variables(self, public: str, secret: str) -> None:
+        """Write the shell text that sets the variables, and the text that sets the secret ones."""
+        self._write(self.environment, public)
         if secret:
             self._write(self.secrets, secret)
 
     def forget_secrets(self) -> None:
-        """Remove the secret variables, and the key to those in the arguments of a trigger, if they are still there."""
+        """Remove the secret variables, and the key to the secrets in a trigger's arguments, if they still exist."""
         for file in (self.secrets, self._key):
             with suppress(FileNotFoundError):
                 os.unlink(file)
 
     def mask_arguments(self, mask: Callable[[str], str]) -> None:
-        """Mask the secrets among the arguments of an attempt, of which nothing is run any more."""
+        """Mask the secrets among the arguments of an attempt that runs no more."""
         for path in (self.task, self.arguments):
             with suppress(FileNotFoundError), open_own(path) as file:
                 text = file.read().decode("utf-8", "surrogateescape")
@@ -372,7 +372,7 @@ class JobDirectory:
         """
         return read_own(self._key)
 
-    # -- What the job says ---------------------------------------------------------------------------------------------
+    # -- Records of the job --------------------------------------------------------------------------------------------
 
     def read_claim(self) -> str | None:
         """Return the id of the one job that may run here, if it has begun."""
@@ -382,12 +382,12 @@ class JobDirectory:
             return None
 
     def read_start(self) -> StartRecord | None:
-        """Return what the job said when it began (for the last time); ``None`` if that cannot be read."""
+        """Return the job's record of its (last) start; ``None`` if it cannot be read."""
         start = self._readable(START, self.start)
         return StartRecord(*START.values(start)) if start is not None and 0 < start["pid"] < _MOST_PIDS else None
 
     def read_exit(self) -> ExitRecord | None:
-        """Return what the job said when it ended; ``None`` if it has not, and during `teardown`.
+        """Return the job's record of its end; ``None`` if it has not ended, and during `teardown`.
 
         :raises UnreadableRecord: as for :meth:`read_module_end`.
         """
@@ -395,9 +395,9 @@ class JobDirectory:
         return record if record is not None and record.is_torn_down else None
 
     def read_module_end(self) -> ExitRecord | None:
-        """Return what the job said when its module had ended; ``None`` if it has not, or that was before a restart.
+        """Return the job's record of its module's end; ``None`` if there is none, or it is from before a restart.
 
-        :raises UnreadableRecord: when it is there and cannot be read.
+        :raises UnreadableRecord: when it exists and cannot be read.
         """
         fields = self._read_record(EXIT, self.exit)
         if fields is None:
@@ -410,25 +410,25 @@ class JobDirectory:
         return None if is_stale else record
 
     def read_success(self) -> bool:
-        """Tell whether the job has recorded that its module exited with 0, and not for a signal of Slurm.
+        """Return whether the job has recorded that its module exited with 0, and not for a signal of Slurm.
 
         It may still be in its `teardown`.
 
-        :raises UnreadableRecord: when that cannot be read.
+        :raises UnreadableRecord: when the record cannot be read.
         """
         record = self.read_module_end()
         return record is not None and record.is_sure_success
 
     @property
     def has_success(self) -> bool:
-        """Tell the same; a record that cannot be read is not a success."""
+        """Return the same; a record that cannot be read is not a success."""
         try:
             return self.read_success()
         except UnreadableRecord:
             return False
 
     def is_alive(self, within: float) -> bool:
-        """Tell whether a local job has given a sign of life in the last seconds, on whatever host."""
+        """Return whether a local job on any host has given a sign of life in the last seconds."""
         try:
             return time.time() - modified(self.alive) / 1e9 < within
         except OSError:
@@ -437,8 +437,8 @@ class JobDirectory:
     def read_usage(self) -> dict[str, float]:
         """Return the usage that the script has measured.
 
-        ``elapsed`` and ``cpu`` in seconds, ``cpus``, ``max_rss`` in bytes. A field that is not known is left out: on
-        several nodes only ``elapsed`` and ``cpus`` are.
+        ``elapsed`` and ``cpu`` in seconds, ``cpus``, ``max_rss`` in bytes. An unknown field is omitted: on several
+        nodes only ``elapsed`` and ``cpus`` are known.
         """
         usage: dict[str, float] = {}
         with suppress(OSError, ValueError, OverflowError):
@@ -451,7 +451,7 @@ class JobDirectory:
         return {name: value for name, value in usage.items() if 0 <= value < _LARGEST_USAGE}
 
     def _read_samples(self) -> dict[str, float]:
-        """Return the largest samples of CPU time and memory; a line that was cut off by a kill does no harm."""
+        """Return the largest samples of CPU time and memory, without a line that was cut off by a kill."""
         with suppress(OSError, ValueError, IndexError, OverflowError):
             lines = read_own(self.usage_samples).splitlines(keepends=True)
             samples = [[int(word) for word in line.split()] for line in lines if line.endswith(b"\n")]
@@ -460,20 +460,20 @@ class JobDirectory:
         return {}
 
     def _read_cpu_seconds(self) -> float:
-        """Return the CPU time of all that the script has run and waited for."""
+        """Return the CPU time of all processes that the script has run and waited for."""
         words = read_own(self.cpu_times).decode("ascii").split()[2:4]  # the first two are the shell's own
         return sum(float(minutes) * 60 + float(rest) for minutes, rest in map(_minutes_and_seconds, words))
 
-    # -- How far its logs have been read -------------------------------------------------------------------------------
+    # -- Log offsets ---------------------------------------------------------------------------------------------------
 
     def write_log_state(self, state: dict[str, Any]) -> None:
-        """Note how far the output has been logged."""
+        """Record how far the output has been logged."""
         self._write_record(LOG_OFFSETS, self._log_state, state, lasts=False)
 
     def read_log_state(self) -> dict[str, Any]:
-        """Return what was noted of how far the output has been logged; nothing if nothing was, or it is not a record.
+        """Return the record of how far the output has been logged; empty if there is none, or it is not a record.
 
-        :raises OSError: when it is there and cannot be read.
+        :raises OSError: when it exists and cannot be read.
         """
         return self._readable(LOG_OFFSETS, self._log_state, may_be_away=True) or {}
 
@@ -486,9 +486,9 @@ class JobDirectory:
         self._write(path, json.dumps(kind.written(fields)), lasts=lasts)
 
     def _write(self, path: str, text: str, *, lasts: bool = True) -> None:
-        """Write a file whole or not at all, for the owner alone.
+        """Write a file atomically, for the owner alone.
 
-        :param lasts: whether it has to be there even if the machine goes down the moment after.
+        :param lasts: whether it must survive a crash of the machine right after.
         """
         write_atomically(path, text.encode("utf-8", "surrogateescape"), lasts=lasts)
 
@@ -508,9 +508,9 @@ class JobDirectory:
             raise kind.damaged(path, error) from error
 
     def _readable(self, kind: Format, path: str, *, may_be_away: bool = False) -> dict[str, Any] | None:
-        """Return a record that only helps; ``None`` if there is none that can be read.
+        """Return a record that only helps; ``None`` if no readable one exists.
 
-        :param may_be_away: raise the :class:`OSError` of a file that is there, and cannot be read now.
+        :param may_be_away: raise the :class:`OSError` of a file that exists, and cannot be read now.
         """
         try:
             return self._read_record(kind, path)
@@ -522,37 +522,37 @@ class JobDirectory:
 
 
 def _minutes_and_seconds(word: str) -> tuple[str, str]:
-    """Take a time apart as bash's `times` writes it, such as ``1m2.345s``."""
+    """Split a time of bash's `times`, such as ``1m2.345s``."""
     minutes, _, rest = word.partition("m")
     return minutes, rest.rstrip("s").replace(",", ".")
 
 
 def checked_run_dir(path: str, *, kind: str = "") -> str:
-    """Return the folder of all run directories, which stands in options of sbatch: each of these is a line.
+    """Return the folder of all job directories, checked for the options of sbatch: each of these is a line.
 
     :param kind: the kind of the cluster, where it is known. Slurm 25.11 drops every backslash from ``--output``, and
-        earlier versions take it for an escape.
-    :raises InvalidTask: when it cannot stand there.
+        earlier versions read it as an escape.
+    :raises InvalidTask: when sbatch could not read it.
     """
     if wrong := unprintable(path):
-        raise InvalidTask(f"run_dir: {path!r} has {wrong} in it; sbatch reads its options by the line")
+        raise InvalidTask(f"run_dir must not contain {wrong}, got {path!r}; sbatch reads its options line by line")
     if kind == "slurm" and "\\" in path:
         raise InvalidTask(f"run_dir must not contain a backslash, got {path!r:.200}; Slurm drops it from paths of logs")
     return path
 
 
 def run_directories_of(base: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
-    """Return the folder of all attempts of a task instance; an attempt's own is called by its number.
+    """Return the folder of all attempts of a task instance; the directory of an attempt is named by its number.
 
-    The instances of a mapped task have folders that no number is the name of, inside the task's.
+    Instances of a mapped task have folders inside the task's, with names that are not numbers.
     """
     folder = os.path.join(base, *map(_part, (dag_id, run_id, task_id)))
     return folder if map_index < 0 else os.path.join(folder, f"map-{map_index}")
 
 
 def _part(name: str) -> str:
-    """Write a name so that it can be a folder's, and no other name becomes the same."""
-    fit = _UNFIT.sub("_", name)[:_LONGEST_PART].lstrip(".")
+    """Return a unique folder name for a name."""
+    fit = _INVALID.sub("_", name)[:_LONGEST_PART].lstrip(".")
     return name if fit == name else f"{fit}-{sha256(name.encode()).hexdigest()[:8]}"
 
 

@@ -1,6 +1,6 @@
-"""The products of a task that runs as a job: begun where it is submitted, put in place where its end is seen.
+"""Products of a task that runs as a job: staged at its submission, committed after its end.
 
-What is noted in between lies in the run directory, so that it makes no difference whether one process does both.
+Their state in between is recorded in the job directory, so one process or two can do both.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 
 class JobProducts:
-    """The products of one attempt.
+    """Products of one attempt.
 
     :param task: the task.
-    :param directory: the run directory of the attempt.
-    :param run: what knows what the task is given and made from, where that is more than the task says itself.
-    :param runs_before: which runs of the tasks before it this one follows, where ``run`` does not know.
-    :param dag_run: DAG and run that it is part of, if it is.
+    :param directory: the job directory of the attempt.
+    :param run: runner that knows the task's arguments and inputs, where the task itself does not state them all.
+    :param runs_before: the runs of the upstream tasks that this one follows, where ``run`` does not know.
+    :param dag_run: DAG and run that it belongs to, if any.
     """
 
     def __init__(
@@ -48,75 +48,75 @@ class JobProducts:
         self._run.dag_run = dag_run
 
     def begin(self, attempt: str) -> Call:
-        """Make the folders that the products go to, and return what the job is to run.
+        """Create the staging folders, and return the job's command.
 
         :param attempt: the name of the attempt.
-        :raises InvalidTask: when it cannot be told where a product is to be.
-        :raises ProductError: when a dependency is not there, or a folder cannot be made.
+        :raises InvalidTask: when the path of a product cannot be determined.
+        :raises ProductError: when a dependency does not exist, or a folder cannot be created.
         """
         require_workdir(self._task)
-        made_from = self._run.inputs()
-        making = self._making(attempt)
-        making.begin()
+        inputs = self._run.inputs()
+        staged = self._staged(attempt)
+        staged.begin()
         if self._task.products:
             self._directory.write_products(
-                {"attempt": attempt, "before": making.snapshot(), "made_from": made_from.to_data()}
+                {"attempt": attempt, "before": staged.snapshot(), "made_from": inputs.to_data()}
             )
-        return self._run.call(making)
+        return self._run.call(staged)
 
     def commit(self, result: Any) -> Any:
-        """Put the products in place; also once more, after a process that was ended while it did so.
+        """Commit the products; also again, after a process that was ended during a commit.
 
-        :param result: what the job has left.
-        :returns: the result, with the real names of products in it.
-        :raises ProductError: when one was not made, or not made anew.
-        :raises FileSystemRefused: when the file system is full, or the like; another process can do it later.
-        :raises UnreadableRecord: when the record of what was begun cannot be read.
+        :param result: the job's result.
+        :returns: the result, with the final paths of products in it.
+        :raises ProductError: when a product was not created, or not created again.
+        :raises FileSystemRefused: when the file system is full, or the like; another process can commit later.
+        :raises UnreadableRecord: when the record of the staged products cannot be read.
         """
         if not self._task.products:
             return result
-        making, made_from = self._begun()
-        result = making.unstage_paths(result)
-        self._run.commit(making, made_from, result)
+        staged, inputs = self._begun()
+        result = staged.unstage_paths(result)
+        self._run.commit(staged, inputs, result)
         return result
 
     def unstage_paths(self, result: Any) -> Any:
-        """Return a result with the real names of products in it, after another process has put these in place.
+        """Return a result with the final paths of products in it, after another process has committed them.
 
-        :param result: what the job has left.
+        :param result: the job's result.
         :raises UnreadableRecord: when the record of the products cannot be read.
         """
         return self._begun()[0].unstage_paths(result) if self._task.products else result
 
     def discard(self) -> None:
-        """Put aside, or remove, what the job has made.
+        """Remove or set aside the staged products of the job.
 
         :raises UnreadableRecord: when the record of the products cannot be read.
         """
-        if self._task.products and self._directory.read_products() is not None:  # else it never came as far as that
+        if self._task.products and self._directory.read_products() is not None:  # else nothing was staged
             self._begun()[0].discard()
 
     def _begun(self) -> tuple[StagedProducts, Inputs]:
-        noted = self._directory.read_products()
+        record = self._directory.read_products()
         with PRODUCTS.reading(self._directory.products):
-            if noted is None:
+            if record is None:
                 raise ValueError("it does not exist")
-            making = self._making(noted["attempt"])
-            making.resume({path: before and Fingerprint(*before) for path, before in noted["before"].items()})
-            return making, Inputs.of_data(noted["made_from"])
+            staged = self._staged(record["attempt"])
+            staged.resume({path: before and Fingerprint(*before) for path, before in record["before"].items()})
+            return staged, Inputs.of_data(record["made_from"])
 
-    def _making(self, attempt: str) -> StagedProducts:
+    def _staged(self, attempt: str) -> StagedProducts:
         return StagedProducts(self._task.name, self._task.products, self._task.settings.workdir, attempt)
 
 
 def require_workdir(task: Task) -> None:
-    """Refuse relative paths where there is nothing that they could be taken from.
+    """Reject relative paths where there is no folder to resolve them against.
 
     :raises InvalidTask: for a relative path of a task without a working directory.
     """
     for marker in (*task.products, *task.dependencies):
         if task.settings.workdir is None and is_relative(marker.path):
             raise InvalidTask(
-                f"task {task.name!r}: {marker!r} is relative, and a job without a workdir runs in its run directory; "
-                "give the task a workdir, or the path from the root on"
+                f"task {task.name!r}: {marker!r} is relative, but a job without workdir runs in its job directory; "
+                "set workdir on the task, or use an absolute path"
             )

@@ -1,4 +1,4 @@
-"""How a job ended, and what there is to say about it: what happened, where, and what to do."""
+"""Result of a job, with a message: the event, the place and the fix."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job import Job
     from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory
 
-#: What the job script exits with when another job has its run directory, or when that says that it is cancelled.
+#: Exit code of the job script when another job has claimed its job directory, or the attempt is cancelled.
 NOT_ITS_TURN = 75
 _NO_WORKDIR, _CANNOT_WRITE, _CANNOT_READ, _NOT_OWN = 72, 73, 74, 77
 
-#: What slurmstepd and srun print of a step that was killed for its memory: by the kernel, or by slurmstepd itself where
-#: the site has set JobAcctGatherParams=OverMemoryKill (recorded with 22.05 and 24.11).
+#: Messages of slurmstepd and srun about a step that was killed for its memory: by the kernel, or by slurmstepd itself
+#: where the site has set JobAcctGatherParams=OverMemoryKill (recorded with 22.05 and 24.11).
 _OUT_OF_MEMORY = re.compile(
     r"^(slurmstepd(-[^\s:]+)?|srun): (error: )?.*"
     r"(oom.?kill|out of memory|exceeded (job |step )?(virtual )?memory limit|exceeded vsize limit)",
     re.IGNORECASE,
 )
-#: What srun prints of the end of tasks, and how it puts that they were killed.
+#: srun's report on the end of tasks, and its words for killed ones.
 _SRUN_REPORT = re.compile(r"^srun: error: \S+: tasks? [\d,\[\]-]+: (.*)")
 _SRUN_KILLED = re.compile(r"Out Of Memory|Killed", re.IGNORECASE)
 _KILLED = 128 + signal.SIGKILL
-#: Since then a login environment that cannot be made has a job cancelled before it begins.
+#: Since this version a job whose login environment cannot be created is cancelled before it begins.
 _NEEDS_LOGIN = (25, 5)
-#: What the job script prints when it cannot read its own files.
+#: Message of the job script when it cannot read its own files.
 _SCRIPT_CANNOT_READ = "sewer: cannot read"
 
 _NO_SUCH_COMMAND = re.compile(
@@ -51,16 +51,16 @@ _ENDED_BY_SIGNAL = 128
 _COMMAND_NOT_FOUND = (126, 127)
 
 
-#: The keys of an ending in an event of the trigger.
-_ENDING = ("error", "message", "job_id", "state", "exit_code", "node", "run_directory")
+#: The keys of a job result in an event of the trigger.
+_KEYS = ("error", "message", "job_id", "state", "exit_code", "node", "run_directory")
 _DETAILS = ("job_id", "state", "exit_code", "node", "run_directory")
 
 
 class JobResult(NamedTuple):
-    """How a job ended, as data that can go through a trigger's event.
+    """Result of a job, as data for a trigger's event.
 
-    :param error: key of the error it is, see :data:`~airflow_provider_sewer.core.errors.KEYS`; ``None`` for a success.
-    :param message: what happened, where, and what to do.
+    :param error: key of the error, see :data:`~airflow_provider_sewer.core.errors.KEYS`; ``None`` for a success.
+    :param message: the event, the place and the fix.
     """
 
     error: str | None = None
@@ -72,36 +72,36 @@ class JobResult(NamedTuple):
     run_directory: str | None = None
 
     def as_error(self) -> errors.SewerError:
-        """Return the error, to be raised."""
+        """Return the error to raise."""
         kind: Any = errors.KEYS.get(self.error or "", errors.SlurmError)
         details = dict(zip(_DETAILS, self[2:], strict=True))
         error: errors.SewerError = kind(self.message, **(details if issubclass(kind, errors.SlurmError) else {}))
         return error
 
     def to_data(self) -> dict[str, Any]:
-        """Return what goes through an event."""
-        return dict(zip(_ENDING, self, strict=True))
+        """Return the data for an event."""
+        return dict(zip(_KEYS, self, strict=True))
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> JobResult:
-        """Return what :meth:`to_data` has returned.
+        """Return a result from the data of :meth:`to_data`.
 
-        :raises LookupError: when it is not whole.
+        :raises LookupError: when a key is missing.
         """
-        return cls(*(data[key] for key in _ENDING))
+        return cls(*(data[key] for key in _KEYS))
 
     @classmethod
     def of_error(cls, error: errors.SewerError, directory: JobDirectory) -> JobResult:
-        """Return the end of an attempt that never was a job, for this reason."""
+        """Return the result of an attempt that failed with this error before it was a job."""
         return cls(errors.key_of(type(error)), error.message, run_directory=directory.path)
 
 
 class JobResultFactory:
-    """What to say of the end of one job.
+    """Factory of one job's results.
 
     :param job: the job.
     :param module: the module it ran.
-    :param secrets: values that must not be shown.
+    :param secrets: values to mask.
     """
 
     def __init__(self, job: Job, module: str, secrets: Collection[str]) -> None:
@@ -110,7 +110,7 @@ class JobResultFactory:
         self._secrets = secrets
 
     def success(self, record: ExitRecord) -> JobResult:
-        """Return a success, which its record says."""
+        """Return the result of a job whose record proves success."""
         return JobResult(
             job_id=self._job.ref.id,
             state="COMPLETED",
@@ -120,84 +120,81 @@ class JobResultFactory:
         )
 
     def without_result(self, record: ExitRecord) -> JobResult:
-        """Return the end of a job that succeeded, and whose result cannot be seen here."""
-        what = f"succeeded on {record.node}, but its result, {record.result} bytes, has not appeared here."
-        return self._ending(errors.SlurmJobFailed, what, "COMPLETED", 0, record.node)
+        """Return the result of a job that succeeded, but whose return value has not appeared here."""
+        text = f"succeeded on {record.node}, but its result, {record.result} bytes, has not appeared here."
+        return self._result(errors.SlurmJobFailed, text, "COMPLETED", 0, record.node)
 
     def unreadable(self, error: errors.UnreadableRecord) -> JobResult:
-        """Return the end of a job that may have succeeded, and whose record cannot be read."""
-        return self._ending(type(error), f"has ended, and may have succeeded, but {error.message}", None)
+        """Return the result of a job that may have succeeded, but whose record cannot be read."""
+        return self._result(type(error), f"has ended, and may have succeeded, but {error.message}", None)
 
     def lost(self, state: str, waited: float) -> JobResult:
-        """Return the end of a job that nobody can say anything of.
+        """Return the result of a job that neither Slurm nor its records know the end of.
 
-        :param state: what Slurm says of it.
+        :param state: the state that Slurm reports.
         :param waited: seconds for which it was waited for.
         """
         known = (
-            "Slurm says COMPLETED, but there is no exit record of it; that is no evidence of success. "
-            "Can the nodes write to the run directory, and is it the same folder here?"
+            "Slurm reports COMPLETED, but there is no exit record, so its success is not proven. "
+            "Can the nodes write to the job directory, and is it the same directory here?"
             if state == "COMPLETED"
-            else "neither the controller nor accounting knows it any more, and there is no exit record"
+            else "neither slurmctld nor slurmdbd knows it any more, and there is no exit record"
             if self._job.cluster.kind == "slurm"
-            else "its machine is not this one and has given no sign of it, and there is no exit record"
+            else "its machine is another one that has given no sign of it, and there is no exit record"
         )
         began = self._job.directory.read_start()
-        history = f"it began on {began.node}" if began else "it never began, as far as its run directory says"
-        what = f"is lost: {known} ({history}; waited {waited:g} s)."
-        return self._ending(errors.SlurmJobLost, what, state or None)
+        history = f"it began on {began.node}" if began else "its job directory has no record of its start"
+        text = f"is lost: {known} ({history}; waited {waited:g} s)."
+        return self._result(errors.SlurmJobLost, text, state or None)
 
-    def unsatisfiable(self, sighting: JobStatus, why: str) -> JobResult:
-        """Return the end of a job that waited in vain, and has been cancelled."""
-        what = f"waits for {sighting.reason!r}, and that in vain: {why}. It has been cancelled."
-        return self._ending(errors.SlurmUnsatisfiable, what, sighting.state)
+    def unsatisfiable(self, status: JobStatus, reason: str) -> JobResult:
+        """Return the result of a job that was cancelled because its pending reason is unsatisfiable."""
+        text = f"waits for {status.reason!r}, which is unsatisfiable: {reason}. It has been cancelled."
+        return self._result(errors.SlurmUnsatisfiable, text, status.state)
 
-    def pending_too_long(self, sighting: JobStatus, limit: float) -> JobResult:
-        """Return the end of a job that waited for longer than it may, and has been cancelled."""
-        what = (
-            f"has not begun within max_pending_time, {limit:g} s; the last reason was {sighting.reason!r}. "
+    def pending_too_long(self, status: JobStatus, limit: float) -> JobResult:
+        """Return the result of a job that was cancelled because it was pending for too long."""
+        text = (
+            f"has not begun within max_pending_time, {limit:g} s; the last reason was {status.reason!r}. "
             "It has been cancelled."
         )
-        return self._ending(errors.SlurmPendingTooLong, what, sighting.state)
+        return self._result(errors.SlurmPendingTooLong, text, status.state)
 
-    def failure(self, sighting: JobStatus, record: ExitRecord | None) -> JobResult:
-        """Return the end of a job that did not succeed."""
+    def failure(self, status: JobStatus, record: ExitRecord | None) -> JobResult:
+        """Return the result of a job that did not succeed."""
         stderr = last_lines(self._job.directory.stderr, self._secrets)
-        end = TERMINAL_STATES.get(sighting.state, TERMINAL_STATES["FAILED"])
-        if self._ran_out_of_memory(end, sighting, record, stderr):
+        end = TERMINAL_STATES.get(status.state, TERMINAL_STATES["FAILED"])
+        if self._ran_out_of_memory(end, status, record, stderr):
             end = TERMINAL_STATES["OUT_OF_MEMORY"]
         elif (
-            end is TERMINAL_STATES["FAILED"]
-            and sighting.is_preempted
-            and record
-            and (record.asked or record.is_success)
+            end is TERMINAL_STATES["FAILED"] and status.is_preempted and record and (record.asked or record.is_success)
         ):
             end = TERMINAL_STATES[
                 "PREEMPTED"
             ]  # Slurm calls it FAILED or COMPLETED where it ends within GraceTime (22.05)
-        elif end is TERMINAL_STATES["CANCELLED"] and record is None and sighting.node and not self._started_on():
+        elif end is TERMINAL_STATES["CANCELLED"] and record is None and status.node and not self._started_on():
             end = self._cancelled_before_start_reason()
         exit_code = record.exit_code if record and record.phase != "setup" else None
-        node = (record.node if record else "") or sighting.node or self._started_on()
+        node = (record.node if record else "") or status.node or self._started_on()
         if (seconds := self._job.directory.read_orphaned()) is not None:
             end = TerminalState(
                 errors.SlurmCancelled,
-                f"ended itself: no worker, triggerer or sppe followed it for orphan_timeout, {seconds} s",
-                "set a longer orphan_timeout if Airflow can be away for longer",
+                f"ended itself: no worker, triggerer or sppe monitored it for orphan_timeout, {seconds} s",
+                "set a longer orphan_timeout if Airflow can be down for longer",
             )
         elif end is TERMINAL_STATES["FAILED"]:
-            end = self._failure_reason(sighting, record, stderr)
-        what = (
+            end = self._failure_reason(status, record, stderr)
+        text = (
             f"{end.description}{f' on {node}' if node else ''}: {end.advice}{'' if end.advice.endswith('?') else '.'}"
         )
-        return self._ending(end.error, what, sighting.state, exit_code, node)
+        return self._result(end.error, text, status.state, exit_code, node)
 
     def _ran_out_of_memory(
-        self, end: TerminalState, sighting: JobStatus, record: ExitRecord | None, stderr: list[str]
+        self, end: TerminalState, status: JobStatus, record: ExitRecord | None, stderr: list[str]
     ) -> bool:
-        """Tell whether a step was killed for its memory, which Slurm does not always call OUT_OF_MEMORY.
+        """Return whether a step was killed for its memory, which Slurm does not always call OUT_OF_MEMORY.
 
-        The words of slurmstepd and srun are not enough, as a module can print them: something was killed as well.
+        The messages of slurmstepd and srun are not enough, as a module can print them: a process must have been killed.
         """
         if end not in (TERMINAL_STATES["FAILED"], TERMINAL_STATES["CANCELLED"]):
             return False
@@ -205,7 +202,7 @@ class JobResultFactory:
         if not any(map(_OUT_OF_MEMORY.match, lines)):
             return False
         if record is None:
-            was_killed = sighting.signal == signal.SIGKILL or sighting.exit_code in (None, _KILLED)
+            was_killed = status.signal == signal.SIGKILL or status.exit_code in (None, _KILLED)
             return was_killed or end is TERMINAL_STATES["CANCELLED"]
         reports = [found.group(1) for found in map(_SRUN_REPORT.match, lines) if found]
         # All of them: the lines of srun and those of the module, which can look alike, come in no order.
@@ -213,62 +210,66 @@ class JobResultFactory:
         return record.phase == "teardown" and (record.exit_code == _KILLED or srun_killed)
 
     def _cancelled_before_start_reason(self) -> TerminalState:
-        """Say why a job that had a node was cancelled before its script began, of which Slurm gives no reason."""
+        """Return the likely causes for a job with a node that was cancelled before its script began.
+
+        Slurm reports no reason for it.
+        """
         cluster = self._job.cluster
         version = cluster.version() if isinstance(cluster, SlurmClient) else None
         login = (
-            "its user's login environment could not be made there, for a login shell such as nologin or a profile that "
-            "fails: set slurm={'login_environment': False}; or "
+            "its user's login environment could not be created there, because of a login shell such as nologin or a "
+            "profile that fails: set slurm={'login_environment': False}; or "
         )
         return TERMINAL_STATES["CANCELLED"]._replace(
             description="was cancelled before its script began",
             advice=f"Slurm does this where {login if version is None or version >= _NEEDS_LOGIN else ''}"
-            "the prolog of the node failed; or scancel was called",
+            "the prolog of the node failed; or the node did not confirm the launch within MessageTimeout; or scancel "
+            "was called",
         )
 
-    def _failure_reason(self, sighting: JobStatus, record: ExitRecord | None, stderr: list[str]) -> TerminalState:
+    def _failure_reason(self, status: JobStatus, record: ExitRecord | None, stderr: list[str]) -> TerminalState:
         failed = TERMINAL_STATES["FAILED"]
         if record is None:
-            return self._failure_reason_without_record(sighting)
+            return self._failure_reason_without_record(status)
         code = record.exit_code
         if record.phase == "setup" and code == _CANNOT_READ and any(_SCRIPT_CANNOT_READ in line for line in stderr):
             return self._cannot_read()
         if record.phase == "setup":
-            what = (
+            text = (
                 "could not enter its working directory"
                 if code == _NO_WORKDIR
                 else f"was ended by its `setup` with exit code {code}"
             )
-            return failed._replace(description=what, advice="the module has not been run")
+            return failed._replace(description=text, advice="the module has not been run")
         if record.asked:
-            what = f"was asked to end by SIG{record.asked}, and {self._module} ended with exit code {code}"
+            text = f"was asked to end by SIG{record.asked}, and {self._module} ended with exit code {code}"
             return failed._replace(
-                description=what, advice="scancel, a preemption with GraceTime, or another process has signalled it"
+                description=text, advice="scancel, a preemption with GraceTime, or another process has signalled it"
             )
         if record.phase == "module":
-            what = f"had its script ended from outside while it ran {self._module}"
+            text = f"had its script ended from outside while it ran {self._module}"
             return failed._replace(
-                description=what, advice="its output may say by whom; a signal that it asked for itself?"
+                description=text, advice="its output may name the sender, such as the job's own `signal` option"
             )
-        if said := module_not_found_line(self._module, code, stderr):
+        if missing := module_not_found_line(self._module, code, stderr):
             return failed._replace(
-                description=f"found no module to run as {self._module!r} ({said})",
+                description=f"found no module to run as {self._module!r} ({missing})",
                 advice="install it for this interpreter, or correct the name",
             )
         if code in _COMMAND_NOT_FOUND and stderr and _NO_SUCH_COMMAND.search(stderr[-1]):
             return failed._replace(
-                description=f"could not start its interpreter (exit code {code})", advice="is it there on the node?"
+                description=f"could not start its interpreter (exit code {code})", advice="does it exist on the node?"
             )
         return failed._replace(description=f"ran {self._module}, which {exit_description(code)}")
 
-    def _failure_reason_without_record(self, sighting: JobStatus) -> TerminalState:
+    def _failure_reason_without_record(self, status: JobStatus) -> TerminalState:
         launch, path = TERMINAL_STATES["LAUNCH_FAILED"], self._job.directory.path
-        code = sighting.exit_code
-        signal = sighting.signal or max(0, (code or 0) - _ENDED_BY_SIGNAL)
-        if sighting.signal == _SLURM_COULD_NOT_START:
+        code = status.exit_code
+        signal = status.signal or max(0, (code or 0) - _ENDED_BY_SIGNAL)
+        if status.signal == _SLURM_COULD_NOT_START:
             return launch._replace(
-                advice=f"the node could not open the output of the job in its run directory {path}: that has to be "
-                "there, shared with the nodes and writable on them; the log of the node's slurmd has the reason"
+                advice=f"the node could not open the job's output in its job directory {path}: the directory has to "
+                "exist, shared with the nodes and writable on them; the log of the node's slurmd has the reason"
             )
         if code == _NO_WORKDIR:
             return launch._replace(
@@ -276,39 +277,40 @@ class JobResultFactory:
             )
         if code == _CANNOT_WRITE:
             return launch._replace(
-                description="could not write into its run directory",
+                description="could not write into its job directory",
                 advice=f"is its disk full, is run_dir shared with the nodes, and can the node write to {path}?",
             )
         if code == _CANNOT_READ:
             return self._cannot_read()
         if code == _NOT_OWN:
             return launch._replace(
-                description=f"found its run directory {path} open to other users, and ran nothing",
-                advice="who owns it, and a folder that it is in? Set a run_dir in which only this user can write",
+                description=f"found its job directory {path} open to other users, and ran nothing",
+                advice="check the owner of the directory and of its parents, and set a run_dir in which only this user "
+                "can write",
             )
         if code == NOT_ITS_TURN:
             return launch._replace(
-                description="found the run directory taken by another job, or cancelled",
-                advice="clear the task to run it anew",
+                description="found its job directory claimed by another job, or cancelled",
+                advice="clear the task to run it again",
             )
-        what = (
-            "is gone, killed or by a restart of the machine"
-            if sighting.reason == "ProcessGone"
+        text = (
+            "was killed or has ended by a restart of the machine"
+            if status.reason == "ProcessGone"
             else f"was ended by signal {signal}"
             if signal
-            else "ended with an exit code that Slurm does not show"
+            else "ended with an unknown exit code"
             if code is None
             else f"ended with exit code {code}"
         )
         return TERMINAL_STATES["FAILED"]._replace(
-            description=f"{what} and left no exit record", advice="its output and the node's log may say why"
+            description=f"{text} and left no exit record", advice="see its output and the node's log"
         )
 
     def _cannot_read(self) -> TerminalState:
         path = self._job.directory.path
         return TERMINAL_STATES["LAUNCH_FAILED"]._replace(
-            description=f"found no readable files in its run directory {path}",
-            advice="either run_dir is not shared with the nodes, so that the node has a folder of its own there, or "
+            description=f"found no readable files in its job directory {path}",
+            advice="either run_dir is not shared with the nodes, so that the node has its own folder at that path, or "
             "the files were removed while the job waited",
         )
 
@@ -316,16 +318,16 @@ class JobResultFactory:
         start = self._job.directory.read_start()
         return start.node if start else ""
 
-    def _ending(
+    def _result(
         self,
         error: type[errors.SewerError],
-        what: str,
+        text: str,
         state: str | None,
         exit_code: int | None = None,
         node: str | None = None,
     ) -> JobResult:
         path = self._job.directory.path
-        message = f"{self._job} {what}{self._tail()}\nIts files are in {path}"
+        message = f"{self._job} {text}{self._tail()}\nIts files are in {path}"
         return JobResult(errors.key_of(error), message, self._job.ref.id, state, exit_code, node or None, path)
 
     def _tail(self) -> str:

@@ -1,4 +1,4 @@
-"""Run a module as a job: take up what an earlier try has left, or submit; follow it; collect its result."""
+"""Runs a module as a job: reattaches to a previous try's job or submits one, monitors it, and collects its result."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from airflow_provider_sewer.core.errors import (
 )
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secret_detection import masked_text
+from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.execution.module_runner import read_result, refuse_unreturned
 from airflow_provider_sewer.slurm.arrays.coordinator import ArrayCoordinator
 from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration, PendingJob, write_element
@@ -53,11 +54,11 @@ if TYPE_CHECKING:
 
 #: Seconds that cancelling a job may take.
 _CANCEL_TIMEOUT = 15.0
-#: Seconds for which the end of an interrupted process waits until the job of its submission is cancelled.
+#: Seconds for which an interrupted process waits at its end until the job of its submission is cancelled.
 _INTERRUPTED_TIMEOUT = 4.0
-#: So many jobs of this process are cancelled at once, when all of them are.
+#: Limit on the jobs of this process that are cancelled at once, when all of them are.
 _FEW_AT_ONCE = threading.BoundedSemaphore(4)
-#: Seconds between two looks at whether an attempt that waits is still wanted.
+#: Seconds between two checks whether a waiting attempt is still valid.
 _SLICE = 0.2
 
 _News = TypeVar("_News")
@@ -66,12 +67,12 @@ _News = TypeVar("_News")
 class JobRunner:
     """One try at a module that runs as a job.
 
-    :param planned: what is to run.
-    :param sink: takes its output as it comes.
-    :param say: told what becomes of it, a line each.
-    :param supervisor: pid of the parent that this process works for; without it, nobody keeps what is logged, and
-        there is perhaps another try already.
-    :param clusters: returns the cluster of a kind, ``slurm`` or ``local``.
+    :param planned: the job to run.
+    :param sink: takes its output while it runs.
+    :param notify: takes log lines about it.
+    :param supervisor: pid of the parent that this process works for; without it, log lines are lost, and another try
+        may already run.
+    :param clusters: returns the backend of a kind, ``slurm`` or ``local``.
     :param task_run: see :class:`~airflow_provider_sewer.slurm.job_products.JobProducts`.
     """
 
@@ -79,7 +80,7 @@ class JobRunner:
         self,
         planned: JobSpec,
         sink: Sink,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
         supervisor: int | None = None,
         *,
         clusters: Callable[[str], JobBackend] | None = None,
@@ -88,7 +89,7 @@ class JobRunner:
         self.planned = planned
         self.has_reattached = False
         self._sink = sink
-        self._say = say
+        self._notify = notify
         self._supervisor = supervisor
         self._clusters = clusters or backend_of
         self._task_run = task_run
@@ -103,138 +104,140 @@ class JobRunner:
         self._news: SimpleQueue[StatusUpdate | None] = SimpleQueue()
 
     def reattach(self) -> Job | PendingJob | None:
-        """Take up the job that an earlier try has left, if it still counts; otherwise see to it that it is over.
+        """Reattach to the previous try's job if it is still valid, else abandon it.
 
-        Until :meth:`begin`, what is planned may still be changed if there is none.
+        If there is none, the plan may still be changed until :meth:`submit_or_reattach`.
 
-        :raises SlurmUnavailable: when it cannot be told.
+        :raises SlurmUnavailable: when the job's state cannot be determined.
         :raises UnreadableRecord: when a record of that job cannot be read; the job is left as it is.
         """
         self._job = self._reattach()
         return self._job
 
     def submit_and_wait(self) -> Job:
-        """Take up the job that an earlier try has left, if it still counts, or submit a new one.
+        """Reattach to the previous try's job if it is still valid, or submit a new one.
 
-        One that is to be an element of an array is waited for until it is.
+        An attempt that is to become an array task is waited for until it is one.
 
-        :raises SlurmUnavailable: when Slurm is wanted and its commands are not here.
-        :raises SlurmSubmitRefused: when Slurm refuses the job for good.
-        :raises InvalidTask: when the job cannot be described.
+        :raises SlurmUnavailable: when Slurm is required and its commands are missing here.
+        :raises SlurmSubmissionRejected: when Slurm rejects the job permanently.
+        :raises InvalidTask: when the job's settings are invalid.
         """
         begun = self.submit_or_reattach()
         return self.wait_for_array(begun) if isinstance(begun, PendingJob) else begun
 
     def submit_or_reattach(self) -> Job | PendingJob:
-        """Do as :meth:`begin` does, but leave it to others to wait for an array.
+        """Like :meth:`submit_and_wait`, but leave it to the caller to wait for an array.
 
         :raises SlurmError: likewise.
         :raises InvalidTask: likewise.
         """
         checked_variables(self.planned.task.settings.env)
         begun = self._job = self._job or self._reattach() or self._submit()
-        # Meanwhile, by a signal handler or another process; a success that the job has recorded stays one.
+        # Meanwhile a signal handler or another process may have cancelled it; a recorded success stays a success.
         if begun.directory.is_cancelled and not begun.directory.has_success:
             self.cancel()
             raise SlurmCancelled(f"{begun} was cancelled while it was submitted", job_id=_id_of(begun))
         return begun
 
     def wait_for_array(self, waiting: PendingJob) -> Job:
-        """Wait until an attempt is an element of an array, and see to it that it becomes one.
+        """Wait until an attempt is an array task, and take part in the submission of its array.
 
-        :raises SlurmError: when there will be no array, or it is not to be waited for any more.
+        :raises SlurmError: when its array will not be submitted, or the wait is aborted.
         """
-        self._say(f"{waiting}; its run directory is {waiting.directory.path}")
+        self._notify(f"{waiting}; job directory: {waiting.directory.path}")
         news: SimpleQueue[str | Job | SewerError] = SimpleQueue()
         wait = ArrayCoordinator.of(waiting).wait(waiting.directory.path, news.put)
         try:
-            while not isinstance(told := _next(news), Job):
+            while not isinstance(update := _next(news), Job):
                 self._check()
                 if waiting.directory.is_cancelled:
-                    raise SlurmCancelled(f"{waiting}, was cancelled", run_directory=waiting.directory.path)
-                if isinstance(told, SewerError):
-                    raise told
-                if told:
-                    self._say(told)
+                    raise SlurmCancelled(f"{waiting} was cancelled", run_directory=waiting.directory.path)
+                if isinstance(update, SewerError):
+                    raise update
+                if update:
+                    self._notify(update)
         except SlurmCancelled:
-            cancel(waiting, self._say, timeout=_CANCEL_TIMEOUT)
+            cancel(waiting, self._notify, timeout=_CANCEL_TIMEOUT)
             raise
         except SewerError as error:
-            if error is told and not isinstance(error, UnreadableRecord):
+            if error is update and not isinstance(error, UnreadableRecord):
                 self._close(waiting.directory, "failed")
                 self._products(waiting.directory).discard()
             raise
         finally:
             wait.close()
-        self._job = write_element(told)
+        self._job = write_element(update)
         return self._job
 
     def latest_job(self) -> Job | None:
-        """Return the job of the latest attempt, if it has one and nobody has noted its end.
+        """Return the job of the latest attempt, if it has one and is not closed.
 
-        One that waits for its array is waited for.
+        An attempt that waits for its array is waited for.
         """
         attempt = self._attempts.latest()
         if attempt is None:
             return None
-        way = self._submission(attempt)
-        begun = self._job = way.reattach() if isinstance(way, ArrayRegistration) else way.look_up()
-        return self.wait_for_array(begun) if isinstance(begun, PendingJob) else begun
+        submission = self._submission(attempt)
+        found = self._job = submission.reattach() if isinstance(submission, ArrayRegistration) else submission.look_up()
+        return self.wait_for_array(found) if isinstance(found, PendingJob) else found
 
     def follow(self, job: Job) -> JobResult:
-        """Follow a job to its end."""
+        """Monitor a job to its end."""
         planned = self.planned
-        follower = JobMonitor(
+        monitor = JobMonitor(
             job,
             planned.task.target,
             wait_policy_of(planned.slurm),
             self._sink,
-            self._say,
+            self._notify,
             self.secrets(job.directory),
             try_number=planned.instance.try_number,
         )
-        watch = subscribe(job, self._news.put, planned.slurm)
-        pauses = Backoff(planned.slurm.poll_interval or 0.0)
-        view = None
+        subscription = subscribe(job, self._news.put, planned.slurm)
+        backoff = Backoff(planned.slurm.poll_interval or 0.0)
+        update = None
         try:
-            while (ending := follower.poll(view)) is None:
-                if not follower.is_holder:
-                    raise SlurmJobReleased(f"another process follows {job}", job_id=job.ref.id)
+            while (result := monitor.poll(update)) is None:
+                if not monitor.is_holder:
+                    raise SlurmJobReleased(f"another process monitors {job}", job_id=job.ref.id)
                 self._end_if_stopped(job)
-                if follower.wants_poll or self._is_stopped:
-                    watch.poll_now()
-                view = latest_update(self._news, pauses.next(has_news=view is not None))
+                if monitor.wants_poll or self._is_stopped:
+                    subscription.poll_now()
+                update = latest_update(self._news, backoff.next(has_news=update is not None))
                 self._check_released()
         finally:
-            watch.close()
-        return ending
+            subscription.close()
+        return result
 
     @property
     def is_followed_by_another(self) -> bool:
-        """Tell whether the process of a later try follows the job."""
+        """Return whether the process of a later try monitors the job."""
         holder = None if self._job is None else self._job.directory.read_follower()
         return holder is not None and holder.try_number > self.planned.instance.try_number
 
-    def collect(self, ending: JobResult) -> Any:
+    def collect(self, result: JobResult) -> Any:
         """Return the result of a job that succeeded.
 
         :raises SlurmError: when it did not succeed.
         :raises ModuleFailed: when its result cannot be read.
-        :raises FileSystemRefused: when the file system is full, or the like; the attempt then is left to the next try.
+        :raises FileSystemRefused: when the file system is full, or the like; the next try then collects the attempt.
         :raises UnreadableRecord: when a record of it cannot be read; the job and its products are left as they are.
         """
-        directory = JobDirectory(ending.run_directory or "")
+        directory = JobDirectory(result.run_directory or "")
         products = self._products(directory)
         is_collected = directory.read_ended() == "collected"
         try:
-            if ending.error:
-                raise ending.as_error()
+            if result.error:
+                raise result.as_error()
             value = self._result(directory)
             value = products.unstage_paths(value) if is_collected else products.commit(value)
         except FileSystemRefused:
-            self._say(f"The success in {directory.path} is kept: a retry collects it, and does not run it again")
+            self._notify(
+                WarningLine(f"Success in {directory.path} is saved; a retry collects it without running it again")
+            )
             raise
-        except UnreadableRecord:  # of a job that may have succeeded: nothing of it is removed
+        except UnreadableRecord:  # the job may have succeeded: its files stay
             raise
         except SewerError:
             self._close(directory, "failed")
@@ -244,19 +247,19 @@ class JobRunner:
         self._close(directory, "collected")
         return value
 
-    def reject(self, ending: JobResult) -> None:
+    def reject(self, result: JobResult) -> None:
         """Record that the result of a collected attempt cannot be used, so that the next try submits a new job."""
-        self._close(JobDirectory(ending.run_directory or ""), "failed")
+        self._close(JobDirectory(result.run_directory or ""), "failed")
 
     def saved_task(self, directory: JobDirectory) -> Task:
-        """Return what an attempt was begun with.
+        """Return the task that an attempt was begun with.
 
-        :raises UnreadableRecord: when that was noted, and cannot be read.
+        :raises UnreadableRecord: when its record cannot be read.
         """
         return self.planned.task if self._task_run else load_task(directory, self.planned.task)
 
     def secrets(self, directory: JobDirectory) -> tuple[str, ...]:
-        """Return the values of an attempt that must not be shown."""
+        """Return the values of an attempt that must be masked."""
         call = self._task_run.call(None) if self._task_run else self.saved_task(directory).call()
         return self.planned.secrets(call)
 
@@ -271,16 +274,16 @@ class JobRunner:
         except OSError as error:
             raise FileSystemRefused(f"its result cannot be read: {error.filename}: {error.strerror}") from None
 
-    def log_rest(self, ending: JobResult) -> None:
-        """Hand on what the job has written and nobody has handed on yet."""
-        directory = JobDirectory(ending.run_directory or "")
+    def log_rest(self, result: JobResult) -> None:
+        """Log the job's output that is not logged yet."""
+        directory = JobDirectory(result.run_directory or "")
         JobLogs(directory, self._sink, self.secrets(directory)).finish()
 
     def _close(self, directory: JobDirectory, how: str) -> None:
-        """Note that nothing more is wanted of an attempt, and see to it that nothing more comes of it.
+        """Record that an attempt is closed, and prevent any further effect of it.
 
-        A node that was given up may still run the job, and a job that Slurm has requeued may begin once more. Both
-        look for the mark.
+        A node that was given up may still run the job, and a job that Slurm has requeued may begin again. Both check
+        for `cancelled`.
         """
         try:
             if how == "failed":
@@ -291,16 +294,16 @@ class JobRunner:
                 directory.cancel()
             if secrets := self.secrets(directory):
                 directory.mask_arguments(lambda text: masked_text(Secrets(secrets).mask(text)))
-        except OSError as error:  # the next try will see for itself that it has ended
-            self._say(f"The end of this attempt cannot be noted in its run directory: {error}")
+        except OSError as error:  # the next try will find that it has ended
+            self._notify(WarningLine(f"Cannot record the end of this attempt in its job directory: {error}"))
 
     def release(self) -> None:
-        """Follow the job no longer, and leave it to the next try; also from a signal handler."""
+        """Stop monitoring the job, and leave it to the next try; also from a signal handler."""
         self._is_released = True
         self._news.put(None)
 
     def cancel(self, *, timeout: float = _CANCEL_TIMEOUT, is_cleared: bool = False) -> None:
-        """Have the job ended, or its submission; also from a signal handler.
+        """Cancel the job, or its submission; also from a signal handler.
 
         :param timeout: seconds that this may take.
         :param is_cleared: whether a user has cleared the task, so that a recorded success does not count either.
@@ -309,17 +312,17 @@ class JobRunner:
         if self._job is not None:
             if is_cleared:
                 self._job.directory.try_to_cancel(is_cleared=True)
-            cancel(self._job, self._say, timeout=timeout)
+            cancel(self._job, self._notify, timeout=timeout)
         elif self._current is not None:
             try:
                 self._current.cancel(is_cleared=is_cleared)
             except OSError as error:
-                self._say(f"The submission goes on, for its run directory cannot be told: {error}")
+                self._notify(WarningLine(f"Cannot cancel the submission through its job directory: {error}"))
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Have the job cancelled by the thread that submits or follows it; also from a signal handler.
+        """Have the job cancelled by the thread that submits or monitors it; also from a signal handler.
 
-        :param at_once: have its end waited for no longer.
+        :param at_once: do not wait for its end.
         """
         self._is_stopped = True
         self._is_let_go = self._is_let_go or at_once
@@ -328,12 +331,12 @@ class JobRunner:
         self._news.put(None)
 
     def abandon_previous(self) -> None:
-        """See to it that nothing runs of the job that an earlier try has left, and that it is not taken up."""
+        """Abandon the previous try's job, so that it ends and no try reattaches to it."""
         if (attempt := self._attempts.latest()) is not None:
-            self._earlier(attempt).abandon()
+            self._previous(attempt).abandon()
 
     def cancel_latest(self, *, timeout: float) -> None:
-        """Have the latest attempt ended, if nobody has noted its end; where its job is not known, it ends itself.
+        """Cancel the latest attempt if it is not closed; where its job is not known, the job ends itself.
 
         :param timeout: seconds that this may take.
         """
@@ -342,74 +345,75 @@ class JobRunner:
             return
         attempt.cancel()
         if attempt.directory.read_job() and (job := self.latest_job()):
-            cancel(job, self._say, timeout=timeout)
+            cancel(job, self._notify, timeout=timeout)
 
     def _end_if_stopped(self, job: Job) -> None:
         if self._is_stopped and not self._is_cancelled:
             with _FEW_AT_ONCE:
                 self.cancel()
         if self._is_let_go:
-            raise SlurmCancelled(f"{job} was told to end, and its end was not waited for", job_id=job.ref.id)
+            raise SlurmCancelled(f"{job} was cancelled without waiting for its end", job_id=job.ref.id)
 
     def _check(self) -> None:
-        """See whether this try is still wanted."""
+        """Raise if this try is no longer valid."""
         if self._is_cancelled:
             raise SlurmCancelled("cancelled before it was submitted")
         self._check_released()
 
     def _check_released(self) -> None:
-        """See whether this try is still the one that follows the job."""
+        """Raise if this try is no longer the one that monitors the job."""
         if self._is_released:
-            raise SlurmJobReleased("Airflow has taken this try away; the job is left to the next try")
+            raise SlurmJobReleased("Airflow has released this try; the job is left to the next try")
         if self._supervisor is not None and os.getppid() != self._supervisor:
             raise SlurmJobReleased("the process that supervises this try has ended; the job is left to the next try")
 
-    # -- An earlier try's job ------------------------------------------------------------------------------------------
+    # -- Previous try --------------------------------------------------------------------------------------------------
 
     def _reattach(self) -> Job | PendingJob | None:
         attempt = self._attempts.latest()
         if attempt is None:
             return self._collected_before()
         self._current = attempt.directory
-        earlier, job = self._earlier(attempt), None
-        if earlier.is_reusable:
+        previous, job = self._previous(attempt), None
+        if previous.is_reusable:
             begun = self._submission(attempt).reattach()
             if isinstance(begun, PendingJob):
                 return begun
-            if (job := begun) is not None and not earlier.has_failed(job):
-                where = job.directory.path
+            if (job := begun) is not None and not previous.has_failed(job):
                 self.has_reattached = True
-                self._say(f"Taking up {job}, which an earlier try has submitted; its run directory is {where}")
+                path = job.directory.path
+                self._notify(f"Reattaching to {job} submitted by a previous try; job directory: {path}")
                 return job
-        earlier.abandon(job)
+        previous.abandon(job)
         return None
 
     def _collected_before(self) -> Job | None:
-        """Return the job whose success an earlier try has collected, if Airflow may not have stored it."""
+        """Return the job whose success an earlier try has collected, if Airflow may have lost its result."""
         attempt = self._attempts.collected() if self.planned.slurm.durable else None
         begun = None if attempt is None else self._submission(attempt).look_up()
         if not isinstance(begun, Job) or not begun.directory.read_success():
             return None
         self.has_reattached = True
-        self._say(
-            f"Collecting {begun} again: the try that collected its success ended before Airflow stored the result"
+        self._notify(
+            f"Collecting {begun} again: the try that collected its success ended before Airflow stored the result; "
+            f"job directory: {begun.directory.path}"
         )
         return begun
 
-    def _earlier(self, attempt: Attempt) -> PreviousAttempt:
-        way = partial(self._submission, attempt, is_left=True)
+    def _previous(self, attempt: Attempt) -> PreviousAttempt:
+        submission = partial(self._submission, attempt, is_left=True)
         products = self._products(attempt.directory)
-        return PreviousAttempt(self.planned, attempt, way, products, self._say, self._check)
+        return PreviousAttempt(self.planned, attempt, submission, products, self._notify, self._check)
 
-    # -- A new one -----------------------------------------------------------------------------------------------------
+    # -- New attempt ---------------------------------------------------------------------------------------------------
 
     def _submit(self) -> Job | PendingJob:
-        cluster = get_backend(self.planned.slurm.cluster or "auto", self._say, self._clusters)
+        cluster = get_backend(self.planned.slurm.cluster or "auto", self._notify, self._clusters)
         checked_run_dir(self._run_dir, kind=cluster.kind)
         while True:
             attempt = self._attempts.begin()
             self._current = attempt.directory
-            submission = Submission(cluster, attempt, self._say, self._check, self.planned.slurm.max_pending_time)
+            submission = Submission(cluster, attempt, self._notify, self._check, self.planned.slurm.max_pending_time)
             try:
                 if self._task_run is None:
                     save_task(attempt.directory, self.planned.task)
@@ -418,14 +422,14 @@ class JobRunner:
                 if self.planned.shares_array and isinstance(cluster, SlurmClient):
                     return self._register(ArrayRegistration(cluster, attempt), attempt, script)
                 return submission.submit(script)
-            except DuplicateJobName as taken:
-                self._say(f"{taken.job} has lost its run directory, which somebody has removed")
-                self._earlier(attempt).abandon(taken.job)
+            except DuplicateJobName as duplicate:
+                self._notify(WarningLine(f"Cancelling {duplicate.job}: its job directory was removed"))
+                self._previous(attempt).abandon(duplicate.job)
             except (SlurmCancelled, SlurmJobReleased, UnreadableRecord):
                 raise
-            except KeyboardInterrupt:  # perhaps in the middle of an sbatch that has an effect all the same
+            except KeyboardInterrupt:  # perhaps during an sbatch that takes effect all the same
                 if self.planned.slurm.on_kill_action != "keep_job":
-                    # A controller that does not answer must not hold up the end of this process.
+                    # A controller that does not answer must not delay the end of this process.
                     giving_up = threading.Thread(target=self._give_up, args=(cluster, attempt), daemon=True)
                     giving_up.start()
                     giving_up.join(_INTERRUPTED_TIMEOUT)
@@ -444,7 +448,7 @@ class JobRunner:
         return JobProducts(self.saved_task(directory), directory, self._task_run, planned.runs_before, dag_run)
 
     def _give_up(self, cluster: JobBackend, attempt: Attempt) -> None:
-        """See to it that nothing comes of an attempt that could not be submitted."""
+        """Prevent any further effect of an attempt that could not be submitted."""
         with suppress(SlurmUnavailable):
             attempt.cancel()
         with suppress(SlurmUnreachable):
@@ -454,15 +458,15 @@ class JobRunner:
             attempt.record_end("failed")
 
     def _submission(self, attempt: Attempt, *, is_left: bool = False) -> Submission | ArrayRegistration:
-        """Return the way of an earlier attempt; one whose record is damaged was begun where this one would be."""
+        """Return the submission of an earlier attempt; one whose record is damaged gets this try's backend."""
         cluster = (
             self._clusters(attempt.cluster)
             if attempt.cluster
-            else get_backend(self.planned.slurm.cluster or "auto", self._say, self._clusters)
+            else get_backend(self.planned.slurm.cluster or "auto", self._notify, self._clusters)
         )
         if attempt.in_array and isinstance(cluster, SlurmClient):
             return ArrayRegistration(cluster, attempt)
-        return Submission(cluster, attempt, self._say, self._check, is_left=is_left)
+        return Submission(cluster, attempt, self._notify, self._check, is_left=is_left)
 
 
 def _next(news: SimpleQueue[_News]) -> _News | None:

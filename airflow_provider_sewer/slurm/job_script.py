@@ -1,4 +1,4 @@
-"""The job script: submitit writes it, with a frame around the module that records its end."""
+"""Job script: submitit writes it, with a frame around the module that records its end."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secret_detection import is_secret, masked_words, secret_texts
 from airflow_provider_sewer.core.trusted_files import read_own
-from airflow_provider_sewer.slurm.job_directory import LARGEST_NOTED, JobDirectory
+from airflow_provider_sewer.slurm.job_directory import LARGEST_SAVED, JobDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from airflow_provider_sewer.core.call import Call
 
-# What submitit says where nobody has said anything: five minutes, one node, its own name as the key for accounts.
+# submitit's defaults where a field is not set: five minutes, one node, its own name as the key for accounts.
 _NO_DEFAULTS = {"time": None, "nodes": None, "wckey": None, "use_srun": False}
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What submitit writes for its own jobs: its mark before the command, and in the head of the script the
-# wish for a signal before the time limit, of which a plain module dies.
+# submitit's text for its own jobs: its mark before the command, and in the head of the script the request for a signal
+# before the time limit, of which a plain module dies.
 _MARK = "export SUBMITIT_EXECUTOR=slurm\n"
 _WARNING = re.compile(r"^#SBATCH --signal=.*\n", re.MULTILINE)
-# What submitit writes before each option in the head of the script, and where that head ends.
+# submitit's prefix of each option in the head of the script, and the end of that head.
 _OPTION = "#SBATCH "
 _SETUP = "\n\n# setup\n"
 # Options that sbatch reads as they are.
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./-]+")
-# bash keeps these for itself: it refuses to set them, or forgets what they were set to.
+# bash reserves these: it refuses to set them, or forgets their value.
 _BASH_OWN = frozenset(
     {
         "BASHOPTS", "BASHPID", "BASH_COMMAND", "BASH_SUBSHELL", "BASH_VERSINFO", "DIRSTACK",
@@ -41,42 +41,42 @@ _BASH_OWN = frozenset(
         "SECONDS", "SHELLOPTS", "SRANDOM", "UID",
     }
 )  # fmt: skip
-# Each process has its own; a value of somebody else's is of no use to the module.
+# Each process has its own; another process's value is useless to the module.
 _OF_EACH_PROCESS = frozenset({"_", "OLDPWD", "PWD", "SHLVL"})
 # The variables of the frame around the module.
 _FRAME = "sewer_"
 # Arguments that hold a secret; they are not exported.
 _WORD = f"{_FRAME}word_"
-# The line of the frame that says what goes before the command.
+# The line of the frame that holds the prefix of the command.
 _BEFORE = "sewer_before=("
-# Slurm from 23.02.3 on sets nothing of a login with --export=NIL. bash then has a PATH of its own, which may end in "."
+# Slurm from 23.02.3 on sets nothing of a login with --export=NIL. bash then has its own PATH, which may end in "."
 # and is not exported; and a tilde is the home of the user where there is no HOME.
 _WITHOUT_LOGIN = '''\
 [[ $(declare -p PATH) == "declare -x"* ]] || PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 [[ -n $HOME ]] || { unset -v HOME; HOME=~; }
 export PATH SHELL HOME USER="${USER:-$(command -p id -un)}"
 export LOGNAME="${LOGNAME:-$USER}"'''
-#: What of the resources is done inside of a job script, and so is nothing to an array.
+#: Resources that take effect inside a job script, and so do not concern an array.
 INSIDE = frozenset({"setup", "teardown", "use_srun", "srun_args", "stderr_to_stdout"})
 
 
 class JobScript(NamedTuple):
-    """What a job runs, and what it asks Slurm for.
+    """Command of a job, with its resources.
 
     :param name: the job's name.
-    :param call: what the interpreter is asked to run.
-    :param python: path of the interpreter, or a name to look up on the node's PATH; ``python``, else
-        ``python3`` there if not said.
-    :param workdir: the working directory on the node; the run directory if not said.
-    :param env: variables to give.
-    :param secret_env: variables that are secret whatever their names are. Like those that show to be secret, the job
-        forgets them on disk as soon as it has read them.
+    :param call: the interpreter's command.
+    :param python: path of the interpreter, or a name to look up on the node's PATH; if not set, ``python`` there, else
+        ``python3``.
+    :param workdir: the working directory on the node; the job directory if not set.
+    :param env: variables of the job.
+    :param secret_env: variables that are secret regardless of their names. The job removes these and all detected
+        secrets from the disk as soon as it has read them.
     :param resources: Slurm parameters by submitit's names.
-    :param requeue: whether Slurm may start the job once more.
-    :param grace: seconds between SIGTERM and SIGKILL when the run directory says that the job is to end.
-    :param in_array: whether it is run by an element of an array, and not submitted itself.
-    :param orphan_timeout: seconds after which it ends itself if no process follows it; 0 for never.
-    :param active: the variables that are to tell of the interpreter's environment, before ``setup`` is run.
+    :param requeue: whether Slurm may start the job again.
+    :param grace: seconds between SIGTERM and SIGKILL when the attempt is cancelled through the job directory.
+    :param in_array: whether it is run by an array task, and not submitted itself.
+    :param orphan_timeout: seconds after which it ends itself if no process monitors it; 0 for never.
+    :param active: the variables that describe the interpreter's environment, before ``setup`` is run.
     """
 
     name: str
@@ -93,14 +93,14 @@ class JobScript(NamedTuple):
     active: Sequence[str] = ()
 
     def write(self, directory: JobDirectory) -> None:
-        """Write script, variables and a function's arguments into the run directory.
+        """Write script, variables and a function's arguments into the job directory.
 
-        :raises InvalidTask: when submitit refuses a parameter, or bash a variable.
+        :raises InvalidTask: when submitit rejects a parameter, or bash a variable.
         """
         secret = self._secret()
         plain = {name: value for name, value in self.env.items() if name not in secret}
         directory.write_script(self._text(directory))
-        words = "".join(f"{_WORD}{place}={shlex.quote(word)}\n" for place, word in self._secret_words().items())
+        words = "".join(f"{_WORD}{index}={shlex.quote(word)}\n" for index, word in self._secret_words().items())
         directory.write_variables(_exports(plain), _exports(secret) + words)
         if self.call.kwargs is not None:
             directory.write_arguments(self.call.kwargs)
@@ -109,7 +109,8 @@ class JobScript(NamedTuple):
         resources = with_warning_signal(self.resources)
         srun_args, uses_srun = resources.pop("srun_args", ()), resources.pop("use_srun", False)
         srun = ["srun", "--unbuffered", *srun_args] if uses_srun else []
-        # With `set -k` in `setup`, an argument such as a=b would be none; the empty line is for one that ends in "\\".
+        # With `set -k` in `setup`, bash would take an argument such as a=b for a variable. The empty line is for a
+        # `setup` that ends in "\\".
         setup = [self._frame(directory, srun), *_unix_lines(resources.pop("setup", ())), "", "builtin set +k"]
         if resources.get("login_environment") is False:
             setup.insert(0, _WITHOUT_LOGIN)
@@ -123,7 +124,7 @@ class JobScript(NamedTuple):
         return _sbatch_text(directory, output, command, self.name, setup, resources, _requeued(self.requeue))
 
     def _frame(self, directory: JobDirectory, before: Sequence[str]) -> str:
-        said = {
+        settings = {
             "sewer_dir": directory.path,
             "sewer_owned": _owned(directory),
             "sewer_attempt": self.name,
@@ -134,12 +135,12 @@ class JobScript(NamedTuple):
             "sewer_in_array": str(int(self.in_array)),
             "sewer_orphan_timeout": str(math.ceil(self.orphan_timeout)),
         }
-        values = "\n".join(f"{name}={_quoted(value)}" for name, value in said.items())
+        values = "\n".join(f"{name}={_quoted(value)}" for name, value in settings.items())
         frame = "\n".join(map(_shell_text, ("own.bash", "usage.bash", "job.bash"))) + self._activation()
         return f"{values}\n{_BEFORE}{_joined(before)})\n{frame}"
 
     def _activation(self) -> str:
-        """Return what has the interpreter's own programs found by name; a bare name is looked up after ``setup``."""
+        """Return the lines that put the interpreter's folder on PATH; a bare name is looked up after ``setup``."""
         if not self.python or os.sep not in self.python or not self.active:
             return ""
         values = f"sewer_python={_quoted(self.python)}\nsewer_active=({_joined(self.active)})"
@@ -149,29 +150,29 @@ class JobScript(NamedTuple):
         python = _quoted(self.python) if self.python else '"$(command -v python || echo python3)"'
         secret = self._secret_words()
         argv = enumerate(self.call.reading(directory.arguments).argv)
-        words = [f'"${_WORD}{place}"' if place in secret else _quoted(word) for place, word in argv]
+        words = [f'"${_WORD}{index}"' if index in secret else _quoted(word) for index, word in argv]
         return " ".join([python, "-u", *words])
 
     def _secret_words(self) -> dict[int, str]:
-        """Return the arguments that hold a secret, by their places; the script takes them from variables."""
+        """Return the arguments that hold a secret, by their indices; the script takes them from variables."""
         argv = self.call.reading("").argv
         shown = masked_words(argv, Secrets(secret_texts(self._secret()) | dict.fromkeys(self.secret_env.values(), "")))
-        return {place: word for place, (word, masked) in enumerate(zip(argv, shown, strict=True)) if word != masked}
+        return {index: word for index, (word, masked) in enumerate(zip(argv, shown, strict=True)) if word != masked}
 
     def _secret(self) -> dict[str, str]:
-        """Return the variables that are secret: those that were given as such, and those that show it."""
+        """Return the secret variables: declared and detected ones."""
         secret = {**{name: value for name, value in self.env.items() if is_secret(name, value)}, **self.secret_env}
         return {name: value for name, value in secret.items() if name not in _OF_EACH_PROCESS}
 
 
 class ArrayScript(NamedTuple):
-    """What Slurm is given for an array: each element runs the job script that its number leads to.
+    """Script of an array for sbatch: each element runs the job script that its number leads to.
 
     :param name: the array's name.
-    :param numbers: the numbers of its elements. In the array's folder, each is the name of a link to the run directory
+    :param numbers: the numbers of its elements. In the array's folder, each is the name of a link to the job directory
         with the element's script.
-    :param resources: Slurm parameters by submitit's names; what of them is a job script's business is left to it.
-    :param requeue: whether Slurm may start an element once more.
+    :param resources: Slurm parameters by submitit's names; those that concern a job script are left to it.
+    :param requeue: whether Slurm may start an element again.
     """
 
     name: str
@@ -182,7 +183,7 @@ class ArrayScript(NamedTuple):
     def write(self, directory: JobDirectory) -> None:
         """Write it into the array's folder.
 
-        :raises InvalidTask: when submitit refuses a parameter.
+        :raises InvalidTask: when submitit rejects a parameter.
         """
         resources = {name: value for name, value in self.resources.items() if name not in INSIDE}
         most = resources.pop("array_parallelism", None)
@@ -204,12 +205,12 @@ class ArrayScript(NamedTuple):
 
 
 def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
-    """Return resources in which `signal_delay_s` is an option of sbatch that reaches the module.
+    """Return resources with `signal_delay_s` as an option of sbatch, so that the signal reaches the module.
 
     Slurm sends the signal of ``--signal`` to job steps only, or with ``B:`` to the batch shell only (manual page of
     sbatch). Without srun there are no steps; the job script passes the signal on.
 
-    :param resources: parameters by submitit's names, `use_srun` among them.
+    :param resources: parameters by submitit's names, including `use_srun`.
     """
     resources = dict(resources)
     delay = resources.pop("signal_delay_s", None)
@@ -221,33 +222,34 @@ def with_warning_signal(resources: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def runs_srun(directory: JobDirectory) -> bool:
-    """Tell whether the job script of a run directory runs its command under srun."""
+    """Return whether the job script in a job directory runs its command under srun."""
     try:
-        script = read_own(directory.script, largest=LARGEST_NOTED)
+        script = read_own(directory.script, largest=LARGEST_SAVED)
     except OSError:
         return False
     return f"\n{_BEFORE}srun".encode() in script
 
 
 def can_set(name: str) -> bool:
-    """Tell whether bash can set a variable of this name."""
+    """Return whether bash can set a variable of this name."""
     return bool(_IDENTIFIER.fullmatch(name)) and name not in _BASH_OWN and not name.startswith(_FRAME)
 
 
 def checked_variables(names: Collection[str]) -> None:
-    """Say which of these names bash cannot set.
+    """Check that bash can set variables of these names.
 
-    :raises InvalidTask: naming it.
+    :raises InvalidTask: with the invalid name.
     """
     for name in names:
         if not can_set(name):
             raise InvalidTask(
-                f"env: {name!r} cannot be set in a job script; bash takes letters, digits and underscores"
+                f"env: {name!r} is not a valid variable name for a job script; use letters, digits and underscores, no "
+                "leading digit, and no name that bash or sewer reserves"
             )
 
 
 def _owned(directory: JobDirectory) -> str:
-    """Return the owner and the mode of a folder that was found to be this user's own."""
+    """Return the owner and the mode of a folder that was checked to be this user's own."""
     status = os.lstat(directory.path)
     return f"{status.st_uid} {stat.S_IMODE(status.st_mode):o}"
 
@@ -260,7 +262,7 @@ def _exports(env: Mapping[str, str]) -> str:
 
 
 def _quoted(word: str) -> str:
-    """Quote a word for bash; sbatch refuses a script that holds a carriage return before a newline."""
+    """Quote a word for bash; sbatch rejects a script with a carriage return before a newline."""
     return "$'\\r'".join(map(shlex.quote, word.split("\r")))
 
 
@@ -273,7 +275,7 @@ def _unix_lines(lines: Iterable[str]) -> list[str]:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Write numbers, which are sorted, as sbatch takes them: ``0-4,7``."""
+    """Format sorted numbers for sbatch: ``0-4,7``."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][-1] == number - 1:
@@ -300,21 +302,21 @@ def _sbatch_text(
     resources: Mapping[str, Any],
     more: Mapping[str, Any],
 ) -> str:
-    """Have submitit write a script.
+    """Return a script that submitit has written.
 
-    :param directory: the folder that the job begins in.
+    :param directory: the working directory of the script.
     :param output: the folder of its output, in which sbatch fills in placeholders.
     :param resources: parameters by submitit's names.
-    :param more: options of sbatch that go before all others.
+    :param more: options of sbatch that precede all others.
     """
     from submitit.slurm.slurm import SlurmExecutor
 
     class Executor(SlurmExecutor):
-        """Writes a script around a command of ours: nothing of submitit is needed on the node."""
+        """Writes a script around a command without submitit: the node does not need it."""
 
         @classmethod
         def affinity(cls) -> int:
-            return 2  # srun is not needed where the script is only written
+            return 2  # srun need not exist where the script is only written
 
         @property
         def _submitit_command_str(self) -> str:
@@ -323,10 +325,10 @@ def _sbatch_text(
     parameters = dict(resources)
     has_login = parameters.pop("login_environment", True)
     # submitit takes both spellings of an amount of memory for gigabytes; as one of its additional parameters, Slurm's
-    # own stays as it is (facebookincubator/submitit#1761).
+    # own stays unchanged (facebookincubator/submitit#1761).
     memory = {"mem": parameters.pop("mem")} if parameters.get("mem") is not None else {}
     additional = {
-        "propagate": "NONE",  # the worker's own resource limits are nothing to the job
+        "propagate": "NONE",  # the worker's resource limits do not apply to the job
         **memory,
         **parameters.pop("additional_parameters", {}),
         "output": output.stdout,
@@ -349,10 +351,10 @@ def _sbatch_text(
 
 
 def _quoted_for_sbatch(line: str) -> str:
-    """Return a line of the script's head as sbatch reads it.
+    """Return a line of the script's head in sbatch's syntax.
 
-    submitit quotes an option for a shell. sbatch has a parser of its own (``get_argument()`` in its ``opt.c``, the same
-    from 22.05 to 26.05), in which a backslash escapes the next character within quotes too.
+    submitit quotes an option for a shell. sbatch has its own parser (``get_argument()`` in its ``opt.c``, the same from
+    22.05 to 26.05), in which a backslash escapes the next character within quotes too.
     """
     if not line.startswith(_OPTION):
         return line
@@ -365,5 +367,5 @@ def _quoted_for_sbatch(line: str) -> str:
 
 
 def _no_pattern(path: str) -> str:
-    """Write a path so that sbatch does not take a percent sign in it for a placeholder."""
+    """Return a path in which sbatch does not expand a percent sign."""
     return path.replace("%", "%%")

@@ -1,4 +1,4 @@
-"""A task that is to run as a job: what it runs, what it asks for, and how patiently it is followed."""
+"""Specification of a job: its task, its resources, and the limits on waiting for it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 
 class JobSpec(NamedTuple):
-    """A task whose module or function is to run as a job.
+    """Specification of a job that runs a module or a function.
 
-    :param instance: the task instance it is for.
-    :param task: what is run and where, and what it makes.
-    :param slurm: how it runs on Slurm; every setting said.
-    :param secret_env: variables of the task's environment that are secret whatever their names are.
+    :param instance: the task instance.
+    :param task: the task.
+    :param slurm: its settings, with every field set.
+    :param secret_env: variables of the task's environment that are secret regardless of their names.
     :param grace: seconds between SIGTERM and SIGKILL when the job ends itself.
-    :param runs_before: which runs of the tasks before it this one follows, where they tell so themselves.
+    :param runs_before: the runs of the upstream tasks that this one follows, where they report them.
     :param expected: how many instances the mapped task has; 0 if that is not known.
-    :param active: the variables that are to tell of the interpreter's environment.
+    :param active: the variables that describe the interpreter's environment.
     """
 
     instance: TaskInstance
@@ -43,37 +43,37 @@ class JobSpec(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Return what its jobs are called, before the part that makes each name unique."""
-        said: str | None = self.slurm.slurm.get("name") or self.slurm.slurm.get("job_name")
-        return said or f"{self.instance.dag_id}.{self.instance.task_id}"
+        """Return the readable first part of its job names."""
+        name: str | None = self.slurm.slurm.get("name") or self.slurm.slurm.get("job_name")
+        return name or f"{self.instance.dag_id}.{self.instance.task_id}"
 
     @property
     def shares_array(self) -> bool:
-        """Tell whether it is to be an element of an array, where there are arrays."""
+        """Return whether its job is to be an array task, where there are arrays."""
         return bool(self.slurm.array) and self.instance.map_index >= 0
 
     def secrets(self, call: Call) -> tuple[str, ...]:
-        """Return the values that must not be shown.
+        """Return the values to mask.
 
-        :param call: what the interpreter is asked to run.
+        :param call: the interpreter's command.
         """
         return *self.secret_env.values(), *secret_texts(self.task.settings.env, call.argv, self.slurm.slurm)
 
     def member(self, path: str) -> ArrayMember:
-        """Return what is said of an attempt when it registers for an array.
+        """Return the registration of an attempt for an array.
 
-        :param path: its run directory.
+        :param path: its job directory.
         """
         resources = with_warning_signal(self._resources)
         resources = {name: value for name, value in resources.items() if name not in INSIDE}
-        wants = ArrayOptions(self.label, resources, bool(self.slurm.requeue), self.slurm.max_pending_time)
-        return ArrayMember(path, self.instance.map_index, self.expected, self.slurm.array_wait or 0.0, wants)
+        options = ArrayOptions(self.label, resources, bool(self.slurm.requeue), self.slurm.max_pending_time)
+        return ArrayMember(path, self.instance.map_index, self.expected, self.slurm.array_wait or 0.0, options)
 
     def script(self, name: str, call: Call) -> JobScript:
         """Return its job script.
 
         :param name: the job's name.
-        :param call: what the interpreter is asked to run.
+        :param call: the interpreter's command.
         """
         return JobScript(
             name=name,
@@ -91,21 +91,21 @@ class JobSpec(NamedTuple):
 
     @property
     def _orphan_timeout(self) -> float:
-        """Return the seconds after which the job ends itself; 0 where it is meant to run without a follower."""
-        is_followed = self.slurm.wait_for_completion and self.slurm.on_kill_action != "keep_job"
-        if not is_followed or not self.slurm.orphan_timeout:
+        """Return the seconds after which the job ends itself; 0 where it is meant to run without a monitor."""
+        is_monitored = self.slurm.wait_for_completion and self.slurm.on_kill_action != "keep_job"
+        if not is_monitored or not self.slurm.orphan_timeout:
             return 0.0
-        # A follower looks at the job, and so touches its file, at least once in poll_interval.
+        # A monitor polls the job, and so touches its file, at least once in poll_interval.
         return max(self.slurm.orphan_timeout, 4 * (self.slurm.poll_interval or 0.0))
 
     @property
     def _resources(self) -> dict[str, Any]:
-        said = self.slurm.slurm.items()
-        return {name: value for name, value in said if name not in {"name", "job_name"} and value is not None}
+        options = self.slurm.slurm.items()
+        return {name: value for name, value in options if name not in {"name", "job_name"} and value is not None}
 
 
 def wait_policy_of(slurm: SlurmSettings) -> WaitPolicy:
-    """Return how long, and for what, a job is waited for."""
+    """Return the limits on waiting for a job."""
     return WaitPolicy(
         slurm.max_pending_time,
         slurm.fail_on_pending_reason,

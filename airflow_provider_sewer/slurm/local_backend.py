@@ -1,7 +1,7 @@
-"""Jobs without Slurm: the same script in the same run directory, as a detached process of this machine.
+"""Backend without Slurm: the same script in the same job directory, as a detached process of this machine.
 
-A job is known by a variable that all its processes inherit. One that takes its environment away and leaves
-the session as well, as ``env -i setsid daemon`` does, outlives it: nothing short of Slurm's cgroups holds it.
+All processes of a job inherit a variable that identifies it. A process that clears its environment and leaves the
+session as well, as ``env -i setsid daemon`` does, outlives the job: only Slurm's cgroups would hold it.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from airflow_provider_sewer.slurm.job_directory import JobDirectory
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-# By this a job knows its own id, as a Slurm job does by SLURM_JOB_ID.
+# A job reads its own id from this variable, as a Slurm job does from SLURM_JOB_ID.
 _LOCAL_ID = "SEWER_LOCAL_ID"
 
 # Seconds after its last sign of life for which a job of another machine counts as running; it gives one every 5 s.
 _SIGN_LASTS = 60.0
 
-# A job that has not begun is gone if so many looks, so many seconds apart, have found no process of it.
+# A job that has not begun has failed if this many checks, this many seconds apart, have found no process of it.
 _LOOKS, _EXECUTES = 3, 0.05
 
-# The shell is gone at once, so that the job is nobody's child, and what becomes of this process is nothing to it.
-# Without `set -m`, what is put into the background could not be interrupted.
+# The shell ends at once, so that the job has no parent, and does not depend on this process.
+# Without `set -m`, background processes could not be interrupted.
 _DETACH = 'set -m; /bin/bash "$1" >>"$2" 2>>"$3" &'
 
 
@@ -53,13 +53,13 @@ class LocalBackend:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """Return what tells this machine from others."""
+        """Return the identity of this machine and user."""
         return (self.kind, platform.node(), str(os.geteuid()))
 
     def submit(self, directory: JobDirectory, name: str) -> Submitted:
-        """Start the script of a run directory, detached.
+        """Start the script of a job directory, detached.
 
-        :raises Busy: when it cannot be started now.
+        :raises SubmissionRetryable: when it cannot be started now.
         """
         job_id = f"local-{uuid.uuid4().hex[:12]}"
         env = build_environment({ATTEMPT_ID: name, _LOCAL_ID: job_id})
@@ -82,31 +82,31 @@ class LocalBackend:
         return None
 
     def find_in_accounting(self, name: str, directory: str, *, since: float) -> None:
-        """There is no accounting."""
+        """Return ``None``: there is no accounting."""
 
     def poll(self, jobs: Collection[JobRef]) -> dict[JobRef, JobStatus]:
-        """Return what is known of these jobs; those of another machine are known as long as they give signs of life.
+        """Return the status of these jobs; those of another machine are known as long as they give signs of life.
 
-        A job that cannot be looked at is left out, so that the others are known all the same.
+        A job that cannot be checked is left out, so that the others are known all the same.
         """
         known = {}
         for job in jobs:
             with suppress(OSError, ValueError):
-                known[job] = _sighting(job)
+                known[job] = _status(job)
         return known
 
     def cancel(self, job: JobRef, *, timeout: float) -> None:
-        """End a job and all it has started.
+        """End a job and all its processes.
 
-        :raises NoAnswer: when it runs on another machine.
+        :raises SlurmUnreachable: when it runs on another machine.
         """
         start = JobDirectory(job.directory).read_start()
         if start and start.node != platform.node():
-            raise SlurmUnreachable(f"job {job.id} runs on {start.node}, and this is {platform.node()}")
+            raise SlurmUnreachable(f"job {job.id} runs on {start.node}, not on this machine ({platform.node()})")
         TreeTerminator(job.name, max(0.0, timeout - 1)).run()
 
 
-def _sighting(job: JobRef) -> JobStatus:
+def _status(job: JobRef) -> JobStatus:
     directory = JobDirectory(job.directory)
     start = directory.read_start()
     if start is None:
@@ -117,13 +117,13 @@ def _sighting(job: JobRef) -> JobStatus:
     with suppress(psutil.Error):
         if _is_of(job, psutil.Process(start.pid)):
             return JobStatus("RUNNING", node=start.node, start=start.time)
-    if _has_processes(job):  # its script was killed, and its watcher is about to end what is left
+    if _has_processes(job):  # its script was killed, and its guard process is about to end the rest
         return JobStatus("COMPLETING", node=start.node, start=start.time)
     return JobStatus("FAILED", "ProcessGone", start.node)
 
 
 def _is_starting(job: JobRef) -> bool:
-    """Tell whether a job that has not begun has processes.
+    """Return whether a job that has not begun has processes.
 
     A process has no environment for a moment while it executes another program, as the script's shell does.
     """
@@ -139,7 +139,7 @@ def _has_processes(job: JobRef) -> bool:
 
 
 def _is_of(job: JobRef, process: psutil.Process) -> bool:
-    """Tell whether this is the script of a job, or its watcher; the dead have no environment."""
+    """Return whether this is the script of a job, or its guard process; an ended process has no environment."""
     return _environ(process).get(_LOCAL_ID) == job.id
 
 

@@ -1,7 +1,7 @@
-"""Which parts of a job's output each triggerer has logged, and which of them Airflow has removed again.
+"""Parts of a job's output that each triggerer has logged, and those of them that Airflow has removed again.
 
-A triggerer has a log file of its own for each try. Airflow empties the file when the same triggerer starts a trigger of
-the try once more: ``TriggerLoggingFactory`` opens it with ``wb`` (Airflow 3.3.2, `triggerer_job_runner.py`).
+A triggerer has its own log file for each try. Airflow empties the file when the same triggerer starts a trigger of the
+try again: ``TriggerLoggingFactory`` opens it with ``wb`` (Airflow 3.3.2, `triggerer_job_runner.py`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from typing import Any
 
 from airflow_provider_sewer.execution.output import Stream
 
-#: Places in files are smaller numbers of bytes.
+#: Limit on offsets in files, in bytes.
 LARGEST_OFFSET = 2**63
 
 _Ranges = dict[str, list[list[int]]]  # of each stream: begins and ends, in bytes
 
 
 class LogRanges:
-    """The parts of the output in the log files of triggerers, and the parts that are in no file any more.
+    """Parts of the output in the log files of triggerers, and parts that are no longer in any file.
 
-    :param data: what :meth:`to_data` has returned; anything else counts as no parts.
+    :param data: data of :meth:`to_data`; any other value counts as no parts.
     """
 
     def __init__(self, data: Any = None) -> None:
@@ -31,7 +31,7 @@ class LogRanges:
         self._removed = _checked(data.get("removed"))
 
     def to_data(self) -> dict[str, Any]:
-        """Return all this as JSON; nothing if there are no parts."""
+        """Return the data for JSON; empty if there are no parts."""
         triggerers = {name: _checked(ranges) for name, ranges in self._triggerers.items()}
         if not triggerers and not self.next_removed():
             return {}
@@ -49,7 +49,7 @@ class LogRanges:
                 _add(self._removed[stream], begin, end)
 
     def next_removed(self) -> tuple[Stream, int, int] | None:
-        """Return a part that is to be logged again: stream, begin and end."""
+        """Return a part to log again: stream, begin and end."""
         for stream in Stream:
             for begin, end in self._removed[stream.value]:
                 return stream, begin, end

@@ -1,4 +1,4 @@
-"""Follow a job's two output files, and remember in the run directory how far."""
+"""Tailers of a job's two output files, with their offsets stored in the job directory."""
 
 from __future__ import annotations
 
@@ -18,43 +18,45 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
-# No more than this is handed on before it is recorded, and so handed on again if this process is killed in between. It
-# is little: Airflow takes some 60 microseconds a line.
+# Limit on the output that is forwarded before it is recorded, and so forwarded again if this process is killed in
+# between. It is small: Airflow takes some 60 microseconds a line.
 _CHUNK = 32 * 1024
-# Seconds for which one look at the output waits until Airflow has read the last chunk.
+# Seconds for which one poll of the output waits until Airflow has read the last chunk.
 _READ_SOON = 0.25
 # Seconds for which the end of the output waits for that; a supervisor is busy for longer only if it is stopped.
 _READ_AT_LAST = 60.0
-# As much of the end of a file is read for its last lines: less than a piece, so that a line is whole or too long.
+# Bytes at the end of a file that are read for its last lines: at most a piece, so a line is complete or too long.
 _RESULT_END = PIECE
-# So many files of jobs are open at once for the threads that follow them, should the file server be slow.
+# Files of jobs that the monitoring threads open at once, should the file server be slow.
 _SLOTS = Slots(16)
 
 
 class TriggerLog:
-    """The log of a trigger, which the triggerer has emptied when it started the trigger.
+    """Log of a trigger, which the triggerer has emptied when it started the trigger.
 
-    :param triggerer: names the process that writes the log; empty under ``airflow dags test``, which empties no log.
+    :param triggerer: identifies the process that writes the log; empty under ``airflow dags test``, which empties no
+        log.
     """
 
     def __init__(self, triggerer: str) -> None:
         self.triggerer = triggerer
-        #: Whether the run directory does not yet tell that the log is empty.
+        #: Whether the job directory does not yet record that the log is empty.
         self.is_new = bool(triggerer)
 
 
 class JobLogs:
-    """What a job has written, handed on once and in order.
+    """Output of a job, forwarded once and in order.
 
-    The run directory records how far the output was handed on, so that another process continues there. A chunk is
-    recorded when the supervisor of this process has read it, and the next one is handed on only after that: so a
-    process that is killed leaves at most one chunk that is handed on twice, and none that is lost with its supervisor.
+    The job directory records the offsets, so that another process continues there. A chunk is recorded when the
+    supervisor of this process has read it, and the next one is forwarded only after that. So a killed process leaves at
+    most one chunk that is forwarded twice, and none that is lost with its supervisor.
 
-    :param directory: the run directory.
-    :param sink: takes the output as it comes.
+    :param directory: the job directory.
+    :param sink: takes the output while the job runs.
     :param secrets: values to mask.
     :param read_at_last: seconds for which the end of the output waits for a supervisor that does not read.
-    :param trigger_log: where this process is a triggerer. What this triggerer has logged earlier is handed on again.
+    :param trigger_log: log of the triggerer, if this process is one. Output that this triggerer has logged earlier is
+        forwarded again.
     """
 
     def __init__(
@@ -76,45 +78,45 @@ class JobLogs:
             stream: _StreamLog(path, stream, self._masker, sink)
             for stream, path in ((Stream.STDOUT, directory.stdout), (Stream.STDERR, directory.stderr))
         }
-        self._noted: dict[str, Any] | None = None
+        self._saved: dict[str, Any] | None = None
         self._ranges = LogRanges()
         self._waits = True
         self._is_unread = False
         self._is_stopped = False
 
     def pump(self) -> bool:
-        """Hand on what is new, at most 32 KiB of each stream, and tell whether there may be more.
+        """Forward new output, at most 32 KiB of each stream, and return whether there may be more.
 
-        Nothing is handed on while the supervisor has not read the chunk before.
+        Nothing is forwarded until the supervisor has read the previous chunk.
         """
-        if self._noted is None and not self._take_up():
+        if self._saved is None and not self._resume():
             return False
         if self._ranges.next_removed():
             return self._pump_removed()
         has_more = False
         for stream, log in self._streams.items():
-            if not self._note():
+            if not self._save():
                 return False
             begin = log.position
             has_more = log.pump() or has_more
             self._add(stream, begin, log.position)
-        return self._note() and has_more
+        return self._save() and has_more
 
     def _pump_removed(self) -> bool:
-        """Hand on a chunk that Airflow has removed from the log of a trigger."""
-        if self._note() and (removed := self._ranges.next_removed()):
+        """Forward a chunk that Airflow has removed from the log of a trigger."""
+        if self._save() and (removed := self._ranges.next_removed()):
             stream, begin, end = removed
-            restored = self._streams[stream].hand_on_again(begin, end, Masker(self._secrets))
+            restored = self._streams[stream].forward_again(begin, end, Masker(self._secrets))
             self._ranges.restore(stream, restored)
             self._add(stream, begin, restored)
-        return self._note()
+        return self._save()
 
     def _add(self, stream: Stream, begin: int, end: int) -> None:
         if self._trigger_log is not None and self._trigger_log.triggerer:
             self._ranges.add(self._trigger_log.triggerer, stream, begin, end)
 
     def finish(self) -> None:
-        """Hand on all there is, an unfinished last line included."""
+        """Forward all remaining output, including an unfinished last line."""
         while self.pump() or self._is_unread:
             self._wait_until_read()
         for stream in self._streams.values():
@@ -122,33 +124,33 @@ class JobLogs:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until what was handed on has been read, and record it; another process may continue then."""
-        if (self._noted is not None or self._take_up()) and not self._note():
+        """Wait until the forwarded output has been read, and record it; another process may continue then."""
+        if (self._saved is not None or self._resume()) and not self._save():
             self._wait_until_read()
-            self._note()
+            self._save()
 
     def stop(self) -> None:
-        """Hand on and record nothing more, from any thread: the log that takes the output is closed.
+        """Forward and record nothing more, from any thread: the log that takes the output is closed.
 
-        A chunk that is on its way is not recorded, so that another process hands it on again.
+        A chunk on its way is not recorded, so that another process forwards it again.
         """
         self._is_stopped = True
 
     def _wait_until_read(self) -> None:
-        """Wait for a supervisor that has not read a chunk; hand on the rest without its reading if that has no end."""
+        """Wait for a supervisor that has not read a chunk; if it never does, forward the rest without waiting."""
         if self._is_unread and not self._supervisor.wait_until_drained(self._read_at_last):
             self._waits = False
 
-    def _take_up(self) -> bool:
-        """Go on where the last one has stopped; where that cannot be read now, nothing must be handed on twice."""
+    def _resume(self) -> bool:
+        """Continue at the recorded offsets; while they cannot be read, forward nothing, so that nothing is doubled."""
         try:
-            noted = self._directory.read_log_state()
+            record = self._directory.read_log_state()
         except OSError:
             return False
         for stream, log in self._streams.items():
-            log.take_up(noted.get(stream.value))
-        self._ranges = LogRanges(noted.get("trigger_logs"))
-        self._noted = self._state
+            log.resume(record.get(stream.value))
+        self._ranges = LogRanges(record.get("trigger_logs"))
+        self._saved = self._state
         if self._trigger_log is not None and self._trigger_log.is_new:
             self._ranges.remove(self._trigger_log.triggerer)
             self._trigger_log.is_new = False
@@ -159,26 +161,26 @@ class JobLogs:
         state = {stream.value: log.state for stream, log in self._streams.items()}
         return {**state, **({"trigger_logs": ranges} if (ranges := self._ranges.to_data()) else {})}
 
-    def _note(self) -> bool:
-        """Record how far the output was handed on, if it was read, and return whether more may be handed on."""
+    def _save(self) -> bool:
+        """Record the offsets of the output that was read, and return whether more may be forwarded."""
         state = self._state
-        if state == self._noted or self._is_stopped:
+        if state == self._saved or self._is_stopped:
             self._is_unread = False
             return not self._is_stopped
         is_read = self._supervisor.wait_until_drained(_READ_SOON)
         self._is_unread = self._waits and not is_read
         if is_read and not self._is_stopped:
-            with suppress(OSError):  # a full disk must not end a job that is well
+            with suppress(OSError):  # a full disk must not end a healthy job
                 self._directory.write_log_state(state)
-                self._noted = state
+                self._saved = state
         return not self._is_unread
 
 
 class _StreamLog:
-    """One of the two files of a job, and how far it has been handed on.
+    """One of the two files of a job, with the offset of its forwarded output.
 
     :param path: the file.
-    :param stream: which one it is.
+    :param stream: its stream.
     :param masker: masks it.
     :param sink: takes it.
     """
@@ -194,53 +196,53 @@ class _StreamLog:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Return what another one needs to go on: where, and the text before it that the masker holds back."""
+        """Return the state for another process to resume: the offset, and the text before it that the masker holds."""
         return {"offset": self.position, "held": self._masker.held(self._stream)}
 
     @property
     def position(self) -> int:
-        """Return where the next one goes on."""
+        """Return the offset at which another process resumes."""
         return self.offset - self._splitter.held
 
-    def take_up(self, state: Any) -> None:
-        """Go on from a state; from the beginning if it is none."""
+    def resume(self, state: Any) -> None:
+        """Continue at a state; at the beginning if it is not one."""
         match state:
             case {"offset": int(offset), "held": str(held)} if 0 <= offset < LARGEST_OFFSET:
                 self.offset = offset
-                self._hand_on([held] if held else [])
+                self._forward([held] if held else [])
 
     def pump(self) -> bool:
-        """Hand on what is new, at most a chunk, and tell whether there may be more."""
+        """Forward new output, at most a chunk, and return whether there may be more."""
         try:
             data = self._read()
         except OSError:
-            return False  # not there yet, or the file server is away
+            return False  # not there yet, or the file server is unreachable
         self.offset += len(data)
         self._has_read = self._has_read or bool(data)
-        self._hand_on([*self._splitter.feed(data), *self._splitter.overdue()])
+        self._forward([*self._splitter.feed(data), *self._splitter.overdue()])
         return len(data) == _CHUNK
 
     def finish(self) -> None:
-        """Hand on what is held back."""
-        self._hand_on(self._splitter.finish())
+        """Forward the text held back."""
+        self._forward(self._splitter.finish())
         if rest := self._masker.rest(self._stream):
             self._sink(self._stream, rest)
 
     def _read(self) -> bytes:
         with _SLOTS.taken(), open_own(self._path, is_private=False) as file:
-            # A file that is shorter than what was read here was emptied by the module. One that is shorter than
-            # what another host has read may only look so from this one.
+            # The module has emptied a file that is shorter than the part read here. One that is shorter than the part
+            # read on another host may only look so on this one.
             if self._has_read and os.fstat(file.fileno()).st_size < self.offset:
                 self.finish()
                 self.offset = 0
             file.seek(self.offset)
             return file.read(_CHUNK)
 
-    def hand_on_again(self, begin: int, end: int, masker: Masker) -> int:
-        """Hand on a part that was handed on before, at most a chunk of whole lines, and return where that ends.
+    def forward_again(self, begin: int, end: int, masker: Masker) -> int:
+        """Forward a part again, at most a chunk of complete lines, and return where it ends.
 
-        A secret may begin in the line before that part, and go on behind it: what was held back then went with the next
-        part.
+        A secret may begin in the line before the part, and continue behind it: the text held back then was forwarded
+        with the next part.
         """
         start = max(0, begin - PIECE) if masker.longest else begin
         try:
@@ -257,7 +259,7 @@ class _StreamLog:
             self._sink(self._stream, masked)
         return begin + len(data) if data else end  # the module has emptied the file
 
-    def _hand_on(self, pieces: Sequence[str]) -> None:
+    def _forward(self, pieces: Sequence[str]) -> None:
         if masked := self._masker.mask(self._stream, pieces):
             self._sink(self._stream, masked)
 
@@ -280,7 +282,7 @@ def last_line_between(path: str, begin: int, end: int, secrets: Collection[str] 
     """Return the last line of this part of a file, masked; ``None`` if there is none, or it is too long for a result.
 
     :param secrets: values to mask.
-    :raises OSError: when the file is there and cannot be read.
+    :raises OSError: when the file exists and cannot be read.
     """
     if end < begin:
         begin = 0  # the module has emptied it

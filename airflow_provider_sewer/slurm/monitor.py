@@ -1,7 +1,7 @@
-"""Follow one job from its submission to its end, and say how it ended.
+"""Monitor of one job from its submission to its end.
 
-Truth comes from three sources in a fixed order: the record that the job script writes, the controller,
-and accounting. Nothing but the record makes a success. No answer says nothing; it is waited for.
+Three sources are read in a fixed order: the record that the job script writes, the controller, and accounting. Only
+the record proves a success. While Slurm does not answer, the monitor waits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import UnreadableRecord
+from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.slurm.backend import MISSING_ARRAY_TASK, UNKNOWN_JOB, JobStatus, SlurmUnreachable
 from airflow_provider_sewer.slurm.job_result import NOT_ITS_TURN, JobResultFactory
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
@@ -30,38 +31,38 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.log_tailer import TriggerLog
     from airflow_provider_sewer.slurm.status_poller import StatusUpdate
 
-#: Seconds that files of a job that has ended may take to appear here in full: network file systems cache.
+#: Seconds until the files of an ended job are complete here: network file systems cache.
 _FILES_GRACE = 60.0
-#: Seconds to wait for Slurm's reason when the record says that the job failed.
+#: Seconds to wait for Slurm's reason when the record shows that the job failed.
 _REASON_GRACE = 30.0
 #: States of a job that Slurm has ended by signals. They outweigh an exit code of 0 where the job script has not
 #: ruled out that its module had been signalled.
 _ENDED_BY_SIGNALS = frozenset({"CANCELLED", "TIMEOUT", "PREEMPTED", "DEADLINE"})
-#: Seconds after an end that Slurm tells of: the record may take that long to appear here, and a job that may be
-#: requeued to show up in the queue again. On this machine both are seen at once.
-_SETTLES = {"slurm": 15.0, "local": 0.0}
-#: Seconds for which a conclusion that is near makes the watcher hurry.
+#: Seconds to wait after Slurm reports an end: the record may appear here that late, and so may a requeued job in the
+#: queue. On this machine both are seen at once.
+_SETTLING_TIME = {"slurm": 15.0, "local": 0.0}
+#: Seconds for which a pending conclusion makes the poller query Slurm at once.
 _POLL_AT_ONCE = 60.0
 _GIVE_UP_TIMEOUT = 15.0
-#: Seconds without a look after which a follower is taken for dead, at least.
+#: Seconds without a poll after which a monitor is considered dead, at least.
 _DEAD_AFTER = 120.0
-#: Seconds after which a job that is marked as cancelled, and still waits in the queue, is cancelled once more.
+#: Seconds after which a job that is marked as cancelled, and still waits in the queue, is cancelled again.
 _CANCEL_AGAIN = 30.0
 #: Seconds between two records of how long Slurm has not known the job.
 _RECORD_UNKNOWN_EVERY = 5.0
 _GOES_ON, _DONE, _UNSURE, _FAILED, _LOST = "goes on", "done", "unsure", "failed", "lost"
-#: As many pieces of output, of 32 KiB each, are handed on at one look, so that no job holds up another.
+#: Pieces of output, of 32 KiB each, that one poll forwards at most, so that no job delays another.
 _MOST_PIECES = 1024
 
 
 class WaitPolicy(NamedTuple):
-    """How long, and for what, a job is waited for.
+    """Limits on waiting for a job.
 
-    :param max_pending_time: seconds that it may wait for its start.
-    :param fail_on_pending_reason: reasons for which it is given up; the built-in ones if ``None``.
-    :param lost_after: seconds after which a job that nobody knows is a failure.
-    :param requeue: whether Slurm may start it anew.
-    :param look_every: seconds between two looks at the job, at most.
+    :param max_pending_time: seconds that the job may wait for its start.
+    :param fail_on_pending_reason: pending reasons that cancel the job; the built-in ones if ``None``.
+    :param lost_after: seconds after which a job that Slurm does not know is a failure.
+    :param requeue: whether Slurm may start it again.
+    :param look_every: seconds between two polls of the job, at most.
     """
 
     max_pending_time: float | None
@@ -72,30 +73,30 @@ class WaitPolicy(NamedTuple):
 
 
 class _Rule(NamedTuple):
-    """What is concluded of how things are.
+    """Conclusion from the present state of a job.
 
-    :param what: one word for it.
-    :param conclude: returns the ending.
-    :param after: seconds for which this has to be so at every look.
+    :param conclusion: one of the five constants above.
+    :param conclude: returns the result.
+    :param after: seconds for which every poll must give this conclusion.
     :param in_silence: whether time counts in which Slurm does not answer.
     """
 
-    what: str
+    conclusion: str
     conclude: Callable[[], JobResult | None]
     after: float = 0.0
     in_silence: bool = True
 
 
 class JobMonitor:
-    """Follows a job, one look after the other.
+    """Monitor of one job, poll by poll.
 
-    What is concluded depends on what the job's own record says, and on how Slurm has the job:
+    The conclusion depends on the job's own record and on Slurm's state of the job:
 
     ================  =================  ==========================  ==============  ============  ============
     Slurm             no record          asked to end                failed          0 [2]_        success
     ================  =================  ==========================  ==============  ============  ============
     has not answered  waits              failed in 30 s [1]_         failed in 30 s  in 30 s       success
-    has it waiting    in vain? for long? failed in 30 s [1]_         failed in 30 s  in 30 s [1]_  success
+    has it waiting    limits exceeded?   failed in 30 s [1]_         failed in 30 s  in 30 s [1]_  success
     has it running    waits              failed in 30 s [1]_         failed in 30 s  in 30 s       success
     has it failed     failed in 15 s     failed, or in 15 s [1]_     failed          success [3]_  success
     COMPLETED         lost in lost_after failed                      failed          success       success
@@ -103,25 +104,25 @@ class JobMonitor:
     forgot it         lost in lost_after failed in 30 s              failed in 30 s  success       success
     ================  =================  ==========================  ==============  ============  ============
 
-    A record of another format is an error in place of failed or lost, and a damaged one in place of lost: the job may
-    have succeeded.
+    A record of another format raises an error in place of failed or lost, and a damaged one in place of lost: the job
+    may have succeeded.
 
-    .. [1] If it may be requeued it is waited for: it may be about to run again. The record of a run that is
-       known to have been followed by another is none.
+    .. [1] If it may be requeued, the monitor waits: it may be about to run again. The record of a run counts as
+       missing once another run has followed it.
     .. [2] Exit code 0, and the job script has not ruled out that the module had been signalled.
-    .. [3] Failed where Slurm has ended the job by signals: CANCELLED, TIMEOUT, PREEMPTED, DEADLINE. Likewise where
-       Slurm shows that a preemption had begun (PreemptTime), whatever the state.
+    .. [3] Failed where Slurm has ended the job by signals: CANCELLED, TIMEOUT, PREEMPTED, DEADLINE. Likewise in any
+       state where Slurm shows that a preemption had begun (PreemptTime).
 
     A record from before `teardown` counts once Slurm has ended the job, or does not know it.
 
     :param job: the job.
     :param module: the module it runs.
-    :param patience: how long, and for what, it is waited for.
-    :param sink: takes its output as it comes.
-    :param say: told what becomes of it, a line each.
-    :param secrets: values that must not be shown.
-    :param trigger_log: where this process is a triggerer. What the job has written last is left to a worker then, see
-        :meth:`JobRun.log_rest`.
+    :param wait_policy: limits on waiting for it.
+    :param sink: takes its output while it runs.
+    :param notify: takes log lines about it.
+    :param secrets: values to mask.
+    :param trigger_log: log of the triggerer, if this process is one. A worker then logs the last output of the job, see
+        :meth:`JobRunner.log_rest`.
     :param try_number: Airflow's number of the try that this process works for; 0 where tries have no numbers.
     """
 
@@ -129,24 +130,24 @@ class JobMonitor:
         self,
         job: Job,
         module: str,
-        patience: WaitPolicy,
+        wait_policy: WaitPolicy,
         sink: Sink,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
         secrets: Collection[str] = (),
         *,
         trigger_log: TriggerLog | None = None,
         try_number: int = 0,
     ) -> None:
         self._job = job
-        self._endings = JobResultFactory(job, module, secrets)
-        self._patience = patience
-        self._say = say
+        self._results = JobResultFactory(job, module, secrets)
+        self._wait_policy = wait_policy
+        self._notify = notify
         self._new_logs = partial(JobLogs, job.directory, sink, secrets, trigger_log=trigger_log)
         self._logs = self._new_logs()
-        self._leaves_rest = trigger_log is not None
+        self._leaves_rest_to_worker = trigger_log is not None
         self._is_stopped = False
-        self._settles = _SETTLES[job.cluster.kind]
-        self._sighting: JobStatus | None = None
+        self._settling_time = _SETTLING_TIME[job.cluster.kind]
+        self._status: JobStatus | None = None
         self._is_silent = False
         self._described = ""
         self._trouble = ""
@@ -155,40 +156,40 @@ class JobMonitor:
         self._lasted = 0.0
         self._unknown_before = job.directory.read_unknown_seconds()
         self._recorded_unknown = 0.0
-        self._looked = time.monotonic()
+        self._polled_at = time.monotonic()
         self._cancelled_at = -math.inf
         job.directory.check_own()
-        self._lease = MonitorLease(job.directory, try_number, dead_after=max(_DEAD_AFTER, 4 * patience.look_every))
+        self._lease = MonitorLease(job.directory, try_number, dead_after=max(_DEAD_AFTER, 4 * wait_policy.look_every))
         self._lease.take()
-        #: Whether this process follows the job; another one may have taken that over while this one was paused.
+        #: Whether this process monitors the job; another process may have replaced it while it was paused.
         self.is_holder = True
 
-    def poll(self, view: StatusUpdate | None) -> JobResult | None:
-        """Hand on what the job has written since the last look, and return how it ended if it has.
+    def poll(self, update: StatusUpdate | None) -> JobResult | None:
+        """Forward the job's output since the last poll, and return the job result if it has ended.
 
-        While another process follows the job, this one does nothing and returns ``None``; see :attr:`is_holder`.
+        While another process monitors the job, this one does nothing and returns ``None``; see :attr:`is_holder`.
 
-        :param view: what the watcher has seen since; ``None`` if nothing.
+        :param update: the poller's latest status update; ``None`` if there is none.
         """
         was_holder, self.is_holder = self.is_holder, self._lease.keep()
         if not self.is_holder:
             return None
-        if not was_holder:  # the output was handed on by another process meanwhile
+        if not was_holder:  # meanwhile another process forwarded the output
             self._logs = self._new_logs()
-        if view is not None:
-            self._take(view)
-        rule = self._doubted(self._rule(self._read_record()))
-        if not (self._leaves_rest and rule.what != _GOES_ON) and self._pump():
-            return None  # first things first: there is more output than one look takes
+        if update is not None:
+            self._apply(update)
+        rule = self._with_unreadable_record(self._rule(self._read_record()))
+        if not (self._leaves_rest_to_worker and rule.conclusion != _GOES_ON) and self._pump():
+            return None  # output first: there is more than one poll forwards
         return rule.conclude() if self._has_lasted(rule) else None
 
     def stop(self) -> None:
-        """Have no more output handed on: who took it is gone."""
+        """Stop forwarding output: its receiver is gone."""
         self._is_stopped = True
         self._logs.stop()
 
     def _pump(self) -> bool:
-        """Hand on what the job has written, and tell whether there may be more."""
+        """Forward the job's output, and return whether there may be more."""
         pieces = 0
         while pieces < _MOST_PIECES and not self._is_stopped and self._logs.pump():
             pieces += 1
@@ -196,24 +197,26 @@ class JobMonitor:
 
     @property
     def wants_poll(self) -> bool:
-        """Tell whether Slurm's next answer is likely to end this."""
+        """Return whether Slurm's next answer is likely to conclude the monitoring."""
         return self._concluding in {_UNSURE, _FAILED, _LOST} and self._lasted < _POLL_AT_ONCE
 
-    def _take(self, view: StatusUpdate) -> None:
-        if view.status is None:
+    def _apply(self, update: StatusUpdate) -> None:
+        if update.status is None:
             if not self._is_silent:
-                self._say(f"No answer about {self._job}, waiting for one: {view.silence}")
+                self._notify(WarningLine(f"No answer from Slurm about {self._job}; waiting for one: {update.silence}"))
             self._is_silent = True
             return
         if self._is_silent:
-            self._say(f"There is an answer about {self._job} again")
+            self._notify(f"Slurm answers again about {self._job}")
         self._is_silent = False
-        self._sighting = view.status
-        is_undecided = view.status.state in WAITING and not view.status.reason  # after each change of the job
-        described = _described(self._job, view.status._replace(start=None))  # Slurm changes its estimate at any time
+        self._status = update.status
+        is_undecided = update.status.state in WAITING and not update.status.reason  # after each change of the job
+        described = _status_line(
+            self._job, update.status._replace(start=None)
+        )  # Slurm changes its estimate at any time
         if described != self._described and not (is_undecided and self._described):
             self._described = described
-            self._say(_described(self._job, view.status))
+            self._notify(_status_line(self._job, update.status))
 
     def _read_record(self) -> ExitRecord | None:
         self._unreadable = None
@@ -221,52 +224,52 @@ class JobMonitor:
             record = self._job.directory.read_module_end()
         except UnreadableRecord as error:
             self._unreadable = error
-            self._report_once(f"The exit record of {self._job} cannot be read, waiting: {error}")
+            self._report_once(f"Cannot read the exit record of {self._job}; waiting: {error}")
             return None
         if record is not None and not record.is_torn_down and not self._has_ended:
             return None
         if record is None and not os.path.isdir(self._job.directory.path):
-            self._report_once(f"The run directory of {self._job} is not there: {self._job.directory.path}")
-        is_of_an_earlier_run = record and self._sighting and record.restart < (self._sighting.restarts or 0)
+            self._report_once(f"Job directory of {self._job} is missing: {self._job.directory.path}")
+        is_of_an_earlier_run = record and self._status and record.restart < (self._status.restarts or 0)
         return None if record is None or (is_of_an_earlier_run and not record.is_sure_success) else record
 
     def _report_once(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble
-            self._say(trouble)
+            self._notify(WarningLine(trouble))
 
     def _rule(self, record: ExitRecord | None) -> _Rule:
         """Look up the table above."""
-        state = self._sighting.state if self._sighting else None
-        may_run_again = self._patience.requeue and (record is None or not record.is_final)
+        state = self._status.state if self._status else None
+        may_run_again = self._wait_policy.requeue and (record is None or not record.is_final)
         if record is not None and record.is_success and not self._is_outweighed(record):
             return self._success(record, is_decided=record.is_sure_success or state in ENDED | {UNKNOWN_JOB.state})
         failed = _Rule(_FAILED, partial(self._failed, record))
-        lost = _Rule(_LOST, self._lost, self._patience.lost_after, in_silence=False)
+        lost = _Rule(_LOST, self._lost, self._wait_policy.lost_after, in_silence=False)
         if state in ENDED:
             if record is None and state == "COMPLETED":
                 return lost
-            if record is None and self._sighting == MISSING_ARRAY_TASK:
+            if record is None and self._status == MISSING_ARRAY_TASK:
                 return failed._replace(after=_FILES_GRACE, in_silence=False)
             if may_run_again and state in REQUEUEABLE:
-                return failed._replace(after=self._settles, in_silence=False)
-            return failed._replace(after=self._settles) if record is None and self._has_begun else failed
+                return failed._replace(after=self._settling_time, in_silence=False)
+            return failed._replace(after=self._settling_time) if record is None and self._has_begun else failed
         if state == UNKNOWN_JOB.state:
             return failed._replace(after=_REASON_GRACE) if record else lost
         if record is None or may_run_again:
-            return _Rule(_GOES_ON, self._gives_up_waiting)
+            return _Rule(_GOES_ON, self._check_pending)
         return failed._replace(after=_REASON_GRACE)
 
-    def _doubted(self, rule: _Rule) -> _Rule:
-        """Conclude no failure of a job whose record may say that it succeeded.
+    def _with_unreadable_record(self, rule: _Rule) -> _Rule:
+        """Conclude no failure while the record may be one of a success.
 
-        A damaged one is no evidence where Slurm says itself that the job has failed.
+        A damaged record is no evidence where Slurm itself reports a failure.
         """
         error = self._unreadable
-        if error is None or rule.what not in {_FAILED, _LOST}:
+        if error is None or rule.conclusion not in {_FAILED, _LOST}:
             return rule
-        is_said_to_have_failed = rule.what == _FAILED and self._job.cluster.kind == "slurm"
-        if error.version is None and is_said_to_have_failed:
+        is_reported_failed = rule.conclusion == _FAILED and self._job.cluster.kind == "slurm"
+        if error.version is None and is_reported_failed:
             return rule
         return rule._replace(conclude=partial(self._unknown_end, error))
 
@@ -275,30 +278,30 @@ class JobMonitor:
             return _Rule(_UNSURE, partial(self._succeeded, record), _REASON_GRACE)
         after = 0.0 if self._has_all_of(record) else _FILES_GRACE
         if not record.is_torn_down:  # the one after `teardown` may be about to appear
-            after = max(after, self._settles)
+            after = max(after, self._settling_time)
         return _Rule(_DONE, partial(self._succeeded, record), after)
 
     def _is_outweighed(self, record: ExitRecord) -> bool:
-        """Tell whether Slurm contradicts a record of exit code 0 that may be due to a signal of Slurm."""
-        if record.is_sure_success or self._sighting is None or self._sighting == MISSING_ARRAY_TASK:
+        """Return whether Slurm contradicts a record of exit code 0 that may be due to a signal of Slurm."""
+        if record.is_sure_success or self._status is None or self._status == MISSING_ARRAY_TASK:
             return False
-        is_waiting_again = self._patience.requeue and self._sighting.state in WAITING
-        return is_waiting_again or self._sighting.is_preempted or self._sighting.state in _ENDED_BY_SIGNALS
+        is_waiting_again = self._wait_policy.requeue and self._status.state in WAITING
+        return is_waiting_again or self._status.is_preempted or self._status.state in _ENDED_BY_SIGNALS
 
     def _has_lasted(self, rule: _Rule) -> bool:
-        """Tell whether this has been so for as long as the rule wants; asked at every look."""
+        """Return whether every poll has given this conclusion for as long as the rule requires."""
         now = time.monotonic()
-        if rule.what != self._concluding:
-            self._concluding, self._lasted = rule.what, self._lasted_before(rule)
+        if rule.conclusion != self._concluding:
+            self._concluding, self._lasted = rule.conclusion, self._lasted_before(rule)
         elif rule.in_silence or not self._is_silent:
-            self._lasted += now - self._looked
-        self._looked = now
+            self._lasted += now - self._polled_at
+        self._polled_at = now
         self._record_unknown(rule)
         return self._lasted >= rule.after
 
     def _lasted_before(self, rule: _Rule) -> float:
-        """Return for how long earlier followers have seen the same, so that their end does not restart the clock."""
-        if rule.what != _LOST:
+        """Return for how long earlier monitors have seen the same, so that their end does not restart the clock."""
+        if rule.conclusion != _LOST:
             return 0.0
         lasted, self._unknown_before = self._unknown_before, 0.0
         return lasted
@@ -306,25 +309,25 @@ class JobMonitor:
     def _record_unknown(self, rule: _Rule) -> None:
         """Record for how long Slurm has not known the job, or that it knows the job again."""
         directory = self._job.directory
-        if rule.what == _LOST and self._lasted - self._recorded_unknown >= _RECORD_UNKNOWN_EVERY:
+        if rule.conclusion == _LOST and self._lasted - self._recorded_unknown >= _RECORD_UNKNOWN_EVERY:
             directory.write_unknown_seconds(self._lasted)
             self._recorded_unknown = self._lasted
-        elif rule.what != _LOST and self._sighting is not None and (self._unknown_before or self._recorded_unknown):
+        elif rule.conclusion != _LOST and self._status is not None and (self._unknown_before or self._recorded_unknown):
             directory.write_unknown_seconds(0.0)
             self._unknown_before = self._recorded_unknown = 0.0
 
     @property
     def _has_ended(self) -> bool:
-        """Tell whether nothing of the job runs any more, as far as Slurm knows."""
-        return self._sighting is not None and self._sighting.state in ENDED | {UNKNOWN_JOB.state}
+        """Return whether Slurm shows no running process of the job."""
+        return self._status is not None and self._status.state in ENDED | {UNKNOWN_JOB.state}
 
     @property
     def _has_begun(self) -> bool:
-        """Tell whether the job has a node or had one, so that there may be a record of its end."""
-        return bool(self._sighting and self._sighting.node) or self._job.directory.read_start() is not None
+        """Return whether the job has or had a node, so that there may be a record of its end."""
+        return bool(self._status and self._status.node) or self._job.directory.read_start() is not None
 
     def _has_all_of(self, record: ExitRecord) -> bool:
-        """Tell whether all that the job has written before its end has appeared here."""
+        """Return whether all output and the result of the job have appeared here."""
         return self._has_output_of(record) and self._has_result_of(record)
 
     def _has_output_of(self, record: ExitRecord) -> bool:
@@ -334,83 +337,85 @@ class JobMonitor:
     def _has_result_of(self, record: ExitRecord) -> bool:
         return _size(self._job.directory.result) >= record.result
 
-    # -- What can be concluded -----------------------------------------------------------------------------------------
+    # -- Conclusions ---------------------------------------------------------------------------------------------------
 
     def _succeeded(self, record: ExitRecord) -> JobResult:
         self._finish_logs()
         if not self._has_output_of(record):
-            self._say(f"The end of the output of {self._job} has not appeared here for {_FILES_GRACE:g} s")
+            self._notify(WarningLine(f"The last output of {self._job} has not appeared here for {_FILES_GRACE:g} s"))
         if not self._has_result_of(record):
-            return self._endings.without_result(record)
-        return self._endings.success(record)
+            return self._results.without_result(record)
+        return self._results.success(record)
 
     def _finish_logs(self) -> None:
-        if self._leaves_rest:
+        if self._leaves_rest_to_worker:
             self._logs.settle()
         elif not self._is_stopped:
             self._logs.finish()
 
     def _unknown_end(self, error: UnreadableRecord) -> JobResult:
         self._finish_logs()
-        return self._endings.unreadable(error)
+        return self._results.unreadable(error)
 
     def _failed(self, record: ExitRecord | None) -> JobResult:
-        sighting = self._sighting or UNKNOWN_JOB
-        if record is None and sighting.exit_code == NOT_ITS_TURN:
-            self._give_up()  # lest the other one runs on for nobody
-        if record is not None and sighting.state not in ENDED:
-            sighting = sighting._replace(state="CANCELLED" if record.asked else "FAILED")
+        status = self._status or UNKNOWN_JOB
+        if record is None and status.exit_code == NOT_ITS_TURN:
+            self._give_up()  # otherwise the other job would run on unmonitored
+        if record is not None and status.state not in ENDED:
+            status = status._replace(state="CANCELLED" if record.asked else "FAILED")
         self._finish_logs()
-        return self._endings.failure(sighting, record)
+        return self._results.failure(status, record)
 
     def _lost(self) -> JobResult:
         self._finish_logs()
         self._give_up()
-        state = self._sighting.state if self._sighting else ""
-        return self._endings.lost(state, self._patience.lost_after)
+        state = self._status.state if self._status else ""
+        return self._results.lost(state, self._wait_policy.lost_after)
 
-    def _gives_up_waiting(self) -> JobResult | None:
-        """Return the end of a job that waits in vain or for too long."""
-        sighting = self._sighting
-        if sighting is None or sighting.state not in WAITING:
+    def _check_pending(self) -> JobResult | None:
+        """Return the end of a job that waits for an unsatisfiable reason or for too long."""
+        status = self._status
+        if status is None or status.state not in WAITING:
             return None
         if self._job.directory.is_cancelled and time.monotonic() - self._cancelled_at >= _CANCEL_AGAIN:
             self._cancelled_at = time.monotonic()
             self._give_up()
-        why = unsatisfiable_reason(sighting.reason, self._patience.fail_on_pending_reason, sighting.partition)
-        if why:
+        unsatisfiable = unsatisfiable_reason(status.reason, self._wait_policy.fail_on_pending_reason, status.partition)
+        if unsatisfiable:
             self._give_up()
-            return self._endings.unsatisfiable(sighting, why)
-        limit = self._patience.max_pending_time
+            return self._results.unsatisfiable(status, unsatisfiable)
+        limit = self._wait_policy.max_pending_time
         is_late = limit is not None and time.time() - self._job.submitted > limit
         if limit is not None and is_late and self._job.directory.read_start() is None:
             self._give_up()
-            return self._endings.pending_too_long(sighting, limit)
+            return self._results.pending_too_long(status, limit)
         return None
 
     def _give_up(self) -> None:
         try:
             self._job.cancel(timeout=_GIVE_UP_TIMEOUT)
         except SlurmUnreachable as error:
-            self._say(f"{self._job} was told to end by its run directory only: {error}")
+            self._notify(WarningLine(f"Could only mark {self._job} as cancelled in its job directory: {error}"))
 
 
-def _described(job: Job, sighting: JobStatus) -> str:
-    """Say in a line how a job stands; the same line for the same thing."""
-    if not sighting.state:
-        return f"Nobody knows {job} any more; waiting for its exit record"
-    words = [f"{job} is {sighting.state}"]
-    if sighting.state not in KNOWN:
-        words.append(", whatever that is; it is taken for no end")
-    if sighting.restarts:
-        words.append(f", restarted {sighting.restarts} times" if sighting.restarts > 1 else ", restarted once")
-    if sighting.state in WAITING:
-        words.append(f", waiting for {sighting.reason}" if sighting.reason else "")
-        if sighting.start:
-            words.append(f"; expected to start at {_clock(sighting.start)}")
-    elif sighting.node:
-        words.append(f" on {sighting.node}")
-    return "".join(words)
+def _status_line(job: Job, status: JobStatus) -> str:
+    """Return a log line about a job's status; the same line for the same status."""
+    if not status.state:
+        known = "no longer known to slurmctld or slurmdbd" if job.cluster.kind == "slurm" else "no longer known"
+        return WarningLine(f"{job} is {known}; waiting for its exit record")
+    words = [f"{job} is {status.state}" if status.state in KNOWN else f"{job} has unknown state {status.state}"]
+    if status.state not in KNOWN:
+        words.append("; treated as still running")
+    if status.restarts:
+        words.append(f", restarted {status.restarts} times" if status.restarts > 1 else ", restarted once")
+    if status.state in WAITING:
+        words.append(f", waiting for {status.reason}" if status.reason else "")
+        if status.start:
+            words.append(f"; expected to start at {_clock(status.start)}")
+    elif status.node:
+        words.append(f" on {status.node}")
+    line = "".join(words)
+    return line if status.state in KNOWN else WarningLine(line)
 
 
 def _clock(seconds: float) -> str:

@@ -1,7 +1,7 @@
-"""The lease by which one process at a time follows a job.
+"""Lease of the one process that monitors a job.
 
-The holder hands on the job's output. A process that was paused, and whose job another process follows by now, finds
-that it is no longer the holder. The job script reads from the same file whether any process still follows the job.
+The holder forwards the job's output. A process that was paused, and whose job another process monitors by now, finds
+that it is no longer the holder. The job script reads from the same file whether any process still monitors the job.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from airflow_provider_sewer.slurm.job_directory import Monitor
 if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
-#: Seconds between two touches by the holder, and after which a holder that has not touched the file is taken for dead.
+#: Seconds between two touches by the holder, and without a touch after which a holder is considered dead.
 _TOUCH_EVERY, _DEAD_AFTER = 30.0, 120.0
 
 
 class MonitorLease:
-    """The right of this process to follow a job; it lies in the file ``follower.json`` of the run directory.
+    """Right of this process to monitor a job, in the file ``follower.json`` of the job directory.
 
     Only the exclusive content of the file counts, and no clock of another host: a process measures by its own clock
-    for how long the holder's file stays as it is.
+    for how long the holder's file stays unchanged.
 
-    :param directory: the run directory of the job.
+    :param directory: the job directory.
     :param try_number: Airflow's number of the try that this process works for; a lower one never takes the lease from a
         higher one. 0 where tries have no numbers.
     :param touch_every: seconds between two touches of the file by the holder.
@@ -77,7 +77,7 @@ class MonitorLease:
         return True
 
     def _write(self) -> None:
-        with suppress(OSError):  # a run directory that is full or gone: the follower sees what is left of the job
+        with suppress(OSError):  # a job directory that is full or gone: the monitor finds the state of the job
             self._directory.write_follower(Monitor(self._token, self._try_number))
         self._touched = time.monotonic()
 
@@ -90,7 +90,7 @@ class MonitorLease:
                 os.utime(self._directory.follower)
             except FileNotFoundError:
                 self.take()
-            except OSError:  # the file server is away; the lease outlives that
+            except OSError:  # the file server is unreachable; the lease outlives that
                 return
             self._touched = time.monotonic()
 

@@ -1,7 +1,7 @@
-"""Parse the output of Slurm's commands: rows of tables, exit codes, and the texts of sbatch.
+"""Parsers for the output of Slurm's commands: rows of tables, exit codes, and the texts of sbatch.
 
 The texts differ between Slurm versions, and each table names the versions that print a text. The tests hold output that
-was recorded on real clusters. A value that cannot be read is ``None``, never 0.
+was recorded on real clusters. An unreadable value is ``None``, never 0.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.slurm.backend import JobRef
 
-#: What ``squeue -O`` is asked for, one job a line. Command and name can hold anything, so they come last. A width of 0
+#: Fields of ``squeue -O``, one job a line. Command and name can hold anything, so they come last. A width of 0
 #: prints a field in full and without padding: ``_print_str`` in src/squeue/print.c does so from 22.05 to 26.05.
 QUEUE_FIELDS = (
     "JobArrayID:30|,State:30|,exit_code:12|,restartcnt:8|,StartTime:30|,PreemptTime:30|,NodeList:0|,Partition:0|,Reason:100|,"
     "Command:0|,Name:0"
 )
-#: What ``squeue -o`` is asked for to find a job: the id of the job or of its array, command and name.
+#: Fields of ``squeue -o`` to find a job: the id of the job or of its array, command and name.
 FIND_FIELDS = "%F|%o|%j"
-#: What ``sacct --format`` is asked for.
+#: Fields of ``sacct --format``.
 ACCOUNTING_FIELDS = "JobID,State,ExitCode,NodeList,WorkDir,JobName"
 
 _ID = re.compile(r"(\d+)(;\S+)?")
 _SCRIPT = "/job.sh|"
 _EXIT_CODE = re.compile(r"(\d+):(\d+)")
-# A job of which another cluster of the federation runs a sibling; both clusters list it.
+# A job with a sibling on another cluster of the federation; both clusters list it.
 _REVOKED = "REVOKED"
 
 
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 
     :param folder: the folder of the script that it was submitted with, or its working directory; empty if not known.
     :param name: its present name, which a site or a user may have changed.
-    :param sighting: its state.
+    :param status: its status.
     """
 
     folder: str
@@ -48,9 +48,9 @@ class Row(NamedTuple):
     status: JobStatus = UNKNOWN_JOB
 
     def is_of(self, job: JobRef) -> bool:
-        """Tell whether this is a job, under whatever name: by the folder of its script, or else by its name.
+        """Return whether this is a job: by the folder of its script, or else by its name.
 
-        The name of a job is unique. A site that puts something before or after it keeps it recognizable.
+        The name of a job is unique. A prefix or suffix that a site adds keeps it recognizable.
         """
         if job.is_submitted_from(self.folder):
             return True
@@ -58,21 +58,21 @@ class Row(NamedTuple):
 
 
 class AnswerKind(enum.Enum):
-    """What an answer of sbatch means for a submission."""
+    """Meaning of sbatch's answer for a submission."""
 
     ACCEPTED = "taken"
-    REJECTED = "refused"  #: for good: the same submission is refused again
+    REJECTED = "refused"  #: permanently: the same submission is rejected again
     FULL = "full"  #: a limit on the number of jobs is reached
-    UNREACHABLE = "away"  #: the controller, or what it depends on, is away or too busy
+    UNREACHABLE = "away"  #: the controller, or a service it depends on, is unreachable or too busy
     UNCLASSIFIED = "strange"  #: an answer that is in no table
 
 
 class Answer(NamedTuple):
-    """An answer of sbatch.
+    """Answer of sbatch.
 
-    :param kind: what it means.
+    :param kind: its meaning.
     :param words: the text on its standard error, on one line.
-    :param job_id: the id of the job if it was taken.
+    :param job_id: the id of the job if it was accepted.
     """
 
     kind: AnswerKind
@@ -80,24 +80,24 @@ class Answer(NamedTuple):
     job_id: str = ""
 
 
-# -- What sbatch prints ------------------------------------------------------------------------------------------------
+# -- Answers of sbatch -------------------------------------------------------------------------------------------------
 
-# The last line where the controller was asked: the text of the error code it has answered with, or of a network error.
-# Where the site's job_submit plugin refuses a job, that is the text of whatever code it returns, "Unspecified error"
-# for slurm.ERROR, and what it tells the user is on the lines before it (22.05, 24.11, 25.11).
+# The last line after a query of the controller: the text of the error code in its answer, or of a network error. Where
+# the site's job_submit plugin rejects a job, that is the text of any code it returns, "Unspecified error" for
+# slurm.ERROR, and the plugin's message for the user is on the lines before it (22.05, 24.11, 25.11).
 _ANSWERED = re.compile(r"^Batch job submission failed: (.*)")
-# The last line where the site's cli_filter plugin has refused, so that the controller was not even asked.
+# The last line where the site's cli_filter plugin has rejected the job, so that the controller was not queried.
 _FILTER_REFUSED = "cli_filter plugin terminated with error"
-# What sbatch exits with when it does not understand its own options.
+# Exit code of sbatch for invalid options.
 _BAD_OPTION = 255
-# What versions from 22.05 to 25.11 print of a script that they cannot read, or of an option that they do not take; the
-# same script is not taken the next time either.
+# Messages of versions from 22.05 to 25.11 about a script that they cannot read, or an option that they reject; they
+# reject the same script the next time too.
 _BAD_SCRIPT = re.compile(
     r"line \d+: (Unmatched|Unexpected) |Failed to validate job spec|This does not look like a batch script|"
     r"Batch script (contains DOS line breaks|is empty)|^Invalid (generic resource|numeric value|--)|"
     r"^invalid number of nodes|^unrecognized --|but did not request any GPU|error opening file|^Bad rlimit name"
 )
-# Of the error codes in src/common/slurm_errno.c (22.05 to 26.05), those that no waiting overcomes.
+# Permanent error codes in src/common/slurm_errno.c (22.05 to 26.05).
 _REFUSED = re.compile(
     r"Invalid (?!user id|job credential|authentication)|No partition specified|User's group not permitted|"
     r"Requested (nodes not in|node configuration is not|time limit is invalid|more tasks|operation not supported|GRES)|"
@@ -114,10 +114,10 @@ _FULL = re.compile(
     r"Resource temporarily unavailable|MaxJobCount limit reached|Slurm job queue full|"
     r"Unable to create job record"
 )
-# What sbatch prints of a full queue before it tries again by itself, which takes it longer than it is given. The first
-# up to 25.11, the second in 26.05. It is its own line: a site's words may contain it.
+# Message of sbatch about a full queue before it tries again by itself, which takes longer than its timeout here. The
+# first up to 25.11, the second in 26.05. It is its own line: a site's message may contain it.
 _TRIES_AGAIN = re.compile(r"(Slurm temporarily unable to accept job|Slurm job queue full), sleeping and retrying\.?")
-# What is printed of a controller that is away or too busy, or of a network that is.
+# Messages about a controller or a network that is unreachable or too busy.
 _AWAY = re.compile(
     r"Unable to (contact|resolve|establish control|process configuration)|Unexpected message|"
     r"Message (send|receive) failure|Communication|Protocol authentication|"
@@ -126,20 +126,20 @@ _AWAY = re.compile(
     r"authentication agent|configuration source|fetch config|Can't find an address|Requested nodes are busy|try again",
     re.IGNORECASE,
 )
-# What is printed where sbatch did not even get an error code, after lines about the network.
+# The error text where sbatch did not even get an error code, after lines about the network.
 _NO_ERROR = "No error"
-# Error codes of partitions, nodes and reservations that are not there now.
+# Error codes of partitions, nodes and reservations that are not available now.
 _MAY_PASS = re.compile(
     r"\bnow\b|not available|busy|I/O error|No space left|Cannot allocate memory|shutting down|state save failed|"
     r"Resource temporarily|Too many open files|Input/output error|quota exceeded",
     re.IGNORECASE,
 )
-# What is printed of each try to resolve a name.
+# Message about each try to resolve a name.
 _ONE_TRY = re.compile(r"getaddrinfo\(\) failed: .*, attempt number -?\d+$")
 
 
 def read_answer(exit_code: int, stdout: str, stderr: str) -> Answer:
-    """Classify an answer of sbatch: by its structure where that is enough, and by wording where it is not."""
+    """Classify an answer of sbatch: by its structure where that is enough, else by its wording."""
     lines, words = list(_lines(stderr)), one_line(stderr)
     if exit_code == 0:
         found = _ID.fullmatch(stdout.rstrip().rpartition("\n")[2])
@@ -151,12 +151,12 @@ def read_answer(exit_code: int, stdout: str, stderr: str) -> Answer:
 
 
 def is_full_queue(stderr: str) -> bool:
-    """Tell whether sbatch, which was ended before its last try, was waiting for room in the queue."""
+    """Return whether sbatch, which was ended before its last try, was waiting for room in the queue."""
     return any(_TRIES_AGAIN.fullmatch(line) for line in _lines(stderr))
 
 
 def _unasked(exit_code: int, lines: list[str], words: str) -> AnswerKind:
-    """Classify the end of an sbatch that did not come as far as a submission."""
+    """Classify the end of an sbatch that did not reach a submission."""
     if exit_code == _BAD_OPTION or lines[-1:] == [_FILTER_REFUSED] or any(map(_BAD_SCRIPT.search, lines)):
         return AnswerKind.REJECTED
     return AnswerKind.UNREACHABLE if _AWAY.search(words) else AnswerKind.UNCLASSIFIED
@@ -165,7 +165,7 @@ def _unasked(exit_code: int, lines: list[str], words: str) -> AnswerKind:
 def _answered(error: str, before: list[str]) -> AnswerKind:
     """Classify the text of an error code.
 
-    :param before: the lines before it: a site's words, the name of a limit, or sbatch's own troubles with the network.
+    :param before: the lines before it: a site's message, the name of a limit, or sbatch's own network errors.
     """
     before = [line for line in before if not _TRIES_AGAIN.fullmatch(line)]
     is_limit = error.startswith(_POLICY) and any(map(_SUBMIT_LIMIT.fullmatch, before))
@@ -176,7 +176,7 @@ def _answered(error: str, before: list[str]) -> AnswerKind:
     is_silent = error == _NO_ERROR and any(map(_AWAY.search, before))
     if is_silent or _AWAY.search(error):
         return AnswerKind.UNREACHABLE
-    # A plugin may refuse with any code, and so with any text; its message for the user comes before that.
+    # A plugin may reject with any code, and so with any text; its message for the user precedes that.
     is_refusal = bool(before) and error != _NO_ERROR and not _MAY_PASS.search(error)
     return AnswerKind.REJECTED if is_refusal else AnswerKind.UNCLASSIFIED
 
@@ -185,37 +185,37 @@ def _answered(error: str, before: list[str]) -> AnswerKind:
 
 
 def queue_rows(output: str) -> dict[str, Row]:
-    """Read the answer of ``squeue -O``, by the ids of the jobs.
+    """Parse the output of ``squeue -O``, by the ids of the jobs.
 
-    :raises ValueError: when there are lines, and none of them is a job.
+    :raises ValueError: when no line of a non-empty output is a job.
     """
     rows: dict[str, Row] = {}
     for job_id, row in _rows(output, QUEUE_FIELDS.count("|") - 1, _queue_row):
-        # Of a job of a federation, the cluster that runs it knows more than the one that had it first.
+        # For a job of a federation, the cluster that runs it knows more than the one that had it first.
         if job_id not in rows or row.status.state != _REVOKED:
             rows[job_id] = row
     return rows
 
 
 def found_rows(output: str) -> list[tuple[str, Row]]:
-    """Read the answer of ``squeue -o``: ids of jobs and arrays, and their commands and names."""
+    """Parse the output of ``squeue -o``: ids of jobs and arrays, and their commands and names."""
     lines = (line.partition("|") for line in output.splitlines())
     return [(job_id, Row(*_command_and_name(rest))) for job_id, bar, rest in lines if bar]
 
 
 def accounting_rows(lines: Iterable[str]) -> dict[str, Row]:
-    """Read the answer of ``sacct -P``, by the ids of the jobs."""
+    """Parse the output of ``sacct -P``, by the ids of the jobs."""
     return dict(_rows("\n".join(lines), ACCOUNTING_FIELDS.count(",") - 1, _accounting_row))
 
 
 def matching(job: JobRef, rows: Mapping[str, Row]) -> JobStatus:
-    """Return the state of a job in a table; ``UNKNOWN_JOB`` if its id is missing there, or is another job's by now."""
+    """Return the status of a job in a table; ``UNKNOWN_JOB`` if its id is missing there, or is now another job's."""
     row = rows.get(job.id)
     return row.status if row is not None and row.is_of(job) else UNKNOWN_JOB
 
 
 def _rows(output: str, bars: int, read: Callable[[list[str]], tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
-    # A line with fewer bars goes on with a name that holds a line break.
+    # A line with fewer bars continues a name that holds a line break.
     cut = [fields for line in output.splitlines() if len(fields := line.split("|", bars)) > bars]
     if output.strip() and not cut:
         raise ValueError(f"cannot read the table: {output.strip().splitlines()[0]!r}")
@@ -224,9 +224,9 @@ def _rows(output: str, bars: int, read: Callable[[list[str]], tuple[str, Row]]) 
 
 def _queue_row(fields: list[str]) -> tuple[str, Row]:
     *columns, rest = fields
-    job_id, state, status, restarts, start, preempted, nodes, partition, reason = map(str.strip, columns)
-    exit_code, signal = exit_status(status)
-    sighting = JobStatus(
+    job_id, state, exit_text, restarts, start, preempted, nodes, partition, reason = map(str.strip, columns)
+    exit_code, signal = exit_status(exit_text)
+    status = JobStatus(
         state=state,
         reason="" if reason == "None" else reason,
         node="" if nodes == "(null)" else nodes,
@@ -237,28 +237,28 @@ def _queue_row(fields: list[str]) -> tuple[str, Row]:
         partition=partition,
         is_preempted=number(preempted) > 0,
     )
-    return job_id, Row(*_command_and_name(rest), sighting)
+    return job_id, Row(*_command_and_name(rest), status)
 
 
 def _command_and_name(text: str) -> tuple[str, str]:
-    """Return the folder of the script of one of our jobs, and the name of any job; both may hold bars."""
+    """Return the folder of a sewer job's script, and the name of any job; both may hold bars."""
     folder, script, name = text.partition(_SCRIPT)
     return (folder, name) if script else ("", text.partition("|")[2])
 
 
 def _accounting_row(fields: list[str]) -> tuple[str, Row]:
-    job_id, state, status, nodes, rest = fields
-    exit_code, signal = exit_status(status)
+    job_id, state, exit_text, nodes, rest = fields
+    exit_code, signal = exit_status(exit_text)
     word, _, by = state.partition(" ")  # "CANCELLED by 1000"
     folder, _, name = rest.partition("|")
-    sighting = JobStatus(word, by, "" if nodes == "None assigned" else nodes, exit_code, signal)
-    return job_id, Row(folder, name, sighting)
+    status = JobStatus(word, by, "" if nodes == "None assigned" else nodes, exit_code, signal)
+    return job_id, Row(folder, name, status)
 
 
 def exit_status(text: str) -> tuple[int | None, int | None]:
-    """Read an exit code and a signal; both are ``None`` if that cannot be read, the signal also if there was none.
+    """Parse an exit code and a signal; both are ``None`` if unreadable, the signal also if there was none.
 
-    sacct prints ``3:0``. ``squeue -O exit_code`` does since 23.02, and prints a raw wait status, such as 768, before.
+    sacct prints ``3:0``. ``squeue -O exit_code`` does since 23.02; before it printed a raw wait status, such as 768.
     """
     if found := _EXIT_CODE.fullmatch(text.strip()):
         return int(found.group(1)), int(found.group(2)) or None
@@ -277,13 +277,13 @@ _MOST_ELEMENTS = re.compile(r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)"
 
 
 def read_version(text: str) -> tuple[int, int] | None:
-    """Read ``slurm-wlm 25.11.2`` as (25, 11)."""
+    """Parse ``slurm-wlm 25.11.2`` as (25, 11)."""
     found = _VERSION.search(text)
     return (int(found.group(1)), int(found.group(2))) if found else None
 
 
 def array_limits(config: str) -> tuple[int, int]:
-    """Read the limits of arrays from ``scontrol show config``: MaxArraySize, and max_array_tasks or 0.
+    """Parse the limits of arrays in ``scontrol show config``: MaxArraySize, and max_array_tasks or 0.
 
     :raises ValueError: when it does not show MaxArraySize.
     """
@@ -299,7 +299,7 @@ def one_line(text: str) -> str:
 
 
 def number(text: str) -> float:
-    """Read a number; 0 if it is none."""
+    """Parse a number; 0 if the text is not one."""
     try:
         return float(text)
     except ValueError:

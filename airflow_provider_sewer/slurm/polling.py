@@ -1,4 +1,4 @@
-"""How often a job is looked at: its files at growing pauses, Slurm's word for it when the watcher of all has it."""
+"""Poll intervals of a job: growing pauses for its files, and status updates of the shared poller."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job import Job
     from airflow_provider_sewer.slurm.status_poller import StatusUpdate, Subscription
 
-#: Seconds between two looks at the files of a job: at first, and the factor by which that grows up to `poll_interval`.
-FIRST_LOOK, _LOOKS_GROWTH = 0.2, 1.5
-#: Seconds between two looks at the processes of this machine, which cost little.
+#: Seconds between two polls of the files of a job: at first, and the factor by which that grows up to `poll_interval`.
+FIRST_PAUSE, _GROWTH = 0.2, 1.5
+#: Seconds between two polls of the processes of this machine, which cost little.
 _LOCAL_INTERVAL = 1.0
 
 
 class Backoff:
-    """How long to wait between two looks at the files of a job: shortly at first, then longer.
+    """Pauses between two polls of the files of a job, which grow.
 
     :param longest: seconds.
     """
 
     def __init__(self, longest: float) -> None:
         self._longest = longest
-        self._pause = FIRST_LOOK
+        self._pause = FIRST_PAUSE
 
     def next(self, *, has_news: bool) -> float:
-        """Return the seconds until the next look.
+        """Return the seconds until the next poll.
 
-        :param has_news: whether the last one brought something new.
+        :param has_news: whether the last one gave a new status.
         """
-        pause = self._pause = min(FIRST_LOOK if has_news else self._pause * _LOOKS_GROWTH, self._longest)
+        pause = self._pause = min(FIRST_PAUSE if has_news else self._pause * _GROWTH, self._longest)
         return pause
 
 
-def subscribe(job: Job, on_view: Callable[[StatusUpdate], None], slurm: SlurmSettings) -> Subscription:
-    """Have a job watched by the watcher of its cluster, at the intervals that the settings say.
+def subscribe(job: Job, on_update: Callable[[StatusUpdate], None], slurm: SlurmSettings) -> Subscription:
+    """Subscribe to a job at the poller of its cluster, with the intervals of the settings.
 
-    :param on_view: told each view that is not as the last one, in the watcher's thread.
+    :param on_update: called with each update that differs from the last one, in the poller's thread.
     """
     shortest, longest = slurm.poll_interval or 0.0, slurm.max_poll_interval or 0.0
     if job.cluster.kind == "local":
         shortest = longest = min(shortest, _LOCAL_INTERVAL)
     last: list[StatusUpdate] = []
 
-    def tell(view: StatusUpdate) -> None:
-        if last != [view]:
-            last[:] = [view]
-            on_view(view)
+    def notify(update: StatusUpdate) -> None:
+        if last != [update]:
+            last[:] = [update]
+            on_update(update)
 
-    return StatusPoller.of(job.cluster).subscribe(job.ref, tell, shortest=shortest, longest=longest)
+    return StatusPoller.of(job.cluster).subscribe(job.ref, notify, shortest=shortest, longest=longest)
 
 
 def latest_update(news: SimpleQueue[StatusUpdate | None], timeout: float) -> StatusUpdate | None:
-    """Wait for a view, or for ``None``, which only ends the waiting, and return the newest view."""
+    """Wait for an update, or for ``None``, which only ends the wait, and return the latest update."""
     try:
-        view = news.get(timeout=timeout)
+        update = news.get(timeout=timeout)
         while True:
-            view = (news.get_nowait() or view) if not news.empty() else view
+            update = (news.get_nowait() or update) if not news.empty() else update
             if news.empty():
-                return view
+                return update
     except Empty:
         return None

@@ -1,4 +1,4 @@
-"""The attempt that an earlier try has left: its job is taken up if it still counts; else nothing of it is to run."""
+"""Attempt of a previous try: the try reattaches to its job if it is still valid, else abandons it."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from airflow_provider_sewer.slurm.submission import Submission
 
-#: Seconds after which a job that was cancelled is cancelled again; that grows. So many may one cancelling take.
+#: Seconds after which a cancelled job is cancelled again, growing; and seconds that one cancellation may take.
 _CANCEL_AGAIN, _CANCEL_TIMEOUT = 30.0, 15.0
-#: Seconds in which a job of another machine ends by itself, once it is told to and besides its grace.
+#: Seconds in which a cancelled job of another machine ends by itself, in addition to its grace.
 _LOCAL_ENDS_WITHIN = 30.0
-#: Seconds between two looks at whether this process is to go on.
+#: Seconds between two checks whether this process must stop.
 _SLICE = 0.2
 
 
 class PreviousAttempt:
-    """The latest attempt of a task instance, whose end nobody has noted.
+    """Latest attempt of a task instance, which is not closed.
 
-    :param planned: what is to run now.
+    :param planned: the job to run now.
     :param attempt: the attempt.
-    :param way: returns its way into the queue; called when it is needed.
-    :param products: what its job makes.
-    :param say: told what becomes of it, a line each.
-    :param check: raises when this process is not to go on.
+    :param submission: returns its submission; called when it is needed.
+    :param products: the products of its job.
+    :param notify: takes log lines about it.
+    :param check: raises when this process must stop.
     """
 
     def __init__(
         self,
         planned: JobSpec,
         attempt: Attempt,
-        way: Callable[[], Submission | ArrayRegistration],
+        submission: Callable[[], Submission | ArrayRegistration],
         products: JobProducts,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
         check: Callable[[], None],
     ) -> None:
         self._planned = planned
         self._attempt = attempt
-        self._way = way
+        self._submission = submission
         self._products = products
-        self._say = say
+        self._notify = notify
         self._check = check
 
     @property
     def is_reusable(self) -> bool:
-        """Tell whether it is one to go on with.
+        """Return whether a try may reattach to it.
 
-        A mark that cancels the job does not outweigh a success that the job has recorded; a user's clear does.
+        A recorded success counts even if the job was cancelled, but not if a user has cleared the task.
 
         :raises UnreadableRecord: when it is cancelled, and may have succeeded.
         """
@@ -69,7 +69,7 @@ class PreviousAttempt:
         return not directory.is_cancelled or (not directory.is_cleared and directory.read_success())
 
     def has_failed(self, job: Job) -> bool:
-        """Tell whether its job has ended without success; one that nobody can say anything of has not."""
+        """Return whether its job has ended without success; a job of unknown status has not."""
         try:
             record = job.directory.read_module_end()
             if record is not None and (record.is_success or (record.is_torn_down and not record.asked)):
@@ -82,33 +82,33 @@ class PreviousAttempt:
         return state.state in ENDED and state.state != "COMPLETED"
 
     def abandon(self, job: Job | None = None) -> None:
-        """See to it that it is over: nothing of it runs, and nothing will.
+        """Cancel it if it is not to run on, discard its products, and record that it is closed.
 
-        :param job: its job, if that is known.
+        :param job: its job, if known.
         """
         directory = self._attempt.directory
         if self._planned.slurm.on_kill_action != "keep_job" or directory.is_cancelled:
-            self._attempt.cancel()  # first, so that a job which is still on its way does not begin
-            job = job or self._way().look_up()
+            self._attempt.cancel()  # first, so that a job whose submission is under way does not begin
+            job = job or self._submission().look_up()
             if job is not None and not has_ended(job):
                 self._end(job)
         self._products.discard()
         self._attempt.record_end("abandoned")
 
     def _end(self, job: Job) -> None:
-        """Cancel a job and wait for its end, however long that takes: another one is not to run beside it."""
-        self._say(f"{job} of an earlier attempt is cancelled first")
+        """Cancel a job and wait for its end without limit: another one must not run beside it."""
+        self._notify(f"Cancelling {job} of an earlier attempt first")
         began = time.monotonic()
         next_cancel, pause = began, _CANCEL_AGAIN
-        looks = Backoff(self._planned.slurm.max_poll_interval or 0.0)
+        backoff = Backoff(self._planned.slurm.max_poll_interval or 0.0)
         while not has_ended(job) and not self._is_out_of_reach(job, began):
             if time.monotonic() >= next_cancel:
-                cancel(job, self._say, timeout=_CANCEL_TIMEOUT)
+                cancel(job, self._notify, timeout=_CANCEL_TIMEOUT)
                 next_cancel, pause = time.monotonic() + pause, pause * 2
-            self._pause(looks.next(has_news=False))
+            self._pause(backoff.next(has_news=False))
 
     def _pause(self, seconds: float) -> None:
-        """Wait, in slices, so that a process which is not to go on ends soon."""
+        """Wait, in slices, so that a process that must stop ends soon."""
         until = time.monotonic() + seconds
         self._check()
         while (left := until - time.monotonic()) > 0:
@@ -116,5 +116,5 @@ class PreviousAttempt:
             self._check()
 
     def _is_out_of_reach(self, job: Job, began: float) -> bool:
-        """Tell whether a job of another machine would have ended by itself by now, if that machine still runs."""
+        """Return whether a job of another machine would have ended by itself by now, if that machine still runs."""
         return job.cluster.kind == "local" and time.monotonic() - began > self._planned.grace + _LOCAL_ENDS_WITHIN

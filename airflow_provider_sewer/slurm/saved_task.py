@@ -1,7 +1,7 @@
-"""What an attempt was begun with, noted in its run directory.
+"""Task of an attempt, saved in its job directory.
 
-A later try may say something else: a template is filled in anew, a function is called anew. What goes on with the
-attempt goes on with what the job was told, above all with the paths of its products.
+A later try may have another task: templates are rendered again, functions are called again. A try that reattaches to
+the attempt uses the saved task, above all its paths of products.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def save_task(directory: JobDirectory, task: Task) -> None:
-    """Note what an attempt is begun with; of its settings only the working directory, for others may be secret.
+    """Save the task of an attempt; of its settings only the working directory, for others may be secret.
 
-    :raises InvalidTask: for what JSON cannot say, naming the field.
+    :raises InvalidTask: for a field that JSON cannot represent.
     :raises SlurmUnavailable: when it cannot be written.
     """
     try:
@@ -33,14 +33,14 @@ def save_task(directory: JobDirectory, task: Task) -> None:
 
 
 def load_task(directory: JobDirectory, now: Task) -> Task:
-    """Return what an attempt was begun with; the task as it is now where nothing was submitted.
+    """Return the saved task of an attempt; the present task where nothing was submitted.
 
-    :param now: the task as this try says it, whose settings are taken but for the working directory.
-    :raises UnreadableRecord: when another version has noted it, or it is damaged or was removed.
+    :param now: the present task, whose settings are used except for the working directory.
+    :raises UnreadableRecord: when another version has saved it, or it is damaged or was removed.
     """
-    noted = directory.read_task()
-    if noted is None and directory.read_attempt() is None:
+    saved = directory.read_task()
+    if saved is None and directory.read_attempt() is None:
         return now
     with TASK.reading(directory.task):
-        (task,) = tasks_of_data(noted, directory.task)
+        (task,) = tasks_of_data(saved, directory.task)
     return task.with_settings(now.settings._replace(workdir=task.settings.workdir))

@@ -1,6 +1,7 @@
-"""What Slurm's states mean: which are ends, and what to say of each.
+"""Slurm's job states: which of them are terminal, and the error and advice for each.
 
-The table follows the section "JOB STATE CODES" of squeue's manual, up to Slurm 24.11, and what 22.05 was seen to do.
+The table follows the section "JOB STATE CODES" of squeue's manual, up to Slurm 24.11, and the observed behaviour of
+22.05.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ WAITING = frozenset(
         "SPECIAL_EXIT",
     }
 )
-#: The job runs, or is about to stop; being suspended is no end. REVOKED: a sibling runs on another cluster of the
+#: The job runs, or is about to stop; a suspended job has not ended. REVOKED: a sibling runs on another cluster of the
 #: federation. EXPEDITING (25.11): a requeued job is about to run again.
 RUNNING = frozenset(
     {
@@ -42,11 +43,11 @@ RUNNING = frozenset(
 
 
 class TerminalState(NamedTuple):
-    """What a state means in which a job has ended.
+    """Terminal state of a job without success.
 
-    :param error: the error it is.
-    :param what: what happened, as the second half of a sentence.
-    :param advice: what to change.
+    :param error: the class of the error.
+    :param description: the event, as the second half of a sentence.
+    :param advice: the fix.
     """
 
     error: type[errors.SlurmError]
@@ -54,22 +55,22 @@ class TerminalState(NamedTuple):
     advice: str
 
 
-#: The states that are ends without success. COMPLETED is no success by itself: that takes the exit record.
+#: The terminal states without success. COMPLETED alone is not a success: that takes the exit record.
 TERMINAL_STATES = {
     "FAILED": TerminalState(
         errors.SlurmJobFailed,
         "failed",
-        "its output says why",
+        "see its output",
     ),
     "OUT_OF_MEMORY": TerminalState(
         errors.SlurmOutOfMemory,
         "ran out of memory",
-        "ask for more with slurm={'mem_gb': …}, or have it use less",
+        "request more with slurm={'mem_gb': …}, or reduce its use",
     ),
     "TIMEOUT": TerminalState(
         errors.SlurmTimeout,
         "reached its time limit",
-        "ask for more with slurm={'timeout_min': …}, or have it save its progress",
+        "request more with slurm={'timeout_min': …}, or have the module save its progress",
     ),
     "NODE_FAIL": TerminalState(
         errors.SlurmNodeFailure,
@@ -89,7 +90,7 @@ TERMINAL_STATES = {
     "DEADLINE": TerminalState(
         errors.SlurmDeadline,
         "could not end before its deadline",
-        "give it a later deadline, or none",
+        "set a later deadline, or none",
     ),
     "BOOT_FAIL": TerminalState(
         errors.SlurmBootFailure,
@@ -104,30 +105,30 @@ TERMINAL_STATES = {
     "LAUNCH_FAILED": TerminalState(
         errors.SlurmLaunchFailure,
         "could not be started on its node",
-        "look at its output, and at whether the node can reach the run directory",
+        "check its output, and whether the node can access the job directory",
     ),
 }
 
-#: A job with these may yet be put into the queue again, if it may be requeued: Slurm shows them for a second or two.
+#: A job with these may be requeued, if requeue is set: Slurm shows them for a second or two.
 REQUEUEABLE = frozenset({"NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "LAUNCH_FAILED", "RECONFIG_FAIL", "FAILED"})
 
-#: What a job reports as an end: any of the above, and COMPLETED.
+#: All terminal states: the above, and COMPLETED.
 ENDED = frozenset({*TERMINAL_STATES, "COMPLETED"})
 
-#: All states there are. One that is not among them is taken for no end.
+#: All known states. A job in an unknown one is treated as still running.
 KNOWN = WAITING | RUNNING | ENDED
 
-#: Reasons for waiting that no waiting helps, each with what to change. The names are those of
-#: src/common/job_state_reason.c and of the descriptions that slurmctld puts in their place, from 22.05 to 26.05.
-#: JobHeldUser and JobHeldAdmin are left out: a user or an administrator who holds a job may release it.
+#: Pending reasons that never pass, each with the fix. The names are those of src/common/job_state_reason.c and of the
+#: descriptions that slurmctld shows instead, from 22.05 to 26.05. JobHeldUser and JobHeldAdmin are left out: a user or
+#: an administrator who holds a job may release it.
 UNSATISFIABLE_REASONS = {
-    "DependencyNeverSatisfied": "the job it depends on did not end as `dependency` wants it",
-    "PartitionNodeLimit": "it asks for more nodes than the partition has or allows",
-    "PartitionTimeLimit": "it asks for more time (timeout_min) than the partition allows",
-    "PartitionConfig": "it asks for more nodes than the partition has or allows, or for more of a node than its nodes "
+    "DependencyNeverSatisfied": "the job it depends on did not end as `dependency` requires",
+    "PartitionNodeLimit": "it requests more nodes than the partition has or allows",
+    "PartitionTimeLimit": "it requests more time (timeout_min) than the partition allows",
+    "PartitionConfig": "it requests more nodes than the partition has or allows, or more of a node than its nodes "
     "have; or the partition does not admit it",
-    "MaxMemPerLimit": "it asks for more memory than the partition allows",
-    "BadConstraints": "no node can fulfil what it asks for",
+    "MaxMemPerLimit": "it requests more memory than the partition allows",
+    "BadConstraints": "no node satisfies its request",
     "InvalidAccount": "the account does not exist, or is not yours",
     "InvalidQOS": "the QOS does not exist",
     "AccountNotAllowed": "the account may not use this partition",
@@ -135,35 +136,35 @@ UNSATISFIABLE_REASONS = {
     "ReservationDeleted": "its reservation was deleted",
     "ReservationInvalid": "its reservation is invalid",
     "BurstBufferOperation": "an operation of its burst buffer failed, and it is held",
-    "JobHoldMaxRequeue": "Slurm has requeued it as often as it does",
+    "JobHoldMaxRequeue": "Slurm has requeued it as often as its limit allows",
     "launch failed requeued held": "it could not be started on a node and is held; look at the prolog and the node",
     "launch failure limit exceeded requeued held": "it could not be started on several nodes and is held; look at the "
     "prolog and the nodes",
     "job requeued in held state": "it was requeued and is held; release it, or clear the task",
     "job requeued in special exit state": "it was requeued after an exit code that the site holds jobs for",
-    "user env retrieval failed requeued held": "the node could not make up the user's login environment; a login shell "
+    "user env retrieval failed requeued held": "the node could not create the user's login environment; a login shell "
     "such as nologin, or a profile that fails, is the usual cause: set slurm={'login_environment': False}",
 }
-#: Reasons of one partition. Of a job that may run in several, Slurm shows the reason of the partition that it has tried
-#: last, while the job waits for another one.
+#: Reasons that concern one partition. For a job that may run in several, Slurm shows the reason of the partition that
+#: it tried last, while the job waits for another one.
 _OF_ONE_PARTITION = re.compile(r"Partition|MaxMemPerLimit|AccountNotAllowed|QOSNotAllowed|uid \d+ not in group")
 _OF_ONE_JOB = re.compile(r"(Assoc|QOS)(Max\w*(PerJob|PerNode)(Limit)?|Min\w+)$")
-# Descriptions with names or numbers in them, and reasons that a later Slurm words in another way.
+# Descriptions with names or numbers in them, and reasons that a later Slurm phrases differently.
 _DESCRIBED = (
     (re.compile(r"\bconstraints can ?not be satisfied", re.IGNORECASE), UNSATISFIABLE_REASONS["BadConstraints"]),
     (re.compile(r"Reservation \S+ was deleted"), UNSATISFIABLE_REASONS["ReservationDeleted"]),
     (re.compile(r"Reservation \S+ is invalid"), UNSATISFIABLE_REASONS["ReservationInvalid"]),
     (re.compile(r"uid \d+ not in group permitted to use this partition"), "you may not use this partition"),
-    # No reason that a user or an administrator has brought about ends like this.
+    # No reason that a user or an administrator causes ends like this.
     (re.compile(r"requeued held$"), "Slurm has requeued it and holds it; release it, or clear the task"),
 )
 
 
 def unsatisfiable_reason(reason: str, also: tuple[str, ...] | None, partition: str = "") -> str | None:
-    """Return why a job that waits for this reason waits in vain; ``None`` if it does not.
+    """Return why a job with this pending reason never starts; ``None`` if it may start.
 
-    :param reason: what Slurm says.
-    :param also: reasons that are to count as hopeless instead of the built-in ones, if given.
+    :param reason: the reason that Slurm shows.
+    :param also: reasons that count as unsatisfiable instead of the built-in ones, if given.
     :param partition: the partitions that the job may run in, separated by commas.
     """
     known = reason.strip("()").replace("_", " ") if " " not in reason else reason
@@ -172,6 +173,6 @@ def unsatisfiable_reason(reason: str, also: tuple[str, ...] | None, partition: s
     if "," in partition and _OF_ONE_PARTITION.match(known):
         return None
     if _OF_ONE_JOB.match(reason):
-        return "it asks for more than the account or the QOS allows a single job"
-    described = (why for pattern, why in _DESCRIBED if pattern.search(known))
+        return "it requests more than the account or the QOS allows a single job"
+    described = (advice for pattern, advice in _DESCRIBED if pattern.search(known))
     return UNSATISFIABLE_REASONS.get(reason) or UNSATISFIABLE_REASONS.get(known) or next(described, None)

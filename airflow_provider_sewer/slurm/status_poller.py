@@ -1,7 +1,7 @@
-"""Look after all jobs of a process with one query at a time.
+"""Poller of the status of all jobs of a process, with one query at a time.
 
-However many jobs there are, the cluster is asked once an interval. The interval grows while nothing
-changes, and begins anew when something does or a job comes in.
+The cluster is queried once per interval for any number of jobs. The interval grows while nothing changes, and starts
+again at its shortest after a change or a new job.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class StatusUpdate(NamedTuple):
-    """What one look at a job brought.
+    """Result of one status query for a job.
 
-    :param sighting: what is known of it; ``None`` where there was no answer.
-    :param silence: why there was none.
+    :param status: its status; ``None`` where there was no answer.
+    :param silence: the reason for a missing answer.
     """
 
     status: JobStatus | None
@@ -37,20 +37,20 @@ class StatusUpdate(NamedTuple):
 
 
 class Subscription:
-    """One job under a watcher's eye, until :meth:`close`.
+    """Subscription to status updates of one job, until :meth:`close`.
 
-    :param on_view: told each view, in the watcher's thread; must neither block nor raise.
+    :param on_update: called with each update, in the poller's thread; must neither block nor raise.
     """
 
     def __init__(
         self,
-        watcher: StatusPoller,
+        poller: StatusPoller,
         job: JobRef,
         on_update: Callable[[StatusUpdate], None],
         shortest: float,
         longest: float,
     ) -> None:
-        self._watcher = watcher
+        self._poller = poller
         self.job = job
         self.on_update = on_update
         self.shortest = shortest
@@ -58,125 +58,125 @@ class Subscription:
         self.last: JobStatus | None = None
 
     def poll_now(self) -> None:
-        """Have the next look soon: there is reason to think that something has changed."""
-        self._watcher._wake()
+        """Have the job polled soon: it has probably changed."""
+        self._poller._wake()
 
     def close(self) -> None:
-        """End it."""
-        self._watcher._remove(self)
+        """End the subscription."""
+        self._poller._remove(self)
 
 
 class StatusPoller:
-    """Asks one cluster about all jobs that are watched in this process; :meth:`of` returns the one to use."""
+    """Polls one cluster for all jobs with a subscription in this process; :meth:`of` returns the shared instance."""
 
     _all: dict[tuple[str, ...], StatusPoller] = {}  # noqa: RUF012 - one for all
     _lock = threading.Lock()
 
-    _watches: list[Subscription]
+    _subscriptions: list[Subscription]
     _thread: threading.Thread | None
 
     def __init__(self, cluster: JobBackend) -> None:
         self._cluster = cluster
-        self._last_look = -math.inf  # when it was over: one that takes long is not followed at once by another
+        self._last_poll = -math.inf  # its end: a long query is not followed by another at once
         self._reset()
 
     @classmethod
     def of(cls, cluster: JobBackend) -> StatusPoller:
-        """Return the watcher of this cluster and user in this process."""
+        """Return the poller of this cluster and user in this process."""
         with cls._lock:
             if cluster.key not in cls._all:
                 cls._all[cluster.key] = cls(cluster)
             return cls._all[cluster.key]
 
     def subscribe(
-        self, job: JobRef, on_view: Callable[[StatusUpdate], None], *, shortest: float, longest: float
+        self, job: JobRef, on_update: Callable[[StatusUpdate], None], *, shortest: float, longest: float
     ) -> Subscription:
-        """Begin to watch a job.
+        """Subscribe to status updates of a job.
 
-        :param on_view: told each view, in the watcher's thread; must neither block nor raise.
-        :param shortest: seconds between two looks while things change.
-        :param longest: seconds between two looks while nothing does.
+        :param on_update: called with each update, in the poller's thread; must neither block nor raise.
+        :param shortest: seconds between two polls while the status changes.
+        :param longest: seconds between two polls while it does not.
         """
-        watch = Subscription(self, job, on_view, shortest, max(shortest, longest))
+        subscription = Subscription(self, job, on_update, shortest, max(shortest, longest))
         with self._changed:
-            self._watches.append(watch)
+            self._subscriptions.append(subscription)
         self._wake()
-        return watch
+        return subscription
 
-    def _remove(self, watch: Subscription) -> None:
+    def _remove(self, subscription: Subscription) -> None:
         with self._changed:
-            if watch in self._watches:
-                self._watches.remove(watch)
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
             self._changed.notify()
 
     def _wake(self) -> None:
         with self._changed:
-            self._is_hurried = True
+            self._is_poll_requested = True
             self._changed.notify()
-            if self._watches and not (self._thread and self._thread.is_alive()):
-                self._thread = threading.Thread(target=self._run, name="sewer-watcher", daemon=True)
+            if self._subscriptions and not (self._thread and self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._run, name="sewer-status-poller", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
         interval = 0.0
-        while watches := self._next(interval):
-            shortest = min(watch.shortest for watch in watches)
-            longest = min(watch.longest for watch in watches)
-            has_changed = self._poll(watches)
+        while subscriptions := self._next(interval):
+            shortest = min(each.shortest for each in subscriptions)
+            longest = min(each.longest for each in subscriptions)
+            has_changed = self._poll(subscriptions)
             interval = shortest if has_changed else min(max(interval, shortest) * _GROWTH, longest)
 
     def _next(self, interval: float) -> list[Subscription]:
-        """Wait for the next look, and return the jobs to look at; none ends the watcher.
+        """Wait for the next poll, and return its subscriptions; an empty list ends the poller.
 
-        However much it is hurried, the shortest interval lies between two looks.
+        Two polls are at least the shortest interval apart, also after requests for an early one.
         """
         with self._changed:
-            while self._watches:
-                shortest = min(watch.shortest for watch in self._watches)
-                pause = shortest if self._is_hurried else max(interval, shortest)
-                left = self._last_look + pause - time.monotonic()
+            while self._subscriptions:
+                shortest = min(each.shortest for each in self._subscriptions)
+                pause = shortest if self._is_poll_requested else max(interval, shortest)
+                left = self._last_poll + pause - time.monotonic()
                 if left <= 0:
-                    self._is_hurried = False
-                    return list(self._watches)
+                    self._is_poll_requested = False
+                    return list(self._subscriptions)
                 self._changed.wait(left)
             self._thread = None
             return []
 
-    def _poll(self, watches: list[Subscription]) -> bool:
-        """Look at the jobs, tell each its view, and return whether something has changed."""
+    def _poll(self, subscriptions: list[Subscription]) -> bool:
+        """Poll the jobs, send each subscription its update, and return whether a status has changed."""
         try:
-            sightings = self._cluster.poll([watch.job for watch in watches])
+            statuses = self._cluster.poll([each.job for each in subscriptions])
             silence = "accounting does not answer, and the controller has forgotten the job"
         except SlurmUnreachable as error:
-            sightings, silence = {}, str(error)
-        except Exception as error:  # whatever it is, the jobs must not go unwatched
-            _log.exception("Looking at the jobs of %s went wrong", self._cluster.key)
-            sightings, silence = {}, f"{type(error).__name__}: {error}"
-        self._last_look = time.monotonic()
+            statuses, silence = {}, str(error)
+        except Exception as error:  # after any error, the jobs must stay monitored
+            _log.exception("Cannot poll the jobs of %s", self._cluster.key)
+            statuses, silence = {}, f"{type(error).__name__}: {error}"
+        self._last_poll = time.monotonic()
         has_changed = False
-        for watch in watches:
-            sighting = sightings.get(watch.job)
-            if sighting is not None and sighting != watch.last:
+        for subscription in subscriptions:
+            status = statuses.get(subscription.job)
+            if status is not None and status != subscription.last:
                 has_changed = True
-                watch.last = sighting
+                subscription.last = status
             try:
-                watch.on_update(StatusUpdate(sighting, "" if sighting else silence))
-            except Exception:  # that of another job must not keep these from being told
-                _log.exception("Nobody was told how job %s stands", watch.job.id)
+                subscription.on_update(StatusUpdate(status, "" if status else silence))
+            except Exception:  # an error of one subscriber must not affect the others
+                _log.exception("Cannot deliver the status of job %s", subscription.job.id)
         return has_changed
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
-        self._watches = []
+        self._subscriptions = []
         self._thread = None
-        self._is_hurried = False
+        self._is_poll_requested = False
 
     @classmethod
     def _after_fork(cls) -> None:
-        """Leave to the parent what is the parent's: its threads are not here, and its locks may be held for ever."""
+        """Reset the state in the child: the parent's threads are not here, and its locks may be held for ever."""
         cls._lock = threading.Lock()
-        for watcher in cls._all.values():
-            watcher._reset()
+        for poller in cls._all.values():
+            poller._reset()
 
 
 os.register_at_fork(after_in_child=StatusPoller._after_fork)

@@ -1,8 +1,8 @@
-"""Submit one attempt, and never twice.
+"""Submission of one attempt, exactly once.
 
-What is about to be submitted is noted first, and the job's name is looked up before every submission
-and after every one that went wrong. A submission that was begun by a process now dead is waited for.
-Should Slurm still have two jobs of one attempt in the end, the job script lets only one of them run.
+The intent to submit is recorded first. The job's name is looked up before every submission and after every failed one.
+A submission that was begun by a process now dead is waited for. Should Slurm still have two jobs of one attempt in the
+end, the job script lets only one of them run.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.attempts import Attempt
     from airflow_provider_sewer.slurm.job_script import ArrayScript, JobScript
 
-#: Seconds between two tries, at first and at most; the true pause is drawn from half to one and a half of it.
+#: Seconds between two tries, at first and at most; each pause is drawn from half to one and a half of it.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-#: Seconds in which a controller that has just come back may show a job that it took before it went.
+#: Seconds in which a controller that has just restarted may show a job that it accepted before.
 _SHOWS_UP = 3.0
-#: How often in a row a submission may fail for reasons that are not known to pass. That takes some four minutes.
-_MOST_STRANGE = 9
+#: Limit on consecutive failures of a submission for unclassified reasons. That takes some four minutes.
+_MOST_UNCLASSIFIED = 9
 #: Seconds by which clocks may differ.
 _CLOCKS = 60.0
-#: Seconds for which accounting is asked at most.
+#: Limit on the age of jobs that accounting is queried for, in seconds.
 _LONGEST_AGE = 30 * 86400.0
 _SLICE = 0.2
-#: So many of this process's threads submit or look up a job at once: each takes a process, and some open files.
+#: Threads of this process that submit or look up a job at once: each takes a process, and some open files.
 _SLOTS = Slots(8)
 
 
 class DuplicateJobName(Exception):
-    """There is a job of the name that a new attempt was to have: that of a run directory which has been removed.
+    """A job has the name of a new attempt: that of an attempt whose job directory was removed.
 
     :param job: the job.
     """
@@ -52,54 +52,54 @@ class DuplicateJobName(Exception):
 
 
 class Submission:
-    """The way of one attempt into the queue.
+    """Submits an attempt exactly once.
 
-    :param cluster: where the job is to run.
+    :param cluster: the backend of the job.
     :param attempt: the attempt.
-    :param say: told what is being waited for.
-    :param check: raises when this process is not to go on.
-    :param most_seconds: for how long the controller, or room for another job, is waited for.
-    :param is_left: whether the attempt has been given up, and its job is only looked for to be cancelled.
-    :param fewer: makes an array smaller for which there is no room, and tells whether that could be.
+    :param notify: takes log lines about the reasons for waiting.
+    :param check: raises when this process must stop.
+    :param most_seconds: limit on waiting for the controller, or for room for another job.
+    :param is_left: whether the attempt is abandoned, and its job is only looked up to be cancelled.
+    :param shrink: shrinks an array for which there is no room, and returns whether that was possible.
     """
 
     def __init__(
         self,
         cluster: JobBackend,
         attempt: Attempt,
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
         check: Callable[[], None],
         most_seconds: float | None = None,
         *,
         is_left: bool = False,
-        fewer: Callable[[], bool] | None = None,
+        shrink: Callable[[], bool] | None = None,
     ) -> None:
         self._cluster = cluster
         self._attempt = attempt
         self._directory = attempt.directory
         self._name = attempt.name
-        self._say = say
-        self._said = ""
+        self._notify = notify
+        self._reported = ""
         self._check = check
         self._most_seconds = most_seconds
         self._is_left = is_left
-        self._shrink = fewer
+        self._shrink = shrink
         self._began = time.time()
         self._pause = _FIRST_PAUSE
-        self._strange = 0
+        self._unclassified = 0
 
     # -- A new attempt -------------------------------------------------------------------------------------------------
 
     def submit(self, script: JobScript | ArrayScript) -> Job:
         """Submit a new attempt and return its job.
 
-        :raises SlurmSubmitRefused: when Slurm refuses it for good.
+        :raises SlurmSubmissionRejected: when Slurm rejects it permanently.
         :raises SlurmUnavailable: when it cannot be submitted from here.
         :raises SlurmPendingTooLong: when there are too many jobs, or there is no controller, for too long.
         :raises SlurmCancelled: when the attempt is cancelled meanwhile.
-        :raises NameTaken: when an attempt whose run directory is gone has the name.
+        :raises DuplicateJobName: when an attempt whose job directory is gone has the name.
         """
-        self._note_intent()
+        self._record_intent()
         try:
             script.write(self._directory)
         except OSError as error:
@@ -112,44 +112,46 @@ class Submission:
         while True:
             try:
                 with _SLOTS.taken(self._check_cancelled):
-                    self._note_intent()
+                    self._record_intent()
                     self._check_cancelled()
                     submitted = self._cluster.submit(self._directory, self._name)
                 if submitted.warning:
-                    self._say(WarningLine(f"Slurm took job {submitted.id}, and sbatch printed: {submitted.warning}"))
+                    self._notify(
+                        WarningLine(f"Slurm accepted job {submitted.id}, and sbatch printed: {submitted.warning}")
+                    )
                 return self._as_job(submitted.id)
             except SubmissionRetryable as busy:
                 self._handle_retryable(busy)
                 is_full = busy.is_full
-            # A queue that was full has taken nothing, so no job can have ended already, and accounting may not answer.
-            look = partial(self._find_for_certain, in_accounting=not is_full)
-            if is_full and self._shrink and look() is None and self._shrink():
+            # A queue that was full has accepted nothing: no job can have ended already, and accounting may not answer.
+            find_job = partial(self._find_for_certain, in_accounting=not is_full)
+            if is_full and self._shrink and find_job() is None and self._shrink():
                 continue
             self._wait()
-            if (known := look()) is not None:
+            if (known := find_job()) is not None:
                 return self._as_job(known)
 
-    def _note_intent(self) -> None:
-        """Note that a submission begins now, so that another process knows for how long to wait for it."""
+    def _record_intent(self) -> None:
+        """Record that a submission begins now, so that another process knows for how long to wait for it."""
         try:
             self._attempt.note_intent(self._cluster.kind, self._began, time.time())
         except OSError as error:
             raise self._unwritable(error) from None
 
     def _handle_retryable(self, busy: SubmissionRetryable) -> None:
-        """Take a failed submission as it is, unless that has no end."""
-        self._strange = self._strange + 1 if busy.is_unclassified else 0
-        if self._strange > _MOST_STRANGE and self._find_for_certain() is None:
+        """Accept a failed submission, unless it keeps failing for unclassified reasons."""
+        self._unclassified = self._unclassified + 1 if busy.is_unclassified else 0
+        if self._unclassified > _MOST_UNCLASSIFIED and self._find_for_certain() is None:
             raise SlurmUnavailable(
-                f"{self._name} could not be submitted in {self._strange} tries; the last time {busy}",
+                f"{self._name} could not be submitted in {self._unclassified} tries; last error: {busy}",
                 run_directory=self._directory.path,
             )
-        self._report(f"Not submitted yet, trying again: {busy}")
+        self._report(WarningLine(f"Not submitted yet, trying again: {busy}"))
 
     # -- An earlier one ------------------------------------------------------------------------------------------------
 
     def reattach(self) -> Job | None:
-        """Return the job of an attempt that was begun by a process now dead; ``None`` if none came of it.
+        """Return the job of an attempt that was begun by a process now dead; ``None`` if there is none.
 
         :raises SlurmCancelled: when the attempt is cancelled meanwhile.
         """
@@ -160,19 +162,19 @@ class Submission:
             job = self.look_up(for_certain=is_over)
             if job is not None or is_over:
                 return job
-            self._report(f"An earlier submission of {self._name} may still be under way; looking for it")
+            self._report(f"Looking for an earlier submission of {self._name}, which may still be under way")
             self._wait(at_most=max(until - time.time(), 0.0) + _SLICE)
 
     def look_up(self, *, for_certain: bool = True) -> Job | None:
         """Return the job of an attempt that was begun by another process; ``None`` if there is none now.
 
-        :param for_certain: look twice, so that what the controller took before it went can show up.
+        :param for_certain: look twice, so that a job that the controller accepted before a restart can show up.
         """
         unreadable = None
         try:
-            if (noted := self._directory.read_job()) is not None:
-                return self._job(noted["id"], noted["submitted"])
-        except UnreadableRecord as error:  # its claim and its name lead to the job, too
+            if (record := self._directory.read_job()) is not None:
+                return self._job(record["id"], record["submitted"])
+        except UnreadableRecord as error:  # its claim and its name identify the job, too
             unreadable = error
         known = self._find_for_certain() if for_certain else self._find()
         if unreadable is not None and (known is None or unreadable.version is not None):
@@ -180,9 +182,9 @@ class Submission:
         return None if known is None else self._as_job(known)
 
     def _is_over_at(self) -> float:
-        """Return when a submission that was begun by a process now dead has had its effect."""
-        noted = self._directory.read_attempt()
-        begun = float(noted["begun"]) if noted else 0.0
+        """Return when a submission that was begun by a process now dead has taken effect."""
+        record = self._directory.read_attempt()
+        begun = float(record["begun"]) if record else 0.0
         return min(begun, time.time()) + self._cluster.slowest_submission
 
     # -- Looking for the job -------------------------------------------------------------------------------------------
@@ -195,9 +197,9 @@ class Submission:
         return known
 
     def _find(self, *, has_begun: bool = True, in_accounting: bool = True) -> str | None:
-        """Return the id of the attempt's job, as soon as that can be known.
+        """Return the id of the attempt's job, as soon as it can be determined.
 
-        :param has_begun: whether it can have begun, and so have left its mark or have come to its end.
+        :param has_begun: whether it can have begun, and so have a claim or have ended.
         :param in_accounting: whether it can be in accounting only.
         """
         while True:
@@ -211,27 +213,27 @@ class Submission:
                 return AccountingQueue.of(self._cluster).ask(self._find_in_accounting, self._check_cancelled)
             except CommandNotFound as error:
                 raise SlurmUnavailable(
-                    f"{self._name} cannot be looked for: {error}", run_directory=self._directory.path
+                    f"cannot look for {self._name}: {error}", run_directory=self._directory.path
                 ) from None
             except SlurmUnreachable as error:
-                self._report(f"{self._name} has to be looked for before it is submitted; trying again: {error}")
+                self._report(WarningLine(f"Cannot look for {self._name} before its submission; trying again: {error}"))
             self._wait()
 
     def _find_in_accounting(self) -> str | None:
         return self._cluster.find_in_accounting(self._name, self._directory.path, since=self._age())
 
     def _age(self) -> float:
-        """Return for how many seconds there can have been a job of this attempt."""
-        noted = self._directory.read_attempt()
-        made = float(noted["made"]) if noted else 0.0
-        return min(max(time.time() - made, 0.0) + _CLOCKS, _LONGEST_AGE)
+        """Return the largest possible age of a job of this attempt, in seconds."""
+        record = self._directory.read_attempt()
+        created = float(record["made"]) if record else 0.0
+        return min(max(time.time() - created, 0.0) + _CLOCKS, _LONGEST_AGE)
 
     def _as_job(self, job_id: str) -> Job:
         job = self._job(job_id, time.time())
         try:
             self._directory.write_job(job.to_data())
         except OSError as error:  # it can be found by its name, too
-            self._say(f"The job of {self._name} is {job_id}, which cannot be noted in its run directory: {error}")
+            self._notify(WarningLine(f"Cannot record Slurm job {job_id} ({self._name}) in its job directory: {error}"))
         return job
 
     def _job(self, job_id: str, submitted: float) -> Job:
@@ -242,7 +244,8 @@ class Submission:
     def _wait(self, *, at_most: float = _LONGEST_PAUSE) -> None:
         if self._most_seconds is not None and time.time() - self._began > self._most_seconds:
             raise SlurmPendingTooLong(
-                f"{self._name} could not be submitted within max_pending_time, {self._most_seconds:g} s; {self._said}",
+                f"{self._name} could not be submitted within max_pending_time, {self._most_seconds:g} s; "
+                f"{self._reported}",
                 run_directory=self._directory.path,
             )
         self._sleep(min(self._pause * random.uniform(0.5, 1.5), at_most))  # noqa: S311 - to spread the load
@@ -255,7 +258,7 @@ class Submission:
             time.sleep(min(left, _SLICE))
 
     def _check_cancelled(self) -> None:
-        """See whether to go on: a signal handler of this process or another process may have cancelled the attempt."""
+        """Raise if a signal handler of this process or another process has cancelled the attempt."""
         self._check()
         if self._directory.is_cancelled and not self._is_left and not self._directory.has_success:
             raise SlurmCancelled(
@@ -263,10 +266,10 @@ class Submission:
             )
 
     def _report(self, text: str) -> None:
-        """Say what is being waited for, once."""
-        if text != self._said:
-            self._said = text
-            self._say(text)
+        """Log the reason for waiting, once."""
+        if text != self._reported:
+            self._reported = text
+            self._notify(text)
 
     def _unwritable(self, error: OSError) -> SlurmUnavailable:
         path = self._directory.path

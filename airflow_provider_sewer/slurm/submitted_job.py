@@ -1,4 +1,4 @@
-"""What a process has begun, written down so that another one can go on with it."""
+"""Serialization of a submitted job, so that another process can continue with it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_result import JobResult
 
-#: Where the data are from, for messages.
+#: Source of the data, for messages.
 _HERE = "the job in Airflow's database"
 
 
 def job_to_data(job: Job | PendingJob) -> dict[str, Any]:
-    """Write down a job, or an attempt that is to become one."""
+    """Return the data of a job, or of an attempt that is to become one."""
     if isinstance(job, PendingJob):
         return JOB.packed([None, job.name, job.directory.path, job.cluster.kind, None])
     return job.to_data()
 
 
-def end_to_data(job: Job | PendingJob, ending: JobResult) -> dict[str, Any]:
-    """Write down a job and how it ended, for an event of its trigger."""
-    return JOB_EVENT.written({"job": job_to_data(job), "ending": ending.to_data()})
+def end_to_data(job: Job | PendingJob, result: JobResult) -> dict[str, Any]:
+    """Return the data of a job and its result, for an event of its trigger."""
+    return JOB_EVENT.written({"job": job_to_data(job), "ending": result.to_data()})
 
 
 def end_of(event: Any) -> tuple[Job | PendingJob, JobResult]:
-    """Return what :func:`end_to_data` has written down.
+    """Return the job and the result in the data of :func:`end_to_data`.
 
-    :raises UnreadableRecord: when another version has written it down.
+    :raises UnreadableRecord: when another version has written them.
     """
     where = "the event of the trigger"
     event = JOB_EVENT.read(where, event)
@@ -40,9 +40,9 @@ def end_of(event: Any) -> tuple[Job | PendingJob, JobResult]:
 
 
 def job_from_data(data: Any) -> Job | PendingJob:
-    """Return what :func:`job_to_data` has written down.
+    """Return the job in the data of :func:`job_to_data`.
 
-    :raises UnreadableRecord: when another version has written it down.
+    :raises UnreadableRecord: when another version has written them.
     """
     job_id, name, path, cluster, submitted = JOB.values(JOB.read(_HERE, data))
     directory = JobDirectory(path)

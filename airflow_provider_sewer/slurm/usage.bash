@@ -1,12 +1,13 @@
-# Sample how much memory and CPU time the processes of a job use, from inside of the job. Only the watcher calls this.
+# Sample the memory and CPU time of a job's processes, inside the job. Only the watcher calls this.
 # It forks one grep for each sample and reads the rest with builtins, so that a sample takes a few milliseconds.
 
 sewer_nodes=${SLURM_JOB_NUM_NODES:-1}
 sewer_most_memory=0
 sewer_most_ticks=0
 
-# Append of the processes in `sewer_others` a line "KIB TICKS" to usage.txt when memory or CPU time has grown by more than 2 % since the last line. MEMORY is
-# the resident memory of all processes at this moment, or the peak of the largest one if that is more.
+# Append a line "KIB TICKS" for the processes in `sewer_others` to usage.txt when memory or CPU time has grown by more
+# than 2 % since the last line. KIB is the present resident memory of all processes, or the peak of the largest one if
+# that is more.
 sewer_sample_usage() {
     [[ $sewer_nodes == 1 ]] || return 0 # processes on other nodes are not visible here
     [[ -f $sewer_dir/usage.txt || ! -e $sewer_dir/usage.txt ]] || return 0 # a pipe would block this shell

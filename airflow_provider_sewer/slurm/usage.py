@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def usage_of(directory: JobDirectory) -> dict[str, float]:
-    """Return the usage of the job of a run directory, as far as it is known.
+    """Return the usage of the job in a job directory, as far as it is known.
 
     ``elapsed`` and ``cpu`` in seconds, ``cpu_efficiency`` from 0 to 1, ``max_rss`` in bytes.
     """

@@ -1,4 +1,4 @@
-"""Run tasks of a workflow as Slurm jobs, without Airflow: each is an attempt that a ``--resume`` can take up."""
+"""Backend that runs a workflow's tasks as Slurm jobs without Airflow; ``--resume`` can reattach to each attempt."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError, Slu
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import left_to_interpreter
 from airflow_provider_sewer.execution.job_order import RunIdentity
+from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.execution.module_runner import GRACE
 from airflow_provider_sewer.execution.preflight import refuse_template
 from airflow_provider_sewer.slurm.attempts import TaskInstance
@@ -32,16 +33,16 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.task_runner import TaskRunner
     from airflow_provider_sewer.slurm.job import Job
 
-#: Seconds in which a job that is not to run any more is cancelled; its run directory tells it to end in any case.
+#: Seconds in which an unwanted job is cancelled; its job directory ends it in any case.
 _CANCEL_TIMEOUT = 15.0
 
 
 class WorkflowJobs:
-    """How the tasks of a run become Slurm jobs.
+    """Converts the tasks of a run to Slurm jobs.
 
-    :param settings: what the jobs ask for and how they are watched, as far as a task does not say so itself.
-    :param options: options of sbatch by their long names, for what neither a task nor ``settings`` gives.
-    :param ahead: whether tasks are submitted before those before them have ended, where that can be.
+    :param settings: settings of the jobs and of their monitoring, for fields that a task leaves open.
+    :param options: options of sbatch by their long names, for those that neither a task nor ``settings`` gives.
+    :param ahead: whether tasks are submitted before their predecessors have ended, where possible.
     :param grace: seconds between SIGTERM and SIGKILL when a job is stopped.
     """
 
@@ -66,14 +67,14 @@ class WorkflowJobs:
 
     @staticmethod
     def runs_on_slurm(task: Task) -> bool:
-        """Tell whether a task becomes a job: each does that does not say otherwise."""
+        """Return whether a task becomes a job, which is the default."""
         return task.run_on != "local"
 
     def check(self, tasks: Iterable[Task]) -> None:
-        """Look for what would go wrong before anything is submitted.
+        """Validate all tasks before any submission.
 
-        :raises SewerError: when there is no Slurm, only Airflow knows what a job asks for, or a task's environment
-            cannot be set in a job.
+        :raises SewerError: when there is no Slurm, only Airflow knows a job's settings, or a task's environment cannot
+            be set in a job.
         """
         jobs = [task for task in tasks if self.runs_on_slurm(task)]
         if jobs:
@@ -89,9 +90,9 @@ class WorkflowJobs:
     def not_ahead_reason(self, task: Task, before: Iterable[Task]) -> str | None:
         """Return why a task cannot be submitted before others have ended; ``None`` if it can.
 
-        Of these, Slurm knows only whether they exit with 0: so nothing else must be wanted of them.
+        Slurm only knows whether the predecessors exit with 0: so the task must depend on nothing else of them.
 
-        :param before: the tasks before it that have not ended.
+        :param before: its predecessors that have not ended.
         """
         if not self.runs_on_slurm(task):
             return "it runs on this machine"
@@ -100,48 +101,48 @@ class WorkflowJobs:
         if task.results:
             return f"{task.results[0]!r} is known only then"
         if "?" in (self._slurm_of(task).slurm.get("dependency") or ""):
-            return "Slurm takes no afterok beside its own dependency, which is one of several"
+            return "Slurm does not combine afterok with a dependency that has alternatives ('?')"
         for other in before:
             if not self.runs_on_slurm(other):
                 return f"{other.name!r} runs on this machine"
             if other.products:
-                return f"the products of {other.name!r} are put in place only when its job has ended"
+                return f"the products of {other.name!r} are committed only after its job has ended"
         return None
 
-    def runner_of(self, task: Task, run: TaskRunner, turn: AheadSlot, say: Callable[[str], None]) -> SlurmTaskRunner:
+    def runner_of(self, task: Task, run: TaskRunner, turn: AheadSlot, notify: Callable[[str], None]) -> SlurmTaskRunner:
         """Return an attempt at a task.
 
-        :param run: what judges the task and makes its products whole.
-        :param turn: its place in the run.
-        :param say: told what becomes of its job, a line each.
+        :param run: decides about the task and commits its products.
+        :param turn: its slot in the run.
+        :param notify: takes log lines about its job.
         """
-        return SlurmTaskRunner(run, self._planned(task, run.command()), turn, say)
+        return SlurmTaskRunner(run, self._planned(task, run.command()), turn, notify)
 
-    def cancel_latest(self, task: Task, say: Callable[[str], None]) -> None:
-        """See to it that nothing runs of the job that an earlier run has left of a task.
+    def cancel_latest(self, task: Task, notify: Callable[[str], None]) -> None:
+        """Cancel the job that an earlier run has submitted for a task.
 
-        :param say: told what becomes of it.
+        :param notify: takes log lines about it.
         """
-        JobRunner(self._planned(task, ""), _nowhere, say).cancel_latest(timeout=_CANCEL_TIMEOUT)
+        JobRunner(self._planned(task, ""), _nowhere, notify).cancel_latest(timeout=_CANCEL_TIMEOUT)
 
     def interpreter(self, task: Task) -> str | None:
-        """Return the absolute path of the interpreter of a task's job, or a name, ``None`` too, that its node looks up.
+        """Return the interpreter of a task's job: an absolute path, or a name, ``None`` too, that its node looks up.
 
-        A name is looked up on the node where something decides there which interpreter it is: ``setup``, or a PATH that
-        the job is given. So it is the one that Airflow's job runs. Elsewhere the name means the one found here.
+        The node looks a name up where ``setup``, or a PATH among the job's variables, decides which interpreter it is
+        there. So the job runs the same one as Airflow's job. Elsewhere the name means the one found here.
         """
         python = task.settings.python
         is_path = python is not None and os.sep in python
-        if not is_path and (self._slurm_of(task).slurm.get("setup") or "PATH" in _given(task)):
+        if not is_path and (self._slurm_of(task).slurm.get("setup") or "PATH" in _variables_of(task)):
             return python
-        return _located(python)
+        return _resolved(python)
 
     def _slurm_of(self, task: Task) -> SlurmSettings:
         return task.slurm.with_fallback(self._settings).with_options(self._options)
 
     def _planned(self, task: Task, command: str) -> JobSpec:
         settings = task.settings
-        env = _given(task)
+        env = _variables_of(task)
         workflow, series, run = self.origin
         here = settings._replace(
             env=env,
@@ -149,7 +150,7 @@ class WorkflowJobs:
             workdir=os.path.abspath(os.path.expanduser(settings.workdir or "")),
         )
         return JobSpec(
-            # A job that an earlier run has left is taken up if that run is resumed, and it is still the same command.
+            # If that run is resumed with the same command, it reattaches to the job of an earlier run.
             instance=TaskInstance(workflow, series, task.name, -1, f"{run} {command}"),
             task=task.with_settings(here),
             slurm=self._slurm_of(task),
@@ -162,35 +163,35 @@ class WorkflowJobs:
 class SlurmTaskRunner:
     """One attempt at a task as a Slurm job: a :class:`~airflow_provider_sewer.execution.cluster_jobs.TaskRun`.
 
-    :param run: what judges the task and makes its products whole.
+    :param run: decides about the task and commits its products.
     :param planned: the job.
-    :param turn: its place in the run.
-    :param say: told what becomes of the job, a line each.
+    :param turn: its slot in the run.
+    :param notify: takes log lines about the job.
     """
 
-    def __init__(self, run: TaskRunner, planned: JobSpec, turn: AheadSlot, say: Callable[[str], None]) -> None:
+    def __init__(self, run: TaskRunner, planned: JobSpec, turn: AheadSlot, notify: Callable[[str], None]) -> None:
         self._task_run = run
         self._planned = planned
         self._turn = turn
-        self._say = say
+        self._notify = notify
         self._job_run: JobRunner | None = None
         self._stopped: bool | None = None
 
-    def decision(self, ran_anew: Sequence[str] = (), ran_anew_otherwise: Sequence[str] = ()) -> tuple[Decision, Any]:
-        """Say whether the task has to run, and the result it has left before if it has not."""
-        return self._task_run.decision(ran_anew, ran_anew_otherwise)
+    def decision(self, reran: Sequence[str] = (), reran_otherwise: Sequence[str] = ()) -> tuple[Decision, Any]:
+        """Return the decision whether to run the task, and the result of its previous run if it is skipped."""
+        return self._task_run.decision(reran, reran_otherwise)
 
     def command(self) -> str:
-        """Return a digest of what the task runs."""
+        """Return a digest of the task's command."""
         return self._task_run.command()
 
     def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> Any:
-        """Take up its job or submit one, follow it to its end, put its products in place, and return its result.
+        """Reattach to its job or submit one, monitor it, commit its products, and return its result.
 
-        :param sink: takes its output as it comes.
-        :param on_start: told the command line, secrets masked, and the working directory.
-        :raises SlurmError: when the job cannot be submitted, or did not end well.
-        :raises ModuleStopped: when it was stopped.
+        :param sink: takes its output while it runs.
+        :param on_start: called with the command line, secrets masked, and the working directory.
+        :raises SlurmError: when the job cannot be submitted, or has failed.
+        :raises ModuleTerminated: when it was stopped.
         :raises SewerError: as :meth:`~airflow_provider_sewer.slurm.job_runner.JobRunner.collect` does.
         """
         if on_start:
@@ -204,16 +205,16 @@ class SlurmTaskRunner:
                 run, job = self._begun(self._planned, sink)
             return run.collect(run.follow(job))
         except BaseException as error:
-            is_left = isinstance(error, UnreadableRecord)  # nothing is known of its job, which may have succeeded
+            is_left = isinstance(error, UnreadableRecord)  # its job may have succeeded
             if self._job_run is not None and not is_left and (job is None or self._stopped is None):
-                with suppress(SewerError):  # what has gone wrong first is what counts
+                with suppress(SewerError):  # the first error counts
                     self._job_run.cancel_latest(timeout=_CANCEL_TIMEOUT)
             if self._stopped is not None and isinstance(error, SewerError):
                 raise ModuleTerminated(error.message.partition("\n")[0]) from None
             raise
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Have its job cancelled; from a signal handler or another thread.
+        """Cancel its job; from a signal handler or another thread.
 
         :param at_once: do not wait for the job's end either.
         """
@@ -223,16 +224,16 @@ class SlurmTaskRunner:
         self._turn.abort()
 
     def _begun_ahead(self, sink: Sink) -> tuple[JobRunner, Job] | None:
-        """Submit the job before its turn has come, to start when it does; ``None`` if that cannot be."""
+        """Submit the job ahead of its turn, to start when that comes; ``None`` if that is not possible."""
         before = self._turn.jobs_before()
         if not before:
             return None
         try:
             begun = self._begun(_after(self._planned, before), sink)
         except SlurmSubmissionRejected as error:
-            self._say(f"It waits for its turn, for it cannot be submitted ahead: {error}")
+            self._notify(WarningLine(f"Not submitted ahead; waiting for its turn: {error}"))
             return None
-        self._say(f"It is submitted ahead, and starts when {_jobs(before)} succeeded")
+        self._notify(f"Submitted ahead; starts when {_jobs(before)} succeeded")
         return begun
 
     def _begun(self, planned: JobSpec, sink: Sink) -> tuple[JobRunner, Job]:
@@ -242,11 +243,11 @@ class SlurmTaskRunner:
         job = run.submit_and_wait()
         self._turn.record_job(job.ref.id, is_taken_up=run.has_reattached)
         if not run.has_reattached:
-            self._say(f"{job}; its run directory is {job.directory.path}")
+            self._notify(f"Submitted {job}; job directory: {job.directory.path}")
         return run, job
 
     def _new_job_run(self, planned: JobSpec, sink: Sink) -> JobRunner:
-        run = self._job_run = JobRunner(planned, sink, self._say, task_run=self._task_run)
+        run = self._job_run = JobRunner(planned, sink, self._notify, task_run=self._task_run)
         if self._stopped is not None:
             run.stop(at_once=self._stopped)
         return run
@@ -257,7 +258,7 @@ class SlurmTaskRunner:
 
 
 def _after(planned: JobSpec, jobs: Sequence[str]) -> JobSpec:
-    """Return a job that begins only after others have succeeded, besides what it waits for anyway."""
+    """Return a job that also begins only after others have succeeded."""
     own = planned.slurm.slurm.get("dependency")
     dependency = ",".join(filter(None, [own, f"afterok:{':'.join(jobs)}"]))
     return planned._replace(slurm=planned.slurm._replace(slurm={**planned.slurm.slurm, "dependency": dependency}))
@@ -267,14 +268,14 @@ def _jobs(ids: Sequence[str]) -> str:
     return f"job {ids[0]} has" if len(ids) == 1 else f"jobs {', '.join(ids)} have"
 
 
-def _given(task: Task) -> dict[str, str]:
-    """Return the variables that a task's job is given."""
+def _variables_of(task: Task) -> dict[str, str]:
+    """Return the variables of a task's job."""
     inherit, env = task.settings.inherit_env or False, task.settings.env
     return {**{name: value for name, value in inherited(inherit).items() if can_set(name)}, **env}
 
 
-def _located(python: str | None) -> str | None:
-    """Return the path of the interpreter that a bare name means here; on a node it may mean another one."""
+def _resolved(python: str | None) -> str | None:
+    """Return the path that a bare interpreter name has here; on a node it may have another one."""
     if python is not None and os.sep in python:
         return os.path.abspath(os.path.expanduser(python))
     found = next(filter(None, map(shutil.which, ["python", "python3"] if python is None else [python])), None)
@@ -282,4 +283,4 @@ def _located(python: str | None) -> str | None:
 
 
 def _nowhere(*_: object) -> None:
-    """Take output that nobody wants."""
+    """Discard output."""

@@ -178,7 +178,7 @@ class SlurmJobTrigger(BaseTrigger):
 
     async def _array_task(self, waiting: PendingJob) -> Job:
         """Wait until an attempt is an element of an array."""
-        self._say(f"{waiting}; its run directory is {waiting.directory.path}")
+        self._say(f"{waiting}; job directory: {waiting.directory.path}")
         news: _News[str | Job | SewerError] = _News()
         wait = ArrayCoordinator.of(waiting).wait(waiting.directory.path, news.put)
         try:

@@ -27,10 +27,10 @@ def test_a_workflow_runs_as_jobs_with_logs_results_and_products(on_slurm) -> Non
     assert run.code == 0, run.stderr
     made, used = (on_slurm.slurm.wait_for(on_slurm.one_job(name).id, "COMPLETED") for name in ("make", "use"))
     assert run.stdout == f"[make] hello\n[use] given 7 and made on {made.id}\n"
-    assert f"[make] Slurm job {made.id} ({made.name}); its run directory is " in run.stderr
+    assert f"[make] Submitted Slurm job {made.id} ({made.name}); job directory: " in run.stderr
     log = (on_slurm.sppe.folder / "logs" / "use.log").read_text()
     assert log.count(f"stdout| given 7 and made on {made.id}\n") == 1
-    assert f"sewer| Slurm job {used.id} ({used.name}); its run directory is " in log
+    assert f"sewer| Submitted Slurm job {used.id} ({used.name}); job directory: " in log
     assert "2 of 2 tasks succeeded" in run.stderr
 
 
@@ -134,7 +134,7 @@ def test_without_slurm_there_is_a_sentence(on_slurm) -> None:
     run = on_slurm.run(env={"PATH": str(on_slurm.sppe.folder)})
     assert run.code == 2
     assert run.stderr == (
-        "sppe: there is no sbatch, squeue, scancel on this machine's PATH; install Slurm's client there, "
+        "sppe: sbatch, squeue, scancel not found on this machine's PATH; install Slurm's client there, "
         "or leave out --on slurm to run on this machine\n"
     )
 

@@ -26,7 +26,7 @@ def test_later_tasks_are_submitted_ahead_with_afterok(on_slurm) -> None:
     assert ended.code == 0, ended.stderr
     assert ended.stdout == "[a] one\n[b] b\n[c] c\n"
     assert len(on_slurm.jobs()) == 3
-    assert f"[b] It is submitted ahead, and starts when job {a.id} has succeeded" in ended.stderr
+    assert f"[b] Submitted ahead; starts when job {a.id} has succeeded" in ended.stderr
 
 
 def test_what_was_submitted_ahead_is_called_off_after_a_failure(on_slurm) -> None:
@@ -61,10 +61,10 @@ def test_what_takes_more_than_an_exit_code_is_not_submitted_ahead(on_slurm) -> N
     ended = Ended(run)
     assert ended.code == 0, ended.stderr
     assert {"[taker] all of it", "[after] after", "[given] given 42"} < set(ended.stdout.splitlines())
-    assert "It is submitted ahead" not in ended.stderr
+    assert "Submitted ahead" not in ended.stderr
     for name, why in {
-        "taker": "the products of 'maker' are put in place only when its job has ended",
-        "after": "the products of 'maker' are put in place only when its job has ended",
+        "taker": "the products of 'maker' are committed only after its job has ended",
+        "after": "the products of 'maker' are committed only after its job has ended",
         "given": "plain.result is known only then",
         "later": "whether it has to run (run_when='missing') is known only then",
     }.items():

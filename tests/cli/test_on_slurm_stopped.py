@@ -30,7 +30,7 @@ def test_a_killed_run_is_resumed_with_the_job_that_still_runs(on_slurm) -> None:
     run = Ended(again)
     assert run.code == 0, run.stderr
     assert run.stdout == "[first] two\n[second] three\n"
-    assert f"[first] Taking up Slurm job {job.id} (" in run.stderr
+    assert f"[first] Reattaching to Slurm job {job.id} (" in run.stderr
     assert on_slurm.one_job("first").state == "COMPLETED"
     log = (on_slurm.sppe.folder / "logs" / "first.log").read_text()
     assert (log.count("stdout| one\n"), log.count("stdout| two\n")) == (1, 1)
@@ -57,7 +57,7 @@ def measure(text):
     on_slurm.open("go")
     run = Ended(again)
     assert run.code == 0, run.stderr
-    assert f"[use] Taking up Slurm job {job.id} (" in run.stderr
+    assert f"[use] Reattaching to Slurm job {job.id} (" in run.stderr
     assert json.loads(next(on_slurm.sppe.folder.glob("runs/*/*/use/*/result.json")).read_text()) == 300_000
 
 
@@ -135,7 +135,7 @@ def test_what_begins_anew_cancels_the_job_that_is_left_first(how, on_slurm) -> N
     assert run.code == 0, run.stderr
     left, new = on_slurm.jobs("first")
     assert (left.state, new.state) == ("CANCELLED", "COMPLETED")
-    assert f"[first] Slurm job {left.id} ({left.name}) of an earlier attempt is cancelled first" in run.stderr
+    assert f"[first] Cancelling Slurm job {left.id} ({left.name}) of an earlier attempt first" in run.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
@@ -173,7 +173,7 @@ def test_a_second_signal_does_not_wait_for_slurm(on_slurm) -> None:
     on_slurm.slurm.thaw("slurmctld")
     assert ended.code == 143
     assert "[one] stopped after " in ended.stderr
-    assert "was told to end, and its end was not waited for" in ended.stderr
+    assert "was cancelled without waiting for its end" in ended.stderr
     on_slurm.lifeline.expect_end()
 
 

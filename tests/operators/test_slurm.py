@@ -91,7 +91,7 @@ def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job,
     (directory,) = run_directories()
     job_id = xcom("slurm_job_id")
     assert f"Slurm job {job_id} (" in text
-    assert f"its run directory is {directory}" in text
+    assert f"job directory: {directory}" in text
     assert f"srun --jobid {job_id} --overlap --pty bash" in text
 
 

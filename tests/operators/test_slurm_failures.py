@@ -80,8 +80,8 @@ def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_j
     ("arguments", "words"),
     [
         ({"slurm": {"timeout_min": "{{ 'long' }}"}}, "slurm: timeout_min must be a number, got 'long'"),
-        ({"env": {"SHELLOPTS": "x"}}, "'SHELLOPTS' cannot be set in a job script"),
-        ({"run_dir": "{{ '/nowhere/ru\\nns' }}"}, "has a line break in it"),
+        ({"env": {"SHELLOPTS": "x"}}, "'SHELLOPTS' is not a valid variable name for a job script"),
+        ({"run_dir": "{{ '/nowhere/ru\\nns' }}"}, "must not contain a line break"),
         ({"module": "{{ 'not a module' }}"}, "got 'not a module'"),
     ],
 )
@@ -98,7 +98,7 @@ def test_a_bad_value_that_shows_only_now_fails_without_a_retry(
 
 def test_a_run_dir_that_no_script_can_name_is_an_error_of_the_dag(run_job, module, tmp_path):
     """Each option of sbatch is a line of the job script."""
-    with pytest.raises(InvalidTask, match=r"task 'job': run_dir: '.*/ru.*ns' has a line break in it"):
+    with pytest.raises(InvalidTask, match=r"task 'job': run_dir must not contain a line break, got '.*/ru.*ns'"):
         run_job(run_dir=f"{tmp_path}/ru\nns", **module("pass"))
 
 
@@ -118,7 +118,7 @@ def test_without_sbatch_the_job_runs_here_and_the_log_says_so(module, no_slurm, 
     """cluster='auto' is the same job script in the same kind of run directory, on this machine."""
     job = module("import os; print('SLURM_JOB_ID' in os.environ)")
     assert run_job(deferrable=deferrable, **job).results["job"] == "False"
-    assert "There is no sbatch here, so the job runs on this machine (cluster='auto')" in said()
+    assert "Running the job on this machine: sbatch not found (cluster='auto')" in said()
     assert xcom("slurm_job_id").startswith("local-")
     assert xcom("slurm_usage")["elapsed"] > 0
 
@@ -127,7 +127,7 @@ def test_a_cluster_that_is_wanted_and_not_here_is_an_error(module, no_slurm, run
     """cluster='slurm' without Slurm's commands runs nothing, and says what to do."""
     assert run_job(cluster="slurm", **module("print('it ran')")).states["job"] == "failed"
     text = said()
-    assert "there is no sbatch, squeue, scancel on this machine's PATH" in text
+    assert "sbatch, squeue, scancel not found on this machine's PATH" in text
     assert "cluster='local'" in text
     assert run_directories() == []
 

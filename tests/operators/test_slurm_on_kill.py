@@ -197,7 +197,7 @@ def test_execute_stale_try_ends_without_cancelling_when_another_process_follows(
     first = local_task()
     followed(first, tmp_path)
     second = local_task(try_number=2)
-    with pytest.raises(SlurmJobReleased, match="another process follows"):
+    with pytest.raises(SlurmJobReleased, match="another process monitors"):
         first.ends()
     (tmp_path / "go").touch()
     assert second.ends() == "1"
@@ -223,7 +223,7 @@ def test_execute_stale_try_that_comes_late_does_not_take_the_job_from_the_next_o
     second = local_task(try_number=2)
     directory = JobDirectory(str(tmp_path / "runs" / "dag" / "run" / "job" / "1"))
     until(lambda: second.error or directory.read_follower().try_number == 2)
-    with pytest.raises(SlurmJobReleased, match="another process follows"):
+    with pytest.raises(SlurmJobReleased, match="another process monitors"):
         local_task().ends()
     (tmp_path / "go").touch()
     assert second.ends() == "1"

@@ -105,7 +105,7 @@ def test_a_relative_product_of_a_job_without_a_workdir_is_refused(module, on_slu
     result = run_job("nowhere", **module(WRITES), parameters_and_flags={"out": Product("out.txt")})
 
     assert result.state == "failed"
-    assert "Product('out.txt') is relative, and a job without a workdir runs in its run" in capsys.readouterr().out
+    assert "Product('out.txt') is relative, but a job without workdir runs in its job" in capsys.readouterr().out
     assert on_slurm.jobs("nowhere.") == []
 
 

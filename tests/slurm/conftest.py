@@ -1,4 +1,4 @@
-"""What these tests share: modules that run as jobs of a real cluster, each followed in a thread of its own."""
+"""Shared fixtures: modules that run as jobs of a real cluster, each monitored in a separate thread."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 PATIENCE = float(os.environ.get("SEWER_TEST_PATIENCE", "60"))
 LINES = 40
 
-# Each module says the same first, so that each test can tell whether its log is complete.
+# Each module prints the same lines first, so that each test can check that its log is complete.
 _PRELUDE = f"""\
 import os, signal, sys, time
 def say(text, file=sys.stdout): file.write(f"{{text}}\\n"), file.flush()  # in one piece
@@ -124,11 +124,11 @@ class Followed:
         until(has_written, lambda: f"{line!r} of {self.job}; {self.said}")
 
     def expect_start(self, *, runs: int = 1) -> None:
-        """Wait until the module runs and has said all it says first."""
+        """Wait until the module runs and has printed its first lines."""
         self.expect_line(f"line {LINES - 1}", runs)
 
     def expect_said(self, *parts: str) -> str:
-        """Wait until a line that holds these parts was told, and return it."""
+        """Wait until a line with these parts was logged, and return it."""
         found: list[str] = []
 
         def was_said() -> bool:
@@ -162,7 +162,7 @@ class Followed:
     def fails(self, kind: type[BaseException], *parts: str, timeout: float = 3 * PATIENCE, runs: int = 1) -> Any:
         """Wait for a failure with a complete log, and return the error.
 
-        :param parts: what its message says, besides what every message does.
+        :param parts: parts of its message, besides those of every message.
         :param runs: how often the module has begun.
         """
         self.end(timeout)
@@ -177,7 +177,7 @@ class Followed:
         return self.error
 
     def has_whole_log(self, runs: int = 1) -> None:
-        """Assert that each line was handed on once for each run of the module, in order, and told apart."""
+        """Assert that each line was forwarded once for each run of the module, in order, on its own stream."""
         lines = self.stdout.splitlines()
         first = [f"line {number}" for number in range(LINES)]
         assert [line for line in lines if line in first] == first * runs
@@ -192,7 +192,7 @@ class Followed:
         return "".join(piece for stream, piece in self.pieces if stream is Stream.STDERR)
 
     def _left(self) -> list[str]:
-        """Return what still is there of the job: in the queue, or as processes."""
+        """Return the remains of the job: in the queue, or as processes."""
         jobs = [str(job) for job in self.slurm.jobs(self.job.ref.name) if job.state not in _OVER]
         return jobs + [str(process) for process in psutil.process_iter() if self._is_ours(process)]
 
@@ -221,7 +221,7 @@ class Followed:
 
 
 class Jobs:
-    """Starts modules as jobs of one cluster; how often it is looked at is for impatient people."""
+    """Starts modules as jobs of one cluster, with short poll intervals."""
 
     def __init__(self, folder: Path, slurm: SlurmCluster | None) -> None:
         self.folder = folder
@@ -235,11 +235,11 @@ class Jobs:
         return Followed(self.slurm, self.plan(source, *arguments, **settings))
 
     def follow(self, planned: JobSpec, patience: float | None = QUICK) -> Followed:
-        """Begin what was planned, or take it up, and follow it; Slurm's commands may take so many seconds."""
+        """Submit the planned job or reattach to it, and monitor it; Slurm's commands may take so many seconds."""
         return Followed(self.slurm, planned, patience)
 
     def plan(self, source: str, *arguments: str, **settings: Any) -> JobSpec:
-        """Write a module, and say that it is to run."""
+        """Write a module, and plan its job."""
         number = next(self._numbers)
         module = settings.pop("module", f"made_{number}")
         (self._modules / f"made_{number}.py").write_text(_PRELUDE + textwrap.dedent(source))
@@ -259,7 +259,7 @@ class Jobs:
 
 
 def clusters(patience: float) -> Callable[[str], JobBackend]:
-    """Return what returns clusters whose commands may take so many seconds."""
+    """Return a factory of backends whose commands may take so many seconds."""
     return lambda kind: LocalBackend() if kind == "local" else SlurmClient(patience=patience)
 
 
@@ -273,7 +273,7 @@ def until(condition: Callable[[], Any], what: Callable[[], str], timeout: float 
 
 @pytest.fixture
 def talk_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[SlurmCluster], SlurmCluster]:
-    """Return what lets this process talk to a cluster, of which it remembers nothing from an earlier test."""
+    """Return a function that lets this process use a cluster, without state from an earlier test."""
 
     def talk(slurm: SlurmCluster) -> SlurmCluster:
         monkeypatch.setattr(AccountingQueue, "_all", {})
@@ -286,13 +286,13 @@ def talk_to(monkeypatch: pytest.MonkeyPatch) -> Callable[[SlurmCluster], SlurmCl
 
 @pytest.fixture
 def jobs(slurm: SlurmCluster, talk_to: Callable[..., Any], tmp_path: Path) -> Jobs:
-    """Return what starts jobs on a cluster without accounting."""
+    """Return a starter of jobs on a cluster without accounting."""
     return Jobs(tmp_path / "jobs", talk_to(slurm))
 
 
 @pytest.fixture(params=["slurm", "slurm_accounting"], ids=["without accounting", "with accounting"])
 def any_jobs(request: pytest.FixtureRequest, talk_to: Callable[..., Any], tmp_path: Path) -> Iterator[Jobs]:
-    """Return what starts jobs on a cluster, once without and once with accounting."""
+    """Return a starter of jobs on a cluster, once without and once with accounting."""
     slurm = request.getfixturevalue(request.param)
     yield Jobs(tmp_path / "jobs", talk_to(slurm))
     slurm.restore()
@@ -300,19 +300,19 @@ def any_jobs(request: pytest.FixtureRequest, talk_to: Callable[..., Any], tmp_pa
 
 @pytest.fixture
 def tracked_jobs(tracked_slurm: SlurmCluster, talk_to: Callable[..., Any], tmp_path: Path) -> Jobs:
-    """Return what starts jobs on a cluster, under each kind of process tracking."""
+    """Return a starter of jobs on a cluster, under each kind of process tracking."""
     return Jobs(tmp_path / "jobs", talk_to(tracked_slurm))
 
 
 @pytest.fixture
 def jobs_on(tmp_path: Path) -> Callable[[SlurmCluster], Jobs]:
-    """Return what starts jobs on a cluster of a test's own."""
+    """Return a starter of jobs on a separate cluster."""
     return lambda slurm: Jobs(tmp_path / "jobs", slurm)
 
 
 @pytest.fixture
 def worker() -> Iterator[Callable[..., Worker]]:
-    """Return what starts a process that begins a job and follows it, to be killed at any moment."""
+    """Return a starter of a process that submits and monitors a job, to be killed at any moment."""
     started: list[Worker] = []
 
     def start(planned: JobSpec, **limits: int) -> Worker:
@@ -327,7 +327,7 @@ def worker() -> Iterator[Callable[..., Worker]]:
 
 @pytest.fixture
 def plan(jobs: Jobs) -> Callable[..., JobSpec]:
-    """Return what plans a module of a DAG that no other test has."""
+    """Return a planner of modules in a DAG that no other test has."""
 
     def make(source: str, **settings: Any) -> JobSpec:
         planned = jobs.plan(source, **settings)

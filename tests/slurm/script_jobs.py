@@ -1,4 +1,4 @@
-"""A pytest plugin: jobs that run a script of ours, seen only through the cluster and their run directory."""
+"""Pytest plugin: jobs that run a script, observed only through the cluster and their job directory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tests.slurm_cluster.cluster import SlurmCluster
 
-# A module that waits until it is told to go.
+# A module that waits for a file.
 WAIT = """
     import os, time
     print("here", flush=True)
@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENC
 
 @dataclass(frozen=True)
 class ScriptJob:
-    """A job and its run directory."""
+    """A job and its job directory."""
 
     ref: JobRef
     directory: JobDirectory
@@ -81,7 +81,7 @@ class ScriptJob:
         wait_until(lambda: word in self.stdout, f"{word!r} of {self.ref}", timeout)
 
     def tell(self, name: str) -> None:
-        """Make a file in its run directory, for a module that waits for it."""
+        """Create a file in its job directory, for a module that waits for it."""
         Path(self.directory.path, name).touch()
 
     def end(self) -> ExitRecord | None:
@@ -96,7 +96,7 @@ class ScriptJob:
         return record
 
     def output(self) -> Any:
-        """Wait for its success, and return what it has written, read as JSON."""
+        """Wait for its success, and return its output, parsed as JSON."""
         record = self.record()
         assert record.is_success, f"{record}\n{self.stdout}\n{self.stderr}"
         return json.loads(self.stdout)
@@ -129,19 +129,19 @@ class ScriptJobs:
         return JobScript(**{**defaults, "call": module_call(module, arguments), "env": env, **fields})
 
     def directory(self, name: str = "") -> JobDirectory:
-        """Make a run directory."""
+        """Create a job directory."""
         directory = JobDirectory(str(self.folder / (name or f"run-{next(_NUMBERS)}")))
         directory.make()
         return directory
 
     def submit(self, script: JobScript, directory: JobDirectory | None = None) -> ScriptJob:
-        """Write a script into a run directory and submit it."""
+        """Write a script into a job directory and submit it."""
         directory = directory or self.directory()
         script.write(directory)
         return self.again(directory, script.name)
 
     def again(self, directory: JobDirectory, name: str) -> ScriptJob:
-        """Submit what is in a run directory."""
+        """Submit the script in a job directory."""
         return ScriptJob(JobRef(self.cluster.submit(directory, name).id, name, directory.path), directory, self.cluster)
 
     def start(self, source: str, *arguments: str, **fields: Any) -> ScriptJob:
@@ -159,7 +159,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cluster_jobs(slurm: SlurmCluster, tmp_path: Path, bare_python: Path, monkeypatch: pytest.MonkeyPatch) -> ScriptJobs:
-    """Return what runs modules on the cluster."""
+    """Return a starter of jobs on the cluster."""
     for name, value in slurm.env.items():
         monkeypatch.setenv(name, value)
     return ScriptJobs(tmp_path, bare_python, OurSlurm())
@@ -167,7 +167,7 @@ def cluster_jobs(slurm: SlurmCluster, tmp_path: Path, bare_python: Path, monkeyp
 
 @pytest.fixture
 def local_jobs(tmp_path: Path, bare_python: Path) -> ScriptJobs:
-    """Return what runs modules as detached processes of this machine."""
+    """Return a starter of detached processes of this machine."""
     return ScriptJobs(tmp_path, bare_python, LocalBackend())
 
 

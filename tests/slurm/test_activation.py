@@ -1,4 +1,4 @@
-"""What a job starts by name is that of its interpreter's environment, unless `setup` or a given PATH say otherwise."""
+"""Programs of the interpreter's environment come first in a job, unless `setup` or a given PATH overrides that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["own"]
 
 @pytest.fixture(params=["cluster_jobs", "local_jobs"])
 def jobs(request) -> ScriptJobs:
-    """Return what runs modules: as jobs of Slurm, and as detached processes."""
+    """Return a starter of modules: as jobs of Slurm, and as detached processes."""
     return request.getfixturevalue(request.param)
 
 
@@ -37,7 +37,7 @@ def test_job_finds_the_programs_of_its_own_environment(jobs, own) -> None:
 
 
 def test_setup_lines_count_more(cluster_jobs, own, tmp_path) -> None:
-    """They see the environment as it is, and what they put before it is found first."""
+    """They see the activated environment, and their own PATH entries come first."""
     (tmp_path / "bin").mkdir()
     tool = executable(tmp_path / "bin" / "own-tool")
     setup = ["[[ $VIRTUAL_ENV == */own ]] || exit 1", f"PATH={tmp_path}/bin:$PATH", "export CONDA_PREFIX=/loaded"]
@@ -48,7 +48,7 @@ def test_setup_lines_count_more(cluster_jobs, own, tmp_path) -> None:
 
 
 def test_path_given_to_a_job_counts_more(cluster_jobs, own) -> None:
-    """Then only the variables that tell of the environment fit the interpreter."""
+    """Then only the other variables describe the interpreter's environment."""
     active = [name for name in ACTIVE if name != "PATH"]
     env = {"PATH": "/usr/bin:/bin", "CONDA_PREFIX": "/of/the/worker"}
 
@@ -71,7 +71,7 @@ def test_link_to_an_interpreter_leads_to_its_environment(local_jobs, tmp_path, b
 
 
 def test_interpreter_that_is_not_there_fails_as_before(local_jobs) -> None:
-    """The job says so, and its end is recorded."""
+    """The error names it, and the job's end is recorded."""
     job = local_jobs.start("", python="/not/there/python", active=ACTIVE)
 
     assert job.record().exit_code == 127

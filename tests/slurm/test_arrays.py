@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from tests.slurm_cluster.cluster import SlurmCluster
 
-#: Says which instance it is, and whether it knows a secret.
+#: Prints its instance, and whether it has a secret.
 SAYS_WHO = """
     import re
     say("token " + os.environ.get("TOKEN", "none"))
@@ -81,7 +81,7 @@ def ends(run: Followed) -> Any:
 
 
 def test_instances_that_come_together_are_one_submission(plan, jobs, slurm):
-    """Each has its own element, run directory, log, secret and result."""
+    """Each has its own element, job directory, log, secret and result."""
     slurm.put_in_front("sbatch")
     slurm.put_in_front("squeue")
     planned = plan(SAYS_WHO)
@@ -129,7 +129,7 @@ def test_collect_element_refused_by_file_system_is_left_to_the_next_try(jobs, sl
 
 
 def test_what_asks_for_something_else_is_another_array(plan, jobs, slurm):
-    """An array has one set of parameters; what only the scripts of the elements say may differ."""
+    """An array has one set of parameters; parameters inside the scripts of the elements may differ."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 4)
     asks = [{"cpus_per_task": 1}, {"cpus_per_task": 2}, {"cpus_per_task": 1, "setup": ["echo set up"]}, {}]
@@ -143,7 +143,7 @@ def test_what_asks_for_something_else_is_another_array(plan, jobs, slurm):
 
 
 def test_nobody_waits_for_ever_for_those_who_do_not_come(plan, jobs, slurm):
-    """Once nobody new has come for array_wait, those who are there are submitted; the rest is another array."""
+    """When no new member has registered for array_wait, the registered ones are submitted; the rest follows."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 3, array_wait=1.0)
     early = [jobs.follow(each) for each in planned[:2]]
@@ -196,7 +196,7 @@ def test_limits_on_arrays_and_on_jobs_split_them(make_slurm, talk_to, tmp_path, 
 
 
 def test_one_is_cancelled_and_the_others_go_on(plan, jobs, slurm, monkeypatch):
-    """Whether it runs or waits, and whoever cancels it; of one cancelled before it began Slurm keeps no trace."""
+    """Running or pending, by any canceller; Slurm keeps no trace of one cancelled before it began."""
     monkeypatch.setattr("airflow_provider_sewer.slurm.monitor._FILES_GRACE", 1.0)
     held = {"additional_parameters": {"hold": True}}
     planned = instances(plan(UNTIL_GO), 5, slurm=held)
@@ -220,7 +220,7 @@ def test_one_that_is_cancelled_while_it_waits_is_left_out(plan, jobs, slurm):
     """The others are submitted without it."""
     planned = instances(plan(SAYS_WHO), 3, expected=9, array_wait=3.0)
     runs = [jobs.follow(each) for each in planned]
-    runs[1].expect_said("waits for its array")
+    runs[1].expect_said("waiting for its array")
     runs[1].run.cancel()
     with pytest.raises(SlurmCancelled):
         ends(runs[1])
@@ -270,7 +270,7 @@ def test_a_killed_worker_s_element_is_taken_up(plan, jobs, slurm, worker):
         each.kill()
     runs = [jobs.follow(each) for each in planned]
     assert [run.id for run in runs] == ids
-    runs[0].expect_said("Taking up", ids[0])
+    runs[0].expect_said("Reattaching to", ids[0])
     go(*runs)
     for run in runs:
         run._thread.join(120)
@@ -279,11 +279,11 @@ def test_a_killed_worker_s_element_is_taken_up(plan, jobs, slurm, worker):
 
 
 def test_one_that_was_killed_while_it_waited_still_waits(plan, jobs, slurm, worker):
-    """What it has registered stays, and the next try waits on with it."""
+    """Its registration stays, and the next try waits with it."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 2)
     first = worker(planned[0])
-    first.expect("waits for its array")
+    first.expect("waiting for its array")
     first.kill()
     runs = [jobs.follow(each) for each in planned]
     assert [ends(run) for run in runs] == ["0", "1"]
@@ -339,6 +339,6 @@ def test_of_two_arrays_of_one_folder_only_one_runs_anything(plan, jobs, slurm):
     until(lambda: not slurm.command("squeue", "-h", "-j", second), lambda: f"the end of {second}")
     go(*runs)
     assert [ends(run) for run in runs] == ["0", "1"]
-    assert "ends without having run anything" in runs[0].stderr
+    assert "ends without running anything" in runs[0].stderr
     for run in runs:
         assert sorted(os.listdir(run.directory.path)).count("1") == 0

@@ -1,4 +1,4 @@
-"""Whose job is whose: names, run directories that are damaged or gone, and jobs of others."""
+"""Identity of jobs: names, damaged or removed job directories, and jobs of others."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def job_name(run_dir: str = "/runs", label: str | None = None, **fields: object)
 
 
 def remove(folder: str) -> None:
-    """Remove a run directory, also while a job writes to it."""
+    """Remove a job directory, also while a job writes to it."""
     while os.path.isdir(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -148,7 +148,7 @@ def test_a_damaged_note_of_the_job_is_made_up_for_by_its_name(plan, jobs, slurm,
 
 
 def test_a_run_directory_that_is_removed_under_a_running_job_is_a_failure(plan, jobs, slurm):
-    """There is no record, so there is no success; the error says where the files were."""
+    """There is no record, so there is no success; the error names the directory."""
     planned = plan("wait_for('never') if not os.path.exists(run_dir) else time.sleep(2)", lost_after=1.0)
     run = jobs.follow(planned)
     run.expect_line("line 39")
@@ -173,12 +173,12 @@ def test_a_job_whose_run_directory_is_gone_is_cancelled_before_the_task_runs_ane
     assert slurm.job(job_id).state in OVER
     let_go(planned)
     assert second.succeeds() == "done"
-    second.expect_said("has lost its run directory")
+    second.expect_said("its job directory was removed")
     assert seen(slurm, planned) == [job_id, second.id]
 
 
 def test_a_job_that_has_long_ended_is_not_taken_for_the_one_of_a_new_run_directory(plan, jobs, slurm):
-    """Somebody has tidied up, and then cleared the task."""
+    """A user has removed the folders, and then cleared the task."""
     planned = plan("say('done'); sys.exit(3)")
     first = jobs.follow(planned)
     first.fails(SlurmJobFailed)
@@ -189,7 +189,7 @@ def test_a_job_that_has_long_ended_is_not_taken_for_the_one_of_a_new_run_directo
 
 
 def test_what_else_lies_among_the_attempts_is_passed_over(tmp_path):
-    """Only numbers are attempts; one that nobody has begun to fill is none."""
+    """Only numbers are attempts; an empty one does not count."""
     make: Callable[[], Attempts] = lambda: Attempts(str(tmp_path), TaskInstance("dag", "run", "task", -1, "0"))  # noqa: E731
     folder = tmp_path / "dag" / "run" / "task"
     for name in ("notes", "0", "²", "-1", "3"):
@@ -199,7 +199,7 @@ def test_what_else_lies_among_the_attempts_is_passed_over(tmp_path):
 
 
 def test_an_attempt_of_something_else_is_neither_taken_up_nor_cancelled(tmp_path):
-    """It lies in the folder by mistake; what was ours before it still counts, whatever it was called."""
+    """It is in the folder by mistake; the task's own attempt before it still counts, with any label."""
     instance = TaskInstance("dag", "run", "task", -1, "0")
     attempts = Attempts(str(tmp_path), instance)
     for number, owner, label in ((1, instance, "renamed"), (2, instance._replace(map_index=1), None)):

@@ -1,4 +1,4 @@
-"""What Slurm's commands are asked, and what is made of their answers."""
+"""Client of Slurm's commands: queries, and their answers."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_cluster_without_accounting_is_asked_for_it_once(on):
 
 
 def test_a_row_of_accounting_that_is_no_end_says_nothing(on_accounting):
-    """While slurmdbd catches up, it may show a job as running that nobody knows any more."""
+    """While slurmdbd catches up, it may show a job as running that the controller has forgotten."""
     on_accounting.put_in_front("sacct", "echo '7|RUNNING|0:0|n1|/|odd'; echo '8|SOMETHING_NEW|0:0|n1|/|odd'; exit 0")
     jobs = [ref("7", "odd"), ref("8", "odd")]
     assert SlurmClient().poll(jobs) == dict.fromkeys(jobs, UNKNOWN_JOB)
@@ -130,7 +130,7 @@ def test_a_command_that_hangs_is_ended_in_time(on):
     """With all it has started."""
     on.put_in_front("squeue", "sleep 61.25 & wait")
     began = time.monotonic()
-    with pytest.raises(SlurmUnreachable, match="squeue has not come back after 1 s"):
+    with pytest.raises(SlurmUnreachable, match="squeue timed out after 1 s"):
         SlurmClient(patience=1).find("x", "/nowhere")
     assert time.monotonic() - began < 30
 
@@ -139,9 +139,9 @@ def test_a_command_that_is_not_there_is_named(tmp_path, monkeypatch):
     """Waiting would not bring it."""
     (tmp_path / "timeout").symlink_to("/usr/bin/timeout")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CommandNotFound, match="no command squeue here"):
+    with pytest.raises(CommandNotFound, match="command squeue not found"):
         SlurmClient().find("x", "/nowhere")
-    with pytest.raises(SlurmUnavailable, match="no sbatch, squeue, scancel on"):
+    with pytest.raises(SlurmUnavailable, match="sbatch, squeue, scancel not found on"):
         client.require_slurm()
 
 
@@ -167,7 +167,7 @@ def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):
 
 
 def test_many_are_cancelled_with_one_squeue_and_one_scancel(on):
-    """Jobs, and elements of an array whose others go on; what has another name by now or has ended is left alone."""
+    """Jobs, and elements of an array whose others go on; a renamed or ended job is left alone."""
     array = on.submit("sleep 600", "--job-name=many", "--hold", "--array=0-9")
     jobs = [on.submit("sleep 600", "--job-name=many", "--hold") for _ in range(3)]
     over = on.submit("exit 0", "--job-name=many")

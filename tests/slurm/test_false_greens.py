@@ -34,7 +34,7 @@ SAVES = """
 
 @pytest.mark.parametrize("children", [0, 48])
 def test_module_that_saves_and_exits_with_0_is_never_green(tracked_jobs, children, capsys) -> None:
-    """By scancel, at the time limit and by preemption, each job fails with the error that says so."""
+    """By scancel, at the time limit and by preemption, each job fails with the matching error."""
     began = time.monotonic()
     verdicts: Counter[tuple[str, str, bool]] = Counter()
     left = JOBS
@@ -56,7 +56,7 @@ def test_module_that_saves_and_exits_with_0_is_never_green(tracked_jobs, childre
 
 
 def ended(jobs, children: int, count: int) -> Counter[tuple[str, str, bool]]:
-    """Start so many jobs, have a third of them ended in each way, and count what became of them."""
+    """Start so many jobs, have a third of them ended in each way, and count the outcomes."""
     ways = {"scancel": {"nodelist": "n1"}, "time limit": {"nodelist": "n2"}}
     ways["preemption"] = {"nodelist": "n3", "partition": "scavenge"}
     source = SAVES.format(children=children)

@@ -50,7 +50,7 @@ FORGED = {
 
 
 def planned(folder: Path, source: str = "", map_index: int = -1, **slurm: Any) -> JobSpec:
-    """Plan a module that runs as a local job, with its run directories in a folder that all can write to."""
+    """Plan a module that runs as a local job, with its job directories in a folder that all users can write to."""
     runs = folder / "runs"
     if not runs.exists():
         runs.mkdir()
@@ -141,7 +141,7 @@ def test_job_run_refuses_forged_attempts(tmp_path: Path) -> None:
 
 @needs_root
 def test_run_directory_reads_no_record_of_another_user(tmp_path: Path) -> None:
-    """A triggerer, which knows no more than the run directory, takes it for missing."""
+    """A triggerer, which has only the job directory, treats it as missing."""
     directory = JobDirectory(str(tmp_path / "1"))
     directory.make()
     (tmp_path / "1" / "claim").symlink_to("local-1")
@@ -154,7 +154,7 @@ def test_run_directory_reads_no_record_of_another_user(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", MAKERS)
 def test_job_follower_refuses_foreign_run_directories(make: Callable[[Path], None], tmp_path: Path) -> None:
-    """As a triggerer makes one, of what the database says."""
+    """As a triggerer creates one from the database."""
     make(tmp_path / "1")
     directory = JobDirectory(str(tmp_path / "1"))
     job = Job(JobRef("local-1", "x", directory.path), directory, LocalBackend(), 0.0)
@@ -165,7 +165,7 @@ def test_job_follower_refuses_foreign_run_directories(make: Callable[[Path], Non
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("level", ["arrays", "arrays/waiting"])
 def test_waiting_room_refuses_foreign_folders(make: Callable[[Path], None], level: str, tmp_path: Path) -> None:
-    """Who waits there decides what is submitted."""
+    """The registrations there decide about the submission."""
     make(tmp_path / level)
     with pytest.raises(UntrustedPath, match=f"run_dir: {tmp_path}/{level} "):
         MemberQueue(str(tmp_path / "arrays")).register(ArrayMember(str(tmp_path / "map-1" / "1"), 1, 1, 1.0, WANTS))
@@ -275,7 +275,7 @@ def test_job_with_an_open_umask_leaves_records_that_are_read(umask: str, tmp_pat
 
 
 def test_waiting_room_names_strange_registrations_to_their_attempts(tmp_path: Path) -> None:
-    """Of an array that is whole, the elements are told all the same."""
+    """The elements of an intact array are reported all the same."""
     folder = tmp_path / "arrays"
     member = ArrayMember(str(tmp_path / "map-1" / "1"), 1, 1, 1.0, WANTS)
     MemberQueue(str(folder)).register(member)
@@ -308,7 +308,7 @@ def test_array_with_strange_records_raises(strange: Callable[[str], None], name:
 
 @pytest.mark.parametrize("path", ["/etc/1", "map-2/1", "{folder}/../x/map-2/1", "{folder}/map-2/x", 1])
 def test_waiting_room_passes_over_members_of_other_folders(path: Any, tmp_path: Path) -> None:
-    """What is read there is run."""
+    """A script that is read there is run."""
     folder = tmp_path / "arrays"
     (folder / "waiting").mkdir(parents=True, mode=0o700)
     path = path.format(folder=tmp_path) if isinstance(path, str) else path
@@ -371,9 +371,9 @@ def test_array_script_runs_nothing_in_foreign_folders(foreign: str, cluster_jobs
 
 
 def test_ending_names_the_foreign_run_directory(jobs: Jobs) -> None:
-    """In the worker, though it looks there first: another user may undo what was done."""
+    """In the worker, though it checks first: another user may change it back."""
     job = jobs.start("say('ran')").job
     endings = JobResultFactory(job, "made", ())
     ending = endings.failure(JobStatus("FAILED", exit_code=77), None)
     assert ending.error == "launch_failure"
-    assert f"found its run directory {job.directory.path} open to other users, and ran nothing" in ending.message
+    assert f"found its job directory {job.directory.path} open to other users, and ran nothing" in ending.message

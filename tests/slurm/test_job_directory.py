@@ -1,4 +1,4 @@
-"""Run directories: what a job records there, and that nothing else than a success looks like one."""
+"""Job directories: the records of a job, of which only a success looks like one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def left_of(name: str) -> list[psutil.Process]:
 
 
 def test_a_record_says_how_when_and_where_a_job_has_ended(cluster_jobs: ScriptJobs) -> None:
-    """A job records exit code, node, times, sizes and CPUs, and what it has used."""
+    """A job records exit code, node, times, sizes, CPUs and usage."""
     source = """
         import os, time
         print("of the module")
@@ -115,7 +115,7 @@ def test_only_one_of_two_jobs_of_an_attempt_runs_the_module(cluster_jobs: Script
 
 
 def test_a_job_that_had_succeeded_is_not_run_again(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
-    """A job that Slurm starts anew although it had succeeded ends at once, and its success stands."""
+    """A job that Slurm starts again although it had succeeded ends at once, and its success stands."""
     job = cluster_jobs.start("print('it ran')", requeue=True)
     record = job.record()
 
@@ -128,11 +128,11 @@ def test_a_job_that_had_succeeded_is_not_run_again(cluster_jobs: ScriptJobs, slu
     assert record.is_success
 
 
-# --- ends that the run directory brings about
+# --- ends through the job directory
 
 
 def test_a_job_that_is_cancelled_before_it_begins_runs_nothing(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
-    """A waiting job whose run directory is cancelled forgets its secrets, and ends as soon as it is started."""
+    """A pending job that is cancelled in its job directory forgets its secrets, and ends as soon as it is started."""
     options = {"additional_parameters": {"hold": True}}
     job = cluster_jobs.start("print('it ran')", secret_env={"TOKEN": "mine"}, resources=options)
     assert os.path.exists(job.directory.secrets)
@@ -173,7 +173,7 @@ def test_a_run_that_is_followed_by_another_ends_and_records_nothing(cluster_jobs
 
     wait_until(lambda: not left_of(job.ref.name), "the end of all it has started")
     assert job.end() is None
-    assert "has begun once more" in job.stderr
+    assert "has begun again" in job.stderr
 
 
 # --- a full disk
@@ -233,7 +233,7 @@ def test_a_disk_that_is_full_at_the_beginning_lets_nothing_run(cluster_jobs: Scr
     assert not trace.exists()
 
 
-# --- what modules make of the result file
+# --- result files of modules
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_strange_result_file_keeps_no_job_from_its_end(source: str, size: int 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> JobDirectory:
-    """Return a run directory in which nothing has happened yet."""
+    """Return a job directory in which nothing has happened yet."""
     directory = JobDirectory(str(tmp_path / "run"))
     directory.make()
     return directory
@@ -290,7 +290,7 @@ def test_a_whole_record_of_this_run_of_this_job_is_read(directory: JobDirectory)
 
 @pytest.mark.parametrize("change", [{"claim": "8"}, {"start": {"restart": 2}}])
 def test_a_record_of_another_job_or_of_an_earlier_start_says_nothing(change: Any, directory: JobDirectory) -> None:
-    """What another job has written, or this one before it was requeued, is no record."""
+    """Records of another job, or of this one before a requeue, do not count."""
     given(directory, **change)
 
     assert directory.read_exit() is None
@@ -306,7 +306,7 @@ def test_record_during_teardown_is_success_and_no_exit(directory: JobDirectory) 
 
 @pytest.mark.parametrize("text", ["", '{"job_id": "7", "exit_', "\x00" * 50, "{}", "[]", "null"])
 def test_a_record_that_is_not_whole_is_an_error_and_no_success(text: str, directory: JobDirectory) -> None:
-    """A record that cannot be understood is told apart from none, so that it is waited for."""
+    """A damaged record differs from a missing one, so that it is waited for."""
     given(directory, record=text)
 
     with pytest.raises(UnreadableRecord, match=r"exit\.json cannot be read as format 1: "):
@@ -325,7 +325,7 @@ def test_nothing_but_a_module_that_came_to_its_own_end_is_a_success(change: Any,
 
 
 def test_every_folder_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> None:
-    """Whatever the umask: not only the run directory, but also all above it that were not there."""
+    """With any umask: the job directory and all its new parents."""
     previous = os.umask(0)
     try:
         JobDirectory(str(tmp_path / "runs" / "dag" / "run" / "task" / "1")).make()

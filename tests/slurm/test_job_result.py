@@ -1,4 +1,4 @@
-"""However a job ends, the error says so, and only a recorded exit code 0 is a success."""
+"""Each end of a job has its error, and only a recorded exit code 0 is a success."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.slurm.test_arrays import instances
 from tests.slurm.worker import real
 
 FOR_EVER = "wait_for('the end of days')"
-# Ends well when it is asked to end, which is not what it was there for.
+# Exits with 0 when it is asked to end, before it has done its work.
 TRAPS = """
     signal.signal(signal.SIGTERM, lambda *_: (say("asked to end"), os._exit(0)))
     say("traps")
@@ -50,7 +50,7 @@ def test_a_module_killed_by_a_signal_has_failed(jobs) -> None:
 
 
 def test_what_the_node_lacks_is_named(jobs) -> None:
-    """An interpreter, a module or a working directory that is not on the node is said to be missing."""
+    """An interpreter, a module or a working directory that the node lacks is reported as missing."""
     no_python = jobs.start("", python="/no/such/python")
     no_module = jobs.start("", module="no_such_module")
     no_workdir = jobs.start("", workdir="/no/such/folder")
@@ -97,7 +97,7 @@ def test_exiting_with_0_when_asked_to_end_is_no_success(jobs, use_srun) -> None:
 
 
 def test_a_deadline_that_is_missed_is_named(jobs) -> None:
-    """A job that can no longer end before its deadline says so, and what to change."""
+    """The error of a job that can no longer end before its deadline names the fix."""
     in_the_way = jobs.slurm.submit("sleep 4711", "--nodelist=n1", "--exclusive")
     jobs.slurm.wait_for(in_the_way, "RUNNING")
     deadline = {"additional_parameters": {"deadline": "now+62"}}
@@ -118,7 +118,7 @@ def test_a_job_that_was_given_up_ends_itself_if_it_still_runs(jobs) -> None:
 
 
 def test_a_lost_node_is_named(any_jobs) -> None:
-    """A job whose node goes down is a SlurmNodeFailure, with the node and what helps."""
+    """A job whose node goes down is a SlurmNodeFailure, with the node and the fix."""
     job = any_jobs.start(FOR_EVER, slurm={"nodelist": "n2"})
     job.expect_start()
     any_jobs.slurm.node_down("n2")
@@ -136,7 +136,7 @@ def test_a_job_that_makes_way_was_preempted(any_jobs) -> None:
 
 
 def test_out_of_memory_is_told_as_such(jobs) -> None:
-    """What the node tells the controller of a job that was killed for its memory is what the error is."""
+    """The node's report to the controller about a memory kill determines the error."""
     job = jobs.start(FOR_EVER)
     job.expect_start()
     jobs.slurm.out_of_memory(job.id)
@@ -163,7 +163,7 @@ def cgroup_cluster(make_slurm, tmp_path):
 
 
 def test_a_script_that_is_killed_leaves_no_record(any_jobs) -> None:
-    """A job whose script is killed on the spot is a failure that says so."""
+    """A job whose script is killed at once is a failure without a record."""
     job = any_jobs.start(FOR_EVER)
     job.expect_start()
     os.kill(job.directory.read_start().pid, signal.SIGKILL)
@@ -183,12 +183,12 @@ def ended(job) -> str:
 
 
 def test_exit_codes_of_the_script_without_a_record_are_told_as_launch_failures(any_jobs) -> None:
-    """As where the run directory is not shared with the nodes, so that no record can appear here."""
+    """As where the job directory is not shared with the nodes, so that no record can appear here."""
     told = {
         72: "could not enter its working directory",
-        73: "could not write into its run directory",
-        74: "found no readable files in its run directory",
-        75: "found the run directory taken by another job, or cancelled",
+        73: "could not write into its job directory",
+        74: "found no readable files in its job directory",
+        75: "found its job directory claimed by another job, or cancelled",
     }
     started = {code: any_jobs.start("", slurm={"setup": ["builtin trap - EXIT", f"exit {code}"]}) for code in told}
     for code, job in started.items():
@@ -214,7 +214,7 @@ def test_run_directory_that_is_removed_while_the_job_waits_is_named(jobs) -> Non
     for job in every:
         jobs.slurm.release(job.id)
     for job in every:
-        assert f"run directory {job.directory.path}" in ended(job)
+        assert f"job directory {job.directory.path}" in ended(job)
         assert "shared with the nodes" in ended(job)
 
 
@@ -261,7 +261,7 @@ def test_job_that_slurmstepd_kills_for_its_memory_was_out_of_memory(make_slurm, 
     for job in started:
         job._thread.join(120)
         assert type(job.error) is errors.SlurmOutOfMemory, (job.error, job.said)
-        assert "ran out of memory on n1: ask for more with slurm={'mem_gb'" in str(job.error)
+        assert "ran out of memory on n1: request more with slurm={'mem_gb'" in str(job.error)
 
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])

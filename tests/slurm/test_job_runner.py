@@ -1,4 +1,4 @@
-"""One try after another at the same task: what is taken up, what runs anew, and never two jobs at once."""
+"""Consecutive tries of one task: which job is reattached or submitted again, and never two jobs at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNTIL_GO = 'wait_for("go"); say("done")'
 
 
 def cleared(planned: JobSpec) -> JobSpec:
-    """Return the same after a person has cleared the task."""
+    """Return the same after a user has cleared the task."""
     return planned._replace(instance=planned.instance._replace(clears="1"))
 
 
@@ -28,7 +28,7 @@ def cleared(planned: JobSpec) -> JobSpec:
 
 
 def test_a_worker_killed_before_sbatch_has_submitted_nothing_and_the_next_try_submits_once(plan, jobs, slurm, worker):
-    """The intent is noted, no job comes of it, and once that is certain, there is one job."""
+    """The intent is recorded, no job follows, and once that is certain, there is one job."""
     planned = plan("say('done')")
     slurm.put_in_front("squeue", "sleep 30")
     first = worker(planned)
@@ -44,7 +44,7 @@ def test_a_worker_killed_before_sbatch_has_submitted_nothing_and_the_next_try_su
 
 @pytest.mark.parametrize("moment", ["before it is heard", "after it is heard"])
 def test_a_worker_killed_during_sbatch_has_its_job_taken_up(plan, jobs, slurm, worker, moment):
-    """sbatch goes on without the worker; the next try waits for what becomes of it."""
+    """sbatch goes on without the worker; the next try waits for its outcome."""
     planned = plan(UNTIL_GO)
     real_sbatch = real(slurm, "sbatch")
     slow = {"before it is heard": "sleep 2", "after it is heard": f'{real_sbatch} "$@"; sleep 30; exit 1'}[moment]
@@ -66,7 +66,7 @@ def test_a_worker_killed_right_after_sbatch_has_its_job_taken_up(plan, jobs, slu
     job_id = first.expect("begun").split()[1]
     first.kill()
     second = jobs.follow(planned)
-    second.expect_said("Taking up", job_id)
+    second.expect_said("Reattaching to", job_id)
     let_go(planned)
     assert second.succeeds() == "done"
     assert seen(slurm, planned) == [job_id]
@@ -102,7 +102,7 @@ def test_take_up_recorded_success_outweighs_a_cancel_but_not_a_clear(plan, jobs,
 
 
 def test_take_up_success_of_a_job_that_was_killed_during_teardown(plan, jobs, slurm, worker):
-    teardown = ["echo tears down", "while :; do sleep 1; done"]  # whatever signal comes
+    teardown = ["echo tears down", "while :; do sleep 1; done"]  # with any signal
     planned = plan("say('done')", slurm={"teardown": teardown})
     first = worker(planned)
     job_id = first.expect("begun").split()[1]
@@ -181,11 +181,11 @@ def test_follow_orphaned_job_is_cancelled_with_its_cause(plan, jobs, slurm):
     run.expect_start()
     os.utime(run.directory.follower, (0, 0))
     os.utime(run.directory.start, (0, 0))
-    run.fails(SlurmCancelled, "no worker, triggerer or sppe followed it for orphan_timeout, 5 s")
+    run.fails(SlurmCancelled, "no worker, triggerer or sppe monitored it for orphan_timeout, 5 s")
 
 
 def test_a_result_is_collected_once(plan, jobs, slurm):
-    """A try after that begins anew."""
+    """A try after that submits a new job."""
     planned = plan("say('done')")
     first = jobs.follow(planned)
     assert first.succeeds() == "done"
@@ -210,7 +210,7 @@ def test_a_worker_killed_with_a_local_job_has_it_taken_up(plan, jobs, slurm, wor
 
 
 def test_a_local_job_whose_worker_died_before_noting_it_is_found_by_its_name(plan, jobs, slurm, worker):
-    """Nothing but the process tells of it."""
+    """Only the process shows it."""
     planned = plan(UNTIL_GO, cluster="local")
     first = worker(planned)
     job_id = first.expect("begun").split()[1]
@@ -223,11 +223,11 @@ def test_a_local_job_whose_worker_died_before_noting_it_is_found_by_its_name(pla
     assert second.succeeds() == "done"
 
 
-# -- Anew --------------------------------------------------------------------------------------------------------------
+# -- New attempts ----------------------------------------------------------------------------------------------------
 
 
 def test_a_retry_after_a_failed_job_submits_anew(plan, jobs, slurm):
-    """The second try has a job and a run directory of its own."""
+    """The second try has its own job and job directory."""
     planned = plan("sys.exit(3 if run_dir.endswith('/1') else 0)")
     first = jobs.follow(planned)
     first.fails(SlurmJobFailed, "exit code 3")
@@ -237,7 +237,7 @@ def test_a_retry_after_a_failed_job_submits_anew(plan, jobs, slurm):
 
 
 def test_a_job_that_failed_while_there_was_no_worker_is_not_taken_up(plan, jobs, slurm, worker):
-    """It does not cost the next try, which submits anew."""
+    """It does not cost the next try, which submits a new job."""
     planned = plan("wait_for('go'); sys.exit(3 if run_dir.endswith('/1') else 0)")
     first = worker(planned)
     job_id = first.expect("begun").split()[1]
@@ -284,7 +284,7 @@ def plan_without_hold(planned: JobSpec) -> JobSpec:
 
 
 def test_a_cleared_job_that_its_dead_worker_had_not_noted_is_cancelled_first(plan, jobs, slurm, worker):
-    """Only its name tells of it."""
+    """Only its name identifies it."""
     planned = plan(UNTIL_GO)
     slurm.put_in_front("sbatch", f'{real(slurm, "sbatch")} "$@"; sleep 30; exit 1')
     first = worker(planned)

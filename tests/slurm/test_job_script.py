@@ -1,4 +1,4 @@
-"""The job script: what submitit writes, what the module gets from it, and what `setup` cannot do to it."""
+"""Job script: the text by submitit, the input of the module, and its protection from `setup`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PRINT_ARGUMENTS = "import json, sys; print(json.dumps(sys.argv[1:]))"
 PRINT_ENVIRONMENT = "import json, os; print(json.dumps(dict(os.environ)))"
 
-# --- what submitit writes
+# --- text by submitit
 
 
 def script_of(**fields: Any) -> JobScript:
@@ -48,7 +48,7 @@ def options_in(text: str) -> list[str]:
 
 
 def test_a_job_asks_slurm_for_nothing_that_nobody_has_said(tmp_path: Path) -> None:
-    """Where nobody says anything, none of submitit's own defaults is said: no time, no nodes, no key, no signal."""
+    """Without settings, none of submitit's own defaults is set: no time, no nodes, no key, no signal."""
     text = written(tmp_path)
 
     run = tmp_path / "run"
@@ -113,7 +113,7 @@ def test_srun_is_left_out_where_there_is_no_slurm(local_jobs: ScriptJobs) -> Non
 
 
 def test_limits_are_passed_on_only_if_it_is_asked_for(tmp_path: Path) -> None:
-    """The worker's resource limits reach the job if somebody says so."""
+    """The worker's resource limits reach the job only on request."""
     text = written(tmp_path, resources={"additional_parameters": {"propagate": "NOFILE"}})
 
     assert [option for option in options_in(text) if "propagate" in option] == ["propagate=NOFILE"]
@@ -135,7 +135,7 @@ def test_the_limits_of_the_worker_are_not_those_of_the_job(
 
 
 def test_a_parameter_that_submitit_does_not_know_is_named(tmp_path: Path) -> None:
-    """What submitit refuses is an error of the task."""
+    """A parameter that submitit rejects is an error of the task."""
     with pytest.raises(InvalidTask, match="no_such_thing"):
         written(tmp_path, resources={"no_such_thing": 1})
 
@@ -143,7 +143,7 @@ def test_a_parameter_that_submitit_does_not_know_is_named(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", ["a-b", "1st", "with space", "BASH_FUNC_module%%", "größe", "sewer_dir", ""])
 def test_a_variable_that_bash_cannot_set_is_refused(name: str, tmp_path: Path) -> None:
     """A name that bash cannot set, or that the script needs itself, is an error before anything is submitted."""
-    with pytest.raises(InvalidTask, match="cannot be set in a job script"):
+    with pytest.raises(InvalidTask, match="is not a valid variable name for a job script"):
         written(tmp_path, env={name: "x"})
 
 
@@ -156,7 +156,7 @@ def test_the_variables_that_are_refused_are_those_that_bash_keeps_for_itself(nam
     assert f"{name}=kept" not in said.splitlines()
 
 
-# --- what the module gets
+# --- input of the module
 
 
 ARGUMENTS = [
@@ -168,7 +168,7 @@ ARGUMENTS = [
 
 
 def test_arguments_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
-    """Arguments arrive on the node letter by letter, whatever they hold."""
+    """Arguments of any content arrive on the node byte for byte."""
     assert cluster_jobs.start(PRINT_ARGUMENTS, *ARGUMENTS).output() == ARGUMENTS
 
 
@@ -176,7 +176,7 @@ FOLDERS = ["with spaces", "it's", 'a "quote"', "100%j %% %", "größe ✓", "$HO
 
 
 def test_a_run_directory_may_have_any_name(cluster_jobs: ScriptJobs) -> None:
-    """Run directory and working directory may have spaces, quotes, percent signs and the like in their names."""
+    """Job directory and working directory may have spaces, quotes, percent signs and the like in their names."""
     started = []
     for name in FOLDERS:
         directory = cluster_jobs.directory(name)
@@ -250,7 +250,7 @@ def test_a_library_path_that_breaks_programs_breaks_no_record(cluster_jobs: Scri
 def test_a_worker_inside_a_slurm_job_passes_nothing_of_it_on(
     cluster_jobs: ScriptJobs, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the worker's environment says to sbatch steers nothing, and no variable of the worker reaches the job."""
+    """The worker's variables for sbatch have no effect, and no variable of the worker reaches the job."""
     hidden = {
         "SLURM_JOB_ID": "4711", "SLURM_JOBID": "4711", "SLURM_MEM_PER_NODE": "1", "SLURM_NTASKS": "99",
         "SBATCH_PARTITION": "no-such", "SBATCH_EXPORT": "ALL", "SBATCH_ARRAY_INX": "1-9", "SLURM_HINT": "hidden",
@@ -272,7 +272,7 @@ def test_a_worker_inside_a_slurm_job_passes_nothing_of_it_on(
 
 
 def test_srun_starts_each_task_with_the_variables(cluster_jobs: ScriptJobs) -> None:
-    """Under srun, with two tasks, each of them sees what it is given, although the job itself inherits nothing."""
+    """Under srun, with two tasks, each of them sees its variables, although the job itself inherits nothing."""
     source = """
         import os, sys
         words = ["task", os.environ["SLURM_PROCID"], os.environ["GIVEN"], os.environ["SEWER_ATTEMPT_ID"][:8]]
@@ -413,7 +413,7 @@ def test_job_script_takes_secret_arguments_from_variables(cluster_jobs: ScriptJo
 
 
 def test_job_script_has_variables_with_a_password_in_a_url_forgotten(cluster_jobs: ScriptJobs) -> None:
-    """They are as secret as those whose name says so."""
+    """They are as secret as those with a secret name."""
     job = cluster_jobs.start("print('{}')", env={"DB": "postgres://me:told-to-nobody@host", "DB_PASS": "nor-this"})
     job.output()
     files = [path.read_text() for path in Path(job.directory.path).iterdir() if path.is_file()]
@@ -421,7 +421,7 @@ def test_job_script_has_variables_with_a_password_in_a_url_forgotten(cluster_job
 
 
 def test_a_job_that_is_requeued_goes_on_with_its_secrets(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
-    """A job that Slurm starts anew keeps its claim, says so in its records, has its secrets again, and forgets them."""
+    """A job that Slurm starts again keeps its claim, records the restart, has its secrets again, and forgets them."""
     job = cluster_jobs.start(WAIT, **SECRETS, requeue=True)
     job.says("here None 14")
     first = job.directory.read_start()
@@ -462,7 +462,7 @@ def test_a_job_whose_secrets_are_gone_does_not_begin(cluster_jobs: ScriptJobs) -
 
 
 def test_login_environment_false_asks_for_no_login_shell(tmp_path: Path) -> None:
-    """Neither for a job nor for an array; whatever else may be asked for, that is the default."""
+    """Neither for a job nor for an array; other options do not change that default."""
     assert "export=NIL" in options_in(written(tmp_path / "without", resources={"login_environment": False}))
     assert "export=NONE" in options_in(written(tmp_path / "with", resources={"login_environment": True}))
     directory = JobDirectory(str(tmp_path / "array"))
@@ -473,7 +473,7 @@ def test_login_environment_false_asks_for_no_login_shell(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
 def test_login_environment_false_gives_the_module_what_it_needs(cluster_jobs: ScriptJobs, use_srun) -> None:
-    """The user, the home, the shell and a path, and what the task gives."""
+    """The user, the home, the shell and a path, and the variables of the task."""
     source = """
         import json, os
         names = ("HOME", "USER", "LOGNAME", "SHELL", "PATH", "GIVEN")
@@ -552,7 +552,7 @@ def test_folder_in_the_place_of_the_record_is_named(local_jobs: ScriptJobs) -> N
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
 def test_record_takes_the_room_of_measurements_on_a_full_disk(local_jobs: ScriptJobs) -> None:
-    """A module that fills the file system of its run directory still has its exit code recorded."""
+    """A module that fills the file system of its job directory still has its exit code recorded."""
     source = """
         import os
         while not os.path.exists("usage.txt") or not os.path.getsize("usage.txt"):

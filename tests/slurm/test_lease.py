@@ -15,7 +15,7 @@ SECONDS = 10.0
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Return what lets time pass, for all who look at a clock that only goes forward."""
+    """Return a function that lets time pass, on the monotonic clock."""
     now = [100.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
 
@@ -27,7 +27,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def lease(tmp_path):
-    """Return what makes a lease as another process does."""
+    """Return a function that creates a lease as another process does."""
     return lambda: Lease(str(tmp_path), SECONDS)
 
 
@@ -43,7 +43,7 @@ def test_one_has_it_until_it_is_given_back(lease, clock):
 
 
 def test_of_many_who_take_it_at_once_one_has_it(lease):
-    """Whoever is quickest."""
+    """The quickest of them."""
     many = [lease() for _ in range(16)]
     barrier, took = threading.Barrier(16), []
 
@@ -82,8 +82,8 @@ def test_one_that_is_heard_of_keeps_it(lease, clock, tmp_path):
     for turn in range(5):
         assert not second.take()
         clock(SECONDS - 1)
-        os.utime(tmp_path / "holder-1", (turn, turn))  # as keep() does, at a time that the file system can tell apart
-        first._kept = module.time.monotonic()
+        os.utime(tmp_path / "holder-1", (turn, turn))  # as keep() does, at a distinguishable time of the file system
+        first._touched = module.time.monotonic()
     assert not second.take()
     first.keep()
 

@@ -1,4 +1,4 @@
-"""Jobs without Slurm: detached processes of this machine that outlive who has started them, and end when told."""
+"""Jobs without Slurm: detached processes of this machine that outlive their worker, and end when cancelled."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
     from tests.slurm.script_jobs import ScriptJobs
 
-# What a worker does: it submits, says which job it is, and waits.
+# The program of a worker: it submits, prints its job, and waits.
 WORKER = """
 import sys, time
-from airflow_provider_sewer.slurm.local_backend import LocalCluster
-from airflow_provider_sewer.slurm.job_directory import RunDirectory
-print(LocalCluster().submit(RunDirectory(sys.argv[1]), sys.argv[2]).id, flush=True)
+from airflow_provider_sewer.slurm.local_backend import LocalBackend
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+print(LocalBackend().submit(JobDirectory(sys.argv[1]), sys.argv[2]).id, flush=True)
 time.sleep(4711)
 """
 CANCEL = """
 import sys
 from airflow_provider_sewer.slurm.backend import JobRef
-from airflow_provider_sewer.slurm.local_backend import LocalCluster
-LocalCluster().cancel(JobRef(*sys.argv[1:4]), timeout=float(sys.argv[4]))
+from airflow_provider_sewer.slurm.local_backend import LocalBackend
+LocalBackend().cancel(JobRef(*sys.argv[1:4]), timeout=float(sys.argv[4]))
 """
 
 
 def processes_of(job: ScriptJob) -> list[psutil.Process]:
-    """Return all processes of a job, dead ones that nobody has collected included."""
+    """Return all processes of a job, including uncollected dead ones."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
@@ -120,7 +120,7 @@ def test_a_job_is_nobodys_child(local_jobs: ScriptJobs) -> None:
 
 
 def test_a_job_sees_a_closed_environment(local_jobs: ScriptJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job sees the short list and what it is given; no terminal, no input, and signals as they should be."""
+    """A job sees the short list and its own variables; no terminal, no input, and default signals."""
     for name in ("AIRFLOW__CORE__FERNET_KEY", "SLURM_JOB_ID", "OF_THE_WORKER", "PYTHONPATH", "SEWER_LOCAL_ID"):
         monkeypatch.setenv(name, "hidden")
     source = """
@@ -204,7 +204,7 @@ def test_a_job_that_hears_is_given_the_time_to_end_well(local_jobs: ScriptJobs) 
 
 
 def test_the_run_directory_alone_ends_a_job(local_jobs: ScriptJobs) -> None:
-    """A job whose run directory says so, as from another host, ends itself and all it has started."""
+    """A job that is cancelled in its job directory, as from another host, ends itself and all its processes."""
     job = local_jobs.start(DEAF_TREE)
     job.says("all here")
 
@@ -216,7 +216,7 @@ def test_the_run_directory_alone_ends_a_job(local_jobs: ScriptJobs) -> None:
 
 
 def test_a_job_whose_script_is_killed_is_gone_and_leaves_nothing(local_jobs: ScriptJobs) -> None:
-    """When the script is killed on the spot, the job is seen as gone, and its watcher ends what is left of it."""
+    """When the script is killed at once, the job counts as gone, and its watcher ends the rest of it."""
     job = local_jobs.start(DEAF_TREE)
     job.says("all here")
 
@@ -230,7 +230,7 @@ def test_a_job_whose_script_is_killed_is_gone_and_leaves_nothing(local_jobs: Scr
 
 
 def test_a_job_that_is_over_can_be_cancelled(local_jobs: ScriptJobs) -> None:
-    """Cancelling what has ended, or was never there, is no error and changes no record."""
+    """Cancelling an ended or unknown job is no error and changes no record."""
     job = local_jobs.start("")
     record = job.record()
     wait_until(lambda: not processes_of(job), "the end of all processes")
@@ -241,7 +241,7 @@ def test_a_job_that_is_over_can_be_cancelled(local_jobs: ScriptJobs) -> None:
     assert job.directory.read_exit() == record
 
 
-# --- what is seen of it
+# --- status
 
 
 def changed_start(job: ScriptJob, **change: Any) -> None:
@@ -278,7 +278,7 @@ def test_an_id_that_another_process_has_now_is_not_the_job(local_jobs: ScriptJob
 
 
 def test_a_job_on_another_host_runs_while_it_gives_signs_of_life(local_jobs: ScriptJobs) -> None:
-    """A job of another machine is seen by its signs of life, and cannot be cancelled; its record is what counts."""
+    """A job of another machine is seen by its signs of life, and cannot be cancelled; its record counts."""
     job = local_jobs.start(WAIT)
     job.says("here")
     changed_start(job, node="elsewhere")

@@ -1,4 +1,4 @@
-"""Logs of jobs: each byte once and in order, whoever reads them and however often that one is replaced."""
+"""Logs of jobs: each byte once and in order, by any sequence of readers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "hush-it-is-secret"
 
 
 class Log:
-    """A run directory whose output is written by the test, and what readers have handed on of it."""
+    """A job directory with output from the test, and the output that readers have forwarded."""
 
     def __init__(self, folder: Path) -> None:
         self.directory = JobDirectory(str(folder))
@@ -89,7 +89,7 @@ def test_all_bytes_arrive_once_and_in_order_whoever_reads_them(steps: Any, chunk
             written[stream] += data
             if what == "away":
                 os.rename(log.directory.path, f"{folder}/elsewhere")
-                Path(log.directory.path).touch()  # what is below cannot be opened, as with a server that is away
+                Path(log.directory.path).touch()  # a path below it cannot be opened, as with an unreachable server
                 reader = log.reader(secrets)
                 assert not reader.pump()
                 os.unlink(log.directory.path)
@@ -106,7 +106,7 @@ def test_all_bytes_arrive_once_and_in_order_whoever_reads_them(steps: Any, chunk
 
 
 def test_a_line_is_handed_on_when_it_is_whole_and_the_last_one_at_the_end(log: Log) -> None:
-    """Lines come one by one as they are written; what has no newline waits for it, or for the end of the job."""
+    """Lines arrive one by one as they are written; text without a newline waits for it, or for the end of the job."""
     reader = log.reader()
     log.write(b"one\ntwo\nthr")
     reader.pump()
@@ -138,7 +138,7 @@ def test_line_without_end_is_handed_on_while_the_job_runs(log: Log) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_secret_in_a_line_that_comes_in_parts_is_masked(log: Log) -> None:
-    """Whoever reads the parts: a beginning of it is held back."""
+    """By any reader of the parts: a beginning of it is held back."""
     for part in (f"{'x' * 80} {SECRET[:9]}", SECRET[9:12], f"{SECRET[12:]} and {SECRET}"):
         log.write(part.encode())
         log.reader([SECRET]).pump()
@@ -171,7 +171,7 @@ def test_files_may_appear_late(log: Log) -> None:
 
 @pytest.mark.parametrize("state", ["", '{"stdout": {"off', "[]", '{"stdout": 5}', '{"stdout": {"offset": "x"}}'])
 def test_a_note_that_is_no_note_costs_doubled_lines_and_no_lost_ones(state: str, log: Log) -> None:
-    """Where nobody can tell how far the log was handed on, it is handed on from the beginning."""
+    """Where the offset of the log is unknown, the log is forwarded from the beginning."""
     log.write(b"one\ntwo\n")
     Path(log.directory.path, "log-offsets.json").write_text(state)
 
@@ -181,7 +181,7 @@ def test_a_note_that_is_no_note_costs_doubled_lines_and_no_lost_ones(state: str,
 
 
 def test_a_reader_that_is_killed_doubles_no_more_than_a_piece(log: Log) -> None:
-    """Whoever goes on after a kill may log again what was not noted yet; that is little, however much there is."""
+    """The reader after a kill may log unrecorded output again; that is little, for any amount of output."""
     log.write(b"".join(b"line %06d\n" % number for number in range(100_000)))
     handed_on: list[str] = []
 
@@ -204,7 +204,7 @@ def test_a_reader_that_is_killed_doubles_no_more_than_a_piece(log: Log) -> None:
 
 
 def test_a_full_disk_keeps_no_line_back(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it cannot be noted how far the log was handed on, it is handed on nevertheless, and noted later."""
+    """Where the offset cannot be recorded, the log is forwarded all the same, and the offset recorded later."""
     log.write(b"one\n")
     reader = log.reader()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -237,11 +237,11 @@ def test_what_a_module_writes_after_it_has_emptied_its_log_is_logged(log: Log) -
 
 
 def test_a_file_that_looks_short_from_another_host_is_waited_for(log: Log) -> None:
-    """A new reader to whom the file looks shorter than what was logged already does not log it again."""
+    """A new reader to which the file looks shorter than the logged part does not log it again."""
     log.write(b"one\ntwo\n")
     log.reader().pump()
     os.rename(log.path(), f"{log.path()}.whole")
-    log.write(b"one\n")  # what a cache may still say
+    log.write(b"one\n")  # possible content of a cache
     reader = log.reader()
     reader.pump()
 
@@ -255,14 +255,14 @@ def test_a_file_that_looks_short_from_another_host_is_waited_for(log: Log) -> No
 HEAVY = """
 import re, sys
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
-from airflow_provider_sewer.slurm.job_directory import RunDirectory
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 seen = [0]
 def take(stream, pieces):
     seen[0] += sum(map(len, pieces))
 def most_memory():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read()).group(1))
 before = most_memory()
-JobLogs(RunDirectory(sys.argv[1]), take, ["a-secret-of-mine"]).finish()
+JobLogs(JobDirectory(sys.argv[1]), take, ["a-secret-of-mine"]).finish()
 print(seen[0], most_memory() - before)
 """
 
@@ -314,7 +314,7 @@ def test_the_last_lines_are_masked_also_where_they_are_cut(tmp_path: Path) -> No
 def test_the_last_line_of_the_module_is_its_result(
     before: bytes, of_module: bytes, after: bytes, expected: str | None, tmp_path: Path
 ) -> None:
-    """Only what the module itself has written counts, and only a line that fits into one piece."""
+    """Only output of the module itself counts, and only a line that fits into one piece."""
     path = tmp_path / "stdout.log"
     path.write_bytes(before + of_module + after)
 
@@ -322,7 +322,7 @@ def test_the_last_line_of_the_module_is_its_result(
 
 
 def test_a_log_that_was_emptied_or_is_gone_has_no_result_of_old(tmp_path: Path) -> None:
-    """A module may empty its log, or remove it: what is there counts, and nothing is an error."""
+    """A module may empty its log, or remove it: the present content counts, and nothing is an error."""
     path = tmp_path / "stdout.log"
     path.write_bytes(b"short\n")
 
@@ -350,7 +350,7 @@ def lines_of(log: Log) -> list[str]:
 
 
 def test_logs_of_trigger_that_comes_back_to_a_triggerer_are_handed_on_again(log: Log) -> None:
-    """What this triggerer has logged earlier, and nothing that is still in the log of another one."""
+    """The parts that this triggerer has logged earlier, without those still in the log of another one."""
     log.write("".join(LINES[:10_000]).encode())
     pump_all(log.reader(triggerer="one"))
     log.write("".join(LINES[10_000:20_000]).encode())

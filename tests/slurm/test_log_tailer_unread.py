@@ -102,7 +102,7 @@ def supervisor() -> Iterator[Supervisor]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> JobDirectory:
-    """Return the run directory of a job that has written some chunks."""
+    """Return the job directory of a job that has written some chunks."""
     directory = JobDirectory(str(tmp_path / "run"))
     directory.make()
     with open(directory.stdout, "wb") as file:
@@ -123,7 +123,7 @@ def hand_on(directory: JobDirectory, read_at_last: float = 600.0) -> Callable[[s
 
 
 def rest(directory: JobDirectory) -> bytes:
-    """Return what the next process hands on."""
+    """Return the output that the next process forwards."""
     pieces: list[str] = []
     JobLogs(directory, lambda _, more: pieces.extend(more)).finish()
     return "".join(pieces).encode()
@@ -161,7 +161,7 @@ def test_job_logs_of_a_killed_process_double_at_most_a_chunk(directory: JobDirec
 
 
 def test_job_logs_of_a_killed_supervisor_lose_nothing(directory: JobDirectory, supervisor: Supervisor) -> None:
-    """What it has not read is dropped with its sockets, which does not count as read."""
+    """Its unread part is dropped with its sockets, and does not count as read."""
     supervisor.start(hand_on(directory, read_at_last=1.0))
     first = supervisor.read(100_000)
     wait_until(supervisor.unread, "output")
@@ -185,7 +185,7 @@ def test_supervisor_sockets_are_read_although_others_write_on(supervisor: Superv
     def work(log: socket.socket) -> None:
         sleep = time.sleep
 
-        def write_on(_: float) -> None:  # by then, what has to be read is known
+        def write_on(_: float) -> None:  # by then, the part to read is known
             time.sleep = sleep
             log.sendall(b"b" * 5000)
 
@@ -202,7 +202,7 @@ def test_supervisor_sockets_are_read_although_others_write_on(supervisor: Superv
 
 @pytest.mark.parametrize("reads", [False, True])
 def test_supervisor_sockets_of_airflow_are_found(reads: bool) -> None:
-    """A child of Airflow's own supervisor can tell whether that has read the log."""
+    """A child of Airflow's own supervisor can find out whether that has read the log."""
     from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
     def work() -> None:
@@ -235,7 +235,7 @@ def test_supervisor_sockets_leave_no_file_open(supervisor: Supervisor) -> None:
 
 
 def test_supervisor_sockets_of_a_process_without_a_supervisor_are_none() -> None:
-    """Under `airflow dags test` there is nothing to wait for, whatever sockets the process has."""
+    """Under `airflow dags test` there is nothing to wait for, with any sockets of the process."""
     one, other = socket.socketpair()
     with one, other:
         one.sendall(b"never read")

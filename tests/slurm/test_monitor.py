@@ -1,4 +1,4 @@
-"""What is no end is not taken for one; what is one, is, whatever is missing."""
+"""The monitor concludes an end when there is one, and only then, with any source missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALONE = {"nodelist": "n3", "exclusive": True}
 
 
 def test_a_job_that_is_requeued_is_followed_to_its_second_end(any_jobs) -> None:
-    """Requeued by a person, for a stronger job, and for a lost node: each runs once more and succeeds."""
+    """Requeued by a user, for a stronger job, and for a lost node: each runs again and succeeds."""
     slurm = any_jobs.slurm
     by_hand = any_jobs.start(TWO_RUNS, requeue=True, slurm={"nodelist": "n1"})
     by_node = any_jobs.start(TWO_RUNS, requeue=True, slurm={"nodelist": "n2"})
@@ -59,7 +59,7 @@ def test_a_job_that_may_not_be_requeued_is_not(jobs) -> None:
 
 
 def test_a_job_that_is_requeued_and_held_is_given_up(jobs) -> None:
-    """It would wait for ever; the error says so, and it is cancelled."""
+    """It would wait for ever; the error names the reason, and it is cancelled."""
     job = jobs.start("wait_for('the end of days')", requeue=True)
     job.expect_start()
     jobs.slurm.command("scontrol", "requeuehold", job.id)
@@ -68,7 +68,7 @@ def test_a_job_that_is_requeued_and_held_is_given_up(jobs) -> None:
 
 
 def test_a_suspended_job_has_not_ended(jobs) -> None:
-    """It is told, and waited for."""
+    """It is logged, and waited for."""
     job = jobs.start("wait_for('enough')")
     job.expect_start()
     jobs.slurm.suspend(job.id)
@@ -78,7 +78,7 @@ def test_a_suspended_job_has_not_ended(jobs) -> None:
     job.succeeds()
 
 
-# --- Jobs that nobody knows any more
+# --- Jobs that Slurm does not know any more
 
 
 @pytest.mark.parametrize("accounting", [False, True], ids=["without accounting", "with accounting"])
@@ -104,11 +104,11 @@ def test_a_job_that_slurm_has_forgotten_is_known_by_its_record_or_by_accounting(
     if accounting:
         is_killed.fails(errors.SlurmJobFailed, "was ended by signal 9 and left no exit record")
     else:
-        is_killed.fails(errors.SlurmJobLost, "neither the controller nor accounting knows it", "it began on n1")
+        is_killed.fails(errors.SlurmJobLost, "neither slurmctld nor slurmdbd knows it", "it began on n1")
 
 
 def test_a_job_cancelled_and_forgotten_does_not_run_again(make_slurm, talk_to, jobs_on, monkeypatch) -> None:
-    """That it might have been requeued does not keep it from ending, once nobody knows it."""
+    """A possible requeue does not prevent its end, once Slurm does not know it."""
     monkeypatch.setattr(monitor, "_REASON_GRACE", 1.0)
     slurm = talk_to(make_slurm(nodes=1, min_job_age=2))
     job = jobs_on(slurm).start("wait_for('the end of days')", requeue=True)
@@ -126,7 +126,7 @@ def test_a_job_cancelled_and_forgotten_does_not_run_again(make_slurm, talk_to, j
 
 
 def test_a_record_that_appears_late_is_waited_for(jobs) -> None:
-    """Until then Slurm says COMPLETED, which is no success; with the record it is one."""
+    """Until then Slurm reports COMPLETED, which is not a success; with the record it is one."""
     job = jobs.start(HIDES_ITS_RECORD)
     job.expect_said("is COMPLETED")
     assert job.ending is None
@@ -138,7 +138,7 @@ def test_completed_without_a_record_is_lost(jobs) -> None:
     """After `lost_after` the job is a failure that names the want of evidence."""
     begin = time.monotonic()
     job = jobs.start(HIDES_ITS_RECORD, lost_after=3.0)
-    error = job.fails(errors.SlurmJobLost, "Slurm says COMPLETED, but there is no exit record", "waited 3 s")
+    error = job.fails(errors.SlurmJobLost, "Slurm reports COMPLETED, but there is no exit record", "waited 3 s")
     assert error.state == "COMPLETED"
     assert time.monotonic() - begin > 3.0
 
@@ -199,8 +199,8 @@ def test_a_record_that_cannot_be_used_is_no_evidence(jobs) -> None:
         if way in ways[:2]:
             job.fails(errors.UnreadableRecord, "has ended, and may have succeeded, but")
         else:
-            job.fails(errors.SlurmJobLost, "Slurm says COMPLETED, but there is no exit record")
-        told = [line for line in job.said if "cannot be read, waiting" in line]
+            job.fails(errors.SlurmJobLost, "Slurm reports COMPLETED, but there is no exit record")
+        told = [line for line in job.said if "Cannot read the exit record" in line]
         assert len(told) == (way in ways[:2]), job.said
 
 
@@ -226,13 +226,13 @@ def test_a_record_of_failure_is_enough_when_slurm_says_nothing(jobs, monkeypatch
     job.fails(errors.SlurmJobFailed, "failed with exit code 3")
 
 
-# --- Run directories
+# --- Job directories
 
 
 def test_a_full_disk_is_named(jobs) -> None:
-    """A job that cannot write its record fails for that reason, whatever its module did."""
+    """A job that cannot write its record fails for that reason, with any exit code of its module."""
     job = jobs.start(FILLS_THE_DISK)
-    job.fails(errors.SlurmLaunchFailure, "could not write into its run directory", "is its disk full")
+    job.fails(errors.SlurmLaunchFailure, "could not write into its job directory", "is its disk full")
 
 
 def test_a_run_directory_that_is_removed_makes_a_failure(jobs) -> None:

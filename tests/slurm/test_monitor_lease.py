@@ -1,4 +1,4 @@
-"""`FollowerLease`: one process at a time follows a job, whatever becomes of the others."""
+"""`MonitorLease`: one process at a time monitors a job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> JobDirectory:
-    """Return a run directory."""
+    """Return a job directory."""
     made = JobDirectory(str(tmp_path / "run"))
     made.make()
     return made

@@ -1,4 +1,4 @@
-"""No answer says nothing about a job: it is waited for, and then all is as it was."""
+"""No answer is no information about a job: the monitor waits, and then continues as before."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELD = {"slurm": {"additional_parameters": {"hold": True}}}
 
 @pytest.fixture(scope="module")
 def away(tmp_path_factory):
-    """Stop a controller for 60 s while jobs run, end, and are killed; return what became of them."""
+    """Stop a controller for 60 s while jobs run, end, and are killed; return the outcomes."""
     from tests.slurm_cluster.cluster import SlurmCluster
     from tests.slurm_cluster.packages import missing_packages
 
@@ -47,7 +47,7 @@ def away(tmp_path_factory):
         for name in ("ends meanwhile", "fails meanwhile"):
             runs[name].tell("enough")
         os.kill(runs["is killed meanwhile"].directory.read_start().pid, 9)
-        time.sleep(max(0.0, stopped + 60 - time.monotonic()))  # what is tested is that time passes
+        time.sleep(max(0.0, stopped + 60 - time.monotonic()))  # the test needs time to pass
         slurm.start_daemon("slurmctld")
         slurm.release(waiting.id)
         runs["ends afterwards"].tell("later")
@@ -68,9 +68,9 @@ def test_what_is_killed_while_the_controller_is_away_is_a_failure_later(away) ->
     """Without a record, the end is known once the controller is back."""
     job = away["is killed meanwhile"]
     job.fails(errors.SlurmJobFailed, "was ended by signal 9 and left no exit record")
-    assert [line for line in job.said if "No answer about" in line or "an answer about" in line] == [
-        next(line for line in job.said if "No answer about" in line),
-        f"There is an answer about {job.job} again",
+    assert [line for line in job.said if "No answer from Slurm about" in line or "answers again about" in line] == [
+        next(line for line in job.said if "No answer from Slurm about" in line),
+        f"Slurm answers again about {job.job}",
     ]
 
 
@@ -94,7 +94,7 @@ def test_what_runs_or_waits_while_the_controller_is_away_goes_on(away) -> None:
     ids=["squeue fails", "squeue hangs", "squeue prints rubbish", "squeue prints nothing"],
 )
 def test_a_squeue_that_says_nothing_of_a_job_ends_none(jobs, script) -> None:
-    """It is told once, whatever it was; and once that there is an answer again."""
+    """It is logged once, with any error; and once that there is an answer again."""
     job = jobs.start("wait_for('enough')")
     job.expect_start()
     job.expect_said("is RUNNING")
@@ -106,7 +106,7 @@ def test_a_squeue_that_says_nothing_of_a_job_ends_none(jobs, script) -> None:
     jobs.slurm.until(lambda: len(job.said) >= before + 2, lambda: str(job.said))
     job.tell("enough")
     job.succeeds()
-    told = [line for line in job.said[before:] if "No answer" in line or "Nobody knows" in line]
+    told = [line for line in job.said[before:] if "No answer" in line or "no longer known" in line]
     assert len(told) == 1, job.said
 
 
@@ -117,7 +117,7 @@ def test_a_job_that_squeue_leaves_out_is_looked_for_again(jobs) -> None:
         job.expect_start()
     real = jobs.slurm.command("bash", "-c", "command -v squeue")
     jobs.slurm.put_in_front("squeue", f'{real} "$@" | grep -v {left_out.job.ref.name}; exit 0')
-    left_out.expect_said("Nobody knows")
+    left_out.expect_said("no longer known")
     shown.tell("enough")
     shown.succeeds()
     assert left_out.ending is None
@@ -250,7 +250,7 @@ def test_which_reasons_are_hopeless_can_be_said(jobs) -> None:
 
 
 def test_a_held_job_is_waited_for(jobs) -> None:
-    """Whoever holds it will release it."""
+    """Its holder will release it."""
     job = jobs.start("say('42')", **HELD)
     job.expect_said("JobHeldUser")
     jobs.slurm.release(job.id)

@@ -128,7 +128,7 @@ def test_slurm_parameters_are_the_ones_that_scontrol_shows(cluster_jobs: ScriptJ
 def test_slurm_parameters_without_a_trace_in_scontrol_are_in_the_script(
     name: str, cluster_jobs: ScriptJobs, tmp_path: Path
 ) -> None:
-    """What acts on the node is a line of the script there."""
+    """A parameter that acts on the node is a line of the script there."""
     value, line = IN_THE_SCRIPT[name]
     directory = JobDirectory(str(tmp_path / "run"))
     directory.make()

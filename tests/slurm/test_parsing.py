@@ -47,17 +47,17 @@ def test_exit_status_that_cannot_be_read_is_unknown(text):
 
 
 def printed(*lines: str, level: str = "error: ") -> str:
-    """Return what sbatch prints."""
+    """Return the output of sbatch."""
     return "".join(f"sbatch: {level}{line}\n" for line in lines)
 
 
 def failed(error: str, *before: str) -> str:
-    """Return what sbatch prints of an error code, and on the lines before it."""
+    """Return the output of sbatch for an error code, with the lines before it."""
     return printed(*before, f"Batch job submission failed: {error}")
 
 
 def refused(*words: str) -> str:
-    """Return what sbatch prints where the site's job_submit plugin returns slurm.ERROR."""
+    """Return the output of sbatch where the site's job_submit plugin returns slurm.ERROR."""
     return failed("Unspecified error", *words)
 
 
@@ -129,7 +129,7 @@ AWAY = [
 ]
 STRANGE = [
     "",
-    refused(),  # a plugin that says nothing may be broken for a moment
+    refused(),  # a plugin without a message may be broken for a moment
     failed("A gremlin sits in the machine"),
     failed("Requested reservation not usable now"),
     failed("Requested partition configuration not available now"),
@@ -151,13 +151,13 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("exit_code", "stderr", "kind"), ANSWERS)
 def test_answer_of_sbatch_is_classified(exit_code, stderr, kind):
-    """Only what no waiting can change is a refusal, whatever words a site uses for it."""
+    """Only a permanent error is a rejection, with any wording of a site."""
     answer = parsing.read_answer(exit_code, "", stderr)
     assert (answer.kind, answer.job_id) == (kind, "")
 
 
 def test_answer_of_an_accepted_job_has_its_id_and_the_words_of_the_site():
-    """The id is on the last line; the words are what job_submit and cli_filter print."""
+    """The id is on the last line; the words are the output of job_submit and cli_filter."""
     stderr = "sbatch: This partition goes away soon\nsbatch: second line\n"
     answer = parsing.read_answer(0, "2000 cores are free today\n4711;cluster\n", stderr)
     assert answer == (AnswerKind.ACCEPTED, "This partition goes away soon; second line", "4711")
@@ -292,7 +292,7 @@ def test_accounting_row_with_an_unreadable_exit_code_has_an_unknown_one():
 
 
 def test_array_limits_that_are_not_shown_are_no_answer():
-    """They would say that there are no arrays."""
+    """They would mean that there are no arrays."""
     config = "MaxArraySize            = 1001\nSchedulerParameters     = bf_interval=1,max_array_tasks=50\n"
     assert parsing.array_limits(config) == (1001, 50)
     assert parsing.array_limits("MaxArraySize            = 0\n") == (0, 0)
@@ -371,7 +371,7 @@ def test_pending_reason_that_no_waiting_helps_is_hopeless(reason):
     ],
 )
 def test_pending_reason_that_may_pass_is_not_hopeless(reason):
-    """Whoever holds a job may release it."""
+    """The holder of a job may release it."""
     assert unsatisfiable_reason(reason, None) is None
 
 

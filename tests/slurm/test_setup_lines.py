@@ -1,4 +1,4 @@
-"""What `setup` and `teardown` do to the shell that they share with the frame around the module."""
+"""Effects of `setup` and `teardown` on the shell that they share with the frame around the module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Case(NamedTuple):
-    """Lines of shell, and what has to come of them."""
+    """Lines of shell, and their expected effect."""
 
     setup: list[str]
     module: str = "import os; print('module', os.getcwd().rpartition('/')[2], os.environ.get('GIVEN'))"
@@ -115,7 +115,7 @@ CASES = {
 def ended(
     slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory, bare_python: Any
 ) -> dict[str, tuple[ScriptJob, JobStatus]]:
-    """Return all these jobs, which have ended, with what Slurm says of them."""
+    """Return all these jobs, which have ended, with Slurm's report of them."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in slurm.env.items():
             patch.setenv(name, value)
@@ -142,7 +142,7 @@ def ended(
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_end_is_recorded_whatever_setup_does(name: str, ended, slurm: SlurmCluster) -> None:
-    """Whatever setup does to its shell, the record says what became of the module, and so does Slurm."""
+    """With any change by setup to its shell, the record and Slurm agree on the module's end."""
     case, (job, seen) = CASES[name], ended[name]
 
     record = job.directory.read_exit()

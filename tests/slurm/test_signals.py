@@ -21,7 +21,7 @@ from tests.slurm.conftest import until
 from tests.slurm.script_jobs import ScriptJob
 from tests.slurm.test_monitor import freeze, thaw
 
-# Counts each signal, has child processes, and ends as it was told to when the first one has come.
+# Counts each signal, has child processes, and ends in the given way after the first one.
 COUNTS = """
     import select
     signals = [signal.Signals[f"SIG{{name}}"] for name in ("TERM", "INT", "HUP", "USR1", "USR2")]
@@ -57,7 +57,7 @@ def signals_of(job) -> str:
 
 
 def test_sigterm_of_scancel_and_time_limit_reaches_module_once(tracked_jobs) -> None:
-    """The module has time to save, teardown runs, and the end is recorded, whatever options setup has set."""
+    """The module has time to save, teardown runs, and the end is recorded, with any options of setup."""
     strict = {"setup": ["trap : TERM", "set -euo pipefail", "set -o posix"]}
     cancelled, timed_out = (tracked_jobs.start(counts(code=1), slurm={**TORN_DOWN, **more}) for more in ({}, strict))
     cancelled.expect_line("listens")
@@ -165,7 +165,7 @@ def test_scancel_during_teardown_keeps_success_of_module(tracked_jobs) -> None:
     assert tracked_jobs.slurm.state(job.id) == "CANCELLED"
 
 
-# Goes on whatever signal comes.
+# Goes on after any signal.
 ENDLESS = ["echo tears down", "while :; do sleep 1; done"]
 
 
@@ -186,7 +186,7 @@ def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how)
     job.end()
     assert (job.value, job.error) == ("42", None)
     assert not job.directory.read_module_end().is_torn_down
-    assert ("had succeeded when it was requeued" in job.stderr) == (how == "requeue")
+    assert ("already succeeded when it was requeued" in job.stderr) == (how == "requeue")
 
 
 def test_sigkill_during_teardown_keeps_exit_code_of_module(jobs) -> None:
@@ -200,7 +200,7 @@ def test_sigkill_during_teardown_keeps_exit_code_of_module(jobs) -> None:
 
 
 def test_success_before_teardown_is_taken_only_after_the_end(jobs) -> None:
-    """Until then `teardown` may write to what the module has made."""
+    """Until then `teardown` may write to the module's products."""
     waits = "until [ -e go ]; do sleep 0.1; done"
     job = jobs.start("say(42)", slurm={"teardown": ["cd ${SEWER_RESULT_FILE%/*}", "echo tears down", waits]})
     job.expect_line("tears down")
@@ -289,7 +289,7 @@ def test_step_of_the_module_leaves_success_sure(jobs) -> None:
 
 
 def test_scancel_of_an_array_element_makes_no_success(cluster_jobs, slurm) -> None:
-    """The record of an element says that it was asked to end, by which of its two ids Slurm may announce that."""
+    """The record of an element shows that it was asked to end, for either of its two ids in Slurm's announcement."""
     array, directory = cluster_jobs.directory("array"), cluster_jobs.directory()
     source = """
         import os, signal
@@ -479,7 +479,7 @@ def test_signal_to_the_first_shell_of_a_local_job_reaches_module_once(local_jobs
 
 @pytest.mark.slow
 def test_signals_without_end_do_not_keep_a_local_job_from_its_record(local_jobs) -> None:
-    """The exit code is the module's, whatever comes while bash waits, and while it writes the record."""
+    """The exit code is the module's, with any signal while bash waits, and while it writes the record."""
     source = "import os, signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\nprint('listens', flush=True)\n"
     for _ in range(4):
         # At its own end, Python gives up its handlers before it ends.

@@ -1,4 +1,4 @@
-"""What a site's own plugins do to jobs: refuse them, warn of them, and rename them."""
+"""Effects of a site's plugins on jobs: they reject them, warn about them, and rename them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.slurm_cluster.packages import missing_packages
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Does what the comment of a job asks for.
+#: Does the action in the comment of a job.
 JOB_SUBMIT = """
 function slurm_job_submit(job_desc, part_list, submit_uid)
   local wish = job_desc.comment or ""
@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 
 @pytest.fixture
 def site_jobs(site: SlurmCluster, talk_to: Callable[..., Any], tmp_path: Path) -> Iterator[Jobs]:
-    """Return what starts jobs at this site."""
+    """Return a starter of jobs at this site."""
     yield Jobs(tmp_path / "jobs", talk_to(site))
     site.restore()
 
@@ -84,7 +84,7 @@ def asking(wish: str, **slurm: Any) -> dict[str, Any]:
     ],
 )
 def test_refusal_of_a_site_is_final_in_its_words(site_jobs, wish, words) -> None:
-    """After one sbatch, though the words speak of what passes."""
+    """After one sbatch, though its wording is that of a temporary error."""
     site_jobs.slurm.put_in_front("sbatch")
     job = site_jobs.start("say('done')", **asking(wish))
     job._thread.join(60)
@@ -110,7 +110,7 @@ def test_warning_of_a_site_about_an_accepted_job_is_logged_as_a_warning(site_job
     warned, other = site_jobs.start("say('done')", **asking("warn")), site_jobs.start("say('done')")
     assert warned.succeeds() == other.succeeds() == "done"
     warnings = [line for line in warned.said if isinstance(line, WarningLine)]
-    assert warnings == [f"Slurm took job {warned.id}, and sbatch printed: This partition goes away soon"]
+    assert warnings == [f"Slurm accepted job {warned.id}, and sbatch printed: This partition goes away soon"]
     assert not [line for line in other.said if isinstance(line, WarningLine)]
 
 
@@ -138,7 +138,7 @@ def test_job_that_a_site_renames_is_followed_and_found(site_jobs, wish) -> None:
     assert client.find("another-0123456789abcdef01", f"{ref.directory}0") is None
     job.tell("go")
     assert end_of(job) == "done"
-    assert not any("Nobody knows" in line for line in job.said)
+    assert not any("no longer known" in line for line in job.said)
 
 
 @pytest.mark.parametrize("wish", ["prefix", "rename"])
@@ -162,7 +162,7 @@ def test_job_that_a_user_renames_is_followed_to_its_end(site_jobs) -> None:
     site_jobs.slurm.command("scontrol", "update", f"JobId={job.id}", "JobName=mine")
     job.tell("go")
     assert end_of(job) == "done"
-    assert not any("Nobody knows" in line for line in job.said)
+    assert not any("no longer known" in line for line in job.said)
 
 
 def test_array_that_a_site_renames_is_followed_and_cancelled(site_jobs) -> None:
@@ -188,7 +188,7 @@ def test_array_that_a_site_renames_is_followed_and_cancelled(site_jobs) -> None:
 
 @pytest.mark.parametrize("wish", ["prefix", "rename"])
 def test_renamed_job_of_a_worker_killed_during_sbatch_is_taken_up(site_jobs, worker, wish) -> None:
-    """Its id is noted nowhere, and it has not begun: its script is all that it is known by."""
+    """Its id is recorded nowhere, and it has not begun: only its script identifies it."""
     slurm, planned = site_jobs.slurm, site_jobs.plan("say('done')", **asking(wish))
     blocking = slurm.submit("sleep 600", "--exclusive")
     slurm.wait_for(blocking, "RUNNING")
@@ -199,6 +199,6 @@ def test_renamed_job_of_a_worker_killed_during_sbatch_is_taken_up(site_jobs, wor
     first.kill()
     slurm.take_away("sbatch")
     run = site_jobs.follow(planned, patience=2)
-    run.expect_said(f"Taking up Slurm job {job_id}")
+    run.expect_said(f"Reattaching to Slurm job {job_id}")
     slurm.command("scancel", blocking)
     assert end_of(run) == "done"

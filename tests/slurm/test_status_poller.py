@@ -17,7 +17,7 @@ from tests.slurm.conftest import PATIENCE, until
 
 
 class Cluster:
-    """Answers as it is told, and notes when it was asked for how many jobs."""
+    """Returns the given answers, and records the time and the number of jobs of each query."""
 
     kind = "slurm"
 
@@ -42,11 +42,11 @@ def ref(number: object = 1) -> JobRef:
 
 @pytest.fixture
 def watch():
-    """Return what begins to watch a job, until the test is over."""
+    """Return a function that subscribes to a job, until the test is over."""
     watches = []
 
-    def begin(cluster, job=None, on_view=lambda view: None, shortest=0.1, longest=0.1):
-        watches.append(StatusPoller.of(cluster).subscribe(job or ref(), on_view, shortest=shortest, longest=longest))
+    def begin(cluster, job=None, on_update=lambda view: None, shortest=0.1, longest=0.1):
+        watches.append(StatusPoller.of(cluster).subscribe(job or ref(), on_update, shortest=shortest, longest=longest))
         return watches[-1]
 
     yield begin
@@ -55,7 +55,7 @@ def watch():
 
 
 def watchers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "sewer-watcher"]
+    return [thread for thread in threading.enumerate() if thread.name == "sewer-status-poller"]
 
 
 def test_300_jobs_take_no_more_queries_than_one(slurm, talk_to, watch) -> None:
@@ -90,7 +90,7 @@ def test_the_interval_grows_while_nothing_changes_and_falls_back_when_something_
 
 
 def test_hurry_brings_a_look_soon_but_not_sooner_than_the_shortest_interval(watch) -> None:
-    """Whoever hurries all the time gets the shortest interval."""
+    """Frequent requests get the shortest interval."""
     cluster = Cluster()
     one = watch(cluster, shortest=0.2, longest=1000.0)
     until(lambda: len(cluster.asked) == 1, lambda: "a first look")
@@ -158,7 +158,7 @@ def test_whatever_goes_wrong_the_other_jobs_are_watched(watch) -> None:
 
 
 def test_a_watcher_that_has_died_is_replaced(watch, monkeypatch) -> None:
-    """Should its thread end in spite of all, whoever hurries brings it back."""
+    """Should its thread end in spite of all, a request restarts it."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     is_deadly = [True]
 
@@ -208,7 +208,7 @@ def test_several_clusters_do_not_wait_for_each_other(watch) -> None:
 
 
 def test_a_forked_process_watches_for_itself(watch) -> None:
-    """It has no thread of its parent's, may close what it inherited, and begins anew; also in the midst of a look."""
+    """It has no thread of its parent, may close inherited files, and starts again; also during a poll."""
     is_open = threading.Event()
     cluster = Cluster(lambda: is_open.is_set() and JobStatus("RUNNING"))
     inherited = watch(cluster, ref(1))

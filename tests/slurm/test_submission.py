@@ -1,4 +1,4 @@
-"""One job for one attempt, whatever sbatch, the controller and accounting do meanwhile."""
+"""One job for one attempt, with any failure of sbatch, the controller and accounting."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def count_said(said: list[str], part: str) -> int:
     return sum(part in line for line in said)
 
 
-# -- sbatch that fails, or says odd things -----------------------------------------------------------------------------
+# -- sbatch that fails, or prints odd text -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", [UNREACHABLE, STRANGE, ""], ids=["unreachable", "unknown", "silent"])
 @pytest.mark.usefixtures("quick_tries")
 def test_sbatch_that_fails_five_times_and_then_works_gives_one_job(plan, jobs, slurm, words):
-    """What is said again and again stands in the log once."""
+    """A repeated message is logged once."""
     planned = plan("say('done')")
     slurm.put_in_front("sbatch", failing(words, 5))
     run = jobs.follow(planned)
@@ -79,7 +79,7 @@ def test_an_error_that_nobody_knows_and_that_never_passes_ends_in_sbatchs_words(
 
 @pytest.mark.usefixtures("quick_tries")
 def test_a_controller_whose_name_cannot_be_resolved_is_waited_for(plan, jobs, slurm):
-    """As while its container is gone: sbatch then says something of a name, and in the end that there was no error."""
+    """As while its container is gone: sbatch then prints an error of a name, and in the end that there was no error."""
     planned = plan("say('done')")
     words = ['slurm_set_addr: Unable to resolve "slurmctld"', "Batch job submission failed: No error"]
     slurm.put_in_front(
@@ -103,7 +103,7 @@ def test_sbatch_that_names_no_job_is_not_called_again_if_there_is_one(plan, jobs
 
 
 def test_a_greeting_before_the_id_is_read_over(plan, jobs, slurm):
-    """The id is what the last line says, and no number above it."""
+    """The id is on the last line, and not a number above it."""
     planned = plan("say('done')")
     slurm.put_in_front("sbatch", "echo 2000 cores are free today")
     run = jobs.follow(planned)
@@ -118,14 +118,14 @@ def test_an_sbatch_that_hangs_before_it_is_heard_is_called_again(plan, jobs, slu
     run = jobs.follow(planned, patience=2)
     assert run.succeeds() == "done"
     assert seen(slurm, planned) == [run.id]
-    run.expect_said("sbatch has not come back after 2 s")
+    run.expect_said("sbatch timed out after 2 s")
 
 
 # -- A controller that is away -----------------------------------------------------------------------------------------
 
 
 def test_an_sbatch_that_times_out_though_the_job_was_taken_is_not_repeated(plan, jobs, slurm, tmp_path):
-    """The controller freezes, takes the job as soon as it thaws, and nobody has heard of that."""
+    """The controller freezes, and accepts the job as soon as it thaws, after sbatch has timed out."""
     planned = plan("say('done')")
     go = tmp_path / "frozen"
     slurm.put_in_front("sbatch", f"while [ ! -e {go} ]; do sleep 0.05; done")
@@ -175,7 +175,7 @@ def test_a_controller_that_stays_away_is_not_waited_for_longer_than_max_pending_
 def test_a_job_that_the_controller_has_forgotten_is_lost_and_its_ids_next_owner_untouched(
     make_slurm, talk_to, tmp_path
 ):
-    """The controller is killed before it has saved the job, and gives the id to a job of somebody else."""
+    """The controller is killed before it has saved the job, and gives the id to a job of another user."""
     slurm = talk_to(make_slurm(nodes=1))
     planned = Jobs(tmp_path / "jobs", slurm).plan(
         "say('done')", lost_after=1.0, slurm={"additional_parameters": {"hold": True}}
@@ -207,7 +207,7 @@ def test_without_slurmdbd_nothing_is_submitted_twice(slurm_accounting, talk_to, 
     slurm.put_in_front("sbatch", failing(UNREACHABLE, 1))
     slurm.stop_daemon("slurmdbd")
     run = jobs.follow(jobs.plan("say('done')"), patience=2)
-    run.expect_said("has to be looked for", "sacct")
+    run.expect_said("Cannot look for", "sacct")
     assert slurm.counted("sbatch") == 1
     slurm.start_daemon("slurmdbd")
     assert run.succeeds() == "done"
@@ -253,7 +253,7 @@ def test_sacct_that_hangs_is_ended_and_asked_again_after_a_pause(slurm_accountin
     runs = [jobs.follow(jobs.plan("say('done')"), patience=1) for _ in range(3)]
 
     assert [run.succeeds() for run in runs] == ["done"] * 3
-    assert any("sacct has not come back after 1 s" in line for run in runs for line in run.said)
+    assert any("sacct timed out after 1 s" in line for run in runs for line in run.said)
     began = [float(line) for line in times.read_text().splitlines()]
     pauses = [later - earlier - 1 for earlier, later in itertools.pairwise(began[:4])]
     assert all(pause >= at_least for pause, at_least in zip(pauses, (0.7, 1.4, 2.8), strict=True)), pauses
@@ -391,7 +391,7 @@ def test_a_run_dir_that_is_a_file_is_named_and_nothing_submitted(plan, jobs, slu
 
 
 def test_a_run_dir_that_nobody_can_make_is_named(plan, jobs, slurm):
-    """The error says what the system has said; not even an administrator can make a folder there."""
+    """The error has the system's message; not even an administrator can create a folder there."""
     planned = plan("say('done')")
     run = jobs.follow(planned._replace(slurm=planned.slurm._replace(run_dir="/proc/sewer-runs")))
     run._thread.join(60)

@@ -1,4 +1,4 @@
-"""A job that another version has submitted: what cannot be read of it is an error, and nothing of it is lost."""
+"""Job that another version has submitted: an unreadable record is an error, and none of its data is lost."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def outcome(plan: JobSpec) -> Any:
 
 @pytest.fixture
 def attempt(tmp_path: Path) -> Path:
-    """Return the run directory of a job that has succeeded, and whose end nobody has collected."""
+    """Return the job directory of a job that has succeeded, and was not collected."""
     job = JobRunner(planned(tmp_path, "first.txt"), lambda *_: None, lambda _: None).submit_and_wait()
     until = time.monotonic() + 60
     while not os.path.exists(job.directory.exit):
@@ -64,7 +64,7 @@ def attempt(tmp_path: Path) -> Path:
 
 
 def test_retry_publishes_the_product_that_the_job_was_told(attempt: Path, tmp_path: Path) -> None:
-    """Whatever the template makes of it now."""
+    """With any present value of the template."""
     assert not isinstance(outcome(planned(tmp_path, "second.txt")), SewerError)
 
     assert sorted(path.name for path in tmp_path.glob("*.txt")) == ["first.txt"]

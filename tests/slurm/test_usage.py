@@ -23,7 +23,7 @@ TREE = f"""
     heap = b"x" * {50 * MB}
 {WAIT}
 """
-# Computes until the module is told to go.
+# Computes until a file exists.
 COMPUTES = WAIT.replace("time.sleep(0.05)", "sum(range(100_000))")
 
 

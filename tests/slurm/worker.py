@@ -1,4 +1,4 @@
-"""A process that submits a job as a worker does, to be killed at any moment; and what can be seen from outside."""
+"""Process that submits a job as a worker does, to be killed at any moment; and its visible effects."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from tests.slurm_cluster.cluster import SlurmCluster
 
-#: Seconds that Slurm's commands may take here, so that nobody has to wait long for a submission of a dead process.
+#: Seconds that Slurm's commands may take here, so that a submission of a dead process is over soon.
 QUICK = 4.0
 
 OVER = {"COMPLETED", "FAILED", "CANCELLED"}
 
 _SOURCE = """
 import json, resource, signal, sys
-from airflow_provider_sewer.core.execution_settings import Settings
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.slurm.attempts import TaskInstance
-from airflow_provider_sewer.slurm.client import SlurmCluster
-from airflow_provider_sewer.slurm.local_backend import LocalCluster
-from airflow_provider_sewer.slurm.job_spec import ModuleJob
-from airflow_provider_sewer.slurm.job_runner import JobRun
+from airflow_provider_sewer.slurm.client import SlurmClient
+from airflow_provider_sewer.slurm.local_backend import LocalBackend
+from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.job_runner import JobRunner
 
 said, quick = json.loads(sys.argv[1]), float(sys.argv[2])
 said["instance"] = TaskInstance(*said["instance"])
-settings = Settings(**said.pop("settings"))
+settings = ExecutionSettings(**said.pop("settings"))
 said["task"] = Task("task", said.pop("module"), args=said.pop("arguments")).with_settings(settings)
 said["slurm"] = SlurmSettings(**said["slurm"])
 tell = lambda line: print(line, flush=True)
-clusters = lambda kind: LocalCluster() if kind == "local" else SlurmCluster(patience=quick)
-run = JobRun(ModuleJob(**said), lambda *_: None, tell, clusters=clusters)
+clusters = lambda kind: LocalBackend() if kind == "local" else SlurmClient(patience=quick)
+run = JobRunner(JobSpec(**said), lambda *_: None, tell, clusters=clusters)
 signal.signal(signal.SIGTERM, lambda *_: (run.cancel(), tell("told to stop")))
 tell("ready")
 if len(sys.argv) > 3:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
-    job = run.begin()
+    job = run.submit_and_wait()
     tell("begun " + job.ref.id)
     run.collect(run.follow(job))
 except Exception as error:
@@ -58,7 +58,7 @@ except Exception as error:
 class Worker:
     """A process that begins a job and follows it.
 
-    :param planned: what it runs.
+    :param planned: its job.
     :param most_bytes: how long a file may get that it writes.
     """
 
@@ -86,7 +86,7 @@ class Worker:
         self._reader.start()
 
     def expect(self, part: str, timeout: float = 120) -> str:
-        """Wait until it says a line with this in it, and return the line."""
+        """Wait until it prints a line with this in it, and return the line."""
 
         def found() -> list[str]:
             return [line for line in self._lines if part in line]
@@ -105,7 +105,7 @@ class Worker:
         self._process.send_signal(signal.SIGTERM)
 
     def wait(self) -> list[str]:
-        """Wait for its end, and return what it said."""
+        """Wait for its end, and return its output."""
         self._process.wait(120)
         self._reader.join(120)
         return self._lines
@@ -130,7 +130,7 @@ def seen(slurm: SlurmCluster, planned: JobSpec) -> list[str]:
 
 
 def folders(planned: JobSpec) -> list[JobDirectory]:
-    """Return the run directories of a task."""
+    """Return the job directories of a task."""
     found = sorted(Path(planned.slurm.run_dir or "").glob("*/*/*/*"), key=lambda path: path.stat().st_mtime)
     return [JobDirectory(str(path)) for path in found]
 
@@ -142,6 +142,6 @@ def let_go(planned: JobSpec) -> None:
 
 
 def real(slurm: SlurmCluster, name: str) -> str:
-    """Return the path of a command behind what is put in front of it."""
+    """Return the path of a command behind its wrapper."""
     path = slurm.env["PATH"].partition(":")[2]
     return str(shutil.which(name, path=path))

@@ -1,4 +1,4 @@
-"""What is asked of the Slurm of a cluster, and what it is told: commands, jobs, and states of both jobs and nodes."""
+"""Client of a cluster's Slurm: commands, jobs, and states of both jobs and nodes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _QUEUE_FIELDS = "JobID:20|,State:30|,exit_code:12|,restartcnt:8|,Name:1024"
 
 @dataclass(frozen=True)
 class Job:
-    """A job as Slurm has told of it last.
+    """Latest status of a job.
 
     :param exit_code: exit code and signal as Slurm writes them, such as ``3:0``.
     :param restarts: how often it was put back into the queue.
@@ -54,9 +54,9 @@ class Job:
 
 
 class SlurmClient:
-    """Whoever uses a cluster that runs.
+    """User of a running cluster.
 
-    :param folder: for what jobs write and for what is put in front of commands; the daemons log there.
+    :param folder: for the output of jobs and the wrappers of commands; the daemons log there.
     """
 
     #: Where the configuration lies; it is made when the cluster is started.
@@ -70,7 +70,7 @@ class SlurmClient:
 
     @property
     def env(self) -> dict[str, str]:
-        """Return the variables that let a process talk to this cluster; what is put in front comes first on PATH."""
+        """Return the variables that let a process use this cluster; wrappers come first on PATH."""
         return {"SLURM_CONF": str(self.conf), "PATH": os.pathsep.join([str(self.wrapper_folder), self._path])}
 
     @property
@@ -109,7 +109,7 @@ class SlurmClient:
         fresh.rename(wrapper)
 
     def take_away(self, name: str | None = None) -> None:
-        """Take away what was put in front of one command, or of all."""
+        """Remove the wrapper of one command, or of all."""
         for wrapper in self.wrapper_folder.glob(name or "[!.]*"):
             wrapper.unlink()
 
@@ -140,13 +140,13 @@ class SlurmClient:
     # Jobs
 
     def submit(self, script: str, *options: str) -> str:
-        """Submit a line of shell as a job, and return its id; ``output`` tells what it writes."""
+        """Submit a line of shell as a job, and return its id; ``output`` returns its output."""
         where = self.folder / "jobs"
         where.mkdir(exist_ok=True)
         return self.command("sbatch", "--parsable", f"--output={where}/%j.out", *options, f"--wrap={script}")
 
     def output(self, job_id: str | int) -> str:
-        """Return what a job submitted here has written so far; nothing before its start."""
+        """Return the output of a job submitted here so far; nothing before its start."""
         with suppress(FileNotFoundError):
             return (self.folder / "jobs" / f"{job_id}.out").read_text()
         return ""
@@ -220,7 +220,7 @@ class SlurmClient:
         self.command("scontrol", "update", f"JobId={job_id}", "EndTime=now+1")
 
     def out_of_memory(self, job_id: str | int) -> None:
-        """Tell the controller of a running job what a node tells it when the kernel has killed the job for its memory.
+        """Send the controller of a running job the node's message after a memory kill by the kernel.
 
         No command does that, but Slurm's own library: it is the end of a job with a signal that stands for it.
         """
@@ -260,7 +260,7 @@ class SlurmClient:
 
     @property
     def _path(self) -> str:
-        """Return where Slurm's own commands are; a test may have what is put in front on its own PATH."""
+        """Return the folder of Slurm's own commands; a test may have wrappers on its own PATH."""
         folders = path_with_sbin().split(os.pathsep)
         return os.pathsep.join(folder for folder in folders if folder != str(self.wrapper_folder))
 
@@ -296,6 +296,6 @@ class SlurmClient:
         if paths is None:
             paths = sorted(self._logs.glob("*.log"))
         texts = [(path, path.read_text(errors="replace").splitlines()) for path in paths if path.exists()]
-        # Debian's Slurm complains on each occasion of a library that nobody here has use for.
+        # Debian's Slurm complains on each occasion of a library that is not used here.
         texts = [(path, [line for line in lines if "pmix" not in line]) for path, lines in texts]
         return "\n".join("\n".join([f"--- {path}", *lines[-_TAIL:]]) for path, lines in texts if lines)

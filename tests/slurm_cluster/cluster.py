@@ -108,12 +108,12 @@ class SlurmCluster(SlurmClient):
 
     @property
     def can_cgroup(self) -> bool:
-        """Tell whether Slurm can limit memory by cgroups here: as root, with cgroups of version 1."""
+        """Return whether Slurm can limit memory by cgroups here: as root, with cgroups of version 1."""
         return os.geteuid() == 0 and os.access(_CGROUPS / "memory" / "cgroup.procs", os.W_OK)
 
     @property
     def can_track_by_cgroup(self) -> bool:
-        """Tell whether Slurm can track processes by cgroups here: as root, with cgroups of version 1."""
+        """Return whether Slurm can track processes by cgroups here: as root, with cgroups of version 1."""
         return os.geteuid() == 0 and os.access(_CGROUPS / "freezer" / "cgroup.procs", os.W_OK)
 
     @property
@@ -159,7 +159,7 @@ class SlurmCluster(SlurmClient):
         return self._ask("pids") if self._keeper else []
 
     def restore(self) -> None:
-        """Undo what a test may have done: no wrapper, no job, and all daemons and nodes at work."""
+        """Restore the state before a test: no wrapper, no job, and all daemons and nodes at work."""
         self.take_away()
         for name in list(self._frozen):
             self.thaw(name)
@@ -197,7 +197,7 @@ class SlurmCluster(SlurmClient):
         self.until(lambda: not self._runs(name), f"the end of {name}", timeout)
 
     def freeze(self, name: str) -> None:
-        """Let a daemon hang: connections are taken, and nobody answers."""
+        """Let a daemon hang: it accepts connections, and does not answer."""
         self._ask("signal", name=name, number=int(signal.SIGSTOP))
         self._frozen.add(name)
 
@@ -263,7 +263,7 @@ class SlurmCluster(SlurmClient):
                 "slurmdbd": self._daemon("slurmdbd", ["slurmdbd", "-D"], self._slurmdbd_answers),
             }
         self._daemons["slurmctld"] = self._daemon("slurmctld", ["slurmctld", "-D"], self._slurmctld_answers)
-        # The mount ends with its slurmd, and no other process sees it; slurmd still sees what a test mounts later.
+        # The mount ends with its slurmd, and no other process sees it; slurmd still sees later mounts of a test.
         own_mounts = ["unshare", "--mount", "--propagation=slave"]
         own_su = [*own_mounts, "sh", "-c", 'mount --bind "$0" /bin/su && exec "$@"', f"{etc}/su"]
         in_front = own_su if slurm_version() >= SU_ALWAYS and os.geteuid() == 0 else []
@@ -310,7 +310,7 @@ class SlurmCluster(SlurmClient):
 
     def _has_no_jobs(self) -> bool:
         states = set(self.command("squeue", "-h", "-o", "%T").split())
-        # Again for each look, because what a test has left running may still submit jobs.
+        # Again for each poll, because processes that a test has left running may still submit jobs.
         if states - {"COMPLETING"}:
             self.command("scancel", "--user", user(), check=False)
         return not states

@@ -75,7 +75,7 @@ SlurmUser={me}
 SlurmdUser={me}
 AuthType=auth/munge
 CredType=cred/munge
-# A job that was put back waits for as long as its last credential is good before it starts anew.
+# A job that was put back waits for as long as its last credential is good before it starts again.
 AuthInfo=socket={run}/munge.socket,cred_expire=5
 StateSaveLocation={run}/state
 SlurmdSpoolDir={run}/spool/%n
@@ -95,7 +95,7 @@ JobAcctGatherType=jobacct_gather/{"linux" if self.memory_poll else "none"}
 JobAcctGatherFrequency=task={self.memory_poll}
 {"JobAcctGatherParams=OverMemoryKill" if self.memory_poll else ""}
 
-# The nodes are what is written here, whatever the machine is.
+# The nodes are those written here, on any machine.
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
@@ -175,7 +175,7 @@ innodb_buffer_pool_size=64M
 innodb_log_file_size=16M
 innodb_lock_wait_timeout=900
 max_allowed_packet=16M
-# What a crash of the machine would lose is of no value.
+# Data that a crash of the machine would lose has no value.
 innodb_flush_log_at_trx_commit=0
 innodb_doublewrite=0
 """
@@ -194,7 +194,7 @@ ConstrainDevices=no
 
 
 def user() -> str:
-    """Return the name of whoever runs the tests, and so the cluster."""
+    """Return the name of the user that runs the tests, and so the cluster."""
     return pwd.getpwuid(os.geteuid()).pw_name
 
 

@@ -1,7 +1,7 @@
-"""What goes wrong with a cluster of the tests."""
+"""Faults of a cluster of the tests."""
 
 from __future__ import annotations
 
 
 class SlurmTrouble(AssertionError):
-    """The cluster, or a job in it, does not do what a test waits for."""
+    """The cluster, or a job in it, does not reach the state that a test waits for."""

@@ -66,7 +66,7 @@ def on_slurm(slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> SlurmClust
 
 @pytest.fixture
 def make_slurm(tmp_path: Path) -> Iterator[Callable[..., SlurmCluster]]:
-    """Return what starts a cluster with other settings, those of SlurmCluster, for one test."""
+    """Return a starter of a cluster with other settings, those of SlurmCluster, for one test."""
     clusters = []
 
     def make(**settings: Any) -> SlurmCluster:
@@ -92,7 +92,7 @@ def _clusters_are_left_in_order(request: pytest.FixtureRequest) -> Iterator[None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Tell how many tests were left out for want of Slurm, and how to get them."""
+    """Print how many tests were skipped without Slurm, and how to get it."""
     reports = [report for kind in ("skipped", "error", "failed") for report in terminalreporter.stats.get(kind, [])]
     left_out = sum(_LEFT_OUT in str(report.longrepr) for report in reports)
     if left_out:
@@ -103,5 +103,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def _need_packages(*, accounting: bool) -> None:
     if missing_packages(accounting=accounting):
-        # All that any test needs, so that all of them say the same.
+        # The packages of all tests, so that all of them print the same.
         pytest.skip(f"{_LEFT_OUT}; apt-get install {' '.join(missing_packages(accounting=True))}")

@@ -1,6 +1,6 @@
 """Holds the processes of one cluster together, and ends them all as soon as their owner is gone.
 
-It runs as a process of its own, as ``python keeper.py OWNER RUN_FOLDER CGROUP...``, reads one request
+It runs as a process of its own, as ``python munge_keeper.py OWNER RUN_FOLDER CGROUP...``, reads one request
 in JSON a line and answers each with one line. Whatever a daemon leaves behind, down to the processes of a
 job that have detached themselves, becomes a child of the keeper and not of init. So it can find and end
 all of this cluster and nothing of any other, and nobody stays behind as a zombie.
@@ -24,7 +24,7 @@ from typing import Any
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PAUSE = 0.01
-# What survives SIGKILL for so long is stuck in the kernel; the owner need not be stuck, too.
+# A process that survives SIGKILL for so long is stuck in the kernel; the owner need not be stuck, too.
 _GIVE_UP = 20.0
 
 
@@ -58,7 +58,7 @@ class Keeper:
         os.kill(self._pids[name], number)
 
     def runs(self, name: str) -> bool:
-        """Tell whether a process has been started and has not ended."""
+        """Return whether a process has been started and has not ended."""
         self.reap()
         return name in self._pids
 
@@ -76,7 +76,7 @@ class Keeper:
     def end_all(self) -> list[int]:
         """Kill all processes of this cluster, and return those that cannot be killed."""
         give_up_at = time.monotonic() + _GIVE_UP
-        # Again and again, because children of what was killed just now are adopted only then.
+        # Repeatedly, because children of a process that was killed just now are adopted only then.
         while (left := self.pids()) and time.monotonic() < give_up_at:
             for pid in left:
                 with suppress(ProcessLookupError):
@@ -109,7 +109,7 @@ def thaw(cgroups: list[str]) -> None:
 
 
 def main(owner: int, run_folder: str, cgroups: list[str]) -> None:
-    """Serve the owner until it says so or is gone, then clean up."""
+    """Serve the owner until it sends the end or is gone, then clean up."""
     if os.fork():
         os._exit(0)
     keeper = Keeper()
@@ -135,7 +135,7 @@ def main(owner: int, run_folder: str, cgroups: list[str]) -> None:
 
 def _serve(keeper: Keeper, owner: int) -> None:
     watched = [0]
-    # The end of the pipe alone does not tell: what the owner has forked holds it as well.
+    # The end of the pipe alone is not enough: a fork of the owner holds it as well.
     with suppress(OSError, AttributeError):
         watched.append(os.pidfd_open(owner))
     text = b""

@@ -1,4 +1,4 @@
-"""What talks to the keeper, the process apart that holds all that runs in a cluster."""
+"""Client of the keeper, the separate process that holds all processes of a cluster."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class KeeperClient:
                 cwd="/",
                 start_new_session=True,
             )
-        # The process that was started only makes the keeper, which is then nobody's child.
+        # The started process only forks the keeper, which then has no parent.
         self._process.wait()
 
     def ask(self, ask: str, **details: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.slurm_cluster.fault_injection import SlurmTrouble
 
-# What is asked for, and the Debian package that has it.
+# Each program, and its Debian package.
 PROGRAMS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 ACCOUNTING_PROGRAMS = {"slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "mariadb-install-db": "mariadb-server"}
 

@@ -51,7 +51,7 @@ class Ports:
 
 
 def listens(port: int) -> bool:
-    """Tell whether somebody listens on a port, without bothering them with a connection."""
+    """Return whether a process listens on a port, without a connection to it."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _, local, _, state, *_ = line.split()
         if state == "0A" and local.endswith(f":{port:04X}"):

@@ -1,4 +1,4 @@
-"""The cluster of the tests is a real Slurm, and does what it says."""
+"""The cluster of the tests is a real Slurm, and works as documented."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_job_runs(slurm) -> None:
 
 
 def test_a_login_starts_no_profile(slurm) -> None:
-    """The login environment is the cluster's own: the profile of whoever runs the tests may hang, or say anything."""
+    """The login environment is the cluster's own: the profile of the present user may hang, or print anything."""
     job = slurm.submit("env", "--export=NONE")
     slurm.wait_for(job, "COMPLETED")
 
@@ -79,7 +79,7 @@ def test_a_node_that_goes_down_fails_its_jobs(slurm) -> None:
 
     slurm.wait_for(lost, "NODE_FAIL")
     assert slurm.wait_for(again, "RUNNING").restarts == 1
-    # Slurm starts the file of its output anew.
+    # Slurm starts the file of its output again.
     slurm.until(lambda: slurm.output(again).strip() not in {"", first}, "the name of another node")
 
 
@@ -124,7 +124,7 @@ def test_a_job_makes_way_for_another(slurm) -> None:
 
 
 def test_a_job_is_held_released_suspended_resumed_and_requeued(slurm) -> None:
-    """Whatever a job can be told, this one is told, and then runs out of memory."""
+    """One job gets all commands for jobs, and then runs out of memory."""
     job = slurm.submit(FOR_EVER, "--hold")
     slurm.release(job)
     slurm.wait_for(job, "RUNNING")
@@ -155,7 +155,7 @@ def test_a_job_runs_out_of_time(slurm) -> None:
 
 
 def test_the_kernel_ends_a_job_that_takes_too_much_memory(make_slurm, tmp_path) -> None:
-    """Where cgroups can be had, a job is out of memory when it takes too much; elsewhere that is said."""
+    """With cgroups, a job is out of memory when it takes too much; elsewhere the test is skipped with a reason."""
     if not SlurmCluster(tmp_path).can_cgroup:
         with pytest.raises(SlurmTrouble, match=r"out_of_memory\(\) does without"):
             make_slurm(cgroup=True)
@@ -201,7 +201,7 @@ def test_accounting_knows_what_has_ended(slurm_accounting) -> None:
 
 
 def test_calls_are_counted_and_can_fail(slurm) -> None:
-    """What is put in front of a command sees each call, and lets through those it wants to."""
+    """A wrapper sees each call of its command, and lets through the chosen ones."""
     slurm.put_in_front("squeue", 'if [ "$count" -le 2 ]; then echo "not now" >&2; exit 1; fi')
 
     def call() -> int:
@@ -228,7 +228,7 @@ def test_put_in_front_again_on_a_path_with_the_first_one_calls_the_real_command(
 
 
 def test_a_cluster_is_put_in_order_after_a_test(make_slurm) -> None:
-    """Whatever a test has broken, the next one finds a cluster at work."""
+    """After any damage by a test, the next one finds a cluster at work."""
     slurm = make_slurm(nodes=2)
     jobs = [slurm.submit(FOR_EVER), slurm.submit(FOR_EVER, "--hold")]
     slurm.wait_for(jobs[0], "RUNNING")
@@ -316,7 +316,7 @@ def test_a_cluster_ends_with_the_process_that_started_it(tmp_path, number) -> No
 
 
 def test_a_job_that_does_not_come_about_is_told_with_the_logs(slurm) -> None:
-    """Who waits in vain is told what for, how it was, and what the daemons say."""
+    """The error has the awaited state, the present one, and the logs of the daemons."""
     job = slurm.submit("true")
 
     with pytest.raises(SlurmTrouble, match=rf"waited for job {job} to be TIMEOUT; it was \[.*in vain(.|\n)*ctld.log"):
@@ -331,7 +331,7 @@ def test_a_daemon_that_does_not_start_is_told_with_what_it_says(make_slurm) -> N
 
 @pytest.mark.slow
 def test_tests_that_want_slurm_are_left_out_where_it_is_missing(tmp_path) -> None:
-    """Without the packages a test is skipped, and the end of the session says how to get it."""
+    """Without the packages a test is skipped, and the end of the session names them."""
     env = {name: value for name, value in os.environ.items() if name != "SEWER_TEST_REQUIRE_ALL"}
     test = f"{HERE / 'test_cluster.py'}::test_a_job_runs"
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", test]

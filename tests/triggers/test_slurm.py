@@ -409,7 +409,7 @@ def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, m
     """It could not tell a job that is lost from one that runs."""
     _, trigger = submit("pass")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SlurmUnavailable, match="there is no sbatch, squeue, scancel"):
+    with pytest.raises(SlurmUnavailable, match="sbatch, squeue, scancel not found"):
         asyncio.run(first_event(made_anew(trigger)))
 
 
@@ -480,7 +480,7 @@ def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, regist
     caplog.set_level(logging.INFO)
     on_slurm.put_in_front("sbatch")
     (one,) = register("print('done')", 1)
-    asyncio.run(run_until(made_anew(one), lambda: "which waits for its array" in caplog.text))
+    asyncio.run(run_until(made_anew(one), lambda: "(waiting for its array)" in caplog.text))
     _, other = register("print('done')", 2)
 
     async def both():

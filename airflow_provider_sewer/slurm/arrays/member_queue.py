@@ -1,4 +1,4 @@
-"""Who waits for an array: the attempts that have registered, each in a file of its own."""
+"""Queue of the attempts that wait for an array, each registered in its own file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
 
 class ArrayMember(NamedTuple):
-    """An attempt of a mapped instance that is to be an element of an array.
+    """Attempt of a mapped instance that is to become an element of an array.
 
-    :param path: its run directory.
-    :param map_index: the instance's place in the mapped task.
+    :param path: its job directory.
+    :param map_index: the instance's index in the mapped task.
     :param expected: how many instances the mapped task has; 0 if that is not known.
-    :param array_wait: seconds without a new one after which no more are waited for.
-    :param wants: what it asks Slurm for.
+    :param array_wait: seconds without a new member after which the array is submitted.
+    :param options: its options of Slurm.
     """
 
     path: str
@@ -38,13 +38,13 @@ class ArrayMember(NamedTuple):
 
     @property
     def is_requested(self) -> bool:
-        """Tell whether anybody still wants it."""
+        """Return whether it is neither cancelled nor closed."""
         directory = JobDirectory(self.path)
         return not directory.is_cancelled and not directory.has_end
 
 
 class MemberQueue:
-    """The files of those who wait.
+    """Registrations of waiting attempts.
 
     :param folder: the folder of the arrays of a mapped task.
     """
@@ -55,9 +55,9 @@ class MemberQueue:
         self._unreadable: dict[str, SewerError] = {}
 
     def register(self, member: ArrayMember) -> None:
-        """Have an attempt wait; all else that its element needs has been written.
+        """Register an attempt; all other files of its element have been written.
 
-        :raises SlurmUnavailable: when that cannot be noted.
+        :raises SlurmUnavailable: when that cannot be recorded.
         :raises UntrustedPath: when another user could have written the folder.
         """
         path = self._path(member.path)
@@ -73,20 +73,20 @@ class MemberQueue:
             ) from None
 
     def has(self, path: str) -> bool:
-        """Tell whether the attempt of this run directory waits."""
+        """Return whether the attempt with this job directory waits."""
         return os.path.exists(self._path(path))
 
     def why_unreadable(self, path: str) -> SewerError | None:
-        """Return why the attempt of this run directory does not get into an array, as far as :meth:`members` shows."""
+        """Return why the registration of this job directory cannot be read, as found by :meth:`members`."""
         return self._unreadable.get(self._path(path))
 
     def remove(self, path: str) -> None:
-        """Have the attempt of this run directory wait no longer."""
-        with suppress(OSError):  # it is passed over: it has an array, or it is cancelled
+        """Remove the attempt with this job directory."""
+        with suppress(OSError):  # it is skipped anyway: it has an array, or it is cancelled
             os.unlink(self._path(path))
 
     def members(self) -> list[ArrayMember]:
-        """Return all that wait."""
+        """Return all waiting members."""
         try:
             names = [name for name in os.listdir(self._folder) if name.endswith(".json")]
         except FileNotFoundError:
@@ -97,7 +97,7 @@ class MemberQueue:
         return list(self._read.values())
 
     def _member(self, name: str) -> ArrayMember | None:
-        """Return who waits by a file; ``None`` if it has just left, or the file is not a record of this folder."""
+        """Return the member registered in a file; ``None`` if it has just left, or it is not a record here."""
         path = os.path.join(self._folder, name)
         try:
             member = self._read_member(path)

@@ -1,4 +1,4 @@
-"""The way of one attempt into the queue as an element of an array, and what it is until it is there."""
+"""Registration of one attempt for an array, and its state until it is an array task."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class PendingJob(NamedTuple):
-    """An attempt that has registered, and is to become an element of an array.
+    """Registered attempt that is to become an element of an array.
 
-    :param directory: its run directory.
+    :param directory: its job directory.
     :param name: its name.
-    :param cluster: where its array is to run.
+    :param cluster: the client of its cluster.
     """
 
     directory: JobDirectory
@@ -40,14 +40,14 @@ class PendingJob(NamedTuple):
         return folder_of(self.directory.path)
 
     def look_up(self) -> Job | None:
-        """Return the element that it has become, if it is one by now."""
+        """Return the job of its element, if it is one by now."""
         return next(elements_of([self]), None)
 
     def cancel(self, *, timeout: float) -> None:
-        """Have it left out of its array; if that has been sent, have its element ended.
+        """Remove it from its array; if that has been submitted, cancel its element.
 
         :param timeout: seconds that this may take.
-        :raises NoAnswer: when the cluster was perhaps not reached; the job script sees to it then.
+        :raises SlurmUnreachable: when the cluster may not have been reached; the job script then ends the job.
         """
         self.directory.try_to_cancel()
         self.abandon()
@@ -55,17 +55,17 @@ class PendingJob(NamedTuple):
             job.cancel(timeout=timeout)
 
     def abandon(self) -> None:
-        """Have it wait no longer."""
+        """Remove it from the queue."""
         MemberQueue(self.folder).remove(self.directory.path)
 
     def __str__(self) -> str:
-        return f"{self.name}, which waits for its array"
+        return f"{self.name} (waiting for its array)"
 
 
 class ArrayRegistration:
-    """The place of an attempt in an array; where others have their :class:`Submission`.
+    """Registration of an attempt for an array, in place of a :class:`Submission`.
 
-    :param cluster: where the array is to run.
+    :param cluster: the client of the array's cluster.
     :param attempt: the attempt.
     """
 
@@ -76,9 +76,9 @@ class ArrayRegistration:
         self._folder = folder_of(attempt.directory.path)
 
     def register(self, script: JobScript, member: ArrayMember) -> PendingJob:
-        """Have the attempt wait for its array.
+        """Register the attempt for its array.
 
-        :raises SlurmUnavailable: when the run directory cannot be written.
+        :raises SlurmUnavailable: when the job directory cannot be written.
         """
         now = time.time()
         try:
@@ -89,51 +89,51 @@ class ArrayRegistration:
             message = f"run_dir: cannot write into {path!r}: {error.strerror}"
             raise SlurmUnavailable(message, run_directory=path) from None
         MemberQueue(self._folder).register(member)
-        return self._waiting()
+        return self._pending()
 
     def reattach(self) -> Job | PendingJob | None:
-        """Return the job of an attempt, or that it still waits; ``None`` if nothing comes of it."""
+        """Return the job of an attempt, or the pending job; ``None`` if there will be none."""
         job = self.look_up()
-        if job is None and _looked(self._folder, self._cluster).is_awaited(self._directory.path):
-            return self._waiting()
+        if job is None and _polled(self._folder, self._cluster).is_awaited(self._directory.path):
+            return self._pending()
         return job
 
     def look_up(self) -> Job | None:
         """Return the job of an attempt; ``None`` if there is none now."""
         try:
-            if (noted := self._directory.read_job()) is not None:
-                return Job.of(noted["id"], noted["name"], self._directory, self._cluster, noted["submitted"])
-        except UnreadableRecord as error:  # its array knows it, too
-            if error.version is None and (job := self._waiting().look_up()) is not None:
+            if (record := self._directory.read_job()) is not None:
+                return Job.of(record["id"], record["name"], self._directory, self._cluster, record["submitted"])
+        except UnreadableRecord as error:  # its array has a record of it, too
+            if error.version is None and (job := self._pending().look_up()) is not None:
                 return job
             raise
-        return self._waiting().look_up()
+        return self._pending().look_up()
 
     def abandon(self) -> None:
-        """Have the attempt wait no longer."""
+        """Remove the attempt from the queue."""
         MemberQueue(self._folder).remove(self._directory.path)
 
-    def _waiting(self) -> PendingJob:
+    def _pending(self) -> PendingJob:
         return PendingJob(self._directory, self._attempt.name, self._cluster)
 
 
-def elements_of(waiting: Collection[PendingJob]) -> Iterator[Job]:
-    """Return the elements that attempts have become, of those that are one by now."""
-    looked = {each.folder: _looked(each.folder, each.cluster) for each in waiting}
-    for each in waiting:
-        outcome = looked[each.folder].outcome(each.directory.path)
+def elements_of(pending: Collection[PendingJob]) -> Iterator[Job]:
+    """Return the jobs of those attempts that are elements by now."""
+    planners = {each.folder: _polled(each.folder, each.cluster) for each in pending}
+    for each in pending:
+        outcome = planners[each.folder].outcome(each.directory.path)
         if isinstance(outcome, Job):
             yield write_element(outcome)
 
 
 def write_element(job: Job) -> Job:
-    """Note in the run directory of an element which one it is, and return its job."""
-    with suppress(OSError):  # its array knows it, too
+    """Record the job of an element in its job directory, and return it."""
+    with suppress(OSError):  # its array has a record of it, too
         job.directory.write_job(job.to_data(), lasts=False)
     return job
 
 
-def _looked(folder: str, cluster: SlurmClient) -> ArrayPlanner:
-    gathering = ArrayPlanner(folder, cluster)
-    gathering.poll()
-    return gathering
+def _polled(folder: str, cluster: SlurmClient) -> ArrayPlanner:
+    planner = ArrayPlanner(folder, cluster)
+    planner.poll()
+    return planner

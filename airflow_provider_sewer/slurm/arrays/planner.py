@@ -1,4 +1,4 @@
-"""The arrays of one mapped task: who is to be in which, and how they get into the queue."""
+"""Planner of the arrays of one mapped task: forms them of registered members, and submits them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmError, SlurmSubmissionRejected, UnreadableRecord
 from airflow_provider_sewer.core.trusted_files import check_own_folder
+from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.slurm.arrays.job_array import JobArray
 from airflow_provider_sewer.slurm.arrays.lease import Lease
 from airflow_provider_sewer.slurm.arrays.member_queue import MemberQueue
@@ -31,23 +32,23 @@ if TYPE_CHECKING:
 
 #: Seconds that a lease lasts beyond the longest submission.
 _LEASE_BEYOND = 5.0
-#: So many times `array_wait` may pass since the first one has come, however many others go on to come.
+#: Limit on waiting for further members, in multiples of `array_wait` since the first one.
 _MOST_WAITS = 20
 _CANCEL_TIMEOUT = 15.0
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class ArrayPlanner:
-    """The arrays of one mapped task, as this process knows them.
+    """Arrays of one mapped task, as this process knows them.
 
     :param folder: their folder.
-    :param cluster: where they are to run.
+    :param cluster: the client of their cluster.
     """
 
     def __init__(self, folder: str, cluster: SlurmClient) -> None:
         self._folder = folder
         self._cluster = cluster
-        self._room = MemberQueue(folder)
+        self._queue = MemberQueue(folder)
         self._lease = Lease(folder, cluster.slowest_submission + _LEASE_BEYOND)
         self._arrays: dict[int, JobArray] = {}
         self._outcomes: dict[str, Job | SlurmError] = {}
@@ -56,18 +57,18 @@ class ArrayPlanner:
         self._most = math.inf
 
     def outcome(self, path: str) -> Job | SewerError | None:
-        """Return what has become of the attempt of a run directory: its job, or why there is none; or nothing yet."""
-        return self._outcomes.get(path) or self._room.why_unreadable(path)
+        """Return the job or the error of the attempt with this job directory; ``None`` while it waits."""
+        return self._outcomes.get(path) or self._queue.why_unreadable(path)
 
     def is_awaited(self, path: str) -> bool:
-        """Tell whether the attempt of a run directory waits, or is in an array that is being sent."""
-        return self._room.has(path) or path in self._placed()
+        """Return whether the attempt with this job directory waits, or is in an array that is being submitted."""
+        return self._queue.has(path) or path in self._placed()
 
     def poll(self) -> None:
-        """See what has become of the arrays.
+        """Read the outcomes of the arrays.
 
         :raises UntrustedPath: when another user could have written the folder of one.
-        :raises UnreadableRecord: when what another version has written may stand for elements that run.
+        :raises UnreadableRecord: when a record of another version may describe elements that run.
         """
         check_own_folder(self._folder, "run_dir")
         try:
@@ -83,37 +84,37 @@ class ArrayPlanner:
                 self._arrays[number].read()
             else:
                 continue
-            self._note_outcome(self._arrays[number])
-        self._room.members()  # which shows the registrations that cannot be read
+            self._record_outcome(self._arrays[number])
+        self._queue.members()  # finds the registrations that cannot be read
 
     def is_due(self) -> bool:
-        """Tell whether there is something to send: an array that is not known to be, or members enough for one."""
+        """Return whether there is an array to submit: one whose submission is not known, or members enough for one."""
         return bool(self._unsent()) or self._is_enough()
 
-    def send(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Send what is due, if no other process does, and yield whenever something has become of an array.
+    def send(self, notify: Callable[[str], None]) -> Iterator[None]:
+        """Submit the due arrays, if no other process does, and yield after each outcome.
 
-        :raises LeaseLost: when another process has taken over.
-        :raises NoAnswer: when the cluster's limits cannot be known now.
+        :raises LeaseLost: when another process has taken the lease.
+        :raises SlurmUnreachable: when the cluster's limits cannot be determined now.
         """
         if not self._lease.take():
             return
         try:
-            self.poll()  # another process may have sent something until just now
+            self.poll()  # another process may have submitted an array until just now
             for array in self._unsent():
-                self._send(array, say)
+                self._send(array, notify)
                 yield
             due = {member.path for member in self._unplaced()} if self._is_enough() else set()
-            while members := [member for member in self._wanted() if member.path in due]:
-                self._send(self._form(members), say)
+            while members := [member for member in self._requested() if member.path in due]:
+                self._send(self._form(members), notify)
                 yield
         finally:
             self._lease.give_back()
 
-    # -- Who is in which array -----------------------------------------------------------------------------------------
+    # -- Members of the arrays -----------------------------------------------------------------------------------------
 
     def _is_enough(self) -> bool:
-        """Tell whether those who wait need not wait for others any more."""
+        """Return whether the waiting members need not wait for others any more."""
         members, now = self._unplaced(), time.monotonic()
         paths = {member.path for member in members}
         if not self._seen & paths:
@@ -123,33 +124,33 @@ class ArrayPlanner:
         self._seen = paths
         if not members:
             return False
-        patience = max(member.array_wait for member in members)
+        array_wait = max(member.array_wait for member in members)
         has_all = len({member.map_index for member in members}) >= max(member.expected for member in members) > 0
-        return has_all or now - self._latest >= patience or now - self._first >= _MOST_WAITS * patience
+        return has_all or now - self._latest >= array_wait or now - self._first >= _MOST_WAITS * array_wait
 
     def _unsent(self) -> list[JobArray]:
-        """Return the arrays of which it is not known that they were sent."""
+        """Return the arrays that are not known to be submitted."""
         return [array for array in self._arrays.values() if array.is_formed and not array.is_outcome_known]
 
     def _placed(self) -> set[str]:
         return {path for array in self._arrays.values() for path in array.elements.values()}
 
     def _unplaced(self) -> list[ArrayMember]:
-        """Return those who wait and are in no array."""
+        """Return the waiting members that are in no array."""
         placed = self._placed()
-        return [member for member in self._room.members() if member.path not in placed]
+        return [member for member in self._queue.members() if member.path not in placed]
 
-    def _wanted(self) -> list[ArrayMember]:
-        """Return of those who are in no array the ones that somebody still wants: of each instance the last attempt."""
+    def _requested(self) -> list[ArrayMember]:
+        """Return the members in no array that are still valid: of each instance the last attempt."""
         members = sorted(self._unplaced(), key=lambda member: member.attempt)
-        wanted = {member.map_index: member for member in members if member.is_requested}
+        requested = {member.map_index: member for member in members if member.is_requested}
         for member in members:
-            if wanted.get(member.map_index) is not member:
-                self._room.remove(member.path)
-        return list(wanted.values())
+            if requested.get(member.map_index) is not member:
+                self._queue.remove(member.path)
+        return list(requested.values())
 
     def _form(self, members: list[ArrayMember]) -> JobArray:
-        """Make an array of the first of these, as many as can be in one."""
+        """Form an array of the first of these, as many as fit."""
         largest, most = self._cluster.largest_array()
 
         def kind(member: ArrayMember) -> tuple[str, int]:
@@ -160,9 +161,7 @@ class ArrayPlanner:
         array = self._new_array()
         array.form({member.map_index % (largest or len(members)): member.path for member in chosen}, chosen[0].options)
         if not largest:
-            array.refuse(
-                SlurmSubmissionRejected("this cluster has no job arrays (MaxArraySize=0); leave out array=True")
-            )
+            array.refuse(SlurmSubmissionRejected("this cluster has no job arrays (MaxArraySize=0); remove array=True"))
         return array
 
     def _new_array(self) -> JobArray:
@@ -175,36 +174,36 @@ class ArrayPlanner:
                 array = self._arrays[number] = JobArray(path)
                 return array
 
-    # -- Their way into the queue --------------------------------------------------------------------------------------
+    # -- Submission ----------------------------------------------------------------------------------------------------
 
-    def _send(self, array: JobArray, say: Callable[[str], None]) -> None:
+    def _send(self, array: JobArray, notify: Callable[[str], None]) -> None:
         if not array.is_outcome_known:
-            self._submit(array, say)
-        self._note_outcome(array)
+            self._submit(array, notify)
+        self._record_outcome(array)
         for number, path in array.elements.items():
-            self._room.remove(path)
+            self._queue.remove(path)
             if array.job is not None and JobDirectory(path).is_cancelled:
                 self._cancel(array.element(number, self._cluster).ref)
 
-    def _submit(self, array: JobArray, say: Callable[[str], None]) -> None:
-        assert array.options is not None, array.directory.path  # noqa: S101 - only what is formed is sent
+    def _submit(self, array: JobArray, notify: Callable[[str], None]) -> None:
+        assert array.options is not None, array.directory.path  # noqa: S101 - only a formed array is submitted
         attempt = Attempt(array.directory, array.name, self._cluster.kind, "", 0)
         before = len(array.elements)
         submission = Submission(
             self._cluster,
             attempt,
-            say,
+            notify,
             self._lease.keep,
             array.options.most_seconds,
-            fewer=partial(self._halve, array),
+            shrink=partial(self._halve, array),
         )
         try:
             if not (array.directory.read_attempt() and submission.reattach()):
                 submission.submit(array.script())
-        except DuplicateJobName as taken:
-            say(f"{taken.job} has lost the folder of its array, which somebody has removed; it is cancelled")
-            self._cancel(taken.job.ref)
-            array.form({}, array.options)  # so that they are in none
+        except DuplicateJobName as duplicate:
+            notify(WarningLine(f"Cancelling {duplicate.job}: the folder of its array was removed"))
+            self._cancel(duplicate.job.ref)
+            array.form({}, array.options)  # its members can join another array
             array.refuse(SlurmError("another array has its name"))
         except UnreadableRecord:
             raise
@@ -218,7 +217,7 @@ class ArrayPlanner:
             self._most *= 2
 
     def _halve(self, array: JobArray) -> bool:
-        """Make an array that there is no room for a smaller one, and tell whether it could be."""
+        """Halve an array for which there is no room, and return whether that was possible."""
         fewer = dict(sorted(array.elements.items())[: len(array.elements) // 2])
         if not fewer or array.options is None:
             return False
@@ -228,10 +227,10 @@ class ArrayPlanner:
         return True
 
     def _cancel(self, ref: JobRef) -> None:
-        with suppress(SlurmUnreachable):  # its script sees to it
+        with suppress(SlurmUnreachable):  # its script ends it
             self._cluster.cancel(ref, timeout=_CANCEL_TIMEOUT)
 
-    def _note_outcome(self, array: JobArray) -> None:
+    def _record_outcome(self, array: JobArray) -> None:
         if array.job is not None:
             self._outcomes |= {path: array.element(each, self._cluster) for each, path in array.elements.items()}
         elif array.refusal is not None:
