@@ -126,7 +126,7 @@ def test_remove_leaves_temporary_product_that_overlapping_run_uses(airflow, dag_
     assert sorted(path.name for path in folder.glob("raw*")) == []
     assert not [*folder.glob(".sewer/*.runs")]
     warned = [line["event"] for line in airflow.log(dag_id, two, "g.raw")]
-    begin = f"run {one!r} of DAG {dag_id!r} (task 'g.raw') has made {folder}/raw.txt too and has not ended"
+    begin = f"run {one!r} of DAG {dag_id!r} (task 'g.raw') has also produced {folder}/raw.txt and has not ended"
     assert any(line.startswith(begin) for line in warned)
 
 
@@ -144,7 +144,7 @@ def test_run_warns_of_product_of_run_that_has_not_ended(airflow):
     airflow.until(lambda: airflow.run_state("kept", three) == "success", "the end of the third run")
 
     for task in ("local", "job"):
-        said = f"run {one!r} of DAG 'kept' has made {folder}/{task}.txt too and has not ended"
+        said = f"run {one!r} of DAG 'kept' has also produced {folder}/{task}.txt and has not ended"
         lines = [[line["event"] for line in airflow.log("kept", run_id, task)] for run_id in (two, three)]
         assert [any(line.startswith(said) for line in each) for each in lines] == [True, False]
         assert not any("has not ended" in line for line in lines[1])

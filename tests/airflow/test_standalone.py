@@ -112,7 +112,7 @@ def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
     airflow.wait_for_state("waits", run_id, "wait", "success")
     said = [line["event"] for line in log()]
     assert f"Looking for {path}" in said
-    assert f"{path} is there" in said
+    assert f"Found {path}" in said
 
 
 def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(airflow, tmp_path):

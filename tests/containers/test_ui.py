@@ -80,7 +80,7 @@ def test_the_form_of_a_connection_has_every_field_in_its_section(browser):
 def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
     """Texts, objects, lists, choices and numbers; what is left empty is not said, and a secret is shown to nobody."""
     form = browser.add_connection("filled_in", "Sewer")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     form.write("Interpreter", PYTHON)
     form.write("Environment", '{"OMP_NUM_THREADS": "4"}')
     form.write("Secret environment", '{"TOKEN": "sesame-of-the-form"}')
@@ -93,7 +93,7 @@ def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
     form.choose("Deferrable", "false")
     form.write("Poll interval", "2.5")
     form.write("Longest wait", "3600")
-    form.write("Hopeless reasons", "Licenses")
+    form.write("Unsatisfiable reasons", "Licenses")
     form.save()
 
     assert understood("filled_in") == {
@@ -115,12 +115,12 @@ def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
 def test_a_connection_can_be_edited_without_its_secret(browser, understood):
     """The form shows asterisks, which stand for what is there; other words in their place are the new secret."""
     form = browser.add_connection("edited", "Sewer")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     form.write("Secret environment", '{"TOKEN": "sesame-the-first"}')
     form.save()
 
     form = browser.edit_connection("edited")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     assert form.value("Secret environment") == "***"
     form.write("Working directory", "/shared/digits")
     form.save()
@@ -128,7 +128,7 @@ def test_a_connection_can_be_edited_without_its_secret(browser, understood):
     assert (now["workdir"], now["secret_env"]) == ("/shared/digits", {"TOKEN": "sesame-the-first"})
 
     form = browser.edit_connection("edited")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     form.write("Secret environment", '{"TOKEN": "sesame-the-second"}')
     form.save()
     now = understood("edited")
@@ -139,8 +139,8 @@ def test_the_ready_connection_shows_its_values(browser):
     """And all fields that say nothing yet, so that they can be filled in."""
     form = browser.edit_connection("sewer_digits")
     assert form.sections() == ["Standard Fields", *sections(), "Extra Fields JSON"]
-    form.open_section("Where modules run")
-    assert form.fields() == sections()["Where modules run"]
+    form.open_section("Execution")
+    assert form.fields() == sections()["Execution"]
     assert form.value("Interpreter") == PYTHON
     assert json.loads(form.value("Environment")) == {"MPLCONFIGDIR": "/tmp/matplotlib"}
     assert form.value("Secret environment") == ""
@@ -157,13 +157,13 @@ def test_the_test_button_says_which_interpreter_there_is(browser, stack):
     browser.save("a connection that works")
     assert kind == "success"
     assert f"Python {version} at {PYTHON}" in message
-    assert "Slurm tasks run by /usr/bin/sbatch, with run directories in /shared/sewer-runs" in message
+    assert "Slurm tasks run by /usr/bin/sbatch, with job directories in /shared/sewer-runs" in message
 
 
 def test_the_test_button_says_what_is_wrong(browser):
     """In red, and in words that name what has to be mended."""
     form = browser.edit_connection("sewer_digits")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     form.write("Interpreter", "/nowhere/python")
     form.save()
     try:
@@ -171,7 +171,7 @@ def test_the_test_button_says_what_is_wrong(browser):
         browser.save("a connection that does not work")
     finally:
         form = browser.edit_connection("sewer_digits")
-        form.open_section("Where modules run")
+        form.open_section("Execution")
         form.write("Interpreter", PYTHON)
         form.save()
     assert kind == "error"

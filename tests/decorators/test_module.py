@@ -149,8 +149,8 @@ def test_the_function_can_skip_the_task(echo, run_dag):
 @pytest.mark.parametrize(
     ("returned", "said"),
     [
-        (None, "returns_wrong() returned nothing"),
-        (["--n", "1"], "returns_wrong() returned a list"),
+        (None, "as a dict, got None"),
+        (["--n", "1"], "as a dict, got a list"),
         ({"no such name": 1}, "parameter 'no such name': write the bare name"),
         ({"n": {1, 2}}, "parameter 'n': a value of type set has no plain text form"),
     ],

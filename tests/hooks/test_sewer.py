@@ -84,11 +84,14 @@ def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
     ("fields", "said"),
     [
         ({"pythn": "x"}, "unknown field 'pythn'; did you mean 'python'?"),
-        ({"env": "{not json"}, "env: no JSON (at character 1)"),
-        ({"env": ["A"]}, "env: a JSON object"),
+        ({"env": "{not json"}, "env must be valid JSON (error at character 1)"),
+        ({"env": ["A"]}, "env must be a JSON object"),
         ({"env": {"A": ["b"]}}, "the value of 'A'"),
-        ({"workdir": "relative/path"}, "'relative/path' is relative"),
-        ({"python": "envs/bin/python"}, "'envs/bin/python' is relative"),
+        (
+            {"workdir": "relative/path"},
+            "paths in a connection must be absolute (or a bare name for python), got 'relative/path'",
+        ),
+        ({"python": "envs/bin/python"}, "must be absolute (or a bare name for python), got 'envs/bin/python'"),
         ({"inherit_env": "PATH"}, "inherit_env"),
         ({"pol_interval": 5}, "unknown field 'pol_interval'; did you mean 'poll_interval'?"),
     ],
@@ -188,11 +191,11 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
     ("fields", "said"),
     [
         ({"cluster": "slurn"}, "cluster: 'auto' or 'slurm' or 'local'"),
-        ({"job_url": "https://jobs"}, "{job_id} is missing"),
+        ({"job_url": "https://jobs"}, "job_url must contain {job_id}"),
         ({"python": "/nowhere/python"}, "does not exist"),
         ({"python": "/bin/ls"}, "no Python"),
         ({"workdir": "/nowhere"}, "/nowhere does not exist"),
-        ({"env": "{"}, "no JSON"),
+        ({"env": "{"}, "env must be valid JSON"),
     ],
 )
 def test_the_test_button_says_what_is_wrong(hook, fields, said):
@@ -257,10 +260,10 @@ def test_the_ready_connection_names_every_field_of_the_form():
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"slurm": "{not json"}, "slurm: no JSON (at character 1)"),
-        ({"slurm": ["nodes"]}, "slurm: a JSON object"),
+        ({"slurm": "{not json"}, "slurm must be valid JSON (error at character 1)"),
+        ({"slurm": ["nodes"]}, "slurm must be a JSON object"),
         ({"slurm": {"partiton": "x"}}, "slurm: unknown Slurm parameter 'partiton'; did you mean 'partition'?"),
-        ({"run_dir": "runs"}, "'runs' is relative"),
+        ({"run_dir": "runs"}, "must be absolute (or a bare name for python), got 'runs'"),
         ({"poll_interval": "soon"}, "poll_interval: seconds or a timedelta, more than 0, are needed, not 'soon'"),
         ({"deferrable": "yes"}, "deferrable: True or False is needed, not 'yes'"),
     ],
@@ -290,29 +293,29 @@ def test_a_link_to_a_job_is_a_template_with_its_id(hook, url):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("jobs/{job_id}", "a URL that begins with https:// or http:// is needed, not 'jobs/{job_id}'"),
+        ("jobs/{job_id}", "job_url must be a URL that begins with https:// or http://, got 'jobs/{job_id}'"),
         ("javascript:alert({job_id})", "a URL that begins with https:// or http://"),
         ("https://jobs/\n{job_id}", "a URL that begins with"),
         (5, "a URL that begins with"),
-        ("https://jobs", "{job_id} is missing"),
-        ("https://jobs/{job_id", "is no template"),
+        ("https://jobs", "job_url must contain {job_id}"),
+        ("https://jobs/{job_id", "job_url must be a valid template"),
         ("https://jobs/{job}", "unknown field 'job'; did you mean 'job_id'?"),
         ("https://jobs/{job_id.__class__}", "unknown field 'job_id.__class__'"),
-        ("https://jobs/{job_id!r}", "They stand in braces, alone."),
-        ("https://jobs/{job_id:>99999999}", "They stand in braces, alone."),
+        ("https://jobs/{job_id!r}", "Use it without a format."),
+        ("https://jobs/{job_id:>99999999}", "Use it without a format."),
         ("https://jobs/{}", "unknown field ''"),
     ],
 )
 def test_a_link_that_is_none_is_an_error(hook, url, said):
     """It would otherwise show only when somebody clicks on it."""
-    with pytest.raises(InvalidTask, match=r"^connection 's': job_url: ") as raised:
+    with pytest.raises(InvalidTask, match=r"^connection 's': job_url") as raised:
         _ = hook(job_url=url).job_url
     assert said in str(raised.value)
 
 
 def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
     """With and without an sbatch, and where their files lie."""
-    there = f"with run directories in {DEFAULTS.run_dir}"
+    there = f"with job directories in {DEFAULTS.run_dir}"
     assert (
         hook(python=sys.executable)
         .test_connection()[1]
@@ -322,7 +325,7 @@ def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
     sbatch.touch(mode=0o755)
     assert hook(python=sys.executable).test_connection()[1].endswith(f"; Slurm tasks run by {sbatch}, {there}")
     said = hook(python=sys.executable, cluster="local", run_dir="/r").test_connection()[1]
-    assert said.endswith("; Slurm tasks run on this machine, with run directories in /r")
+    assert said.endswith("; Slurm tasks run on this machine, with job directories in /r")
 
 
 def test_the_test_button_misses_slurm_only_where_it_is_demanded(hook, without_slurm):
@@ -330,5 +333,5 @@ def test_the_test_button_misses_slurm_only_where_it_is_demanded(hook, without_sl
     assert hook(python=sys.executable).test_connection()[0]
     assert hook(python=sys.executable, cluster="slurm").test_connection() == (
         False,
-        "cluster: 'slurm' needs sbatch, and there is none on PATH here",
+        "cluster='slurm' requires sbatch, which is not on PATH here",
     )

@@ -131,7 +131,7 @@ def test_dags_test_ends_while_a_submission_is_retried(dags_test, on_slurm, numbe
     run.says("Not submitted yet, trying again")
     submissions = on_slurm.counted("sbatch")
     text = run.ends(number, SOON)
-    assert "Interrupted by SIGTERM or SIGINT; not trying again" in text
+    assert "Interrupted by SIGTERM or SIGINT; not retrying" in text
     assert "DagRun failed" in text
     assert on_slurm.counted("sbatch") == submissions
     assert not queued(on_slurm)

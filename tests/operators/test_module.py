@@ -156,9 +156,9 @@ def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("2**70", "Airflow cannot keep its result"),
-        ("'\\ud800'", "Airflow cannot keep its result"),
-        ("{'__classname__': 'x'}", "Airflow cannot keep its result"),
+        ("2**70", "Airflow cannot store its result"),
+        ("'\\ud800'", "Airflow cannot store its result"),
+        ("{'__classname__': 'x'}", "Airflow cannot store its result"),
         ("[{'deep': " * 60 + "1" + "}]" * 60, "it is nested too deeply; lists and objects can be nested 100 times"),
     ],
     ids=["number", "surrogate", "key", "deep"],
@@ -173,9 +173,9 @@ def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, said, modul
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("'a\\0b'", "result holds a NUL character"),
-        ("{'names': ['a', 'b\\0']}", "result['names'][1] holds a NUL character"),
-        ("[{'a\\0': 1}]", "a key of result[0] holds a NUL character"),
+        ("'a\\0b'", "result contains a NUL character"),
+        ("{'names': ['a', 'b\\0']}", "result['names'][1] contains a NUL character"),
+        ("[{'a\\0': 1}]", "a key of result[0] contains a NUL character"),
     ],
 )
 def test_operator_refuses_a_nul_in_a_result_by_name(value, said, module, run_operator, capsys):
@@ -309,8 +309,8 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
         ({"env": {"A=B": "c"}}, "'A=B'"),
         ({"inherit_env": "PATH"}, "inherit_env"),
         ({"workdir": 7}, "workdir"),
-        ({"args": "fit"}, "args: a list of arguments is needed, not 'fit'"),
-        ({"parameters_and_flags": ["x"]}, "parameters_and_flags: a mapping is needed, not list"),
+        ({"args": "fit"}, "args must be a list, got 'fit'"),
+        ({"parameters_and_flags": ["x"]}, "parameters_and_flags must be a mapping, got list"),
         ({"termination_grace_period": "2"}, "termination_grace_period"),
         ({"termination_grace_period": None}, "termination_grace_period"),
         ({"termination_grace_period": -1}, "termination_grace_period"),

@@ -88,9 +88,9 @@ def state(operator) -> dict:
 def constructed(monkeypatch):
     """Return a list of the operators that their constructor has made."""
     ids = []
-    check = PythonModuleOperator._check_what_is_known
+    check = PythonModuleOperator._check_known_fields
     monkeypatch.setattr(
-        PythonModuleOperator, "_check_what_is_known", lambda self: (ids.append(self.task_id), check(self))
+        PythonModuleOperator, "_check_known_fields", lambda self: (ids.append(self.task_id), check(self))
     )
     return ids
 

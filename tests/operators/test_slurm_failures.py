@@ -66,7 +66,7 @@ def test_a_result_that_airflow_cannot_keep_fails_and_says_why(module, on_slurm, 
     """Better here, with its reason, than later in the depths of Airflow."""
     job = module("import json, os; json.dump(2**70, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
-    assert "Airflow cannot keep its result" in said()
+    assert "Airflow cannot store its result" in said()
 
 
 def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_job, said, tries):

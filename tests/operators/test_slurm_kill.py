@@ -178,7 +178,7 @@ def test_a_trigger_that_fails_under_dags_test_leaves_no_job(module, on_slurm, ru
     def fails(self, job):
         raise RuntimeError("no follower today")
 
-    monkeypatch.setattr(SlurmJobTrigger, "_follower", fails)
+    monkeypatch.setattr(SlurmJobTrigger, "_monitor", fails)
     name = "left_by_its_trigger"
     run_job(deferrable=True, slurm={"name": name}, **module("import time; time.sleep(600)"))
     (job,) = on_slurm.jobs(name)

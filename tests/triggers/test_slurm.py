@@ -30,7 +30,7 @@ from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.submitted_job import job_to_data
 from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
-from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
+from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _Inbox
 from tests.airflow_supervisor import task_instance
 
 PATIENCE = 60.0
@@ -236,7 +236,7 @@ def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
     """A trigger that is cancelled when it has just heard of its job ends all the same."""
 
     async def cancelled_with_news() -> None:
-        news = _News()
+        news = _Inbox()
         task = asyncio.create_task(news.get(PATIENCE))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -358,7 +358,7 @@ def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog, ai
     job, trigger = submit("import time; time.sleep(600)")
     on_slurm.put_in_front("scancel", "sleep 3")
     asyncio.run(killed_as_airflow_does([made_anew(trigger)], 1.0))
-    assert f"{job} is being cancelled; Airflow waits no longer" in caplog.text
+    assert f"Cancelling {job} in the background; Airflow has stopped waiting" in caplog.text
     on_slurm.wait_for(job.ref.id, "CANCELLED")
 
 
