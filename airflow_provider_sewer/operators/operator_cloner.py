@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.operators.module import PythonModuleOperator
 
-#: Fields that differ between the operators of tasks: what to run, and how to show it.
+#: Fields that differ between the operators of tasks: the code to run and its display.
 PER_TASK_FIELDS = (
     "task_id", "task_display_name", "doc_md", "module", "parameters_and_flags", "args", "use_underscores", "function",
     "op_kwargs", "products", "dependencies", "stale_after",

@@ -218,10 +218,14 @@ async def is_async():
         (empty, {}, "task 'empty': a task runs a module or a function; neither is given"),
         (empty, {"module": "no module"}, "task 'empty': module: 'no module' is no dotted name"),
         (empty, {"module": "m", "run_when": "often"}, "run_when"),
-        (empty, {"module": "m", "parameters_and_flags": {}}, "parameters_and_flags: the function returns them"),
-        (empty, {"module": "m", "op_kwargs": {"n": 1}}, "op_kwargs: the function is given its own where it is called"),
-        (empty, {"module": "m", "op_args": [1]}, "op_args: the function is given its own where it is called"),
-        (is_async, {"module": "m"}, r"test_module\.py:\d+: is_async\(\) is async"),
+        (
+            empty,
+            {"module": "m", "parameters_and_flags": {}},
+            "parameters_and_flags is not an argument of the decorator",
+        ),
+        (empty, {"module": "m", "op_kwargs": {"n": 1}}, "op_kwargs is not an argument of the decorator"),
+        (empty, {"module": "m", "op_args": [1]}, "op_args is not an argument of the decorator"),
+        (is_async, {"module": "m"}, r"test_module\.py:\d+: is_async\(\) must not be async"),
     ],
 )
 def test_what_cannot_run_is_named_while_the_dag_is_parsed(function, arguments, said):

@@ -76,11 +76,11 @@ def plainly(kind, own, shared):
 
 def state(operator) -> dict:
     """Return all there is in an operator, but for the DAG and the group it is in."""
-    left_aside = ("_dag", "dag", "task_group", "_marks")
+    left_aside = ("_dag", "dag", "task_group", "_markers")
     found = {name: value for name, value in vars(operator).items() if name not in left_aside}
     inner = found.pop("_BaseOperator__init_kwargs")
     found["init_kwargs"] = {name: value for name, value in inner.items() if name not in left_aside}
-    found["marks"] = operator._markers._marks
+    found["marks"] = operator._markers._markers
     return found
 
 
