@@ -1,4 +1,4 @@
-"""Many jobs at once are watched as politely as one."""
+"""Many concurrent jobs are polled with as few queries as one."""
 
 from __future__ import annotations
 

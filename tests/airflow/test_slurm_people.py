@@ -1,4 +1,4 @@
-"""People clear tasks and mark them, also at bad moments: no job is left behind, and none is run twice."""
+"""Clearing and marking of tasks by a user, also during failures: no job is left behind, and none runs twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
 
 
 def test_a_person_clears_a_task_whose_worker_has_just_died(start, airflow):
-    """Nobody is left to cancel the job, so that the next try does it, before it submits a new one."""
+    """No process is left to cancel the job, so the next try cancels it before submitting a new one."""
     case = start("works_once")
     case.is_followed()
     for pid in (airflow.worker_pid(*case.key), airflow.supervisor_pid(*case.key)):
@@ -72,7 +72,7 @@ def test_a_person_marks_a_task_and_its_job_is_cancelled(start, airflow, state):
 
 @pytest.mark.parametrize("trouble", ["frozen", "stopped"])
 def test_a_person_marks_a_task_while_nobody_reaches_slurm(start, airflow, stage, trouble):
-    """The run directory says so to the job, which ends itself, or does not even begin."""
+    """The job reads the mark in its job directory and ends itself, or does not start."""
     *running, held = cases = start("works_once", "defers_once", "defers_held")
     followed(running)
     held.until(lambda: held.state() == "deferred" and "is PENDING" in held.text_of_log(), "a held job that is watched")

@@ -1,4 +1,4 @@
-"""A whole Airflow, steered over REST: what people see, and what a kill leaves behind."""
+"""A complete Airflow, driven over REST: logs and states, and the processes left after a kill."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def sleeping(airflow, tmp_path):
 
 
 def test_the_log_read_over_rest_has_every_line_told_apart_and_no_secret(airflow):
-    """What the module writes is in the task's log; what the connection keeps secret is not."""
+    """The module's output is in the task's log; the connection's secrets are not."""
     run_id = airflow.trigger("talks")
     airflow.wait_for_state("talks", run_id, "job", "success")
     written = airflow.lines("talks", run_id, "job", streams=["stdout"])
@@ -95,7 +95,7 @@ def test_the_log_read_over_rest_has_every_line_told_apart_and_no_secret(airflow)
 
 
 def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
-    """No worker is taken up by that; when the path is there, the task goes on and says so."""
+    """The wait occupies no worker; when the path exists, the task resumes and logs it."""
     path = tmp_path / "delivery"
     run_id = airflow.trigger("waits", {"path": str(path)})
     airflow.wait_for_state("waits", run_id, "wait", "deferred")
@@ -106,7 +106,7 @@ def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
     def log():
         return airflow.log("waits", run_id, "wait")
 
-    # What is queued again before the executor has told of its first end is a failure to the scheduler.
+    # The scheduler fails a task that is queued again before the executor has reported its first end.
     airflow.until(is_in_triggerer, "the trigger to start")
     path.mkdir()
     airflow.wait_for_state("waits", run_id, "wait", "success")
@@ -116,7 +116,7 @@ def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
 
 
 def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(airflow, tmp_path):
-    """Between two looks the task is not running; the log of each look names the beginning and the end of the wait."""
+    """Between two checks the task is not running; the log of each check names the start and the end of the wait."""
     path = tmp_path / "delivery"
     run_id = airflow.trigger("looks", {"path": str(path)})
     airflow.wait_for_state("looks", run_id, "wait", "up_for_reschedule")

@@ -1,4 +1,4 @@
-"""Airflow's UI in a browser: the connection's form, a task group, a task's log, its job, and what people click on.
+"""Airflow's UI in a browser: the connection's form, a task group, a task's log, its job, and the buttons.
 
 What is seen is kept in build/screenshots, to be looked at.
 """
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no browser: {lacking()
 
 [CONNECTION_TYPE] = get_provider_info()["connection-types"]
 
-#: Prints what the hook makes of a connection, which it asks the database for.
+#: Prints the settings that the hook reads from a connection in the database.
 READ = """
 import json, sys
 from airflow_provider_sewer.hooks.sewer import SewerHook
@@ -45,7 +45,7 @@ def browser(stack, cluster_run):
 
 @pytest.fixture
 def understood(stack):
-    """Return a function that returns what the hook understands of a connection."""
+    """Return a function that returns the settings that the hook reads from a connection."""
 
     def read(conn_id):
         argv = ("env", "_AIRFLOW_PROCESS_CONTEXT=server", "python", "-c", READ, conn_id)
@@ -55,7 +55,7 @@ def understood(stack):
 
 
 def sections() -> dict[str, list[Field]]:
-    """Return what the form is to show, section by section."""
+    """Return the expected fields of the form by section."""
     found: dict[str, list[Field]] = {}
     for field in CONNECTION_TYPE["conn-fields"].values():
         found.setdefault(field["schema"]["section"], []).append(Field(field["label"], field["description"]))
@@ -78,7 +78,7 @@ def test_the_form_of_a_connection_has_every_field_in_its_section(browser):
 
 
 def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
-    """Texts, objects, lists, choices and numbers; what is left empty is not said, and a secret is shown to nobody."""
+    """Texts, objects, lists, choices and numbers; empty fields are omitted, and secrets are never shown."""
     form = browser.add_connection("filled_in", "Sewer")
     form.open_section("Execution")
     form.write("Interpreter", PYTHON)
@@ -113,7 +113,7 @@ def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
 
 
 def test_a_connection_can_be_edited_without_its_secret(browser, understood):
-    """The form shows asterisks, which stand for what is there; other words in their place are the new secret."""
+    """The form shows asterisks for the stored secret; any other text replaces it."""
     form = browser.add_connection("edited", "Sewer")
     form.open_section("Execution")
     form.write("Secret environment", '{"TOKEN": "sesame-the-first"}')
@@ -136,7 +136,7 @@ def test_a_connection_can_be_edited_without_its_secret(browser, understood):
 
 
 def test_the_ready_connection_shows_its_values(browser):
-    """And all fields that say nothing yet, so that they can be filled in."""
+    """Empty fields are shown as well, so that they can be filled in."""
     form = browser.edit_connection("sewer_digits")
     assert form.sections() == ["Standard Fields", *sections(), "Extra Fields JSON"]
     form.open_section("Execution")
@@ -151,7 +151,7 @@ def test_the_ready_connection_shows_its_values(browser):
 
 
 def test_the_test_button_says_which_interpreter_there_is(browser, stack):
-    """With its version, and by what Slurm tasks run."""
+    """The message has the version and the Slurm backend."""
     version = stack.run_in(LOGIN, PYTHON, "-c", "import platform; print(platform.python_version())").strip()
     kind, message = browser.test_connection("sewer_digits")
     browser.save("a connection that works")
@@ -161,7 +161,7 @@ def test_the_test_button_says_which_interpreter_there_is(browser, stack):
 
 
 def test_the_test_button_says_what_is_wrong(browser):
-    """In red, and in words that name what has to be mended."""
+    """The message is red and names the invalid field."""
     form = browser.edit_connection("sewer_digits")
     form.open_section("Execution")
     form.write("Interpreter", "/nowhere/python")
@@ -215,7 +215,7 @@ def test_the_task_group_shows_its_tasks_with_their_names(browser, stack, cluster
 
 
 def test_the_log_page_shows_what_the_job_has_written(browser, start):
-    """Each line once and in order, without any markup, stdout and stderr told apart, and no secret."""
+    """Each line once and in order, without any markup, stdout and stderr separate, and no secret."""
     case = start("defers")
     case.enough()  # at once: a log that is longer than the window is not all there to be read
     succeeded(case)

@@ -72,7 +72,7 @@ def test_it_composes_as_other_task_decorators_do(echo, run_dag):
 
 
 def test_the_result_of_the_module_becomes_several_xcoms_if_wanted(echo, run_dag):
-    """An annotation of the function is about what it returns, not about the module's result."""
+    """The function's return annotation describes the arguments, not the module's result."""
 
     @task.python_module(multiple_outputs=True, **echo)
     def several():
@@ -95,7 +95,7 @@ def test_the_result_of_the_module_becomes_several_xcoms_if_wanted(echo, run_dag)
 
 
 def test_products_that_are_known_only_then_are_made_whole_and_are_no_assets(made, run_dag, tmp_path):
-    """Outlets are what the decorator says; a path may be a template; a dependency is wanted before anything runs."""
+    """Only outlets of the decorator count; a path may be a template; dependencies are checked before the run."""
 
     @task.python_module(outlets=[Asset("said")], workdir=str(tmp_path), run_when="missing", **made)
     def make(name, out):
@@ -188,7 +188,7 @@ def test_an_error_of_the_function_is_the_tasks(echo, run_dag, capsys):
 
 
 def test_what_json_cannot_say_is_named_and_nothing_else_goes_wrong(module, run_dag, capsys):
-    """Airflow, which shows what the function has returned, could not say it either."""
+    """Airflow, which shows the returned value, could not serialize it either."""
     where = module("def give(**kwargs): return kwargs", "functions")
     del where["module"]
 

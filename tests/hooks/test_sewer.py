@@ -74,7 +74,7 @@ def test_empty_fields_of_the_form_say_nothing(hook):
 
 
 def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
-    """The form sends every line of a list, also the empty one after the last name, and what was pasted as it is."""
+    """The form sends every line of a list, also the empty one after the last name, and pasted text unchanged."""
     made = hook(python=" /opt/python ", inherit_env=["A", " B ", ""], fail_on_pending_reason=[""], run_dir=" ")
     assert (made.settings.python, made.settings.inherit_env) == ("/opt/python", ("A", "B"))
     assert made.slurm_settings == SlurmSettings()
@@ -97,7 +97,7 @@ def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
     ],
 )
 def test_a_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):
-    """The error says which connection and which field."""
+    """The error names the connection and the field."""
     with pytest.raises(InvalidTask, match="connection 's'") as raised:
         _ = hook(**fields).settings
     assert said in str(raised.value)
@@ -136,7 +136,7 @@ def test_test_connection_starts_no_script_whatever_its_name(hook, tmp_path, ran,
 
 
 def test_test_connection_starts_no_program_by_the_name_of_a_python(hook, tmp_path, ran):
-    """A link that is named python is what it leads to."""
+    """A symlink named python is resolved to its target."""
     link = tmp_path / "python3"
     link.symlink_to("/bin/bash")
     good, answer = hook(python=str(link), env={"BASH_ENV": f"{tmp_path}/code"}).test_connection()
@@ -213,7 +213,7 @@ def without_slurm(monkeypatch, tmp_path):
 
 
 def test_it_reads_what_slurm_jobs_are_given(hook):
-    """Every field of the settings can stand in a connection; what does not is not said."""
+    """A connection can contain every setting; missing ones are ``None``."""
     fields = {
         "slurm": {"partition": "gpu", "mem_gb": 8, "account": None},
         "run_dir": "/shared/runs",
@@ -269,7 +269,7 @@ def test_the_ready_connection_names_every_field_of_the_form():
     ],
 )
 def test_a_slurm_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):
-    """The error says which connection and which field."""
+    """The error names the connection and the field."""
     with pytest.raises(InvalidTask, match=r"^connection 's': ") as raised:
         _ = hook(**fields).slurm_settings
     assert said in str(raised.value)
@@ -307,7 +307,7 @@ def test_a_link_to_a_job_is_a_template_with_its_id(hook, url):
     ],
 )
 def test_a_link_that_is_none_is_an_error(hook, url, said):
-    """It would otherwise show only when somebody clicks on it."""
+    """Otherwise the error would appear only on a click."""
     with pytest.raises(InvalidTask, match=r"^connection 's': job_url") as raised:
         _ = hook(job_url=url).job_url
     assert said in str(raised.value)

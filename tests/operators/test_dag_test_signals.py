@@ -32,7 +32,7 @@ with DAG({dag_id!r}, schedule=None):
     for name in ("job", "other"):
         {operator}(task_id=name, retries=3, retry_delay=timedelta(seconds={delay}), **{arguments!r})
 """
-# Says that it is there, and waits or fails.
+# Prints a line, then waits or fails.
 WAITS = """
 import os, sys, time
 open(os.path.join(os.path.dirname(__file__), f"started-{os.getpid()}"), "w").close()
@@ -185,7 +185,7 @@ def test_dags_test_ends_while_a_sensor_pokes(dags_test):
 
 
 def test_dags_test_ends_while_a_sensor_is_rescheduled(dags_test):
-    """Airflow itself waits for the time of the next look."""
+    """Airflow itself waits for the time of the next check."""
     run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False)
     run.says("No tasks to run")
     run.ends(signal.SIGTERM, SOON)

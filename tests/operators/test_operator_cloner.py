@@ -1,4 +1,4 @@
-"""Operators that differ only in what they run are made from the first of them, and are what they would be anyway."""
+"""OperatorCloner: operators that differ only in per-task fields are cloned, and equal constructed ones."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_what_has_an_edge_in_it_is_made_by_the_constructor(constructed):
 
 
 def test_operators_with_other_arguments_or_of_other_groups_are_no_twins(constructed):
-    """What differs in anything else, be it True instead of 1, is asked all the questions."""
+    """Any other difference, even True instead of 1, requires the constructor."""
     twins = OperatorCloner()
     with DAG("twins", schedule=None):
         for number, shared in enumerate([{"retries": 1}, {"retries": 2}, {"retries": 1}, {"do_xcom_push": True}]):

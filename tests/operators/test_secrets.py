@@ -53,7 +53,7 @@ def test_python_module_operator_shows_no_secret_of_a_task(
 
 
 def test_partial_hides_secrets_of_mapped_operators(module, run_dag, said, everything_kept):
-    """What all instances have is stored with the DAG as well."""
+    """Arguments common to all instances are also stored with the DAG."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
     with DAG("mapped", schedule=None) as dag:
@@ -154,7 +154,7 @@ def test_python_module_task_hides_secrets_that_its_function_returns(module, run_
 
 @pytest.mark.parametrize("value", ["{{ params.password }}", "x{{ params.password }}"])
 def test_env_template_is_rendered_and_its_value_masked(value, module, run_dag, said):
-    """A template is no secret; what it gives is one."""
+    """The template is shown; its rendered value is masked."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": value}
     with DAG("rendered", schedule=None, params={"password": "given-sesame"}) as dag:
@@ -174,7 +174,7 @@ GIVEN = {
 @pytest.mark.parametrize("how", ["operator", "partial", "expand_kwargs"])
 @pytest.mark.parametrize("what", GIVEN)
 def test_operator_names_exposed_secrets_at_parse_time(what, how):
-    """With the DAG file and the way to pass them; neither the message nor what Python prints of it shows a value."""
+    """The warning contains the DAG file and the fix; neither it nor Python's output of it shows a value."""
     make = SlurmModuleOperator if how == "operator" else SlurmModuleOperator.partial
     over = how == "expand_kwargs"
     with DAG("exposed", schedule=None) as dag, pytest.warns(SecretWarning) as told:

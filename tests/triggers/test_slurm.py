@@ -1,4 +1,4 @@
-"""SlurmJobTrigger: what the triggerer does with it, done here with real jobs."""
+"""SlurmJobTrigger, driven with real jobs as a triggerer drives it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def busy_scheduler(monkeypatch):
 
 @pytest.fixture
 def submit(tmp_path):
-    """Submit a module as a job, and return what makes triggers that follow it, as the database would."""
+    """Submit a module as a job, and return it with a trigger restored as from the database."""
 
     def run(source: str, cluster: str = "slurm", secrets: tuple[str, ...] = (), **settings):
         (tmp_path / "job.py").write_text(dedent(source))
@@ -64,8 +64,8 @@ def submit(tmp_path):
             1.0,
         )
         job = JobRunner(planned, lambda *_: None, lambda _: None).submit_and_wait()
-        told = encrypt_secrets(secrets, job.directory)
-        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm_to_data(slurm._replace(slurm={})), told)
+        encrypted = encrypt_secrets(secrets, job.directory)
+        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm_to_data(slurm._replace(slurm={})), encrypted)
         return job, trigger
 
     return run
@@ -77,8 +77,8 @@ def register(tmp_path):
 
     def run(source: str, count: int, **settings):
         (tmp_path / "job.py").write_text(dedent(source))
-        said = {"run_dir": str(tmp_path / "runs"), "cluster": "slurm", "array": True, "array_wait": 600.0, **settings}
-        slurm = QUICK._replace(**said)
+        given = {"run_dir": str(tmp_path / "runs"), "cluster": "slurm", "array": True, "array_wait": 600.0, **settings}
+        slurm = QUICK._replace(**given)
         task = Task("task", "job").with_settings(ExecutionSettings(sys.executable, {"PYTHONPATH": str(tmp_path)}))
         for index in range(count):
             planned = JobSpec(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, expected=2)
@@ -95,11 +95,11 @@ def logged(caplog):
     return lambda: [r.getMessage() for r in caplog.records if r.name == "airflow.task.module.stdout"]
 
 
-def made_anew(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
-    """Return the trigger as another triggerer makes it: from what the database has kept."""
+def restored(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
+    """Return the trigger as another triggerer creates it from the database."""
     path, kwargs = trigger.serialize()
-    kept = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(kwargs))
-    again = import_string(path)(**kept)
+    stored = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(kwargs))
+    again = import_string(path)(**stored)
     again.trigger_id, again.task_instance = 1, task_instance()  # as a triggerer sets them
     return again
 
@@ -112,7 +112,7 @@ def _until(condition) -> None:
 
 
 async def first_event(trigger: SlurmJobTrigger):
-    """Return what the trigger fires."""
+    """Return the event of the trigger."""
     return (await asyncio.wait_for(anext(trigger.run()), PATIENCE)).payload
 
 
@@ -133,14 +133,14 @@ async def run_until(trigger: SlurmJobTrigger, condition) -> None:
 def test_what_the_database_keeps_makes_the_same_trigger(on_slurm, submit):
     """Its arguments survive Airflow's serializer, the ones that are None or several included."""
     _, trigger = submit("pass", fail_on_pending_reason=("Licenses", "Resources"))
-    assert made_anew(trigger).serialize()[0] == trigger.serialize()[0]
-    assert json.dumps(made_anew(trigger).serialize()[1]) == json.dumps(trigger.serialize()[1])
+    assert restored(trigger).serialize()[0] == trigger.serialize()[0]
+    assert json.dumps(restored(trigger).serialize()[1]) == json.dumps(trigger.serialize()[1])
 
 
 def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
-    """The event says all that the worker needs, in what JSON can hold."""
+    """The event contains everything the worker needs, as JSON values."""
     job, trigger = submit("print('done')")
-    event = asyncio.run(first_event(made_anew(trigger)))
+    event = asyncio.run(first_event(restored(trigger)))
     assert json.loads(json.dumps(event)) == event
     assert event["job"] == trigger.serialize()[1]["job"]
     ending = event["ending"]
@@ -157,7 +157,7 @@ def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
 
 
 def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_has_noticed(submit, busy_scheduler, monkeypatch):
-    """What is queued again before that counts as killed there, although the job has ended well."""
+    """The scheduler takes a task that is queued again earlier for killed, although its job succeeded."""
     asked = []
 
     async def sleep(seconds: float) -> None:
@@ -166,13 +166,13 @@ def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_has_noticed(submit
     monkeypatch.setattr(asyncio, "sleep", sleep)
     job, trigger = submit("pass", "local")
     _until(job.directory.read_exit)
-    assert asyncio.run(first_event(made_anew(trigger)))["ending"]["error"] is None
+    assert asyncio.run(first_event(restored(trigger)))["ending"]["error"] is None
     assert sum(asked) > 950
     asked.clear()
     assert asyncio.run(first_event(trigger))["ending"]["error"] is None, "there is no scheduler under dag.test()"
     assert sum(asked) < 3
     _, kwargs = trigger.serialize()
-    timely = made_anew(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
+    timely = restored(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
     asyncio.run(first_event(timely))
     assert 50 < sum(asked) < 100, "nor later than Airflow waits"
 
@@ -188,7 +188,7 @@ def test_airflow_hears_of_an_error_no_sooner_either(submit, busy_scheduler, monk
     job, trigger = submit("pass", secrets=("open-sesame",), cluster="local")
     job.directory.forget_secrets()
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(made_anew(trigger)))
+        asyncio.run(first_event(restored(trigger)))
     assert sum(asked) > 950
 
 
@@ -208,9 +208,9 @@ def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logge
         """,
         cluster,
     )
-    asyncio.run(run_until(made_anew(trigger), lambda: "500" in logged()))
+    asyncio.run(run_until(restored(trigger), lambda: "500" in logged()))
     go.touch()
-    event = asyncio.run(first_event(made_anew(trigger)))
+    event = asyncio.run(first_event(restored(trigger)))
     assert event["ending"]["error"] is None
     JobLogs(JobDirectory(event["job"]["directory"]), log_output).finish()  # as the worker does that goes on
     assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
@@ -219,7 +219,7 @@ def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logge
 def test_a_triggerer_that_stops_leaves_the_job_alone(on_slurm, submit):
     """Another one goes on with it."""
     job, trigger = submit("import time; time.sleep(600)")
-    asyncio.run(run_until(made_anew(trigger), lambda: on_slurm.state(job.ref.id) == "RUNNING"))
+    asyncio.run(run_until(restored(trigger), lambda: on_slurm.state(job.ref.id) == "RUNNING"))
     assert on_slurm.state(job.ref.id) == "RUNNING"
     assert not job.directory.is_cancelled
 
@@ -235,12 +235,12 @@ def test_stopped_where_there_is_no_triggerer_it_cancels_the_job(on_slurm, submit
 def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
     """A trigger that is cancelled when it has just heard of its job ends all the same."""
 
-    async def cancelled_with_news() -> None:
-        news = _Inbox()
-        task = asyncio.create_task(news.get(PATIENCE))
+    async def cancelled_with_update() -> None:
+        inbox = _Inbox()
+        task = asyncio.create_task(inbox.get(PATIENCE))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        news.put("news")
+        inbox.put("update")
         for _ in range(turns):
             await asyncio.sleep(0)
         was_done = task.done()
@@ -249,7 +249,7 @@ def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
             await task
         assert was_done or task.cancelled()
 
-    asyncio.run(cancelled_with_news())
+    asyncio.run(cancelled_with_update())
 
 
 @pytest.mark.parametrize("state", ["failed", "success", ...])
@@ -260,7 +260,7 @@ def test_on_kill_user_request_cancels_the_job(on_slurm, submit, cluster, state, 
     job, trigger = submit("import time; time.sleep(600)", cluster)
     _until(job.directory.read_start)
     airflow_has_task_as(state)
-    asyncio.run(made_anew(trigger).on_kill())
+    asyncio.run(restored(trigger).on_kill())
     assert f"Cancelled {job}" in caplog.text
     _until(lambda: has_ended(job))
 
@@ -272,7 +272,7 @@ def test_on_kill_bookkeeping_leaves_the_job_alone(on_slurm, submit, state, caplo
     job, trigger = submit("import time; time.sleep(600)", "local")
     _until(job.directory.read_start)
     airflow_has_task_as(state)
-    asyncio.run(made_anew(trigger).on_kill())
+    asyncio.run(restored(trigger).on_kill())
     assert "Leaving" in caplog.text
     assert not job.directory.is_cancelled
     assert not has_ended(job)
@@ -317,7 +317,7 @@ def test_run_paused_triggerer_logs_nothing_once_another_one_follows(on_slurm, su
 
 
 async def killed_as_airflow_does(triggers, until_cancelled_again: float) -> None:
-    """Tell all of these that they are killed, and cancel that again when the triggerer comes round."""
+    """Call on_kill of all triggers, and cancel the calls later, as the triggerer does."""
     kills = [asyncio.create_task(trigger.on_kill()) for trigger in triggers]
     await asyncio.wait(kills, timeout=until_cancelled_again)
     for kill in kills:
@@ -327,11 +327,11 @@ async def killed_as_airflow_does(triggers, until_cancelled_again: float) -> None
 
 @pytest.mark.parametrize("array", [True, False], ids=["array", "jobs"])
 def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, array, airflow_has_task_as):
-    """Airflow cancels what it has asked for when it comes round, with much of it still to be done."""
+    """Airflow cancels its on_kill calls before all jobs are cancelled."""
     airflow_has_task_as("failed")
     held = {"slurm": {"additional_parameters": {"hold": True}}}
     source = "import time; time.sleep(600)"
-    triggers = [made_anew(one) for one in register(source, 100 if array else 20, array=array, array_wait=0.0, **held)]
+    triggers = [restored(one) for one in register(source, 100 if array else 20, array=array, array_wait=0.0, **held)]
 
     async def until_there_and_killed():
         tasks = [asyncio.create_task(first_event(trigger)) for trigger in triggers]
@@ -352,12 +352,12 @@ def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, arra
 
 
 def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog, airflow_has_task_as):
-    """Also that nobody has heard of it yet, when Airflow waits no longer."""
+    """Also if Airflow stops waiting before the cancellation is confirmed."""
     airflow_has_task_as("failed")
     caplog.set_level(logging.INFO)
     job, trigger = submit("import time; time.sleep(600)")
     on_slurm.put_in_front("scancel", "sleep 3")
-    asyncio.run(killed_as_airflow_does([made_anew(trigger)], 1.0))
+    asyncio.run(killed_as_airflow_does([restored(trigger)], 1.0))
     assert f"Cancelling {job} in the background; Airflow has stopped waiting" in caplog.text
     on_slurm.wait_for(job.ref.id, "CANCELLED")
 
@@ -366,7 +366,7 @@ def test_a_job_that_is_to_be_kept_goes_on(on_slurm, submit):
     """With on_kill_action='keep_job' nothing is cancelled."""
     job, trigger = submit("import time; time.sleep(600)", on_kill_action="keep_job")
     on_slurm.wait_for(job.ref.id, "RUNNING")
-    asyncio.run(made_anew(trigger).on_kill())
+    asyncio.run(restored(trigger).on_kill())
     assert not job.directory.is_cancelled
     assert on_slurm.state(job.ref.id) == "RUNNING"
 
@@ -376,14 +376,14 @@ def test_trigger_masks_secrets_that_its_arguments_do_not_show(on_slurm, submit, 
     source = "import time; print('the key is open-sesame', flush=True); time.sleep(600)"
     _, trigger = submit(source, secrets=("open-sesame",))
     assert "open-sesame" not in repr(trigger.serialize())
-    asyncio.run(run_until(made_anew(trigger), logged))
+    asyncio.run(run_until(restored(trigger), logged))
     assert logged() == ["the key is ***"]
 
 
 def test_trigger_masks_secrets_in_its_event(submit):
     """Airflow keeps that in its database, with the last lines of stderr."""
     _, trigger = submit("import sys; sys.exit('bad key: open-sesame')", "local", secrets=("open-sesame",))
-    event = asyncio.run(first_event(made_anew(trigger)))
+    event = asyncio.run(first_event(restored(trigger)))
     assert "bad key: ***" in event["ending"]["message"]
     assert "open-sesame" not in repr(event)
 
@@ -393,7 +393,7 @@ def test_trigger_without_key_to_its_secrets_raises_and_logs_nothing(on_slurm, su
     job, trigger = submit("print('the key is open-sesame')", secrets=("open-sesame",))
     job.directory.forget_secrets()
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(made_anew(trigger)))
+        asyncio.run(first_event(restored(trigger)))
     assert logged() == []
 
 
@@ -402,15 +402,15 @@ def test_trigger_with_the_key_of_another_raises(on_slurm, submit):
     job, trigger = submit("print('done')", secrets=("open-sesame",))
     encrypt_secrets(["another-secret"], job.directory)
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(made_anew(trigger)))
+        asyncio.run(first_event(restored(trigger)))
 
 
 def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, monkeypatch):
-    """It could not tell a job that is lost from one that runs."""
+    """It could not distinguish a lost job from a running one."""
     _, trigger = submit("pass")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmUnavailable, match="there is no sbatch, squeue, scancel"):
-        asyncio.run(first_event(made_anew(trigger)))
+        asyncio.run(first_event(restored(trigger)))
 
 
 def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeypatch):
@@ -428,7 +428,7 @@ def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeyp
     _, trigger = submit("print('done')")
 
     async def follow():
-        anew = made_anew(trigger)
+        anew = restored(trigger)
         watching.append(True)
         try:
             await first_event(anew)
@@ -441,7 +441,7 @@ def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeyp
 
 
 def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path):
-    """Forty triggers wait for a file that nobody serves, and the one with a healthy job fires all the same."""
+    """Forty triggers wait for a hanging file server, and the one with a healthy job still fires."""
     stuck = []
     for number in range(40):
         directory = tmp_path / f"stuck-{number}"
@@ -452,13 +452,13 @@ def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path)
 
     def hanging(log) -> SlurmJobTrigger:
         _, kwargs = healthy.serialize()
-        return made_anew(SlurmJobTrigger(**kwargs | {"job": kwargs["job"] | {"directory": str(log.parent)}}))
+        return restored(SlurmJobTrigger(**kwargs | {"job": kwargs["job"] | {"directory": str(log.parent)}}))
 
     async def follow_all():
         tasks = [asyncio.create_task(first_event(hanging(log))) for log in stuck]
         try:
             await asyncio.sleep(0.2)
-            return await first_event(made_anew(healthy))
+            return await first_event(restored(healthy))
         finally:
             for task in tasks:
                 task.cancel()
@@ -468,7 +468,7 @@ def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path)
         assert asyncio.run(follow_all())["ending"]["error"] is None
     finally:
         for log in stuck:
-            with suppress(OSError):  # nobody reads it
+            with suppress(OSError):  # no reader
                 os.close(os.open(log, os.O_WRONLY | os.O_NONBLOCK))
 
 
@@ -480,11 +480,11 @@ def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, regist
     caplog.set_level(logging.INFO)
     on_slurm.put_in_front("sbatch")
     (one,) = register("print('done')", 1)
-    asyncio.run(run_until(made_anew(one), lambda: "which waits for its array" in caplog.text))
+    asyncio.run(run_until(restored(one), lambda: "which waits for its array" in caplog.text))
     _, other = register("print('done')", 2)
 
     async def both():
-        return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in (one, other)))
+        return await asyncio.gather(*(first_event(restored(trigger)) for trigger in (one, other)))
 
     events = asyncio.run(both())
     assert [event["ending"]["error"] for event in events] == [None, None]
@@ -496,7 +496,7 @@ def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, regist
 def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register, airflow_has_task_as):
     """Nothing of it is submitted; the one that is left does not wait for it."""
     airflow_has_task_as("failed")
-    cleared, other = map(made_anew, register("print('done')", 2, array_wait=0.0))
+    cleared, other = map(restored, register("print('done')", 2, array_wait=0.0))
     asyncio.run(cleared.on_kill())
     assert JobDirectory(cleared.serialize()[1]["job"]["directory"]).is_cancelled
     event = asyncio.run(first_event(other))
@@ -510,7 +510,7 @@ def test_run_member_whose_registration_was_withdrawn_ends(on_slurm, register, ai
     """Another triggerer, which was paused, has cancelled it meanwhile."""
     airflow_has_task_as("failed")
     (trigger,) = register("print('done')", 1)
-    waiting, other = made_anew(trigger), made_anew(trigger)
+    waiting, other = restored(trigger), restored(trigger)
 
     async def cancelled_elsewhere():
         event = asyncio.create_task(first_event(waiting))
@@ -526,7 +526,7 @@ def test_why_there_is_no_array_is_the_end_of_each(on_slurm, register):
     triggers = register("print('done')", 2, slurm={"partition": "nowhere"})
 
     async def both():
-        return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in triggers))
+        return await asyncio.gather(*(first_event(restored(trigger)) for trigger in triggers))
 
     for event in asyncio.run(both()):
         assert event["job"]["id"] is None
