@@ -118,8 +118,8 @@ def test_remove_leaves_temporary_product_that_overlapping_run_uses(airflow, dag_
     (folder / "hold-use-1").unlink()
     airflow.wait_for_state(dag_id, one, REMOVE, "success")
     assert (folder / "raw.txt").exists()
-    said = [line["event"] for line in airflow.log(dag_id, one, REMOVE)]
-    assert f"Left {folder}/raw.txt to run {two!r} of DAG {dag_id!r} (task 'g.raw'), which uses it" in said
+    output = [line["event"] for line in airflow.log(dag_id, one, REMOVE)]
+    assert f"Left {folder}/raw.txt to run {two!r} of DAG {dag_id!r} (task 'g.raw'), which uses it" in output
 
     (folder / "hold-use-2").unlink()
     airflow.wait_for_state(dag_id, two, REMOVE, "success")
@@ -144,9 +144,9 @@ def test_run_warns_of_product_of_run_that_has_not_ended(airflow):
     airflow.until(lambda: airflow.run_state("kept", three) == "success", "the end of the third run")
 
     for task in ("local", "job"):
-        said = f"run {one!r} of DAG 'kept' has also produced {folder}/{task}.txt and has not ended"
+        warning = f"run {one!r} of DAG 'kept' has also produced {folder}/{task}.txt and has not ended"
         lines = [[line["event"] for line in airflow.log("kept", run_id, task)] for run_id in (two, three)]
-        assert [any(line.startswith(said) for line in each) for each in lines] == [True, False]
+        assert [any(line.startswith(warning) for line in each) for each in lines] == [True, False]
         assert not any("has not ended" in line for line in lines[1])
 
 

@@ -99,7 +99,7 @@ class Browser:
         """Wait for something to be seen, and return it."""
         return self.until(lambda: self.all(where), where)[0]
 
-    def says(self, words: str) -> None:
+    def wait_for_text(self, words: str) -> None:
         """Wait until these words are to be seen."""
         self.one(f"//*[text()[contains(., {text(words)})]]")
 
@@ -218,7 +218,7 @@ class Browser:
         self._confirm()
 
     def _confirm(self) -> None:
-        self.says("Affected Tasks: 1")
+        self.wait_for_text("Affected Tasks: 1")
         self.click(DIALOG + button("Confirm"))
         self.until(lambda: not self.all(DIALOG), "the dialog to close")
 

@@ -24,8 +24,8 @@ READ = """
 import json, sys
 from airflow_provider_sewer.hooks.sewer import SewerHook
 hook = SewerHook(sys.argv[1])
-said = {**hook.settings._asdict(), **hook.slurm_settings._asdict(), "secret_env": hook.secret_env, "url": hook.job_url}
-print(json.dumps({name: value for name, value in said.items() if value not in (None, {}, [])}, default=dict))
+found = {**hook.settings._asdict(), **hook.slurm_settings._asdict(), "secret_env": hook.secret_env, "url": hook.job_url}
+print(json.dumps({name: value for name, value in found.items() if value not in (None, {}, [])}, default=dict))
 """
 
 
@@ -224,9 +224,9 @@ def test_the_log_page_shows_what_the_job_has_written(browser, start):
     written["stdout"][0] = "the token is ***"
 
     browser.open_task(case.key)
-    browser.says(written["stdout"][-1])
+    browser.wait_for_text(written["stdout"][-1])
     browser.save("log")
-    assert set(written["stdout"] + written["stderr"]) <= {said(line) for line in browser.log_lines()}
+    assert set(written["stdout"] + written["stderr"]) <= {event_of(line) for line in browser.log_lines()}
     seen = browser.driver.page_source
     assert SECRET not in seen
     assert "::group::" not in seen
@@ -234,11 +234,11 @@ def test_the_log_page_shows_what_the_job_has_written(browser, start):
         browser.open_task(case.key)
         browser.filter_log(f"airflow.task.module.{stream}")
         browser.until(lambda lines=lines: len(browser.log_lines()) == len(lines), f"no lines but those of {stream}")
-        assert [said(line) for line in browser.log_lines()] == lines
+        assert [event_of(line) for line in browser.log_lines()] == lines
         browser.save(f"log of {stream}")
 
 
-def said(line: str) -> str:
+def event_of(line: str) -> str:
     """Return a line of the log without its number, time and level."""
     return line.partition(" - ")[2]
 
@@ -279,7 +279,7 @@ def test_a_task_is_marked_failed_and_cleared_by_clicking(browser, start, stack):
     assert case.state() == "failed"
     assert stack.command("squeue", "--noheader") == ""
     browser.open_task(case.key)
-    browser.says("Cancelled Slurm job")
+    browser.wait_for_text("Cancelled Slurm job")
     browser.save("marked failed")
 
     browser.clear_task()

@@ -15,7 +15,7 @@ def echo(module):  # noqa: F811 - the fixture
     return module("""
         import json, os, sys
         with open(os.environ["SEWER_RESULT_FILE"], "w") as file:
-            json.dump({"said": " ".join(sys.argv[1:])}, file)
+            json.dump({"argv": " ".join(sys.argv[1:])}, file)
     """)
 
 

@@ -40,7 +40,7 @@ def test_a_job_is_called_with_what_the_function_returns(on_slurm, defaults, echo
         train.expand(n=[1, 2])
     assert dag.get_task("train").upstream_task_ids == {"size"}
     results = run_dag(dag).results
-    assert [results[f"train[{i}]"]["said"] for i in (0, 1)] == [
+    assert [results[f"train[{i}]"]["argv"] for i in (0, 1)] == [
         f"--n {n} --in {{{{ dag.dag_id }}}} --of on_slurm" for n in (1, 2)
     ]
 

@@ -81,7 +81,7 @@ def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"pythn": "x"}, "unknown field 'pythn'; did you mean 'python'?"),
         ({"env": "{not json"}, "env must be valid JSON (error at character 1)"),
@@ -96,11 +96,11 @@ def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
         ({"pol_interval": 5}, "unknown field 'pol_interval'; did you mean 'poll_interval'?"),
     ],
 )
-def test_a_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):
+def test_a_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, expected):
     """The error names the connection and the field."""
     with pytest.raises(InvalidTask, match="connection 's'") as raised:
         _ = hook(**fields).settings
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_an_error_about_secrets_does_not_show_them(hook):
@@ -112,9 +112,9 @@ def test_an_error_about_secrets_does_not_show_them(hook):
 
 def test_the_test_button_starts_the_interpreter(hook):
     """It reports version and path."""
-    ok, said = hook(python=sys.executable).test_connection()
+    ok, output = hook(python=sys.executable).test_connection()
     assert ok
-    assert said.startswith(f"Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
+    assert output.startswith(f"Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"cluster": "slurn"}, "cluster: 'auto' or 'slurm' or 'local'"),
         ({"job_url": "https://jobs"}, "job_url must contain {job_id}"),
@@ -198,11 +198,11 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
         ({"env": "{"}, "env must be valid JSON"),
     ],
 )
-def test_the_test_button_says_what_is_wrong(hook, fields, said):
+def test_the_test_button_says_what_is_wrong(hook, fields, expected):
     """A connection that cannot work is not green."""
     ok, message = hook(**fields).test_connection()
     assert not ok
-    assert said in message
+    assert expected in message
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_the_ready_connection_names_every_field_of_the_form():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"slurm": "{not json"}, "slurm must be valid JSON (error at character 1)"),
         ({"slurm": ["nodes"]}, "slurm must be a JSON object"),
@@ -268,11 +268,11 @@ def test_the_ready_connection_names_every_field_of_the_form():
         ({"deferrable": "yes"}, "deferrable: True or False is needed, not 'yes'"),
     ],
 )
-def test_a_slurm_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):
+def test_a_slurm_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, expected):
     """The error names the connection and the field."""
     with pytest.raises(InvalidTask, match=r"^connection 's': ") as raised:
         _ = hook(**fields).slurm_settings
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_the_run_directory_may_be_in_the_home_of_whoever_runs_it(hook, monkeypatch):
@@ -291,7 +291,7 @@ def test_a_link_to_a_job_is_a_template_with_its_id(hook, url):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("jobs/{job_id}", "job_url must be a URL that begins with https:// or http://, got 'jobs/{job_id}'"),
         ("javascript:alert({job_id})", "a URL that begins with https:// or http://"),
@@ -306,11 +306,11 @@ def test_a_link_to_a_job_is_a_template_with_its_id(hook, url):
         ("https://jobs/{}", "unknown field ''"),
     ],
 )
-def test_a_link_that_is_none_is_an_error(hook, url, said):
+def test_a_link_that_is_none_is_an_error(hook, url, expected):
     """Otherwise the error would appear only on a click."""
     with pytest.raises(InvalidTask, match=r"^connection 's': job_url") as raised:
         _ = hook(job_url=url).job_url
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
@@ -324,8 +324,8 @@ def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
     sbatch = without_slurm / "sbatch"
     sbatch.touch(mode=0o755)
     assert hook(python=sys.executable).test_connection()[1].endswith(f"; Slurm tasks run by {sbatch}, {there}")
-    said = hook(python=sys.executable, cluster="local", run_dir="/r").test_connection()[1]
-    assert said.endswith("; Slurm tasks run on this machine, with job directories in /r")
+    output = hook(python=sys.executable, cluster="local", run_dir="/r").test_connection()[1]
+    assert output.endswith("; Slurm tasks run on this machine, with job directories in /r")
 
 
 def test_the_test_button_misses_slurm_only_where_it_is_demanded(hook, without_slurm):

@@ -131,9 +131,9 @@ def test_a_text_where_several_are_needed_fails_and_is_not_taken_apart(field, mod
     with DAG("text", schedule=None) as dag:
         PythonModuleOperator(task_id="job", retries=3, retry_delay=timedelta(0), **job)
     assert run_dag(dag).states["job"] == "failed"
-    said = capsys.readouterr().out
-    assert re.search(rf"{field}(:| must be) ", said)
-    assert "it ran" not in said
+    output = capsys.readouterr().out
+    assert re.search(rf"{field}(:| must be) ", output)
+    assert "it ran" not in output
 
 
 def test_a_template_may_give_the_whole_mapping(module, run_dag):
@@ -154,7 +154,7 @@ def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("2**70", "Airflow cannot store its result"),
         ("'\\ud800'", "Airflow cannot store its result"),
@@ -163,26 +163,26 @@ def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
     ],
     ids=["number", "surrogate", "key", "deep"],
 )
-def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, said, module, run_operator, capsys):
+def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, expected, module, run_operator, capsys):
     """Airflow's own error would come later and without the reason."""
     job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_operator(**job).states["job"] == "failed"
-    assert said in capsys.readouterr().out
+    assert expected in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
         ("'a\\0b'", "result contains a NUL character"),
         ("{'names': ['a', 'b\\0']}", "result['names'][1] contains a NUL character"),
         ("[{'a\\0': 1}]", "a key of result[0] contains a NUL character"),
     ],
 )
-def test_operator_refuses_a_nul_in_a_result_by_name(value, said, module, run_operator, capsys):
+def test_operator_refuses_a_nul_in_a_result_by_name(value, expected, module, run_operator, capsys):
     """PostgreSQL would refuse it, and only there."""
     job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_operator(**job).states["job"] == "failed"
-    assert said in capsys.readouterr().out
+    assert expected in capsys.readouterr().out
 
 
 def test_a_secret_is_masked_where_a_long_line_is_cut(module, run_operator, monkeypatch, caplog):
@@ -205,11 +205,11 @@ def test_a_failing_module_fails_the_task_and_says_why(module, run_operator, caps
         sys.exit("no such [file]: data.npz")
     """)
     assert run_operator(parameters_and_flags={"token": "tell-nobody"}, **job).states["job"] == "failed"
-    said = capsys.readouterr().out
-    assert "failed with exit code 1" in said
-    assert "no such [file]: data.npz" in said
-    assert "-m job --token ***" in said
-    assert "--token tell-nobody" not in said
+    output = capsys.readouterr().out
+    assert "failed with exit code 1" in output
+    assert "no such [file]: data.npz" in output
+    assert "-m job --token ***" in output
+    assert "--token tell-nobody" not in output
 
 
 def test_an_exit_code_can_mean_skip(module, run_operator):
@@ -294,13 +294,13 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
     """The error contains the path and the fix."""
     job = module("print('it ran')") | {"python": "/nowhere/bin/python"}
     assert run_operator(**job).states["job"] == "failed"
-    said = capsys.readouterr().out
-    assert "/nowhere/bin/python does not exist" in said
-    assert "it ran" not in said
+    output = capsys.readouterr().out
+    assert "/nowhere/bin/python does not exist" in output
+    assert "it ran" not in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ({"module": "train.py"}, "'train.py' is no dotted name"),
         ({"parameters_and_flags": {"x": object()}}, "parameter 'x'"),
@@ -319,11 +319,11 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
         ({"skip_on_exit_code": [3.5]}, "skip_on_exit_code"),
     ],
 )
-def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, said):
+def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, expected):
     """Invalid input fails before a worker starts."""
     with pytest.raises(InvalidTask, match="task 'job': ") as raised:
         PythonModuleOperator(task_id="job", **{"module": "job", **arguments})
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_a_bad_value_that_only_a_template_brings_fails_without_a_retry(module, run_dag):
@@ -388,22 +388,24 @@ LONG_NAME, LONG_PATH = "x" * 300, "/".join(["y" * 100] * 60)
 @pytest.mark.parametrize("field", ["products", "dependencies", "path", "removed"])
 def test_operator_refuses_path_that_names_no_file_at_parse_time(field, path):
     """With the field, and no more of the value than helps."""
-    with DAG("long_path", schedule=None), pytest.raises(InvalidTask) as told:
+    with DAG("long_path", schedule=None), pytest.raises(InvalidTask) as raised:
         if field == "path":
             ExternalPathSensor(task_id="job", path=path)
         elif field == "removed":
             RemoveProductsOperator(task_id="job", products=[path])
         else:
             PythonModuleOperator(task_id="job", module="m", **{field: [path]})
-    assert {"removed": "products"}.get(field, field) + ": " in str(told.value)
-    assert len(str(told.value)) < 400
+    assert {"removed": "products"}.get(field, field) + ": " in str(raised.value)
+    assert len(str(raised.value)) < 400
 
 
 def test_operator_names_product_whose_asset_name_is_too_long():
     """Airflow's own error contains neither the task nor the product nor a fix."""
     path = "/" + LONG_PATH[:1600]
-    with DAG("long_asset", schedule=None), pytest.raises(InvalidTask) as told:
+    with DAG("long_asset", schedule=None), pytest.raises(InvalidTask) as raised:
         PythonModuleOperator(task_id="job", module="m", products=[path])
-    assert re.match(r"task 'job': product '/y+.*' must have an asset name of at most 1,500 characters", str(told.value))
+    assert re.match(
+        r"task 'job': product '/y+.*' must have an asset name of at most 1,500 characters", str(raised.value)
+    )
     with pytest.raises(InvalidTask, match=r"product_asset: product .* use a shorter path"):
         product_asset(path)

@@ -28,7 +28,7 @@ PRINTS = """
 
 @pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter"])
 def test_python_module_operator_shows_no_secret_of_a_task(
-    source, module, run_dag, connection, said, everything_kept, monkeypatch
+    source, module, run_dag, connection, log_text, everything_kept, monkeypatch
 ):
     """Wherever it comes from, it is in no log, no XCom and no row of Airflow's database."""
     monkeypatch.setenv("MY_PASS", SECRET)
@@ -46,20 +46,20 @@ def test_python_module_operator_shows_no_secret_of_a_task(
     assert "***" in result.results["job"]
     # A parameter is stored with the DAG; a warning names it while that is parsed. The code is the text of this file.
     kept = everything_kept(but=["dag_code", *(["serialized_dag"] if source == "parameter" else [])])
-    text = said()
+    text = log_text()
     assert "seen" in text
     for shown in (result.results["job"], text, kept):
         assert "sesame" not in shown
 
 
-def test_partial_hides_secrets_of_mapped_operators(module, run_dag, said, everything_kept):
+def test_partial_hides_secrets_of_mapped_operators(module, run_dag, log_text, everything_kept):
     """Arguments common to all instances are also stored with the DAG."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
     with DAG("mapped", schedule=None) as dag:
         PythonModuleOperator.partial(task_id="job", **job).expand(args=[["a"], ["b"]])
     assert run_dag(dag).results["job[1]"] == 'last ["***", null, "b"]'
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
 
 
 class OwnDict(dict):
@@ -82,7 +82,7 @@ MAPPINGS = {
 
 @pytest.mark.parametrize("how", ["operator", "partial"])
 @pytest.mark.parametrize("kind", MAPPINGS)
-def test_operator_hides_secrets_in_any_mapping(kind, how, module, run_dag, said, everything_kept):
+def test_operator_hides_secrets_in_any_mapping(kind, how, module, run_dag, log_text, everything_kept):
     """Airflow stores each kind of mapping, and each kind of text."""
     job = module(PRINTS)
     job["env"] = MAPPINGS[kind]({**job["env"], "MY_PASS": SECRET})
@@ -92,12 +92,12 @@ def test_operator_hides_secrets_in_any_mapping(kind, how, module, run_dag, said,
         else:
             PythonModuleOperator.partial(task_id="job", **job).expand(args=[["a"]])
     assert 'last ["***", null, "a"]' in run_dag(dag).results.values()
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
 
 
 @pytest.mark.parametrize("how", ["expand", "expand_kwargs"])
 @pytest.mark.parametrize("kind", [dict, OwnDict])
-def test_expand_hides_secrets_of_environments(kind, how, module, run_dag, said, everything_kept):
+def test_expand_hides_secrets_of_environments(kind, how, module, run_dag, log_text, everything_kept):
     """Each instance gets its own, and none is in the stored DAG or in the rendered fields."""
     job = module(PRINTS)
     envs = [kind({**job.pop("env"), "MY_PASS": SECRET, "DB": "one"})]
@@ -108,10 +108,10 @@ def test_expand_hides_secrets_of_environments(kind, how, module, run_dag, said, 
     assert envs[0]["MY_PASS"] == SECRET  # the user's own mapping stays as it is
     results = run_dag(dag).results
     assert [results["job[0]"], results["job[1]"]] == ['last ["***", "one"]', 'last ["***", "two"]']
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
 
 
-def test_expanded_decorator_hides_secrets(module, run_dag, said, everything_kept):
+def test_expanded_decorator_hides_secrets(module, run_dag, log_text, everything_kept):
     """Those of its own arguments, and of arguments that are overridden."""
     job = module(PRINTS)
 
@@ -123,7 +123,7 @@ def test_expanded_decorator_hides_secrets(module, run_dag, said, everything_kept
         call.override(task_id="other", env={**job["env"], "MY_PASS": SECRET}).expand(n=[1])
         call.expand(n=[])
     assert run_dag(dag).results["other[0]"] == 'last ["***", null, "--n", "1"]'
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
 
 
 def test_template_beside_secret_is_rendered_and_hidden(module, run_dag, everything_kept):
@@ -136,7 +136,7 @@ def test_template_beside_secret_is_rendered_and_hidden(module, run_dag, everythi
     assert "sesame" not in everything_kept(but=["dag_code"])
 
 
-def test_python_module_task_hides_secrets_that_its_function_returns(module, run_dag, said, everything_kept):
+def test_python_module_task_hides_secrets_that_its_function_returns(module, run_dag, log_text, everything_kept):
     """Airflow stores the parameters once the function has been called."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
@@ -149,18 +149,18 @@ def test_python_module_task_hides_secrets_that_its_function_returns(module, run_
     with DAG("decorated", schedule=None) as dag:
         call()
     assert run_dag(dag).results["call"] == 'last ["***", null, "--password", "***"]'
-    assert "sesame" not in said() + everything_kept(but=["dag_code"])
+    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
 
 
 @pytest.mark.parametrize("value", ["{{ params.password }}", "x{{ params.password }}"])
-def test_env_template_is_rendered_and_its_value_masked(value, module, run_dag, said):
+def test_env_template_is_rendered_and_its_value_masked(value, module, run_dag, log_text):
     """The template is shown; its rendered value is masked."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": value}
     with DAG("rendered", schedule=None, params={"password": "given-sesame"}) as dag:
         PythonModuleOperator(task_id="job", **job)
     assert run_dag(dag).results["job"] == 'last ["***", null]'
-    assert "given-sesame" not in "".join(line for line in said().splitlines() if "seen" in line)
+    assert "given-sesame" not in "".join(line for line in log_text().splitlines() if "seen" in line)
 
 
 GIVEN = {
@@ -177,13 +177,13 @@ def test_operator_names_exposed_secrets_at_parse_time(what, how):
     """The warning contains the DAG file and the fix; neither it nor Python's output of it shows a value."""
     make = SlurmModuleOperator if how == "operator" else SlurmModuleOperator.partial
     over = how == "expand_kwargs"
-    with DAG("exposed", schedule=None) as dag, pytest.warns(SecretWarning) as told:
+    with DAG("exposed", schedule=None) as dag, pytest.warns(SecretWarning) as raised:
         made = make(task_id="job", module="m", **({} if over else GIVEN[what]))
         line = sys._getframe().f_lineno - 1
         if over:
             made.expand_kwargs([GIVEN[what]])
             line = sys._getframe().f_lineno - 1
-    (warning,) = [each for each in told if each.category is SecretWarning]
+    (warning,) = [each for each in raised if each.category is SecretWarning]
     printed = warnings.formatwarning(warning.message, warning.category, warning.filename, warning.lineno)
     assert f"{dag.fileloc}:{line}: task 'job': {what} looks like a secret" in printed
     assert re.search(r"Pass it in the environment, as env={'\w+': …} or in secret_env of the connection", printed)
@@ -194,7 +194,7 @@ def test_operator_names_no_secret_in_the_environment(recwarn):
     """That is where it belongs."""
     with DAG("not_exposed", schedule=None):
         PythonModuleOperator(task_id="job", module="m", env={"TOKEN": "hunter2"}, args=["{{ conn.db.password }}"])
-    assert not [told for told in recwarn if told.category is SecretWarning]
+    assert not [warning for warning in recwarn if warning.category is SecretWarning]
 
 
 def _in_default_args():
@@ -225,9 +225,9 @@ STORED = {
 def test_operator_names_secrets_that_only_airflow_could_hide(where):
     """Airflow gives these to other operators as well, and stores them: once for a DAG, with file, line and the way."""
     make, what = STORED[where]
-    with pytest.warns(SecretWarning) as told:
+    with pytest.warns(SecretWarning) as raised:
         dag = make()
-    (warning,) = [str(each.message) for each in told if each.category is SecretWarning]
+    (warning,) = [str(each.message) for each in raised if each.category is SecretWarning]
     assert re.search(
         rf"^{re.escape(dag.fileloc)}:\d+: {re.escape(what)} looks like a secret, and Airflow stores", warning
     )
@@ -240,7 +240,7 @@ def test_default_args_of_a_task_group_are_not_stored(recwarn):
     """So they are a place for secrets."""
     with DAG("group", schedule=None) as dag, TaskGroup("g", default_args={"env": {"TOKEN": "hunter2"}}):
         PythonModuleOperator(task_id="job", module="m")
-    assert not [told for told in recwarn if told.category is SecretWarning]
+    assert not [warning for warning in recwarn if warning.category is SecretWarning]
     assert "hunter2" not in json.dumps(DagSerialization.to_dict(dag))
 
 
@@ -254,7 +254,7 @@ def test_decorator_names_secrets_that_its_function_is_given(how):
 
     with (
         DAG("called", schedule=None),
-        pytest.warns(SecretWarning, match="argument 'token' looks like a secret") as told,
+        pytest.warns(SecretWarning, match="argument 'token' looks like a secret") as raised,
     ):
         if how == "call":
             call(token="hunter2")
@@ -262,4 +262,4 @@ def test_decorator_names_secrets_that_its_function_is_given(how):
             call.partial(token="hunter2").expand(n=[1])
         else:
             call.expand(token=["hunter2"])
-    assert "hunter2" not in "".join(str(each.message) for each in told)
+    assert "hunter2" not in "".join(str(each.message) for each in raised)

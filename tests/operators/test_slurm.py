@@ -84,10 +84,10 @@ def test_every_line_is_logged_once_in_order_and_told_apart(module, on_slurm, run
     assert logged("stderr") == [f"err 100% {n}" for n in range(500)]
 
 
-def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job, xcom, said, run_directories):
+def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job, xcom, log_text, run_directories):
     """Readers of the log can open the job directory, and a shell in the running job."""
     run_job(**module("pass"))
-    text = said()
+    text = log_text()
     (directory,) = run_directories()
     job_id = xcom("slurm_job_id")
     assert f"Slurm job {job_id} (" in text
@@ -176,12 +176,12 @@ def test_of_two_places_the_nearer_one_wins_parameter_by_parameter(
 ):
     """The task overrides default_args, which override the connection; None removes an inherited option."""
     job = module("import os; print(os.environ['SLURM_JOB_PARTITION'], os.environ.get('SLURM_CPUS_PER_TASK'))")
-    said = connection(
+    given = connection(
         slurm={"partition": "scavenge", "cpus_per_task": 3, "comment": "connection"},
         run_dir=str(tmp_path / "runs" / "of-the-connection"),
         poll_interval=0.5,
     )
-    others = {"slurm": {"partition": "tiny", "cpus_per_task": 2}, **said}
+    others = {"slurm": {"partition": "tiny", "cpus_per_task": 2}, **given}
     with DAG("places", schedule=None, default_args=others) as dag:
         for task_id, slurm in {
             "default_args": None,
@@ -193,11 +193,11 @@ def test_of_two_places_the_nearer_one_wins_parameter_by_parameter(
     assert len(list((tmp_path / "runs" / "of-the-connection").glob("places/*/*"))) == 3
 
 
-def test_airflows_default_decides_who_waits_if_nobody_says(module, on_slurm, run_job, monkeypatch, said):
+def test_airflows_default_decides_who_waits_if_nobody_says(module, on_slurm, run_job, monkeypatch, log_text):
     """operators.default_deferrable holds for this operator as for all others."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
     assert run_job(**module("pass")).state == "success"
-    assert "running trigger in line" in said()
+    assert "running trigger in line" in log_text()
 
 
 def test_without_waiting_the_task_ends_with_the_submission(module, on_slurm, run_job, tmp_path):
@@ -222,7 +222,7 @@ def test_under_dags_test_mapped_instances_wait_for_no_array(module, on_slurm, ru
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ({"slurm": {"gpus": 1}}, "unknown Slurm parameter 'gpus'"),
         ({"slurm": {"partitoin": "gpu"}}, "did you mean 'partition'? Known: 'name', "),
@@ -246,11 +246,11 @@ def test_under_dags_test_mapped_instances_wait_for_no_array(module, on_slurm, ru
         ({"wait_for_completion": None, "module": "no module"}, "'no module' is no dotted name"),
     ],
 )
-def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, said):
+def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, expected):
     """Invalid input fails before a worker or a job starts."""
     with pytest.raises(Exception, match="task 'job': ") as raised:
         SlurmModuleOperator(task_id="job", **{"module": "job", **arguments})
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_slurm_usage_needs_no_sacct(module, slurm_accounting, monkeypatch, run_job, deferrable, xcom):

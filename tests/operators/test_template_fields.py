@@ -309,8 +309,8 @@ def test_operator_names_the_field_of_a_template_with_a_syntax_error(text, operat
     with DAG("syntax", schedule=None) as dag:
         operator(task_id="job", parameters_and_flags={"x": text}, **again, **job)
     assert run_dag(dag).states["job"] == "failed"
-    said = capsys.readouterr().out
-    assert said.count("AirflowFailException: task 'job': parameters_and_flags: ") == 1
+    output = capsys.readouterr().out
+    assert output.count("AirflowFailException: task 'job': parameters_and_flags: ") == 1
 
 
 def test_decorator_renders_a_path_in_the_call(module, run_dag, tmp_path):
@@ -341,13 +341,13 @@ def test_operator_takes_xcom_in_every_field_of_text(field, operator, as_job, loc
 
 
 @pytest.mark.parametrize("given", ["{{ 'job' }}", None, 3])
-def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local, run_dag, said):
+def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local, run_dag, log_text):
     """It is a plain name and not rendered."""
     job = as_job if operator is SlurmModuleOperator else local
     with DAG("named_wrongly", schedule=None) as dag:
         operator(task_id="job", **{**job, "module": leave(given)})
     assert run_dag(dag).states["job"] == "failed"
-    text = said()
+    text = log_text()
     shown = {None: "a task runs a module or a function; neither is given", 3: "module: 3 is no dotted name such as"}
     assert shown.get(given, "{{ 'job' }}") in text
 
