@@ -170,17 +170,17 @@ class Case:
 
     # Actions --------------------------------------------------------------------------------------------------------
 
-    def tell(self, word: str) -> None:
+    def send(self, word: str) -> None:
         """Send the module a command: end ("enough"), fail in the end ("fails"), or write nothing ("silence")."""
         (self.folder / word).touch()
 
-    def take_back(self, word: str) -> None:
+    def withdraw(self, word: str) -> None:
         """Withdraw a command."""
         (self.folder / word).unlink()
 
     def enough(self) -> None:
         """Let the module come to its end."""
-        self.tell("enough")
+        self.send("enough")
 
     @contextmanager
     def silence(self) -> Iterator[None]:
@@ -188,10 +188,10 @@ class Case:
 
         A process that is killed right after logging a line may not have saved its log offset.
         """
-        self.tell("silence")
+        self.send("silence")
         self.until(lambda: len(self.logged()) == sum(map(len, self.written().values())), "all lines logged")
         yield
-        self.take_back("silence")
+        self.withdraw("silence")
 
     def until(self, condition: Callable[[], Any], event: str, timeout: float = PATIENCE) -> Any:
         """Wait for something."""
@@ -285,7 +285,7 @@ class Case:
                 one == state or (state, one) == ("CANCELLED", "FAILED") for one, state in zip(seen, states, strict=True)
             )
 
-        with suppress(pytest.discard.Exception):
+        with suppress(pytest.fail.Exception):
             self.until(lambda: ended_so() or len(self.jobs()) > len(states), f"jobs that are {states}", 60)
         assert ended_so(), f"{[job.state for job in self.jobs()]}, not {states}: {self.text_of_log()}"
 

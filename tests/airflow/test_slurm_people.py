@@ -20,7 +20,7 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
     """While it runs, while it is deferred, after a success and after a failure: one new job, and none beside it."""
     running, deferred, done, failed = cases = start("works", "defers", "defers", "works_once")
     followed(cases)
-    failed.tell("fails")
+    failed.send("fails")
     for case in (done, failed):
         case.enough()
     done.ends("success")
@@ -29,8 +29,8 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
         # A run that is just about to end would end with the task cleared in it.
         case.until(lambda case=case, state=state: airflow.run_state(*case.key[:2]) == state, "the end of the run")
         case.is_over()
-        case.take_back("enough")
-    failed.take_back("fails")
+        case.withdraw("enough")
+    failed.withdraw("fails")
     for case in cases:
         airflow.clear(case.dag_id, case.run_id, ["job"])
     for case in cases:

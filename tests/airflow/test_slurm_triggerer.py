@@ -49,7 +49,7 @@ def test_the_log_grows_while_a_task_is_deferred(start, stage, airflow):
 def test_jobs_outlive_the_triggerer(start, airflow, way):
     """A new one takes them up, whether they still run or have ended meanwhile: no line is doubled or lost."""
     going_on, ending, failing = cases = start("defers", "defers", "defers_once")
-    failing.tell("fails")
+    failing.send("fails")
     for case in cases:
         case.is_deferred()
     with ExitStack() as silence:

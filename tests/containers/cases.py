@@ -36,11 +36,11 @@ class ContainerCase(Case):
         stack.run_in(LOGIN, "mkdir", "-p", str(self.folder))
         self.run_id = stack.trigger(dag_id, {"folder": str(self.folder), "name": name})
 
-    def tell(self, word: str) -> None:
+    def send(self, word: str) -> None:
         """Send the module a command."""
         self.stack.run_in(LOGIN, "touch", str(self.folder / word))
 
-    def take_back(self, word: str) -> None:
+    def withdraw(self, word: str) -> None:
         """Withdraw a command."""
         self.stack.run_in(LOGIN, "rm", str(self.folder / word))
 

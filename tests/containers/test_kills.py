@@ -21,7 +21,7 @@ def all_is_well_again(stack):
     yield
     if down := stack.down():  # the test has failed
         stack.start_again(*down)
-    with suppress(pytest.discard.Exception):
+    with suppress(pytest.fail.Exception):
         stack.until(lambda: not stack.ails(), "all containers to be healthy")
     assert stack.ails() == {}
 
@@ -55,7 +55,7 @@ def test_a_job_takes_its_way_through_the_containers(start, stack):
 def test_jobs_outlive_the_container_of_the_triggerer(start, stack):
     """It is killed, and started again when one job has ended, and one has failed: no line is doubled or lost."""
     going_on, ending, failing = cases = start("defers", "defers", "defers_once")
-    failing.tell("fails")
+    failing.send("fails")
     followed(cases)
     with silent(cases):
         stack.kill("airflow-triggerer")
