@@ -51,16 +51,16 @@ def test_job_finds_programs_of_its_interpreter_by_name(module, run_job, tmp_path
 def test_a_job_that_has_ended_by_now_is_not_waited_for_in_the_triggerer(module, on_slurm, run_job, monkeypatch):
     """Its result is collected at once, without a second worker."""
 
-    def enter_and_dawdle(run):
-        job = enter(run)
+    def submit_and_dawdle(run):
+        job = submit(run)
         on_slurm.until(job.directory.read_exit, "its record")
         return job
 
     def defer(*_):
         raise AssertionError("it was deferred")
 
-    enter = JobRunner.submit_or_reattach
-    monkeypatch.setattr(JobRunner, "enter", enter_and_dawdle)
+    submit = JobRunner.submit_or_reattach
+    monkeypatch.setattr(JobRunner, "submit_or_reattach", submit_and_dawdle)
     monkeypatch.setattr(SlurmModuleOperator, "_wait_in_triggerer", defer)
     assert run_job(deferrable=True, **module("print('done')")).results["job"] == "done"
 
