@@ -207,7 +207,9 @@ class TaskRunner:
         task = self._task
         if not task.products:
             return
-        record = ProductRecord(task.name, self.command(), None, *made_from, result=result, dag_run=self.dag_run)
+        record = ProductRecord(
+            task.name, self.command(), None, **made_from._asdict(), result=result, dag_run=self.dag_run
+        )
         by_content = task.run_policy.compare == "content"
         making.commit(record, [product.path for product in task.products] if by_content else ())
 

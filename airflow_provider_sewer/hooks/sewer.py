@@ -211,5 +211,5 @@ def _json_text(value: Any) -> Any:
 def _absolute(path: str) -> str:
     expanded = os.path.expanduser(path)
     if not os.path.isabs(expanded):
-        raise InvalidTask(f"paths in a connection must be absolute (or a bare name for python), got {path!r}")
+        raise InvalidTask(f"a path in a connection must be absolute (or a bare name for python); {path!r} is relative")
     return expanded

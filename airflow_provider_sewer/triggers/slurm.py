@@ -179,11 +179,11 @@ class SlurmJobTrigger(BaseTrigger):
     async def _array_task(self, waiting: PendingJob) -> Job:
         """Wait until an attempt is an element of an array."""
         self._say(f"{waiting}; its run directory is {waiting.directory.path}")
-        inbox: _Inbox[str | Job | SewerError] = _Inbox()
-        wait = ArrayCoordinator.of(waiting).wait(waiting.directory.path, inbox.put)
+        news: _News[str | Job | SewerError] = _News()
+        wait = ArrayCoordinator.of(waiting).wait(waiting.directory.path, news.put)
         try:
             while True:
-                for item in await inbox.get(_CANCEL_CHECK_INTERVAL):
+                for item in await news.get(_CANCEL_CHECK_INTERVAL):
                     if isinstance(item, SewerError):
                         raise item
                     self._say(item if isinstance(item, str) else f"{item}")
@@ -197,15 +197,15 @@ class SlurmJobTrigger(BaseTrigger):
 
     async def _follow(self, job: Job) -> JobResult:
         monitor = await _in_thread(self._monitor, job)
-        inbox: _Inbox[StatusUpdate] = _Inbox()
-        subscription = subscribe(job, inbox.put, self._slurm)
+        news: _News[StatusUpdate] = _News()
+        subscription = subscribe(job, news.put, self._slurm)
         backoff = Backoff(self._slurm.poll_interval or 0.0)
         update = None
         try:
             while (job_result := await _in_thread(monitor.poll, update)) is None:
                 if monitor.wants_poll:
                     subscription.poll_now()
-                updates = await inbox.get(backoff.next(has_news=update is not None))
+                updates = await news.get(backoff.next(has_news=update is not None))
                 update = updates[-1] if updates else None
         finally:
             subscription.close()
@@ -264,7 +264,7 @@ async def _in_thread(function: Callable[..., _Value], *arguments: Any) -> _Value
     return await asyncio.get_running_loop().run_in_executor(_THREADS, context.run, function, *arguments)
 
 
-class _Inbox(Generic[_Value]):
+class _News(Generic[_Value]):
     """Queue from other threads to a coroutine of this event loop."""
 
     def __init__(self) -> None:

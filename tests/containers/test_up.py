@@ -107,9 +107,9 @@ def test_a_new_env_file_does_not_lock_people_out_of_their_volumes(stack):
     env = stack.folder / ".env"
     env.rename(stack.folder / "kept")
     try:
-        with pytest.raises(OSError, match="with passwords of their own") as raised:
+        with pytest.raises(OSError, match="with passwords of their own") as said:
             stack.make("up")
-        assert f"docker volume rm {stack.project}_" in str(raised.value)
+        assert f"docker volume rm {stack.project}_" in str(said.value)
         assert not env.exists()
     finally:
         (stack.folder / "kept").rename(env)

@@ -28,7 +28,7 @@ PRINTS = """
 
 @pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter"])
 def test_python_module_operator_shows_no_secret_of_a_task(
-    source, module, run_dag, connection, log_text, everything_kept, monkeypatch
+    source, module, run_dag, connection, said, everything_kept, monkeypatch
 ):
     """Wherever it comes from, it is in no log, no XCom and no row of Airflow's database."""
     monkeypatch.setenv("MY_PASS", SECRET)
@@ -46,20 +46,20 @@ def test_python_module_operator_shows_no_secret_of_a_task(
     assert "***" in result.results["job"]
     # A parameter is stored with the DAG; a warning names it while that is parsed. The code is the text of this file.
     kept = everything_kept(but=["dag_code", *(["serialized_dag"] if source == "parameter" else [])])
-    text = log_text()
+    text = said()
     assert "seen" in text
     for shown in (result.results["job"], text, kept):
         assert "sesame" not in shown
 
 
-def test_partial_hides_secrets_of_mapped_operators(module, run_dag, log_text, everything_kept):
+def test_partial_hides_secrets_of_mapped_operators(module, run_dag, said, everything_kept):
     """Arguments common to all instances are also stored with the DAG."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
     with DAG("mapped", schedule=None) as dag:
         PythonModuleOperator.partial(task_id="job", **job).expand(args=[["a"], ["b"]])
     assert run_dag(dag).results["job[1]"] == 'last ["***", null, "b"]'
-    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
+    assert "sesame" not in said() + everything_kept(but=["dag_code"])
 
 
 class OwnDict(dict):
@@ -82,7 +82,7 @@ MAPPINGS = {
 
 @pytest.mark.parametrize("how", ["operator", "partial"])
 @pytest.mark.parametrize("kind", MAPPINGS)
-def test_operator_hides_secrets_in_any_mapping(kind, how, module, run_dag, log_text, everything_kept):
+def test_operator_hides_secrets_in_any_mapping(kind, how, module, run_dag, said, everything_kept):
     """Airflow stores each kind of mapping, and each kind of text."""
     job = module(PRINTS)
     job["env"] = MAPPINGS[kind]({**job["env"], "MY_PASS": SECRET})
@@ -92,12 +92,12 @@ def test_operator_hides_secrets_in_any_mapping(kind, how, module, run_dag, log_t
         else:
             PythonModuleOperator.partial(task_id="job", **job).expand(args=[["a"]])
     assert 'last ["***", null, "a"]' in run_dag(dag).results.values()
-    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
+    assert "sesame" not in said() + everything_kept(but=["dag_code"])
 
 
 @pytest.mark.parametrize("how", ["expand", "expand_kwargs"])
 @pytest.mark.parametrize("kind", [dict, OwnDict])
-def test_expand_hides_secrets_of_environments(kind, how, module, run_dag, log_text, everything_kept):
+def test_expand_hides_secrets_of_environments(kind, how, module, run_dag, said, everything_kept):
     """Each instance gets its own, and none is in the stored DAG or in the rendered fields."""
     job = module(PRINTS)
     envs = [kind({**job.pop("env"), "MY_PASS": SECRET, "DB": "one"})]
@@ -108,10 +108,10 @@ def test_expand_hides_secrets_of_environments(kind, how, module, run_dag, log_te
     assert envs[0]["MY_PASS"] == SECRET  # the user's own mapping stays as it is
     results = run_dag(dag).results
     assert [results["job[0]"], results["job[1]"]] == ['last ["***", "one"]', 'last ["***", "two"]']
-    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
+    assert "sesame" not in said() + everything_kept(but=["dag_code"])
 
 
-def test_expanded_decorator_hides_secrets(module, run_dag, log_text, everything_kept):
+def test_expanded_decorator_hides_secrets(module, run_dag, said, everything_kept):
     """Those of its own arguments, and of arguments that are overridden."""
     job = module(PRINTS)
 
@@ -123,7 +123,7 @@ def test_expanded_decorator_hides_secrets(module, run_dag, log_text, everything_
         call.override(task_id="other", env={**job["env"], "MY_PASS": SECRET}).expand(n=[1])
         call.expand(n=[])
     assert run_dag(dag).results["other[0]"] == 'last ["***", null, "--n", "1"]'
-    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
+    assert "sesame" not in said() + everything_kept(but=["dag_code"])
 
 
 def test_template_beside_secret_is_rendered_and_hidden(module, run_dag, everything_kept):
@@ -136,7 +136,7 @@ def test_template_beside_secret_is_rendered_and_hidden(module, run_dag, everythi
     assert "sesame" not in everything_kept(but=["dag_code"])
 
 
-def test_python_module_task_hides_secrets_that_its_function_returns(module, run_dag, log_text, everything_kept):
+def test_python_module_task_hides_secrets_that_its_function_returns(module, run_dag, said, everything_kept):
     """Airflow stores the parameters once the function has been called."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
@@ -149,18 +149,18 @@ def test_python_module_task_hides_secrets_that_its_function_returns(module, run_
     with DAG("decorated", schedule=None) as dag:
         call()
     assert run_dag(dag).results["call"] == 'last ["***", null, "--password", "***"]'
-    assert "sesame" not in log_text() + everything_kept(but=["dag_code"])
+    assert "sesame" not in said() + everything_kept(but=["dag_code"])
 
 
 @pytest.mark.parametrize("value", ["{{ params.password }}", "x{{ params.password }}"])
-def test_env_template_is_rendered_and_its_value_masked(value, module, run_dag, log_text):
+def test_env_template_is_rendered_and_its_value_masked(value, module, run_dag, said):
     """The template is shown; its rendered value is masked."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": value}
     with DAG("rendered", schedule=None, params={"password": "given-sesame"}) as dag:
         PythonModuleOperator(task_id="job", **job)
     assert run_dag(dag).results["job"] == 'last ["***", null]'
-    assert "given-sesame" not in "".join(line for line in log_text().splitlines() if "seen" in line)
+    assert "given-sesame" not in "".join(line for line in said().splitlines() if "seen" in line)
 
 
 GIVEN = {

@@ -84,10 +84,10 @@ def test_every_line_is_logged_once_in_order_and_told_apart(module, on_slurm, run
     assert logged("stderr") == [f"err 100% {n}" for n in range(500)]
 
 
-def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job, xcom, log_text, run_directories):
+def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job, xcom, said, run_directories):
     """Readers of the log can open the job directory, and a shell in the running job."""
     run_job(**module("pass"))
-    text = log_text()
+    text = said()
     (directory,) = run_directories()
     job_id = xcom("slurm_job_id")
     assert f"Slurm job {job_id} (" in text
@@ -193,11 +193,11 @@ def test_of_two_places_the_nearer_one_wins_parameter_by_parameter(
     assert len(list((tmp_path / "runs" / "of-the-connection").glob("places/*/*"))) == 3
 
 
-def test_airflows_default_decides_who_waits_if_nobody_says(module, on_slurm, run_job, monkeypatch, log_text):
+def test_airflows_default_decides_who_waits_if_nobody_says(module, on_slurm, run_job, monkeypatch, said):
     """operators.default_deferrable holds for this operator as for all others."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
     assert run_job(**module("pass")).state == "success"
-    assert "running trigger in line" in log_text()
+    assert "running trigger in line" in said()
 
 
 def test_without_waiting_the_task_ends_with_the_submission(module, on_slurm, run_job, tmp_path):

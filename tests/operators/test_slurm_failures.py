@@ -27,11 +27,11 @@ def tries(monkeypatch):
     return counted
 
 
-def test_a_failing_module_fails_the_task_and_says_why(module, on_slurm, run_job, deferrable, log_text, run_directories):
+def test_a_failing_module_fails_the_task_and_says_why(module, on_slurm, run_job, deferrable, said, run_directories):
     """The error's name, exit code, node, the end of stderr, and where the files are: all in the task's log."""
     job = module("import sys; sys.exit('no such [file]: data.npz')")
     assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
-    text = log_text()
+    text = said()
     for words in ("SlurmJobFailed", "exit code 1", " on n", "no such [file]: data.npz", str(run_directories()[0])):
         assert words in text
 
@@ -62,18 +62,18 @@ def test_a_setup_that_fails_with_such_a_code_is_no_skip(module, on_slurm, run_jo
     assert run_job(slurm={"setup": ["exit 99"]}, skip_on_exit_code=99, **job).states["job"] == "failed"
 
 
-def test_a_result_that_airflow_cannot_keep_fails_and_says_why(module, on_slurm, run_job, deferrable, log_text):
+def test_a_result_that_airflow_cannot_keep_fails_and_says_why(module, on_slurm, run_job, deferrable, said):
     """Airflow's own error would come later and without the reason."""
     job = module("import json, os; json.dump(2**70, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
-    assert "Airflow cannot store its result" in log_text()
+    assert "Airflow cannot store its result" in said()
 
 
-def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_job, log_text, tries):
+def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_job, said, tries):
     """A partition that is not there will not be there at the next try."""
     assert run_job(slurm={"partition": "nowhere"}, **AGAIN, **module("pass")).states["job"] == "failed"
     assert tries == [1]
-    assert "invalid partition specified: nowhere" in log_text()
+    assert "invalid partition specified: nowhere" in said()
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_j
     ],
 )
 def test_a_bad_value_that_shows_only_now_fails_without_a_retry(
-    module, on_slurm, run_job, log_text, tries, arguments, words
+    module, on_slurm, run_job, said, tries, arguments, words
 ):
     """It would be as bad the next time; and nothing is submitted."""
     before = len(on_slurm.jobs())
     assert run_job(**AGAIN, **module("pass") | arguments).states["job"] == "failed"
     assert tries == [1]
-    assert words in log_text()
+    assert words in said()
     assert len(on_slurm.jobs()) == before
 
 
@@ -103,30 +103,30 @@ def test_a_run_dir_that_no_script_can_name_is_an_error_of_the_dag(run_job, modul
 
 
 def test_a_job_that_waits_in_vain_is_cancelled_and_not_tried_again(
-    module, on_slurm, run_job, deferrable, log_text, tries, xcom
+    module, on_slurm, run_job, deferrable, said, tries, xcom
 ):
     """More nodes than the partition allows: the reason is in the log at once, not a job in the queue for ever."""
     result = run_job(deferrable=deferrable, slurm={"partition": "tiny", "nodes": 2}, **AGAIN, **module("pass"))
     assert result.states["job"] == "failed"
     assert tries == [1]
     # Slurm gives one of two reasons: PartitionNodeLimit or PartitionConfig.
-    assert "than the partition has or allows" in log_text()
+    assert "than the partition has or allows" in said()
     on_slurm.wait_for(xcom("slurm_job_id"), "CANCELLED", "FAILED")
 
 
-def test_without_sbatch_the_job_runs_here_and_the_log_says_so(module, no_slurm, run_job, deferrable, log_text, xcom):
+def test_without_sbatch_the_job_runs_here_and_the_log_says_so(module, no_slurm, run_job, deferrable, said, xcom):
     """cluster='auto' is the same job script in the same kind of run directory, on this machine."""
     job = module("import os; print('SLURM_JOB_ID' in os.environ)")
     assert run_job(deferrable=deferrable, **job).results["job"] == "False"
-    assert "There is no sbatch here, so the job runs on this machine (cluster='auto')" in log_text()
+    assert "There is no sbatch here, so the job runs on this machine (cluster='auto')" in said()
     assert xcom("slurm_job_id").startswith("local-")
     assert xcom("slurm_usage")["elapsed"] > 0
 
 
-def test_a_cluster_that_is_wanted_and_not_here_is_an_error(module, no_slurm, run_job, log_text, run_directories):
+def test_a_cluster_that_is_wanted_and_not_here_is_an_error(module, no_slurm, run_job, said, run_directories):
     """cluster='slurm' without Slurm's commands runs nothing, and the error contains the fix."""
     assert run_job(cluster="slurm", **module("print('it ran')")).states["job"] == "failed"
-    text = log_text()
+    text = said()
     assert "there is no sbatch, squeue, scancel on this machine's PATH" in text
     assert "cluster='local'" in text
     assert run_directories() == []

@@ -187,7 +187,7 @@ REMOUNT = "subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)"
     ids=["full", "read-only"],
 )
 def test_collect_refused_by_file_system_is_left_to_the_next_try(
-    module, on_slurm, run_job, deferrable, small_disk, tmp_path, log_text, run_directories, cluster, command, reason
+    module, on_slurm, run_job, deferrable, small_disk, tmp_path, said, run_directories, cluster, command, reason
 ):
     """The job has succeeded, so it does not run once more. The error names the path and the reason."""
 
@@ -205,7 +205,7 @@ def test_collect_refused_by_file_system_is_left_to_the_next_try(
     assert (small_disk / "out.txt").read_text() == "whole"
     assert os.listdir(small_disk / ".sewer") == ["out.txt.json"]
     assert len(run_directories()) == 1
-    text = log_text()
+    text = said()
     assert f"product '{small_disk}/out.txt': it was made, but" in text
     assert f"{small_disk}/.sewer/" in text
     assert reason in text

@@ -10,7 +10,7 @@ SECRET = "open-sesame-4711"
 
 
 def test_a_secret_reaches_the_module_and_nothing_else(
-    module, on_slurm, run_job, deferrable, connection, caplog, log_text, everything_kept, run_directories, monkeypatch
+    module, on_slurm, run_job, deferrable, connection, caplog, said, everything_kept, run_directories, monkeypatch
 ):
     """It is masked in the log, also where a long line is cut, and is in no file, trigger, event, XCom or argv."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
@@ -27,7 +27,7 @@ def test_a_secret_reaches_the_module_and_nothing_else(
     assert run_job(deferrable=deferrable, **key, **job).states["job"] == "failed"
     logged = "".join(r.getMessage() for r in caplog.records if r.name == "airflow.task.module.stdout")
     assert logged == "x" * (64 * 1024 - 6) + "***!"
-    text = log_text()
+    text = said()
     assert "bad key: ***" in text
     assert SECRET not in text
     assert SECRET not in everything_kept()
@@ -41,7 +41,7 @@ def test_a_secret_reaches_the_module_and_nothing_else(
 
 @pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter"])
 def test_slurm_module_operator_shows_no_secret_of_a_task(
-    source, module, no_slurm, run_job, connection, log_text, everything_kept, monkeypatch, deferrable
+    source, module, no_slurm, run_job, connection, said, everything_kept, monkeypatch, deferrable
 ):
     """Wherever it comes from, it is in no log, no XCom, no error, no trigger and no row of Airflow's database."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
@@ -67,7 +67,7 @@ def test_slurm_module_operator_shows_no_secret_of_a_task(
     assert result.states["job"] == "success"
     assert "***" in result.results["job"]
     assert SECRET not in result.results["job"]
-    text = log_text()
+    text = said()
     assert "seen" in text
     assert SECRET not in text
     assert bool(kept) == deferrable
@@ -77,13 +77,13 @@ def test_slurm_module_operator_shows_no_secret_of_a_task(
 
 
 def test_slurm_module_operator_masks_the_tail_of_stderr_in_its_event(
-    module, no_slurm, run_job, log_text, everything_kept, deferrable
+    module, no_slurm, run_job, said, everything_kept, deferrable
 ):
     """Airflow keeps the event of a trigger in its database, in clear."""
     job = module("import os, sys; sys.exit('bad password: ' + repr(os.environ['MY_PASSWORD']))")
     job["env"] |= {"MY_PASSWORD": 'pa"ss\\wörd'}
     assert run_job("masks_the_tail", deferrable=deferrable, **job).states["job"] == "failed"
-    text = log_text()
+    text = said()
     assert "bad password: '***'" in text
     assert "wörd" not in text
     assert "wörd" not in everything_kept()
@@ -148,7 +148,7 @@ def test_all_that_is_inherited_is_what_a_job_script_can_set(module, on_slurm, ru
     assert run_job(inherit_env=True, **job).results["job"] == "wanted None"
 
 
-def test_a_connection_in_the_database_serves_a_task_however_it_waits(module, no_slurm, run_job, deferrable, log_text):
+def test_a_connection_in_the_database_serves_a_task_however_it_waits(module, no_slurm, run_job, deferrable, said):
     """Under `airflow dags test` as well, where Airflow does not let triggers ask for it in the usual way."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
@@ -162,4 +162,4 @@ def test_a_connection_in_the_database_serves_a_task_however_it_waits(module, no_
     finally:
         with create_session() as session:
             session.delete(stored)
-    assert "the token is ***" in log_text()
+    assert "the token is ***" in said()

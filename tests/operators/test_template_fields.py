@@ -341,13 +341,13 @@ def test_operator_takes_xcom_in_every_field_of_text(field, operator, as_job, loc
 
 
 @pytest.mark.parametrize("given", ["{{ 'job' }}", None, 3])
-def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local, run_dag, log_text):
+def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local, run_dag, said):
     """It is a plain name and not rendered."""
     job = as_job if operator is SlurmModuleOperator else local
     with DAG("named_wrongly", schedule=None) as dag:
         operator(task_id="job", **{**job, "module": leave(given)})
     assert run_dag(dag).states["job"] == "failed"
-    text = log_text()
+    text = said()
     shown = {None: "a task runs a module or a function; neither is given", 3: "module: 3 is no dotted name such as"}
     assert shown.get(given, "{{ 'job' }}") in text
 

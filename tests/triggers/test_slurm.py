@@ -30,7 +30,7 @@ from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.submitted_job import job_to_data
 from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
-from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _Inbox
+from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
 from tests.airflow_supervisor import task_instance
 
 PATIENCE = 60.0
@@ -51,7 +51,7 @@ def busy_scheduler(monkeypatch):
 
 @pytest.fixture
 def submit(tmp_path):
-    """Submit a module as a job, and return it with a trigger restored as from the database."""
+    """Submit a module as a job, and return it with a trigger made_anew as from the database."""
 
     def run(source: str, cluster: str = "slurm", secrets: tuple[str, ...] = (), **settings):
         (tmp_path / "job.py").write_text(dedent(source))
@@ -95,7 +95,7 @@ def logged(caplog):
     return lambda: [r.getMessage() for r in caplog.records if r.name == "airflow.task.module.stdout"]
 
 
-def restored(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
+def made_anew(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
     """Return the trigger as another triggerer creates it from the database."""
     path, kwargs = trigger.serialize()
     stored = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(kwargs))
@@ -133,14 +133,14 @@ async def run_until(trigger: SlurmJobTrigger, condition) -> None:
 def test_what_the_database_keeps_makes_the_same_trigger(on_slurm, submit):
     """Its arguments survive Airflow's serializer, the ones that are None or several included."""
     _, trigger = submit("pass", fail_on_pending_reason=("Licenses", "Resources"))
-    assert restored(trigger).serialize()[0] == trigger.serialize()[0]
-    assert json.dumps(restored(trigger).serialize()[1]) == json.dumps(trigger.serialize()[1])
+    assert made_anew(trigger).serialize()[0] == trigger.serialize()[0]
+    assert json.dumps(made_anew(trigger).serialize()[1]) == json.dumps(trigger.serialize()[1])
 
 
 def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
     """The event contains everything the worker needs, as JSON values."""
     job, trigger = submit("print('done')")
-    event = asyncio.run(first_event(restored(trigger)))
+    event = asyncio.run(first_event(made_anew(trigger)))
     assert json.loads(json.dumps(event)) == event
     assert event["job"] == trigger.serialize()[1]["job"]
     ending = event["ending"]
@@ -166,13 +166,13 @@ def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_has_noticed(submit
     monkeypatch.setattr(asyncio, "sleep", sleep)
     job, trigger = submit("pass", "local")
     _until(job.directory.read_exit)
-    assert asyncio.run(first_event(restored(trigger)))["ending"]["error"] is None
+    assert asyncio.run(first_event(made_anew(trigger)))["ending"]["error"] is None
     assert sum(asked) > 950
     asked.clear()
     assert asyncio.run(first_event(trigger))["ending"]["error"] is None, "there is no scheduler under dag.test()"
     assert sum(asked) < 3
     _, kwargs = trigger.serialize()
-    timely = restored(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
+    timely = made_anew(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
     asyncio.run(first_event(timely))
     assert 50 < sum(asked) < 100, "nor later than Airflow waits"
 
@@ -188,7 +188,7 @@ def test_airflow_hears_of_an_error_no_sooner_either(submit, busy_scheduler, monk
     job, trigger = submit("pass", secrets=("open-sesame",), cluster="local")
     job.directory.forget_secrets()
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(restored(trigger)))
+        asyncio.run(first_event(made_anew(trigger)))
     assert sum(asked) > 950
 
 
@@ -208,9 +208,9 @@ def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logge
         """,
         cluster,
     )
-    asyncio.run(run_until(restored(trigger), lambda: "500" in logged()))
+    asyncio.run(run_until(made_anew(trigger), lambda: "500" in logged()))
     go.touch()
-    event = asyncio.run(first_event(restored(trigger)))
+    event = asyncio.run(first_event(made_anew(trigger)))
     assert event["ending"]["error"] is None
     JobLogs(JobDirectory(event["job"]["directory"]), log_output).finish()  # as the worker does that goes on
     assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
@@ -219,7 +219,7 @@ def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logge
 def test_a_triggerer_that_stops_leaves_the_job_alone(on_slurm, submit):
     """Another one goes on with it."""
     job, trigger = submit("import time; time.sleep(600)")
-    asyncio.run(run_until(restored(trigger), lambda: on_slurm.state(job.ref.id) == "RUNNING"))
+    asyncio.run(run_until(made_anew(trigger), lambda: on_slurm.state(job.ref.id) == "RUNNING"))
     assert on_slurm.state(job.ref.id) == "RUNNING"
     assert not job.directory.is_cancelled
 
@@ -236,11 +236,11 @@ def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
     """A trigger that is cancelled when it has just heard of its job ends all the same."""
 
     async def cancelled_with_update() -> None:
-        inbox = _Inbox()
-        task = asyncio.create_task(inbox.get(PATIENCE))
+        news = _News()
+        task = asyncio.create_task(news.get(PATIENCE))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        inbox.put("update")
+        news.put("update")
         for _ in range(turns):
             await asyncio.sleep(0)
         was_done = task.done()
@@ -260,7 +260,7 @@ def test_on_kill_user_request_cancels_the_job(on_slurm, submit, cluster, state, 
     job, trigger = submit("import time; time.sleep(600)", cluster)
     _until(job.directory.read_start)
     airflow_has_task_as(state)
-    asyncio.run(restored(trigger).on_kill())
+    asyncio.run(made_anew(trigger).on_kill())
     assert f"Cancelled {job}" in caplog.text
     _until(lambda: has_ended(job))
 
@@ -272,7 +272,7 @@ def test_on_kill_bookkeeping_leaves_the_job_alone(on_slurm, submit, state, caplo
     job, trigger = submit("import time; time.sleep(600)", "local")
     _until(job.directory.read_start)
     airflow_has_task_as(state)
-    asyncio.run(restored(trigger).on_kill())
+    asyncio.run(made_anew(trigger).on_kill())
     assert "Leaving" in caplog.text
     assert not job.directory.is_cancelled
     assert not has_ended(job)
@@ -331,7 +331,7 @@ def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, arra
     airflow_has_task_as("failed")
     held = {"slurm": {"additional_parameters": {"hold": True}}}
     source = "import time; time.sleep(600)"
-    triggers = [restored(one) for one in register(source, 100 if array else 20, array=array, array_wait=0.0, **held)]
+    triggers = [made_anew(one) for one in register(source, 100 if array else 20, array=array, array_wait=0.0, **held)]
 
     async def until_there_and_killed():
         tasks = [asyncio.create_task(first_event(trigger)) for trigger in triggers]
@@ -357,7 +357,7 @@ def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog, ai
     caplog.set_level(logging.INFO)
     job, trigger = submit("import time; time.sleep(600)")
     on_slurm.put_in_front("scancel", "sleep 3")
-    asyncio.run(killed_as_airflow_does([restored(trigger)], 1.0))
+    asyncio.run(killed_as_airflow_does([made_anew(trigger)], 1.0))
     assert f"Cancelling {job} in the background; Airflow has stopped waiting" in caplog.text
     on_slurm.wait_for(job.ref.id, "CANCELLED")
 
@@ -366,7 +366,7 @@ def test_a_job_that_is_to_be_kept_goes_on(on_slurm, submit):
     """With on_kill_action='keep_job' nothing is cancelled."""
     job, trigger = submit("import time; time.sleep(600)", on_kill_action="keep_job")
     on_slurm.wait_for(job.ref.id, "RUNNING")
-    asyncio.run(restored(trigger).on_kill())
+    asyncio.run(made_anew(trigger).on_kill())
     assert not job.directory.is_cancelled
     assert on_slurm.state(job.ref.id) == "RUNNING"
 
@@ -376,14 +376,14 @@ def test_trigger_masks_secrets_that_its_arguments_do_not_show(on_slurm, submit, 
     source = "import time; print('the key is open-sesame', flush=True); time.sleep(600)"
     _, trigger = submit(source, secrets=("open-sesame",))
     assert "open-sesame" not in repr(trigger.serialize())
-    asyncio.run(run_until(restored(trigger), logged))
+    asyncio.run(run_until(made_anew(trigger), logged))
     assert logged() == ["the key is ***"]
 
 
 def test_trigger_masks_secrets_in_its_event(submit):
     """Airflow keeps that in its database, with the last lines of stderr."""
     _, trigger = submit("import sys; sys.exit('bad key: open-sesame')", "local", secrets=("open-sesame",))
-    event = asyncio.run(first_event(restored(trigger)))
+    event = asyncio.run(first_event(made_anew(trigger)))
     assert "bad key: ***" in event["ending"]["message"]
     assert "open-sesame" not in repr(event)
 
@@ -393,7 +393,7 @@ def test_trigger_without_key_to_its_secrets_raises_and_logs_nothing(on_slurm, su
     job, trigger = submit("print('the key is open-sesame')", secrets=("open-sesame",))
     job.directory.forget_secrets()
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(restored(trigger)))
+        asyncio.run(first_event(made_anew(trigger)))
     assert logged() == []
 
 
@@ -402,7 +402,7 @@ def test_trigger_with_the_key_of_another_raises(on_slurm, submit):
     job, trigger = submit("print('done')", secrets=("open-sesame",))
     encrypt_secrets(["another-secret"], job.directory)
     with pytest.raises(SlurmUnavailable, match="the key to the task's secrets"):
-        asyncio.run(first_event(restored(trigger)))
+        asyncio.run(first_event(made_anew(trigger)))
 
 
 def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, monkeypatch):
@@ -410,7 +410,7 @@ def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, m
     _, trigger = submit("pass")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmUnavailable, match="there is no sbatch, squeue, scancel"):
-        asyncio.run(first_event(restored(trigger)))
+        asyncio.run(first_event(made_anew(trigger)))
 
 
 def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeypatch):
@@ -428,7 +428,7 @@ def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeyp
     _, trigger = submit("print('done')")
 
     async def follow():
-        anew = restored(trigger)
+        anew = made_anew(trigger)
         watching.append(True)
         try:
             await first_event(anew)
@@ -452,13 +452,13 @@ def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path)
 
     def hanging(log) -> SlurmJobTrigger:
         _, kwargs = healthy.serialize()
-        return restored(SlurmJobTrigger(**kwargs | {"job": kwargs["job"] | {"directory": str(log.parent)}}))
+        return made_anew(SlurmJobTrigger(**kwargs | {"job": kwargs["job"] | {"directory": str(log.parent)}}))
 
     async def follow_all():
         tasks = [asyncio.create_task(first_event(hanging(log))) for log in stuck]
         try:
             await asyncio.sleep(0.2)
-            return await first_event(restored(healthy))
+            return await first_event(made_anew(healthy))
         finally:
             for task in tasks:
                 task.cancel()
@@ -480,11 +480,11 @@ def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, regist
     caplog.set_level(logging.INFO)
     on_slurm.put_in_front("sbatch")
     (one,) = register("print('done')", 1)
-    asyncio.run(run_until(restored(one), lambda: "which waits for its array" in caplog.text))
+    asyncio.run(run_until(made_anew(one), lambda: "which waits for its array" in caplog.text))
     _, other = register("print('done')", 2)
 
     async def both():
-        return await asyncio.gather(*(first_event(restored(trigger)) for trigger in (one, other)))
+        return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in (one, other)))
 
     events = asyncio.run(both())
     assert [event["ending"]["error"] for event in events] == [None, None]
@@ -496,7 +496,7 @@ def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, regist
 def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register, airflow_has_task_as):
     """Nothing of it is submitted; the one that is left does not wait for it."""
     airflow_has_task_as("failed")
-    cleared, other = map(restored, register("print('done')", 2, array_wait=0.0))
+    cleared, other = map(made_anew, register("print('done')", 2, array_wait=0.0))
     asyncio.run(cleared.on_kill())
     assert JobDirectory(cleared.serialize()[1]["job"]["directory"]).is_cancelled
     event = asyncio.run(first_event(other))
@@ -510,7 +510,7 @@ def test_run_member_whose_registration_was_withdrawn_ends(on_slurm, register, ai
     """Another triggerer, which was paused, has cancelled it meanwhile."""
     airflow_has_task_as("failed")
     (trigger,) = register("print('done')", 1)
-    waiting, other = restored(trigger), restored(trigger)
+    waiting, other = made_anew(trigger), made_anew(trigger)
 
     async def cancelled_elsewhere():
         event = asyncio.create_task(first_event(waiting))
@@ -526,7 +526,7 @@ def test_why_there_is_no_array_is_the_end_of_each(on_slurm, register):
     triggers = register("print('done')", 2, slurm={"partition": "nowhere"})
 
     async def both():
-        return await asyncio.gather(*(first_event(restored(trigger)) for trigger in triggers))
+        return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in triggers))
 
     for event in asyncio.run(both()):
         assert event["job"]["id"] is None
