@@ -89,7 +89,7 @@ def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
         ({"env": {"A": ["b"]}}, "the value of 'A'"),
         (
             {"workdir": "relative/path"},
-            "paths in a connection must be absolute (or a bare name for python), got 'relative/path'",
+            "'relative/path' is relative",
         ),
         ({"python": "envs/bin/python"}, "'envs/bin/python' is relative"),
         ({"inherit_env": "PATH"}, "inherit_env"),
