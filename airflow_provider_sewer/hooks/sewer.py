@@ -179,7 +179,7 @@ def _checked_url(url: Any) -> str | None:
         if name is not None and (name not in JOB_URL_FIELDS or form or conversion):
             raise InvalidTask(f"job_url: {unknown_name('field', name, JOB_URL_FIELDS)} Use it without a format.")
     if "job_id" not in names:
-        raise InvalidTask("job_url must contain {job_id}; otherwise all jobs have the same link")
+        raise InvalidTask("job_url must identify the job; {job_id} is missing, so all jobs would have the same link")
     return url
 
 

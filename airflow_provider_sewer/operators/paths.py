@@ -97,7 +97,7 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
             file, since, deadline = self._file(context), *self._begin_and_deadline(context)
             self.log.info("Waiting for %s since %s until %s", file, since, deadline)
             if is_relative(self.path):
-                self.log.info("The relative path %r is resolved from %s", self.path, _origin(self, context))
+                self.log.info("The relative path %r is taken from %s", self.path, _origin(self, context))
             if self._is_deferrable() and not self.poke(context):
                 trigger = PathTrigger(file, self.poke_interval, deadline.timestamp())
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
@@ -214,4 +214,4 @@ def _origin(operator: ExternalPathSensor, context: Context) -> str:
     workdir = _workdir(operator, context)
     if workdir is None:
         return f"the working directory of this worker, {os.getcwd()}, as workdir is not given"
-    return f"workdir {workdir}"
+    return f"workdir, which is {workdir}"

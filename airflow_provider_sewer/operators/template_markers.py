@@ -19,11 +19,11 @@ class TemplateMarkers:
     """Markers in operator fields, by their positions."""
 
     def __init__(self) -> None:
-        self._markers: dict[tuple[Any, ...], Any] = {}
+        self._marks: dict[tuple[Any, ...], Any] = {}
 
     def __bool__(self) -> bool:
         """Return whether there are any markers."""
-        return bool(self._markers)
+        return bool(self._marks)
 
     def extract(self, value: Any, *position: Any) -> Any:
         """Return a value without its markers, and store these.
@@ -37,10 +37,10 @@ class TemplateMarkers:
                 key: item if type(item) in PLAIN else self.extract(item, *position, key) for key, item in value.items()
             }
         if isinstance(value, Ignored):
-            self._markers[position] = value
+            self._marks[position] = value
             return self.extract(value.value, *position, None)
         if isinstance(value, PathMarker):
-            self._markers[position] = value
+            self._marks[position] = value
             return value.path
         if isinstance(value, os.PathLike):
             return os.fspath(value)  # Airflow renders templates only in text
@@ -52,15 +52,15 @@ class TemplateMarkers:
 
     def paths(self) -> list[str]:
         """Return the paths of the marked products and dependencies."""
-        return [stored.path for stored in self._markers.values() if isinstance(stored, PathMarker)]
+        return [stored.path for stored in self._marks.values() if isinstance(stored, PathMarker)]
 
     def products(self) -> list[Product]:
         """Return the marked products."""
-        return [stored for stored in self._markers.values() if isinstance(stored, Product)]
+        return [stored for stored in self._marks.values() if isinstance(stored, Product)]
 
     def restore(self, value: Any, *position: Any) -> Any:
         """Return a rendered value with its markers restored."""
-        stored = self._markers.get(position)
+        stored = self._marks.get(position)
         if isinstance(stored, Ignored):
             return Ignored(self.restore(value, *position, None))
         if isinstance(stored, PathMarker):

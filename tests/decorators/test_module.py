@@ -104,7 +104,7 @@ def test_products_that_are_known_only_then_are_made_whole_and_are_no_assets(made
     with DAG("products", schedule=None) as dag:
         make("a", Product("made/{{ dag.dag_id }}.txt"))
         make.override(task_id="lacks")("b", Product("made/b.txt"))
-    assert [asset.name for asset in dag.get_task("make").outlets] == ["argv"]
+    assert [asset.name for asset in dag.get_task("make").outlets] == ["given"]
     (tmp_path / "a.csv").touch()
     result = run_dag(dag)
     assert result.states == {"make": "success", "lacks": "failed"}

@@ -131,9 +131,9 @@ def test_a_text_where_several_are_needed_fails_and_is_not_taken_apart(field, mod
     with DAG("text", schedule=None) as dag:
         PythonModuleOperator(task_id="job", retries=3, retry_delay=timedelta(0), **job)
     assert run_dag(dag).states["job"] == "failed"
-    output = capsys.readouterr().out
-    assert re.search(rf"{field}(:| must be) ", output)
-    assert "it ran" not in output
+    said = capsys.readouterr().out
+    assert f"{field}: " in said or f"{field} must " in said
+    assert "it ran" not in said
 
 
 def test_a_template_may_give_the_whole_mapping(module, run_dag):
@@ -388,15 +388,15 @@ LONG_NAME, LONG_PATH = "x" * 300, "/".join(["y" * 100] * 60)
 @pytest.mark.parametrize("field", ["products", "dependencies", "path", "removed"])
 def test_operator_refuses_path_that_names_no_file_at_parse_time(field, path):
     """With the field, and no more of the value than helps."""
-    with DAG("long_path", schedule=None), pytest.raises(InvalidTask) as raised:
+    with DAG("long_path", schedule=None), pytest.raises(InvalidTask) as told:
         if field == "path":
             ExternalPathSensor(task_id="job", path=path)
         elif field == "removed":
             RemoveProductsOperator(task_id="job", products=[path])
         else:
             PythonModuleOperator(task_id="job", module="m", **{field: [path]})
-    assert {"removed": "products"}.get(field, field) + ": " in str(raised.value)
-    assert len(str(raised.value)) < 400
+    assert {"removed": "products"}.get(field, field) + ": " in str(told.value)
+    assert len(str(told.value)) < 400
 
 
 def test_operator_names_product_whose_asset_name_is_too_long():

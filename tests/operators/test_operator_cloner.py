@@ -80,7 +80,7 @@ def state(operator) -> dict:
     found = {name: value for name, value in vars(operator).items() if name not in left_aside}
     inner = found.pop("_BaseOperator__init_kwargs")
     found["init_kwargs"] = {name: value for name, value in inner.items() if name not in left_aside}
-    found["marks"] = operator._markers._markers
+    found["marks"] = operator._markers._marks
     return found
 
 

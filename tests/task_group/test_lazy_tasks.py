@@ -55,9 +55,9 @@ def made(group) -> list[str]:
 
 def said(operator) -> dict:
     """Return what an operator says, but for its edges."""
-    fields = {*type(operator).get_serialized_fields(), *operator.template_fields, "outlets", "_markers", "env"}
-    left_aside = {"upstream_task_ids", "downstream_task_ids", "_markers"}
-    marks = {place: repr(mark) for place, mark in operator._markers._markers.items()}
+    fields = {*type(operator).get_serialized_fields(), *operator.template_fields, "outlets", "_marks", "env"}
+    left_aside = {"upstream_task_ids", "downstream_task_ids", "_marks"}
+    marks = {place: repr(mark) for place, mark in operator._markers._marks.items()}
     return {name: getattr(operator, name, None) for name in fields - left_aside} | {"marks": marks}
 
 

@@ -107,7 +107,7 @@ def test_a_rescheduled_wait_goes_on_when_the_path_is_there(expand, run_dag, tmp_
     assert len(looks) == 2
     said = capsys.readouterr().out
     assert re.search(rf"Waiting for {tmp_path}/delivery.txt since \S+ \S+ until \S+ \S+", said)
-    assert f"The relative path 'delivery.txt' is resolved from workdir {tmp_path}" in said
+    assert f"The relative path 'delivery.txt' is taken from workdir, which is {tmp_path}" in said
 
 
 def test_a_wait_without_workdir_logs_the_folder_of_its_worker(expand, run_dag, capsys, monkeypatch, tmp_path):
@@ -119,7 +119,7 @@ def test_a_wait_without_workdir_logs_the_folder_of_its_worker(expand, run_dag, c
     run_dag(dag)
 
     said = capsys.readouterr().out
-    assert f"is resolved from the working directory of this worker, {tmp_path}, as workdir is not given" in said
+    assert f"is taken from the working directory of this worker, {tmp_path}, as workdir is not given" in said
 
 
 @pytest.mark.parametrize(
