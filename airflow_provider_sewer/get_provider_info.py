@@ -1,4 +1,4 @@
-"""What Airflow reads of this package: its connection type, operators and decorators, and the connection's form."""
+"""Provider metadata for Airflow: connection type and form, operators, triggers and decorators."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 _TEXT = ["string", "null"]
 _NUMBER = ["number", "null"]
 _TEXTS = {"type": ["array", "null"], "items": {"type": "string"}}
-#: With text among its types it is a plain field: Airflow's editor of JSON lays out anew what is being typed, and the
-#: cursor is then somewhere else.
+#: With ``string`` among its types it is a plain field: Airflow's JSON editor reformats the text during typing, which
+#: moves the cursor.
 _OBJECT = {"type": ["object", "string", "null"]}
 
-#: Airflow's form shows a boolean as a switch, which has no way to say nothing.
+#: Airflow's form shows a boolean as a switch, which has no unset state.
 _YES_OR_NO = {"type": _TEXT, "enum": ["true", "false"]}
 
-#: The connection's form: its sections, and of each field the label, what it is, and what people can write.
+#: The connection's form: sections, and for each field its label, description and schema.
 _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
-    "Where modules run": {
+    "Execution": {
         "python": (
             "Interpreter",
             "Path of a python executable, or a name to look up on the worker's PATH.",
@@ -25,7 +25,7 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
         "workdir": ("Working directory", "Absolute path on the worker.", {"type": _TEXT}),
         "env": (
             "Environment",
-            'Variables to give, as a JSON object: {"OMP_NUM_THREADS": "4"}',
+            'Variables to set, as a JSON object: {"OMP_NUM_THREADS": "4"}',
             _OBJECT,
         ),
         "secret_env": (
@@ -42,25 +42,25 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
     "Slurm jobs": {
         "cluster": (
             "Cluster",
-            "slurm, local (this machine), or auto, the default: Slurm where there is an sbatch.",
+            "slurm, local (this machine), or auto (the default): Slurm if sbatch is found.",
             {"type": _TEXT, "enum": ["auto", "slurm", "local"]},
         ),
         "slurm": (
             "Slurm parameters",
-            'What jobs ask for, as a JSON object: {"partition": "gpu", "timeout_min": 60}',
+            'sbatch options of the jobs, as a JSON object: {"partition": "gpu", "timeout_min": 60}',
             _OBJECT,
         ),
         "run_dir": (
-            "Run directory",
-            "Folder for the files of each attempt; all nodes have to see it. ~/.sewer/runs by default.",
+            "Job directories",
+            "Base folder of the job directories, visible to all nodes; ~/.sewer/runs by default.",
             {"type": _TEXT},
         ),
         "job_url": (
             "Link to a job",
-            "https://…/{job_id}, where your site shows its jobs; also {job_name} and {user}.",
+            "https://…/{job_id}: your site's page of a job; also {job_name} and {user}.",
             {"type": _TEXT},
         ),
-        "requeue": ("Requeue", "Whether Slurm may start a job anew; false by default.", _YES_OR_NO),
+        "requeue": ("Requeue", "Whether Slurm may requeue a job; false by default.", _YES_OR_NO),
         "array": (
             "Job arrays",
             "Whether the instances of a mapped task share job arrays; false by default.",
@@ -75,44 +75,44 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
     "Waiting for Slurm jobs": {
         "deferrable": (
             "Deferrable",
-            "Whether to wait in the triggerer, not on a worker; as Airflow's default_deferrable says.",
+            "Whether to wait in the triggerer, not on a worker; Airflow's default_deferrable by default.",
             _YES_OR_NO,
         ),
         "wait_for_completion": (
             "Wait for completion",
-            "Whether the task lasts as long as its job; true by default.",
+            "Whether the task waits for the end of its job; true by default.",
             _YES_OR_NO,
         ),
-        "poll_interval": ("Poll interval", "Seconds between two looks at the jobs; 5 by default.", {"type": _NUMBER}),
+        "poll_interval": ("Poll interval", "Seconds between two polls of the jobs; 5 by default.", {"type": _NUMBER}),
         "max_poll_interval": (
             "Longest poll interval",
-            "Seconds that the interval may grow to; 60 by default.",
+            "Upper limit of the growing interval in seconds; 60 by default.",
             {"type": _NUMBER},
         ),
         "max_pending_time": (
             "Longest wait",
-            "Seconds that a job may wait for its start; no limit by default.",
+            "Seconds that a job may be pending; no limit by default.",
             {"type": _NUMBER},
         ),
         "fail_on_pending_reason": (
-            "Hopeless reasons",
-            "Slurm's reasons for which a waiting job is given up at once, instead of the built-in ones.",
+            "Unsatisfiable reasons",
+            "Slurm's pending reasons that fail the task at once, instead of the built-in ones.",
             _TEXTS,
         ),
         "lost_after": (
             "Lost after",
-            "Seconds after which a job that nobody knows any more is a failure; 300 by default.",
+            "Seconds after which a job unknown to Slurm fails; 300 by default.",
             {"type": _NUMBER},
         ),
         "orphan_timeout": (
             "Orphan timeout",
-            "Seconds after which a running job that no process follows ends itself; 86400 by default, 0 for never.",
+            "Seconds after which a running job that no process monitors ends itself; 86400 by default, 0 for never.",
             {"type": _NUMBER},
         ),
-        "durable": ("Durable", "Whether a retry takes up an earlier attempt's job; true by default.", _YES_OR_NO),
+        "durable": ("Durable", "Whether a retry reattaches to the job of a previous try; true by default.", _YES_OR_NO),
         "on_kill_action": (
             "When the task is killed",
-            "What becomes of its job; cancel_job by default.",
+            "Whether to cancel or keep its job; cancel_job by default.",
             {"type": _TEXT, "enum": ["cancel_job", "keep_job"]},
         ),
     },
@@ -120,7 +120,7 @@ _FORM: dict[str, dict[str, tuple[str, str, dict[str, Any]]]] = {
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Describe the provider to Airflow's providers manager."""
+    """Return the provider metadata for Airflow's providers manager."""
     return {
         "package-name": "airflow-provider-sewer",
         "name": "Sewer",

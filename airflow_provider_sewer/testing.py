@@ -1,11 +1,11 @@
-"""A pytest plugin: run DAGs and sewer files in tests, in an Airflow of their own.
+"""Pytest plugin that runs DAGs and sewer files in tests, in a separate Airflow.
 
-Turn it on in the ``conftest.py`` at the root of the tests::
+Enable it in the ``conftest.py`` at the root of the tests::
 
     pytest_plugins = ["airflow_provider_sewer.testing"]
 
-From then on, and before any test imports Airflow, AIRFLOW_HOME is a temporary folder and no variable of
-the surrounding Airflow is left, so that no test can reach a real database or a real connection.
+Before any test imports Airflow, the plugin sets AIRFLOW_HOME to a temporary folder and removes all variables of the
+surrounding Airflow. Tests therefore cannot reach a real database or connection.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _BUNDLE = "dags-folder"
 
 @dataclass(frozen=True)
 class DagResult:
-    """How a DAG run ended.
+    """Result of a DAG run.
 
     :param state: the run's state, such as ``success``.
-    :param states: the state of each task by its id; of a mapped task, by ``id[map_index]``.
-    :param results: the XCom ``return_value`` of each task that left one, by the same keys.
+    :param states: task states by task id; for a mapped task, by ``id[map_index]``.
+    :param results: the XComs ``return_value``, by the same keys.
     """
 
     state: str
@@ -52,10 +52,10 @@ class DagResult:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the tests an Airflow home of their own before anybody imports Airflow."""
+    """Set AIRFLOW_HOME to a temporary folder before any module imports Airflow."""
     if "airflow.settings" in sys.modules or "airflow.configuration" in sys.modules:
         raise pytest.UsageError(
-            "Airflow was imported before airflow_provider_sewer.testing could give it a home of its own; "
+            "Airflow was imported before airflow_provider_sewer.testing could set AIRFLOW_HOME; "
             "name this plugin in the root conftest.py, and import Airflow only in test modules"
         )
     home = Path(tempfile.mkdtemp(prefix="sewer-airflow-"))
@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Put the surrounding Airflow's variables back and remove the home."""
+    """Restore the surrounding Airflow's variables and remove the temporary home."""
     if (home := config.stash.get(_HOME, None)) is None:
         return
     for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
@@ -82,7 +82,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def airflow_home(pytestconfig: pytest.Config) -> Path:
-    """Return the AIRFLOW_HOME of the tests, its database ready."""
+    """Initialize the database and return the AIRFLOW_HOME of the tests."""
     from airflow.utils.db import initdb
 
     initdb()
@@ -90,11 +90,11 @@ def airflow_home(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture
-def run_dag(airflow_home: Path) -> Callable[..., DagResult]:  # noqa: ARG001 - a fixture asks for another by name
-    """Return a function that runs a DAG in this process, as ``dag.test()`` does, and says how it ended."""
+def run_dag(airflow_home: Path) -> Callable[..., DagResult]:  # noqa: ARG001 - requested for its effect
+    """Return a function that runs a DAG in this process, as ``dag.test()`` does, and returns its result."""
 
     def run(dag: DAG, *, conf: Mapping[str, Any] | None = None) -> DagResult:
-        _put_into_bag(dag)
+        _register(dag)
         finished: Any = dag.test(run_conf=dict(conf or {}))
         states = {_key(instance): instance.state for instance in finished.get_task_instances()}
         return DagResult(
@@ -108,7 +108,7 @@ def run_dag(airflow_home: Path) -> Callable[..., DagResult]:  # noqa: ARG001 - a
 
 @pytest.fixture
 def run_sewer_file() -> Callable[..., dict[str, Outcome]]:
-    """Return a function that runs a workflow of a sewer file on this machine, without Airflow."""
+    """Return a function that runs a workflow file on this machine, without Airflow."""
 
     def run(
         path: str | os.PathLike[str],
@@ -118,19 +118,19 @@ def run_sewer_file() -> Callable[..., dict[str, Outcome]]:
         arguments: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> dict[str, Outcome]:
-        engine = WorkflowRunner(
+        runner = WorkflowRunner(
             load_workflow(path, workflow, jobs=jobs, arguments=arguments),
             ExecutionSettings.checked(**settings),
             observers=[PrefixedLines()],
         )
-        engine.check()
-        return engine.run()
+        runner.check()
+        return runner.run()
 
     return run
 
 
-def _put_into_bag(dag: DAG) -> None:
-    """Register a DAG, as the DAG processor would: a run needs it in the database."""
+def _register(dag: DAG) -> None:
+    """Register a DAG in the database, as the DAG processor would; a run requires it."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
     from airflow.utils.session import create_session
@@ -143,7 +143,7 @@ def _put_into_bag(dag: DAG) -> None:
 
 
 def _results(dag_run: Any) -> dict[str, Any]:
-    # Read as a task reads them. (A TaskInstance's own xcom_pull takes text that looks like JSON apart.)
+    # Read as a task reads them. TaskInstance.xcom_pull would parse text that looks like JSON.
     from airflow.models.xcom import XComModel
     from airflow.sdk.serde import deserialize
     from airflow.utils.session import create_session

@@ -1,4 +1,4 @@
-"""What the decorators share: a function is called when the task runs, and says what the module is called with."""
+"""Base class of the decorated operators; a function returns the arguments of the module at run time."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
     from airflow.sdk.definitions._internal.expandinput import ExpandInput
 
-#: Where what the function returns is kept and shown, be it for a module or for a function.
+#: Field that stores and shows the function's return value, also where it holds arguments of a function.
 _RETURNED = "parameters_and_flags"
-#: What Airflow takes for the arguments of the function where it is called.
-_OF_THE_CALL = ("op_args", "op_kwargs")
+#: Arguments that Airflow sets from the call of the decorated function.
+_SET_BY_CALL = ("op_args", "op_kwargs")
 
 
 def decorator_of(
@@ -33,19 +33,19 @@ def decorator_of(
     multiple_outputs: bool | None,
     arguments: dict[str, Any],
 ) -> TaskDecorator:
-    """Return what makes Airflow tasks of a function.
+    """Return a decorator that creates Airflow tasks from a function.
 
-    :param operator: the class of these tasks.
-    :param python_callable: the function, if the decorator stands there without brackets.
-    :param multiple_outputs: whether each key of the module's result becomes an XCom of its own; what the function's
-        annotation says of its own result is no answer to that.
+    :param operator: operator class of these tasks.
+    :param python_callable: the function, if the decorator is used without parentheses.
+    :param multiple_outputs: whether each key of the module's result becomes an XCom of its own; not inferred from the
+        function's return annotation, which describes the arguments.
     :param arguments: arguments of the operator.
-    :raises InvalidTask: when one of them is not to be said here.
+    :raises InvalidTask: if one of them is not allowed here.
     """
-    for name in _OF_THE_CALL:
+    for name in _SET_BY_CALL:
         if name in arguments:
             line = _line(python_callable) if python_callable else None
-            raise InvalidTask(f"{name}: the function is given its own where it is called; take the argument out", line)
+            raise InvalidTask(f"{name} is not an argument of the decorator; pass it in the call of the function", line)
     if python_callable is not None and not callable(python_callable):
         raise InvalidTask(f"the decorator takes keyword arguments only, got {python_callable!r:.200}")
 
@@ -58,7 +58,7 @@ def decorator_of(
 
 
 class HidingDecorator(_TaskDecorator):  # type: ignore[type-arg]
-    """Makes operators of a function; of one that is mapped, it names and hides the secrets in its arguments."""
+    """Task decorator that reports and hides the secrets in the arguments of mapped operators."""
 
     def _expand(self, expand_input: ExpandInput, *, strict: bool) -> XComArg:
         called: Any = super()._expand(expand_input, strict=strict)
@@ -70,11 +70,11 @@ class HidingDecorator(_TaskDecorator):  # type: ignore[type-arg]
 
 
 class CalledOperator(DecoratedOperator, PythonModuleOperator):
-    """Takes what its module or function is called with from a Python function, which it calls when the task runs.
+    """Operator that calls a Python function at run time to get the arguments of its module or function.
 
     :param python_callable: returns the parameters of the module, or the keyword arguments of the function.
-    :param op_args: its own positional arguments. (templated)
-    :param op_kwargs: its own keyword arguments. (templated)
+    :param op_args: positional arguments of ``python_callable``. (templated)
+    :param op_kwargs: keyword arguments of ``python_callable``. (templated)
     """
 
     overwrite_rtif_after_execution = True
@@ -88,62 +88,63 @@ class CalledOperator(DecoratedOperator, PythonModuleOperator):
         **kwargs: Any,
     ) -> None:
         if _RETURNED in kwargs:
-            raise InvalidTask(f"{_RETURNED}: the function returns them; take the argument out", _line(python_callable))
+            raise InvalidTask(
+                f"{_RETURNED} is not an argument of the decorator; return it from the function", _line(python_callable)
+            )
         if is_async_callable(python_callable):  # type: ignore[no-untyped-call]
             raise InvalidTask(
-                f"{_name(python_callable)} is async, and what it returns is needed before anything is started; write "
-                "def without async",
+                f"{_name(python_callable)} must not be async, as its result is needed before anything starts; use def",
                 _line(python_callable),
             )
-        self._marks_in_returned: TemplateMarkers | None = None
+        self._returned_markers: TemplateMarkers | None = None
         super().__init__(python_callable=python_callable, op_args=op_args, op_kwargs=op_kwargs, **kwargs)
-        # The name has two meanings: to Airflow these are arguments of the function that is called here.
+        # Here, as in Airflow, op_kwargs are arguments of python_callable, not of the external function.
         self.op_kwargs = op_kwargs or {}
         warn_of_secrets(self.task_id, self._dag, {"args": op_args, "op_kwargs": op_kwargs})
 
     def _call(self, context: Context) -> None:
-        """Call the function, and keep its return value, in which nothing is a template.
+        """Call the function and store its return value, in which nothing is a template.
 
-        :raises AirflowFailException: when that is no mapping.
+        :raises AirflowFailException: if the value is not a mapping.
         """
         known: Any = {**context, **self.op_kwargs}
         returned = self.python_callable(*self.op_args, **self.determine_kwargs(known))
         if not isinstance(returned, Mapping):
-            said = "nothing" if returned is None else f"a {type(returned).__name__}"
+            value = "None" if returned is None else f"a {type(returned).__name__}"
             raise AirflowFailException(
-                f"{_name(self.python_callable)} returned {said} ({_line(self.python_callable)}); it has to return what "
-                f"{self.module or self.function} is called with, as a dict: {{}} if that is nothing"
+                f"{_name(self.python_callable)} must return the arguments of {self.module or self.function} as a dict, "
+                f"got {value} ({_line(self.python_callable)}); return {{}} if there are no arguments"
             )
         if self.function is not None:
             self._check_kwargs(returned)
-        self._take(returned)
+        self._store_returned(returned)
 
     def _check_kwargs(self, returned: Mapping[str, Any]) -> None:
-        """Name what is no JSON before it is kept: Airflow could not show it either.
+        """Check that the arguments can be written as JSON, before they are stored and shown.
 
-        :raises AirflowFailException: naming it.
+        :raises AirflowFailException: naming the argument that cannot.
         """
         try:
             function_call("", checked_kwargs(TemplateMarkers().extract(dict(returned), _RETURNED)))
         except InvalidTask as error:
             raise AirflowFailException(f"task {self.task_id!r}: {error}") from None
 
-    def _take(self, returned: Mapping[str, Any]) -> None:
-        """Keep what the function has returned, and what is marked in it."""
-        self._marks_in_returned = TemplateMarkers()
-        self.parameters_and_flags = self._marks_in_returned.extract(dict(returned), _RETURNED)
+    def _store_returned(self, returned: Mapping[str, Any]) -> None:
+        """Store the function's return value and the markers in it."""
+        self._returned_markers = TemplateMarkers()
+        self.parameters_and_flags = self._returned_markers.extract(dict(returned), _RETURNED)
         self._mask_fields()
 
     @property
     def _has_called(self) -> bool:
-        """Tell whether it is known what the function returns."""
-        return self._marks_in_returned is not None
+        """Return whether the function's return value is known."""
+        return self._returned_markers is not None
 
-    def _called_with(self) -> dict[str, Any]:
-        if self._marks_in_returned is None:
+    def _call_arguments(self) -> dict[str, Any]:
+        if self._returned_markers is None:
             return {}
         field = _RETURNED if self.function is None else "kwargs"
-        return {field: self._marks_in_returned.restore(self.parameters_and_flags, _RETURNED)}
+        return {field: self._returned_markers.restore(self.parameters_and_flags, _RETURNED)}
 
     def _can_have_products(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""``@task.python_module``: a function returns what a module is called with in an external interpreter."""
+"""Task decorator ``@task.python_module``, which runs a module in an external interpreter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PythonModuleDecoratedOperator(CalledOperator):
-    """Runs a module or a function with what a Python function returns."""
+    """Operator that runs a module or function with arguments returned by a Python function."""
 
     custom_operator_name = "@task.python_module"
     template_fields: Sequence[str] = tuple(
@@ -28,9 +28,9 @@ class PythonModuleDecoratedOperator(CalledOperator):
     }
 
     def execute(self, context: Context) -> Any:
-        """Call the function, and run the module with what it returns.
+        """Call the function, and run the module with the returned arguments.
 
-        :raises SewerError: when it cannot be run, fails, or is stopped.
+        :raises SewerError: when the module cannot be run, fails, or is terminated.
         """
         self._call(context)
         return super().execute(context)
@@ -39,15 +39,15 @@ class PythonModuleDecoratedOperator(CalledOperator):
 def python_module_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
-    """Make an Airflow task of a function that returns what a module is called with: ``@task.python_module(module=…)``.
+    """Create an Airflow task from a function that returns a module's arguments: ``@task.python_module(module=…)``.
 
-    When the task runs, the function is called by Airflow's own Python, on the worker, with its arguments and the
-    context variables it names. What it returns are the parameters and flags of the module, or with ``function=`` the
-    keyword arguments of that function. The values are data: no template in them is filled in. ``Product`` and the like
-    count as in a task; but as they are known only then, they are no outlets.
+    At run time Airflow's own Python calls the function on the worker, with its arguments and the context variables it
+    names. It returns the parameters and flags of the module, or with ``function=`` the keyword arguments of that
+    function. The values are data: templates in them are not rendered. ``Product`` and the other markers work as in a
+    task. Products are not outlets, as they are known only at run time.
 
     :param python_callable: the function.
-    :param multiple_outputs: whether each key of the module's result becomes an XCom of its own as well.
+    :param multiple_outputs: whether each key of the module's result also becomes an XCom of its own.
     :param kwargs: all arguments of :class:`~airflow_provider_sewer.operators.module.PythonModuleOperator` but
         ``parameters_and_flags`` and ``op_kwargs``.
     """

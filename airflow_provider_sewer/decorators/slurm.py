@@ -1,4 +1,4 @@
-"""``@task.slurm_module``: a function returns what a module is called with as a Slurm job."""
+"""Task decorator ``@task.slurm_module``, which runs a module as a Slurm job."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
-    """Runs a module or a function as a Slurm job with what a Python function returns.
+    """Operator that runs a module or function as a Slurm job with arguments returned by a Python function.
 
-    The function is called once for each job: not again where the task goes on after a deferral, nor where a retry takes
-    the job up.
+    The function is called once per job; not again when the task resumes after a deferral or a retry reattaches to the
+    job.
     """
 
     custom_operator_name = "@task.slurm_module"
@@ -47,34 +47,34 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
         if self._has_called:
             return super()._sewer_task(context, hook)
-        # What goes on with an attempt goes on with what that has noted.
+        # Reattaching uses the arguments recorded by the attempt.
         return Task(self.task_id, self.module, function=self.function).with_settings(self._settings(context, hook))
 
     def _store_job(self, context: Context, run: JobRunner, job: Job | PendingJob) -> None:
         self._show(run, job.directory)
         super()._store_job(context, run, job)
 
-    def _collect(self, context: Context, run: JobRunner, ending: JobResult) -> Any:
-        if ending.run_directory:
-            self._show(run, JobDirectory(ending.run_directory))
-        return super()._collect(context, run, ending)
+    def _collect(self, context: Context, run: JobRunner, job_result: JobResult) -> Any:
+        if job_result.run_directory:
+            self._show(run, JobDirectory(job_result.run_directory))
+        return super()._collect(context, run, job_result)
 
     def _show(self, run: JobRunner, directory: JobDirectory) -> None:
-        """Have Airflow show what the job was begun with, whichever try that was."""
+        """Show the arguments recorded for the job in Airflow, whichever try submitted it."""
         task = run.saved_task(directory)
-        self._take(task.parameters_and_flags or task.kwargs)
+        self._store_returned(task.parameters_and_flags or task.kwargs)
 
 
 def slurm_module_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
-    """Make an Airflow task of a function that returns what a module is called with: ``@task.slurm_module(module=…)``.
+    """Create an Airflow task from a function that returns a module's arguments: ``@task.slurm_module(module=…)``.
 
-    As :func:`~airflow_provider_sewer.decorators.module.python_module_task`, but the module runs as a Slurm job. The
-    function is called once for each job, before it is submitted.
+    Like :func:`~airflow_provider_sewer.decorators.module.python_module_task`, but the module runs as a Slurm job. The
+    function is called once per job, before its submission.
 
     :param python_callable: the function.
-    :param multiple_outputs: whether each key of the module's result becomes an XCom of its own as well.
+    :param multiple_outputs: whether each key of the module's result also becomes an XCom of its own.
     :param kwargs: all arguments of :class:`~airflow_provider_sewer.operators.slurm.SlurmModuleOperator` but
         ``parameters_and_flags`` and ``op_kwargs``.
     """

@@ -1,1 +1,1 @@
-"""What a connection holds, for operators to use."""
+"""Hooks: the ``sewer`` connection, and queries for Airflow's state."""

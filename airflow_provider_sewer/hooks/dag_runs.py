@@ -1,4 +1,4 @@
-"""Ask Airflow whether DAG runs have ended, to keep a file that one of them still uses."""
+"""Query for the end of DAG runs, to keep files that one of them still uses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-_UNDER_WAY = ["queued", "running"]
+_ACTIVE_STATES = ["queued", "running"]
 
 
 def has_ended(ti: RuntimeTaskInstanceProtocol, dag_id: str, run_id: str) -> bool:
-    """Tell whether a DAG run has ended or was deleted; a run of which Airflow says nothing has not.
+    """Return whether a DAG run has ended or was deleted; ``False`` if Airflow does not answer.
 
-    :param ti: the task instance that asks.
+    :param ti: the task instance that sends the query.
     :param dag_id: the DAG.
     :param run_id: its run.
     """
     try:
-        return ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=_UNDER_WAY) == 0
-    except Exception:  # whatever it is, it says nothing about the run
+        return ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=_ACTIVE_STATES) == 0
+    except Exception:  # no error of the query implies that the run has ended
         return False

@@ -1,4 +1,4 @@
-"""The ``sewer`` connection: an external interpreter, what its modules are given, and the defaults of Slurm jobs."""
+"""Hook for the ``sewer`` connection: external interpreter, its environment, and defaults of Slurm jobs."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from airflow_provider_sewer.execution.interpreter import check_workdir, recogniz
 
 _FIELDS = ("python", "workdir", "env", "secret_env", "inherit_env", *SlurmSettings._fields, "job_url")
 
-#: What can stand in braces in ``job_url``.
+#: Placeholders allowed in ``job_url``.
 JOB_URL_FIELDS = ("job_id", "job_name", "user")
 
-#: Slurm's fields that are text; the others are numbers, booleans and lists, which a URI can hold only as text.
+#: Slurm fields of type text. The others are numbers, booleans and lists, which a connection URI holds as text.
 _TEXTS = ("run_dir", "cluster", "on_kill_action")
 
 
 class SewerHook(BaseHook):
-    """Reads a ``sewer`` connection.
+    """Hook that reads a ``sewer`` connection.
 
-    Its fields stand in the connection's extra: ``python``, ``workdir``, ``env``, ``secret_env``,
+    Its fields are in the connection's extra: ``python``, ``workdir``, ``env``, ``secret_env``,
     ``inherit_env``, all of :class:`~airflow_provider_sewer.core.slurm_settings.SlurmSettings`, and ``job_url``. The
-    values of ``secret_env`` are masked in every log from the moment they are read.
+    values of ``secret_env`` are masked in every log once they are read.
 
     :param sewer_conn_id: the connection's id.
     """
@@ -52,11 +52,11 @@ class SewerHook(BaseHook):
 
     @cached_property
     def settings(self) -> ExecutionSettings:
-        """Return where modules run as far as the connection says so, the secret environment included.
+        """Return the execution settings of the connection, including the secret environment.
 
-        :raises InvalidTask: when a field cannot be used, naming it and the connection.
+        :raises InvalidTask: if a field is invalid, naming it and the connection.
         """
-        with self._named():
+        with self._naming_connection():
             fields = self._fields
             settings = ExecutionSettings.checked(
                 python=fields.get("python"),
@@ -68,11 +68,11 @@ class SewerHook(BaseHook):
 
     @cached_property
     def slurm_settings(self) -> SlurmSettings:
-        """Return what Slurm jobs are given and how they are watched, as far as the connection says so.
+        """Return the Slurm settings of the connection.
 
-        :raises InvalidTask: when a field cannot be used, naming it and the connection.
+        :raises InvalidTask: if a field is invalid, naming it and the connection.
         """
-        with self._named():
+        with self._naming_connection():
             fields = {name: value for name, value in self._fields.items() if name in SlurmSettings._fields}
             read = {name: value if name in _TEXTS else _json_text(value) for name, value in fields.items()}
             read["slurm"] = _json_object("slurm", fields.get("slurm"))
@@ -80,18 +80,18 @@ class SewerHook(BaseHook):
 
     @cached_property
     def job_url(self) -> str | None:
-        """Return the template of the link to a job, with ``{job_id}`` and others of :data:`JOB_URL_FIELDS` in it.
+        """Return the URL template of a job's link, with placeholders of :data:`JOB_URL_FIELDS`.
 
-        :raises InvalidTask: when it is none, naming the connection.
+        :raises InvalidTask: if the template is invalid, naming the connection.
         """
-        with self._named():
+        with self._naming_connection():
             return _checked_url(self._fields.get("job_url"))
 
     @cached_property
     def secret_env(self) -> dict[str, str]:
-        """Return the secret environment, every value of it masked from now on.
+        """Return the secret environment, and mask its values from now on.
 
-        :raises InvalidTask: when it is no JSON object of names and values.
+        :raises InvalidTask: if it is not a JSON object of names and values.
         """
         secret_env = self._env("secret_env")
         mask_secrets(secret_env.values())
@@ -102,10 +102,10 @@ class SewerHook(BaseHook):
         return self.settings
 
     def test_connection(self) -> tuple[bool, str]:
-        """Look for the interpreter and for Slurm, and say what there is or what is wrong.
+        """Check for the interpreter and for Slurm, and return a report.
 
-        Whoever may edit the connection must not run code here, as the user of the API server: nothing is started but a
-        Python, without the connection's environment.
+        Users who may edit the connection must not run code here as the user of the API server. Therefore this starts
+        only a Python, without the connection's environment.
         """
         try:
             settings = self.settings
@@ -125,8 +125,8 @@ class SewerHook(BaseHook):
         return checked_env(_json_object(field, self._fields.get(field)), field)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Name the connection in what is wrong with it."""
+    def _naming_connection(self) -> Iterator[None]:
+        """Name the connection in errors raised in the block."""
         try:
             yield
         except InvalidTask as error:
@@ -134,24 +134,24 @@ class SewerHook(BaseHook):
 
 
 def _known_fields(extra: Any) -> dict[str, Any]:
-    """Return the fields that say something."""
+    """Return the fields that are not blank."""
     fields = _json_object("extra", extra)
     for field in fields:
         if field not in _FIELDS:
             raise InvalidTask(unknown_name("field", field, _FIELDS))
-    said = {field: _without_blanks(value) for field, value in fields.items()}
-    return {field: value for field, value in said.items() if value not in (None, "", [], {})}
+    stripped = {field: _without_blanks(value) for field, value in fields.items()}
+    return {field: value for field, value in stripped.items() if value not in (None, "", [], {})}
 
 
 def _without_blanks(value: Any) -> Any:
-    """Return what a form field says, without the blanks around a text and the empty lines of a list."""
+    """Return a form field's value without surrounding blanks and without empty lines of a list."""
     if isinstance(value, list):
         return [item for item in map(_without_blanks, value) if item != ""]
     return value.strip() if isinstance(value, str) else value
 
 
 def mask_secrets(secrets: Iterable[str]) -> None:
-    """Have Airflow mask these values, in all the forms in which programs usually write them."""
+    """Register these values for masking in Airflow, in all forms in which programs usually write them."""
     if written := Secrets(secrets).forms:
         mask_secret(list(written))
 
@@ -159,49 +159,49 @@ def mask_secrets(secrets: Iterable[str]) -> None:
 def _found_slurm(settings: SlurmSettings) -> str:
     sbatch = shutil.which("sbatch")
     if settings.cluster == "slurm" and not sbatch:
-        raise InvalidTask("cluster: 'slurm' needs sbatch, and there is none on PATH here")
+        raise InvalidTask("cluster='slurm' requires sbatch, which is not on PATH here")
     where = "on this machine" if settings.cluster == "local" or not sbatch else f"by {sbatch}"
-    why = "" if sbatch or settings.cluster == "local" else " (no sbatch on PATH)"
-    return f"Slurm tasks run {where}{why}, with run directories in {settings.run_dir}"
+    reason = "" if sbatch or settings.cluster == "local" else " (no sbatch on PATH)"
+    return f"Slurm tasks run {where}{reason}, with job directories in {settings.run_dir}"
 
 
 def _checked_url(url: Any) -> str | None:
     if url is None:
         return None
     if not isinstance(url, str) or not url.startswith(("http://", "https://")) or not url.isprintable():
-        raise InvalidTask(f"job_url: a URL that begins with https:// or http:// is needed, not {url!r:.200}")
+        raise InvalidTask(f"job_url must be a URL that begins with https:// or http://, got {url!r:.200}")
     try:
         pieces = list(string.Formatter().parse(url))
     except ValueError as error:
-        raise InvalidTask(f"job_url: {url!r} is no template: {error}") from None
+        raise InvalidTask(f"job_url must be a valid template, got {url!r}: {error}") from None
     names = [name for _, name, _, _ in pieces if name is not None]
     for _, name, form, conversion in pieces:
         if name is not None and (name not in JOB_URL_FIELDS or form or conversion):
-            raise InvalidTask(f"job_url: {unknown_name('field', name, JOB_URL_FIELDS)} They stand in braces, alone.")
+            raise InvalidTask(f"job_url: {unknown_name('field', name, JOB_URL_FIELDS)} Use it without a format.")
     if "job_id" not in names:
-        raise InvalidTask("job_url: {job_id} is missing, without which all jobs have the same link")
+        raise InvalidTask("job_url must identify the job; {job_id} is missing, so all jobs would have the same link")
     return url
 
 
 def _json_object(field: str, value: Any) -> dict[str, Any]:
-    """Read a field that holds a JSON object, or the text of one; never show what it holds."""
+    """Read a field that holds a JSON object, or its text; errors never show the value."""
     if isinstance(value, str) and value.strip():
         try:
             value = parse_json(value)
         except ValueError as error:
             position = getattr(error, "pos", 0)
             raise InvalidTask(
-                f"{field}: no JSON (at character {position}); write an object of names and values"
+                f"{field} must be valid JSON (error at character {position}); write an object of names and values"
             ) from None
     if value in (None, ""):
         return {}
     if not isinstance(value, dict):
-        raise InvalidTask(f"{field}: a JSON object of names and values is needed, not {type(value).__name__}")
+        raise InvalidTask(f"{field} must be a JSON object of names and values, got {type(value).__name__}")
     return value
 
 
 def _json_text(value: Any) -> Any:
-    """Read what a connection written as a URI can only hold as text: a list, a number, true or false."""
+    """Read a list, number or boolean that a connection URI can hold only as text."""
     if isinstance(value, str):
         with suppress(ValueError):
             return parse_json({"True": "true", "False": "false"}.get(value, value))
@@ -211,5 +211,5 @@ def _json_text(value: Any) -> Any:
 def _absolute(path: str) -> str:
     expanded = os.path.expanduser(path)
     if not os.path.isabs(expanded):
-        raise InvalidTask(f"{path!r} is relative; in a connection, paths are absolute (or a bare name for python)")
+        raise InvalidTask(f"a path in a connection must be absolute (or a bare name for python); {path!r} is relative")
     return expanded

@@ -1,1 +1,1 @@
-"""Links from Airflow's pages to elsewhere."""
+"""Extra links on Airflow's task pages."""

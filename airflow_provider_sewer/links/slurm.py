@@ -1,4 +1,4 @@
-"""The link from a task to its job."""
+"""Extra link from a task to its Slurm job."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 class SlurmJobLink(BaseOperatorLink):
-    """Leads to the job on the site's own pages, if the connection has a ``job_url``.
+    """Link to the job on the site's own pages, if the connection has a ``job_url``.
 
-    Airflow asks for it on the worker, when the operator has run or defers itself, and keeps the answer.
+    Airflow queries it on the worker, when the operator has run or is deferred, and stores the result.
     """
 
     name = "Slurm job"
 
     @property
     def xcom_key(self) -> str:
-        """Return the key that Airflow keeps the link under."""
+        """Return the XCom key of the link."""
         return "slurm_job_link"
 
-    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow gives it
-        """Return the address, or nothing if there is none."""
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+        """Return the URL, or an empty string if there is none."""
         return getattr(operator, "job_link", None) or ""

@@ -1,1 +1,1 @@
-"""Airflow operators: thin adapters from a DAG to the runners."""
+"""Airflow operators: thin adapters from a DAG to the execution backends."""

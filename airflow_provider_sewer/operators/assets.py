@@ -1,4 +1,4 @@
-"""Products as assets, known by their absolute place, so that other DAGs can be scheduled on them."""
+"""Assets of products, identified by absolute paths, on which other DAGs can be scheduled."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from airflow_provider_sewer.core.templates import is_template
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Characters that Airflow allows in the name of an asset.
-_LONGEST = 1500
+#: Most characters that Airflow allows in the name of an asset.
+_MAX_LENGTH = 1500
 
 
 def product_asset(
     path: str | os.PathLike[str], workdir: str | os.PathLike[str] | None = None, *, sewer_conn_id: str | None = None
 ) -> Asset:
-    """Return the asset that a product is, as in ``DAG(…, schedule=[product_asset("build/model.json", workdir=".")])``.
+    """Return the asset of a product, as in ``DAG(…, schedule=[product_asset("build/model.json", workdir=".")])``.
 
-    :param path: the path of the product, as its task writes it.
-    :param workdir: the working directory of its task; a relative one is taken from the folder of the calling file.
-    :param sewer_conn_id: the connection of its task, where that gives the working directory.
-    :raises InvalidTask: when these do not tell where the product lies.
+    :param path: the path of the product, as given to its task.
+    :param workdir: the working directory of its task; a relative one starts at the folder of the calling file.
+    :param sewer_conn_id: the connection of its task, if it gives the working directory.
+    :raises InvalidTask: if these do not determine the location of the product.
     """
     source = calling_line()
     try:
-        place = PathBase(checked_path("workdir", workdir, ""), sewer_conn_id, source.folder)
-        uri = place.uri(checked_text("path", path))
+        base = PathBase(checked_path("workdir", workdir, ""), sewer_conn_id, source.folder)
+        uri = base.uri(checked_text("path", path))
         if uri is None:
             raise InvalidTask(
                 f"path must be absolute or have a workdir or sewer_conn_id, and no templates, got {os.fspath(path)!r}; "
-                "give what the task of the product has"
+                "use the values of the task that produces it"
             )
     except InvalidTask as error:
         raise InvalidTask(f"product_asset: {error.message}", source) from None
@@ -48,11 +48,11 @@ def product_asset(
 
 
 class PathBase(NamedTuple):
-    """What the relative paths of a task are taken from.
+    """Base of the relative paths of a task.
 
     :param workdir: its working directory.
-    :param sewer_conn_id: the connection that gives the working directory otherwise.
-    :param folder: the folder of the DAG file, from which a relative working directory is taken.
+    :param sewer_conn_id: the connection that otherwise gives the working directory.
+    :param folder: the folder of the DAG file, where a relative working directory starts.
     """
 
     workdir: Any
@@ -60,13 +60,13 @@ class PathBase(NamedTuple):
     folder: str | None
 
     def uris(self, paths: Iterable[str]) -> list[str]:
-        """Return the URIs of the assets that products are, each once; one whose place is not known is no asset."""
+        """Return the distinct asset URIs of products, except for those whose location is unknown."""
         return list(dict.fromkeys(uri for uri in map(self.uri, paths) if uri is not None))
 
     def uri(self, path: str) -> str | None:
-        """Return the URI of a product; ``None`` if its place is known only at run time.
+        """Return the URI of a product; ``None`` if its location is known only at run time.
 
-        Where the connection gives the working directory, the URI names the connection in place of it.
+        If the connection gives the working directory, the URI names the connection instead.
         """
         if is_template(path):
             return None
@@ -84,9 +84,9 @@ class PathBase(NamedTuple):
 
 def _uri(start: str, path: str, workdir: str | None = None) -> str:
     uri = start + quote(path_key(path, workdir))
-    if len(uri) > _LONGEST:
+    if len(uri) > _MAX_LENGTH:
         raise InvalidTask(
-            f"product {path!r} must have an asset name of at most {_LONGEST:,} characters, got {len(uri):,}; "
+            f"product {path!r} must have an asset name of at most {_MAX_LENGTH:,} characters, got {len(uri):,}; "
             "use a shorter path"
         )
     return uri
@@ -97,7 +97,7 @@ def _is_known(value: Any) -> bool:
 
 
 def _without_version(folder: str | None) -> str | None:
-    """Return the folder of a DAG file; in a versioned DAG bundle, where each version has a folder, the same for all."""
+    """Return the folder of a DAG file; in a versioned DAG bundle, without the part of the version."""
     configured = conf.get("dag_processor", "dag_bundle_storage_path", fallback=None)
     storage = os.path.abspath(configured or os.path.join(tempfile.gettempdir(), "airflow", "dag_bundles"))
     match os.path.relpath(folder, storage).split(os.sep) if folder else []:

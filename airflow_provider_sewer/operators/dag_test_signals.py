@@ -1,4 +1,4 @@
-"""Runs of `airflow dags test` and `dag.test()`, whose tasks have no worker: SIGTERM and Ctrl-C end the whole run."""
+"""Signal handling in `airflow dags test` and `dag.test()`, where SIGTERM and Ctrl-C end the whole run."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _interrupted: set[tuple[str, str]] = set()
 def interruptible(context: Context, *, is_supervised: bool) -> Iterator[None]:
     """Fail the task without a retry when its process gets SIGTERM or SIGINT, and all later tries of its run.
 
-    A worker's process is left alone: its supervisor ends it. In a process without a supervisor, Airflow's handler calls
-    ``on_kill`` and Airflow goes on with the next try; between two tries the handler has no effect at all
+    Nothing changes on a worker, whose supervisor ends it. In a process without a supervisor, Airflow's handler calls
+    ``on_kill`` and Airflow continues with the next try; between two tries the handler has no effect
     (``_run_task_and_map_outcome`` in Airflow 3.3). Therefore SIGTERM raises KeyboardInterrupt from here on, also while
     a trigger runs in this process and between two tries.
 
     :param is_supervised: whether the process has a supervisor.
-    :raises AirflowFailException: when this run is or was interrupted.
+    :raises AirflowFailException: if this run is or was interrupted.
     """
     if is_supervised or not _has_airflows_handler():
         yield
         return
     run = (str(context["ti"].dag_id), str(context["ti"].run_id))
     if run in _interrupted:
-        raise AirflowFailException("This run was interrupted by SIGTERM or SIGINT; no further task of it is started")
+        raise AirflowFailException("This run was interrupted by SIGTERM or SIGINT; not starting further tasks")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     except KeyboardInterrupt:
         _interrupted.add(run)
-        raise AirflowFailException("Interrupted by SIGTERM or SIGINT; not trying again") from None
+        raise AirflowFailException("Interrupted by SIGTERM or SIGINT; not retrying") from None
 
 
 def _has_airflows_handler() -> bool:

@@ -1,4 +1,4 @@
-"""Runs without a logical date, which `{{ ds }}` and the like need."""
+"""Error for templates such as `{{ ds }}` in runs without a logical date."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNDEFINED = re.compile(r"'(\w+)' is undefined")
 
 
 class NamesMissingDate:
-    """Mixin for operators: a template that needs the logical date fails with the reason where a run has none."""
+    """Mixin for operators that explains the failure of a template if the run has no logical date."""
 
     def _do_render_template_fields(
         self,
@@ -28,7 +28,7 @@ class NamesMissingDate:
         jinja_env: Environment,
         seen_oids: set[int],
     ) -> None:
-        from jinja2 import UndefinedError  # which Airflow has loaded where it renders
+        from jinja2 import UndefinedError  # Airflow has loaded it before rendering
 
         base: Any = super()
         try:
@@ -38,6 +38,6 @@ class NamesMissingDate:
             if undefined is None or undefined[1] not in _DATES or "logical_date" in context:
                 raise
             raise AirflowFailException(
-                f"{undefined[0]}: this run has no logical date, like each run that an asset starts, or a user without "
-                "a date; use {{ run_id }} or {{ dag_run.run_after }} instead"
+                f"{undefined[0]}: this run has no logical date, like each run triggered by an asset, or by a user "
+                "without a date; use {{ run_id }} or {{ dag_run.run_after }} instead"
             ) from None

@@ -1,4 +1,4 @@
-"""What a task leaves for others that are mapped over it."""
+"""Validation of results that other tasks are mapped over."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def check_for_mapping(operator: BaseOperator, value: Any, *, is_instance: bool) -> None:
-    """Make sure that tasks can be mapped over a result.
+    """Check that tasks can be mapped over a result.
 
-    Else Airflow would say so in each of their instances, and of its own machinery.
+    Otherwise each of their instances would fail with an error about Airflow's internals.
 
     :param value: the result.
-    :param is_instance: it is one of several that all instances of a mapped task leave.
-    :raises InvalidTask: naming the task that cannot.
+    :param is_instance: whether it is the result of one instance of a mapped task.
+    :raises InvalidTask: naming the task that cannot be mapped.
     """
     for check in dict.fromkeys(_checks(operator)):
         check([value] if is_instance else value)

@@ -1,4 +1,4 @@
-"""Run a Python module or function in an external interpreter, as an Airflow task."""
+"""Airflow operator that runs a Python module or function in an external interpreter."""
 
 from __future__ import annotations
 
@@ -61,58 +61,58 @@ if TYPE_CHECKING:
 
 Prepared = TypeVar("Prepared")
 
-#: Set while operators are made of tasks, whose secrets are named with the line that they are in.
+#: Set while operators are created from tasks, which report their secrets with the line of the task.
 are_secrets_named: ContextVar[bool] = ContextVar("are_secrets_named", default=False)
 is_first_of = OncePerDag()
-#: Stands for the name of a module or a function that is known only at run time.
-_LATER = "{{ … }}"
+#: Placeholder for the name of a module or function that is known only at run time.
+_RUNTIME_NAME = "{{ … }}"
 _AIRFLOWS_KEYS = frozenset({"__classname__", "__version__", "__data__", "__type", "__var"})
 
 
 class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     """Run ``python -m module`` with parameters and flags, or call a function, in an interpreter of your choice.
 
-    The module needs no Airflow. Its output is logged as it comes; the JSON value it writes to the file
-    named by ``$SEWER_RESULT_FILE``, or else its last line of stdout, becomes the XCom; of a function, what it returns.
-    When the task is killed, cleared, marked failed or timed out, all that the module has started ends with it.
+    The module does not need Airflow. Its output is logged as it arrives. The XCom is the JSON value in the file
+    ``$SEWER_RESULT_FILE``, else the last line of stdout, or the return value of a function. When the task is killed,
+    cleared, marked failed or timed out, the module and all its child processes are terminated.
 
-    Products are made whole: the module is given another path, and what it makes there is put in place when it has
-    succeeded, with the files that it writes beside it. Each product whose place is known is an outlet, an asset (see
-    :func:`~airflow_provider_sewer.operators.assets.product_asset`). A task that is up to date succeeds without running,
-    and emits no asset event; one that a user clears runs in any case.
+    Products are written atomically: the module gets a staging path, and on success the product is moved into place,
+    with the files written beside it. Each product whose path is known is an outlet (see
+    :func:`~airflow_provider_sewer.operators.assets.product_asset`). An up-to-date task succeeds without running and
+    emits no asset event. A task that a user clears always runs.
 
-    Relative paths of interpreter and working directory are taken from the folder of the DAG file; those of products and
-    dependencies from the working directory.
+    Relative paths of interpreter and working directory start at the folder of the DAG file; those of products and
+    dependencies at the working directory.
 
-    :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
+    :param arguments: values that other fields refer to as ``{{ task.arguments['name'] }}``; rendered first.
         (templated)
     :param module: dotted name of the module. (templated)
-    :param parameters_and_flags: what becomes ``--key value`` and ``--flag``
+    :param parameters_and_flags: options passed as ``--key value`` and ``--flag``
         (see :mod:`airflow_provider_sewer.core.cli_args`). (templated)
-    :param args: verbatim arguments, put before the parameters. (templated)
+    :param args: verbatim arguments, placed before the parameters. (templated)
     :param use_underscores: keep ``_`` in keys instead of writing ``-``.
-    :param function: instead of a module, ``package.module:function``. (templated)
-    :param op_kwargs: its keyword arguments, which JSON can say. (templated)
-    :param products: paths that it makes, besides those in its parameters. (templated)
-    :param dependencies: paths that it needs, besides those in its parameters. (templated)
+    :param function: ``package.module:function`` to call instead of a module. (templated)
+    :param op_kwargs: keyword arguments of the function, as JSON values. (templated)
+    :param products: paths the task produces, besides those in its parameters. (templated)
+    :param dependencies: paths the task reads, besides those in its parameters. (templated)
     :param run_when: ``"always"``, ``"missing"``, ``"stale"`` or ``"never"``
         (see :mod:`airflow_provider_sewer.core.staleness`).
-    :param compare: how dependencies are compared with those it was made from last: by ``"mtime"`` or ``"content"``.
-    :param stale_with: what besides dependencies and parameters makes its products stale: ``"code"``,
-        ``"environment"``.
-    :param stale_after: ids of tasks before it whose running makes its products stale, also in an earlier DAG run;
-        ``id[3]`` is a single instance of a mapped one.
-    :param item: where it is mapped over the result of a task of a workflow: the item that this instance is for. It is
-        data: never a template.
-    :param products_of_all: where it is mapped: the names of the assets that are products of any of its instances. They
-        have to be among its outlets; each instance keeps only those that it makes itself.
+    :param compare: how dependencies are compared with those of the last run: by ``"mtime"`` or ``"content"``.
+    :param stale_with: further inputs whose change makes the products stale: ``"code"``, ``"environment"``.
+    :param stale_after: ids of upstream tasks; if one of them runs, also in an earlier DAG run, the products become
+        stale. ``id[3]`` is a single instance of a mapped task.
+    :param item: the item of this instance, if the task is mapped over the result of a workflow task. It is data, never
+        a template.
+    :param products_of_all: of a mapped task, the names of the assets that any of its instances produces. They must be
+        among its outlets; each instance keeps only its own.
     :param python: path of the interpreter, or a name to look up on PATH. (templated)
-    :param env: environment variables to give. (templated)
-    :param inherit_env: ``True``, or names, to inherit more of the worker's environment than the short list.
-    :param workdir: working directory; the worker's own if neither this nor the connection says. (templated)
-    :param sewer_conn_id: a ``sewer`` connection for whatever is not said here. (templated)
-    :param skip_on_exit_code: exit codes that mean "skip" instead of "failed".
-    :param termination_grace_period: seconds, or a timedelta, between SIGTERM and SIGKILL when the module is ended.
+    :param env: environment variables to set. (templated)
+    :param inherit_env: ``True``, or names of variables to inherit from the worker in addition to the default ones.
+    :param workdir: working directory. Default: that of the connection, then the worker's own. (templated)
+    :param sewer_conn_id: ``sewer`` connection for arguments that are not given. (templated)
+    :param skip_on_exit_code: exit codes that skip the task instead of failing it.
+    :param termination_grace_period: time between SIGTERM and SIGKILL when the module is terminated, in seconds or as a
+        timedelta.
     """
 
     template_fields: Sequence[str] = (
@@ -127,7 +127,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         "env": "json",
     }
     ui_color = "#d7e3cf"
-    #: Whether the module runs in the working directory of the worker where nothing else is given.
+    #: Whether the module runs in the worker's working directory by default.
     _runs_here: ClassVar[bool] = True
 
     def __init__(
@@ -183,9 +183,9 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         self.termination_grace_period = termination_grace_period
         self._task_run: TaskRunner | None = None
         self._killed = False
-        # The DAG may be made in another file than the one Airflow names once it has parsed it.
+        # The DAG may be created in another file than the one Airflow sets after parsing.
         self._folder = _folder_of(self.dag) if self.has_dag() else None  # type: ignore[no-untyped-call]
-        self._check_what_is_known()
+        self._check_known_fields()
         self._warn_of_secrets()
         listed = (_known(self.products), _known(self.dependencies))
         warn_without_workdir(self, [*self._markers.paths(), *chain.from_iterable(paths or () for paths in listed)])
@@ -193,15 +193,15 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
-        """Return an operator to be mapped, as Airflow's ``partial`` does, with its secrets named and hidden."""
+        """Return a partial operator as Airflow's ``partial`` does, with its secrets reported and hidden."""
         dag = kwargs.get("dag") or DagContext.get_current()
         warn_of_secrets(str(kwargs.get("task_id")), dag, kwargs)
         partial: Any = super().partial(**kwargs)
-        partial._expand_called = True  # else Airflow warns that it is never mapped
+        partial._expand_called = True  # otherwise Airflow warns that it is never mapped
         return HidingPartial(operator_class=cls, kwargs=partial.kwargs, params=partial.params)
 
     def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
-        """Fill in the templates; Airflow masks the secrets in the fields from then on, also where it stores these."""
+        """Render the templates, and have Airflow mask the secrets in logs and in stored fields."""
         self._mask_fields()
         super()._do_render_template_fields(*args, **kwargs)
         self._mask_fields()
@@ -209,12 +209,12 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
     def execute(self, context: Context) -> Any:
         """Run the module and return its result.
 
-        :raises SewerError: when it cannot be run, fails, or is stopped.
+        :raises SewerError: when the module cannot be run, fails, or is terminated.
         """
         with interruptible(context, is_supervised=supervisor() is not None):
             try:
                 return self._run(context)
-            except UntrustedPath as error:  # another try would find it as well
+            except UntrustedPath as error:  # a retry would fail in the same way
                 raise AirflowFailException(error.message) from None
 
     def _run(self, context: Context) -> Any:
@@ -223,8 +223,8 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         if self._killed:
             self._task_run.stop()
         claim_temporary(self._task_run.task, context, self.log.warning)
-        if (left := self._left_by_an_earlier_run(context, self._task_run)) is not None:
-            return self._checked_result(context, left.value)
+        if (current := self._up_to_date_result(context, self._task_run)) is not None:
+            return self._checked_result(context, current.value)
         self._task_run.dag_run = warn_of_other_runs(self._task_run.task, context, self.log.warning)
         try:
             result = self._task_run.run(log_output, on_start=self._log_start)
@@ -235,7 +235,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         return self._checked_result(context, result)
 
     def on_kill(self) -> None:
-        """Have the module and all it has started ended; :meth:`execute` waits for that."""
+        """Terminate the module and its child processes; :meth:`execute` waits for their end."""
         self._killed = True
         if self._task_run:
             self._task_run.stop()
@@ -245,11 +245,11 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         mask_secrets(secret_texts({}, data={**fields, "env": reveal_secrets(self.env)}))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
-        """Return the dependencies and the products of the task for OpenLineage."""
+        """Return the dependencies and products of the task for OpenLineage."""
         return self._lineage()
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # noqa: ARG002 - OpenLineage's
-        """Return the dependencies only: a task that has failed has left no product."""
+        """Return only the dependencies: a failed task has no products."""
         lineage = self._lineage()
         return type(lineage)(inputs=lineage.inputs)
 
@@ -274,16 +274,16 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         )
 
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
-        """Return what this operator runs, its templates filled in, as a task of a workflow."""
+        """Return this operator, with its templates rendered, as a workflow task."""
         task = Task(
             self.task_id,
             self.module,
             use_underscores=self.use_underscores,
-            args=self._filled("args", _list),
+            args=self._restored("args", _list),
             function=self.function,
-            **self._called_with(),
-            products=self._filled("products", _list),
-            dependencies=self._filled("dependencies", _list),
+            **self._call_arguments(),
+            products=self._restored("products", _list),
+            dependencies=self._restored("dependencies", _list),
             run_when=self.run_when,
             compare=self.compare,
             stale_with=self.stale_with,
@@ -293,49 +293,49 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         task.source = SourceLine(str(context["dag"].fileloc), 0)
         return task.with_settings(self._settings(context, hook))
 
-    def _called_with(self) -> dict[str, Any]:
-        """Return what the module or the function is called with, in fields of a task."""
+    def _call_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the module or function, as fields of a task."""
         return {
-            "parameters_and_flags": self._filled("parameters_and_flags", _mapping),
-            "kwargs": self._filled("op_kwargs", _mapping),
+            "parameters_and_flags": self._restored("parameters_and_flags", _mapping),
+            "kwargs": self._restored("op_kwargs", _mapping),
         }
 
-    def _filled(self, field: str, checked: Callable[[str, Any], Any]) -> Any:
+    def _restored(self, field: str, checked: Callable[[str, Any], Any]) -> Any:
         return self._markers.restore(checked(field, getattr(self, field)), field)
 
     def _prepared(self, prepare: Callable[[], Prepared]) -> Prepared:
-        """Return what was prepared, or fail without another try, which would not help."""
+        """Return the result of ``prepare``; if it raises, fail without a retry, which would fail as well."""
         try:
             return prepare()
         except (InvalidTask, UntrustedPath) as error:
             raise AirflowFailException(error.message) from None
 
-    def _left_by_an_earlier_run(self, context: Context, run: TaskRunner) -> ModuleResult | None:
-        """Return the result of the run that has made the products, if they are up to date."""
+    def _up_to_date_result(self, context: Context, run: TaskRunner) -> ModuleResult | None:
+        """Return the result recorded with the products, if they are up to date."""
         if self.run_when == "always":
             return None
         is_in_instances = self.get_closest_mapped_task_group() is not None
-        before = pull_upstream_runs(self.stale_after, context, is_in_instances=is_in_instances)
-        run.runs_before = before.runs
-        if self.run_when != "never" and (why := self._why_cleared(context)):
-            self.log.info("Running: %s", why)
+        upstream = pull_upstream_runs(self.stale_after, context, is_in_instances=is_in_instances)
+        run.runs_before = upstream.runs
+        if self.run_when != "never" and (reason := self._clear_reason(context)):
+            self.log.info("Running: %s", reason)
             return None
-        verdict, result = self._prepared(lambda: run.decision((), before.reran, is_alone=True))
-        if verdict.must_run:
-            self.log.info("It runs, as %s", verdict.reason)
+        decision, result = self._prepared(lambda: run.decision((), upstream.reran, is_alone=True))
+        if decision.must_run:
+            self.log.info("Running: %s", decision.reason)
             return None
-        if self.run_when == "never" and (why := run.missing_inputs()):
-            raise AirflowFailException(f"it never runs, and {why}; put it there, or let another run_when make it")
-        self.log.info("Nothing is run: %s", verdict.reason)
-        push_run_info(context, run.latest_run(), ran_anew=False)
-        self.outlets = []  # nothing has changed, so nobody is told
+        if self.run_when == "never" and (missing := run.missing_inputs()):
+            raise AirflowFailException(f"run_when='never', and {missing}; provide it, or use another run_when")
+        self.log.info("Not running: %s", decision.reason)
+        push_run_info(context, run.latest_run(), reran=False)
+        self.outlets = []  # no asset event: nothing has changed
         return ModuleResult(result)
 
-    def _why_cleared(self, context: Context) -> str | None:
-        """Return why the task counts as cleared by a user, as half a sentence; ``None`` if it does not.
+    def _clear_reason(self, context: Context) -> str | None:
+        """Return why the task counts as cleared by a user, as a clause; ``None`` if it does not.
 
-        Airflow gives a task more tries only when a user clears it. One that has never run gets no more than it had;
-        then Airflow tells only that some task of the DAG run was cleared.
+        Airflow raises ``max_tries`` only when a user clears a task that has run. For a task that has never run, Airflow
+        reports only that some task of the DAG run was cleared.
         """
         ti = context["ti"]
         if ti.max_tries > (self.retries or 0):
@@ -345,7 +345,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         return None
 
     def _checked_result(self, context: Context, value: Any) -> Any:
-        """Return a result, or say why it cannot be an XCom, or why tasks cannot be mapped over it."""
+        """Return a result; raise if it cannot be an XCom, or if tasks cannot be mapped over it."""
         map_index = context["ti"].map_index
         is_instance = map_index is not None and map_index >= 0
         self._prepared(lambda: check_for_mapping(self, value, is_instance=is_instance))
@@ -353,7 +353,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
 
     def _push_run_info(self, context: Context, run: TaskRunner) -> None:
         if self.run_when != "always":
-            push_run_info(context, run.latest_run(), ran_anew=True)
+            push_run_info(context, run.latest_run(), reran=True)
 
     def _hook(self) -> SewerHook | None:
         return SewerHook(self.sewer_conn_id) if self.sewer_conn_id else None
@@ -375,24 +375,24 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         self.log.info("Running %s in %s", command_line, workdir or os.getcwd())
 
     def _skip_if_requested(self, exit_code: int | None) -> None:
-        """Skip the task if the module's exit code says so."""
+        """Skip the task if the module's exit code is in ``skip_on_exit_code``."""
         codes = self.skip_on_exit_code
-        wanted = () if codes is None else (codes,) if isinstance(codes, int) else codes
-        if exit_code is not None and exit_code in wanted:
+        listed = () if codes is None else (codes,) if isinstance(codes, int) else codes
+        if exit_code is not None and exit_code in listed:
             raise AirflowSkipException(f"{self.module or self.function} exited with {exit_code}") from None
 
     def _outlets_given(self) -> list[Any]:
-        """Return the outlets that are said to be its own, and no products of other instances."""
+        """Return the outlets given by the user, without products of other instances."""
         of_all = self.products_of_all or ()
         return [outlet for outlet in self.outlets if getattr(outlet, "name", None) not in of_all]
 
     def _asset_names(self) -> list[str]:
-        """Return the names of the assets that its products are; of a mapped task, only those that the DAG knows."""
+        """Return the asset names of the products; of a mapped task, only those known to the DAG."""
         if not self._markers and not self.products:
             return []
-        passing = {product.path for product in self._markers.products() if product.temporary}
+        temporary = {product.path for product in self._markers.products() if product.temporary}
         listed = [path for path in _known(self.products) or () if isinstance(path, str)]
-        paths = [path for path in (*(each.path for each in self._markers.products()), *listed) if path not in passing]
+        paths = [path for path in (*(each.path for each in self._markers.products()), *listed) if path not in temporary]
         try:
             names = PathBase(self.workdir, self.sewer_conn_id, self._folder).uris(paths)
         except InvalidTask as error:
@@ -400,48 +400,50 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         return names if self.products_of_all is None else [name for name in names if name in self.products_of_all]
 
     def _can_have_products(self) -> bool:
-        """Tell whether it makes products, as far as that is known while the DAG is parsed."""
+        """Return whether the task may have products, as far as known at parse time."""
         return bool(self._markers.products() or self.products)
 
-    def _check_what_is_known(self) -> None:
-        """Name what is wrong while the DAG is parsed, as far as it is no template and no XCom."""
+    def _check_known_fields(self) -> None:
+        """Check the fields at parse time, except for templates and XComs."""
         known = {field: _known(getattr(self, field)) for field in self.template_fields}
-        whole = {field: None if is_template(known[field]) else known[field] for field in self.template_fields}
+        literal = {field: None if is_template(known[field]) else known[field] for field in self.template_fields}
         try:
-            self._check(known, whole)
+            self._check(known, literal)
         except InvalidTask as error:
             raise InvalidTask(f"task {self.task_id!r}: {error}") from None
 
     def _warn_of_secrets(self) -> None:
         warn_of_secrets(self.task_id, self._dag, vars(self))
 
-    def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
+    def _check(self, known: dict[str, Any], literal: dict[str, Any]) -> None:
         """Check the fields.
 
-        :param known: the template fields without what is known only at run time.
-        :param whole: the same without the fields that are a template as a whole.
-        :raises InvalidTask: naming the one that is wrong.
+        :param known: the template fields, without values known only at run time.
+        :param literal: the same, without fields that are a single template.
+        :raises InvalidTask: naming the invalid field.
         """
         target = ("module", "function")
-        checked_target(*(_LATER if is_reference(getattr(self, field)) else known[field] for field in target))
-        to_arguments(_mapping("parameters_and_flags", whole["parameters_and_flags"]), args=_list("args", whole["args"]))
-        function_call("", checked_kwargs(_mapping("op_kwargs", whole["op_kwargs"])))
+        checked_target(*(_RUNTIME_NAME if is_reference(getattr(self, field)) else known[field] for field in target))
+        to_arguments(
+            _mapping("parameters_and_flags", literal["parameters_and_flags"]), args=_list("args", literal["args"])
+        )
+        function_call("", checked_kwargs(_mapping("op_kwargs", literal["op_kwargs"])))
         for field in ("products", "dependencies"):
-            for path in _list(field, whole[field]):
+            for path in _list(field, literal[field]):
                 checked_text(field, path)
         RunPolicy.checked(self.run_when, self.compare, self.stale_with, has_products=self._can_have_products())
         seconds(self.termination_grace_period)
         _check_codes(self.skip_on_exit_code)
         ExecutionSettings.checked(
             python=known["python"],
-            env=reveal_secrets(whole["env"]),
+            env=reveal_secrets(literal["env"]),
             inherit_env=self.inherit_env,
             workdir=known["workdir"],
         )
 
 
 class HidingPartial(OperatorPartial):
-    """An operator to be mapped; the secrets in the arguments that it is mapped over are named and hidden."""
+    """Partial operator that reports and hides the secrets in the arguments it is mapped over."""
 
     def _expand(self, expand_input: ExpandInput, *, strict: bool) -> MappedOperator:
         operator = super()._expand(expand_input, strict=strict)
@@ -451,9 +453,9 @@ class HidingPartial(OperatorPartial):
 
 
 def warn_of_secrets(task_id: str, dag: Any, *given: Mapping[str, Any]) -> None:
-    """Name secrets that others could read, on a command line, in a job script or in the stored DAG, at parse time.
+    """Warn at parse time of secrets that other users could read in a command line, a job script or the stored DAG.
 
-    :param given: fields of an operator, or of several that are instances of a mapped one.
+    :param given: fields of an operator, or of several instances of a mapped one.
     """
     found: list[str] = []
     for fields in given:
@@ -461,23 +463,23 @@ def warn_of_secrets(task_id: str, dag: Any, *given: Mapping[str, Any]) -> None:
             found += exposed(*map(fields.get, ("parameters_and_flags", "args", "op_kwargs", "slurm")))
             found += exposed({}, (), fields.get("arguments"), {})
         found += stored_secrets(fields.get("env"))
-    found = [f"task {task_id!r}: {what}" for what in dict.fromkeys(found)]
+    found = [f"task {task_id!r}: {text}" for text in dict.fromkeys(found)]
     if is_first_of(dag):
         found += stored_in_defaults(dag)
     if found:
         file = str(getattr(dag, "fileloc", ""))
         line = SourceLine(file, line_in(file))
-        for what in found:
-            warn_of_secret(f"{line}: {what}", file)
+        for text in found:
+            warn_of_secret(f"{line}: {text}", file)
 
 
 def warn_of_secret(message: str, file: str) -> None:
-    """Warn of a secret. The line of the file is left out: Python would show its text, and the secret in it."""
+    """Warn of a secret, without a line number: Python would print that line, and the secret in it."""
     warnings.warn_explicit(message, SecretWarning, file or "<unknown>", 0)
 
 
 def _as_list(value: Any) -> Any:
-    """Return what may be gone through only once, or is a single path, as a list."""
+    """Return an iterator or a single path as a list."""
     if isinstance(value, (PathMarker, os.PathLike)):
         return [value]
     return list(value) if isinstance(value, Iterator) else value
@@ -488,8 +490,8 @@ def _folder_of(dag: Any) -> str:
 
 
 def supervisor() -> int | None:
-    """Return the pid of the process that supervises this task; a task of ``dag.test()`` has none."""
-    # Imported on the worker, which has done so long before; a DAG file need not wait for it.
+    """Return the pid of the process that supervises this task; ``None`` in ``dag.test()``."""
+    # Imported here: a worker has loaded it already, and DAG files parse faster without it.
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import CommsDecoder
 
@@ -498,7 +500,7 @@ def supervisor() -> int | None:
 
 
 def _known(value: Any) -> Any:
-    """Return a value without what is known only at run time; a whole XCom is no value at all."""
+    """Return a value without the parts known only at run time; ``None`` for an XCom as a whole."""
     if is_reference(value):
         return None
     if isinstance(value, Mapping):
@@ -510,19 +512,19 @@ def _known(value: Any) -> Any:
 
 def _mapping(field: str, value: Any) -> dict[str, Any]:
     if value is not None and not isinstance(value, Mapping):
-        raise InvalidTask(f"{field}: a mapping is needed, not {type(value).__name__}")
+        raise InvalidTask(f"{field} must be a mapping, got {type(value).__name__}")
     return {key: _plain(item) for key, item in (value or {}).items()}
 
 
 def _list(field: str, value: Any) -> list[Any]:
     value = _plain(value)
     if value is not None and not isinstance(value, (list, tuple)):
-        raise InvalidTask(f"{field}: a list of arguments is needed, not {value!r:.200}")
+        raise InvalidTask(f"{field} must be a list, got {value!r:.200}")
     return list(value or ())
 
 
 def _plain(value: Any) -> Any:
-    """Return what a mapped task has left, which Airflow fetches bit by bit, as a list; however deep it is."""
+    """Convert lazy XCom sequences of mapped tasks to lists, at any depth."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, range)):
@@ -533,58 +535,58 @@ def _plain(value: Any) -> Any:
 def seconds(value: Any) -> float:
     """Return a termination grace period in seconds.
 
-    :raises InvalidTask: when it is neither a number nor a timedelta.
+    :raises InvalidTask: if it is neither a number nor a timedelta.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
-        raise InvalidTask(f"termination_grace_period: seconds or a timedelta are needed, not {value!r:.200}")
+        raise InvalidTask(f"termination_grace_period must be seconds or a timedelta, got {value!r:.200}")
     return float(number)
 
 
 def _check_codes(codes: Any) -> None:
     listed = [codes] if isinstance(codes, int) or codes is None else codes
     if isinstance(listed, str) or not isinstance(listed, Container):
-        raise InvalidTask(f"skip_on_exit_code: an exit code or several are needed, not {codes!r:.200}")
+        raise InvalidTask(f"skip_on_exit_code must be an exit code or several, got {codes!r:.200}")
     if isinstance(listed, Iterable) and not all(code is None or isinstance(code, int) for code in listed):
-        raise InvalidTask(f"skip_on_exit_code: exit codes are whole numbers, not {codes!r:.200}")
+        raise InvalidTask(f"skip_on_exit_code must contain integers only, got {codes!r:.200}")
 
 
 def check_xcom_value(value: Any) -> Any:
-    """Return a result, or say why it cannot be an XCom.
+    """Return a result if it can be an XCom.
 
-    Airflow passes one on as msgpack and as JSON, and takes some keys for its own. It would say so much
-    later, and not of what.
+    Airflow encodes XComs as msgpack and JSON, and reserves some keys. Its own error would come much later and would not
+    name the value.
 
-    :raises ModuleFailed: when it cannot.
+    :raises ModuleFailed: if it cannot, with the reason.
     """
     if problem := next(_problems(value, ()), None):
-        raise ModuleFailed(f"the module exited with 0, but Airflow cannot keep its result: {problem}", exit_code=0)
+        raise ModuleFailed(f"the module exited with 0, but Airflow cannot store its result: {problem}", exit_code=0)
     return value
 
 
-def _problems(value: Any, way: tuple[Any, ...]) -> Iterator[str]:
-    """Return why a result, or a part of it, cannot be an XCom.
+def _problems(value: Any, keys: tuple[Any, ...]) -> Iterator[str]:
+    """Yield the reasons why a result, or a value in it, cannot be an XCom.
 
-    :param way: the way to the part.
+    :param keys: the keys that lead to the value.
     """
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        yield f"a number of {len(str(value))} digits does not fit into 64 bits; give it as text"
-    if isinstance(value, str) and (unfit := _invalid_part(value)):
-        yield f"{_part(way)} {unfit}"
+        yield f"a number of {len(str(value))} digits does not fit into 64 bits; return it as text"
+    if isinstance(value, str) and (reason := _invalid_part(value)):
+        yield f"{_location(keys)} {reason}"
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value if type(value) is list else ()):
         if key in _AIRFLOWS_KEYS:
-            yield f"the key {key!r} has a meaning of its own there"
-        if isinstance(key, str) and (unfit := _invalid_part(key)):
-            yield f"a key of {_part(way)} {unfit}"
-        yield from _problems(item, (*way, key))
+            yield f"the key {key!r} is reserved by Airflow"
+        if isinstance(key, str) and (reason := _invalid_part(key)):
+            yield f"a key of {_location(keys)} {reason}"
+        yield from _problems(item, (*keys, key))
 
 
 def _invalid_part(text: str) -> str | None:
     if "\0" in text:
-        return "holds a NUL character, which PostgreSQL does not store; take it out"
+        return "contains a NUL character, which PostgreSQL cannot store; remove it"
     is_unicode = text.isascii() or text == text.encode("utf-8", "ignore").decode()
-    return None if is_unicode else "is no valid Unicode"
+    return None if is_unicode else "is not valid Unicode"
 
 
-def _part(way: tuple[Any, ...]) -> str:
-    return "result" + "".join(f"[{key!r:.80}]" for key in way)
+def _location(keys: tuple[Any, ...]) -> str:
+    return "result" + "".join(f"[{key!r:.80}]" for key in keys)

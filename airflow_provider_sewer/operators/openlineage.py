@@ -1,4 +1,4 @@
-"""The files of a task as OpenLineage's datasets."""
+"""OpenLineage datasets of a task's files."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def lineage_of(
     outlets: Iterable[Any] = (),
     is_here: bool = True,
 ) -> OperatorLineage[Any, Any]:
-    """Return inputs and outputs of a task.
+    """Return the inputs and outputs of a task.
 
-    :param dependencies: what it reads.
-    :param products: what it makes.
-    :param workdir: its working directory, from which relative paths are taken.
-    :param inlets: assets that it is said to read besides.
-    :param outlets: assets that it is said to make besides.
-    :param is_here: whether it runs in the working directory of this process where it has none of its own; otherwise
-        the places of relative paths are not known.
+    :param dependencies: paths it reads.
+    :param products: paths it produces.
+    :param workdir: its working directory, where relative paths start.
+    :param inlets: further assets it reads.
+    :param outlets: further assets it produces.
+    :param is_here: whether a task without a workdir runs in the working directory of this process; otherwise relative
+        paths cannot be resolved and are left out.
     """
-    # Imported when OpenLineage's provider asks for it, and so is there.
+    # Imported here: OpenLineage's provider, which calls this, is optional.
     from airflow.providers.common.compat.openlineage.facet import Dataset
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.providers.openlineage.utils.utils import translate_airflow_asset

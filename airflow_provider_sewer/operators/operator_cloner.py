@@ -1,8 +1,8 @@
-"""Many operators that differ only in what they run, made from the first of them.
+"""Cloning of operators that differ only in the module or function they run, for faster DAG parsing.
 
-Airflow's constructor asks each operator of a DAG the same hundred questions, which takes longer than all the rest. Most
-tasks of a workflow give the same answers: so these are copied, as Airflow itself copies an operator before it runs it,
-and only what is the task's own is put in their place.
+Airflow's operator constructor dominates the parse time of a large workflow. Most operators of a workflow share its
+results. They are therefore copied, as Airflow itself copies an operator before running it, and only the fields of the
+task are replaced.
 """
 
 from __future__ import annotations
@@ -24,48 +24,49 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_sewer.operators.module import PythonModuleOperator
-#: What tells a task's operator from those of others: what is run, and how it is shown.
+
+#: Fields that differ between the operators of tasks: the code to run and its display.
 PER_TASK_FIELDS = (
     "task_id", "task_display_name", "doc_md", "module", "parameters_and_flags", "args", "use_underscores", "function",
     "op_kwargs", "products", "dependencies", "stale_after",
 )  # fmt: skip
 
-#: Those that can hold paths and the like.
+#: Fields that can contain markers.
 _MARKED = ("parameters_and_flags", "args", "op_kwargs", "products", "dependencies")
 
 _CHANGEABLE = frozenset({list, dict, set, ParamsDict})
 
 
 class OperatorCloner:
-    """Makes operators, each in the DAG and in the group that are current."""
+    """Creates operators in the current DAG and task group, cloning where possible."""
 
     def __init__(self) -> None:
-        self._firsts: dict[Any, _Prototype] = {}
+        self._prototypes: dict[Any, _Prototype] = {}
 
     def clone(
         self, kind: type[PythonModuleOperator], own: Mapping[str, Any], shared: Mapping[str, Any]
     ) -> PythonModuleOperator:
-        """Make an operator.
+        """Create an operator.
 
         :param kind: its class.
-        :param own: :data:`OWN`, of a task that has been checked.
+        :param own: :data:`PER_TASK_FIELDS` of a checked task.
         :param shared: its other arguments.
         """
         if SetupTeardownContext.active or not all(_is_data(own[name]) for name in _MARKED):
             return kind(**own, **shared)
         key = (kind, id(DagContext.get_current()), id(TaskGroupContext.get_current()), _key(shared))
-        if key in self._firsts:
-            return self._firsts[key].clone(own)
+        if key in self._prototypes:
+            return self._prototypes[key].clone(own)
         first = kind(**own, **shared)
-        if not first.upstream_task_ids:  # else there is a reference in what is shared, which Airflow has to see
-            self._firsts[key] = _Prototype(first, shared)
+        if not first.upstream_task_ids:  # otherwise Airflow has to resolve a reference in `shared`
+            self._prototypes[key] = _Prototype(first, shared)
         return first
 
 
 class _Prototype:
-    """An operator that others are made from.
+    """Operator from which others are cloned.
 
-    :param shared: the arguments that it shares with them; these stay, for some are known by what object they are.
+    :param shared: the arguments shared by the clones; kept alive, as some are identified by their object id.
     """
 
     def __init__(self, operator: PythonModuleOperator, shared: Mapping[str, Any]) -> None:
@@ -76,15 +77,15 @@ class _Prototype:
         self._outlets = operator.outlets[: len(operator.outlets) - len(operator._asset_names())]
 
     def clone(self, own: Mapping[str, Any]) -> PythonModuleOperator:
-        """Return another operator in the same DAG and group, which differs in what is its own."""
+        """Return another operator in the same DAG and group, with its own per-task fields."""
         kind, dag, group = type(self._operator), self._operator.dag, self._operator.task_group
-        twin = kind.__new__(kind)
-        state = vars(twin)
+        clone = kind.__new__(kind)
+        state = vars(clone)
         state.update(self._state)
         for name in self._changeable:
             state[name] = copy.copy(state[name]) if state[name] else type(state[name])()
         state["_BaseOperator__init_kwargs"].update(own)
-        marks = TemplateMarkers()
+        markers = TemplateMarkers()
         state.update(
             task_id=group.child_id(own["task_id"]) if group else own["task_id"],  # type: ignore[no-untyped-call]
             _task_display_name=own["task_display_name"],
@@ -92,21 +93,21 @@ class _Prototype:
             downstream_task_ids=set(),
             task_group=None,
             stale_after=list(own["stale_after"]),
-            _marks=marks,
+            _markers=markers,
             **{name: own[name] for name in ("doc_md", "module", "function", "use_underscores")},
-            **{name: marks.extract(own[name], name) for name in _MARKED},
+            **{name: markers.extract(own[name], name) for name in _MARKED},
         )
-        twin._warn_of_secrets()
-        state["outlets"] = [*self._outlets, *map(Asset, twin._asset_names())]
+        clone._warn_of_secrets()
+        state["outlets"] = [*self._outlets, *map(Asset, clone._asset_names())]
         if group:
-            group.add(twin)
+            group.add(clone)
             state["task_group"] = group
-        dag.add_task(twin)
-        return twin
+        dag.add_task(clone)
+        return clone
 
 
 def _is_data(value: Any) -> bool:
-    """Tell whether there is no reference in a value that Airflow would resolve later."""
+    """Return whether a value contains no reference that Airflow would resolve later."""
     if type(value) in PLAIN or isinstance(value, (PathMarker, FromXCom)):
         return True
     if isinstance(value, Ignored):
@@ -117,7 +118,7 @@ def _is_data(value: Any) -> bool:
 
 
 def _key(value: Any) -> Any:
-    """Return what is equal for values that are the same to an operator: equal data, else the same object."""
+    """Return a key that is equal for equal data; for other values, for the same object."""
     kind = type(value)
     if kind in PLAIN:
         return kind, value

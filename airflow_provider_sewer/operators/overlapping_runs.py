@@ -1,4 +1,4 @@
-"""Products that overlapping DAG runs share: the last run removes temporary ones, and the log names the other runs."""
+"""Products shared by overlapping DAG runs: claims on temporary ones, and warnings that name the other runs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def claim_temporary(task: Task, context: Context, warn: Callable[[str], None]) -> None:
-    """Claim the temporary products of a task for its DAG run, before the task looks whether it has to make them.
+    """Claim the temporary products of a task for its DAG run, before the task checks whether they are up to date.
 
-    :param task: the task, its settings settled.
-    :param warn: takes a line about each product that another run which has not ended claims as well.
-    :raises ProductError: when that cannot be noted.
+    :param task: the task, its settings resolved.
+    :param warn: called with a line for each product that another unfinished run also claims.
+    :raises ProductError: if the claim cannot be recorded.
     """
     for product in task.products:
         if product.temporary:
@@ -36,17 +36,17 @@ def claim_temporary(task: Task, context: Context, warn: Callable[[str], None]) -
                     claims.add(claim)
                     others = claims.claims_of_other_runs(claim)
             except OSError as error:
-                said = f"task {task.name!r}: product {product.path!r}: cannot note that this run uses it"
-                raise ProductError(f"{said}: {error.filename}: {error.strerror}") from None
+                message = f"task {task.name!r}: product {product.path!r}: cannot record that this run uses it"
+                raise ProductError(f"{message}: {error.filename}: {error.strerror}") from None
             if others:
                 warn(_shared(file, _named(others)))
 
 
 def warn_of_other_runs(task: Task, context: Context, warn: Callable[[str], None]) -> Sequence[str]:
-    """Warn of each product of a task that another DAG run has made which has not ended.
+    """Warn of each product of a task that another unfinished DAG run has produced.
 
-    :param task: the task, its settings settled; it is about to make its products.
-    :param warn: takes a line about each product.
+    :param task: the task, its settings resolved, about to run.
+    :param warn: called with a line for each product.
     :returns: DAG and run of this task, for the records of its products.
     """
     own = [context["ti"].dag_id, context["ti"].run_id] if task.products else []
@@ -63,11 +63,11 @@ def warn_of_other_runs(task: Task, context: Context, warn: Callable[[str], None]
 
 
 def remove_unclaimed(product: Product, workdir: str | None, made_by: str, context: Context) -> str:
-    """Withdraw the claim of a DAG run on a temporary product, and remove the product if there is no other claim.
+    """Withdraw a DAG run's claim on a temporary product; remove the product if there is no other claim.
 
-    :param made_by: id of the task that makes it; all tasks of the run, if empty.
+    :param made_by: id of the task that produces it; all tasks of the run, if empty.
     :returns: the outcome, for the log.
-    :raises ProductError: when it cannot be removed.
+    :raises ProductError: if it cannot be removed.
     """
     file = absolute_path(product.path, workdir)
     if not os.path.isdir(os.path.dirname(file)):
@@ -99,6 +99,6 @@ def _named(claims: list[Claim]) -> str:
 
 def _shared(file: str, others: str) -> str:
     return (
-        f"{others} has made {file} too and has not ended: the tasks of both runs read the same file; "
-        "put {{ run_id }} into its path, or give the DAG max_active_runs=1"
+        f"{others} has also produced {file} and has not ended, so the tasks of both runs read the same file; "
+        "add {{ run_id }} to its path, or set max_active_runs=1 in the DAG"
     )

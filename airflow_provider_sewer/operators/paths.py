@@ -1,4 +1,4 @@
-"""What paths need besides the tasks of a workflow: to be waited for, and to be removed when nobody needs them."""
+"""Airflow operators for paths: a sensor that waits for a path, and removal of temporary products."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from airflow_provider_sewer.triggers.path import PathTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-#: Seconds between two looks for a path; longer where each look takes a process of its own.
-_LOOK, _LOOK_IN_OWN_PROCESS = 15.0, 60.0
-#: The fewest seconds for which a worker gives a task away: Airflow's scheduler takes a task for failed that is queued
-#: again before it has noticed that the worker is done.
-_SHORTEST_ABSENCE = 10.0
+#: Seconds between two checks for a path; longer where each check takes a process of its own.
+_POKE_INTERVAL, _RESCHEDULED_INTERVAL = 15.0, 60.0
+#: Shortest time in seconds for which a worker reschedules a task: Airflow's scheduler fails a task that is queued again
+#: before it has noticed that the worker is done.
+_MIN_RESCHEDULE = 10.0
 
 
 class ExternalPathSensor(TemplateFields, BaseSensorOperator):
-    """Wait until a file or directory is there.
+    """Wait until a file or directory exists.
 
-    The wait takes no worker slot: between two looks the task is rescheduled, or it is deferred to the triggerer. A wait
-    with a timeout of less than ten seconds stays on its worker.
+    The wait occupies no worker slot: the task is rescheduled between two checks, or deferred to the triggerer. With a
+    timeout of less than ten seconds it stays on its worker.
 
-    :param path: the path; a relative one is taken from the working directory. (templated)
-    :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
+    :param path: the path; a relative one starts at the working directory. (templated)
+    :param arguments: values that other fields refer to as ``{{ task.arguments['name'] }}``; rendered first.
         (templated)
-    :param workdir: the working directory; the connection's if not said. (templated)
-    :param sewer_conn_id: a ``sewer`` connection for what is not said here. (templated)
-    :param item: where it is mapped over the result of a task of a workflow: the item that this instance is for.
-    :param deferrable: wait in the triggerer, which has to see the path too; Airflow's ``operators.default_deferrable``
-        if not said.
-    :param mode: where it is not deferred, ``"reschedule"``, or ``"poke"`` to keep the worker slot.
-    :param poke_interval: seconds, or a timedelta, between two looks; by default 60 in mode ``"reschedule"``, else 15.
+    :param workdir: working directory. Default: that of the connection. (templated)
+    :param sewer_conn_id: ``sewer`` connection for arguments that are not given. (templated)
+    :param item: the item of this instance, if the sensor is mapped over the result of a workflow task.
+    :param deferrable: wait in the triggerer, which must also see the path. Default: Airflow's
+        ``operators.default_deferrable``.
+    :param mode: if not deferred, ``"reschedule"``, or ``"poke"`` to keep the worker slot.
+    :param poke_interval: time between two checks, in seconds or as a timedelta. Default: 60 in mode ``"reschedule"``,
+        else 15.
     """
 
     template_fields: Sequence[str] = ("arguments", "path", "workdir", "sewer_conn_id")
@@ -68,9 +69,11 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
     ) -> None:
         self.deferrable = deferrable
         if poke_interval is None:
-            poke_interval = _LOOK_IN_OWN_PROCESS if mode == "reschedule" and not self._is_deferrable() else _LOOK
+            poke_interval = (
+                _RESCHEDULED_INTERVAL if mode == "reschedule" and not self._is_deferrable() else _POKE_INTERVAL
+            )
         super().__init__(mode=mode, poke_interval=poke_interval, **kwargs)
-        if self.timeout < _SHORTEST_ABSENCE:
+        if self.timeout < _MIN_RESCHEDULE:
             self.mode = "poke"
         self.path = _text("path", path)
         self.arguments = arguments
@@ -80,15 +83,15 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
         warn_without_workdir(self, [self.path])
 
     def poke(self, context: Context) -> bool:
-        """Tell whether it is there."""
+        """Return whether the path exists."""
         file = self._file(context)
         self.log.info("Looking for %s", file)
         return os.path.exists(file)
 
     def execute(self, context: Context) -> Any:
-        """Wait for it, here or in the triggerer.
+        """Wait for the path, here or in the triggerer.
 
-        :raises AirflowSensorTimeout: when it has not come in time.
+        :raises AirflowSensorTimeout: if it has not appeared before the timeout.
         """
         with interruptible(context, is_supervised=supervisor() is not None):
             file, since, deadline = self._file(context), *self._begin_and_deadline(context)
@@ -101,20 +104,20 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
             try:
                 return super().execute(context)
             except AirflowSensorTimeout:
-                raise AirflowSensorTimeout(self._not_come(file)) from None
+                raise AirflowSensorTimeout(self._timeout_message(file)) from None
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> None:  # noqa: ARG002 - Airflow's signature
-        """Say that it is there.
+        """Log that the path exists.
 
-        :raises AirflowSensorTimeout: when it has not come in time.
+        :raises AirflowSensorTimeout: if it has not appeared before the timeout.
         """
         event = PATH_EVENT.read("the event of the trigger", event)
         if not event["is_there"]:
-            raise AirflowSensorTimeout(self._not_come(event["path"]))
-        self.log.info("%s is there", event["path"])
+            raise AirflowSensorTimeout(self._timeout_message(event["path"]))
+        self.log.info("Found %s", event["path"])
 
-    def _not_come(self, file: str) -> str:
-        return f"{file} has not come in {self.timeout:g} s"
+    def _timeout_message(self, file: str) -> str:
+        return f"{file} has not appeared within {self.timeout:g} s"
 
     def _is_deferrable(self) -> bool:
         if self.deferrable is None:
@@ -122,7 +125,7 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
         return self.deferrable
 
     def _begin_and_deadline(self, context: Context) -> tuple[datetime, datetime]:
-        """Return when the wait has begun, which for a rescheduled task is its first look, and when it is over."""
+        """Return the start of the wait, which for a rescheduled task is its first check, and its deadline."""
         first = context["ti"].get_first_reschedule_date(context) if self.reschedule else None
         begin = first or datetime.now(UTC)
         try:
@@ -133,10 +136,10 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
     def _get_next_poke_interval(
         self, started_at: datetime | float, run_duration: Callable[[], float], poke_count: int
     ) -> float:
-        """Return the seconds until the next look: when the wait is over, that is noticed soon."""
+        """Return the seconds until the next check, which is no later than the timeout."""
         interval = super()._get_next_poke_interval(started_at, run_duration, poke_count)
-        soonest = _SHORTEST_ABSENCE if self.reschedule else 0.0
-        return min(interval, max(soonest, self.timeout - run_duration()))
+        minimum = _MIN_RESCHEDULE if self.reschedule else 0.0
+        return min(interval, max(minimum, self.timeout - run_duration()))
 
     def _file(self, context: Context) -> str:
         return absolute_path(checked_text("path", self.path, may_be_template=False), _workdir(self, context))
@@ -145,13 +148,13 @@ class ExternalPathSensor(TemplateFields, BaseSensorOperator):
 class RemoveProductsOperator(TemplateFields, BaseOperator):
     """Remove temporary products once all tasks that use them have succeeded.
 
-    :param products: their paths; relative ones are taken from the working directory. (templated)
-    :param arguments: values that the other fields name as ``{{ task.arguments['name'] }}``; filled in first.
+    :param products: their paths; relative ones start at the working directory. (templated)
+    :param arguments: values that other fields refer to as ``{{ task.arguments['name'] }}``; rendered first.
         (templated)
-    :param workdir: the working directory; the connection's if not said. (templated)
-    :param sewer_conn_id: a ``sewer`` connection for what is not said here. (templated)
-    :param made_by: id of the task that makes them; any task of the DAG run by default. A product is left while another
-        task or DAG run uses it: one that has made it or found it up to date, and has not ended.
+    :param workdir: working directory. Default: that of the connection. (templated)
+    :param sewer_conn_id: ``sewer`` connection for arguments that are not given. (templated)
+    :param made_by: id of the task that produces them. Default: any task of the DAG run. A product stays while another
+        unfinished task or DAG run uses it, that is, has produced it or found it up to date.
     """
 
     template_fields: Sequence[str] = ("arguments", "products", "workdir", "sewer_conn_id")
@@ -179,11 +182,11 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
             warn_without_workdir(self, self.products)
 
     def execute(self, context: Context) -> None:
-        """Remove what a task has made whole; anything else at these paths is left alone.
+        """Remove complete products of sewer tasks; any other file at these paths stays.
 
-        A product that another DAG run uses is left to that run.
+        A product used by another DAG run is left to that run.
 
-        :raises ProductError: when that cannot be done.
+        :raises ProductError: if a product cannot be removed.
         """
         workdir = _workdir(self, context)
         for path in self.products:
@@ -192,9 +195,9 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
 
 
 def _text(field: str, path: Any) -> Any:
-    """Return a path as text, in which Airflow fills in templates; a reference stays.
+    """Return a path as text, in which Airflow renders templates; a reference stays.
 
-    :raises InvalidTask: when it is not a path.
+    :raises InvalidTask: if it is not a path.
     """
     return path if isinstance(path, ResolveMixin) else checked_text(field, path)
 
@@ -207,7 +210,7 @@ def _workdir(operator: ExternalPathSensor | RemoveProductsOperator, context: Con
 
 
 def _origin(operator: ExternalPathSensor, context: Context) -> str:
-    """Return the folder that a relative path is taken from, and why, for a log."""
+    """Return the base folder of a relative path and the reason for it, for a log."""
     workdir = _workdir(operator, context)
     if workdir is None:
         return f"the working directory of this worker, {os.getcwd()}, as workdir is not given"

@@ -1,4 +1,4 @@
-"""Secret variables in the fields of an operator, which Airflow stores with the DAG and shows."""
+"""Masking of secret variables in operator fields, which Airflow stores with the DAG and shows."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 
 class SecretField:
-    """A secret that Airflow stores and shows masked; it is not text to Airflow.
+    """Secret that Airflow stores and shows masked, as it is not text to Airflow.
 
-    :param value: the secret, which may hold templates.
+    :param value: the secret, which may contain templates.
     """
 
     def __init__(self, value: str) -> None:
         self.value = value
 
     def serialize(self) -> str:
-        """Return the text that Airflow stores instead."""
+        """Return the mask, which Airflow stores instead."""
         return MASK
 
     def __repr__(self) -> str:
-        """Return the text that is shown instead."""
+        """Return the mask, which is shown instead."""
         return MASK
 
 
 def hide_secrets(env: Any) -> Any:
-    """Return an environment with its secrets hidden. A text that is only a template, and anything else, stays."""
+    """Return an environment with its secrets hidden; a text that is only a template stays, like any other value."""
     if not isinstance(env, Mapping):
         return env
     return {
@@ -45,14 +45,14 @@ def hide_secrets(env: Any) -> Any:
 
 
 def reveal_secrets(env: Any) -> Any:
-    """Return an environment with its secrets."""
+    """Return an environment with its secrets revealed."""
     if not isinstance(env, Mapping):
         return env
     return {name: value.value if isinstance(value, SecretField) else value for name, value in env.items()}
 
 
 def hide_in_mapped(operator: MappedOperator) -> None:
-    """Hide the secrets in the environments that are given to a mapped operator in the DAG file."""
+    """Hide the secrets in the environments given to a mapped operator in the DAG file."""
     given = operator.partial_kwargs
     if "env" in given:
         given["env"] = hide_secrets(given["env"])
@@ -68,7 +68,7 @@ def hide_in_mapped(operator: MappedOperator) -> None:
 
 
 def rows_of(over: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the arguments that stand in the DAG file for an operator or a group to be mapped over.
+    """Yield the arguments in the DAG file that an operator or group is mapped over.
 
     :param over: Airflow's expand input.
     """
@@ -80,7 +80,7 @@ def rows_of(over: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def stored_secrets(env: Any) -> Iterator[str]:
-    """Say which secrets of an environment Airflow stores with the task group that is mapped over them.
+    """Yield a warning for each secret that Airflow stores with the task group mapped over it.
 
     :param env: the environment of an operator.
     """
@@ -92,12 +92,12 @@ def stored_secrets(env: Any) -> Iterator[str]:
 
 
 def stored_in_defaults(dag: Any) -> Iterator[str]:
-    """Say which secrets stand in the environment of a DAG's default arguments, which Airflow stores."""
+    """Yield a warning for each secret in the environment of a DAG's default arguments, which Airflow stores."""
     yield from (f"default_args: {_advice(name, 'them')}" for name in _names(dag.default_args.get("env")))
 
 
 def _of_group(value: Any) -> list[Any]:
-    """Return the values that stand in the DAG file for an argument of a mapped task group."""
+    """Return the values in the DAG file for an argument of a mapped task group."""
     if not isinstance(value, MappedArgument):
         return []
     return [row[value._key] for row in rows_of(value._input) if value._key in row]

@@ -1,4 +1,4 @@
-"""Run a Python module as a Slurm job, as an Airflow task."""
+"""Airflow operator that runs a Python module as a Slurm job."""
 
 from __future__ import annotations
 
@@ -54,72 +54,71 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.hooks.sewer import SewerHook
     from airflow_provider_sewer.slurm.job_result import JobResult
 
-#: Stands for an argument that was left out, where ``None`` means something else.
+#: Default of an argument for which ``None`` has a meaning of its own.
 NOT_GIVEN: Any = object()
-#: How long a deferred task waits at most where `execution_timeout` says nothing.
+#: Longest deferral of a task without `execution_timeout`.
 _LONGEST_DEFERRAL = timedelta(days=90)
-#: What trying again would not help.
-_NOT_TO_BE_TRIED_AGAIN = (
+#: Errors that a retry cannot resolve.
+_NOT_RETRYABLE = (
     InvalidTask,
     SlurmSubmissionRejected,
     SlurmUnsatisfiable,
     UntrustedPath,
     AirflowFailException,
 )
-#: Where a task notes its job for its later tries, in Airflow's own store.
+#: Key in Airflow's task state store under which a task records its job for later tries.
 _NOTED_JOB = "slurm_job"
-#: Seconds that cancelling may take, and asking Airflow before that: Airflow kills a worker five seconds after it has
-#: asked it to stop. The run directory is marked first, and scancel outlives the worker.
+#: Seconds for cancelling, and before it for querying Airflow, which kills a worker five seconds after SIGTERM.
+#: The job directory is marked as cancelled first, and scancel outlives the worker.
 _CANCEL_TIMEOUT, _ASK_TIMEOUT = 4.0, 3.0
 
 
 class SlurmModuleOperator(PythonModuleOperator):
     """Run ``python -m module`` as a Slurm job, with parameters and flags, in an interpreter of the nodes.
 
-    Takes everything that :class:`PythonModuleOperator` takes, and the following. What is not said here is
-    taken from the connection, then from :data:`~airflow_provider_sewer.core.slurm_settings.DEFAULTS`.
+    Accepts all arguments of :class:`PythonModuleOperator`, and those below. The connection fills in arguments that are
+    not given, then :data:`~airflow_provider_sewer.core.slurm_settings.DEFAULTS`.
 
-    Paths are those of the nodes. Always give ``workdir``, here or in the connection, to tasks that share files by
-    relative paths: without it a task runs in its own run directory, also with ``cluster="local"``.
+    Paths refer to the nodes' file system. Tasks that share files by relative paths need ``workdir``, here or in the
+    connection. Without it a task runs in its own job directory, also with ``cluster="local"``.
 
-    The task is green only if the job's script has recorded that the module exited with 0. A retry after a
-    crash takes up the job that is there; a retry after a failure submits anew, and so does a person's clear.
+    The task succeeds only if the job script has recorded exit code 0. A retry after a crash reattaches to the job. A
+    retry after a failure, or a clear by a user, submits a new one.
 
-    :param slurm: what the job asks for, by submitit's names (``partition``, ``mem_gb``, ``timeout_min``, …), see
-        :data:`~airflow_provider_sewer.core.slurm_settings.RESOURCES`. Merged parameter by parameter over
-        what ``default_args``
-        say, and over the connection; ``None`` for one of them drops what these say. (templated)
-    :param run_dir: folder in which every attempt gets a run directory; worker, triggerer and all nodes have to see
-        it. ``~/.sewer/runs`` if nobody says. (templated)
-    :param cluster: ``slurm``, ``local`` (the same script on this machine, where what ``slurm`` asks for means nothing
-        but ``setup``, ``teardown`` and ``stderr_to_stdout``), or ``auto``: Slurm where there is an sbatch. ``auto`` if
-        nobody says.
-    :param deferrable: wait in the triggerer; Airflow's ``operators.default_deferrable`` if nobody says. The triggerer
-        has to run as the same Unix user as the worker. It tells of no end in the first 10 s: not for jobs of seconds.
-    :param poll_interval: seconds, or a timedelta, between two looks at a job at first; 5 if nobody says.
-    :param max_poll_interval: seconds, or a timedelta, that this grows to while nothing changes; 60 if nobody says, or
-        ``poll_interval`` if that is more.
-    :param durable: whether a retry after a crash takes up the job; it does if nobody says. With ``False`` a new one
-        is submitted, and the earlier one cancelled first, unless ``on_kill_action`` keeps it.
-    :param on_kill_action: ``cancel_job``, which is the default, or ``keep_job`` when the task is killed, cleared or
-        marked.
-    :param requeue: whether Slurm may start the job anew after a failed node or a preemption; it may not if nobody
-        says. Its secrets then stay in its run directory, for its owner to read, until the task has seen its end.
-    :param max_pending_time: seconds, or a timedelta, that it may wait for its start; no limit if nobody says.
-    :param fail_on_pending_reason: Slurm's reasons for which a waiting job is given up, instead of the built-in ones;
-        an empty list for none.
-    :param lost_after: seconds, or a timedelta, after which a job that nobody knows any more is a failure; 300 if
-        nobody says.
-    :param orphan_timeout: seconds, or a timedelta, after which a running job that no worker or triggerer follows ends
-        itself; a day by default, and ``None`` or 0 for never. Not for jobs that are meant to run on alone
-        (``wait_for_completion=False``, ``on_kill_action="keep_job"``).
-    :param wait_for_completion: ``False`` to end with the submission; the result is then the job's id, and nobody
-        looks after the job: the secrets of one that is cancelled before it begins stay in its run directory.
-    :param array: whether the instances of a mapped task are submitted together, as job arrays; see
-        :mod:`~airflow_provider_sewer.slurm.arrays`. They are not if nobody says. Best with ``deferrable``: the
-        others that wait take no worker.
-    :param array_wait: seconds, or a timedelta, without another instance after which an array is submitted that is not
-        complete; 30 if nobody says.
+    :param slurm: sbatch options by submitit's names (``partition``, ``mem_gb``, ``timeout_min``, …), see
+        :data:`~airflow_provider_sewer.core.slurm_settings.RESOURCES`. They override those of ``default_args`` and of
+        the connection one by one; ``None`` removes an option given there. (templated)
+    :param run_dir: base directory of the job directories, one per attempt; must be visible to the worker, the
+        triggerer and all nodes. Default: ``~/.sewer/runs``. (templated)
+    :param cluster: ``slurm``; ``local``, which runs the same script on this machine and ignores all of ``slurm`` except
+        ``setup``, ``teardown`` and ``stderr_to_stdout``; or ``auto``, which uses Slurm if sbatch is found. Default:
+        ``auto``.
+    :param deferrable: wait in the triggerer, which must run as the same Unix user as the worker. The trigger does not
+        fire in its first 10 s, so it does not suit jobs of seconds. Default:
+        Airflow's ``operators.default_deferrable``.
+    :param poll_interval: initial interval between polls of a job, in seconds or as a timedelta. Default: 5.
+    :param max_poll_interval: upper limit of the interval, which grows while nothing changes, in seconds or as a
+        timedelta. Default: 60, or ``poll_interval`` if that is more.
+    :param durable: whether a retry after a crash reattaches to the job. With ``False`` it submits a new job, after
+        cancelling the previous one unless ``on_kill_action`` is ``keep_job``. Default: ``True``.
+    :param on_kill_action: ``cancel_job`` or ``keep_job`` when the task is killed, cleared or marked. Default:
+        ``cancel_job``.
+    :param requeue: whether Slurm may requeue the job after a node failure or a preemption. If so, its secrets stay in
+        its job directory, readable by its owner, until the task has seen its end. Default: ``False``.
+    :param max_pending_time: longest time a job may be pending, in seconds or as a timedelta. Default: no limit.
+    :param fail_on_pending_reason: Slurm's pending reasons that fail the task, instead of the built-in ones; an empty
+        list for none.
+    :param lost_after: time after which a job unknown to Slurm fails, in seconds or as a timedelta. Default: 300.
+    :param orphan_timeout: time after which a running job ends itself if no worker or triggerer monitors it, in seconds
+        or as a timedelta; ``None`` or 0 for never. Does not apply to jobs meant to run unattended
+        (``wait_for_completion=False``, ``on_kill_action="keep_job"``). Default: a day.
+    :param wait_for_completion: ``False`` to return the job id after submission. The job is then not monitored: if it is
+        cancelled before it starts, its secrets stay in its job directory. Default: ``True``.
+    :param array: whether to submit the instances of a mapped task together as job arrays, see
+        :mod:`~airflow_provider_sewer.slurm.arrays`. Best with ``deferrable``, as waiting instances then occupy no
+        worker. Default: ``False``.
+    :param array_wait: time without a new instance after which an incomplete array is submitted, in seconds or as a
+        timedelta. Default: 30.
     """
 
     template_fields: Sequence[str] = (*PythonModuleOperator.template_fields, "slurm", "run_dir")
@@ -176,21 +175,21 @@ class SlurmModuleOperator(PythonModuleOperator):
         self._has_timed_out = False
 
     def execute(self, context: Context) -> Any:
-        """Submit the job, or take up the one that is there, and return the module's result.
+        """Submit the job or reattach to it, and return the module's result.
 
-        :raises SlurmError: when the job cannot be submitted, or did not end well.
+        :raises SlurmError: when the job cannot be submitted or fails.
         """
-        with self._interruptible(context), _no_futile_retry(), self._no_orphan(context):
+        with self._interruptible(context), _fail_without_retry(), self._no_orphan(context):
             run = self._prepare_run(context, counts=True)
             if run.reattach() is None:
                 self._prepare_attempt(context, run)
                 require_workdir(run.planned.task)
                 claim_temporary(run.planned.task, context, self.log.warning)
-                judged = TaskRunner(run.planned.task, {})
-                if (left := self._left_by_an_earlier_run(context, judged)) is not None:
-                    return self._checked_result(context, left.value)
+                runner = TaskRunner(run.planned.task, {})
+                if (current := self._up_to_date_result(context, runner)) is not None:
+                    return self._checked_result(context, current.value)
                 warn_of_other_runs(run.planned.task, context, self.log.warning)
-                run.planned = run.planned._replace(runs_before=judged.runs_before)
+                run.planned = run.planned._replace(runs_before=runner.runs_before)
             slurm = run.planned.slurm
             job = run.submit_or_reattach()
             self._store_job(context, run, job)
@@ -207,57 +206,57 @@ class SlurmModuleOperator(PythonModuleOperator):
             return self._collect(context, run, run.follow(job))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Log what the job has written last, and return the result of the job whose end the triggerer has seen.
+        """Log the job's remaining output and return its result, after the trigger has fired.
 
-        :raises SlurmError: when it did not end well.
-        :raises TaskDeferralError: when a triggerer of another version has seen it.
+        :raises SlurmError: when the job failed.
+        :raises TaskDeferralError: when a triggerer of another version wrote the event.
         """
         run = self._prepare_run(context)
         try:
-            job, ending = end_of(event)
-        except UnreadableRecord as error:  # the run directory has all that is in the event
+            job, job_result = end_of(event)
+        except UnreadableRecord as error:  # the job directory holds everything in the event
             raise TaskDeferralError(str(error)) from None
-        run.log_rest(ending)
-        if isinstance(job, Job):  # otherwise it never was one
+        run.log_rest(job_result)
+        if isinstance(job, Job):  # a pending job was never submitted
             self._push_job_info(context, run, job)
-        return self._collect(context, run, ending)
+        return self._collect(context, run, job_result)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral, also where it timed out or the trigger failed: no job is left behind."""
-        with self._interruptible(context), _no_futile_retry(), self._no_orphan(context):
+        """Resume after a deferral, also after a timeout or a failed trigger, without leaving a job behind."""
+        with self._interruptible(context), _fail_without_retry(), self._no_orphan(context):
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except TaskDeferralTimeout:
-                self.log.error("The task has waited for its job as long as it may")  # noqa: TRY400 - says it all
-                self._cancel_left(context)
+                self.log.error("Timed out waiting for the job (execution_timeout)")  # noqa: TRY400 - a traceback adds nothing
+                self._cancel_recorded_job(context)
                 raise
             except TaskDeferralError as error:
                 run = self._prepare_run(context)
                 if (job := run.latest_job()) is None:
                     raise
                 self._push_job_info(context, run, job)
-                self.log.warning("The trigger has failed; following %s from here: %s", job, error)
+                self.log.warning("The trigger failed; monitoring %s on the worker: %s", job, error)
                 return self._collect(context, run, run.follow(job))
 
     def on_kill(self) -> None:
-        """Cancel the job if a user has marked or cleared the task, or its time is over; also during its submission.
+        """Cancel the job if a user has marked or cleared the task, or the task timed out; also during submission.
 
-        Where Airflow only moves the task to another process, or does not answer, the job is left to the next try.
+        If Airflow only moves the task to another process, or does not answer, the next try reattaches to the job.
         """
         self._killed = True
         run = self._job_run
         if run is None:
             return
         if run.planned.slurm.on_kill_action == "keep_job":
-            self.log.info("The job goes on: on_kill_action is 'keep_job'")
+            self.log.info("Keeping the job: on_kill_action is 'keep_job'")
             return
         state = self._state_in_airflow()
         if state.request is not UserRequest.NONE:
             run.cancel(timeout=_CANCEL_TIMEOUT, is_cleared=state.request is UserRequest.CLEAR)
         elif state.is_running and self._is_last_try():
-            self.log.warning("Asked to stop, but the task is still running in Airflow; following the job to the end")
+            self.log.warning("Stop requested, but the task is still running in Airflow; monitoring the job to its end")
         else:
-            self.log.warning("Leaving the job to the next try; Airflow has the task as %s", state.text)
+            self.log.warning("Leaving the job to the next try; task state in Airflow: %s", state.text)
             run.release()
 
     def _state_in_airflow(self) -> TaskState:
@@ -268,7 +267,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         return read_task_state(self._instance, _ASK_TIMEOUT)
 
     def _is_with_another_process(self) -> bool:
-        """Tell whether Airflow has given the task to another process, so that this one fails of that alone."""
+        """Return whether Airflow has given the task to another process, which alone makes this one fail."""
         if supervisor() is None or self._job_run is None:
             return False
         state = read_task_state(self._instance, _ASK_TIMEOUT)
@@ -279,12 +278,12 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _is_last_try(self) -> bool:
         return bool(self._instance.try_number > self._instance.max_tries)
 
-    # -- What is to run ------------------------------------------------------------------------------------------------
+    # -- Job specification ---------------------------------------------------------------------------------------------
 
     def _prepare_run(self, context: Context, *, counts: bool = False) -> JobRunner:
-        """Return what runs the job.
+        """Return the runner of the job.
 
-        :param counts: whether it matters how many instances a mapped task has.
+        :param counts: whether to query the number of instances of a mapped task.
         """
         hook = self._hook()
         self._job_url = hook.job_url if hook else None
@@ -309,7 +308,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         return self._job_run
 
     def _prepare_attempt(self, context: Context, run: JobRunner) -> None:
-        """Complete what is to run, now that it is known that no earlier try has left a job to go on with."""
+        """Complete the job specification; called only if there is no job to reattach to."""
 
     def _slurm_settings(self, folder: str, hook: SewerHook | None) -> SlurmSettings:
         own = SlurmSettings.checked(**self._given_settings(), folder=folder)
@@ -323,22 +322,22 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _given_settings(self) -> dict[str, Any]:
         return {field: getattr(self, field) for field in SlurmSettings._fields}
 
-    def _check(self, known: dict[str, Any], whole: dict[str, Any]) -> None:
-        super()._check(known, whole)
-        SlurmSettings.checked(**{**self._given_settings(), "slurm": whole["slurm"], "run_dir": known["run_dir"]})
+    def _check(self, known: dict[str, Any], literal: dict[str, Any]) -> None:
+        super()._check(known, literal)
+        SlurmSettings.checked(**{**self._given_settings(), "slurm": literal["slurm"], "run_dir": known["run_dir"]})
         checked_run_dir(os.fspath(known["run_dir"] or ""))
 
-    # -- What is done with it ------------------------------------------------------------------------------------------
+    # -- Lifecycle of the job ------------------------------------------------------------------------------------------
 
     def _interruptible(self, context: Context) -> AbstractContextManager[None]:
         return interruptible(context, is_supervised=supervisor() is not None)
 
     @contextmanager
     def _no_orphan(self, context: Context) -> Iterator[None]:
-        """Cancel the job if what happens here leaves it to nobody: neither to a triggerer nor to a retry."""
+        """Cancel the job if an error in the block leaves it neither to a triggerer nor to a retry."""
         try:
             yield
-        except (SlurmJobReleased, UnreadableRecord):  # the latter: the job may have succeeded, or may yet
+        except (SlurmJobReleased, UnreadableRecord):  # UnreadableRecord: the job may succeed
             raise
         except AirflowTaskTimeout:  # Airflow calls on_kill next
             self._has_timed_out = True
@@ -347,27 +346,27 @@ class SlurmModuleOperator(PythonModuleOperator):
             self.on_kill()
             raise
         except Exception as error:
-            is_last = isinstance(error, _NOT_TO_BE_TRIED_AGAIN) or context["ti"].try_number > context["ti"].max_tries
+            is_last = isinstance(error, _NOT_RETRYABLE) or context["ti"].try_number > context["ti"].max_tries
             if is_last and not self._is_with_another_process():
-                self._cancel_left(context)
+                self._cancel_recorded_job(context)
             raise
 
-    def _cancel_left(self, context: Context) -> None:
-        """Cancel the job that this task has left, if there is one; also where the connection is gone by now."""
-        noted: Any = None
-        with suppress(Exception):  # the store may be away, and that be why this try fails; the run directory is not
+    def _cancel_recorded_job(self, context: Context) -> None:
+        """Cancel the job of this task, if there is one, even if the connection no longer exists."""
+        record: Any = None
+        with suppress(Exception):  # an unreachable store may be why this try fails; the job directory remains
             if store := context.get("task_state_store"):
-                noted = NOTED_JOB.read("the job in the store of task states", store.get(_NOTED_JOB))
-        if noted is None:
-            with suppress(Exception):  # of which the task would fail anyway
+                record = NOTED_JOB.read("the job in the store of task states", store.get(_NOTED_JOB))
+        if record is None:
+            with suppress(Exception):  # the task fails anyway
                 run = self._job_run or self._prepare_run(context)
                 if run.planned.slurm.on_kill_action != "keep_job":
                     run.cancel_latest(timeout=_CANCEL_TIMEOUT)
-        elif self.on_kill_action != "keep_job" and not noted["keep"]:
-            cancel(job_from_data(noted["job"]), self.log.info, timeout=_CANCEL_TIMEOUT)
+        elif self.on_kill_action != "keep_job" and not record["keep"]:
+            cancel(job_from_data(record["job"]), self.log.info, timeout=_CANCEL_TIMEOUT)
 
     def _store_job(self, context: Context, run: JobRunner, job: Job | PendingJob) -> None:
-        """Note in Airflow's store what there is to be cancelled."""
+        """Record the job in Airflow's task state store, for cancelling."""
         if store := context.get("task_state_store"):
             keeps = run.planned.slurm.on_kill_action == "keep_job"
             store.set(_NOTED_JOB, NOTED_JOB.written({"job": job_to_data(job), "keep": keeps}))
@@ -379,12 +378,12 @@ class SlurmModuleOperator(PythonModuleOperator):
         if job.cluster.kind == "slurm":
             is_element = "_" in job.ref.id
             number = f"$(squeue -h -j {job.ref.id} -o %A)" if is_element else job.ref.id  # srun takes only numbers
-            self.log.info("To look inside while it runs: srun --jobid %s --overlap --pty bash", number)
+            self.log.info("To open a shell in the running job: srun --jobid %s --overlap --pty bash", number)
         self._make_link(job)
         context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
 
     def _push_job_info(self, context: Context, run: JobRunner, job: Job) -> None:
-        """Tell of a job what was not known of it when the task was deferred."""
+        """Push the link and id of a job that were unknown when the task was deferred."""
         self._make_link(job)
         if run.planned.shares_array:
             context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
@@ -395,7 +394,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             self.job_link = self._job_url.format(**{name: quote(part, safe="") for name, part in parts.items()})
 
     def _wait_in_triggerer(self, job: Job | PendingJob, run: JobRunner) -> None:
-        # Imported when it is needed: Airflow's triggers take as long as a third of what a DAG file imports from here.
+        # Imported here: Airflow's triggers take a third of the time that importing this module costs a DAG file.
         from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
         from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
@@ -408,35 +407,35 @@ class SlurmModuleOperator(PythonModuleOperator):
         trigger = SlurmJobTrigger(job_to_data(job), target, settings, secrets, deadline)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
-    def _collect(self, context: Context, run: JobRunner, ending: JobResult) -> Any:
-        """Return the result, or raise what has happened."""
+    def _collect(self, context: Context, run: JobRunner, job_result: JobResult) -> Any:
+        """Return the result, or raise the error of the job."""
         if store := context.get("task_state_store"):
             store.delete(_NOTED_JOB)
-        context["ti"].xcom_push(key="slurm_usage", value=usage_of(JobDirectory(ending.run_directory or "")))
+        context["ti"].xcom_push(key="slurm_usage", value=usage_of(JobDirectory(job_result.run_directory or "")))
         try:
-            result = run.collect(ending)
+            result = run.collect(job_result)
         except SlurmJobFailed as error:
             self._skip_if_requested(error.exit_code)
             raise
-        self._push_run_info(context, TaskRunner(run.saved_task(JobDirectory(ending.run_directory or "")), {}))
+        self._push_run_info(context, TaskRunner(run.saved_task(JobDirectory(job_result.run_directory or "")), {}))
         try:
             return self._checked_result(context, result)
         except Exception:
-            run.reject(ending)
+            run.reject(job_result)
             raise
 
 
 @contextmanager
-def _no_futile_retry() -> Iterator[None]:
-    """Fail the task at once where trying again would not help."""
+def _fail_without_retry() -> Iterator[None]:
+    """Fail the task at once for errors that a retry cannot resolve."""
     try:
         yield
-    except _NOT_TO_BE_TRIED_AGAIN as error:
+    except _NOT_RETRYABLE as error:
         raise AirflowFailException(str(error)) from None
 
 
 def _over_defaults(slurm: Any, default_args: Mapping[str, Any] | None) -> Any:
-    """Complete what a task asks for by what the default arguments ask for, which Airflow would leave out."""
+    """Merge a task's ``slurm`` over that of the default arguments, which Airflow would replace."""
     others = (default_args or {}).get("slurm")
     if not isinstance(slurm, Mapping) or not isinstance(others, Mapping):
         return slurm
@@ -444,20 +443,20 @@ def _over_defaults(slurm: Any, default_args: Mapping[str, Any] | None) -> Any:
 
 
 def _zero_for_none(orphan_timeout: Any) -> Any:
-    """Return 0 for an explicit ``None``: elsewhere ``None`` leaves the setting to the connection."""
+    """Return 0 for an explicit ``None``: otherwise ``None`` leaves the setting to the connection."""
     return None if orphan_timeout is NOT_GIVEN else 0 if orphan_timeout is None else orphan_timeout
 
 
 def _inherited(inherit: Inherit | None) -> dict[str, str]:
-    """Return what the job inherits of the worker's environment; of all of it, what a job script can set."""
+    """Return the variables inherited from the worker; of all of them, those a job script can set."""
     env = inherited(inherit or False)
     return {name: value for name, value in env.items() if can_set(name)} if inherit is True else env
 
 
 def _instance(context: Context) -> TaskInstance:
-    """Return the task instance, with what changes when a user clears it.
+    """Return the task instance, with the counters that change when a user clears it.
 
-    Airflow gives a task that is cleared more tries, unless it is running. Then its `on_kill` marks the run directory.
+    Airflow raises ``max_tries`` of a cleared task, unless it is running; then `on_kill` marks the job directory.
     """
     ti = context["ti"]
     return TaskInstance(

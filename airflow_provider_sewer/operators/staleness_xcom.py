@@ -1,7 +1,8 @@
-"""What an Airflow task tells those after it of the run that has made its products, and what it is told by those before.
+"""XCom by which an Airflow task reports the run that produced its products to downstream tasks.
 
-Whether a task ran anew is not enough: one that follows it may have failed then, and meets it at rest in the next DAG
-run. So a task also tells which run it was that has left its products; those after it keep that in their records.
+The bare fact that a task ran is not enough: a downstream task may have failed then, and finds the task skipped in the
+next DAG run. The XCom therefore also identifies the run that left the products; downstream tasks store it in their
+product records.
 """
 
 from __future__ import annotations
@@ -15,48 +16,48 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-#: The XCom of a task that does not always run.
+#: XCom key of tasks that do not always run.
 _KEY = "sewer_run"
 
 
 class UpstreamRuns(NamedTuple):
-    """What a task is told by those before it.
+    """Run information of the upstream tasks.
 
-    :param ran_anew: the names of those that ran anew.
-    :param runs: which run it was that has left the products of each, as far as they say.
+    :param reran: names of the tasks that ran in this DAG run.
+    :param runs: run that left the products of each task, where known.
     """
 
     reran: list[str]
     runs: dict[str, str]
 
 
-def push_run_info(context: Context, run: str | None, *, ran_anew: bool) -> None:
-    """Tell the tasks after this one whether it ran anew.
+def push_run_info(context: Context, run: str | None, *, reran: bool) -> None:
+    """Push to XCom whether this task ran.
 
-    :param run: which run it was that has left its products.
+    :param run: run that left the products of this task.
     """
-    context["ti"].xcom_push(key=_KEY, value=RUN.written({"ran_anew": ran_anew, "run": run}))
+    context["ti"].xcom_push(key=_KEY, value=RUN.written({"ran_anew": reran, "run": run}))
 
 
 def pull_upstream_runs(names: Iterable[str], context: Context, *, is_in_instances: bool) -> UpstreamRuns:
-    """Return what the tasks before this one tell; one that says nothing always runs.
+    """Pull run information from the upstream XComs. Tasks without it are assumed to have run.
 
-    :param names: their ids; of a mapped one, ``id[3]`` is a single instance.
-    :param is_in_instances: whether they are all in one mapped group: then those of the same instance of it are meant.
-    :raises UnreadableRecord: when another version has told it.
+    :param names: ids of the tasks; ``id[3]`` is a single instance of a mapped task.
+    :param is_in_instances: whether all tasks are in one mapped group; then only the XComs of the same instance count.
+    :raises UnreadableRecord: if another version has written one.
     """
-    before = UpstreamRuns([], {})
+    upstream = UpstreamRuns([], {})
     for name in names:
         task_id, _, index = name.rstrip("]").partition("[")
         where: dict[str, Any] = {"map_indexes": int(index)} if index else {}
         if is_in_instances:
             where = {"map_indexes": context["ti"].map_index}
-        told = context["ti"].xcom_pull(task_ids=[task_id], key=_KEY, **where)
-        if not told or not all(told):
-            before.reran.append(name)
+        values = context["ti"].xcom_pull(task_ids=[task_id], key=_KEY, **where)
+        if not values or not all(values):
+            upstream.reran.append(name)
             continue
-        runs = [RUN.read(f"the XCom {_KEY!r} of task {task_id!r}", each) for each in told]
+        runs = [RUN.read(f"the XCom {_KEY!r} of task {task_id!r}", each) for each in values]
         if any(each["ran_anew"] for each in runs):
-            before.reran.append(name)
-        before.runs[name] = " ".join(sorted(str(each["run"]) for each in runs))
-    return before
+            upstream.reran.append(name)
+        upstream.runs[name] = " ".join(sorted(str(each["run"]) for each in runs))
+    return upstream

@@ -1,8 +1,8 @@
-"""Templates in the fields of an operator: which text Airflow fills in, and how.
+"""Rendering of templates in operator fields.
 
-Text that is written in the DAG file or in the workflow file is a template if it holds ``{{`` or ``{%``
-(:func:`~airflow_provider_sewer.core.templates.is_template`). Values that Airflow resolves when the task runs are data:
-XComs, whatever ``map``, ``zip`` and ``concat`` make of them, values of mapped tasks and groups. Data is never rendered.
+Text in a DAG file or workflow file is a template if it contains ``{{`` or ``{%``
+(:func:`~airflow_provider_sewer.core.templates.is_template`). Values that Airflow resolves at run time are data:
+XComs, results of their ``map``, ``zip`` and ``concat``, and values of mapped tasks and groups. Data is never rendered.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from airflow_provider_sewer.operators.xcom_references import is_reference
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
-#: Fields, and fields whose items, are text also where a DAG renders templates as native objects.
+#: Fields, and fields with items, that are text even if a DAG renders templates as native objects.
 _TEXT = frozenset({"module", "function", "path", "python", "workdir", "sewer_conn_id", "run_dir"})
 _OF_TEXT = frozenset({"args", "env", "products", "dependencies"})
 
-#: Blanks to Jinja and to Python, but no line ends to Jinja.
+#: Characters that are blanks to Jinja and Python, and not line ends to Jinja.
 _BLANKS = "\x1c\x1d\x1e\x1f\x0b\x0c\x85\u2028\u2029\u2000\u2001\u2002\u2003\u2004\u2005"
 
 
 class TemplateFields:
-    """Renders the template fields of an operator; a base class that comes before the operator's."""
+    """Mixin that renders the template fields of an operator; must precede the operator's base class."""
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Environment, seen_oids: set[int]
     ) -> None:
-        """Render fields in place, as Airflow asks for it; a mapped operator asks its instance as well.
+        """Render fields in place; called by Airflow, and by a mapped operator on its instance.
 
-        :raises AirflowFailException: for a template with a syntax error, and for a missing part of an XCom.
+        :raises AirflowFailException: for a syntax error in a template, and for a missing part of an XCom.
         """
         operator: Any = self
         base: Any = super()
@@ -50,14 +50,14 @@ class TemplateFields:
             base._do_render_template_fields(parent, template_fields, context, jinja_env, seen_oids)
             return
         data = _data_fields(operator, context)
-        for field in sorted(template_fields, key=lambda name: name != "arguments"):  # which the others may name
+        for field in sorted(template_fields, key=lambda name: name != "arguments"):  # others may refer to it
             value = getattr(self, field)
             is_text = field in _TEXT or (field in _OF_TEXT and not isinstance(value, str))
             env = _text_environment(jinja_env) if is_text else jinja_env
             try:
                 if field not in data:
-                    # Not Airflow's `seen_oids`: it knows data by its identity, which copies do not have, and misses
-                    # what `expand_kwargs` resolves.
+                    # Not Airflow's `seen_oids`: it identifies data by object id, which copies do not share, and misses
+                    # values that `expand_kwargs` resolves.
                     base._do_render_template_fields(self, [field], context, env, set())
                 elif isinstance(value, dict) and (rest := {key: value[key] for key in value if key not in data[field]}):
                     setattr(self, field, {**value, **self.render_template(rest, context, env)})
@@ -67,13 +67,13 @@ class TemplateFields:
     def render_template(
         self, content: Any, context: Context, jinja_env: Environment | None = None, seen_oids: set[int] | None = None
     ) -> Any:
-        """Return a value with its templates filled in; text without a template stays byte for byte.
+        """Return a value with its templates rendered; text without a template stays byte for byte.
 
-        :param content: a value written in the DAG file or in the workflow file; references in it are resolved, and what
-            they give is not rendered.
+        :param content: a value from the DAG file or workflow file; references in it are resolved, and the resolved
+            values are not rendered.
         :param context: the context of the task instance.
         :param jinja_env: the environment of the DAG.
-        :param seen_oids: Airflow's guard against objects that hold themselves.
+        :param seen_oids: Airflow's guard against recursive objects.
         """
         operator: Any = self
         base: Any = super()
@@ -96,9 +96,9 @@ class TemplateFields:
 
 
 def _data_fields(operator: BaseOperator, context: Context) -> dict[str, Container[Any]]:
-    """Return the fields of an instance of a mapped operator that hold data.
+    """Return the fields of a mapped instance that contain data.
 
-    :returns: for each, the keys that are data, where the operator completes a mapping by other places.
+    :returns: for each field, the keys that are data, as the operator may merge mappings of several sources.
     """
     mapped: Any = operator.dag.get_task(operator.task_id) if operator.has_dag() else None  # type: ignore[no-untyped-call]
     if not isinstance(mapped, MappedOperator):
@@ -106,30 +106,30 @@ def _data_fields(operator: BaseOperator, context: Context) -> dict[str, Containe
     given: Mapping[str, Any] = operator._BaseOperator__init_kwargs  # type: ignore[attr-defined]
     dag, group = operator.dag, mapped.task_group
     written = {**dag.default_args, **(group.default_args if group else {}), **mapped.partial_kwargs}
-    is_data = _tell_data(mapped, context)
+    is_data = _data_predicate(mapped, context)
     if hasattr(mapped, "op_kwargs_expand_input"):  # of a decorator
         call = {**written, **written["op_kwargs"]}
         return {"op_kwargs": {name for name, value in given["op_kwargs"].items() if is_data(name, value, call)}}
     return {name: value for name, value in given.items() if is_data(name, value, written)}
 
 
-def _tell_data(mapped: Any, context: Context) -> Callable[[str, Any, Mapping[str, Any]], bool]:
-    """Return what tells whether a named value of an instance is data, given the values that are written."""
+def _data_predicate(mapped: Any, context: Context) -> Callable[[str, Any, Mapping[str, Any]], bool]:
+    """Return a predicate for data among the named values of an instance, given the written values."""
     over: Any = mapped._get_specified_expand_input().value
     if isinstance(over, dict):  # expand(name=values, …)
         return lambda name, _value, _written: is_reference(over.get(name))
     if not is_reference(over):  # expand_kwargs([…])
         over = over[context["ti"].map_index]
-    # The result says which names it gives, also in place of written values.
+    # The result determines the names, and may override written values.
     return lambda name, value, written: is_reference(over) and value is not written.get(name)
 
 
 def _compiled(text: str, env: Environment) -> Template:
-    """Compile a template that keeps its line ends.
+    """Compile a template so that its line ends are preserved.
 
-    Its delimiters are Jinja's own whatever the DAG says, so that a template is the same everywhere. In a text that is a
-    template only for a value put into it, ``{#`` is text. Jinja turns each carriage return into a line feed, so another
-    blank stands for it until the text is parsed.
+    The delimiters are always Jinja's defaults, regardless of the DAG, so that a template means the same everywhere. In
+    a text that is a template only through an inserted value, ``{#`` is text. Jinja turns each carriage return into a
+    line feed; another blank replaces it during parsing.
     """
     unused = "" if is_template(without_values(text)) else _blank_for(text)
     env = env.overlay(
@@ -162,7 +162,7 @@ def _blank_for(text: str) -> str:
 
 
 def _text_environment(env: Environment) -> Environment:
-    """Return an environment in which templates give text."""
+    """Return an environment in which templates render to text."""
     return env if _is_text(env) else env.overlay(finalize=str)
 
 

@@ -1,7 +1,7 @@
-"""Markers in the fields of an operator, parted from the text that Airflow fills in, stores and shows.
+"""Markers in operator fields, kept out of the text that Airflow renders, stores and shows.
 
-A DAG file can say ``Product("{{ ds }}/raw.npz")`` wherever a value can stand. The operator's field keeps the path
-alone; what it stands for is kept aside by its place, and put back once the templates are filled in.
+A DAG file can contain ``Product("{{ ds }}/raw.npz")`` in place of any value. The operator's field holds only the path.
+The marker is stored by its position and restored after rendering.
 """
 
 from __future__ import annotations
@@ -16,59 +16,59 @@ from airflow_provider_sewer.core.values import PLAIN, Ignored
 
 
 class TemplateMarkers:
-    """What stands where in the fields of an operator."""
+    """Markers in operator fields, by their positions."""
 
     def __init__(self) -> None:
         self._marks: dict[tuple[Any, ...], Any] = {}
 
     def __bool__(self) -> bool:
-        """Tell whether there is anything."""
+        """Return whether there are any markers."""
         return bool(self._marks)
 
-    def extract(self, value: Any, *place: Any) -> Any:
-        """Return a value as Airflow takes it, and note what was marked in it.
+    def extract(self, value: Any, *position: Any) -> Any:
+        """Return a value without its markers, and store these.
 
-        :param place: the name of the field.
+        :param position: the name of the field.
         """
         if type(value) in PLAIN:
             return value
         if type(value) is dict:
             return {
-                key: item if type(item) in PLAIN else self.extract(item, *place, key) for key, item in value.items()
+                key: item if type(item) in PLAIN else self.extract(item, *position, key) for key, item in value.items()
             }
         if isinstance(value, Ignored):
-            self._marks[place] = value
-            return self.extract(value.value, *place, None)
+            self._marks[position] = value
+            return self.extract(value.value, *position, None)
         if isinstance(value, PathMarker):
-            self._marks[place] = value
+            self._marks[position] = value
             return value.path
         if isinstance(value, os.PathLike):
-            return os.fspath(value)  # Airflow fills in templates only in text
+            return os.fspath(value)  # Airflow renders templates only in text
         if isinstance(value, dict):
-            return {key: self.extract(item, *place, key) for key, item in value.items()}
+            return {key: self.extract(item, *position, key) for key, item in value.items()}
         if type(value) in (list, tuple):
-            return type(value)(self.extract(item, *place, at) for at, item in enumerate(value))
+            return type(value)(self.extract(item, *position, at) for at, item in enumerate(value))
         return value
 
     def paths(self) -> list[str]:
-        """Return the paths of the products and dependencies that are marked."""
-        return [mark.path for mark in self._marks.values() if isinstance(mark, PathMarker)]
+        """Return the paths of the marked products and dependencies."""
+        return [stored.path for stored in self._marks.values() if isinstance(stored, PathMarker)]
 
     def products(self) -> list[Product]:
-        """Return the products that are marked."""
-        return [mark for mark in self._marks.values() if isinstance(mark, Product)]
+        """Return the marked products."""
+        return [stored for stored in self._marks.values() if isinstance(stored, Product)]
 
-    def restore(self, value: Any, *place: Any) -> Any:
-        """Return a value with its markers, now that its templates are filled in."""
-        mark = self._marks.get(place)
-        if isinstance(mark, Ignored):
-            return Ignored(self.restore(value, *place, None))
-        if isinstance(mark, PathMarker):
-            marker = copy.copy(mark)
-            marker.path = checked_text(type(mark).__name__, value)
+    def restore(self, value: Any, *position: Any) -> Any:
+        """Return a rendered value with its markers restored."""
+        stored = self._marks.get(position)
+        if isinstance(stored, Ignored):
+            return Ignored(self.restore(value, *position, None))
+        if isinstance(stored, PathMarker):
+            marker = copy.copy(stored)
+            marker.path = checked_text(type(stored).__name__, value)
             return marker
         if isinstance(value, Mapping):
-            return {key: self.restore(item, *place, key) for key, item in value.items()}
+            return {key: self.restore(item, *position, key) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self.restore(item, *place, at) for at, item in enumerate(value)]
+            return [self.restore(item, *position, at) for at, item in enumerate(value)]
         return value

@@ -1,4 +1,4 @@
-"""Warn while a DAG is parsed of relative paths that each worker may take from another folder."""
+"""Parse-time warning for relative paths that each worker may resolve from another folder."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class OncePerDag:
-    """Tells whether it is asked about a DAG for the first time."""
+    """Predicate that is true for the first call with a DAG."""
 
     def __init__(self) -> None:
-        #: By their ids in memory: the hash of a DAG changes with each task.
+        #: Keyed by object id: the hash of a DAG changes with each task.
         self._dags: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
     def __call__(self, dag: Any) -> bool:
@@ -35,10 +35,10 @@ _is_first_of = OncePerDag()
 
 
 def warn_without_workdir(operator: BaseOperator | MappedOperator, paths: Iterable[Any]) -> None:
-    """Warn of the first relative path of an operator with neither workdir nor connection; once for each DAG.
+    """Warn of the first relative path of an operator with neither workdir nor connection, once per DAG.
 
     :param operator: the operator.
-    :param paths: paths of its products and dependencies; a template that may give an absolute path does not count.
+    :param paths: paths of its products and dependencies; a template that may render to an absolute path is ignored.
     """
     given: Mapping[str, Any] = getattr(operator, "partial_kwargs", None) or vars(operator)
     if given.get("workdir") is not None or given.get("sewer_conn_id") is not None or not operator.has_dag():
@@ -48,8 +48,8 @@ def warn_without_workdir(operator: BaseOperator | MappedOperator, paths: Iterabl
     if relative is None or not _is_first_of(dag):
         return
     warnings.warn_explicit(
-        f"task {operator.task_id!r}: workdir is not given, so the relative path {relative!r} is taken from the working "
-        "directory of each worker or job; give workdir to the task group, the task or its connection",
+        f"task {operator.task_id!r}: workdir is not given, so the relative path {relative!r} is resolved from the "
+        "working directory of each worker or job; set workdir in the task group, the task or its connection",
         UserWarning,
         dag.fileloc,
         line_in(dag.fileloc),
@@ -61,7 +61,7 @@ def _is_certainly_relative(path: Any) -> bool:
 
 
 def line_in(file: str) -> int:
-    """Return the line of a file that led here."""
+    """Return the line of a file in the current call stack."""
     frame = sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename != file:
         frame = frame.f_back

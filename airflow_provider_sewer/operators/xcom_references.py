@@ -1,4 +1,4 @@
-"""Values that Airflow resolves when a task runs: results of other tasks, and the item of a mapped instance."""
+"""References that Airflow resolves at run time: results of other tasks, and the item of a mapped instance."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class FromXCom(ResolveMixin):
-    """A part of another Airflow task's result.
+    """Reference to another Airflow task's result, or to a value in it.
 
-    :param result: the result as the workflow file has it, which knows the part.
+    :param result: the placeholder in the workflow file, with the keys of the value.
     :param task_id: the id of the Airflow task.
-    :param map_index: the instance of a mapped task; ``"own"`` is the same instance of a mapped group, ``"all"`` a list
-        of what all instances leave.
+    :param map_index: the instance of a mapped task; ``"own"`` is the same instance of a mapped group, ``"all"`` the
+        list of all instances' results.
     """
 
     def __init__(self, result: Result, task_id: str, map_index: int | str | None = None) -> None:
@@ -31,13 +31,13 @@ class FromXCom(ResolveMixin):
         self.map_index = map_index
 
     def iter_references(self) -> Iterator[tuple[Any, str]]:
-        """Return nothing: the edges of a workflow are made with its tasks."""
+        """Return nothing, as the edges of a workflow are created with its tasks."""
         return iter(())
 
     def resolve(self, context: Mapping[str, Any]) -> Any:
         """Return the value.
 
-        :raises AirflowFailException: when the result has no such part.
+        :raises AirflowFailException: if the result has no such key.
         """
         ti = context["ti"]
         if self.map_index == "all":
@@ -58,10 +58,10 @@ class FromXCom(ResolveMixin):
 
 
 class Item(ResolveMixin):
-    """The item that an instance of a mapped task is for: its ``item``."""
+    """Reference to the ``item`` of a mapped instance."""
 
     def iter_references(self) -> Iterator[tuple[Any, str]]:
-        """Return nothing: what the task is mapped over makes the edge."""
+        """Return nothing, as the expand input creates the edge."""
         return iter(())
 
     def resolve(self, context: Mapping[str, Any]) -> Any:
@@ -73,5 +73,5 @@ class Item(ResolveMixin):
 
 
 def is_reference(value: Any) -> bool:
-    """Tell whether Airflow resolves this later: an XComArg, a DAG's parameter, a literal."""
+    """Return whether Airflow resolves the value at run time: an XComArg, a DAG parameter, a literal."""
     return callable(getattr(value, "iter_references", None)) and callable(getattr(value, "resolve", None))

@@ -1,1 +1,1 @@
-"""What waits in Airflow's triggerer."""
+"""Triggers that wait in Airflow's triggerer."""

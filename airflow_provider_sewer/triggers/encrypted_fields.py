@@ -1,4 +1,4 @@
-"""Secrets in the arguments of a trigger, which Airflow keeps in its database."""
+"""Encryption of secrets in trigger arguments, which Airflow stores in its database."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def encrypt_secrets(secrets: Collection[str], directory: JobDirectory) -> str | None:
-    """Encrypt secrets for the arguments of a trigger; the key goes into the run directory.
+    """Encrypt secrets for the arguments of a trigger; the key goes into the job directory.
 
     :param secrets: the values.
-    :param directory: the run directory of the job, which only its owner can read.
-    :returns: a text for :func:`unsealed`; ``None`` if there are no secrets.
-    :raises SlurmUnavailable: when the key cannot be written.
+    :param directory: the job directory, which only its owner can read.
+    :returns: a text for :func:`decrypt_secrets`; ``None`` if there are no secrets.
+    :raises SlurmUnavailable: if the key cannot be written.
     """
     if not secrets:
         return None
@@ -36,9 +36,9 @@ def encrypt_secrets(secrets: Collection[str], directory: JobDirectory) -> str | 
 
 
 def decrypt_secrets(text: str | None, directory: JobDirectory) -> tuple[str, ...]:
-    """Decrypt what :func:`sealed` has returned.
+    """Decrypt the text returned by :func:`encrypt_secrets`.
 
-    :raises SlurmUnavailable: when the key cannot be read, or is another one.
+    :raises SlurmUnavailable: if the key cannot be read, or does not match.
     """
     if text is None:
         return ()

@@ -1,4 +1,4 @@
-"""Wait for a path in the triggerer."""
+"""Trigger that waits for a path."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from airflow_provider_sewer.core.formats import PATH_EVENT, PATH_TRIGGER, VERSIO
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-#: Where Airflow finds the class for what is in its database: it stays, wherever the class is.
+#: Class path stored in Airflow's database; it stays even if the class moves.
 _PATH = "airflow_provider_sewer.triggers.path.PathTrigger"
 
 
 class PathTrigger(BaseTrigger):
-    """Fires when a file or directory is there, or has not come in time.
+    """Trigger that fires when a file or directory exists, or at the deadline.
 
     :param path: its absolute path, as the triggerer sees it.
-    :param interval: seconds between two looks.
-    :param deadline: when to wait no longer, in seconds since the epoch. Airflow has a timeout of its own for what is
-        deferred, but nobody holds to it under ``dag.test()``.
-    :param stored: the version of these arguments, and those of another version.
+    :param interval: seconds between two checks.
+    :param deadline: end of the wait, in seconds since the epoch. Airflow has its own timeout for deferred tasks, which
+        ``dag.test()`` does not enforce.
+    :param stored: the version of these arguments, and arguments of another version.
     """
 
     def __init__(self, path: str, interval: float, deadline: float, **stored: Any) -> None:
@@ -36,16 +36,16 @@ class PathTrigger(BaseTrigger):
         self._deadline = deadline
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Write it down for the triggerer."""
+        """Return the class path and arguments for the triggerer."""
         arguments = {"path": self._path, "interval": self._interval, "deadline": self._deadline}
         return _PATH, {**PATH_TRIGGER.written(arguments), VERSION_KEY: self._format}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until it is there. A file server that does not answer holds up nobody else."""
+        """Check until the path exists, in a thread, so that a hanging file server does not block other triggers."""
         PATH_TRIGGER.read(f"the arguments of {_PATH}", self.serialize()[1])
         is_there, left = False, self._deadline - time.time()
         while not is_there and left > 0:
-            # First of all as well: a worker has just looked, and Airflow takes a task for failed that is queued again
+            # Also before the first check: a worker has just checked, and Airflow fails a task that is queued again
             # before it has noticed that the worker is done.
             await asyncio.sleep(min(self._interval, left))
             is_there = await asyncio.to_thread(os.path.exists, self._path)

@@ -1,4 +1,4 @@
-"""Wait in the triggerer until a job has ended, and log what it writes meanwhile."""
+"""Trigger that waits for the end of a Slurm job and logs its output meanwhile."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.output import Stream
     from airflow_provider_sewer.slurm.status_poller import StatusUpdate
 
-#: Where Airflow finds the class for what is in its database: it stays, wherever the class is.
+#: Class path stored in Airflow's database; it stays even if the class moves.
 _PATH = "airflow_provider_sewer.triggers.slurm.SlurmJobTrigger"
 _ARGUMENTS = f"the arguments of {_PATH}"
-#: Seconds between the last line that is logged here and the event: Airflow lets go of a trigger's log when its event
-#: comes, with what is still on its way to it.
+#: Seconds between the last line logged here and the event: Airflow closes a trigger's log when its event arrives, and
+#: drops lines still in transit.
 _LOG_ARRIVES = 2.0
-#: Seconds after which a scheduler has noticed that a worker is done, unless there is far too much for it to do.
+#: Seconds after which a scheduler has noticed that a worker is done, unless it is overloaded.
 _SCHEDULER_NOTICES = 10.0
-#: Seconds before the deadline at which the event is due at the latest, for Airflow to take it in.
+#: Latest time of the event, in seconds before the deadline, so that Airflow can still process it.
 _BEFORE_DEADLINE = 5.0
 
 #: Seconds to wait for Airflow's answer in ``on_kill``; the triggerer gives that method 30 s (``on_kill_timeout``).
 _ASK_TIMEOUT = 25.0
-#: Seconds between two looks at whether an attempt that waits for its array is cancelled.
-_CANCELLED_EVERY = 1.0
+#: Interval in seconds at which an attempt waiting for its array is checked for cancellation.
+_CANCEL_CHECK_INTERVAL = 1.0
 
-#: Files are looked at in threads of our own, which others' triggers do not need; of those that wait for a file
-#: system that hangs, there can be many before the rest has to wait too.
+#: Threads for file access, separate from those of other providers' triggers. Many of them may hang on a file system
+#: before the others have to wait.
 _THREADS = ThreadPoolExecutor(max_workers=64, thread_name_prefix="sewer-trigger")
 
 _Value = TypeVar("_Value")
@@ -67,19 +67,19 @@ _log = logging.getLogger(__name__)
 
 
 class SlurmJobTrigger(BaseTrigger):
-    """Follows a job to its end; one that is to be an element of an array is first made one.
+    """Trigger that monitors a job to its end. A pending array member is first submitted as an array task.
 
-    It can be taken over by another triggerer at any moment: how far the output has been logged is noted
-    in the run directory, and everything else stands in its arguments.
+    Another triggerer can take over at any time: the log offsets are stored in the job directory, everything else in the
+    arguments.
 
-    :param job: the job, as :func:`~airflow_provider_sewer.slurm.submitted_job.job_to_data` writes it.
+    :param job: the job, as returned by :func:`~airflow_provider_sewer.slurm.submitted_job.job_to_data`.
     :param module: the module it runs.
-    :param settings: the Slurm settings, all of them said, as
-        :func:`~airflow_provider_sewer.core.serialization.slurm_to_data` writes them.
-    :param secrets: values to mask, as :func:`~airflow_provider_sewer.triggers.encrypted_fields.encrypt_secrets`
-        returns them.
-    :param deadline: when Airflow waits no longer, in seconds since the epoch.
-    :param stored: the version of these arguments, and those of another version.
+    :param settings: the resolved Slurm settings, as returned by
+        :func:`~airflow_provider_sewer.core.serialization.slurm_to_data`.
+    :param secrets: values to mask, as returned by
+        :func:`~airflow_provider_sewer.triggers.encrypted_fields.encrypt_secrets`.
+    :param deadline: end of the deferral, in seconds since the epoch.
+    :param stored: the version of these arguments, and arguments of another version.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class SlurmJobTrigger(BaseTrigger):
         self._logged = -math.inf
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what another triggerer needs to go on."""
+        """Return the class path and arguments with which another triggerer resumes."""
         arguments = {
             "job": self._data,
             "module": self._module,
@@ -112,55 +112,55 @@ class SlurmJobTrigger(BaseTrigger):
         return _PATH, {**JOB_TRIGGER.written(arguments), VERSION_KEY: self._format}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the job's end and fire once, with the job and how it ended."""
+        """Wait for the job's end and fire once, with the job and its result."""
         try:
-            ending = await self._follow_as_long_as_airflow_wants()
+            job_result = await self._result_when_resumable()
         except BaseException:
-            # A triggerer that stops leaves the job to the next one, and what fails there is told to a worker. Under
-            # `airflow dags test` there is neither, and nobody would come for the job.
+            # A stopped triggerer leaves the job to the next one, and a failure here resumes the task on a worker. Under
+            # `airflow dags test` there is neither, so the job has to be cancelled.
             if self.trigger_id is None:
                 await self.on_kill()
             raise
-        yield TriggerEvent(end_to_data(job_from_data(self._data), ending))  # type: ignore[no-untyped-call]
+        yield TriggerEvent(end_to_data(job_from_data(self._data), job_result))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
-        """Cancel the job if a user has marked the task or cleared it.
+        """Cancel the job if a user has marked or cleared the task.
 
-        A triggerer that was paused is asked the same when another triggerer follows the job by now; then the job is
-        left to that one (apache/airflow#73454). Airflow cancels this method in turn when it comes round again, about a
-        second later; what is begun here continues.
+        Airflow also calls this in a paused triggerer whose triggers were assigned to another one; then the job is left
+        to that one (apache/airflow#73454). About a second later Airflow cancels this method; the cancellation of the
+        job continues.
         """
         if self._slurm.on_kill_action == "keep_job":
-            _log.info("The job goes on: on_kill_action is 'keep_job'")
+            _log.info("Keeping the job: on_kill_action is 'keep_job'")
             return
         job = job_from_data(self._data)
         try:
-            said: str = await asyncio.wrap_future(cancel_soon(job, partial(self._why_not_cancelled, job)))
-            _log.info(said)
+            message: str = await asyncio.wrap_future(cancel_soon(job, partial(self._reason_to_keep, job)))
+            _log.info(message)
         except asyncio.CancelledError:
-            _log.info("%s is being cancelled; Airflow waits no longer to hear of it", job)
+            _log.info("Cancelling %s in the background; Airflow has stopped waiting for it", job)
             raise
 
-    def _why_not_cancelled(self, job: Job | PendingJob) -> str | None:
-        if self.trigger_id is None:  # `airflow dags test`, whose user has stopped it
+    def _reason_to_keep(self, job: Job | PendingJob) -> str | None:
+        if self.trigger_id is None:  # `airflow dags test`, stopped by its user
             return None
         state = read_task_state(self.task_instance, _ASK_TIMEOUT)
         if state.request is not UserRequest.NONE:
             return None
-        return f"Leaving {job} to the process that follows it next; Airflow has the task as {state.text}"
+        return f"Leaving {job} to the next process that monitors it; task state in Airflow: {state.text}"
 
-    async def _follow_as_long_as_airflow_wants(self) -> JobResult:
+    async def _result_when_resumable(self) -> JobResult:
         began = time.monotonic()
         try:
-            ending = await self._follow_to_its_end()
-        except Exception:  # Airflow goes on with the task then as well
-            await self._until_airflow_can_take_it(began)
+            job_result = await self._wait_for_result()
+        except Exception:  # Airflow resumes the task in this case, too
+            await self._wait_until_resumable(began)
             raise
-        await self._until_airflow_can_take_it(began)
-        return ending
+        await self._wait_until_resumable(began)
+        return job_result
 
-    async def _follow_to_its_end(self) -> JobResult:
-        JOB_TRIGGER.read(_ARGUMENTS, self.serialize()[1])  # if not, a worker follows the job by its run directory
+    async def _wait_for_result(self) -> JobResult:
+        JOB_TRIGGER.read(_ARGUMENTS, self.serialize()[1])  # on an error, a worker monitors the job by its job directory
         job = await _in_thread(self._job)
         if isinstance(job, PendingJob):
             try:
@@ -173,7 +173,7 @@ class SlurmJobTrigger(BaseTrigger):
     def _job(self) -> Job | PendingJob:
         job = job_from_data(self._data)
         if job.cluster.kind == "slurm":
-            require_slurm()  # if not, the worker, where they were, has to follow the job
+            require_slurm()  # on an error, the worker, which had the commands, monitors the job
         return (job.look_up() or job) if isinstance(job, PendingJob) else job
 
     async def _array_task(self, waiting: PendingJob) -> Job:
@@ -183,12 +183,12 @@ class SlurmJobTrigger(BaseTrigger):
         wait = ArrayCoordinator.of(waiting).wait(waiting.directory.path, news.put)
         try:
             while True:
-                for told in await news.get(_CANCELLED_EVERY):
-                    if isinstance(told, SewerError):
-                        raise told
-                    self._say(told if isinstance(told, str) else f"{told}")
-                    if isinstance(told, Job):
-                        return await _in_thread(write_element, told)
+                for item in await news.get(_CANCEL_CHECK_INTERVAL):
+                    if isinstance(item, SewerError):
+                        raise item
+                    self._say(item if isinstance(item, str) else f"{item}")
+                    if isinstance(item, Job):
+                        return await _in_thread(write_element, item)
                 if await _in_thread(_is_cancelled, waiting):
                     path = waiting.directory.path
                     raise SlurmCancelled(f"{waiting.name} was cancelled before it was submitted", run_directory=path)
@@ -196,39 +196,39 @@ class SlurmJobTrigger(BaseTrigger):
             wait.close()
 
     async def _follow(self, job: Job) -> JobResult:
-        follower = await _in_thread(self._follower, job)
+        monitor = await _in_thread(self._monitor, job)
         news: _News[StatusUpdate] = _News()
-        watch = subscribe(job, news.put, self._slurm)
-        pauses = Backoff(self._slurm.poll_interval or 0.0)
-        view = None
+        subscription = subscribe(job, news.put, self._slurm)
+        backoff = Backoff(self._slurm.poll_interval or 0.0)
+        update = None
         try:
-            while (ending := await _in_thread(follower.poll, view)) is None:
-                if follower.wants_poll:
-                    watch.poll_now()
-                views = await news.get(pauses.next(has_news=view is not None))
-                view = views[-1] if views else None
+            while (job_result := await _in_thread(monitor.poll, update)) is None:
+                if monitor.wants_poll:
+                    subscription.poll_now()
+                updates = await news.get(backoff.next(has_news=update is not None))
+                update = updates[-1] if updates else None
         finally:
-            watch.close()
-            follower.stop()
-        return ending
+            subscription.close()
+            monitor.stop()
+        return job_result
 
-    async def _until_airflow_can_take_it(self, began: float) -> None:
-        """Wait until it does no harm if Airflow goes on with the task.
+    async def _wait_until_resumable(self, began: float) -> None:
+        """Wait until Airflow can resume the task safely.
 
-        A scheduler that finds a task queued again when it notices that the worker which has deferred it is done takes
-        that for killed, and fails it (up to Airflow 3.3.2; apache/airflow#66374, #71580 and #72716 tell of 3 to 7 s,
-        #67287 of 27). No API tells whether it has.
+        If a task is queued again before the scheduler has noticed that the worker which deferred it is done, the
+        scheduler takes it for killed and fails it. This holds up to Airflow 3.3.2: apache/airflow#66374, #71580 and
+        #72716 report 3 to 7 s, #67287 reports 27 s. No API exposes the scheduler's state.
         """
         if self.trigger_id is not None:  # otherwise there is no scheduler
             noticed = began + _SCHEDULER_NOTICES - time.monotonic()
             left = min(noticed, (self._deadline or math.inf) - _BEFORE_DEADLINE - time.time())
             if left > _LOG_ARRIVES:
-                self._say(f"The task goes on in {left:.0f} s, when the scheduler has surely noticed that it waits here")
+                self._say(f"Resuming the task in {left:.0f} s, after the scheduler has noticed the deferral")
             await asyncio.sleep(max(0.0, left))
         await asyncio.sleep(max(0.0, self._logged + _LOG_ARRIVES - time.monotonic()))
 
-    def _follower(self, job: Job) -> JobMonitor:
-        # The worker logs the rest, where nothing of it can be lost.
+    def _monitor(self, job: Job) -> JobMonitor:
+        # The worker logs the rest, as lines logged here may be lost.
         return JobMonitor(
             job,
             self._module,
@@ -259,30 +259,30 @@ def _is_cancelled(waiting: PendingJob) -> bool:
 
 
 async def _in_thread(function: Callable[..., _Value], *arguments: Any) -> _Value:
-    """Call a function that blocks, with the context by which the triggerer knows whose log it writes."""
+    """Call a blocking function in a thread, in the context by which the triggerer finds the task's log."""
     context = contextvars.copy_context()
     return await asyncio.get_running_loop().run_in_executor(_THREADS, context.run, function, *arguments)
 
 
 class _News(Generic[_Value]):
-    """What other threads have to tell a coroutine of this event loop."""
+    """Queue from other threads to a coroutine of this event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._untold: list[_Value] = []
+        self._unread: list[_Value] = []
         self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, one: _Value) -> None:
-        """Tell something; from any thread."""
-        with suppress(RuntimeError):  # the loop has been closed meanwhile; others go on to be told
-            self._loop.call_soon_threadsafe(self._take, one)
+    def put(self, item: _Value) -> None:
+        """Add an item; callable from any thread."""
+        with suppress(RuntimeError):  # the loop is closed; other subscribers still get the update
+            self._loop.call_soon_threadsafe(self._take, item)
 
-    async def get(self, timeout: float | None = None) -> list[_Value]:  # noqa: ASYNC109 - there may be no news
-        """Wait until there is something new, and return all of it; nothing if that takes too long.
+    async def get(self, timeout: float | None = None) -> list[_Value]:  # noqa: ASYNC109 - a timeout is no error here
+        """Wait for items and return all of them; an empty list after the timeout.
 
-        No :func:`asyncio.timeout`, which costs more than the look at a job that follows.
+        :func:`asyncio.timeout` is not used, as it costs more than the poll of a job that follows.
         """
-        if not self._untold:
+        if not self._unread:
             waiter = self._waiter = self._loop.create_future()
             clock = None if timeout is None else self._loop.call_later(timeout, _wake, waiter)
             try:
@@ -291,11 +291,11 @@ class _News(Generic[_Value]):
                 self._waiter = None
                 if clock is not None:
                     clock.cancel()
-        told, self._untold = self._untold, []
-        return told
+        items, self._unread = self._unread, []
+        return items
 
-    def _take(self, one: _Value) -> None:
-        self._untold.append(one)
+    def _take(self, item: _Value) -> None:
+        self._unread.append(item)
         if self._waiter is not None:
             _wake(self._waiter)
 

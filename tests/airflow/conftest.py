@@ -1,4 +1,4 @@
-"""What the tests of Slurm jobs under a whole Airflow share: one Airflow and one cluster for all of them."""
+"""Shared fixtures of the tests of Slurm jobs in a complete Airflow: one Airflow and one cluster for all tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole Airflow whose parts are processes of their own, so that tests can kill one and see what the others do.
+"""A complete Airflow whose parts are separate processes, so that tests can kill one and observe the others.
 
     with Airflow(home, {"PYTHONPATH": str(modules)}, {"my_cluster": {"conn_type": "sewer"}}) as airflow:
         run_id = airflow.trigger("my_dag")
@@ -6,8 +6,7 @@
 
 DAG files lie in ``home / "dags"``; each part writes to ``home / "<part>.log"``.
 
-How long things take, measured with Airflow 3.3.2 on two cores that others used as well (test_deployment.py prints
-what they take today):
+Durations, measured with Airflow 3.3.2 on two shared cores (test_deployment.py prints the current ones):
 
 ====================================================================  ===========
 ``start()``: database, four parts, all healthy                        10 to 14 s
@@ -17,18 +16,18 @@ what they take today):
 task's process killed, until the next try is due                      1 to 3 s
 task's supervisor killed, until the next try is due                   11 to 12 s
 triggerer killed and started again, until its trigger runs            5 s
-scheduler killed and started again, until its tasks are run anew      8 to 10 s
+scheduler killed and started again, until its tasks are run again     8 to 10 s
 ====================================================================  ===========
 
-What Airflow does that one might not expect (without ``retries``, and without an API server: read, not tried):
+Unexpected behaviour of Airflow (the cases without ``retries`` and without an API server are read, not tried):
 
-- A new scheduler runs every task of the killed one anew, as the next try, even without ``retries``. It does so ten
-  seconds after the killed one's last heartbeat. A task that was still running then is ended by its supervisor.
-- A task whose supervisor was killed runs on beside its next try, until the operator notices by itself.
-- An API server that is gone for ten seconds has the scheduler fail every running task: nobody takes heartbeats.
-- A scheduler one of whose supervisors was killed does not always come to its end on SIGTERM: it waits for an idle
-  worker. ``stop()`` loses patience after ten seconds; ``stop_part`` fails.
-- SQLite, with the WAL, bears it: 72 tasks on eight workers in 10 to 12 s, and no "database is locked".
+- A new scheduler runs every task of the killed one again, as the next try, even without ``retries``. It does so ten
+  seconds after the killed one's last heartbeat. The supervisor ends a task that is still running then.
+- A task whose supervisor was killed continues beside its next try, until the operator notices by itself.
+- If the API server is away for ten seconds, the scheduler fails every running task, as no heartbeats arrive.
+- A scheduler one of whose supervisors was killed does not always end on SIGTERM: it waits for an idle worker.
+  ``stop()`` kills it after ten seconds; ``stop_part`` fails.
+- SQLite, with the WAL, is sufficient: 72 tasks on eight workers in 10 to 12 s, and no "database is locked".
 """
 
 from __future__ import annotations
@@ -75,9 +74,9 @@ SETTINGS = {
     "WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
     "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "1",
-    # A worker gives its task up after so many heartbeats in vain: let it survive a restart of the API server.
+    # A worker ends its task after so many failed heartbeats: let it survive a restart of the API server.
     "WORKERS__MAX_FAILED_HEARTBEATS": "10",
-    # A new scheduler takes over what the killed one has left queued or running.
+    # A new scheduler takes over the queued and running tasks of the killed one.
     "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
     "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
@@ -93,7 +92,7 @@ SETTINGS = {
     "DAG_PROCESSOR__BUNDLE_REFRESH_CHECK_INTERVAL": "1",
 }
 
-# Ends the sessions it has been told of when nobody holds its stdin any more, that is when the tests are gone.
+# Ends the registered sessions when its stdin is closed, that is when the tests have ended.
 WATCH = """
 import os, signal, sys
 sessions = set()
@@ -180,7 +179,7 @@ class Airflow(AirflowApi):
         for part in self._parts.values():
             part.terminate()
         # The parts end their processes themselves: LocalExecutor's idle workers and the triggerer's runner, asked by
-        # both, may hang. But nobody ends the tasks.
+        # both, may hang. But no part ends the tasks.
         for scheduler in [part for name, part in self._parts.items() if self._commands[name][0] == "scheduler"]:
             members = _members(scheduler.pid)
             _send(signal.SIGTERM, [member for member in members if scheduler.pid not in {member.pid, member.ppid()}])
@@ -262,7 +261,7 @@ class Airflow(AirflowApi):
         return [name for name, part in self._parts.items() if part.poll() is not None]
 
     def trouble(self) -> str:
-        """Say which parts have ended though nobody has asked them to."""
+        """Return a message about parts that have ended unexpectedly."""
         ended = self.ended_parts()
         return f"ended by themselves: {', '.join(ended)}" if ended else ""
 
@@ -310,7 +309,7 @@ class Airflow(AirflowApi):
         self.until(lambda: self._healthy(names), f"{', '.join(names)} to be healthy")
 
     def _healthy(self, names: Iterable[str]) -> bool:
-        """Say if these parts work; the last heartbeat of a killed one of the same name does not count."""
+        """Return whether these parts work; the last heartbeat of a killed one of the same name does not count."""
         health = self.get("/monitor/health")
         keys = {name: self._commands[name][0].replace("-", "_") for name in names}
         keys = {name: key for name, key in keys.items() if key != "api_server"}

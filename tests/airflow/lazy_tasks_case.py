@@ -1,4 +1,4 @@
-"""A DAG whose workers make no more of it than they need, and note what they have made.
+"""A DAG whose workers create only the tasks they need, and record them.
 
 It has all that one Airflow task of a workflow can know of another: results, also those that others are mapped over,
 paths, a teardown, another try, a job.
@@ -73,10 +73,10 @@ with DAG("on_demand", schedule=None, default_args={"retry_delay": timedelta(seco
     group >> beside(group["total"].output)
 if running := get_parsing_context().task_id:
     with open(f"{here}/made.log", "a") as log:
-        print(running, *sorted(dict.keys(dag.task_dict)), file=log)  # what is there: to go through it would make all
+        print(running, *sorted(dict.keys(dag.task_dict)), file=log)  # the existing tasks: iterating would create all
 """
 
-#: What the worker of each task makes, besides the two that the DAG file asks for and the one beside the group.
+#: Tasks that the worker of each task creates, besides the two that the DAG file asks for and the one beside the group.
 ALSO_MADE = {
     "g.made": [],
     "g.used": [],

@@ -1,4 +1,4 @@
-"""What tests ask of an Airflow over its REST API, wherever it runs: its runs, its tasks, their logs."""
+"""Client for the REST API of an Airflow under test: runs, tasks and logs."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class AirflowApi:
         return True
 
     def trouble(self) -> str:
-        """Say what is wrong with this Airflow, if anything is that no waiting will mend."""
+        """Return the error of this Airflow, if there is one that waiting does not resolve."""
         return ""
 
     def tails(self, characters: int = 3000) -> str:
@@ -89,7 +89,7 @@ class AirflowApi:
         return self.until(lambda: self._started(dag_id, conf or {}), f"a run of DAG {dag_id} to be taken")
 
     def mark_run(self, dag_id: str, run_id: str, state: str) -> None:
-        """Mark a whole run "failed" or "success", as people do in the UI."""
+        """Mark a whole run "failed" or "success", as a user does in the UI."""
         self._call("PATCH", f"/dags/{dag_id}/dagRuns/{quote(run_id)}", {"state": state})
 
     def run_state(self, dag_id: str, run_id: str) -> str:
@@ -113,7 +113,7 @@ class AirflowApi:
         timeout: float = PATIENCE,
         map_index: int = -1,
     ) -> str:
-        """Wait until the task is in one of these states, and return it; a failed task is not waited for in vain."""
+        """Wait until the task is in one of these states, and return it; fail at once if the task has failed."""
         wanted = {states} if isinstance(states, str) else set(states)
         final = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
@@ -127,11 +127,11 @@ class AirflowApi:
         return self.until(there, f"{dag_id}.{task_id} to be {sorted(wanted)}", timeout)
 
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str, map_index: int = -1) -> None:
-        """Mark a task "failed" or "success", as people do in the UI."""
+        """Mark a task "failed" or "success", as a user does in the UI."""
         self._call("PATCH", f"{_task(dag_id, run_id, task_id)}/{map_index}", {"new_state": state})
 
     def clear(self, dag_id: str, run_id: str, task_ids: Iterable[str]) -> None:
-        """Clear tasks, as people do in the UI, so that they run again."""
+        """Clear tasks, as a user does in the UI, so that they run again."""
         body = {
             "dag_run_id": run_id,
             "task_ids": list(task_ids),
@@ -157,7 +157,7 @@ class AirflowApi:
         map_index: int = -1,
         streams: Iterable[str] = ("stdout", "stderr"),
     ) -> list[str]:
-        """Return what the module has written, as the log of one try has it."""
+        """Return the module's lines in the log of one try."""
         loggers = {f"airflow.task.module.{stream}" for stream in streams}
         content = self.log(dag_id, run_id, task_id, try_number, map_index)
         return [line["event"] for line in content if line.get("logger") in loggers]
@@ -174,10 +174,10 @@ class AirflowApi:
         """Return the extra links of a task: name and URL."""
         return self.get(f"{_task(dag_id, run_id, task_id)}/links?map_index={map_index}")["extra_links"]
 
-    def until(self, condition: Callable[[], Answer], what: str, timeout: float = PATIENCE) -> Answer:
-        """Ask again and again, and return the first answer that is true; fail loudly when it takes too long.
+    def until(self, condition: Callable[[], Answer], event: str, timeout: float = PATIENCE) -> Answer:
+        """Poll a condition and return its first true value; fail after the timeout.
 
-        An API server that does not answer, or not now, is asked again.
+        The poll continues if the API server does not answer.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -192,7 +192,7 @@ class AirflowApi:
                     raise
                 last = error
             if (trouble := self.trouble()) or time.monotonic() > deadline:
-                pytest.fail(f"waited in vain for {what}; last: {last!r}; {trouble}\n{self.tails()}")
+                pytest.fail(f"timed out waiting for {event}; last: {last!r}; {trouble}\n{self.tails()}")
             time.sleep(SHORTEST_POLL)
 
     def _started(self, dag_id: str, conf: dict) -> str | None:

@@ -1,7 +1,7 @@
-"""Runs of DAGs whose tasks are Slurm jobs: started, looked at from all sides, and judged.
+"""Runs of DAGs whose tasks are Slurm jobs, with the checks that all tests share.
 
-What every test wants to know of a case: how many jobs Slurm has seen for it, whether the log of the task has each
-line that the modules have written, once and in order, and whether anything of it is left running.
+These are the number of jobs that Slurm has seen, whether the task log has each line of the modules once and in order,
+and whether any process is left running.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONNECTION = "chaos"
 SECRET = "opensesame-4711-of-the-chaos"
 JOB_URL = "https://slurm.example/jobs/{job_id}"
 
-#: Writes numbered lines, each with the id of its job, until a file says that it is enough.
+#: Writes numbered lines, each with the id of its job, until a file ends it.
 MODULE = """
 import json, os, sys, time
 from pathlib import Path
@@ -69,15 +69,15 @@ ALL = dict(
     poll_interval=0.5,
     max_poll_interval=1,
     lost_after=5,
-    retry_delay=timedelta(0),  # a task that is cleared while nobody runs it waits for that as well
+    retry_delay=timedelta(0),  # also delays a task that is cleared while it does not run
 )
 
 def arguments(index=0):
     return {{"folder": "{{{{ params.folder }}}}", "index": index}}
 
-def dag(dag_id, **said):
+def dag(dag_id, **given):
     with DAG(dag_id, schedule=None, params={{"folder": "/nowhere", "name": "no_name"}}, max_active_runs=64):
-        SlurmModuleOperator(task_id="job", parameters_and_flags=arguments(), **{{**ALL, **said}})
+        SlurmModuleOperator(task_id="job", parameters_and_flags=arguments(), **{{**ALL, **given}})
 
 dag("works", **WORKER, **AGAIN)
 dag("works_once", **WORKER)
@@ -165,55 +165,55 @@ class Case:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Return what Airflow calls the task."""
+        """Return DAG id, run id and task id."""
         return self.dag_id, self.run_id, self.task_id
 
-    # What is done with it -------------------------------------------------------------------------------------------
+    # Actions --------------------------------------------------------------------------------------------------------
 
-    def tell(self, word: str) -> None:
-        """Tell the module something: that it is "enough", that it "fails" in the end, or to keep "silence"."""
+    def send(self, word: str) -> None:
+        """Send the module a command: end ("enough"), fail in the end ("fails"), or write nothing ("silence")."""
         (self.folder / word).touch()
 
-    def take_back(self, word: str) -> None:
-        """Take back what the module was told."""
+    def withdraw(self, word: str) -> None:
+        """Withdraw a command."""
         (self.folder / word).unlink()
 
     def enough(self) -> None:
         """Let the module come to its end."""
-        self.tell("enough")
+        self.send("enough")
 
     @contextmanager
     def silence(self) -> Iterator[None]:
         """Let the module run without writing anything, and wait until all it has written is logged.
 
-        A process that is killed just when it has logged something may not have come to note that.
+        A process that is killed right after logging a line may not have saved its log offset.
         """
-        self.tell("silence")
+        self.send("silence")
         self.until(lambda: len(self.logged()) == sum(map(len, self.written().values())), "all lines logged")
         yield
-        self.take_back("silence")
+        self.withdraw("silence")
 
-    def until(self, condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+    def until(self, condition: Callable[[], Any], event: str, timeout: float = PATIENCE) -> Any:
         """Wait for something."""
-        return self.airflow.until(condition, f"{self}: {what}", timeout)
+        return self.airflow.until(condition, f"{self}: {event}", timeout)
 
     def runs(self, jobs: int = 1) -> int:
         """Wait until the latest of so many jobs writes its lines, and return its id."""
         return self.until(lambda: len(self.written()) == jobs and all(self.written().values()), f"job {jobs} to run")
 
     def is_deferred(self) -> None:
-        """Wait until the trigger has logged some of what the job writes."""
+        """Wait until the trigger has logged some of the job's output."""
         self.until(lambda: self.state() == "deferred" and len(self.logged()) > 1, "lines logged by the trigger")
 
     def is_followed(self) -> None:
-        """Wait until a worker has logged some of what the job writes."""
+        """Wait until a worker has logged some of the job's output."""
         self.until(lambda: self.state() == "running" and len(self.logged(self.tries())) > 1, "lines logged by a worker")
 
     def ends(self, *states: str, timeout: float = PATIENCE) -> None:
-        """Wait until the task has ended so, and no other way."""
+        """Wait until the task has ended in one of these states; fail on any other end."""
         self.airflow.wait_for_state(*self.key, states, timeout, map_index=self.map_index)
 
-    # What is to be seen of it ---------------------------------------------------------------------------------------
+    # Observations ---------------------------------------------------------------------------------------------------
 
     def state(self) -> str | None:
         """Return the task's state."""
@@ -234,7 +234,7 @@ class Case:
         return [line for lines in every for line in lines]
 
     def written(self, stream: str = "stdout") -> dict[str, list[str]]:
-        """Return what the jobs have written, by their run directories, oldest first."""
+        """Return the jobs' output by their job directories, oldest first."""
         task = self.task_id if self.map_index < 0 else f"{self.task_id}/map-{self.map_index}"
         files = self.folder.glob(f"runs/{self.dag_id}/*/{task}/*/{stream}.log")
         files = sorted(files, key=lambda file: int(file.parent.name))
@@ -245,7 +245,7 @@ class Case:
         return self.airflow.xcom(*self.key, map_index=self.map_index)
 
     def text_of_log(self, *tries: int) -> str:
-        """Return all that the log of these tries says, or that of all."""
+        """Return the text of the log of these tries, or of all."""
         numbers = tries or range(1, self.tries() + 1)
         content = [line for number in numbers for line in self.airflow.log(*self.key, number, self.map_index)]
         return "\n".join(json.dumps(line) for line in content)
@@ -259,24 +259,24 @@ class Case:
                     found.append(process)
         return found
 
-    # What is demanded of it -----------------------------------------------------------------------------------------
+    # Checks ---------------------------------------------------------------------------------------------------------
 
     def earlier_log_is_true(self, *, try_number: int = 1) -> None:
-        """Say that the log of a try that was ended has the beginning of what its job has written, and no more."""
+        """Check that the log of an interrupted try is a prefix of its job's output."""
         written = list(self.written().values())[try_number - 1]
         logged = self.logged(try_number)
         assert 1 < len(logged) <= len(written)
         assert logged[1:] == written[1 : len(logged)]
 
     def is_over(self, timeout: float = PATIENCE) -> None:
-        """Wait until nothing of it is left: no job in the queue and no process."""
+        """Wait until no job of it is in the queue and no process is running."""
         self.until(lambda: not self.processes() and not self._queued(), "nothing left running", timeout)
 
     def has_seen(self, *states: str) -> None:
-        """Say that Slurm has seen these jobs, which ended so, and no other.
+        """Check that Slurm has seen exactly these jobs, which ended in these states.
 
-        A record is read at once, while a controller that has just come back hears of an end only seconds later. A job
-        that is cancelled ends its script by itself, and Slurm may note that end, FAILED, instead.
+        A restarted controller learns of an end seconds after the exit record was read. The script of a cancelled job
+        ends by itself, and Slurm may record that end, FAILED, instead.
         """
 
         def ended_so() -> bool:
@@ -285,12 +285,12 @@ class Case:
                 one == state or (state, one) == ("CANCELLED", "FAILED") for one, state in zip(seen, states, strict=True)
             )
 
-        with suppress(pytest.discard.Exception):
+        with suppress(pytest.fail.Exception):
             self.until(lambda: ended_so() or len(self.jobs()) > len(states), f"jobs that are {states}", 60)
         assert ended_so(), f"{[job.state for job in self.jobs()]}, not {states}: {self.text_of_log()}"
 
     def log_is_complete(self, *tries: int) -> None:
-        """Say that each line of the last job stands in the log of these tries, once and in order, a secret masked."""
+        """Check that the log of these tries has each line of the last job once and in order, the secret masked."""
         for stream in ("stdout", "stderr"):
             lines = [line.replace(SECRET, "***") for line in list(self.written(stream).values())[-1]]
             logged = self.logged(*tries, stream=stream)
@@ -304,9 +304,9 @@ class Case:
 
 
 def succeeded(case: Case, *, earlier: tuple[str, ...] = (), is_remembered: bool = True) -> None:
-    """Say that the task succeeded, and all about it is as it has to be.
+    """Check that the task succeeded, with all its jobs, results and log lines.
 
-    :param earlier: the states of jobs that came before a person has cleared the task, each as often.
+    :param earlier: the states of the jobs before a user cleared the task.
     :param is_remembered: whether Slurm still knows the job; a controller that was killed may not.
     """
     case.ends("success")
@@ -320,8 +320,8 @@ def succeeded(case: Case, *, earlier: tuple[str, ...] = (), is_remembered: bool 
     case.log_is_complete(*([case.tries()] if earlier else []))
 
 
-def all_taken_up(going_on: Case, ending: Case, failing: Case) -> None:
-    """Say that a new triggerer takes up three deferred jobs in the same try, with no line doubled or lost.
+def check_all_reattached(going_on: Case, ending: Case, failing: Case) -> None:
+    """Check that a new triggerer reattaches to three deferred jobs in the same try, with no line repeated or lost.
 
     :param going_on: its job still runs.
     :param ending: its job has succeeded meanwhile.

@@ -1,4 +1,4 @@
-"""What the deployment that other tests stand on says of itself: its parts are killed, come back, and work goes on."""
+"""Self-test of the deployment used by other tests: parts are killed and restarted, and runs continue."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_triggerer_killed_and_started_again_goes_on_with_its_triggers(airflow,
 
 @pytest.mark.parametrize("workers", [True, False])
 def test_a_scheduler_killed_and_started_again_brings_the_run_to_its_end(airflow, tmp_path, workers):
-    """With its workers dead or not: the task it had running is run anew, then the next one; the first try is ended."""
+    """With its workers dead or not: its running task is run again, then the next one; the first try is ended."""
     run_id = airflow.trigger("waits", {"path": str(tmp_path / "file")})
     pid, supervisor = (
         find("waits", run_id, "first_try_waits") for find in (airflow.worker_pid, airflow.supervisor_pid)
@@ -174,7 +174,7 @@ def test_the_database_bears_all_parts_at_work(airflow):
 def test_a_task_that_was_cleared_runs_again(airflow, tmp_path):
     """Both tries have their own log, and the run comes to its end a second time."""
     run_id = airflow.trigger("waits", {"path": str(tmp_path)})
-    # Airflow does not schedule again what is cleared in the very moment in which its run ends.
+    # Airflow does not reschedule a task that is cleared just when its run ends.
     airflow.until(lambda: airflow.run_state("waits", run_id) == "success", "the end of the run")
     airflow.clear("waits", run_id, ["first_try_waits", "done"])
     airflow.until(lambda: airflow.try_number("waits", run_id, "done") == 2, "the second try")
@@ -195,7 +195,7 @@ def test_a_task_marked_as_failed_while_deferred_fails(airflow, tmp_path):
 
 
 def test_nothing_is_left_running_when_the_tests_are_killed(tmp_path):
-    """kill -9 gives the session no chance to stop what it has started."""
+    """kill -9 leaves the session no time to stop its processes."""
     code = """
 import os, pathlib, sys
 from tests.airflow.deployment import PARTS, Airflow
@@ -222,5 +222,5 @@ os.kill(os.getpid(), 9)
 
 
 def running(pid):
-    """Say if a process has not ended."""
+    """Return whether a process has not ended."""
     return psutil.pid_exists(pid) and bool(still_running([psutil.Process(pid)]))

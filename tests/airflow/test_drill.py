@@ -1,4 +1,4 @@
-"""The drill of `make drill` in a short form, and what is left of one that is ended before its time."""
+"""The drill of `make drill` in a short form, and the processes left after terminating one."""
 
 from __future__ import annotations
 

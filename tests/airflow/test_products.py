@@ -1,4 +1,4 @@
-"""Products under a whole Airflow: overlapping runs share temporary ones, and a cleared task makes its own anew."""
+"""Products in a complete Airflow: overlapping runs share temporary ones, and a cleared task produces its own again."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def airflow(tmp_path_factory):
 
 @pytest.mark.parametrize("dag_id", ["always", "missing", "jobs"])
 def test_remove_leaves_temporary_product_that_overlapping_run_uses(airflow, dag_id):
-    """Whether that run has made it anew or has found it there; the last run removes it, with the files beside it."""
+    """Whether that run has produced it or found it up to date; the last run removes it, with the files beside it."""
     folder = airflow.home / "dags" / dag_id
     (folder / "hold-use-1").touch()
     (folder / "hold-use-2").touch()
@@ -118,15 +118,15 @@ def test_remove_leaves_temporary_product_that_overlapping_run_uses(airflow, dag_
     (folder / "hold-use-1").unlink()
     airflow.wait_for_state(dag_id, one, REMOVE, "success")
     assert (folder / "raw.txt").exists()
-    said = [line["event"] for line in airflow.log(dag_id, one, REMOVE)]
-    assert f"Left {folder}/raw.txt to run {two!r} of DAG {dag_id!r} (task 'g.raw'), which uses it" in said
+    output = [line["event"] for line in airflow.log(dag_id, one, REMOVE)]
+    assert f"Left {folder}/raw.txt to run {two!r} of DAG {dag_id!r} (task 'g.raw'), which uses it" in output
 
     (folder / "hold-use-2").unlink()
     airflow.wait_for_state(dag_id, two, REMOVE, "success")
     assert sorted(path.name for path in folder.glob("raw*")) == []
     assert not [*folder.glob(".sewer/*.runs")]
     warned = [line["event"] for line in airflow.log(dag_id, two, "g.raw")]
-    begin = f"run {one!r} of DAG {dag_id!r} (task 'g.raw') has made {folder}/raw.txt too and has not ended"
+    begin = f"run {one!r} of DAG {dag_id!r} (task 'g.raw') has also produced {folder}/raw.txt and has not ended"
     assert any(line.startswith(begin) for line in warned)
 
 
@@ -144,9 +144,9 @@ def test_run_warns_of_product_of_run_that_has_not_ended(airflow):
     airflow.until(lambda: airflow.run_state("kept", three) == "success", "the end of the third run")
 
     for task in ("local", "job"):
-        said = f"run {one!r} of DAG 'kept' has made {folder}/{task}.txt too and has not ended"
+        warning = f"run {one!r} of DAG 'kept' has also produced {folder}/{task}.txt and has not ended"
         lines = [[line["event"] for line in airflow.log("kept", run_id, task)] for run_id in (two, three)]
-        assert [any(line.startswith(said) for line in each) for each in lines] == [True, False]
+        assert [any(line.startswith(warning) for line in each) for each in lines] == [True, False]
         assert not any("has not ended" in line for line in lines[1])
 
 
@@ -165,7 +165,7 @@ def test_remove_ignores_claim_of_failed_run(airflow):
 
 
 def test_clear_runs_up_to_date_task_that_has_never_run(airflow):
-    """It waited in vain for a task that failed; a clear gives it no more tries than it had."""
+    """It was skipped after an upstream failure; a clear does not raise its max_tries."""
     folder = airflow.home / "dags" / "waits"
 
     def ends(tag: str, state: str) -> str:
@@ -187,7 +187,7 @@ def test_clear_runs_up_to_date_task_that_has_never_run(airflow):
 
 
 def test_clear_runs_task_that_is_up_to_date(airflow):
-    """On a worker and as a job, whatever `run_when` says, once for each clear; another run rests."""
+    """On a worker and as a job, with any `run_when`, once per clear; another run skips it."""
     tasks = [f"{where}_{mode}" for where in ("local", "job") for mode in ("missing", "stale")]
 
     def ran() -> dict[str, int]:

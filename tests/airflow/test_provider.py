@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*argv: object, **kwargs) -> str:
-    """Run a command that has to succeed, and return what it says on stdout."""
+    """Run a command that has to succeed, and return its stdout."""
     done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, check=False, **kwargs)
     assert done.returncode == 0, f"{argv}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -77,7 +77,7 @@ def test_the_provider_info_is_what_airflows_own_schema_asks_for():
 
 
 def test_every_module_named_in_the_provider_info_can_be_imported():
-    """What is promised to Airflow is there."""
+    """All modules in the provider metadata exist."""
     info = get_provider_info()
     parts = ("operators", "hooks", "triggers")
     modules = [name for part in parts for entry in info[part] for name in entry["python-modules"]]

@@ -1,4 +1,4 @@
-"""Many jobs at once are watched as politely as one."""
+"""Many concurrent jobs are polled with as few queries as one."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def test_a_thousand_deferred_instances_take_one_sbatch_and_no_more_queries_than_
     task = Task("any", "any").with_settings(ExecutionSettings.checked(python=str(python)))
     lines = Counter()
     monkeypatch.setattr("airflow_provider_sewer.triggers.slurm.log_output", lambda _, pieces: lines.update(pieces))
-    said = settings._replace(slurm={})._asdict()
+    arguments = settings._replace(slurm={})._asdict()
     triggers = []
     for index in range(INSTANCES):
         planned = JobSpec(TaskInstance("many", "run", "task", index, "0"), task, settings, {}, 5.0, expected=INSTANCES)
         waiting = JobRunner(planned, lambda *_: None, print).submit_or_reattach()
-        triggers.append(SlurmJobTrigger(job_to_data(waiting), "any", said))
+        triggers.append(SlurmJobTrigger(job_to_data(waiting), "any", arguments))
         triggers[-1].trigger_id = index
 
     async def fired(trigger):

@@ -1,4 +1,4 @@
-"""People clear tasks and mark them, also at bad moments: no job is left behind, and none is run twice."""
+"""Clearing and marking of tasks by a user, also during failures: no job is left behind, and none runs twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
     """While it runs, while it is deferred, after a success and after a failure: one new job, and none beside it."""
     running, deferred, done, failed = cases = start("works", "defers", "defers", "works_once")
     followed(cases)
-    failed.tell("fails")
+    failed.send("fails")
     for case in (done, failed):
         case.enough()
     done.ends("success")
@@ -29,8 +29,8 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
         # A run that is just about to end would end with the task cleared in it.
         case.until(lambda case=case, state=state: airflow.run_state(*case.key[:2]) == state, "the end of the run")
         case.is_over()
-        case.take_back("enough")
-    failed.take_back("fails")
+        case.withdraw("enough")
+    failed.withdraw("fails")
     for case in cases:
         airflow.clear(case.dag_id, case.run_id, ["job"])
     for case in cases:
@@ -44,7 +44,7 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
 
 
 def test_a_person_clears_a_task_whose_worker_has_just_died(start, airflow):
-    """Nobody is left to cancel the job, so that the next try does it, before it submits a new one."""
+    """No process is left to cancel the job, so the next try cancels it before submitting a new one."""
     case = start("works_once")
     case.is_followed()
     for pid in (airflow.worker_pid(*case.key), airflow.supervisor_pid(*case.key)):
@@ -72,7 +72,7 @@ def test_a_person_marks_a_task_and_its_job_is_cancelled(start, airflow, state):
 
 @pytest.mark.parametrize("trouble", ["frozen", "stopped"])
 def test_a_person_marks_a_task_while_nobody_reaches_slurm(start, airflow, stage, trouble):
-    """The run directory says so to the job, which ends itself, or does not even begin."""
+    """The job reads the mark in its job directory and ends itself, or does not start."""
     *running, held = cases = start("works_once", "defers_once", "defers_held")
     followed(running)
     held.until(lambda: held.state() == "deferred" and "is PENDING" in held.text_of_log(), "a held job that is watched")

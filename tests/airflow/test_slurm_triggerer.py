@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from .slurm_cases import SECRET, Case, all_taken_up, succeeded
+from .slurm_cases import SECRET, Case, check_all_reattached, succeeded
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def other_slurm(stage, make_slurm):
 
     yield start
     stage.lead_to(before)
-    # Its watchers have learnt by what they know of the other cluster.
+    # Its pollers still refer to the other cluster.
     stage.airflow.restart_part("triggerer")
 
 
 def test_the_log_grows_while_a_task_is_deferred(start, stage, airflow):
-    """What a module writes can be read before it ends; no secret of it is anywhere in Airflow."""
+    """The output of a module can be read before it ends; none of its secrets is in Airflow."""
     case = start("defers")
     case.is_deferred()
     before = len(case.logged())
@@ -49,7 +49,7 @@ def test_the_log_grows_while_a_task_is_deferred(start, stage, airflow):
 def test_jobs_outlive_the_triggerer(start, airflow, way):
     """A new one takes them up, whether they still run or have ended meanwhile: no line is doubled or lost."""
     going_on, ending, failing = cases = start("defers", "defers", "defers_once")
-    failing.tell("fails")
+    failing.send("fails")
     for case in cases:
         case.is_deferred()
     with ExitStack() as silence:
@@ -64,12 +64,12 @@ def test_jobs_outlive_the_triggerer(start, airflow, way):
         case.is_over()
     going_on.has_seen("RUNNING")
     airflow.start_part("triggerer")
-    all_taken_up(going_on, ending, failing)
+    check_all_reattached(going_on, ending, failing)
 
 
 @pytest.mark.parametrize("trouble", ["stopped for a minute", "frozen", "killed"])
 def test_jobs_outlive_the_controller(start, stage, trouble):
-    """They run and end while nobody answers, and are collected, by a worker and by the triggerer."""
+    """They run and end while the controller does not answer, and a worker and the triggerer collect them."""
     cases = start("works_once", "defers_once", "works_once", "defers_once")
     for case in cases:
         case.is_followed() if case.dag_id == "works_once" else case.is_deferred()

@@ -1,4 +1,4 @@
-"""Slurm jobs outlive what waits for them: workers, their supervisors and the scheduler are killed."""
+"""Slurm jobs survive the processes that wait for them: workers, their supervisors and the scheduler are killed."""
 
 from __future__ import annotations
 

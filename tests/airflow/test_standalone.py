@@ -1,4 +1,4 @@
-"""A whole Airflow, steered over REST: what people see, and what a kill leaves behind."""
+"""A complete Airflow, driven over REST: logs and states, and the processes left after a kill."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textwrap import dedent
 import psutil
 import pytest
 
-from . import on_demand_case
+from . import lazy_tasks_case
 from .deployment import Airflow
 from .rest import PATIENCE
 
@@ -59,7 +59,7 @@ def airflow(tmp_path_factory):
     (home / "dags").mkdir()
     (home / "dags" / "job.py").write_text(dedent(JOB))
     (home / "dags" / "dags.py").write_text(dedent(DAGS))
-    for name, text in (("steps", on_demand_case.STEPS), ("flow", on_demand_case.FLOW), ("dag", on_demand_case.DAG)):
+    for name, text in (("steps", lazy_tasks_case.STEPS), ("flow", lazy_tasks_case.FLOW), ("dag", lazy_tasks_case.DAG)):
         (home / "dags" / f"{name}.py").write_text(text)
     (home / "dags" / "work").mkdir()
     (home / "dags" / ".airflowignore").write_text("job.py\nsteps.py\nflow.py\nruns\nwork\n")
@@ -77,14 +77,14 @@ def sleeping(airflow, tmp_path):
     # Opened for both, so that a task which never comes is a failure here and not a wait for ever.
     descriptor = os.open(fifo, os.O_RDWR | os.O_NONBLOCK)
     try:
-        said = airflow.until(lambda: _read(descriptor), "the module to start")
+        output = airflow.until(lambda: _read(descriptor), "the module to start")
     finally:
         os.close(descriptor)
-    return run_id, [psutil.Process(int(pid)) for pid in said.split()]
+    return run_id, [psutil.Process(int(pid)) for pid in output.split()]
 
 
 def test_the_log_read_over_rest_has_every_line_told_apart_and_no_secret(airflow):
-    """What the module writes is in the task's log; what the connection keeps secret is not."""
+    """The module's output is in the task's log; the connection's secrets are not."""
     run_id = airflow.trigger("talks")
     airflow.wait_for_state("talks", run_id, "job", "success")
     written = airflow.lines("talks", run_id, "job", streams=["stdout"])
@@ -95,7 +95,7 @@ def test_the_log_read_over_rest_has_every_line_told_apart_and_no_secret(airflow)
 
 
 def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
-    """No worker is taken up by that; when the path is there, the task goes on and says so."""
+    """The wait occupies no worker; when the path exists, the task resumes and logs it."""
     path = tmp_path / "delivery"
     run_id = airflow.trigger("waits", {"path": str(path)})
     airflow.wait_for_state("waits", run_id, "wait", "deferred")
@@ -106,25 +106,25 @@ def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
     def log():
         return airflow.log("waits", run_id, "wait")
 
-    # What is queued again before the executor has told of its first end is a failure to the scheduler.
+    # The scheduler fails a task that is queued again before the executor has reported its first end.
     airflow.until(is_in_triggerer, "the trigger to start")
     path.mkdir()
     airflow.wait_for_state("waits", run_id, "wait", "success")
-    said = [line["event"] for line in log()]
-    assert f"Looking for {path}" in said
-    assert f"{path} is there" in said
+    output = [line["event"] for line in log()]
+    assert f"Looking for {path}" in output
+    assert f"Found {path}" in output
 
 
 def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(airflow, tmp_path):
-    """Between two looks the task is not running; the log of each look names the beginning and the end of the wait."""
+    """Between two checks the task is not running; the log of each check names the start and the end of the wait."""
     path = tmp_path / "delivery"
     run_id = airflow.trigger("looks", {"path": str(path)})
     airflow.wait_for_state("looks", run_id, "wait", "up_for_reschedule")
     path.mkdir()
     airflow.wait_for_state("looks", run_id, "wait", "success")
-    said = [line["event"] for line in airflow.log("looks", run_id, "wait")]
-    assert said.count(f"Looking for {path}") == 2
-    assert sum(re.match(f"Waiting for {path} since 20.+ until 20", line) is not None for line in said) == 2
+    output = [line["event"] for line in airflow.log("looks", run_id, "wait")]
+    assert output.count(f"Looking for {path}") == 2
+    assert sum(re.match(f"Waiting for {path} since 20.+ until 20", line) is not None for line in output) == 2
 
 
 def test_marking_a_running_task_failed_ends_all_it_has_started(airflow, sleeping):
@@ -157,7 +157,7 @@ def test_a_worker_makes_no_more_of_a_dag_than_its_task_needs(airflow):
     """Results, mapped tasks, paths, another try, a job and a teardown work as they do with all of it."""
     run_id = airflow.trigger("on_demand")
     airflow.until(lambda: airflow.run_state("on_demand", run_id) in ("success", "failed"), "the run to end")
-    for task_id in on_demand_case.ALSO_MADE:
+    for task_id in lazy_tasks_case.ALSO_MADE:
         for map_index in {"g.over": range(3), "g.known": range(2)}.get(task_id, [-1]):
             airflow.wait_for_state("on_demand", run_id, task_id, "success", map_index=map_index)
     assert airflow.xcom("on_demand", run_id, "beside") == 13
@@ -170,7 +170,7 @@ def test_a_worker_makes_no_more_of_a_dag_than_its_task_needs(airflow):
         task_id, *ids = line.split()
         made.setdefault(task_id, set()).update(ids)
     assert made == {
-        task_id: {task_id, *also, *on_demand_case.ASKED_FOR} for task_id, also in on_demand_case.ALSO_MADE.items()
+        task_id: {task_id, *also, *lazy_tasks_case.ASKED_FOR} for task_id, also in lazy_tasks_case.ALSO_MADE.items()
     }
 
 

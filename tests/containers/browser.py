@@ -1,6 +1,6 @@
-"""Airflow's pages in a headless Chromium: opened, clicked and read as people do it, found by roles, labels and texts.
+"""Airflow's pages in a headless Chromium: elements are found by roles, labels and texts, as a user finds them.
 
-Everything is waited for, nothing sleeps. A page that is drawn anew while it is read is read again.
+All calls wait for conditions instead of sleeping. A page that is redrawn while it is read is read again.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ DIALOG = "//*[@role='dialog' and @data-state='open' and not(@hidden)]"
 
 
 def lacking() -> str:
-    """Say what is missing for a browser, if anything is."""
+    """Return a message about commands missing for a browser; empty if there are none."""
     missing = [command for command in ("chromium", "chromedriver") if not shutil.which(command)]
     return f"there is no {' and no '.join(missing)} on PATH; apt-get install chromium chromium-driver" * bool(missing)
 
@@ -51,12 +51,12 @@ def text(words: str) -> str:
 
 
 def button(words: str) -> str:
-    """Return where a button is that says this, or is described by it."""
+    """Return the XPath of a button with this text or label."""
     return f"//button[normalize-space()={text(words)} or starts-with(@aria-label, {text(words)})]"
 
 
 class Browser:
-    """A window of a browser, in which a person is logged in.
+    """A browser window with a user logged in.
 
     :param url: where Airflow is.
     """
@@ -77,7 +77,7 @@ class Browser:
     def __exit__(self, *_: object) -> None:
         self.driver.quit()
 
-    # What every page has ----------------------------------------------------------------------------------------------
+    # Common to all pages ----------------------------------------------------------------------------------------------
 
     def log_in(self, user: str, password: str) -> None:
         """Fill in the page that Airflow shows to strangers."""
@@ -87,19 +87,19 @@ class Browser:
         self.one(button("User"))
 
     def open(self, path: str, ready: str) -> None:
-        """Open a page, and wait until it shows what it is opened for."""
+        """Open a page, and wait until it shows the element ``ready``."""
         self.driver.get(f"{self.url}{path}")
         self.one(ready)
 
     def all(self, where: str) -> list[WebElement]:
-        """Return what is to be seen there now."""
+        """Return the elements displayed there now."""
         return [element for element in self.driver.find_elements(By.XPATH, where) if element.is_displayed()]
 
     def one(self, where: str) -> WebElement:
         """Wait for something to be seen, and return it."""
         return self.until(lambda: self.all(where), where)[0]
 
-    def says(self, words: str) -> None:
+    def wait_for_text(self, words: str) -> None:
         """Wait until these words are to be seen."""
         self.one(f"//*[text()[contains(., {text(words)})]]")
 
@@ -112,8 +112,8 @@ class Browser:
 
         self.until(clicked, f"a click on {where}")
 
-    def until(self, condition: Callable[[], Answer], what: str, timeout: float = PATIENCE) -> Answer:
-        """Ask again and again, and return the first answer that is true; fail loudly when it takes too long."""
+    def until(self, condition: Callable[[], Answer], event: str, timeout: float = PATIENCE) -> Answer:
+        """Poll a condition and return its first true value; fail after the timeout."""
         wait = WebDriverWait(self.driver, timeout, 0.2, ignored_exceptions=[WebDriverException])
         try:
             return wait.until(lambda _: condition())
@@ -121,7 +121,7 @@ class Browser:
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
             self.driver.save_screenshot(str(SCREENSHOTS / "in-vain.png"))
             seen = self.driver.find_element(By.TAG_NAME, "body").text
-            pytest.fail(f"waited in vain for {what} on {self.driver.current_url}:\n{seen}")
+            pytest.fail(f"timed out waiting for {event} on {self.driver.current_url}:\n{seen}")
 
     def type(self, *keys: str) -> None:
         """Type where the cursor is."""
@@ -154,7 +154,7 @@ class Browser:
         return ConnectionForm(self)
 
     def test_connection(self, conn_id: str) -> tuple[str, str]:
-        """Press the Test button of a connection; return whether that is a success or an error, and what it says."""
+        """Press the Test button of a connection; return whether it succeeded, and its message."""
         self._click_of_connection(conn_id, "Test Connection")
         toast = "//*[@data-scope='toast' and @data-part='root']"
         return self.until(
@@ -175,7 +175,7 @@ class Browser:
         self.click("//button[@data-testid='expand-all-button']")
 
     def nodes(self) -> dict[str, Node]:
-        """Return what the graph shows: by its id, each task and group with what it says and where it is."""
+        """Return the content of the graph: by id, each task and group with its text and position."""
         found = self.driver.find_elements(By.XPATH, "//*[@aria-roledescription='node' and @data-id]")
         return {it.get_attribute("data-id"): Node(it.text.splitlines(), Box(**it.rect)) for it in found}
 
@@ -218,7 +218,7 @@ class Browser:
         self._confirm()
 
     def _confirm(self) -> None:
-        self.says("Affected Tasks: 1")
+        self.wait_for_text("Affected Tasks: 1")
         self.click(DIALOG + button("Confirm"))
         self.until(lambda: not self.all(DIALOG), "the dialog to close")
 
@@ -232,7 +232,7 @@ class Box(NamedTuple):
     height: float
 
     def is_within(self, other: Box) -> bool:
-        """Tell whether no part of this sticks out of another one."""
+        """Return whether this box lies completely within another one."""
         return (
             other.x <= self.x
             and other.y <= self.y
@@ -241,11 +241,11 @@ class Box(NamedTuple):
         )
 
     def is_left_of(self, other: Box) -> bool:
-        """Tell whether this ends before the other one begins."""
+        """Return whether this box ends before the other one begins."""
         return self.x + self.width < other.x
 
     def is_beside(self, other: Box) -> bool:
-        """Tell whether both begin at the same distance from the left, and neither lies over the other."""
+        """Return whether both boxes have the same left edge and do not overlap."""
         apart = self.y + self.height <= other.y or other.y + other.height <= self.y
         return abs(self.x - other.x) <= 1 and apart
 
@@ -258,7 +258,7 @@ class Node(NamedTuple):
 
 
 class Field(NamedTuple):
-    """What the form says of a field."""
+    """Label and description of a form field."""
 
     label: str
     description: str
@@ -299,12 +299,12 @@ class ConnectionForm:
         ]
 
     def write(self, label: str, words: str) -> None:
-        """Replace what a field of the open section holds by this text."""
+        """Replace the text of a field of the open section."""
         where = f"{self._root(label)}//*[self::input or self::textarea]"
         self._browser.click(where)
         self._browser.one(where).send_keys(Keys.CONTROL, "a")
         self._browser.one(where).send_keys(words)
-        # A field of JSON lays out anew what it holds.
+        # A JSON field reformats its text.
         self._browser.until(lambda: "".join(self.value(label).split()) == "".join(words.split()), f"{label}: {words}")
 
     def choose(self, label: str, choice: str) -> None:
@@ -314,7 +314,7 @@ class ConnectionForm:
         self._browser.until(lambda: self.value(label) == choice, f"{label} to be {choice}")
 
     def value(self, label: str) -> str:
-        """Return what a field of the open section shows."""
+        """Return the text of a field of the open section."""
         root = self._browser.one(self._root(label))
         if chosen := root.find_elements(By.XPATH, ".//*[input[@role='combobox']]/preceding-sibling::*[1]"):
             return chosen[0].text

@@ -24,7 +24,7 @@ print(json.dumps({file.parent.name: file.read_text() for file in files}))
 class ContainerCase(Case):
     """One run of a DAG of one task, whose job runs in a node's container.
 
-    :param name: what its jobs and its folder are called.
+    :param name: name of its jobs and its folder.
     """
 
     def __init__(self, stack: Stack, name: str, dag_id: str) -> None:
@@ -36,12 +36,12 @@ class ContainerCase(Case):
         stack.run_in(LOGIN, "mkdir", "-p", str(self.folder))
         self.run_id = stack.trigger(dag_id, {"folder": str(self.folder), "name": name})
 
-    def tell(self, word: str) -> None:
-        """Tell the module something."""
+    def send(self, word: str) -> None:
+        """Send the module a command."""
         self.stack.run_in(LOGIN, "touch", str(self.folder / word))
 
-    def take_back(self, word: str) -> None:
-        """Take back what the module was told."""
+    def withdraw(self, word: str) -> None:
+        """Withdraw a command."""
         self.stack.run_in(LOGIN, "rm", str(self.folder / word))
 
     def follows(self) -> None:
@@ -49,7 +49,7 @@ class ContainerCase(Case):
         self.is_deferred() if self.dag_id.startswith("defers") else self.is_followed()
 
     def written(self, stream: str = "stdout") -> dict[str, list[str]]:
-        """Return what the jobs have written, by their attempts, oldest first."""
+        """Return the jobs' output by their attempts, oldest first."""
         return {number: _own(text.splitlines()) for number, text in self._files(f"{stream}.log").items()}
 
     def logged(self, *tries: int, stream: str = "stdout") -> list[str]:
@@ -73,5 +73,5 @@ class ContainerCase(Case):
 
 
 def _own(lines: list[str]) -> list[str]:
-    """Leave out what Slurm writes to a job's stderr, also when the job is over: that it cannot tell its controller."""
+    """Remove the lines that Slurm itself writes to a job's stderr if it cannot reach its controller."""
     return [line for line in lines if not line.startswith("slurmstepd-")]

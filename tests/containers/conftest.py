@@ -1,4 +1,4 @@
-"""What the tests of the containers share: one Airflow and one cluster, brought up once."""
+"""Shared fixtures of the container tests: one Airflow and one cluster, brought up once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .stack import Stack, lacking
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory):
-    """Return what ``make up`` has brought up."""
+    """Return the containers started by ``make up``."""
     if lack := lacking():
         pytest.skip(f"no containers: {lack}")
     with Stack(tmp_path_factory.mktemp("containers") / "checkout") as stack:
@@ -22,7 +22,7 @@ def stack(tmp_path_factory):
 
 @pytest.fixture
 def start(stack, request):
-    """Return a function that starts runs of DAGs, one for each name; what is left of them makes room for others."""
+    """Return a function that starts runs of DAGs, one for each name, and ends unfinished ones after the test."""
     numbers = itertools.count(1)
     name = re.sub(r"\W+", "-", request.node.name).strip("-")
 

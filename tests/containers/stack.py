@@ -1,7 +1,7 @@
 """The containers of docker-compose.yaml, brought up with ``make up`` from a copy of this checkout.
 
-The copy has its own ``.env``, its own project name and its own port, so that it is in nobody's way, and beside the
-examples it has the DAGs of :mod:`tests.airflow.slurm_cases`.
+The copy has its own ``.env``, its own project name and its own port, so that it does not interfere with other projects.
+Beside the examples it has the DAGs of :mod:`tests.airflow.slurm_cases`.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ with DAG("stays", schedule=None, params={{"folder": "/nowhere", "name": "no_name
 
 
 def lacking() -> str:
-    """Say what is missing for containers, if anything is."""
+    """Return a message about commands missing for containers; empty if there are none."""
     for command in (["docker", "compose", "version"], ["docker", "version"], ["make", "--version"]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         except FileNotFoundError:
             return f"there is no `{command[0]}` on PATH"
         if done.returncode:
-            return f"`{' '.join(command)}` says: {done.stderr.strip()}"
+            return f"`{' '.join(command)}` failed: {done.stderr.strip()}"
     return ""
 
 
@@ -90,7 +90,7 @@ class Stack(AirflowApi):
         self.secrets: dict[str, str] = {}
 
     def start(self) -> None:
-        """Copy the checkout and bring it up as people do."""
+        """Copy the checkout and bring it up as a user does."""
         _remove_leftovers()
         self._copy()
         self.printed = self.make("up")
@@ -111,31 +111,31 @@ class Stack(AirflowApi):
     # Containers -----------------------------------------------------------------------------------------------------
 
     def make(self, target: str) -> str:
-        """Make one of the Makefile's targets in the copy, and return what it prints."""
+        """Make one of the Makefile's targets in the copy, and return its output."""
         return self._run(["make", target], PATIENCE_FOR_UP)
 
     def docker(self, *arguments: str) -> str:
-        """Run ``docker``, and return what it prints."""
+        """Run ``docker``, and return its output."""
         return self._run(["docker", *arguments], PATIENCE_FOR_UP)
 
     def shell(self, line: str) -> str:
-        """Run a line of a shell in the copy, and return all that it prints."""
+        """Run a line of a shell in the copy, and return its stdout and stderr."""
         return self._run(["sh", "-c", f"{line} 2>&1"], PATIENCE_FOR_UP)
 
     def compose(self, *arguments: str, timeout: float = 300) -> str:
-        """Run ``docker compose`` in the copy, and return what it prints."""
+        """Run ``docker compose`` in the copy, and return its output."""
         return self._run(["docker", "compose", *arguments], timeout)
 
     def run_in(self, service: str, *argv: str, stdin: str = "", timeout: float = 300) -> str:
-        """Run a command in a service's container, as the user it runs as, and return what it prints to stdout."""
+        """Run a command in a service's container, as the user it runs as, and return its stdout."""
         return self._run(["docker", "compose", "exec", "--no-TTY", service, *argv], timeout, stdin)
 
     def kill(self, *services: str) -> None:
-        """Kill containers on the spot, as a machine does that loses its power."""
+        """Kill containers on the spot, as on a power failure."""
         self.compose("kill", *services)
 
     def processes(self, service: str, text: str) -> list[str]:
-        """Return the command lines of a container's processes in which this text stands."""
+        """Return the command lines of a container's processes that contain a text."""
         return [line for line in self.run_in(service, "ps", "-axww", "-o", "args=").splitlines() if text in line]
 
     def start_again(self, *services: str) -> None:
@@ -143,7 +143,7 @@ class Stack(AirflowApi):
         self.compose("up", "--detach", "--no-deps", "--no-recreate", "--no-build", "--wait", *services)
 
     def containers(self) -> dict[str, dict[str, Any]]:
-        """Return what the engine knows of each service's container, running or not."""
+        """Return the engine's data on each service's container, running or not."""
         listed = self.compose("ps", "--all", "--format", "json")
         return {row["Service"]: row for row in map(json.loads, listed.splitlines())}
 
@@ -153,7 +153,7 @@ class Stack(AirflowApi):
         return [name for name, row in there.items() if name != "airflow-init" and row["State"] != "running"]
 
     def ails(self) -> dict[str, str]:
-        """Return what is not as it has to be: containers that are not healthy, or that have ended by themselves."""
+        """Return the trouble: containers that are not healthy or were restarted, and nodes in other states."""
         there = self.containers()
         found = {name: row["Status"] for name, row in there.items() if name != "airflow-init"}
         found = {name: status for name, status in found.items() if not status.endswith("(healthy)")}
@@ -163,17 +163,17 @@ class Stack(AirflowApi):
         return found | {name: state for name, state in map(str.split, nodes) if state not in NODE_STATES}
 
     def tails(self, characters: int = 3000) -> str:
-        """Return the last lines of what all containers have written."""
+        """Return the last lines of all containers' output."""
         return self.compose("logs", "--tail", "20", "--no-color")[-characters * 5 :]
 
     # Slurm ----------------------------------------------------------------------------------------------------------
 
     def command(self, *argv: str) -> str:
-        """Run one of Slurm's commands, and return what it prints."""
+        """Run one of Slurm's commands, and return its output."""
         return self.run_in(LOGIN, *argv)
 
     def has_remembered(self, job: Job) -> None:
-        """Wait until the controller has written down what it knows of a job: it does so seconds after a change."""
+        """Wait until the controller has saved the state of a job, which happens seconds after a change."""
         began = time.time()
         self.run_in("slurmctld", "scontrol", "update", f"jobid={job.id}", "comment=to be remembered")
         state = "/var/spool/slurmctld/job_state"
@@ -191,7 +191,7 @@ class Stack(AirflowApi):
             jobs[number] = Job(number, name, state.split()[0], exit_code, restarts)
         return [job for job in jobs.values() if name_contains in job.name]
 
-    # What it is made of ---------------------------------------------------------------------------------------------
+    # Setup ----------------------------------------------------------------------------------------------------------
 
     def _copy(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -201,9 +201,9 @@ class Stack(AirflowApi):
                 shutil.copytree(source, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, self.folder / name)
-        said = {"modules": MODULES, "python": PYTHON}
-        (self.folder / "dags" / "chaos.py").write_text(dag_file(**said))
-        (self.folder / "dags" / "chaos_local.py").write_text(LOCAL_DAGS.format(**said, connection=CONNECTION))
+        paths = {"modules": MODULES, "python": PYTHON}
+        (self.folder / "dags" / "chaos.py").write_text(dag_file(**paths))
+        (self.folder / "dags" / "chaos_local.py").write_text(LOCAL_DAGS.format(**paths, connection=CONNECTION))
         # Compose reads this file as well, by its name.
         (self.folder / "docker-compose.override.yaml").write_text(yaml.safe_dump(_override()))
 
@@ -224,9 +224,9 @@ class Stack(AirflowApi):
 
 
 def _override() -> dict[str, Any]:
-    """Return what is different for tests: they do not wait for minutes until Airflow takes a part for dead.
+    """Return the overrides for tests: shorter times until Airflow takes a part for dead.
 
-    But a whole cluster beside it keeps a machine busier than the processes do that these times were chosen for.
+    Some are longer than those for plain processes, as a cluster beside it keeps the machine busier.
     """
     groups = ("WORKERS__", "SCHEDULER__", "TRIGGERER__", "DAG_PROCESSOR__")
     timing = {f"AIRFLOW__{name}": value for name, value in SETTINGS.items() if name.startswith(groups)}
@@ -237,7 +237,7 @@ def _override() -> dict[str, Any]:
 
 
 def _remove_leftovers() -> None:
-    """Remove what tests have brought up that were killed before they could remove it."""
+    """Remove the containers of killed test sessions."""
     label = "com.docker.compose.project"
     listed = _docker("ps", "--all", "--format", f'{{{{.Label "{label}"}}}}')
     for project in {line for line in listed.split() if line.startswith(PREFIX)}:
@@ -247,7 +247,7 @@ def _remove_leftovers() -> None:
 
 
 def _remove(project: str) -> None:
-    # Without the file: it may be gone, or not be whole.
+    # Without the file, which may be missing or incomplete.
     _docker("compose", "--project-name", project, "down", "--volumes", "--remove-orphans", "--timeout", "3")
     for image in ("airflow", "slurm"):
         _docker("image", "rm", "--force", f"{project}-{image}")

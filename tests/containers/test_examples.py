@@ -10,7 +10,7 @@ from tests.dags.test_dags import EXAMPLES, FOLLOWER
 
 from .stack import LOGIN
 
-#: Tasks that are no modules, whose log has only what Airflow says.
+#: Tasks that do not run modules; their log has only Airflow's lines.
 OTHERS = {"choose_models", "choose_seed", "clean_up", "digits.remove_noisy_npz"}
 
 
@@ -22,7 +22,7 @@ def runs(stack):
 
 @pytest.mark.parametrize("dag_id", sorted(EXAMPLES))
 def test_an_example_succeeds_and_its_logs_can_be_read(stack, runs, dag_id):
-    """The log of each task has what its module wrote; Slurm tasks ran on the nodes, the others in the scheduler."""
+    """The log of each task has its module's output; Slurm tasks ran on the nodes, the others in the scheduler."""
     run_id = runs[dag_id]
     ends = {"success", "failed"}
     stack.until(lambda: stack.run_state(dag_id, run_id) in ends, f"the end of {dag_id}", timeout=600)
@@ -36,7 +36,7 @@ def test_an_example_succeeds_and_its_logs_can_be_read(stack, runs, dag_id):
         if one["task_id"] not in OTHERS and dag_id != "data_prep_secondary":
             loggers = {line.get("logger") for line in log}
             # A try that Airflow makes once more on a busy machine may find the product of the one before.
-            rests = any("Nothing is run" in line["event"] for line in log) and one["try_number"] > 1
+            rests = any("Not running" in line["event"] for line in log) and one["try_number"] > 1
             assert rests or "airflow.task.module.stdout" in loggers, f"{one['task_id']}: {log}"
 
 
@@ -55,7 +55,7 @@ def test_what_was_made_anew_starts_the_dag_that_is_scheduled_on_it(stack, runs):
 
 
 def test_the_models_are_trained_by_the_cluster(stack, runs):
-    """Each by one job, with the CPUs that its task asks for; what the jobs have written is there for all."""
+    """Each by one job, with the CPUs that its task asks for; all can read the jobs' files."""
     dag_id = "sewer_cluster"
     stack.until(lambda: stack.run_state(dag_id, runs[dag_id]) == "success", f"the end of {dag_id}")
     format_of_lines = "--format=JobName%60,AllocCPUS,State"

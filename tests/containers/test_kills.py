@@ -7,21 +7,21 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from tests.airflow.slurm_cases import all_taken_up, succeeded
+from tests.airflow.slurm_cases import check_all_reattached, succeeded
 
 from .stack import LOGIN, PATIENCE_FOR_UP
 
-#: Seconds that the controller is stopped for. A look at a job takes ten of them, in which no name can be resolved.
+#: Seconds that the controller is stopped for. A poll takes ten of them while the name cannot be resolved.
 A_WHILE = 25.0
 
 
 @pytest.fixture(autouse=True)
 def all_is_well_again(stack):
-    """Say after each test that all containers are healthy, and that none has ended by itself."""
+    """Check after each test that all containers are healthy, and that none has ended by itself."""
     yield
     if down := stack.down():  # the test has failed
         stack.start_again(*down)
-    with suppress(pytest.discard.Exception):
+    with suppress(pytest.fail.Exception):
         stack.until(lambda: not stack.ails(), "all containers to be healthy")
     assert stack.ails() == {}
 
@@ -55,7 +55,7 @@ def test_a_job_takes_its_way_through_the_containers(start, stack):
 def test_jobs_outlive_the_container_of_the_triggerer(start, stack):
     """It is killed, and started again when one job has ended, and one has failed: no line is doubled or lost."""
     going_on, ending, failing = cases = start("defers", "defers", "defers_once")
-    failing.tell("fails")
+    failing.send("fails")
     followed(cases)
     with silent(cases):
         stack.kill("airflow-triggerer")
@@ -63,12 +63,12 @@ def test_jobs_outlive_the_container_of_the_triggerer(start, stack):
         case.enough()
         case.is_over()
     stack.start_again("airflow-triggerer")
-    all_taken_up(going_on, ending, failing)
+    check_all_reattached(going_on, ending, failing)
 
 
 @pytest.mark.parametrize("way", ["killed", "restarted"])
 def test_jobs_outlive_the_container_of_the_scheduler(start, stack, way):
-    """The tasks it runs end with it, and begin once more, also without retries: jobs go on, local modules run anew."""
+    """Its running tasks end with it and start again, also without retries: jobs continue, local modules run again."""
     local, *cases = start("stays", "works", "works_once", "defers_once")
     followed([local, *cases])
     with silent(cases):
@@ -91,7 +91,7 @@ def test_jobs_outlive_the_container_of_the_scheduler(start, stack, way):
 
 
 def test_jobs_outlive_the_container_of_the_api_server(start, stack):
-    """Nobody takes heartbeats or logs for a while: the same try goes on."""
+    """No server accepts heartbeats or logs for a while: the same try continues."""
     cases = start("works_once", "defers_once")
     followed(cases)
     began = time.monotonic()
@@ -107,7 +107,7 @@ def test_jobs_outlive_the_container_of_the_api_server(start, stack):
 
 
 def test_no_line_is_lost_when_the_api_server_goes_before_the_scheduler(start, stack):
-    """Whoever passes the log on is busy asking for the API server, and dies with what it has not yet read."""
+    """The log forwarder is busy retrying the API server, and dies with its unread lines."""
     case = start("works")
     case.follows()
     stack.kill("airflow-apiserver")
@@ -127,7 +127,7 @@ def test_no_line_is_lost_when_the_api_server_goes_before_the_scheduler(start, st
 
 
 def test_a_killed_node_takes_its_jobs_with_it(start, stack):
-    """None is green: one with retries runs anew on the other node, one without fails and names the node."""
+    """No task succeeds: one with retries runs again on the other node, one without fails and names the node."""
     stack.run_in("slurmctld", "scontrol", "update", "nodename=node2", "state=drain", "reason=test")
     again, once = cases = start("defers", "works_once")
     followed(cases)
@@ -153,11 +153,11 @@ def test_a_killed_node_takes_its_jobs_with_it(start, stack):
 
 @pytest.mark.parametrize("way", ["killed", "stopped for a while"])
 def test_jobs_outlive_the_container_of_the_controller(start, stack, way):
-    """They run and end while nobody answers to its name; what is submitted meanwhile waits for it."""
+    """They run and end while its name does not resolve; jobs submitted meanwhile wait for it."""
     cases = start("works_once", "defers_once", "works_once", "defers_once")
     followed(cases)
     if way == "killed":
-        # What it has not written down, it would have forgotten, and it would give the number to another job.
+        # It would lose unsaved jobs, and reuse their ids.
         (job,) = cases[-1].until(cases[-1].jobs, "accounting to hear of the job")
         stack.has_remembered(job)
         stack.kill("slurmctld")
@@ -203,7 +203,7 @@ def test_jobs_outlive_the_containers_of_accounting_and_munge(start, stack):
 
 
 def test_a_job_ends_with_all_containers_and_runs_anew_with_them(start, stack):
-    """They are stopped and brought up again: no task is green whose node was stopped, nor waits for what is gone."""
+    """They are stopped and brought up again: a task whose node was stopped neither succeeds nor waits forever."""
     again, once = cases = start("defers", "defers_once")
     followed(cases)
     stack.compose("stop")

@@ -1,4 +1,4 @@
-"""People mark tasks and clear them while their jobs run, and read their logs: as in the UI, by way of the API."""
+"""Marking and clearing of tasks while their jobs run, and reading of their logs, through the API of the UI."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_person_clears_a_task_while_its_job_runs(start, stack):
 
 
 def test_a_person_reads_the_log_of_a_deferred_task_as_it_grows(start):
-    """What the job writes can be read while it runs, and more of it the next time."""
+    """The job's output can be read while it runs, and more of it the next time."""
     case = start("defers")
     case.is_deferred()
     first = case.logged()

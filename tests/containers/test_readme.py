@@ -1,4 +1,4 @@
-"""What the README shows of the containers, word for word."""
+"""README section on containers: its commands and outputs, verbatim."""
 
 from __future__ import annotations
 

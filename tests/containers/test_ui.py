@@ -1,4 +1,4 @@
-"""Airflow's UI in a browser: the connection's form, a task group, a task's log, its job, and what people click on.
+"""Airflow's UI in a browser: the connection's form, a task group, a task's log, its job, and the buttons.
 
 What is seen is kept in build/screenshots, to be looked at.
 """
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no browser: {lacking()
 
 [CONNECTION_TYPE] = get_provider_info()["connection-types"]
 
-#: Prints what the hook makes of a connection, which it asks the database for.
+#: Prints the settings that the hook reads from a connection in the database.
 READ = """
 import json, sys
 from airflow_provider_sewer.hooks.sewer import SewerHook
 hook = SewerHook(sys.argv[1])
-said = {**hook.settings._asdict(), **hook.slurm_settings._asdict(), "secret_env": hook.secret_env, "url": hook.job_url}
-print(json.dumps({name: value for name, value in said.items() if value not in (None, {}, [])}, default=dict))
+found = {**hook.settings._asdict(), **hook.slurm_settings._asdict(), "secret_env": hook.secret_env, "url": hook.job_url}
+print(json.dumps({name: value for name, value in found.items() if value not in (None, {}, [])}, default=dict))
 """
 
 
@@ -45,7 +45,7 @@ def browser(stack, cluster_run):
 
 @pytest.fixture
 def understood(stack):
-    """Return a function that returns what the hook understands of a connection."""
+    """Return a function that returns the settings that the hook reads from a connection."""
 
     def read(conn_id):
         argv = ("env", "_AIRFLOW_PROCESS_CONTEXT=server", "python", "-c", READ, conn_id)
@@ -55,7 +55,7 @@ def understood(stack):
 
 
 def sections() -> dict[str, list[Field]]:
-    """Return what the form is to show, section by section."""
+    """Return the expected fields of the form by section."""
     found: dict[str, list[Field]] = {}
     for field in CONNECTION_TYPE["conn-fields"].values():
         found.setdefault(field["schema"]["section"], []).append(Field(field["label"], field["description"]))
@@ -78,9 +78,9 @@ def test_the_form_of_a_connection_has_every_field_in_its_section(browser):
 
 
 def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
-    """Texts, objects, lists, choices and numbers; what is left empty is not said, and a secret is shown to nobody."""
+    """Texts, objects, lists, choices and numbers; empty fields are omitted, and secrets are never shown."""
     form = browser.add_connection("filled_in", "Sewer")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     form.write("Interpreter", PYTHON)
     form.write("Environment", '{"OMP_NUM_THREADS": "4"}')
     form.write("Secret environment", '{"TOKEN": "sesame-of-the-form"}')
@@ -93,7 +93,7 @@ def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
     form.choose("Deferrable", "false")
     form.write("Poll interval", "2.5")
     form.write("Longest wait", "3600")
-    form.write("Hopeless reasons", "Licenses")
+    form.write("Unsatisfiable reasons", "Licenses")
     form.save()
 
     assert understood("filled_in") == {
@@ -113,14 +113,14 @@ def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
 
 
 def test_a_connection_can_be_edited_without_its_secret(browser, understood):
-    """The form shows asterisks, which stand for what is there; other words in their place are the new secret."""
+    """The form shows asterisks for the stored secret; any other text replaces it."""
     form = browser.add_connection("edited", "Sewer")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     form.write("Secret environment", '{"TOKEN": "sesame-the-first"}')
     form.save()
 
     form = browser.edit_connection("edited")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     assert form.value("Secret environment") == "***"
     form.write("Working directory", "/shared/digits")
     form.save()
@@ -128,7 +128,7 @@ def test_a_connection_can_be_edited_without_its_secret(browser, understood):
     assert (now["workdir"], now["secret_env"]) == ("/shared/digits", {"TOKEN": "sesame-the-first"})
 
     form = browser.edit_connection("edited")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     form.write("Secret environment", '{"TOKEN": "sesame-the-second"}')
     form.save()
     now = understood("edited")
@@ -136,11 +136,11 @@ def test_a_connection_can_be_edited_without_its_secret(browser, understood):
 
 
 def test_the_ready_connection_shows_its_values(browser):
-    """And all fields that say nothing yet, so that they can be filled in."""
+    """Empty fields are shown as well, so that they can be filled in."""
     form = browser.edit_connection("sewer_digits")
     assert form.sections() == ["Standard Fields", *sections(), "Extra Fields JSON"]
-    form.open_section("Where modules run")
-    assert form.fields() == sections()["Where modules run"]
+    form.open_section("Execution")
+    assert form.fields() == sections()["Execution"]
     assert form.value("Interpreter") == PYTHON
     assert json.loads(form.value("Environment")) == {"MPLCONFIGDIR": "/tmp/matplotlib"}
     assert form.value("Secret environment") == ""
@@ -151,19 +151,19 @@ def test_the_ready_connection_shows_its_values(browser):
 
 
 def test_the_test_button_says_which_interpreter_there_is(browser, stack):
-    """With its version, and by what Slurm tasks run."""
+    """The message has the version and the Slurm backend."""
     version = stack.run_in(LOGIN, PYTHON, "-c", "import platform; print(platform.python_version())").strip()
     kind, message = browser.test_connection("sewer_digits")
     browser.save("a connection that works")
     assert kind == "success"
     assert f"Python {version} at {PYTHON}" in message
-    assert "Slurm tasks run by /usr/bin/sbatch, with run directories in /shared/sewer-runs" in message
+    assert "Slurm tasks run by /usr/bin/sbatch, with job directories in /shared/sewer-runs" in message
 
 
 def test_the_test_button_says_what_is_wrong(browser):
-    """In red, and in words that name what has to be mended."""
+    """The message is red and names the invalid field."""
     form = browser.edit_connection("sewer_digits")
-    form.open_section("Where modules run")
+    form.open_section("Execution")
     form.write("Interpreter", "/nowhere/python")
     form.save()
     try:
@@ -171,7 +171,7 @@ def test_the_test_button_says_what_is_wrong(browser):
         browser.save("a connection that does not work")
     finally:
         form = browser.edit_connection("sewer_digits")
-        form.open_section("Where modules run")
+        form.open_section("Execution")
         form.write("Interpreter", PYTHON)
         form.save()
     assert kind == "error"
@@ -215,7 +215,7 @@ def test_the_task_group_shows_its_tasks_with_their_names(browser, stack, cluster
 
 
 def test_the_log_page_shows_what_the_job_has_written(browser, start):
-    """Each line once and in order, without any markup, stdout and stderr told apart, and no secret."""
+    """Each line once and in order, without any markup, stdout and stderr separate, and no secret."""
     case = start("defers")
     case.enough()  # at once: a log that is longer than the window is not all there to be read
     succeeded(case)
@@ -224,9 +224,9 @@ def test_the_log_page_shows_what_the_job_has_written(browser, start):
     written["stdout"][0] = "the token is ***"
 
     browser.open_task(case.key)
-    browser.says(written["stdout"][-1])
+    browser.wait_for_text(written["stdout"][-1])
     browser.save("log")
-    assert set(written["stdout"] + written["stderr"]) <= {said(line) for line in browser.log_lines()}
+    assert set(written["stdout"] + written["stderr"]) <= {event_of(line) for line in browser.log_lines()}
     seen = browser.driver.page_source
     assert SECRET not in seen
     assert "::group::" not in seen
@@ -234,11 +234,11 @@ def test_the_log_page_shows_what_the_job_has_written(browser, start):
         browser.open_task(case.key)
         browser.filter_log(f"airflow.task.module.{stream}")
         browser.until(lambda lines=lines: len(browser.log_lines()) == len(lines), f"no lines but those of {stream}")
-        assert [said(line) for line in browser.log_lines()] == lines
+        assert [event_of(line) for line in browser.log_lines()] == lines
         browser.save(f"log of {stream}")
 
 
-def said(line: str) -> str:
+def event_of(line: str) -> str:
     """Return a line of the log without its number, time and level."""
     return line.partition(" - ")[2]
 
@@ -279,7 +279,7 @@ def test_a_task_is_marked_failed_and_cleared_by_clicking(browser, start, stack):
     assert case.state() == "failed"
     assert stack.command("squeue", "--noheader") == ""
     browser.open_task(case.key)
-    browser.says("Cancelled Slurm job")
+    browser.wait_for_text("Cancelled Slurm job")
     browser.save("marked failed")
 
     browser.clear_task()

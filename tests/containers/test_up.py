@@ -1,4 +1,4 @@
-"""What ``make up`` brings up: all of it healthy, closed to others, and ready to be used."""
+"""Containers started by ``make up``: healthy, not reachable from outside, and ready for use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SERVICES = {*AIRFLOW, *NODES, "airflow-init", "mariadb", "munge", "postgres", "s
 
 @pytest.fixture(autouse=True)
 def _all_are_there(stack):
-    """Whatever earlier tests have done to the containers."""
+    """Also after earlier tests have changed the containers."""
     assert set(stack.containers()) == SERVICES
 
 
 def test_everything_is_healthy(stack):
-    """Each container says so, and the one that prepares the others has ended well."""
+    """Each container reports it, and the init container has succeeded."""
     containers = stack.containers()
     assert containers.pop("airflow-init")["ExitCode"] == 0
     assert {name: row["Health"] for name, row in containers.items()} == dict.fromkeys(containers, "healthy")
@@ -40,7 +40,7 @@ def test_make_up_says_where_airflow_is_and_keeps_the_password_to_itself(stack):
 
 
 def test_ports_are_bound_to_loopback_only(stack):
-    """Airflow's is the only one, so that nobody else in the network sees any of it."""
+    """Airflow's port is the only one, so that other hosts cannot reach it."""
     published = {
         (service, port["URL"])
         for service, row in stack.containers().items()
@@ -103,7 +103,7 @@ def test_what_people_change_is_still_there_after_another_make_up(stack):
 
 
 def test_a_new_env_file_does_not_lock_people_out_of_their_volumes(stack):
-    """The databases know the passwords they were made with: that is said, and nothing is started or written."""
+    """The databases keep their first passwords: the error states this, and nothing is started or written."""
     env = stack.folder / ".env"
     env.rename(stack.folder / "kept")
     try:
@@ -116,7 +116,7 @@ def test_a_new_env_file_does_not_lock_people_out_of_their_volumes(stack):
 
 
 def test_a_folder_of_dags_that_the_containers_cannot_read_is_named(stack):
-    """Else Airflow would come up without the DAGs, and say nothing."""
+    """Otherwise Airflow would start without the DAGs and without an error."""
     file = stack.folder / "dags" / "sewer_digits.py"
     file.chmod(0o600)
     try:

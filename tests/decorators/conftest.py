@@ -1,4 +1,4 @@
-"""What the tests of decorators share."""
+"""Shared fixtures of the decorator tests."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tests.operators.conftest import defaults, module  # noqa: F401 - fixtures
 
 @pytest.fixture
 def echo(module):  # noqa: F811 - the fixture
-    """Return operator arguments of a module that tells what it was called with."""
+    """Return operator arguments of a module that returns its own arguments."""
     return module("""
         import json, os, sys
         with open(os.environ["SEWER_RESULT_FILE"], "w") as file:
-            json.dump({"said": " ".join(sys.argv[1:])}, file)
+            json.dump({"argv": " ".join(sys.argv[1:])}, file)
     """)
 
 
 @pytest.fixture
 def made(module):  # noqa: F811 - the fixture
-    """Return operator arguments of a module that makes the file it is told, and says where it was told to."""
+    """Return operator arguments of a module that writes the file ``--out``."""
     return module("""
         import sys
         with open(sys.argv[sys.argv.index("--out") + 1], "w") as file:

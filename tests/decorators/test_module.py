@@ -29,7 +29,7 @@ def test_what_the_function_returns_are_the_parameters(echo, run_dag, shown):
         train(seed(), rate="{{ 0.2 }}")
     assert dag.get_task("train").upstream_task_ids == {"seed"}
     assert dag.get_task("train").doc_md == "Train a model."
-    assert run_dag(dag).results["train"] == {"said": "--n 42 --rate 0.2 --run {{ run_id[:6] }} --of manual --verbose"}
+    assert run_dag(dag).results["train"] == {"argv": "--n 42 --rate 0.2 --run {{ run_id[:6] }} --of manual --verbose"}
     assert shown("returned", "train", "parameters_and_flags")["of"] == "manual"
     assert shown("returned", "train", "op_args") == [42]
 
@@ -56,23 +56,23 @@ def test_it_composes_as_other_task_decorators_do(echo, run_dag):
         return {"n": n, "rate": rate}
 
     @task
-    def told(result):
-        return result["said"]
+    def pulled(result):
+        return result["argv"]
 
     with DAG("composed", schedule=None) as dag:
         one = train.override(task_id="one", retries=3)(1, 0.5)
-        told(one)
+        pulled(one)
         train.partial(rate=0.5).expand(n=[1, 2])
         train.override(task_id="late").partial(n=3).expand(rate=seed([0.1, 0.2]))
     assert dag.get_task("one").retries == 3
     results = run_dag(dag).results
-    assert results["told"] == "--n 1 --rate 0.5"
-    assert [results[f"train[{i}]"]["said"] for i in (0, 1)] == ["--n 1 --rate 0.5", "--n 2 --rate 0.5"]
-    assert [results[f"late[{i}]"]["said"] for i in (0, 1)] == ["--n 3 --rate 0.1", "--n 3 --rate 0.2"]
+    assert results["pulled"] == "--n 1 --rate 0.5"
+    assert [results[f"train[{i}]"]["argv"] for i in (0, 1)] == ["--n 1 --rate 0.5", "--n 2 --rate 0.5"]
+    assert [results[f"late[{i}]"]["argv"] for i in (0, 1)] == ["--n 3 --rate 0.1", "--n 3 --rate 0.2"]
 
 
 def test_the_result_of_the_module_becomes_several_xcoms_if_wanted(echo, run_dag):
-    """An annotation of the function is about what it returns, not about the module's result."""
+    """The function's return annotation describes the arguments, not the module's result."""
 
     @task.python_module(multiple_outputs=True, **echo)
     def several():
@@ -83,28 +83,28 @@ def test_the_result_of_the_module_becomes_several_xcoms_if_wanted(echo, run_dag)
         return {}
 
     @task
-    def told(said):
-        return said
+    def pulled(value):
+        return value
 
     with DAG("outputs", schedule=None) as dag:
-        told(several()["said"])
+        pulled(several()["argv"])
         one()
     result = run_dag(dag)
     assert result.state == "success"
-    assert result.results["told"] == ""
+    assert result.results["pulled"] == ""
 
 
 def test_products_that_are_known_only_then_are_made_whole_and_are_no_assets(made, run_dag, tmp_path):
-    """Outlets are what the decorator says; a path may be a template; a dependency is wanted before anything runs."""
+    """Only outlets of the decorator count; a path may be a template; dependencies are checked before the run."""
 
-    @task.python_module(outlets=[Asset("said")], workdir=str(tmp_path), run_when="missing", **made)
+    @task.python_module(outlets=[Asset("given")], workdir=str(tmp_path), run_when="missing", **made)
     def make(name, out):
         return {"out": out, "in": Dependency(f"{name}.csv")}
 
     with DAG("products", schedule=None) as dag:
         make("a", Product("made/{{ dag.dag_id }}.txt"))
         make.override(task_id="lacks")("b", Product("made/b.txt"))
-    assert [asset.name for asset in dag.get_task("make").outlets] == ["said"]
+    assert [asset.name for asset in dag.get_task("make").outlets] == ["given"]
     (tmp_path / "a.csv").touch()
     result = run_dag(dag)
     assert result.states == {"make": "success", "lacks": "failed"}
@@ -147,15 +147,15 @@ def test_the_function_can_skip_the_task(echo, run_dag):
 
 
 @pytest.mark.parametrize(
-    ("returned", "said"),
+    ("returned", "expected"),
     [
-        (None, "returns_wrong() returned nothing"),
-        (["--n", "1"], "returns_wrong() returned a list"),
+        (None, "as a dict, got None"),
+        (["--n", "1"], "as a dict, got a list"),
         ({"no such name": 1}, "parameter 'no such name': write the bare name"),
         ({"n": {1, 2}}, "parameter 'n': a value of type set has no plain text form"),
     ],
 )
-def test_a_wrong_return_value_fails_at_once_and_is_named(echo, run_dag, capsys, returned, said):
+def test_a_wrong_return_value_fails_at_once_and_is_named(echo, run_dag, capsys, returned, expected):
     """Another try would not help."""
     calls = []
 
@@ -167,7 +167,7 @@ def test_a_wrong_return_value_fails_at_once_and_is_named(echo, run_dag, capsys, 
     with DAG("wrong", schedule=None) as dag:
         returns_wrong()
     assert run_dag(dag).states == {"returns_wrong": "failed"}
-    assert said in capsys.readouterr().out
+    assert expected in capsys.readouterr().out
     assert calls == [1]
 
 
@@ -188,7 +188,7 @@ def test_an_error_of_the_function_is_the_tasks(echo, run_dag, capsys):
 
 
 def test_what_json_cannot_say_is_named_and_nothing_else_goes_wrong(module, run_dag, capsys):
-    """Airflow, which shows what the function has returned, could not say it either."""
+    """Airflow, which shows the returned value, could not serialize it either."""
     where = module("def give(**kwargs): return kwargs", "functions")
     del where["module"]
 
@@ -199,9 +199,9 @@ def test_what_json_cannot_say_is_named_and_nothing_else_goes_wrong(module, run_d
     with DAG("infinite", schedule=None) as dag:
         call()
     assert run_dag(dag).states == {"call": "failed"}
-    said = capsys.readouterr().out
-    assert "task 'call': kwargs 'rate': arguments are passed as JSON" in said
-    assert "Failed to set rendered fields" not in said
+    output = capsys.readouterr().out
+    assert "task 'call': kwargs 'rate': arguments are passed as JSON" in output
+    assert "Failed to set rendered fields" not in output
 
 
 def empty():
@@ -213,7 +213,7 @@ async def is_async():
 
 
 @pytest.mark.parametrize(
-    ("function", "arguments", "said"),
+    ("function", "arguments", "expected"),
     [
         (empty, {}, "task 'empty': a task must have either a module or a function, got neither"),
         (
@@ -222,13 +222,17 @@ async def is_async():
             "task 'empty': module must be a dotted name",
         ),
         (empty, {"module": "m", "run_when": "often"}, "run_when"),
-        (empty, {"module": "m", "parameters_and_flags": {}}, "parameters_and_flags: the function returns them"),
-        (empty, {"module": "m", "op_kwargs": {"n": 1}}, "op_kwargs: the function is given its own where it is called"),
-        (empty, {"module": "m", "op_args": [1]}, "op_args: the function is given its own where it is called"),
-        (is_async, {"module": "m"}, r"test_module\.py:\d+: is_async\(\) is async"),
+        (
+            empty,
+            {"module": "m", "parameters_and_flags": {}},
+            "parameters_and_flags is not an argument of the decorator",
+        ),
+        (empty, {"module": "m", "op_kwargs": {"n": 1}}, "op_kwargs is not an argument of the decorator"),
+        (empty, {"module": "m", "op_args": [1]}, "op_args is not an argument of the decorator"),
+        (is_async, {"module": "m"}, r"test_module\.py:\d+: is_async\(\) must not be async"),
     ],
 )
-def test_what_cannot_run_is_named_while_the_dag_is_parsed(function, arguments, said):
+def test_what_cannot_run_is_named_while_the_dag_is_parsed(function, arguments, expected):
     """As with the operator; the line is that of the function."""
-    with DAG("parsed", schedule=None), pytest.raises(SewerError, match=said):
+    with DAG("parsed", schedule=None), pytest.raises(SewerError, match=expected):
         task.python_module(**arguments)(function)()

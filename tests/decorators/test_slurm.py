@@ -1,4 +1,4 @@
-"""@task.slurm_module: what its function returns holds for the job, whatever becomes of the tries."""
+"""@task.slurm_module: the returned arguments apply to the job across all tries."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def local(defaults):
 
 @pytest.fixture
 def calls():
-    """Return a list for what a function notes of its calls."""
+    """Return a list in which a function records its calls."""
     return []
 
 
 def test_a_job_is_called_with_what_the_function_returns(on_slurm, defaults, echo, run_dag):
-    """On a cluster; what the job asks for may come from another task."""
+    """On a cluster, with sbatch options from another task."""
 
     @task
     def size():
@@ -40,14 +40,14 @@ def test_a_job_is_called_with_what_the_function_returns(on_slurm, defaults, echo
         train.expand(n=[1, 2])
     assert dag.get_task("train").upstream_task_ids == {"size"}
     results = run_dag(dag).results
-    assert [results[f"train[{i}]"]["said"] for i in (0, 1)] == [
+    assert [results[f"train[{i}]"]["argv"] for i in (0, 1)] == [
         f"--n {n} --in {{{{ dag.dag_id }}}} --of on_slurm" for n in (1, 2)
     ]
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
 def test_the_function_is_called_once_for_a_job(local, made, run_dag, calls, tmp_path, shown, deferrable):
-    """What goes on after a deferral puts the product in place that the job was told of, and shows it."""
+    """Resuming after a deferral commits the product path passed to the job, and shows it."""
 
     @task.slurm_module(deferrable=deferrable, run_when="stale", workdir=str(tmp_path), **made, **local)
     def make(out, *, dag):
@@ -97,7 +97,7 @@ def test_a_retry_after_a_crash_goes_on_with_what_the_job_was_called_with(
 
 
 def test_a_retry_after_a_failure_calls_the_function_again(local, module, run_dag, calls, tmp_path):
-    """A new job is called with what the function returns by then; nothing is left of the first one's product."""
+    """A new job gets the newly returned arguments; the first job's product is removed."""
     job = module("""
         import sys
         with open(sys.argv[2], "w") as file: file.write("x")
@@ -121,7 +121,7 @@ class Rate(float):
 
 
 def test_what_is_up_to_date_submits_no_job(local, made, run_dag, calls, tmp_path):
-    """The function says which products are asked for, and what they are made with."""
+    """The function determines the products and the parameters."""
 
     @task.slurm_module(run_when="stale", workdir=str(tmp_path), **made, **local)
     def make():

@@ -74,18 +74,18 @@ def test_empty_fields_of_the_form_say_nothing(hook):
 
 
 def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
-    """The form sends every line of a list, also the empty one after the last name, and what was pasted as it is."""
+    """The form sends every line of a list, also the empty one after the last name, and pasted text unchanged."""
     made = hook(python=" /opt/python ", inherit_env=["A", " B ", ""], fail_on_pending_reason=[""], run_dir=" ")
     assert (made.settings.python, made.settings.inherit_env) == ("/opt/python", ("A", "B"))
     assert made.slurm_settings == SlurmSettings()
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"pythn": "x"}, "unknown field 'pythn'; did you mean 'python'?"),
-        ({"env": "{not json"}, "env: no JSON (at character 1)"),
-        ({"env": ["A"]}, "env: a JSON object"),
+        ({"env": "{not json"}, "env must be valid JSON (error at character 1)"),
+        ({"env": ["A"]}, "env must be a JSON object"),
         ({"env": {"A": ["b"]}}, "the value of 'A'"),
         ({"workdir": "relative/path"}, "'relative/path' is relative"),
         ({"python": "envs/bin/python"}, "'envs/bin/python' is relative"),
@@ -93,11 +93,11 @@ def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
         ({"pol_interval": 5}, "unknown field 'pol_interval'; did you mean 'poll_interval'?"),
     ],
 )
-def test_a_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):
-    """The error says which connection and which field."""
+def test_a_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, expected):
+    """The error names the connection and the field."""
     with pytest.raises(InvalidTask, match="connection 's'") as raised:
         _ = hook(**fields).settings
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_an_error_about_secrets_does_not_show_them(hook):
@@ -109,9 +109,9 @@ def test_an_error_about_secrets_does_not_show_them(hook):
 
 def test_the_test_button_starts_the_interpreter(hook):
     """It reports version and path."""
-    ok, said = hook(python=sys.executable).test_connection()
+    ok, output = hook(python=sys.executable).test_connection()
     assert ok
-    assert said.startswith(f"Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
+    assert output.startswith(f"Python {'.'.join(map(str, sys.version_info[:3]))} at {sys.executable}")
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_test_connection_starts_no_script_whatever_its_name(hook, tmp_path, ran,
 
 
 def test_test_connection_starts_no_program_by_the_name_of_a_python(hook, tmp_path, ran):
-    """A link that is named python is what it leads to."""
+    """A symlink named python is resolved to its target."""
     link = tmp_path / "python3"
     link.symlink_to("/bin/bash")
     good, answer = hook(python=str(link), env={"BASH_ENV": f"{tmp_path}/code"}).test_connection()
@@ -185,21 +185,21 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
         ({"cluster": "slurn"}, "cluster must be 'auto' or 'slurm' or 'local'"),
         ({"job_url": "https://jobs"}, "{job_id} is missing"),
         ({"python": "/nowhere/python"}, "does not exist"),
         ({"python": "/bin/ls"}, "no Python"),
         ({"workdir": "/nowhere"}, "/nowhere does not exist"),
-        ({"env": "{"}, "no JSON"),
+        ({"env": "{"}, "env must be valid JSON"),
     ],
 )
-def test_the_test_button_says_what_is_wrong(hook, fields, said):
+def test_the_test_button_says_what_is_wrong(hook, fields, expected):
     """A connection that cannot work is not green."""
     ok, message = hook(**fields).test_connection()
     assert not ok
-    assert said in message
+    assert expected in message
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def without_slurm(monkeypatch, tmp_path):
 
 
 def test_it_reads_what_slurm_jobs_are_given(hook):
-    """Every field of the settings can stand in a connection; what does not is not said."""
+    """A connection can contain every setting; missing ones are ``None``."""
     fields = {
         "slurm": {"partition": "gpu", "mem_gb": 8, "account": None},
         "run_dir": "/shared/runs",
@@ -255,21 +255,21 @@ def test_the_ready_connection_names_every_field_of_the_form():
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "expected"),
     [
-        ({"slurm": "{not json"}, "slurm: no JSON (at character 1)"),
-        ({"slurm": ["nodes"]}, "slurm: a JSON object"),
+        ({"slurm": "{not json"}, "slurm must be valid JSON (error at character 1)"),
+        ({"slurm": ["nodes"]}, "slurm must be a JSON object"),
         ({"slurm": {"partiton": "x"}}, "slurm: unknown Slurm parameter 'partiton'; did you mean 'partition'?"),
         ({"run_dir": "runs"}, "'runs' is relative"),
         ({"poll_interval": "soon"}, "poll_interval must be seconds or a timedelta more than 0, got 'soon'"),
         ({"deferrable": "yes"}, "deferrable must be a bool, got 'yes'"),
     ],
 )
-def test_a_slurm_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, said):
-    """The error says which connection and which field."""
+def test_a_slurm_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, expected):
+    """The error names the connection and the field."""
     with pytest.raises(InvalidTask, match=r"^connection 's': ") as raised:
         _ = hook(**fields).slurm_settings
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_the_run_directory_may_be_in_the_home_of_whoever_runs_it(hook, monkeypatch):
@@ -288,31 +288,31 @@ def test_a_link_to_a_job_is_a_template_with_its_id(hook, url):
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
-        ("jobs/{job_id}", "a URL that begins with https:// or http:// is needed, not 'jobs/{job_id}'"),
+        ("jobs/{job_id}", "job_url must be a URL that begins with https:// or http://, got 'jobs/{job_id}'"),
         ("javascript:alert({job_id})", "a URL that begins with https:// or http://"),
         ("https://jobs/\n{job_id}", "a URL that begins with"),
         (5, "a URL that begins with"),
         ("https://jobs", "{job_id} is missing"),
-        ("https://jobs/{job_id", "is no template"),
+        ("https://jobs/{job_id", "job_url must be a valid template"),
         ("https://jobs/{job}", "unknown field 'job'; did you mean 'job_id'?"),
         ("https://jobs/{job_id.__class__}", "unknown field 'job_id.__class__'"),
-        ("https://jobs/{job_id!r}", "They stand in braces, alone."),
-        ("https://jobs/{job_id:>99999999}", "They stand in braces, alone."),
+        ("https://jobs/{job_id!r}", "Use it without a format."),
+        ("https://jobs/{job_id:>99999999}", "Use it without a format."),
         ("https://jobs/{}", "unknown field ''"),
     ],
 )
-def test_a_link_that_is_none_is_an_error(hook, url, said):
-    """It would otherwise show only when somebody clicks on it."""
-    with pytest.raises(InvalidTask, match=r"^connection 's': job_url: ") as raised:
+def test_a_link_that_is_none_is_an_error(hook, url, expected):
+    """Otherwise the error would appear only on a click."""
+    with pytest.raises(InvalidTask, match=r"^connection 's': job_url") as raised:
         _ = hook(job_url=url).job_url
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
     """With and without an sbatch, and where their files lie."""
-    there = f"with run directories in {DEFAULTS.run_dir}"
+    there = f"with job directories in {DEFAULTS.run_dir}"
     assert (
         hook(python=sys.executable)
         .test_connection()[1]
@@ -321,8 +321,8 @@ def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
     sbatch = without_slurm / "sbatch"
     sbatch.touch(mode=0o755)
     assert hook(python=sys.executable).test_connection()[1].endswith(f"; Slurm tasks run by {sbatch}, {there}")
-    said = hook(python=sys.executable, cluster="local", run_dir="/r").test_connection()[1]
-    assert said.endswith("; Slurm tasks run on this machine, with run directories in /r")
+    output = hook(python=sys.executable, cluster="local", run_dir="/r").test_connection()[1]
+    assert output.endswith("; Slurm tasks run on this machine, with job directories in /r")
 
 
 def test_the_test_button_misses_slurm_only_where_it_is_demanded(hook, without_slurm):
@@ -330,5 +330,5 @@ def test_the_test_button_misses_slurm_only_where_it_is_demanded(hook, without_sl
     assert hook(python=sys.executable).test_connection()[0]
     assert hook(python=sys.executable, cluster="slurm").test_connection() == (
         False,
-        "cluster: 'slurm' needs sbatch, and there is none on PATH here",
+        "cluster='slurm' requires sbatch, which is not on PATH here",
     )

@@ -1,4 +1,4 @@
-"""SlurmJobLink: what Airflow asks it on the worker."""
+"""SlurmJobLink, as Airflow queries it on the worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of operators share: modules written for them, and one operator as a DAG."""
+"""Shared fixtures of the operator tests: generated modules, and a DAG with a single operator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def module(tmp_path):
 
 @pytest.fixture
 def no_slurm(tmp_path, monkeypatch):
-    """Leave no Slurm on PATH, but what a job script and an interpreter need."""
+    """Remove Slurm from PATH; keep the commands required by a job script and an interpreter."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("sh", "bash", "timeout", "python3"):

@@ -89,7 +89,7 @@ def test_product_asset_without_a_known_place_is_an_error(path, given, error):
 
 @pytest.mark.parametrize("how", ["", ".map(n=[1, 2])"], ids=["plain", "mapped"])
 def test_products_of_two_projects_are_two_assets(tmp_path, how):
-    """Each has its own folder, and says the same of it."""
+    """Each project has its own folder, with equal settings relative to it."""
     found = []
     for project in ("alpha", "beta"):
         folder = tmp_path / project

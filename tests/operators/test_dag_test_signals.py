@@ -32,7 +32,7 @@ with DAG({dag_id!r}, schedule=None):
     for name in ("job", "other"):
         {operator}(task_id=name, retries=3, retry_delay=timedelta(seconds={delay}), **{arguments!r})
 """
-# Says that it is there, and waits or fails.
+# Prints a line, then waits or fails.
 WAITS = """
 import os, sys, time
 open(os.path.join(os.path.dirname(__file__), f"started-{os.getpid()}"), "w").close()
@@ -58,7 +58,7 @@ class DagsTest:
     log: Path
     folder: Path
 
-    def says(self, word: str, seconds: float = 60) -> None:
+    def wait_for_output(self, word: str, seconds: float = 60) -> None:
         """Wait until its output has this in it."""
         deadline = time.monotonic() + seconds
         while word not in self.log.read_text():
@@ -128,10 +128,10 @@ def test_dags_test_ends_while_a_submission_is_retried(dags_test, on_slurm, numbe
     """The controller is away, which is waited for without a limit; no other try or task of the run submits a job."""
     on_slurm.put_in_front("sbatch", REFUSES)
     run = dags_test()
-    run.says("Not submitted yet, trying again")
+    run.wait_for_output("Not submitted yet, trying again")
     submissions = on_slurm.counted("sbatch")
     text = run.ends(number, SOON)
-    assert "Interrupted by SIGTERM or SIGINT; not trying again" in text
+    assert "Interrupted by SIGTERM or SIGINT; not retrying" in text
     assert "DagRun failed" in text
     assert on_slurm.counted("sbatch") == submissions
     assert not queued(on_slurm)
@@ -151,7 +151,7 @@ def test_dags_test_cancels_the_job_of_an_sbatch_that_is_interrupted(dags_test, o
 def test_dags_test_cancels_the_running_job(dags_test, on_slurm, deferrable):
     """Also while a trigger follows it, which Airflow runs in the same process."""
     run = dags_test(deferrable=deferrable)
-    run.says("the module is here")
+    run.wait_for_output("the module is here")
     run.ends(signal.SIGTERM, SOON)
     on_slurm.until(lambda: not queued(on_slurm), "no job")
     assert run.started == 1
@@ -161,7 +161,7 @@ def test_dags_test_ends_between_two_tries(dags_test, on_slurm):
     """Airflow waits for the time of the next try, and its own handler for SIGTERM has no effect then."""
     run = dags_test(delay=3600)
     (run.folder / "fails").touch()
-    run.says("No tasks to run")
+    run.wait_for_output("No tasks to run")
     run.ends(signal.SIGTERM, SOON)
     assert run.started == 2
 
@@ -169,7 +169,7 @@ def test_dags_test_ends_between_two_tries(dags_test, on_slurm):
 def test_dags_test_ends_the_module_of_a_python_module_operator(dags_test):
     """It runs below the process, and no other try starts it again."""
     run = dags_test("PythonModuleOperator")
-    run.says("the module is here")
+    run.wait_for_output("the module is here")
     text = run.ends(signal.SIGTERM, SOON)
     assert "DagRun failed" in text
     pids = [int(path.name.partition("-")[2]) for path in run.folder.glob("started-*")]
@@ -180,12 +180,12 @@ def test_dags_test_ends_the_module_of_a_python_module_operator(dags_test):
 def test_dags_test_ends_while_a_sensor_pokes(dags_test):
     """A sensor waits for a week, and Airflow's own handler for SIGTERM has no effect on it."""
     run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False, mode="poke")
-    run.says("Looking for /never/there")
+    run.wait_for_output("Looking for /never/there")
     assert "DagRun failed" in run.ends(signal.SIGTERM, SOON)
 
 
 def test_dags_test_ends_while_a_sensor_is_rescheduled(dags_test):
-    """Airflow itself waits for the time of the next look."""
+    """Airflow itself waits for the time of the next check."""
     run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False)
-    run.says("No tasks to run")
+    run.wait_for_output("No tasks to run")
     run.ends(signal.SIGTERM, SOON)

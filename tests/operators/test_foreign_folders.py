@@ -25,9 +25,9 @@ def test_slurm_module_operator_does_not_try_a_foreign_run_dir_again(module, run_
 
     assert result.state == "failed"
     assert not (tmp_path / "ran").exists()
-    said = "".join(capfd.readouterr())
-    assert f"run_dir: {tmp_path}/runs/one_job is writable by other users (mode 0777)" in said
-    assert said.count("is writable by other users") == 1
+    output = "".join(capfd.readouterr())
+    assert f"run_dir: {tmp_path}/runs/one_job is writable by other users (mode 0777)" in output
+    assert output.count("is writable by other users") == 1
 
 
 @pytest.mark.parametrize("run_when", ["always", "stale"])
@@ -49,6 +49,6 @@ def test_operators_do_not_try_a_foreign_own_folder_again(module, run_job, run_da
 
     assert result.state == "failed"
     assert not (tmp_path / "ran").exists()
-    said = "".join(capfd.readouterr())
-    assert f"{tmp_path}/.sewer is writable by other users (mode 0777)" in said
-    assert said.count("is writable by other users") == 1
+    output = "".join(capfd.readouterr())
+    assert f"{tmp_path}/.sewer is writable by other users (mode 0777)" in output
+    assert output.count("is writable by other users") == 1

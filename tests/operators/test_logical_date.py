@@ -10,7 +10,7 @@ from airflow.sdk import DAG
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
-from airflow_provider_sewer.testing import _put_into_bag
+from airflow_provider_sewer.testing import _register
 
 
 @pytest.mark.usefixtures("airflow_home")
@@ -36,7 +36,7 @@ def test_template_of_logical_date_fails_with_reason_where_run_has_none(tmp_path,
         else:
             job = {"cluster": "local", "run_dir": str(tmp_path / "runs")}
             SlurmModuleOperator(**fields, args=[Product(path)], **job)
-    _put_into_bag(dag)
+    _register(dag)
 
     run = dag.test(logical_date=None)
 

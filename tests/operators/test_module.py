@@ -37,7 +37,7 @@ def run_operator(run_dag):
 
 
 def test_the_result_file_becomes_the_xcom(module, run_operator):
-    """What a module writes to $SEWER_RESULT_FILE as JSON is what later tasks pull."""
+    """The JSON value in $SEWER_RESULT_FILE is the XCom that downstream tasks pull."""
     job = module("""
         import json, os
         print("not this")
@@ -48,7 +48,7 @@ def test_the_result_file_becomes_the_xcom(module, run_operator):
 
 
 def test_without_a_result_file_the_last_line_of_stdout_is_the_xcom(module, run_operator):
-    """As with BashOperator, what a module says last is its result; stderr does not count."""
+    """As with BashOperator, the last line of stdout is the result; stderr is ignored."""
     job = module("""
         import sys
         print("first")
@@ -154,35 +154,35 @@ def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
-        ("2**70", "Airflow cannot keep its result"),
-        ("'\\ud800'", "Airflow cannot keep its result"),
-        ("{'__classname__': 'x'}", "Airflow cannot keep its result"),
+        ("2**70", "Airflow cannot store its result"),
+        ("'\\ud800'", "Airflow cannot store its result"),
+        ("{'__classname__': 'x'}", "Airflow cannot store its result"),
         ("[{'deep': " * 60 + "1" + "}]" * 60, "it is nested too deeply; lists and objects can be nested 100 times"),
     ],
     ids=["number", "surrogate", "key", "deep"],
 )
-def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, said, module, run_operator, capsys):
-    """Better here, with its reason, than later in the depths of Airflow."""
+def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, expected, module, run_operator, capsys):
+    """Airflow's own error would come later and without the reason."""
     job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_operator(**job).states["job"] == "failed"
-    assert said in capsys.readouterr().out
+    assert expected in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [
-        ("'a\\0b'", "result holds a NUL character"),
-        ("{'names': ['a', 'b\\0']}", "result['names'][1] holds a NUL character"),
-        ("[{'a\\0': 1}]", "a key of result[0] holds a NUL character"),
+        ("'a\\0b'", "result contains a NUL character"),
+        ("{'names': ['a', 'b\\0']}", "result['names'][1] contains a NUL character"),
+        ("[{'a\\0': 1}]", "a key of result[0] contains a NUL character"),
     ],
 )
-def test_operator_refuses_a_nul_in_a_result_by_name(value, said, module, run_operator, capsys):
+def test_operator_refuses_a_nul_in_a_result_by_name(value, expected, module, run_operator, capsys):
     """PostgreSQL would refuse it, and only there."""
     job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_operator(**job).states["job"] == "failed"
-    assert said in capsys.readouterr().out
+    assert expected in capsys.readouterr().out
 
 
 def test_a_secret_is_masked_where_a_long_line_is_cut(module, run_operator, monkeypatch, caplog):
@@ -205,11 +205,11 @@ def test_a_failing_module_fails_the_task_and_says_why(module, run_operator, caps
         sys.exit("no such [file]: data.npz")
     """)
     assert run_operator(parameters_and_flags={"token": "tell-nobody"}, **job).states["job"] == "failed"
-    said = capsys.readouterr().out
-    assert "failed with exit code 1" in said
-    assert "no such [file]: data.npz" in said
-    assert "-m job --token ***" in said
-    assert "--token tell-nobody" not in said
+    output = capsys.readouterr().out
+    assert "failed with exit code 1" in output
+    assert "no such [file]: data.npz" in output
+    assert "-m job --token ***" in output
+    assert "--token tell-nobody" not in output
 
 
 def test_an_exit_code_can_mean_skip(module, run_operator):
@@ -276,7 +276,7 @@ def test_the_connection_fills_in_what_the_task_leaves_open(module, run_operator,
 
 
 def test_relative_paths_are_taken_from_the_dag_file(module, run_operator):
-    """A DAG moves together with what lies beside it."""
+    """A DAG can be moved together with the files next to it."""
     job = module("import os; print(os.getcwd())")
     assert run_operator(workdir="../operators", **job).results["job"] == str(Path(__file__).parent)
 
@@ -291,16 +291,16 @@ def test_relative_paths_are_those_of_the_file_that_makes_the_dag(module, run_dag
 
 
 def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, capsys):
-    """The error says which path, and what to do."""
+    """The error contains the path and the fix."""
     job = module("print('it ran')") | {"python": "/nowhere/bin/python"}
     assert run_operator(**job).states["job"] == "failed"
-    said = capsys.readouterr().out
-    assert "/nowhere/bin/python does not exist" in said
-    assert "it ran" not in said
+    output = capsys.readouterr().out
+    assert "/nowhere/bin/python does not exist" in output
+    assert "it ran" not in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ({"module": "train.py"}, "got 'train.py'"),
         ({"parameters_and_flags": {"x": object()}}, "parameter 'x'"),
@@ -309,8 +309,8 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
         ({"env": {"A=B": "c"}}, "'A=B'"),
         ({"inherit_env": "PATH"}, "inherit_env"),
         ({"workdir": 7}, "workdir"),
-        ({"args": "fit"}, "args: a list of arguments is needed, not 'fit'"),
-        ({"parameters_and_flags": ["x"]}, "parameters_and_flags: a mapping is needed, not list"),
+        ({"args": "fit"}, "args must be a list, got 'fit'"),
+        ({"parameters_and_flags": ["x"]}, "parameters_and_flags must be a mapping, got list"),
         ({"termination_grace_period": "2"}, "termination_grace_period"),
         ({"termination_grace_period": None}, "termination_grace_period"),
         ({"termination_grace_period": -1}, "termination_grace_period"),
@@ -319,15 +319,15 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
         ({"skip_on_exit_code": [3.5]}, "skip_on_exit_code"),
     ],
 )
-def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, said):
-    """Bad input does not wait for a worker."""
+def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, expected):
+    """Invalid input fails before a worker starts."""
     with pytest.raises(InvalidTask, match="task 'job': ") as raised:
         PythonModuleOperator(task_id="job", **{"module": "job", **arguments})
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_a_bad_value_that_only_a_template_brings_fails_without_a_retry(module, run_dag):
-    """Trying the same bad value again would not help."""
+    """A retry would get the same invalid value."""
     job = module("pass") | {"module": "{{ 'not a module' }}"}
     with DAG("late", schedule=None) as dag:
         PythonModuleOperator(task_id="job", retries=3, retry_delay=timedelta(0), **job)
@@ -355,7 +355,7 @@ def test_execution_timeout_ends_the_whole_tree(module, run_operator, tmp_path):
 
 
 def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, tmp_path):
-    """A module that exits with 0 because it was asked to stop has still not done its work."""
+    """A module that exits with 0 after a stop request has not succeeded."""
     ready = tmp_path / "ready"
     os.mkfifo(ready)
     job = module("""
@@ -400,10 +400,12 @@ def test_operator_refuses_path_that_names_no_file_at_parse_time(field, path):
 
 
 def test_operator_names_product_whose_asset_name_is_too_long():
-    """Airflow says so without the task, the product or a way out."""
+    """Airflow's own error contains neither the task nor the product nor a fix."""
     path = "/" + LONG_PATH[:1600]
-    with DAG("long_asset", schedule=None), pytest.raises(InvalidTask) as told:
+    with DAG("long_asset", schedule=None), pytest.raises(InvalidTask) as raised:
         PythonModuleOperator(task_id="job", module="m", products=[path])
-    assert re.match(r"task 'job': product '/y+.*' must have an asset name of at most 1,500 characters", str(told.value))
+    assert re.match(
+        r"task 'job': product '/y+.*' must have an asset name of at most 1,500 characters", str(raised.value)
+    )
     with pytest.raises(InvalidTask, match=r"product_asset: product .* use a shorter path"):
         product_asset(path)

@@ -41,7 +41,7 @@ with DAG("lineage", schedule=None):
     ("text", "state", "outputs"), [("good", "COMPLETE", ["lineage/out put.txt"]), ("bad", "FAIL", [])]
 )
 def test_events_of_a_run_name_inputs_and_outputs(text, state, outputs, tmp_path, airflow_home):
-    """A real run tells it; a task that has failed has read its dependencies, and made nothing."""
+    """The events come from a real run; a failed task has inputs and no outputs."""
     (tmp_path / "dag.py").write_text(DAG_FILE)
     (tmp_path / "copies.py").write_text(dedent(COPY))
     (tmp_path / "in.txt").write_text(text)
@@ -69,7 +69,7 @@ def test_events_of_a_run_name_inputs_and_outputs(text, state, outputs, tmp_path,
 
 @pytest.fixture
 def lineage():
-    """Return a function that makes an operator and asks what OpenLineage is told of it when it starts."""
+    """Return a function that creates an operator and returns its OpenLineage facets at start."""
 
     def ask(operator=PythonModuleOperator, **arguments) -> tuple[list[str], list[str]]:
         with DAG("dag", schedule=None):
@@ -89,7 +89,7 @@ def test_places_are_those_of_the_working_directory_of_the_connection(lineage, co
 
 
 def test_listed_paths_count_as_well(lineage):
-    """A module need not be told of them."""
+    """They do not have to be parameters of the module."""
     assert lineage(products=["c"], dependencies=["a"], workdir="/data") == (["/data/a"], ["/data/c"])
 
 
@@ -104,7 +104,7 @@ def test_without_workdir_the_places_of_a_slurm_job_are_not_known(lineage):
 
 
 def test_assets_that_are_given_are_told_of_as_well(lineage):
-    """Each product once, whatever is in its path."""
+    """Each product occurs once, with any characters in its path."""
     assets = {"outlets": [Asset("file:///given")], "inlets": [Asset("file:///needed"), Asset("no place")]}
 
     assert lineage(products=["ü c"], workdir="/data", **assets) == (["/needed"], ["/data/ü c", "/given"])

@@ -1,4 +1,4 @@
-"""Operators that differ only in what they run are made from the first of them, and are what they would be anyway."""
+"""OperatorCloner: operators that differ only in per-task fields are cloned, and equal constructed ones."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def plainly(kind, own, shared):
 
 def state(operator) -> dict:
     """Return all there is in an operator, but for the DAG and the group it is in."""
-    left_aside = ("_dag", "dag", "task_group", "_marks")
+    left_aside = ("_dag", "dag", "task_group", "_markers")
     found = {name: value for name, value in vars(operator).items() if name not in left_aside}
     inner = found.pop("_BaseOperator__init_kwargs")
     found["init_kwargs"] = {name: value for name, value in inner.items() if name not in left_aside}
@@ -88,9 +88,9 @@ def state(operator) -> dict:
 def constructed(monkeypatch):
     """Return a list of the operators that their constructor has made."""
     ids = []
-    check = PythonModuleOperator._check_what_is_known
+    check = PythonModuleOperator._check_known_fields
     monkeypatch.setattr(
-        PythonModuleOperator, "_check_what_is_known", lambda self: (ids.append(self.task_id), check(self))
+        PythonModuleOperator, "_check_known_fields", lambda self: (ids.append(self.task_id), check(self))
     )
     return ids
 
@@ -138,7 +138,7 @@ def test_what_has_an_edge_in_it_is_made_by_the_constructor(constructed):
 
 
 def test_operators_with_other_arguments_or_of_other_groups_are_no_twins(constructed):
-    """What differs in anything else, be it True instead of 1, is asked all the questions."""
+    """Any other difference, even True instead of 1, requires the constructor."""
     twins = OperatorCloner()
     with DAG("twins", schedule=None):
         for number, shared in enumerate([{"retries": 1}, {"retries": 2}, {"retries": 1}, {"do_xcom_push": True}]):

@@ -53,7 +53,7 @@ def test_python_module_operator_shows_no_secret_of_a_task(
 
 
 def test_partial_hides_secrets_of_mapped_operators(module, run_dag, said, everything_kept):
-    """What all instances have is stored with the DAG as well."""
+    """Arguments common to all instances are also stored with the DAG."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
     with DAG("mapped", schedule=None) as dag:
@@ -154,7 +154,7 @@ def test_python_module_task_hides_secrets_that_its_function_returns(module, run_
 
 @pytest.mark.parametrize("value", ["{{ params.password }}", "x{{ params.password }}"])
 def test_env_template_is_rendered_and_its_value_masked(value, module, run_dag, said):
-    """A template is no secret; what it gives is one."""
+    """The template is shown; its rendered value is masked."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": value}
     with DAG("rendered", schedule=None, params={"password": "given-sesame"}) as dag:
@@ -174,16 +174,16 @@ GIVEN = {
 @pytest.mark.parametrize("how", ["operator", "partial", "expand_kwargs"])
 @pytest.mark.parametrize("what", GIVEN)
 def test_operator_names_exposed_secrets_at_parse_time(what, how):
-    """With the DAG file and the way to pass them; neither the message nor what Python prints of it shows a value."""
+    """The warning contains the DAG file and the fix; neither it nor Python's output of it shows a value."""
     make = SlurmModuleOperator if how == "operator" else SlurmModuleOperator.partial
     over = how == "expand_kwargs"
-    with DAG("exposed", schedule=None) as dag, pytest.warns(SecretWarning) as told:
+    with DAG("exposed", schedule=None) as dag, pytest.warns(SecretWarning) as raised:
         made = make(task_id="job", module="m", **({} if over else GIVEN[what]))
         line = sys._getframe().f_lineno - 1
         if over:
             made.expand_kwargs([GIVEN[what]])
             line = sys._getframe().f_lineno - 1
-    (warning,) = [each for each in told if each.category is SecretWarning]
+    (warning,) = [each for each in raised if each.category is SecretWarning]
     printed = warnings.formatwarning(warning.message, warning.category, warning.filename, warning.lineno)
     assert f"{dag.fileloc}:{line}: task 'job': {what} looks like a secret" in printed
     assert re.search(r"Pass it in the environment, as env={'\w+': …} or in secret_env of the connection", printed)
@@ -194,7 +194,7 @@ def test_operator_names_no_secret_in_the_environment(recwarn):
     """That is where it belongs."""
     with DAG("not_exposed", schedule=None):
         PythonModuleOperator(task_id="job", module="m", env={"TOKEN": "hunter2"}, args=["{{ conn.db.password }}"])
-    assert not [told for told in recwarn if told.category is SecretWarning]
+    assert not [warning for warning in recwarn if warning.category is SecretWarning]
 
 
 def _in_default_args():
@@ -225,9 +225,9 @@ STORED = {
 def test_operator_names_secrets_that_only_airflow_could_hide(where):
     """Airflow gives these to other operators as well, and stores them: once for a DAG, with file, line and the way."""
     make, what = STORED[where]
-    with pytest.warns(SecretWarning) as told:
+    with pytest.warns(SecretWarning) as raised:
         dag = make()
-    (warning,) = [str(each.message) for each in told if each.category is SecretWarning]
+    (warning,) = [str(each.message) for each in raised if each.category is SecretWarning]
     assert re.search(
         rf"^{re.escape(dag.fileloc)}:\d+: {re.escape(what)} looks like a secret, and Airflow stores", warning
     )
@@ -240,7 +240,7 @@ def test_default_args_of_a_task_group_are_not_stored(recwarn):
     """So they are a place for secrets."""
     with DAG("group", schedule=None) as dag, TaskGroup("g", default_args={"env": {"TOKEN": "hunter2"}}):
         PythonModuleOperator(task_id="job", module="m")
-    assert not [told for told in recwarn if told.category is SecretWarning]
+    assert not [warning for warning in recwarn if warning.category is SecretWarning]
     assert "hunter2" not in json.dumps(DagSerialization.to_dict(dag))
 
 
@@ -254,7 +254,7 @@ def test_decorator_names_secrets_that_its_function_is_given(how):
 
     with (
         DAG("called", schedule=None),
-        pytest.warns(SecretWarning, match="argument 'token' looks like a secret") as told,
+        pytest.warns(SecretWarning, match="argument 'token' looks like a secret") as raised,
     ):
         if how == "call":
             call(token="hunter2")
@@ -262,4 +262,4 @@ def test_decorator_names_secrets_that_its_function_is_given(how):
             call.partial(token="hunter2").expand(n=[1])
         else:
             call.expand(token=["hunter2"])
-    assert "hunter2" not in "".join(str(each.message) for each in told)
+    assert "hunter2" not in "".join(str(each.message) for each in raised)

@@ -22,7 +22,7 @@ while not os.path.exists(os.environ["SEWER_RESULT_FILE"].replace("result.json", 
 
 
 def test_the_result_file_becomes_the_xcom(module, on_slurm, run_job, deferrable, xcom):
-    """What a module writes to $SEWER_RESULT_FILE on the node is what later tasks pull, beside the job's id."""
+    """The JSON value in $SEWER_RESULT_FILE on the node becomes the XCom, next to the job id."""
     job = module("""
         import json, os
         print("not this")
@@ -49,18 +49,18 @@ def test_job_finds_programs_of_its_interpreter_by_name(module, run_job, tmp_path
 
 
 def test_a_job_that_has_ended_by_now_is_not_waited_for_in_the_triggerer(module, on_slurm, run_job, monkeypatch):
-    """Its result is collected at once; nobody has to take the task up again."""
+    """Its result is collected at once, without a second worker."""
 
-    def enter_and_dawdle(run):
-        job = enter(run)
+    def submit_and_dawdle(run):
+        job = submit(run)
         on_slurm.until(job.directory.read_exit, "its record")
         return job
 
     def defer(*_):
         raise AssertionError("it was deferred")
 
-    enter = JobRunner.submit_or_reattach
-    monkeypatch.setattr(JobRunner, "enter", enter_and_dawdle)
+    submit = JobRunner.submit_or_reattach
+    monkeypatch.setattr(JobRunner, "submit_or_reattach", submit_and_dawdle)
     monkeypatch.setattr(SlurmModuleOperator, "_wait_in_triggerer", defer)
     assert run_job(deferrable=True, **module("print('done')")).results["job"] == "done"
 
@@ -85,7 +85,7 @@ def test_every_line_is_logged_once_in_order_and_told_apart(module, on_slurm, run
 
 
 def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job, xcom, said, run_directories):
-    """A person who reads the log can look at the run directory, and into the running job."""
+    """Readers of the log can open the job directory, and a shell in the running job."""
     run_job(**module("pass"))
     text = said()
     (directory,) = run_directories()
@@ -112,7 +112,7 @@ def test_slurm_usage_is_measured_by_the_job_script(module, on_slurm, run_job, de
 
 
 def test_every_field_that_can_hold_a_template_is_rendered(module, on_slurm, run_dag, defaults, tmp_path, xcom):
-    """What the job asks for and where its files lie take templates, as the parameters do."""
+    """``slurm`` and ``run_dir`` are templated, as the parameters are."""
     job = module(SAYS_ARGUMENTS)
     asked = {"partition": "{{ params.where }}", "timeout_min": "{{ params.minutes }}", "comment": "{{ dag.dag_id }}"}
     with DAG("one_job", schedule=None, params={"where": "tiny", "minutes": 7}) as dag:
@@ -165,7 +165,7 @@ def test_tasks_of_the_same_name_in_two_dags_have_jobs_of_their_own(module, on_sl
 
 
 def test_a_job_may_be_called_anything(module, on_slurm, run_job, deferrable):
-    """Spaces and letters of any script stand in the job's name; what Slurm cannot take becomes an underscore."""
+    """Spaces and letters of any script stand in the job's name; characters that Slurm rejects become an underscore."""
     job = module("import os; print(os.environ['SLURM_JOB_NAME'])")
     name = run_job(deferrable=deferrable, slurm={"name": "Über alles, ja 数字"}, **job).results["job"]
     assert name.startswith("Über alles_ ja 数字-")
@@ -174,14 +174,14 @@ def test_a_job_may_be_called_anything(module, on_slurm, run_job, deferrable):
 def test_of_two_places_the_nearer_one_wins_parameter_by_parameter(
     module, on_slurm, run_dag, defaults, connection, tmp_path
 ):
-    """The task, then default_args, then the connection; None drops what the farther ones say."""
+    """The task overrides default_args, which override the connection; None removes an inherited option."""
     job = module("import os; print(os.environ['SLURM_JOB_PARTITION'], os.environ.get('SLURM_CPUS_PER_TASK'))")
-    said = connection(
+    given = connection(
         slurm={"partition": "scavenge", "cpus_per_task": 3, "comment": "connection"},
         run_dir=str(tmp_path / "runs" / "of-the-connection"),
         poll_interval=0.5,
     )
-    others = {"slurm": {"partition": "tiny", "cpus_per_task": 2}, **said}
+    others = {"slurm": {"partition": "tiny", "cpus_per_task": 2}, **given}
     with DAG("places", schedule=None, default_args=others) as dag:
         for task_id, slurm in {
             "default_args": None,
@@ -212,7 +212,7 @@ def test_without_waiting_the_task_ends_with_the_submission(module, on_slurm, run
 
 
 def test_under_dags_test_mapped_instances_wait_for_no_array(module, on_slurm, run_dag, defaults):
-    """They run one after the other there, so that each would wait for others in vain."""
+    """Instances run one after the other there, so an array could never be complete."""
     on_slurm.put_in_front("sbatch")
     job = module("import os; print(os.environ.get('SLURM_ARRAY_TASK_ID', 'no array'))")
     with DAG("no_array", schedule=None) as dag:
@@ -222,7 +222,7 @@ def test_under_dags_test_mapped_instances_wait_for_no_array(module, on_slurm, ru
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         ({"slurm": {"gpus": 1}}, "unknown Slurm parameter 'gpus'"),
         ({"slurm": {"partitoin": "gpu"}}, "did you mean 'partition'? Known: 'name', "),
@@ -249,15 +249,15 @@ def test_under_dags_test_mapped_instances_wait_for_no_array(module, on_slurm, ru
         ({"wait_for_completion": None, "module": "no module"}, "got 'no module'"),
     ],
 )
-def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, said):
-    """Bad input does not wait for a worker, let alone for a node."""
+def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, expected):
+    """Invalid input fails before a worker or a job starts."""
     with pytest.raises(Exception, match="task 'job': ") as raised:
         SlurmModuleOperator(task_id="job", **{"module": "job", **arguments})
-    assert said in str(raised.value)
+    assert expected in str(raised.value)
 
 
 def test_slurm_usage_needs_no_sacct(module, slurm_accounting, monkeypatch, run_job, deferrable, xcom):
-    """A slurmdbd that hangs or lags costs a task nothing, for it is not queried."""
+    """A slurmdbd that hangs or lags does not delay a task, as it is not queried."""
     for name, value in slurm_accounting.env.items():
         monkeypatch.setenv(name, value)
     slurm_accounting.put_in_front("sacct", "exec sleep 600")

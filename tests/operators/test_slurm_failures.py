@@ -1,4 +1,4 @@
-"""SlurmModuleOperator where things go wrong: what the log says, what is tried again, and what is not."""
+"""Failures of SlurmModuleOperator: log messages, retries, and errors without a retry."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def test_an_exit_code_can_mean_skip(module, on_slurm, run_job, deferrable):
 
 
 def test_a_setup_that_fails_with_such_a_code_is_no_skip(module, on_slurm, run_job):
-    """skip_on_exit_code is what the module says, and it has not been run."""
+    """skip_on_exit_code applies to exit codes of the module only, and the module has not run."""
     job = module("print('it ran')")
     assert run_job(slurm={"setup": ["exit 99"]}, skip_on_exit_code=99, **job).states["job"] == "failed"
 
 
 def test_a_result_that_airflow_cannot_keep_fails_and_says_why(module, on_slurm, run_job, deferrable, said):
-    """Better here, with its reason, than later in the depths of Airflow."""
+    """Airflow's own error would come later and without the reason."""
     job = module("import json, os; json.dump(2**70, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
-    assert "Airflow cannot keep its result" in said()
+    assert "Airflow cannot store its result" in said()
 
 
 def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_job, said, tries):
@@ -124,7 +124,7 @@ def test_without_sbatch_the_job_runs_here_and_the_log_says_so(module, no_slurm, 
 
 
 def test_a_cluster_that_is_wanted_and_not_here_is_an_error(module, no_slurm, run_job, said, run_directories):
-    """cluster='slurm' without Slurm's commands runs nothing, and says what to do."""
+    """cluster='slurm' without Slurm's commands runs nothing, and the error contains the fix."""
     assert run_job(cluster="slurm", **module("print('it ran')")).states["job"] == "failed"
     text = said()
     assert "sbatch, squeue, scancel not found on this machine's PATH" in text
@@ -146,7 +146,7 @@ class TaskInstanceWithoutXCom:
 
 
 class StoreThatGoesAway:
-    """Airflow's store of a task's state, which takes what it is given and does not answer afterwards."""
+    """Airflow's task state store, which accepts values and does not answer afterwards."""
 
     def __init__(self, store):
         self.set = store.set
@@ -174,7 +174,7 @@ def xcoms_cannot_be_kept(monkeypatch):
 def test_a_job_that_a_last_try_cannot_wait_for_is_cancelled(
     module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories
 ):
-    """Nobody would ever collect it."""
+    """No process would collect it."""
     assert run_job(**module("import time; time.sleep(600)")).states["job"] == "failed"
     on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED", "FAILED")
 
@@ -192,7 +192,7 @@ def test_a_job_that_one_try_cannot_wait_for_is_taken_up_by_the_next(
 def test_a_job_whose_next_try_cannot_be_prepared_is_cancelled(
     module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories
 ):
-    """A setting that cannot be used any more, say of a connection that was edited meanwhile, leaves no job behind."""
+    """A setting that has become invalid, for example by an edit of the connection, leaves no job behind."""
     memory = "{{ 0.1 if ti.try_number == 1 else 'a lot' }}"
     result = run_job(slurm={"mem_gb": memory}, **AGAIN, **module("import time; time.sleep(600)"))
     assert result.states["job"] == "failed"

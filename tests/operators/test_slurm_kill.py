@@ -20,7 +20,7 @@ SLEEPS = "import time; time.sleep(600)"
 
 
 def task_instance(dag_id: str) -> SimpleNamespace:
-    """Return as much of a task instance, in its only try, as the operator looks at."""
+    """Return a stub of a task instance, in its only try, with the attributes that the operator reads."""
     return SimpleNamespace(dag_id=dag_id, run_id="run", task_id="job", map_index=-1, try_number=1, max_tries=0)
 
 
@@ -59,7 +59,7 @@ def signals_restored():
 
 @pytest.fixture
 def resume(defaults, tmp_path):
-    """Submit a deferred task's job, and return what Airflow calls on another worker when it goes on, and how."""
+    """Submit a deferred task's job, and return the function that resumes it on another worker, with its arguments."""
 
     def defer(**arguments):
         instance = task_instance("deferred")
@@ -122,7 +122,7 @@ def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals
     found = when_running(interrupt)
     with suppress(KeyboardInterrupt):
         run_job(deferrable=deferrable, **module(SLEEPS))
-    # Its script has seldom seen by itself, before Slurm tells it, that it is cancelled.
+    # Slurm usually signals the script before it sees the cancellation by itself.
     on_slurm.wait_for(found[0], "CANCELLED", "FAILED")
 
 
@@ -141,7 +141,7 @@ def test_sigterm_with_keep_job_leaves_it_running(module, on_slurm, run_job, when
 
 
 def test_a_kill_before_the_submission_is_not_forgotten(module, on_slurm, defaults):
-    """A task that is told to end while it prepares itself leaves no job."""
+    """A task that is killed during its preparation leaves no job."""
     before = {job.id for job in on_slurm.jobs()}
     with DAG("early", schedule=None) as dag:
         operator = SlurmModuleOperator(task_id="job", **defaults, **module(SLEEPS))
@@ -152,13 +152,13 @@ def test_a_kill_before_the_submission_is_not_forgotten(module, on_slurm, default
 
 
 def test_a_deferral_always_has_an_end(module, on_slurm, resume):
-    """execution_timeout holds for it; without one, it is as long as nobody will wait."""
+    """It is execution_timeout, or a limit that is never reached."""
     assert resume(**module("pass"))[2].timeout == timedelta(days=90)
     assert resume(execution_timeout=timedelta(hours=1), **module("pass"))[2].timeout == timedelta(hours=1)
 
 
 def test_a_deferral_that_lasts_too_long_cancels_the_job(module, on_slurm, resume):
-    """Airflow tells no trigger of that, only the worker that is to fail."""
+    """Airflow notifies only the worker that fails, not the trigger."""
     job_id, go_on, _ = resume(**module(SLEEPS))
     with pytest.raises(TaskDeferralTimeout):
         go_on("Trigger timeout")
@@ -172,13 +172,13 @@ def test_when_the_trigger_fails_the_worker_follows_the_job(module, on_slurm, res
 
 
 def test_a_trigger_that_fails_under_dags_test_leaves_no_job(module, on_slurm, run_job, monkeypatch):
-    """No triggerer has it, so that nobody would tell a worker to see to the job."""
+    """Without a triggerer, no worker would be notified to cancel the job."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
     def fails(self, job):
         raise RuntimeError("no follower today")
 
-    monkeypatch.setattr(SlurmJobTrigger, "_follower", fails)
+    monkeypatch.setattr(SlurmJobTrigger, "_monitor", fails)
     name = "left_by_its_trigger"
     run_job(deferrable=True, slurm={"name": name}, **module("import time; time.sleep(600)"))
     (job,) = on_slurm.jobs(name)

@@ -59,7 +59,7 @@ class Try:
 
 @pytest.fixture
 def local_task(tmp_path, defaults, airflow_has_task_as, monkeypatch):
-    """Return what starts a try of a task with ``cluster="local"``, and the folder of its module."""
+    """Return a function that starts a try of a task with ``cluster="local"``, and the folder of its module."""
     from airflow.sdk.bases.operator import ExecutorSafeguard
 
     monkeypatch.setattr(ExecutorSafeguard, "test_mode", True)
@@ -214,7 +214,7 @@ def test_supervisor_that_dies_in_the_last_try_leaves_the_job(local_task, tmp_pat
 
 
 def test_execute_stale_try_that_comes_late_does_not_take_the_job_from_the_next_one(local_task, tmp_path):
-    """A slow API server held up the first try between its submission and its first look at the job."""
+    """A slow API server held up the first try between its submission and its first poll of the job."""
     first = local_task()
     followed(first, tmp_path)
     first.operator._job_run.release()

@@ -42,7 +42,7 @@ def test_a_job_makes_its_product_whole(module, on_slurm, run_job, deferrable, tm
 
 
 def test_a_retry_that_takes_up_a_job_looks_where_the_job_was_told(module, run_job, tmp_path, monkeypatch):
-    """A template may say something else by then."""
+    """A template may render to another path by then."""
     follow = JobRunner.follow
     crashes = iter([RuntimeError("a crash")])
 
@@ -62,7 +62,7 @@ def test_a_retry_that_takes_up_a_job_looks_where_the_job_was_told(module, run_jo
 
 
 def test_a_job_that_makes_no_product_fails_its_task(module, on_slurm, run_job, deferrable, tmp_path, capsys):
-    """Its exit code says otherwise, and does not count."""
+    """Exit code 0 is not sufficient."""
     out = Product(tmp_path / "out.txt")
     result = run_job(**module(""), parameters_and_flags={"out": out}, workdir=str(tmp_path), deferrable=deferrable)
 
@@ -71,7 +71,7 @@ def test_a_job_that_makes_no_product_fails_its_task(module, on_slurm, run_job, d
 
 
 def test_a_job_that_fails_leaves_its_product_aside(module, on_slurm, run_job, tmp_path):
-    """For a look at it; the real name never appears."""
+    """It stays for inspection; the final path never appears."""
     out = Product(tmp_path / "out.txt")
     source = WRITES + "sys.exit(3)"
     result = run_job(**module(source), parameters_and_flags={"out": out}, workdir=str(tmp_path))
@@ -101,7 +101,7 @@ def test_no_job_is_submitted_for_what_is_up_to_date(module, on_slurm, run_job, t
 
 
 def test_a_relative_product_of_a_job_without_a_workdir_is_refused(module, on_slurm, run_job, capsys):
-    """It would be made in the run directory, where nobody looks for it."""
+    """It would be written to the job directory, where no task looks for it."""
     result = run_job("nowhere", **module(WRITES), parameters_and_flags={"out": Product("out.txt")})
 
     assert result.state == "failed"
@@ -110,7 +110,7 @@ def test_a_relative_product_of_a_job_without_a_workdir_is_refused(module, on_slu
 
 
 def test_a_function_is_called_as_a_job(module, on_slurm, run_job, deferrable):
-    """With what JSON says, and its result comes back the same way."""
+    """Arguments and result are passed as JSON."""
     fields = module("async def add(a, b=1): return {'sum': a + b, 'quoted': \"it's $HOME\"}")
     fields.pop("module")
     result = run_job(**fields, function="job:add", op_kwargs={"a": 41}, deferrable=deferrable)
@@ -119,7 +119,7 @@ def test_a_function_is_called_as_a_job(module, on_slurm, run_job, deferrable):
 
 
 def test_a_job_that_ends_before_its_function_returns_has_failed(module, on_slurm, run_job, capsys):
-    """An exit code of 0 alone is no evidence, and what it printed last no result."""
+    """Exit code 0 is not sufficient, and its last output line is not a result."""
     fields = module("import os\ndef add(a):\n    print('last line')\n    os._exit(0)")
     fields.pop("module")
     result = run_job(**fields, function="job:add", op_kwargs={"a": 41})
@@ -215,7 +215,7 @@ def test_collect_refused_by_file_system_is_left_to_the_next_try(
 def test_collect_unreadable_record_is_left_to_the_next_try(
     module, on_slurm, run_job, tmp_path, run_directories, monkeypatch, name
 ):
-    """An error of the file system, such as a stale file handle, says nothing about the job."""
+    """An error of the file system, such as a stale file handle, is no evidence about the job."""
     opened, refused = os.open, []
 
     def refuse_once(path, *arguments, **named):
@@ -277,7 +277,7 @@ def test_products_are_put_in_place_by_whoever_comes_next(attempt, tmp_path, monk
     JobProducts(task, directory).commit({"result": 1})
 
     assert [(tmp_path / name).read_text() for name in ("a.txt", "b.txt")] == ["whole", "whole"]
-    JobProducts(task, directory).commit({"result": 1})  # and by one more, had nobody noted the end
+    JobProducts(task, directory).commit({"result": 1})  # and by one more, if the end had not been recorded
 
     record = json.loads((tmp_path / ".sewer" / "a.txt.json").read_text())
     assert (record["is_whole"], record["result"]) == (True, {"result": 1})
@@ -372,7 +372,7 @@ def killed_at(tmp_path):
 
 
 def made(folder: Path) -> dict[str, str]:
-    """Return the files of the products in a folder, with what is in them."""
+    """Return the files of the products in a folder, with their contents."""
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
 
@@ -403,7 +403,7 @@ def test_begin_of_another_run_finishes_what_a_killed_process_has_put_in_place(ki
 
 
 def test_fail_after_a_kill_leaves_products_of_one_attempt(killed_at):
-    """A user has cleared the task: what was not begun to be put in place is put aside, all of it."""
+    """A user has cleared the task: products whose commit has not begun are all moved aside."""
     for at in range(1, 40):
         task, folder, directory, was_killed = killed_at(at)
 
@@ -441,7 +441,7 @@ def test_begin_of_another_run_leaves_a_process_that_puts_products_in_place(attem
 
 
 def test_notes_that_cannot_be_read_are_no_products(attempt):
-    """The error says what to do."""
+    """The error contains the fix."""
     task, directory = attempt
     Path(directory.path, "products.json").write_text("{}")
 

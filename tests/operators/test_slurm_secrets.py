@@ -1,4 +1,4 @@
-"""What a Slurm job gets to see, and what nobody else does: environment and secrets of SlurmModuleOperator."""
+"""Environment and secrets of SlurmModuleOperator: visible to the job, and to no other process."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_slurm_module_operator_masks_the_tail_of_stderr_in_its_event(
 def test_slurm_module_operator_leaves_no_secret_argument_in_the_run_directory(
     module, no_slurm, run_job, run_directories, deferrable
 ):
-    """Neither in the job script nor, once the attempt has ended, in what it was begun with."""
+    """Neither in the job script nor, once the attempt has ended, in its recorded arguments."""
     job = module("print('done')")
     run_job("leaves_none", parameters_and_flags={"password": SECRET, "n": 3}, deferrable=deferrable, **job)
     (directory,) = run_directories()

@@ -18,7 +18,7 @@ from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 TEXTS = ["{{ var.value.secret }}", "{{ 1 + 1 }}", "{% if x %}", "{#1.txt", "a\r\nb\n", "\n", "1.10", "None"]
 #: Those that hold no template.
 PLAIN = TEXTS[3:]
-TELLS = """
+REPORTS_ARGUMENTS = """
     import json, os, sys
     if __name__ == "__main__":
         with open(os.environ["SEWER_RESULT_FILE"], "w") as file:
@@ -46,8 +46,8 @@ def of_function(job):
 
 @pytest.fixture
 def local(module):
-    """Return the arguments of a PythonModuleOperator whose module tells how it was called."""
-    return module(TELLS)
+    """Return the arguments of a PythonModuleOperator whose module returns its own arguments."""
+    return module(REPORTS_ARGUMENTS)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_decorator_passes_xcoms_and_return_values_literally(decorator, local, as
 
 
 def test_slurm_operator_passes_a_mapped_xcom_literally_and_renders_default_args(as_job, run_dag, tmp_path):
-    """What a job asks for is merged of both."""
+    """The options of a job are merged from both."""
     default_args = {"slurm": {"setup": ["export B={{ dag.dag_id }}"]}}
     with DAG("merged", schedule=None, default_args=default_args) as dag:
         SlurmModuleOperator.partial(task_id="job", **as_job).expand(slurm=leave([{"comment": TEXTS[0]}]))
@@ -211,7 +211,7 @@ def test_slurm_operator_passes_a_mapped_xcom_literally_and_renders_default_args(
 
 @pytest.mark.parametrize("path", [".sewer/{{ x }}.txt", "{{ x }}/.."])
 def test_operator_checks_a_path_from_an_xcom_as_it_is(path, operator, job, run_dag, capsys):
-    """It is no template, of which the parts are not known yet."""
+    """Unlike a template, its value is complete."""
     with DAG("paths", schedule=None) as dag:
         operator(task_id="job", products=leave([path]), **job)
     assert run_dag(dag).states["job"] == "failed"
@@ -233,7 +233,7 @@ def test_external_path_sensor_passes_an_xcom_literally(how, run_dag, tmp_path):
 
 @pytest.mark.parametrize("how", ["one", "mapped"])
 def test_remove_products_operator_passes_an_xcom_literally(how, local, run_dag, tmp_path):
-    """It removes what lies at the path as it is."""
+    """It removes the file at the literal path."""
     (tmp_path / "job.py").write_text("import sys; open(sys.argv[2], 'w')")
     made = Product(f"{TEXTS[1]}.txt".replace("{{", "{{ '{{' }}"))
     with DAG("remover", schedule=None) as dag:
@@ -305,13 +305,13 @@ def test_operator_renders_templates_of_a_dag_with_other_delimiters(local, run_da
 
 @pytest.mark.parametrize("text", ["{{ ds", "{% if %}", "{{ ds | no_such_filter }}"])
 def test_operator_names_the_field_of_a_template_with_a_syntax_error(text, operator, job, run_dag, capsys):
-    """Another try would not help."""
+    """A retry would fail as well."""
     again = {"retries": 2, "retry_delay": timedelta(0)}
     with DAG("syntax", schedule=None) as dag:
         operator(task_id="job", parameters_and_flags={"x": text}, **again, **job)
     assert run_dag(dag).states["job"] == "failed"
-    said = capsys.readouterr().out
-    assert said.count("AirflowFailException: task 'job': parameters_and_flags: ") == 1
+    output = capsys.readouterr().out
+    assert output.count("AirflowFailException: task 'job': parameters_and_flags: ") == 1
 
 
 def test_decorator_renders_a_path_in_the_call(module, run_dag, tmp_path):
@@ -343,7 +343,7 @@ def test_operator_takes_xcom_in_every_field_of_text(field, operator, as_job, loc
 
 @pytest.mark.parametrize("given", ["{{ 'job' }}", None, 3])
 def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local, run_dag, said):
-    """It is no template, and nothing but a name."""
+    """It is a plain name and not rendered."""
     job = as_job if operator is SlurmModuleOperator else local
     with DAG("named_wrongly", schedule=None) as dag:
         operator(task_id="job", **{**job, "module": leave(given)})

@@ -1,4 +1,4 @@
-"""SlurmJobTrigger: what the triggerer does with it, done here with real jobs."""
+"""SlurmJobTrigger, driven with real jobs as a triggerer drives it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def busy_scheduler(monkeypatch):
 
 @pytest.fixture
 def submit(tmp_path):
-    """Submit a module as a job, and return what makes triggers that follow it, as the database would."""
+    """Submit a module as a job, and return it with a trigger made_anew as from the database."""
 
     def run(source: str, cluster: str = "slurm", secrets: tuple[str, ...] = (), **settings):
         (tmp_path / "job.py").write_text(dedent(source))
@@ -64,8 +64,8 @@ def submit(tmp_path):
             1.0,
         )
         job = JobRunner(planned, lambda *_: None, lambda _: None).submit_and_wait()
-        told = encrypt_secrets(secrets, job.directory)
-        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm_to_data(slurm._replace(slurm={})), told)
+        encrypted = encrypt_secrets(secrets, job.directory)
+        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm_to_data(slurm._replace(slurm={})), encrypted)
         return job, trigger
 
     return run
@@ -77,8 +77,8 @@ def register(tmp_path):
 
     def run(source: str, count: int, **settings):
         (tmp_path / "job.py").write_text(dedent(source))
-        said = {"run_dir": str(tmp_path / "runs"), "cluster": "slurm", "array": True, "array_wait": 600.0, **settings}
-        slurm = QUICK._replace(**said)
+        given = {"run_dir": str(tmp_path / "runs"), "cluster": "slurm", "array": True, "array_wait": 600.0, **settings}
+        slurm = QUICK._replace(**given)
         task = Task("task", "job").with_settings(ExecutionSettings(sys.executable, {"PYTHONPATH": str(tmp_path)}))
         for index in range(count):
             planned = JobSpec(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, expected=2)
@@ -96,10 +96,10 @@ def logged(caplog):
 
 
 def made_anew(trigger: SlurmJobTrigger) -> SlurmJobTrigger:
-    """Return the trigger as another triggerer makes it: from what the database has kept."""
+    """Return the trigger as another triggerer creates it from the database."""
     path, kwargs = trigger.serialize()
-    kept = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(kwargs))
-    again = import_string(path)(**kept)
+    stored = Trigger._decrypt_kwargs(Trigger.encrypt_kwargs(kwargs))
+    again = import_string(path)(**stored)
     again.trigger_id, again.task_instance = 1, task_instance()  # as a triggerer sets them
     return again
 
@@ -112,7 +112,7 @@ def _until(condition) -> None:
 
 
 async def first_event(trigger: SlurmJobTrigger):
-    """Return what the trigger fires."""
+    """Return the event of the trigger."""
     return (await asyncio.wait_for(anext(trigger.run()), PATIENCE)).payload
 
 
@@ -138,7 +138,7 @@ def test_what_the_database_keeps_makes_the_same_trigger(on_slurm, submit):
 
 
 def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
-    """The event says all that the worker needs, in what JSON can hold."""
+    """The event contains everything the worker needs, as JSON values."""
     job, trigger = submit("print('done')")
     event = asyncio.run(first_event(made_anew(trigger)))
     assert json.loads(json.dumps(event)) == event
@@ -157,7 +157,7 @@ def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
 
 
 def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_has_noticed(submit, busy_scheduler, monkeypatch):
-    """What is queued again before that counts as killed there, although the job has ended well."""
+    """The scheduler takes a task that is queued again earlier for killed, although its job succeeded."""
     asked = []
 
     async def sleep(seconds: float) -> None:
@@ -235,12 +235,12 @@ def test_stopped_where_there_is_no_triggerer_it_cancels_the_job(on_slurm, submit
 def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
     """A trigger that is cancelled when it has just heard of its job ends all the same."""
 
-    async def cancelled_with_news() -> None:
+    async def cancelled_with_update() -> None:
         news = _News()
         task = asyncio.create_task(news.get(PATIENCE))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        news.put("news")
+        news.put("update")
         for _ in range(turns):
             await asyncio.sleep(0)
         was_done = task.done()
@@ -249,7 +249,7 @@ def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
             await task
         assert was_done or task.cancelled()
 
-    asyncio.run(cancelled_with_news())
+    asyncio.run(cancelled_with_update())
 
 
 @pytest.mark.parametrize("state", ["failed", "success", ...])
@@ -317,7 +317,7 @@ def test_run_paused_triggerer_logs_nothing_once_another_one_follows(on_slurm, su
 
 
 async def killed_as_airflow_does(triggers, until_cancelled_again: float) -> None:
-    """Tell all of these that they are killed, and cancel that again when the triggerer comes round."""
+    """Call on_kill of all triggers, and cancel the calls later, as the triggerer does."""
     kills = [asyncio.create_task(trigger.on_kill()) for trigger in triggers]
     await asyncio.wait(kills, timeout=until_cancelled_again)
     for kill in kills:
@@ -327,7 +327,7 @@ async def killed_as_airflow_does(triggers, until_cancelled_again: float) -> None
 
 @pytest.mark.parametrize("array", [True, False], ids=["array", "jobs"])
 def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, array, airflow_has_task_as):
-    """Airflow cancels what it has asked for when it comes round, with much of it still to be done."""
+    """Airflow cancels its on_kill calls before all jobs are cancelled."""
     airflow_has_task_as("failed")
     held = {"slurm": {"additional_parameters": {"hold": True}}}
     source = "import time; time.sleep(600)"
@@ -352,13 +352,13 @@ def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, arra
 
 
 def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog, airflow_has_task_as):
-    """Also that nobody has heard of it yet, when Airflow waits no longer."""
+    """Also if Airflow stops waiting before the cancellation is confirmed."""
     airflow_has_task_as("failed")
     caplog.set_level(logging.INFO)
     job, trigger = submit("import time; time.sleep(600)")
     on_slurm.put_in_front("scancel", "sleep 3")
     asyncio.run(killed_as_airflow_does([made_anew(trigger)], 1.0))
-    assert f"{job} is being cancelled; Airflow waits no longer" in caplog.text
+    assert f"Cancelling {job} in the background; Airflow has stopped waiting" in caplog.text
     on_slurm.wait_for(job.ref.id, "CANCELLED")
 
 
@@ -406,7 +406,7 @@ def test_trigger_with_the_key_of_another_raises(on_slurm, submit):
 
 
 def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, monkeypatch):
-    """It could not tell a job that is lost from one that runs."""
+    """It could not distinguish a lost job from a running one."""
     _, trigger = submit("pass")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlurmUnavailable, match="sbatch, squeue, scancel not found"):
@@ -441,7 +441,7 @@ def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeyp
 
 
 def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path):
-    """Forty triggers wait for a file that nobody serves, and the one with a healthy job fires all the same."""
+    """Forty triggers wait for a hanging file server, and the one with a healthy job still fires."""
     stuck = []
     for number in range(40):
         directory = tmp_path / f"stuck-{number}"
@@ -468,7 +468,7 @@ def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path)
         assert asyncio.run(follow_all())["ending"]["error"] is None
     finally:
         for log in stuck:
-            with suppress(OSError):  # nobody reads it
+            with suppress(OSError):  # no reader
                 os.close(os.open(log, os.O_WRONLY | os.O_NONBLOCK))
 
 
