@@ -1,4 +1,4 @@
-"""The language of the package: words that a reader would have to learn are counted, and may only become fewer.
+"""The language of the package: it counts private words, and their number may only go down.
 
 ``docs/development/glossary.md`` has the word to use for each of them.
 """
@@ -20,10 +20,11 @@ PACKAGE = ROOT / "airflow_provider_sewer"
 DOCS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs")
 #: It lists the words to avoid.
 GLOSSARY = ROOT / "docs/development/glossary.md"
-WORDS = frozenset(
-    "what whatever said says say told tells tell nobody somebody person people whoever anew hopeless unmade verdict judge".split()
-)
-#: The most of each place today. Whoever lowers a count lowers the number here.
+WORDS = frozenset({
+    "what", "whatever", "said", "says", "say", "told", "tells", "tell", "nobody", "somebody", "person", "people", "whoever",
+    "anew", "hopeless", "unmade", "verdict", "judge",
+})  # fmt: skip
+#: The most of each place today. A change that lowers a count lowers the number here.
 MOST = {"identifiers": 0, "docstrings": 0, "comments": 0, "messages": 0, "docs": 0}
 
 
