@@ -229,7 +229,8 @@ IN_JOB = {
     "exit": Stored(
         formats.EXIT, "exit.json", read_exit,
         ExitRecord(
-            "4711", 1, "n1", "teardown", 0, None, 1700000003.5, 1700000009.5, 9, 0, [0, 9], -1, 2, unsignalled=True, is_torn_down=True
+            "4711", 1, "n1", "teardown", 0, None, 1700000003.5, 1700000009.5, 9, 0, [0, 9], -1, 2,
+            unsignalled=True, is_torn_down=True,
         ),
         None,
     ),

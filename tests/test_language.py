@@ -21,8 +21,8 @@ DOCS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs")
 #: It lists the words to avoid.
 GLOSSARY = ROOT / "docs/development/glossary.md"
 WORDS = frozenset({
-    "what", "whatever", "said", "says", "say", "told", "tells", "tell", "nobody", "somebody", "person", "people", "whoever",
-    "anew", "hopeless", "unmade", "verdict", "judge",
+    "what", "whatever", "said", "says", "say", "told", "tells", "tell", "nobody", "somebody", "person", "people",
+    "whoever", "anew", "hopeless", "unmade", "verdict", "judge",
 })  # fmt: skip
 #: The most of each place today. A change that lowers a count lowers the number here.
 MOST = {"identifiers": 0, "docstrings": 0, "comments": 0, "messages": 0, "docs": 0}

@@ -530,5 +530,5 @@ def test_why_there_is_no_array_is_the_end_of_each(on_slurm, register):
 
     for event in asyncio.run(both()):
         assert event["job"]["id"] is None
-        assert event["ending"]["error"] == "submit_refused"
+        assert event["ending"]["error"] == "submission_rejected"
         assert "invalid partition specified: nowhere" in event["ending"]["message"]
