@@ -90,7 +90,7 @@ with open({str(filler)!r}, "wb", buffering=0) as file:
     on_slurm.flow(first=fills)
     run = on_slurm.run()
     assert run.code != 0
-    assert "it was made, but its record cannot be written" in run.stderr
+    assert "it was produced, but its record cannot be written" in run.stderr
     assert "No space left on device" in run.stderr
     filler.unlink()
 

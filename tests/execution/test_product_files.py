@@ -118,7 +118,7 @@ def test_rerun_with_fewer_files_refuses_to_remove_changed_file(lab) -> None:
     state, reason = outcome_of(lab, shapes(lab, ".shp .dbf"))
 
     assert state is TaskState.FAILED
-    assert f"{lab.folder}/build/a.prj was made with build/a.shp by an earlier run and changed since" in reason
+    assert f"{lab.folder}/build/a.prj was created with build/a.shp by an earlier run and changed since" in reason
     assert files(lab) == ["a.dbf", "a.dbf.failed", "a.prj", "a.shp", "a.shp.failed"]
     assert lab.read("build/a.prj") == "corrected by hand"
 
@@ -130,7 +130,7 @@ def test_file_beside_product_never_replaces_file_of_user(lab) -> None:
     state, reason = outcome_of(lab, shapes(lab, ".shp .dbf"))
 
     assert state is TaskState.FAILED
-    assert f"it wrote a.dbf beside build/a.shp, but {lab.folder}/build/a.dbf exists" in reason
+    assert f"a.dbf was written beside product build/a.shp, but {lab.folder}/build/a.dbf exists" in reason
     assert lab.read("build/a.dbf") == "mine"
     assert files(lab) == ["a.dbf", "a.dbf.failed", "a.shp.failed"]
 
@@ -170,7 +170,7 @@ def test_directory_beside_product_that_a_user_has_changed_is_not_replaced(lab) -
     state, reason = outcome_of(lab, task)
 
     assert state is TaskState.FAILED
-    assert "a.data was changed since an earlier run made it" in reason
+    assert "a.data was changed since an earlier run created it" in reason
     assert lab.read("build/a.data/notes.txt") == "mine"
 
 

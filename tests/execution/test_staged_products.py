@@ -61,7 +61,7 @@ def test_success_without_the_product_is_a_failure_that_names_it(lab) -> None:
     state, reason = outcome_of(lab, writer(lab, "", Product("build/raw.txt")))
 
     assert state is TaskState.FAILED
-    assert reason.startswith("it exited with 0, but did not make build/raw.txt: it was to write it to the path it was")
+    assert reason.startswith("exit code 0, but product build/raw.txt was not created: expected at the path that the")
 
 
 def test_success_with_one_of_two_products_puts_none_in_place(lab) -> None:
@@ -78,7 +78,7 @@ def test_a_module_that_writes_the_real_name_itself_is_told_how_to_say_so(lab) ->
     state, reason = outcome_of(lab, writer(lab, "Path('x.txt').write_text('mine')", Product("x.txt")))
 
     assert state is TaskState.FAILED
-    assert "it wrote to x.txt itself" in reason
+    assert "the task wrote to x.txt itself" in reason
     assert "Product('x.txt', atomic=False)" in reason
 
 
@@ -92,7 +92,7 @@ def test_a_product_under_its_real_name_has_to_be_made_anew(lab) -> None:
     state, reason = outcome_of(lab, writer(lab, "", product))
 
     assert state is TaskState.FAILED
-    assert "did not make x.txt anew" in reason
+    assert "product x.txt was not written" in reason
     assert lab.read("x.txt") == "1"
     assert read_record(str(lab.folder / "x.txt")).is_complete
 
@@ -157,5 +157,5 @@ def test_product_whose_hidden_path_is_too_long_fails_by_name(lab, tmp_path) -> N
     state, why = outcome_of(lab, task)
 
     assert state is TaskState.FAILED
-    assert "cannot make the folder for it" in why
+    assert "cannot create its folder" in why
     assert why.endswith("File name too long")

@@ -139,4 +139,4 @@ def test_output_that_is_never_written_is_noticed(sppe, raw):
     done = sppe(PIPELINE)
 
     assert done.returncode == 1
-    assert "it exited with 0, but did not make folder/signals/xaa" in done.stderr
+    assert "exit code 0, but product folder/signals/xaa was not created" in done.stderr
