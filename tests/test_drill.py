@@ -35,7 +35,7 @@ AGAIN = [entry("start", "8", "2"), entry("end", "8", "2")]
 
 def counts(task, ledger, **more):
     """Return the counts that are not 0."""
-    return {kind: count for kind, count in judge([task], ledger, **more).is_reusable.items() if count}
+    return {kind: count for kind, count in judge([task], ledger, **more).counts.items() if count}
 
 
 @pytest.mark.parametrize("has_product", [None, True])
@@ -115,7 +115,7 @@ def test_judge_task_that_ended_otherwise_is_failed(state):
 def test_judge_counts_each_lost_line_of_both_streams():
     logged = {"stdout": [line_of(TASK, "7", number) for number in (0, 2)], "stderr": [line_of(TASK, "7", 0)]}
     verdict = judge([seen(logged=logged)], WELL)
-    assert verdict.is_reusable[drill.LOST_LINES] == 3
+    assert verdict.counts[drill.LOST_LINES] == 3
     assert [fault.text for fault in verdict.faults] == [
         "2 of 4 lines of stdout of job 7 of attempt 1, 1, 3",
         "1 of 2 lines of stderr of job 7 of attempt 1, 1",

@@ -242,7 +242,7 @@ IN_JOB = {
         ({1: "map-1/1"}, WANTS._replace(most_seconds=60.0)), form,
     ),
     "refused": Stored(
-        formats.REJECTED, "refused.json", read_refusal, (errors.SlurmSubmissionRejected, "invalid partition"),
+        formats.REFUSED, "refused.json", read_refusal, (errors.SlurmSubmissionRejected, "invalid partition"),
         lambda folder: JobArray(folder).refuse(errors.SlurmSubmissionRejected("invalid partition")),
     ),
     "product": Stored(

@@ -215,10 +215,10 @@ class Fuzz:
         error = result.exception
         if error is not None and not isinstance(error, SystemExit):
             self.found.append(f"{seed}: {type(error).__name__}: {error!s:.200}")
-        elif "Traceback" in result.on_output or result.exit_code not in (0, 1, 2):
-            self.found.append(f"{seed}: exit code {result.exit_code}: {result.on_output[:200]}")
-        elif result.exit_code == 2 and max(map(len, result.on_output.splitlines()), default=0) > LONGEST:
-            self.found.append(f"{seed}: a line of {max(map(len, result.on_output.splitlines()))} characters")
+        elif "Traceback" in result.output or result.exit_code not in (0, 1, 2):
+            self.found.append(f"{seed}: exit code {result.exit_code}: {result.output[:200]}")
+        elif result.exit_code == 2 and max(map(len, result.output.splitlines()), default=0) > LONGEST:
+            self.found.append(f"{seed}: a line of {max(map(len, result.output.splitlines()))} characters")
 
     def call(self, seed: str, function: Callable[[], Any], *documented: type[Exception]) -> None:
         """Call a function that may raise what is documented, and note what else goes wrong."""

@@ -82,7 +82,7 @@ class ResultExpansion:
     @property
     def _output(self) -> XComArg:
         dag: Any = DagContext.get_current()
-        output: XComArg = dag.get_task(self._producer_id).on_output
+        output: XComArg = dag.get_task(self._producer_id).output
         return output
 
 

@@ -209,7 +209,7 @@ class Airflow(AirflowApi):
         try:
             part.wait(timeout)
         except subprocess.TimeoutExpired:
-            pytest.discard(f"{name} did not end within {timeout} s of SIGTERM\n{self.tails()}")
+            pytest.fail(f"{name} did not end within {timeout} s of SIGTERM\n{self.tails()}")
         del self._parts[name]
         self._end_session(part.pid)
 

@@ -121,7 +121,7 @@ class AirflowApi:
             state = self.state(dag_id, run_id, task_id, map_index)
             if state in final - wanted:
                 log = "\n".join(json.dumps(line) for line in self._last_log(dag_id, run_id, task_id, map_index))
-                pytest.discard(f"{dag_id}.{task_id} is {state}, not {sorted(wanted)}\n{log}\n{self.tails()}")
+                pytest.fail(f"{dag_id}.{task_id} is {state}, not {sorted(wanted)}\n{log}\n{self.tails()}")
             return state if state in wanted else None
 
         return self.until(there, f"{dag_id}.{task_id} to be {sorted(wanted)}", timeout)
@@ -192,7 +192,7 @@ class AirflowApi:
                     raise
                 last = error
             if (trouble := self.trouble()) or time.monotonic() > deadline:
-                pytest.discard(f"waited in vain for {what}; last: {last!r}; {trouble}\n{self.tails()}")
+                pytest.fail(f"waited in vain for {what}; last: {last!r}; {trouble}\n{self.tails()}")
             time.sleep(SHORTEST_POLL)
 
     def _started(self, dag_id: str, conf: dict) -> str | None:
@@ -207,7 +207,7 @@ class AirflowApi:
         if any(dag["dag_id"] == dag_id for dag in self.get("/dags?limit=100")["dags"]):
             return True
         if errors := self.get("/importErrors")["import_errors"]:
-            pytest.discard("\n".join(error["stack_trace"] for error in errors))
+            pytest.fail("\n".join(error["stack_trace"] for error in errors))
         return False
 
     def _last_log(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> list[dict[str, Any]]:

@@ -28,8 +28,8 @@ def test_a_run_in_an_allocation_keeps_its_gpu_and_its_cpus(sppe, slurm) -> None:
 
     slurm.wait_for(job, "COMPLETED", "FAILED")
     said = [
-        line for line in slurm.on_output(job).splitlines() if line.endswith(("begins", "ends")) or "[gpu] sees" in line
+        line for line in slurm.output(job).splitlines() if line.endswith(("begins", "ends")) or "[gpu] sees" in line
     ]
-    assert "allocated 1\n" in slurm.on_output(job)
+    assert "allocated 1\n" in slurm.output(job)
     assert "[gpu] sees 1 3" in said
     assert [line.rpartition(" ")[2] for line in said if "gpu" not in line] == ["begins", "ends"] * 2

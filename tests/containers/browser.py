@@ -121,7 +121,7 @@ class Browser:
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
             self.driver.save_screenshot(str(SCREENSHOTS / "in-vain.png"))
             seen = self.driver.find_element(By.TAG_NAME, "body").text
-            pytest.discard(f"waited in vain for {what} on {self.driver.current_url}:\n{seen}")
+            pytest.fail(f"waited in vain for {what} on {self.driver.current_url}:\n{seen}")
 
     def type(self, *keys: str) -> None:
         """Type where the cursor is."""

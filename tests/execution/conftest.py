@@ -12,6 +12,7 @@ import tempfile
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,19 +37,23 @@ def no_test_hangs_or_leaves_processes_behind() -> Iterator[None]:
     """Fail a test that hangs, or that leaves a child process behind."""
 
     def fail(*_: Any) -> None:
-        pytest.discard(f"hangs for {2 * PATIENCE:.0f} s")
+        pytest.fail(f"hangs for {2 * PATIENCE:.0f} s")
 
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    before = {process.pid for process in psutil.Process().children()}
     previous = signal.signal(signal.SIGALRM, fail)
     signal.alarm(int(2 * PATIENCE))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)
-    children = [process for process in psutil.Process().children(recursive=True) if process.pid not in before]
-    left = [process for process in children if process.status() != psutil.STATUS_ZOMBIE]
-    for process in left:
-        process.kill()
-    assert not left
+    # Not those of an Airflow that runs for the whole session: its parts start processes at any time.
+    new = [process for process in psutil.Process().children() if process.pid not in before]
+    left = []
+    for process in [*new, *(each for one in new for each in one.children(recursive=True))]:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                left.append(str(process.cmdline()))
+                process.kill()
+    assert not left, f"left behind: {left}"
 
 
 class Lifeline:
@@ -83,12 +88,12 @@ class Lifeline:
         deadline = time.monotonic() + PATIENCE
         while not is_over():
             if not select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                pytest.discard(f"waited in vain for {what}; heard {self._heard!r}")
+                pytest.fail(f"waited in vain for {what}; heard {self._heard!r}")
             data = os.read(self._fd, 65536)
             if not data and self._heard:
                 if what.startswith("the end"):
                     return
-                pytest.discard(f"all that hold the pipe are gone, without {what}; heard {self._heard!r}")
+                pytest.fail(f"all that hold the pipe are gone, without {what}; heard {self._heard!r}")
             if not data:
                 time.sleep(0.002)  # a named pipe cannot be waited on before somebody opens it
             self._heard += data

@@ -44,7 +44,7 @@ def test_another_process_finds_what_was_kept(land, script):
         str(land.python),
     )
 
-    assert other.on_output() == "Workflow('workflow', tasks=['a'])\n"
+    assert other.output() == "Workflow('workflow', tasks=['a'])\n"
     assert land.loads == 1
 
 

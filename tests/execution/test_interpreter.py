@@ -182,13 +182,13 @@ def test_an_interpreter_that_has_answered_a_process_is_known_to_the_next(executa
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
 
     for _ in range(3):
-        said = script(find + "print(known_interpreter(sys.argv[1]))", str(file), env=env).on_output()
+        said = script(find + "print(known_interpreter(sys.argv[1]))", str(file), env=env).output()
         assert said == f"{file}\n"
     assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n"
 
     file.unlink()
     executable(text)
-    script(find + "known_interpreter(sys.argv[1])", str(file), env=env).on_output()
+    script(find + "known_interpreter(sys.argv[1])", str(file), env=env).output()
     assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n" * 2
 
 
@@ -321,7 +321,7 @@ def test_a_working_directory_that_may_not_be_entered_is_named(closed_folder: Pat
         str(closed_folder),
     )
 
-    assert unprivileged.on_output() == (
+    assert unprivileged.output() == (
         f"the working directory {closed_folder} cannot be entered by this user; change its permissions\n"
     )
 

@@ -142,7 +142,7 @@ def test_the_command_line_is_told_with_its_secrets_masked(modules) -> None:
     """Before it starts, the command line and the working directory are told, secrets masked."""
     ran = modules.run("pass", "--password", "hunter2", "--key=abc-geheim-def", "a b", secrets=["geheim"])
 
-    ((line, workdir),) = ran.on_start
+    ((line, workdir),) = ran.started
     assert line == f"{sys.executable} -u -m made_1 --password *** '--key=abc-***-def' 'a b'"
     assert workdir is None
 

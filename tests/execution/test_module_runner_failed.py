@@ -111,7 +111,7 @@ def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, scri
         modules.write("import sys; sys.exit(3)"),
     )
 
-    assert unknowing.on_output().startswith("None made_1 has ended, but how is not known: its exit code was collected")
+    assert unknowing.output().startswith("None made_1 has ended, but how is not known: its exit code was collected")
 
 
 # --- told apart from a failing module
@@ -175,4 +175,4 @@ def test_a_missing_interpreter_and_workdir_are_found_before_anything_runs(module
 
     assert isinstance(no_python.error, InterpreterError)
     assert isinstance(no_workdir.error, WorkdirError)
-    assert no_python.on_start == no_workdir.on_start == []
+    assert no_python.started == no_workdir.started == []

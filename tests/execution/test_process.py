@@ -186,7 +186,7 @@ def test_200_mb_of_output_and_a_50_mb_line_need_little_memory(script) -> None:
         """
     )
 
-    code, count, grown_kib = map(int, measure.on_output().split())
+    code, count, grown_kib = map(int, measure.output().split())
 
     assert (code, count) == (0, 200 * 1_000_000 + 50_000_000)
     assert grown_kib < 20_000
@@ -224,7 +224,7 @@ def test_an_exit_code_that_cannot_be_known_is_never_zero(script) -> None:
         """
     )
 
-    assert unknowing.on_output() == "Exit(code=None, signal=None, stopped=False, leftovers=False)\n"
+    assert unknowing.output() == "Exit(code=None, signal=None, stopped=False, leftovers=False)\n"
 
 
 @on_any_system

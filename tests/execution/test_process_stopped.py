@@ -295,7 +295,7 @@ def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
 
 def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypatch) -> None:
     """An error raised by a signal handler before the output is followed ends the tree as well."""
-    real = process_module.on_start
+    real = process_module.spawn
     started = []
 
     def interrupted(*arguments: object) -> None:

@@ -110,4 +110,4 @@ def test_the_session_of_whoever_ends_a_tree_is_spared(script) -> None:
         start_new_session=True,
     )
 
-    assert ends_itself.on_output() == "None\n"
+    assert ends_itself.output() == "None\n"

@@ -79,7 +79,7 @@ def test_the_default_is_the_processors_this_process_may_use(script) -> None:
         """
     )
 
-    assert bound.on_output() == "1\n"
+    assert bound.output() == "1\n"
 
 
 @pytest.mark.parametrize(
@@ -99,4 +99,4 @@ def test_the_default_is_the_cpus_of_a_slurm_allocation(allocated: str, expected:
         allocated,
     )
 
-    assert shown.on_output() == f"{here if expected == 'all' else expected}\n"
+    assert shown.output() == f"{here if expected == 'all' else expected}\n"

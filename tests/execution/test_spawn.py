@@ -84,7 +84,7 @@ def test_a_working_directory_without_permission_is_named(closed_folder: Path, sc
         str(closed_folder),
     )
 
-    assert unprivileged.on_output() == f"cannot enter the working directory {closed_folder}: Permission denied\n"
+    assert unprivileged.output() == f"cannot enter the working directory {closed_folder}: Permission denied\n"
 
 
 def test_an_argument_that_is_too_long_is_named() -> None:

@@ -47,4 +47,4 @@ def test_workers_do_all_with_fewer_threads_where_the_system_starts_no_more(scrip
         """
     )
 
-    assert done.on_output() == "9 2\n"
+    assert done.output() == "9 2\n"

@@ -60,7 +60,7 @@ def test_workdir_in_default_args_counts():
         {"products": ["{{ ds }}/a"], "workdir": "/data"},
         {"products": ["a"], "workdir": "{{ var.value.place }}"},
         {"products": ["a"], "sewer_conn_id": "{{ params.conn }}"},
-        {"products": ["a"], "workdir": BaseOperator(task_id="before").on_output},
+        {"products": ["a"], "workdir": BaseOperator(task_id="before").output},
         {"products": [Product("a", temporary=True)], "workdir": "/data"},
     ],
 )

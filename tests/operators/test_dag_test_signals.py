@@ -154,7 +154,7 @@ def test_dags_test_cancels_the_running_job(dags_test, on_slurm, deferrable):
     run.says("the module is here")
     run.ends(signal.SIGTERM, SOON)
     on_slurm.until(lambda: not queued(on_slurm), "no job")
-    assert run.on_start == 1
+    assert run.started == 1
 
 
 def test_dags_test_ends_between_two_tries(dags_test, on_slurm):
@@ -163,7 +163,7 @@ def test_dags_test_ends_between_two_tries(dags_test, on_slurm):
     (run.folder / "fails").touch()
     run.says("No tasks to run")
     run.ends(signal.SIGTERM, SOON)
-    assert run.on_start == 2
+    assert run.started == 2
 
 
 def test_dags_test_ends_the_module_of_a_python_module_operator(dags_test):

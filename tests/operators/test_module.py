@@ -149,7 +149,7 @@ def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
     job = module("import sys; print(*sys.argv[1:])")
     with DAG("fan_in", schedule=None) as dag:
         each = PythonModuleOperator.partial(task_id="each", **job).expand(parameters_and_flags=[{"n": 1}, {"n": 2}])
-        PythonModuleOperator(task_id="all", parameters_and_flags={"got": each.on_output}, **job)
+        PythonModuleOperator(task_id="all", parameters_and_flags={"got": each.output}, **job)
     assert run_dag(dag).results["all"] == "--got --n 1 --got --n 2"
 
 

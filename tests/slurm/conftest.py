@@ -62,7 +62,7 @@ def no_test_hangs_or_leaves_processes_behind() -> Iterator[None]:
     """Fail a test that hangs, or that leaves a child process behind; a query that is under way may end."""
 
     def fail(*_: Any) -> None:
-        pytest.discard(f"hangs for {5 * PATIENCE:.0f} s")
+        pytest.fail(f"hangs for {5 * PATIENCE:.0f} s")
 
     before = {process.pid for process in psutil.Process().children(recursive=True)}
 

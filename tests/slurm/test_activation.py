@@ -27,7 +27,7 @@ def test_job_finds_the_programs_of_its_own_environment(jobs, own) -> None:
     """Also if the interpreter is called by a link inside of the environment."""
     (own / "bin" / "mine").symlink_to("python")
 
-    assert jobs.start(WHICH, python=f"{own}/bin/mine", active=ACTIVE).on_output() == {
+    assert jobs.start(WHICH, python=f"{own}/bin/mine", active=ACTIVE).output() == {
         "python": f"{own}/bin/python",
         "own-tool": f"{own}/bin/own-tool",
         "VIRTUAL_ENV": str(own),
@@ -42,7 +42,7 @@ def test_setup_lines_count_more(cluster_jobs, own, tmp_path) -> None:
     tool = executable(tmp_path / "bin" / "own-tool")
     setup = ["[[ $VIRTUAL_ENV == */own ]] || exit 1", f"PATH={tmp_path}/bin:$PATH", "export CONDA_PREFIX=/loaded"]
 
-    seen = cluster_jobs.start(WHICH, python=f"{own}/bin/python", active=ACTIVE, resources={"setup": setup}).on_output()
+    seen = cluster_jobs.start(WHICH, python=f"{own}/bin/python", active=ACTIVE, resources={"setup": setup}).output()
 
     assert (seen["own-tool"], seen["python"], seen["CONDA_PREFIX"]) == (str(tool), f"{own}/bin/python", "/loaded")
 
@@ -52,7 +52,7 @@ def test_path_given_to_a_job_counts_more(cluster_jobs, own) -> None:
     active = [name for name in ACTIVE if name != "PATH"]
     env = {"PATH": "/usr/bin:/bin", "CONDA_PREFIX": "/of/the/worker"}
 
-    seen = cluster_jobs.start(WHICH, python=f"{own}/bin/python", active=active, env=env).on_output()
+    seen = cluster_jobs.start(WHICH, python=f"{own}/bin/python", active=active, env=env).output()
 
     assert (seen["own-tool"], seen["VIRTUAL_ENV"], seen["CONDA_PREFIX"]) == (None, str(own), None)
 
@@ -64,7 +64,7 @@ def test_link_to_an_interpreter_leads_to_its_environment(local_jobs, tmp_path, b
     (tmp_path / "other").mkdir()
     other = executable(tmp_path / "other" / "python")
 
-    seen = local_jobs.start(WHICH, python=str(link), active=ACTIVE, env={"PATH": f"{other.parent}:/bin"}).on_output()
+    seen = local_jobs.start(WHICH, python=str(link), active=ACTIVE, env={"PATH": f"{other.parent}:/bin"}).output()
 
     assert seen["python"] == str(Path(os.path.realpath(bare_python)).parent / "python")
     assert seen["VIRTUAL_ENV"] is None

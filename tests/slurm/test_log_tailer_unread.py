@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import termios
-import threading
 import time
 import uuid
 from collections import Counter
@@ -51,6 +50,9 @@ class Supervisor:
         self._requests.close()
         self.log.close()
         os.dup2(self._child_requests.fileno(), 0)
+        for each in {*map(int, os.listdir("/proc/self/fd"))} - {0, 1, 2, self._child_log.fileno()}:
+            with suppress(OSError):
+                os.close(each)  # sockets of this process that other tests have left, read or not
         try:
             work(self._child_log)
         except BaseException:
@@ -181,8 +183,14 @@ def test_supervisor_sockets_are_read_although_others_write_on(supervisor: Superv
     """In a triggerer, many triggers write to one socket, which is seldom empty."""
 
     def work(log: socket.socket) -> None:
+        sleep = time.sleep
+
+        def write_on(_: float) -> None:  # by then, what has to be read is known
+            time.sleep = sleep
+            log.sendall(b"b" * 5000)
+
         log.sendall(b"a" * 5000)
-        threading.Timer(0.5, log.sendall, [b"b" * 5000]).start()
+        time.sleep = write_on
         os._exit(7 if SupervisorSockets().wait_until_drained(60) else 8)
 
     supervisor.start(work)

@@ -106,7 +106,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
 SlurmctldTimeout=30
 SlurmdTimeout=10
-MessageTimeout=10
+MessageTimeout=30
 KillWait=2
 InactiveLimit=0
 BatchStartTimeout=10

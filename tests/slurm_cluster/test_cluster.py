@@ -35,7 +35,7 @@ def test_a_job_runs(slurm) -> None:
     job = slurm.wait_for(slurm.submit("echo $SLURMD_NODENAME; exit 3"), "FAILED")
 
     assert job.exit_code == "3:0"
-    assert slurm.on_output(job.id).strip() in slurm.nodes
+    assert slurm.output(job.id).strip() in slurm.nodes
 
 
 def test_a_login_starts_no_profile(slurm) -> None:
@@ -43,7 +43,7 @@ def test_a_login_starts_no_profile(slurm) -> None:
     job = slurm.submit("env", "--export=NONE")
     slurm.wait_for(job, "COMPLETED")
 
-    seen = dict(line.split("=", 1) for line in slurm.on_output(job).splitlines())
+    seen = dict(line.split("=", 1) for line in slurm.output(job).splitlines())
     # Newer versions set variables for several MPI launchers.
     by_slurm = ("SLURM", "ENVIRONMENT", "HOSTNAME", "TMPDIR", "HYDRA_", "I_MPI_", "OMPI_MCA_", "PRTE_MCA_")
     by_the_shell = ("PWD", "OLDPWD", "SHLVL", "_")
@@ -72,7 +72,7 @@ def test_a_node_that_goes_down_fails_its_jobs(slurm) -> None:
     lost = slurm.submit(FOR_EVER, "--nodelist=n1", "--no-requeue")
     again = slurm.submit(f"echo $SLURMD_NODENAME; {FOR_EVER}")
     slurm.wait_for(lost, "RUNNING")
-    first = slurm.until(lambda: slurm.on_output(again), "the name of a node").strip()
+    first = slurm.until(lambda: slurm.output(again), "the name of a node").strip()
 
     for node in {"n1", first}:
         slurm.node_down(node)
@@ -80,7 +80,7 @@ def test_a_node_that_goes_down_fails_its_jobs(slurm) -> None:
     slurm.wait_for(lost, "NODE_FAIL")
     assert slurm.wait_for(again, "RUNNING").restarts == 1
     # Slurm starts the file of its output anew.
-    slurm.until(lambda: slurm.on_output(again).strip() not in {"", first}, "the name of another node")
+    slurm.until(lambda: slurm.output(again).strip() not in {"", first}, "the name of another node")
 
 
 def test_a_frozen_controller_answers_once_it_is_thawed(slurm) -> None:
@@ -97,7 +97,7 @@ def test_a_frozen_controller_answers_once_it_is_thawed(slurm) -> None:
 def test_a_killed_controller_comes_back_with_its_jobs(slurm) -> None:
     """A job outlives its controller and its slurmd, and is known to the next ones."""
     job = slurm.submit(f"echo here; {FOR_EVER}", "--nodelist=n2")
-    slurm.until(lambda: slurm.on_output(job), "a word of the job")
+    slurm.until(lambda: slurm.output(job), "a word of the job")
     # A controller writes its state down with some delay; one that is asked to end does it before.
     slurm.stop_daemon("slurmctld")
     slurm.kill("n2")
@@ -108,7 +108,7 @@ def test_a_killed_controller_comes_back_with_its_jobs(slurm) -> None:
     slurm.start_daemon("slurmctld")
 
     assert slurm.job(job) == slurm.wait_for(job, "RUNNING")
-    assert slurm.on_output(job) == "here\n"
+    assert slurm.output(job) == "here\n"
 
 
 def test_a_job_makes_way_for_another(slurm) -> None:
@@ -180,13 +180,13 @@ def test_proctrack_decides_which_processes_scancel_signals(make_slurm, tmp_path,
     child = "trap 'echo child; exit' TERM; echo ready; while :; do sleep 0.1; done"
     script = f"trap 'echo script' TERM; sh -c {shlex.quote(child)} & wait; wait"
     job = slurm.submit(script)
-    slurm.until(lambda: "ready" in slurm.on_output(job), "the child of the script")
+    slurm.until(lambda: "ready" in slurm.output(job), "the child of the script")
 
     slurm.command("scancel", job)
     slurm.wait_for(job, "CANCELLED")
 
     heard = {"script"} if proctrack == "cgroup" else {"script", "child"}
-    assert set(slurm.on_output(job).split()) & {"script", "child"} == heard
+    assert set(slurm.output(job).split()) & {"script", "child"} == heard
 
 
 def test_accounting_knows_what_has_ended(slurm_accounting) -> None:

@@ -69,7 +69,7 @@ def test_what_means_nothing_is_an_error(expand, arguments, said):
 def test_what_only_a_run_knows_selects_nothing(expand, argument):
     """What a DAG is made of is known before."""
     with DAG("other", schedule=None) as dag:
-        later = [BaseOperator(task_id="names").on_output, dag.param("names", [])]
+        later = [BaseOperator(task_id="names").output, dag.param("names", [])]
 
     for value in (*later, later):
         with pytest.raises(
