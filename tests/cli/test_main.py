@@ -43,8 +43,8 @@ USAGE_ERRORS = {
     "a folder as workflow file": (["run", "-p", "."], "work: this is a directory"),
     "an unknown workflow": (["run", "-w", "other"], "flow.py: unknown workflow 'other'"),
     "a missing interpreter": (["run", "-i", "venv/bin/python"], "work/venv/bin/python does not exist; create the env"),
-    "a name that is on no PATH": (["run", "-i", "python0"], "there is no interpreter 'python0' on PATH"),
-    "no interpreter": (["run", "-i", "/bin/true"], "/bin/true is no Python 3 interpreter"),
+    "a name that is on no PATH": (["run", "-i", "python0"], "no interpreter 'python0' on PATH"),
+    "no interpreter": (["run", "-i", "/bin/true"], "/bin/true is not a Python 3 interpreter"),
     "a missing working directory": (["run", "--workdir", "gone"], "the working directory "),
     "a log folder that cannot be": (
         ["run", "--log-dir", "flow.py/logs"],

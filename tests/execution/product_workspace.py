@@ -58,16 +58,16 @@ class Notes:
         self.text: dict[str, str] = {}
         self.ended_as: list[tuple[str, TaskState]] = []
 
-    def judged(self, task: Task, verdict: Any) -> None:
+    def on_decision(self, task: Task, verdict: Any) -> None:
         self.why[task.name] = verdict.reason
 
-    def started(self, task: Task, _line: str, _workdir: str | None) -> None:
+    def on_start(self, task: Task, _line: str, _workdir: str | None) -> None:
         """Nothing to note."""
 
-    def output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
+    def on_output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
         self.text[task.name] = self.text.get(task.name, "") + "".join(pieces)
 
-    def ended(self, task: Task, outcome: Outcome) -> None:
+    def on_end(self, task: Task, outcome: Outcome) -> None:
         self.ended_as.append((task.name, outcome.state))
 
 

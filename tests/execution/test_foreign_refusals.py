@@ -83,7 +83,7 @@ def test_an_interpreter_that_is_none_is_named(land):
 
     with pytest.raises(InterpreterError, match="/nowhere/python does not exist; create the environment"):
         land.read(python="/nowhere/python")
-    with pytest.raises(InterpreterError, match="/bin/echo is no Python 3 interpreter"):
+    with pytest.raises(InterpreterError, match="/bin/echo is not a Python 3 interpreter"):
         land.read(python="/bin/echo")
 
 

@@ -60,7 +60,7 @@ def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_no_interpreter(tmp_path: Path) -> None:
     """Whoever gives the folder of an environment is told to name the executable in it."""
     assert refusal(tmp_path) == (
-        f"the interpreter {tmp_path} is no file; name the executable, such as {tmp_path}/bin/python"
+        f"the interpreter {tmp_path} is not a file; name the executable, such as {tmp_path}/bin/python"
     )
 
 
@@ -71,7 +71,7 @@ def test_an_environment_whose_python_has_gone_is_told_apart(tmp_path: Path) -> N
 
     assert refusal(link) == (
         f"the interpreter {link} is a link to {tmp_path}/gone/python3.8, which does not exist; "
-        "create the environment anew"
+        "create the environment again"
     )
 
 
@@ -94,7 +94,7 @@ def test_a_program_that_is_no_python_is_refused(path: str) -> None:
     """A program that does something else is refused, and what it said is shown."""
     said = refusal(path)
 
-    assert said.startswith(f"{path} is no Python 3 interpreter: asked for its version it exited with ")
+    assert said.startswith(f"{path} is not a Python 3 interpreter: asked for its version it exited with ")
 
 
 def test_json_that_is_no_introduction_is_refused(executable) -> None:
@@ -105,13 +105,13 @@ def test_json_that_is_no_introduction_is_refused(executable) -> None:
 
 def test_a_program_that_hangs_is_given_up_with_all_it_started(executable, lifeline, monkeypatch) -> None:
     """A program that does not answer is given up after a while, and nothing of it stays."""
-    monkeypatch.setattr(interpreter, "_PATIENCE", 1.0)
+    monkeypatch.setattr(interpreter, "_TIMEOUT", 1.0)
     file = executable(f"#!/bin/sh\nexec 3>{lifeline.path}\necho here >&3\nsleep 1000 &\nwait\n")
 
     said = refusal(file)
 
     assert said.startswith(
-        f"{file} is no Python 3 interpreter: asked for its version it gave no short answer within 1 s"
+        f"{file} is not a Python 3 interpreter: asked for its version it gave no short answer within 1 s"
     )
     lifeline.expect_end()
 
@@ -131,7 +131,7 @@ def test_a_name_is_looked_up_on_path(executable, monkeypatch, tmp_path: Path) ->
 
     assert find_interpreter("python-of-mine").path == str(found)
     assert refusal("python-of-yours") == (
-        "there is no interpreter 'python-of-yours' on PATH; correct the name or give its path"
+        "no interpreter 'python-of-yours' on PATH; correct the name or give its path"
     )
 
 
@@ -148,7 +148,7 @@ def test_a_relative_entry_of_path_gives_an_absolute_path(executable, monkeypatch
 def test_without_a_name_python_is_meant_and_else_python3(executable, monkeypatch, tmp_path: Path) -> None:
     """Where nothing is said, `python` is meant, else `python3`; where there is neither, that is said."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(InterpreterError, match="there is no python on PATH"):
+    with pytest.raises(InterpreterError, match="no python on PATH"):
         find_interpreter(None)
 
     third = executable(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "bin/python3")
@@ -300,7 +300,7 @@ def test_a_missing_working_directory_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(WorkdirError, match=r"the working directory .*/nowhere does not exist; create it, or correct"):
         check_workdir(str(tmp_path / "nowhere"))
-    with pytest.raises(WorkdirError, match=r"the working directory .*/file is no directory"):
+    with pytest.raises(WorkdirError, match=r"the working directory .*/file is not a directory"):
         check_workdir(str(tmp_path / "file"))
 
 

@@ -169,7 +169,7 @@ def no_room() -> Iterator[None]:
 
 
 def test_log_files_without_room_name_the_file(tmp_path: Path) -> None:
-    """Where there is no room for more, the error names the file, also at the end."""
+    """Where no space left, the error names the file, also at the end."""
     logs = LogFiles(str(tmp_path), [TASK.name])
     said = r"cannot write the log file .*/a_task\.log: File too large"
 

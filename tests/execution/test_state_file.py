@@ -107,7 +107,7 @@ def test_a_disk_that_fills_up_leaves_only_whole_lines(path) -> None:
             with StateFile(path, "w", keep=True) as state:
                 limit = os.path.getsize(path) + 120
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-                with pytest.raises(StateError, match=r"cannot write the state file .*there is no room for more"):
+                with pytest.raises(StateError, match=r"cannot write the state file .*no space left"):
                     state.record("long", "succeeded", result="x" * 500)
                 state.record("b", "waiting")
             os._exit(0)
@@ -154,9 +154,9 @@ def test_threads_that_note_at_once_do_not_mix_their_lines(path) -> None:
     [
         ('{"sewer_state": 1, "workflow": "other"}\n', "no state of workflow 'w' but of 'other'"),
         ('{"sewer_state": 99, "workflow": "w"}\n', ":1 has format 99, and this version of"),
-        ("stages:\n  - a\n", ":1: this is no state file"),
-        ("[]\n", ":1: this is no state file"),
-        ('{"sewer_state": 1, "workflow": "w"}\n\xff\xfe\n', ":2: this is no state file"),
+        ("stages:\n  - a\n", ":1: not a state file"),
+        ("[]\n", ":1: not a state file"),
+        ('{"sewer_state": 1, "workflow": "w"}\n\xff\xfe\n', ":2: not a state file"),
     ],
 )
 def test_what_is_no_state_of_the_workflow_is_refused_and_left_alone(path, text, said) -> None:
@@ -274,7 +274,7 @@ def test_a_file_that_is_no_state_is_not_overwritten(text, tmp_path) -> None:
     """Also where a new state was to begin."""
     file = tmp_path / "notes.txt"
     file.write_text(text)
-    with pytest.raises(StateError, match=r"notes\.txt is there already, and is no state file; name another"):
+    with pytest.raises(StateError, match=r"notes\.txt exists and is not a state file; name another"):
         StateFile(str(file), "w", keep=False)
 
     assert file.read_text() == text
@@ -282,5 +282,5 @@ def test_a_file_that_is_no_state_is_not_overwritten(text, tmp_path) -> None:
 
 def test_a_device_is_no_state_file() -> None:
     """Nothing could be kept there."""
-    with pytest.raises(StateError, match="/dev/null is there already, and is no state file"):
+    with pytest.raises(StateError, match="/dev/null exists and is not a state file"):
         StateFile("/dev/null", "w", keep=False)

@@ -30,13 +30,13 @@ class Failing(Witness):
         if (at, task.name) == (self._at, "watched"):
             raise self._error
 
-    def started(self, task: Task, line: str, workdir: str | None) -> None:
+    def on_start(self, task: Task, line: str, workdir: str | None) -> None:
         self._fail("started", task)
 
-    def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+    def on_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
         self._fail("output", task)
 
-    def ended(self, task: Task, outcome: Outcome) -> None:
+    def on_end(self, task: Task, outcome: Outcome) -> None:
         self._fail("ended", task)
 
 
@@ -99,7 +99,7 @@ def test_a_reader_that_has_stalled_cannot_keep_tasks_running(plan, lifeline, bac
             super().__init__()
             self.goes_on: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-        def output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
+        def on_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
             super().on_output(task, stream, pieces)
             self.goes_on.get(timeout=120)
 

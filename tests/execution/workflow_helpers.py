@@ -33,15 +33,15 @@ class Witness:
         self.text: dict[str, str] = {}
         self._changed = threading.Condition()
 
-    def started(self, task: Task, _line: str, _workdir: str | None) -> None:
+    def on_start(self, task: Task, _line: str, _workdir: str | None) -> None:
         self._note("started", task.name)
 
-    def output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
+    def on_output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
         with self._changed:
             self.text[task.name] = self.text.get(task.name, "") + "".join(pieces)
             self._changed.notify_all()
 
-    def ended(self, task: Task, outcome: Outcome) -> None:
+    def on_end(self, task: Task, outcome: Outcome) -> None:
         self._note(outcome.state.value, task.name)
 
     def _note(self, what: str, name: str) -> None:

@@ -306,7 +306,8 @@ def test_a_dependency_that_nobody_makes_is_said_before_anything_runs(project):
     assert "A function that" not in done.stdout
     assert "flow.py:" in done.stderr
     assert (
-        "task 'datapipeline' needs 'build/input.txt', which no task here makes, and which does not exist" in done.stderr
+        "task 'datapipeline' needs 'build/input.txt', which is not a product of any task and does not exist"
+        in done.stderr
     )
 
 

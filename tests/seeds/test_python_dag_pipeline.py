@@ -324,8 +324,8 @@ def test_what_a_state_leaves_done_is_explained(pipeline) -> None:
     explained = pipeline.run("--state", "state.yml", "--resume", command="explain").out.splitlines()
 
     assert [" ".join(line.split()) for line in explained[:3]] == [
-        "Lint does not run it has succeeded in the run that is resumed",
-        "Test does not run it has succeeded in the run that is resumed",
+        "Lint does not run it succeeded in the resumed run",
+        "Test does not run it succeeded in the resumed run",
         "Coverage runs it has not succeeded yet",
     ]
 

@@ -108,7 +108,7 @@ def test_what_comes_from_outside_is_wanted_before_anything_runs(sppe):
     done = sppe(UPPER_CASE)
 
     assert done.returncode == 2
-    assert "task 'uppercase' needs 'letter.txt', which comes from outside and does not exist" in done.stderr
+    assert "task 'uppercase' needs 'letter.txt', which is external and does not exist" in done.stderr
 
 
 def test_the_pipeline_runs_branch_by_branch_and_cleans_up(sppe, raw):
