@@ -222,7 +222,7 @@ class StagedProducts:
 
     @contextmanager
     def _commit_lock(self) -> Iterator[None]:
-        """Hold locks that tell the next attempt that the committing process is still alive.
+        """Hold locks by which the next attempt sees that the committing process is still alive.
 
         A process that fails but stays alive leaves no lock: its attempt is not abandoned.
         """

@@ -79,7 +79,7 @@ BAD_FILES = {
     ),
     "a template": (
         "from airflow_provider_sewer import Task\nTask('a', 'first_module', {'d': '{{ ds }}'})",
-        ":2: task 'a': '{{ ds }}' is filled in only by Airflow; give a value to run it here",
+        ":2: task 'a': '{{ ds }}' is rendered only by Airflow; give a value to run it here",
     ),
     "a missing module": (
         "from airflow_provider_sewer import Task\nTask('a', 'gone')",

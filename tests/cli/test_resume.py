@@ -87,11 +87,11 @@ def test_a_run_does_what_explain_has_said_and_says_why(flow) -> None:
     done = flow.run("run", "--log-dir", "logs")
 
     assert done.returncode == 0
-    assert "[raw] runs, as in.csv has changed\n" in done.stderr
+    assert "[raw] running: in.csv has changed\n" in done.stderr
     assert "[model] up to date: its products are up to date\n" in done.stderr
     assert diary(flow) == ["raw.txt", "model", "plot", "raw.txt"]
     assert "\n4 of 4 tasks succeeded, 2 of them without running; logs are in logs\n" in done.stderr
-    assert "sewer| it runs, as in.csv has changed\n" in (flow.folder / "logs/raw.log").read_text()
+    assert "sewer| running: in.csv has changed\n" in (flow.folder / "logs/raw.log").read_text()
     assert "sewer| its products are up to date\n" in (flow.folder / "logs/model.log").read_text()
 
 
@@ -171,9 +171,9 @@ def test_what_a_resumed_run_will_do_is_explained(flow) -> None:
         "second  runs          'first' runs before it",
     ]
     said = flow.run("run", "--resume").stderr
-    assert "[first] runs, as it succeeded with other parameters\n" in said
-    assert "[second] runs, as 'first' runs before it\n" in said
-    assert "[last] runs, as it has not succeeded yet\n" in said
+    assert "[first] running: it succeeded with other parameters\n" in said
+    assert "[second] running: 'first' runs before it\n" in said
+    assert "[last] running: it has not succeeded yet\n" in said
 
 
 RESULTS = """
@@ -267,9 +267,7 @@ def test_a_part_that_lacks_what_is_left_out_is_told_so(flow) -> None:
     done = flow.run("run", "--select", "plot")
 
     assert done.returncode == 2
-    assert (
-        "task 'plot' needs 'build/model', a product of task 'model', which is not selected" in done.stderr
-    )
+    assert "task 'plot' needs 'build/model', a product of task 'model', which is not selected" in done.stderr
 
 
 def test_a_part_is_shown_and_explained_as_it_is_run(flow) -> None:

@@ -298,7 +298,7 @@ def test_a_process_that_ends_before_its_function_returns_has_failed(here) -> Non
     ran = here.call("import os\ndef f():\n    print('last line')\n    os._exit(0)")
 
     assert type(ran.error) is ModuleFailed
-    assert str(ran.error) == ("steps:f ended its process with exit code 0 and did not return; have it return, or raise")
+    assert str(ran.error) == ("steps:f ended its process with exit code 0 and did not return; let it return, or raise")
 
 
 def test_a_function_sees_no_arguments_of_a_command_line(here) -> None:

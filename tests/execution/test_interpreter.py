@@ -100,7 +100,7 @@ def test_a_program_that_is_no_python_is_refused(path: str) -> None:
 def test_json_that_is_no_introduction_is_refused(executable) -> None:
     """A program that happens to print JSON is no Python for that."""
     for text in ("[1, 2]", "{}", '"3.11"', "3"):
-        assert "no Python 3 interpreter" in refusal(executable(f"#!/bin/sh\necho '{text}'\n"))
+        assert "not a Python 3 interpreter" in refusal(executable(f"#!/bin/sh\necho '{text}'\n"))
 
 
 def test_a_program_that_hangs_is_given_up_with_all_it_started(executable, lifeline, monkeypatch) -> None:
@@ -130,9 +130,7 @@ def test_a_name_is_looked_up_on_path(executable, monkeypatch, tmp_path: Path) ->
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
     assert find_interpreter("python-of-mine").path == str(found)
-    assert refusal("python-of-yours") == (
-        "no interpreter 'python-of-yours' on PATH; correct the name or give its path"
-    )
+    assert refusal("python-of-yours") == ("no interpreter 'python-of-yours' on PATH; correct the name or give its path")
 
 
 def test_a_relative_entry_of_path_gives_an_absolute_path(executable, monkeypatch, tmp_path: Path) -> None:
@@ -196,7 +194,7 @@ def test_an_interpreter_may_need_the_environment_it_is_given(executable) -> None
     """An interpreter that starts only with certain variables (a library path) is asked with these."""
     file = executable('#!/bin/sh\nexec "$ROOT_OF_PYTHON"/bin/python "$@"\n')
 
-    assert "no Python 3 interpreter" in refusal(file)
+    assert "not a Python 3 interpreter" in refusal(file)
     assert find_interpreter(str(file), {"ROOT_OF_PYTHON": sys.prefix}).prefix == sys.prefix
 
 

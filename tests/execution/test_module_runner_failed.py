@@ -29,7 +29,7 @@ def test_a_failure_says_what_ran_how_it_ended_and_what_it_said_last(modules) -> 
     assert isinstance(ran.error, ModuleFailed)
     assert ran.error.exit_code == 3
     lines = str(ran.error).splitlines()
-    assert lines[0] == f"made_1 failed with exit code 3; it was: {sys.executable} -u -m made_1 --out 'a b'"
+    assert lines[0] == f"made_1 failed with exit code 3; command: {sys.executable} -u -m made_1 --out 'a b'"
     assert lines[1] == "The last lines of stderr:"
     assert lines[2:] == [f"  problem {number}" for number in range(10, 30)]
 
@@ -38,7 +38,7 @@ def test_a_failure_says_what_ran_how_it_ended_and_what_it_said_last(modules) -> 
     ("source", "said"),
     [
         ("import sys; print('to stdout'); sys.exit(1)", "\nThe last lines of stdout:\n  to stdout"),
-        ("import sys; sys.exit(1)", "\nIt wrote nothing."),
+        ("import sys; sys.exit(1)", "\nIt had no output."),
     ],
 )
 def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, modules) -> None:
@@ -51,8 +51,8 @@ def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, mo
     [
         ("os._exit(1)", 1, "failed with exit code 1;"),
         ("os._exit(2)", 2, "failed with exit code 2;"),
-        ("os._exit(137)", 137, "failed with exit code 137, a shell's word for SIGKILL (out of memory?);"),
-        ("os._exit(139)", 139, "failed with exit code 139, a shell's word for SIGSEGV;"),
+        ("os._exit(137)", 137, "failed with exit code 137, which means SIGKILL (out of memory?);"),
+        ("os._exit(139)", 139, "failed with exit code 139, which means SIGSEGV;"),
         ("os._exit(255)", 255, "failed with exit code 255;"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", None, "was ended by SIGSEGV;"),
         ("os.kill(os.getpid(), signal.SIGKILL)", None, "was ended by SIGKILL (out of memory?);"),
@@ -111,7 +111,7 @@ def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, scri
         modules.write("import sys; sys.exit(3)"),
     )
 
-    assert unknowing.output().startswith("None made_1 has ended, but how is not known: its exit code was collected")
+    assert unknowing.output().startswith("None made_1 ended with an unknown exit code: its exit code was collected")
 
 
 # --- told apart from a failing module

@@ -30,7 +30,7 @@ def test_a_stopped_module_says_so(modules, lifeline, background) -> None:
     run.stop()
 
     with pytest.raises(
-        ModuleTerminated, match="made_1 was stopped on request, and all it had started with it; it was: "
+        ModuleTerminated, match="made_1 was stopped on request, with all its child processes; command: "
     ):
         follow.result()
     lifeline.expect_end()
@@ -126,9 +126,7 @@ def test_processes_left_behind_are_ended_and_named_on_a_line_of_its_own(modules,
     )
 
     assert ran.error is None
-    assert ran.stderr == (
-        "almost\nmade_1 ended and left processes behind that held its output; they have been ended too.\n"
-    )
+    assert ran.stderr == ("almost\nmade_1 left processes behind that kept its output open; they were ended.\n")
     lifeline.expect_end()
 
 

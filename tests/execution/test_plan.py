@@ -283,7 +283,7 @@ def test_a_half_made_product_of_a_left_out_task_is_not_used(lab) -> None:
     record = lab.read(".sewer/a.txt.json").replace('"is_whole": true', '"is_whole": false')
     lab.write(".sewer/a.txt.json", record)
 
-    with pytest.raises(SewerError, match=r"'a.txt'.*when an earlier run was ended"):
+    with pytest.raises(SewerError, match=r"'a.txt'.*when an earlier run was killed"):
         lab.run(*tasks, select=["b"])
 
 

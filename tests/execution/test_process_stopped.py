@@ -303,7 +303,7 @@ def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypat
         lifeline.expect("here", times=2)
         raise TimeIsUp
 
-    monkeypatch.setattr(process_module, "started", interrupted)
+    monkeypatch.setattr(process_module, "spawn", interrupted)
 
     with pytest.raises(TimeIsUp):
         holding("os.fork() or os.setsid(); say('here'); signal.pause()", lifeline).follow(drop)

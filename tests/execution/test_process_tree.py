@@ -100,9 +100,9 @@ def test_the_session_of_whoever_ends_a_tree_is_spared(script) -> None:
     ends_itself = script(
         """
         import os, signal, subprocess, sys
-        from airflow_provider_sewer.execution.process_tree import Ending
+        from airflow_provider_sewer.execution.process_tree import TreeTerminator
         neighbour = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
-        Ending(os.environ["SEWER_ATTEMPT_ID"], 0.0).run()
+        TreeTerminator(os.environ["SEWER_ATTEMPT_ID"], 0.0).run()
         print(neighbour.poll())
         neighbour.communicate()
         """,

@@ -65,7 +65,7 @@ def test_link_into_folder_of_attempt_fails_task(lab, name) -> None:
     state, reason = outcome_of(lab, task)
 
     assert state is TaskState.FAILED
-    assert "a link" in reason
+    assert "link" in reason
     assert files(lab) in ([], ["a.shp.failed", "beside.failed", "x.failed"], ["a.shp.failed", "x.failed"])
 
 
@@ -317,14 +317,14 @@ def test_record_of_file_that_lies_elsewhere_is_none(lab, field, name) -> None:
 PUBLISH = """
 import os, signal, sys
 from airflow_provider_sewer import Product
-from airflow_provider_sewer.execution.staged_products import Making
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from tests.execution.product_workspace import RECORD
 
 folder, text, at, functions, *suffixes = sys.argv[1:]
 product = Product("a.shp")
-making = Making("t", [product], folder)
+making = StagedProducts("t", [product], folder)
 making.begin()
-place = os.path.join(folder, making.place(product))
+place = os.path.join(folder, making.staging_path(product))
 for suffix in suffixes:
     with open(place[:-4] + suffix, "w") as file:
         file.write(text)
@@ -341,7 +341,7 @@ def counted(move):
 
 for name in functions.split():
     setattr(os, name, counted(getattr(os, name)))
-making.publish(RECORD)
+making.commit(RECORD)
 print(steps)
 """
 
@@ -423,7 +423,7 @@ def test_error_while_files_are_put_in_place_restores_former_files(tmp_path, monk
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "rename", refuse)
-            with pytest.raises(ProductError, match=r"cannot be put in place: .*Input/output error"):
+            with pytest.raises(ProductError, match=r"cannot be moved to its path: .*Input/output error"):
                 making.commit(RECORD)
         making.discard()
 

@@ -97,7 +97,7 @@ def test_a_directory_that_cannot_be_put_in_place_leaves_the_former_one(lab, monk
         really(source, target)
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(ProductError, match=r"cannot be put in place: .*/x: Input/output error"):
+    with pytest.raises(ProductError, match=r"cannot be moved to its path: .*/x: Input/output error"):
         making.commit(RECORD)
     monkeypatch.undo()
     making.discard()

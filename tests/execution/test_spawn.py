@@ -37,7 +37,7 @@ def test_an_executable_whose_own_interpreter_is_missing_says_so(tmp_path: Path) 
     error = refused(str(script))
 
     assert isinstance(error, InterpreterError)
-    assert str(error).startswith(f"cannot start {script}: it exists, but what it needs to run does not")
+    assert str(error).startswith(f"cannot start {script}: it exists, but the program that runs it does not")
 
 
 def test_a_text_file_is_not_run_by_a_shell(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_jobs_of_a_killed_run_are_not_left_to_themselves(path) -> None:
     with StateFile(path, "w", keep=False, run_dir="/runs"):
         pass
     for run_dir in (None, "/elsewhere"):
-        with pytest.raises(StateError, match="jobs of it may still run; say --on slurm --run-dir /runs to have"):
+        with pytest.raises(StateError, match="its jobs may still run; pass --on slurm --run-dir /runs to cancel"):
             StateFile(path, "w", keep=False, run_dir=run_dir)
     with StateFile(path, "w", keep=True, run_dir="/runs") as state:
         state.record_end(is_part=True)
@@ -152,7 +152,7 @@ def test_threads_that_note_at_once_do_not_mix_their_lines(path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"sewer_state": 1, "workflow": "other"}\n', "no state of workflow 'w' but of 'other'"),
+        ('{"sewer_state": 1, "workflow": "other"}\n', "not the state of workflow 'w' but of 'other'"),
         ('{"sewer_state": 99, "workflow": "w"}\n', ":1 has format 99, and this version of"),
         ("stages:\n  - a\n", ":1: not a state file"),
         ("[]\n", ":1: not a state file"),
@@ -228,7 +228,7 @@ def test_a_part_takes_the_results_of_the_rest_from_the_state(lab) -> None:
     seed = lab.module("seed", "print(17)")
     train = lab.step("train", say=seed.result, outputs="t.txt")
 
-    assert "no earlier run has left it" in lab.run(seed, train, select=["train"], resume=False)["train"].reason
+    assert "no earlier run saved it" in lab.run(seed, train, select=["train"], resume=False)["train"].reason
     lab.run(seed, train, resume=False)
     assert lab.ran(seed, train, select=["train"], resume=False) == ["train"]
     assert lab.read("t.txt") == "train 17\n"

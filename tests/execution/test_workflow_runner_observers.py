@@ -88,7 +88,7 @@ def test_a_reader_that_has_gone_stops_the_run(plan, lifeline) -> None:
     outcomes = plan.engine(Failing("output", BrokenPipeError()), jobs=2).run()
 
     assert states(outcomes) == {"long": STOPPED, "watched": FAILED, "after it": STOPPED}
-    assert outcomes["watched"].reason == "nobody reads the output of the run any more"
+    assert outcomes["watched"].reason == "the reader of the run's output has closed it"
 
 
 def test_a_reader_that_has_stalled_cannot_keep_tasks_running(plan, lifeline, background) -> None:
