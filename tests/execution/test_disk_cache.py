@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_sewer.core.serialization import workflow_to_data
 
-from .land import COUNTED, IMPORTS, refusal
+from .external_env import COUNTED, IMPORTS, refusal
 
 
 def test_a_file_is_loaded_once_as_long_as_nothing_changes(land):

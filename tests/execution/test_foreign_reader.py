@@ -13,7 +13,7 @@ from airflow_provider_sewer.core.serialization import workflow_to_data
 from airflow_provider_sewer.loaders.external.client import read_tasks
 from airflow_provider_sewer.loaders.python_file import load_tasks
 
-from .land import refusal
+from .external_env import refusal
 
 RICH = '''
 from datetime import timedelta

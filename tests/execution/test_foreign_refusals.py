@@ -18,7 +18,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.loaders.external import client
 from airflow_provider_sewer.loaders.external.client import read_workflow
 
-from .land import refusal
+from .external_env import refusal
 
 
 def test_an_error_is_the_same_as_here(any_land):

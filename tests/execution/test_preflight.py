@@ -125,7 +125,7 @@ def test_a_module_that_lies_by_the_workflow_file_is_told_how_to_be_found(modules
         check_surroundings([(Task("a", function=f"{here.stem}:f").with_defaults(modules.settings()), True)])
 
     assert str(caught.value).endswith(
-        f"has no module '{here.stem}'; it is beside the workflow file, in {here.parent}, where only a task that runs there "
-        f"finds it: set workdir='.' or env={{'PYTHONPATH': '{here.parent}'}}, "
+        f"has no module '{here.stem}'; it is beside the workflow file, in {here.parent}, where only a task that runs "
+        f"there finds it: set workdir='.' or env={{'PYTHONPATH': '{here.parent}'}}, "
         "or install the module"
     )

@@ -135,7 +135,8 @@ def test_run_claims_temporary_product_until_it_ends(lab, ends) -> None:
     asks = f"""
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
 with Claims(sys.argv[1], lambda _: True) as claims:
-    open({str(lab.folder / "seen")!r}, "w").write(" ".join(map(str, claims.claims_of_other_runs(Claim("dag", "run", "make")))))
+    others = claims.claims_of_other_runs(Claim("dag", "run", "make"))
+    open({str(lab.folder / "seen")!r}, "w").write(" ".join(map(str, others)))
 {ends}
 """
     workflow, raw = flow(lab, asks)
