@@ -58,8 +58,8 @@ _KINDS: Mapping[str, _Kind] = {
     "dependency": _kind(Dependency, "path"),
     "external": _kind(External, "path", "timeout"),
     "ignored": _kind(Ignored, "value"),
-    "result": _kind(Result, "task", "way"),
-    "run_time_value": _kind(RuntimeValue, "stands_for", "way"),
+    "result": _Kind(Result, {"task": "task", "way": "key_path"}),
+    "run_time_value": _Kind(RuntimeValue, {"stands_for": "stands_for", "way": "key_path"}),
     "settings": _kind(ExecutionSettings, "python", "env", "inherit_env", "workdir"),
     "slurm": _kind(
         SlurmSettings, "slurm", "run_dir", "cluster", "deferrable", "poll_interval", "max_poll_interval", "durable",
@@ -74,7 +74,7 @@ _KEY_OF = {kind.type: key for key, kind in _KINDS.items()}
 _TASK_ATTRIBUTES: Mapping[str, str] = {
     "identity": "identity",
     "line": "source",
-    "mapped": "part_of",
+    "mapped": "mapped_task",
     "is_template": "is_mapped",
     "name": "name",
     "module": "module",
@@ -86,7 +86,7 @@ _TASK_ATTRIBUTES: Mapping[str, str] = {
     "settings": "settings",
     "depends_on": "depends_on",
     "paths": "_listed",
-    "freshness": "freshness",
+    "freshness": "run_policy",
     "resources": "resources",
     "tags": "tags",
     "group": "group",

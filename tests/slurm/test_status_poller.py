@@ -26,7 +26,7 @@ class Cluster:
         self.answer = answer
         self.asked: list[tuple[float, int]] = []
 
-    def look(self, jobs):
+    def poll(self, jobs):
         self.asked.append((time.monotonic(), len(jobs)))
         return {job: self.answer() for job in jobs}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.slurm_cluster.fault_injection import SlurmTrouble
 
-_KEEPER = Path(__file__).with_name("keeper.py")
+_KEEPER = Path(__file__).with_name("munge_keeper.py")
 
 
 class KeeperClient:
