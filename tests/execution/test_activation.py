@@ -1,4 +1,4 @@
-"""What a task starts by name is that of its interpreter's environment."""
+"""Activation of the interpreter's environment for programs that a task starts by name."""
 
 from __future__ import annotations
 

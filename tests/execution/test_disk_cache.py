@@ -1,4 +1,4 @@
-"""What came of reading a file is kept, until anything that was looked at on the way changes."""
+"""The disk cache of loaded workflow files, and the changes that invalidate it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that another user could have written decides what is made, what has succeeded, or where output goes."""
+"""Files that another user could have written are ignored or rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that only its own environment can import is read there; what comes back is what it says."""
+"""Loading of workflow files in another interpreter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong where another interpreter reads a file is said as it is here, and nothing of it is left."""
+"""Errors of workflow files that another interpreter loads."""
 
 from __future__ import annotations
 

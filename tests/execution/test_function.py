@@ -1,4 +1,4 @@
-"""A function is called in another interpreter: its arguments and its result arrive, and what fails is told shortly."""
+"""Function tasks in other interpreters: arguments, results and errors."""
 
 from __future__ import annotations
 

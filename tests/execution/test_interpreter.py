@@ -1,4 +1,4 @@
-"""An interpreter is asked who it is before anything depends on it, and so are its modules."""
+"""Lookup and verification of interpreters, and of their modules."""
 
 from __future__ import annotations
 

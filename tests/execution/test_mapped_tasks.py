@@ -1,4 +1,4 @@
-"""Mapped tasks run as the tasks they are, and what they leave is handed on as a list."""
+"""Execution of mapped tasks, and the list of their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One module is run: with the environment that was promised, to a result."""
+"""Execution of one module: its environment and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A module that fails, or cannot be run, is told with what happened."""
+"""Errors of modules that fail or cannot be run."""
 
 from __future__ import annotations
 

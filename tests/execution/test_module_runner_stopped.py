@@ -1,4 +1,4 @@
-"""A module that is stopped is neither a success nor a failure, and leaves nothing running."""
+"""Stopping of a module and of its process tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the runner dies without a chance to clean up, the guardian does it."""
+"""Cleanup by the reaper after the runner has died."""
 
 from __future__ import annotations
 

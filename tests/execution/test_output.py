@@ -1,4 +1,4 @@
-"""Bytes become text: every byte once, in order, in bounded pieces."""
+"""Conversion of bytes into text: every byte once, in order, in bounded pieces."""
 
 from __future__ import annotations
 

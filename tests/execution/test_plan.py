@@ -1,4 +1,4 @@
-"""What has to run is known beforehand as far as it can be, and said as it is."""
+"""Plans: which tasks have to run, and the reasons."""
 
 from __future__ import annotations
 

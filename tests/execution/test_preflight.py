@@ -1,4 +1,4 @@
-"""What a workflow lacks is named before anything runs, with the line of the task that needs it."""
+"""Checks of a workflow before a run, with the line of the task in errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command is started, its output is followed, and it is known how it ended."""
+"""Processes of commands: start, output and exit."""
 
 from __future__ import annotations
 

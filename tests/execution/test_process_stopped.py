@@ -1,4 +1,4 @@
-"""A command that is stopped, or whose following is interrupted, ends: itself and all it has started."""
+"""Stopping of processes, and interruptions while they are followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tree is ended as a whole, and nobody else is touched."""
+"""Termination of a process tree, and of no other process."""
 
 from __future__ import annotations
 

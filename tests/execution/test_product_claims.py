@@ -1,4 +1,4 @@
-"""A temporary product is claimed by the DAG runs that use it."""
+"""Claims of runs on temporary products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that a module writes beside a product belong to it: they appear, fail and go together."""
+"""Files that a module writes beside a product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A product may be a directory or a link, have any name and lie anywhere; what no task has made stays."""
+"""Products that are directories or links, with any name and in any folder."""
 
 from __future__ import annotations
 

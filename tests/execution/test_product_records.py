@@ -1,4 +1,4 @@
-"""What attempts at a product leave: a record, whole or none, and nothing of one that was killed."""
+"""Records of products, including those of killed attempts."""
 
 from __future__ import annotations
 

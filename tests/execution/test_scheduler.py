@@ -1,4 +1,4 @@
-"""What can start next: what waits for its turn, for room, for what there is little of."""
+"""Scheduling by order, limits and resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command that cannot be started says why."""
+"""Errors of commands that cannot be started."""
 
 from __future__ import annotations
 

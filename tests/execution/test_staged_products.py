@@ -1,4 +1,4 @@
-"""A product's real name never appears half-written, and success without its products is a failure."""
+"""Atomic writes of products, and errors if they are missing."""
 
 from __future__ import annotations
 

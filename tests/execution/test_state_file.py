@@ -1,4 +1,4 @@
-"""No kill at any moment loses the record of what has succeeded, and one state file has one run at a time."""
+"""State files: resistance to kills, locking, and resuming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A workflow is run as its edges say: nothing too early, nothing held up, nothing lost."""
+"""Execution of workflows: order, concurrency and failures."""
 
 from __future__ import annotations
 

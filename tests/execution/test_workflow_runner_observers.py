@@ -1,4 +1,4 @@
-"""Whoever watches a run hears all of it and no secret, and a run that cannot be watched does not go on."""
+"""Observers of a run: events, masking, and errors."""
 
 from __future__ import annotations
 

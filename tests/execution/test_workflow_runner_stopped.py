@@ -1,4 +1,4 @@
-"""A workflow that is stopped ends with all that it has started, and starts nothing more."""
+"""Stopping of a workflow, with all processes that it has started."""
 
 from __future__ import annotations
 
