@@ -50,7 +50,7 @@ def test_errors_are_told_apart_by_their_class(land):
 
 
 def test_a_missing_module_is_said_to_be_missing_there(land):
-    """Whoever reads it knows which environment lacks it."""
+    """The error names the environment that lacks it."""
     land.write("import torch_or_so")
 
     assert refusal(land) == (

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def executable(tmp_path: Path) -> Callable[..., Path]:
-    """Return what writes an executable script."""
+    """Return a writer of executable scripts."""
 
     def write(text: str, path: str = "python", mode: int = 0o755) -> Path:
         file = tmp_path / path
@@ -32,7 +32,7 @@ def executable(tmp_path: Path) -> Callable[..., Path]:
 
 
 def refusal(python: object) -> str:
-    """Return what is said about an interpreter that is none."""
+    """Return the error message for an invalid interpreter."""
     with pytest.raises(InterpreterError) as caught:
         find_interpreter(str(python))
     return str(caught.value)
@@ -42,7 +42,7 @@ def refusal(python: object) -> str:
 
 
 def test_every_supported_python_introduces_itself(any_python: Path) -> None:
-    """Each version of Python says which one it is and where its environment lies."""
+    """Each version of Python reports its version and the root of its environment."""
     found = find_interpreter(str(any_python))
 
     assert found.path == str(any_python)
@@ -51,14 +51,14 @@ def test_every_supported_python_introduces_itself(any_python: Path) -> None:
 
 
 def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
-    """A path that leads nowhere is said not to exist."""
+    """The error of a missing path contains "does not exist"."""
     assert refusal(tmp_path / "venv/bin/python") == (
         f"the interpreter {tmp_path}/venv/bin/python does not exist; create the environment, or correct the path"
     )
 
 
 def test_a_folder_is_no_interpreter(tmp_path: Path) -> None:
-    """Whoever gives the folder of an environment is told to name the executable in it."""
+    """The error of an environment's folder asks for the executable in it."""
     assert refusal(tmp_path) == (
         f"the interpreter {tmp_path} is not a file; name the executable, such as {tmp_path}/bin/python"
     )
@@ -91,7 +91,7 @@ def test_a_text_file_is_no_interpreter(executable) -> None:
 
 @pytest.mark.parametrize("path", ["/bin/true", "/bin/false", "/bin/echo", "/bin/cat", "/bin/sh", "/usr/bin/yes"])
 def test_a_program_that_is_no_python_is_refused(path: str) -> None:
-    """A program that does something else is refused, and what it said is shown."""
+    """Another program is rejected, and its output is shown."""
     said = refusal(path)
 
     assert said.startswith(f"{path} is not a Python 3 interpreter: asked for its version it exited with ")
@@ -247,7 +247,7 @@ NOT_THERE = [
 
 @pytest.mark.parametrize("way", ["PYTHONPATH", "workdir"])
 def test_modules_that_cannot_be_run_are_found_out(way: str, land: Path, any_python: Path) -> None:
-    """Each version of Python tells which modules it cannot run, without running any of their code."""
+    """Each version of Python reports the modules that it cannot run, without running their code."""
     env = {"PYTHONPATH": str(land)} if way == "PYTHONPATH" else {}
     workdir = str(land) if way == "workdir" else str(land.parent)
 
@@ -256,7 +256,7 @@ def test_modules_that_cannot_be_run_are_found_out(way: str, land: Path, any_pyth
 
 
 def test_what_is_said_of_modules_is_what_python_does(land: Path, any_python: Path, modules) -> None:
-    """A module is said to be missing exactly where `python -m` does not find it."""
+    """A module is missing exactly if `python -m` does not find it."""
     found = {}
     settings = modules.settings(python=str(any_python), env={"PYTHONPATH": str(land)})
     for name in {*THERE, *NOT_THERE} - {"loud.inner", "http.server"}:
@@ -286,7 +286,7 @@ def test_what_cannot_be_told_is_not_missing(executable) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "with spaces", "new\nline", "größe", "'quoted\"", "--dash"])
 def test_a_working_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
-    """A directory is good whatever it is called."""
+    """A directory may have any name."""
     (tmp_path / name).mkdir()
 
     assert check_workdir(str(tmp_path / name)) == str(tmp_path / name)

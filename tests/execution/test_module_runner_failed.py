@@ -62,7 +62,7 @@ def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, mo
     ],
 )
 def test_a_failure_says_how_the_module_ended(end: str, code: int | None, said: str, modules) -> None:
-    """The error names the exit code, or the signal and what it usually means."""
+    """The error names the exit code, or the signal and its usual cause."""
     error = modules.run(f"import os, signal; {end}").error
 
     assert isinstance(error, ModuleFailed)
@@ -92,7 +92,7 @@ def test_secrets_are_masked_in_an_error(modules) -> None:
 
 
 def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, script) -> None:
-    """Where exit codes are thrown away, a module has not succeeded: nobody knows."""
+    """If exit codes are discarded, a module counts as failed."""
     unknowing = script(
         """
         import signal, sys
@@ -127,7 +127,7 @@ def test_a_missing_module_is_no_failing_module(any_python: Path, modules) -> Non
 
 
 def test_a_package_that_cannot_be_run_is_a_missing_module(any_python: Path, modules) -> None:
-    """In each version of Python, a package without a __main__ is said to be no module to run."""
+    """In each version of Python, a package without ``__main__`` raises ModuleNotFound."""
     modules.write("", "package.__init__")
 
     error = modules.run_there("package", modules.settings(python=any_python)).error

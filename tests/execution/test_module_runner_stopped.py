@@ -69,7 +69,7 @@ def test_a_module_that_is_stopped_at_once_is_killed(modules, lifeline, backgroun
 
 
 def test_a_stop_in_the_middle_of_the_start_is_obeyed(modules, tmp_path: Path) -> None:
-    """A stop that comes while the start is being told is obeyed: the module never runs."""
+    """A stop during ``on_start`` is obeyed: the module never runs."""
     run = modules.module_run("import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"))
 
     with pytest.raises(ModuleTerminated):

@@ -63,7 +63,7 @@ def test_what_a_later_task_lacks_is_a_warning(modules) -> None:
 
 
 def test_a_workflow_that_lacks_nothing_is_passed(modules, tmp_path: Path) -> None:
-    """Where everything is there, nothing is said."""
+    """Without problems there are no warnings."""
     assert check_surroundings([(task("load", modules.write(""), modules, workdir=tmp_path), True)]) == []
 
 
@@ -109,7 +109,7 @@ def test_more_modules_than_can_be_asked_for_are_left_to_the_run(modules) -> None
 
 
 def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None:
-    """An interpreter that cannot say what it lacks does not stop the run."""
+    """An interpreter without a usable answer does not stop the run."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nif [ "$2" = -c ]; then exec {sys.executable} "$@"; fi\nexit 1\n', encoding="utf-8")
     python.chmod(0o755)

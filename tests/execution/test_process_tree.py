@@ -23,7 +23,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + PAU
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Return what starts a process that carries a mark and waits for ever."""
+    """Return a function that starts a process with a tag, which waits forever."""
     started = []
 
     def start(mark: str | None, source: str = PAUSE) -> subprocess.Popen[str]:

@@ -72,7 +72,7 @@ def test_a_directory_that_was_made_for_the_module_and_stays_empty_was_not_made(l
 
 
 def test_a_directory_takes_the_place_of_a_file_and_a_file_that_of_a_directory(lab) -> None:
-    """What was there before is gone, of whatever kind it was."""
+    """The previous product of any kind is removed."""
     lab.run(writer(lab, "paths[0].write_text('file')", Product("x")))
     lab.run(writer(lab, "paths[0].mkdir(); (paths[0] / 'in').write_text('dir')", Product("x")))
     assert lab.read("x/in") == "dir"

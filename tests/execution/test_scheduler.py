@@ -20,7 +20,7 @@ def schedule(*tasks: Task, jobs: int = 2, **limits: int) -> Scheduler:
 
 
 def started(plan: Scheduler) -> list[str]:
-    """Let all wait for room whose turn has come, and return what can start."""
+    """Enqueue all ready tasks, and return those that can start."""
     for name in plan.newly_ready():
         plan.enqueue(name)
     return plan.start(done=(), ahead=False)
@@ -50,7 +50,7 @@ def test_what_finds_no_resources_is_passed_by() -> None:
 
 
 def test_a_turn_comes_when_all_before_have_succeeded() -> None:
-    """What is after one that has failed never has its turn, and neither has what is after that."""
+    """Direct and indirect downstream tasks of a failed task never become ready."""
     plan = schedule(
         Task("a", "m"), Task("b", "m"), Task("c", "m", depends_on=["a", "b"]), Task("d", "m", depends_on=["c"])
     )

@@ -29,7 +29,7 @@ def test_a_missing_executable_is_named(tmp_path: Path) -> None:
 
 
 def test_an_executable_whose_own_interpreter_is_missing_says_so(tmp_path: Path) -> None:
-    """A script whose first line names something missing is told apart from a missing script."""
+    """The error of a script with a missing interpreter differs from that of a missing script."""
     script = tmp_path / "python"
     script.write_text("#!/nowhere/python3\n", encoding="utf-8")
     script.chmod(0o755)
@@ -55,7 +55,7 @@ def test_a_text_file_is_not_run_by_a_shell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "a file"])
 def test_a_working_directory_that_cannot_be_entered_is_named(kind: str, tmp_path: Path) -> None:
-    """A working directory that has gone meanwhile is told apart from a missing interpreter."""
+    """The error of a removed working directory differs from that of a missing interpreter."""
     workdir = tmp_path / "work"
     if kind == "a file":
         workdir.touch()

@@ -57,7 +57,7 @@ def test_what_a_failed_task_has_made_is_removed_on_request(lab) -> None:
 
 
 def test_success_without_the_product_is_a_failure_that_names_it(lab) -> None:
-    """The message says which product, and where it was expected."""
+    """The message names the product and its expected path."""
     state, reason = outcome_of(lab, writer(lab, "", Product("build/raw.txt")))
 
     assert state is TaskState.FAILED
@@ -65,7 +65,7 @@ def test_success_without_the_product_is_a_failure_that_names_it(lab) -> None:
 
 
 def test_success_with_one_of_two_products_puts_none_in_place(lab) -> None:
-    """What was made of them is kept as ….failed."""
+    """The created one is saved as ….failed."""
     task = writer(lab, "paths[0].write_text('one')", Product("one.txt"), Product("two.txt"))
 
     assert outcome_of(lab, task)[0] is TaskState.FAILED
@@ -98,7 +98,7 @@ def test_a_product_under_its_real_name_has_to_be_made_anew(lab) -> None:
 
 
 def test_a_failed_task_that_never_touched_its_product_leaves_no_trace_of_it(lab) -> None:
-    """Neither a file nor a record that says that something was begun."""
+    """Neither a file nor an incomplete record is left."""
     lab.run(writer(lab, "sys.exit(3)", Product("x.txt", atomic=False)))
 
     assert [name for name in lab.names() if "x.txt" in name] == []

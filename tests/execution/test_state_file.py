@@ -41,7 +41,7 @@ def test_what_has_succeeded_is_read_back(path) -> None:
 
 
 def test_a_run_that_does_not_go_on_begins_anew(path) -> None:
-    """What was in the file is gone."""
+    """Its former content is removed."""
     noted(path, "a")
     with StateFile(path, "w", keep=False) as state:
         assert state.done == {}
@@ -160,7 +160,7 @@ def test_threads_that_note_at_once_do_not_mix_their_lines(path) -> None:
     ],
 )
 def test_what_is_no_state_of_the_workflow_is_refused_and_left_alone(path, text, said) -> None:
-    """The message says what it is, and names --state."""
+    """The message describes the file and names --state."""
     os.makedirs(os.path.dirname(path))
     with open(path, "w", encoding="latin-1") as file:
         file.write(text)
@@ -185,7 +185,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path) -> None:
 
 
 def test_a_resumed_run_runs_what_has_not_succeeded_and_what_comes_after_it(lab) -> None:
-    """What has succeeded before is done, its result at hand."""
+    """A task that succeeded before is finished, and its result is available."""
     tasks = [lab.step("a"), lab.step("b", depends_on="a"), lab.step("c", depends_on="b"), lab.step("d")]
     lab.write("fail-b")
     assert lab.run(*tasks, resume=False)["b"].state is TaskState.FAILED
@@ -257,7 +257,7 @@ def test_temporary_products_that_are_needed_again_are_made_again_on_resume(lab) 
 
 
 def test_lines_say_when_and_why(path) -> None:
-    """The file can be read by people and programs: one object a line."""
+    """The file has one JSON object per line."""
     with StateFile(path, "w", keep=False) as state:
         state.record("a", "failed", reason="no data")
 

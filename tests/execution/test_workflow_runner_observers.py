@@ -80,7 +80,7 @@ def test_a_task_whose_log_fails_is_ended(plan, lifeline) -> None:
 
 
 def test_a_reader_that_has_gone_stops_the_run(plan, lifeline) -> None:
-    """When nobody reads the output any more, the whole run is stopped, not one task after the other."""
+    """When the reader closes the output, the whole run is stopped at once."""
     plan.task("long", HOLD + "    say('here'); signal.pause()", lifeline.path)
     plan.task("watched", "print('hello')")
     plan.task("after it", after=["watched"])
