@@ -109,7 +109,7 @@ def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None
         for task, is_first in lacking:
             module = _module(task)
             problem = f"{location.python} has no module {module!r}{' to run' if task.function is None else ''}"
-            fix = _in_workdir(task, module) or "install it checked_tasks, correct the name, or name another interpreter"
+            fix = _in_workdir(task, module) or "install it there, correct the name, or name another interpreter"
             _report(ModuleNotFound, f"{problem}; {fix}", task, warnings, is_first=is_first)
     return warnings
 
@@ -171,7 +171,7 @@ def _in_workdir(task: Task, module: str) -> str | None:
     if not os.path.exists(f"{path}.py") and not os.path.isdir(path):
         return None
     return (
-        f"it is beside the workflow file, in {folder}, where only a task that runs checked_tasks finds it: set "
+        f"it is beside the workflow file, in {folder}, where only a task that runs there finds it: set "
         f"workdir='.' or env={{'PYTHONPATH': {folder!r}}}, or install the module"
     )
 
