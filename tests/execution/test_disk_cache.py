@@ -36,9 +36,9 @@ def test_another_process_finds_what_was_kept(land, script):
     other = script(
         """
         import sys
-        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.core.execution_settings import ExecutionSettings
         from airflow_provider_sewer.loaders.external.client import read_workflow
-        print(read_workflow(sys.argv[1], None, Settings(python=sys.argv[2])))
+        print(read_workflow(sys.argv[1], None, ExecutionSettings(python=sys.argv[2])))
         """,
         str(land.file),
         str(land.python),

@@ -160,9 +160,9 @@ def test_nothing_is_left_when_the_one_that_reads_is_killed(land, lifeline, scrip
     reader = script(
         """
         import sys
-        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.core.execution_settings import ExecutionSettings
         from airflow_provider_sewer.loaders.external.client import read_workflow
-        read_workflow(sys.argv[1], None, Settings(python=sys.argv[2]))
+        read_workflow(sys.argv[1], None, ExecutionSettings(python=sys.argv[2]))
         """,
         str(land.file),
         str(land.python),

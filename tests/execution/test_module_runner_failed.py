@@ -97,13 +97,13 @@ def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, scri
         """
         import signal, sys
         from airflow_provider_sewer.core.errors import ModuleFailed
-        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.core.execution_settings import ExecutionSettings
         from airflow_provider_sewer.core.call import module_call
-        from airflow_provider_sewer.execution.module_runner import ModuleRun
+        from airflow_provider_sewer.execution.module_runner import ModuleRunner
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        settings = Settings(python=sys.executable, env={"PYTHONPATH": sys.argv[1]})
+        settings = ExecutionSettings(python=sys.executable, env={"PYTHONPATH": sys.argv[1]})
         try:
-            ModuleRun(module_call(sys.argv[2], []), settings).run(lambda *_: None)
+            ModuleRunner(module_call(sys.argv[2], []), settings).run(lambda *_: None)
         except ModuleFailed as error:
             print(error.exit_code, error)
         """,
@@ -111,7 +111,7 @@ def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, scri
         modules.write("import sys; sys.exit(3)"),
     )
 
-    assert unknowing.output().startswith("None made_1 ended with an unknown exit code: its exit code was collected")
+    assert unknowing.output().startswith("None made_1 ended with an unknown exit code: it was collected")
 
 
 # --- told apart from a failing module

@@ -126,7 +126,7 @@ def test_processes_left_behind_are_ended_and_named_on_a_line_of_its_own(modules,
     )
 
     assert ran.error is None
-    assert ran.stderr == ("almost\nmade_1 left processes behind that kept its output open; they were ended.\n")
+    assert ran.stderr == ("almost\nWARNING: made_1 left processes behind that kept its output open; they were ended.\n")
     lifeline.expect_end()
 
 
