@@ -287,7 +287,7 @@ def test_a_missing_dependency_fails_the_task_by_name(expand, run_dag, capsys):
 
     assert run_dag(expand(source)).state == "failed"
     said = capsys.readouterr().out
-    assert "task 'g.t' needs 'nowhere.txt', which no task here makes, and which does not exist" in said
+    assert "task 'g.t' needs 'nowhere.txt', which is not a product of any task and does not exist" in said
 
 
 def test_a_resource_is_a_pool(expand):

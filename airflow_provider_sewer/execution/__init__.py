@@ -1,1 +1,1 @@
-"""From a command to a process that is followed to its end, and from a workflow to all of them."""
+"""Local execution: processes of commands, tasks with their products, and workflows."""

@@ -1,4 +1,4 @@
-"""Have programs that are started by name be those of an interpreter's environment, as its activate script does."""
+"""Environment variables that select the programs of an interpreter's environment, as its activate script does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 
-#: The variables that tell which environment is active.
+#: The variables that select the active environment.
 ACTIVE = ("PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
 
 #: Folders of the system, which hold more than an interpreter and its scripts. ``activate.bash`` has the same ones.
@@ -20,21 +20,21 @@ _OF_THE_SYSTEM = frozenset({"/bin", "/usr/bin", "/usr/local/bin"})
 
 
 def left_to_interpreter(env: Collection[str], inherit: Inherit | None) -> list[str]:
-    """Return which of :data:`ACTIVE` are to fit the interpreter: those that a task does not decide itself.
+    """Return the variables of :data:`ACTIVE` that follow the interpreter: those that the task does not set itself.
 
-    :param env: the names that it is given. PATH is inherited anyway, so that naming it for that decides nothing.
-    :param inherit: what it inherits.
+    :param env: names of the variables that the task sets.
+    :param inherit: variables that it inherits. PATH has no effect here, as it is inherited anyway.
     """
     named = set(inherit) - {"PATH"} if inherit and inherit is not True else set()
     return [name for name in ACTIVE if name not in env and name not in named]
 
 
 def activated(env: Mapping[str, str], python: str, settings: ExecutionSettings) -> dict[str, str]:
-    """Return an environment in which an interpreter's own environment is the active one.
+    """Return environment variables with the interpreter's environment activated.
 
-    :param env: the environment as it is built of what is inherited and given.
+    :param env: the inherited and the set variables.
     :param python: absolute path of the interpreter.
-    :param settings: what a task is given.
+    :param settings: the settings of the task.
     """
     folder = _folder_of_programs(python)
     prefix = os.path.dirname(folder)
@@ -49,7 +49,7 @@ def activated(env: Mapping[str, str], python: str, settings: ExecutionSettings) 
 
 
 def _folder_of_programs(python: str) -> str:
-    """Return the folder of an interpreter's programs; Python, too, follows a link unless it lies in an environment."""
+    """Return the folder of an interpreter's programs; as by Python, a link outside of an environment is followed."""
     folder = os.path.dirname(python)
     return folder if _is_venv(os.path.dirname(folder)) else os.path.dirname(os.path.realpath(python))
 

@@ -1,4 +1,4 @@
-"""The backend that a workflow runs tasks on when it does not run them on this machine, as the runner sees it.
+"""Protocol of the backend that runs tasks as jobs of a cluster instead of on this machine.
 
 :mod:`airflow_provider_sewer.slurm.workflow_backend` implements it. The runner does not import it, since Slurm builds on
 the execution of tasks.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class TaskRun(Protocol):
     """One attempt at a task, on this machine or as a job."""
 
-    def decision(self, ran_anew: Sequence[str] = (), ran_anew_otherwise: Sequence[str] = ()) -> tuple[Decision, Any]:
+    def decision(self, reran: Sequence[str] = (), reran_elsewhere: Sequence[str] = ()) -> tuple[Decision, Any]:
         """Return whether the task has to run, and its former result if it does not."""
 
     def command(self) -> str:
@@ -51,8 +51,8 @@ class ClusterJobs(Protocol):
     def not_ahead_reason(self, task: Task, before: Iterable[Task]) -> str | None:
         """Return the reason for which a task cannot be submitted before the end of others, if there is one."""
 
-    def runner_of(self, task: Task, run: TaskRunner, turn: AheadSlot, say: Callable[[str], None]) -> TaskRun:
+    def runner_of(self, task: Task, run: TaskRunner, turn: AheadSlot, notify: Callable[[str], None]) -> TaskRun:
         """Return an attempt at a task as a job."""
 
-    def cancel_latest(self, task: Task, say: Callable[[str], None]) -> None:
+    def cancel_latest(self, task: Task, notify: Callable[[str], None]) -> None:
         """Cancel the job that an earlier run has left of a task."""

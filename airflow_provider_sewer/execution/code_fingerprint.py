@@ -1,6 +1,6 @@
-"""What code and what environment a task runs on, as digests by which a change of them is noticed.
+"""Digests of the code and the environment of a task, which change with them.
 
-The task's interpreter is asked, in the task's own environment and working directory; none of the user's code is run.
+The task's interpreter is queried in the task's own environment and working directory; no user code is run.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ else:
     print("\\n[]")
 """
 
-# A file in the working directory must not stand in for what is imported here, but what is installed there counts.
-_WHAT_IS_INSTALLED = """
+# A file in the working directory must not shadow the imports here, but distributions installed there count.
+_LIST_INSTALLED = """
 import sys
 path = sys.path[:]
 sys.path[:] = [folder for folder in path if folder]
@@ -52,21 +52,21 @@ print("\\n" + repr(sorted(names)))
 
 
 class Fingerprinter:
-    """What interpreters say of code and environments; each is asked once, so a new one is made for each run."""
+    """Code and environment fingerprints, cached per run."""
 
     def __init__(self) -> None:
         self._answers: dict[tuple[Any, ...], Any] = {}
 
     def code_fingerprint(self, task: Task) -> str:
-        """Return a digest of the code of a task: all of the top-level package that its module is in.
+        """Return a digest of a task's code: all files of the top-level package of its module.
 
-        :raises ModuleMissing: when that is not there, or has no files that could be looked at.
-        :raises InterpreterError, WorkdirError: when nobody can be asked.
+        :raises ModuleNotFound: when the package does not exist, or has no readable files.
+        :raises InterpreterError, WorkdirError: when the interpreter cannot be queried.
         """
         package = task.call().module.partition(".")[0]
         digest = hashlib.sha256()
-        for name, file in _sources(self._where_is(package, task)):
-            if not os.path.isfile(file):  # such as a named pipe, which would be waited for
+        for name, file in _sources(self._locate(package, task)):
+            if not os.path.isfile(file):  # opening a named pipe would block
                 continue
             with open(file, "rb") as opened:
                 content = hashlib.sha256(opened.read()).hexdigest()
@@ -74,30 +74,30 @@ class Fingerprinter:
         return digest.hexdigest()
 
     def environment_fingerprint(self, task: Task) -> str:
-        """Return a digest of the environment of a task: its interpreter, its variables, what is installed there.
+        """Return a digest of a task's environment: its interpreter, its variables, the installed distributions.
 
-        :raises InterpreterError, WorkdirError: when nobody can be asked.
+        :raises InterpreterError, WorkdirError: when the interpreter cannot be queried.
         """
         interpreter = _interpreter(task)
-        said = [interpreter.executable, interpreter.version, sorted(task.settings.env.items())]
-        installed = self._asked(_WHAT_IS_INSTALLED, task, interpreter)
-        return hashlib.sha256(json.dumps([*said, installed]).encode()).hexdigest()
+        identity = [interpreter.executable, interpreter.version, sorted(task.settings.env.items())]
+        installed = self._query(_LIST_INSTALLED, task, interpreter)
+        return hashlib.sha256(json.dumps([*identity, installed]).encode()).hexdigest()
 
-    def _where_is(self, package: str, task: Task) -> list[str]:
+    def _locate(self, package: str, task: Task) -> list[str]:
         """Return the one file of a module, or the folders of a package."""
         interpreter = _interpreter(task)
-        found = self._asked(_WHERE_IS, task, interpreter, package)
+        found = self._query(_WHERE_IS, task, interpreter, package)
         origin, folders = found or (None, None)
         places = folders if folders is not None else [origin]
         if not places or not all(place and os.path.exists(place) for place in places):
-            what = "has no file" if found else "is not there"
+            problem = "has no file" if found else "cannot be found"
             raise ModuleNotFound(
-                f"the code of {package!r} {what}, says {interpreter.path}, so nobody can tell whether it has changed; "
-                "install it there, or leave out stale_with='code'"
+                f"the code of {package!r} {problem} by {interpreter.path}, so changes cannot be detected; "
+                "install it there, or remove stale_with='code'"
             )
         return [str(place) for place in places]
 
-    def _asked(self, code: str, task: Task, interpreter: Interpreter, *arguments: str) -> Any:
+    def _query(self, code: str, task: Task, interpreter: Interpreter, *arguments: str) -> Any:
         env = _env(task)
         workdir = check_workdir(task.settings.workdir)
         key = (code, arguments, interpreter.path, workdir, tuple(sorted(env.items())))
@@ -107,8 +107,8 @@ class Fingerprinter:
                 self._answers[key] = ast.literal_eval(answer)
             except (ValueError, SyntaxError):
                 raise InterpreterError(
-                    f"{interpreter.path} gave no answer when it was asked for code or environment of task "
-                    f"{task.name!r}; leave out stale_with, or look what a start script of it does"
+                    f"{interpreter.path} gave no answer when queried for the code or environment of task "
+                    f"{task.name!r}; remove stale_with, or check its start script"
                 ) from None
         return self._answers[key]
 
@@ -122,7 +122,7 @@ def _interpreter(task: Task) -> Interpreter:
 
 
 def _sources(places: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Return the files of code in a fixed order, each with the name that it has in its package."""
+    """Yield the code files in a fixed order, each with its path relative to its package."""
     for place in places:
         if os.path.isfile(place):
             yield os.path.basename(place), place

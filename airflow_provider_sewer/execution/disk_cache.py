@@ -1,8 +1,8 @@
-"""What was found out by starting an interpreter, kept for as long as all that was looked at looks the same.
+"""Disk cache of results from interpreters, valid while the fingerprints of all files involved are unchanged.
 
-DAG files are parsed and tasks are run again and again, by processes that live for a moment. What is kept lies in the
-user's cache folder, for nobody else to see or to write; nothing depends on it: what is missing, broken or not ours is
-found out anew.
+Short-lived processes parse the same DAG files and run the same tasks again and again. Entries are in the user's cache
+folder, readable and writable only by this user. Nothing depends on them: a missing, broken or foreign entry is
+computed again.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from airflow_provider_sewer.core.file_fingerprints import fingerprint
 from airflow_provider_sewer.core.formats import CACHE
 from airflow_provider_sewer.core.trusted_files import PRIVATE, check_own_folders, parse_json, read_own
 
-#: Seconds after which something that was kept is removed, used or not.
+#: Seconds after which an entry is removed, used or not.
 _MAX_AGE = 30 * 24 * 3600
 
-#: Bytes that something which is kept may have.
-_MAX_ENTRIES = 64 * 1024 * 1024
+#: Maximum bytes of an entry.
+_MAX_BYTES = 64 * 1024 * 1024
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class DiskCache:
-    """The place for one thing that was found out.
+    """Cache entry of one result.
 
-    :param kind: a word for what it is about.
-    :param key: all that is known beforehand to make a difference.
+    :param kind: the kind of result, which names the subfolder.
+    :param key: all inputs that are known beforehand.
     """
 
     def __init__(self, kind: str, key: Any) -> None:
@@ -42,22 +42,22 @@ class DiskCache:
         self._name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest() + ".json"
 
     def get(self) -> Any:
-        """Return what is kept, or ``None`` if there is nothing that still holds."""
+        """Return the cached value; ``None`` if there is no valid one."""
         try:
             check_own_folders(_caches(), self._folder)
-            data = read_own(os.path.join(self._folder, self._name), largest=_MAX_ENTRIES)
+            data = read_own(os.path.join(self._folder, self._name), largest=_MAX_BYTES)
             digest, _, content = data.partition(b"\n")
             if hashlib.sha256(content).hexdigest().encode() != digest:
                 return None
-            kept = CACHE.read(self._name, parse_json(content))
+            entry = CACHE.read(self._name, parse_json(content))
         except (OSError, ValueError, UntrustedPath):
             return None
-        return kept["value"] if all(fingerprint(path) == known for path, known in kept["looks"].items()) else None
+        return entry["value"] if all(fingerprint(path) == known for path, known in entry["looks"].items()) else None
 
     def put(self, value: Any, looks: Mapping[str, str] = _NOTHING) -> None:
-        """Keep something, if there is a place for it.
+        """Save a value; errors are ignored.
 
-        :param looks: what was looked at, and what it looked like just before.
+        :param looks: fingerprints of the files that were read, taken just before.
         """
         content = json.dumps(CACHE.packed([value, dict(looks)])).encode()
         with suppress(OSError, UntrustedPath):
@@ -70,7 +70,7 @@ class DiskCache:
     def _remove_old(self) -> None:
         oldest = time.time() - _MAX_AGE
         for entry in os.scandir(self._folder):
-            with suppress(FileNotFoundError):  # another process may be faster
+            with suppress(FileNotFoundError):  # another process has removed it
                 if entry.stat(follow_symlinks=False).st_mtime < oldest:
                     os.unlink(entry.path)
 
@@ -81,6 +81,6 @@ def _folder(kind: str) -> str:
 
 def _caches() -> str:
     caches = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(caches):  # by the specification, it then counts for nothing
+    if not os.path.isabs(caches):  # the XDG specification ignores a relative path
         caches = os.path.join(os.path.expanduser("~"), ".cache")
     return caches

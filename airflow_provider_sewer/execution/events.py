@@ -1,4 +1,4 @@
-"""How the tasks of a run end, and what those who watch it are told."""
+"""Task states, outcomes, and the protocol of observers of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class TaskState(enum.Enum):
-    """How far a task has come."""
+    """State of a task in a run."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -27,16 +27,16 @@ class TaskState(enum.Enum):
 
     @property
     def is_success(self) -> bool:
-        """Tell whether what comes after such a task may run."""
+        """Return whether downstream tasks may run."""
         return self in (TaskState.SUCCEEDED, TaskState.UP_TO_DATE, TaskState.RESUMED)
 
 
 class Outcome(NamedTuple):
     """How a task ended.
 
-    :param state: what became of it.
-    :param seconds: how long it ran.
-    :param result: the value it left (see :class:`~airflow_provider_sewer.execution.module_runner.ModuleResult`).
+    :param state: its final state.
+    :param seconds: its duration.
+    :param result: its result (see :class:`~airflow_provider_sewer.execution.module_runner.ModuleResult`).
     :param reason: why it did not succeed, or did not run.
     """
 
@@ -47,19 +47,19 @@ class Outcome(NamedTuple):
 
 
 class Observer(Protocol):
-    """Somebody who is told what happens. Called from several threads; for one task, in order."""
+    """Receiver of the events of a run. Called from several threads; for one task, in order."""
 
-    def on_decision(self, task: Task, verdict: Decision, /) -> None:
-        """Hear why a task runs; only of one that might not have had to."""
+    def on_decision(self, task: Task, decision: Decision, /) -> None:
+        """Called with the reason why a task runs, if it could have been skipped."""
 
     def on_start(self, task: Task, command_line: str, workdir: str | None, /) -> None:
-        """Hear that a task's process is about to start."""
+        """Called before a task's process starts."""
 
     def on_job_event(self, task: Task, line: str, /) -> None:
-        """Hear what becomes of a task's job, be it before it has started."""
+        """Called with a log line about a task's job, also before the task has started."""
 
     def on_output(self, task: Task, stream: Stream, pieces: Sequence[str], /) -> None:
-        """Hear what a task has written (pieces as in :class:`~airflow_provider_sewer.execution.output.Sink`)."""
+        """Called with a task's output (pieces as in :class:`~airflow_provider_sewer.execution.output.Sink`)."""
 
     def on_end(self, task: Task, outcome: Outcome, /) -> None:
-        """Hear how a task has ended, also one that never started."""
+        """Called when a task has ended, or will never start."""

@@ -1,4 +1,4 @@
-"""What a plain ``.run()`` in Python does: run what it is called on, here and now."""
+"""Inline execution of a task or a chain with ``.run()`` in Python."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _IMPORTS_DAG_FILES = "airflow.dag_processing"
 
 
 def run_plainly(run: Run) -> None:
-    """Run a task or a chain, its output going to stdout and stderr with the task's name before each line.
+    """Run a task or a chain; its output goes to stdout and stderr, each line with the task's name as prefix.
 
-    :raises InvalidWorkflow: while Airflow imports DAG files; then nothing starts.
-    :raises WorkflowFailed: when not all of it succeeded; it says what went wrong.
+    :raises InvalidWorkflow: while Airflow imports DAG files; no task starts.
+    :raises WorkflowFailed: when a task did not succeed, with the reasons.
     """
     _refuse_in_dag_files(run)
     workflow = Workflow.of_runs("run", [run], source=run.source, is_part=True)
@@ -39,9 +39,10 @@ def run_plainly(run: Run) -> None:
 
 
 def _refuse_in_dag_files(run: Run) -> None:
-    """Refuse to run anything while Airflow imports a file, which it does again and again, without any DAG run.
+    """Raise an error while Airflow imports a DAG file, which happens repeatedly and outside of DAG runs.
 
-    The stack tells: no variable of Airflow's is set at each such import. All threads count, as a file may start one.
+    The stack is inspected, because Airflow sets no variable at every such import. All threads are inspected, as a file
+    may start one.
     """
     if any(str(frame.f_globals.get("__name__")).startswith(_IMPORTS_DAG_FILES) for frame in _frames()):
         raise InvalidWorkflow(

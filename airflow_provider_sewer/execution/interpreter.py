@@ -1,4 +1,4 @@
-"""Find an interpreter, and make sure that it is one, before anything depends on it."""
+"""Lookup and verification of Python interpreters."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from airflow_provider_sewer.execution.process import Process
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-_PATIENCE = 30.0
+_TIMEOUT = 30.0
 #: The file names of Python binaries, and how binaries begin.
 _PYTHON = re.compile(r"(python|pypy)[\w.-]*")
 _ELF = b"\x7fELF"
-_TOO_MUCH = 1_000_000
+_MAX_OUTPUT = 1_000_000
 
-_WHO_ARE_YOU = """
+_IDENTIFY = """
 import json, sys
 print(json.dumps({"version": "%d.%d.%d" % sys.version_info[:3], "executable": sys.executable, "prefix": sys.prefix}))
 """
 
-# Asks the finders, one level after the other, so that no package's code is run; what a package would be
-# stands in sys.modules as an empty shell, for the finders of what is in it ask there. Without `-m`, the
-# first entry of sys.path is the working directory, as it is for a module that is run: so nothing may be
-# imported here that a file of the same name could stand in for.
-_WHICH_ARE_MISSING = """
+# Asks the finders level by level, so that no package code is run. An empty module stands in sys.modules for each
+# package, because the finders of its submodules look there. Without `-m`, the first entry of sys.path is the
+# working directory, as it is for a module that is run: a file there could shadow any import, so only built-in
+# modules are imported here.
+_FIND_MISSING = """
 import sys
 def spec_of(name, path):
     for finder in sys.meta_path:
@@ -60,16 +60,16 @@ print("\\n" + repr((version, sys.executable, sys.prefix, [name for name in sys.a
 """
 
 
-#: Makes the process of a command.
+#: Factory of the process of a command.
 Starter = Callable[[Command], Process]
 
 
 class Interpreter(NamedTuple):
-    """A Python that answered.
+    """A verified Python interpreter.
 
-    :param path: the path it was called by.
+    :param path: the path that it was started by.
     :param version: such as ``3.11.7``.
-    :param executable: what it calls itself.
+    :param executable: its ``sys.executable``.
     :param prefix: the root of its environment.
     """
 
@@ -85,43 +85,42 @@ _answers: dict[tuple[object, ...], Interpreter] = {}
 def find_interpreter(
     python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None
 ) -> Interpreter:
-    """Find an interpreter and have it say who it is; one that has answered is not asked again.
+    """Find an interpreter and query its version; answers are cached.
 
-    :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if not said.
-    :param env: the environment it will be started with; it may need that to start at all.
-    :param start: makes the process that asks it, for one who wants to guard and stop that.
-    :raises InterpreterError: when there is none, or when it is no Python.
+    :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if omitted.
+    :param env: the environment to start it with; it may need it to start at all.
+    :param start: creates the process of the query, for a caller that guards or stops it.
+    :raises InterpreterError: when it does not exist, or is not a Python interpreter.
     """
     path = locate_interpreter(python)
     key = _key(path)
     if key not in _answers:
-        _answers[key] = _introduced(path, build_environment({}) if env is None else env, start or _unguarded)
+        _answers[key] = _identified(path, build_environment({}) if env is None else env, start or _unguarded)
     return _answers[key]
 
 
 def recognized_interpreter(python: str | None) -> Interpreter:
-    """Return an interpreter that a path was found to be, for a path that is not trusted.
+    """Return the interpreter at an untrusted path.
 
-    Nothing is started unless it is a Python by its name and its format. It gets no environment and imports no packages,
-    and nothing of its output is passed on but a version. Of a virtual environment, the Python that it was made from is
-    started.
+    It is started only if its name and its file format are those of a Python binary. It gets no environment and imports
+    no packages, and only a version is taken from its output. For a virtual environment, its base Python is started.
 
     :param python: as for :func:`find_interpreter`.
-    :raises InterpreterError: when there is none, or when it is not recognized as a Python.
+    :raises InterpreterError: when it does not exist, or is not recognized as Python.
     """
     path = locate_interpreter(python)
     program = os.path.realpath(path)
     if not _PYTHON.fullmatch(os.path.basename(program)) or not _is_binary(program):
         raise InterpreterError(
-            f"{path} is no Python binary, such as python3.11, so it was not started; name the interpreter itself"
+            f"{path} is not a Python binary, such as python3.11, and was not started; name the interpreter itself"
         )
-    answer = _asked([program, "-I", "-S", "-c", _WHO_ARE_YOU], {})
+    answer = _query([program, "-I", "-S", "-c", _IDENTIFY], {})
     try:
         version = parse_json(answer.last_line)["version"]
         if not re.fullmatch(r"3\.\d+\.\d+", version):
             raise ValueError
     except (ValueError, KeyError, TypeError):
-        raise InterpreterError(f"{path} is no Python 3 interpreter: it did not tell its version") from None
+        raise InterpreterError(f"{path} is not a Python 3 interpreter: it did not report its version") from None
     prefix = os.path.dirname(os.path.dirname(path))
     is_virtual = os.path.isfile(os.path.join(prefix, "pyvenv.cfg"))
     return Interpreter(path, version, path, prefix if is_virtual else os.path.dirname(os.path.dirname(program)))
@@ -136,39 +135,39 @@ def _is_binary(program: str) -> bool:
 
 
 def known_interpreter(python: str | None, env: Mapping[str, str] | None = None, start: Starter | None = None) -> str:
-    """Return the absolute path of an interpreter that has once answered, be it another process of this user; else ask.
+    """Return the absolute path of a verified interpreter; the verification is cached on disk for this user.
 
-    A worker runs each task in a process of its own, and to ask takes as long as a short task.
+    A worker runs each task in its own process, and a query takes as long as a short task.
 
     :param python, env, start: as for :func:`find_interpreter`.
-    :raises InterpreterError: when there is none, or when it is no Python.
+    :raises InterpreterError: when it does not exist, or is not a Python interpreter.
     """
     path = locate_interpreter(python)
     key = _key(path)
     if key not in _answers:
         from airflow_provider_sewer.execution.disk_cache import DiskCache
 
-        kept = DiskCache("interpreters", key)
-        if kept.get() is None:
-            kept.put(find_interpreter(path, env, start))
+        cache = DiskCache("interpreters", key)
+        if cache.get() is None:
+            cache.put(find_interpreter(path, env, start))
     return path
 
 
 def locate_interpreter(python: str | None) -> str:
     """Return the absolute path of an interpreter, without starting it.
 
-    :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if not said.
+    :param python: a path, or a name to look up on PATH; ``python``, else ``python3``, if omitted.
     :raises InterpreterError: when there is no executable file.
     """
     if python is None:
         found = shutil.which("python") or shutil.which("python3")
         if found is None:
-            raise InterpreterError("there is no python on PATH; name an interpreter (python=…, or sppe run -i …)")
+            raise InterpreterError("no python on PATH; name an interpreter (python=…, or sppe run -i …)")
         return os.path.abspath(found)
     if os.sep not in python:
         found = shutil.which(python)
         if found is None:
-            raise InterpreterError(f"there is no interpreter {python!r} on PATH; correct the name or give its path")
+            raise InterpreterError(f"no interpreter {python!r} on PATH; correct the name or give its path")
         return os.path.abspath(found)
     path = os.path.abspath(os.path.expanduser(python))
     if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -178,10 +177,10 @@ def locate_interpreter(python: str | None) -> str:
     if not os.path.exists(path):
         raise InterpreterError(
             f"the interpreter {path} is a link to {os.path.realpath(path)}, which does not exist; "
-            "create the environment anew"
+            "create the environment again"
         )
     if not os.path.isfile(path):
-        raise InterpreterError(f"the interpreter {path} is no file; name the executable, such as {path}/bin/python")
+        raise InterpreterError(f"the interpreter {path} is not a file; name the executable, such as {path}/bin/python")
     raise InterpreterError(f"the interpreter {path} is not executable for this user")
 
 
@@ -192,16 +191,16 @@ def missing_modules(
     workdir: str | None = None,
     start: Starter | None = None,
 ) -> list[str]:
-    """Return those of the modules that an interpreter cannot find to run, without running any of their code.
+    """Return the modules that an interpreter cannot find, without running their code.
 
-    A name with a colon at its end is one that need only be imported. None is missing as far as it cannot be told. Who
-    has answered need not be asked by :func:`find_interpreter` any more.
+    A name that ends with a colon only needs to be importable; others must be runnable with ``-m``. If the interpreter
+    gives no usable answer, no module counts as missing. The answer is cached for :func:`find_interpreter`.
     """
     key = _key(python)
-    answer = _asked([python, "-c", _WHICH_ARE_MISSING, *modules], env, workdir, start or _unguarded)
+    answer = _query([python, "-c", _FIND_MISSING, *modules], env, workdir, start or _unguarded)
     try:
-        *who, missing = ast.literal_eval(answer.last_line)
-        _answers[key] = Interpreter(python, *who)
+        *identity, missing = ast.literal_eval(answer.last_line)
+        _answers[key] = Interpreter(python, *identity)
     except (ValueError, SyntaxError, TypeError):
         return []
     return [name for name in missing if name in modules]
@@ -210,24 +209,24 @@ def missing_modules(
 def answer_of(
     python: str, code: str, arguments: Sequence[str], env: Mapping[str, str], workdir: str | None = None
 ) -> str:
-    """Return the last line that an interpreter writes when it is given a few lines of code to run.
+    """Run code in an interpreter and return the last line of its output.
 
     Without ``-m``, the first entry of ``sys.path`` is the working directory, as it is for a module that is run.
     """
-    return _asked([python, "-c", code, *arguments], env, workdir).last_line
+    return _query([python, "-c", code, *arguments], env, workdir).last_line
 
 
 def check_workdir(workdir: str | None) -> str | None:
     """Return the absolute path of a working directory.
 
-    :raises WorkdirError: when it is missing or no directory, or when this user may not enter it.
+    :raises WorkdirError: when it does not exist, is not a directory, or cannot be entered by this user.
     """
     if workdir is None:
         return None
     path = os.path.abspath(os.path.expanduser(workdir))
     if not os.path.isdir(path):
-        what = "is no directory" if os.path.lexists(path) else "does not exist"
-        raise WorkdirError(f"the working directory {path} {what}; create it, or correct workdir")
+        problem = "is not a directory" if os.path.lexists(path) else "does not exist"
+        raise WorkdirError(f"the working directory {path} {problem}; create it, or correct workdir")
     if not os.access(path, os.X_OK):
         raise WorkdirError(f"the working directory {path} cannot be entered by this user; change its permissions")
     return path
@@ -238,17 +237,17 @@ def _key(path: str) -> tuple[object, ...]:
     return path, status.st_dev, status.st_ino, status.st_mtime_ns
 
 
-def _introduced(path: str, env: Mapping[str, str], start: Starter) -> Interpreter:
-    answer = _asked([path, "-I", "-c", _WHO_ARE_YOU], env, start=start)
+def _identified(path: str, env: Mapping[str, str], start: Starter) -> Interpreter:
+    answer = _query([path, "-I", "-c", _IDENTIFY], env, start=start)
     try:
-        said = parse_json(answer.last_line)
-        return Interpreter(path, said["version"], said["executable"], said["prefix"])
+        data = parse_json(answer.last_line)
+        return Interpreter(path, data["version"], data["executable"], data["prefix"])
     except (ValueError, KeyError, TypeError):
-        raise InterpreterError(f"{path} is no Python 3 interpreter: asked for its version it {answer}") from None
+        raise InterpreterError(f"{path} is not a Python 3 interpreter: asked for its version it {answer}") from None
 
 
 class _Answer(NamedTuple):
-    """What came of asking; as text, how to say that it is no answer."""
+    """Outcome of a query; as text, a clause that describes its failure."""
 
     exit_code: int | None
     is_given_up: bool
@@ -260,25 +259,25 @@ class _Answer(NamedTuple):
         return self.stdout.rpartition("\n")[2]
 
     def __str__(self) -> str:
-        how = f"gave no short answer within {_PATIENCE:.0f} s" if self.is_given_up else f"exited with {self.exit_code}"
-        return f"{how} and said {(self.stderr or self.stdout)[:200]!r}"
+        how = f"gave no short answer within {_TIMEOUT:.0f} s" if self.is_given_up else f"exited with {self.exit_code}"
+        return f"{how} and wrote {(self.stderr or self.stdout)[:200]!r}"
 
 
 def _unguarded(command: Command) -> Process:
     return Process(command, mark=new_tag(), grace=0.0)
 
 
-def _asked(
+def _query(
     argv: Sequence[str], env: Mapping[str, str], workdir: str | None = None, start: Starter = _unguarded
 ) -> _Answer:
-    """Start an interpreter, for a while and for so much output only: it may be anything."""
-    said = {Stream.STDOUT: "", Stream.STDERR: ""}
+    """Start a program that may not be an interpreter, with limits on its time and its output."""
+    output = {Stream.STDOUT: "", Stream.STDERR: ""}
     process = start(Command(tuple(argv), env, workdir))
 
-    def remember(stream: Stream, pieces: Sequence[str]) -> None:
-        said[stream] += "".join(pieces)
-        if len(said[stream]) > _TOO_MUCH:
+    def collect(stream: Stream, pieces: Sequence[str]) -> None:
+        output[stream] += "".join(pieces)
+        if len(output[stream]) > _MAX_OUTPUT:
             process.stop()
 
-    exit_ = process.follow(remember, within=_PATIENCE)
-    return _Answer(exit_.code, exit_.stopped, said[Stream.STDOUT].strip(), said[Stream.STDERR].strip())
+    exit_ = process.follow(collect, within=_TIMEOUT)
+    return _Answer(exit_.code, exit_.stopped, output[Stream.STDOUT].strip(), output[Stream.STDERR].strip())

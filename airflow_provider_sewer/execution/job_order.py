@@ -1,4 +1,4 @@
-"""What the jobs of one run are known by, and the order among them where some are submitted before their turn."""
+"""Identity of a run's jobs, and the order among jobs that are submitted ahead."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class RunIdentity(NamedTuple):
-    """What the jobs of a run are known by, so that the next run finds them.
+    """Identity of a run's jobs, by which the next run finds them.
 
     :param workflow: the workflow's name.
-    :param series: what stays the same from run to run, as long as they use one state file.
-    :param run: what stays the same only as long as a run is resumed.
+    :param series: an identifier that all runs with the same state file share.
+    :param run: an identifier that a run shares only with the runs that resume it.
     """
 
     workflow: str
@@ -24,59 +24,59 @@ class RunIdentity(NamedTuple):
     run: str
 
 
-class _Word(enum.Enum):
-    COME = "come"
-    CALLED_OFF = "called off"
+class _Signal(enum.Enum):
+    RELEASED = "released"
+    ABORTED = "aborted"
 
 
 class AheadSlot:
-    """The place of a task in a run: what is before it and still under way, and whether its own turn has come.
+    """State of a task that may be submitted ahead of its upstream tasks.
 
-    :param before: the places of the tasks before it that have not ended yet; none if its turn has come.
-    :param is_anew: whether a task before it has run anew, so that no job which an earlier run has left is any use.
+    :param before: the slots of its upstream tasks that have not ended; empty if the task is ready.
+    :param has_rerun_upstream: whether an upstream task ran again, so that a job of an earlier run is not reusable.
     """
 
-    def __init__(self, before: Iterable[AheadSlot] = (), *, is_anew: bool = False) -> None:
+    def __init__(self, before: Iterable[AheadSlot] = (), *, has_rerun_upstream: bool = False) -> None:
         self._before = list(before)
-        self._is_anew = is_anew
-        self._has_a_job = threading.Event()
-        self._word: SimpleQueue[_Word] = SimpleQueue()  # which a signal handler may put into as well
+        self._has_rerun_upstream = has_rerun_upstream
+        self._is_submitted = threading.Event()
+        self._signal: SimpleQueue[_Signal] = SimpleQueue()  # which a signal handler may put into as well
         self.job_id: str | None = None
         self.rerun = True
 
     def record_job(self, job_id: str, *, is_taken_up: bool) -> None:
-        """Note the job of this task.
+        """Record the job of this task.
 
-        :param is_taken_up: whether it is one that an earlier run has left.
+        :param is_taken_up: whether the task was reattached to a job of an earlier run.
         """
         self.job_id = job_id
         self.rerun = not is_taken_up
-        self._has_a_job.set()
+        self._is_submitted.set()
 
     def record_end(self) -> None:
-        """Note that this task has ended, be it without a job."""
-        self._has_a_job.set()
+        """Record that this task has ended, with or without a job."""
+        self._is_submitted.set()
 
     def jobs_before(self) -> list[str]:
-        """Wait until the tasks before this one are submitted, and return their jobs' ids; none if one has no job."""
-        for turn in self._before:
-            turn._has_a_job.wait()
-        ids = [turn.job_id for turn in self._before if turn.job_id is not None]
+        """Wait until the upstream tasks are submitted, and return their job ids; empty if one has no job."""
+        for slot in self._before:
+            slot._is_submitted.wait()
+        ids = [slot.job_id for slot in self._before if slot.job_id is not None]
         return ids if len(ids) == len(self._before) else []
 
     @property
     def comes_after_new(self) -> bool:
-        """Tell whether something before this task has run anew or will; known once that is submitted."""
-        return self._is_anew or any(turn.rerun for turn in self._before)
+        """Return whether an upstream task ran or will run again; known once all of them are submitted."""
+        return self._has_rerun_upstream or any(slot.rerun for slot in self._before)
 
     def release(self) -> None:
-        """Let the task go on: those before it have all succeeded."""
-        self._word.put(_Word.COME)
+        """Release the task: its upstream tasks have all succeeded."""
+        self._signal.put(_Signal.RELEASED)
 
     def abort(self) -> None:
-        """Let the task wait no longer: one before it has not succeeded, or the run is stopped."""
-        self._word.put(_Word.CALLED_OFF)
+        """Abort the wait after an upstream failure or a stop request."""
+        self._signal.put(_Signal.ABORTED)
 
     def wait(self) -> bool:
-        """Wait for the turn, and tell whether it has come."""
-        return not self._before or self._word.get() is _Word.COME
+        """Wait for a release or an abort, and return whether the task was released."""
+        return not self._before or self._signal.get() is _Signal.RELEASED

@@ -1,4 +1,4 @@
-"""Who watches a run: plain prefixed lines, and a log file for each task."""
+"""Observers of a run: lines with the task's name as prefix, and a log file for each task."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ if TYPE_CHECKING:
 
 
 _NAME_BYTES = 150
-#: So many log files are open at once, whatever the number of tasks that run or wait.
+#: Maximum number of open log files, independent of the number of tasks.
 _MOST_OPEN = 16
 
 
 class PrefixedLines:
-    """Writes each line of output with the name of its task before it: stdout to stdout, stderr to stderr."""
+    """Observer that prefixes each line of output with its task's name: stdout to stdout, stderr to stderr."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._unfinished: set[tuple[str, Stream]] = set()
 
-    def on_decision(self, task: Task, verdict: Decision) -> None:
-        """Say why it runs."""
-        self._write(sys.stderr, task, [f"runs, as {verdict.reason}"])
+    def on_decision(self, task: Task, decision: Decision) -> None:
+        """Write the reason why it runs."""
+        self._write(sys.stderr, task, [f"running: {decision.reason}"])
 
     def on_start(self, task: Task, command_line: str, _workdir: str | None) -> None:
-        """Say what is started."""
+        """Write its command line."""
         self._write(sys.stderr, task, [f"$ {command_line}"])
 
     def on_job_event(self, task: Task, line: str) -> None:
-        """Say what becomes of its job."""
+        """Write the line about its job."""
         self._write(sys.stderr, task, [line])
 
     def on_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
-        """Pass lines on, and pieces of lines as lines of their own."""
+        """Write its lines; pieces of lines become separate lines."""
         is_end_only = pieces[0] == "\n" and (task.name, stream) in self._unfinished
         is_finished = pieces[-1].endswith("\n")
         (self._unfinished.discard if is_finished else self._unfinished.add)((task.name, stream))
         self._write(sys.stdout if stream is Stream.STDOUT else sys.stderr, task, pieces[is_end_only:])
 
     def on_end(self, task: Task, outcome: Outcome) -> None:
-        """Say how it went."""
-        how = f"{outcome.state.value} after {outcome.seconds:.1f} s" if outcome.seconds else outcome.state.value
+        """Write its outcome."""
+        result = f"{outcome.state.value} after {outcome.seconds:.1f} s" if outcome.seconds else outcome.state.value
         if outcome.state is not TaskState.SUCCEEDED and outcome.reason:
-            how += f": {outcome.reason.splitlines()[0]}"
-        self._write(sys.stderr, task, [how])
+            result += f": {outcome.reason.splitlines()[0]}"
+        self._write(sys.stderr, task, [result])
 
     def _write(self, target: TextIO, task: Task, lines: Iterable[str]) -> None:
         is_terminal = target.isatty()
@@ -69,23 +69,23 @@ class PrefixedLines:
             text = printable(text)
         encoding = target.encoding or "utf-8"
         with self._lock:
-            # What this terminal or file has no character for is written out, rather than failing the task.
+            # A character that this terminal or file cannot encode is escaped, so that it does not fail the task.
             target.write(text.encode(encoding, "backslashreplace").decode(encoding))
             target.flush()
 
 
 def _as_redrawn(line: str) -> str:
-    """Return what a terminal would show of a line that was redrawn."""
+    """Return the visible part of a redrawn line on a terminal."""
     text = line.rstrip("\r\n")
     return text.rpartition("\r")[2] + line.removeprefix(text)
 
 
 class LogFiles:
-    """Keeps a log file for each task: every line with its time and its stream.
+    """Observer that writes a log file for each task: every line with its time and its stream.
 
-    :param folder: where they are written; made if need be.
-    :param names: the names of the tasks, which give the files theirs.
-    :param goes_on: whether files that are there already are gone on with.
+    :param folder: the folder of the files; created if it does not exist.
+    :param names: the names of the tasks, from which the file names are derived.
+    :param goes_on: whether to append to existing files.
     """
 
     def __init__(self, folder: str, names: Iterable[str], *, goes_on: bool = False) -> None:
@@ -93,52 +93,52 @@ class LogFiles:
         self.folder = folder
         self._goes_on = goes_on
         self.paths = {name: os.path.join(folder, f"{file}.log") for name, file in file_names(names).items()}
-        #: Those that are open, the least recently written first; in bytes, so that \r stays what it is.
+        #: The open files, the least recently written first; binary, so that \r is not translated.
         self._files: dict[str, BinaryIO] = {}
         self._unfinished: dict[str, Stream | None] = {}
         self._lost: dict[str, OSError] = {}
         self._lock = threading.RLock()
 
-    def on_decision(self, task: Task, verdict: Decision) -> None:
-        """Say why it runs."""
-        self._say(task, f"it runs, as {verdict.reason}\n")
+    def on_decision(self, task: Task, decision: Decision) -> None:
+        """Write the reason why it runs."""
+        self._log(task, f"running: {decision.reason}\n")
 
     def on_start(self, task: Task, command_line: str, workdir: str | None) -> None:
-        """Say what is started."""
-        self._say(task, f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n")
+        """Write its command line."""
+        self._log(task, f"$ {command_line}\n", f"in {workdir or os.getcwd()}\n")
 
     def on_job_event(self, task: Task, line: str) -> None:
-        """Say what becomes of its job."""
-        self._say(task, f"{line}\n")
+        """Write the line about its job."""
+        self._log(task, f"{line}\n")
 
     def on_output(self, task: Task, stream: Stream, pieces: Sequence[str]) -> None:
-        """Write lines; a line that comes in pieces stays one line unless the other stream cuts in."""
+        """Write its lines; a line in several pieces stays one line unless the other stream interrupts it."""
         try:
             self._write(task, stream.value, pieces, stream)
         except OSError as error:
             raise self._unwritable(task, error) from error
 
     def on_end(self, task: Task, outcome: Outcome) -> None:
-        """Say how it went and close the file."""
+        """Write its outcome and close the file."""
         if task.name in self._unfinished or outcome.state is TaskState.UP_TO_DATE:
-            how = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
+            result = f"{outcome.state.value} after {outcome.seconds:.3f} s\n"
             with self._lock:
-                self._say(task, *(f"{line}\n" for line in outcome.reason.splitlines()), how)
+                self._log(task, *(f"{line}\n" for line in outcome.reason.splitlines()), result)
                 try:
                     self._files.pop(task.name).close()
                 except OSError as error:
                     raise self._unwritable(task, error) from error
 
-    def _say(self, task: Task, *lines: str) -> None:
+    def _log(self, task: Task, *lines: str) -> None:
         try:
             self._write(task, "sewer", lines)
         except OSError as error:
             raise self._unwritable(task, error) from error
 
     def _opened(self, name: str) -> BinaryIO:
-        """Return the log file of a task, open; where too many are, the least recently written one is closed.
+        """Return the open log file of a task; if too many are open, the least recently written one is closed.
 
-        :raises OSError: when it cannot be opened, or when what was written to it before has been lost.
+        :raises OSError: when it cannot be opened, or earlier output to it has been lost.
         """
         if name in self._lost:
             raise self._lost.pop(name)
@@ -152,7 +152,7 @@ class LogFiles:
         return file
 
     def _set_aside(self, name: str) -> None:
-        """Close the log file of another task; an error is that task's own."""
+        """Close the log file of another task; an error is raised for that task later."""
         try:
             self._files.pop(name).close()
         except OSError as error:
@@ -183,7 +183,7 @@ class LogFiles:
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
-    """Give each task's name a file name of its own, safe on any file system."""
+    """Return a unique file name for each task name, safe on any file system."""
     given: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:

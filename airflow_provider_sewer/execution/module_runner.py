@@ -1,4 +1,4 @@
-"""Run one module to its end: its surroundings checked, its output followed, its result read."""
+"""Execution of one module: its settings are checked, its output is followed, its result is read."""
 
 from __future__ import annotations
 
@@ -34,22 +34,21 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.execution.process_follower import Exit
 
-#: Seconds between SIGTERM and SIGKILL, unless told otherwise. Airflow itself kills a worker 5 s after
-#: it has asked it to stop.
+#: Default seconds between SIGTERM and SIGKILL. Airflow itself kills a worker 5 s after it has asked it to stop.
 GRACE = 4.0
 
 _LARGEST_RESULT = 16 * 1024 * 1024
-#: What the files of runs in one folder are told apart by.
+#: Numbers that distinguish the files of runs in one folder.
 _NUMBERS = itertools.count(1)
 
 
 class RunEnvironment(NamedTuple):
-    """Whoever runs modules, and what all that it runs have from it.
+    """Properties that all modules of a process share.
 
     :param grace: seconds between SIGTERM and SIGKILL when a module is stopped.
-    :param supervisor: pid of the process that modules are run for; when that ends, they are stopped.
-    :param guardian: who ends them, should this process die; each has one of its own if not given.
-    :param variables: what they can inherit; this process's if not given.
+    :param supervisor: pid of the process that modules are run for; when it ends, they are stopped.
+    :param guardian: ends them if this process dies; by default, each has its own.
+    :param variables: the environment variables that they can inherit; by default, those of this process.
     """
 
     grace: float = GRACE
@@ -58,12 +57,12 @@ class RunEnvironment(NamedTuple):
     variables: Mapping[str, str] | None = None
 
 
-#: One that runs nothing else.
+#: Environment of a single module.
 ALONE = RunEnvironment()
 
 
 class ModuleResult(NamedTuple):
-    """What a module left behind when it succeeded.
+    """Result of a module that succeeded.
 
     :param value: the JSON value it wrote to ``$SEWER_RESULT_FILE``, else its last line of stdout,
         else ``None``.
@@ -75,10 +74,10 @@ class ModuleResult(NamedTuple):
 class ModuleRunner:
     """One run of one module or function, which can be stopped.
 
-    :param call: what the interpreter is asked to run.
-    :param settings: where it runs; whatever is not said there has its default.
-    :param runner: who runs it.
-    :param secrets: values that must not be shown, besides those that the environment and the call show to be secret.
+    :param call: the module or function, and its arguments.
+    :param settings: its settings; omitted ones have their defaults.
+    :param runner: the environment that it runs in.
+    :param secrets: values to mask, in addition to those that the environment and the call mark as secret.
     """
 
     def __init__(
@@ -96,12 +95,12 @@ class ModuleRunner:
     def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> ModuleResult:
         """Run the module and return its result.
 
-        :param sink: takes its output as it comes.
-        :param on_start: told the command line, secrets masked, and the working directory.
-        :raises InterpreterError, WorkdirError: before anything runs.
-        :raises ModuleMissing: when the interpreter does not have the module.
-        :raises ModuleStopped: when it was stopped.
-        :raises ModuleFailed: when it failed, or left a result that cannot be read.
+        :param sink: receives its output as it is written.
+        :param on_start: called with the command line, secrets masked, and the working directory.
+        :raises InterpreterError, WorkdirError: before it starts.
+        :raises ModuleNotFound: when the interpreter does not have the module.
+        :raises ModuleTerminated: when it was stopped.
+        :raises ModuleFailed: when it failed, or its result cannot be read.
         """
         with ExitStack() as stack:
             guardian = self._runner.guardian or stack.enter_context(OrphanReaper(self._runner.grace))
@@ -123,7 +122,7 @@ class ModuleRunner:
                 _remove(result_file, arguments_file)
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Have the whole tree ended; from a signal handler or another thread."""
+        """End the whole process tree; callable from a signal handler or another thread."""
         self._stopped = True
         self._at_once = self._at_once or at_once
         if self._process is not None:
@@ -143,7 +142,7 @@ class ModuleRunner:
         return interpreter_command(python, self._call.argv, activated(env, python, settings), workdir)
 
     def _started(self, command: Command, file: str) -> Command:
-        """Return a command as it is started: what a function is given stands in a file."""
+        """Return the command to start; the arguments of a function are written to a file."""
         if self._call.kwargs is None:
             return command
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -154,23 +153,23 @@ class ModuleRunner:
     def _follow(
         self, command: Command, guardian: OrphanReaper, masker: Masker, sink: Sink, tails: dict[Stream, Tail]
     ) -> Exit:
-        def hand_on(stream: Stream, pieces: Sequence[str]) -> None:
+        def forward(stream: Stream, pieces: Sequence[str]) -> None:
             if pieces:
                 tails[stream].take(pieces)
                 sink(stream, pieces)
 
         process = self._process_of(command, guardian)
-        exit_ = process.follow(lambda stream, pieces: hand_on(stream, masker.mask(stream, pieces)))
+        exit_ = process.follow(lambda stream, pieces: forward(stream, masker.mask(stream, pieces)))
         for stream in Stream:
-            hand_on(stream, masker.rest(stream))
+            forward(stream, masker.rest(stream))
         if exit_.leftovers:
             start = "\n" if tails[Stream.STDERR].is_unfinished else ""
-            said = f"{self._target} ended and left processes behind that held its output; they have been ended too.\n"
-            sink(Stream.STDERR, [start + said])
+            message = f"WARNING: {self._target} left processes behind that kept its output open; they were ended.\n"
+            sink(Stream.STDERR, [start + message])
         return exit_
 
     def _process_of(self, command: Command, guardian: OrphanReaper) -> Process:
-        """Make a process that ends when this run is stopped, and that the guardian knows."""
+        """Create a process that ends when this run is stopped, and that the guardian watches."""
         grace, supervisor = self._runner.grace, self._runner.supervisor
         self._process = Process(
             command, mark=guardian.child_tag(), grace=grace, guardian=guardian, supervisor=supervisor
@@ -182,20 +181,20 @@ class ModuleRunner:
     def _raise_unless_succeeded(self, exit_: Exit, command: Command, line: str, tails: dict[Stream, Tail]) -> None:
         if exit_.stopped:
             raise ModuleTerminated(
-                f"{self._target} was stopped on request, and all it had started with it; it was: {line}"
+                f"{self._target} was stopped on request, with all its child processes; command: {line}"
             )
         if exit_.code == 0:
             return
         module = self._call.module
-        said = module_not_found_line(module, exit_.code, tails[Stream.STDERR].lines)
-        wanted = f"{module}:" if self._call.is_function else module
-        if said and missing_modules(command.argv[0], [wanted], command.env, command.workdir):
+        error_line = module_not_found_line(module, exit_.code, tails[Stream.STDERR].lines)
+        required = f"{module}:" if self._call.is_function else module
+        if error_line and missing_modules(command.argv[0], [required], command.env, command.workdir):
             raise ModuleNotFound(
-                f"{command.argv[0]} has no module to run as {self._target!r} ({said}); "
+                f"{command.argv[0]} has no module to run as {self._target!r} ({error_line}); "
                 "install it there, correct the name, or name another interpreter"
             )
         raise ModuleFailed(
-            f"{self._target} {exit_description(exit_.code, exit_.signal)}; it was: {line}{self._tail(tails)}",
+            f"{self._target} {exit_description(exit_.code, exit_.signal)}; command: {line}{self._tail(tails)}",
             exit_code=exit_.code,
         )
 
@@ -208,7 +207,7 @@ class ModuleRunner:
         stream = Stream.STDERR if tails[Stream.STDERR].lines else Stream.STDOUT
         text = "\n".join(tails[stream].lines)
         if not text:
-            return "\nIt wrote nothing."
+            return "\nIt had no output."
         return f"\nThe last lines of {stream.value}:\n{indent(text, '  ')}"
 
 
@@ -219,10 +218,10 @@ def _remove(*files: str) -> None:
 
 
 def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
-    """Return what a module that succeeded has left: the value in its result file, else its last line of stdout.
+    """Return the result of a module that succeeded: the value in its result file, else its last line of stdout.
 
     :raises ModuleFailed: when the file cannot be read as JSON.
-    :raises FileSystemRefused: when the file system does not let it be read now.
+    :raises FileSystemRefused: when the file system does not allow reading it now.
     """
     try:
         return result_as_json(read_own(result_file, largest=_LARGEST_RESULT, is_private=False).decode("utf-8"))
@@ -237,35 +236,35 @@ def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
 
 
 def refuse_unreturned(function: str) -> NoReturn:
-    """Refuse an exit code of 0 alone: where a function has returned, there is a result file.
+    """Reject exit code 0 without a result file: a function that returns always writes one.
 
     :raises ModuleFailed: always.
     """
     raise ModuleFailed(
-        f"{function} ended its process with exit code 0 and did not return; have it return, or raise", exit_code=0
+        f"{function} ended its process with exit code 0 and did not return; let it return, or raise", exit_code=0
     )
 
 
 def result_as_json(text: str) -> Any:
-    """Read JSON as its standard has it, without the NaN and Infinity that databases refuse.
+    """Parse standard JSON, without NaN and Infinity, which databases reject.
 
-    :raises ValueError: when it is none.
+    :raises ValueError: when it is not valid JSON.
     """
     return parse_json(text, deepest=DEEPEST_RESULT)
 
 
 def exit_description(code: int | None, signal_number: int | None = None) -> str:
-    """Say how a module that failed has ended, as the second half of a sentence.
+    """Return a clause that describes how a failed module ended.
 
-    :param code: what it exited with; 128 and more is a shell's word for a signal.
+    :param code: its exit code; a shell reports a signal as 128 plus its number.
     :param signal_number: the signal that ended it.
     """
     if signal_number is not None:
         return f"was ended by {_signal_name(signal_number)}{_hint(signal_number)}"
     if code is None:
-        return "has ended, but how is not known: its exit code was collected elsewhere (is SIGCHLD ignored here?)"
+        return "ended with an unknown exit code: it was collected elsewhere (is SIGCHLD ignored here?)"
     number = code - 128
-    shell = f", a shell's word for {_signal_name(number)}{_hint(number)}" if number in signal.valid_signals() else ""
+    shell = f", which means {_signal_name(number)}{_hint(number)}" if number in signal.valid_signals() else ""
     return f"failed with exit code {code}{shell}"
 
 
@@ -278,8 +277,8 @@ def _hint(number: int) -> str:
 
 
 def module_not_found_line(module: str, code: int | None, stderr: list[str]) -> str | None:
-    """Return what ``python -m`` says when it does not find a module. A module may say it itself, of another."""
+    """Return the error line of ``python -m`` for a missing module. A module may print the same about another."""
     name = re.escape(module)
-    said = rf"^\S.*: (No module named {name}\b.*|Error while finding module specification for '{name}' .*)$"
-    found = re.match(said, stderr[-1]) if code == 1 and stderr else None
+    pattern = rf"^\S.*: (No module named {name}\b.*|Error while finding module specification for '{name}' .*)$"
+    found = re.match(pattern, stderr[-1]) if code == 1 and stderr else None
     return found.group(1) if found else None

@@ -1,4 +1,4 @@
-"""Bytes from a pipe → pieces of text, in bounded memory, whatever the bytes are."""
+"""Conversion of a pipe's bytes into pieces of text, in bounded memory and for any bytes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from airflow_provider_sewer.core.masking import Secrets
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: The longest piece of text handed on, in characters. A longer line comes in several pieces.
+#: Maximum characters of a piece of text. A longer line is split into several pieces.
 PIECE = 64 * 1024
-#: Seconds for which a piece waits for the rest of its line, as that of a progress bar does.
+#: Seconds that a piece waits for the rest of its line, e.g. that of a progress bar.
 PATIENCE = 2.0
-#: Seconds without more output after which a piece is not cut: what is being written now has come in full.
+#: Seconds without more output after which a piece is not cut: the current write is complete.
 _PAUSE = 0.5
 
-# The control characters of ASCII and Latin-1, and what turns the direction of writing.
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# The control characters of ASCII and Latin-1, and those that change the text direction.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
-# The upper bits of a byte of UTF-8, and what they are inside a character.
+# Mask of the upper bits of a UTF-8 byte, and their value in a continuation byte.
 _KIND, _CONTINUATION = 0b1100_0000, 0b1000_0000
-# The least first byte of a character, and how many bytes it has.
+# The smallest first byte of a character, and its number of bytes.
 _SIZES = ((0b1111_0000, 4), (0b1110_0000, 3), (0b1100_0000, 2), (0, 1))
 _LONGEST_CHARACTER = 4
 
@@ -41,20 +41,20 @@ class Stream(enum.Enum):
 
 
 class Sink(Protocol):
-    r"""What takes the output of a process.
+    r"""Receiver of the output of a process.
 
-    Pieces are like what ``readline(limit)`` returns: a whole line ends with ``\n``; a piece that does
-    not is continued by the next one of its stream, or is the last one.
+    Pieces are like the return values of ``readline(limit)``: a complete line ends with ``\n``; a piece without it is
+    continued by the next one of its stream, or is the last one.
     """
 
     def __call__(self, stream: Stream, pieces: Sequence[str], /) -> None:
-        """Take some pieces, in order."""
+        """Receive the next pieces, in order."""
 
 
 class LineSplitter:
-    r"""Splits a stream of bytes into lines of text.
+    r"""Splitter of a stream of bytes into lines of text.
 
-    Bytes that are no UTF-8 are written as ``\xff``, so that the text can go anywhere.
+    Bytes that are not valid UTF-8 are escaped as ``\xff``, so that the text can be encoded anywhere.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class LineSplitter:
         self._begun = self._fed = 0.0
 
     def feed(self, data: bytes) -> list[str]:
-        """Take more bytes and return the pieces that are complete now."""
+        """Append bytes and return the pieces that are complete now."""
         head, newline, rest = (self._rest + data).rpartition(b"\n")
         pieces = [line + "\n" for line in _decoded(head).split("\n")] if newline else []
         while len(rest) >= PIECE:
@@ -77,7 +77,7 @@ class LineSplitter:
         return _cut(pieces)
 
     def overdue(self) -> list[str]:
-        """Return what has waited too long for the rest of its line, which is being redrawn or goes on dot by dot."""
+        """Return the piece that has waited too long for the rest of its line, such as a progress bar's."""
         now = time.monotonic()
         if not self._rest or now - self._begun < PATIENCE:
             return []
@@ -89,17 +89,17 @@ class LineSplitter:
 
     @property
     def held(self) -> int:
-        """Return how many bytes wait for the rest of their line."""
+        """Return the number of bytes that wait for the rest of their line."""
         return len(self._rest)
 
     def finish(self) -> list[str]:
-        """Return what is left when the stream has ended without a newline."""
+        """Return the remaining text when the stream has ended without a newline."""
         rest, self._rest = self._rest, b""
         return _cut([_decoded(rest)]) if rest else []
 
 
 class Masker:
-    """Masks known secrets in the pieces of a process's output, also where a long line was cut.
+    """Masker of known secrets in the pieces of a process's output, also across cuts in a long line.
 
     :param secrets: the values, masked in all their :func:`~airflow_provider_sewer.core.masking.forms`.
     """
@@ -109,14 +109,14 @@ class Masker:
         self._held = dict.fromkeys(Stream, "")
 
     def mask(self, stream: Stream, pieces: Sequence[str]) -> Sequence[str]:
-        """Return the next pieces of a stream, masked; what may be the beginning of a secret is held back."""
+        """Return the next pieces of a stream, masked; a possible beginning of a secret is held back."""
         if not self._secrets:
             return pieces
         masked = []
         for piece in pieces:
             text = self._held[stream] + piece
-            is_whole = text.endswith("\n")
-            shown, self._held[stream] = (self._secrets.mask(text), "") if is_whole else self._secrets.split(text)
+            is_complete = text.endswith("\n")
+            shown, self._held[stream] = (self._secrets.mask(text), "") if is_complete else self._secrets.split(text)
             masked.append(shown)
         return [text for text in masked if text]
 
@@ -126,17 +126,17 @@ class Masker:
         return max(map(len, self._secrets.forms), default=0)
 
     def held(self, stream: Stream) -> str:
-        """Return what of this stream is held back; another masker goes on from here when it is fed with it first."""
+        """Return the text held back of a stream; another masker continues from here when it receives this first."""
         return self._held[stream]
 
     def rest(self, stream: Stream) -> list[str]:
-        """Return what was held back when the stream has ended."""
+        """Return the text held back when the stream has ended."""
         held, self._held[stream] = self._held[stream], ""
         return [held] if held else []
 
 
 class Tail:
-    """Remembers the end of a stream: its last lines, and the very last one for a result."""
+    """The last lines of a stream, and the last one in full for a result."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -144,7 +144,7 @@ class Tail:
         self._last: str | None = None
 
     def take(self, pieces: Iterable[str]) -> None:
-        """Take the next pieces of the stream."""
+        """Append the next pieces of the stream."""
         for piece in pieces:
             text = piece.removesuffix("\n")
             if self._open:
@@ -157,17 +157,17 @@ class Tail:
 
     @property
     def lines(self) -> list[str]:
-        """Return the last lines, each cut to a readable width."""
+        """Return the last lines, each truncated to a readable width."""
         return list(self._lines)
 
     @property
     def is_unfinished(self) -> bool:
-        """Tell whether the newline of the last line is still to come."""
+        """Return whether the last line has no newline yet."""
         return self._open
 
     @property
     def last_line(self) -> str | None:
-        """Return the last line as it was, or ``None`` if there is none or it is longer than a piece."""
+        """Return the last line in full; ``None`` if there is no line or it is longer than a piece."""
         return self._last
 
 
@@ -176,8 +176,8 @@ def _joined(begin: str | None, text: str) -> str | None:
 
 
 def printable(text: str) -> str:
-    """Write control characters out, so that no task steers the terminal; tabs and newlines stay."""
-    return _STEERING.sub(lambda found: repr(found.group())[1:-1], text)
+    """Escape control characters, so that no task can control the terminal; tabs and newlines stay."""
+    return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def _decoded(data: bytes) -> str:
@@ -191,22 +191,22 @@ def _cut(pieces: list[str]) -> list[str]:
 
 
 def _end_of_characters(data: bytes) -> int:
-    """Return the end of the last character that has come in full."""
+    """Return the end of the last complete character."""
     for start in range(len(data) - 1, max(-1, len(data) - _LONGEST_CHARACTER), -1):
         if data[start] & _KIND != _CONTINUATION:
-            is_in_full = len(data) - start >= next(size for least, size in _SIZES if data[start] >= least)
-            return len(data) if is_in_full else start
+            is_complete = len(data) - start >= next(size for least, size in _SIZES if data[start] >= least)
+            return len(data) if is_complete else start
     return len(data)
 
 
 def _end_of_drawing(data: bytes) -> int:
-    """Return where the last redrawing of a line begins, or else its last word, so that neither is cut."""
+    """Return the start of a line's last redrawing, else of its last word, so that neither is cut."""
     redrawn = data.rfind(b"\r")
     return redrawn if redrawn > 0 else max(data.rfind(b" "), data.rfind(b"\t")) + 1 or len(data)
 
 
 def _character_end(data: bytes, end: int) -> int:
-    """Return a place at or just before ``end`` where a UTF-8 character begins, if there is one."""
+    """Return the position at or just before ``end`` where a UTF-8 character begins, if there is one."""
     for start in range(end, end - 4, -1):
         if start < len(data) and data[start] & _KIND != _CONTINUATION:
             return start

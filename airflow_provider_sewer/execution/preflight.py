@@ -1,4 +1,4 @@
-"""Look, before anything runs, whether the tasks of a workflow can run here, and will find what they need."""
+"""Checks before a run: interpreters, working directories and modules of the tasks."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _PATHS = frozenset({"PATH", "HOME", "LD_LIBRARY_PATH", "VIRTUAL_ENV"})
 
 
 class _RunLocation(NamedTuple):
-    """Where tasks run, as far as finding modules usually depends on it; they are looked for together."""
+    """Settings that usually decide which modules are found; modules of tasks that share them are checked together."""
 
     python: str
     workdir: str | None
     paths: tuple[tuple[str, str], ...]
 
 
-class _Checked(NamedTuple):
-    """A task, whether it is a first one, and its whole environment."""
+class _CheckedTask(NamedTuple):
+    """A task, whether it has no upstream tasks, and its complete environment."""
 
     task: Task
     is_first: bool
@@ -46,17 +46,17 @@ class _Checked(NamedTuple):
 
 
 def resolve_settings(workflow: Workflow, settings: ExecutionSettings) -> Workflow:
-    """Return a workflow as it is run here: paths that nothing is said of are taken from the current directory."""
-    here = settings
+    """Return a workflow with its settings resolved; without a workdir, paths are relative to the current directory."""
+    defaults = settings
     if any(task.products or task.dependencies for task in workflow.tasks.values()):
-        here = settings.with_fallback(ExecutionSettings(workdir=os.getcwd()))
-    return workflow.with_defaults(here)
+        defaults = settings.with_fallback(ExecutionSettings(workdir=os.getcwd()))
+    return workflow.with_defaults(defaults)
 
 
 def refuse_templates(workflow: Workflow) -> None:
-    """Make sure that no value is known only to Airflow.
+    """Reject values that are known only to Airflow.
 
-    :raises InvalidTask: naming the first that is.
+    :raises InvalidTask: naming the first one.
     """
     for task in workflow.tasks.values():
         _refuse_unknown_number(task)
@@ -69,13 +69,13 @@ def refuse_templates(workflow: Workflow) -> None:
 
 
 def refuse_template(task: Task, *values: Any) -> None:
-    """Make sure that no value of a task is known only to Airflow.
+    """Reject values of a task that are known only to Airflow.
 
-    :raises InvalidTask: naming the first that is.
+    :raises InvalidTask: naming the first one.
     """
     if template := find_template(values):
         raise InvalidTask(
-            f"task {task.name!r}: {template!r} is filled in only by Airflow; give a value to run it here",
+            f"task {task.name!r}: {template!r} is rendered only by Airflow; give a value to run it here",
             task.source,
         )
 
@@ -83,35 +83,34 @@ def refuse_template(task: Task, *values: Any) -> None:
 def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None = None) -> list[str]:
     """Check interpreter, working directory and module of every task.
 
-    :param tasks: each task, and whether it is a first one: nothing runs before it that could make what
-        it lacks.
-    :param start: makes the processes that ask interpreters.
-    :returns: what later tasks lack now.
-    :raises SewerError: for the first thing that a first task lacks, with the task's line.
+    :param tasks: each task, and whether it is a first one, without upstream tasks that could install its module.
+    :param start: creates the processes that query interpreters.
+    :returns: warnings about the other tasks.
+    :raises SewerError: for the first problem of a first task, with the task's line.
     """
     warnings: list[str] = []
-    places: dict[_RunLocation, list[_Checked]] = defaultdict(list)
+    locations: dict[_RunLocation, list[_CheckedTask]] = defaultdict(list)
     found: dict[tuple[Any, ...], tuple[Mapping[str, str], _RunLocation]] = {}  # most tasks have the settings of others
     for task, is_first in tasks:
         settings = task.settings
         key = (settings.python, settings.workdir, settings.inherit_env, *settings.env.items())
         try:
-            env, place = found[key] = found.get(key) or _found(settings)
-            places[place].append(_Checked(task, is_first, env))
+            env, location = found[key] = found.get(key) or _found(settings)
+            locations[location].append(_CheckedTask(task, is_first, env))
         except SewerError as error:
             _report(type(error), str(error), task, warnings, is_first=is_first)
-    for place, there in places.items():
+    for location, checked_tasks in locations.items():
         try:
-            lacking = _without_module(place, there, start)
+            lacking = _without_module(location, checked_tasks, start)
         except InterpreterError as error:
-            for each in there:
+            for each in checked_tasks:
                 _report(type(error), str(error), each.task, warnings, is_first=each.is_first)
             continue
         for task, is_first in lacking:
             module = _module(task)
-            said = f"{place.python} has no module {module!r}{' to run' if task.function is None else ''}"
+            problem = f"{location.python} has no module {module!r}{' to run' if task.function is None else ''}"
             fix = _in_workdir(task, module) or "install it there, correct the name, or name another interpreter"
-            _report(ModuleNotFound, f"{said}; {fix}", task, warnings, is_first=is_first)
+            _report(ModuleNotFound, f"{problem}; {fix}", task, warnings, is_first=is_first)
     return warnings
 
 
@@ -119,8 +118,8 @@ def _refuse_unknown_number(task: Task) -> None:
     if task.mapped_task is not None and not task.mapped_task.is_known_beforehand:
         result = next(each for each in task.mapped_task.values.values() if isinstance(each, Result))
         raise InvalidTask(
-            f"task {task.name!r} is mapped over {result!r}, and how many tasks that will be only Airflow can wait for; "
-            "map it over a list to run it here",
+            f"task {task.name!r} is mapped over {result!r}, and only Airflow supports a number of tasks that is known "
+            "at run time; map it over a list to run it here",
             task.source,
         )
 
@@ -132,19 +131,21 @@ def _found(settings: ExecutionSettings) -> tuple[Mapping[str, str], _RunLocation
     return env, _RunLocation(python, check_workdir(settings.workdir), tuple(sorted(paths.items())))
 
 
-def _without_module(place: _RunLocation, there: list[_Checked], start: Starter | None) -> list[tuple[Task, bool]]:
-    """Return the tasks whose modules are not there.
+def _without_module(
+    location: _RunLocation, checked_tasks: list[_CheckedTask], start: Starter | None
+) -> list[tuple[Task, bool]]:
+    """Return the tasks whose modules cannot be found.
 
-    :raises InterpreterError: when what is to run them is no interpreter.
+    :raises InterpreterError: when the interpreter is not valid.
     """
-    asked_in = there[0].env
-    missing = _missing(place, {_modules_of(checked.task) for checked in there}, asked_in, start)
-    find_interpreter(place.python, asked_in, start)  # who has just answered is known
-    # Not refused on the word of another environment: a start script may go by any variable.
+    env_queried = checked_tasks[0].env
+    missing = _missing(location, {_modules_of(checked.task) for checked in checked_tasks}, env_queried, start)
+    find_interpreter(location.python, env_queried, start)  # cached if it has just answered
+    # A task with another environment is checked in its own: a start script may depend on any variable.
     return [
         (task, is_first)
-        for task, is_first, env in there
-        if (wanted := _modules_of(task)) in missing and (env == asked_in or _missing(place, {wanted}, env, start))
+        for task, is_first, env in checked_tasks
+        if (module := _modules_of(task)) in missing and (env == env_queried or _missing(location, {module}, env, start))
     ]
 
 
@@ -156,27 +157,27 @@ def _modules_of(task: Task) -> str:
     return _module(task) if task.function is None else f"{_module(task)}:"
 
 
-def _missing(place: _RunLocation, modules: set[str], env: Mapping[str, str], start: Starter | None) -> list[str]:
+def _missing(location: _RunLocation, modules: set[str], env: Mapping[str, str], start: Starter | None) -> list[str]:
     try:
-        return missing_modules(place.python, sorted(modules), env, place.workdir, start)
+        return missing_modules(location.python, sorted(modules), env, location.workdir, start)
     except (SewerError, ValueError):
-        return []  # what cannot be told now shows when the task runs
+        return []  # if it is missing, the task will report it
 
 
 def _in_workdir(task: Task, module: str) -> str | None:
-    """Return what to do where a module lies by the workflow file, and so is found only while that is read."""
+    """Return the fix for a module beside the workflow file, which can be imported only while that is loaded."""
     folder = task.source.folder
     path = os.path.join(folder, *module.split("."))
     if not os.path.exists(f"{path}.py") and not os.path.isdir(path):
         return None
     return (
-        f"it lies by the workflow file, in {folder}, where a module is found only by a task that runs there: give that "
-        f"workdir='.', or env={{'PYTHONPATH': {folder!r}}}, or install the module"
+        f"it is beside the workflow file, in {folder}, where only a task that runs there finds it: set "
+        f"workdir='.' or env={{'PYTHONPATH': {folder!r}}}, or install the module"
     )
 
 
-def _report(kind: type[SewerError], said: str, task: Task, warnings: list[str], *, is_first: bool) -> None:
-    said = f"task {task.name!r}: {said}"
+def _report(kind: type[SewerError], problem: str, task: Task, warnings: list[str], *, is_first: bool) -> None:
+    message = f"task {task.name!r}: {problem}"
     if is_first:
-        raise kind(said, task.source)
-    warnings.append(f"{task.source}: {said}")
+        raise kind(message, task.source)
+    warnings.append(f"{task.source}: {message}")

@@ -1,4 +1,4 @@
-"""A command that is started, followed, and seen to its end: itself and all it has started."""
+"""Process of a command, followed until it and all its descendants have ended."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PAUSE = 0.05
 
 
 class Process:
-    """A command that is started, followed and, if need be, stopped.
+    """Process of a command, which can be stopped.
 
-    :param command: what to start.
-    :param mark: the mark that its environment carries (see :mod:`airflow_provider_sewer.execution.process_tree`).
+    :param command: the command.
+    :param mark: the tag that its environment carries (see :mod:`airflow_provider_sewer.execution.process_tree`).
     :param grace: seconds between SIGTERM and SIGKILL when it is stopped.
-    :param guardian: who is told of it.
+    :param guardian: the reaper that it is registered with.
     :param supervisor: pid of the process it is run for; when that ends, it is stopped.
     """
 
@@ -47,15 +47,15 @@ class Process:
         self.is_to_stop = False
         self.is_to_stop_at_once = False
         self._waker: int | None = None
-        # Reentrant, for a signal handler may call stop() while its own thread is inside of it.
+        # Reentrant, because a signal handler may call stop() while its own thread holds the lock.
         self._lock = threading.RLock()
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Have the whole tree ended; from a signal handler or another thread, and as often as you like.
+        """Request the end of the whole tree; callable repeatedly, from a signal handler or another thread.
 
-        It only asks: :meth:`follow` does the work and returns when nothing is left.
+        :meth:`follow` ends the tree, and returns when no process is left.
 
-        :param at_once: leave out SIGTERM and the grace.
+        :param at_once: skip SIGTERM and the grace.
         """
         self.is_to_stop_at_once = self.is_to_stop_at_once or at_once
         self.is_to_stop = True
@@ -64,9 +64,9 @@ class Process:
                 os.write(self._waker, b"!")
 
     def follow(self, sink: Sink, *, within: float | None = None) -> Exit:
-        """Start the command, hand its output to ``sink`` as it comes, and return how it ended.
+        """Start the command, pass its output to ``sink`` as it is written, and return its exit.
 
-        Whatever interrupts this, an error of the sink included, ends the whole tree first.
+        Any exception, including one from the sink, is raised only after the whole tree has been ended.
 
         :param within: seconds after which it is stopped.
         :raises InterpreterError: when the executable cannot be started.
@@ -80,18 +80,18 @@ class Process:
             if self.is_to_stop:
                 return Exit(None, None, stopped=True, leftovers=False)
             return ProcessFollower(self, spawn(self.command, self.mark), sink, wake, within).run()
-        except SewerError:  # nothing was started, or it has been ended
+        except SewerError:  # the command was not started, or has been ended
             raise
-        except BaseException:  # raised by a signal handler, perhaps before there was anybody to follow it
-            self._end_what_is_left()
+        except BaseException:  # raised by a signal handler, perhaps before the follower existed
+            self._end_remaining()
             raise
         finally:
-            with self._lock:  # so that nothing is written to whoever gets these numbers next
+            with self._lock:  # so that stop() does not write to a file that reuses the descriptor
                 self._waker = None
                 os.close(waker)
             os.close(wake)
 
-    def _end_what_is_left(self) -> None:
+    def _end_remaining(self) -> None:
         ending = new_terminator(self.mark, self.grace)
         while ending.step(at_once=self.is_to_stop_at_once):
             time.sleep(_PAUSE)

@@ -1,4 +1,4 @@
-"""How many tasks a process can have under way: what the limits on open files and on processes leave room for."""
+"""Number of concurrent tasks that the limits on open files and on processes allow."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Open files that a run needs besides those of its tasks: log files, Slurm's commands, what is read in passing.
+#: Open files that a run needs besides those of its tasks: log files, Slurm's commands, files read in between.
 _FILES = 96
-#: Open files of a task on this machine: two for each of its outputs, and those that are needed to start it.
+#: Open files of a task on this machine: two for each of its outputs, and those needed to start it.
 _FILES_OF_A_TASK = 8
-#: Processes and threads that a run needs besides one for each task under way: Slurm's commands above all.
+#: Processes and threads that a run needs besides one per running task: mainly Slurm's commands.
 _PROCESSES = 48
 #: Processes and threads of a task on this machine: its own, and the thread that follows it.
 _PROCESSES_OF_A_TASK = 2
@@ -23,11 +23,11 @@ _CGROUPS = "/sys/fs/cgroup"
 
 
 class Room(NamedTuple):
-    """What one limit leaves room for.
+    """Number of tasks and jobs that one limit allows.
 
     :param tasks: tasks on this machine.
     :param jobs: jobs that are followed.
-    :param limit: the limit, and what it is now.
+    :param limit: the limit, and its value.
     """
 
     tasks: float
@@ -36,7 +36,7 @@ class Room(NamedTuple):
 
 
 def rooms() -> list[Room]:
-    """Return what each limit of this process leaves room for; at least one task, and one job."""
+    """Return the number of tasks and jobs that each limit of this process allows, at least one of each."""
     return [_room_in_files(), *(_room_in_processes(left, limit) for left, limit in _processes_left())]
 
 
@@ -53,7 +53,7 @@ def _room_in_processes(left: float, limit: str) -> Room:
 
 
 def _processes_left() -> Iterator[tuple[float, str]]:
-    """Yield how many more processes and threads there can be under each limit, and what that is."""
+    """Yield the number of further processes and threads that each limit allows, and the limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if os.geteuid() and soft != resource.RLIM_INFINITY:
         yield soft - _processes_of_this_user(), f"`ulimit -u` (processes) is {soft:,}"
@@ -64,7 +64,7 @@ def _processes_left() -> Iterator[tuple[float, str]]:
 
 
 def _processes_of_this_user() -> int:
-    """Return how many threads of this user there are: those are what the limit counts."""
+    """Return the number of threads of this user, which the limit counts."""
     user, count = str(os.getuid()), 0
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
@@ -75,7 +75,7 @@ def _processes_of_this_user() -> int:
 
 
 def _cgroups() -> Iterator[str]:
-    """Yield the folders of the cgroups of this process, and of those around them, that can limit processes."""
+    """Yield the folders of this process's cgroups, and of their parents, that can limit processes."""
     lines: list[str] = []
     with suppress(OSError):
         lines = _text("/proc/self/cgroup").splitlines()

@@ -1,10 +1,10 @@
-"""Everything one command has started, down to what has detached itself, and how to end it.
+"""Termination of the process tree of a command, including detached processes.
 
-Every process inherits a mark in its environment, so that a descendant is found even after it has left
-its session and its parents have died. (Jenkins finds the leftovers of a build in this way.) What has
-overwritten its environment is found by its session and its parents. Out of reach is only what has done
-all three, left its session, outlived its parent and forgotten its environment; and what forks itself
-into one new session after the other, faster than anybody can look.
+Every process inherits a tag in its environment, so that a descendant is found even after it has left its session and
+its parents have died. (Jenkins finds the leftovers of a build in this way.) A process that has overwritten its
+environment is found by its session and its parents. Only two kinds are out of reach: a process that has left its
+session, outlived its parent and overwritten its environment; and one that keeps forking into new sessions faster than
+the process list can be read.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ _GIVE_UP = 10.0
 
 
 class TreeTerminator:
-    """The end of a tree, step by step: SIGTERM to each process, SIGKILL to what is left after the grace.
+    """Terminator of a tree, in steps: SIGTERM to each process, SIGKILL to those left after the grace.
 
-    :param mark: what its processes carry in their environment.
+    :param tag: the tag in the environment of its processes.
     :param grace: seconds between the two signals.
-    :param roots: pids of its members that lead a session of their own.
+    :param roots: pids of its members that are session leaders.
     """
 
-    def __init__(self, mark: str, grace: float, roots: Collection[int] = ()) -> None:
-        self._mark = mark
+    def __init__(self, tag: str, grace: float, roots: Collection[int] = ()) -> None:
+        self._tag = tag
         self._kill_at = time.monotonic() + grace
         self._sessions = set(roots)
         self._known: set[psutil.Process] = set()
-        self._asked: set[psutil.Process] = set()
+        self._terminated: set[psutil.Process] = set()
 
     def step(self, *, at_once: bool = False) -> bool:
-        """Send the signals that are due, and tell whether anything is left to be ended.
+        """Send the signals that are due, and return whether any process is left.
 
-        Gives up on what survives SIGKILL (a process stuck in the kernel, or another user's).
+        Gives up on processes that survive SIGKILL (stuck in the kernel, or another user's).
 
-        :param at_once: cut the grace short.
+        :param at_once: end the grace now.
         """
         now = time.monotonic()
         if at_once:
@@ -55,45 +55,45 @@ class TreeTerminator:
         if now >= self._kill_at:
             _kill(living)
         else:
-            _ask(living - self._asked)
-            self._asked |= living
+            _terminate(living - self._terminated)
+            self._terminated |= living
         return bool(living) and now < self._kill_at + _GIVE_UP
 
     def run(self) -> None:
-        """Take all steps."""
+        """Perform all steps."""
         while self.step():
             time.sleep(_PAUSE)
 
     def _living(self) -> set[psutil.Process]:
-        """Return the living members: those marked, those known from before, their sessions and descendants."""
-        everyone = _everyone()
-        members = {process for process in everyone.values() if process in self._known or _carries(process, self._mark)}
-        strangers = set(everyone.values()) - members
+        """Return the living members: those with the tag, those known already, their sessions and descendants."""
+        processes = _all_processes()
+        members = {process for process in processes.values() if process in self._known or _carries(process, self._tag)}
+        others = set(processes.values()) - members
         sessions = self._sessions | _sessions(members)
         while more := {
-            one for one in strangers if _session(one) in sessions or everyone.get(_parent(one) or 0) in members
+            one for one in others if _session(one) in sessions or processes.get(_parent(one) or 0) in members
         }:
             members |= more
-            strangers -= more
+            others -= more
             sessions |= _sessions(more)
         self._known = {process for process in members if _lives(process)}
         self._sessions = _sessions(self._known)
         return self._known
 
 
-def _everyone() -> dict[int, psutil.Process]:
-    """Return all processes but those of this one's session, which no tree is ever part of."""
+def _all_processes() -> dict[int, psutil.Process]:
+    """Return all processes except those of this one's session, which is never part of a tree."""
     own = os.getsid(0)
-    everyone = {}
+    processes = {}
     for pid in psutil.pids():
         with suppress(psutil.Error):
             process = psutil.Process(pid)
             if _session(process) != own:
-                everyone[pid] = process
-    return everyone
+                processes[pid] = process
+    return processes
 
 
-def _ask(processes: Iterable[psutil.Process]) -> None:
+def _terminate(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.terminate()
@@ -101,16 +101,16 @@ def _ask(processes: Iterable[psutil.Process]) -> None:
 
 def _kill(processes: Iterable[psutil.Process]) -> None:
     for process in processes:
-        # The whole group, because what is forked just now is not yet known but already part of it.
+        # The whole group, because a process forked just now is not yet known but already part of it.
         with suppress(OSError):
             os.killpg(os.getpgid(process.pid), signal.SIGKILL)
         with suppress(psutil.Error):
             process.kill()
 
 
-def _carries(process: psutil.Process, mark: str) -> bool:
+def _carries(process: psutil.Process, tag: str) -> bool:
     try:
-        return process.environ().get(ATTEMPT_ID, "").startswith(mark)
+        return process.environ().get(ATTEMPT_ID, "").startswith(tag)
     except (psutil.Error, OSError):
         return False
 

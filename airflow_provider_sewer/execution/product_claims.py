@@ -1,7 +1,7 @@
 """Claims of runs on a temporary product, so that no run removes a product that another one uses.
 
-The folder ``.sewer/….runs`` beside a product has a file for each task of a run that has made it, or has found it up to
-date. The run takes the file away when it is done with the product, and removes the product if there is no other file.
+The folder ``.sewer/….runs`` beside a product has a file for each task of a run that has produced it, or has found it up
+to date. The run removes the file when it no longer needs the product, and removes the product if no other file is left.
 Airflow knows whether a DAG run has ended. A run of ``sppe`` holds a lock in its file, which ends with its process.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-_ENDING = ".run"
+_SUFFIX = ".run"
 
 
 class Claim(NamedTuple):
@@ -35,7 +35,7 @@ class Claim(NamedTuple):
 
     :param dag_id: the DAG; empty for a run of ``sppe``.
     :param run_id: its run.
-    :param task_id: the task of the run that makes the product.
+    :param task_id: the task of the run that produces the product.
     """
 
     dag_id: str
@@ -51,9 +51,9 @@ class Claims:
     """The claims on a product. While they are open, no other process changes them or removes the product.
 
     :param file: absolute path of the product; its folder has to exist.
-    :param has_ended: tells whether the DAG run of a claim has ended, so that the claim does not count any more.
+    :param has_ended: returns whether the DAG run of a claim has ended, so that the claim no longer counts.
 
-    Another run may use the product of a claim that cannot be read. So such a claim raises
+    Another run may use the product of a claim that cannot be read. Therefore such a claim raises
     :class:`~airflow_provider_sewer.core.errors.UnreadableRecord`.
     """
 
@@ -76,28 +76,28 @@ class Claims:
         write_atomically(self._path(claim), json.dumps(CLAIM.packed(claim)).encode())
 
     def hold(self, claim: Claim) -> int:
-        """Claim the product for as long as this process lives, or until the descriptor is closed.
+        """Claim the product until the descriptor is closed or this process ends.
 
         :returns: the descriptor.
         """
         self.add(claim)
         lock = os.open(self._path(claim), os.O_RDWR | os.O_CLOEXEC)
-        with suppress(OSError):  # where there are no locks, the claim counts until it is dropped
+        with suppress(OSError):  # without file locks, the claim counts until it is dropped
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return lock
 
     def drop(self, claim: Claim) -> None:
-        """Withdraw a claim, if there is such a one; all claims of its run, if it names no task."""
+        """Withdraw a claim, if it exists; without a task id, all claims of its run."""
         for each in self._read():
             if each == claim._replace(task_id=claim.task_id or each.task_id):
                 os.unlink(self._path(each))
 
     def claims_of_other_runs(self, claim: Claim) -> list[Claim]:
-        """Return the other claims on the product whose runs have not ended; a user may have one run once more later."""
+        """Return the other claims on the product whose runs have not ended; a user may rerun an ended one later."""
         return [other for other in self._read() if other != claim and self._counts(other)]
 
     def drop_all(self) -> None:
-        """Withdraw all claims: the product is gone."""
+        """Withdraw all claims, once the product has been removed."""
         for each in self._read():
             os.unlink(self._path(each))
 
@@ -129,8 +129,8 @@ class Claims:
         return claims
 
     def _named(self) -> list[str]:
-        return sorted(name for name in os.listdir(self._folder) if name.endswith(_ENDING))
+        return sorted(name for name in os.listdir(self._folder) if name.endswith(_SUFFIX))
 
     def _path(self, claim: Claim) -> str:
         digest = hashlib.sha256("\0".join(claim).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-        return os.path.join(self._folder, f"{digest}{_ENDING}")
+        return os.path.join(self._folder, f"{digest}{_SUFFIX}")

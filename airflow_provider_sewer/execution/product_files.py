@@ -1,7 +1,7 @@
-"""The files of a product: the product itself and the files that its module writes beside it.
+"""Files of a product: the product itself and the files that its module writes beside it.
 
-A shapefile has several files, and so have an ONNX model with external data and an alignment with its index. They appear
-together, are kept together as ``….failed`` and are removed together.
+A shapefile has several files, as have an ONNX model with external data and an alignment with its index. They are
+committed, saved as ``….failed`` and removed together.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def file_names_in(folder: str, besides: Iterable[str]) -> list[str]:
-    """Return the names in a folder in which products are made, in order.
+    """Return the names in a staging directory, sorted.
 
-    :param folder: the folder; one that does not exist is empty.
+    :param folder: the directory; treated as empty if it does not exist.
     :param besides: names to leave out: those of the products.
     """
     with suppress(FileNotFoundError, NotADirectoryError):
@@ -36,10 +36,10 @@ def file_names_in(folder: str, besides: Iterable[str]) -> list[str]:
 
 
 def owner_of(name: str, products: Mapping[Product, str]) -> Product:
-    """Return the product that a file belongs to: the one whose name is most like its own, else one that is kept.
+    """Return the product that a file belongs to: the one with the most similar name, else one that is not temporary.
 
     :param name: the name of the file.
-    :param products: names of the products that are made in the same folder.
+    :param products: names of the products that are written in the same folder.
     """
 
     def likeness(product: Product) -> tuple[int, bool]:
@@ -51,34 +51,34 @@ def owner_of(name: str, products: Mapping[Product, str]) -> Product:
     return max(products, key=likeness)
 
 
-def replace(made: str, file: str, old: str) -> None:
-    """Give a product its real name. A file takes the place of another file in one step.
+def replace(staged: str, file: str, old: str) -> None:
+    """Move a product to its real path. A file replaces another file atomically.
 
-    :param old: where a directory, or a file that a directory replaces, is kept until then.
+    :param old: the path to which a directory, or a file that a directory replaces, is moved first.
     """
-    if not os.path.lexists(file) or not (os.path.isdir(made) or (os.path.isdir(file) and not os.path.islink(file))):
-        os.replace(made, file)
+    if not os.path.lexists(file) or not (os.path.isdir(staged) or (os.path.isdir(file) and not os.path.islink(file))):
+        os.replace(staged, file)
         return
     os.makedirs(os.path.dirname(old), exist_ok=True)
     os.rename(file, old)
     try:
-        os.replace(made, file)
+        os.replace(staged, file)
     except OSError:
         os.rename(old, file)
         raise
 
 
 def replace_all(file: str, new: str, old: str, beside: Iterable[str], leaving: Iterable[str]) -> None:
-    """Put a product and the files beside it in place, also where an ended process has begun to.
+    """Move a product and the files beside it to their paths, also if an ended process has moved some already.
 
-    The product of before goes first and the new one comes last, so its name never stands for a mixture of both. An
-    error undoes all of it.
+    The previous product is moved away first and the new one is moved in last, so that its name never refers to a
+    mixture of both. An error undoes all moves.
 
     :param file: the path of the product.
-    :param new: the folder in which they were made.
-    :param old: a folder for the files that they replace.
+    :param new: their staging directory.
+    :param old: a directory for the files that they replace.
     :param beside: names of the files beside it.
-    :param leaving: names of files that belonged to the product of before and are to go.
+    :param leaving: names of files of the previous product that are removed.
     """
     folder, name = os.path.split(file)
     os.makedirs(old, exist_ok=True)
@@ -106,12 +106,12 @@ def _move_all(moves: Iterable[tuple[str, str]]) -> None:
 
 
 def exists(path: str, *, or_empty: bool = False) -> bool:
-    """Tell whether anything was made; a directory that was made for the module and is still empty is nothing."""
+    """Return whether a product exists; an empty directory that was created for the module does not count."""
     return os.path.lexists(path) and (or_empty or not os.path.isdir(path) or bool(os.listdir(path)))
 
 
 def remove(path: str) -> None:
-    """Remove a file, a link or a directory, if it is there."""
+    """Remove a file, a link or a directory, if it exists."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     else:
@@ -119,37 +119,41 @@ def remove(path: str) -> None:
             os.unlink(path)
 
 
-def keep_failed(file: str, made: Sequence[str]) -> None:
-    """Keep the files that a failed attempt has made of a product as ``….failed``, in place of those of an earlier one.
+def keep_failed(file: str, partial: Sequence[str]) -> None:
+    """Save the files of a failed attempt as ``….failed``, replacing those of an earlier one.
 
-    A file of such a name that is not noted in the mark is the user's, and stays.
+    A file with such a name that is not listed in the marker belongs to the user, and stays.
 
     :param file: the path of the product.
-    :param made: paths of the files; their names are the real ones.
+    :param partial: paths of the files; their names are the real ones.
     """
     remove_failed(file)
     folder = os.path.dirname(file)
-    kept = {each: sibling_path(os.path.join(folder, os.path.basename(each)), FAILED) for each in made if exists(each)}
-    kept = {each: failed for each, failed in kept.items() if not os.path.lexists(failed)}
-    if kept:
-        with open_own_to_write(_failed_mark(file), appends=False) as mark:  # first: what is not in it is never removed
-            os.fchmod(mark.fileno(), 0o644)  # whatever the umask: others must not write it
-            mark.write(json.dumps(FAILED_FILES.packed([[*map(os.path.basename, kept.values())]])).encode())
-    for each, failed in kept.items():
+    saved = {
+        each: sibling_path(os.path.join(folder, os.path.basename(each)), FAILED) for each in partial if exists(each)
+    }
+    saved = {each: failed for each, failed in saved.items() if not os.path.lexists(failed)}
+    if saved:
+        with open_own_to_write(
+            _failed_marker(file), appends=False
+        ) as marker:  # first: only listed files are removed later
+            os.fchmod(marker.fileno(), 0o644)  # independent of the umask: other users must not write it
+            marker.write(json.dumps(FAILED_FILES.packed([[*map(os.path.basename, saved.values())]])).encode())
+    for each, failed in saved.items():
         os.rename(each, failed)
 
 
 def remove_failed(file: str) -> None:
-    """Remove the files that a failed attempt has left of a product."""
+    """Remove the files of a product that were saved after a failed attempt."""
     try:
-        marked = FAILED_FILES.read(_failed_mark(file), parse_json(read_own(_failed_mark(file))))
-        names = [name for name in marked["files"] if os.path.basename(name) == name and FAILED in name]
+        listed = FAILED_FILES.read(_failed_marker(file), parse_json(read_own(_failed_marker(file))))
+        names = [name for name in listed["files"] if os.path.basename(name) == name and FAILED in name]
     except (OSError, ValueError, TypeError):
         names = []
     for name in names:
         remove(os.path.join(os.path.dirname(file), name))
-    remove(_failed_mark(file))
+    remove(_failed_marker(file))
 
 
-def _failed_mark(file: str) -> str:
+def _failed_marker(file: str) -> str:
     return sibling_path(file, FAILED, OWN_FOLDER)

@@ -1,4 +1,4 @@
-"""Start a command, or say why it cannot be started."""
+"""Start of a command, with an error that names the reason if it fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Child(NamedTuple):
-    """A process that was started; whoever has started it collects its exit code.
+    """A started process; the caller collects its exit code.
 
     :param pid: its pid.
     :param stdout: the descriptor from which its stdout is read.
@@ -29,9 +29,9 @@ class Child(NamedTuple):
 
 
 def spawn(command: Command, mark: str) -> Child:
-    """Start a command in a session of its own, with nothing on stdin.
+    """Start a command in its own session, with an empty stdin.
 
-    :param mark: the mark that it and all its descendants carry in their environment.
+    :param mark: the tag that it and all its descendants carry in their environment.
     :raises InterpreterError: when the executable cannot be started.
     :raises WorkdirError: when the working directory cannot be entered.
     :raises InvalidTask: when the arguments are longer than the system allows.
@@ -57,7 +57,7 @@ def spawn(command: Command, mark: str) -> Child:
     finally:
         os.close(its_stdout)
         os.close(its_stderr)
-    process.returncode = 0  # so that it does not look for the real one
+    process.returncode = 0  # so that Popen does not wait for the process
     return Child(process.pid, stdout, stderr)
 
 
@@ -69,24 +69,24 @@ def _start_error(command: Command, error: OSError) -> SewerError:
     executable = command.argv[0]
     if error.errno == errno.ENOENT and os.path.exists(executable):
         return InterpreterError(
-            f"cannot start {executable}: it exists, but what it needs to run does not "
-            "(what its first line names after #!, or the loader of the system it was built for); install it anew"
+            f"cannot start {executable}: it exists, but the program that runs it does not "
+            "(the one after #! in its first line, or the loader of the system it was built for); install it again"
         )
     return InterpreterError(f"cannot start {executable}: {error.strerror}")
 
 
 def _long_parts(command: Command) -> str:
-    """Say what is too long, without showing it."""
-    sizes = [(_size(word), _place(before)) for before, word in pairwise(command.argv)]
+    """Return a description of the longest argument or variable, without its value."""
+    sizes = [(_size(word), _position(before)) for before, word in pairwise(command.argv)]
     sizes += [(_size(f"{name}={value}"), f"the variable {name!r}") for name, value in command.env.items()]
-    longest, what = max(sizes)
+    longest, name = max(sizes)
     total = sum(size for size, _ in sizes)
-    return f"arguments and environment are {total:,} bytes together, {what} alone is {longest:,} bytes"
+    return f"arguments and environment are {total:,} bytes together, {name} alone is {longest:,} bytes"
 
 
 def _size(text: str) -> int:
     return len(os.fsencode(text)) + 1
 
 
-def _place(before: str) -> str:
+def _position(before: str) -> str:
     return f"the one after {before.partition('=')[0]}" if before.startswith("--") else "an argument"

@@ -1,14 +1,18 @@
-"""Make products whole: under another name first, put in place when the task has succeeded, with a record beside them.
+"""Atomic writes of products: staged under another path, committed when the task has succeeded, recorded beside them.
 
-Beside a product lies the folder ``.sewer``. In it are the record of what the product was made from, and for as long
-as the task runs a folder ``making-…``, in which the product comes to be under its own name. An attempt that was killed
-leaves that folder behind; the next one on the same paths removes it.
+Beside a product lies the folder ``.sewer``. It holds the product's record and, while the task runs, the staging
+directory ``making-…``, in which the product is written under its own name. A killed attempt leaves its staging
+directory behind; the next attempt on the same paths removes it.
 
-Files that the module writes there beside the product belong to it, and its record names them. They are put in place
-together: the record says first which files come and which go; then the former product leaves its place, the files
-beside it change, and the new product comes last; then the record says that all is whole. A kill in between leaves a
-record that says so. The next attempt on the same paths, or the next process of the same attempt, finishes the moves.
-Before the records of all products of the task say so, nothing has moved, and nothing is to be finished.
+Files that the module writes beside the staged product belong to it, and its record names them. They are committed
+together:
+
+1. The record lists the files to add and the files to remove.
+2. The previous product is moved away, the files beside it change, and the new product is moved in last.
+3. The record is marked complete.
+
+A kill in between leaves an incomplete record. The next attempt on the same paths, or the next process of the same
+attempt, finishes the moves. No file moves before the records of all products of the task list their moves.
 """
 
 from __future__ import annotations
@@ -45,23 +49,23 @@ if TYPE_CHECKING:
 
 _STAGING = "making-"
 _LOCK = "lock"
-#: In place of it where several processes work on one attempt: the lock of the one that puts the products in place.
+#: Used instead where several processes work on one attempt: the lock of the process that commits the products.
 _PUT_LOCK = "put-lock"
 _NEW = "new"
 _OLD = "old"
-#: Bytes that a record may have: it holds the result of its task.
+#: Maximum bytes of a record; it holds the result of its task.
 _LARGEST = 64 * 1024 * 1024
 _HOUR = 3600
 
 
 class _Commit(NamedTuple):
-    """A product that is put in place.
+    """Moves that commit one product.
 
-    :param inode: device and inode of what was made.
-    :param known: stamp of it; ``None`` for a directory: links in it mean something else once it is in place.
-    :param beside: names of the files that come with it.
-    :param leaving: names of files that belonged to the product of before, and go.
-    :param former: the record of the product of before.
+    :param inode: device and inode of the staged product.
+    :param known: its fingerprint; ``None`` for a directory, because its links resolve differently once it is moved.
+    :param beside: names of the files that are committed with it.
+    :param leaving: names of the files of the previous product that are removed.
+    :param former: the record of the previous product.
     """
 
     inode: tuple[int, int]
@@ -72,11 +76,11 @@ class _Commit(NamedTuple):
 
 
 class _StagingFolder(NamedTuple):
-    """A folder that products of one attempt go to.
+    """Staging directory of the products of one attempt that share a folder.
 
-    :param new: the folder in which they are made.
+    :param new: the directory in which they are written.
     :param products: their names.
-    :param written: names of the files that the module has written beside each.
+    :param written: names of the files that the module has written beside each product.
     """
 
     new: str
@@ -85,12 +89,12 @@ class _StagingFolder(NamedTuple):
 
 
 class StagedProducts:
-    """The products of one attempt at a task.
+    """Products of one attempt of a task.
 
     :param task: the task's name.
-    :param products: what it is to make.
-    :param workdir: what relative paths are taken from; where this process is, if not said.
-    :param attempt: a name for the attempt by which another process can go on with it; without one, it ends with this
+    :param products: the products that the task declares.
+    :param workdir: base of relative paths; the current directory if omitted.
+    :param attempt: a name by which another process can resume the attempt; without it, the attempt ends with this
         process.
     """
 
@@ -108,15 +112,15 @@ class StagedProducts:
         self._before: dict[Product, Fingerprint | None] = {}
 
     def begin(self) -> None:
-        """Make the folders that the products go to, and note what is there now.
+        """Create the staging directories and record the current fingerprint of each product.
 
-        :raises ProductError: when that cannot be done.
+        :raises ProductError: when a folder cannot be created, or a product would replace untracked files.
         :raises UntrustedPath: when another user could have written the folder ``.sewer`` beside a product.
         """
         self._check_own_folders()
         try:
             for product, file in self._files.items():
-                with _naming_product(self._task, product, "cannot make the folder for it"):
+                with _naming_product(self._task, product, "cannot create its folder"):
                     os.makedirs(os.path.dirname(file), exist_ok=True)
                     if product.atomic:
                         self._sweep(os.path.join(os.path.dirname(file), OWN_FOLDER))
@@ -127,59 +131,60 @@ class StagedProducts:
             raise
 
     def snapshot(self) -> dict[str, Fingerprint | None]:
-        """Return what was there before, by path, for another process that goes on with the attempt."""
+        """Return the fingerprints at the start of the attempt, by path, for another process that resumes it."""
         return {product.path: before for product, before in self._before.items()}
 
-    def resume(self, noted: Mapping[str, Fingerprint | None]) -> None:
-        """Go on with an attempt that another process has begun.
+    def resume(self, snapshot: Mapping[str, Fingerprint | None]) -> None:
+        """Resume an attempt that another process has begun.
 
-        :param noted: what :meth:`noted` returned there.
+        :param snapshot: the return value of :meth:`snapshot` in that process.
         """
-        self._before = {product: noted.get(product.path) for product in self._products}
+        self._before = {product: snapshot.get(product.path) for product in self._products}
 
     def staging_path(self, product: Product) -> str:
-        """Return the path that the module is given in place of a product's."""
+        """Return the path that is passed to the module instead of the product's."""
         if not product.atomic:
             return path_for_module(product.path)
         folder, name = os.path.split(path_for_module(product.path).rstrip("/"))
         return os.path.join(folder, OWN_FOLDER, self._folder, _NEW, name)
 
     def commit(self, record: ProductRecord, compare_content: Iterable[str] = ()) -> None:
-        """Put the products in place, and record what they were made from.
+        """Move the products to their final paths and write their records.
 
-        :param record: what they were made from, without a stamp of the product.
-        :param compare_content: products whose content is part of their stamp.
-        :raises ProductError: when one was not made, or not made anew; then none is put in place.
-        :raises FileSystemRefused: when the file system is full, or the like; another process can do it later.
+        :param record: the inputs they were produced from, without a fingerprint of the product.
+        :param compare_content: products whose content is part of their fingerprint.
+        :raises ProductError: when a product was not written; then none is committed.
+        :raises FileSystemRefused: when the file system rejects an operation, e.g. because it is full; another process
+            can commit later.
         :raises UntrustedPath: as for :meth:`begin`.
         """
         self._check_own_folders()
-        with self._locked_to_put():
-            self._publish(record, {*compare_content})
+        with self._commit_lock():
+            self._commit_locked(record, {*compare_content})
         self._end()
 
-    def _publish(self, record: ProductRecord, read: set[str]) -> None:
+    def _commit_locked(self, record: ProductRecord, read: set[str]) -> None:
         for product, file in self._files.items():
-            with _naming_product(self._task, product, "it was made, but cannot be looked at"):
+            with _naming_product(self._task, product, "it was produced, but cannot be checked"):
                 self._check(product, file)
         puts: dict[Product, _Commit] = {}
         for folder in self._folders():
             own = {name for each in folder.products for name in _all_beside(read_record(self._files[each]))}
             for product in folder.products:
-                puts[product] = self._planned(product, folder, own, read=product.path in read)
-        noted: dict[Product, str] = {}
+                puts[product] = self._moves(product, folder, own, read=product.path in read)
+        recorded: dict[Product, str] = {}
         try:
             for product, file in self._files.items():
-                with _naming_product(self._task, product, "it was made, but its record cannot be written"):
-                    self._note_unfinished(file, puts[product])
-                    noted[product] = file
+                with _naming_product(self._task, product, "it was produced, but its record cannot be written"):
+                    self._mark_incomplete(file, puts[product])
+                    recorded[product] = file
             for product, file in self._files.items():
-                with _naming_product(self._task, product, "it was made, but cannot be put in place"):
-                    self._put_in_place(file, puts[product])
-                    noted.pop(product)
+                with _naming_product(self._task, product, "it was produced, but cannot be moved to its path"):
+                    self._move_into_place(file, puts[product])
+                    recorded.pop(product)
                     remove_failed(file)
         except BaseException:
-            for product, file in noted.items():  # nothing has changed in their places
+            for product, file in recorded.items():  # nothing has changed at their paths
                 _restore_record(file, puts[product].former)
             raise
         for product, file in self._files.items():
@@ -187,9 +192,9 @@ class StagedProducts:
                 write_record(file, self._completed(record, file, puts[product], read=product.path in read))
 
     def discard(self) -> None:
-        """Put aside, or remove, what has been made of the products.
+        """Remove the staged products, or save them as failed ones.
 
-        Those that an ended process of this attempt has begun to put in place are all put in place: the work was done.
+        If an ended process of this attempt has begun to commit, the commit is finished: the work was done.
 
         :raises UntrustedPath: as for :meth:`begin`.
         """
@@ -199,34 +204,34 @@ class StagedProducts:
         with suppress(OSError):  # the error that led here is the one to raise
             for folder in self._folders():
                 for product in folder.products:
-                    if product in self._before:  # it came as far as to begin it
+                    if product in self._before:  # the attempt had begun it
                         with suppress(OSError):
-                            self._put_aside(product, self._files[product], folder)
+                            self._discard_one(product, self._files[product], folder)
         self._end()
 
     def unstage_paths(self, value: Any) -> Any:
-        """Return a result with the real names of products, where it has those that the module was given."""
+        """Return a result in which staging paths are replaced with the products' real paths."""
         if isinstance(value, Mapping):
             return {key: self.unstage_paths(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.unstage_paths(item) for item in value]
-        if isinstance(value, str) and self._folder:  # which has a name of its own, whatever way leads to it
-            made = os.path.join(OWN_FOLDER, self._folder, _NEW)
-            return value.replace(f"/{made}", "").replace(f"{made}/", "")
+        if isinstance(value, str) and self._folder:  # the folder's name is unique, so any path to it is recognized
+            staging = os.path.join(OWN_FOLDER, self._folder, _NEW)
+            return value.replace(f"/{staging}", "").replace(f"{staging}/", "")
         return value
 
     @contextmanager
-    def _locked_to_put(self) -> Iterator[None]:
-        """Hold locks by which the next attempt sees whether the process that puts the products in place still lives.
+    def _commit_lock(self) -> Iterator[None]:
+        """Hold locks by which the next attempt sees that the committing process is still alive.
 
-        A process that does not succeed, but lives on, leaves no lock: its attempt is not abandoned.
+        A process that fails but stays alive leaves no lock: its attempt is not abandoned.
         """
         held: dict[str, int] = {}
         try:
             for product, file in self._files.items() if self._is_for_others else ():
                 folder = os.path.join(_own_folder(file), self._folder)
                 if product.atomic and folder not in held:
-                    with _naming_product(self._task, product, "it was made, but cannot be put in place"):
+                    with _naming_product(self._task, product, "it was produced, but cannot be moved to its path"):
                         held[folder] = locked_producer(folder, _PUT_LOCK)
             yield
         finally:
@@ -239,35 +244,35 @@ class StagedProducts:
         for product, file in self._files.items():
             check_own_folder(_own_folder(file), f"task {self._task!r}: product {product.path!r}")
 
-    def _put_aside(self, product: Product, file: str, folder: _StagingFolder) -> None:
-        is_made_beside = product.atomic or os.path.lexists(self._beside(file))
-        if not is_made_beside and fingerprint_of(file) == self._before[product]:
-            self._forget_unfinished(file)
+    def _discard_one(self, product: Product, file: str, folder: _StagingFolder) -> None:
+        is_staged = product.atomic or os.path.lexists(self._staged(file))
+        if not is_staged and fingerprint_of(file) == self._before[product]:
+            self._unmark_incomplete(file)
             return
-        made = self._beside(file) if is_made_beside else file
+        partial = self._staged(file) if is_staged else file
         if product.on_failure == "keep":
-            keep_failed(file, [made, *(os.path.join(folder.new, name) for name in folder.written[product])])
-        remove(made)
+            keep_failed(file, [partial, *(os.path.join(folder.new, name) for name in folder.written[product])])
+        remove(partial)
         if not product.atomic:
             remove(_record_path(file))
 
-    def _refuse_to_replace(self, product: Product, file: str, made: str | None = None) -> None:
-        """Leave alone what no task has made, and what would be lost without anybody's having said so.
+    def _refuse_to_replace(self, product: Product, file: str, staged: str | None = None) -> None:
+        """Raise if the product would replace untracked files that cannot be recovered.
 
-        :param made: what is to take its place, if it is there already.
+        :param staged: the path of the replacement, if it exists already.
         """
         if read_record(file) is not None or os.path.islink(file) or not os.path.exists(file):
             return
-        becomes_directory = product.path.endswith("/") if made is None else os.path.isdir(made)
+        becomes_directory = product.path.endswith("/") if staged is None else os.path.isdir(staged)
         if os.path.isdir(file) and os.listdir(file):
-            what = "a directory with something in it"
+            kind = "a non-empty directory"
         elif os.path.isfile(file) and becomes_directory:
-            what = "a file"
+            kind = "a file"
         else:
             return
         raise ProductError(
-            f"task {self._task!r}: product {product.path!r}: at {file} is {what} that no task has made; move it away, "
-            "or give the product another path"
+            f"task {self._task!r}: product {product.path!r}: {file} is {kind} that was not created by a task; move it "
+            "away, or give the product another path"
         )
 
     def _begin_one(self, product: Product, file: str) -> None:
@@ -275,7 +280,7 @@ class StagedProducts:
             self._refuse_to_replace(product, file)
             self._begin_beside(product, file)
         else:
-            self._note_unfinished(file)
+            self._mark_incomplete(file)
             if product.path.endswith("/"):
                 os.makedirs(file, exist_ok=True)
 
@@ -283,136 +288,134 @@ class StagedProducts:
         own = _own_folder(file)
         make_own_folders(os.path.dirname(file), own)
         folder = os.path.join(own, self._folder)
-        if not os.path.isdir(folder) and not self._is_for_others:  # without a lock, nobody takes it for abandoned
+        if not os.path.isdir(folder) and not self._is_for_others:  # without a lock, no attempt takes it for abandoned
             self._locks.append(locked_producer(folder))
         make_own_folders(own, os.path.join(folder, _NEW))
         if product.path.endswith("/"):
-            os.makedirs(self._beside(file), exist_ok=True)
+            os.makedirs(self._staged(file), exist_ok=True)
 
-    def _beside(self, file: str, kind: str = _NEW) -> str:
+    def _staged(self, file: str, kind: str = _NEW) -> str:
         return os.path.join(os.path.dirname(file), OWN_FOLDER, self._folder, kind, os.path.basename(file))
 
-    def _whereabouts(self, file: str) -> str:
-        """Return where a product is that was made: beside its real name, or there already.
+    def _current_path(self, file: str) -> str:
+        """Return the path of a produced product: its staging path, or its real one.
 
-        One that is made under its real name can be written beside another one as well.
+        A non-atomic product can be written into the staging directory of another one as well.
         """
-        return self._beside(file) if os.path.lexists(self._beside(file)) else file
+        return self._staged(file) if os.path.lexists(self._staged(file)) else file
 
     def _content(self, file: str) -> str:
-        """Return where the content of a product is that was made; a link is taken as it will be once it is in place."""
-        made = self._whereabouts(file)
-        if not os.path.islink(made):
-            return made
-        there, target = os.path.split(made)[0], os.readlink(made)
-        is_beside = target.split("/")[0] in file_names_in(there, [".."])
-        return os.path.join(there if is_beside else os.path.dirname(file), target)
+        """Return the path of a produced product's content; a link is resolved as if it were committed already."""
+        produced = self._current_path(file)
+        if not os.path.islink(produced):
+            return produced
+        folder, target = os.path.split(produced)[0], os.readlink(produced)
+        is_beside = target.split("/")[0] in file_names_in(folder, [".."])
+        return os.path.join(folder if is_beside else os.path.dirname(file), target)
 
     def _check(self, product: Product, file: str) -> None:
         now = fingerprint_of(file)
-        is_made_for_it = product.path.endswith("/")
-        if product.atomic or os.path.lexists(self._beside(file)):
+        is_directory = product.path.endswith("/")
+        if product.atomic or os.path.lexists(self._staged(file)):
             target = self._content(file)
-            if os.path.islink(self._beside(file)) and (self._is_lost(self._beside(file)) or not os.path.exists(target)):
-                raise ProductError(
-                    f"it exited with 0, but made {product.path} a link that leads nowhere: {target} does not exist"
-                )
-            if exists(self._beside(file), or_empty=not is_made_for_it) or self._is_in_place(file):
+            if os.path.islink(self._staged(file)) and (self._dangles(self._staged(file)) or not os.path.exists(target)):
+                raise ProductError(f"exit code 0, but product {product.path} is a broken link: {target} does not exist")
+            if exists(self._staged(file), or_empty=not is_directory) or self._is_in_place(file):
                 self._refuse_to_replace(product, file, target)
                 return
             wrote_itself = now is not None and now != self._before[product]
             hint = (
-                f"it wrote to {product.path} itself; have it write to the path it is given, or say "
+                f"the task wrote to {product.path} itself; write to the path that the task is given, or declare "
                 f"Product({product.path!r}, atomic=False)"
                 if wrote_itself
-                else f"it was to write it to the path it was given, {self.staging_path(product)}"
+                else f"expected at the path that the task was given, {self.staging_path(product)}"
             )
-            raise ProductError(f"it exited with 0, but did not make {product.path}: {hint}")
-        if not exists(file, or_empty=not is_made_for_it):
-            raise ProductError(f"it exited with 0, but did not make {product.path}, which was to be {file}")
+            raise ProductError(f"exit code 0, but product {product.path} was not created: {hint}")
+        if not exists(file, or_empty=not is_directory):
+            raise ProductError(f"exit code 0, but product {product.path} was not created: expected at {file}")
         if now == self._before[product]:
-            raise ProductError(f"it exited with 0, but did not make {product.path} anew: {file} is what it was before")
+            raise ProductError(f"exit code 0, but product {product.path} was not written: {file} is unchanged")
 
     def _is_in_place(self, file: str) -> bool:
-        """Tell whether another process of this attempt has put it in place, and was ended before that was noted."""
+        """Return whether another process of this attempt has moved it to its path, but was killed before recording."""
         record = read_record(file)
         return record is not None and record.attempt == self._folder and os.path.lexists(file)
 
-    def _is_lost(self, link: str) -> bool:
-        """Tell whether a link leads to where nothing will be: into the folder of this attempt by its whole path."""
+    def _dangles(self, link: str) -> bool:
+        """Return whether a link's absolute target lies in this attempt's staging directory, which will be removed."""
         return os.path.islink(link) and f"/{self._folder}/" in os.readlink(link)
 
     # -- Files beside products -----------------------------------------------------------------------------------------
 
     def _folders(self) -> list[_StagingFolder]:
-        """Return the folders that the products go to, with the files that the module has written beside these."""
+        """Return the staging directories, with the files that the module has written beside the products."""
         names: dict[str, dict[Product, str]] = {}
         for product, file in self._files.items():
             names.setdefault(os.path.dirname(file), {})[product] = os.path.basename(file)
         folders = []
         for around, products in names.items():
             new = os.path.join(around, OWN_FOLDER, self._folder, _NEW)
-            told = {product: name for product, name in products.items() if product.atomic}
+            atomic = {product: name for product, name in products.items() if product.atomic}
             written: dict[Product, list[str]] = {product: [] for product in products}
-            for name in file_names_in(new, products.values()) if told else ():
-                written[owner_of(name, told)].append(name)
+            for name in file_names_in(new, products.values()) if atomic else ():
+                written[owner_of(name, atomic)].append(name)
             folders.append(_StagingFolder(new, products, written))
         return folders
 
-    def _planned(self, product: Product, folder: _StagingFolder, own: set[str], *, read: bool) -> _Commit:
-        """Return the moves that put a product in place.
+    def _moves(self, product: Product, folder: _StagingFolder, own: set[str], *, read: bool) -> _Commit:
+        """Return the moves that commit a product.
 
-        :param folder: the folder that it goes to.
-        :param own: names of files that belonged to products of before in this folder.
-        :raises ProductError: when a file beside it would replace another's, or one that is to go was changed.
+        :param folder: its staging directory.
+        :param own: names of files in this folder that belonged to the previous products.
+        :raises ProductError: when a file beside it would replace a foreign file, or a file to remove was changed.
         """
         file = self._files[product]
-        with _naming_product(self._task, product, "it was made, but cannot be read"):
-            status = os.lstat(self._whereabouts(file))
+        with _naming_product(self._task, product, "it was produced, but cannot be read"):
+            status = os.lstat(self._current_path(file))
             inode, content = (status.st_dev, status.st_ino), self._content(file)
-            # Of what this attempt has made: another one may replace it as soon as it is in place.
+            # Of the staged content: another attempt may replace the product as soon as it is committed.
             known = None if os.path.isdir(content) else fingerprint_of(content, read=read)
             record = read_record(file)
-            if record is not None and self._has_begun_to_put(record):
+            if record is not None and self._has_begun_commit(record):
                 return _Commit(inode, known, [*record.beside], [*(record.leaving or ())], record)
             for name in folder.written[product]:
                 self._check_beside(product, file, name, own, record.beside.get(name) if record is not None else None)
             leaving = self._leaving(product, file, folder, record) if product.atomic and record is not None else []
             return _Commit(inode, known, folder.written[product], leaving, record)
 
-    def _has_begun_to_put(self, record: ProductRecord) -> bool:
+    def _has_begun_commit(self, record: ProductRecord) -> bool:
         return record.attempt == self._folder and (record.leaving is not None or record.is_complete)
 
     def _check_beside(self, product: Product, file: str, name: str, own: set[str], known: Fingerprint | None) -> None:
         target, record = self._next_to(file, name)
-        where = f"task {self._task!r}: it wrote {name} beside {product.path}"
-        if self._is_lost(os.path.join(os.path.dirname(self._beside(file)), name)):
-            raise ProductError(f"{where}, a link by its whole path to a file there; write a relative link")
+        where = f"task {self._task!r}: {name} was written beside product {product.path}"
+        if self._dangles(os.path.join(os.path.dirname(self._staged(file)), name)):
+            raise ProductError(f"{where} as a link with an absolute target in that folder; use a relative link")
         if not os.path.lexists(target):
             return
         if record is not None or name not in own:
             raise ProductError(
                 f"{where}, but {target} exists and does not belong to that product; move it away, or give the product "
-                "a folder of its own"
+                "its own folder"
             )
         now = fingerprint_of(target) if known is not None and os.path.isdir(target) else None
         if now is not None and known is not None and now.seen != known.seen:
             raise ProductError(
-                f"{where}, but the directory {target} was changed since an earlier run made it; move it away, or "
+                f"{where}, but the directory {target} was changed since an earlier run created it; move it away, or "
                 "remove it"
             )
 
     def _leaving(self, product: Product, file: str, folder: _StagingFolder, record: ProductRecord) -> list[str]:
-        """Return the names of the files that belonged to a product, and that this attempt has not written."""
+        """Return the names of the files that belonged to the previous product and were not written by this attempt."""
         new = {*folder.products.values(), *(name for names in folder.written.values() for name in names)}
         leaving = [name for name in _all_beside(record) if name not in new]
-        leaving = [name for name in leaving if self._next_to(file, name)[1] is None]  # else it is a product by now
+        leaving = [name for name in leaving if self._next_to(file, name)[1] is None]  # else it is a product now
         for name in leaving:
             target, known = self._next_to(file, name)[0], record.beside.get(name)
             if known is not None and (now := fingerprint_of(target)) is not None and now.seen != known.seen:
                 raise ProductError(
-                    f"task {self._task!r}: {target} was made with {product.path} by an earlier run and changed since, "
-                    "and this run did not write it; move it away, or remove it"
+                    f"task {self._task!r}: {target} was created with {product.path} by an earlier run and changed "
+                    "since, and this run did not write it; move it away, or remove it"
                 )
         return leaving
 
@@ -421,19 +424,19 @@ class StagedProducts:
         target = os.path.join(os.path.dirname(file), name)
         return target, read_record(target)
 
-    def _put_in_place(self, file: str, put: _Commit) -> None:
-        new, old = os.path.dirname(self._beside(file)), os.path.dirname(self._beside(file, _OLD))
+    def _move_into_place(self, file: str, put: _Commit) -> None:
+        new, old = os.path.dirname(self._staged(file)), os.path.dirname(self._staged(file, _OLD))
         if put.beside or put.leaving:
             replace_all(file, new, old, put.beside, put.leaving)
             for name in put.beside:
                 remove(_record_path(self._next_to(file, name)[0]))
-        elif self._whereabouts(file) != file:
-            replace(self._beside(file), file, self._beside(file, _OLD))
+        elif self._current_path(file) != file:
+            replace(self._staged(file), file, self._staged(file, _OLD))
 
     def _completed(self, record: ProductRecord, file: str, put: _Commit, *, read: bool) -> ProductRecord:
-        """Return the record of a product that is in place.
+        """Return the record of a committed product.
 
-        :param record: what all products of the task were made from.
+        :param record: the inputs of all products of the task.
         """
         known, status = put.known, os.lstat(file)
         if (status.st_dev, status.st_ino) == put.inode:
@@ -445,10 +448,9 @@ class StagedProducts:
         return record._replace(product=known, attempt=self._folder, beside=beside)
 
     def _sweep(self, own: str) -> None:
-        """Remove what attempts at these very products have left that are no more.
+        """Remove the staging directories of ended attempts at exactly these products.
 
-        Only at these: where locks are known on one machine only, attempts at others may well be under way on another
-        one.
+        Others are left alone: where locks do not work across machines, another machine may be working on them.
         """
         records = {os.path.basename(_record_path(file)) for file in self._files.values()}
         with suppress(FileNotFoundError), os.scandir(own) as entries:
@@ -466,7 +468,7 @@ class StagedProducts:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             has_begun = False
-            with suppress(ProductError):  # what cannot be finished is removed, unless another process can do it later
+            with suppress(ProductError):  # then it is removed, unless another process can do it later
                 has_begun = StagedProducts(self._task, self._products, self._workdir, name[len(self._kind) :])._finish()
             if has_begun or not is_for_others:
                 remove_locked(folder)
@@ -474,42 +476,42 @@ class StagedProducts:
             os.close(lock)
 
     def _finish(self) -> bool:
-        """Finish the moves that an attempt which is no more has begun; its records stay those of an unfinished one.
+        """Finish the commit of an ended attempt; its records stay incomplete.
 
-        :returns: whether it had begun to: the records of all its products say so.
+        :returns: whether the records of all its products show that the commit had begun.
         """
         records = {product: read_record(file) for product, file in self._files.items()}
-        if not all(record is not None and self._has_begun_to_put(record) for record in records.values()):
+        if not all(record is not None and self._has_begun_commit(record) for record in records.values()):
             return False
         for product, record in records.items():
             if record is not None and record.leaving is not None:
                 with _naming_product(
-                    self._task, product, "an earlier attempt has made it, but it cannot be put in place"
+                    self._task, product, "it was produced by an earlier attempt, but cannot be moved to its path"
                 ):
                     put = _Commit((0, 0), None, [*record.beside], [*record.leaving], None)
-                    self._put_in_place(self._files[product], put)
+                    self._move_into_place(self._files[product], put)
         return True
 
     # -- Records -------------------------------------------------------------------------------------------------------
 
-    def _note_unfinished(self, file: str, put: _Commit | None = None) -> None:
-        """Note that what is at this path now is not to be relied on, should this process be ended.
+    def _mark_incomplete(self, file: str, put: _Commit | None = None) -> None:
+        """Mark the record incomplete, in case this process is killed.
 
-        :param put: the moves that come next, if these are all that is to be done.
+        :param put: the moves of the commit, once nothing else is left to do.
         """
         old = read_record(file)
         record = old or ProductRecord(self._task, "", None, {})
         is_first = old is None or old.is_complete or old.attempt != self._folder
         if not is_first and put is None:
             return
-        was_whole = None if old is None else old.is_complete if is_first else old.was_complete
-        record = record._replace(is_complete=False, attempt=self._folder, was_complete=was_whole)
+        was_complete = None if old is None else old.is_complete if is_first else old.was_complete
+        record = record._replace(is_complete=False, attempt=self._folder, was_complete=was_complete)
         if put is not None:
             record = record._replace(beside=dict.fromkeys(put.beside), leaving=put.leaving)
         write_record(file, record)
 
-    def _forget_unfinished(self, file: str) -> None:
-        """Take back what this attempt has noted: nothing has changed what is at this path."""
+    def _unmark_incomplete(self, file: str) -> None:
+        """Restore the record to its state before this attempt: the product at this path is unchanged."""
         record = read_record(file)
         if record is None or record.is_complete or record.attempt != self._folder:
             return
@@ -527,57 +529,57 @@ class StagedProducts:
 
 
 def existing_products(products: Iterable[Product], workdir: str | None) -> list[ProductState]:
-    """Return products as they are now, with their records."""
+    """Return the current state of products, with their records."""
     return [_existing_product(product, absolute_path(product.path, workdir)) for product in products]
 
 
 def _existing_product(product: Product, file: str) -> ProductState:
     record = read_record(file)
-    if record is not None and record.is_removed and not product.temporary:  # it was when it was removed
+    if record is not None and record.is_removed and not product.temporary:  # it was temporary when it was removed
         record = record._replace(is_removed=False)
     return ProductState(product.path, file, record)
 
 
 def remove_temporary(product: Product, workdir: str | None) -> bool:
-    """Remove a product that is needed no longer, and record that it was there.
+    """Remove a product that is no longer needed, and record its removal.
 
-    :returns: whether it was: what has no record of being whole is none of ours.
-    :raises ProductError: when that cannot be done.
+    :returns: whether it was removed; a product without a complete record is not touched.
+    :raises ProductError: when it cannot be removed.
     """
     file = absolute_path(product.path, workdir)
     record = read_record(file)
     if record is None or not record.is_complete:
         return False
-    if record.is_removed and os.path.lexists(file) and not _is_as_made(file, record.product):
-        return False  # it is another one; else a process was ended just before it was to remove it
+    if record.is_removed and os.path.lexists(file) and not _is_unchanged(file, record.product):
+        return False  # it is another file; otherwise a process was killed just before it removed the product
     beside = ProductState(product.path, file, record).files_beside()
-    own = [file, *(path for name, path in beside.items() if _is_as_made(path, record.beside[name]))]
+    own = [file, *(path for name, path in beside.items() if _is_unchanged(path, record.beside[name]))]
     there = [path for path in own if os.path.lexists(path)]
     if not there:
         return False
     with _naming_product(record.task, product, "cannot remove it after use"):
         write_record(file, record._replace(is_removed=True))
-        _remove_at_once(there)
+        _remove_atomically(there)
     return True
 
 
 def read_record(file: str) -> ProductRecord | None:
-    """Return the record of a product; ``None`` if it cannot be read, or is not of its form.
+    """Return the record of a product; ``None`` if it is missing, unreadable or malformed.
 
     :raises UnreadableRecord: when another version has written it.
-    :raises UntrustedPath: when another user could have written the folder that it is in.
+    :raises UntrustedPath: when another user could have written its folder.
     """
     check_own_folder(_own_folder(file))
     try:
         path = _record_path(file)
-        said = PRODUCT.read(path, parse_json(read_own(path, largest=_LARGEST)))
-        if not _is_record(said):
+        data = PRODUCT.read(path, parse_json(read_own(path, largest=_LARGEST)))
+        if not _is_record(data):
             return None
-        said["dependencies"] = {path: Fingerprint(*each) for path, each in said["dependencies"].items()}
-        said["product"] = Fingerprint(*said["product"]) if said["product"] else None
-        said["beside"] = {_name(name): each and Fingerprint(*each) for name, each in said["beside"].items()}
-        said["leaving"] = said["leaving"] and [_name(name) for name in said["leaving"]]
-        return ProductRecord(*PRODUCT.values(said))
+        data["dependencies"] = {path: Fingerprint(*each) for path, each in data["dependencies"].items()}
+        data["product"] = Fingerprint(*data["product"]) if data["product"] else None
+        data["beside"] = {_name(name): each and Fingerprint(*each) for name, each in data["beside"].items()}
+        data["leaving"] = data["leaving"] and [_name(name) for name in data["leaving"]]
+        return ProductRecord(*PRODUCT.values(data))
     except UnreadableRecord as error:
         if error.version is not None:
             raise
@@ -595,43 +597,43 @@ def _restore_record(file: str, former: ProductRecord | None) -> None:
 
 
 def _name(name: str) -> str:
-    """Return a name that a record has of a file beside its product.
+    """Return the name of a file beside its product, from a record.
 
-    :raises ValueError: when it would lead elsewhere.
+    :raises ValueError: when it would lead out of the product's folder.
     """
     if os.path.basename(name) != name or name in ("", ".", "..", OWN_FOLDER):
         raise ValueError(name)
     return name
 
 
-def _is_record(said: Mapping[str, Any]) -> bool:
-    run = said["dag_run"]
-    is_text = all(said[name] is None or isinstance(said[name], str) for name in ("code", "environment"))
+def _is_record(data: Mapping[str, Any]) -> bool:
+    run = data["dag_run"]
+    is_text = all(data[name] is None or isinstance(data[name], str) for name in ("code", "environment"))
     return is_text and (run is None or (isinstance(run, list) and [*map(type, run)] == [str, str]))
 
 
 def write_record(file: str, record: ProductRecord) -> None:
-    """Write the record of a product beside it, all at once."""
+    """Write the record of a product beside it, atomically."""
     path = _record_path(file)
     make_own_folders(os.path.dirname(file), os.path.dirname(path))
-    said = record._replace(after=dict(record.after), beside=dict(record.beside))
-    write_atomically(path, json.dumps(PRODUCT.packed(said)).encode(), mode=0o644)
+    values = record._replace(after=dict(record.after), beside=dict(record.beside))
+    write_atomically(path, json.dumps(PRODUCT.packed(values)).encode(), mode=0o644)
 
 
 def fingerprints_of(files: Mapping[str, str], *, read: bool) -> dict[str, Fingerprint]:
-    """Return what dependencies are like now.
+    """Return the current fingerprints of dependencies.
 
-    :param files: absolute paths by path as the task writes it.
-    :param read: read their content as well.
+    :param files: absolute paths by the path that the task declares.
+    :param read: include their content.
     """
-    stamps = {path: fingerprint_of(file, files_beside(file), read=read) for path, file in files.items()}
-    return {path: each for path, each in stamps.items() if each is not None}
+    fingerprints = {path: fingerprint_of(file, files_beside(file), read=read) for path, file in files.items()}
+    return {path: each for path, each in fingerprints.items() if each is not None}
 
 
 def files_beside(file: str) -> list[str]:
-    """Return the absolute paths of the files that belong to a dependency, if it is a product that has some.
+    """Return the absolute paths of the files that belong to a dependency, if it is a product with files beside it.
 
-    A dependency may lie in the folder of another user, whose record says nothing.
+    A dependency may lie in the folder of another user, whose record is ignored.
     """
     try:
         record = read_record(file)
@@ -654,13 +656,13 @@ def _all_beside(record: ProductRecord | None) -> set[str]:
     return set() if record is None else {*record.beside, *(record.leaving or ())}
 
 
-def _is_as_made(file: str, known: Fingerprint | None) -> bool:
+def _is_unchanged(file: str, known: Fingerprint | None) -> bool:
     now = fingerprint_of(file)
     return now is not None and known is not None and now.seen == known.seen
 
 
-def _remove_at_once(files: Sequence[str]) -> None:
-    """Remove a product and the files beside it; the first goes first, and none is there by half."""
+def _remove_atomically(files: Sequence[str]) -> None:
+    """Remove a product and the files beside it, in this order and each atomically."""
     own = _own_folder(files[0])
     folder = os.path.join(own, f"{_STAGING}{_digest(files[:1])}-{os.urandom(6).hex()}")
     lock = locked_producer(folder)
@@ -673,7 +675,7 @@ def _remove_at_once(files: Sequence[str]) -> None:
 
 
 def remove_locked(folder: str) -> None:
-    """Remove a folder; its lock goes last, so that a later attempt removes what an ended process leaves of it."""
+    """Remove a folder, its lock last, so that a later attempt can remove the rest if this process is killed."""
     with suppress(OSError):
         for name in os.listdir(folder):
             if name not in (_LOCK, _PUT_LOCK):
@@ -684,7 +686,7 @@ def remove_locked(folder: str) -> None:
 
 
 def locked_producer(folder: str, name: str = _LOCK) -> int:
-    """Make a folder, and hold a lock in it for as long as this process lives, or until the descriptor is closed.
+    """Create a folder and hold a lock in it until the descriptor is closed or this process ends.
 
     :param name: the name of the lock.
     :returns: the descriptor.
@@ -694,7 +696,7 @@ def locked_producer(folder: str, name: str = _LOCK) -> int:
         make_own_folders(os.path.dirname(os.path.dirname(folder)), folder)
         with suppress(FileNotFoundError):
             lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            with suppress(OSError):  # where there are no locks, nobody removes the folder either
+            with suppress(OSError):  # without file locks, no process removes the folder either
                 fcntl.flock(lock, fcntl.LOCK_EX)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(lock), os.stat(path)):  # else it was removed before it was locked
@@ -707,16 +709,16 @@ def _digest(files: Iterable[str]) -> str:
 
 
 class _naming_product:  # noqa: N801 - reads as a function, and costs less
-    """Say which product of which task the file system refuses."""
+    """Context manager that adds the task and the product to errors of the file system."""
 
-    def __init__(self, task: str, product: Product, what: str) -> None:
-        self._said = f"task {task!r}: product {product.path!r}: {what}"
+    def __init__(self, task: str, product: Product, problem: str) -> None:
+        self._message = f"task {task!r}: product {product.path!r}: {problem}"
 
     def __enter__(self) -> None:
-        """Nothing happens yet."""
+        """Do nothing."""
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, OSError):
             where = error.filename2 or error.filename
-            why = f"{where}: {error.strerror}" if where else error.strerror
-            raise FileSystemRefused(f"{self._said}: {why}") from None
+            reason = f"{where}: {error.strerror}" if where else error.strerror
+            raise FileSystemRefused(f"{self._message}: {reason}") from None

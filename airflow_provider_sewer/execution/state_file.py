@@ -1,8 +1,8 @@
-"""What an earlier run of a workflow has come to: a file that a kill at any moment leaves readable.
+"""State of an earlier run of a workflow, in a file that stays readable after a kill at any moment.
 
-The file has one JSON object a line. The first says whose state it is; each further one says how a task stands, and
-the last line of a task counts. Lines are only ever appended, each in one write: a run that is killed leaves at worst
-one unfinished line at the end, which is left aside.
+The file has one JSON object per line. The first names the workflow; each further one has the state of a task, and the
+last line of a task counts. Lines are only appended, each in one write: a killed run leaves at most one unfinished line
+at the end, which is ignored.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
 _SUCCEEDED = "succeeded"
 _BEGIN = b'{"sewer_state": '
-#: Bytes that a state file may have: it holds the results of tasks.
+#: Maximum bytes of a state file; it holds the results of tasks.
 _LARGEST = 1024 * 1024 * 1024
 
 
 class FinishedTask(NamedTuple):
     """A task that has succeeded.
 
-    :param command: digest of what it ran; ``None`` where that was not noted, and whatever it runs now counts.
-    :param result: what it left.
-    :param at: when, as its place in the order in which tasks have succeeded.
+    :param command: digest of its command; ``None`` if it was not recorded, which matches any command.
+    :param result: its result.
+    :param at: its position in the order in which tasks succeeded.
     """
 
     command: str | None
@@ -58,15 +58,15 @@ _NOTHING: Mapping[str, FinishedTask] = MappingProxyType({})
 
 
 class StateFile:
-    """The state of one workflow, held by one run at a time.
+    """State of one workflow, locked by one run at a time.
 
-    :param path: where it lies; made if need be.
+    :param path: the state file; created if it does not exist.
     :param workflow: the workflow's name.
-    :param keep: go on from what is in it; else it is begun anew.
-    :param start: what has succeeded besides; it is noted as well.
-    :param resumes: whether this is the run that is in it, gone on with.
-    :param run_dir: folder of the files of the run's jobs, if it has any.
-    :raises StateError: when another run holds it, or may have left jobs; or when it cannot be read or written.
+    :param keep: continue with its content; otherwise it is emptied.
+    :param start: further tasks that have succeeded, to be recorded as well.
+    :param resumes: whether this run resumes the last run in the file.
+    :param run_dir: base folder of the run's jobs, if it has any.
+    :raises StateError: when another run holds it or may have jobs left, or when it cannot be read or written.
     """
 
     def __init__(
@@ -90,17 +90,17 @@ class StateFile:
                 f"cannot open the state file {path}: {error.strerror}; name another with --state"
             ) from None
         try:
-            self._refuse_what_is_no_state(keep=keep)
+            self._reject_foreign_file(keep=keep)
             self._lock()
             former = _last_header(path, workflow)
-            self._refuse_to_leave_jobs(former.get("run_dir"), run_dir)
+            self._reject_abandoned_jobs(former.get("run_dir"), run_dir)
             self._may_have_left_jobs = "run_dir" in former
-            #: What jobs are known by: the same for all runs that have used this file, and for this one.
+            #: Part of the names of jobs: the same for all runs with this file, and for this one.
             self.series = str(former.get("series") or os.urandom(8).hex())
             self.run = str((former.get("run") if resumes else None) or os.urandom(8).hex())
             known, length = _read(path, workflow) if keep else ({}, 0)
             self.done = {**start, **known}
-            os.ftruncate(self._file, length)  # what comes next must not be part of an unfinished line
+            os.ftruncate(self._file, length)  # the next line must not extend an unfinished one
             self._length = length
             header = {
                 "sewer_state": STATE.version,
@@ -124,13 +124,13 @@ class StateFile:
         self.close()
 
     def close(self) -> None:
-        """Leave the file to others."""
+        """Release the lock and close the file."""
         os.close(self._file)
 
     def record_end(self, *, is_part: bool = False) -> None:
-        """Note that the run has come to an end with all that it had begun.
+        """Record that the run and all its tasks have ended.
 
-        :param is_part: it was a part of the workflow; the other tasks may have jobs that the run before has left.
+        :param is_part: only a subset of the workflow ran; the other tasks may have jobs left from the previous run.
         """
         if not (is_part and self._may_have_left_jobs):
             self._write({"sewer_end": STATE.version, "at": _now()})
@@ -138,10 +138,10 @@ class StateFile:
     def record(
         self, task: str, state: str, *, command: str | None = None, result: Any = None, reason: str = ""
     ) -> None:
-        """Note how a task stands.
+        """Record the state of a task.
 
-        :param command: digest of what it ran, where it has succeeded.
-        :raises StateError: when it cannot be written.
+        :param command: digest of its command, if it succeeded.
+        :raises StateError: when the file cannot be written.
         """
         if state == _SUCCEEDED:
             self._write(_success(task, FinishedTask(command, result)))
@@ -153,33 +153,33 @@ class StateFile:
         with self._writing:
             try:
                 if os.write(self._file, data) != len(data):
-                    os.ftruncate(self._file, self._length)  # the next line must not be part of this one
-                    raise StateError(f"cannot write the state file {self.path}: there is no room for more")
+                    os.ftruncate(self._file, self._length)  # the next line must not extend this one
+                    raise StateError(f"cannot write the state file {self.path}: no space left")
             except OSError as error:
                 raise StateError(f"cannot write the state file {self.path}: {error.strerror}") from None
             self._length += len(data)
 
-    def _refuse_to_leave_jobs(self, former: str | None, run_dir: str | None) -> None:
-        """See to it that jobs which the last run may have left are taken up, or cancelled, by this one."""
+    def _reject_abandoned_jobs(self, former: str | None, run_dir: str | None) -> None:
+        """Require that this run can reattach to, or cancel, the jobs that the last run may have left."""
         if former is not None and former != run_dir:
             raise StateError(
-                f"the last run with the state file {self.path} was killed, and jobs of it may still run; say "
-                f"--on slurm --run-dir {shlex.quote(former)} to have them cancelled, and --resume to have them taken "
-                "up, or name another state file with --state"
+                f"the last run with the state file {self.path} was killed, and its jobs may still run; pass "
+                f"--on slurm --run-dir {shlex.quote(former)} to cancel them, also --resume to reattach to them, or "
+                "name another state file with --state"
             )
 
-    def _refuse_what_is_no_state(self, *, keep: bool) -> None:
-        """Keep a file from being overwritten that is anything else, or that another user could have written.
+    def _reject_foreign_file(self, *, keep: bool) -> None:
+        """Reject a file that is not a state file, or that another user could have written.
 
-        :param keep: its content is read, which says whether it is a state.
+        :param keep: the content is read, and thereby validated, later.
         """
         status = os.fstat(self._file)
         is_file = stat.S_ISREG(status.st_mode)
-        if is_file and (why := why_foreign(self.path, status)):
-            raise UntrustedPath(f"the state file {self.path} {why}")
+        if is_file and (reason := why_foreign(self.path, status)):
+            raise UntrustedPath(f"the state file {self.path} {reason}")
         begin = os.pread(self._file, len(_BEGIN), 0) if is_file and not keep else b""
         if not is_file or not _BEGIN.startswith(begin):  # a kill may have cut it anywhere
-            raise StateError(f"{self.path} is there already, and is no state file; name another with --state")
+            raise StateError(f"{self.path} exists and is not a state file; name another with --state")
 
     def _lock(self) -> None:
         try:
@@ -189,7 +189,7 @@ class StateFile:
                 f"{self._holder()} is using the state file {self.path}; wait for it, or name another with --state"
             ) from None
         except OSError:
-            return  # a file system without locks; then two runs are not noticed
+            return  # without file locks, concurrent runs are not detected
 
     def _holder(self) -> str:
         for line in reversed(_lines(self.path)[0]):
@@ -199,18 +199,18 @@ class StateFile:
 
 
 def read_state(path: str, workflow: str) -> dict[str, FinishedTask]:
-    """Return what has succeeded by a state file; nothing, if there is none.
+    """Return the tasks that succeeded according to a state file; an empty mapping if it does not exist.
 
-    :raises StateError: when it is the state of another workflow, or none.
+    :raises StateError: when it is the state of another workflow, or not a state file.
     """
     return _read(path, workflow)[0] if os.path.exists(path) else {}
 
 
 def records_since(path: str, moment: float) -> set[str]:
-    """Return the tasks of which a state file says something that was noted after a moment; none, if there is no file.
+    """Return the tasks whose state was recorded after a point in time; an empty set if the file does not exist.
 
-    :param moment: in seconds since 1970.
-    :raises StateError: when it is no state file.
+    :param moment: seconds since 1970.
+    :raises StateError: when it is not a state file.
     """
     if not os.path.exists(path):
         return set()
@@ -219,9 +219,9 @@ def records_since(path: str, moment: float) -> set[str]:
 
 
 def _last_header(path: str, workflow: str) -> dict[str, Any]:
-    """Return what the last run of a workflow has said of itself; nothing where that cannot be read.
+    """Return the header of the last run of a workflow; empty if it cannot be read.
 
-    Where its jobs were is left out if it has come to its end with them.
+    ``run_dir`` is left out if that run recorded its end.
     """
     has_ended = False
     with suppress(StateError):
@@ -233,11 +233,11 @@ def _last_header(path: str, workflow: str) -> dict[str, Any]:
 
 
 def _read(path: str, workflow: str) -> tuple[dict[str, FinishedTask], int]:
-    """Return what has succeeded, and how many bytes the whole lines are."""
+    """Return the tasks that succeeded, and the number of bytes of the complete lines."""
     lines, length = _lines(path)
     if lines and lines[0].get("workflow") != workflow:
         whose = f" but of {lines[0]['workflow']!r}" if "workflow" in lines[0] else ""
-        raise StateError(f"{path} is no state of workflow {workflow!r}{whose}; name its own with --state")
+        raise StateError(f"{path} is not the state of workflow {workflow!r}{whose}; name its own with --state")
     done: dict[str, FinishedTask] = {}
     for at, line in enumerate(lines):
         if line.get("state") == _SUCCEEDED:
@@ -249,7 +249,7 @@ def _read(path: str, workflow: str) -> tuple[dict[str, FinishedTask], int]:
 
 
 def _lines(path: str) -> tuple[list[dict[str, Any]], int]:
-    """Return what the whole lines say, and how many bytes they are."""
+    """Return the complete lines, parsed, and their number of bytes."""
     try:
         check_own_folders(*own_part(os.path.dirname(path)))
         data = read_own(path, largest=_LARGEST)
@@ -262,7 +262,7 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], int]:
             line = dict(parse_json(text).items())
         except (ValueError, AttributeError):
             raise StateError(
-                f"{path}:{number}: this is no state file, or somebody has changed it; name another with --state, "
+                f"{path}:{number}: not a state file, or changed by another program; name another with --state, "
                 "or run without --resume"
             ) from None
         version = line.get("sewer_state", line.get("sewer_end", STATE.version))
@@ -272,11 +272,11 @@ def _lines(path: str) -> tuple[list[dict[str, Any]], int]:
 
 
 def state_path(workflow: str, file: str, folder: str) -> str:
-    """Return where the state of a workflow lies.
+    """Return the path of a workflow's state file.
 
     :param workflow: the workflow's name, as part of a file name.
     :param file: the workflow file.
-    :param folder: the folder for states.
+    :param folder: the folder of state files.
     """
     which = hashlib.sha256(os.path.abspath(file).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return os.path.join(folder, f"{workflow}-{which}.jsonl")

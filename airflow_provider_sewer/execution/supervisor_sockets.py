@@ -1,7 +1,7 @@
-"""Whether the supervisor of this process has read everything that was written to it.
+"""Check whether the supervisor of this process has read all data that was written to it.
 
-Under Airflow the log of a task, and that of a trigger, goes through a socket to the supervisor, which may be busy with
-other things, such as an API server that does not answer. Anything it has not read is lost when it ends.
+Under Airflow the log of a task, and that of a trigger, goes through a socket to the supervisor, which may be busy, for
+example waiting for the API server. Data that it has not read is lost when it ends.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import termios
 import time
 from contextlib import suppress
 
-# Seconds between two looks: a reader that has nothing else to do takes less.
-_LOOK = 0.001
-# A supervisor makes all sockets to its child, and puts the one for requests at this descriptor (Airflow 3.3,
+# Seconds between two checks: an idle reader needs less.
+_CHECK_INTERVAL = 0.001
+# A supervisor creates all sockets to its child, and puts the one for requests at this descriptor (Airflow 3.3,
 # `_reopen_std_io_handles` in airflow/sdk/execution_time/supervisor.py).
 _REQUESTS = 0
 # struct ucred of unix(7): pid, uid, gid
@@ -36,7 +36,7 @@ class SupervisorSockets:
         self._descriptors = [each for each in _open_files() if _creator(each) == supervisor] if is_supervised else []
 
     def supervisor(self) -> str:
-        """Return the host of the supervisor, its process, and when that has started; an empty text without one."""
+        """Return the supervisor's host, pid and start time; an empty string without a supervisor."""
         import psutil  # here, because a DAG file that only imports an operator does not need it
 
         if self._supervisor is None:
@@ -46,12 +46,12 @@ class SupervisorSockets:
         return ""
 
     def wait_until_drained(self, patience: float) -> bool:
-        """Wait until the supervisor has read everything that is in the sockets now, and return whether it has.
+        """Wait until the supervisor has read all data that is in the sockets now, and return whether it has.
 
-        The memory for unread data shrinks by nothing but reading, so the sum of what it shrinks by is what was read,
-        also while other threads go on writing.
+        Only reading shrinks the memory of unread data. So the sum of its decreases is the amount read, also while other
+        threads keep writing.
 
-        :param patience: seconds to wait for it.
+        :param patience: maximum seconds to wait.
         """
         deadline = time.monotonic() + patience
         seen = {each: _unread(each) for each in self._descriptors}
@@ -59,7 +59,7 @@ class SupervisorSockets:
         while left:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_LOOK)
+            time.sleep(_CHECK_INTERVAL)
             for each in list(left):
                 size = _unread(each)
                 left[each] -= max(0, seen[each] - size)
@@ -83,7 +83,7 @@ def _open_files() -> list[int]:
 
 
 def _creator(descriptor: int) -> int | None:
-    """Return the process that made a pair of Unix sockets, of one end; ``None`` for any other file."""
+    """Return the process that created the Unix socket pair of a descriptor; ``None`` for any other file."""
     if _option(descriptor, socket.SO_DOMAIN, _NUMBER) != socket.AF_UNIX:
         return None
     return _option(descriptor, socket.SO_PEERCRED, _CREDENTIALS)
@@ -92,7 +92,7 @@ def _creator(descriptor: int) -> int | None:
 def _option(descriptor: int, option: int, value: struct.Struct) -> int | None:
     """Return the first number of an option of a socket; ``None`` for a file that is not a socket.
 
-    A socket object of Python would have to be closed, and may make the socket non-blocking for all who use it.
+    A Python socket object would have to be closed, and may make the socket non-blocking for all its users.
     """
     import ctypes  # here, because a DAG file that only imports an operator does not need it
 
@@ -103,7 +103,7 @@ def _option(descriptor: int, option: int, value: struct.Struct) -> int | None:
 
 
 def _unread(descriptor: int) -> int:
-    """Return how much memory holds what was written and not read: SIOCOUTQ of unix(7) on Linux."""
+    """Return the memory used by unread data: SIOCOUTQ of unix(7) on Linux."""
     size = array.array("i", [0])
     with suppress(OSError):  # it was closed
         fcntl.ioctl(descriptor, termios.TIOCOUTQ, size)

@@ -1,4 +1,4 @@
-"""Run one task: see whether it has to, have its products made whole, and run its module or function."""
+"""Execution of one task: its run decision, its module or function, and the commit of its products."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ _COMMANDS = json.JSONEncoder(sort_keys=True, default=str)
 
 
 class TaskRunner:
-    """One attempt at a task, which can be stopped.
+    """One attempt of a task, which can be stopped.
 
-    :param task: the task, its settings settled.
-    :param results: the results of the tasks before it, by name.
-    :param runner: who runs it.
-    :param secrets: values that must not be shown, besides those that the task itself shows to be secret.
-    :param after: the tasks before it of which it takes something else than files.
-    :param origins: who knows its code and its environment.
+    :param task: the task, its settings resolved.
+    :param results: the results of its upstream tasks, by name.
+    :param runner: the environment that it runs in.
+    :param secrets: values to mask, in addition to those that the task marks as secret.
+    :param after: the upstream tasks that it depends on by more than files.
+    :param origins: computes the fingerprints of its code and its environment.
 
-    ``runs_before`` can be set: what :meth:`latest_run` returned for other tasks before it, by their names. So can
-    ``dag_run``: the DAG and the run that it is part of.
+    Two attributes can be set: ``runs_before``, the return values of :meth:`latest_run` for other upstream tasks, by
+    name; and ``dag_run``, its DAG and DAG run.
     """
 
     def __init__(
@@ -83,156 +83,156 @@ class TaskRunner:
         return self._task
 
     def latest_run(self) -> str | None:
-        """Return what tells the run that has left its products from others, as far as there is a record of it."""
+        """Return an identifier of the run that produced its current products; ``None`` if no record has one."""
         return _latest_run(self._task)
 
     def decision(
         self,
-        ran_anew: Sequence[str] = (),
-        ran_anew_otherwise: Sequence[str] = (),
+        reran: Sequence[str] = (),
+        reran_elsewhere: Sequence[str] = (),
         *,
         is_alone: bool = False,
         is_beforehand: bool = False,
         left_open: Collection[str] = (),
     ) -> tuple[Decision, Any]:
-        """Say whether the task has to run, and the result it has left before if it has not.
+        """Return whether the task has to run, and its previous result if it does not.
 
-        :param ran_anew: tasks before it that ran anew and of which it takes files.
-        :param ran_anew_otherwise: tasks before it that ran anew, of which it takes something else.
-        :param is_alone: nothing is known of the tasks after it: a product that was removed after use is missing.
-        :param is_beforehand: these tasks have not run yet, but will.
-        :param left_open: dependencies that will be made anew before, and may then be what they were.
-        :raises InvalidTask: when that depends on a result which is not known.
-        :raises ProductError: when what it depends on cannot be read.
+        :param reran: upstream tasks that ran again and whose files it depends on.
+        :param reran_elsewhere: upstream tasks that ran again and that it depends on by more than files.
+        :param is_alone: its downstream tasks are unknown, so a product that was removed after use counts as missing.
+        :param is_beforehand: the upstream tasks have not run yet, but will.
+        :param left_open: dependencies that will be rebuilt first, and may be unchanged afterwards.
+        :raises InvalidTask: when the decision depends on a result that is not known.
+        :raises ProductError: when a dependency cannot be read.
         """
         task = self._task
-        if task.run_policy.run_when == "always":  # whatever there is
+        if task.run_policy.run_when == "always":
             return decide(StalenessInputs(task.run_policy, (), {}, command="")), None
-        made = existing_products(task.products, self._workdir)
+        states = existing_products(task.products, self._workdir)
         if is_alone:
-            made = [each._replace(record=each.record and each.record._replace(is_removed=False)) for each in made]
-        records = [each.record for each in made if each.record]
+            states = [each._replace(record=each.record and each.record._replace(is_removed=False)) for each in states]
+        records = [each.record for each in states if each.record]
         with self._reading_named():
-            question = StalenessInputs(task.run_policy, made, self._dependencies(), command="")
+            staleness = StalenessInputs(task.run_policy, states, self._dependencies(), command="")
             if task.run_policy.run_when == "stale":
-                question = question._replace(
+                staleness = staleness._replace(
                     command=self.command(),
                     after=self._runs_before(),
                     code=self._code(),
                     environment=self._environment(),
-                    rerun_upstream=ran_anew,
-                    rerun_upstream_elsewhere=ran_anew_otherwise,
+                    rerun_upstream=reran,
+                    rerun_upstream_elsewhere=reran_elsewhere,
                     is_beforehand=is_beforehand,
                     left_open=left_open,
                     beside=self._files_beside(),
                 )
-            return decide(question), records[0].result if records else None
+            return decide(staleness), records[0].result if records else None
 
     def run(self, sink: Sink, *, on_start: Callable[[str, str | None], None] | None = None) -> Any:
-        """Run it, put its products in place, and return its result.
+        """Run the task, commit its products, and return its result.
 
-        :param sink: takes its output as it comes.
-        :param on_start: told the command line, secrets masked, and the working directory.
-        :raises ProductError: when a dependency is not there, or a product was not made.
+        :param sink: receives its output as it is written.
+        :param on_start: called with the command line, secrets masked, and the working directory.
+        :raises ProductError: when a dependency does not exist, or a product was not created.
         :raises SewerError: as :meth:`~airflow_provider_sewer.execution.module_runner.ModuleRunner.run` does.
         """
         task = self._task
-        made_from = self.inputs()
-        making = StagedProducts(task.name, task.products, self._workdir)
-        making.begin()
+        inputs = self.inputs()
+        staged = StagedProducts(task.name, task.products, self._workdir)
+        staged.begin()
         try:
-            self._run = ModuleRunner(self.call(making), task.settings, self._runner, secrets=self._secrets)
+            self._run = ModuleRunner(self.call(staged), task.settings, self._runner, secrets=self._secrets)
             if self._stopped is not None:
                 self._run.stop(at_once=self._stopped)
-            result = making.unstage_paths(self._run.run(sink, on_start=on_start).value)
-            self.commit(making, made_from, result)
+            result = staged.unstage_paths(self._run.run(sink, on_start=on_start).value)
+            self.commit(staged, inputs, result)
         except BaseException:
-            making.discard()
+            staged.discard()
             raise
         return result
 
     def has_changed(self) -> str | None:
-        """Return what it was made from is no more, as half a sentence, whatever its build mode; ``None`` if all is.
+        """Return a clause that names the changed input, independent of ``run_when``; ``None`` if nothing changed.
 
-        :raises SewerError: as :meth:`verdict` does.
+        :raises SewerError: as :meth:`decision` does.
         """
-        made = existing_products(self._task.products, self._workdir)
-        if not made or any(each.record is None for each in made):
+        states = existing_products(self._task.products, self._workdir)
+        if not states or any(each.record is None for each in states):
             return None
         with self._reading_named():
-            question = StalenessInputs(
+            staleness = StalenessInputs(
                 self._task.run_policy._replace(run_when="stale"),
-                made,
+                states,
                 self._dependencies(),
                 command=self.command(),
                 code=self._code(),
                 environment=self._environment(),
                 beside=self._files_beside(),
             )
-            verdict = decide(question)
-        return verdict.reason if verdict.must_run else None
+            decision = decide(staleness)
+        return decision.reason if decision.must_run else None
 
     def missing_inputs(self) -> str | None:
-        """Return which of its products is not there, or not whole, as half a sentence; ``None`` if all are."""
+        """Return a clause that names a missing or incomplete product; ``None`` if all products are complete."""
         return missing_reason(existing_products(self._task.products, self._workdir))
 
     def inputs(self) -> Inputs:
-        """Return what its products would be made from now.
+        """Return the current inputs of its products.
 
-        :raises ProductError: when a dependency is not there, or cannot be read.
-        :raises SewerError: when its code or environment counts, and cannot be found.
+        :raises ProductError: when a dependency does not exist, or cannot be read.
+        :raises SewerError: when its code or environment is tracked and cannot be found.
         """
-        self._want_dependencies()
+        self._require_dependencies()
         if not self._task.products:
             return Inputs({})
         by_content = self._task.run_policy.compare == "content"
         with self._reading_named():
-            stamps = fingerprints_of(self._dependencies(), read=by_content)
-            return Inputs(stamps, self._runs_before(), self._code(), self._environment())
+            fingerprints = fingerprints_of(self._dependencies(), read=by_content)
+            return Inputs(fingerprints, self._runs_before(), self._code(), self._environment())
 
-    def call(self, making: StagedProducts | None) -> Call:
-        """Return what an interpreter is asked to run, the products under the names that they come to be under.
+    def call(self, staged: StagedProducts | None) -> Call:
+        """Return the call that the interpreter runs, with the staging paths of the products.
 
-        :param making: knows these names; without it, they have their own.
+        :param staged: maps products to their staging paths; without it, they have their real ones.
         """
-        return self._task.call(lambda marker: self._filled(marker, making))
+        return self._task.call(lambda marker: self._filled(marker, staged))
 
-    def commit(self, making: StagedProducts, made_from: Inputs, result: Any) -> None:
-        """Put the products in place, and record what they were made from.
+    def commit(self, staged: StagedProducts, inputs: Inputs, result: Any) -> None:
+        """Commit the products with a record of their inputs.
 
-        :param made_from: what :meth:`made_from` returned before it ran.
-        :param result: what the task has left.
-        :raises ProductError: when one was not made, or not made anew.
+        :param inputs: the return value of :meth:`inputs` before the run.
+        :param result: the result of the task.
+        :raises ProductError: when a product was not written.
         """
         task = self._task
         if not task.products:
             return
-        record = ProductRecord(task.name, self.command(), None, *made_from, result=result, dag_run=self.dag_run)
+        record = ProductRecord(task.name, self.command(), None, *inputs, result=result, dag_run=self.dag_run)
         by_content = task.run_policy.compare == "content"
-        making.commit(record, [product.path for product in task.products] if by_content else ())
+        staged.commit(record, [product.path for product in task.products] if by_content else ())
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Have it ended; from a signal handler or another thread."""
+        """Stop the run; callable from a signal handler or another thread."""
         self._stopped = at_once or bool(self._stopped)
         if self._run is not None:
             self._run.stop(at_once=at_once)
 
     def command(self) -> str:
-        """Return a digest of what the task runs, by which a change of its parameters is noticed."""
-        said = self._task.signature(lambda marker: self._filled(marker, None))
-        return hashlib.sha256(_COMMANDS.encode(said).encode()).hexdigest()
+        """Return a digest of the task's signature, which changes with its parameters."""
+        signature = self._task.signature(lambda marker: self._filled(marker, None))
+        return hashlib.sha256(_COMMANDS.encode(signature).encode()).hexdigest()
 
-    def _filled(self, marker: Marker, making: StagedProducts | None) -> Any:
+    def _filled(self, marker: Marker, staged: StagedProducts | None) -> Any:
         if isinstance(marker, Result):
             return self._result(marker)
-        if isinstance(marker, Product) and making is not None:
-            return making.staging_path(marker)
+        if isinstance(marker, Product) and staged is not None:
+            return staged.staging_path(marker)
         if isinstance(marker, PathMarker):
-            return marker.path if making is None else path_for_module(marker.path)
+            return marker.path if staged is None else path_for_module(marker.path)
         return marker
 
     def _runs_before(self) -> dict[str, str]:
-        """Return which run it was that has left the products of the tasks before it, as far as they make any."""
+        """Return the runs that produced the products of its upstream tasks, by task name."""
         runs = {task.name: _latest_run(task) for task in self._after}
         return {**self.runs_before, **{name: run for name, run in runs.items() if run is not None}}
 
@@ -252,7 +252,7 @@ class TaskRunner:
             yield
         except OSError as error:
             raise ProductError(
-                f"task {self._task.name!r}: cannot look whether it is up to date: {error.filename}: {error.strerror}",
+                f"task {self._task.name!r}: cannot check whether it is up to date: {error.filename}: {error.strerror}",
                 self._task.source,
             ) from None
 
@@ -260,7 +260,7 @@ class TaskRunner:
         task = self._task
         try:
             if marker.task.name not in self._results:
-                raise InvalidTask(f"{marker!r} is not known: the task is not run here, and no earlier run has left it")
+                raise InvalidTask(f"{marker!r} is not known: its task is not run here, and no earlier run saved it")
             return marker.resolve(self._results[marker.task.name])
         except InvalidTask as error:
             raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
@@ -271,7 +271,7 @@ class TaskRunner:
     def _files_beside(self) -> dict[str, list[str]]:
         return {path: files_beside(file) for path, file in self._dependencies().items()}
 
-    def _want_dependencies(self) -> None:
+    def _require_dependencies(self) -> None:
         for dependency in self._task.dependencies:
             file = absolute_path(dependency.path, self._workdir)
             if not os.path.exists(file):
@@ -279,29 +279,29 @@ class TaskRunner:
 
 
 def _latest_run(task: Task) -> str | None:
-    records = [made.record for made in existing_products(task.products, task.settings.workdir)]
-    stamps = [record.product for record in records if record is not None and record.product is not None]
-    return " ".join(stamp.seen for stamp in stamps) or None
+    records = [state.record for state in existing_products(task.products, task.settings.workdir)]
+    products = [record.product for record in records if record is not None and record.product is not None]
+    return " ".join(product.seen for product in products) or None
 
 
 def missing_products(task: Task, dependency: PathMarker, file: str) -> SewerError:
-    """Say that a dependency is not there."""
-    whose = "comes from outside and" if isinstance(dependency, External) else "no task here makes, and which"
-    what = "is a link that leads nowhere" if os.path.islink(file) else "does not exist"
+    """Return the error for a dependency that does not exist and that no task produces."""
+    origin = "is external and" if isinstance(dependency, External) else "is not a product of any task and"
+    problem = "is a broken link" if os.path.islink(file) else "does not exist"
     return ProductError(
-        f"task {task.name!r} needs {dependency.path!r}, which {whose} {what}: {file}; "
-        "put it there, or correct the path",
+        f"task {task.name!r} needs {dependency.path!r}, which {origin} {problem}: {file}; "
+        "create it, or correct the path",
         task.source,
     )
 
 
-def missing_of(task: Task, dependency: PathMarker, maker: str, what: str) -> SewerError:
-    """Say that a dependency is not there, or not whole, and that its maker is not to run.
+def missing_of(task: Task, dependency: PathMarker, producer: str, problem: str) -> SewerError:
+    """Return the error for a missing or incomplete dependency whose producer is not selected.
 
-    :param what: what is wrong with it, as half a sentence.
+    :param problem: a clause that describes the state of the file.
     """
     return ProductError(
-        f"task {task.name!r} needs {dependency.path!r}, which task {maker!r} makes, and that is not among those to "
-        f"run; {what}; run {maker!r} as well",
+        f"task {task.name!r} needs {dependency.path!r}, a product of task {producer!r}, which is not selected; "
+        f"{problem}; run {producer!r} as well",
         task.source,
     )

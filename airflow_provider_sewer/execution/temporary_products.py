@@ -1,4 +1,4 @@
-"""Remove temporary products when all their users have succeeded, unless another run uses them as well."""
+"""Removal of temporary products once all tasks that use them have succeeded, unless another run uses them as well."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class TemporaryProducts:
-    """The temporary products of a run, and which tasks are still to use them.
+    """Temporary products of a run, and the tasks that have yet to use them.
 
-    :param workflow: the tasks, their settings settled.
+    :param workflow: the workflow, the settings of its tasks resolved.
     """
 
     def __init__(self, workflow: Workflow) -> None:
@@ -42,32 +42,32 @@ class TemporaryProducts:
                 for user in users:
                     self._of_user.setdefault(user, []).append((name, product))
 
-    def claim(self, maker: str) -> None:
-        """Claim the temporary products of a task that this run uses, before it is decided whether they are made.
+    def claim(self, producer: str) -> None:
+        """Claim the temporary products of a task that this run uses, before the decision whether the task runs.
 
-        :raises ProductError: when that cannot be noted.
+        :raises ProductError: when the claim cannot be written.
         """
-        for product in self._used.get(maker, ()):
-            file = self._located(maker, product)
+        for product in self._used.get(producer, ()):
+            file = self._located(producer, product)
             try:
                 os.makedirs(os.path.dirname(file), exist_ok=True)
                 with Claims(file, _unknown) as claims:
-                    self._held[maker, file] = claims.hold(self._claim(maker))
+                    self._held[producer, file] = claims.hold(self._claim(producer))
             except OSError as error:
-                said = f"task {maker!r}: product {product.path!r}: cannot note that this run uses it"
-                raise ProductError(f"{said}: {error.filename}: {error.strerror}") from None
+                message = f"task {producer!r}: product {product.path!r}: cannot record that this run uses it"
+                raise ProductError(f"{message}: {error.filename}: {error.strerror}") from None
 
     def on_success(self, user: str) -> list[str]:
-        """Note that a task has succeeded, and remove what was left only for it.
+        """Record that a task has succeeded, and remove the products that no other task needs.
 
-        :returns: what could not be removed, and why: the work is done, so it fails nobody.
+        :returns: warnings about products that could not be removed; this fails no task, as the work is done.
         """
         warnings = []
-        for maker, product in self._of_user.get(user, ()):
-            self._users_left[maker, product.path] -= 1
-            if self._users_left[maker, product.path] == 0:
+        for producer, product in self._of_user.get(user, ()):
+            self._users_left[producer, product.path] -= 1
+            if self._users_left[producer, product.path] == 0:
                 try:
-                    warnings += self._removed(maker, product)
+                    warnings += self._removed(producer, product)
                 except SewerError as error:
                     warnings.append(str(error))
                 except OSError as error:
@@ -75,36 +75,36 @@ class TemporaryProducts:
         return warnings
 
     def close(self) -> None:
-        """Withdraw the claims that are left: a task has failed, and its temporary products are kept."""
-        for maker, file in list(self._held):
+        """Withdraw the remaining claims: a task has failed, and its temporary products are kept."""
+        for producer, file in list(self._held):
             with suppress(OSError, SewerError), Claims(file, _unknown) as claims:
-                self._drop(claims, maker, file)
+                self._drop(claims, producer, file)
 
-    def _removed(self, maker: str, product: Product) -> list[str]:
-        """Remove a product that no other run claims; else return that it was left."""
-        file = self._located(maker, product)
+    def _removed(self, producer: str, product: Product) -> list[str]:
+        """Remove a product that no other run claims; otherwise return a warning."""
+        file = self._located(producer, product)
         if not os.path.isdir(os.path.dirname(file)):
             return []
         with Claims(file, _unknown) as claims:
-            self._drop(claims, maker, file)
-            if others := claims.claims_of_other_runs(self._claim(maker)):
-                return [f"left {file} to {' and '.join(map(str, others))}, which uses it"]
-            remove_temporary(product, self._tasks[maker].settings.workdir)
+            self._drop(claims, producer, file)
+            if others := claims.claims_of_other_runs(self._claim(producer)):
+                return [f"did not remove {file}: in use by {' and '.join(map(str, others))}"]
+            remove_temporary(product, self._tasks[producer].settings.workdir)
             claims.drop_all()
         return []
 
-    def _drop(self, claims: Claims, maker: str, file: str) -> None:
-        claims.drop(self._claim(maker))
-        if (lock := self._held.pop((maker, file), None)) is not None:
+    def _drop(self, claims: Claims, producer: str, file: str) -> None:
+        claims.drop(self._claim(producer))
+        if (lock := self._held.pop((producer, file), None)) is not None:
             os.close(lock)
 
-    def _claim(self, maker: str) -> Claim:
-        return Claim("", self._run_id, maker)
+    def _claim(self, producer: str) -> Claim:
+        return Claim("", self._run_id, producer)
 
-    def _located(self, maker: str, product: Product) -> str:
-        return absolute_path(product.path, self._tasks[maker].settings.workdir)
+    def _located(self, producer: str, product: Product) -> str:
+        return absolute_path(product.path, self._tasks[producer].settings.workdir)
 
 
 def _unknown(_: Claim) -> bool:
-    """Take no DAG run for ended: there is no Airflow here to be asked."""
+    """Treat every DAG run as active, because there is no Airflow to query here."""
     return False

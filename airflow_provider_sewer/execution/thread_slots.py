@@ -1,4 +1,4 @@
-"""Slots: a bound on how many threads do a thing at once."""
+"""Slots that limit how many threads execute a block concurrently."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SLICE = 0.2
 
 
 class Slots:
-    """A bound on how many threads of this process do a thing at once; a forked child begins with all slots free.
+    """Limit on the threads of this process that execute a block concurrently; in a forked child, all slots are free.
 
-    :param count: how many.
+    :param count: number of slots.
     """
 
     def __init__(self, count: int) -> None:
@@ -28,7 +28,7 @@ class Slots:
     def taken(self, check: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold a slot for a block.
 
-        :param check: called several times a second while there is none; raises to wait no longer.
+        :param check: called several times a second while no slot is free; it can raise to end the wait.
         """
         semaphore = self._semaphore
         while not semaphore.acquire(timeout=_SLICE):

@@ -1,4 +1,4 @@
-"""Threads that each do one thing after the other."""
+"""Pool of worker threads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class WorkerThreads:
-    """As many threads as there were things to be done at once.
+    """Pool of as many threads as there were concurrent calls.
 
-    What the standard library has for this, ``concurrent.futures``, keeps a result for each thing, and costs as much for
-    that as to follow a short task; to import it costs more.
+    ``concurrent.futures`` of the standard library stores a result for each call, which costs as much as to follow a
+    short task; its import costs more.
     """
 
     def __init__(self) -> None:
@@ -26,28 +26,28 @@ class WorkerThreads:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait until all is done."""
+        """Wait until all calls have returned."""
         for _thread in self._threads:
             self._todo.put(None)
         for thread in self._threads:
             thread.join()
 
-    def put(self, thing: Callable[[], None], at_once: int) -> None:
-        """Have something done, which must not raise anything.
+    def put(self, function: Callable[[], None], at_once: int) -> None:
+        """Run a function, which must not raise, in a thread of the pool.
 
-        :param at_once: how many things there are to be done now, with this one.
+        :param at_once: number of concurrent calls, including this one.
         """
-        self._todo.put(thing)
+        self._todo.put(function)
         if len(self._threads) < at_once:
             thread = threading.Thread(target=self._work, name="sewer-worker")
             try:
                 thread.start()
-            except RuntimeError:  # the system has no room for one more: those that there are do one thing after another
+            except RuntimeError:  # the system allows no more threads: the existing ones run the calls in turn
                 if not self._threads:
                     raise
             else:
                 self._threads.append(thread)
 
     def _work(self) -> None:
-        while (thing := self._todo.get()) is not None:
-            thing()
+        while (function := self._todo.get()) is not None:
+            function()

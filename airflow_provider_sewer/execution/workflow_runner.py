@@ -1,4 +1,4 @@
-"""Run a whole workflow, on this machine or as jobs: each task as soon as what it waits for has succeeded."""
+"""Execution of a workflow, on this machine or as jobs: each task starts once its upstream tasks have succeeded."""
 
 from __future__ import annotations
 
@@ -50,21 +50,22 @@ if TYPE_CHECKING:
 _UNSET = ExecutionSettings()
 _STOPPED_BEFORE = Outcome(TaskState.STOPPED, reason="the run was stopped before it started")
 
-#: Seconds, on top of the grace, after which stopped tasks are killed whatever their threads are doing.
+#: Seconds, on top of the grace, after which stopped tasks are killed even if their threads are stuck.
 _BACKSTOP = 1.0
 
 
 class WorkflowRunner:
     """One run of a workflow.
 
-    :param workflow: what to run.
-    :param settings: where its tasks run, as far as they do not say so themselves.
-    :param jobs: how many tasks at once, and how many jobs; as many as there are processors, and all jobs, if not said.
-    :param limits: how much there is of each resource that tasks take; enough where not said.
-    :param forced: names of tasks to run in any case.
-    :param observers: who is told what happens.
+    :param workflow: the workflow, or the selected subset of one.
+    :param settings: defaults for the settings of its tasks.
+    :param jobs: maximum number of concurrent tasks, and of concurrent jobs; by default, the number of processors, and
+        no limit on jobs.
+    :param limits: available amount of each resource; unlimited if not listed.
+    :param forced: names of tasks that run even if they are up to date.
+    :param observers: receivers of the run's events.
     :param grace: seconds between SIGTERM and SIGKILL when tasks are stopped.
-    :param slurm: how tasks become Slurm jobs; all run on this machine if not said.
+    :param slurm: runs tasks as Slurm jobs; if omitted, all run on this machine.
     """
 
     def __init__(
@@ -98,19 +99,19 @@ class WorkflowRunner:
         self._guardian = OrphanReaper(grace)
         self._runner = RunEnvironment(grace, guardian=self._guardian, variables=dict(os.environ))
         self._running: dict[str, TaskRun] = {}
-        self._called_off: dict[str, str] = {}
+        self._aborted: dict[str, str] = {}
         self._workers = WorkerThreads()
-        #: Told when all has ended, or what has gone wrong with that.
+        #: Receives ``None`` when all tasks have ended, or the error that prevents it.
         self._over: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._stopped = False
         self._stopped_at_once = False
         self._kill_at: float | None = None
 
     def check(self) -> list[str]:
-        """Look for what would go wrong before anything runs.
+        """Validate the workflow before any task runs.
 
-        :returns: what is missing only for tasks that come later, and that an earlier one may yet make.
-        :raises SewerError: when a value is known only to Airflow, or a first task cannot run.
+        :returns: warnings about modules and the like that only later tasks lack, and that an earlier one may create.
+        :raises SewerError: when a value is known only to Airflow, or a task without upstream tasks cannot run.
         """
         refuse_templates(self._workflow)
         check_limits(self._limits, self._tasks)
@@ -129,40 +130,40 @@ class WorkflowRunner:
 
     @property
     def not_ahead(self) -> dict[str, str]:
-        """Return why tasks that have others before them are not submitted ahead, though that is wanted."""
+        """Return why tasks with upstream tasks are not submitted ahead, although this was requested."""
         return self._schedule.not_ahead
 
     @property
     def not_at_once(self) -> list[str]:
-        """Return why fewer tasks or jobs are under way at once than is wanted."""
+        """Return why fewer tasks or jobs run concurrently than requested."""
         return self._schedule.not_at_once
 
     def run(self, state: StateFile | None = None, *, resume: bool = False) -> dict[str, Outcome]:
-        """Run the tasks and return how each has ended, in the order of the workflow.
+        """Run the tasks and return their outcomes, in the order of the workflow.
 
-        :param state: where it is noted what has succeeded; what is in it already can be taken from it.
-        :param resume: what is in it already is not run again.
+        :param state: records the tasks that succeed; results that it already has can be used.
+        :param resume: skip the tasks that it already has.
         """
         self._state = state
         known = state.done if state else {}
         self._resumes = resume
         self._plan = make_plan(self._workflow, known, self._forced, resumes=resume, origins=self._origins)
-        self._note_what_waits()
+        self._record_waiting()
         with self._guardian, self._workers:
             try:
                 self._begin()
-                self._wait_for_the_end()
+                self._wait_for_end()
             except BaseException:
                 self.stop()
                 raise
             finally:
                 self._temporary.close()
-            if self._stopped:  # what a task that is long done has detached ends as well
+            if self._stopped:  # also ends processes that finished tasks have detached
                 self._guardian.end_all(0.0 if self._stopped_at_once else self._grace)
         return {name: self._schedule.outcomes[name] for name in self._tasks}
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Start nothing more and have everything that runs ended; also from a signal handler."""
+        """Start no more tasks and end the running ones; callable from a signal handler."""
         self._stopped = True
         self._stopped_at_once = self._stopped_at_once or at_once
         self._kill_at = time.monotonic() + (0.0 if at_once else self._grace) + _BACKSTOP
@@ -171,79 +172,79 @@ class WorkflowRunner:
 
     @property
     def jobs_under_way(self) -> int:
-        """Return how many tasks are Slurm jobs now, or become one."""
+        """Return the number of tasks that are Slurm jobs, or are being submitted as one."""
         return sum(map(self._schedule.is_job, list(self._running)))
 
     def _begin(self) -> None:
         with self._scheduling:
-            self._take_what_comes()
-            self._put(self._started())
+            self._enqueue_ready()
+            self._dispatch(self._startable())
 
     def _run_some(self, name: str) -> None:
-        """Run a task, and after it, one by one, what it has made way for.
+        """Run a task, and then, one by one, tasks that its end has made ready.
 
-        To leave these to another thread would cost the way to it: one that wakes up on a processor which is busy can
-        wait there for its turn for 4 ms, while the processor that the task has left has nothing to do.
+        Another thread would start them later: if it wakes up on a busy processor, it can wait there for 4 ms, while
+        the processor that the task has used is idle.
         """
         mine: str | None = name
         while mine is not None:
-            mine = self._go_on(mine, self._notified(mine, self._ran(mine, self._tasks[mine])))
+            mine = self._next_after(mine, self._notified(mine, self._ran(mine, self._tasks[mine])))
 
-    def _go_on(self, name: str, outcome: Outcome) -> str | None:
-        """Take note of the end of a task, start what can start now, and return what is left to this thread."""
+    def _next_after(self, name: str, outcome: Outcome) -> str | None:
+        """Record the end of a task, start the tasks that can start now, and return the one for this thread."""
         try:
             with self._scheduling:
-                self._note_end(name, outcome)
+                self._record_end(name, outcome)
                 if outcome.state.is_success:
-                    self._take_what_comes()
+                    self._enqueue_ready()
                 else:
                     self._skip_dependents()
-                started = self._started()
-                self._put(started[1:])
+                started = self._startable()
+                self._dispatch(started[1:])
                 return started[0] if started else None
-        except BaseException as error:  # whatever it is, run() waits
+        except BaseException as error:  # run() waits for it
             self._over.put(error)
             return None
 
-    def _started(self) -> list[str]:
+    def _startable(self) -> list[str]:
         return self._schedule.start(done=self._plan.done, ahead=not self._stopped)
 
-    def _put(self, started: Iterable[str]) -> None:
-        """Leave tasks to threads of their own; where nothing is under way, all has ended."""
+    def _dispatch(self, started: Iterable[str]) -> None:
+        """Run tasks in their own threads; if none is under way, the run has ended."""
         for name in started:
             self._workers.put(partial(self._run_some, name), at_once=len(self._schedule.under_way))
         if not self._schedule.under_way:
             self._over.put(None)
 
-    def _wait_for_the_end(self) -> None:
-        """Wait until all has ended, and see to it that what is stopped does."""
+    def _wait_for_end(self) -> None:
+        """Wait until all tasks have ended, and kill stopped tasks that do not end in time."""
         while True:
             with suppress(queue.Empty):
                 if error := self._over.get(timeout=LONGEST_WAIT):
                     raise error
                 return
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                # The thread that should have ended it is stuck, probably where nobody takes its output.
+                # The thread that should have ended it is stuck, probably because its output is not read.
                 self._kill_at = None
                 self._guardian.end_all()
 
-    def _note_end(self, name: str, outcome: Outcome) -> None:
+    def _record_end(self, name: str, outcome: Outcome) -> None:
         self._schedule.end(name, outcome)
         if outcome.state.is_success:
             self.warnings += self._temporary.on_success(name)
 
-    def _take_what_comes(self) -> None:
-        """Let those wait for room whose turn has come, and go on behind those that are done as they are."""
+    def _enqueue_ready(self) -> None:
+        """Enqueue the tasks that are ready, and pass over those that are finished already."""
         coming = deque(self._schedule.newly_ready())
         while coming:
             name = coming.popleft()
             if done := self._plan.done.get(name):
                 try:
                     self._temporary.claim(name)
-                except SewerError as error:  # it is there, and read without a claim
+                except SewerError as error:  # it exists, and is read without a claim
                     self.warnings.append(str(error))
                 outcome = Outcome(TaskState.RESUMED, result=done.result, reason=self._plan.decisions[name].reason)
-                self._note_end(name, self._notified(name, outcome))
+                self._record_end(name, self._notified(name, outcome))
                 coming += self._schedule.newly_ready()
             else:
                 self._schedule.enqueue(name)
@@ -256,22 +257,22 @@ class WorkflowRunner:
                 self._abort_job(name)
                 return _STOPPED_BEFORE
             self._temporary.claim(name)
-            verdict, result = self._judged(name, run)
-            if not verdict.must_run:
+            decision, result = self._decision(name, run)
+            if not decision.must_run:
                 self._abort_job(name)
-                outcome = Outcome(TaskState.UP_TO_DATE, result=result, reason=verdict.reason)
+                outcome = Outcome(TaskState.UP_TO_DATE, result=result, reason=decision.reason)
             else:
                 result = run.run(
                     lambda stream, pieces: self._notify_output(task, stream, pieces),
                     on_start=lambda line, workdir: self._notify_start(task, line, workdir),
                 )
                 outcome = Outcome(TaskState.SUCCEEDED, time.monotonic() - began, result)
-            self._note(name, outcome, run)
+            self._record(name, outcome, run)
         except ModuleTerminated as error:
-            if name in self._called_off:
-                return Outcome(TaskState.UPSTREAM_FAILED, reason=self._called_off[name])
+            if name in self._aborted:
+                return Outcome(TaskState.UPSTREAM_FAILED, reason=self._aborted[name])
             return Outcome(TaskState.STOPPED, time.monotonic() - began, reason=str(error))
-        except BaseException as error:  # whatever it is, run() waits for an outcome
+        except BaseException as error:  # run() waits for an outcome
             return Outcome(TaskState.FAILED, time.monotonic() - began, reason=self._reason(error))
         else:
             return outcome
@@ -292,7 +293,7 @@ class WorkflowRunner:
         return self._slurm.runner_of(task, run, self._schedule.ahead_slots[name], lambda line: self._notify(task, line))
 
     def _abort_job(self, name: str) -> None:
-        """See to it that nothing runs of a job that an earlier run has left of a task which does not run."""
+        """Cancel the job that an earlier run may have left of a task that does not run."""
         if self._slurm and self._schedule.is_job(name):
             task = self._tasks[name]
             try:
@@ -300,46 +301,46 @@ class WorkflowRunner:
             except SewerError as error:
                 self.warnings.append(f"task {name!r}: a job of an earlier run may be left: {error}")
 
-    def _judged(self, name: str, run: TaskRun) -> tuple[Decision, Any]:
+    def _decision(self, name: str, run: TaskRun) -> tuple[Decision, Any]:
         task = self._tasks[name]
         if name in self._plan.required:
-            verdict, result = Decision.run(self._plan.required[name]), None
+            decision, result = Decision.run(self._plan.required[name]), None
         else:
             upstream, outcomes = self._workflow.upstream[name], self._schedule.outcomes
-            anew = [up for up in upstream if up not in outcomes or outcomes[up].state is TaskState.SUCCEEDED]
-            verdict, result = run.decision(*rerun_upstream(self._workflow, name, anew))
-        if verdict.must_run and self._resumes and task.run_policy.run_when == "always":
-            verdict = self._plan.decisions[name]
-        if verdict.must_run and (self._resumes or name in self._plan.required or task.run_policy.run_when != "always"):
+            reran = [up for up in upstream if up not in outcomes or outcomes[up].state is TaskState.SUCCEEDED]
+            decision, result = run.decision(*rerun_upstream(self._workflow, name, reran))
+        if decision.must_run and self._resumes and task.run_policy.run_when == "always":
+            decision = self._plan.decisions[name]
+        if decision.must_run and (self._resumes or name in self._plan.required or task.run_policy.run_when != "always"):
             for observer in self._observers:
-                observer.on_decision(task, verdict)
-        return verdict, result
+                observer.on_decision(task, decision)
+        return decision, result
 
-    def _note_what_waits(self) -> None:
-        """Note that what is run again has not succeeded, should this run be ended before it has."""
+    def _record_waiting(self) -> None:
+        """Record that the tasks to run again have not succeeded, in case this run is killed before they do."""
         for name in self._state.done if self._state else ():
-            verdict = self._plan.decisions.get(name)
-            if self._state and verdict and verdict.must_run and verdict.is_sure:
+            decision = self._plan.decisions.get(name)
+            if self._state and decision and decision.must_run and decision.is_sure:
                 self._state.record(name, TaskState.WAITING.value)
 
-    def _note(self, name: str, outcome: Outcome, run: TaskRun) -> None:
+    def _record(self, name: str, outcome: Outcome, run: TaskRun) -> None:
         if self._state:
             before, command = self._state.done.get(name), run.command()
             if outcome.state is TaskState.UP_TO_DATE and before is not None and before.command == command:
-                return  # it is in there, before what has followed it
+                return  # it is recorded already, before the tasks that followed it
             self._state.record(name, TaskState.SUCCEEDED.value, command=command, result=outcome.result)
 
     def _skip_dependents(self) -> None:
-        """Settle what will not run any more, in an order in which each finds the causes settled."""
+        """Set the outcomes of the tasks that can no longer run, upstream tasks first."""
         for name, causes in self._schedule.blocked():
             because = ", ".join(f"{cause!r} {self._schedule.outcomes[cause].state.value}" for cause in causes)
             if name not in self._schedule.under_way:
                 self._abort_job(name)
                 outcome = _STOPPED_BEFORE if self._stopped else Outcome(TaskState.UPSTREAM_FAILED, reason=because)
-                self._note_end(name, self._notified(name, outcome))
+                self._record_end(name, self._notified(name, outcome))
                 continue
             if not self._stopped:
-                self._called_off.setdefault(name, because)
+                self._aborted.setdefault(name, because)
             self._schedule.ahead_slots[name].abort()
 
     def _notify_start(self, task: Task, line: str, workdir: str | None) -> None:
@@ -356,7 +357,7 @@ class WorkflowRunner:
             observer.on_output(task, stream, pieces)
 
     def _notified(self, name: str, outcome: Outcome) -> Outcome:
-        """Tell everybody how a task has ended; one whose end cannot be recorded has failed."""
+        """Notify all observers of a task's end; if one of them fails, so has the task."""
         for observer in self._observers:
             try:
                 observer.on_end(self._tasks[name], outcome)
@@ -367,5 +368,5 @@ class WorkflowRunner:
     def _reason(self, error: BaseException) -> str:
         if isinstance(error, BrokenPipeError):
             self.stop()
-            return "nobody reads the output of the run any more"
+            return "the reader of the run's output has closed it"
         return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"

@@ -43,8 +43,8 @@ USAGE_ERRORS = {
     "a folder as workflow file": (["run", "-p", "."], "work: the path is a directory"),
     "an unknown workflow": (["run", "-w", "other"], "flow.py: unknown workflow 'other'"),
     "a missing interpreter": (["run", "-i", "venv/bin/python"], "work/venv/bin/python does not exist; create the env"),
-    "a name that is on no PATH": (["run", "-i", "python0"], "there is no interpreter 'python0' on PATH"),
-    "no interpreter": (["run", "-i", "/bin/true"], "/bin/true is no Python 3 interpreter"),
+    "a name that is on no PATH": (["run", "-i", "python0"], "no interpreter 'python0' on PATH"),
+    "no interpreter": (["run", "-i", "/bin/true"], "/bin/true is not a Python 3 interpreter"),
     "a missing working directory": (["run", "--workdir", "gone"], "the working directory "),
     "a log folder that cannot be": (
         ["run", "--log-dir", "flow.py/logs"],
@@ -79,7 +79,7 @@ BAD_FILES = {
     ),
     "a template": (
         "from airflow_provider_sewer import Task\nTask('a', 'first_module', {'d': '{{ ds }}'})",
-        ":2: task 'a': '{{ ds }}' is filled in only by Airflow; give a value to run it here",
+        ":2: task 'a': '{{ ds }}' is rendered only by Airflow; give a value to run it here",
     ),
     "a missing module": (
         "from airflow_provider_sewer import Task\nTask('a', 'gone')",

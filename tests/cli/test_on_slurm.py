@@ -116,7 +116,7 @@ def test_sppe_names_a_template_in_slurm_parameters(how, on_slurm) -> None:
     run = on_slurm.run(*(() if how == "task" else ("--slurm", 'setup=["echo {{ ds }}"]')))
     assert run.code == 2
     text = "{{ ds }}" if how == "task" else "echo {{ ds }}"
-    assert f"task 'one': {text!r} is filled in only by Airflow" in run.stderr
+    assert f"task 'one': {text!r} is rendered only by Airflow" in run.stderr
     assert on_slurm.jobs() == []
 
 

@@ -106,7 +106,7 @@ def test_an_unknown_name_given_to_i_is_rejected(on_slurm) -> None:
     run = on_slurm.run(python="python-not-here")
 
     assert run.code == 2
-    assert "there is no interpreter 'python-not-here' on PATH" in run.stderr
+    assert "no interpreter 'python-not-here' on PATH" in run.stderr
     assert on_slurm.jobs() == []
 
 

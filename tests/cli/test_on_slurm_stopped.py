@@ -90,7 +90,7 @@ with open({str(filler)!r}, "wb", buffering=0) as file:
     on_slurm.flow(first=fills)
     run = on_slurm.run()
     assert run.code != 0
-    assert "it was made, but its record cannot be written" in run.stderr
+    assert "it was produced, but its record cannot be written" in run.stderr
     assert "No space left on device" in run.stderr
     filler.unlink()
 
@@ -118,7 +118,7 @@ def test_jobs_of_a_killed_run_keep_the_workflow_from_running_beside_them(on_slur
     killed(on_slurm, first=WAITS)
     plain = on_slurm.sppe.run("run", "--resume", env=on_slurm.slurm.env)
     assert plain.returncode == 2
-    assert f"was killed, and jobs of it may still run; say --on slurm --run-dir {on_slurm.sppe.folder}/runs" in (
+    assert f"was killed, and its jobs may still run; pass --on slurm --run-dir {on_slurm.sppe.folder}/runs" in (
         plain.stderr
     )
     assert on_slurm.one_job("first").state == "RUNNING"

@@ -73,8 +73,8 @@ def test_explain_says_beforehand_what_a_run_would_do(flow) -> None:
     flow.write("in.csv", "11th")
     assert explained(flow, "--force", "plot") == [
         "raw    runs          in.csv has changed",
-        "model  may run       'raw' runs before it, and what that makes may be what it was",
-        "plot   runs          it was asked for",
+        "model  may run       'raw' runs before it and may produce the same files",
+        "plot   runs          it is forced",
         "note   runs          it always runs",
     ]
 
@@ -87,11 +87,11 @@ def test_a_run_does_what_explain_has_said_and_says_why(flow) -> None:
     done = flow.run("run", "--log-dir", "logs")
 
     assert done.returncode == 0
-    assert "[raw] runs, as in.csv has changed\n" in done.stderr
+    assert "[raw] running: in.csv has changed\n" in done.stderr
     assert "[model] up to date: its products are up to date\n" in done.stderr
     assert diary(flow) == ["raw.txt", "model", "plot", "raw.txt"]
     assert "\n4 of 4 tasks succeeded, 2 of them without running; logs are in logs\n" in done.stderr
-    assert "sewer| it runs, as in.csv has changed\n" in (flow.folder / "logs/raw.log").read_text()
+    assert "sewer| running: in.csv has changed\n" in (flow.folder / "logs/raw.log").read_text()
     assert "sewer| its products are up to date\n" in (flow.folder / "logs/model.log").read_text()
 
 
@@ -104,8 +104,8 @@ def test_an_input_that_is_not_there_is_named_before_anything_runs(flow, command)
 
     assert done.returncode == 2
     assert done.stderr == (
-        f"sppe: {flow.folder}/flow.py:4: task 'raw' needs 'in.csv', which comes from outside and does not exist: "
-        f"{flow.folder}/in.csv; put it there, or correct the path\n"
+        f"sppe: {flow.folder}/flow.py:4: task 'raw' needs 'in.csv', which is external and does not exist: "
+        f"{flow.folder}/in.csv; create it, or correct the path\n"
     )
     assert diary(flow) == []
 
@@ -117,14 +117,14 @@ def test_a_failed_run_is_gone_on_from(flow) -> None:
     (flow.folder / "broken-plot").unlink()
 
     assert explained(flow, "--resume")[:3] == [
-        "raw    does not run  it has succeeded in the run that is resumed",
-        "model  does not run  it has succeeded in the run that is resumed",
+        "raw    does not run  it succeeded in the resumed run",
+        "model  does not run  it succeeded in the resumed run",
         "plot   runs          build/plot is missing",
     ]
     done = flow.run("run", "--resume")
 
     assert done.returncode == 0
-    assert "[raw] done before: it has succeeded in the run that is resumed\n" in done.stderr
+    assert "[raw] done before: it succeeded in the resumed run\n" in done.stderr
     assert diary(flow) == ["raw.txt", "model", "plot"]
 
 
@@ -163,15 +163,15 @@ def test_what_a_resumed_run_will_do_is_explained(flow) -> None:
     flow.write("flow.py", (flow.folder / "flow.py").read_text().replace("%s", "anew"))
 
     assert sorted(explained(flow, "--resume")) == [
-        "first   runs          it has succeeded with other parameters",
+        "first   runs          it succeeded with other parameters",
         "last    runs          it has not succeeded yet",
-        "other   does not run  it has succeeded in the run that is resumed",
+        "other   does not run  it succeeded in the resumed run",
         "second  runs          'first' runs before it",
     ]
     said = flow.run("run", "--resume").stderr
-    assert "[first] runs, as it has succeeded with other parameters\n" in said
-    assert "[second] runs, as 'first' runs before it\n" in said
-    assert "[last] runs, as it has not succeeded yet\n" in said
+    assert "[first] running: it succeeded with other parameters\n" in said
+    assert "[second] running: 'first' runs before it\n" in said
+    assert "[last] running: it has not succeeded yet\n" in said
 
 
 RESULTS = """
@@ -195,8 +195,8 @@ def test_a_result_that_is_not_there_is_missed_before_anything_runs(flow, command
         return done.stderr
 
     assert refused("--select", "taken") == (
-        f"sppe: {flow.folder}/flow.py:5: task 'taken' takes made.result['seed']; task 'made' is not among those to "
-        "run, and no earlier run has left its result; run 'made' as well\n"
+        f"sppe: {flow.folder}/flow.py:5: task 'taken' takes made.result['seed']; task 'made' is not selected, and no "
+        "earlier run saved its result; run 'made' as well\n"
     )
 
     assert flow.run("run").returncode == 0
@@ -265,9 +265,7 @@ def test_a_part_that_lacks_what_is_left_out_is_told_so(flow) -> None:
     done = flow.run("run", "--select", "plot")
 
     assert done.returncode == 2
-    assert (
-        "task 'plot' needs 'build/model', which task 'model' makes, and that is not among those to run" in done.stderr
-    )
+    assert "task 'plot' needs 'build/model', a product of task 'model', which is not selected" in done.stderr
 
 
 def test_a_part_is_shown_and_explained_as_it_is_run(flow) -> None:
@@ -329,7 +327,7 @@ def test_from_and_only_take_the_task_of_that_name_whatever_is_in_it(sppe, option
         (["--exclude", "+modle"], "exclude '+modle': unknown task 'modle'; did you mean 'model'?"),
         (
             ["--select", "raw", "--force", "plot"],
-            "task 'plot' is forced, but it is not among the tasks that are selected",
+            "task 'plot' is forced, but it is not selected",
         ),
         (["--limit", "gpu=0"], "write NAME=NUMBER, such as gpu=2"),
         (["--state", "."], "cannot open the state file .: Is a directory; name another with --state"),

@@ -58,7 +58,7 @@ def test_a_failure_exits_1_with_its_cause_and_finishes_the_rest(nightly) -> None
     assert "report is done" not in done.stdout
     assert "[report] not run: 'train' failed\n" in done.stderr
     summary = done.stderr.rpartition("\n\n  load")[2]
-    assert re.search(r"\n\ntrain: train_module failed with exit code 3; it was: .* -u -m train_module\n", summary)
+    assert re.search(r"\n\ntrain: train_module failed with exit code 3; command: .* -u -m train_module\n", summary)
     assert "The last lines of stderr:\n  no data\nLog file: logs/train.log\n" in summary
     assert summary.endswith("\n2 of 4 tasks succeeded; logs are in logs\n")
 
@@ -166,7 +166,7 @@ def test_a_run_whose_reader_has_gone_ends_and_leaves_nothing(both: bool, sppe, l
     assert "Exception ignored" not in stderr
     lifeline.expect_end()
     if not both:
-        assert "nobody reads the output of the run any more" in stderr
+        assert "the reader of the run's output has closed it" in stderr
 
 
 def test_a_log_that_cannot_be_written_fails_its_task(sppe) -> None:

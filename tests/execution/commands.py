@@ -35,7 +35,7 @@ def holding(source: str, lifeline, *arguments: str, grace: float = 5.0) -> Proce
 
 
 class Collected:
-    """A sink that remembers what it was given."""
+    """A sink that records its input."""
 
     def __init__(self) -> None:
         self.pieces: list[tuple[Stream, str]] = []

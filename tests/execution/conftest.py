@@ -1,4 +1,4 @@
-"""What these tests share: modules written on the spot, and pipes that tell when every process is gone."""
+"""Fixtures: generated modules, and pipes that report when every process has ended."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def no_test_hangs_or_leaves_processes_behind() -> Iterator[None]:
 
 
 class Lifeline:
-    """A named pipe that processes hold open: they write how far they are, and its end says that all are gone.
+    """A named pipe that processes hold open: they write their progress, and its end means that all have ended.
 
     A module opens it with ``life = os.open(sys.argv[1], os.O_WRONLY)``; whatever it forks holds it too.
     """
@@ -73,7 +73,7 @@ class Lifeline:
         self._wait(lambda: self._heard.count(word.encode()) >= times, f"{word!r} {times} times")
 
     def expect_end(self) -> None:
-        """Wait until nobody holds the pipe any more."""
+        """Wait until no process holds the pipe."""
         self._wait(lambda: False, "the end of all that hold it")
 
     @property
@@ -84,16 +84,16 @@ class Lifeline:
     def close(self) -> None:
         os.close(self._fd)
 
-    def _wait(self, is_over: Callable[[], bool], what: str) -> None:
+    def _wait(self, is_over: Callable[[], bool], event: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while not is_over():
             if not select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                pytest.fail(f"waited in vain for {what}; heard {self._heard!r}")
+                pytest.fail(f"timed out waiting for {event}; received {self._heard!r}")
             data = os.read(self._fd, 65536)
             if not data and self._heard:
-                if what.startswith("the end"):
+                if event.startswith("the end"):
                     return
-                pytest.fail(f"all that hold the pipe are gone, without {what}; heard {self._heard!r}")
+                pytest.fail(f"all processes that hold the pipe ended without {event}; received {self._heard!r}")
             if not data:
                 time.sleep(0.002)  # a named pipe cannot be waited on before somebody opens it
             self._heard += data
@@ -130,7 +130,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 @pytest.fixture
 def signal_unnoticed() -> Iterator[Callable[[Callable[[], None], Callable[[], None]], None]]:
-    """Return what has a handler called for a signal that does not interrupt what this thread is waiting for.
+    """Return a function that calls a handler for a signal that does not interrupt the wait of this thread.
 
     So it is with a signal that comes just before the wait begins.
     """
@@ -154,7 +154,7 @@ def signal_unnoticed() -> Iterator[Callable[[Callable[[], None], Callable[[], No
 
 
 class Ran:
-    """What came of a run: its output by stream, and its value or its error."""
+    """Result of a run: its output by stream, and its value or its error."""
 
     def __init__(self) -> None:
         self.pieces: list[tuple[Stream, str]] = []
@@ -193,7 +193,7 @@ class Background:
             self._error = error
 
     def result(self) -> Any:
-        """Return what it returned, or raise what it raised."""
+        """Return its return value, or raise its exception."""
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "it does not come to an end"
         if self._error is not None:
@@ -203,12 +203,12 @@ class Background:
 
 @pytest.fixture
 def background() -> Callable[[Callable[[], Any]], Background]:
-    """Return what starts a function in a thread."""
+    """Return a function that starts a function in a thread."""
     return Background
 
 
 class Modules:
-    """Modules written on the spot, and what is needed to run them."""
+    """Generated modules, and the settings to run them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -236,16 +236,16 @@ class Modules:
         return ModuleRunner(module_call(self.write(source), arguments), settings, runner, **options)
 
     def run_there(self, module: str, settings: ExecutionSettings) -> Ran:
-        """Run a module that is there already, or is not, and return what came of it."""
+        """Run a module that exists, or does not, and return the result."""
         return followed(ModuleRunner(module_call(module, []), settings))
 
     def run(self, source: str, *arguments: str, **options: Any) -> Ran:
-        """Write a module, run it, and return what came of it."""
+        """Write a module, run it, and return the result."""
         return followed(self.module_run(source, *arguments, **options))
 
 
 def followed(run: ModuleRunner) -> Ran:
-    """Run to the end and return what came of it."""
+    """Run to the end and return the result."""
     ran = Ran()
     try:
         result = run.run(ran.sink, on_start=ran.note_start)
@@ -258,7 +258,7 @@ def followed(run: ModuleRunner) -> Ran:
 
 @pytest.fixture
 def modules(tmp_path: Path) -> Modules:
-    """Return what writes and runs modules."""
+    """Return a writer and runner of modules."""
     return Modules(tmp_path / "modules")
 
 
@@ -276,7 +276,7 @@ def plan(modules: Modules, witness: Witness) -> Plan:
 
 @pytest.fixture
 def closed_folder() -> Iterator[Path]:
-    """Return a folder that nobody but an administrator may enter, in one that everybody may."""
+    """Return a folder that only an administrator may enter, in one that every user may enter."""
     with tempfile.TemporaryDirectory(prefix="closed ") as folder:
         os.chmod(folder, 0o755)
         closed = Path(folder, "closed")
@@ -286,7 +286,7 @@ def closed_folder() -> Iterator[Path]:
 
 
 class Script:
-    """A Python program of its own, for what must not happen to the process that runs the tests."""
+    """A separate Python program, for events that must not affect the process of the tests."""
 
     def __init__(self, source: str, *arguments: str, **options: Any) -> None:
         self.process = subprocess.Popen(
@@ -300,7 +300,7 @@ class Script:
         )
 
     def output(self) -> str:
-        """Wait for its end and return what it wrote to stdout."""
+        """Wait for its end and return its stdout."""
         stdout, stderr = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, stderr
         return stdout
@@ -315,7 +315,7 @@ class Script:
 
 @pytest.fixture
 def script() -> Iterator[Callable[..., Script]]:
-    """Return what starts a Python program."""
+    """Return a function that starts a Python program."""
     started: list[Script] = []
 
     def start(source: str, *arguments: str, **options: Any) -> Script:
@@ -331,7 +331,7 @@ def script() -> Iterator[Callable[..., Script]]:
 
 @pytest.fixture(params=["as it is", "no pidfd", "no pidfd and no waitid"])
 def on_any_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a test as on systems that cannot announce the end of a process, or only tell it once."""
+    """Run a test as on systems without pidfds, or without ``waitid``."""
     if "pidfd" in request.param:
         monkeypatch.delattr(os, "pidfd_open", raising=False)
     if "waitid" in request.param:

@@ -37,7 +37,7 @@ class Land:
         (self.packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
 
     def install(self, name: str, source: str) -> None:
-        """Put a module into the environment, as an installer does: what it replaces has another time or size."""
+        """Put a module into the environment, as an installer does: a replaced file gets another time or size."""
         self._put(self.packages / name, source)
 
     def write(self, source: str, name: str = "flow.py") -> None:
@@ -64,7 +64,7 @@ class Land:
 
 
 def refusal(land: Land, kind: type[SewerError] = WorkflowFileError) -> str:
-    """Return what is said where the file is not read, with ``{f}`` for the file."""
+    """Return the error message of a file that cannot be loaded, with ``{f}`` for the file."""
     with pytest.raises(SewerError) as caught:
         land.read()
     assert type(caught.value) is kind

@@ -46,12 +46,12 @@ def main():
 main()
 """
 
-#: What may be known of a product.
+#: A product record for tests.
 RECORD = ProductRecord("t", "digest", None, {})
 
 
 class Notes:
-    """What a run has told."""
+    """Observer that records the decisions, the output and the ends of a run."""
 
     def __init__(self) -> None:
         self.why: dict[str, str] = {}
@@ -98,13 +98,13 @@ class Lab:
         return os.path.lexists(self.folder / name)
 
     def touch(self, name: str) -> None:
-        """Have a file look changed, though what is in it is not."""
+        """Change the fingerprint of a file, but not its content."""
         path = self.folder / name
         then = path.stat().st_mtime_ns + 1_000_000
         os.utime(path, ns=(then, then))
 
     def names(self, name: str = ".") -> list[str]:
-        """Return what is in a folder, however deep, without modules and the diary."""
+        """Return the paths in a folder, recursively, without modules and the diary."""
         own = {"step.py", "diary", "state.jsonl"}
         root = self.folder / name
         return sorted(
@@ -153,7 +153,7 @@ class Lab:
         forced: Sequence[str] = (),
         **options: Any,
     ) -> dict[str, Outcome]:
-        """Check the tasks and run them; with a state file, if ``resume`` says whether to go on from it."""
+        """Check the tasks and run them; with a state file, if ``resume`` is given."""
         self.notes = Notes()
         part, names = select_tasks(
             self.workflow(*tasks, edges=edges), Selection(tuple(select) or None, (), tuple(forced))
@@ -173,7 +173,7 @@ class Lab:
         return self.diary[len(before) :]
 
     def explained(self, *tasks: Task, **options: Any) -> dict[str, str]:
-        """Return what is said of each task beforehand."""
+        """Return the reason of each task's planned decision."""
         plan = make_plan(self.workflow(*tasks), {}, **options)
         return {name: verdict.reason for name, verdict in plan.decisions.items()}
 

@@ -1,4 +1,4 @@
-"""What a task starts by name is that of its interpreter's environment."""
+"""Activation of the interpreter's environment for programs that a task starts by name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def own(tmp_path) -> Path:
 
 @pytest.fixture
 def conda(tmp_path) -> Path:
-    """Return what looks like an environment of conda."""
+    """Return a folder with the layout of a conda environment."""
     (tmp_path / "conda" / "conda-meta").mkdir(parents=True)
     (tmp_path / "conda" / "bin").mkdir()
     executable(tmp_path / "conda" / "bin" / "python3.11")

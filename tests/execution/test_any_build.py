@@ -28,7 +28,7 @@ INPUTS = 2
 
 
 class Node(NamedTuple):
-    """What a task of the graph is like.
+    """Task of the random graph.
 
     :param mode: its ``run_when``, and how it compares.
     :param files: which files it needs: of the inputs, or of what the tasks before it make.
@@ -41,14 +41,14 @@ class Node(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file in the model; its time tells it from all others."""
+    """File in the model, identified by its time."""
 
     content: str
     time: int
 
 
 class Made(NamedTuple):
-    """What the model knows of how a product was made."""
+    """Model of a product record."""
 
     product: File
     of: dict[str, File]
@@ -90,7 +90,7 @@ class Shop:
             self.files[name] = None
 
     def _is_given(self, name: str) -> bool:
-        """Tell whether nobody here would make it again."""
+        """Return whether no task of the graph would produce it again."""
         return name.startswith("in") or self.nodes[int(name[3:])].mode[0] == "never"
 
     def _put(self, path: str, content: str) -> File:
@@ -121,7 +121,7 @@ class Shop:
         return mode == "stale" and (bool(counts) or self.is_other(number, compare))
 
     def is_other(self, number: int, compare: str) -> bool:
-        """Say whether a product that is there is not what its task would make now."""
+        """Return whether an existing product is stale."""
         made = self.made.get(f"out{number}")
         if made is None:
             return True
@@ -191,7 +191,7 @@ class Shop:
             self.done[name] = FinishedTask(run.command(), None, self.clock)
 
     def makes(self, task: Task, number: int, run: TaskRunner) -> bool:
-        """Have a task make its product, and tell whether it does."""
+        """Run a task, and return whether it produces its product."""
         making, made_from = StagedProducts(task.name, task.products, str(self.folder)), run.inputs()
         making.begin()
         of = {name: self.files[name] for name in self.needs(number)}

@@ -1,4 +1,4 @@
-"""What came of reading a file is kept, until anything that was looked at on the way changes."""
+"""The disk cache of loaded workflow files, and the changes that invalidate it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_file_that_has_changed_is_read_anew(land):
 
 @pytest.mark.parametrize("name", ["helper.py", "package/inner.py", "names.txt"])
 def test_what_a_file_imports_or_reads_beside_it_counts(land, name):
-    """A module, a part of a package, a text: whatever has changed is read anew."""
+    """A change of a module, a part of a package, or a text invalidates the cache."""
     land.write(
         {
             "helper.py": "from helper import NAME; Task(NAME, 'm')",
@@ -231,7 +231,7 @@ def test_what_changes_while_it_is_read_is_read_anew(land):
     ],
 )
 def test_what_other_programs_say_is_asked_anew(land, source):
-    """Nobody can tell what they have looked at."""
+    """The files that they have read are unknown."""
     land.write("", "data/x")
     land.write(f"{COUNTED}\nimport os; os.chdir(os.path.dirname(__file__))\n{source}\nTask(name, 'm')")
 
@@ -276,7 +276,7 @@ def test_what_is_kept_and_broken_is_read_anew_and_replaced(land, cache, damage):
 
 
 def test_what_is_kept_is_its_owners_only(land, cache):
-    """It holds what the file says, which may be secret."""
+    """It has the content of the file, which may be secret."""
     land.write("Task('a', 'm', env={'TOKEN': 'x'})")
 
     land.read()
@@ -286,7 +286,7 @@ def test_what_is_kept_is_its_owners_only(land, cache):
 
 
 def test_what_others_could_have_put_there_is_not_taken(land, cache):
-    """Whoever can write there could have tasks of theirs run."""
+    """A user who can write there could inject tasks."""
     land.write(COUNTED + "Task('a', 'm')")
     land.read()
     cache.chmod(0o777)

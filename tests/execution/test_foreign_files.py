@@ -1,4 +1,4 @@
-"""Nothing that another user could have written decides what is made, what has succeeded, or where output goes."""
+"""Files that another user could have written are ignored or rejected."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_mark_of_failed_products_that_another_user_could_have_written_removes_no
 
 
 def test_mark_of_failed_products_removes_no_file_of_another_name(lab) -> None:
-    """Whatever names are in it."""
+    """Independent of the names in it."""
     task = writer(lab, "paths[0].write_text('x'); raise SystemExit(3)", Product("x.txt"))
     lab.run(task)
     lab.write("thesis.tex", "mine")
@@ -198,7 +198,7 @@ READERS: list[Callable[[str], Any]] = [
 def test_state_files_that_another_user_could_have_written_are_refused(
     change: Callable[[Path], None], read: Callable[[str], Any], level: str, state: Path
 ) -> None:
-    """They say which tasks need not run."""
+    """They decide which tasks are skipped."""
     before = state.read_bytes()
     change(Path(os.path.normpath(state.parent / level)))
     with pytest.raises((StateError, UntrustedPath), match=r"is writable by other users|belongs to|symbolic link"):

@@ -1,4 +1,4 @@
-"""A file that only its own environment can import is read there; what comes back is what it says."""
+"""Loading of workflow files in another interpreter."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_all_tasks_of_a_file_arrive(land):
 
 
 def test_what_the_file_prints_goes_to_stderr(land, capfd):
-    """Its own words and those of what it starts, before the workflow is there."""
+    """Its own output and that of its child processes, before the workflow is complete."""
     land.write("import os\nprint('from the file')\nos.system('echo from a child')\nTask('a', 'm')")
 
     land.read()

@@ -1,4 +1,4 @@
-"""What goes wrong where another interpreter reads a file is said as it is here, and nothing of it is left."""
+"""Errors of workflow files that another interpreter loads."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_errors_are_told_apart_by_their_class(land):
 
 
 def test_a_missing_module_is_said_to_be_missing_there(land):
-    """Whoever reads it knows which environment lacks it."""
+    """The error names the environment that lacks it."""
     land.write("import torch_or_so")
 
     assert refusal(land) == (
@@ -85,7 +85,7 @@ def test_an_interpreter_that_is_none_is_named(land):
 
     with pytest.raises(InterpreterError, match="/nowhere/python does not exist; create the environment"):
         land.read(python="/nowhere/python")
-    with pytest.raises(InterpreterError, match="/bin/echo is no Python 3 interpreter"):
+    with pytest.raises(InterpreterError, match="/bin/echo is not a Python 3 interpreter"):
         land.read(python="/bin/echo")
 
 

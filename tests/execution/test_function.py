@@ -1,4 +1,4 @@
-"""A function is called in another interpreter: its arguments and its result arrive, and what fails is told shortly."""
+"""Function tasks in other interpreters: arguments, results and errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Functions:
         self.python = python
 
     def call(self, source: str, function: str = "f", *, name: str = "steps", workdir: Any = None, **kwargs: Any) -> Ran:
-        """Write a module, call a function of it, and return what came of it."""
+        """Write a module, call a function of it, and return the result."""
         self.modules.write(source, name)
         return self.call_there(f"{name}:{function}", workdir=workdir, **kwargs)
 
@@ -37,13 +37,13 @@ class Functions:
 
 @pytest.fixture
 def anywhere(modules, any_python) -> Functions:
-    """Return what calls functions in one interpreter after the other, which have not this package."""
+    """Return a caller of functions in each interpreter without this package."""
     return Functions(modules, str(any_python))
 
 
 @pytest.fixture
 def here(modules) -> Functions:
-    """Return what calls functions in the interpreter of the tests."""
+    """Return a caller of functions in the interpreter of the tests."""
     return Functions(modules, sys.executable)
 
 
@@ -74,7 +74,7 @@ def test_arguments_and_result_are_json_in_every_python(anywhere) -> None:
 
 
 def test_what_a_function_is_given_is_on_no_command_line_however_long_it_is(anywhere) -> None:
-    """It is in a file that only its owner can read, so nobody finds a secret among the processes."""
+    """It is in a private file, so that no secret is visible in the process list."""
     source = """
         import os
         def f(password, text):
@@ -298,11 +298,11 @@ def test_a_process_that_ends_before_its_function_returns_has_failed(here) -> Non
     ran = here.call("import os\ndef f():\n    print('last line')\n    os._exit(0)")
 
     assert type(ran.error) is ModuleFailed
-    assert str(ran.error) == ("steps:f ended its process with exit code 0 and did not return; have it return, or raise")
+    assert str(ran.error) == ("steps:f ended its process with exit code 0 and did not return; let it return, or raise")
 
 
 def test_a_function_sees_no_arguments_of_a_command_line(here) -> None:
-    """What parses sys.argv finds it empty."""
+    """``sys.argv`` has no arguments."""
     source = "import argparse, sys\ndef f(n):\n    argparse.ArgumentParser().parse_args()\n    return sys.argv[1:]"
 
     ran = here.call(source, n=1)

@@ -1,4 +1,4 @@
-"""A workflow file that is run as plain Python does what it says, there and then."""
+"""Inline execution with ``.run()``."""
 
 from __future__ import annotations
 

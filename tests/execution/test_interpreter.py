@@ -1,4 +1,4 @@
-"""An interpreter is asked who it is before anything depends on it, and so are its modules."""
+"""Lookup and verification of interpreters, and of their modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def executable(tmp_path: Path) -> Callable[..., Path]:
-    """Return what writes an executable script."""
+    """Return a writer of executable scripts."""
 
     def write(text: str, path: str = "python", mode: int = 0o755) -> Path:
         file = tmp_path / path
@@ -32,7 +32,7 @@ def executable(tmp_path: Path) -> Callable[..., Path]:
 
 
 def refusal(python: object) -> str:
-    """Return what is said about an interpreter that is none."""
+    """Return the error message for an invalid interpreter."""
     with pytest.raises(InterpreterError) as caught:
         find_interpreter(str(python))
     return str(caught.value)
@@ -42,7 +42,7 @@ def refusal(python: object) -> str:
 
 
 def test_every_supported_python_introduces_itself(any_python: Path) -> None:
-    """Each version of Python says which one it is and where its environment lies."""
+    """Each version of Python reports its version and the root of its environment."""
     found = find_interpreter(str(any_python))
 
     assert found.path == str(any_python)
@@ -51,16 +51,16 @@ def test_every_supported_python_introduces_itself(any_python: Path) -> None:
 
 
 def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
-    """A path that leads nowhere is said not to exist."""
+    """The error of a missing path contains "does not exist"."""
     assert refusal(tmp_path / "venv/bin/python") == (
         f"the interpreter {tmp_path}/venv/bin/python does not exist; create the environment, or correct the path"
     )
 
 
 def test_a_folder_is_no_interpreter(tmp_path: Path) -> None:
-    """Whoever gives the folder of an environment is told to name the executable in it."""
+    """The error of an environment's folder asks for the executable in it."""
     assert refusal(tmp_path) == (
-        f"the interpreter {tmp_path} is no file; name the executable, such as {tmp_path}/bin/python"
+        f"the interpreter {tmp_path} is not a file; name the executable, such as {tmp_path}/bin/python"
     )
 
 
@@ -71,7 +71,7 @@ def test_an_environment_whose_python_has_gone_is_told_apart(tmp_path: Path) -> N
 
     assert refusal(link) == (
         f"the interpreter {link} is a link to {tmp_path}/gone/python3.8, which does not exist; "
-        "create the environment anew"
+        "create the environment again"
     )
 
 
@@ -91,27 +91,27 @@ def test_a_text_file_is_no_interpreter(executable) -> None:
 
 @pytest.mark.parametrize("path", ["/bin/true", "/bin/false", "/bin/echo", "/bin/cat", "/bin/sh", "/usr/bin/yes"])
 def test_a_program_that_is_no_python_is_refused(path: str) -> None:
-    """A program that does something else is refused, and what it said is shown."""
+    """Another program is rejected, and its output is shown."""
     said = refusal(path)
 
-    assert said.startswith(f"{path} is no Python 3 interpreter: asked for its version it exited with ")
+    assert said.startswith(f"{path} is not a Python 3 interpreter: asked for its version it exited with ")
 
 
 def test_json_that_is_no_introduction_is_refused(executable) -> None:
     """A program that happens to print JSON is no Python for that."""
     for text in ("[1, 2]", "{}", '"3.11"', "3"):
-        assert "no Python 3 interpreter" in refusal(executable(f"#!/bin/sh\necho '{text}'\n"))
+        assert "not a Python 3 interpreter" in refusal(executable(f"#!/bin/sh\necho '{text}'\n"))
 
 
 def test_a_program_that_hangs_is_given_up_with_all_it_started(executable, lifeline, monkeypatch) -> None:
     """A program that does not answer is given up after a while, and nothing of it stays."""
-    monkeypatch.setattr(interpreter, "_PATIENCE", 1.0)
+    monkeypatch.setattr(interpreter, "_TIMEOUT", 1.0)
     file = executable(f"#!/bin/sh\nexec 3>{lifeline.path}\necho here >&3\nsleep 1000 &\nwait\n")
 
     said = refusal(file)
 
     assert said.startswith(
-        f"{file} is no Python 3 interpreter: asked for its version it gave no short answer within 1 s"
+        f"{file} is not a Python 3 interpreter: asked for its version it gave no short answer within 1 s"
     )
     lifeline.expect_end()
 
@@ -130,9 +130,7 @@ def test_a_name_is_looked_up_on_path(executable, monkeypatch, tmp_path: Path) ->
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 
     assert find_interpreter("python-of-mine").path == str(found)
-    assert refusal("python-of-yours") == (
-        "there is no interpreter 'python-of-yours' on PATH; correct the name or give its path"
-    )
+    assert refusal("python-of-yours") == ("no interpreter 'python-of-yours' on PATH; correct the name or give its path")
 
 
 def test_a_relative_entry_of_path_gives_an_absolute_path(executable, monkeypatch, tmp_path: Path) -> None:
@@ -148,7 +146,7 @@ def test_a_relative_entry_of_path_gives_an_absolute_path(executable, monkeypatch
 def test_without_a_name_python_is_meant_and_else_python3(executable, monkeypatch, tmp_path: Path) -> None:
     """Where nothing is said, `python` is meant, else `python3`; where there is neither, that is said."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(InterpreterError, match="there is no python on PATH"):
+    with pytest.raises(InterpreterError, match="no python on PATH"):
         find_interpreter(None)
 
     third = executable(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "bin/python3")
@@ -196,7 +194,7 @@ def test_an_interpreter_may_need_the_environment_it_is_given(executable) -> None
     """An interpreter that starts only with certain variables (a library path) is asked with these."""
     file = executable('#!/bin/sh\nexec "$ROOT_OF_PYTHON"/bin/python "$@"\n')
 
-    assert "no Python 3 interpreter" in refusal(file)
+    assert "not a Python 3 interpreter" in refusal(file)
     assert find_interpreter(str(file), {"ROOT_OF_PYTHON": sys.prefix}).prefix == sys.prefix
 
 
@@ -249,7 +247,7 @@ NOT_THERE = [
 
 @pytest.mark.parametrize("way", ["PYTHONPATH", "workdir"])
 def test_modules_that_cannot_be_run_are_found_out(way: str, land: Path, any_python: Path) -> None:
-    """Each version of Python tells which modules it cannot run, without running any of their code."""
+    """Each version of Python reports the modules that it cannot run, without running their code."""
     env = {"PYTHONPATH": str(land)} if way == "PYTHONPATH" else {}
     workdir = str(land) if way == "workdir" else str(land.parent)
 
@@ -258,7 +256,7 @@ def test_modules_that_cannot_be_run_are_found_out(way: str, land: Path, any_pyth
 
 
 def test_what_is_said_of_modules_is_what_python_does(land: Path, any_python: Path, modules) -> None:
-    """A module is said to be missing exactly where `python -m` does not find it."""
+    """A module is missing exactly if `python -m` does not find it."""
     found = {}
     settings = modules.settings(python=str(any_python), env={"PYTHONPATH": str(land)})
     for name in {*THERE, *NOT_THERE} - {"loud.inner", "http.server"}:
@@ -288,7 +286,7 @@ def test_what_cannot_be_told_is_not_missing(executable) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "with spaces", "new\nline", "größe", "'quoted\"", "--dash"])
 def test_a_working_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
-    """A directory is good whatever it is called."""
+    """A directory may have any name."""
     (tmp_path / name).mkdir()
 
     assert check_workdir(str(tmp_path / name)) == str(tmp_path / name)
@@ -300,7 +298,7 @@ def test_a_missing_working_directory_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(WorkdirError, match=r"the working directory .*/nowhere does not exist; create it, or correct"):
         check_workdir(str(tmp_path / "nowhere"))
-    with pytest.raises(WorkdirError, match=r"the working directory .*/file is no directory"):
+    with pytest.raises(WorkdirError, match=r"the working directory .*/file is not a directory"):
         check_workdir(str(tmp_path / "file"))
 
 

@@ -1,4 +1,4 @@
-"""What a task wrote reaches the terminal and its log file, whole and under a name of its own."""
+"""Output of tasks on the terminal and in their log files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def lines_of(log: LogFiles, task: Task = TASK) -> list[str]:
 
 
 def test_a_run_that_is_resumed_goes_on_with_its_logs(tmp_path: Path) -> None:
-    """A job that was taken up is told of in the file that tells of its beginning; a new run begins a new file."""
+    """A reattached job is logged in the file that has its submission; a new run begins a new file."""
     for goes_on, line in ((False, "one\n"), (True, "two\n")):
         logs = LogFiles(str(tmp_path), [TASK.name], goes_on=goes_on)
         logs.on_job_event(TASK, "job 7 is RUNNING")
@@ -59,7 +59,7 @@ def test_a_run_that_is_resumed_goes_on_with_its_logs(tmp_path: Path) -> None:
 
 
 def test_log_files_of_many_tasks_hold_few_files_open(tmp_path: Path) -> None:
-    """Tasks that run or wait side by side are told of in turn; each log is whole."""
+    """Lines of concurrent tasks alternate; each log is complete."""
     tasks = [Task(f"t{number}", "module") for number in range(50)]
     logs = LogFiles(str(tmp_path / "logs"), [task.name for task in tasks])
     before = len(os.listdir("/proc/self/fd"))
@@ -117,7 +117,7 @@ def test_a_line_that_comes_in_pieces_stays_one_line(log) -> None:
 
 
 def test_a_line_is_broken_only_where_the_other_stream_cuts_in(log) -> None:
-    """When the other stream cuts in, each part says which stream it is of."""
+    """When the other stream interrupts a line, each part has the name of its stream."""
     log.on_output(TASK, OUT, ["begin"])
     log.on_output(TASK, ERR, ["warn"])
     log.on_output(TASK, OUT, ["end\n"])
@@ -127,7 +127,7 @@ def test_a_line_is_broken_only_where_the_other_stream_cuts_in(log) -> None:
 
 
 def test_a_last_line_without_newline_is_ended(tmp_path: Path) -> None:
-    """What stands after a line without a newline begins on a line of its own."""
+    """Text after a line without a newline begins on a new line."""
     logs = LogFiles(str(tmp_path), [TASK.name])
     logs.on_start(TASK, "python", None)
     logs.on_output(TASK, OUT, ["no newline"])
@@ -169,13 +169,13 @@ def no_room() -> Iterator[None]:
 
 
 def test_log_files_without_room_name_the_file(tmp_path: Path) -> None:
-    """Where there is no room for more, the error names the file, also at the end."""
+    """Where no space left, the error names the file, also at the end."""
     logs = LogFiles(str(tmp_path), [TASK.name])
-    said = r"cannot write the log file .*/a_task\.log: File too large"
+    message = r"cannot write the log file .*/a_task\.log: File too large"
 
-    with no_room(), pytest.raises(SewerError, match=said):
+    with no_room(), pytest.raises(SewerError, match=message):
         logs.on_start(TASK, "python", None)
-    with no_room(), pytest.raises(SewerError, match=said):
+    with no_room(), pytest.raises(SewerError, match=message):
         logs.on_end(TASK, Outcome(TaskState.SUCCEEDED, 1.0))
 
 
@@ -288,7 +288,7 @@ def test_plain_lines_have_no_empty_line_for_the_end_of_one_that_came_in_pieces(c
 
 
 def test_plain_lines_say_why_a_task_did_not_succeed(capsys) -> None:
-    """A failure is said with the first line of its reason; a task that never ran has no time."""
+    """A failure is shown with the first line of its reason; a task that never ran has no duration."""
     lines = PrefixedLines()
 
     lines.on_end(TASK, Outcome(TaskState.FAILED, 0.5, reason="it broke\nand more"))

@@ -1,4 +1,4 @@
-"""Mapped tasks run as the tasks they are, and what they leave is handed on as a list."""
+"""Execution of mapped tasks, and the list of their results."""
 
 from __future__ import annotations
 
@@ -73,6 +73,6 @@ def test_what_is_mapped_over_a_result_is_refused_before_anything_runs(steps, mod
     with pytest.raises(InvalidTask) as caught:
         WorkflowRunner(flow, modules.settings()).check()
     assert str(caught.value) == (
-        f"{mapped.source}: task 'train' is mapped over first.result['sizes'], and how many tasks that will be only "
-        "Airflow can wait for; map it over a list to run it here"
+        f"{mapped.source}: task 'train' is mapped over first.result['sizes'], and only Airflow supports a "
+        "number of tasks that is known at run time; map it over a list to run it here"
     )

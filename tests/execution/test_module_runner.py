@@ -1,4 +1,4 @@
-"""One module is run: with the environment that was promised, to a result."""
+"""Execution of one module: its environment and its result."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def outside(monkeypatch) -> None:
 
 @pytest.mark.usefixtures("outside")
 def test_a_module_sees_the_documented_variables_and_what_it_is_given(modules) -> None:
-    """A module sees the short list, what it is given, and its two own variables: nothing else."""
+    """A module has only the inherited, the given and its two own variables."""
     settings = modules.settings(env={"GIVEN": "yes", "LANG": "de_DE.UTF-8"})
 
     env = environment_of(modules.run(PRINT_ENVIRONMENT, settings=settings))
@@ -139,7 +139,7 @@ def test_a_module_runs_in_its_working_directory(name: str, modules, tmp_path: Pa
 
 
 def test_the_command_line_is_told_with_its_secrets_masked(modules) -> None:
-    """Before it starts, the command line and the working directory are told, secrets masked."""
+    """Before the start, ``on_start`` receives the masked command line and the working directory."""
     ran = modules.run("pass", "--password", "hunter2", "--key=abc-geheim-def", "a b", secrets=["geheim"])
 
     ((line, workdir),) = ran.started
@@ -214,7 +214,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize(("source", "reason"), UNREADABLE.values(), ids=UNREADABLE)
 def test_a_result_that_cannot_be_read_is_a_failure(source: str, reason: str, modules) -> None:
-    """A module that leaves a result nobody can read has not succeeded, whatever it exited with."""
+    """A module with an unreadable result fails with any exit code."""
     error = modules.run(source).error
 
     assert isinstance(error, ModuleFailed)

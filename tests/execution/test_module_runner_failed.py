@@ -1,4 +1,4 @@
-"""A module that fails, or cannot be run, is told with what happened."""
+"""Errors of modules that fail or cannot be run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_failure_says_what_ran_how_it_ended_and_what_it_said_last(modules) -> 
     assert isinstance(ran.error, ModuleFailed)
     assert ran.error.exit_code == 3
     lines = str(ran.error).splitlines()
-    assert lines[0] == f"made_1 failed with exit code 3; it was: {sys.executable} -u -m made_1 --out 'a b'"
+    assert lines[0] == f"made_1 failed with exit code 3; command: {sys.executable} -u -m made_1 --out 'a b'"
     assert lines[1] == "The last lines of stderr:"
     assert lines[2:] == [f"  problem {number}" for number in range(10, 30)]
 
@@ -38,7 +38,7 @@ def test_a_failure_says_what_ran_how_it_ended_and_what_it_said_last(modules) -> 
     ("source", "said"),
     [
         ("import sys; print('to stdout'); sys.exit(1)", "\nThe last lines of stdout:\n  to stdout"),
-        ("import sys; sys.exit(1)", "\nIt wrote nothing."),
+        ("import sys; sys.exit(1)", "\nIt had no output."),
     ],
 )
 def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, modules) -> None:
@@ -51,8 +51,8 @@ def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, mo
     [
         ("os._exit(1)", 1, "failed with exit code 1;"),
         ("os._exit(2)", 2, "failed with exit code 2;"),
-        ("os._exit(137)", 137, "failed with exit code 137, a shell's word for SIGKILL (out of memory?);"),
-        ("os._exit(139)", 139, "failed with exit code 139, a shell's word for SIGSEGV;"),
+        ("os._exit(137)", 137, "failed with exit code 137, which means SIGKILL (out of memory?);"),
+        ("os._exit(139)", 139, "failed with exit code 139, which means SIGSEGV;"),
         ("os._exit(255)", 255, "failed with exit code 255;"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", None, "was ended by SIGSEGV;"),
         ("os.kill(os.getpid(), signal.SIGKILL)", None, "was ended by SIGKILL (out of memory?);"),
@@ -62,7 +62,7 @@ def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, mo
     ],
 )
 def test_a_failure_says_how_the_module_ended(end: str, code: int | None, said: str, modules) -> None:
-    """The error names the exit code, or the signal and what it usually means."""
+    """The error names the exit code, or the signal and its usual cause."""
     error = modules.run(f"import os, signal; {end}").error
 
     assert isinstance(error, ModuleFailed)
@@ -92,18 +92,18 @@ def test_secrets_are_masked_in_an_error(modules) -> None:
 
 
 def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, script) -> None:
-    """Where exit codes are thrown away, a module has not succeeded: nobody knows."""
+    """If exit codes are discarded, a module counts as failed."""
     unknowing = script(
         """
         import signal, sys
         from airflow_provider_sewer.core.errors import ModuleFailed
-        from airflow_provider_sewer.core.execution_settings import Settings
+        from airflow_provider_sewer.core.execution_settings import ExecutionSettings
         from airflow_provider_sewer.core.call import module_call
-        from airflow_provider_sewer.execution.module_runner import ModuleRun
+        from airflow_provider_sewer.execution.module_runner import ModuleRunner
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        settings = Settings(python=sys.executable, env={"PYTHONPATH": sys.argv[1]})
+        settings = ExecutionSettings(python=sys.executable, env={"PYTHONPATH": sys.argv[1]})
         try:
-            ModuleRun(module_call(sys.argv[2], []), settings).run(lambda *_: None)
+            ModuleRunner(module_call(sys.argv[2], []), settings).run(lambda *_: None)
         except ModuleFailed as error:
             print(error.exit_code, error)
         """,
@@ -111,7 +111,7 @@ def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, scri
         modules.write("import sys; sys.exit(3)"),
     )
 
-    assert unknowing.output().startswith("None made_1 has ended, but how is not known: its exit code was collected")
+    assert unknowing.output().startswith("None made_1 ended with an unknown exit code: it was collected")
 
 
 # --- told apart from a failing module
@@ -127,7 +127,7 @@ def test_a_missing_module_is_no_failing_module(any_python: Path, modules) -> Non
 
 
 def test_a_package_that_cannot_be_run_is_a_missing_module(any_python: Path, modules) -> None:
-    """In each version of Python, a package without a __main__ is said to be no module to run."""
+    """In each version of Python, a package without ``__main__`` raises ModuleNotFound."""
     modules.write("", "package.__init__")
 
     error = modules.run_there("package", modules.settings(python=any_python)).error

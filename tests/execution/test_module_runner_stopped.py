@@ -1,4 +1,4 @@
-"""A module that is stopped is neither a success nor a failure, and leaves nothing running."""
+"""Stopping of a module and of its process tree."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_stopped_module_says_so(modules, lifeline, background) -> None:
     run.stop()
 
     with pytest.raises(
-        ModuleTerminated, match="made_1 was stopped on request, and all it had started with it; it was: "
+        ModuleTerminated, match="made_1 was stopped on request, with all its child processes; command: "
     ):
         follow.result()
     lifeline.expect_end()
@@ -69,7 +69,7 @@ def test_a_module_that_is_stopped_at_once_is_killed(modules, lifeline, backgroun
 
 
 def test_a_stop_in_the_middle_of_the_start_is_obeyed(modules, tmp_path: Path) -> None:
-    """A stop that comes while the start is being told is obeyed: the module never runs."""
+    """A stop during ``on_start`` is obeyed: the module never runs."""
     run = modules.module_run("import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"))
 
     with pytest.raises(ModuleTerminated):
@@ -126,9 +126,7 @@ def test_processes_left_behind_are_ended_and_named_on_a_line_of_its_own(modules,
     )
 
     assert ran.error is None
-    assert ran.stderr == (
-        "almost\nmade_1 ended and left processes behind that held its output; they have been ended too.\n"
-    )
+    assert ran.stderr == ("almost\nWARNING: made_1 left processes behind that kept its output open; they were ended.\n")
     lifeline.expect_end()
 
 

@@ -1,4 +1,4 @@
-"""Bytes become text: every byte once, in order, in bounded pieces."""
+"""Conversion of bytes into text: every byte once, in order, in bounded pieces."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_last_line_of_several_pieces_is_joined_and_a_longer_one_is_none() -> Non
 
 
 def test_control_characters_are_written_out_for_a_terminal() -> None:
-    """What could steer a terminal is written out; brackets, umlauts and tabs stay."""
+    """Control sequences are escaped; brackets, umlauts and tabs stay."""
     assert (
         printable("\x1b[31m[red] Größe\t1\r\x07 \x9b2J\n") == r"\x1b[31m[red] Größe" + "\t" + r"1\r\x07 \x9b2J" + "\n"
     )
@@ -170,7 +170,7 @@ def test_control_characters_are_written_out_for_a_terminal() -> None:
 
 @given(st.lists(st.sampled_from(["se", "cret", "secret", "x", "\n", "secretly ", "sec"]), max_size=12))
 def test_no_cut_lets_a_secret_through_or_loses_a_character(pieces: list[str]) -> None:
-    """Whatever pieces a line comes in, what comes out is the line with its secrets masked."""
+    """A line in any pieces is masked like the complete line."""
     masker = Masker(["secret"])
     whole_lines = [part for text in pieces for part in text.splitlines(keepends=True)]
 

@@ -1,4 +1,4 @@
-"""What has to run is known beforehand as far as it can be, and said as it is."""
+"""Plans: which tasks have to run, and the reasons."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_second_run_runs_nothing_and_says_so(lab) -> None:
 
 
 def test_a_changed_input_reruns_what_is_made_of_it(lab) -> None:
-    """The first says which input has changed, the others which task ran."""
+    """The first reason names the changed input, the others the upstream task."""
     lab.write("in.txt", "1")
     lab.run(*chain(lab))
     lab.write("in.txt", "22")
@@ -55,7 +55,7 @@ def test_a_changed_input_reruns_what_is_made_of_it(lab) -> None:
 
 
 def test_by_content_a_rerun_that_changes_nothing_stops_there(lab) -> None:
-    """The step after it is up to date, for what it takes is what it was."""
+    """The downstream step is up to date, because its input is unchanged."""
     lab.write("in.txt", "1")
     same = stale(lab, "a", (), "a.txt", compare="content", dependencies="in.txt")
     after = stale(lab, "b", "a.txt", "b.txt", compare="content")
@@ -64,21 +64,21 @@ def test_by_content_a_rerun_that_changes_nothing_stops_there(lab) -> None:
 
     assert lab.explained(same, after) == {
         "a": "in.txt has changed",
-        "b": "'a' runs before it, and what that makes may be what it was",
+        "b": "'a' runs before it and may produce the same files",
     }
     assert lab.ran(same, after) == ["a"]
     assert lab.ran(same, after) == []
 
 
 def test_by_content_what_is_made_again_may_be_what_it_was_whatever_it_is_now(lab) -> None:
-    """That somebody has changed it by hand says nothing of what it will be."""
+    """A manual change of the file is irrelevant, as it will be rebuilt."""
     tasks = [stale(lab, "a", (), "a.txt", compare="content"), stale(lab, "b", "a.txt", "b.txt", compare="content")]
     lab.run(*tasks)
     lab.write("a.txt", "by hand")
 
     assert lab.explained(*tasks) == {
         "a": "a.txt was changed after it was created",
-        "b": "'a' runs before it, and what that makes may be what it was",
+        "b": "'a' runs before it and may produce the same files",
     }
     assert lab.ran(*tasks) == ["a"]
 
@@ -110,7 +110,7 @@ def test_a_task_that_failed_after_another_ran_anew_is_not_up_to_date_next_time(l
 
 
 def test_changed_parameters_make_stale_and_ignored_ones_do_not(lab) -> None:
-    """The reason says that it was the parameters."""
+    """The reason names the parameters."""
     lab.run(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(1)]))
 
     assert lab.ran(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(2)])) == []
@@ -119,7 +119,7 @@ def test_changed_parameters_make_stale_and_ignored_ones_do_not(lab) -> None:
 
 
 def test_a_product_that_was_changed_by_hand_is_made_anew(lab) -> None:
-    """It is not what the task has made."""
+    """The file differs from its record."""
     task = stale(lab, "a", (), "a.txt")
     lab.run(task)
     lab.write("a.txt", "by hand")
@@ -197,7 +197,7 @@ def test_a_temporary_product_goes_when_all_its_users_have_succeeded(lab) -> None
 
 
 def test_a_temporary_product_that_was_removed_is_made_again_when_it_is_needed_again(lab) -> None:
-    """The reason says for whom; a whole chain of them is made again."""
+    """The reason names the consumer; a whole chain is rebuilt."""
     tasks = [
         stale(lab, "a", (), Product("a.txt", temporary=True)),
         stale(lab, "b", "a.txt", Product("b.txt", temporary=True)),
@@ -263,13 +263,13 @@ def test_only_part_of_the_tasks_runs_on_what_the_others_have_left(lab) -> None:
 
 
 def test_what_a_left_out_task_was_to_make_is_missed_with_its_name(lab) -> None:
-    """Nothing runs, and the message says who makes it."""
+    """No task runs, and the message names the producer."""
     tasks = [lab.step("a", (), "a.txt"), lab.step("b", "a.txt", "b.txt")]
 
     with pytest.raises(SewerError) as caught:
         lab.run(*tasks, select=["b"])
 
-    assert "task 'b' needs 'a.txt', which task 'a' makes, and that is not among those to run" in str(caught.value)
+    assert "task 'b' needs 'a.txt', a product of task 'a', which is not selected" in str(caught.value)
     assert lab.diary == []
 
 
@@ -283,7 +283,7 @@ def test_a_half_made_product_of_a_left_out_task_is_not_used(lab) -> None:
     record = lab.read(".sewer/a.txt.json").replace('"is_whole": true', '"is_whole": false')
     lab.write(".sewer/a.txt.json", record)
 
-    with pytest.raises(SewerError, match=r"'a.txt'.*when an earlier run was ended"):
+    with pytest.raises(SewerError, match=r"'a.txt'.*when an earlier run was killed"):
         lab.run(*tasks, select=["b"])
 
 
@@ -292,9 +292,9 @@ def test_an_external_input_that_is_not_there_is_named_before_anything_runs(lab) 
     first = lab.step("first")
     (lab.folder / "link").symlink_to("nowhere")
     for dependency, said in (
-        (External("from/elsewhere.csv"), "which comes from outside and does not exist"),
-        (Dependency("nobody.csv"), "which no task here makes, and which does not exist"),
-        (Dependency("link"), "which no task here makes, and which is a link that leads nowhere"),
+        (External("from/elsewhere.csv"), "which is external and does not exist"),
+        (Dependency("nobody.csv"), "which is not a product of any task and does not exist"),
+        (Dependency("link"), "which is not a product of any task and is a broken link"),
     ):
         with pytest.raises(SewerError) as caught:
             lab.run(first, lab.step("later", dependencies=[dependency]))
@@ -412,7 +412,7 @@ def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(la
 
 
 def test_a_task_that_is_one_with_another_can_be_selected_by_either_name(lab) -> None:
-    """The file has both names, and so have people."""
+    """Both names refer to the task."""
     one, other = (Task(name, "step", {"out": Product("x.txt")}) for name in ("one", "other"))
     part, forced = select_tasks(Workflow("w", [one, other]), Selection(select=("other",), forced=("other",)))
 
@@ -426,7 +426,5 @@ def test_a_mapped_task_is_forced_by_its_name(lab) -> None:
     assert sorted(lab.ran(*mapped, lab.step("b"), resume=False)) == ["b", "looped", "looped"]
     assert lab.ran(*mapped, lab.step("b"), resume=True) == []
     assert lab.ran(*mapped, lab.step("b"), resume=True, forced=["looped"]) == ["looped", "looped"]
-    with pytest.raises(
-        SewerError, match=r"task 'looped\[say=2\]' is forced, but it is not among the tasks that are selected"
-    ):
+    with pytest.raises(SewerError, match=r"task 'looped\[say=2\]' is forced, but it is not selected"):
         lab.ran(*mapped, resume=True, forced=["looped"], select=["looped[say=1]"])

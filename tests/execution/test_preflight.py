@@ -1,4 +1,4 @@
-"""What a workflow lacks is named before anything runs, with the line of the task that needs it."""
+"""Checks of a workflow before a run, with the line of the task in errors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_a_later_task_lacks_is_a_warning(modules) -> None:
 
 
 def test_a_workflow_that_lacks_nothing_is_passed(modules, tmp_path: Path) -> None:
-    """Where everything is there, nothing is said."""
+    """Without problems there are no warnings."""
     assert check_surroundings([(task("load", modules.write(""), modules, workdir=tmp_path), True)]) == []
 
 
@@ -109,7 +109,7 @@ def test_more_modules_than_can_be_asked_for_are_left_to_the_run(modules) -> None
 
 
 def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None:
-    """An interpreter that cannot say what it lacks does not stop the run."""
+    """An interpreter without a usable answer does not stop the run."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nif [ "$2" = -c ]; then exec {sys.executable} "$@"; fi\nexit 1\n', encoding="utf-8")
     python.chmod(0o755)
@@ -125,7 +125,7 @@ def test_a_module_that_lies_by_the_workflow_file_is_told_how_to_be_found(modules
         check_surroundings([(Task("a", function=f"{here.stem}:f").with_defaults(modules.settings()), True)])
 
     assert str(caught.value).endswith(
-        f"has no module '{here.stem}'; it lies by the workflow file, in {here.parent}, where a module is "
-        f"found only by a task that runs there: give that workdir='.', or env={{'PYTHONPATH': '{here.parent}'}}, "
+        f"has no module '{here.stem}'; it is beside the workflow file, in {here.parent}, where only a task that runs "
+        f"there finds it: set workdir='.' or env={{'PYTHONPATH': '{here.parent}'}}, "
         "or install the module"
     )

@@ -1,4 +1,4 @@
-"""A command is started, its output is followed, and it is known how it ended."""
+"""Processes of commands: start, output and exit."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_any_bytes_survive_as_text() -> None:
 
 
 def test_stdin_is_empty() -> None:
-    """Whoever reads from stdin finds its end at once."""
+    """Reading from stdin returns end-of-file at once."""
     sink = Collected()
 
     process("import sys; print(repr(sys.stdin.read()))").follow(sink)
@@ -198,7 +198,7 @@ def test_200_mb_of_output_and_a_50_mb_line_need_little_memory(script) -> None:
 @on_any_system
 @pytest.mark.parametrize("code", [0, 1, 2, 127, 137, 255])
 def test_the_exit_code_is_reported(code: int) -> None:
-    """The exit code is what the command exited with."""
+    """The exit code is that of the command."""
     assert process(f"import os; os._exit({code})").follow(drop) == Exit(code, None, stopped=False, leftovers=False)
 
 
@@ -249,7 +249,7 @@ def test_a_grandchild_that_holds_the_output_is_ended_after_a_while(lifeline, bac
 
 
 def test_a_last_word_of_a_grandchild_still_arrives() -> None:
-    """What a grandchild writes shortly after the command has ended belongs to its output."""
+    """Output of a grandchild shortly after the command's end belongs to the output."""
     sink = Collected()
     source = """
         import os, sys

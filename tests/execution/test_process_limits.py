@@ -1,4 +1,4 @@
-"""How many tasks and jobs the limits of a process leave room for."""
+"""Number of tasks and jobs that the limits of a process allow."""
 
 from __future__ import annotations
 

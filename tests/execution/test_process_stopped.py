@@ -1,4 +1,4 @@
-"""A command that is stopped, or whose following is interrupted, ends: itself and all it has started."""
+"""Stopping of processes, and interruptions while they are followed."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_children_forked_while_being_ended_are_ended(lifeline, background) -> No
 
 
 def test_what_is_written_while_ending_still_arrives(lifeline, background) -> None:
-    """What a command writes when it is asked to end is part of its output."""
+    """Output after SIGTERM is part of the output."""
     sink = Collected()
     running = holding(
         "signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(0))); say('ready'); signal.pause()",
@@ -173,7 +173,7 @@ def test_stopping_at_once_does_not_ask(lifeline, background) -> None:
 
 @on_any_system
 def test_a_second_stop_at_once_cuts_the_grace_short(lifeline, background) -> None:
-    """Whoever does not want to wait for the grace stops once more, at once."""
+    """A second stop with ``at_once`` ends the grace."""
     running = holding(STUBBORN, lifeline, grace=3600)
 
     follow = background(lambda: running.follow(drop))
@@ -262,7 +262,7 @@ def test_a_command_can_still_end_cleanly_when_the_sink_has_failed(lifeline, back
 
 
 class TimeIsUp(BaseException):
-    """What a signal handler raises in the middle of something."""
+    """An exception that a signal handler raises at any point."""
 
 
 @on_any_system
@@ -303,7 +303,7 @@ def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypat
         lifeline.expect("here", times=2)
         raise TimeIsUp
 
-    monkeypatch.setattr(process_module, "started", interrupted)
+    monkeypatch.setattr(process_module, "spawn", interrupted)
 
     with pytest.raises(TimeIsUp):
         holding("os.fork() or os.setsid(); say('here'); signal.pause()", lifeline).follow(drop)

@@ -1,4 +1,4 @@
-"""A tree is ended as a whole, and nobody else is touched."""
+"""Termination of a process tree, and of no other process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + PAU
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Return what starts a process that carries a mark and waits for ever."""
+    """Return a function that starts a process with a tag, which waits forever."""
     started = []
 
     def start(mark: str | None, source: str = PAUSE) -> subprocess.Popen[str]:
@@ -100,9 +100,9 @@ def test_the_session_of_whoever_ends_a_tree_is_spared(script) -> None:
     ends_itself = script(
         """
         import os, signal, subprocess, sys
-        from airflow_provider_sewer.execution.process_tree import Ending
+        from airflow_provider_sewer.execution.process_tree import TreeTerminator
         neighbour = subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE)
-        Ending(os.environ["SEWER_ATTEMPT_ID"], 0.0).run()
+        TreeTerminator(os.environ["SEWER_ATTEMPT_ID"], 0.0).run()
         print(neighbour.poll())
         neighbour.communicate()
         """,

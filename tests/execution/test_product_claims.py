@@ -1,4 +1,4 @@
-"""A temporary product is claimed by the DAG runs that use it."""
+"""Claims of runs on temporary products."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_run_leaves_temporary_product_to_dag_run_that_claims_it(lab) -> None:
     assert {outcome.state for outcome in engine.run().values()} == {TaskState.SUCCEEDED}
 
     assert raw.read_text() == "raw"
-    assert engine.warnings == [f"left {raw} to run 'manual__0' of DAG 'dag' (task 'make'), which uses it"]
+    assert engine.warnings == [f"did not remove {raw}: in use by run 'manual__0' of DAG 'dag' (task 'make')"]
     with Claims(str(raw), lambda _: False) as claims:
         assert claims.claims_of_other_runs(TWO) == [ONE]
         claims.drop(ONE)
@@ -135,7 +135,8 @@ def test_run_claims_temporary_product_until_it_ends(lab, ends) -> None:
     asks = f"""
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
 with Claims(sys.argv[1], lambda _: True) as claims:
-    open({str(lab.folder / "seen")!r}, "w").write(" ".join(map(str, claims.others(Claim("dag", "run", "make")))))
+    others = claims.claims_of_other_runs(Claim("dag", "run", "make"))
+    open({str(lab.folder / "seen")!r}, "w").write(" ".join(map(str, others)))
 {ends}
 """
     workflow, raw = flow(lab, asks)

@@ -1,4 +1,4 @@
-"""Files that a module writes beside a product belong to it: they appear, fail and go together."""
+"""Files that a module writes beside a product."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_link_into_folder_of_attempt_fails_task(lab, name) -> None:
     state, reason = outcome_of(lab, task)
 
     assert state is TaskState.FAILED
-    assert "a link" in reason
+    assert "link" in reason
     assert files(lab) in ([], ["a.shp.failed", "beside.failed", "x.failed"], ["a.shp.failed", "x.failed"])
 
 
@@ -118,7 +118,7 @@ def test_rerun_with_fewer_files_refuses_to_remove_changed_file(lab) -> None:
     state, reason = outcome_of(lab, shapes(lab, ".shp .dbf"))
 
     assert state is TaskState.FAILED
-    assert f"{lab.folder}/build/a.prj was made with build/a.shp by an earlier run and changed since" in reason
+    assert f"{lab.folder}/build/a.prj was created with build/a.shp by an earlier run and changed since" in reason
     assert files(lab) == ["a.dbf", "a.dbf.failed", "a.prj", "a.shp", "a.shp.failed"]
     assert lab.read("build/a.prj") == "corrected by hand"
 
@@ -130,7 +130,7 @@ def test_file_beside_product_never_replaces_file_of_user(lab) -> None:
     state, reason = outcome_of(lab, shapes(lab, ".shp .dbf"))
 
     assert state is TaskState.FAILED
-    assert f"it wrote a.dbf beside build/a.shp, but {lab.folder}/build/a.dbf exists" in reason
+    assert f"a.dbf was written beside product build/a.shp, but {lab.folder}/build/a.dbf exists" in reason
     assert lab.read("build/a.dbf") == "mine"
     assert files(lab) == ["a.dbf", "a.dbf.failed", "a.shp.failed"]
 
@@ -170,7 +170,7 @@ def test_directory_beside_product_that_a_user_has_changed_is_not_replaced(lab) -
     state, reason = outcome_of(lab, task)
 
     assert state is TaskState.FAILED
-    assert "a.data was changed since an earlier run made it" in reason
+    assert "a.data was changed since an earlier run created it" in reason
     assert lab.read("build/a.data/notes.txt") == "mine"
 
 
@@ -317,14 +317,14 @@ def test_record_of_file_that_lies_elsewhere_is_none(lab, field, name) -> None:
 PUBLISH = """
 import os, signal, sys
 from airflow_provider_sewer import Product
-from airflow_provider_sewer.execution.staged_products import Making
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from tests.execution.product_workspace import RECORD
 
 folder, text, at, functions, *suffixes = sys.argv[1:]
 product = Product("a.shp")
-making = Making("t", [product], folder)
+making = StagedProducts("t", [product], folder)
 making.begin()
-place = os.path.join(folder, making.place(product))
+place = os.path.join(folder, making.staging_path(product))
 for suffix in suffixes:
     with open(place[:-4] + suffix, "w") as file:
         file.write(text)
@@ -341,7 +341,7 @@ def counted(move):
 
 for name in functions.split():
     setattr(os, name, counted(getattr(os, name)))
-making.publish(RECORD)
+making.commit(RECORD)
 print(steps)
 """
 
@@ -423,7 +423,7 @@ def test_error_while_files_are_put_in_place_restores_former_files(tmp_path, monk
 
         with monkeypatch.context() as patched:
             patched.setattr(os, "rename", refuse)
-            with pytest.raises(ProductError, match=r"cannot be put in place: .*Input/output error"):
+            with pytest.raises(ProductError, match=r"cannot be moved to its path: .*Input/output error"):
                 making.commit(RECORD)
         making.discard()
 

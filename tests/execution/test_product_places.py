@@ -1,4 +1,4 @@
-"""A product may be a directory or a link, have any name and lie anywhere; what no task has made stays."""
+"""Products that are directories or links, with any name and in any folder."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ def test_a_directory_that_was_made_for_the_module_and_stays_empty_was_not_made(l
     state, reason = outcome_of(lab, writer(lab, "", Product("build/", atomic=atomic)))
 
     assert state is TaskState.FAILED
-    assert "did not make build/" in reason
+    assert "product build/ was not created" in reason
 
 
 def test_a_directory_takes_the_place_of_a_file_and_a_file_that_of_a_directory(lab) -> None:
-    """What was there before is gone, of whatever kind it was."""
+    """The previous product of any kind is removed."""
     lab.run(writer(lab, "paths[0].write_text('file')", Product("x")))
     lab.run(writer(lab, "paths[0].mkdir(); (paths[0] / 'in').write_text('dir')", Product("x")))
     assert lab.read("x/in") == "dir"
@@ -97,7 +97,7 @@ def test_a_directory_that_cannot_be_put_in_place_leaves_the_former_one(lab, monk
         really(source, target)
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(ProductError, match=r"cannot be put in place: .*/x: Input/output error"):
+    with pytest.raises(ProductError, match=r"cannot be moved to its path: .*/x: Input/output error"):
         making.commit(RECORD)
     monkeypatch.undo()
     making.discard()
@@ -167,7 +167,7 @@ def test_a_link_can_be_a_product_if_it_leads_somewhere_from_its_real_place(lab) 
     assert lab.read("link") == "target"
     state, reason = outcome_of(lab, bad)
     assert state is TaskState.FAILED
-    assert "a link that leads nowhere" in reason
+    assert "is a broken link" in reason
 
 
 @pytest.mark.parametrize("atomic", [True, False])
@@ -192,7 +192,9 @@ def test_where_its_own_folder_cannot_be_made_the_product_is_named(lab, atomic) -
 def test_what_no_task_has_made_is_not_replaced(there, product, lab) -> None:
     """A directory with something in it, or a file where a directory is to be: it is said before anything runs."""
     lab.write(there, "precious")
-    with pytest.raises(ProductError, match="that no task has made; move it away, or give the product another path"):
+    with pytest.raises(
+        ProductError, match="that was not created by a task; move it away, or give the product another path"
+    ):
         StagedProducts("t", [Product(product)], str(lab.folder)).begin()
 
     assert (lab.folder / there).read_text() == "precious"
@@ -204,7 +206,7 @@ def test_a_directory_does_not_replace_a_file_that_no_task_has_made(lab) -> None:
     making = StagedProducts("t", [Product("data")], str(lab.folder))
     making.begin()
     Path(lab.folder, making.staging_path(Product("data"))).mkdir()
-    with pytest.raises(ProductError, match="is a file that no task has made"):
+    with pytest.raises(ProductError, match="is a file that was not created by a task"):
         making.commit(RECORD)
     making.discard()
 

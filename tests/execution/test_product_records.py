@@ -1,4 +1,4 @@
-"""What attempts at a product leave: a record, whole or none, and nothing of one that was killed."""
+"""Records of products, including those of killed attempts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_record_that_cannot_be_written_leaves_no_other_product_either(lab) -> 
 
 
 def test_what_a_killed_attempt_leaves_is_removed_by_the_next_one(lab) -> None:
-    """Also that of several products in one folder; what other tasks make there meanwhile is left alone."""
+    """Also that of several products in one folder; staging directories of other tasks are left alone."""
     killed, other = ([Product("a"), Product("b")], [Product("c")])
     making = StagedProducts("t", killed, str(lab.folder))
     making.begin()
@@ -149,7 +149,7 @@ def test_a_record_cut_at_any_byte_is_none(lab) -> None:
 
 
 def test_a_record_of_an_older_version_is_none(lab) -> None:
-    """A field that is missing, or one that nobody knows."""
+    """A missing or an unknown field."""
     lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
     said = json.loads(lab.read(".sewer/x.json"))
     del said["is_whole"]

@@ -1,4 +1,4 @@
-"""Of any graph of files, a second run runs nothing, and a change reruns what is made of it, and only that."""
+"""In random graphs of files, a second run runs no task, and a change reruns exactly its downstream tasks."""
 
 from __future__ import annotations
 

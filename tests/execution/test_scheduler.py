@@ -1,4 +1,4 @@
-"""What can start next: what waits for its turn, for room, for what there is little of."""
+"""Scheduling by order, limits and resources."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def schedule(*tasks: Task, jobs: int = 2, **limits: int) -> Scheduler:
 
 
 def started(plan: Scheduler) -> list[str]:
-    """Let all wait for room whose turn has come, and return what can start."""
+    """Enqueue all ready tasks, and return those that can start."""
     for name in plan.newly_ready():
         plan.enqueue(name)
     return plan.start(done=(), ahead=False)
@@ -50,7 +50,7 @@ def test_what_finds_no_resources_is_passed_by() -> None:
 
 
 def test_a_turn_comes_when_all_before_have_succeeded() -> None:
-    """What is after one that has failed never has its turn, and neither has what is after that."""
+    """Direct and indirect downstream tasks of a failed task never become ready."""
     plan = schedule(
         Task("a", "m"), Task("b", "m"), Task("c", "m", depends_on=["a", "b"]), Task("d", "m", depends_on=["c"])
     )
@@ -74,8 +74,8 @@ def test_the_default_is_the_processors_this_process_may_use(script) -> None:
         import os
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         from airflow_provider_sewer.core.workflow import Workflow
-        from airflow_provider_sewer.execution.scheduler import Schedule
-        print(Schedule(Workflow("none", []), None, {}, None).at_once)
+        from airflow_provider_sewer.execution.scheduler import Scheduler
+        print(Scheduler(Workflow("none", []), None, {}, None).at_once)
         """
     )
 
@@ -93,8 +93,8 @@ def test_the_default_is_the_cpus_of_a_slurm_allocation(allocated: str, expected:
         import os, sys
         os.environ["SLURM_CPUS_ON_NODE"] = sys.argv[1]
         from airflow_provider_sewer.core.workflow import Workflow
-        from airflow_provider_sewer.execution.scheduler import Schedule
-        print(Schedule(Workflow("none", []), None, {}, None).at_once)
+        from airflow_provider_sewer.execution.scheduler import Scheduler
+        print(Scheduler(Workflow("none", []), None, {}, None).at_once)
         """,
         allocated,
     )

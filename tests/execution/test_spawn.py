@@ -1,4 +1,4 @@
-"""A command that cannot be started says why."""
+"""Errors of commands that cannot be started."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_missing_executable_is_named(tmp_path: Path) -> None:
 
 
 def test_an_executable_whose_own_interpreter_is_missing_says_so(tmp_path: Path) -> None:
-    """A script whose first line names something missing is told apart from a missing script."""
+    """The error of a script with a missing interpreter differs from that of a missing script."""
     script = tmp_path / "python"
     script.write_text("#!/nowhere/python3\n", encoding="utf-8")
     script.chmod(0o755)
@@ -37,7 +37,7 @@ def test_an_executable_whose_own_interpreter_is_missing_says_so(tmp_path: Path) 
     error = refused(str(script))
 
     assert isinstance(error, InterpreterError)
-    assert str(error).startswith(f"cannot start {script}: it exists, but what it needs to run does not")
+    assert str(error).startswith(f"cannot start {script}: it exists, but the program that runs it does not")
 
 
 def test_a_text_file_is_not_run_by_a_shell(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_text_file_is_not_run_by_a_shell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["missing", "a file"])
 def test_a_working_directory_that_cannot_be_entered_is_named(kind: str, tmp_path: Path) -> None:
-    """A working directory that has gone meanwhile is told apart from a missing interpreter."""
+    """The error of a removed working directory differs from that of a missing interpreter."""
     workdir = tmp_path / "work"
     if kind == "a file":
         workdir.touch()

@@ -1,4 +1,4 @@
-"""A product's real name never appears half-written, and success without its products is a failure."""
+"""Atomic writes of products, and errors if they are missing."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def test_what_a_failed_task_has_made_is_removed_on_request(lab) -> None:
 
 
 def test_success_without_the_product_is_a_failure_that_names_it(lab) -> None:
-    """The message says which product, and where it was expected."""
+    """The message names the product and its expected path."""
     state, reason = outcome_of(lab, writer(lab, "", Product("build/raw.txt")))
 
     assert state is TaskState.FAILED
-    assert reason.startswith("it exited with 0, but did not make build/raw.txt: it was to write it to the path it was")
+    assert reason.startswith("exit code 0, but product build/raw.txt was not created: expected at the path that the")
 
 
 def test_success_with_one_of_two_products_puts_none_in_place(lab) -> None:
-    """What was made of them is kept as ….failed."""
+    """The created one is saved as ….failed."""
     task = writer(lab, "paths[0].write_text('one')", Product("one.txt"), Product("two.txt"))
 
     assert outcome_of(lab, task)[0] is TaskState.FAILED
@@ -78,7 +78,7 @@ def test_a_module_that_writes_the_real_name_itself_is_told_how_to_say_so(lab) ->
     state, reason = outcome_of(lab, writer(lab, "Path('x.txt').write_text('mine')", Product("x.txt")))
 
     assert state is TaskState.FAILED
-    assert "it wrote to x.txt itself" in reason
+    assert "the task wrote to x.txt itself" in reason
     assert "Product('x.txt', atomic=False)" in reason
 
 
@@ -92,13 +92,13 @@ def test_a_product_under_its_real_name_has_to_be_made_anew(lab) -> None:
     state, reason = outcome_of(lab, writer(lab, "", product))
 
     assert state is TaskState.FAILED
-    assert "did not make x.txt anew" in reason
+    assert "product x.txt was not written" in reason
     assert lab.read("x.txt") == "1"
     assert read_record(str(lab.folder / "x.txt")).is_complete
 
 
 def test_a_failed_task_that_never_touched_its_product_leaves_no_trace_of_it(lab) -> None:
-    """Neither a file nor a record that says that something was begun."""
+    """Neither a file nor an incomplete record is left."""
     lab.run(writer(lab, "sys.exit(3)", Product("x.txt", atomic=False)))
 
     assert [name for name in lab.names() if "x.txt" in name] == []
@@ -157,5 +157,5 @@ def test_product_whose_hidden_path_is_too_long_fails_by_name(lab, tmp_path) -> N
     state, why = outcome_of(lab, task)
 
     assert state is TaskState.FAILED
-    assert "cannot make the folder for it" in why
+    assert "cannot create its folder" in why
     assert why.endswith("File name too long")

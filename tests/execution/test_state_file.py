@@ -1,4 +1,4 @@
-"""No kill at any moment loses the record of what has succeeded, and one state file has one run at a time."""
+"""State files: resistance to kills, locking, and resuming."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_has_succeeded_is_read_back(path) -> None:
 
 
 def test_a_run_that_does_not_go_on_begins_anew(path) -> None:
-    """What was in the file is gone."""
+    """Its former content is removed."""
     noted(path, "a")
     with StateFile(path, "w", keep=False) as state:
         assert state.done == {}
@@ -68,7 +68,7 @@ def test_jobs_of_a_killed_run_are_not_left_to_themselves(path) -> None:
     with StateFile(path, "w", keep=False, run_dir="/runs"):
         pass
     for run_dir in (None, "/elsewhere"):
-        with pytest.raises(StateError, match="jobs of it may still run; say --on slurm --run-dir /runs to have"):
+        with pytest.raises(StateError, match="its jobs may still run; pass --on slurm --run-dir /runs to cancel"):
             StateFile(path, "w", keep=False, run_dir=run_dir)
     with StateFile(path, "w", keep=True, run_dir="/runs") as state:
         state.record_end(is_part=True)
@@ -107,7 +107,7 @@ def test_a_disk_that_fills_up_leaves_only_whole_lines(path) -> None:
             with StateFile(path, "w", keep=True) as state:
                 limit = os.path.getsize(path) + 120
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-                with pytest.raises(StateError, match=r"cannot write the state file .*there is no room for more"):
+                with pytest.raises(StateError, match=r"cannot write the state file .*no space left"):
                     state.record("long", "succeeded", result="x" * 500)
                 state.record("b", "waiting")
             os._exit(0)
@@ -152,15 +152,15 @@ def test_threads_that_note_at_once_do_not_mix_their_lines(path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"sewer_state": 1, "workflow": "other"}\n', "no state of workflow 'w' but of 'other'"),
+        ('{"sewer_state": 1, "workflow": "other"}\n', "not the state of workflow 'w' but of 'other'"),
         ('{"sewer_state": 99, "workflow": "w"}\n', ":1 has format 99, and this version of"),
-        ("stages:\n  - a\n", ":1: this is no state file"),
-        ("[]\n", ":1: this is no state file"),
-        ('{"sewer_state": 1, "workflow": "w"}\n\xff\xfe\n', ":2: this is no state file"),
+        ("stages:\n  - a\n", ":1: not a state file"),
+        ("[]\n", ":1: not a state file"),
+        ('{"sewer_state": 1, "workflow": "w"}\n\xff\xfe\n', ":2: not a state file"),
     ],
 )
 def test_what_is_no_state_of_the_workflow_is_refused_and_left_alone(path, text, said) -> None:
-    """The message says what it is, and names --state."""
+    """The message describes the file and names --state."""
     os.makedirs(os.path.dirname(path))
     with open(path, "w", encoding="latin-1") as file:
         file.write(text)
@@ -185,7 +185,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path) -> None:
 
 
 def test_a_resumed_run_runs_what_has_not_succeeded_and_what_comes_after_it(lab) -> None:
-    """What has succeeded before is done, its result at hand."""
+    """A task that succeeded before is finished, and its result is available."""
     tasks = [lab.step("a"), lab.step("b", depends_on="a"), lab.step("c", depends_on="b"), lab.step("d")]
     lab.write("fail-b")
     assert lab.run(*tasks, resume=False)["b"].state is TaskState.FAILED
@@ -228,7 +228,7 @@ def test_a_part_takes_the_results_of_the_rest_from_the_state(lab) -> None:
     seed = lab.module("seed", "print(17)")
     train = lab.step("train", say=seed.result, outputs="t.txt")
 
-    assert "no earlier run has left it" in lab.run(seed, train, select=["train"], resume=False)["train"].reason
+    assert "no earlier run saved it" in lab.run(seed, train, select=["train"], resume=False)["train"].reason
     lab.run(seed, train, resume=False)
     assert lab.ran(seed, train, select=["train"], resume=False) == ["train"]
     assert lab.read("t.txt") == "train 17\n"
@@ -257,7 +257,7 @@ def test_temporary_products_that_are_needed_again_are_made_again_on_resume(lab) 
 
 
 def test_lines_say_when_and_why(path) -> None:
-    """The file can be read by people and programs: one object a line."""
+    """The file has one JSON object per line."""
     with StateFile(path, "w", keep=False) as state:
         state.record("a", "failed", reason="no data")
 
@@ -274,7 +274,7 @@ def test_a_file_that_is_no_state_is_not_overwritten(text, tmp_path) -> None:
     """Also where a new state was to begin."""
     file = tmp_path / "notes.txt"
     file.write_text(text)
-    with pytest.raises(StateError, match=r"notes\.txt is there already, and is no state file; name another"):
+    with pytest.raises(StateError, match=r"notes\.txt exists and is not a state file; name another"):
         StateFile(str(file), "w", keep=False)
 
     assert file.read_text() == text
@@ -282,5 +282,5 @@ def test_a_file_that_is_no_state_is_not_overwritten(text, tmp_path) -> None:
 
 def test_a_device_is_no_state_file() -> None:
     """Nothing could be kept there."""
-    with pytest.raises(StateError, match="/dev/null is there already, and is no state file"):
+    with pytest.raises(StateError, match="/dev/null exists and is not a state file"):
         StateFile("/dev/null", "w", keep=False)

@@ -1,4 +1,4 @@
-"""Things are done at once by as many threads as are needed, and no more."""
+"""The pool of worker threads."""
 
 from __future__ import annotations
 

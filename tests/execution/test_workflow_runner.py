@@ -1,4 +1,4 @@
-"""A workflow is run as its edges say: nothing too early, nothing held up, nothing lost."""
+"""Execution of workflows: order, concurrency and failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.execution.workflow_helpers import FAILED, HOLD, NOT_RUN, OK, PASS, st
 
 
 def test_a_diamond_is_run_from_top_to_bottom(plan, witness) -> None:
-    """Each task starts after all it waits for have succeeded, whatever the order they are named in."""
+    """Each task starts after its upstream tasks have succeeded, independent of the order of definition."""
     plan.task("bottom", after=["left", "right"])
     plan.task("left", after=["top"])
     plan.task("right", after=["top"])
@@ -73,7 +73,7 @@ def test_one_job_at_a_time_runs_one_after_the_other(plan, witness) -> None:
 
 
 def test_a_result_is_part_of_the_outcome(plan) -> None:
-    """What a module leaves as its result is in its outcome, with the time it took."""
+    """The outcome has the result of the module and its duration."""
     plan.task("counts", "print(42)")
 
     outcome = plan.run()["counts"]
@@ -100,7 +100,7 @@ def test_a_workflow_without_tasks_is_done() -> None:
 
 
 def test_a_failure_stops_its_dependents_and_nothing_else(plan, witness) -> None:
-    """What depends on a failed task does not run, and says why; the other branch is finished."""
+    """Downstream tasks of a failed task do not run, with a reason; the other branch is finished."""
     plan.task("after both", after=["after bad", "after good"])
     plan.task("after bad", after=["bad"])
     plan.task("bad", "raise SystemExit('why')")
@@ -186,11 +186,11 @@ def test_a_task_may_need_what_an_earlier_one_makes(plan, modules, tmp_path: Path
 
 
 def test_a_template_is_refused_before_anything_runs(plan) -> None:
-    """What only Airflow can fill in is refused, with the task's name and line."""
+    """A template that only Airflow renders is rejected, with the task's name and line."""
     plan.task("first")
     plan.task("dated", "", "{{ ds }}", after=["first"])
 
-    with pytest.raises(InvalidTask, match=r"plans\.py:\d+: task 'dated': '\{\{ ds \}\}' is filled in only by Airflow"):
+    with pytest.raises(InvalidTask, match=r"plans\.py:\d+: task 'dated': '\{\{ ds \}\}' is rendered only by Airflow"):
         plan.engine().check()
 
 

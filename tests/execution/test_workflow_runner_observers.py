@@ -1,4 +1,4 @@
-"""Whoever watches a run hears all of it and no secret, and a run that cannot be watched does not go on."""
+"""Observers of a run: events, masking, and errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_task_whose_log_fails_is_ended(plan, lifeline) -> None:
 
 
 def test_a_reader_that_has_gone_stops_the_run(plan, lifeline) -> None:
-    """When nobody reads the output any more, the whole run is stopped, not one task after the other."""
+    """When the reader closes the output, the whole run is stopped at once."""
     plan.task("long", HOLD + "    say('here'); signal.pause()", lifeline.path)
     plan.task("watched", "print('hello')")
     plan.task("after it", after=["watched"])
@@ -88,7 +88,7 @@ def test_a_reader_that_has_gone_stops_the_run(plan, lifeline) -> None:
     outcomes = plan.engine(Failing("output", BrokenPipeError()), jobs=2).run()
 
     assert states(outcomes) == {"long": STOPPED, "watched": FAILED, "after it": STOPPED}
-    assert outcomes["watched"].reason == "nobody reads the output of the run any more"
+    assert outcomes["watched"].reason == "the reader of the run's output has closed it"
 
 
 def test_a_reader_that_has_stalled_cannot_keep_tasks_running(plan, lifeline, background) -> None:

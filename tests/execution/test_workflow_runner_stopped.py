@@ -1,4 +1,4 @@
-"""A workflow that is stopped ends with all that it has started, and starts nothing more."""
+"""Stopping of a workflow, with all processes that it has started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUBBORN = (
 
 
 def test_a_stop_ends_what_runs_and_starts_nothing_more(plan, lifeline, background) -> None:
-    """A stopped run ends its running tasks; what had not started never does. Nothing is left."""
+    """A stopped run ends its running tasks and starts no others. No process is left."""
     plan.task("done")
     for name in ("one", "two"):
         plan.task(

@@ -1,4 +1,4 @@
-"""Workflows of modules that are written on the spot, and a witness of what becomes of them."""
+"""Workflows of generated modules, and an observer that records their events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 OK, FAILED, NOT_RUN, STOPPED = TaskState.SUCCEEDED, TaskState.FAILED, TaskState.UPSTREAM_FAILED, TaskState.STOPPED
-#: The beginning of a module that says words to the test.
+#: The beginning of a module that sends words to the test.
 HOLD = """
     import fcntl, os, signal, sys
     life = os.open(sys.argv[1], os.O_WRONLY)
@@ -44,9 +44,9 @@ class Witness:
     def on_end(self, task: Task, outcome: Outcome) -> None:
         self._note(outcome.state.value, task.name)
 
-    def _note(self, what: str, name: str) -> None:
+    def _note(self, event: str, name: str) -> None:
         with self._changed:
-            self.events.append((what, name))
+            self.events.append((event, name))
             self._changed.notify_all()
 
     def expect_output(self, name: str) -> None:

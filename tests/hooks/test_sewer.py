@@ -128,7 +128,7 @@ def test_test_connection_starts_no_script_whatever_its_name(hook, tmp_path, ran,
     script.chmod(0o755)
     good, answer = hook(python=str(script)).test_connection()
     assert not good
-    assert f"{script} is no Python binary" in answer
+    assert f"{script} is not a Python binary" in answer
     assert not ran.exists()
 
 
@@ -138,7 +138,7 @@ def test_test_connection_starts_no_program_by_the_name_of_a_python(hook, tmp_pat
     link.symlink_to("/bin/bash")
     good, answer = hook(python=str(link), env={"BASH_ENV": f"{tmp_path}/code"}).test_connection()
     assert not good
-    assert "is no Python binary" in answer
+    assert "is not a Python binary" in answer
 
 
 @pytest.mark.parametrize("variable", ["PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH"])
@@ -169,7 +169,7 @@ def test_test_connection_shows_no_output_of_a_program(hook, tmp_path):
     echo = tmp_path / "python3"
     shutil.copy("/bin/echo", echo)
     good, answer = hook(python=str(echo)).test_connection()
-    assert (good, answer) == (False, f"{echo} is no Python 3 interpreter: it did not tell its version")
+    assert (good, answer) == (False, f"{echo} is not a Python 3 interpreter: it did not report its version")
 
 
 def test_test_connection_shows_no_password_in_what_is_wrong(hook):

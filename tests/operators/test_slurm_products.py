@@ -206,7 +206,7 @@ def test_collect_refused_by_file_system_is_left_to_the_next_try(
     assert os.listdir(small_disk / ".sewer") == ["out.txt.json"]
     assert len(run_directories()) == 1
     text = said()
-    assert f"product '{small_disk}/out.txt': it was made, but" in text
+    assert f"product '{small_disk}/out.txt': it was produced, but" in text
     assert f"{small_disk}/.sewer/" in text
     assert reason in text
 

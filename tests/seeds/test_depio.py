@@ -293,7 +293,7 @@ def test_a_product_that_is_not_made_fails_its_task(project):
     done = project.sppe("run")
 
     assert done.returncode == 1
-    assert "datapipeline: it exited with 0, but did not make build/output1.txt" in done.stderr
+    assert "datapipeline: exit code 0, but product build/output1.txt was not created" in done.stderr
 
 
 def test_a_dependency_that_nobody_makes_is_said_before_anything_runs(project):
@@ -306,7 +306,8 @@ def test_a_dependency_that_nobody_makes_is_said_before_anything_runs(project):
     assert "A function that" not in done.stdout
     assert "flow.py:" in done.stderr
     assert (
-        "task 'datapipeline' needs 'build/input.txt', which no task here makes, and which does not exist" in done.stderr
+        "task 'datapipeline' needs 'build/input.txt', which is not a product of any task and does not exist"
+        in done.stderr
     )
 
 

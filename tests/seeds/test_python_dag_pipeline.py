@@ -169,7 +169,7 @@ def test_a_failure_is_one(pipeline) -> None:
 
     assert done.returncode == 1
     assert sorted(ran(done)) == ["Coverage", "Lint", "Test"]
-    assert "\nCoverage: foo_jobs:Coverage failed with exit code 1; it was: " in done.err
+    assert "\nCoverage: foo_jobs:Coverage failed with exit code 1; command: " in done.err
     assert "Exception: Sorry, an error here" in done.err
     assert "[Docs] not run: 'Coverage' failed\n" in done.err
     assert "Traceback" not in done.err.partition("Exception: Sorry")[0].partition("[Coverage]")[0]
@@ -324,8 +324,8 @@ def test_what_a_state_leaves_done_is_explained(pipeline) -> None:
     explained = pipeline.run("--state", "state.yml", "--resume", command="explain").out.splitlines()
 
     assert [" ".join(line.split()) for line in explained[:3]] == [
-        "Lint does not run it has succeeded in the run that is resumed",
-        "Test does not run it has succeeded in the run that is resumed",
+        "Lint does not run it succeeded in the resumed run",
+        "Test does not run it succeeded in the resumed run",
         "Coverage runs it has not succeeded yet",
     ]
 

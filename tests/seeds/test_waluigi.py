@@ -108,7 +108,7 @@ def test_what_comes_from_outside_is_wanted_before_anything_runs(sppe):
     done = sppe(UPPER_CASE)
 
     assert done.returncode == 2
-    assert "task 'uppercase' needs 'letter.txt', which comes from outside and does not exist" in done.stderr
+    assert "task 'uppercase' needs 'letter.txt', which is external and does not exist" in done.stderr
 
 
 def test_the_pipeline_runs_branch_by_branch_and_cleans_up(sppe, raw):
@@ -139,4 +139,4 @@ def test_output_that_is_never_written_is_noticed(sppe, raw):
     done = sppe(PIPELINE)
 
     assert done.returncode == 1
-    assert "it exited with 0, but did not make folder/signals/xaa" in done.stderr
+    assert "exit code 0, but product folder/signals/xaa was not created" in done.stderr

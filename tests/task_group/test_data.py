@@ -223,5 +223,5 @@ def test_airflow_and_sppe_pass_the_same_text_around_an_argument(dag, file, where
 def test_sppe_names_text_that_only_airflow_fills_in(file, run_sewer_file, task, text):
     """The same text that Airflow takes for a template."""
     path = file(task.replace("TEXT", repr(text)))
-    with pytest.raises(SewerError, match=r"flow\.py:2: task 't': '.*' is filled in only by Airflow"):
+    with pytest.raises(SewerError, match=r"flow\.py:2: task 't': '.*' is rendered only by Airflow"):
         run_sewer_file(path, python=sys.executable)
