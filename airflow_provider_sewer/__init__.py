@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.paths import Dependency, External, Product
-from airflow_provider_sewer.core.recording import Run, run_with
+from airflow_provider_sewer.core.recording import Run, set_inline_runner
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.task_decorator import task
 from airflow_provider_sewer.core.values import Ignored
@@ -36,9 +36,9 @@ __all__ = [
 
 
 def _run_plainly(run: Run) -> None:
-    from airflow_provider_sewer.execution.inline import run_plainly
+    from airflow_provider_sewer.execution.inline import run_inline
 
-    run_plainly(run)
+    run_inline(run)
 
 
-run_with(_run_plainly)
+set_inline_runner(_run_plainly)

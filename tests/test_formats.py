@@ -43,7 +43,7 @@ from airflow_provider_sewer.slurm.job_products import JobProducts
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.saved_task import load_task
-from airflow_provider_sewer.slurm.submitted_job import end_of, end_to_data, job_from_data
+from airflow_provider_sewer.slurm.submitted_job import job_from_data, result_from_data, result_to_data
 from airflow_provider_sewer.triggers.path import PathTrigger
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
@@ -134,7 +134,7 @@ def read_exit(folder: str) -> Any:
 def read_waiting(folder: str) -> Any:
     room = MemberQueue(f"{folder}/arrays")
     members = room.members()
-    if error := room.why_unreadable(f"{folder}/map-1/1"):
+    if error := room.read_error(f"{folder}/map-1/1"):
         raise error
     return [member._replace(path=os.path.basename(member.path)) for member in members]
 
@@ -145,7 +145,7 @@ def read_members(folder: str) -> Any:
 
 
 def read_refusal(folder: str) -> Any:
-    refusal = JobArray(folder).refusal
+    refusal = JobArray(folder).rejection
     return refusal and (type(refusal), refusal.message)
 
 
@@ -172,7 +172,7 @@ def form(folder: str) -> None:
 IN_JOB = {
     "attempt": Stored(
         formats.ATTEMPT, "dag/run/task/1/attempt.json", read_attempt, None,
-        lambda folder: attempt(folder).note_intent("slurm", 1700000000.5, 1700000001.5),
+        lambda folder: attempt(folder).record_intent("slurm", 1700000000.5, 1700000001.5),
     ),
     "job": Stored(
         formats.JOB, "job.json", read_job, None, lambda folder: JobDirectory(folder).write_job(job(folder).to_data())
@@ -212,8 +212,8 @@ IN_JOB = {
         lambda folder: JobDirectory(folder).cancel(is_cleared=True), False, False,
     ),
     "follower": Stored(
-        formats.FOLLOWER, "follower.json", lambda folder: JobDirectory(folder).read_follower(), Monitor("c0ffee", 3),
-        lambda folder: JobDirectory(folder).write_follower(Monitor("c0ffee", 3)), None, None,
+        formats.FOLLOWER, "follower.json", lambda folder: JobDirectory(folder).read_monitor(), Monitor("c0ffee", 3),
+        lambda folder: JobDirectory(folder).write_monitor(Monitor("c0ffee", 3)), None, None,
     ),
     "unknown": Stored(
         formats.UNKNOWN, "unknown.json", lambda folder: JobDirectory(folder).read_unknown_seconds(), 12.5,
@@ -244,7 +244,7 @@ IN_JOB = {
     ),
     "refused": Stored(
         formats.REFUSED, "refused.json", read_refusal, (errors.SlurmSubmissionRejected, "invalid partition"),
-        lambda folder: JobArray(folder).refuse(errors.SlurmSubmissionRejected("invalid partition")),
+        lambda folder: JobArray(folder).reject(errors.SlurmSubmissionRejected("invalid partition")),
     ),
     "product": Stored(
         formats.PRODUCT, ".sewer/x.json", lambda folder: read_record(f"{folder}/x"), PRODUCT,
@@ -507,7 +507,7 @@ class Instance:
 
 
 IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
-    "job_event": (formats.JOB_EVENT, lambda fields: end_to_data(*end_of(fields))),
+    "job_event": (formats.JOB_EVENT, lambda fields: result_to_data(*result_from_data(fields))),
     "path_event": (
         formats.PATH_EVENT,
         lambda fields: paths.ExternalPathSensor(task_id="t", path="/in.csv").execute_complete({}, fields),
@@ -554,7 +554,7 @@ def test_data_of_airflow_without_a_key_raise(name: str, key: str) -> None:
 
 def test_event_names_the_class_of_its_error() -> None:
     """As an operator raises it."""
-    _, ending = end_of(in_airflow("job_event"))
+    _, ending = result_from_data(in_airflow("job_event"))
 
     error = ending.as_error()
 

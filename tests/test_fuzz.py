@@ -387,7 +387,7 @@ def test_records_of_jobs_leave_no_traceback(fuzz: Fuzz) -> None:
     for number, seed in enumerate(seeds("record", 100)):
         folder = fuzz.folder / "runs" / "dag" / "run" / "task" / str(number + 1)
         directory = JobDirectory(str(folder))
-        directory.make()
+        directory.create()
         for name, record in RECORDS.items():
             (folder / name).parent.mkdir(exist_ok=True, mode=0o700)
             (folder / name).write_text(json.dumps({"format": 1, **record}))
@@ -398,7 +398,7 @@ def test_records_of_jobs_leave_no_traceback(fuzz: Fuzz) -> None:
         attempts = Attempts(str(fuzz.folder / "runs"), instance)
         fuzz.call(seed, lambda attempts=attempts: (attempts.latest(), attempts.collected()))
         fuzz.call(seed, lambda directory=directory: collected(directory), OSError, ValueError)
-        for read in (directory.read_start, directory.read_job, directory.read_follower, directory.read_products):
+        for read in (directory.read_start, directory.read_job, directory.read_monitor, directory.read_products):
             fuzz.call(seed, read)
         for read in (directory.read_ended, directory.read_ended_try, directory.read_log_state):
             fuzz.call(seed, read)

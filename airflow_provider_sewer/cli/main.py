@@ -44,7 +44,7 @@ class _Commands(click.Group):
         _prepare_streams()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else the kernel discards the exit codes of tasks
         try:
-            with signals.raised():
+            with signals.raise_signals():
                 return super().invoke(ctx)
         except SewerError as error:
             write_message(f"sppe: {error}")

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.cli.messages import write_message
-from airflow_provider_sewer.cli.signals import stopping
+from airflow_provider_sewer.cli.signals import stop_on_signals
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
 from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState
@@ -18,7 +18,7 @@ from airflow_provider_sewer.execution.interpreter import locate_interpreter
 from airflow_provider_sewer.execution.job_order import RunIdentity
 from airflow_provider_sewer.execution.log_observers import LogFiles, PrefixedLines, file_names
 from airflow_provider_sewer.execution.plan import Selection, make_plan, require_inputs, require_results, select_tasks
-from airflow_provider_sewer.execution.preflight import refuse_templates, resolve_settings
+from airflow_provider_sewer.execution.preflight import reject_templates, resolve_settings
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state, records_since, state_path
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
@@ -85,7 +85,7 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
     )
     for warning in engine.check():
         write_message(f"sppe: {warning}; continuing, because an earlier task may create it")
-    for note in engine.not_at_once:
+    for note in engine.reduced_concurrency:
         write_message(f"sppe: {note}")
     for name, reason in engine.not_ahead.items():
         write_message(f"sppe: task {name!r} is not submitted ahead, but after its upstream tasks: {reason}")
@@ -110,7 +110,7 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
         if start.message:
             write_message(f"sppe: {start.message}")
         observers.append(stack.enter_context(_display(selected)))
-        received = stack.enter_context(stopping(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
+        received = stack.enter_context(stop_on_signals(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
         outcomes = engine.run(state, resume=options.resume)
         with suppress(StateError):  # then the next run checks for jobs of this one
             state.record_end(is_part=is_part)
@@ -129,7 +129,7 @@ def explain(workflow: Workflow, settings: ExecutionSettings, options: RunOptions
     """
     resolved = resolve_settings(workflow, settings)
     selected, forced = select_tasks(resolved, options.selection)
-    refuse_templates(selected)
+    reject_templates(selected)
     require_inputs(selected, forced)
     start = _start(options.state, workflow, resume=options.resume, is_part=len(selected.tasks) < len(resolved.tasks))
     if start.message:

@@ -31,7 +31,7 @@ class Received(BaseException):
 
 
 @contextmanager
-def raised() -> Iterator[None]:
+def raise_signals() -> Iterator[None]:
     """Raise signals as :class:`Received`, so that the interrupted code cleans up."""
 
     def raise_it(number: int, _: Any) -> None:
@@ -42,7 +42,7 @@ def raised() -> Iterator[None]:
 
 
 @contextmanager
-def stopping(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[list[int]]:
+def stop_on_signals(engine: WorkflowRunner, *, asks: bool = False) -> Iterator[list[int]]:
     """Stop the engine at the first signal, kill its tasks at the second, and die of the third; yield the signals.
 
     A third signal is needed if writing the output blocks; the orphan reaper then ends the tasks.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, List, Tuple, Union
 
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.core.recording import note_edges, run_chain
+from airflow_provider_sewer.core.recording import record_edges, run_chain
 from airflow_provider_sewer.core.size_limits import MAX_EDGES
 from airflow_provider_sewer.core.source import calling_line
 
@@ -127,5 +127,5 @@ def _connect(before: Chain, after: Chain) -> Chain:
             calling_line(),
         )
     between = tuple((up, down) for up in before.tails for down in after.heads)
-    note_edges(between)
+    record_edges(between)
     return Chain((before, after), before.heads, after.tails, between)

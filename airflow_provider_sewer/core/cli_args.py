@@ -42,14 +42,14 @@ def to_arguments(
     return [*(_text(f"args[{i}]", value, ("args", i)) for i, value in enumerate(args)), *parameters, *flags]
 
 
-def detached(value: Any) -> Any:
+def deep_copy(value: Any) -> Any:
     """Return a deep copy of lists and mappings, independent of later changes of the original."""
     if isinstance(value, (str, int, float)):
         return value
     if type(value) is dict or isinstance(value, Mapping):
-        return {key: detached(item) for key, item in value.items()}
+        return {key: deep_copy(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [detached(item) for item in value]
+        return [deep_copy(item) for item in value]
     return value
 
 
@@ -81,7 +81,7 @@ def _text(label: str, value: Any, at: tuple[Any, ...]) -> str:
 
 def _json(label: str, value: Mapping[Any, Any], at: tuple[Any, ...]) -> str:
     try:
-        return json.dumps(detached(value), ensure_ascii=False, allow_nan=False)
+        return json.dumps(deep_copy(value), ensure_ascii=False, allow_nan=False)
     except RecursionError:
         raise InvalidTask(
             f"{label}: it contains itself, or is nested too deeply to be written as JSON", at=at

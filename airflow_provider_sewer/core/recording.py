@@ -30,7 +30,7 @@ class Run(NamedTuple):
     chain: Chain
     settings: ExecutionSettings
     source: SourceLine
-    maker: Optional[str]
+    module: Optional[str]
     group: str = ""
 
 
@@ -83,7 +83,7 @@ class Recorder:
         self.edges: list[tuple[Task, Task]] = []
         self.runs: list[Run] = []
         self.workflows: dict[tuple[str | None, str], Any] = {}
-        self.refused: InvalidWorkflow | None = None
+        self.error: InvalidWorkflow | None = None
 
     def new_group(self, name: str) -> str:
         """Return the group of a called workflow; a second call gets another group."""
@@ -121,8 +121,8 @@ def recording(*, is_workflow: bool = False) -> Iterator[Recorder]:
     finally:
         _under_way.remove(recorder)
         _recorder.reset(token)
-    if recorder.refused:
-        raise recorder.refused
+    if recorder.error:
+        raise recorder.error
 
 
 def is_recording() -> bool:
@@ -130,7 +130,7 @@ def is_recording() -> bool:
     return _recorder.get() is not None
 
 
-def run_with(runner: Callable[[Run], None]) -> None:
+def set_inline_runner(runner: Callable[[Run], None]) -> None:
     """Set the runner of plain ``.run()`` calls. The package does this once; this module starts no process."""
     global _run_inline  # noqa: PLW0603 - set once, when the package is imported
     _run_inline = runner
@@ -151,15 +151,15 @@ def _reject_recorded_tasks(chain: Chain) -> None:
     recorders = {task: recorder for recorder in list(_under_way) for task in list(recorder.tasks)}
     for task in chain.tasks() if recorders else ():
         if recorder := recorders.get(task):
-            recorder.refused = InvalidWorkflow(
+            recorder.error = InvalidWorkflow(
                 f"task {task.name!r} is run in another thread, which cannot be recorded; "
                 "to run tasks in parallel, write a >> [b, c]",
                 task.source,
             )
-            raise recorder.refused
+            raise recorder.error
 
 
-def note_task(task: Task) -> None:
+def record_task(task: Task) -> None:
     """Add a task to the recorder, if there is one."""
     if recorder := _recorder.get():
         recorder.tasks[task] = executing_module()
@@ -175,7 +175,7 @@ def automatic_name(base: str, signature: str) -> str:
     return names.unique_name(base, signature)
 
 
-def note_edges(edges: Iterable[tuple[Task, Task]]) -> None:
+def record_edges(edges: Iterable[tuple[Task, Task]]) -> None:
     """Add explicit edges to the recorder, if there is one."""
     if recorder := _recorder.get():
         recorder.edges.extend(edges)
@@ -204,7 +204,7 @@ class CalledWorkflow:
             self._recorder.group = self._around
 
 
-def note_workflow(name: str, function: Any) -> None:
+def record_workflow(name: str, function: Any) -> None:
     """Add a declared workflow to the recorder, if there is one.
 
     :raises InvalidWorkflow: when the same file already declared one of this name.

@@ -121,7 +121,7 @@ class ProductRecord(NamedTuple):
     :param task: the task's name.
     :param command: digest of the task's command.
     :param product: fingerprint of the product.
-    :param dependencies: as in :class:`Inputs`, like the next three (``after`` is ``upstream`` there).
+    :param dependencies: as in :class:`Inputs`, like the next three.
     :param result: the result of the task.
     :param is_complete: whether all products of the task were in place; ``False`` while they are committed.
     :param is_removed: whether it was a temporary product that was removed after use.
@@ -138,7 +138,7 @@ class ProductRecord(NamedTuple):
     command: str
     product: Optional[Fingerprint]
     dependencies: Mapping[str, Fingerprint]
-    after: Mapping[str, str] = MappingProxyType({})
+    upstream: Mapping[str, str] = MappingProxyType({})
     code: Optional[str] = None
     environment: Optional[str] = None
     result: Any = None
@@ -209,7 +209,7 @@ class StalenessInputs(NamedTuple):
     products: Sequence[ProductState]
     dependencies: Mapping[str, str]
     command: str
-    after: Mapping[str, str] = MappingProxyType({})
+    upstream: Mapping[str, str] = MappingProxyType({})
     code: Optional[str] = None
     environment: Optional[str] = None
     rerun_upstream: Sequence[str] = ()
@@ -266,8 +266,8 @@ def _change_reason(
 ) -> str | None:
     if record.command != inputs.command:
         return f"{product.path} was created with other parameters"
-    for name, run in inputs.after.items():
-        if record.after.get(name, run) != run:
+    for name, run in inputs.upstream.items():
+        if record.upstream.get(name, run) != run:
             return f"{name!r} was re-run since {product.path} was created"
     if by_content and record.product is not None and record.product.content is None:
         return f"the record of {product.path} has no content fingerprint"

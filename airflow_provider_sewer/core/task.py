@@ -11,12 +11,12 @@ from typing import Any, Callable, Union
 
 from airflow_provider_sewer.core.call import Call, checked_function, checked_kwargs, function_call, module_call
 from airflow_provider_sewer.core.chain import Chain, Operand
-from airflow_provider_sewer.core.cli_args import detached, to_arguments
+from airflow_provider_sewer.core.cli_args import deep_copy, to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
-from airflow_provider_sewer.core.recording import note_task
+from airflow_provider_sewer.core.recording import record_task
 from airflow_provider_sewer.core.resources import checked_resources
 from airflow_provider_sewer.core.runtime_values import as_text, names_in
 from airflow_provider_sewer.core.secret_detection import exposed
@@ -138,8 +138,8 @@ class Task:
             )
             self.depends_on = _upstream(depends_on)
             self.call()
-            self.parameters_and_flags, self.args = detached(self.parameters_and_flags), tuple(detached(self.args))
-            self.kwargs = detached(self.kwargs)
+            self.parameters_and_flags, self.args = deep_copy(self.parameters_and_flags), tuple(deep_copy(self.args))
+            self.kwargs = deep_copy(self.kwargs)
             self._listed = (
                 _listed("products", products, Product), _listed("dependencies", dependencies, Dependency)
             )  # fmt: skip
@@ -155,7 +155,7 @@ class Task:
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
             raise InvalidTask(label + str(error), self.source, at=error.at) from None
-        note_task(self)
+        record_task(self)
 
     @property
     def target(self) -> str:
@@ -307,7 +307,7 @@ class Task:
         other._listed = exchanged(self._listed)
         other._note_markers()
         other.call()
-        note_task(other)
+        record_task(other)
         return other
 
     def run(

@@ -74,7 +74,7 @@ def _untrusted_reason(folder: str) -> str | None:
         return "is a symbolic link; put a directory in its place"
     if not stat.S_ISDIR(status.st_mode):
         return "is not a directory; move it away"
-    return why_foreign(folder, status)
+    return foreign_reason(folder, status)
 
 
 def check_own_folders(base: str, folder: str, field: str = "") -> None:
@@ -127,7 +127,7 @@ def _below(base: str, folder: str) -> list[str]:
     return [os.path.join(base, *parts[:length]) for length in range(1, len(parts) + 1)]
 
 
-def why_foreign(path: str, status: os.stat_result, *, is_private: bool = True) -> str | None:
+def foreign_reason(path: str, status: os.stat_result, *, is_private: bool = True) -> str | None:
     """Return how another user could have written a file or folder; ``None`` if that is not possible.
 
     :param status: its status, links not followed.
@@ -222,7 +222,7 @@ def open_own(path: str, *, is_private: bool = True) -> BinaryIO:
     """
     file = _opened(path, os.O_NOFOLLOW)
     try:
-        if reason := why_foreign(path, os.fstat(file.fileno()), is_private=is_private):
+        if reason := foreign_reason(path, os.fstat(file.fileno()), is_private=is_private):
             raise InvalidRecord(errno.EPERM, reason, path)
     except BaseException:
         file.close()
@@ -252,7 +252,7 @@ def open_own_to_write(path: str, *, appends: bool) -> BinaryIO:
     """
     file = _opened(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, "ab")
     try:
-        if reason := why_foreign(path, os.fstat(file.fileno()), is_private=False):
+        if reason := foreign_reason(path, os.fstat(file.fileno()), is_private=False):
             raise InvalidRecord(errno.EPERM, reason, path)
         if not appends:
             os.ftruncate(file.fileno(), 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
 from airflow_provider_sewer.core.graph import EXPLICIT, Graph, TaskIndex, build_graph
-from airflow_provider_sewer.core.recording import CalledWorkflow, Run, note_workflow
+from airflow_provider_sewer.core.recording import CalledWorkflow, Run, record_workflow
 from airflow_provider_sewer.core.source import calling_line
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
             return function(*args, **kwargs)
 
     declared.__sewer_workflow__ = calling_line()  # type: ignore[attr-defined]
-    note_workflow(function.__name__, declared)
+    record_workflow(function.__name__, declared)
     return declared  # type: ignore[return-value]
 
 

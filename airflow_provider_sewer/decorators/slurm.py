@@ -42,7 +42,7 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
     def _prepare_attempt(self, context: Context, run: JobRunner) -> None:
         self._call(context)
         task = self._prepared(lambda: self._sewer_task(context, None))
-        run.planned = run.planned._replace(task=task.with_settings(run.planned.task.settings))
+        run.spec = run.spec._replace(task=task.with_settings(run.spec.task.settings))
 
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
         if self._has_called:

@@ -19,7 +19,7 @@ ACTIVE = ("PATH", "VIRTUAL_ENV", "CONDA_PREFIX")
 _OF_THE_SYSTEM = frozenset({"/bin", "/usr/bin", "/usr/local/bin"})
 
 
-def left_to_interpreter(env: Collection[str], inherit: Inherit | None) -> list[str]:
+def interpreter_variables(env: Collection[str], inherit: Inherit | None) -> list[str]:
     """Return the variables of :data:`ACTIVE` that follow the interpreter: those that the task does not set itself.
 
     :param env: names of the variables that the task sets.
@@ -43,7 +43,7 @@ def activated(env: Mapping[str, str], python: str, settings: ExecutionSettings) 
         "VIRTUAL_ENV": prefix if _is_venv(prefix) else None,
         "CONDA_PREFIX": prefix if os.path.isdir(os.path.join(prefix, "conda-meta")) else None,
     }
-    names = left_to_interpreter(settings.env, settings.inherit_env)
+    names = interpreter_variables(settings.env, settings.inherit_env)
     others = {name: value for name, value in env.items() if name not in names}
     return {**others, **{name: value for name in names if (value := fitting[name]) is not None}}
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, ModuleNotFound
-from airflow_provider_sewer.execution.interpreter import answer_of, check_workdir, find_interpreter
+from airflow_provider_sewer.execution.interpreter import check_workdir, find_interpreter, last_output_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -102,7 +102,7 @@ class Fingerprinter:
         workdir = check_workdir(task.settings.workdir)
         key = (code, arguments, interpreter.path, workdir, tuple(sorted(env.items())))
         if key not in self._answers:
-            answer = answer_of(interpreter.path, code, arguments, env, workdir)
+            answer = last_output_line(interpreter.path, code, arguments, env, workdir)
             try:
                 self._answers[key] = ast.literal_eval(answer)
             except (ValueError, SyntaxError):

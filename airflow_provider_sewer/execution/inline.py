@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _IMPORTS_DAG_FILES = "airflow.dag_processing"
 
 
-def run_plainly(run: Run) -> None:
+def run_inline(run: Run) -> None:
     """Run a task or a chain; its output goes to stdout and stderr, each line with the task's name as prefix.
 
     :raises InvalidWorkflow: while Airflow imports DAG files; no task starts.

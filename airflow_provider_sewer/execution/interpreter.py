@@ -206,7 +206,7 @@ def missing_modules(
     return [name for name in missing if name in modules]
 
 
-def answer_of(
+def last_output_line(
     python: str, code: str, arguments: Sequence[str], env: Mapping[str, str], workdir: str | None = None
 ) -> str:
     """Run code in an interpreter and return the last line of its output.

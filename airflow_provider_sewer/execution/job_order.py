@@ -65,7 +65,7 @@ class AheadSlot:
         return ids if len(ids) == len(self._before) else []
 
     @property
-    def comes_after_new(self) -> bool:
+    def has_rerun_upstream(self) -> bool:
         """Return whether an upstream task ran or will run again; known once all of them are submitted."""
         return self._has_rerun_upstream or any(slot.rerun for slot in self._before)
 

@@ -58,7 +58,7 @@ class RunEnvironment(NamedTuple):
 
 
 #: Environment of a single module.
-ALONE = RunEnvironment()
+DEFAULT_ENVIRONMENT = RunEnvironment()
 
 
 class ModuleResult(NamedTuple):
@@ -81,7 +81,12 @@ class ModuleRunner:
     """
 
     def __init__(
-        self, call: Call, settings: ExecutionSettings, runner: RunEnvironment = ALONE, *, secrets: Collection[str] = ()
+        self,
+        call: Call,
+        settings: ExecutionSettings,
+        runner: RunEnvironment = DEFAULT_ENVIRONMENT,
+        *,
+        secrets: Collection[str] = (),
     ) -> None:
         self._call = call
         self._target = call.target
@@ -200,7 +205,7 @@ class ModuleRunner:
 
     def _result_unwritten(self, tails: dict[Stream, Tail]) -> str | None:
         if self._call.is_function:
-            refuse_unreturned(self._target)
+            reject_missing_result(self._target)
         return tails[Stream.STDOUT].last_line
 
     def _tail(self, tails: dict[Stream, Tail]) -> str:
@@ -235,7 +240,7 @@ def read_result(result_file: str, last_line: Callable[[], str | None]) -> Any:
         raise FileSystemRefused(f"its result cannot be read: {result_file}: {error.strerror}") from None
 
 
-def refuse_unreturned(function: str) -> NoReturn:
+def reject_missing_result(function: str) -> NoReturn:
     """Reject exit code 0 without a result file: a function that returns always writes one.
 
     :raises ModuleFailed: always.

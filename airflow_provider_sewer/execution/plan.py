@@ -21,7 +21,7 @@ from airflow_provider_sewer.core.staleness import Decision
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.staged_products import existing_products, read_record
 from airflow_provider_sewer.execution.state_file import FinishedTask
-from airflow_provider_sewer.execution.task_runner import TaskRunner, missing_of, missing_products
+from airflow_provider_sewer.execution.task_runner import TaskRunner, missing_dependency_error, missing_product_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -151,7 +151,7 @@ def require_results(part: Workflow, known: Mapping[str, FinishedTask], forced: C
 
 def _skips_for_any_parameters(task: Task) -> bool:
     mode = task.run_policy.run_when
-    return mode == "never" or (mode == "missing" and TaskRunner(task, {}).missing_inputs() is None)
+    return mode == "never" or (mode == "missing" and TaskRunner(task, {}).missing_product() is None)
 
 
 def _require_result(task: Task, result: Result, done: FinishedTask | None) -> None:
@@ -172,12 +172,14 @@ def _require(workflow: Workflow, task: Task, dependency: Dependency) -> None:
     is_there = os.path.exists(file)
     producer = workflow.excluded.producers.get((task.name, dependency.path))
     if producer is None and not is_there:
-        raise missing_products(task, dependency, file)
+        raise missing_dependency_error(task, dependency, file)
     if producer is not None and not is_there:
-        raise missing_of(task, dependency, producer, f"{file} does not exist")
+        raise missing_product_error(task, dependency, producer, f"{file} does not exist")
     record = read_record(file) if producer is not None else None
     if producer is not None and record is not None and not record.is_complete:
-        raise missing_of(task, dependency, producer, f"{file} was being written when an earlier run was killed")
+        raise missing_product_error(
+            task, dependency, producer, f"{file} was being written when an earlier run was killed"
+        )
 
 
 def _require_products(task: Task) -> None:
@@ -241,14 +243,14 @@ def _rerun_reason(
 def _not_done_reason(workflow: Workflow, name: str, done: Mapping[str, FinishedTask], run: TaskRunner) -> str | None:
     """Return why a task that succeeded has to be decided again; ``None`` if it is finished."""
     if done[name].command is None:  # only the success itself is known
-        return run.missing_inputs()
+        return run.missing_product()
     for up in workflow.upstream[name]:
         if up in done and done[up].at > done[name].at:
             return f"{up!r} has succeeded again since"
     try:
         if done[name].command != run.command():
             return "it succeeded with other parameters"
-        return run.missing_inputs() or (
+        return run.missing_product() or (
             run.has_changed() if workflow.tasks[name].run_policy.run_when != "never" else None
         )
     except InvalidTask:

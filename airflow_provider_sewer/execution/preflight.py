@@ -53,7 +53,7 @@ def resolve_settings(workflow: Workflow, settings: ExecutionSettings) -> Workflo
     return workflow.with_defaults(defaults)
 
 
-def refuse_templates(workflow: Workflow) -> None:
+def reject_templates(workflow: Workflow) -> None:
     """Reject values that are known only to Airflow.
 
     :raises InvalidTask: naming the first one.
@@ -63,12 +63,12 @@ def refuse_templates(workflow: Workflow) -> None:
         settings = task.settings
         called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
         paths = [path.path for path in (*task.products, *task.dependencies)]
-        refuse_template(
+        reject_template(
             task, replace_placeholders(called, as_written), paths, settings.python, settings.env, settings.workdir
         )
 
 
-def refuse_template(task: Task, *values: Any) -> None:
+def reject_template(task: Task, *values: Any) -> None:
     """Reject values of a task that are known only to Airflow.
 
     :raises InvalidTask: naming the first one.
@@ -80,7 +80,7 @@ def refuse_template(task: Task, *values: Any) -> None:
         )
 
 
-def check_surroundings(tasks: Iterable[tuple[Task, bool]], start: Starter | None = None) -> list[str]:
+def check_interpreters(tasks: Iterable[tuple[Task, bool]], start: Starter | None = None) -> list[str]:
     """Check interpreter, working directory and module of every task.
 
     :param tasks: each task, and whether it is a first one, without upstream tasks that could install its module.

@@ -22,7 +22,7 @@ _PROCESSES_OF_A_TASK = 2
 _CGROUPS = "/sys/fs/cgroup"
 
 
-class Room(NamedTuple):
+class Capacity(NamedTuple):
     """Number of tasks and jobs that one limit allows.
 
     :param tasks: tasks on this machine.
@@ -35,21 +35,21 @@ class Room(NamedTuple):
     limit: str
 
 
-def rooms() -> list[Room]:
+def capacities() -> list[Capacity]:
     """Return the number of tasks and jobs that each limit of this process allows, at least one of each."""
     return [_room_in_files(), *(_room_in_processes(left, limit) for left, limit in _processes_left())]
 
 
-def _room_in_files() -> Room:
+def _room_in_files() -> Capacity:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     left = _number(soft) - _FILES
     jobs = float("inf") if left > 0 else 1  # a job that is waited for holds none
-    return Room(max(1, left // _FILES_OF_A_TASK), jobs, f"`ulimit -n` (open files) is {soft:,}")
+    return Capacity(max(1, left // _FILES_OF_A_TASK), jobs, f"`ulimit -n` (open files) is {soft:,}")
 
 
-def _room_in_processes(left: float, limit: str) -> Room:
+def _room_in_processes(left: float, limit: str) -> Capacity:
     left -= _PROCESSES
-    return Room(max(1, left // _PROCESSES_OF_A_TASK), max(1, left), limit)
+    return Capacity(max(1, left // _PROCESSES_OF_A_TASK), max(1, left), limit)
 
 
 def _processes_left() -> Iterator[tuple[float, str]]:

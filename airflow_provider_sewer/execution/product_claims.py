@@ -20,7 +20,7 @@ from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.core.formats import CLAIM
 from airflow_provider_sewer.core.paths import OWN_FOLDER, sibling_path
 from airflow_provider_sewer.core.trusted_files import parse_json, read_own
-from airflow_provider_sewer.execution.staged_products import locked_producer
+from airflow_provider_sewer.execution.staged_products import create_locked_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Claims:
         self._has_ended = has_ended
 
     def __enter__(self) -> Self:
-        self._lock = locked_producer(self._folder)
+        self._lock = create_locked_folder(self._folder)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

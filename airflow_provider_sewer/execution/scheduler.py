@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.job_order import AheadSlot
-from airflow_provider_sewer.execution.process_limits import rooms
+from airflow_provider_sewer.execution.process_limits import capacities
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -42,9 +42,9 @@ class Scheduler:
         self._upstream = workflow.upstream
         self._limits = limits
         self._slurm = slurm
-        self.not_at_once: list[str] = []
+        self.reduced_concurrency: list[str] = []
         count = sum(map(self.is_job, self._tasks))
-        self.at_once = self._with_room(jobs or _processors(), len(self._tasks) - count, "tasks")
+        self.max_tasks = self._with_room(jobs or _processors(), len(self._tasks) - count, "tasks")
         self._jobs_at_once = self._with_room(jobs or count, count, "jobs") if slurm else 0
         self._sorter: TopologicalSorter[str] = TopologicalSorter(self._upstream)
         self._sorter.prepare()
@@ -60,11 +60,11 @@ class Scheduler:
         """
         if min(requested, count) <= _FEW:
             return requested
-        least = min(rooms(), key=attrgetter(kind))
+        least = min(capacities(), key=attrgetter(kind))
         room = getattr(least, kind)
         if min(requested, count) <= room:
             return requested
-        self.not_at_once.append(f"{room:.0f} {kind} at once instead of {min(requested, count)}: {least.limit}")
+        self.reduced_concurrency.append(f"{room:.0f} {kind} at once instead of {min(requested, count)}: {least.limit}")
         return int(room)
 
     def is_job(self, name: str) -> bool:
@@ -99,7 +99,7 @@ class Scheduler:
         started: list[str] = []
         jobs_under_way = sum(map(self.is_job, self.under_way))
         free = {
-            False: self.at_once - len(self.under_way) + jobs_under_way,
+            False: self.max_tasks - len(self.under_way) + jobs_under_way,
             True: self._jobs_at_once - jobs_under_way,
         }
         for name in chain(self._ready, self._ahead_candidates(done) if ahead else ()):

@@ -232,7 +232,7 @@ class StagedProducts:
                 folder = os.path.join(_own_folder(file), self._folder)
                 if product.atomic and folder not in held:
                     with _naming_product(self._task, product, "it was produced, but cannot be moved to its path"):
-                        held[folder] = locked_producer(folder, _PUT_LOCK)
+                        held[folder] = create_locked_folder(folder, _PUT_LOCK)
             yield
         finally:
             for folder, lock in held.items():
@@ -289,7 +289,7 @@ class StagedProducts:
         make_own_folders(os.path.dirname(file), own)
         folder = os.path.join(own, self._folder)
         if not os.path.isdir(folder) and not self._is_for_others:  # without a lock, no attempt takes it for abandoned
-            self._locks.append(locked_producer(folder))
+            self._locks.append(create_locked_folder(folder))
         make_own_folders(own, os.path.join(folder, _NEW))
         if product.path.endswith("/"):
             os.makedirs(self._staged(file), exist_ok=True)
@@ -616,7 +616,7 @@ def write_record(file: str, record: ProductRecord) -> None:
     """Write the record of a product beside it, atomically."""
     path = _record_path(file)
     make_own_folders(os.path.dirname(file), os.path.dirname(path))
-    values = record._replace(after=dict(record.after), beside=dict(record.beside))
+    values = record._replace(upstream=dict(record.upstream), beside=dict(record.beside))
     write_atomically(path, json.dumps(PRODUCT.packed(values)).encode(), mode=0o644)
 
 
@@ -665,7 +665,7 @@ def _remove_atomically(files: Sequence[str]) -> None:
     """Remove a product and the files beside it, in this order and each atomically."""
     own = _own_folder(files[0])
     folder = os.path.join(own, f"{_STAGING}{_digest(files[:1])}-{os.urandom(6).hex()}")
-    lock = locked_producer(folder)
+    lock = create_locked_folder(folder)
     try:
         for number, file in enumerate(files):
             os.rename(file, os.path.join(folder, f"{_OLD}-{number}"))
@@ -685,7 +685,7 @@ def remove_locked(folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def locked_producer(folder: str, name: str = _LOCK) -> int:
+def create_locked_folder(folder: str, name: str = _LOCK) -> int:
     """Create a folder and hold a lock in it until the descriptor is closed or this process ends.
 
     :param name: the name of the lock.

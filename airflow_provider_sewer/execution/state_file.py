@@ -23,11 +23,11 @@ from airflow_provider_sewer.core.errors import StateError, UntrustedPath
 from airflow_provider_sewer.core.formats import STATE, VERSION_KEY
 from airflow_provider_sewer.core.trusted_files import (
     check_own_folders,
+    foreign_reason,
     make_folder,
     own_part,
     parse_json,
     read_own,
-    why_foreign,
 )
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class StateFile:
         """
         status = os.fstat(self._file)
         is_file = stat.S_ISREG(status.st_mode)
-        if is_file and (reason := why_foreign(self.path, status)):
+        if is_file and (reason := foreign_reason(self.path, status)):
             raise UntrustedPath(f"the state file {self.path} {reason}")
         begin = os.pread(self._file, len(_BEGIN), 0) if is_file and not keep else b""
         if not is_file or not _BEGIN.startswith(begin):  # a kill may have cut it anywhere

@@ -21,7 +21,7 @@ from airflow_provider_sewer.core.staleness import (
 )
 from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
-from airflow_provider_sewer.execution.module_runner import ALONE, ModuleRunner, RunEnvironment
+from airflow_provider_sewer.execution.module_runner import DEFAULT_ENVIRONMENT, ModuleRunner, RunEnvironment
 from airflow_provider_sewer.execution.staged_products import (
     StagedProducts,
     existing_products,
@@ -59,7 +59,7 @@ class TaskRunner:
         self,
         task: Task,
         results: Mapping[str, Any],
-        runner: RunEnvironment = ALONE,
+        runner: RunEnvironment = DEFAULT_ENVIRONMENT,
         *,
         secrets: Collection[str] = (),
         after: Sequence[Task] = (),
@@ -117,7 +117,7 @@ class TaskRunner:
             if task.run_policy.run_when == "stale":
                 staleness = staleness._replace(
                     command=self.command(),
-                    after=self._runs_before(),
+                    upstream=self._runs_before(),
                     code=self._code(),
                     environment=self._environment(),
                     rerun_upstream=reran,
@@ -172,7 +172,7 @@ class TaskRunner:
             decision = decide(staleness)
         return decision.reason if decision.must_run else None
 
-    def missing_inputs(self) -> str | None:
+    def missing_product(self) -> str | None:
         """Return a clause that names a missing or incomplete product; ``None`` if all products are complete."""
         return missing_reason(existing_products(self._task.products, self._workdir))
 
@@ -275,7 +275,7 @@ class TaskRunner:
         for dependency in self._task.dependencies:
             file = absolute_path(dependency.path, self._workdir)
             if not os.path.exists(file):
-                raise missing_products(self._task, dependency, file)
+                raise missing_dependency_error(self._task, dependency, file)
 
 
 def _latest_run(task: Task) -> str | None:
@@ -284,7 +284,7 @@ def _latest_run(task: Task) -> str | None:
     return " ".join(product.seen for product in products) or None
 
 
-def missing_products(task: Task, dependency: PathMarker, file: str) -> SewerError:
+def missing_dependency_error(task: Task, dependency: PathMarker, file: str) -> SewerError:
     """Return the error for a dependency that does not exist and that no task produces."""
     origin = "is external and" if isinstance(dependency, External) else "is not a product of any task and"
     problem = "is a broken link" if os.path.islink(file) else "does not exist"
@@ -295,7 +295,7 @@ def missing_products(task: Task, dependency: PathMarker, file: str) -> SewerErro
     )
 
 
-def missing_of(task: Task, dependency: PathMarker, producer: str, problem: str) -> SewerError:
+def missing_product_error(task: Task, dependency: PathMarker, producer: str, problem: str) -> SewerError:
     """Return the error for a missing or incomplete dependency whose producer is not selected.
 
     :param problem: a clause that describes the state of the file.

@@ -28,7 +28,7 @@ from airflow_provider_sewer.execution.plan import (
     results_for,
     upstream_by_value,
 )
-from airflow_provider_sewer.execution.preflight import check_surroundings, refuse_templates, resolve_settings
+from airflow_provider_sewer.execution.preflight import check_interpreters, reject_templates, resolve_settings
 from airflow_provider_sewer.execution.process import Process
 from airflow_provider_sewer.execution.process_follower import LONGEST_WAIT
 from airflow_provider_sewer.execution.scheduler import Scheduler
@@ -113,7 +113,7 @@ class WorkflowRunner:
         :returns: warnings about modules and the like that only later tasks lack, and that an earlier one may create.
         :raises SewerError: when a value is known only to Airflow, or a task without upstream tasks cannot run.
         """
-        refuse_templates(self._workflow)
+        reject_templates(self._workflow)
         check_limits(self._limits, self._tasks)
         require_inputs(self._workflow, self._forced)
         if self._slurm:
@@ -124,7 +124,7 @@ class WorkflowRunner:
                 for name, task in self._tasks.items()
                 if (task.run_policy.run_when != "never" or name in self._forced) and not self._schedule.is_job(name)
             ]
-            return check_surroundings(
+            return check_interpreters(
                 tasks, lambda command: Process(command, mark=guardian.child_tag(), grace=0.0, guardian=guardian)
             )
 
@@ -134,9 +134,9 @@ class WorkflowRunner:
         return self._schedule.not_ahead
 
     @property
-    def not_at_once(self) -> list[str]:
+    def reduced_concurrency(self) -> list[str]:
         """Return why fewer tasks or jobs run concurrently than requested."""
-        return self._schedule.not_at_once
+        return self._schedule.reduced_concurrency
 
     def run(self, state: StateFile | None = None, *, resume: bool = False) -> dict[str, Outcome]:
         """Run the tasks and return their outcomes, in the order of the workflow.

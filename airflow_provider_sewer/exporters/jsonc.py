@@ -78,7 +78,7 @@ class Value:
     start: int
     end: int
     data: Any
-    inside: Inside | None = None
+    layout: Inside | None = None
     members: dict[str, Value] = field(default_factory=dict)
     elements: list[Value] = field(default_factory=list)
 

@@ -36,8 +36,8 @@ def style_of(text: str, root: Value) -> Style:
     """Return the style of a text; default: four spaces and a line feed."""
     newline = re.search(r"\r\n|\r|\n", text)
     indent = ""
-    if root.inside and root.inside.first is not None:
-        indent = _indent(text, root.inside.first).removeprefix(_indent(text, root.start))
+    if root.layout and root.layout.first is not None:
+        indent = _indent(text, root.layout.first).removeprefix(_indent(text, root.start))
     return Style(newline[0] if newline else "\n", indent or "    ")
 
 
@@ -51,7 +51,7 @@ def appended(text: str, container: Value, children: Sequence[str], style: Style)
 
     :param children: JSON texts: elements of an array, or ``"name": value`` pairs of an object.
     """
-    inside = container.inside
+    inside = container.layout
     if inside is None or not children:
         return []
     outer = _indent(text, container.start)

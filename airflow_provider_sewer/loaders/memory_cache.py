@@ -42,7 +42,7 @@ class _CachedWorkflow:
 _cache: dict[Any, _CachedWorkflow] = {}
 
 
-def cached_or_read(file: str, key: Any, read: Callable[[], Workflow]) -> Workflow:
+def load_cached(file: str, key: Any, read: Callable[[], Workflow]) -> Workflow:
     """Return a workflow from the cache, or load it.
 
     All callers get the same object and must not change it.

@@ -162,7 +162,7 @@ def _workflow_of_whole_file(module: ModuleType, loading: Recorder, name: str | N
     tasks = _tasks(module)
     if not tasks:
         raise WorkflowFileError(_missing_task_reason(module), source)
-    runs = [run for run in loading.runs if run.maker == module.__name__]
+    runs = [run for run in loading.runs if run.module == module.__name__]
     if runs:
         _check_all_tasks_run(vars(module)["__sewer_tasks__"], runs)
         return Workflow.of_runs(DEFAULT_WORKFLOW, runs, doc=doc, source=source)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.loaders import python_file
-from airflow_provider_sewer.loaders.memory_cache import cached_or_read, is_yaml
+from airflow_provider_sewer.loaders.memory_cache import is_yaml, load_cached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +48,7 @@ def load_workflow(
         return load_stages(path, workflow, jobs)
 
     # Arguments are not part of the cache key: they can be any objects and mostly differ between calls.
-    return read() if arguments else cached_or_read(os.path.abspath(path), (workflow, jobs), read)
+    return read() if arguments else load_cached(os.path.abspath(path), (workflow, jobs), read)
 
 
 def schema_of_stages() -> str:

@@ -324,7 +324,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
         if decision.must_run:
             self.log.info("Running: %s", decision.reason)
             return None
-        if self.run_when == "never" and (missing := run.missing_inputs()):
+        if self.run_when == "never" and (missing := run.missing_product()):
             raise AirflowFailException(f"run_when='never', and {missing}; provide it, or use another run_when")
         self.log.info("Not running: %s", decision.reason)
         push_run_info(context, run.latest_run(), reran=False)

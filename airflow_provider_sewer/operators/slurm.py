@@ -27,7 +27,7 @@ from airflow_provider_sewer.core.errors import (
 from airflow_provider_sewer.core.formats import NOTED_JOB
 from airflow_provider_sewer.core.serialization import slurm_to_data
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
-from airflow_provider_sewer.execution.activation import left_to_interpreter
+from airflow_provider_sewer.execution.activation import interpreter_variables
 from airflow_provider_sewer.execution.log_lines import line_logger
 from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.execution.task_runner import TaskRunner
@@ -38,13 +38,13 @@ from airflow_provider_sewer.operators.module import PythonModuleOperator, second
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
 from airflow_provider_sewer.slurm.attempts import TaskInstance
-from airflow_provider_sewer.slurm.job import Job, cancel, has_said_how_it_ended
+from airflow_provider_sewer.slurm.job import Job, cancel, has_final_record
 from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
 from airflow_provider_sewer.slurm.job_products import require_workdir
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set
 from airflow_provider_sewer.slurm.job_spec import JobSpec
-from airflow_provider_sewer.slurm.submitted_job import end_of, job_from_data, job_to_data
+from airflow_provider_sewer.slurm.submitted_job import job_from_data, job_to_data, result_from_data
 from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
@@ -183,14 +183,14 @@ class SlurmModuleOperator(PythonModuleOperator):
             run = self._prepare_run(context, counts=True)
             if run.reattach() is None:
                 self._prepare_attempt(context, run)
-                require_workdir(run.planned.task)
-                claim_temporary(run.planned.task, context, self.log.warning)
-                runner = TaskRunner(run.planned.task, {})
+                require_workdir(run.spec.task)
+                claim_temporary(run.spec.task, context, self.log.warning)
+                runner = TaskRunner(run.spec.task, {})
                 if (current := self._up_to_date_result(context, runner)) is not None:
                     return self._checked_result(context, current.value)
-                warn_of_other_runs(run.planned.task, context, self.log.warning)
-                run.planned = run.planned._replace(runs_before=runner.runs_before)
-            slurm = run.planned.slurm
+                warn_of_other_runs(run.spec.task, context, self.log.warning)
+                run.spec = run.spec._replace(runs_before=runner.runs_before)
+            slurm = run.spec.slurm
             job = run.submit_or_reattach()
             self._store_job(context, run, job)
             if isinstance(job, PendingJob):
@@ -201,7 +201,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             self._announce(context, job, has_reattached=run.has_reattached)
             if not slurm.wait_for_completion:
                 return job.ref.id
-            if slurm.deferrable and not has_said_how_it_ended(job):
+            if slurm.deferrable and not has_final_record(job):
                 self._wait_in_triggerer(job, run)
             return self._collect(context, run, run.follow(job))
 
@@ -213,7 +213,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         """
         run = self._prepare_run(context)
         try:
-            job, job_result = end_of(event)
+            job, job_result = result_from_data(event)
         except UnreadableRecord as error:  # the job directory holds everything in the event
             raise TaskDeferralError(str(error)) from None
         run.log_rest(job_result)
@@ -247,7 +247,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         run = self._job_run
         if run is None:
             return
-        if run.planned.slurm.on_kill_action == "keep_job":
+        if run.spec.slurm.on_kill_action == "keep_job":
             self.log.info("Keeping the job: on_kill_action is 'keep_job'")
             return
         state = self._state_in_airflow()
@@ -272,7 +272,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             return False
         state = read_task_state(self._instance, _ASK_TIMEOUT)
         if state.is_running:
-            return self._job_run.is_followed_by_another
+            return self._job_run.is_monitored_by_another
         return state.request is UserRequest.NONE
 
     def _is_last_try(self) -> bool:
@@ -295,7 +295,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             slurm=self._slurm_settings(self._dag_folder(context), hook),
             secret_env={name: env[name] for name in (hook.secret_env if hook else ())},
             grace=seconds(self.termination_grace_period),
-            active=left_to_interpreter(task.settings.env, task.settings.inherit_env),
+            active=interpreter_variables(task.settings.env, task.settings.inherit_env),
         )
         if counts and planned.shares_array:
             ti = context["ti"]
@@ -360,7 +360,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         if record is None:
             with suppress(Exception):  # the task fails anyway
                 run = self._job_run or self._prepare_run(context)
-                if run.planned.slurm.on_kill_action != "keep_job":
+                if run.spec.slurm.on_kill_action != "keep_job":
                     run.cancel_latest(timeout=_CANCEL_TIMEOUT)
         elif self.on_kill_action != "keep_job" and not record["keep"]:
             cancel(job_from_data(record["job"]), self.log.info, timeout=_CANCEL_TIMEOUT)
@@ -368,7 +368,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _store_job(self, context: Context, run: JobRunner, job: Job | PendingJob) -> None:
         """Record the job in Airflow's task state store, for cancelling."""
         if store := context.get("task_state_store"):
-            keeps = run.planned.slurm.on_kill_action == "keep_job"
+            keeps = run.spec.slurm.on_kill_action == "keep_job"
             store.set(_NOTED_JOB, NOTED_JOB.written({"job": job_to_data(job), "keep": keeps}))
 
     def _announce(self, context: Context, job: Job, *, has_reattached: bool) -> None:
@@ -385,7 +385,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _push_job_info(self, context: Context, run: JobRunner, job: Job) -> None:
         """Push the link and id of a job that were unknown when the task was deferred."""
         self._make_link(job)
-        if run.planned.shares_array:
+        if run.spec.shares_array:
             context["ti"].xcom_push(key="slurm_job_id", value=job.ref.id)
 
     def _make_link(self, job: Job) -> None:
@@ -401,7 +401,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         target = self.module or self.function or ""
         # Airflow does not enforce execution_timeout while a task is deferred.
         timeout = self.execution_timeout or _LONGEST_DEFERRAL
-        settings = slurm_to_data(run.planned.slurm._replace(slurm={}))
+        settings = slurm_to_data(run.spec.slurm._replace(slurm={}))
         secrets = encrypt_secrets(run.secrets(job.directory), job.directory)
         deadline = time.time() + timeout.total_seconds()
         trigger = SlurmJobTrigger(job_to_data(job), target, settings, secrets, deadline)

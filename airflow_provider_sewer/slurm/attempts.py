@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.formats import ATTEMPT
 from airflow_provider_sewer.core.trusted_files import check_own_folders
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, run_directories_of
+from airflow_provider_sewer.slurm.job_directory import JobDirectory, job_directories_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ class Attempt(NamedTuple):
     in_array: bool = False
     collected_in: int = 0
 
-    def note_intent(self, cluster: str, created: float, begun: float) -> None:
+    def record_intent(self, cluster: str, created: float, begun: float) -> None:
         """Record that a submission begins now, so that another process knows for how long to wait for it.
 
         :param cluster: the backend it is submitted to.
@@ -120,7 +120,7 @@ class Attempts:
 
     def __init__(self, run_dir: str, instance: TaskInstance, label: str | None = None) -> None:
         self._run_dir = run_dir
-        self._folder = run_directories_of(run_dir, *instance[:4])
+        self._folder = job_directories_of(run_dir, *instance[:4])
         self._instance = instance
         self._label = label or f"{instance.dag_id}.{instance.task_id}"
 
@@ -178,7 +178,7 @@ class Attempts:
             number = max(self._numbers(), default=0) + 1
             directory = self._directory(number)
             try:
-                directory.make()
+                directory.create()
             except FileExistsError as error:
                 if not os.path.isdir(directory.path):  # a file is in the way, not another process's directory
                     raise _unusable(directory.path, error) from None

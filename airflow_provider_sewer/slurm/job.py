@@ -70,7 +70,7 @@ def cancelled_by_directory_line(job: Job | PendingJob, error: SlurmUnreachable) 
     )
 
 
-def has_said_how_it_ended(job: Job) -> bool:
+def has_final_record(job: Job) -> bool:
     """Return whether the final record of a job's end exists."""
     try:
         record = job.directory.read_exit()

@@ -165,7 +165,7 @@ class JobDirectory:
         self._job = self._file("job.json")
         self._log_state = self._file("log-offsets.json")
         self._cancelled = self._file("cancelled")  # the job script checks for it
-        self.follower = self._file("follower.json")  # the process that monitors the job; it touches the file
+        self.monitor = self._file("follower.json")  # the process that monitors the job; it touches the file
         self._orphaned = self._file("orphaned")  # the job script has ended the job, as no process monitored it
         self._unknown = self._file("unknown.json")  # for how long Slurm has not known the job
         self._ended = self._file("ended.json")
@@ -173,7 +173,7 @@ class JobDirectory:
         self.task = self._file("task.json")
         self._key = self._file("trigger.key")  # to the secrets in the arguments of the trigger
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Create the directory and its missing parents, each for its owner alone.
 
         :raises FileExistsError: when it exists.
@@ -312,13 +312,13 @@ class JobDirectory:
 
     # -- Monitor of the job --------------------------------------------------------------------------------------------
 
-    def write_follower(self, follower: Monitor) -> None:
+    def write_monitor(self, follower: Monitor) -> None:
         """Record the process that monitors the job from now on."""
-        self._write(self.follower, json.dumps(FOLLOWER.packed(follower)), lasts=False)
+        self._write(self.monitor, json.dumps(FOLLOWER.packed(follower)), lasts=False)
 
-    def read_follower(self) -> Monitor | None:
+    def read_monitor(self) -> Monitor | None:
         """Return the process that monitors the job; ``None`` if there is none."""
-        follower = self._readable(FOLLOWER, self.follower)
+        follower = self._readable(FOLLOWER, self.monitor)
         return None if follower is None else Monitor(*FOLLOWER.values(follower))
 
     def write_unknown_seconds(self, seconds: float) -> None:
@@ -541,7 +541,7 @@ def checked_run_dir(path: str, *, kind: str = "") -> str:
     return path
 
 
-def run_directories_of(base: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+def job_directories_of(base: str, dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     """Return the folder of all attempts of a task instance; the directory of an attempt is named by its number.
 
     Instances of a mapped task have folders inside the task's, with names that are not numbers.

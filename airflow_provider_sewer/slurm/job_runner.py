@@ -20,7 +20,7 @@ from airflow_provider_sewer.core.errors import (
 from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secret_detection import masked_text
 from airflow_provider_sewer.execution.log_lines import WarningLine
-from airflow_provider_sewer.execution.module_runner import read_result, refuse_unreturned
+from airflow_provider_sewer.execution.module_runner import read_result, reject_missing_result
 from airflow_provider_sewer.slurm.arrays.coordinator import ArrayCoordinator
 from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration, PendingJob, write_element
 from airflow_provider_sewer.slurm.attempts import Attempts
@@ -78,7 +78,7 @@ class JobRunner:
 
     def __init__(
         self,
-        planned: JobSpec,
+        spec: JobSpec,
         sink: Sink,
         notify: Callable[[str], None],
         supervisor: int | None = None,
@@ -86,15 +86,15 @@ class JobRunner:
         clusters: Callable[[str], JobBackend] | None = None,
         task_run: TaskRunner | None = None,
     ) -> None:
-        self.planned = planned
+        self.spec = spec
         self.has_reattached = False
         self._sink = sink
         self._notify = notify
         self._supervisor = supervisor
         self._clusters = clusters or backend_of
         self._task_run = task_run
-        self._run_dir = os.path.abspath(os.path.expanduser(planned.slurm.run_dir or ""))
-        self._attempts = Attempts(self._run_dir, planned.instance, planned.label)
+        self._run_dir = os.path.abspath(os.path.expanduser(spec.slurm.run_dir or ""))
+        self._attempts = Attempts(self._run_dir, spec.instance, spec.label)
         self._current: JobDirectory | None = None
         self._job: Job | PendingJob | None = None
         self._is_cancelled = False
@@ -132,7 +132,7 @@ class JobRunner:
         :raises SlurmError: likewise.
         :raises InvalidTask: likewise.
         """
-        checked_variables(self.planned.task.settings.env)
+        checked_variables(self.spec.task.settings.env)
         begun = self._job = self._job or self._reattach() or self._submit()
         # Meanwhile a signal handler or another process may have cancelled it; a recorded success stays a success.
         if begun.directory.is_cancelled and not begun.directory.has_success:
@@ -184,7 +184,7 @@ class JobRunner:
 
     def follow(self, job: Job) -> JobResult:
         """Monitor a job to its end."""
-        planned = self.planned
+        planned = self.spec
         monitor = JobMonitor(
             job,
             planned.task.target,
@@ -211,10 +211,10 @@ class JobRunner:
         return result
 
     @property
-    def is_followed_by_another(self) -> bool:
+    def is_monitored_by_another(self) -> bool:
         """Return whether the process of a later try monitors the job."""
-        holder = None if self._job is None else self._job.directory.read_follower()
-        return holder is not None and holder.try_number > self.planned.instance.try_number
+        holder = None if self._job is None else self._job.directory.read_monitor()
+        return holder is not None and holder.try_number > self.spec.instance.try_number
 
     def collect(self, result: JobResult) -> Any:
         """Return the result of a job that succeeded.
@@ -256,19 +256,19 @@ class JobRunner:
 
         :raises UnreadableRecord: when its record cannot be read.
         """
-        return self.planned.task if self._task_run else load_task(directory, self.planned.task)
+        return self.spec.task if self._task_run else load_task(directory, self.spec.task)
 
     def secrets(self, directory: JobDirectory) -> tuple[str, ...]:
         """Return the values of an attempt that must be masked."""
         call = self._task_run.call(None) if self._task_run else self.saved_task(directory).call()
-        return self.planned.secrets(call)
+        return self.spec.secrets(call)
 
     def _result(self, directory: JobDirectory) -> Any:
         record = directory.read_module_end()
         begin, end = record.module_stdout if record else (0, 0)
         try:
-            if self.planned.task.function is not None:
-                return read_result(directory.result, lambda: refuse_unreturned(self.planned.task.target))
+            if self.spec.task.function is not None:
+                return read_result(directory.result, lambda: reject_missing_result(self.spec.task.target))
             secrets = self.secrets(directory)
             return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end, secrets))
         except OSError as error:
@@ -289,8 +289,8 @@ class JobRunner:
             if how == "failed":
                 directory.cancel()
             directory.forget_secrets()
-            directory.write_ended(how, self.planned.instance.try_number)
-            if self.planned.slurm.requeue:
+            directory.write_ended(how, self.spec.instance.try_number)
+            if self.spec.slurm.requeue:
                 directory.cancel()
             if secrets := self.secrets(directory):
                 directory.mask_arguments(lambda text: masked_text(Secrets(secrets).mask(text)))
@@ -389,7 +389,7 @@ class JobRunner:
 
     def _collected_before(self) -> Job | None:
         """Return the job whose success an earlier try has collected, if Airflow may have lost its result."""
-        attempt = self._attempts.collected() if self.planned.slurm.durable else None
+        attempt = self._attempts.collected() if self.spec.slurm.durable else None
         begun = None if attempt is None else self._submission(attempt).look_up()
         if not isinstance(begun, Job) or not begun.directory.read_success():
             return None
@@ -403,23 +403,23 @@ class JobRunner:
     def _previous(self, attempt: Attempt) -> PreviousAttempt:
         submission = partial(self._submission, attempt, is_left=True)
         products = self._products(attempt.directory)
-        return PreviousAttempt(self.planned, attempt, submission, products, self._notify, self._check)
+        return PreviousAttempt(self.spec, attempt, submission, products, self._notify, self._check)
 
     # -- New attempt ---------------------------------------------------------------------------------------------------
 
     def _submit(self) -> Job | PendingJob:
-        cluster = get_backend(self.planned.slurm.cluster or "auto", self._notify, self._clusters)
+        cluster = get_backend(self.spec.slurm.cluster or "auto", self._notify, self._clusters)
         checked_run_dir(self._run_dir, kind=cluster.kind)
         while True:
             attempt = self._attempts.begin()
             self._current = attempt.directory
-            submission = Submission(cluster, attempt, self._notify, self._check, self.planned.slurm.max_pending_time)
+            submission = Submission(cluster, attempt, self._notify, self._check, self.spec.slurm.max_pending_time)
             try:
                 if self._task_run is None:
-                    save_task(attempt.directory, self.planned.task)
+                    save_task(attempt.directory, self.spec.task)
                 products = self._products(attempt.directory)
-                script = self.planned.script(attempt.name, products.begin(attempt.name))
-                if self.planned.shares_array and isinstance(cluster, SlurmClient):
+                script = self.spec.script(attempt.name, products.begin(attempt.name))
+                if self.spec.shares_array and isinstance(cluster, SlurmClient):
                     return self._register(ArrayRegistration(cluster, attempt), attempt, script)
                 return submission.submit(script)
             except DuplicateJobName as duplicate:
@@ -428,7 +428,7 @@ class JobRunner:
             except (SlurmCancelled, SlurmJobReleased, UnreadableRecord):
                 raise
             except KeyboardInterrupt:  # perhaps during an sbatch that takes effect all the same
-                if self.planned.slurm.on_kill_action != "keep_job":
+                if self.spec.slurm.on_kill_action != "keep_job":
                     # A controller that does not answer must not delay the end of this process.
                     giving_up = threading.Thread(target=self._give_up, args=(cluster, attempt), daemon=True)
                     giving_up.start()
@@ -440,10 +440,10 @@ class JobRunner:
                 raise
 
     def _register(self, place: ArrayRegistration, attempt: Attempt, script: JobScript) -> PendingJob:
-        return place.register(script._replace(in_array=True), self.planned.member(attempt.directory.path))
+        return place.register(script._replace(in_array=True), self.spec.member(attempt.directory.path))
 
     def _products(self, directory: JobDirectory) -> JobProducts:
-        planned = self.planned
+        planned = self.spec
         dag_run = None if self._task_run else planned.instance[:2]
         return JobProducts(self.saved_task(directory), directory, self._task_run, planned.runs_before, dag_run)
 
@@ -462,7 +462,7 @@ class JobRunner:
         cluster = (
             self._clusters(attempt.cluster)
             if attempt.cluster
-            else get_backend(self.planned.slurm.cluster or "auto", self._notify, self._clusters)
+            else get_backend(self.spec.slurm.cluster or "auto", self._notify, self._clusters)
         )
         if attempt.in_array and isinstance(cluster, SlurmClient):
             return ArrayRegistration(cluster, attempt)

@@ -69,7 +69,7 @@ class WaitPolicy(NamedTuple):
     fail_on_pending_reason: tuple[str, ...] | None
     lost_after: float
     requeue: bool
-    look_every: float = 0.0
+    poll_every: float = 0.0
 
 
 class _Rule(NamedTuple):
@@ -159,7 +159,7 @@ class JobMonitor:
         self._polled_at = time.monotonic()
         self._cancelled_at = -math.inf
         job.directory.check_own()
-        self._lease = MonitorLease(job.directory, try_number, dead_after=max(_DEAD_AFTER, 4 * wait_policy.look_every))
+        self._lease = MonitorLease(job.directory, try_number, dead_after=max(_DEAD_AFTER, 4 * wait_policy.poll_every))
         self._lease.take()
         #: Whether this process monitors the job; another process may have replaced it while it was paused.
         self.is_holder = True

@@ -54,8 +54,8 @@ class MonitorLease:
 
     def take(self) -> None:
         """Take the lease from any other process, but for a live one of a later try."""
-        age = time.time() - _modified(self._directory.follower) / 1e9
-        if self._is_of_a_later_try(self._directory.read_follower()) and age < self._dead_after:
+        age = time.time() - _modified(self._directory.monitor) / 1e9
+        if self._is_of_a_later_try(self._directory.read_monitor()) and age < self._dead_after:
             return
         self._write()
 
@@ -64,11 +64,11 @@ class MonitorLease:
 
         A holder that has not touched the file for ``dead_after`` seconds loses the lease to this process.
         """
-        holder = self._directory.read_follower()
+        holder = self._directory.read_monitor()
         if holder is None or holder.token == self._token:
             self._touch()
             return True
-        seen = (holder, _modified(self._directory.follower))
+        seen = (holder, _modified(self._directory.monitor))
         if seen != self._seen:
             self._seen, self._since = seen, time.monotonic()
         if time.monotonic() - self._since < self._dead_after:
@@ -78,7 +78,7 @@ class MonitorLease:
 
     def _write(self) -> None:
         with suppress(OSError):  # a job directory that is full or gone: the monitor finds the state of the job
-            self._directory.write_follower(Monitor(self._token, self._try_number))
+            self._directory.write_monitor(Monitor(self._token, self._try_number))
         self._touched = time.monotonic()
 
     def _is_of_a_later_try(self, holder: Monitor | None) -> bool:
@@ -87,7 +87,7 @@ class MonitorLease:
     def _touch(self) -> None:
         if time.monotonic() - self._touched >= self._touch_every:
             try:
-                os.utime(self._directory.follower)
+                os.utime(self._directory.monitor)
             except FileNotFoundError:
                 self.take()
             except OSError:  # the file server is unreachable; the lease outlives that

@@ -134,7 +134,7 @@ class Submission:
     def _record_intent(self) -> None:
         """Record that a submission begins now, so that another process knows for how long to wait for it."""
         try:
-            self._attempt.note_intent(self._cluster.kind, self._began, time.time())
+            self._attempt.record_intent(self._cluster.kind, self._began, time.time())
         except OSError as error:
             raise self._unwritable(error) from None
 

@@ -23,12 +23,12 @@ def job_to_data(job: Job | PendingJob) -> dict[str, Any]:
     return job.to_data()
 
 
-def end_to_data(job: Job | PendingJob, result: JobResult) -> dict[str, Any]:
+def result_to_data(job: Job | PendingJob, result: JobResult) -> dict[str, Any]:
     """Return the data of a job and its result, for an event of its trigger."""
     return JOB_EVENT.written({"job": job_to_data(job), "ending": result.to_data()})
 
 
-def end_of(event: Any) -> tuple[Job | PendingJob, JobResult]:
+def result_from_data(event: Any) -> tuple[Job | PendingJob, JobResult]:
     """Return the job and the result in the data of :func:`end_to_data`.
 
     :raises UnreadableRecord: when another version has written them.

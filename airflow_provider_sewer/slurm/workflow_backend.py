@@ -12,11 +12,11 @@ from airflow_provider_sewer.core.command import shown
 from airflow_provider_sewer.core.environment import inherited
 from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError, SlurmSubmissionRejected, UnreadableRecord
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
-from airflow_provider_sewer.execution.activation import left_to_interpreter
+from airflow_provider_sewer.execution.activation import interpreter_variables
 from airflow_provider_sewer.execution.job_order import RunIdentity
 from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.execution.module_runner import GRACE
-from airflow_provider_sewer.execution.preflight import refuse_template
+from airflow_provider_sewer.execution.preflight import reject_template
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.client import require_slurm
 from airflow_provider_sewer.slurm.job_runner import JobRunner
@@ -81,7 +81,7 @@ class WorkflowJobs:
             require_slurm("leave out --on slurm to run on this machine")
         for task in jobs:
             slurm = self._slurm_of(task)
-            refuse_template(task, slurm.slurm, slurm.run_dir)
+            reject_template(task, slurm.slurm, slurm.run_dir)
             try:
                 checked_variables(task.settings.env)
             except SewerError as error:
@@ -156,7 +156,7 @@ class WorkflowJobs:
             slurm=self._slurm_of(task),
             secret_env={},
             grace=self._grace,
-            active=left_to_interpreter(settings.env, settings.inherit_env),
+            active=interpreter_variables(settings.env, settings.inherit_env),
         )
 
 
@@ -238,7 +238,7 @@ class SlurmTaskRunner:
 
     def _begun(self, planned: JobSpec, sink: Sink) -> tuple[JobRunner, Job]:
         run = self._new_job_run(planned, sink)
-        if self._turn.comes_after_new:
+        if self._turn.has_rerun_upstream:
             run.abandon_previous()
         job = run.submit_and_wait()
         self._turn.record_job(job.ref.id, is_taken_up=run.has_reattached)

@@ -31,7 +31,7 @@ from airflow_provider_sewer.slurm.job_spec import wait_policy_of
 from airflow_provider_sewer.slurm.log_tailer import TriggerLog
 from airflow_provider_sewer.slurm.monitor import JobMonitor
 from airflow_provider_sewer.slurm.polling import Backoff, subscribe
-from airflow_provider_sewer.slurm.submitted_job import end_to_data, job_from_data, job_to_data
+from airflow_provider_sewer.slurm.submitted_job import job_from_data, job_to_data, result_to_data
 from airflow_provider_sewer.triggers.encrypted_fields import decrypt_secrets
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class SlurmJobTrigger(BaseTrigger):
             if self.trigger_id is None:
                 await self.on_kill()
             raise
-        yield TriggerEvent(end_to_data(job_from_data(self._data), job_result))  # type: ignore[no-untyped-call]
+        yield TriggerEvent(result_to_data(job_from_data(self._data), job_result))  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Cancel the job if a user has marked or cleared the task.
@@ -178,7 +178,7 @@ class SlurmJobTrigger(BaseTrigger):
 
     async def _array_task(self, waiting: PendingJob) -> Job:
         """Wait until an attempt is an element of an array."""
-        self._say(f"{waiting}; job directory: {waiting.directory.path}")
+        self._log_line(f"{waiting}; job directory: {waiting.directory.path}")
         news: _News[str | Job | SewerError] = _News()
         wait = ArrayCoordinator.of(waiting).wait(waiting.directory.path, news.put)
         try:
@@ -186,7 +186,7 @@ class SlurmJobTrigger(BaseTrigger):
                 for item in await news.get(_CANCEL_CHECK_INTERVAL):
                     if isinstance(item, SewerError):
                         raise item
-                    self._say(item if isinstance(item, str) else f"{item}")
+                    self._log_line(item if isinstance(item, str) else f"{item}")
                     if isinstance(item, Job):
                         return await _in_thread(write_element, item)
                 if await _in_thread(_is_cancelled, waiting):
@@ -223,7 +223,7 @@ class SlurmJobTrigger(BaseTrigger):
             noticed = began + _SCHEDULER_NOTICES - time.monotonic()
             left = min(noticed, (self._deadline or math.inf) - _BEFORE_DEADLINE - time.time())
             if left > _LOG_ARRIVES:
-                self._say(f"Resuming the task in {left:.0f} s, after the scheduler has noticed the deferral")
+                self._log_line(f"Resuming the task in {left:.0f} s, after the scheduler has noticed the deferral")
             await asyncio.sleep(max(0.0, left))
         await asyncio.sleep(max(0.0, self._logged + _LOG_ARRIVES - time.monotonic()))
 
@@ -234,7 +234,7 @@ class SlurmJobTrigger(BaseTrigger):
             self._module,
             wait_policy_of(self._slurm),
             self._log_output,
-            self._say,
+            self._log_line,
             decrypt_secrets(self._secrets, job.directory),
             trigger_log=TriggerLog(SupervisorSockets().supervisor()),
             try_number=getattr(self.task_instance, "try_number", 0),
@@ -244,7 +244,7 @@ class SlurmJobTrigger(BaseTrigger):
         self._logged = time.monotonic()
         log_output(stream, pieces)
 
-    def _say(self, line: str) -> None:
+    def _log_line(self, line: str) -> None:
         self._logged = time.monotonic()
         line_logger(_log)(line)
 

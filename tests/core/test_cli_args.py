@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sewer import Task
-from airflow_provider_sewer.core.cli_args import detached, to_arguments
+from airflow_provider_sewer.core.cli_args import deep_copy, to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.secret_detection import looks_secret
 
@@ -305,7 +305,7 @@ def test_a_detached_value_does_not_change_with_the_one_it_was_made_of():
     path = Path("x")
     value = {"list": [1, {"deep": [path]}], "tuple": (1,)}
 
-    copy = detached(value)
+    copy = deep_copy(value)
     value["list"][1]["deep"].append("later")
 
     assert copy == {"list": [1, {"deep": [path]}], "tuple": [1]}

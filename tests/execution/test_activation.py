@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.execution.activation import activated, left_to_interpreter
+from airflow_provider_sewer.execution.activation import activated, interpreter_variables
 
 #: Tells which programs are found by name, and which environment is the active one.
 WHICH = """
@@ -153,4 +153,4 @@ def test_folder_of_the_system_comes_first_if_another_interpreter_is_before_it(sy
 )
 def test_left_to_interpreter_leaves_out_what_a_task_decides(env, inherit, left) -> None:
     """By giving a variable, or naming it."""
-    assert left_to_interpreter(env, inherit) == left
+    assert interpreter_variables(env, inherit) == left

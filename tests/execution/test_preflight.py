@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_sewer.core.errors import InterpreterError, ModuleNotFound, SewerError, WorkdirError
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.execution import preflight
-from airflow_provider_sewer.execution.preflight import check_surroundings
+from airflow_provider_sewer.execution.preflight import check_interpreters
 
 
 def task(name: str, module: str, modules: Any, **fields: Any) -> Task:
@@ -37,7 +37,7 @@ def test_what_a_first_task_lacks_is_an_error_with_its_line(fields: dict[str, str
     module = fields.pop("module", None) or modules.write("")
 
     with pytest.raises(SewerError) as caught:
-        check_surroundings([(task("load", module, modules, **fields), True)])
+        check_interpreters([(task("load", module, modules, **fields), True)])
 
     assert type(caught.value) is kind
     place, _, message = str(caught.value).partition(": ")
@@ -54,7 +54,7 @@ def test_what_a_later_task_lacks_is_a_warning(modules) -> None:
         (task("fourth", modules.write(""), modules, python="/nowhere/python"), False),
     ]
 
-    warnings = check_surroundings(tasks)
+    warnings = check_interpreters(tasks)
 
     names = {warning.split(": ")[1] for warning in warnings}
     assert names == {"task 'second'", "task 'third'", "task 'fourth'"}
@@ -64,7 +64,7 @@ def test_what_a_later_task_lacks_is_a_warning(modules) -> None:
 
 def test_a_workflow_that_lacks_nothing_is_passed(modules, tmp_path: Path) -> None:
     """Without problems there are no warnings."""
-    assert check_surroundings([(task("load", modules.write(""), modules, workdir=tmp_path), True)]) == []
+    assert check_interpreters([(task("load", modules.write(""), modules, workdir=tmp_path), True)]) == []
 
 
 def test_tasks_of_one_place_are_looked_for_together(modules, monkeypatch) -> None:
@@ -80,7 +80,7 @@ def test_tasks_of_one_place_are_looked_for_together(modules, monkeypatch) -> Non
     names = [modules.write("") for _ in range(50)]
     path = {"PYTHONPATH": str(modules.folder)}
 
-    check_surroundings([(task(name, name, modules, env={**path, "SEED": name}), True) for name in names])
+    check_interpreters([(task(name, name, modules, env={**path, "SEED": name}), True) for name in names])
 
     assert asked == [sorted(names)]
 
@@ -93,7 +93,7 @@ def test_a_module_is_missing_only_if_it_is_in_the_tasks_own_environment(modules,
     python.chmod(0o755)
     lost, found = (Task(where, name, python=python, env={"WHERE": where}) for where in ("nowhere", str(modules.folder)))
 
-    warnings = check_surroundings([(lost, False), (found, True)])
+    warnings = check_interpreters([(lost, False), (found, True)])
 
     assert [warning.split(": ")[1] for warning in warnings] == ["task 'nowhere'"]
 
@@ -105,7 +105,7 @@ def test_more_modules_than_can_be_asked_for_are_left_to_the_run(modules) -> None
     for number, one in enumerate(many):
         one.module = f"{'x' * 100}{number}"
 
-    assert check_surroundings((one, True) for one in [first, *many]) == []
+    assert check_interpreters((one, True) for one in [first, *many]) == []
 
 
 def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None
     python.write_text(f'#!/bin/sh\nif [ "$2" = -c ]; then exec {sys.executable} "$@"; fi\nexit 1\n', encoding="utf-8")
     python.chmod(0o755)
 
-    assert check_surroundings([(task("load", "nowhere", modules, python=python), True)]) == []
+    assert check_interpreters([(task("load", "nowhere", modules, python=python), True)]) == []
 
 
 def test_a_module_that_lies_by_the_workflow_file_is_told_how_to_be_found(modules) -> None:
@@ -122,7 +122,7 @@ def test_a_module_that_lies_by_the_workflow_file_is_told_how_to_be_found(modules
     here = Path(__file__)
 
     with pytest.raises(ModuleNotFound) as caught:
-        check_surroundings([(Task("a", function=f"{here.stem}:f").with_defaults(modules.settings()), True)])
+        check_interpreters([(Task("a", function=f"{here.stem}:f").with_defaults(modules.settings()), True)])
 
     assert str(caught.value).endswith(
         f"has no module '{here.stem}'; it is beside the workflow file, in {here.parent}, where only a task that runs "

@@ -56,7 +56,7 @@ def test_any_text_is_either_read_or_refused_with_line_and_column(text):
 def test_the_layout_inside_brackets_is_known():
     """To write into an array one has to know where its children end, its comments end, and if a comma is there."""
     text = "[1, /* two */ 2 /* after */, // last\n]"
-    inside = parse(text).inside
+    inside = parse(text).layout
     assert text[inside.first] == "1"
     assert text[: inside.last].endswith("*/ 2")
     assert text[: inside.tail].endswith("// last")
@@ -66,13 +66,13 @@ def test_the_layout_inside_brackets_is_known():
 def test_an_object_starts_with_its_first_name():
     """That is where its first line is indented."""
     text = '{ /* a */ "one": 1, "two": 2}'
-    assert text[parse(text).inside.first :].startswith('"one"')
-    assert parse("{ }").inside.first is None
+    assert text[parse(text).layout.first :].startswith('"one"')
+    assert parse("{ }").layout.first is None
 
 
 def test_a_comma_in_a_comment_is_no_trailing_comma():
     """Only the comma of the array itself counts."""
-    assert not parse("[1 /* , */]").inside.comma
+    assert not parse("[1 /* , */]").layout.comma
 
 
 def test_tokens_in_strings_are_text():

@@ -116,7 +116,7 @@ def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt():
-        on_slurm.until(lambda: os.path.exists(JobDirectory(str(run_directories()[-1])).follower), "a follower")
+        on_slurm.until(lambda: os.path.exists(JobDirectory(str(run_directories()[-1])).monitor), "a follower")
         os.kill(os.getpid(), signal.SIGINT)
 
     found = when_running(interrupt)

@@ -222,7 +222,7 @@ def test_execute_stale_try_that_comes_late_does_not_take_the_job_from_the_next_o
         first.ends()
     second = local_task(try_number=2)
     directory = JobDirectory(str(tmp_path / "runs" / "dag" / "run" / "job" / "1"))
-    until(lambda: second.error or directory.read_follower().try_number == 2)
+    until(lambda: second.error or directory.read_monitor().try_number == 2)
     with pytest.raises(SlurmJobReleased, match="another process monitors"):
         local_task().ends()
     (tmp_path / "go").touch()

@@ -250,7 +250,7 @@ def test_collect_unreadable_record_is_left_to_the_next_try(
 def attempt(tmp_path):
     """Begin an attempt at a task of two products, and make them; return the task and its run directory."""
     directory = JobDirectory(str(tmp_path / "run"))
-    directory.make()
+    directory.create()
     task = Task("t", "job", {"a": Product(tmp_path / "a.txt"), "b": Product(tmp_path / "b.txt")})
     call = JobProducts(task, directory).begin("t-1")
     for place in call.argv[3::2]:
@@ -295,7 +295,7 @@ def test_files_beside_product_are_put_in_place_by_next_process(tmp_path, how):
         task = Task("t", "job", {"out": Product(folder / "a.shp")})
         for attempt, suffixes in (("t-1", [".shp", ".dbf", ".prj"]), ("t-2", [".shp", ".dbf", ".shx"])):
             directory = JobDirectory(str(folder / attempt))
-            directory.make()
+            directory.create()
             place = Path(JobProducts(task, directory).begin(attempt).argv[3])
             for suffix in suffixes:
                 place.with_suffix(suffix).write_text(attempt)
@@ -344,7 +344,7 @@ def killed_at(tmp_path):
         task = Task("t", "job", {"a": Product(folder / "a.shp"), "b": Product(folder / "b.txt")})
         for attempt, names in zip(("t-1", "t-2"), SETS, strict=True):
             directory = JobDirectory(str(folder / attempt))
-            directory.make()
+            directory.create()
             place = os.path.dirname(JobProducts(task, directory).begin(attempt).argv[3])
             for name in names:
                 Path(place, name).write_text(attempt)
@@ -382,7 +382,7 @@ def test_begin_of_another_run_finishes_what_a_killed_process_has_put_in_place(ki
     for at in range(1, 40):
         task, folder, directory, was_killed = killed_at(at)
         other = JobDirectory(str(folder / "other"))
-        other.make()
+        other.create()
 
         JobProducts(task, other).begin("other-1")
 
@@ -426,7 +426,7 @@ def test_begin_of_another_run_leaves_a_process_that_puts_products_in_place(attem
         if os.path.basename(target) == "b.txt":
             monkeypatch.setattr(os, "replace", replace)
             other = JobDirectory(str(tmp_path / f"other-{len(begun)}"))
-            other.make()
+            other.create()
             begun.append(JobProducts(task, other).begin("other-1"))
             if len(begun) == 1:
                 raise OSError(errno.EIO, "Input/output error", target)

@@ -131,7 +131,7 @@ class ScriptJobs:
     def directory(self, name: str = "") -> JobDirectory:
         """Create a job directory."""
         directory = JobDirectory(str(self.folder / (name or f"run-{next(_NUMBERS)}")))
-        directory.make()
+        directory.create()
         return directory
 
     def submit(self, script: JobScript, directory: JobDirectory | None = None) -> ScriptJob:

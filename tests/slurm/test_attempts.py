@@ -204,7 +204,7 @@ def test_an_attempt_of_something_else_is_neither_taken_up_nor_cancelled(tmp_path
     attempts = Attempts(str(tmp_path), instance)
     for number, owner, label in ((1, instance, "renamed"), (2, instance._replace(map_index=1), None)):
         name = Attempts(str(tmp_path), owner, label)._name(number)
-        attempts.begin()._replace(name=name).note_intent("slurm", 1.0, 1.0)
+        attempts.begin()._replace(name=name).record_intent("slurm", 1.0, 1.0)
     latest = attempts.latest()
     assert latest is not None
     assert latest.directory.path == str(tmp_path / "dag" / "run" / "task" / "1")

@@ -143,7 +143,7 @@ def test_job_run_refuses_forged_attempts(tmp_path: Path) -> None:
 def test_run_directory_reads_no_record_of_another_user(tmp_path: Path) -> None:
     """A triggerer, which has only the job directory, treats it as missing."""
     directory = JobDirectory(str(tmp_path / "1"))
-    directory.make()
+    directory.create()
     (tmp_path / "1" / "claim").symlink_to("local-1")
     Path(directory.exit).write_text(json.dumps(FORGED))
     assert directory.has_success
@@ -159,7 +159,7 @@ def test_job_follower_refuses_foreign_run_directories(make: Callable[[Path], Non
     directory = JobDirectory(str(tmp_path / "1"))
     job = Job(JobRef("local-1", "x", directory.path), directory, LocalBackend(), 0.0)
     with pytest.raises(UntrustedPath, match=f"run_dir: {tmp_path}/1 "):
-        JobMonitor(job, "made", WaitPolicy(None, (), 1.0, requeue=False, look_every=1.0), lambda *_: None, print)
+        JobMonitor(job, "made", WaitPolicy(None, (), 1.0, requeue=False, poll_every=1.0), lambda *_: None, print)
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -231,7 +231,7 @@ STRANGE: list[Callable[[str], None]] = [be_deep, be_of_other_types, be_huge, os.
 def test_run_directory_refuses_strange_records(strange: Callable[[str], None], tmp_path: Path) -> None:
     """Nothing waits. A record that decides of the job raises an error, one that only helps counts as missing."""
     directory = JobDirectory(str(tmp_path / "1"))
-    directory.make()
+    directory.create()
     names = ("start", "exit", "attempt", "job", "task", "products", "ended", "cancelled", "follower", "unknown")
     for name in (*names, "log-offsets"):
         strange(f"{directory.path}/{name}{'' if name == 'cancelled' else '.json'}")
@@ -240,7 +240,7 @@ def test_run_directory_refuses_strange_records(strange: Callable[[str], None], t
 
     assert directory.read_start() is None
     assert not directory.has_success
-    assert directory.read_follower() is None
+    assert directory.read_monitor() is None
     assert (directory.read_unknown_seconds(), directory.read_orphaned(), directory.is_cleared) == (0.0, None, False)
     assert directory.is_alive(within=60) == (strange in (be_deep, be_of_other_types, be_huge))
     assert directory.read_usage() == {}
@@ -339,7 +339,7 @@ os.kill(os.getppid(), signal.SIGKILL)
 def test_local_cluster_looks_at_other_jobs_whatever_one_has_recorded(local_jobs: ScriptJobs, tmp_path: Path) -> None:
     """A record that cannot be read is that job's own affair."""
     bad = JobDirectory(str(tmp_path / "bad"))
-    bad.make()
+    bad.create()
     be_of_other_types(bad.start)
     good = local_jobs.start(WAIT)
     good.says("here")

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_sewer.core.environment import ATTEMPT_ID
 from airflow_provider_sewer.core.errors import UnreadableRecord
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, run_directories_of
+from airflow_provider_sewer.slurm.job_directory import JobDirectory, job_directories_of
 from tests.slurm.script_jobs import DEAF_TREE, WAIT, wait_until
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ with open(os.path.join({folder!r}, "filler"), "wb", buffering=0) as file:
 def test_a_disk_that_is_full_at_the_end_is_no_success(cluster_jobs: ScriptJobs, full_disk: Path) -> None:
     """A job that cannot write its record ends as one that could not write, and not as a success."""
     directory = JobDirectory(str(full_disk / "run"))
-    directory.make()
+    directory.create()
     os.mkdir(directory.usage_samples)  # no sample, whose room the record would take
 
     job = cluster_jobs.submit(cluster_jobs.script(FILL.format(folder=str(full_disk))), directory)
@@ -219,7 +219,7 @@ def test_a_disk_that_is_full_at_the_end_is_no_success(cluster_jobs: ScriptJobs, 
 def test_a_disk_that_is_full_at_the_beginning_lets_nothing_run(cluster_jobs: ScriptJobs, full_disk: Path) -> None:
     """A job that cannot write that it begins does not begin."""
     directory = JobDirectory(str(full_disk / "run"))
-    directory.make()
+    directory.create()
     trace = cluster_jobs.folder / "trace"
     script = cluster_jobs.script(f"open({str(trace)!r}, 'w')")
     script.write(directory)
@@ -260,7 +260,7 @@ def test_a_strange_result_file_keeps_no_job_from_its_end(source: str, size: int 
 def directory(tmp_path: Path) -> JobDirectory:
     """Return a job directory in which nothing has happened yet."""
     directory = JobDirectory(str(tmp_path / "run"))
-    directory.make()
+    directory.create()
     return directory
 
 
@@ -328,7 +328,7 @@ def test_every_folder_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> Non
     """With any umask: the job directory and all its new parents."""
     previous = os.umask(0)
     try:
-        JobDirectory(str(tmp_path / "runs" / "dag" / "run" / "task" / "1")).make()
+        JobDirectory(str(tmp_path / "runs" / "dag" / "run" / "task" / "1")).create()
     finally:
         os.umask(previous)
 
@@ -374,10 +374,10 @@ def test_no_two_task_instances_share_a_folder() -> None:
         "A",
         "a",
     ]
-    folders = {run_directories_of("/base", name, "run", "task", -1) for name in names}
-    folders |= {run_directories_of("/base", "dag", "run", "task", number) for number in (-1, 0, 1)}
+    folders = {job_directories_of("/base", name, "run", "task", -1) for name in names}
+    folders |= {job_directories_of("/base", "dag", "run", "task", number) for number in (-1, 0, 1)}
 
-    folders |= {run_directories_of("/base", "dag", "run", "task.1", number) for number in (-1, 0, 1)}
+    folders |= {job_directories_of("/base", "dag", "run", "task.1", number) for number in (-1, 0, 1)}
 
     assert len(folders) == len(names) + 6
     assert not [

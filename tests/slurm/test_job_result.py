@@ -34,7 +34,7 @@ def test_exit_codes_are_told_as_they_are(jobs) -> None:
     followed = {code: jobs.start(f"sys.exit({code})") for code in codes}
     for code, job in followed.items():
         error = job.fails(
-            errors.SlurmJobFailed, f"ran {job.run.planned.task.target}, which failed with exit code {code}"
+            errors.SlurmJobFailed, f"ran {job.run.spec.task.target}, which failed with exit code {code}"
         )
         assert error.exit_code == code
         assert error.node in jobs.slurm.nodes

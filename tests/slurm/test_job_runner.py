@@ -179,7 +179,7 @@ def test_orphan_timeout_spares_a_job_that_is_meant_to_run_alone(plan, settings):
 def test_follow_orphaned_job_is_cancelled_with_its_cause(plan, jobs, slurm):
     run = jobs.follow(with_orphan_timeout(plan("wait_for('go')"), 5.0))
     run.expect_start()
-    os.utime(run.directory.follower, (0, 0))
+    os.utime(run.directory.monitor, (0, 0))
     os.utime(run.directory.start, (0, 0))
     run.fails(SlurmCancelled, "no worker, triggerer or sppe monitored it for orphan_timeout, 5 s")
 

@@ -38,7 +38,7 @@ def script_of(**fields: Any) -> JobScript:
 
 def written(folder: Path, **fields: Any) -> str:
     directory = JobDirectory(str(folder / "run"))
-    directory.make()
+    directory.create()
     script_of(**fields).write(directory)
     return Path(directory.script).read_text()
 
@@ -466,7 +466,7 @@ def test_login_environment_false_asks_for_no_login_shell(tmp_path: Path) -> None
     assert "export=NIL" in options_in(written(tmp_path / "without", resources={"login_environment": False}))
     assert "export=NONE" in options_in(written(tmp_path / "with", resources={"login_environment": True}))
     directory = JobDirectory(str(tmp_path / "array"))
-    directory.make()
+    directory.create()
     ArrayScript("a", [0, 1], {"login_environment": False}, requeue=False).write(directory)
     assert "export=NIL" in options_in(Path(directory.script).read_text())
 

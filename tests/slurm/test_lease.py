@@ -37,7 +37,7 @@ def test_one_has_it_until_it_is_given_back(lease, clock):
     assert first.take()
     assert not second.take()
     first.keep()
-    first.give_back()
+    first.release()
     assert second.take()
     second.keep()
 
@@ -71,7 +71,7 @@ def test_one_that_is_not_heard_of_loses_it(lease, clock):
     second.keep()
     with pytest.raises(LeaseLost):
         first.keep()
-    first.give_back()
+    first.release()
     assert not lease().take(), "what was lost cannot be given back"
 
 
@@ -95,7 +95,7 @@ def test_a_holder_whose_clock_stood_still_finds_that_another_has_had_it(lease, c
     assert not second.take()
     clock(SECONDS)
     assert second.take()
-    second.give_back()
+    second.release()
     clock(-SECONDS)
     with pytest.raises(LeaseLost):
         first.keep()

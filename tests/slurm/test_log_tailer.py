@@ -29,7 +29,7 @@ class Log:
 
     def __init__(self, folder: Path) -> None:
         self.directory = JobDirectory(str(folder))
-        self.directory.make()
+        self.directory.create()
         self.pieces: list[tuple[Stream, str]] = []
 
     def write(self, data: bytes, stream: Stream = Stream.STDOUT) -> None:

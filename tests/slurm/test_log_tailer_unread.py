@@ -104,7 +104,7 @@ def supervisor() -> Iterator[Supervisor]:
 def directory(tmp_path: Path) -> JobDirectory:
     """Return the job directory of a job that has written some chunks."""
     directory = JobDirectory(str(tmp_path / "run"))
-    directory.make()
+    directory.create()
     with open(directory.stdout, "wb") as file:
         file.writelines(LINE % number for number in range(LINES))
     return directory

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def directory(tmp_path: Path) -> JobDirectory:
     """Return a job directory."""
     made = JobDirectory(str(tmp_path / "run"))
-    made.make()
+    made.create()
     return made
 
 
@@ -76,24 +76,24 @@ def test_take_earlier_try_does_not_take_the_lease_from_a_later_one(directory):
 def test_keep_touches_the_file_when_that_is_due(directory):
     lease = MonitorLease(directory, touch_every=0.0)
     lease.take()
-    os.utime(directory.follower, (0, 0))
+    os.utime(directory.monitor, (0, 0))
     lease.keep()
-    assert os.stat(directory.follower).st_mtime > 0
+    assert os.stat(directory.monitor).st_mtime > 0
 
 
 def test_keep_removed_file_is_written_again(directory):
     lease = MonitorLease(directory, touch_every=0.0)
     lease.take()
-    os.unlink(directory.follower)
+    os.unlink(directory.monitor)
     assert lease.keep()
-    assert directory.read_follower()
+    assert directory.read_monitor()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"token": 7}', '{"token": "x"}', "{" * 9])
 def test_keep_damaged_file_does_not_end_the_lease(directory, text):
     lease = MonitorLease(directory)
     lease.take()
-    with open(directory.follower, "w") as file:
+    with open(directory.monitor, "w") as file:
         file.write(text)
     assert lease.keep()
 

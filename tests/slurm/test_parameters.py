@@ -131,7 +131,7 @@ def test_slurm_parameters_without_a_trace_in_scontrol_are_in_the_script(
     """A parameter that acts on the node is a line of the script there."""
     value, line = IN_THE_SCRIPT[name]
     directory = JobDirectory(str(tmp_path / "run"))
-    directory.make()
+    directory.create()
 
     script(cluster_jobs, **{**WITH.get(name, {}), name: value}).write(directory)
 

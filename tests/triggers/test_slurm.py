@@ -301,9 +301,9 @@ def test_run_paused_triggerer_logs_nothing_once_another_one_follows(on_slurm, su
     async def both():
         first = asyncio.create_task(first_event(paused))
         await asyncio.to_thread(_until, lambda: "".join(lines["paused"]).count("\n") == 20)
-        token = job.directory.read_follower()
+        token = job.directory.read_monitor()
         second = asyncio.create_task(first_event(other))
-        await asyncio.to_thread(_until, lambda: job.directory.read_follower() != token)
+        await asyncio.to_thread(_until, lambda: job.directory.read_monitor() != token)
         (tmp_path / "go").touch()
         await second
         first.cancel()

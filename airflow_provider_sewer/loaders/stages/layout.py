@@ -71,8 +71,8 @@ def layouts(file: YamlFile) -> dict[str, Layout]:
     if _holds_mapping(top, "stages"):
         if "workflows" in top:
             message = "'workflows' is not allowed next to 'stages'; give each workflow its own stages"
-            raise file.wrong(top["workflows"].key, message, InvalidTask)
-        refuse_unknown(file, top, TOP_FIELDS, "field of the file")
+            raise file.error_at(top["workflows"].key, message, InvalidTask)
+        reject_unknown_keys(file, top, TOP_FIELDS, "field of the file")
         name = file.text(top["name"].value, "name") if is_set(top, "name") else DEFAULT_WORKFLOW
         return {name: _long(file, top, Layout(name, source, {}))}
     if _has_several(file, top):
@@ -80,7 +80,7 @@ def layouts(file: YamlFile) -> dict[str, Layout]:
     return {DEFAULT_WORKFLOW: Layout(DEFAULT_WORKFLOW, source, _some(file, file.root, "the file has"))}
 
 
-def refuse_unknown(file: YamlFile, entries: Mapping[str, Entry], known: tuple[str, ...], label: str) -> None:
+def reject_unknown_keys(file: YamlFile, entries: Mapping[str, Entry], known: tuple[str, ...], label: str) -> None:
     """Reject unknown keys of a mapping.
 
     :param label: name of the keys in messages.
@@ -88,7 +88,7 @@ def refuse_unknown(file: YamlFile, entries: Mapping[str, Entry], known: tuple[st
     """
     for name, entry in entries.items():
         if name not in known:
-            raise file.wrong(entry.key, unknown_name(label, name, known), InvalidTask)
+            raise file.error_at(entry.key, unknown_name(label, name, known), InvalidTask)
 
 
 def is_set(entries: Mapping[str, Entry], name: str) -> bool:
@@ -97,14 +97,14 @@ def is_set(entries: Mapping[str, Entry], name: str) -> bool:
 
 
 def _several(file: YamlFile, top: Mapping[str, Entry]) -> dict[str, Layout]:
-    refuse_unknown(file, top, TOP_FIELDS_OF_SEVERAL, "field of the file")
+    reject_unknown_keys(file, top, TOP_FIELDS_OF_SEVERAL, "field of the file")
     common = Layout("", SourceLine(file.path, 0), {}, "", *_common_fields(file, top))
     found = {}
     for name, entry in file.entries(top["workflows"].value, "workflows").items():
         own = file.entries(entry.value, f"workflow {name!r}")
-        refuse_unknown(file, own, WORKFLOW_FIELDS, "field of a workflow")
+        reject_unknown_keys(file, own, WORKFLOW_FIELDS, "field of a workflow")
         if "stages" not in own:
-            raise file.wrong(entry.key, f"workflow {name!r} has no stages; add some", InvalidTask)
+            raise file.error_at(entry.key, f"workflow {name!r} has no stages; add some", InvalidTask)
         found[name] = _long(file, own, common._replace(name=name, source=file.at(entry.key)))
     return found
 
@@ -131,14 +131,14 @@ def _common_fields(
     if not is_set(entries, "defaults"):
         return jobs, ()
     defaults = file.entries(entries["defaults"].value, "defaults")
-    refuse_unknown(file, defaults, DEFAULT_FIELDS, "field in defaults")
+    reject_unknown_keys(file, defaults, DEFAULT_FIELDS, "field in defaults")
     return jobs, (defaults,)
 
 
 def _some(file: YamlFile, node: yaml.Node, subject: str) -> Mapping[str, Entry]:
     stages = file.entries(node, "stages")
     if not stages:
-        raise file.wrong(node, f"{subject} no stages; add at least one, e.g. 'Lint: []'")
+        raise file.error_at(node, f"{subject} no stages; add at least one, e.g. 'Lint: []'")
     return stages
 
 

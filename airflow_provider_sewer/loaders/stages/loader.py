@@ -23,7 +23,14 @@ from airflow_provider_sewer.core.templates import is_template
 from airflow_provider_sewer.core.workflow import Workflow
 from airflow_provider_sewer.loaders.stages.error_locations import items, place_in_fields, place_of_path, place_of_stage
 from airflow_provider_sewer.loaders.stages.functions_module import FunctionsModule
-from airflow_provider_sewer.loaders.stages.layout import LOOPS, STAGE_FIELDS, Layout, is_set, layouts, refuse_unknown
+from airflow_provider_sewer.loaders.stages.layout import (
+    LOOPS,
+    STAGE_FIELDS,
+    Layout,
+    is_set,
+    layouts,
+    reject_unknown_keys,
+)
 from airflow_provider_sewer.loaders.stages.yaml_file import Entry, YamlFile, inner, is_null
 from airflow_provider_sewer.loaders.stages.yaml_tags import RESULT, Tags
 from airflow_provider_sewer.loaders.workflow_choice import select_workflow
@@ -104,7 +111,7 @@ class _Stages:
         except InvalidWorkflow as error:
             stages = {task.name: name for task, name in tasks.items()}
             node = self._place_of(stages, *error.at) if error.at else None
-            raise error if node is None else self._file.wrong(node, error.message, InvalidWorkflow) from None
+            raise error if node is None else self._file.error_at(node, error.message, InvalidWorkflow) from None
 
     def _tasks_of(self, name: str) -> list[Task]:
         task = self._tasks_of_stages[name]
@@ -116,7 +123,7 @@ class _Stages:
         if not isinstance(value, yaml.MappingNode):
             return {} if is_null(value) else {"depends_on": Entry(key, value)}
         entries = self._file.entries(value, f"stage {name!r}")
-        refuse_unknown(self._file, entries, STAGE_FIELDS, "field of a stage")
+        reject_unknown_keys(self._file, entries, STAGE_FIELDS, "field of a stage")
         return entries
 
     def _ordered(self) -> Iterator[str]:
@@ -129,7 +136,7 @@ class _Stages:
             cycle = " → ".join(map(repr, [down, *reversed(error.args[1][1:])]))
             message = f"cyclic dependency of stages: {cycle}; remove one of these dependencies"
             node = place_of_stage(self._own[down], self._stage_at, up) or self._stages[down].key
-            raise self._file.wrong(node, message, InvalidWorkflow) from None
+            raise self._file.error_at(node, message, InvalidWorkflow) from None
 
     def _required_by(self, name: str) -> Iterator[str]:
         """Return the stages whose results a stage uses, and mapped stages that it depends on."""
@@ -156,7 +163,7 @@ class _Stages:
                 return mapped_task(task, lists, each_with_each=each_with_each)
             except InvalidTask as error:
                 node = self._place_in(name, *error.at) if error.at else None
-                raise self._file.wrong(node or key, error.message, InvalidTask) from None
+                raise self._file.error_at(node or key, error.message, InvalidTask) from None
 
     def _count(self, name: str, tasks: int) -> None:
         """Limit the number of mapped tasks: a few lines must not expand to more tasks than fit into memory."""
@@ -175,7 +182,7 @@ class _Stages:
         loops = [field for field in self._own[name] if field in LOOPS]
         if len(loops) > 1:
             message = f"task {name!r}: {loops[0]!r} and {loops[1]!r} exclude each other; remove one of them"
-            raise self._file.wrong(self._own[name][loops[1]].key, message, InvalidTask)
+            raise self._file.error_at(self._own[name][loops[1]].key, message, InvalidTask)
         return loops[0] if loops else None
 
     def _values(self, loop: Entry, field: str) -> dict[str, Any]:
@@ -204,11 +211,11 @@ class _Stages:
             stage = self._stage_at(item)
             if stage is None:
                 message = f"stage {name!r} depends on an {unknown_name('stage', upstream, self._stages)}"
-                raise self._file.wrong(item, message, InvalidWorkflow)
+                raise self._file.error_at(item, message, InvalidWorkflow)
             tasks = [task.name for task in self._tasks_of(stage)] if self._loop(stage) else [stage]
             if upstream not in (stage, *tasks):
                 message = f"stage {name!r} depends on an {unknown_name('task', upstream, tasks)}"
-                raise self._file.wrong(item, message, InvalidWorkflow)
+                raise self._file.error_at(item, message, InvalidWorkflow)
             yield from tasks if upstream == stage else [upstream]
 
     def _upstream(self, name: str) -> list[yaml.Node]:
@@ -233,7 +240,7 @@ class _Stages:
             return function
         node = own["function"].value if "function" in own else self._stages[name].key
         if self._jobs is None:
-            raise self._file.wrong(
+            raise self._file.error_at(
                 node,
                 f"stage {name!r} needs a jobs module, but none is set; set one with --jobs, with jobs=… in Python, or "
                 "give the stage a module or a function 'package.module:function'",
@@ -241,10 +248,10 @@ class _Stages:
             )
         if not function.isidentifier():
             message = f"stage {name!r}: {function!r} is not a valid function name; set the field 'function'"
-            raise self._file.wrong(node, message, InvalidTask)
+            raise self._file.error_at(node, message, InvalidTask)
         is_found_beside = fields.get("workdir") == "."
         if is_found_beside and (reason := self._jobs.missing_reason(function)):
-            raise self._file.wrong(node, f"stage {name!r} has no function in {reason}", InvalidTask)
+            raise self._file.error_at(node, f"stage {name!r} has no function in {reason}", InvalidTask)
         return self._jobs.function(function)
 
     def _place_in(self, name: str, field: Any, *keys: Any) -> yaml.Node | None:

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 
 from airflow_provider_sewer.core.errors import StateError, UntrustedPath, WorkflowFileError
-from airflow_provider_sewer.core.trusted_files import why_foreign
+from airflow_provider_sewer.core.trusted_files import foreign_reason
 from airflow_provider_sewer.loaders.stages.yaml_file import YamlFile
 
 _SUCCEEDED = "SUCCESS"
@@ -22,7 +22,7 @@ def succeeded_stages(path: str) -> list[str]:
     :raises UntrustedPath: when another user could have written it.
     """
     with suppress(OSError):  # reading the file reports the error
-        if reason := why_foreign(path, os.stat(path)):
+        if reason := foreign_reason(path, os.stat(path)):
             raise UntrustedPath(f"the state file {path} {reason}")
     try:
         file = YamlFile(os.path.abspath(path))

@@ -89,7 +89,7 @@ class YamlFile:
         """Return the position of a node."""
         return _place(self.path, node.start_mark)
 
-    def wrong(self, node: yaml.Node, message: str, kind: type[SewerError] = WorkflowFileError) -> SewerError:
+    def error_at(self, node: yaml.Node, message: str, kind: type[SewerError] = WorkflowFileError) -> SewerError:
         """Return an error with the position of a node."""
         return kind(message, self.at(node))
 
@@ -100,7 +100,7 @@ class YamlFile:
         :raises WorkflowFileError: when it is not a mapping, or has a duplicate key.
         """
         if not isinstance(node, yaml.MappingNode):
-            raise self.wrong(node, f"{label} must be a mapping, got {shown(node)}")
+            raise self.error_at(node, f"{label} must be a mapping, got {shown(node)}")
         own: dict[str, Entry] = {}
         merged: dict[str, Entry] = {}
         for key, value in node.value:
@@ -110,7 +110,7 @@ class YamlFile:
             name = self.text(key, "a key")
             if name in own:
                 first = self.at(own[name].key)
-                raise self.wrong(key, f"duplicate key {name!r}, first used in line {first.line}; remove one of them")
+                raise self.error_at(key, f"duplicate key {name!r}, first used in line {first.line}; remove one of them")
             own[name] = Entry(key, value)
         return {**merged, **own}
 
@@ -123,7 +123,7 @@ class YamlFile:
         if isinstance(node, yaml.ScalarNode) and node.tag.startswith(_STANDARD):
             return self._whole(node)
         hint = "; a template needs quotes: '{{ … }}'" if _looks_like_template(node) else ""
-        raise self.wrong(node, f"{label} must be a string, got {shown(node)}{hint}")
+        raise self.error_at(node, f"{label} must be a string, got {shown(node)}{hint}")
 
     def value(self, node: yaml.Node, tagged: Callable[[yaml.Node], Any]) -> Any:
         """Return the value of a node as plain data.
@@ -139,16 +139,16 @@ class YamlFile:
             return self._scalar(node)
         standard = _COLLECTIONS[type(node)]
         if node.tag.startswith(_STANDARD) and node.tag != standard:
-            raise self.wrong(node, f"unknown tag !!{node.tag.removeprefix(_STANDARD)}; remove it")
+            raise self.error_at(node, f"unknown tag !!{node.tag.removeprefix(_STANDARD)}; remove it")
         if id(node) in self._open:
-            raise self.wrong(node, "the value contains itself")
+            raise self.error_at(node, "the value contains itself")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
                 return [self.value(item, tagged) for item in node.value]
             return {key: self.value(entry.value, tagged) for key, entry in self.entries(node, "the value").items()}
         except RecursionError:
-            raise self.wrong(node, "the value is nested too deeply") from None
+            raise self.error_at(node, "the value is nested too deeply") from None
         finally:
             self._open.discard(id(node))
 
@@ -158,20 +158,22 @@ class YamlFile:
             tag = _TEXT
         name = tag.removeprefix(_STANDARD)
         if tag not in _SCALARS:
-            raise self.wrong(node, f"unknown tag !!{name}; remove it")
+            raise self.error_at(node, f"unknown tag !!{name}; remove it")
         try:
             value = _SCALARS[tag](self._whole(node))
         except (KeyError, ValueError):
-            raise self.wrong(node, f"{node.value!r:.80} is not a valid !!{name}") from None
+            raise self.error_at(node, f"{node.value!r:.80} is not a valid !!{name}") from None
         if isinstance(value, float) and not math.isfinite(value):
-            raise self.wrong(node, f"number {node.value!r:.80} is too large; quote it to use it as a string")
+            raise self.error_at(node, f"number {node.value!r:.80} is too large; quote it to use it as a string")
         return value
 
     def _whole(self, node: yaml.ScalarNode) -> str:
         r"""Return the text of a scalar; reject surrogates from ``\u``, which are half of a character."""
         text = str(node.value)
         if half := _HALF.search(text):
-            raise self.wrong(node, f"{half[0]!r} is half of a character; write the character, or \\U with eight digits")
+            raise self.error_at(
+                node, f"{half[0]!r} is half of a character; write the character, or \\U with eight digits"
+            )
         return text
 
     def _merged(self, node: yaml.Node) -> dict[str, Entry]:
@@ -179,7 +181,7 @@ class YamlFile:
         merged: dict[str, Entry] = {}
         for each in several:
             if id(each) in self._open:
-                raise self.wrong(each, "the value contains itself")
+                raise self.error_at(each, "the value contains itself")
             self._open.add(id(each))
             merged = {**self.entries(each, "<<"), **merged}
             self._open.discard(id(each))
@@ -219,7 +221,7 @@ class YamlFile:
             sizes[id(node)] = sizes[id(node)] or 1 + sum(sizes[id(each)] for each in children)
             if sizes[id(node)] > len(sizes) + _MOST_REPEATED:
                 message = f"aliases expand to more than {_MOST_REPEATED:,} values; have a stage read them from a file"
-                raise self.wrong(node, message)
+                raise self.error_at(node, message)
 
     def _text(self) -> str:
         data = read_workflow_file(self.path)

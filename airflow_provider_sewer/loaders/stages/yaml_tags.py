@@ -12,7 +12,7 @@ import yaml
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, unknown_name
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
 from airflow_provider_sewer.core.values import Ignored
-from airflow_provider_sewer.loaders.stages.layout import LOOPS, refuse_unknown
+from airflow_provider_sewer.loaders.stages.layout import LOOPS, reject_unknown_keys
 
 if TYPE_CHECKING:
     from airflow_provider_sewer.core.mapping import MappedTask
@@ -73,17 +73,17 @@ class Tags:
             return name, keys
         options = self._options(node, ("stage", "keys", "ignored"))
         if "stage" not in options:
-            raise self._file.wrong(node, f"{RESULT}: the stage is missing; write {RESULT} {{stage: …}}", InvalidTask)
+            raise self._file.error_at(node, f"{RESULT}: the stage is missing; write {RESULT} {{stage: …}}", InvalidTask)
         name = self._file.text(options["stage"].value, "stage")
         self._check_stage(name, options["stage"].value)
         return name, list(self._keys(options["keys"].value)) if "keys" in options else []
 
     def _converted(self, node: yaml.Node, field: str) -> Any:
         if node.tag not in _TAGS:
-            raise self._file.wrong(node, unknown_name("tag", node.tag, _TAGS))
+            raise self._file.error_at(node, unknown_name("tag", node.tag, _TAGS))
         if field not in _FIELDS_OF[node.tag]:
             message = f"{node.tag} is not allowed in {field}, only in {' and '.join(_FIELDS_OF[node.tag])}"
-            raise self._file.wrong(node, message, InvalidTask)
+            raise self._file.error_at(node, message, InvalidTask)
         if node.tag == _IGNORED:
             return Ignored(self._file.untagged(node, lambda tagged: self._converted(tagged, field)))
         if node.tag == _TIMEDELTA:
@@ -106,7 +106,7 @@ class Tags:
             if error.where:
                 raise
             place = next((options[option].value for option in error.at if option in options), node)
-            raise self._file.wrong(place, str(error), InvalidTask) from None
+            raise self._file.error_at(place, str(error), InvalidTask) from None
 
     def _result(self, node: yaml.Node) -> Any:
         """Return the result, or the part of it, that a node refers to; a mapped stage has a list of results."""
@@ -117,7 +117,7 @@ class Tags:
                 message = (
                     f"{RESULT}: stage {name!r} is mapped and has a list of {len(part)} results; {key!r} is not in it"
                 )
-                raise self._file.wrong(self._key_at(node, place), message, InvalidTask)
+                raise self._file.error_at(self._key_at(node, place), message, InvalidTask)
             part = part[key]
         return part
 
@@ -131,16 +131,16 @@ class Tags:
         keys = self.value(node, RESULT)
         if not isinstance(keys, list):
             message = f"{RESULT}: keys must be a list of keys and positions, got {keys!r:.200}"
-            raise self._file.wrong(node, message, InvalidTask)
+            raise self._file.error_at(node, message, InvalidTask)
         for key, place in zip(keys, node.value, strict=True):
             if type(key) not in (str, int):
                 message = f"{RESULT}: each key must be a string or an integer, got {key!r:.200}"
-                raise self._file.wrong(place, message, InvalidTask)
+                raise self._file.error_at(place, message, InvalidTask)
         return keys
 
     def _check_stage(self, name: str, node: yaml.Node) -> None:
         if name not in self._stages:
-            raise self._file.wrong(node, f"{RESULT}: {unknown_name('stage', name, self._stages)}", InvalidWorkflow)
+            raise self._file.error_at(node, f"{RESULT}: {unknown_name('stage', name, self._stages)}", InvalidWorkflow)
 
     def _split(self, text: str) -> tuple[str, list[str | int]]:
         """Split ``stage.key.0``; stage names may contain dots, and the longest match is used."""
@@ -157,7 +157,7 @@ class Tags:
         ignored = self.value(options["ignored"].value, node.tag)
         if not isinstance(ignored, bool):
             message = f"{node.tag}: ignored must be true or false, got {ignored!r:.200}"
-            raise self._file.wrong(options["ignored"].value, message, InvalidTask)
+            raise self._file.error_at(options["ignored"].value, message, InvalidTask)
         return ignored
 
     def _duration(self, node: yaml.Node) -> timedelta:
@@ -168,12 +168,12 @@ class Tags:
                 total += timedelta(**{unit: _number(amount)})
             except (TypeError, OverflowError):
                 message = f"{_TIMEDELTA}: {unit} must be a number, at most 999,999,999 days, got {amount!r:.200}"
-                raise self._file.wrong(entry.value, message, InvalidTask) from None
+                raise self._file.error_at(entry.value, message, InvalidTask) from None
         return total
 
     def _options(self, node: yaml.Node, known: Sequence[str]) -> Mapping[str, Entry]:
         options = self._file.entries(node, node.tag)
-        refuse_unknown(self._file, options, tuple(known), f"option of {node.tag}")
+        reject_unknown_keys(self._file, options, tuple(known), f"option of {node.tag}")
         return options
 
 

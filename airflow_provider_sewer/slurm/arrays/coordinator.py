@@ -109,7 +109,7 @@ class ArrayCoordinator:
         planner.poll()
         self._deliver(planner)
         if self._members and planner.is_due():
-            for _ in planner.send(self._notify):
+            for _ in planner.submit_due(self._notify):
                 self._deliver(planner)
 
     def _next(self) -> bool:

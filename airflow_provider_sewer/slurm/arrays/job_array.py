@@ -70,7 +70,7 @@ class JobArray:
         self.elements: dict[int, str] = {}
         self.options: ArrayOptions | None = None
         self.job: dict[str, Any] | None = None
-        self.refusal: errors.SlurmError | None = None
+        self.rejection: errors.SlurmError | None = None
         self.read()
 
     def read(self) -> None:
@@ -89,7 +89,7 @@ class JobArray:
         if (refused := directory.read_refusal()) is not None:
             kind: Any = errors.KEYS.get(refused["error"], errors.SlurmError)
             kind = kind if issubclass(kind, errors.SlurmError) else errors.SlurmError
-            self.refusal = kind(str(refused["message"]), run_directory=directory.path)
+            self.rejection = kind(str(refused["message"]), run_directory=directory.path)
 
     def _is_element(self, element: tuple[str, Any]) -> bool:
         """Return whether this is a number and the job directory of an instance of the same mapped task."""
@@ -100,7 +100,7 @@ class JobArray:
     @property
     def is_outcome_known(self) -> bool:
         """Return whether it was submitted or rejected."""
-        return self.job is not None or self.refusal is not None
+        return self.job is not None or self.rejection is not None
 
     @property
     def is_formed(self) -> bool:
@@ -133,10 +133,10 @@ class JobArray:
         directory = JobDirectory(self.elements[number])
         return Job.of(f"{record['id']}_{number}", self.name, directory, cluster, record["submitted"])
 
-    def refuse(self, error: errors.SlurmError) -> None:
+    def reject(self, error: errors.SlurmError) -> None:
         """Record that it will never be submitted, so that all its members fail."""
         self.directory.write_refusal({"error": errors.key_of(type(error)), "message": error.message})
-        self.refusal = error
+        self.rejection = error
 
 
 def folder_of(path: str) -> str:

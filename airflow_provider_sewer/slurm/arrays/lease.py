@@ -65,7 +65,7 @@ class Lease:
             raise LeaseLost from None
         self._touched = now
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Release the lease."""
         with suppress(FileNotFoundError):  # it was lost
             os.rename(self._path("holder", self._own), self._path("free", self._own))

@@ -63,7 +63,7 @@ class MemberQueue:
         path = self._path(member.path)
         try:
             with suppress(FileExistsError):
-                JobDirectory(self._folder).make()
+                JobDirectory(self._folder).create()
             check_own_folders(os.path.dirname(os.path.dirname(self._folder)), self._folder, "run_dir")
             record = WAITING.packed([*member[:-1], member.options.to_data()])
             write_atomically(path, json.dumps(record).encode(), lasts=True)
@@ -76,7 +76,7 @@ class MemberQueue:
         """Return whether the attempt with this job directory waits."""
         return os.path.exists(self._path(path))
 
-    def why_unreadable(self, path: str) -> SewerError | None:
+    def read_error(self, path: str) -> SewerError | None:
         """Return why the registration of this job directory cannot be read, as found by :meth:`members`."""
         return self._unreadable.get(self._path(path))
 

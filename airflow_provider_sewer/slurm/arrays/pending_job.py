@@ -82,7 +82,7 @@ class ArrayRegistration:
         """
         now = time.time()
         try:
-            self._attempt._replace(in_array=True).note_intent(self._cluster.kind, now, now)
+            self._attempt._replace(in_array=True).record_intent(self._cluster.kind, now, now)
             script.write(self._directory)
         except OSError as error:
             path = self._directory.path

@@ -58,7 +58,7 @@ class ArrayPlanner:
 
     def outcome(self, path: str) -> Job | SewerError | None:
         """Return the job or the error of the attempt with this job directory; ``None`` while it waits."""
-        return self._outcomes.get(path) or self._queue.why_unreadable(path)
+        return self._outcomes.get(path) or self._queue.read_error(path)
 
     def is_awaited(self, path: str) -> bool:
         """Return whether the attempt with this job directory waits, or is in an array that is being submitted."""
@@ -91,7 +91,7 @@ class ArrayPlanner:
         """Return whether there is an array to submit: one whose submission is not known, or members enough for one."""
         return bool(self._unsent()) or self._is_enough()
 
-    def send(self, notify: Callable[[str], None]) -> Iterator[None]:
+    def submit_due(self, notify: Callable[[str], None]) -> Iterator[None]:
         """Submit the due arrays, if no other process does, and yield after each outcome.
 
         :raises LeaseLost: when another process has taken the lease.
@@ -109,7 +109,7 @@ class ArrayPlanner:
                 self._send(self._form(members), notify)
                 yield
         finally:
-            self._lease.give_back()
+            self._lease.release()
 
     # -- Members of the arrays -----------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class ArrayPlanner:
         array = self._new_array()
         array.form({member.map_index % (largest or len(members)): member.path for member in chosen}, chosen[0].options)
         if not largest:
-            array.refuse(SlurmSubmissionRejected("this cluster has no job arrays (MaxArraySize=0); remove array=True"))
+            array.reject(SlurmSubmissionRejected("this cluster has no job arrays (MaxArraySize=0); remove array=True"))
         return array
 
     def _new_array(self) -> JobArray:
@@ -204,14 +204,14 @@ class ArrayPlanner:
             notify(WarningLine(f"Cancelling {duplicate.job}: the folder of its array was removed"))
             self._cancel(duplicate.job.ref)
             array.form({}, array.options)  # its members can join another array
-            array.refuse(SlurmError("another array has its name"))
+            array.reject(SlurmError("another array has its name"))
         except UnreadableRecord:
             raise
         except SewerError as error:
             with suppress(SlurmUnreachable):
                 if (found := self._cluster.find(array.name, array.directory.path)) is not None:
                     self._cancel(JobRef(found, array.name, array.directory.path))
-            array.refuse(error if isinstance(error, SlurmError) else SlurmSubmissionRejected(error.message))
+            array.reject(error if isinstance(error, SlurmError) else SlurmSubmissionRejected(error.message))
         array.read()
         if len(array.elements) == before:
             self._most *= 2
@@ -233,5 +233,5 @@ class ArrayPlanner:
     def _record_outcome(self, array: JobArray) -> None:
         if array.job is not None:
             self._outcomes |= {path: array.element(each, self._cluster) for each, path in array.elements.items()}
-        elif array.refusal is not None:
-            self._outcomes |= dict.fromkeys(array.elements.values(), array.refusal)
+        elif array.rejection is not None:
+            self._outcomes |= dict.fromkeys(array.elements.values(), array.rejection)
