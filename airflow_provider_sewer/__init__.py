@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.paths import Dependency, External, Product
+from airflow_provider_sewer.core.placeholders import Ignored
 from airflow_provider_sewer.core.recording import Run, set_inline_runner
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.task_decorator import task
-from airflow_provider_sewer.core.values import Ignored
 from airflow_provider_sewer.core.workflow import Workflow, workflow
 from airflow_provider_sewer.loaders.python_file import get_task_from_module, get_tasks_from_module, load_module
 from airflow_provider_sewer.loaders.workflow_files import load_workflow

@@ -41,8 +41,8 @@ from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory, Monitor, StartRecord
 from airflow_provider_sewer.slurm.job_products import JobProducts
 from airflow_provider_sewer.slurm.job_result import JobResult
+from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
-from airflow_provider_sewer.slurm.saved_task import load_task
 from airflow_provider_sewer.slurm.submitted_job import job_from_data, result_from_data, result_to_data
 from airflow_provider_sewer.triggers.path import PathTrigger
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger

@@ -25,8 +25,8 @@ from airflow_provider_sewer.execution.disk_cache import DiskCache
 from airflow_provider_sewer.execution.staged_products import read_record
 from airflow_provider_sewer.slurm.attempts import Attempts, TaskInstance
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_line_between
-from airflow_provider_sewer.slurm.saved_task import load_task
 from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:

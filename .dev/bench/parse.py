@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
+from typing import TYPE_CHECKING
 
 from bench.clock import CannotRun, Side, alternating, beside, python_of, run_side
 from bench.rows import Figure, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROWS = {
     "thousand": Row("1,000 tasks of a workflow file, tied as a tree", "a loop of 1,000 `BashOperator`s"),

@@ -6,14 +6,15 @@ import functools
 import os
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from airflow_provider_sewer.cli.messages import write_message
-from airflow_provider_sewer.cli.values import read_value
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import From
+from airflow_provider_sewer.core.trusted_files import parse_json
 from airflow_provider_sewer.loaders.workflow_files import load_tasks, load_workflow
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class WorkflowFile(NamedTuple):
         if not self.external:
             workflow = load_workflow(self.path, self.name, jobs=self.functions_module, arguments=self.arguments)
         else:
-            from airflow_provider_sewer.loaders.external.client import read_workflow
+            from airflow_provider_sewer.loaders.external.reader import read_workflow
 
             workflow = read_workflow(self.path, self.name, self.settings, self.arguments)
         _warn_of_secrets(workflow.tasks.values())
@@ -146,7 +147,7 @@ class WorkflowFile(NamedTuple):
         if not self.external:
             tasks = load_tasks(self.path, jobs=self.functions_module)
         else:
-            from airflow_provider_sewer.loaders.external.client import read_tasks
+            from airflow_provider_sewer.loaders.external.reader import read_tasks
 
             tasks = read_tasks(self.path, self.settings)
         _warn_of_secrets(tasks)
@@ -253,3 +254,10 @@ def _limits(pairs: tuple[str, ...]) -> dict[str, int]:
             raise click.BadParameter(f"{pair!r}: write NAME=NUMBER, such as gpu=2", param_hint="--limit")
         limits[name] = int(amount)
     return limits
+
+
+def read_value(text: str) -> Any:
+    """Parse a value as JSON; a value that is not JSON is a string."""
+    with suppress(ValueError):
+        return parse_json(text)
+    return text

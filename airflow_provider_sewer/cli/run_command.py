@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.signals import stop_on_signals
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
-from airflow_provider_sewer.core.resources import check_limits
+from airflow_provider_sewer.core.validation import check_limits
 from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState
 from airflow_provider_sewer.execution.interpreter import locate_interpreter
 from airflow_provider_sewer.execution.job_order import RunIdentity
@@ -23,6 +22,7 @@ from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile,
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_provider_sewer.cli.values import read_value
+from airflow_provider_sewer.cli.options import read_value
 from airflow_provider_sewer.core.errors import InvalidTask, SewerError, unknown_name
 from airflow_provider_sewer.core.slurm_settings import RESOURCES, SlurmSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 #: Parameters for monitoring a job; the others are passed to sbatch.
 _MONITORING = (

@@ -5,16 +5,16 @@ from __future__ import annotations
 import builtins
 import inspect
 from collections.abc import Mapping
-from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, Callable, ForwardRef, Literal, Union, get_args, get_origin
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.function_bootstrap import evaluated
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
-from airflow_provider_sewer.core.values import Ignored, Result
+from airflow_provider_sewer.core.placeholders import Ignored, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import FunctionType
 
     from airflow_provider_sewer.core.source import SourceLine
 

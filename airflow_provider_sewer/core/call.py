@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key
-from airflow_provider_sewer.core.process_text import invalid_reason
-from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.validation import invalid_reason, is_template
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 with open(os.path.join(os.path.dirname(__file__), "function_bootstrap.py"), encoding="utf-8") as _file:
     #: The program that calls a function, for any interpreter from 3.9 on.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from airflow_provider_sewer.core.call import CALLER
 from airflow_provider_sewer.core.masking import MASK, Secrets
 from airflow_provider_sewer.core.secret_detection import masked_words
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 _LEFT_OUT = "…"
 #: Maximum number of characters that are shown of a function's arguments.

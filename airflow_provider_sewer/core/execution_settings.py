@@ -7,13 +7,15 @@ the TaskGroup, the connection, the default. Environments are merged, variable by
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from airflow_provider_sewer.core.environment import Inherit, checked_env, checked_inherit
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.process_text import invalid_reason
+from airflow_provider_sewer.core.validation import invalid_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 

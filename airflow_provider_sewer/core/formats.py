@@ -7,13 +7,15 @@ version. ``tests/records/`` has a record of each released format.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import SewerError, UnreadableRecord
 from airflow_provider_sewer.core.trusted_files import has_types
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 #: The key of a record that holds the version of its format.
 VERSION_KEY = "format"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
@@ -12,6 +11,8 @@ from airflow_provider_sewer.core.paths import FAILED, External, path_key, siblin
 from airflow_provider_sewer.core.size_limits import MAX_EDGES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
     from airflow_provider_sewer.core.paths import Dependency, Product
     from airflow_provider_sewer.core.task import Task
 

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.chain import Chain
 from airflow_provider_sewer.core.errors import InvalidTask, Key
+from airflow_provider_sewer.core.placeholders import Ignored, Result
 from airflow_provider_sewer.core.recording import automatic_name
 from airflow_provider_sewer.core.secret_detection import is_secret
 from airflow_provider_sewer.core.size_limits import MAX_ITEMS, bounded_list, joined_pattern
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.core.values import Ignored, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.process_text import invalid_reason
-from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.validation import invalid_reason, is_template
 
 if TYPE_CHECKING:
     from typing import Self

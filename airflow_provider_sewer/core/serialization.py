@@ -18,12 +18,11 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.formats import TASK
 from airflow_provider_sewer.core.mapping import MappedTask
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
-from airflow_provider_sewer.core.runtime_values import RuntimeValue
+from airflow_provider_sewer.core.placeholders import Ignored, Result, RuntimeValue
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.staleness import RunPolicy
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.core.values import Ignored, Result
 from airflow_provider_sewer.core.workflow import Workflow
 
 if TYPE_CHECKING:

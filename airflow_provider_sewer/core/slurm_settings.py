@@ -16,10 +16,9 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.execution_settings import checked_path
-from airflow_provider_sewer.core.process_text import invalid_reason
-from airflow_provider_sewer.core.runtime_values import as_text
+from airflow_provider_sewer.core.placeholders import as_text
 from airflow_provider_sewer.core.size_limits import bounded_list
-from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.validation import invalid_reason, is_template
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 

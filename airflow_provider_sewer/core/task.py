@@ -16,17 +16,28 @@ from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import Dependency, PathMarker, Product
+from airflow_provider_sewer.core.placeholders import (
+    Ignored,
+    Marker,
+    Result,
+    as_text,
+    markers,
+    names_in,
+    replace_placeholders,
+)
 from airflow_provider_sewer.core.recording import record_task
-from airflow_provider_sewer.core.resources import checked_resources
-from airflow_provider_sewer.core.runtime_values import as_text, names_in
 from airflow_provider_sewer.core.secret_detection import exposed
 from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.staleness import RunPolicy
-from airflow_provider_sewer.core.tags_and_groups import checked_group, checked_tags, inner_group
-from airflow_provider_sewer.core.templates import is_template
-from airflow_provider_sewer.core.values import Ignored, Marker, Result, markers, replace_placeholders
+from airflow_provider_sewer.core.validation import (
+    checked_group,
+    checked_resources,
+    checked_tags,
+    inner_group,
+    is_template,
+)
 
 #: The fields of a task.
 FIELDS = (

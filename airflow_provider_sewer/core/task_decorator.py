@@ -6,7 +6,6 @@ import functools
 import inspect
 import json
 import os
-from collections.abc import Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, Union, overload
 
@@ -16,12 +15,13 @@ from airflow_provider_sewer.core.errors import InvalidTask, unknown_name
 from airflow_provider_sewer.core.execution_settings import checked_path, resolve_relative
 from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task
 from airflow_provider_sewer.core.paths import PathMarker
+from airflow_provider_sewer.core.placeholders import Ignored, Result
 from airflow_provider_sewer.core.recording import automatic_name, is_recording
 from airflow_provider_sewer.core.source import SourceLine, calling_line
 from airflow_provider_sewer.core.task import FIELDS, Task
-from airflow_provider_sewer.core.values import Ignored, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from inspect import Parameter
 
 #: Fields that the call sets, and fields of modules.

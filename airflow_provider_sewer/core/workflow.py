@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
@@ -15,6 +14,8 @@ from airflow_provider_sewer.core.recording import CalledWorkflow, Run, record_wo
 from airflow_provider_sewer.core.source import calling_line
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.core.mapping import MappedTask
     from airflow_provider_sewer.core.source import SourceLine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator
@@ -11,6 +10,8 @@ from airflow_provider_sewer.decorators.base import CalledOperator, decorator_of
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from airflow.sdk import Context
     from airflow.sdk.bases.decorator import TaskDecorator
 

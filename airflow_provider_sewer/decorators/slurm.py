@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator
@@ -13,6 +12,8 @@ from airflow_provider_sewer.operators.slurm import SlurmModuleOperator
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from airflow.sdk import Context
     from airflow.sdk.bases.decorator import TaskDecorator
 

@@ -11,16 +11,18 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import UntrustedPath
 from airflow_provider_sewer.core.file_fingerprints import fingerprint
 from airflow_provider_sewer.core.formats import CACHE
 from airflow_provider_sewer.core.trusted_files import PRIVATE, check_own_folders, parse_json, read_own
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: Seconds after which an entry is removed, used or not.
 _MAX_AGE = 30 * 24 * 3600

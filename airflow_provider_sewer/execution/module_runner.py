@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.call import Call
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-    from airflow_provider_sewer.execution.process_follower import Exit
+    from airflow_provider_sewer.execution.process import Exit
 
 #: Default seconds between SIGTERM and SIGKILL. Airflow itself kills a worker 5 s after it has asked it to stop.
 GRACE = 4.0

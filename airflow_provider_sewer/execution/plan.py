@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from airflow_provider_sewer.core.paths import Dependency
+    from airflow_provider_sewer.core.placeholders import Result
     from airflow_provider_sewer.core.selection import Texts
     from airflow_provider_sewer.core.task import Task
-    from airflow_provider_sewer.core.values import Result
     from airflow_provider_sewer.core.workflow import Workflow
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask, ProductError, SewerError
 from airflow_provider_sewer.core.paths import External, PathMarker, Product, absolute_path, path_for_module
+from airflow_provider_sewer.core.placeholders import Result
 from airflow_provider_sewer.core.staleness import (
     Decision,
     Inputs,
@@ -19,7 +19,6 @@ from airflow_provider_sewer.core.staleness import (
     decide,
     missing_reason,
 )
-from airflow_provider_sewer.core.values import Result
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.module_runner import DEFAULT_ENVIRONMENT, ModuleRunner, RunEnvironment
 from airflow_provider_sewer.execution.staged_products import (
@@ -30,11 +29,11 @@ from airflow_provider_sewer.execution.staged_products import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from airflow_provider_sewer.core.call import Call
+    from airflow_provider_sewer.core.placeholders import Marker
     from airflow_provider_sewer.core.task import Task
-    from airflow_provider_sewer.core.values import Marker
     from airflow_provider_sewer.execution.output import Sink
 
 

@@ -9,12 +9,13 @@ import time
 from collections import deque
 from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import ModuleTerminated, SewerError
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.core.resources import check_limits
 from airflow_provider_sewer.core.staleness import Decision
+from airflow_provider_sewer.core.validation import check_limits
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.log_lines import WarningLine
@@ -29,15 +30,14 @@ from airflow_provider_sewer.execution.plan import (
     upstream_by_value,
 )
 from airflow_provider_sewer.execution.preflight import check_interpreters, reject_templates, resolve_settings
-from airflow_provider_sewer.execution.process import Process
-from airflow_provider_sewer.execution.process_follower import LONGEST_WAIT
+from airflow_provider_sewer.execution.process import LONGEST_WAIT, Process
 from airflow_provider_sewer.execution.scheduler import Scheduler
 from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.execution.temporary_products import TemporaryProducts
-from airflow_provider_sewer.execution.worker_threads import WorkerThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from typing import Self
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.events import Observer
     from airflow_provider_sewer.execution.output import Stream
     from airflow_provider_sewer.execution.state_file import StateFile
-
 
 _UNSET = ExecutionSettings()
 _STOPPED_BEFORE = Outcome(TaskState.STOPPED, reason="the run was stopped before it started")
@@ -370,3 +369,45 @@ class WorkflowRunner:
             self.stop()
             return "the reader of the run's output has closed it"
         return str(error) if isinstance(error, SewerError) else f"{type(error).__name__}: {error}"
+
+
+class WorkerThreads:
+    """Pool of as many threads as there were concurrent calls.
+
+    ``concurrent.futures`` of the standard library stores a result for each call, which costs as much as to follow a
+    short task; its import costs more.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self._todo: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait until all calls have returned."""
+        for _thread in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def put(self, function: Callable[[], None], at_once: int) -> None:
+        """Run a function, which must not raise, in a thread of the pool.
+
+        :param at_once: number of concurrent calls, including this one.
+        """
+        self._todo.put(function)
+        if len(self._threads) < at_once:
+            thread = threading.Thread(target=self._work, name="sewer-worker")
+            try:
+                thread.start()
+            except RuntimeError:  # the system allows no more threads: the existing ones run the calls in turn
+                if not self._threads:
+                    raise
+            else:
+                self._threads.append(thread)
+
+    def _work(self) -> None:
+        while (function := self._todo.get()) is not None:
+            function()

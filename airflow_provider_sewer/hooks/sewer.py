@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import string
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
@@ -21,6 +20,9 @@ from airflow_provider_sewer.core.secret_detection import masked_text
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.trusted_files import parse_json
 from airflow_provider_sewer.execution.interpreter import check_workdir, recognized_interpreter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _FIELDS = ("python", "workdir", "env", "secret_env", "inherit_env", *SlurmSettings._fields, "job_url")
 

@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW, Workflow
 from airflow_provider_sewer.loaders.isolated_import import FORMER_NAMES, isolated_import, module_name
 from airflow_provider_sewer.loaders.user_errors import as_file_error, read_workflow_file
-from airflow_provider_sewer.loaders.workflow_choice import select_workflow
+from airflow_provider_sewer.loaders.workflow_files import select_workflow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.errors import SewerError
+from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError, unknown_name
+from airflow_provider_sewer.core.source import SourceLine
+from airflow_provider_sewer.core.workflow import DEFAULT_WORKFLOW
 from airflow_provider_sewer.loaders import python_file
 from airflow_provider_sewer.loaders.memory_cache import is_yaml, load_cached
 
@@ -78,3 +80,22 @@ def _has_stages(path: str | os.PathLike[str], jobs: str | None) -> bool:
         )
         raise SewerError(message)
     return has_stages
+
+
+def select_workflow(name: str | None, known: list[str], file: str) -> str:
+    """Return the name of the requested, the only or the default workflow.
+
+    :param name: requested name, if given.
+    :param known: names of the workflows in the file.
+    :raises WorkflowFileError: when the name is unknown, or is required and not given.
+    """
+    if name is None and len(known) == 1:
+        return known[0]
+    selected = DEFAULT_WORKFLOW if name is None else name
+    if selected in known:
+        return selected
+    if name is None:
+        message = f"the file defines several workflows; choose one: {', '.join(map(repr, known))}"
+    else:
+        message = unknown_name("workflow", name, known)
+    raise WorkflowFileError(message, SourceLine(file, 0))

@@ -14,7 +14,7 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import checked_path
 from airflow_provider_sewer.core.paths import checked_text, is_relative, path_key
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.validation import is_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

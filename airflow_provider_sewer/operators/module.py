@@ -25,7 +25,7 @@ from airflow_provider_sewer.core.secret_detection import exposed, secret_texts
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.staleness import RunPolicy
 from airflow_provider_sewer.core.task import Task, checked_target
-from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.validation import is_template
 from airflow_provider_sewer.execution.module_runner import GRACE, ModuleResult, RunEnvironment
 from airflow_provider_sewer.execution.task_log import log_output
 from airflow_provider_sewer.execution.task_runner import TaskRunner
@@ -33,7 +33,6 @@ from airflow_provider_sewer.hooks.sewer import SewerHook, mask_secrets
 from airflow_provider_sewer.operators.assets import PathBase
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
 from airflow_provider_sewer.operators.logical_date import NamesMissingDate
-from airflow_provider_sewer.operators.mapped_results import check_for_mapping
 from airflow_provider_sewer.operators.openlineage import lineage_of
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.operators.secret_fields import (
@@ -44,10 +43,10 @@ from airflow_provider_sewer.operators.secret_fields import (
     stored_in_defaults,
     stored_secrets,
 )
-from airflow_provider_sewer.operators.staleness_xcom import pull_upstream_runs, push_run_info
 from airflow_provider_sewer.operators.template_fields import TemplateFields
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
 from airflow_provider_sewer.operators.workdir_warning import OncePerDag, line_in, warn_without_workdir
+from airflow_provider_sewer.operators.xcom import check_for_mapping, pull_upstream_runs, push_run_info
 from airflow_provider_sewer.operators.xcom_references import is_reference
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from airflow.sdk.definitions._internal.setup_teardown import SetupTeardownContex
 from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_provider_sewer.core.paths import PathMarker
-from airflow_provider_sewer.core.values import PLAIN, Ignored
+from airflow_provider_sewer.core.placeholders import PLAIN, Ignored
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
 from airflow_provider_sewer.operators.xcom_references import FromXCom
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from airflow_provider_sewer.operators.workdir_warning import warn_without_workdi
 from airflow_provider_sewer.triggers.path import PathTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from airflow.sdk import Context
 
 #: Seconds between two checks for a path; longer where each check takes a process of its own.

@@ -1,13 +1,12 @@
 """Rendering of templates in operator fields.
 
 Text in a DAG file or workflow file is a template if it contains ``{{`` or ``{%``
-(:func:`~airflow_provider_sewer.core.templates.is_template`). Values that Airflow resolves at run time are data:
+(:func:`~airflow_provider_sewer.core.validation.is_template`). Values that Airflow resolves at run time are data:
 XComs, results of their ``map``, ``zip`` and ``concat``, and values of mapped tasks and groups. Data is never rendered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.definitions.context import render_template_to_string
@@ -17,13 +16,14 @@ from jinja2 import Environment, Template, TemplateSyntaxError, nodes
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.paths import PathMarker
-from airflow_provider_sewer.core.runtime_values import holds_value, without_values
-from airflow_provider_sewer.core.templates import is_template
-from airflow_provider_sewer.core.values import Ignored
+from airflow_provider_sewer.core.placeholders import Ignored, holds_value, without_values
+from airflow_provider_sewer.core.validation import is_template
 from airflow_provider_sewer.operators.secret_fields import SecretField
 from airflow_provider_sewer.operators.xcom_references import is_reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable, Mapping
+
     from airflow.sdk import BaseOperator, Context
 
 #: Fields, and fields with items, that are text even if a DAG renders templates as native objects.

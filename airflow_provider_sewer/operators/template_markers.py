@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
-from airflow_provider_sewer.core.values import PLAIN, Ignored
+from airflow_provider_sewer.core.placeholders import PLAIN, Ignored
 
 
 class TemplateMarkers:

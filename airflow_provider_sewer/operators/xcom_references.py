@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
@@ -11,9 +10,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_provider_sewer.core.errors import InvalidTask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from airflow_provider_sewer.core.values import Result
+    from airflow_provider_sewer.core.placeholders import Result
 
 
 class FromXCom(ResolveMixin):

@@ -25,18 +25,16 @@ from airflow_provider_sewer.slurm.arrays.coordinator import ArrayCoordinator
 from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration, PendingJob, write_element
 from airflow_provider_sewer.slurm.attempts import Attempts
 from airflow_provider_sewer.slurm.backend import JobRef, SlurmUnreachable
-from airflow_provider_sewer.slurm.backends import backend_of, get_backend
+from airflow_provider_sewer.slurm.backend_choice import backend_of, get_backend
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job import Job, cancel
 from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
 from airflow_provider_sewer.slurm.job_products import JobProducts
 from airflow_provider_sewer.slurm.job_script import checked_variables
-from airflow_provider_sewer.slurm.job_spec import wait_policy_of
+from airflow_provider_sewer.slurm.job_spec import load_task, save_task, wait_policy_of
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_line_between
-from airflow_provider_sewer.slurm.monitor import JobMonitor
-from airflow_provider_sewer.slurm.polling import Backoff, latest_update, subscribe
+from airflow_provider_sewer.slurm.monitor import Backoff, JobMonitor, latest_update, subscribe
 from airflow_provider_sewer.slurm.reattach import PreviousAttempt
-from airflow_provider_sewer.slurm.saved_task import load_task, save_task
 from airflow_provider_sewer.slurm.submission import DuplicateJobName, Submission
 
 if TYPE_CHECKING:

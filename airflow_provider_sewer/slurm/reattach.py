@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_sewer.slurm.backend import SlurmUnreachable
 from airflow_provider_sewer.slurm.job import cancel, has_ended
-from airflow_provider_sewer.slurm.polling import Backoff
+from airflow_provider_sewer.slurm.monitor import Backoff
 from airflow_provider_sewer.slurm.states import ENDED, REQUEUEABLE
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow_provider_sewer.core.formats import JOB, JOB_EVENT
 from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
-from airflow_provider_sewer.slurm.backends import backend_of
+from airflow_provider_sewer.slurm.backend_choice import backend_of
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_directory import JobDirectory

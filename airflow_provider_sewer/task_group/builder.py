@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.values import Result
+from airflow_provider_sewer.core.placeholders import Result
 from airflow_provider_sewer.operators.operator_cloner import OperatorCloner
 from airflow_provider_sewer.operators.workdir_warning import warn_without_workdir
 from airflow_provider_sewer.task_group.dag_values import is_mapped, reject_shared_product_paths

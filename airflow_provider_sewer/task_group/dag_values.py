@@ -1,7 +1,7 @@
 """Run-time values that a DAG passes to a workflow: XComArgs, parameters and arguments of a mapped group.
 
 The core does not depend on Airflow's references. A named placeholder replaces each of them
-(see :mod:`airflow_provider_sewer.core.runtime_values`). In an operator, a placeholder that is a whole value becomes
+(see :mod:`airflow_provider_sewer.core.placeholders`). In an operator, a placeholder that is a whole value becomes
 the Airflow reference again. In a string it is a template, and the operator gets the reference by name in ``arguments``.
 """
 
@@ -17,10 +17,9 @@ from airflow.sdk.definitions.mappedoperator import ensure_xcomarg_return_value
 
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
 from airflow_provider_sewer.core.graph import product_keys
-from airflow_provider_sewer.core.runtime_values import RuntimeValue, as_text, named, names_in
+from airflow_provider_sewer.core.placeholders import Ignored, RuntimeValue, as_text, named, names_in
 from airflow_provider_sewer.core.source import calling_line
-from airflow_provider_sewer.core.templates import is_template
-from airflow_provider_sewer.core.values import Ignored
+from airflow_provider_sewer.core.validation import is_template
 from airflow_provider_sewer.operators.xcom_references import is_reference
 from airflow_provider_sewer.task_group.group import MappedSewerTaskGroup, SewerTaskGroup
 from airflow_provider_sewer.task_group.mapped_group import InstanceArgument

@@ -14,15 +14,15 @@ from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.task import checked_run_on
 from airflow_provider_sewer.operators.module import warn_of_secret
-from airflow_provider_sewer.task_group.operator_fields import split_operator_kwargs
+from airflow_provider_sewer.task_group.validation import split_operator_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.task_group.dag_values import DagValues
+    from airflow_provider_sewer.task_group.operators import TaskConverter
     from airflow_provider_sewer.task_group.overrides import Override
-    from airflow_provider_sewer.task_group.task_converter import TaskConverter
 
 #: Types accepted for a path.
 Path = str | os.PathLike[str]

@@ -5,18 +5,17 @@ An item is known only when its instance runs. A placeholder represents it, as fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.values import Result
+from airflow_provider_sewer.core.placeholders import Result
 from airflow_provider_sewer.operators.xcom_references import Item
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from airflow.sdk import XComArg
 

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings, resolve_relative
-from airflow_provider_sewer.core.garbage import gc_paused
 from airflow_provider_sewer.core.selection import selected
-from airflow_provider_sewer.core.templates import is_template
+from airflow_provider_sewer.core.validation import is_template
 from airflow_provider_sewer.loaders.workflow_files import load_workflow
 from airflow_provider_sewer.task_group.builder import expand
 from airflow_provider_sewer.task_group.dag_values import DagValues, is_mapped
 from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
 from airflow_provider_sewer.task_group.mapped_group import MappableGroup
-from airflow_provider_sewer.task_group.operator_fields import check_default_args
 from airflow_provider_sewer.task_group.overrides import (
     apply_overrides,
     checked_overrides,
     reject_partly_overridden_mapped_tasks,
 )
-from airflow_provider_sewer.task_group.task_ids import identifier
+from airflow_provider_sewer.task_group.subgroups import identifier
+from airflow_provider_sewer.task_group.validation import check_default_args
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.core.selection import Texts
     from airflow_provider_sewer.task_group.defaults import Path
     from airflow_provider_sewer.task_group.group import SewerTaskGroup
-    from airflow_provider_sewer.task_group.task_converter import TaskConverter
+    from airflow_provider_sewer.task_group.operators import TaskConverter
 
 
 @MappableGroup
@@ -93,7 +94,7 @@ def sewer_task_group(
         arguments. It returns arguments or an operator (for a mapped task, ``Operator.partial(…)``).
     :param default_args: default arguments of the group, as in Airflow.
     :param read_with_interpreter: whether ``python`` loads the file, with ``env`` and ``inherit_env``, because it
-        imports packages of that interpreter (see :mod:`airflow_provider_sewer.loaders.external.client`).
+        imports packages of that interpreter (see :mod:`airflow_provider_sewer.loaders.external.reader`).
     :raises SewerError: when the file, a task or an argument is invalid; with file and line.
     """
     check_default_args(default_args or {})
@@ -115,7 +116,7 @@ def sewer_task_group(
     )
     with gc_paused():
         if read_with_interpreter:
-            from airflow_provider_sewer.loaders.external.client import read_workflow
+            from airflow_provider_sewer.loaders.external.reader import read_workflow
 
             loaded = read_workflow(file, workflow, _load_settings(settings, dag_folder, jobs), given)
         else:
@@ -153,3 +154,19 @@ def _load_settings(settings: ExecutionSettings, dag_folder: str, jobs: str | Non
         raise InvalidTask(f"read_with_interpreter: {problem}; set python to the interpreter that loads the file")
     env = {name: value for name, value in settings.env.items() if not is_template(value)}
     return settings.map_paths(lambda path: resolve_relative(dag_folder, path))._replace(env=env)
+
+
+@contextmanager
+def gc_paused() -> Iterator[None]:
+    """Disable garbage collection while many long-lived objects are created.
+
+    For each few hundred objects, Python would search the youngest ones, and sometimes all objects, including those of
+    Airflow. That takes longer than the creation of a thousand tasks.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGroupContext
+from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 from airflow_provider_sewer.core.command import shown as shown_command
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.runtime_values import RuntimeValue
+from airflow_provider_sewer.core.placeholders import (
+    Result,
+    RuntimeValue,
+    deep_copy_plain,
+    markers,
+    replace_placeholders,
+)
 from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
-from airflow_provider_sewer.core.values import Result, deep_copy_plain, markers, replace_placeholders
 from airflow_provider_sewer.operators.assets import PathBase
 from airflow_provider_sewer.operators.module import (
     PythonModuleOperator,
@@ -23,18 +31,17 @@ from airflow_provider_sewer.operators.module import (
 from airflow_provider_sewer.operators.operator_cloner import PER_TASK_FIELDS
 from airflow_provider_sewer.task_group.dag_values import reject_runtime_values
 from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
-from airflow_provider_sewer.task_group.operator_fields import check_operator_kwargs, split_operator_kwargs
-from airflow_provider_sewer.task_group.task_converter import convert, convert_partial
+from airflow_provider_sewer.task_group.validation import check_operator_kwargs, split_operator_kwargs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from airflow.sdk import BaseOperator, XComArg
+    from airflow.sdk import XComArg
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
     from airflow_provider_sewer.core.mapping import MappedTask
+    from airflow_provider_sewer.core.placeholders import Marker
     from airflow_provider_sewer.core.task import Task
-    from airflow_provider_sewer.core.values import Marker
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.operators.operator_cloner import OperatorCloner
     from airflow_provider_sewer.operators.xcom_references import FromXCom
@@ -273,3 +280,56 @@ def _from_dag_file(path: str, task: Task, dag_folder: str) -> str:
     Each worker may have both in another folder, so the absolute path must not be part of the task.
     """
     return os.path.relpath(path, dag_folder) if path.startswith(task.source.folder + os.sep) else path
+
+
+#: Function of a task and its operator arguments that returns arguments or an operator.
+TaskConverter: TypeAlias = "Callable[[Task, dict[str, Any]], Mapping[str, Any] | BaseOperator | OperatorPartial]"
+
+
+def convert(
+    task: Task, kind: type[BaseOperator], arguments: Mapping[str, Any], converter: TaskConverter | None
+) -> BaseOperator:
+    """Create an operator, through ``converter`` if one is given.
+
+    :raises InvalidTask: when the converter fails, or returns another type.
+    """
+    converted = _converted(task, arguments, converter)
+    if isinstance(converted, Mapping):
+        return kind(**converted)
+    if not isinstance(converted, BaseOperator):
+        raise InvalidTask(f"task_converter must return operator arguments or an operator, got {converted!r:.200}")
+    return converted
+
+
+def convert_partial(
+    task: Task, kind: type[BaseOperator], arguments: Mapping[str, Any], converter: TaskConverter | None
+) -> OperatorPartial:
+    """Create a partial operator, through ``converter`` if one is given.
+
+    :raises InvalidTask: when the converter fails, or returns another type.
+    """
+    converted = _converted(task, arguments, converter)
+    if isinstance(converted, Mapping):
+        return kind.partial(**converted)
+    if not isinstance(converted, OperatorPartial):
+        raise InvalidTask(
+            "task_converter must return operator arguments or Operator.partial(…) for a mapped task, "
+            f"got {converted!r:.200}"
+        )
+    return converted
+
+
+def _converted(task: Task, arguments: Mapping[str, Any], converter: TaskConverter | None) -> Any:
+    if converter is None:
+        return arguments
+    try:
+        return converter(_copy_of(task), dict(arguments))
+    except Exception as error:
+        raise InvalidTask(f"task_converter: {type(error).__name__}: {error}") from error
+
+
+def _copy_of(task: Task) -> Task:
+    """Return a copy that a converter may change; other groups may share the task itself."""
+    copied = copy.copy(task)
+    vars(copied).update(deep_copy_plain(vars(task)))
+    return copied

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow
@@ -11,10 +10,11 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import Tasks
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.task import FIELDS, checked_run_on
-from airflow_provider_sewer.task_group.operator_fields import TASK_FIELDS, split_operator_kwargs
-from airflow_provider_sewer.task_group.validation import has_string_keys
+from airflow_provider_sewer.task_group.validation import TASK_FIELDS, has_string_keys, split_operator_kwargs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.task_group.dag_values import DagValues

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.paths import External, path_key
-from airflow_provider_sewer.core.runtime_values import readable
+from airflow_provider_sewer.core.placeholders import readable
 from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
 
 if TYPE_CHECKING:

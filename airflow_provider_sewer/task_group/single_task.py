@@ -8,7 +8,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.task_group.dag_values import DagValues
 from airflow_provider_sewer.task_group.defaults import GroupDefaults, folder_of_dag_file
 from airflow_provider_sewer.task_group.operators import make_operator
-from airflow_provider_sewer.task_group.task_ids import identifier
+from airflow_provider_sewer.task_group.subgroups import identifier
 from airflow_provider_sewer.task_group.validation import check_arguments
 
 if TYPE_CHECKING:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+
 from airflow.sdk import TaskGroup
 
-from airflow_provider_sewer.core.tags_and_groups import IN_GROUP
-from airflow_provider_sewer.task_group.task_ids import TaskIds
+from airflow_provider_sewer.core.validation import IN_GROUP
 
 
 class Subgroups:
@@ -55,3 +57,25 @@ class Subgroups:
                 parent_group=parent,
             )
         return self._groups[group]
+
+
+class TaskIds:
+    """Generates unique Airflow ids."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def unique_id(self, name: str) -> str:
+        """Return a unique id for a name."""
+        base = candidate = identifier(name)
+        while candidate in self._taken:
+            self._counts[base] += 1
+            candidate = f"{base}_{self._counts[base] + 1}"
+        self._taken.add(candidate)
+        return candidate
+
+
+def identifier(name: str) -> str:
+    """Replace characters that Airflow does not allow in an id; it allows letters, digits, dash and underscore."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_")[:200] or "task"

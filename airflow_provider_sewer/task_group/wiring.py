@@ -11,8 +11,8 @@ from airflow_provider_sewer.operators.xcom_references import FromXCom
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from airflow_provider_sewer.core.placeholders import Result
     from airflow_provider_sewer.core.task import Task
-    from airflow_provider_sewer.core.values import Result
     from airflow_provider_sewer.core.workflow import Workflow
 
 

@@ -29,8 +29,7 @@ from airflow_provider_sewer.slurm.job import Job
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_spec import wait_policy_of
 from airflow_provider_sewer.slurm.log_tailer import TriggerLog
-from airflow_provider_sewer.slurm.monitor import JobMonitor
-from airflow_provider_sewer.slurm.polling import Backoff, subscribe
+from airflow_provider_sewer.slurm.monitor import Backoff, JobMonitor, subscribe
 from airflow_provider_sewer.slurm.submitted_job import job_from_data, job_to_data, result_to_data
 from airflow_provider_sewer.triggers.encrypted_fields import decrypt_secrets
 

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from airflow_provider_sewer.core.garbage import gc_paused
+from airflow_provider_sewer.task_group.factory import gc_paused
 
 
 def test_what_is_left_out_goes_on_afterwards() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_sewer import Dependency, Ignored, Task
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.values import markers, replace_placeholders
+from airflow_provider_sewer.core.placeholders import markers, replace_placeholders
 
 GENERATE = Task("generate", "m")
 

@@ -19,6 +19,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, Slu
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.mapping import MappedTask
 from airflow_provider_sewer.core.paths import PathMarker
+from airflow_provider_sewer.core.placeholders import Result
 from airflow_provider_sewer.core.serialization import (
     error_of_data,
     error_to_data,
@@ -28,7 +29,6 @@ from airflow_provider_sewer.core.serialization import (
     workflow_to_data,
 )
 from airflow_provider_sewer.core.source import SourceLine
-from airflow_provider_sewer.core.values import Result
 
 
 def after_the_trip(workflow: Workflow) -> Workflow:

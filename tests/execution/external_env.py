@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.loaders.external.client import read_workflow
+from airflow_provider_sewer.loaders.external.reader import read_workflow
 
 if TYPE_CHECKING:
     from airflow_provider_sewer import Workflow

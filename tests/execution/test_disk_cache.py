@@ -37,7 +37,7 @@ def test_another_process_finds_what_was_kept(land, script):
         """
         import sys
         from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-        from airflow_provider_sewer.loaders.external.client import read_workflow
+        from airflow_provider_sewer.loaders.external.reader import read_workflow
         print(read_workflow(sys.argv[1], None, ExecutionSettings(python=sys.argv[2])))
         """,
         str(land.file),

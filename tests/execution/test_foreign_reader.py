@@ -10,7 +10,7 @@ from airflow_provider_sewer import load_workflow
 from airflow_provider_sewer.core.errors import WorkflowFileError
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.serialization import workflow_to_data
-from airflow_provider_sewer.loaders.external.client import read_tasks
+from airflow_provider_sewer.loaders.external.reader import read_tasks
 from airflow_provider_sewer.loaders.python_file import load_tasks
 
 from .external_env import refusal

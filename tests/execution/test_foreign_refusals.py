@@ -15,8 +15,8 @@ from airflow_provider_sewer.core.errors import (
     WorkflowFileError,
 )
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.loaders.external import client
-from airflow_provider_sewer.loaders.external.client import read_workflow
+from airflow_provider_sewer.loaders.external import reader as client
+from airflow_provider_sewer.loaders.external.reader import read_workflow
 
 from .external_env import refusal
 
@@ -163,7 +163,7 @@ def test_nothing_is_left_when_the_one_that_reads_is_killed(land, lifeline, scrip
         """
         import sys
         from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-        from airflow_provider_sewer.loaders.external.client import read_workflow
+        from airflow_provider_sewer.loaders.external.reader import read_workflow
         read_workflow(sys.argv[1], None, ExecutionSettings(python=sys.argv[2]))
         """,
         str(land.file),

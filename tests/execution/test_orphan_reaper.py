@@ -20,21 +20,21 @@ RUN_A_MODULE = """
     import sys
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.core.call import module_call
-    from airflow_provider_sewer.execution.module_runner import ModuleRun, Runner
+    from airflow_provider_sewer.execution.module_runner import ModuleRunner, RunEnvironment
     folder, module, lifeline = sys.argv[1:]
     settings = ExecutionSettings(python=sys.executable, env={"PYTHONPATH": folder})
-    ModuleRunner(module_call(module, [lifeline]), settings, Runner(0.5)).run(lambda *_: None)
+    ModuleRunner(module_call(module, [lifeline]), settings, RunEnvironment(0.5)).run(lambda *_: None)
 """
 RUN_A_WORKFLOW = """
     import sys
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
-    from airflow_provider_sewer.execution.workflow_runner import Engine
+    from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
     folder, module, lifeline = sys.argv[1:]
     settings = ExecutionSettings(python=sys.executable, env={"PYTHONPATH": folder})
     tasks = [Task(str(number), module, args=[lifeline]) for number in range(3)]
-    Engine(Workflow("all", tasks), settings, jobs=3, grace=0.5).run()
+    WorkflowRunner(Workflow("all", tasks), settings, jobs=3, grace=0.5).run()
 """
 FAMILY = """
     import os, signal, sys
@@ -96,10 +96,10 @@ def test_killing_the_runner_leaves_no_file_of_its_own(modules, lifeline, script,
         import os, sys
         from airflow_provider_sewer.core.call import function_call
         from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-        from airflow_provider_sewer.execution.module_runner import ModuleRun, Runner
+        from airflow_provider_sewer.execution.module_runner import ModuleRunner, RunEnvironment
         folder, target, lifeline = sys.argv[1:]
         settings = ExecutionSettings(python=sys.executable, env={"PYTHONPATH": folder})
-        ModuleRun(function_call(target, {"life": lifeline}), settings, Runner(0.5)).run(lambda *_: None)
+        ModuleRunner(function_call(target, {"life": lifeline}), settings, RunEnvironment(0.5)).run(lambda *_: None)
         """,
         str(modules.folder),
         f"{name}:f",
@@ -148,13 +148,13 @@ def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, m
         import os, signal, sys
         from airflow_provider_sewer.core.execution_settings import ExecutionSettings
         from airflow_provider_sewer.core.call import module_call
-        from airflow_provider_sewer.execution.module_runner import Guardian, ModuleRun, Runner
+        from airflow_provider_sewer.execution.module_runner import ModuleRunner, OrphanReaper, RunEnvironment
         def die(*pids):
             print(*pids, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         {moment}
         settings = ExecutionSettings(python=sys.executable, env={{"PYTHONPATH": sys.argv[1]}})
-        ModuleRunner(module_call(sys.argv[2], []), settings, Runner(0.2)).run(lambda *_: None)
+        ModuleRunner(module_call(sys.argv[2], []), settings, RunEnvironment(0.2)).run(lambda *_: None)
         """,
         str(modules.folder),
         modules.write("pass" if "forget" in moment else "import signal; signal.pause()"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_sewer.execution.output import Stream
-from airflow_provider_sewer.execution.process_follower import Exit
+from airflow_provider_sewer.execution.process import Exit
 from tests.execution.commands import Collected, drop, holding, process
 
 on_any_system = pytest.mark.usefixtures("on_any_system")

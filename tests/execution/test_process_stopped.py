@@ -18,8 +18,7 @@ from airflow_provider_sewer.core.errors import InterpreterError
 from airflow_provider_sewer.execution import process as process_module
 from airflow_provider_sewer.execution.orphan_reaper import new_tag
 from airflow_provider_sewer.execution.output import Stream
-from airflow_provider_sewer.execution.process import Process
-from airflow_provider_sewer.execution.process_follower import Exit
+from airflow_provider_sewer.execution.process import Exit, Process
 from tests.execution.commands import Collected, drop, holding, process
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from queue import SimpleQueue
 
-from airflow_provider_sewer.execution.worker_threads import WorkerThreads
+from airflow_provider_sewer.execution.workflow_runner import WorkerThreads
 
 
 def test_as_many_threads_as_there_are_things_at_once() -> None:
@@ -31,7 +31,7 @@ def test_workers_do_all_with_fewer_threads_where_the_system_starts_no_more(scrip
     done = script(
         """
         import resource, threading
-        from airflow_provider_sewer.execution.worker_threads import Workers
+        from airflow_provider_sewer.execution.workflow_runner import Workers
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         threading.stack_size(1 << 29)
         resource.setrlimit(resource.RLIMIT_AS, (size + 3 * (1 << 29) - 1, -1))  # so there is room for two

@@ -190,7 +190,7 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
         ({"cluster": "slurn"}, "cluster must be 'auto' or 'slurm' or 'local'"),
         ({"job_url": "https://jobs"}, "{job_id} is missing"),
         ({"python": "/nowhere/python"}, "does not exist"),
-        ({"python": "/bin/ls"}, "no Python"),
+        ({"python": "/bin/ls"}, "not a Python"),
         ({"workdir": "/nowhere"}, "/nowhere does not exist"),
         ({"env": "{"}, "env must be valid JSON"),
     ],

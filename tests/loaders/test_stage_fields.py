@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_sewer import SewerError, Workflow, load_workflow
-from airflow_provider_sewer.core.values import Ignored
+from airflow_provider_sewer.core.placeholders import Ignored
 from airflow_provider_sewer.loaders.workflow_files import load_tasks
 
 from .stage_cases import EVERYTHING

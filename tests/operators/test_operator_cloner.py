@@ -9,7 +9,7 @@ from airflow.sdk import DAG, TaskGroup
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_provider_sewer import Dependency, Product
-from airflow_provider_sewer.core.values import Ignored
+from airflow_provider_sewer.core.placeholders import Ignored
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.operator_cloner import OperatorCloner
 from airflow_provider_sewer.operators.slurm import SlurmModuleOperator

@@ -33,9 +33,7 @@ def test_exit_codes_are_told_as_they_are(jobs) -> None:
     codes = (1, 2, 3, 72, 73, 74, 75, 126, 127, 137, 255)
     followed = {code: jobs.start(f"sys.exit({code})") for code in codes}
     for code, job in followed.items():
-        error = job.fails(
-            errors.SlurmJobFailed, f"ran {job.run.spec.task.target}, which failed with exit code {code}"
-        )
+        error = job.fails(errors.SlurmJobFailed, f"ran {job.run.spec.task.target}, which failed with exit code {code}")
         assert error.exit_code == code
         assert error.node in jobs.slurm.nodes
         assert f"on {error.node}" in str(error)

@@ -1,7 +1,7 @@
 """Program that loads a workflow file inside another interpreter.
 
 That interpreter has the packages that the file imports and need not have this one:
-:mod:`airflow_provider_sewer.loaders.external.client` makes only this package importable. The result is written to a
+:mod:`airflow_provider_sewer.loaders.external.reader` makes only this package importable. The result is written to a
 file as JSON, with fingerprints of all files that were read. While these are unchanged, the result can be cached.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +10,12 @@ import yaml
 
 from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, unknown_name
 from airflow_provider_sewer.core.paths import Dependency, External, PathMarker, Product
-from airflow_provider_sewer.core.values import Ignored
+from airflow_provider_sewer.core.placeholders import Ignored
 from airflow_provider_sewer.loaders.stages.layout import LOOPS, reject_unknown_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from airflow_provider_sewer.core.mapping import MappedTask
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.loaders.stages.yaml_file import Entry, YamlFile

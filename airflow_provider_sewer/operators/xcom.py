@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sewer.core.formats import RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
 
 #: XCom key of tasks that do not always run.
 _KEY = "sewer_run"
@@ -61,3 +61,24 @@ def pull_upstream_runs(names: Iterable[str], context: Context, *, is_in_instance
             upstream.reran.append(name)
         upstream.runs[name] = " ".join(sorted(str(each["run"]) for each in runs))
     return upstream
+
+
+def check_for_mapping(operator: BaseOperator, value: Any, *, is_instance: bool) -> None:
+    """Check that tasks can be mapped over a result.
+
+    Otherwise each of their instances would fail with an error about Airflow's internals.
+
+    :param value: the result.
+    :param is_instance: whether it is the result of one instance of a mapped task.
+    :raises InvalidTask: naming the task that cannot be mapped.
+    """
+    for check in dict.fromkeys(_checks(operator)):
+        check([value] if is_instance else value)
+
+
+def _checks(operator: BaseOperator) -> Iterator[Callable[[Any], None]]:
+    for mapped in operator.iter_mapped_dependants():
+        rows = getattr(getattr(mapped, "expand_input", None), "value", None)
+        for function in getattr(rows, "callables", ()):
+            if check := getattr(function, "check", None):
+                yield check
