@@ -17,13 +17,13 @@ from bench.rows import Figure, Row, names_in, table  # noqa: E402
 sys.path.remove(str(ROOT / ".dev"))
 
 
-def test_the_readme_has_a_row_for_all_that_is_measured():
+def test_bench_readme_table_has_every_row():
     """And no row of something that is not."""
     shown = README.partition(bench.BEGIN)[2].partition(bench.END)[0]
     assert names_in(shown) == [(row.subject, row.peer) for row in bench.rows().values()]
 
 
-def test_what_cannot_be_run_is_said_in_the_table():
+def test_bench_table_shows_reason_of_cannot_run():
     """The others keep their figures."""
     rows = {"a": Row("this", "that"), "b": Row("this", "another", "ms"), "c": Row("this", "a third", "ms")}
     text = table(rows, {"a": Figure(1.0, 4.0), "b": Figure(2.0, cannot="cannot be run: exit code 1: no module")})
@@ -34,7 +34,7 @@ def test_what_cannot_be_run_is_said_in_the_table():
     ]
 
 
-def test_a_new_table_takes_the_place_of_the_one_before():
+def test_bench_with_table_replaces_table():
     """What stands around it stays."""
     readme = f"before\n{bench.BEGIN}old\n{bench.END}after\n"
     assert bench.with_table(readme, "new") == f"before\n{bench.BEGIN}\nnew\n{bench.END}after\n"
@@ -42,7 +42,7 @@ def test_a_new_table_takes_the_place_of_the_one_before():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", bench.PARTS)
-def test_a_part_measures_all_its_rows(part):
+def test_bench_part_measures_all_its_rows(part):
     """With the smallest sizes that there are."""
     done = subprocess.run(
         [sys.executable, "-m", "bench", part, "--tiny"],

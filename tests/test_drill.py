@@ -39,7 +39,7 @@ def counts(task, ledger, **more):
 
 
 @pytest.mark.parametrize("has_product", [None, True])
-def test_judge_success_with_one_job_has_no_fault(has_product):
+def test_judge_success_with_one_job_is_without_fault(has_product):
     verdict = judge([seen(has_product=has_product)], WELL)
     assert verdict.faults == []
     assert verdict.figures["green"] == verdict.figures["modules started"] == 1
@@ -75,11 +75,11 @@ def test_judge_second_start_is_second_job(ledger):
     assert counts(seen(job="8"), ledger) == {drill.SECOND_JOBS: 1}
 
 
-def test_judge_start_after_a_job_lost_by_slurmctld_is_no_fault():
+def test_judge_start_after_job_lost_by_slurmctld_is_allowed():
     assert counts(seen(job="8"), [entry("start"), *AGAIN], lost_by_slurm={"7"}) == {}
 
 
-def test_judge_same_job_started_again_by_slurmctld_is_no_fault():
+def test_judge_job_restarted_by_slurmctld_is_allowed():
     twice = [entry("start"), entry("signal"), *WELL]
     assert counts(seen(), twice, lost_by_slurm={"7"}) == {}
     assert counts(seen(), twice) == {drill.SECOND_JOBS: 1}
@@ -97,7 +97,7 @@ def test_judge_unfinished_task_is_hang(state):
     assert counts(seen(state, logged={}), WELL) == {drill.HANGS: 1}
 
 
-def test_judge_task_that_stays_queued_is_no_hang_but_a_figure():
+def test_judge_queued_task_is_figure_not_hang():
     verdict = judge([seen("queued", logged={})], WELL)
     assert verdict.faults == []
     assert verdict.figures["tasks that LocalExecutor left queued"] == 1

@@ -38,7 +38,7 @@ def kept() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
-def test_a_contract_is_kept(kept, contract):
+def test_import_contract_is_kept(kept, contract):
     """Each contract of pyproject.toml."""
     assert kept[contract] == "KEPT"
 
@@ -51,7 +51,7 @@ def test_a_contract_is_kept(kept, contract):
         ("loaders/model.py", "from airflow.sdk import DAG", {CONTRACTS[1]}),
     ],
 )
-def test_a_wrong_import_would_be_found(tmp_path, file, line, broken):
+def test_import_contract_detects_wrong_import(tmp_path, file, line, broken):
     """A copy of the package with one import too many breaks just the contracts it should."""
     shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -30,7 +30,7 @@ exit 1
     ],
     ids=["no docker", "no compose", "no daemon"],
 )  # fmt: skip
-def test_what_is_missing_is_named(tmp_path, docker, problem):
+def test_make_up_without_container_engine_prints_missing_part(tmp_path, docker, problem):
     """The error is one line without traceback, and names the commands that need no containers."""
     if docker:
         (tmp_path / "docker").write_text(docker)

@@ -30,9 +30,7 @@ def test_that_runs():
     ("", 0, "1 passed, 1 skipped, 1 xfailed"),
     ("1", 1, "1 failed, 1 passed, 1 xfailed"),
 ])  # fmt: skip
-def test_a_test_that_is_left_out_is_a_failure_where_all_are_required(
-    tmp_path, side_by_side, required, exit_code, summary
-):
+def test_require_all_fails_on_skipped_test(tmp_path, side_by_side, required, exit_code, summary):
     """A skip is a skip for a person, and an error for CI; what is known to fail is neither."""
     (tmp_path / "test_some.py").write_text(TESTS)
     done = pytest_in(tmp_path, "-p", "no:cacheprovider", "-ra", *side_by_side, required=required)
@@ -41,7 +39,7 @@ def test_a_test_that_is_left_out_is_a_failure_where_all_are_required(
 
 
 @pytest.mark.parametrize("side_by_side", [[], ["-n", "2"]], ids=["alone", "side by side"])
-def test_a_run_that_broke_off_is_a_failure_after_which_all_is_run(tmp_path, side_by_side):
+def test_require_all_runs_all_tests_after_interrupted_run(tmp_path, side_by_side):
     """One of two processes can end over an error of pytest's own, and take a test along of which nothing is heard."""
     (tmp_path / "test_some.py").write_text("def test_one():\n    pass\n\ndef test_two():\n    assert False\n")
     breaks = tmp_path / "conftest.py"

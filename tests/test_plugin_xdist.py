@@ -20,7 +20,7 @@ def test_some(number):
 """
 
 
-def test_all_tests_of_the_containers_run_in_one_process_and_begin_first(tmp_path):
+def test_plugin_xdist_container_tests_run_first_in_one_worker(tmp_path):
     """Brought up twice, they would take twice as long; begun last, everybody would wait for them."""
     for name in ("airflow/test_a", "airflow/test_b", "airflow/test_c", "containers/test_d", "containers/test_e"):
         file = tmp_path / "tests" / f"{name}.py"

@@ -74,7 +74,7 @@ def runs(folder: Path) -> list[str]:
     return (folder / "runs.txt").read_text().split()
 
 
-def test_a_task_runs_after_those_that_make_what_it_needs(expand, run_dag, folder):
+def test_products_set_dependencies(expand, run_dag, folder):
     """Nothing but the paths says so; and a result names products as everybody knows them."""
     result = run_dag(expand(CHAIN))
 
@@ -84,7 +84,7 @@ def test_a_task_runs_after_those_that_make_what_it_needs(expand, run_dag, folder
     assert result.results["g.raw"]["out"] == "build/raw.txt"
 
 
-def test_what_is_up_to_date_succeeds_without_running(expand, run_dag, folder):
+def test_up_to_date_task_succeeds_without_running(expand, run_dag, folder):
     """Its result is the one it left before; what follows runs as it would otherwise."""
     first = run_dag(expand(CHAIN))
     second = run_dag(expand(CHAIN))
@@ -94,7 +94,7 @@ def test_what_is_up_to_date_succeeds_without_running(expand, run_dag, folder):
     assert runs(folder) == ["raw.txt", "clean.txt"]
 
 
-def test_another_parameter_makes_all_that_follows_anew(expand, run_dag, folder):
+def test_changed_parameter_reruns_all_downstream_tasks(expand, run_dag, folder):
     """And only then."""
     run_dag(expand(CHAIN))
     run_dag(expand(CHAIN.replace('"text": "r"', '"text": "other"')))
@@ -103,7 +103,7 @@ def test_another_parameter_makes_all_that_follows_anew(expand, run_dag, folder):
     assert (folder / "build" / "clean.txt").read_text() == "other"
 
 
-def test_a_task_that_was_not_changed_is_stale_after_one_that_ran(expand, run_dag, folder):
+def test_unchanged_task_is_stale_after_upstream_run(expand, run_dag, folder):
     """Also where no file passes between them."""
     source = """
     from airflow_provider_sewer import Product, Task
@@ -117,7 +117,7 @@ def test_a_task_that_was_not_changed_is_stale_after_one_that_ran(expand, run_dag
     assert runs(folder) == ["first.txt", "second.txt"] * 2
 
 
-def test_a_module_that_makes_no_product_fails_the_task(expand, run_dag, folder):
+def test_missing_product_fails_task(expand, run_dag, folder):
     """Whatever its exit code; the real name stays what it was."""
     (folder / "job.py").write_text("")
     (folder / "there.txt").write_text("old")
@@ -127,7 +127,7 @@ def test_a_module_that_makes_no_product_fails_the_task(expand, run_dag, folder):
     assert (folder / "there.txt").read_text() == "old"
 
 
-def test_a_module_that_fails_leaves_its_product_aside(expand, run_dag, folder):
+def test_failed_module_leaves_product_in_staging(expand, run_dag, folder):
     """The real name never appears."""
     source = "from airflow_provider_sewer import Product, Task\n"
     source += "Task('t', 'job', {'out': Product('new.txt'), 'text': 'fail'})"
@@ -137,7 +137,7 @@ def test_a_module_that_fails_leaves_its_product_aside(expand, run_dag, folder):
     assert (folder / "new.txt.failed").read_text() == "fail"
 
 
-def test_paths_may_be_templates(expand, run_dag, folder):
+def test_product_paths_are_templated(expand, run_dag, folder):
     """Each run has products of its own."""
     source = """
     from airflow_provider_sewer import Dependency, Product, Task
@@ -168,7 +168,7 @@ def events(dag_id: str) -> list[tuple[str, str, int]]:
         return [(os.path.basename(name), task_id, map_index) for name, task_id, map_index in rows]
 
 
-def test_products_are_assets_and_those_that_rest_emit_no_event(expand, run_dag, folder):
+def test_products_are_outlets_and_skipped_tasks_emit_no_asset_event(expand, run_dag, folder):
     """Another DAG can be scheduled on them by their place."""
     dag = expand(CHAIN, "assets")
     assert [asset.uri for asset in dag.get_task("g.clean").outlets] == [f"file://{folder}/build/clean.txt"]
@@ -178,7 +178,7 @@ def test_products_are_assets_and_those_that_rest_emit_no_event(expand, run_dag, 
     assert len(events("assets")) == 2
 
 
-def test_a_function_is_called_with_a_part_of_an_earlier_result(expand, run_dag):
+def test_function_gets_key_of_upstream_result(expand, run_dag):
     """Of its own type, and however long: it goes by XCom, and not through a command line."""
     source = """
     from airflow_provider_sewer import Product, Task
@@ -197,7 +197,7 @@ def test_a_function_is_called_with_a_part_of_an_earlier_result(expand, run_dag):
     assert result.results["g.longer"] == ["x" * 100_000 + "y" * 100_000, "str"]
 
 
-def test_a_part_that_a_result_has_not_fails_the_task_that_takes_it(expand, run_dag):
+def test_missing_key_of_result_fails_downstream_task(expand, run_dag):
     """Another try would not help."""
     source = """
     from airflow_provider_sewer import Product, Task
@@ -207,7 +207,7 @@ def test_a_part_that_a_result_has_not_fails_the_task_that_takes_it(expand, run_d
     assert run_dag(expand(source)).states == {"g.made": "success", "g.total": "failed"}
 
 
-def test_temporary_products_are_removed_by_a_task_of_its_own(expand, run_dag, folder):
+def test_temporary_products_are_removed_by_remove_task(expand, run_dag, folder):
     """Once all their users have succeeded, and not when one has failed."""
     source = """
     from airflow_provider_sewer import Dependency, Product, Task
@@ -224,7 +224,7 @@ def test_temporary_products_are_removed_by_a_task_of_its_own(expand, run_dag, fo
     assert not (folder / "raw.txt").exists()
 
 
-def test_temporary_product_is_left_to_a_run_of_sppe_that_uses_it(expand, run_dag, folder):
+def test_temporary_product_used_by_sppe_run_is_kept(expand, run_dag, folder):
     """Its process holds a lock, so that Airflow need not know of it."""
     source = """
     from airflow_provider_sewer import Dependency, Product, Task
@@ -242,7 +242,7 @@ def test_temporary_product_is_left_to_a_run_of_sppe_that_uses_it(expand, run_dag
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-def test_an_external_input_is_waited_for(expand, run_dag, folder, deferrable):
+def test_external_input_has_sensor(expand, run_dag, folder, deferrable):
     """By a task before its users."""
     source = """
     from airflow_provider_sewer import External, Product, Task
@@ -258,7 +258,7 @@ def test_an_external_input_is_waited_for(expand, run_dag, folder, deferrable):
     assert (folder / "out.txt").read_text() == "news"
 
 
-def test_what_comes_while_it_is_waited_for_is_noticed_in_the_triggerer(folder, run_dag):
+def test_external_path_sensor_deferred_finishes_when_path_appears(folder, run_dag):
     """The task is deferred until the file is there."""
     import threading
 
@@ -280,7 +280,7 @@ def test_what_comes_while_it_is_waited_for_is_noticed_in_the_triggerer(folder, r
     writer.join()
 
 
-def test_a_missing_dependency_fails_the_task_by_name(expand, run_dag, capsys):
+def test_missing_dependency_fails_task_with_its_path(expand, run_dag, capsys):
     """Before its module is started."""
     source = "from airflow_provider_sewer import Dependency, Task\n"
     source += "Task('t', 'job', {'in': Dependency('nowhere.txt'), 'out': 'x'})"
@@ -290,7 +290,7 @@ def test_a_missing_dependency_fails_the_task_by_name(expand, run_dag, capsys):
     assert "task 'g.t' needs 'nowhere.txt', which is not a product of any task and does not exist" in said
 
 
-def test_a_resource_is_a_pool(expand):
+def test_resource_becomes_pool(expand):
     """As many slots as the task takes; what operator_kwargs says counts more."""
     dag = expand("""
     from airflow_provider_sewer import Task
@@ -302,13 +302,13 @@ def test_a_resource_is_a_pool(expand):
     assert (dag.get_task("g.b").pool, dag.get_task("g.b").pool_slots) == ("mine", 1)
 
 
-def test_two_resources_are_more_than_airflow_can_count(expand):
+def test_two_resources_raise(expand):
     """The error says what to do."""
     with pytest.raises(SewerError, match="an Airflow task uses one pool only; set 'pool' in operator_kwargs"):
         expand("from airflow_provider_sewer import Task\nTask('a', 'job', resources={'gpu': 1, 'licence': 1})")
 
 
-def test_a_serialized_dag_is_the_same_from_parse_to_parse(expand):
+def test_serialized_dag_is_stable_across_parses(expand):
     """Markers leave no trace of where they lie in memory."""
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -329,7 +329,7 @@ second = Task("second", function="functions:later", kwargs={"value": train[1].re
 """
 
 
-def test_a_task_that_was_mapped_is_one_mapped_task(expand, run_dag, folder):
+def test_mapped_task_becomes_one_mapped_airflow_task(expand, run_dag, folder):
     """Each instance has its own parameters and products; results are told apart, and removed together."""
     dag = expand(MAPPED)
 
@@ -355,7 +355,7 @@ Task(
 """
 
 
-def test_each_instance_of_a_mapped_task_tells_of_its_own_products_only(expand, run_dag, folder):
+def test_mapped_instance_emits_asset_events_of_its_own_products(expand, run_dag, folder):
     """The DAG knows those of all beforehand; one that rests tells of none, nor of the outlets that were given."""
     dag = expand(MAPPED_ASSETS.format(values=["a", "b"]), "mapped_assets")
     outlets = [asset.name for asset in dag.get_task("g.each").outlets]
@@ -369,7 +369,7 @@ def test_each_instance_of_a_mapped_task_tells_of_its_own_products_only(expand, r
     assert sorted(events("mapped_assets")[4:]) == [("c.txt", "g.each", 2), ("mine", "g.each", 2)]
 
 
-def test_a_task_can_be_mapped_over_what_another_one_leaves(expand, run_dag, folder):
+def test_task_map_over_upstream_result(expand, run_dag, folder):
     """How many there are shows only in the run."""
     source = """
     from airflow_provider_sewer import Product, Task
@@ -386,7 +386,7 @@ def test_a_task_can_be_mapped_over_what_another_one_leaves(expand, run_dag, fold
     assert [each["seed"] for each in result.results["g.all"][0]] == [17, 17, 17]
 
 
-def test_a_task_that_never_runs_is_not_green_without_its_product(expand, run_dag, folder):
+def test_run_when_never_fails_without_product(expand, run_dag, folder):
     """It has to be there already."""
     source = "from airflow_provider_sewer import Product, Task\n"
     source += "Task('t', 'job', {'out': Product('there.txt')}, run_when='never')"
@@ -396,7 +396,7 @@ def test_a_task_that_never_runs_is_not_green_without_its_product(expand, run_dag
     assert run_dag(expand(source)).state == "success"
 
 
-def test_a_product_may_have_any_letters_in_its_path(expand, run_dag, folder):
+def test_product_path_may_contain_any_characters(expand, run_dag, folder):
     """As an asset it is known by its URI."""
     source = "from airflow_provider_sewer import Product, Task\nTask('t', 'job', {'out': Product('ü b/ß.txt')})"
     dag = expand(source, dag_id="letters")

@@ -54,7 +54,7 @@ def shell(folder, tmp_path_factory):
     [text for text in blocks("console") if not text.startswith("$ docker ")],
     ids=lambda block: block.splitlines()[0],
 )
-def test_every_command_prints_what_the_readme_shows(shell, block):
+def test_readme_commands_print_the_shown_output(shell, block):
     """Each line that the README shows after a `$ command` is a line of what the command prints."""
     if "airflow dags" in block:
         shell("airflow db migrate")
@@ -66,7 +66,7 @@ def test_every_command_prints_what_the_readme_shows(shell, block):
             assert line in printed
 
 
-def test_every_python_block_without_a_file_name_runs(shell, folder):
+def test_readme_python_blocks_run(shell, folder):
     """The operator's example makes an operator."""
     nameless = [text for text in blocks("python") if not re.match(r"# \w+\.py\n", text)]
     assert nameless
@@ -75,7 +75,7 @@ def test_every_python_block_without_a_file_name_runs(shell, folder):
         shell("python block.py")
 
 
-def test_the_first_commands_are_the_two_that_a_newcomer_needs():
+def test_readme_starts_with_the_two_install_commands():
     """`make demo` and `make test` stand at the top, and the Makefile has both."""
     first = next(text for kind, text in BLOCKS if kind == "bash")
     targets = re.findall(r"^make (\w+)", first, re.MULTILINE)
@@ -84,7 +84,7 @@ def test_the_first_commands_are_the_two_that_a_newcomer_needs():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-def test_the_connection_of_the_readme_is_one(monkeypatch, airflow_home):
+def test_readme_connection_is_valid(monkeypatch, airflow_home):
     """The exported variable is a connection that the hook reads."""
     from airflow_provider_sewer.hooks.sewer import SewerHook
 
@@ -94,7 +94,7 @@ def test_the_connection_of_the_readme_is_one(monkeypatch, airflow_home):
     assert (settings.python, settings.workdir) == ("/opt/envs/digits/bin/python", "/shared/digits")
 
 
-def test_every_promise_names_tests_that_exist():
+def test_readme_promises_refer_to_existing_tests():
     """What holds a promise can be found and run."""
     rows = re.findall(r"^\| (P\d+) \|.*\| (.*) \|$", README, re.MULTILINE)
     assert [promise for promise, _ in rows] == [f"P{number}" for number in range(1, 11)]
@@ -102,7 +102,7 @@ def test_every_promise_names_tests_that_exist():
         assert_named(held_by, promise)
 
 
-def test_every_feature_names_tests_that_exist():
+def test_readme_features_refer_to_existing_tests():
     """Whoever comes from one of the projects can see what is shown of it."""
     table = README.partition("\n## Features\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.*) \| ([SDWPH ]*) ?\| (`.*`) \|$", table, re.MULTILINE)
@@ -119,7 +119,7 @@ def assert_named(cell: str, what: str) -> None:
         assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{what}: {file}::{name}"
 
 
-def test_every_link_inside_the_readme_leads_somewhere():
+def test_readme_internal_links_have_targets():
     """Files exist, headings exist."""
     anchors = {
         re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-")

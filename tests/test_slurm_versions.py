@@ -44,7 +44,7 @@ def test_missing_mmdebstrap_is_named_with_its_package(run, tmp_path):
     assert "missing: unshare chroot mmdebstrap. On Debian: apt-get install mmdebstrap" in done.stderr
 
 
-def test_archive_that_apt_does_not_know_is_asked_for_by_its_variable(run, tmp_path):
+def test_slurm_versions_unknown_archive_requests_its_variable(run, tmp_path):
     for name in ("mmdebstrap", "unshare", "chroot", "apt-get"):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).symlink_to("/bin/true")
@@ -53,7 +53,7 @@ def test_archive_that_apt_does_not_know_is_asked_for_by_its_variable(run, tmp_pa
     assert "apt knows no archive of Debian; run apt-get update, or set SEWER_DEBIAN_MIRROR" in done.stderr
 
 
-def test_mmdebstrap_that_fails_is_reported_in_its_own_words(run, tmp_path):
+def test_slurm_versions_failed_mmdebstrap_reports_its_output(run, tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "mmdebstrap").write_text('#!/bin/sh\nfor last; do :; done\necho "E: no $last" >&2\nexit 25\n')
     (tmp_path / "bin" / "mmdebstrap").chmod(0o755)
@@ -62,7 +62,7 @@ def test_mmdebstrap_that_fails_is_reported_in_its_own_words(run, tmp_path):
     assert "Slurm 26.05: mmdebstrap exited with 25:\nE: no file:/no/archive" in done.stderr
 
 
-def test_ordinary_user_hears_that_a_root_takes_root(run):
+def test_slurm_versions_requires_root(run):
     done = run("24.11", "true", user=AS_ORDINARY_USER)
     assert done.returncode == 1
     assert "chroot and mount take root" in done.stderr

@@ -60,7 +60,7 @@ def operators(group: TaskGroup) -> dict:
     return {operator.task_id: operator for operator in group}
 
 
-def test_every_edge_of_the_workflow_is_an_edge_of_the_dag(expand):
+def test_sewer_task_group_sets_every_workflow_edge(expand):
     """The diamond stays a diamond."""
     edges = {name: operator.downstream_task_ids for name, operator in operators(expand()).items()}
     assert edges == {
@@ -79,14 +79,14 @@ def test_sewer_task_group_expands_a_chain_of_1000_tasks_twice(expand):
         assert len(operators(expand(source, group_id="chain"))) == 1000
 
 
-def test_ids_are_valid_and_the_names_are_displayed(expand):
+def test_task_ids_are_valid_and_task_display_name_is_the_name(expand):
     """A name that Airflow does not take as an id is still what people see."""
     names = {operator.task_id: operator.task_display_name for operator in expand()}
     assert names["diamond.Example_1"] == "Example 1"
     assert names["diamond.c"] == "c/ü"
 
 
-def test_names_that_would_make_one_id_get_an_id_each(expand):
+def test_task_ids_are_unique_for_similar_names(expand):
     """`x y`, `x-y` and `x_y` are three tasks."""
     group = expand("""
         from airflow_provider_sewer import Task
@@ -101,7 +101,7 @@ def test_names_that_would_make_one_id_get_an_id_each(expand):
     ]
 
 
-def test_the_docs_of_the_file_are_shown(expand):
+def test_doc_md_shows_docs_of_workflow_file(expand):
     """The workflow's docstring on the group; a task's doc and its command on the task."""
     group = expand()
     assert group.tooltip == "Four tasks."
@@ -110,7 +110,7 @@ def test_the_docs_of_the_file_are_shown(expand):
     assert "python -m job --n 1" in first.doc_md
 
 
-def test_operator_arguments_come_from_the_task_then_the_group_then_default_args(expand):
+def test_operator_kwargs_precedence_task_group_default_args(expand):
     """The nearest one wins."""
     group = expand(operator_kwargs={"retries": 5, "queue": "q"}, default_args={"retries": 9, "owner": "me"})
     b, d = (operators(group)[f"diamond.{name}"] for name in "bd")
@@ -118,7 +118,7 @@ def test_operator_arguments_come_from_the_task_then_the_group_then_default_args(
     assert (d.retries, d.pool, d.queue) == (5, "default_pool", "q")
 
 
-def test_default_arguments_of_the_dag_reach_what_the_group_leaves_open(sewer_file):
+def test_default_args_of_dag_fill_unset_group_fields(sewer_file):
     """A connection for all of a DAG's tasks is one for the group's tasks as well."""
     with DAG("defaults", schedule=None, default_args={"sewer_conn_id": "s", "workdir": "/w"}):
         group = sewer_task_group(sewer_file(DIAMOND), default_args={"python": "/env/bin/python"})
@@ -126,7 +126,7 @@ def test_default_arguments_of_the_dag_reach_what_the_group_leaves_open(sewer_fil
     assert (operator.sewer_conn_id, operator.workdir, operator.python) == ("s", "/w", "/env/bin/python")
 
 
-def test_thousands_of_names_without_a_latin_letter_get_ids(expand):
+def test_task_ids_of_thousands_of_non_latin_names(expand):
     """Names that all become the same id are counted, not tried one by one."""
     group = expand(
         "from airflow_provider_sewer import Task\ntasks = [Task(f'数据{n}' * 2, 'job') for n in range(3000)]"
@@ -134,7 +134,7 @@ def test_thousands_of_names_without_a_latin_letter_get_ids(expand):
     assert len(operators(group)) == 3000
 
 
-def test_the_group_gives_its_tasks_interpreter_environment_and_directory(expand, run_dag, tmp_path):
+def test_sewer_task_group_sets_python_env_and_workdir(expand, run_dag, tmp_path):
     """What the file does not say is taken from the call."""
     env = {"PYTHONPATH": str(tmp_path), "COLOUR": "red"}
     group = expand(group_id="g", python=sys.executable, env=env, workdir=tmp_path)
@@ -144,7 +144,7 @@ def test_the_group_gives_its_tasks_interpreter_environment_and_directory(expand,
     assert result.results["g.c"] == f"['--verbose'] red {tmp_path}"
 
 
-def test_a_template_in_the_file_is_rendered_by_airflow(expand, run_dag, tmp_path):
+def test_workflow_file_templates_are_rendered(expand, run_dag, tmp_path):
     """What is known only at run time stays a template until then."""
     group = expand(python=sys.executable, env={"PYTHONPATH": str(tmp_path)}, operator_kwargs={"pool": "default_pool"})
     operators(group)["diamond.b"].pool = "default_pool"
@@ -153,7 +153,7 @@ def test_a_template_in_the_file_is_rendered_by_airflow(expand, run_dag, tmp_path
     assert day.isdigit()
 
 
-def test_the_task_wins_over_the_group(expand, run_dag, tmp_path):
+def test_task_settings_override_group_settings(expand, run_dag, tmp_path):
     """A task's own environment and directory are nearer than the group's."""
     (tmp_path / "own").mkdir()
     group = expand(
@@ -168,7 +168,7 @@ def test_the_task_wins_over_the_group(expand, run_dag, tmp_path):
     assert run_dag(group.dag).results["workflow.t"] == f"[] blue {tmp_path}/own"
 
 
-def test_nothing_absolute_is_in_a_template_field_unless_somebody_wrote_it(expand):
+def test_template_fields_contain_only_given_absolute_paths(expand):
     """The folder of the files differs from worker to worker, so paths stay relative to the DAG file."""
     group = expand("""
         from airflow_provider_sewer import Task
@@ -181,7 +181,7 @@ def test_nothing_absolute_is_in_a_template_field_unless_somebody_wrote_it(expand
     assert (s.python, s.workdir) == ("/opt/env/bin/python", "/data")
 
 
-def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tmp_path):
+def test_workflow_file_is_resolved_against_dag_folder(monkeypatch, tmp_path):
     """The working directory of the scheduler does not matter."""
     monkeypatch.chdir(tmp_path)
     with DAG("relative", schedule=None) as dag:
@@ -218,7 +218,7 @@ def test_the_file_is_found_from_the_dag_file_wherever_one_stands(monkeypatch, tm
         ),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named_with_file_and_line(expand, source, message):
+def test_invalid_workflow_file_raises_with_file_and_line(expand, source, message):
     """The DAG's import error says where to look."""
     with pytest.raises(SewerError, match=message):
         expand(source)
@@ -241,7 +241,7 @@ def kinds(group: TaskGroup) -> dict[str, str]:
     return {name.rpartition(".")[2]: type(operator).__name__ for name, operator in operators(group).items()}
 
 
-def test_one_workflow_runs_some_tasks_here_and_some_on_slurm(expand):
+def test_run_on_mixes_local_and_slurm_tasks(expand):
     """The task says so itself, then the group; who says nothing runs on the worker."""
     local, slurm = "PythonModuleOperator", "SlurmModuleOperator"
     assert kinds(expand(MIXED)) == {"here": local, "there": slurm, "open": local}
@@ -249,14 +249,14 @@ def test_one_workflow_runs_some_tasks_here_and_some_on_slurm(expand):
     assert kinds(expand(MIXED, run_on="local")) == {"here": local, "there": slurm, "open": local}
 
 
-def test_what_a_job_is_given_comes_from_the_task_then_the_group(expand):
+def test_slurm_settings_precedence_task_then_group(expand):
     """Parameter by parameter, and the task's other spelling of one replaces the group's."""
     group = expand(MIXED, run_on="slurm", slurm={"mem": "1G", "account": "lab", "partition": "main"})
     assert operators(group)["mixed.there"].slurm == {"partition": "main", "mem_gb": 8, "account": None}
     assert operators(group)["mixed.open"].slurm == {"mem": "1G", "account": "lab", "partition": "main"}
 
 
-def test_settings_for_slurm_reach_just_the_tasks_on_slurm(expand):
+def test_slurm_settings_apply_to_slurm_tasks_only(expand):
     """So one group can hold both kinds; pools and retries are for all."""
     group = expand(
         MIXED,
@@ -271,7 +271,7 @@ def test_settings_for_slurm_reach_just_the_tasks_on_slurm(expand):
     assert (here.retries, there.retries) == (4, 4)
 
 
-def test_a_task_says_in_operator_arguments_how_its_own_job_is_watched(expand):
+def test_operator_kwargs_of_task_set_poll_interval(expand):
     """These are nearer than the group's, and a relative path is taken from the workflow file."""
     group = expand(
         """
@@ -290,7 +290,7 @@ def test_a_task_says_in_operator_arguments_how_its_own_job_is_watched(expand):
     assert not os.path.isabs(operator.run_dir)
 
 
-def test_default_arguments_of_the_dag_reach_slurm_tasks_as_well(sewer_file):
+def test_default_args_of_dag_apply_to_slurm_tasks(sewer_file):
     """What nobody says nearer is left open for them; the local tasks of the DAG do not mind."""
     with DAG("defaults", schedule=None, default_args={"run_dir": "/r", "requeue": True}):
         group = sewer_task_group(sewer_file(MIXED))
@@ -308,19 +308,19 @@ def test_default_arguments_of_the_dag_reach_slurm_tasks_as_well(sewer_file):
         ({"operator_kwargs": {"run_on": "slurm"}}, "operator_kwargs must not contain 'run_on'; use the field of"),
     ],
 )
-def test_what_is_wrong_in_the_groups_own_slurm_settings_is_named(expand, arguments, message):
+def test_sewer_task_group_invalid_slurm_settings_raise(expand, arguments, message):
     """Even if no task of it runs on Slurm today."""
     with pytest.raises(SewerError, match=message):
         expand(**arguments)
 
 
-def test_outside_of_a_dag_it_says_what_is_missing(sewer_file):
+def test_sewer_task_group_outside_of_dag_raises(sewer_file):
     """A group belongs into a DAG."""
     with pytest.raises(SewerError, match="no current DAG; create tasks inside 'with DAG"):
         sewer_task_group(sewer_file(DIAMOND))
 
 
-def test_two_groups_of_one_file_live_in_one_dag(sewer_file):
+def test_sewer_task_group_expands_one_file_twice_in_one_dag(sewer_file):
     """With ids of their own, the same workflow can be expanded twice."""
     with DAG("twice", schedule=None) as dag:
         path = sewer_file(DIAMOND)
@@ -328,7 +328,7 @@ def test_two_groups_of_one_file_live_in_one_dag(sewer_file):
     assert dag.get_task("two.Example_1").upstream_task_ids == {"one.d"}
 
 
-def test_callbacks_and_timeouts_of_the_file_reach_the_operator(expand):
+def test_operator_kwargs_callbacks_and_timeouts_reach_operator(expand):
     """operator_kwargs take whatever Airflow's operators take."""
     group = expand("""
         from datetime import timedelta
@@ -362,7 +362,7 @@ ONLY_THERE = """
 """
 
 
-def test_a_file_that_only_its_environment_can_import_is_read_there(sewer_file, run_dag, own_environment, tmp_path):
+def test_read_with_interpreter_imports_packages_of_environment(sewer_file, run_dag, own_environment, tmp_path):
     """The interpreter that runs the tasks reads the file, with the variables that are known by then."""
     with (
         pytest.raises(SewerError, match=r"No module named 'project'.* read_with_interpreter=True"),
@@ -381,7 +381,7 @@ def test_a_file_that_only_its_environment_can_import_is_read_there(sewer_file, r
     assert result.endswith(f"'--n', '1'] red {tmp_path}")
 
 
-def test_the_interpreter_that_reads_a_file_is_found_from_the_folder_of_the_dag_file(sewer_file, own_environment):
+def test_read_with_interpreter_resolves_python_against_dag_folder(sewer_file, own_environment):
     """Like the one that runs its tasks."""
     relative = os.path.relpath(own_environment, Path(__file__).parent)
     with DAG("there", schedule=None):
@@ -394,20 +394,20 @@ def test_the_interpreter_that_reads_a_file_is_found_from_the_folder_of_the_dag_f
     ("python", "message"),
     [(None, "python is not set"), ("{{ var.value.python }}", "python='{{ var.value.python }}' is a run-time value")],
 )
-def test_an_interpreter_that_is_not_known_yet_can_read_nothing(expand, python, message):
+def test_read_with_interpreter_without_known_python_raises(expand, python, message):
     """A connection is not asked while a DAG file is parsed."""
     with pytest.raises(SewerError, match=r"read_with_interpreter: .*; set python to the interpreter") as caught:
         expand(python=python, read_with_interpreter=True)
     assert message in str(caught.value)
 
 
-def test_a_jobs_module_is_not_for_a_file_that_is_read_elsewhere(expand):
+def test_read_with_interpreter_with_jobs_raises(expand):
     """It is for stages, which import nothing."""
     with pytest.raises(SewerError, match="jobs is for stages in YAML, which import nothing; remove read_with"):
         expand(python=sys.executable, jobs="jobs", read_with_interpreter=True)
 
 
-def test_single_tasks_of_a_file_become_airflow_tasks(sewer_file, run_dag, tmp_path):
+def test_create_airflow_task_creates_tasks_of_file(sewer_file, run_dag, tmp_path):
     """create_airflow_task returns a factory; what it makes can be tied with >>."""
     module = load_module(sewer_file(DIAMOND))
     arguments = {"path_to_python": Path(sys.executable), "env": {"PYTHONPATH": str(tmp_path)}, "workdir": tmp_path}
@@ -419,7 +419,7 @@ def test_single_tasks_of_a_file_become_airflow_tasks(sewer_file, run_dag, tmp_pa
     assert run_dag(dag).results == {"Example_1": f"['--n', '1'] None {tmp_path}", "d": f"[] None {tmp_path}"}
 
 
-def test_a_list_of_tasks_becomes_a_series_of_factories(sewer_file):
+def test_create_airflow_tasks_yields_factories(sewer_file):
     """create_airflow_tasks is create_airflow_task for each."""
     tasks = get_tasks_from_module(load_module(sewer_file(DIAMOND)))
     with DAG("several", schedule=None) as dag:
@@ -429,7 +429,7 @@ def test_a_list_of_tasks_becomes_a_series_of_factories(sewer_file):
     assert {dag.get_task(task_id).workdir for task_id in dag.task_ids} == {"/tmp"}
 
 
-def test_a_single_task_can_run_on_slurm(sewer_file):
+def test_create_airflow_task_runs_on_slurm(sewer_file):
     """create_airflow_task takes what the group takes; the task is nearer."""
     module = load_module(sewer_file(MIXED))
     arguments = {"run_on": "slurm", "slurm": {"mem_gb": 1, "qos": "q"}, "run_dir": "/r", "cluster": "local"}

@@ -98,7 +98,7 @@ def watchers(path):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_each_part_can_be_restarted(airflow, part):
+def test_restart_part_restarts_each_part(airflow, part):
     """All its processes are others afterwards."""
     # Comes before the tests that kill a supervisor: the scheduler above it may not end on SIGTERM.
     before = airflow.processes(part)
@@ -107,7 +107,7 @@ def test_each_part_can_be_restarted(airflow, part):
     assert airflow.processes(part)
 
 
-def test_a_triggerer_killed_and_started_again_goes_on_with_its_triggers(airflow, tmp_path):
+def test_killed_triggerer_resumes_its_triggers_after_restart(airflow, tmp_path):
     """Within a minute of its start the new triggerer runs the trigger of the old one, and the task completes."""
     path = tmp_path / "file"
     run_id = airflow.trigger("defers", {"path": str(path)})
@@ -128,7 +128,7 @@ def test_a_triggerer_killed_and_started_again_goes_on_with_its_triggers(airflow,
 
 
 @pytest.mark.parametrize("workers", [True, False])
-def test_a_scheduler_killed_and_started_again_brings_the_run_to_its_end(airflow, tmp_path, workers):
+def test_killed_scheduler_finishes_the_run_after_restart(airflow, tmp_path, workers):
     """With its workers dead or not: its running task is run again, then the next one; the first try is ended."""
     run_id = airflow.trigger("waits", {"path": str(tmp_path / "file")})
     pid, supervisor = (
@@ -147,7 +147,7 @@ def test_a_scheduler_killed_and_started_again_brings_the_run_to_its_end(airflow,
 
 
 @pytest.mark.parametrize("which", ["worker_pid", "supervisor_pid"])
-def test_a_task_whose_process_is_killed_is_tried_again(airflow, tmp_path, which):
+def test_killed_task_process_is_retried(airflow, tmp_path, which):
     """Airflow notices within a minute, whether the task's own process is gone or the one above it."""
     run_id = airflow.trigger("waits", {"path": str(tmp_path / "file")})
     pid = getattr(airflow, which)("waits", run_id, "first_try_waits")
@@ -159,7 +159,7 @@ def test_a_task_whose_process_is_killed_is_tried_again(airflow, tmp_path, which)
     assert airflow.xcom("waits", run_id, "first_try_waits") == 2
 
 
-def test_the_database_bears_all_parts_at_work(airflow):
+def test_sqlite_database_handles_all_parts(airflow):
     """Eight workers at once, and no part finds the database locked."""
     started = time.monotonic()
     runs = [airflow.trigger("many") for _ in range(3)]
@@ -171,7 +171,7 @@ def test_the_database_bears_all_parts_at_work(airflow):
     assert "database is locked" not in airflow.tails(10**9)
 
 
-def test_a_task_that_was_cleared_runs_again(airflow, tmp_path):
+def test_cleared_task_runs_again(airflow, tmp_path):
     """Both tries have their own log, and the run comes to its end a second time."""
     run_id = airflow.trigger("waits", {"path": str(tmp_path)})
     # Airflow does not reschedule a task that is cleared just when its run ends.
@@ -184,7 +184,7 @@ def test_a_task_that_was_cleared_runs_again(airflow, tmp_path):
     assert airflow.links("waits", run_id, "done") == {}
 
 
-def test_a_task_marked_as_failed_while_deferred_fails(airflow, tmp_path):
+def test_deferred_task_marked_failed_fails(airflow, tmp_path):
     """And so does the one that waits for it."""
     path = tmp_path / "file"
     run_id = airflow.trigger("defers", {"path": str(path)})
@@ -194,7 +194,7 @@ def test_a_task_marked_as_failed_while_deferred_fails(airflow, tmp_path):
     assert airflow.state("defers", run_id, "wait") == "failed"
 
 
-def test_nothing_is_left_running_when_the_tests_are_killed(tmp_path):
+def test_killed_test_session_leaves_no_process(tmp_path):
     """kill -9 leaves the session no time to stop its processes."""
     code = """
 import os, pathlib, sys

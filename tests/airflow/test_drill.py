@@ -42,7 +42,7 @@ def start_drill(needs_slurm, tmp_path):
         drill.communicate(timeout=120)
 
 
-def test_drill_short_form_breaks_no_promise(start_drill, tmp_path):
+def test_drill_short_form_passes_all_checks(start_drill, tmp_path):
     drill = start_drill("--tasks", "12", "--seconds", "75", "--settle", "240", "--seed", "13")
     stdout, stderr = drill.communicate(timeout=600)
 
@@ -53,7 +53,7 @@ def test_drill_short_form_breaks_no_promise(start_drill, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_drill_that_is_ended_leaves_no_process(start_drill, tmp_path, how):
+def test_terminated_drill_leaves_no_process(start_drill, tmp_path, how):
     drill = start_drill("--seconds", "600")
     for line in drill.stderr:
         if "sending signals" in line:

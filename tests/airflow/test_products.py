@@ -103,7 +103,7 @@ def airflow(tmp_path_factory):
 
 
 @pytest.mark.parametrize("dag_id", ["always", "missing", "jobs"])
-def test_remove_leaves_temporary_product_that_overlapping_run_uses(airflow, dag_id):
+def test_remove_products_keeps_product_used_by_overlapping_run(airflow, dag_id):
     """Whether that run has produced it or found it up to date; the last run removes it, with the files beside it."""
     folder = airflow.home / "dags" / dag_id
     (folder / "hold-use-1").touch()
@@ -130,7 +130,7 @@ def test_remove_leaves_temporary_product_that_overlapping_run_uses(airflow, dag_
     assert any(line.startswith(begin) for line in warned)
 
 
-def test_run_warns_of_product_of_run_that_has_not_ended(airflow):
+def test_run_warns_of_product_of_unfinished_run(airflow):
     """On a worker and as a job; once the other run has ended, no more."""
     folder = airflow.home / "dags" / "kept"
     (folder / "hold-wait-1").touch()
@@ -150,7 +150,7 @@ def test_run_warns_of_product_of_run_that_has_not_ended(airflow):
         assert not any("has not ended" in line for line in lines[1])
 
 
-def test_remove_ignores_claim_of_failed_run(airflow):
+def test_remove_products_ignores_claim_of_failed_run(airflow):
     """A run that has ended keeps its product only until a later run removes it."""
     folder = airflow.home / "dags" / "always"
     (folder / "fail-use-3").touch()

@@ -42,7 +42,7 @@ def airflow_command(tmp_path_factory):
     return lambda *arguments: run(folder / "venv/bin/airflow", *arguments, env=env, cwd=folder)
 
 
-def test_airflow_knows_the_provider(airflow_command):
+def test_providers_list_contains_sewer(airflow_command):
     """`airflow providers get` describes it, with its version."""
     described = airflow_command("providers", "get", "airflow-provider-sewer", "--output", "json")
     assert json.loads(described[described.index("[") :]) == [
@@ -50,7 +50,7 @@ def test_airflow_knows_the_provider(airflow_command):
     ]
 
 
-def test_airflow_knows_the_connection_type(airflow_command):
+def test_connection_types_contain_sewer(airflow_command):
     """`airflow providers hooks` finds and can import the hook."""
     listed = airflow_command("providers", "hooks", "--output", "json")
     hooks = {hook["connection_type"]: hook for hook in json.loads(listed[listed.index("[") :])}
@@ -63,20 +63,20 @@ def test_airflow_knows_the_connection_type(airflow_command):
     }
 
 
-def test_the_connection_form_hides_what_does_not_apply(airflow_command):
+def test_connection_form_hides_unused_fields(airflow_command):
     """`airflow providers behaviours` shows the form's hidden fields."""
     listed = airflow_command("providers", "behaviours", "--output", "json")
     behaviours = {row["field_behaviours"]: row for row in json.loads(listed[listed.index("[") :])}
     assert "sewer" in behaviours
 
 
-def test_the_provider_info_is_what_airflows_own_schema_asks_for():
+def test_get_provider_info_matches_airflow_schema():
     """One wrong field would keep Airflow from finding any provider at all."""
     schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
     jsonschema.validate(get_provider_info(), schema)
 
 
-def test_every_module_named_in_the_provider_info_can_be_imported():
+def test_get_provider_info_modules_are_importable():
     """All modules in the provider metadata exist."""
     info = get_provider_info()
     parts = ("operators", "hooks", "triggers")
@@ -89,7 +89,7 @@ def test_every_module_named_in_the_provider_info_can_be_imported():
     assert (len(modules), len(links)) == (6, 1)
 
 
-def test_the_task_decorators_are_found_by_their_names():
+def test_task_decorators_are_registered():
     """As `@task.python_module` and `@task.slurm_module`, like those of other providers."""
     for name in ("python_module", "slurm_module"):
         assert getattr(task, name).__name__ == f"{name}_task"

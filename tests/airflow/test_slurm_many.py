@@ -28,7 +28,7 @@ echo "$id two"
 """
 
 
-def test_ten_mapped_tasks_are_ten_jobs(stage, tmp_path):
+def test_mapped_task_submits_one_job_per_instance(stage, tmp_path):
     """Deferred all at once; each has its own job, its own result and its own log, and one squeue serves them all."""
     stage.slurm.put_in_front("squeue")
     first = Case(stage, tmp_path / "ten", "maps", 0)
@@ -49,7 +49,7 @@ def test_ten_mapped_tasks_are_ten_jobs(stage, tmp_path):
     assert 1 <= queries <= seconds / 0.5 + 3
 
 
-def test_ten_mapped_tasks_that_share_an_array_are_one_submission(stage, tmp_path):
+def test_mapped_task_with_array_submits_once(stage, tmp_path):
     """With fewer workers than instances: those that wait for others hold none. Each is a job of its own."""
     for name in ("sbatch", "sacct"):
         stage.slurm.put_in_front(name)
@@ -66,7 +66,7 @@ def test_ten_mapped_tasks_that_share_an_array_are_one_submission(stage, tmp_path
     assert {case.result()["job"] for case in cases} == {job.id for job in first.jobs()}
 
 
-def test_a_thousand_deferred_instances_take_one_sbatch_and_no_more_queries_than_one(make_slurm, tmp_path, monkeypatch):
+def test_thousand_deferred_instances_use_one_sbatch_and_one_squeue(make_slurm, tmp_path, monkeypatch):
     """All triggers run in one event loop, as in a triggerer; Airflow would need minutes to defer so many here."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 

@@ -16,7 +16,7 @@ def followed(cases):
         case.is_followed() if case.dag_id.startswith("works") else case.is_deferred()
 
 
-def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
+def test_clear_cancels_and_resubmits_the_job(start, airflow):
     """While it runs, while it is deferred, after a success and after a failure: one new job, and none beside it."""
     running, deferred, done, failed = cases = start("works", "defers", "defers", "works_once")
     followed(cases)
@@ -43,7 +43,7 @@ def test_a_person_clears_a_task_and_its_job_runs_anew(start, airflow):
     assert running.tries() == deferred.tries() == 2
 
 
-def test_a_person_clears_a_task_whose_worker_has_just_died(start, airflow):
+def test_clear_after_worker_death_resubmits_the_job(start, airflow):
     """No process is left to cancel the job, so the next try cancels it before submitting a new one."""
     case = start("works_once")
     case.is_followed()
@@ -56,7 +56,7 @@ def test_a_person_clears_a_task_whose_worker_has_just_died(start, airflow):
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
-def test_a_person_marks_a_task_and_its_job_is_cancelled(start, airflow, state):
+def test_mark_task_cancels_its_job(start, airflow, state):
     """Whether a worker follows it or the triggerer does, and the same if the whole run is marked."""
     cases = start("works", "defers", "defers")
     followed(cases)
@@ -71,7 +71,7 @@ def test_a_person_marks_a_task_and_its_job_is_cancelled(start, airflow, state):
 
 
 @pytest.mark.parametrize("trouble", ["frozen", "stopped"])
-def test_a_person_marks_a_task_while_nobody_reaches_slurm(start, airflow, stage, trouble):
+def test_mark_task_while_slurmctld_is_down_ends_the_job(start, airflow, stage, trouble):
     """The job reads the mark in its job directory and ends itself, or does not start."""
     *running, held = cases = start("works_once", "defers_once", "defers_held")
     followed(running)
@@ -99,7 +99,7 @@ def test_a_person_marks_a_task_while_nobody_reaches_slurm(start, airflow, stage,
         case.earlier_log_is_true()
 
 
-def test_a_job_is_kept_if_that_is_what_its_task_says(start, airflow):
+def test_keep_job_survives_mark_failed(start, airflow):
     """With on_kill_action="keep_job", a task that is marked as failed leaves its job alone."""
     cases = start("works_and_keeps", "defers_and_keeps")
     followed(cases)
@@ -115,7 +115,7 @@ def test_a_job_is_kept_if_that_is_what_its_task_says(start, airflow):
         assert case.state() == "failed"
 
 
-def test_a_deferred_task_has_as_long_as_its_execution_timeout_says(start):
+def test_execution_timeout_applies_to_deferred_task(start):
     """Then its job is cancelled, and it fails."""
     case = start("defers_not_for_long")
     case.is_deferred()
@@ -125,7 +125,7 @@ def test_a_deferred_task_has_as_long_as_its_execution_timeout_says(start):
     case.earlier_log_is_true()
 
 
-def test_two_dags_with_tasks_of_the_same_name_have_jobs_of_their_own(stage, airflow, tmp_path):
+def test_equal_task_ids_in_two_dags_get_separate_jobs(stage, airflow, tmp_path):
     """Even if they share the folder of their run directories and the name that they give their jobs."""
     cases = [Case(stage, tmp_path / "both", dag_id) for dag_id in ("defers", "defers_once", "works")]
     followed(cases)

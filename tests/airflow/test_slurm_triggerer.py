@@ -26,7 +26,7 @@ def other_slurm(stage, make_slurm):
     stage.airflow.restart_part("triggerer")
 
 
-def test_the_log_grows_while_a_task_is_deferred(start, stage, airflow):
+def test_deferred_task_log_is_updated(start, stage, airflow):
     """The output of a module can be read before it ends; none of its secrets is in Airflow."""
     case = start("defers")
     case.is_deferred()
@@ -46,7 +46,7 @@ def test_the_log_grows_while_a_task_is_deferred(start, stage, airflow):
 
 
 @pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM"])
-def test_jobs_outlive_the_triggerer(start, airflow, way):
+def test_jobs_survive_triggerer_restart(start, airflow, way):
     """A new one takes them up, whether they still run or have ended meanwhile: no line is doubled or lost."""
     going_on, ending, failing = cases = start("defers", "defers", "defers_once")
     failing.send("fails")
@@ -68,7 +68,7 @@ def test_jobs_outlive_the_triggerer(start, airflow, way):
 
 
 @pytest.mark.parametrize("trouble", ["stopped for a minute", "frozen", "killed"])
-def test_jobs_outlive_the_controller(start, stage, trouble):
+def test_jobs_survive_slurmctld_restart(start, stage, trouble):
     """They run and end while the controller does not answer, and a worker and the triggerer collect them."""
     cases = start("works_once", "defers_once", "works_once", "defers_once")
     for case in cases:
@@ -98,7 +98,7 @@ def test_jobs_outlive_the_controller(start, stage, trouble):
         assert case.tries() == 1
 
 
-def test_a_controller_killed_right_after_a_submission_loses_no_task(start, stage):
+def test_slurmctld_killed_after_sbatch_loses_no_task(start, stage):
     """If it forgets the job that it has just taken, the task learns that from a state or a record, not from hope."""
     stage.slurm.put_in_front("sbatch", "")
     cases = start("works", "defers")
@@ -118,7 +118,7 @@ def test_a_controller_killed_right_after_a_submission_loses_no_task(start, stage
 
 
 @pytest.mark.parametrize("accounting", [False, True], ids=["without accounting", "with accounting"])
-def test_jobs_that_slurm_has_forgotten_meanwhile_are_judged_by_what_is_left(other_slurm, stage, tmp_path, accounting):
+def test_jobs_unknown_to_slurm_use_exit_record_or_accounting(other_slurm, stage, tmp_path, accounting):
     """The record makes a success; without one accounting knows the end, and without that the job is lost."""
     cluster = other_slurm(accounting=accounting)
     stage.airflow.restart_part("triggerer")

@@ -13,7 +13,7 @@ from .deployment import still_running
 from .slurm_cases import SECRET, succeeded
 
 
-def test_a_job_takes_its_way_through_airflow(start, airflow):
+def test_slurm_job_runs_in_airflow(start, airflow):
     """Without any trouble, from a worker and from the triggerer: one job each, its result, its link, its whole log."""
     cases = start("works", "defers")
     for case in cases:
@@ -30,7 +30,7 @@ def test_a_job_takes_its_way_through_airflow(start, airflow):
         assert airflow.links(*case.key) == {"Slurm job": f"https://slurm.example/jobs/{job.id}"}
 
 
-def test_a_job_outlives_its_worker_and_the_next_try_takes_it_up(start, airflow):
+def test_retry_reattaches_after_worker_killed(start, airflow):
     """The worker is killed, or its supervisor, or both: one job, and the logs of both tries make one.
 
     A worker that has lost its supervisor ends by itself: what it logs is read by nobody.
@@ -55,7 +55,7 @@ def test_a_job_outlives_its_worker_and_the_next_try_takes_it_up(start, airflow):
         assert case.tries() == 2
 
 
-def test_a_worker_killed_behind_a_stopped_supervisor_doubles_few_lines(start, airflow):
+def test_worker_killed_behind_stopped_supervisor_repeats_few_lines(start, airflow):
     """While the supervisor reads nothing, the worker logs one chunk and waits; the next try logs that chunk again."""
     case = start("works")
     case.is_followed()
@@ -74,7 +74,7 @@ def test_a_worker_killed_behind_a_stopped_supervisor_doubles_few_lines(start, ai
     assert len(logged) - len(written) < 30
 
 
-def test_a_worker_killed_while_sbatch_is_under_way_leaves_one_job(start, airflow, stage):
+def test_worker_killed_during_sbatch_leaves_one_job(start, airflow, stage):
     """The next try waits for the submission that the killed worker has begun, and takes its job up."""
     stage.slurm.put_in_front("sbatch", "sleep 6")
     case = start("works")
@@ -88,7 +88,7 @@ def test_a_worker_killed_while_sbatch_is_under_way_leaves_one_job(start, airflow
 
 
 @pytest.mark.parametrize("deferred", [False, True], ids=["worker", "triggerer"])
-def test_jobs_outlive_the_scheduler(start, airflow, deferred):
+def test_jobs_survive_scheduler_restart(start, airflow, deferred):
     """It is killed with all its workers, and a new one begins: one job, also for a task without retries."""
     cases = start("defers", "defers_once") if deferred else start("works", "works_once")
     for case in cases:
@@ -107,7 +107,7 @@ def test_jobs_outlive_the_scheduler(start, airflow, deferred):
         succeeded(case)
 
 
-def test_jobs_outlive_a_scheduler_whose_workers_live_on(start, airflow):
+def test_jobs_survive_killed_scheduler_with_live_workers(start, airflow):
     """The new scheduler takes the task from the old worker, whose ``on_kill`` then leaves the job to the next try."""
     cases = start("works", "works_once")
     for case in cases:

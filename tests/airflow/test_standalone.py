@@ -83,7 +83,7 @@ def sleeping(airflow, tmp_path):
     return run_id, [psutil.Process(int(pid)) for pid in output.split()]
 
 
-def test_the_log_read_over_rest_has_every_line_told_apart_and_no_secret(airflow):
+def test_rest_log_has_every_line_per_stream_and_no_secret(airflow):
     """The module's output is in the task's log; the connection's secrets are not."""
     run_id = airflow.trigger("talks")
     airflow.wait_for_state("talks", run_id, "job", "success")
@@ -94,7 +94,7 @@ def test_the_log_read_over_rest_has_every_line_told_apart_and_no_secret(airflow)
     assert SECRET not in "".join(path.read_text() for path in (airflow.home / "logs").rglob("*.log"))
 
 
-def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
+def test_external_path_sensor_deferrable_waits_in_the_triggerer(airflow, tmp_path):
     """The wait occupies no worker; when the path exists, the task resumes and logs it."""
     path = tmp_path / "delivery"
     run_id = airflow.trigger("waits", {"path": str(path)})
@@ -115,7 +115,7 @@ def test_an_external_path_is_waited_for_in_the_triggerer(airflow, tmp_path):
     assert f"Found {path}" in output
 
 
-def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(airflow, tmp_path):
+def test_external_path_sensor_is_rescheduled_by_default(airflow, tmp_path):
     """Between two checks the task is not running; the log of each check names the start and the end of the wait."""
     path = tmp_path / "delivery"
     run_id = airflow.trigger("looks", {"path": str(path)})
@@ -127,7 +127,7 @@ def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(airflow
     assert sum(re.match(f"Waiting for {path} since 20.+ until 20", line) is not None for line in output) == 2
 
 
-def test_marking_a_running_task_failed_ends_all_it_has_started(airflow, sleeping):
+def test_mark_failed_terminates_the_process_tree(airflow, sleeping):
     """Neither the module nor a grandchild in its own session, deaf to SIGTERM, is left behind."""
     run_id, processes = sleeping
     airflow.mark("sleeps", run_id, "job", "failed")
@@ -136,7 +136,7 @@ def test_marking_a_running_task_failed_ends_all_it_has_started(airflow, sleeping
     assert airflow.state("sleeps", run_id, "job") == "failed"
 
 
-def test_a_worker_killed_on_the_spot_leaves_nothing_running(airflow, sleeping):
+def test_killed_worker_leaves_no_process(airflow, sleeping):
     """kill -9 gives the worker no chance to clean up; the guardian does it."""
     run_id, (worker, *processes) = sleeping
     worker.send_signal(signal.SIGKILL)
@@ -145,7 +145,7 @@ def test_a_worker_killed_on_the_spot_leaves_nothing_running(airflow, sleeping):
     airflow.wait_for_state("sleeps", run_id, "job", "failed")
 
 
-def test_a_supervisor_killed_on_the_spot_leaves_nothing_running(airflow, sleeping):
+def test_killed_supervisor_leaves_no_process(airflow, sleeping):
     """Out of memory, the kernel may kill the process above the worker's; Airflow would then run the task again."""
     _, (worker, *processes) = sleeping
     psutil.Process(worker.ppid()).send_signal(signal.SIGKILL)
@@ -153,7 +153,7 @@ def test_a_supervisor_killed_on_the_spot_leaves_nothing_running(airflow, sleepin
     assert not alive
 
 
-def test_a_worker_makes_no_more_of_a_dag_than_its_task_needs(airflow):
+def test_worker_creates_only_the_tasks_it_needs(airflow):
     """Results, mapped tasks, paths, another try, a job and a teardown work as they do with all of it."""
     run_id = airflow.trigger("on_demand")
     airflow.until(lambda: airflow.run_state("on_demand", run_id) in ("success", "failed"), "the run to end")

@@ -28,7 +28,7 @@ GIVEN = ["--arg", 'models=["svc", "forest"]', "--arg", "n=3", "--arg", "text=a=b
 
 
 @pytest.mark.parametrize("there", [[], ["--read-with-interpreter"]], ids=["here", "there"])
-def test_a_workflow_is_run_with_arguments(flow, there) -> None:
+def test_run_passes_arg_to_workflow(flow, there) -> None:
     """Numbers and lists as JSON has them; what is no JSON is text. Whoever reads the file."""
     done = flow.run("run", *there, *GIVEN, env={"XDG_CACHE_HOME": str(flow.folder / "cache")})
 
@@ -36,7 +36,7 @@ def test_a_workflow_is_run_with_arguments(flow, there) -> None:
     assert "[svc] --n 3 --text a=b c\n[forest] --n 3 --text a=b c\n" in done.stdout
 
 
-def test_all_that_reads_a_workflow_takes_them(flow) -> None:
+def test_show_explain_and_convert_pass_arg_to_workflow(flow) -> None:
     """Shown, explained and converted is the same workflow that is run."""
     shown = json.loads(flow.run("show", "-p", "flow.py", "--format", "json", *GIVEN).stdout)
     explained = flow.run("explain", "-p", "flow.py", *GIVEN).stdout
@@ -58,7 +58,7 @@ def test_all_that_reads_a_workflow_takes_them(flow) -> None:
         (["--arg", "n"], "Invalid value for --arg: 'n': write NAME=VALUE, such as n=10"),
     ],
 )
-def test_a_wrong_argument_is_named(flow, given, said) -> None:
+def test_run_rejects_invalid_arg(flow, given, said) -> None:
     """Before anything runs."""
     done = flow.run("run", *given)
 

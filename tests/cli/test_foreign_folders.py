@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.parametrize("folder", [".sewer", ".sewer/state", ".sewer/logs"])
 @pytest.mark.parametrize("command", ["run", "explain"])
-def test_sppe_refuses_foreign_own_folders(folder: str, command: str, sppe) -> None:
+def test_run_rejects_state_folders_of_other_users(folder: str, command: str, sppe) -> None:
     """Before anything runs; state and logs lie there."""
     sppe.tasks(a="print('ran')")
     assert sppe.run("run", "-p", "flow.py").returncode == 0
@@ -25,7 +25,7 @@ def test_sppe_refuses_foreign_own_folders(folder: str, command: str, sppe) -> No
     assert "[a] ran" not in ran.stdout
 
 
-def test_sppe_on_slurm_refuses_foreign_folders_below_run_dir(sppe) -> None:
+def test_run_on_slurm_rejects_run_dir_of_other_user(sppe) -> None:
     """Before a job is submitted."""
     sppe.tasks(a="print('ran')")
     (sppe.folder / "runs" / "workflow").mkdir(parents=True)
@@ -40,7 +40,7 @@ def test_sppe_on_slurm_refuses_foreign_folders_below_run_dir(sppe) -> None:
 
 @pytest.mark.parametrize("kind", ["a named pipe", "a device", "gigabytes"])
 @pytest.mark.parametrize("ending", [".py", ".yaml"])
-def test_sppe_refuses_workflow_files_that_are_no_files(kind: str, ending: str, sppe) -> None:
+def test_run_rejects_workflow_file_that_is_not_regular(kind: str, ending: str, sppe) -> None:
     """It waits for none, and reads none into memory."""
     path = sppe.folder / f"flow{ending}"
     if kind == "a named pipe":

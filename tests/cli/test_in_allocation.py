@@ -9,7 +9,7 @@ import sys
 from .conftest import SPPE
 
 
-def test_a_run_in_an_allocation_keeps_its_gpu_and_its_cpus(sppe, slurm) -> None:
+def test_run_in_allocation_uses_its_gpu_and_cpus(sppe, slurm) -> None:
     """The first GPU of the node is another job's; as many tasks run at once as the job has CPUs there."""
     sppe.tasks(
         gpu="import os; print('sees', os.environ.get('CUDA_VISIBLE_DEVICES'), os.environ.get('OMP_NUM_THREADS'))",

@@ -152,7 +152,7 @@ class Killed:
 
 
 @pytest.mark.slow
-def test_kills_at_random_moments_lose_nothing_and_leave_nothing_half_written(sppe, tmp_path) -> None:
+def test_run_killed_at_random_moments_resumes_without_loss(sppe, tmp_path) -> None:
     """After each kill the state can be read, what it says has succeeded is never run again, and a resumed run ends."""
     seed = int(os.environ.get("SEWER_TEST_SEED", time.time_ns() % 1_000_000))
     rounds: list[Killed] = []

@@ -20,7 +20,7 @@ def waiting(lifeline, gate, before: str = "") -> str:
     return HOLD.format(lifeline=lifeline.path) + f"    {before}\n" + WAIT.format(gate=gate.path)
 
 
-def test_a_terminal_shows_each_task_its_state_and_its_last_line(sppe, terminal, lifeline, gate) -> None:
+def test_live_table_shows_state_and_last_line(sppe, terminal, lifeline, gate) -> None:
     """While it runs, a table shows for each task its state and the last line it wrote."""
     sppe.tasks(first="print('all done')", second=waiting(lifeline, gate, "print('working on it')"), third="pass")
     window = terminal()
@@ -35,7 +35,7 @@ def test_a_terminal_shows_each_task_its_state_and_its_last_line(sppe, terminal, 
     assert run.wait(timeout=60) == 0
 
 
-def test_when_it_is_over_the_summary_stands_where_the_table_was(sppe, terminal) -> None:
+def test_live_table_is_replaced_with_summary(sppe, terminal) -> None:
     """At the end the table is gone, the summary stays, and the cursor is back."""
     sppe.tasks(first="print('hello')", second="raise SystemExit('why')")
     window = terminal()
@@ -51,7 +51,7 @@ def test_when_it_is_over_the_summary_stands_where_the_table_was(sppe, terminal) 
     assert window.shows_cursor
 
 
-def test_ctrl_c_in_a_terminal_ends_everything(sppe, terminal, lifeline) -> None:
+def test_ctrl_c_in_terminal_stops_tasks(sppe, terminal, lifeline) -> None:
     """Ctrl-C typed into a terminal ends all tasks, prints the summary and gives the cursor back."""
     sppe.tasks(one=HOLD.format(lifeline=lifeline.path) + "    os.fork() or os.setsid(); say('here'); signal.pause()")
     window = terminal()
@@ -66,7 +66,7 @@ def test_ctrl_c_in_a_terminal_ends_everything(sppe, terminal, lifeline) -> None:
     assert window.shows_cursor
 
 
-def test_a_second_ctrl_c_kills_at_once(sppe, terminal, lifeline) -> None:
+def test_second_ctrl_c_in_terminal_kills_tasks(sppe, terminal, lifeline) -> None:
     """Ctrl-C typed twice kills tasks that do not want to end."""
     sppe.tasks(
         one=HOLD.format(lifeline=lifeline.path)
@@ -84,7 +84,7 @@ def test_a_second_ctrl_c_kills_at_once(sppe, terminal, lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_closing_the_window_ends_everything(sppe, terminal, lifeline) -> None:
+def test_closed_terminal_stops_tasks_and_sppe(sppe, terminal, lifeline) -> None:
     """When the terminal goes away, all tasks end, and `sppe` with them."""
     sppe.tasks(one=HOLD.format(lifeline=lifeline.path) + "    os.fork() or os.setsid(); say('here'); signal.pause()")
     window = terminal()
@@ -98,7 +98,7 @@ def test_closing_the_window_ends_everything(sppe, terminal, lifeline) -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 20), (1, 1), (24, 10), (2, 200), (200, 300)])
-def test_a_window_may_have_any_size(rows: int, columns: int, sppe, terminal) -> None:
+def test_live_table_supports_any_window_size(rows: int, columns: int, sppe, terminal) -> None:
     """In a window too small for a table, or a huge one, tasks run as everywhere."""
     sppe.tasks(first="print('x' * 1000)", second="raise SystemExit('why')")
 
@@ -108,7 +108,7 @@ def test_a_window_may_have_any_size(rows: int, columns: int, sppe, terminal) -> 
     assert "stdout| xxx" in (sppe.folder / "logs/first.log").read_text(encoding="utf-8")
 
 
-def test_a_long_workflow_shows_what_runs_and_what_failed(sppe, terminal, lifeline, gate) -> None:
+def test_live_table_of_long_workflow_shows_running_and_failed(sppe, terminal, lifeline, gate) -> None:
     """Of a hundred tasks, those that run or have failed are in view; the rest is counted."""
     sources = {f"task{number:03}": "pass" for number in range(100)}
     sources["task050"] = "raise SystemExit('why')"
@@ -125,7 +125,7 @@ def test_a_long_workflow_shows_what_runs_and_what_failed(sppe, terminal, lifelin
     assert run.wait(timeout=60) == 1
 
 
-def test_output_neither_steers_the_terminal_nor_vanishes(sppe, terminal, lifeline, gate) -> None:
+def test_live_table_escapes_output(sppe, terminal, lifeline, gate) -> None:
     """Escapes and markup in a last line are shown as they are written, and move nothing."""
     odd = r"print('\x1b[2J\x1b[5;5H[bold]x[/bold]\ttab \x07 ünï')"
     sppe.tasks(odd=waiting(lifeline, gate, odd))
@@ -139,7 +139,7 @@ def test_output_neither_steers_the_terminal_nor_vanishes(sppe, terminal, lifelin
     assert b"\x1b[5;5H" not in window.raw
 
 
-def test_the_summary_does_not_steer_the_terminal(sppe, terminal) -> None:
+def test_summary_escapes_output(sppe, terminal) -> None:
     """What a failed task wrote last is shown in the summary, not obeyed."""
     sppe.tasks(odd=r"raise SystemExit('\x1b[2J\x1b[5;5H[red]why')")
     window = terminal(24, 120)
@@ -151,7 +151,7 @@ def test_the_summary_does_not_steer_the_terminal(sppe, terminal) -> None:
     assert b"\x1b[5;5H" not in window.raw
 
 
-def test_a_progress_bar_shows_where_it_is_now(sppe, terminal, lifeline, gate) -> None:
+def test_live_table_shows_latest_state_of_progress_bar(sppe, terminal, lifeline, gate) -> None:
     """Of a line written over and over, the last state is shown."""
     sppe.tasks(bar=waiting(lifeline, gate, r"print(' 10%\r 50%\r 90%', file=sys.stderr)"))
     window = terminal()
@@ -164,7 +164,7 @@ def test_a_progress_bar_shows_where_it_is_now(sppe, terminal, lifeline, gate) ->
 
 
 @pytest.mark.parametrize("variable", ["TERM=dumb", "TERM=unknown", "FORCE_COLOR=", "TTY_COMPATIBLE=0"])
-def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(variable: str, sppe, terminal) -> None:
+def test_dumb_terminal_gets_prefixed_lines(variable: str, sppe, terminal) -> None:
     """Where a table cannot be drawn, each line of output is printed with the name of its task."""
     sppe.tasks(first="print('hello')")
     window = terminal()
@@ -176,7 +176,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(variable: str, 
     assert b"\x1b" not in window.raw
 
 
-def test_lines_on_a_terminal_are_shown_not_obeyed(sppe, terminal) -> None:
+def test_stderr_on_terminal_is_escaped(sppe, terminal) -> None:
     """With stdout in a file and stderr on a terminal, what tasks write to stderr does not steer it."""
     sppe.tasks(odd=r"import sys; print('\x1b[31mout'); print('\x1b[5;5Herr', file=sys.stderr)")
     window = terminal()
@@ -190,7 +190,7 @@ def test_lines_on_a_terminal_are_shown_not_obeyed(sppe, terminal) -> None:
     assert (sppe.folder / "out").read_bytes() == b"[odd] \x1b[31mout\n"
 
 
-def test_a_terminal_without_unicode_is_no_error(sppe, terminal) -> None:
+def test_live_table_supports_terminal_without_unicode(sppe, terminal) -> None:
     """A terminal that cannot show a character, nor the lines of a table, shows something else."""
     sppe.tasks(first="import sys; sys.stdout.reconfigure(encoding='utf-8'); print('größe ✓'); raise SystemExit('✗')")
     window = terminal()
@@ -201,7 +201,7 @@ def test_a_terminal_without_unicode_is_no_error(sppe, terminal) -> None:
     window.expect(lambda text: r"  \u2717" in text)
 
 
-def test_the_table_stops_at_signals_from_elsewhere(sppe, terminal, lifeline) -> None:
+def test_live_table_stops_on_sigterm(sppe, terminal, lifeline) -> None:
     """SIGTERM from elsewhere leaves the terminal as it was."""
     sppe.tasks(one=HOLD.format(lifeline=lifeline.path) + "    say('here'); signal.pause()")
     window = terminal()

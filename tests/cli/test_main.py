@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_sewer import __version__
 
 
-def test_the_version_is_printed(sppe) -> None:
+def test_version_option_prints_name_and_version(sppe) -> None:
     """`sppe --version` prints name and version."""
     done = sppe.run("--version")
 
@@ -21,7 +21,7 @@ def test_the_version_is_printed(sppe) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "-h"], ["convert", "--help"], ["show", "--help"]])
-def test_each_command_explains_itself(arguments: list[str], sppe) -> None:
+def test_help_option_prints_help(arguments: list[str], sppe) -> None:
     """`--help` and `-h` explain a command."""
     done = sppe.run(*arguments)
 
@@ -54,7 +54,7 @@ USAGE_ERRORS = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), USAGE_ERRORS.values(), ids=USAGE_ERRORS)
-def test_bad_input_is_named_and_nothing_runs(arguments: list[str], said: str, sppe) -> None:
+def test_invalid_input_exits_with_2_and_runs_nothing(arguments: list[str], said: str, sppe) -> None:
     """Bad input is named in a sentence, not a traceback, with exit code 2; nothing runs, nothing is written."""
     sppe.tasks(first="open('trace', 'w')")
 
@@ -89,7 +89,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("text", "said"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_bad_file_is_named_with_its_line(text: str, said: str, sppe) -> None:
+def test_invalid_file_exits_with_2_and_names_line(text: str, said: str, sppe) -> None:
     """What is wrong in the file is said with file and line, with exit code 2, before anything runs."""
     sppe.tasks(first="open('trace', 'w')")
     sppe.write("flow.py", text)
@@ -106,7 +106,7 @@ def test_a_bad_file_is_named_with_its_line(text: str, said: str, sppe) -> None:
 PRINT_ENVIRONMENT = "import json, os; json.dump(dict(os.environ), open('environment', 'w'))"
 
 
-def test_variables_are_given_on_the_command_line(sppe) -> None:
+def test_env_option_sets_variables(sppe) -> None:
     """`--env K=V` gives a value, `--env K` the one that is set here; the last one counts. Nothing else passes."""
     sppe.tasks(shows=PRINT_ENVIRONMENT)
     given = ["GIVEN=a=b", "EMPTY=", "TWICE=1", "TWICE=2", "MINE"]
@@ -122,7 +122,7 @@ def test_variables_are_given_on_the_command_line(sppe) -> None:
     assert "PYTHONPATH" not in env
 
 
-def test_paths_are_taken_from_where_the_person_stands(sppe) -> None:
+def test_paths_on_command_line_are_relative_to_current_directory(sppe) -> None:
     """Interpreter and working directory given on the command line are relative to the current directory."""
     sppe.tasks(shows="")
     (sppe.folder / "elsewhere").mkdir()
@@ -136,7 +136,7 @@ def test_paths_are_taken_from_where_the_person_stands(sppe) -> None:
     assert f"$ {sppe.folder}/here/" in done.stderr
 
 
-def test_whoever_stops_reading_a_picture_is_no_error_message(sppe) -> None:
+def test_show_into_closed_pipe_prints_no_traceback(sppe) -> None:
     """`sppe show | head -1` ends without a traceback, however long the graph is."""
     tasks = "\n".join(f"Task('task {number} {'x' * 100}', 'module')" for number in range(3000))
     sppe.write("flow.py", f"from airflow_provider_sewer import Task\n{tasks}")
@@ -152,7 +152,7 @@ def test_whoever_stops_reading_a_picture_is_no_error_message(sppe) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams_are_no_error(closed: str, sppe) -> None:
+def test_run_supports_closed_standard_streams(closed: str, sppe) -> None:
     """Where whoever started us has closed stdin, stdout or stderr, tasks run and logs are whole."""
     sppe.tasks(talks="import sys; print('to stdout'); print('to stderr', file=sys.stderr)")
 
@@ -165,7 +165,7 @@ def test_closed_standard_streams_are_no_error(closed: str, sppe) -> None:
     assert log.endswith(" s\n")
 
 
-def test_the_command_does_not_import_airflow(sppe) -> None:
+def test_sppe_does_not_import_airflow(sppe) -> None:
     """`sppe` starts without Airflow, and without what only a terminal needs."""
     code = "import sys, airflow_provider_sewer.cli.run_command; print({'airflow', 'rich', 'psutil'} & {*sys.modules})"
 
@@ -176,7 +176,7 @@ def test_the_command_does_not_import_airflow(sppe) -> None:
     assert done.stdout == "set()\n"
 
 
-def test_a_folder_that_is_gone_is_a_users_mistake(sppe) -> None:
+def test_missing_current_directory_exits_with_2(sppe) -> None:
     """Run where the folder was removed, it says so and ends with 2."""
     (sppe.folder / "gone").mkdir()
     through = ["/bin/sh", "-c", 'cd gone && rmdir ../gone && exec "$@"', "sh"]
@@ -188,7 +188,7 @@ def test_a_folder_that_is_gone_is_a_users_mistake(sppe) -> None:
     assert "no longer exists" in done.stderr
 
 
-def test_convert_takes_every_task_of_a_file_with_several_workflows(sppe) -> None:
+def test_convert_writes_tasks_of_all_workflows(sppe) -> None:
     """There is a debug configuration for each, also for a task that no workflow runs."""
     sppe.write(
         "flow.py",
@@ -225,7 +225,7 @@ GIVEN_LONG = {
 
 @pytest.mark.parametrize("what", GIVEN_LONG)
 @pytest.mark.parametrize("kind", LONG)
-def test_command_names_path_that_is_too_long(sppe, what, kind) -> None:
+def test_run_names_path_that_is_too_long(sppe, what, kind) -> None:
     """In one line, with the begin of the path."""
     sppe.write("flow.py", 'from airflow_provider_sewer import Task\n\nTask("a", "this")\n')
 

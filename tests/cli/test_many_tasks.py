@@ -10,7 +10,7 @@ from .slurm_runs import Ended, on_slurm
 __all__ = ["on_slurm"]
 
 
-def test_j_respects_the_open_files_that_are_allowed(sppe) -> None:
+def test_j_option_is_limited_by_open_files(sppe) -> None:
     """Fewer tasks run at once than -j says, and a line tells so and why."""
     sppe.tasks(**{f"t{number}": "print('done')" for number in range(12)})
 
@@ -21,7 +21,7 @@ def test_j_respects_the_open_files_that_are_allowed(sppe) -> None:
     assert run.stdout.count("done") == 12
 
 
-def test_jobs_that_wait_hold_no_files_open(on_slurm) -> None:
+def test_pending_slurm_jobs_hold_no_open_files(on_slurm) -> None:
     """A hundred jobs are in the queue, of a run that may open 120 files."""
     on_slurm.sppe.write("wait.py", "")
     on_slurm.sppe.write(

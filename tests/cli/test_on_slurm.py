@@ -11,7 +11,7 @@ from .slurm_runs import Ended, on_slurm
 __all__ = ["on_slurm"]
 
 
-def test_a_workflow_runs_as_jobs_with_logs_results_and_products(on_slurm) -> None:
+def test_run_on_slurm_passes_logs_results_and_products(on_slurm) -> None:
     """Each task is one job; what it prints is shown and kept, its result and its products reach the next one."""
     on_slurm.flow(
         make="""# {'out': Product('made.txt')}
@@ -52,7 +52,7 @@ def test_run_on_slurm_keeps_files_beside_product(on_slurm) -> None:
     assert sorted(path.name for path in build.glob("a.*")) == ["a.dbf", "a.dbf.failed", "a.shp", "a.shp.failed"]
 
 
-def test_a_failure_says_what_the_job_said_and_stops_what_comes_after(on_slurm) -> None:
+def test_failed_job_prints_last_lines_and_stops_downstream(on_slurm) -> None:
     """The rest runs to its end; the summary has the last lines of stderr and where the files are."""
     on_slurm.flow(bad="sys.exit('no such thing')", after="# depends_on=bad\nsay('ran')", other="print('fine')")
     run = on_slurm.run()
@@ -65,7 +65,7 @@ def test_a_failure_says_what_the_job_said_and_stops_what_comes_after(on_slurm) -
     assert on_slurm.jobs("after") == []
 
 
-def test_a_task_that_says_so_stays_on_this_machine(on_slurm) -> None:
+def test_run_on_local_task_runs_on_this_machine(on_slurm) -> None:
     """Only what does not say run_on='local' becomes a job, and a plain run has no jobs at all."""
     on_slurm.flow(
         here="# run_on='local'\nprint('job', os.environ.get('SLURM_JOB_ID'))",
@@ -80,7 +80,7 @@ def test_a_task_that_says_so_stays_on_this_machine(on_slurm) -> None:
     assert plain.stdout == "[here] job None\n[there] job None\n"
 
 
-def test_a_task_asks_for_more_than_the_command_line(on_slurm) -> None:
+def test_task_slurm_parameters_override_slurm_option(on_slurm) -> None:
     """What a task says itself wins over --slurm, parameter by parameter."""
     show = "print(os.environ['SLURM_CPUS_PER_TASK'], os.environ.get('SAID'))"
     on_slurm.flow(
@@ -100,7 +100,7 @@ def test_a_task_asks_for_more_than_the_command_line(on_slurm) -> None:
         (("--slurm", "requeue=maybe"), "requeue must be a bool, got 'maybe'"),
     ],
 )
-def test_a_parameter_that_slurm_could_not_take_is_named(said, answer, on_slurm) -> None:
+def test_slurm_option_rejects_invalid_parameter(said, answer, on_slurm) -> None:
     """Nothing is submitted then."""
     on_slurm.flow(one="say('ran')")
     run = on_slurm.run(*said)
@@ -110,7 +110,7 @@ def test_a_parameter_that_slurm_could_not_take_is_named(said, answer, on_slurm) 
 
 
 @pytest.mark.parametrize("how", ["task", "command line"])
-def test_sppe_names_a_template_in_slurm_parameters(how, on_slurm) -> None:
+def test_run_on_slurm_rejects_template_in_slurm_parameters(how, on_slurm) -> None:
     """Only Airflow fills it in; a parameter in which nothing is a template is passed on."""
     on_slurm.flow(one=f"# slurm={{'comment': {'{{ ds }}' if how == 'task' else '{#1}'!r}}}\nsay('ran')")
     run = on_slurm.run(*(() if how == "task" else ("--slurm", 'setup=["echo {{ ds }}"]')))
@@ -120,7 +120,7 @@ def test_sppe_names_a_template_in_slurm_parameters(how, on_slurm) -> None:
     assert on_slurm.jobs() == []
 
 
-def test_options_of_jobs_want_jobs(on_slurm) -> None:
+def test_slurm_option_requires_on_slurm(on_slurm) -> None:
     """Without --on slurm, they would mean nothing."""
     on_slurm.flow(one="say('ran')")
     run = on_slurm.sppe.run("run", "--slurm", "partition=gpu")
@@ -128,7 +128,7 @@ def test_options_of_jobs_want_jobs(on_slurm) -> None:
     assert "--slurm requires --on slurm" in run.stderr
 
 
-def test_without_slurm_there_is_a_sentence(on_slurm) -> None:
+def test_run_on_slurm_without_sbatch_exits_with_2(on_slurm) -> None:
     """No sbatch on PATH: nothing is run, and it is said what to do."""
     on_slurm.flow(one="say('ran')")
     run = on_slurm.run(env={"PATH": str(on_slurm.sppe.folder)})
@@ -139,7 +139,7 @@ def test_without_slurm_there_is_a_sentence(on_slurm) -> None:
     )
 
 
-def test_as_many_jobs_as_j_says_are_in_the_queue(on_slurm) -> None:
+def test_j_option_limits_queued_jobs(on_slurm) -> None:
     """With -j 1, the second job is submitted when the first has ended; not before."""
     on_slurm.flow(**dict.fromkeys("ab", "say('here')\nwait()"))
     run = on_slurm.start("-j", "1")
@@ -150,7 +150,7 @@ def test_as_many_jobs_as_j_says_are_in_the_queue(on_slurm) -> None:
     assert len(on_slurm.jobs()) == 2
 
 
-def test_slurm_is_asked_about_all_jobs_at_once(on_slurm) -> None:
+def test_run_on_slurm_polls_all_jobs_with_one_squeue(on_slurm) -> None:
     """However many jobs are followed, each squeue is about all of them."""
     on_slurm.flow(**dict.fromkeys("abcd", "say('here')\nwait()"))
     run = on_slurm.start()

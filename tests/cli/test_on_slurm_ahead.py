@@ -13,7 +13,7 @@ CHAIN = {
 }
 
 
-def test_later_tasks_are_submitted_ahead_with_afterok(on_slurm) -> None:
+def test_ahead_submits_downstream_jobs_with_afterok(on_slurm) -> None:
     """While the first job runs, the others wait in Slurm's queue, each for the one before it."""
     on_slurm.flow(**CHAIN)
     run = on_slurm.start("--ahead")
@@ -29,7 +29,7 @@ def test_later_tasks_are_submitted_ahead_with_afterok(on_slurm) -> None:
     assert f"[b] Submitted ahead; starts when job {a.id} has succeeded" in ended.stderr
 
 
-def test_what_was_submitted_ahead_is_called_off_after_a_failure(on_slurm) -> None:
+def test_ahead_cancels_downstream_jobs_after_failure(on_slurm) -> None:
     """Nothing of it runs, or stays in the queue for ever."""
     on_slurm.flow(**{**CHAIN, "a": CHAIN["a"] + "\nsys.exit(3)"})
     run = on_slurm.start("--ahead")
@@ -43,7 +43,7 @@ def test_what_was_submitted_ahead_is_called_off_after_a_failure(on_slurm) -> Non
     assert on_slurm.queue_is_empty()
 
 
-def test_what_takes_more_than_an_exit_code_is_not_submitted_ahead(on_slurm) -> None:
+def test_ahead_excludes_tasks_with_products_or_results(on_slurm) -> None:
     """Products are whole only when sppe has put them in place, and results only known then: such tasks wait."""
     on_slurm.flow(
         maker="# {'out': Product('made.txt')}\nsay('here')\nwait()\nopen(sys.argv[2], 'w').write('all of it')",
@@ -71,7 +71,7 @@ def test_what_takes_more_than_an_exit_code_is_not_submitted_ahead(on_slurm) -> N
         assert f"sppe: task {name!r} is not submitted ahead, but after its upstream tasks: {why}\n" in ended.stderr
 
 
-def test_a_killed_run_that_had_submitted_ahead_takes_up_all_of_it(on_slurm) -> None:
+def test_resume_reattaches_to_jobs_submitted_ahead(on_slurm) -> None:
     """Each task still has one job, whether the resumed run submits ahead or not."""
     killed(on_slurm, "--ahead", **CHAIN)
     assert [len(on_slurm.jobs(name)) for name in "abc"] == [1, 1, 1]
@@ -83,7 +83,7 @@ def test_a_killed_run_that_had_submitted_ahead_takes_up_all_of_it(on_slurm) -> N
     assert [len(on_slurm.jobs(name)) for name in "abc"] == [1, 1, 1]
 
 
-def test_what_waits_for_a_job_that_failed_meanwhile_is_submitted_anew(on_slurm) -> None:
+def test_resume_resubmits_jobs_ahead_of_failed_job(on_slurm) -> None:
     """The job it was to follow has failed while there was no sppe: the resumed run has new ones of both."""
     killed(on_slurm, "--ahead", **{**CHAIN, "a": CHAIN["a"] + "\nsys.exit(os.path.exists('go2') - 1)"})
     on_slurm.open("go")

@@ -38,7 +38,7 @@ def prefixes(run) -> dict[str, str]:
     return {name.removeprefix("["): prefix for name, _, prefix in lines}
 
 
-def test_python_is_the_one_that_setup_activates(on_slurm, env) -> None:
+def test_interpreter_of_job_is_found_after_setup(on_slurm, env) -> None:
     """No python at all, and every bare name, is looked up on the node after setup; a path is that path."""
     on_slurm.flow(
         unset=PREFIX,
@@ -61,7 +61,7 @@ def test_python_is_the_one_that_setup_activates(on_slurm, env) -> None:
     ]
 
 
-def test_i_wins_over_setup_and_names_the_interpreter_found_here(on_slurm, env, activated) -> None:
+def test_i_option_overrides_setup_with_local_interpreter(on_slurm, env, activated) -> None:
     """A name given to -i is looked up where sppe runs; a task that names an interpreter itself keeps it."""
     on_slurm.flow(unset=PREFIX, named=f"# python='python3'\n{PREFIX}")
     python3 = shutil.which("python3", path=on_slurm.slurm.env["PATH"])
@@ -76,7 +76,7 @@ def test_i_wins_over_setup_and_names_the_interpreter_found_here(on_slurm, env, a
     assert told.stdout.splitlines()[0].endswith(f"; as a job, with {env}/bin/python")
 
 
-def test_without_setup_python_is_the_one_of_the_submitting_shell(on_slurm, env, activated) -> None:
+def test_interpreter_of_job_without_setup_is_that_of_submitting_shell(on_slurm, env, activated) -> None:
     """With an environment activated there, as a run on this machine has it; a PATH that is passed on means the same."""
     on_slurm.flow(unset=PREFIX, named=f"# python='python-of-mine'\n{PREFIX}", path=f"# inherit_env=['PATH']\n{PREFIX}")
 
@@ -86,7 +86,7 @@ def test_without_setup_python_is_the_one_of_the_submitting_shell(on_slurm, env, 
     assert f"[named] $ {env}/bin/python-of-mine -m" in run.stderr.replace("'", "")
 
 
-def test_job_finds_programs_of_its_interpreter_by_name(on_slurm, env) -> None:
+def test_job_path_has_programs_of_its_interpreter(on_slurm, env) -> None:
     """A PATH that is given counts more, and one that is inherited does not."""
     which = "import shutil; print(shutil.which('python-of-mine'))"
     on_slurm.flow(
@@ -99,7 +99,7 @@ def test_job_finds_programs_of_its_interpreter_by_name(on_slurm, env) -> None:
     assert prefixes(run) == {"plain": mine, "inherits": mine, "given": "None"}
 
 
-def test_an_unknown_name_given_to_i_is_rejected(on_slurm) -> None:
+def test_i_option_rejects_unknown_name(on_slurm) -> None:
     """Nothing is submitted."""
     on_slurm.flow(one=PREFIX)
 
@@ -110,7 +110,7 @@ def test_an_unknown_name_given_to_i_is_rejected(on_slurm) -> None:
     assert on_slurm.jobs() == []
 
 
-def test_explain_on_slurm_names_the_interpreter_of_stages(sppe) -> None:
+def test_explain_on_slurm_prints_interpreter_of_stages(sppe) -> None:
     """Stages in YAML follow the same rule; what stays on this machine has no job."""
     sppe.write(
         "stages.yaml",

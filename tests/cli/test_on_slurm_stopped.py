@@ -20,7 +20,7 @@ open(sys.argv[2], 'w')
 """
 
 
-def test_a_killed_run_is_resumed_with_the_job_that_still_runs(on_slurm) -> None:
+def test_resume_reattaches_to_running_job(on_slurm) -> None:
     """After kill -9 the job goes on; --resume follows it to its end, shows each line once, and submits nothing."""
     killed(on_slurm, "--log-dir", "logs", first=WAITS, second="# {'in': Dependency('made.txt')}\nprint('three')")
     job = on_slurm.one_job("first")
@@ -37,7 +37,7 @@ def test_a_killed_run_is_resumed_with_the_job_that_still_runs(on_slurm) -> None:
     assert (on_slurm.sppe.folder / "made.txt").exists()
 
 
-def test_a_large_result_reaches_a_function_whose_job_is_taken_up(on_slurm) -> None:
+def test_resume_passes_large_result_to_reattached_job(on_slurm) -> None:
     """More than a command line takes goes from job to job by files, and a killed run changes nothing of that."""
     steps = """
 def measure(text):
@@ -61,7 +61,7 @@ def measure(text):
     assert json.loads(next(on_slurm.sppe.folder.glob("runs/*/*/use/*/result.json")).read_text()) == 300_000
 
 
-def test_a_run_killed_while_it_submits_has_one_job(on_slurm) -> None:
+def test_run_killed_during_sbatch_has_one_job(on_slurm) -> None:
     """sbatch goes on without sppe; the resumed run finds what came of it."""
     on_slurm.flow(first="print('once')")
     on_slurm.slurm.put_in_front("sbatch", "sleep 2")
@@ -77,7 +77,7 @@ def test_a_run_killed_while_it_submits_has_one_job(on_slurm) -> None:
     assert on_slurm.slurm.counted("sbatch") == 1
 
 
-def test_success_refused_by_a_full_disk_is_collected_by_the_resumed_run(on_slurm, small_disk) -> None:
+def test_resume_collects_success_after_full_disk(on_slurm, small_disk) -> None:
     """The first run fails and names the reason; the job has succeeded, and does not run once more."""
     out, filler = small_disk / "made.txt", small_disk / "filler"
     fills = f"""# {{'out': Product({str(out)!r})}}
@@ -100,7 +100,7 @@ with open({str(filler)!r}, "wb", buffering=0) as file:
     assert on_slurm.one_job("first").state == "COMPLETED"
 
 
-def test_a_job_that_has_ended_meanwhile_is_collected(on_slurm) -> None:
+def test_resume_collects_job_that_ended_meanwhile(on_slurm) -> None:
     """Its products are put in place by the run that is resumed; it does not run again."""
     killed(on_slurm, first=WAITS)
     on_slurm.open("go")
@@ -113,7 +113,7 @@ def test_a_job_that_has_ended_meanwhile_is_collected(on_slurm) -> None:
     assert (on_slurm.sppe.folder / "made.txt").exists()
 
 
-def test_jobs_of_a_killed_run_keep_the_workflow_from_running_beside_them(on_slurm) -> None:
+def test_run_rejects_jobs_of_killed_run_without_slurm(on_slurm) -> None:
     """A run that would not look after them says how to, and runs nothing."""
     killed(on_slurm, first=WAITS)
     plain = on_slurm.sppe.run("run", "--resume", env=on_slurm.slurm.env)
@@ -125,7 +125,7 @@ def test_jobs_of_a_killed_run_keep_the_workflow_from_running_beside_them(on_slur
 
 
 @pytest.mark.parametrize("how", ["a new run", "other parameters"])
-def test_what_begins_anew_cancels_the_job_that_is_left_first(how, on_slurm) -> None:
+def test_new_run_cancels_previous_job_first(how, on_slurm) -> None:
     """A new run, or a task that runs something else now, does not run beside the earlier job."""
     killed(on_slurm, first=WAITS)
     on_slurm.open("go2")
@@ -139,7 +139,7 @@ def test_what_begins_anew_cancels_the_job_that_is_left_first(how, on_slurm) -> N
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-def test_a_signal_cancels_all_jobs(number, code, on_slurm) -> None:
+def test_signal_cancels_all_jobs(number, code, on_slurm) -> None:
     """Without a terminal there is nobody to be asked: jobs that run or wait are cancelled, and nothing is left."""
     on_slurm.flow(
         **dict.fromkeys("ab", "say('here')\nwait('never')"),
@@ -159,7 +159,7 @@ def test_a_signal_cancels_all_jobs(number, code, on_slurm) -> None:
         assert f"[{name}] stopped after " in ended.stderr
 
 
-def test_a_second_signal_does_not_wait_for_slurm(on_slurm) -> None:
+def test_second_signal_exits_without_slurm(on_slurm) -> None:
     """While the controller does not answer, jobs are told to end by their run directory, and `sppe` ends."""
     on_slurm.flow(one="say('here')\nwait('never')")
     run = on_slurm.start()
@@ -177,7 +177,7 @@ def test_a_second_signal_does_not_wait_for_slurm(on_slurm) -> None:
     on_slurm.lifeline.expect_end()
 
 
-def test_in_a_terminal_ctrl_c_asks_once(on_slurm, terminal) -> None:
+def test_first_ctrl_c_in_terminal_prints_warning(on_slurm, terminal) -> None:
     """The first Ctrl-C says what a second one does, and the run goes on; the second cancels."""
     on_slurm.flow(one="say('here')\nwait('never')")
     screen = terminal(columns=150)
@@ -192,7 +192,7 @@ def test_in_a_terminal_ctrl_c_asks_once(on_slurm, terminal) -> None:
     assert on_slurm.one_job("one").state == "CANCELLED"
 
 
-def test_whoever_lets_the_run_go_on_after_ctrl_c_has_a_success(on_slurm, terminal) -> None:
+def test_run_continued_after_first_ctrl_c_exits_with_0(on_slurm, terminal) -> None:
     """A Ctrl-C that was only asked about leaves no trace in the exit code."""
     on_slurm.flow(one="say('here')\nwait()")
     screen = terminal(columns=150)

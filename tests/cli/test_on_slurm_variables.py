@@ -18,7 +18,7 @@ from .slurm_runs import on_slurm
 __all__ = ["on_slurm"]
 
 
-def test_sbatch_variables_hold_below_task_and_command_line(on_slurm) -> None:
+def test_sbatch_variables_have_lowest_precedence(on_slurm) -> None:
     """As options below all others, GPUs and memory by whatever spelling included."""
     on_slurm.flow(
         plain="print('done')",
@@ -45,7 +45,7 @@ def test_sbatch_variables_hold_below_task_and_command_line(on_slurm) -> None:
     assert "OVERCOMMIT" not in run.stderr
 
 
-def test_sbatch_variables_that_sppe_decides_itself_are_named(on_slurm) -> None:
+def test_sbatch_variables_set_by_sppe_are_ignored_with_notice(on_slurm) -> None:
     """At once, with the option to use; the job is not touched by them."""
     on_slurm.flow(one="print('done')")
     env = {
@@ -64,7 +64,7 @@ def test_sbatch_variables_that_sppe_decides_itself_are_named(on_slurm) -> None:
     assert "Requeue=0" in record
 
 
-def test_sbatch_variables_that_slurm_could_not_take_are_refused_by_name(on_slurm) -> None:
+def test_sbatch_variables_with_invalid_values_are_rejected(on_slurm) -> None:
     """Before anything is submitted."""
     on_slurm.flow(one="print('done')")
 
@@ -75,7 +75,7 @@ def test_sbatch_variables_that_slurm_could_not_take_are_refused_by_name(on_slurm
     assert on_slurm.jobs() == []
 
 
-def test_sbatch_variables_are_all_those_that_the_installed_sbatch_reads() -> None:
+def test_sbatch_variables_cover_installed_sbatch() -> None:
     """Each name in the program has a line in one of the tables."""
     sbatch = shutil.which("sbatch")
     if sbatch is None:
@@ -100,12 +100,12 @@ def test_sbatch_variables_are_all_those_that_the_installed_sbatch_reads() -> Non
         ({"SBATCH_CPU_FREQ_REQ": "low"}, {"cpu-freq": "low"}),
     ],
 )
-def test_sbatch_variables_mean_what_they_mean_to_sbatch(variables: dict, options: dict) -> None:
+def test_sbatch_variables_are_parsed_like_sbatch(variables: dict, options: dict) -> None:
     """Flags by an empty text, `yes` or a number; an option whose value is optional by an empty text."""
     assert SbatchVariables.read(variables).options == options
 
 
-def test_sbatch_variables_of_an_allocation_are_not_named() -> None:
+def test_sbatch_variables_of_allocation_are_ignored_silently() -> None:
     """Slurm sets them for what runs there, and the user did not."""
     found = SbatchVariables.read({"SLURM_JOB_ID": "7", "SLURM_HINT": "nomultithread", "SBATCH_CPU_BIND": "quiet"})
 
@@ -126,12 +126,12 @@ def test_sbatch_variables_of_an_allocation_are_not_named() -> None:
         ),
     ],
 )
-def test_with_options_adds_only_what_is_not_given_otherwise(given: dict, options: dict, result: dict) -> None:
+def test_with_options_adds_only_missing_options(given: dict, options: dict, result: dict) -> None:
     """By whatever spelling; what a task drops stays dropped."""
     assert SlurmSettings(given).with_options(options).slurm == result
 
 
-def test_with_options_rejects_what_the_package_decides_itself() -> None:
+def test_with_options_rejects_reserved_options() -> None:
     """As additional_parameters does."""
     with pytest.raises(SewerError, match="--array"):
         SlurmSettings().with_options({"array": "1-2"})

@@ -36,7 +36,7 @@ def sppe(tmp_path):
     return run
 
 
-def test_the_commands_are_printed(sppe):
+def test_pools_prints_airflow_commands(sppe):
     """They can be pasted into a shell where Airflow is."""
     done = sppe("--limit", "gpu=4", "--limit", "licence of x=1")
 
@@ -46,7 +46,7 @@ def test_the_commands_are_printed(sppe):
     ]
 
 
-def test_a_resource_of_which_nobody_says_how_much_there_is_is_named(sppe):
+def test_pools_rejects_resource_without_limit(sppe):
     """A pool has slots."""
     done = sppe("--limit", "gpu=4")
 
@@ -54,7 +54,7 @@ def test_a_resource_of_which_nobody_says_how_much_there_is_is_named(sppe):
     assert "no limit for resource 'licence of x'; pass --limit licence of x=N" in done.stderr
 
 
-def test_pools_are_made_by_airflow(sppe, airflow_home, monkeypatch):
+def test_pools_make_runs_airflow(sppe, airflow_home, monkeypatch):
     """By the one that is on PATH."""
     from airflow.models.pool import Pool
     from airflow.utils.session import create_session

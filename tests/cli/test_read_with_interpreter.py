@@ -45,7 +45,7 @@ def there(sppe, python, tmp_path):
     return call
 
 
-def test_run_reads_the_file_and_runs_its_tasks_with_one_interpreter(there) -> None:
+def test_read_with_interpreter_loads_file_and_runs_tasks(there) -> None:
     """The project is installed there and nowhere else; what the file prints does not get into the output."""
     done = there("run", "--env", "SIZE=8")
 
@@ -56,7 +56,7 @@ def test_run_reads_the_file_and_runs_its_tasks_with_one_interpreter(there) -> No
     assert done.stderr.startswith("being read\n")
 
 
-def test_without_it_the_file_cannot_be_imported_and_it_is_said_what_to_do(sppe, there) -> None:
+def test_run_without_read_with_interpreter_suggests_it(sppe, there) -> None:
     """The import that fails, and the option."""
     done = sppe.run("show", "-p", "flow.py")
 
@@ -65,7 +65,7 @@ def test_without_it_the_file_cannot_be_imported_and_it_is_said_what_to_do(sppe, 
     assert "sppe … -i PYTHON --read-with-interpreter" in done.stderr
 
 
-def test_show_explain_and_convert_read_it_too(there, sppe) -> None:
+def test_show_explain_and_convert_support_read_with_interpreter(there, sppe) -> None:
     """The graph, what a run would do, and the debugger's configurations, of the lines that were written."""
     shown = there("show", "--format", "json", "--env", "SIZE=9")
     explained = there("explain")
@@ -82,7 +82,7 @@ def test_show_explain_and_convert_read_it_too(there, sppe) -> None:
         assert [each["args"] for each in json.loads(text)["configurations"]] == [["--size", "7"], ["--of", "b"]]
 
 
-def test_an_error_in_the_file_is_a_sentence_and_exit_code_2(there, sppe) -> None:
+def test_read_with_interpreter_error_in_file_exits_with_2(there, sppe) -> None:
     """As if it had been read here: the line, no traceback, nothing runs."""
     sppe.write("flow.py", FLOW + "Task('c', 'm', nane=1)\n")
 
@@ -94,7 +94,7 @@ def test_an_error_in_the_file_is_a_sentence_and_exit_code_2(there, sppe) -> None
 
 
 @pytest.mark.parametrize("options", [["-i", "python"], ["--env", "A=b"]])
-def test_an_interpreter_that_would_read_nothing_is_a_mistake(options, sppe) -> None:
+def test_show_with_i_requires_read_with_interpreter(options, sppe) -> None:
     """`show` runs nothing, so that `-i` alone would be of no effect."""
     sppe.tasks(a="")
 
@@ -104,7 +104,7 @@ def test_an_interpreter_that_would_read_nothing_is_a_mistake(options, sppe) -> N
     assert "-i and --env require --read-with-interpreter" in done.stderr
 
 
-def test_ctrl_c_ends_what_reads_the_file(sppe, python, lifeline) -> None:
+def test_ctrl_c_stops_external_load(sppe, python, lifeline) -> None:
     """A file that takes long does not go on in the background."""
     sppe.write(
         "flow.py", f"import os, time\nos.write(os.open({lifeline.path!r}, os.O_WRONLY), b'here')\ntime.sleep(1000)"

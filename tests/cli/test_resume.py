@@ -53,7 +53,7 @@ def explained(sppe, *options: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_explain_says_beforehand_what_a_run_would_do(flow) -> None:
+def test_explain_prints_decision_and_reason(flow) -> None:
     """What runs, what may run and what does not, each with its reason; nothing is run by that."""
     assert explained(flow) == [
         "raw    runs          build/raw.txt is missing",
@@ -79,7 +79,7 @@ def test_explain_says_beforehand_what_a_run_would_do(flow) -> None:
     ]
 
 
-def test_a_run_does_what_explain_has_said_and_says_why(flow) -> None:
+def test_run_follows_explain_and_logs_reasons(flow) -> None:
     """Each task that might have rested says why it runs, and each that rests why not, in the log as well."""
     flow.run("run")
     flow.write("in.csv", "11th")
@@ -96,7 +96,7 @@ def test_a_run_does_what_explain_has_said_and_says_why(flow) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "explain"])
-def test_an_input_that_is_not_there_is_named_before_anything_runs(flow, command) -> None:
+def test_missing_external_input_exits_with_2(flow, command) -> None:
     """By the run as by its explanation; the exit code says that nothing was run."""
     (flow.folder / "in.csv").unlink()
 
@@ -110,7 +110,7 @@ def test_an_input_that_is_not_there_is_named_before_anything_runs(flow, command)
     assert diary(flow) == []
 
 
-def test_a_failed_run_is_gone_on_from(flow) -> None:
+def test_resume_runs_failed_tasks_and_downstream(flow) -> None:
     """--resume runs what has not succeeded and what comes after it, and the rest counts as done."""
     flow.write("broken-plot", "")
     assert flow.run("run").returncode == 1
@@ -128,7 +128,7 @@ def test_a_failed_run_is_gone_on_from(flow) -> None:
     assert diary(flow) == ["raw.txt", "model", "plot"]
 
 
-def test_resuming_from_nothing_is_said(flow) -> None:
+def test_resume_without_state_runs_all_with_notice(flow) -> None:
     """Somebody stands in another folder than the time before: everything runs, with a word."""
     for done in (flow.run("explain", "-p", "flow.py", "--resume"), flow.run("run", "--resume")):
         assert done.returncode == 0
@@ -138,7 +138,7 @@ def test_resuming_from_nothing_is_said(flow) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "explain"])
-def test_resuming_from_a_named_state_that_is_not_there_is_an_error(flow, command) -> None:
+def test_resume_with_missing_state_option_exits_with_2(flow, command) -> None:
     """A name with a typo does not run everything again."""
     done = flow.run(command, *(["-p", "flow.py"] if command == "explain" else []), "--resume", "--state", "sate.jsonl")
 
@@ -146,7 +146,7 @@ def test_resuming_from_a_named_state_that_is_not_there_is_an_error(flow, command
     assert done.stderr == ("sppe: sate.jsonl: state file not found; correct the path, or leave out --resume\n")
 
 
-def test_what_a_resumed_run_will_do_is_explained(flow) -> None:
+def test_explain_resume_matches_run(flow) -> None:
     """Why each task is not done with, or is; the run itself says the same."""
     flow.write(
         "flow.py",
@@ -183,7 +183,7 @@ taken = Task("taken", function="functions:taken", kwargs={"seed": made.result["s
 
 
 @pytest.mark.parametrize("command", ["run", "explain"])
-def test_a_result_that_is_not_there_is_missed_before_anything_runs(flow, command) -> None:
+def test_resume_with_missing_result_exits_with_2(flow, command) -> None:
     """Also a part that it has not; the message says whose it is."""
     flow.write("flow.py", RESULTS)
     flow.write("functions.py", "def made(): return {'seed': 7}\ndef taken(seed): print('taken', seed)")
@@ -208,7 +208,7 @@ def test_a_result_that_is_not_there_is_missed_before_anything_runs(flow, command
     )
 
 
-def test_a_killed_run_is_gone_on_from(flow, gate, lifeline) -> None:
+def test_resume_after_sigkill_keeps_succeeded_tasks(flow, gate, lifeline) -> None:
     """SIGKILL loses nothing that had succeeded; what was under way is made anew, and the file is free at once."""
     wait = f"import fcntl, os; life = os.open({lifeline.path!r}, os.O_WRONLY); os.write(life, b'waits')\n"
     flow.write("note_module.py", f"{wait}fcntl.flock(open({gate.path!r}), fcntl.LOCK_SH)")
@@ -226,7 +226,7 @@ def test_a_killed_run_is_gone_on_from(flow, gate, lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_a_second_run_on_one_state_says_so_and_runs_nothing(flow, gate, lifeline) -> None:
+def test_second_run_with_same_state_exits_with_2(flow, gate, lifeline) -> None:
     """It names the process that is at it, and exits with 2."""
     wait = f"import fcntl, os; life = os.open({lifeline.path!r}, os.O_WRONLY); os.write(life, b'waits')\n"
     flow.write("note_module.py", f"{wait}fcntl.flock(open({gate.path!r}), fcntl.LOCK_SH)")
@@ -244,7 +244,7 @@ def test_a_second_run_on_one_state_says_so_and_runs_nothing(flow, gate, lifeline
     assert (first.returncode, elsewhere.returncode) == (0, 0)
 
 
-def test_a_part_runs_on_what_the_rest_has_left(flow) -> None:
+def test_selected_tasks_use_products_and_results_of_others(flow) -> None:
     """A limit may be of what the part does not take, but not of what nobody does."""
     flow.run("run")
     flow.write("in.csv", "2nd")
@@ -260,7 +260,7 @@ def test_a_part_runs_on_what_the_rest_has_left(flow) -> None:
     )
 
 
-def test_a_part_that_lacks_what_is_left_out_is_told_so(flow) -> None:
+def test_selected_tasks_without_required_products_exit_with_2(flow) -> None:
     """Nothing runs; the message has the task that would make it."""
     done = flow.run("run", "--select", "plot")
 
@@ -268,7 +268,7 @@ def test_a_part_that_lacks_what_is_left_out_is_told_so(flow) -> None:
     assert "task 'plot' needs 'build/model', a product of task 'model', which is not selected" in done.stderr
 
 
-def test_a_part_is_shown_and_explained_as_it_is_run(flow) -> None:
+def test_show_and_explain_use_selection_of_run(flow) -> None:
     """What lies before and after is drawn as it would run, without what is left out."""
     flow.run("run")
     options = ("--select", "raw,+plot", "--select", "plot+", "--exclude", "note")
@@ -281,7 +281,7 @@ def test_a_part_is_shown_and_explained_as_it_is_run(flow) -> None:
     ]
 
 
-def test_only_and_from_are_short_for_a_selection(flow) -> None:
+def test_only_and_from_options_select_tasks(flow) -> None:
     """The one takes the task alone, the other what lies after it as well."""
     flow.run("run")
 
@@ -303,7 +303,7 @@ def test_only_and_from_are_short_for_a_selection(flow) -> None:
         (["--select", "+x,y,+last"], ["x,y"]),
     ],
 )
-def test_from_and_only_take_the_task_of_that_name_whatever_is_in_it(sppe, options, meant) -> None:
+def test_only_and_from_options_take_names_with_operators(sppe, options, meant) -> None:
     """Commas and operators are part of names, if there are such names; what lies after one is no name."""
     sppe.write(
         "flow.py",
@@ -333,7 +333,7 @@ def test_from_and_only_take_the_task_of_that_name_whatever_is_in_it(sppe, option
         (["--state", "."], "cannot open the state file .: Is a directory; name another with --state"),
     ],
 )
-def test_what_cannot_be_wanted_is_named(flow, options, said) -> None:
+def test_invalid_selection_exits_with_2(flow, options, said) -> None:
     """With exit code 2 and nothing run."""
     done = flow.run("run", *options)
 
@@ -343,7 +343,7 @@ def test_what_cannot_be_wanted_is_named(flow, options, said) -> None:
     assert diary(flow) == []
 
 
-def test_a_folder_that_cannot_be_written_to_is_named(flow) -> None:
+def test_read_only_folder_is_reported(flow) -> None:
     """That of the state and the logs, and that beside the products."""
     flow.write(".sewer", "a file")
     done = flow.run("run")
@@ -360,7 +360,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(flow) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_keeps_what_was_half_made_aside(flow, gate, lifeline) -> None:
+def test_ctrl_c_discards_partial_products(flow, gate, lifeline) -> None:
     """No real name appears; the next run makes it."""
     flow.write(
         "copy_module.py",
@@ -386,7 +386,7 @@ def test_ctrl_c_keeps_what_was_half_made_aside(flow, gate, lifeline) -> None:
     assert sorted(os.listdir(flow.folder / "build")) == [".sewer", "model", "plot", "raw.txt"]
 
 
-def test_a_resumed_run_notices_what_was_changed_since(flow) -> None:
+def test_resume_reruns_tasks_with_changed_inputs(flow) -> None:
     """What has succeeded was made from another file, so it is made anew, and all that is made of it."""
     assert flow.run("run").returncode == 0
     assert flow.run("run", "--resume").stderr.count("done before:") == 4

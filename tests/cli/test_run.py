@@ -29,7 +29,7 @@ def nightly(sppe):
     return sppe
 
 
-def test_a_good_run_exits_0_and_says_where_the_logs_are(nightly) -> None:
+def test_successful_run_exits_with_0_and_names_logs(nightly) -> None:
     """When all succeeded, the exit code is 0; lines carry their task, the summary names all and the logs."""
     done = nightly.run("run")
 
@@ -47,7 +47,7 @@ def test_a_good_run_exits_0_and_says_where_the_logs_are(nightly) -> None:
     assert re.search(r"^  Something Else  succeeded +\d+\.\d s$", done.stderr, re.MULTILINE)
 
 
-def test_a_failure_exits_1_with_its_cause_and_finishes_the_rest(nightly) -> None:
+def test_failed_run_exits_with_1_and_finishes_other_tasks(nightly) -> None:
     """When a task fails, what depends on it does not run, the rest does; the summary says why and where."""
     nightly.write("train_module.py", "import sys; print('no data', file=sys.stderr); sys.exit(3)")
 
@@ -63,7 +63,7 @@ def test_a_failure_exits_1_with_its_cause_and_finishes_the_rest(nightly) -> None
     assert summary.endswith("\n2 of 4 tasks succeeded; logs are in logs\n")
 
 
-def test_a_log_folder_is_used_again(nightly) -> None:
+def test_log_dir_option_overwrites_previous_logs(nightly) -> None:
     """A second run into the same folder leaves the logs of the second run."""
     nightly.run("run", "--log-dir", "logs")
     nightly.write("load_module.py", "print('loaded anew')")
@@ -75,7 +75,7 @@ def test_a_log_folder_is_used_again(nightly) -> None:
     assert "load is done" not in log
 
 
-def test_what_a_later_task_lacks_is_a_warning(nightly) -> None:
+def test_missing_module_of_downstream_task_is_warning(nightly) -> None:
     """A module that an earlier task may yet make is a warning, and the run goes on."""
     nightly.write("load_module.py", "open('report_module.py', 'w').write('print(1)')")
     (nightly.folder / "report_module.py").unlink()
@@ -87,7 +87,7 @@ def test_what_a_later_task_lacks_is_a_warning(nightly) -> None:
     assert done.stderr.splitlines()[0].endswith("; continuing, because an earlier task may create it")
 
 
-def test_every_line_arrives_once_and_in_order(sppe) -> None:
+def test_run_prints_each_line_once_in_order(sppe) -> None:
     """Many lines of two tasks at once arrive each once and in order, in the output and in the logs."""
     talk = "import sys\nfor i in range(20_000): print('line', i); print('note', i, file=sys.stderr)"
     sppe.tasks(one=talk, two=talk)
@@ -103,7 +103,7 @@ def test_every_line_arrives_once_and_in_order(sppe) -> None:
             assert [line.partition(f" {stream}| ")[2] for line in log if f" {stream}| " in line] == wanted
 
 
-def test_output_that_is_no_text_or_looks_like_markup_survives(sppe) -> None:
+def test_run_keeps_binary_output_and_markup(sppe) -> None:
     """Brackets, escapes, bytes that are no text and a missing newline reach pipe and log as they are."""
     sppe.tasks(odd=r"import os; os.write(1, b'[red]x[/red] \x1b[31m\xff\xfe\n[/]no newline')")
 
@@ -115,7 +115,7 @@ def test_output_that_is_no_text_or_looks_like_markup_survives(sppe) -> None:
     assert all(f"stdout| {line}\n" in log for line in lines)
 
 
-def test_a_stdout_without_unicode_fails_nothing(sppe) -> None:
+def test_run_escapes_output_for_ascii_stdout(sppe) -> None:
     """Where stdout cannot show a character, it is written out, and the log has it as it was."""
     sppe.tasks(coffee="import sys; sys.stdout.reconfigure(encoding='utf-8'); print('café')")
 
@@ -127,7 +127,7 @@ def test_a_stdout_without_unicode_fails_nothing(sppe) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_ignored_children_do_not_blur_exit_codes(code: int, sppe) -> None:
+def test_run_with_ignored_sigchld_gets_exit_codes(code: int, sppe) -> None:
     """Started where SIGCHLD is ignored, `sppe` still learns how its tasks end."""
     sppe.tasks(ends=f"raise SystemExit({code})")
 
@@ -146,7 +146,7 @@ HOLD = """
 
 
 @pytest.mark.parametrize("both", [False, True], ids=["stdout", "both"])
-def test_a_run_whose_reader_has_gone_ends_and_leaves_nothing(both: bool, sppe, lifeline) -> None:
+def test_run_into_closed_pipe_stops_tasks(both: bool, sppe, lifeline) -> None:
     """`sppe run | head -1` neither hangs nor leaves anything running; nor does it with stderr in the pipe."""
     sppe.tasks(
         talks=HOLD.format(lifeline=lifeline.path) + "    while True: print('x' * 1000)",
@@ -169,7 +169,7 @@ def test_a_run_whose_reader_has_gone_ends_and_leaves_nothing(both: bool, sppe, l
         assert "the reader of the run's output has closed it" in stderr
 
 
-def test_a_log_that_cannot_be_written_fails_its_task(sppe) -> None:
+def test_unwritable_log_fails_task(sppe) -> None:
     """A task whose log cannot be opened does not run, and the file is named; the others do."""
     sppe.tasks(one="open('trace', 'w')", two="print('two')")
     (sppe.folder / "logs/one.log").mkdir(parents=True)
@@ -182,7 +182,7 @@ def test_a_log_that_cannot_be_written_fails_its_task(sppe) -> None:
     assert not (sppe.folder / "trace").exists()
 
 
-def test_logs_of_hostile_names_stay_in_their_folder(sppe) -> None:
+def test_log_files_of_any_name_stay_in_log_dir(sppe) -> None:
     """Whatever tasks are called, each has one log, and it is in the log folder."""
     names = ["../x", "a/b", "A", "a", "語" * 200, "..", "[red]"]
     sppe.tasks(one="print('hello')")
@@ -197,7 +197,7 @@ def test_logs_of_hostile_names_stay_in_their_folder(sppe) -> None:
     assert all(f"[{name}] hello\n" in done.stdout for name in names)
 
 
-def test_the_default_log_folder_is_new_for_each_run(sppe) -> None:
+def test_default_log_dir_is_unique_per_run(sppe) -> None:
     """Two runs have two log folders, named after the workflow."""
     sppe.write(
         "flow.py",

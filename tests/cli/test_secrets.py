@@ -19,7 +19,7 @@ def kept(folder) -> str:
     return "".join(path.read_text(errors="replace") for path in paths if path.name not in ("stdout.log", "stderr.log"))
 
 
-def test_run_shows_and_keeps_no_secret_of_a_task(sppe):
+def test_run_masks_secrets_in_output_and_state(sppe):
     """Neither its variables, inherited ones, a URL's password or a parameter; not in logs, errors or the state file."""
     sppe.write(
         "shows.py",
@@ -52,7 +52,7 @@ def test_run_shows_and_keeps_no_secret_of_a_task(sppe):
      ["convert", "--to", "vscode"], ["convert", "--to", "vscode", "--print-only"]],
     ids=" ".join,
 )  # fmt: skip
-def test_commands_name_exposed_secrets_and_show_none(sppe, command):
+def test_commands_warn_of_exposed_secrets(sppe, command):
     """With file and line, on stderr, so that other programs can read what is on stdout."""
     sppe.write("m.py", "")
     sppe.write(
@@ -71,7 +71,7 @@ def test_commands_name_exposed_secrets_and_show_none(sppe, command):
     assert "sesame" not in ended.stdout + ended.stderr + kept(sppe.folder)
 
 
-def test_convert_names_the_variables_that_stand_for_secrets(sppe):
+def test_convert_lists_variables_of_secrets(sppe):
     """They have to be set where VS Code is started."""
     sppe.write("flow.py", "from airflow_provider_sewer import Task\na = Task('a', 'm', env={'HF_TOKEN': 'sesame'})\n")
     ended = sppe.run("convert", "-p", "flow.py", "--to", "vscode")
@@ -80,7 +80,7 @@ def test_convert_names_the_variables_that_stand_for_secrets(sppe):
     assert written["configurations"][0]["env"] == {"HF_TOKEN": "${env:HF_TOKEN}"}
 
 
-def test_run_on_slurm_shows_and_keeps_no_secret_of_a_task(on_slurm):
+def test_run_on_slurm_masks_secrets(on_slurm):
     """The last line of a job is the result that is in the state file; its output is in the run directory alone."""
     on_slurm.flow(
         show="""# env={'MY_PASS': 'a-sesame', 'DB': 'x://me:url-sesame@host'}

@@ -21,7 +21,7 @@ STUBBORN = (
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
 )
-def test_a_signal_ends_all_tasks(number: int, code: int, sppe, lifeline) -> None:
+def test_signal_stops_all_tasks(number: int, code: int, sppe, lifeline) -> None:
     """A signal ends all tasks with all they have started; the summary is printed and the exit code tells the signal."""
     sppe.tasks(**dict.fromkeys(("one", "two", "three"), FAMILY.format(lifeline=lifeline.path)))
     run = sppe.start("run", "-j", "2")
@@ -38,7 +38,7 @@ def test_a_signal_ends_all_tasks(number: int, code: int, sppe, lifeline) -> None
     lifeline.expect_end()
 
 
-def test_a_signal_to_the_whole_group_is_one_signal(sppe, lifeline) -> None:
+def test_signal_to_process_group_counts_once(sppe, lifeline) -> None:
     """Ctrl-C, which goes to the whole process group, ends tasks with SIGTERM and the time to end cleanly."""
     source = (
         HOLD
@@ -64,7 +64,7 @@ def test_a_signal_to_the_whole_group_is_one_signal(sppe, lifeline) -> None:
     assert lifeline.heard.split("\n") == ["here", "cleans up", ""]
 
 
-def test_a_second_signal_kills_at_once(sppe, lifeline) -> None:
+def test_second_signal_kills_tasks(sppe, lifeline) -> None:
     """Who presses Ctrl-C again does not wait for tasks that do not want to end."""
     sppe.tasks(stubborn=STUBBORN.format(lifeline=lifeline.path))
     run = sppe.start("run")
@@ -80,7 +80,7 @@ def test_a_second_signal_kills_at_once(sppe, lifeline) -> None:
     assert lifeline.heard.count("told") == 1
 
 
-def test_a_reader_that_has_stalled_keeps_nothing_running(sppe, lifeline) -> None:
+def test_third_signal_ends_sppe_with_stalled_reader(sppe, lifeline) -> None:
     """Tasks are ended even while nobody takes the output; the third signal ends `sppe` itself."""
     sppe.tasks(talks=HOLD.format(lifeline=lifeline.path) + "    say('here')\n    while True: print('x' * 1000)")
     run = sppe.start("run")
@@ -94,7 +94,7 @@ def test_a_reader_that_has_stalled_keeps_nothing_running(sppe, lifeline) -> None
     assert run.wait(timeout=60) == -signal.SIGTERM
 
 
-def test_killing_it_leaves_nothing(sppe, lifeline) -> None:
+def test_sigkill_of_sppe_stops_tasks(sppe, lifeline) -> None:
     """`kill -9` leaves nothing running either."""
     sppe.tasks(**dict.fromkeys(("one", "two"), FAMILY.format(lifeline=lifeline.path)))
     run = sppe.start("run", "-j", "2")
@@ -105,7 +105,7 @@ def test_killing_it_leaves_nothing(sppe, lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_nohup_survives_the_end_of_the_terminal(sppe, lifeline) -> None:
+def test_nohup_ignores_sighup(sppe, lifeline) -> None:
     """Under `nohup`, SIGHUP stays ignored: the run goes on to its end."""
     sppe.tasks(one=HOLD.format(lifeline=lifeline.path) + "    say(str(os.getpid())); signal.sigwait([signal.SIGUSR1])")
     sppe.write(
@@ -131,7 +131,7 @@ HANG = "#!/bin/sh\nexec 3>{lifeline}\necho here >&3\nsleep 1000 &\nwait\n"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-def test_a_signal_while_an_interpreter_is_asked_ends_that_too(number: int, code: int, sppe, lifeline) -> None:
+def test_signal_during_interpreter_check_stops_interpreter(number: int, code: int, sppe, lifeline) -> None:
     """A signal that comes during the first checks ends an interpreter that hangs, with all it has started."""
     sppe.tasks(one="")
     sppe.write("python", HANG.format(lifeline=lifeline.path))
@@ -147,7 +147,7 @@ def test_a_signal_while_an_interpreter_is_asked_ends_that_too(number: int, code:
     lifeline.expect_end()
 
 
-def test_a_signal_while_the_file_is_read_is_no_bad_file(sppe, lifeline) -> None:
+def test_signal_during_load_exits_with_signal_code(sppe, lifeline) -> None:
     """A signal that comes while the workflow file is being read ends `sppe` with the code of the signal."""
     sppe.tasks(one="")
     sppe.write("flow.py", HOLD.format(lifeline=lifeline.path) + "    say('here')\n    signal.pause()")
@@ -160,7 +160,7 @@ def test_a_signal_while_the_file_is_read_is_no_bad_file(sppe, lifeline) -> None:
     assert run.returncode == 143
 
 
-def test_sppe_killed_while_it_asks_an_interpreter_leaves_nothing(sppe, lifeline) -> None:
+def test_sigkill_during_interpreter_check_stops_interpreter(sppe, lifeline) -> None:
     """Before anything runs, interpreters are asked who they are; one that hangs ends with whoever asked it."""
     sppe.write("hangs", f"#!/bin/sh\nexec 3>'{lifeline.path}'\necho here >&3\nsleep 600\n")
     (sppe.folder / "hangs").chmod(0o755)

@@ -20,7 +20,7 @@ def stages(sppe):
 OF_IT = ("-p", "stages.yaml", "--jobs", "jobs")
 
 
-def test_stages_are_shown(stages) -> None:
+def test_show_prints_stages(stages) -> None:
     """`sppe show` draws them; its JSON has their lines."""
     tree = stages.run("show", *OF_IT)
     plain = stages.run("show", *OF_IT, "--format", "json")
@@ -33,7 +33,7 @@ def test_stages_are_shown(stages) -> None:
 
 
 @pytest.mark.parametrize("more", [(), ("-w", "workflow")], ids=["all", "a workflow"])
-def test_stages_are_debugged(more, stages) -> None:
+def test_convert_writes_stages(more, stages) -> None:
     """`sppe convert` writes a configuration for each, in the folder where the jobs module lies."""
     done = stages.run("convert", *OF_IT, *more, "--to", "vscode", "--print-only")
 
@@ -44,7 +44,7 @@ def test_stages_are_debugged(more, stages) -> None:
     ]
 
 
-def test_stages_are_explained(stages) -> None:
+def test_explain_prints_stages(stages) -> None:
     """`sppe explain` says which of them a run would run."""
     done = stages.run("explain", *OF_IT)
 
@@ -53,7 +53,7 @@ def test_stages_are_explained(stages) -> None:
     ]
 
 
-def test_a_file_that_names_its_jobs_needs_no_option(stages) -> None:
+def test_run_uses_jobs_module_of_file(stages) -> None:
     """In the long form, the file says all that there is to say."""
     stages.write("long.yml", "jobs: jobs\nstages:\n  Test: {}\n  report: {module: json.tool, args: [in.json]}\n")
     stages.write("in.json", "[1]")
@@ -64,7 +64,7 @@ def test_a_file_that_names_its_jobs_needs_no_option(stages) -> None:
     assert sorted(done.stdout.splitlines()) == ["[report] " + line for line in ("    1", "[", "]")]
 
 
-def test_files_and_results_go_from_stage_to_stage(stages) -> None:
+def test_run_passes_products_and_results_between_stages(stages) -> None:
     """A product is made whole, a result is handed on, and a second run finds that nothing has to be made again."""
     stages.write(
         "flow.yaml",
@@ -102,7 +102,7 @@ def test_files_and_results_go_from_stage_to_stage(stages) -> None:
     assert "\n2 of 2 tasks succeeded, 2 of them without running; logs are in " in second.stderr
 
 
-def test_the_schema_for_editors_is_printed(sppe) -> None:
+def test_schema_prints_json_schema(sppe) -> None:
     """`sppe schema > stages.schema.json` makes a file that editors can be pointed to."""
     done = sppe.run("schema")
 

@@ -21,7 +21,7 @@ def runs(stack):
 
 
 @pytest.mark.parametrize("dag_id", sorted(EXAMPLES))
-def test_an_example_succeeds_and_its_logs_can_be_read(stack, runs, dag_id):
+def test_example_dag_succeeds_with_readable_logs(stack, runs, dag_id):
     """The log of each task has its module's output; Slurm tasks ran on the nodes, the others in the scheduler."""
     run_id = runs[dag_id]
     ends = {"success", "failed"}
@@ -40,7 +40,7 @@ def test_an_example_succeeds_and_its_logs_can_be_read(stack, runs, dag_id):
             assert rests or "airflow.task.module.stdout" in loggers, f"{one['task_id']}: {log}"
 
 
-def test_what_was_made_anew_starts_the_dag_that_is_scheduled_on_it(stack, runs):
+def test_asset_event_triggers_the_scheduled_dag(stack, runs):
     """A product is an asset by its path: the picture is drawn without anybody's doing."""
     path = f"/dags/{FOLLOWER}/dagRuns"
     stack.until(
@@ -54,7 +54,7 @@ def test_what_was_made_anew_starts_the_dag_that_is_scheduled_on_it(stack, runs):
     assert stack.run_in(LOGIN, "sh", "-c", f"head -c 4 {picture} | tail -c 3") == "PNG"
 
 
-def test_the_models_are_trained_by_the_cluster(stack, runs):
+def test_example_models_are_trained_on_slurm(stack, runs):
     """Each by one job, with the CPUs that its task asks for; all can read the jobs' files."""
     dag_id = "sewer_cluster"
     stack.until(lambda: stack.run_state(dag_id, runs[dag_id]) == "success", f"the end of {dag_id}")

@@ -40,7 +40,7 @@ def silent(cases):
     return silence
 
 
-def test_a_job_takes_its_way_through_the_containers(start, stack):
+def test_slurm_job_runs_in_containers(start, stack):
     """Without any trouble: one job each, a result, a link, its whole log."""
     cases = start("works", "defers")
     followed(cases)
@@ -52,7 +52,7 @@ def test_a_job_takes_its_way_through_the_containers(start, stack):
         assert stack.links(*case.key) == {"Slurm job": f"https://slurm.example/jobs/{job.id}"}
 
 
-def test_jobs_outlive_the_container_of_the_triggerer(start, stack):
+def test_jobs_survive_triggerer_container_restart(start, stack):
     """It is killed, and started again when one job has ended, and one has failed: no line is doubled or lost."""
     going_on, ending, failing = cases = start("defers", "defers", "defers_once")
     failing.send("fails")
@@ -67,7 +67,7 @@ def test_jobs_outlive_the_container_of_the_triggerer(start, stack):
 
 
 @pytest.mark.parametrize("way", ["killed", "restarted"])
-def test_jobs_outlive_the_container_of_the_scheduler(start, stack, way):
+def test_jobs_survive_scheduler_container_restart(start, stack, way):
     """Its running tasks end with it and start again, also without retries: jobs continue, local modules run again."""
     local, *cases = start("stays", "works", "works_once", "defers_once")
     followed([local, *cases])
@@ -90,7 +90,7 @@ def test_jobs_outlive_the_container_of_the_scheduler(start, stack, way):
     assert stack.processes("airflow-scheduler", str(local.folder)) == []
 
 
-def test_jobs_outlive_the_container_of_the_api_server(start, stack):
+def test_jobs_survive_api_server_container_restart(start, stack):
     """No server accepts heartbeats or logs for a while: the same try continues."""
     cases = start("works_once", "defers_once")
     followed(cases)
@@ -106,7 +106,7 @@ def test_jobs_outlive_the_container_of_the_api_server(start, stack):
         assert case.tries() == 1
 
 
-def test_no_line_is_lost_when_the_api_server_goes_before_the_scheduler(start, stack):
+def test_log_is_complete_when_api_server_stops_before_scheduler(start, stack):
     """The log forwarder is busy retrying the API server, and dies with its unread lines."""
     case = start("works")
     case.follows()
@@ -126,7 +126,7 @@ def test_no_line_is_lost_when_the_api_server_goes_before_the_scheduler(start, st
     assert [line for line in case.written()["1"][1:] if line not in logged] == []
 
 
-def test_a_killed_node_takes_its_jobs_with_it(start, stack):
+def test_killed_node_fails_or_retries_its_tasks(start, stack):
     """No task succeeds: one with retries runs again on the other node, one without fails and names the node."""
     stack.run_in("slurmctld", "scontrol", "update", "nodename=node2", "state=drain", "reason=test")
     again, once = cases = start("defers", "works_once")
@@ -152,7 +152,7 @@ def test_a_killed_node_takes_its_jobs_with_it(start, stack):
 
 
 @pytest.mark.parametrize("way", ["killed", "stopped for a while"])
-def test_jobs_outlive_the_container_of_the_controller(start, stack, way):
+def test_jobs_survive_slurmctld_container_restart(start, stack, way):
     """They run and end while its name does not resolve; jobs submitted meanwhile wait for it."""
     cases = start("works_once", "defers_once", "works_once", "defers_once")
     followed(cases)
@@ -184,7 +184,7 @@ def test_jobs_outlive_the_container_of_the_controller(start, stack, way):
         assert case.tries() == 1
 
 
-def test_jobs_outlive_the_containers_of_accounting_and_munge(start, stack):
+def test_jobs_survive_slurmdbd_and_munge_container_restart(start, stack):
     """These are killed, and started again when one job each has ended: it is nothing to those jobs."""
     cases = start("works_once", "defers_once", "works_once", "defers_once")
     followed(cases)
@@ -202,7 +202,7 @@ def test_jobs_outlive_the_containers_of_accounting_and_munge(start, stack):
         assert case.tries() == 1
 
 
-def test_a_job_ends_with_all_containers_and_runs_anew_with_them(start, stack):
+def test_jobs_are_retried_after_all_containers_restart(start, stack):
     """They are stopped and brought up again: a task whose node was stopped neither succeeds nor waits forever."""
     again, once = cases = start("defers", "defers_once")
     followed(cases)

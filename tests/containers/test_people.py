@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.airflow.slurm_cases import succeeded
 
 
-def test_a_person_marks_a_task_failed_and_clears_it(start, stack):
+def test_mark_failed_then_clear_runs_the_task_again(start, stack):
     """Nothing of its job is left in the queue, and then a new one succeeds, deferred or not."""
     cases = start("works", "defers")
     for case in cases:
@@ -27,7 +27,7 @@ def test_a_person_marks_a_task_failed_and_clears_it(start, stack):
         case.earlier_log_is_true()
 
 
-def test_a_person_clears_a_task_while_its_job_runs(start, stack):
+def test_clear_running_task_resubmits_its_job(start, stack):
     """The job is cancelled, and a new one runs and succeeds, deferred or not."""
     cases = start("works", "defers")
     for case in cases:
@@ -43,7 +43,7 @@ def test_a_person_clears_a_task_while_its_job_runs(start, stack):
         case.earlier_log_is_true()
 
 
-def test_a_person_reads_the_log_of_a_deferred_task_as_it_grows(start):
+def test_deferred_task_log_is_updated(start):
     """The job's output can be read while it runs, and more of it the next time."""
     case = start("defers")
     case.is_deferred()

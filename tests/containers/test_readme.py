@@ -9,7 +9,7 @@ from tests.test_readme import README, blocks
 from .test_up import SERVICES
 
 
-def test_every_command_prints_what_the_readme_shows(stack):
+def test_readme_commands_print_the_shown_output(stack):
     """Among them `airflow dags test` inside a container, on the cluster."""
     (block,) = [text for text in blocks("console") if text.startswith("$ docker ")]
     commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
@@ -21,7 +21,7 @@ def test_every_command_prints_what_the_readme_shows(stack):
             assert line in printed
 
 
-def test_every_container_is_explained():
+def test_readme_explains_every_container():
     """The README's table has each service of the compose file."""
     table = README.partition("## In containers")[2].partition("The examples can be")[0]
     rows = re.findall(r"^\| (`.*`) \|", table, re.MULTILINE)

@@ -65,7 +65,7 @@ def sections() -> dict[str, list[Field]]:
 # The connection's form ------------------------------------------------------------------------------------------------
 
 
-def test_the_form_of_a_connection_has_every_field_in_its_section(browser):
+def test_connection_form_has_every_field_in_its_section(browser):
     """With label and description, in the order of the provider; host, login and the like are not there."""
     form = browser.add_connection("looked_at", "Sewer")
     assert form.sections() == ["Standard Fields", *sections(), "Extra Fields JSON"]
@@ -77,7 +77,7 @@ def test_the_form_of_a_connection_has_every_field_in_its_section(browser):
         form.picture(f"form {title}")
 
 
-def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
+def test_hook_reads_connection_saved_by_the_form(browser, stack, understood):
     """Texts, objects, lists, choices and numbers; empty fields are omitted, and secrets are never shown."""
     form = browser.add_connection("filled_in", "Sewer")
     form.open_section("Execution")
@@ -112,7 +112,7 @@ def test_the_hook_understands_what_the_form_saves(browser, stack, understood):
     assert json.loads(stack.get("/connections/filled_in")["extra"])["secret_env"] == "***"
 
 
-def test_a_connection_can_be_edited_without_its_secret(browser, understood):
+def test_connection_can_be_edited_without_its_secret(browser, understood):
     """The form shows asterisks for the stored secret; any other text replaces it."""
     form = browser.add_connection("edited", "Sewer")
     form.open_section("Execution")
@@ -135,7 +135,7 @@ def test_a_connection_can_be_edited_without_its_secret(browser, understood):
     assert (now["workdir"], now["secret_env"]) == ("/shared/digits", {"TOKEN": "sesame-the-second"})
 
 
-def test_the_ready_connection_shows_its_values(browser):
+def test_sewer_digits_connection_shows_its_values(browser):
     """Empty fields are shown as well, so that they can be filled in."""
     form = browser.edit_connection("sewer_digits")
     assert form.sections() == ["Standard Fields", *sections(), "Extra Fields JSON"]
@@ -150,7 +150,7 @@ def test_the_ready_connection_shows_its_values(browser):
     assert json.loads(form.value("Slurm parameters")) == {"timeout_min": 60}
 
 
-def test_the_test_button_says_which_interpreter_there_is(browser, stack):
+def test_test_button_reports_the_interpreter(browser, stack):
     """The message has the version and the Slurm backend."""
     version = stack.run_in(LOGIN, PYTHON, "-c", "import platform; print(platform.python_version())").strip()
     kind, message = browser.test_connection("sewer_digits")
@@ -160,7 +160,7 @@ def test_the_test_button_says_which_interpreter_there_is(browser, stack):
     assert "Slurm tasks run by /usr/bin/sbatch, with job directories in /shared/sewer-runs" in message
 
 
-def test_the_test_button_says_what_is_wrong(browser):
+def test_test_button_reports_errors(browser):
     """The message is red and names the invalid field."""
     form = browser.edit_connection("sewer_digits")
     form.open_section("Execution")
@@ -181,7 +181,7 @@ def test_the_test_button_says_what_is_wrong(browser):
 # The task group -------------------------------------------------------------------------------------------------------
 
 
-def test_the_task_group_shows_its_tasks_with_their_names(browser, stack, cluster_run):
+def test_task_group_page_shows_task_names(browser, stack, cluster_run):
     """In the order of the workflow, the two that run side by side one above the other, and all of them green."""
     states = ("success", "failed")
     stack.until(lambda: stack.run_state("sewer_cluster", cluster_run) in states, "the example to end", 180)
@@ -214,7 +214,7 @@ def test_the_task_group_shows_its_tasks_with_their_names(browser, stack, cluster
 # A task's log ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_log_page_shows_what_the_job_has_written(browser, start):
+def test_log_page_shows_job_output(browser, start):
     """Each line once and in order, without any markup, stdout and stderr separate, and no secret."""
     case = start("defers")
     case.enough()  # at once: a log that is longer than the window is not all there to be read
@@ -246,7 +246,7 @@ def event_of(line: str) -> str:
 # The job --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_button_leads_from_the_task_to_its_job(browser, start):
+def test_slurm_job_link_opens_the_job_page(browser, start):
     """To the page that the connection names, as soon as there is a job and as long as there is the task."""
     case = start("defers")
     case.runs()
@@ -265,7 +265,7 @@ def test_a_button_leads_from_the_task_to_its_job(browser, start):
     assert browser.links() == link
 
 
-def test_a_task_is_marked_failed_and_cleared_by_clicking(browser, start, stack):
+def test_mark_failed_and_clear_buttons_apply_to_the_task(browser, start, stack):
     """Its job is cancelled, the queue is empty, and the run after that succeeds."""
     case = start("defers")
     case.runs()
@@ -288,7 +288,7 @@ def test_a_task_is_marked_failed_and_cleared_by_clicking(browser, start, stack):
     succeeded(case, earlier=("CANCELLED",))
 
 
-def test_a_deferred_task_is_cleared_by_clicking(browser, start):
+def test_clear_button_clears_a_deferred_task(browser, start):
     """The job that ran is cancelled, and the one after that succeeds."""
     case = start("defers")
     case.runs()

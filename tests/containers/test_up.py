@@ -20,7 +20,7 @@ def _all_are_there(stack):
     assert set(stack.containers()) == SERVICES
 
 
-def test_everything_is_healthy(stack):
+def test_all_containers_are_healthy(stack):
     """Each container reports it, and the init container has succeeded."""
     containers = stack.containers()
     assert containers.pop("airflow-init")["ExitCode"] == 0
@@ -32,7 +32,7 @@ def test_everything_is_healthy(stack):
     assert [line.split()[0] for line in states if line] == list(NODES)
 
 
-def test_make_up_says_where_airflow_is_and_keeps_the_password_to_itself(stack):
+def test_make_up_prints_url_and_no_password(stack):
     """It stands in a file that only its owner can read."""
     assert f"{stack.url}  user: admin" in stack.printed
     assert [name for name, value in stack.secrets.items() if value in stack.printed] == []
@@ -50,7 +50,7 @@ def test_ports_are_bound_to_loopback_only(stack):
     assert published == {("airflow-apiserver", "127.0.0.1")}
 
 
-def test_nobody_gets_in_without_the_password(stack):
+def test_login_requires_the_password(stack):
     """The REST API refuses a wrong one."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
@@ -60,7 +60,7 @@ def test_nobody_gets_in_without_the_password(stack):
         urlopen(Request(f"{stack.url}/auth/token", body, {"Content-Type": "application/json"}), timeout=30)
 
 
-def test_no_secret_is_in_an_image(stack):
+def test_images_contain_no_secret(stack):
     """They come with the environment, and the key of munge is made when its container starts."""
     for image in ("airflow", "slurm"):
         about = stack.docker("image", "inspect", f"{stack.project}-{image}")
@@ -70,7 +70,7 @@ def test_no_secret_is_in_an_image(stack):
     assert "munge.key" not in fresh
 
 
-def test_the_interpreter_of_the_examples_has_no_airflow(stack):
+def test_example_interpreter_has_no_airflow(stack):
     """It is the same on the scheduler and on the nodes, and the nodes have no Airflow at all."""
     look = "import importlib.util, sys; print(sys.prefix, importlib.util.find_spec('airflow'), sys.version)"
     seen = {service: stack.run_in(service, PYTHON, "-c", look) for service in ("airflow-scheduler", *NODES)}
@@ -79,7 +79,7 @@ def test_the_interpreter_of_the_examples_has_no_airflow(stack):
     assert stack.run_in("node1", "sh", "-c", "command -v airflow || echo none") == "none\n"
 
 
-def test_the_provider_is_that_of_the_checkout(stack):
+def test_provider_is_installed_from_the_checkout(stack):
     """Airflow knows its version and its connection type."""
     from airflow_provider_sewer import __version__
 
@@ -88,7 +88,7 @@ def test_the_provider_is_that_of_the_checkout(stack):
     assert stack.get("/importErrors")["import_errors"] == []
 
 
-def test_what_people_change_is_still_there_after_another_make_up(stack):
+def test_make_up_keeps_changes_of_the_user(stack):
     """A connection that was edited, and the containers themselves, for nothing has changed."""
     path = f"/connections/{quote('sewer_digits')}"
     connection = stack.get(path)
@@ -102,7 +102,7 @@ def test_what_people_change_is_still_there_after_another_make_up(stack):
         stack.patch(f"{path}?update_mask=description", connection)
 
 
-def test_a_new_env_file_does_not_lock_people_out_of_their_volumes(stack):
+def test_make_up_with_new_env_file_keeps_volumes_usable(stack):
     """The databases keep their first passwords: the error states this, and nothing is started or written."""
     env = stack.folder / ".env"
     env.rename(stack.folder / "kept")
@@ -115,7 +115,7 @@ def test_a_new_env_file_does_not_lock_people_out_of_their_volumes(stack):
         (stack.folder / "kept").rename(env)
 
 
-def test_a_folder_of_dags_that_the_containers_cannot_read_is_named(stack):
+def test_make_up_names_unreadable_dags_folder(stack):
     """Otherwise Airflow would start without the DAGs and without an error."""
     file = stack.folder / "dags" / "sewer_digits.py"
     file.chmod(0o600)

@@ -131,7 +131,7 @@ def reachable(pairs: set[tuple[int, int]]) -> set[tuple[int, int]]:
 
 @settings(max_examples=100, deadline=None)
 @given(graphs(), st.randoms())
-def test_each_task_runs_after_all_that_it_was_tied_to_and_after_nothing_else(graph, chance) -> None:
+def test_build_graph_has_exactly_the_given_edges(graph, chance) -> None:
     """However that was said, in whatever order tasks are named, and though each is there twice: twins are one task."""
     names = list(graph.tasks)
     chance.shuffle(names)
@@ -152,7 +152,7 @@ def test_each_task_runs_after_all_that_it_was_tied_to_and_after_nothing_else(gra
 
 @settings(max_examples=100, deadline=None)
 @given(graphs(with_circles=True))
-def test_a_circle_is_found_if_there_is_one_and_drawn_as_it_is(graph) -> None:
+def test_workflow_draws_any_cycle(graph) -> None:
     """Each step of what is drawn is a tie, and the last one leads back to the first."""
     has_circle = any(up == down for up, down in reachable(graph.pairs))
     if not has_circle:
@@ -175,7 +175,7 @@ def test_a_circle_is_found_if_there_is_one_and_drawn_as_it_is(graph) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(graphs(), st.data())
-def test_a_part_keeps_the_order_of_the_whole(graph, data) -> None:
+def test_subset_keeps_order_of_workflow(graph, data) -> None:
     """What is left out ties what is before it to what comes after it; who made what is needed is known."""
     whole = graph.workflow()
     names = data.draw(st.sets(st.sampled_from(sorted(whole.tasks)), min_size=1))

@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.call import CALLER, function_call, module_call
 from airflow_provider_sewer.core.errors import InvalidTask
 
 
-def test_a_function_is_called_with_its_name_and_json():
+def test_function_call_passes_name_and_json():
     """The interpreter needs nothing but its standard library: the lines that call come along."""
     call = function_call("pkg.mod:func", {"n": 3, "path": Path("a/b"), "text": "é"})
 
@@ -32,7 +32,7 @@ _JSON = st.recursive(
 
 @pytest.mark.slow
 @given(st.dictionaries(st.text(min_size=1, max_size=5).filter(str.isidentifier), _JSON, max_size=4))
-def test_all_that_json_can_say_comes_through(kwargs):
+def test_function_call_passes_any_json_value(kwargs):
     """With its type: what is called gets just what was given, in a text that a process can be given."""
     *_, text = Task("t", function="m:f", kwargs=kwargs).call().argv
 
@@ -40,7 +40,7 @@ def test_all_that_json_can_say_comes_through(kwargs):
     assert repr(json.loads(text)) == repr(kwargs)
 
 
-def test_a_function_can_read_its_arguments_from_a_file():
+def test_call_reading_passes_kwargs_in_file():
     """Then they stand on no command line, and may be of any length; a module's arguments stay where they are."""
     call = function_call("pkg.mod:func", {"text": "ü" * 1_000_000})
 
@@ -50,7 +50,7 @@ def test_a_function_can_read_its_arguments_from_a_file():
     assert module_call("pkg.mod", ["--n", "1"]).kwargs is None
 
 
-def test_the_lines_that_call_import_nothing_that_a_users_file_could_stand_in_for():
+def test_caller_ignores_user_files_named_like_standard_modules():
     """The working directory comes first where Python looks; os and sys alone are loaded before it counts."""
     run = [node for node in ast.parse(CALLER).body if not isinstance(node, ast.If)]
 
@@ -80,7 +80,7 @@ def test_the_lines_that_call_import_nothing_that_a_users_file_could_stand_in_for
         ),
     ],
 )
-def test_what_cannot_be_called_is_an_error_with_its_line(fields, said):
+def test_task_rejects_invalid_function_and_kwargs(fields, said):
     """Before anything runs, and naming the field."""
     with pytest.raises(InvalidTask) as caught:
         Task("train", **fields)

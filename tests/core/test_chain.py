@@ -49,17 +49,17 @@ def names(chain: Chain) -> str:
         (a >> [b, b], ["ab"]),
     ],
 )
-def test_what_stands_left_runs_before_what_stands_right(chain, expected):
+def test_chain_edges_run_from_left_to_right(chain, expected):
     """Every task on one side waits for every task on the other; each edge is there once."""
     assert sorted(edges(chain)) == sorted(expected)
 
 
-def test_tasks_come_in_the_order_they_were_written():
+def test_chain_tasks_keep_written_order():
     """Lists and log files follow the file."""
     assert names(b >> [d, a] >> c) == "bdac"
 
 
-def test_a_chain_can_be_used_twice():
+def test_chain_is_reusable():
     """A chain is no more than what it says; tying it again does not change it."""
     head = a >> b
 
@@ -67,7 +67,7 @@ def test_a_chain_can_be_used_twice():
     assert edges(head) == ["ab"]
 
 
-def test_a_chain_of_five_thousand_tasks_grown_in_a_loop_stays_small():
+def test_chain_of_5000_tasks_stays_linear():
     """One edge and one piece for each task; taken apart without recursion."""
     tasks = [Task(f"t{i}", "m") for i in range(5000)]
     chain = Chain.of(tasks[0])
@@ -94,7 +94,7 @@ def test_a_chain_of_five_thousand_tasks_grown_in_a_loop_stays_small():
         lambda other: a >> [b, other],
     ],
 )
-def test_tying_what_is_no_task_is_an_error_with_its_line(tie, other):
+def test_chain_rejects_other_operands_with_line(tie, other):
     """Tasks, chains and lists of these, and nothing else; the line is the one with the >>."""
     with pytest.raises(InvalidWorkflow, match=r"takes tasks, chains and lists of them, got .*") as caught:
         tie(other)
@@ -104,13 +104,13 @@ def test_tying_what_is_no_task_is_an_error_with_its_line(tie, other):
 
 
 @pytest.mark.parametrize("empty", [[], (), [[]], [b, []]])
-def test_an_empty_list_is_an_error(empty):
+def test_chain_rejects_empty_list(empty):
     """An edge to nothing would silently tear a chain in two."""
     with pytest.raises(InvalidWorkflow, match="got an empty list"):
         a >> empty
 
 
-def test_two_lists_cannot_be_tied_and_python_says_so():
+def test_two_lists_raise_type_error():
     """Between two lists there is nothing of ours to ask; in a file this gets a line and a hint."""
     with pytest.raises(TypeError, match="'list' and 'list'"):
         [a, b] >> [c, d]  # noqa: B018

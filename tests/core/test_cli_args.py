@@ -26,40 +26,40 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.secret_detection import looks_secret
 
 
-def test_parameters_come_in_their_order_and_flags_after_them():
+def test_to_arguments_puts_flags_after_parameters():
     """Flags stand last, wherever they stand in the dictionary."""
     given_ = {"verbose": True, "name": "My momma", "quick": True, "count": 3}
 
     assert to_arguments(given_) == ["--name", "My momma", "--count", "3", "--verbose", "--quick"]
 
 
-def test_verbatim_arguments_come_first():
+def test_to_arguments_puts_args_first():
     """A module with subcommands can be given one."""
     assert to_arguments({"epochs": 3}, args=["train", "-v", 7]) == ["train", "-v", "7", "--epochs", "3"]
 
 
-def test_underscores_become_dashes_in_keys_only():
+def test_to_arguments_replaces_underscores_in_keys_only():
     """A value keeps its underscores."""
     assert to_arguments({"batch_size": "a_b"}) == ["--batch-size", "a_b"]
 
 
-def test_underscores_stay_if_asked_for():
+def test_use_underscores_keeps_underscores():
     """Modules that read ``--batch_size`` can be called too."""
     assert to_arguments({"batch_size": 5, "dry_run": True}, use_underscores=True) == ["--batch_size", "5", "--dry_run"]
 
 
 @pytest.mark.parametrize("nothing", [False, None, [], ()])
-def test_false_none_and_an_empty_list_are_left_out(nothing):
+def test_to_arguments_omits_false_none_and_empty_list(nothing):
     """What is not said is not on the command line."""
     assert to_arguments({"key": nothing}) == []
 
 
-def test_empty_text_is_a_value():
+def test_to_arguments_passes_empty_text():
     """An empty text is given as one, and not left out."""
     assert to_arguments({"key": ""}) == ["--key", ""]
 
 
-def test_a_list_repeats_the_option():
+def test_to_arguments_repeats_option_for_list():
     """A list is not written as its ``repr``."""
     assert to_arguments({"in": ["a", 2, Path("c")]}) == ["--in", "a", "--in", "2", "--in", "c"]
 
@@ -95,13 +95,13 @@ class Color(enum.Enum):
         ("\udcff", "\udcff"),
     ],
 )
-def test_what_has_a_plain_text_form_is_given_as_that(value, text):
+def test_to_arguments_passes_plain_text_forms(value, text):
     """Numbers, paths, dates and the like are written as ``str`` writes them."""
     assert to_arguments({"key": value}) == ["--key", text]
 
 
 @pytest.mark.parametrize("mapping", [{"b": [1, None, True], "a": "ü"}, MappingProxyType({"a": 1}), {}])
-def test_a_mapping_becomes_json_text(mapping):
+def test_to_arguments_writes_mapping_as_json(mapping):
     """A mapping, of whatever class, is read back with ``json.loads``."""
     (option, text) = to_arguments({"config": mapping})
 
@@ -109,7 +109,7 @@ def test_a_mapping_becomes_json_text(mapping):
     assert json.loads(text) == dict(mapping)
 
 
-def test_a_mapping_in_a_list_becomes_json_text_as_well():
+def test_to_arguments_writes_mapping_in_list_as_json():
     """Each item of a list is written by the same rules."""
     assert to_arguments({"step": [{"a": 1}, "b"]}) == ["--step", '{"a": 1}', "--step", "b"]
 
@@ -163,13 +163,13 @@ _CIRCLE["again"] = _CIRCLE
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_cannot_become_an_argument_is_named_by_its_key(value):
+def test_to_arguments_names_key_of_invalid_value(value):
     """A value without a plain text form is an error, never a ``repr`` on a command line."""
     with pytest.raises(InvalidTask, match=r"^parameter 'key(\[0\])?': "):
         to_arguments({"key": value})
 
 
-def test_the_message_of_a_value_without_text_form_says_what_to_give_instead():
+def test_to_arguments_suggests_types_for_invalid_value():
     """The message names the type it got and what it takes."""
     with pytest.raises(InvalidTask) as caught:
         to_arguments({"ids": {1, 2}})
@@ -180,7 +180,7 @@ def test_the_message_of_a_value_without_text_form_says_what_to_give_instead():
     )
 
 
-def test_the_longest_argument_a_process_can_be_given_passes_and_is_given():
+def test_to_arguments_accepts_longest_argument_of_a_process():
     """The limit that a longer text is refused for is that of the operating system."""
     longest = to_arguments({"key": "x" * 131_071})
 
@@ -188,21 +188,21 @@ def test_the_longest_argument_a_process_can_be_given_passes_and_is_given():
 
 
 @pytest.mark.parametrize("key", [1, None, b"key", ("a",)])
-def test_a_key_that_is_no_text_is_an_error(key):
+def test_to_arguments_rejects_key_that_is_not_text(key):
     """The message shows the key and its type."""
     with pytest.raises(InvalidTask, match=rf"^parameter .*: the name must be text, got {type(key).__name__}$"):
         to_arguments({key: 1})
 
 
 @pytest.mark.parametrize("key", ["", "--name", "-n", "my name", "a=b", "a\0b", "a\nb", "a\tb", "a\ud800", "a\x1b[31m"])
-def test_a_key_that_makes_no_option_is_an_error(key):
+def test_to_arguments_rejects_key_that_is_not_an_option(key):
     """Empty names, leading dashes, spaces and unprintable characters are refused, even for a flag left out."""
     with pytest.raises(InvalidTask, match="write the bare name, such as 'batch_size'"):
         to_arguments({key: False})
 
 
 @pytest.mark.parametrize("value", [None, True, [1], b"x", "NUL\0"])
-def test_a_verbatim_argument_that_is_none_is_named_by_its_place(value):
+def test_to_arguments_names_index_of_invalid_arg(value):
     """Verbatim means text, numbers and paths; the message says which of them is wrong."""
     with pytest.raises(InvalidTask, match=r"^args\[1\]: "):
         to_arguments({}, args=["fine", value])
@@ -229,7 +229,7 @@ _keys = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True).filter(lambda key:
     ),
     use_underscores=st.booleans(),
 )
-def test_argparse_reads_back_what_was_given(options, use_underscores):
+def test_argparse_reads_arguments_back(options, use_underscores):
     """Whatever the values, a parser that declares the options gets them, one by one and in order."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for key, value in options.items():
@@ -246,7 +246,7 @@ def test_argparse_reads_back_what_was_given(options, use_underscores):
     ),
     args=st.lists(_values | st.integers() | st.just("--verbatim"), max_size=3),
 )
-def test_whatever_is_given_comes_in_one_order(options, args):
+def test_to_arguments_has_one_order_for_any_input(options, args):
     """Verbatim arguments, then parameters as they are written, then flags; nothing else, and nothing twice."""
     parameters = {key: value for key, value in options.items() if value is not None and not isinstance(value, bool)}
     listed = {key: value if isinstance(value, list) else [value] for key, value in parameters.items()}
@@ -274,7 +274,7 @@ def _quietly(parser: argparse.ArgumentParser, arguments: list[str]) -> dict[str,
         return vars(parser.parse_args(arguments))
 
 
-def test_a_real_child_process_reads_back_what_was_given():
+def test_child_process_reads_arguments_back():
     """Between a dictionary and the argparse of a module lies a real command line, and nothing is lost on it."""
     given_ = {"text": "a 'b' \"c\" $HOME\n*\\ ü🚰\udcff", "empty": "", "size": -3, "in": ["x", "y"], "flag": True}
     code = """
@@ -287,7 +287,7 @@ parser.add_argument("--flag", action="store_true")
     assert _in_a_child(to_arguments(given_), "vars(parser.parse_args())", code) == given_
 
 
-def test_a_value_that_starts_with_a_dash_is_given_verbatim():
+def test_args_pass_value_with_leading_dash():
     """argparse takes ``--key -x`` for two options; ``args`` is the way round."""
     code = "parser = argparse.ArgumentParser(); parser.add_argument('--key')"
 
@@ -300,7 +300,7 @@ def _in_a_child(arguments: list[str], expression: str, before: str = "") -> obje
     return json.loads(child.stdout)
 
 
-def test_a_detached_value_does_not_change_with_the_one_it_was_made_of():
+def test_detached_copy_is_independent_of_original():
     """Containers are copied at every depth; what they hold is kept as it is."""
     path = Path("x")
     value = {"list": [1, {"deep": [path]}], "tuple": (1,)}
@@ -315,7 +315,7 @@ def test_a_detached_value_does_not_change_with_the_one_it_was_made_of():
 @pytest.mark.parametrize(
     "key", ["password", "DB_PASSWORD", "apiKey", "api-key", "--token", "hfToken", "client_secret", "aws.access.key"]
 )
-def test_names_of_secrets_are_recognised(key):
+def test_looks_secret_recognizes_secret_names(key):
     """However it is spelled, a name that says secret is one."""
     assert looks_secret(key)
 
@@ -323,6 +323,6 @@ def test_names_of_secrets_are_recognised(key):
 @pytest.mark.parametrize(
     "key", ["tokens_per_second", "tokenizer", "key", "keyboard", "secretary", "name", "max-tokens"]
 )
-def test_names_that_only_sound_like_secrets_are_none(key):
+def test_looks_secret_ignores_similar_names(key):
     """A number of tokens is no token."""
     assert not looks_secret(key)

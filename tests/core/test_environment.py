@@ -33,24 +33,24 @@ WORKER = {
 }
 
 
-def test_only_the_short_list_is_inherited():
+def test_build_environment_inherits_short_list_only():
     """A variable that is not on the list does not reach the module."""
     assert build_environment({}, source=WORKER) == {"PATH": "/bin", "HOME": "/home/me", "LANG": "C.UTF-8"}
 
 
-def test_names_are_inherited_on_top_of_the_short_list():
+def test_build_environment_inherits_named_variables():
     """Named variables pass where they are set; names that are not set are no error."""
     env = build_environment({}, ["MINE", "NOT_SET"], source=WORKER)
 
     assert env == {"PATH": "/bin", "HOME": "/home/me", "LANG": "C.UTF-8", "MINE": "1"}
 
 
-def test_inheriting_all_leaves_out_what_is_airflows_and_slurms():
+def test_inherit_true_excludes_airflow_and_slurm_variables():
     """``True`` passes everything but what can hold connections or belongs to the worker's own job."""
     assert set(build_environment({}, True, source=WORKER)) == {"PATH", "HOME", "LANG", "MINE", "PYTHONPATH"}
 
 
-def test_a_private_variable_passes_if_it_is_named():
+def test_inherit_passes_private_variable_by_name():
     """Who names a variable means it."""
     assert build_environment({}, ["AIRFLOW_HOME"], source=WORKER)["AIRFLOW_HOME"] == "/airflow"
 
@@ -72,12 +72,12 @@ def test_inherited_leaves_devices_to_the_machine_that_a_job_runs_on():
     assert inherited(["CUDA_VISIBLE_DEVICES"], source=worker) == {"CUDA_VISIBLE_DEVICES": "1"}
 
 
-def test_what_is_given_wins_over_what_is_inherited():
+def test_given_variables_override_inherited_ones():
     """A task can put another PATH in the place of the worker's."""
     assert build_environment({"PATH": "/mine"}, True, source=WORKER)["PATH"] == "/mine"
 
 
-def test_without_a_source_this_process_is_inherited_from(monkeypatch):
+def test_build_environment_inherits_from_process_by_default(monkeypatch):
     """The default source is the environment of the process."""
     for name in INHERITED:
         monkeypatch.delenv(name, raising=False)
@@ -86,27 +86,27 @@ def test_without_a_source_this_process_is_inherited_from(monkeypatch):
     assert build_environment({}) == {"TZ": "UTC"}
 
 
-def test_numbers_and_paths_become_text():
+def test_checked_env_converts_numbers_and_paths():
     """A person may write ``{"OMP_NUM_THREADS": 4}``."""
     assert checked_env({"N": 4, "F": 0.5, "P": Path("/a"), "T": "t", "E": ""}) == {
         "N": "4", "F": "0.5", "P": "/a", "T": "t", "E": "",
     }  # fmt: skip
 
 
-def test_no_env_is_an_empty_one():
+def test_checked_env_of_none_is_empty():
     """``None`` means that nothing is said."""
     assert checked_env(None) == {}
 
 
 @pytest.mark.parametrize("env", ["A=1", ["A=1"], 5, [("A", "1")]])
-def test_an_env_that_is_no_mapping_is_an_error(env):
+def test_checked_env_rejects_other_types(env):
     """The message says what is needed and what was given."""
     with pytest.raises(InvalidTask, match=rf"^env must be a mapping of names to values, got {type(env).__name__}$"):
         checked_env(env)
 
 
 @pytest.mark.parametrize("name", ["", "A=B", "A\0B", "\ud800", 5, None, b"A"])
-def test_a_name_that_no_variable_can_have_is_an_error(name):
+def test_checked_env_rejects_invalid_name(name):
     """A name is text without "=" and NUL."""
     with pytest.raises(InvalidTask, match="is not a valid name of an environment variable"):
         checked_env({name: "1"})
@@ -116,14 +116,14 @@ def test_a_name_that_no_variable_can_have_is_an_error(name):
     "value",
     [None, True, False, ["a"], {"a": 1}, b"bytes", object(), "NUL\0", "\ud800", pytest.param(10**5000, id="huge")],
 )
-def test_a_value_that_no_variable_can_have_is_named(value):
+def test_checked_env_names_invalid_value(value):
     """The message names the variable, and never shows its value."""
     with pytest.raises(InvalidTask, match=r"^env: the value of 'A' "):
         checked_env({"A": value})
 
 
 @pytest.mark.parametrize("env", [{"A": "x" * 131_069}, {"BYTES": "\udcff"}, {"ü": "🚰"}])
-def test_what_passes_the_check_can_be_given_to_a_process(env):
+def test_checked_env_is_accepted_by_process(env):
     """The longest value, and odd bytes, reach a real child."""
     code = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(os.environb.items().__iter__().__next__()))"
     child = subprocess.run([sys.executable, "-I", "-c", code], env=checked_env(env), capture_output=True, check=True)
@@ -132,13 +132,13 @@ def test_what_passes_the_check_can_be_given_to_a_process(env):
     assert child.stdout == name.encode() + b"\0" + value.encode("utf-8", "surrogateescape")
 
 
-def test_a_value_too_long_for_a_process_is_an_error():
+def test_checked_env_rejects_too_long_value():
     """Name, "=" and value share the limit of an argument."""
     with pytest.raises(InvalidTask, match=r"^env: the value of 'A' must have at most 131,071 bytes, got 131,072"):
         checked_env({"A": "x" * 131_070})
 
 
-def test_inherit_is_yes_no_or_a_list_of_names():
+def test_checked_inherit_accepts_bool_and_names():
     """Every form of it is kept, a generator's names included."""
     assert checked_inherit(None) is None
     assert checked_inherit(True) is True
@@ -148,7 +148,7 @@ def test_inherit_is_yes_no_or_a_list_of_names():
 
 
 @pytest.mark.parametrize("inherit", ["PATH", 5, [""], [1], b"PATH", {"A": "1"}, object()])
-def test_an_inherit_that_is_none_of_these_is_an_error(inherit):
+def test_checked_inherit_rejects_other_values(inherit):
     """A single name is no list of names: it would be taken letter by letter."""
     with pytest.raises(InvalidTask, match=r"^inherit_env must be True, False or a list of names"):
         checked_inherit(inherit)

@@ -10,7 +10,7 @@ from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings, resolve_relative
 
 
-def test_the_nearer_settings_win_and_the_farther_ones_fill_in():
+def test_with_fallback_settings_precedence():
     """Each setting is taken from the nearest place that says it; environments are merged by variable."""
     near = ExecutionSettings(python="near", env={"A": "near"}, inherit_env=False)
     far = ExecutionSettings(python="far", env={"A": "far", "B": "far"}, inherit_env=True, workdir="/far")
@@ -20,7 +20,7 @@ def test_the_nearer_settings_win_and_the_farther_ones_fill_in():
     )
 
 
-def test_saying_nothing_leaves_everything_to_others():
+def test_with_fallback_of_unset_settings_returns_other():
     """Empty settings change nothing, on either side."""
     said = ExecutionSettings(python="p", env={"A": "1"}, inherit_env=("B",), workdir="/w")
 
@@ -28,7 +28,7 @@ def test_saying_nothing_leaves_everything_to_others():
     assert said.with_fallback(ExecutionSettings()) == said
 
 
-def test_relative_paths_are_taken_from_the_folder():
+def test_checked_resolves_relative_paths_against_folder():
     """An interpreter with a slash in it, and a working directory, are relative to where they were written."""
     settings = ExecutionSettings.checked(python="../env/bin/python", workdir="data", folder="/flows")
 
@@ -36,32 +36,32 @@ def test_relative_paths_are_taken_from_the_folder():
     assert settings.workdir == "/flows/data"
 
 
-def test_a_bare_interpreter_name_stays_one():
+def test_checked_keeps_bare_interpreter_name():
     """``python3.12`` is looked up on PATH, and never taken for a file in the folder."""
     assert ExecutionSettings.checked(python="python3.12", folder="/flows").python == "python3.12"
     assert ExecutionSettings.checked(python=Path("python"), folder="/flows").python == "python"
 
 
 @pytest.mark.parametrize("path", ["/absolute", "~/mine", "~", "{{ params.dir }}", "{% if a %}/x{% endif %}"])
-def test_absolute_paths_home_folders_and_templates_are_left_alone(path):
+def test_checked_keeps_absolute_home_and_template_paths(path):
     """What does not start in the folder is not put there."""
     assert resolve_relative("/flows", path) == path
 
 
-def test_without_a_folder_a_relative_path_stays_relative():
+def test_checked_without_folder_keeps_relative_path():
     """Whoever calls decides later what it is relative to."""
     assert ExecutionSettings.checked(workdir="data").workdir == "data"
 
 
 @pytest.mark.parametrize("field", ["python", "workdir"])
 @pytest.mark.parametrize("path", ["", 5, b"/bytes", ["/a"], True, "NUL\0", "\ud800"])
-def test_what_is_no_path_is_named_by_its_field(field, path):
+def test_checked_names_field_of_invalid_path(field, path):
     """The message says which field, and shows what it got."""
     with pytest.raises(InvalidTask, match=f"^{field} must be a path, got "):
         ExecutionSettings.checked(**{field: path})
 
 
-def test_paths_can_be_changed_all_at_once():
+def test_map_paths_changes_all_paths():
     """A bare interpreter name is no path, and what was not said stays unsaid."""
     change = str.upper
 

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_sewer.task_group.factory import gc_paused
 
 
-def test_what_is_left_out_goes_on_afterwards() -> None:
+def test_gc_paused_enables_collection_afterwards() -> None:
     """Whatever happens in between."""
     with pytest.raises(ZeroDivisionError), gc_paused():
         assert not gc.isenabled()
@@ -20,7 +20,7 @@ def test_what_is_left_out_goes_on_afterwards() -> None:
     assert gc.isenabled()
 
 
-def test_who_has_turned_it_off_finds_it_off() -> None:
+def test_gc_paused_keeps_disabled_collection() -> None:
     """It is not ours to turn on."""
     gc.disable()
     try:

@@ -24,7 +24,7 @@ def refused(*tasks: Task, edges: object = ()) -> str:
     return str(caught.value)
 
 
-def test_a_task_runs_after_those_that_make_what_it_needs() -> None:
+def test_task_runs_after_producers_of_its_dependencies() -> None:
     """Whatever the order in which they are written, and merged with what is stated."""
     a, b, c = makes("a", "x"), makes("b", "y", needs="x"), makes("c", needs=["x", "y"])
 
@@ -38,14 +38,14 @@ def test_a_task_runs_after_those_that_make_what_it_needs() -> None:
     }
 
 
-def test_a_directory_is_needed_with_what_is_in_it_and_a_file_with_the_directory_it_is_in() -> None:
+def test_dependency_matches_products_inside_and_around_it() -> None:
     """Either way the maker runs first; a name that only begins the same is something else."""
     assert Workflow("w", [makes("a", "data/"), makes("b", needs="data/part/x.txt")]).upstream["b"] == ("a",)
     whole = [makes("a", "data/x"), makes("b", "data/sub/y"), makes("c", "data-2/z"), makes("d", needs="data")]
     assert Workflow("w", whole).edges == [("b", "d"), ("a", "d")]
 
 
-def test_a_path_is_taken_from_the_working_directory_of_its_task(tmp_path) -> None:
+def test_product_paths_are_relative_to_workdir(tmp_path) -> None:
     """One text is two paths in two directories, and two texts may be one."""
     one, two = tmp_path / "one", tmp_path / "two"
     tasks = [
@@ -58,7 +58,7 @@ def test_a_path_is_taken_from_the_working_directory_of_its_task(tmp_path) -> Non
     assert Workflow("w", tasks).edges == [("a", "c"), ("b", "d")]
 
 
-def test_two_makers_of_one_path_are_an_error_with_both_lines() -> None:
+def test_two_producers_of_one_path_raise_with_both_lines() -> None:
     """Also when it is written in two ways; and the error says what to do."""
     a, b = makes("a", "build/x.txt"), makes("b", "./build//x.txt")
 
@@ -67,7 +67,7 @@ def test_two_makers_of_one_path_are_an_error_with_both_lines() -> None:
     )
 
 
-def test_a_product_inside_of_another_one_is_an_error() -> None:
+def test_product_inside_another_product_raises() -> None:
     """Putting the directory in place would do away with it."""
     a, b = makes("a", "data/"), makes("b", "data/part/x")
 
@@ -77,7 +77,7 @@ def test_a_product_inside_of_another_one_is_an_error() -> None:
     )
 
 
-def test_a_circle_of_paths_is_drawn_with_the_paths() -> None:
+def test_cycle_of_paths_is_drawn_with_paths() -> None:
     """Each step says why the one comes after the other."""
     a = makes("a", "x", needs="z")
     b = makes("b", "y", needs="x")
@@ -91,13 +91,13 @@ def test_a_circle_of_paths_is_drawn_with_the_paths() -> None:
     )
 
 
-def test_a_path_that_a_task_both_makes_and_needs_is_an_error() -> None:
+def test_path_as_product_and_dependency_raises() -> None:
     """It could not be told whether it is up to date."""
     assert "task 'a' has 'x' as a product and as a dependency" in refused(makes("a", "x", needs="x"))
     assert "task 'a' has 'data' as a product and as a dependency" in refused(makes("a", "data/x", needs="data"))
 
 
-def test_what_comes_from_outside_is_not_made_inside() -> None:
+def test_external_of_a_product_raises() -> None:
     """The message says who makes it and what to write."""
     a = makes("a", "x")
 
@@ -106,14 +106,14 @@ def test_what_comes_from_outside_is_not_made_inside() -> None:
     assert f"task 'b': External('x') is produced by task 'a' ({a.source}); write Dependency('x')" in said
 
 
-def test_one_product_said_in_two_ways_is_an_error() -> None:
+def test_product_declared_twice_with_other_options_raises() -> None:
     """Temporary and not, for one."""
     assert "task 'a' declares product 'x' twice with different options" in refused(
         makes("a", Product("x"), Product("x", temporary=True))
     )
 
 
-def test_what_nobody_makes_is_kept_for_who_runs_it_to_look_at() -> None:
+def test_external_inputs_lists_dependencies_without_producer() -> None:
     """The model itself looks at no file."""
     workflow = Workflow("w", [makes("a", needs=["in.txt", External("out/there")])])
 
@@ -123,7 +123,7 @@ def test_what_nobody_makes_is_kept_for_who_runs_it_to_look_at() -> None:
     ]
 
 
-def test_a_result_makes_an_edge() -> None:
+def test_result_parameter_adds_edge() -> None:
     """From the task that leaves it; one that is not there is named."""
     a = makes("a")
     b = Task("b", "m", {"seed": [a.result["seed"]]})
@@ -137,7 +137,7 @@ def same(name: str, threads: int = 1, **fields: object) -> Task:
     return Task(name, "m", {"out": Product("x"), "threads": Ignored(threads)}, **fields)
 
 
-def test_tasks_that_make_the_same_with_the_same_command_are_one() -> None:
+def test_equal_tasks_with_same_product_are_merged() -> None:
     """The first of them; who depends on the others depends on it, by task, by name and by path."""
     one, two = same("one"), same("two", threads=8)
     users = [makes("a", depends_on=two), makes("b", depends_on="two"), makes("c", needs="x")]
@@ -148,7 +148,7 @@ def test_tasks_that_make_the_same_with_the_same_command_are_one() -> None:
     assert workflow.edges == [("one", "a"), ("one", "b"), ("one", "c")]
 
 
-def test_what_any_of_equal_tasks_waits_for_is_waited_for() -> None:
+def test_merged_tasks_keep_all_upstream_tasks() -> None:
     """That one of them comes after another task is not forgotten."""
     first = makes("first")
     workflow = Workflow("w", [same("one"), same("two", depends_on=first), first])
@@ -159,12 +159,12 @@ def test_what_any_of_equal_tasks_waits_for_is_waited_for() -> None:
 @pytest.mark.parametrize(
     "fields", [{"run_when": "stale"}, {"dependencies": ["y"]}, {"resources": {"gpu": 1}}, {"env": {"A": "1"}}]
 )
-def test_tasks_that_make_the_same_in_another_way_are_two(fields) -> None:
+def test_different_tasks_with_same_product_raise(fields) -> None:
     """Nobody chooses silently which of the two is meant."""
     assert "two tasks produce 'x': 'one'" in refused(same("one"), same("two", **fields))
 
 
-def test_a_part_knows_what_the_rest_makes_and_needs() -> None:
+def test_subset_knows_excluded_producers_and_consumers() -> None:
     """Also once its settings are settled."""
     tasks = [makes("a", "x"), makes("b", "y", needs="x"), makes("c", needs=["x", "y"])]
 
@@ -175,7 +175,7 @@ def test_a_part_knows_what_the_rest_makes_and_needs() -> None:
     assert part.excluded.producers == {("c", "y"): "b"}
 
 
-def test_a_part_keeps_the_order_by_way_of_what_is_left_out() -> None:
+def test_subset_keeps_order_through_excluded_tasks() -> None:
     """Which still has to be there."""
     tasks = [makes("a"), makes("b", depends_on="a"), makes("c", depends_on="b")]
 
@@ -183,7 +183,7 @@ def test_a_part_keeps_the_order_by_way_of_what_is_left_out() -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 11), max_size=4), min_size=1, max_size=12), st.randoms())
-def test_edges_of_paths_are_those_that_the_paths_say(needs, chance) -> None:
+def test_edges_match_paths(needs, chance) -> None:
     """Task n makes the path n and needs some of the paths before it; the rest comes from outside."""
     tasks = [
         makes(str(n), f"p/{n}", needs=[f"p/{m}" if m < n else f"in/{m}" for m in some]) for n, some in enumerate(needs)
@@ -201,7 +201,7 @@ def test_edges_of_paths_are_those_that_the_paths_say(needs, chance) -> None:
 
 
 @given(st.integers(2, 8), st.integers(0, 7), st.data())
-def test_a_way_back_is_found_wherever_it_is(length, start, data) -> None:
+def test_cycle_is_found_anywhere(length, start, data) -> None:
     """A chain of paths with one dependency backwards is a circle, and all in it are named."""
     low = min(start, length - 2)
     high = data.draw(st.integers(low + 1, length - 1))
@@ -213,7 +213,7 @@ def test_a_way_back_is_found_wherever_it_is(length, start, data) -> None:
     assert all(f"  task-{n}   (" in said for n in range(low, high + 1))
 
 
-def test_many_tasks_and_as_many_paths_are_a_workflow_in_linear_time() -> None:
+def test_build_graph_takes_linear_time() -> None:
     """Nothing looks at every pair."""
 
     def make(count: int) -> None:
@@ -224,7 +224,7 @@ def test_many_tasks_and_as_many_paths_are_a_workflow_in_linear_time() -> None:
     assert growth(make, 1_500, times=3) <= LINEAR
 
 
-def test_a_product_that_is_named_like_the_rest_of_another_is_refused() -> None:
+def test_product_named_like_failed_product_raises() -> None:
     """What the one leaves when it fails would take the place of the other."""
     one = Task("one", "m", {"out": Product("x")})
     other = Task("other", "m", {"out": Product("x.failed")})

@@ -35,7 +35,7 @@ def names(several) -> list[str]:
 # --- what it is mapped to
 
 
-def test_a_module_is_mapped_over_its_parameters():
+def test_map_of_module_maps_parameters():
     """Each task has the value in its parameters, in its name and in the path of its product."""
     mapped = train(seed=1).map(n=[10, 20])
 
@@ -48,7 +48,7 @@ def test_a_module_is_mapped_over_its_parameters():
     assert [each.products for each in mapped] == [(Product("build/10/model.npz"),), (Product("build/20/model.npz"),)]
 
 
-def test_a_function_is_mapped_over_its_keyword_arguments():
+def test_map_of_function_maps_kwargs():
     """Values may be anything that JSON can say."""
     mapped = Task("train", function="pkg.steps:train", kwargs={"n": 1, "deep": True}).map(n=[[1, 2], [3]])
 
@@ -56,21 +56,21 @@ def test_a_function_is_mapped_over_its_keyword_arguments():
     assert names(mapped) == ["train[n=#0]", "train[n=#1]"]
 
 
-def test_several_lists_go_side_by_side():
+def test_map_zips_several_lists():
     """The first with the first, the second with the second."""
     mapped = train().map(n=range(2), model=("a", "b"))
 
     assert names(mapped) == ["train[n=0,model=a]", "train[n=1,model=b]"]
 
 
-def test_all_combinations_are_tasks_of_a_product():
+def test_map_product_makes_all_combinations():
     """The last list goes round fastest."""
     mapped = Task("train", "m").map_product(n=[1, 2], model=["a", "b"])
 
     assert names(mapped) == [f"train[n={n},model={model}]" for n, model in itertools.product([1, 2], "ab")]
 
 
-def test_settings_and_fields_are_those_of_the_task_that_is_mapped():
+def test_map_keeps_settings_and_fields():
     """And the line is that of the loop."""
     base = Task(
         "train",
@@ -90,7 +90,7 @@ def test_settings_and_fields_are_those_of_the_task_that_is_mapped():
     assert Path(__file__).read_text().splitlines()[one.source.line - 1].strip() == "(one,) = base.map(n=[7])"
 
 
-def test_values_may_be_paths_with_a_meaning():
+def test_map_accepts_path_markers():
     """They are dependencies and products of their task, in place of what stood there."""
     base = Task("train", "m", {"in": Dependency("any.csv"), "out": Product("build/{in}.npz", temporary=True)})
 
@@ -101,7 +101,7 @@ def test_values_may_be_paths_with_a_meaning():
     assert names(mapped) == ["train[in=a.csv]", "train[in=b.csv]"]
 
 
-def test_braces_that_name_no_value_stay():
+def test_map_keeps_other_braces_in_paths():
     """Those of templates, of other names, and those in plain text, which is the module's own."""
     base = Task("t", "m", {"out": Product("{{ n }}/{other}/{n}"), "pattern": "img_{n}.png"})
 
@@ -123,17 +123,17 @@ def test_braces_that_name_no_value_stay():
         ([{"k": 1}, {"k": 2}], ["t[n=#0]", "t[n=#1]"]),
     ],
 )
-def test_names_are_unique_and_fit_on_a_line(values, expected):
+def test_map_names_are_unique_and_printable(values, expected):
     """A value that has no short text goes by its position."""
     assert names(Task("t", "m").map(n=values)) == expected
 
 
-def test_a_secret_is_no_part_of_a_name():
+def test_map_names_contain_no_secret():
     """Names stand in logs, and in the names of files."""
     assert names(Task("t", "m").map(api_token=["s3cret"])) == ["t[api_token=#0]"]
 
 
-def test_equal_values_are_one_task():
+def test_map_merges_equal_values():
     """As are equal tasks anywhere; in the results it stands twice."""
     mapped = Task("t", "m").map(n=[1, 1, 2])
 
@@ -141,7 +141,7 @@ def test_equal_values_are_one_task():
     assert mapped.result == [mapped[0].result, mapped[0].result, mapped[2].result]
 
 
-def test_a_task_that_is_mapped_twice_is_numbered():
+def test_map_called_twice_numbers_names():
     """Over other values; over equal ones it is the same."""
     base = Task("t", "m")
 
@@ -155,7 +155,7 @@ _KEYS = st.sampled_from(["n", "model", "api_token"])
 
 @settings(max_examples=60)
 @given(st.dictionaries(_KEYS, st.lists(_VALUES, min_size=1, max_size=4), min_size=1, max_size=2), st.booleans())
-def test_of_any_lists_each_task_has_its_values_and_those_that_differ_have_names_that_differ(values, is_product):
+def test_map_of_any_lists_has_values_and_unique_names(values, is_product):
     """All combinations, the last list fastest, or the lists side by side as far as the shortest of them goes."""
     shortest = min(map(len, values.values()))
     base = Task("t", function="m:f", kwargs={"other": 1})
@@ -178,7 +178,7 @@ def test_of_any_lists_each_task_has_its_values_and_those_that_differ_have_names_
 # --- in a workflow
 
 
-def test_mapped_tasks_stand_wherever_a_list_can():
+def test_mapped_task_is_used_like_a_list():
     """In chains, in ``depends_on``, and in a ``for``."""
     a, b, c = (Task(name, f"m.{name}") for name in "abc")
     mapped = Task("t", "m").map(n=[1, 2])
@@ -193,7 +193,7 @@ def test_mapped_tasks_stand_wherever_a_list_can():
     ]  # fmt: skip
 
 
-def test_their_results_are_a_list():
+def test_mapped_task_result_is_a_list():
     """In the order of the values, and each with its parts."""
     mapped = Task("t", "m").map(n=[1, 2])
     best = Task(
@@ -206,7 +206,7 @@ def test_their_results_are_a_list():
     assert Workflow("w", [*mapped, best]).upstream["best"] == ("t[n=1]", "t[n=2]")
 
 
-def test_a_mapped_task_is_depended_on_by_its_name():
+def test_depends_on_accepts_name_of_mapped_task():
     """As what it is in Airflow: one task; each that came of it comes before."""
     mapped = train().map(n=[1, 2])
     last = Task("last", "m", depends_on="train")
@@ -216,7 +216,7 @@ def test_a_mapped_task_is_depended_on_by_its_name():
         Workflow("w", [*mapped, Task("last", "m", depends_on="trian")])
 
 
-def test_a_workflow_knows_what_was_mapped():
+def test_workflow_mapped_lists_mapped_tasks():
     """With the task, the values and the tasks; a part of them is no whole."""
     base = train()
     mapped = base.map(n=[1, 2])
@@ -236,7 +236,7 @@ several = train.map(n=[1, 2])
 """
 
 
-def test_in_a_file_the_task_that_is_mapped_is_no_task_of_its_own(tmp_path):
+def test_mapped_template_is_not_a_task_of_the_file(tmp_path):
     """Unless it is named in a chain or a run."""
     for source, expected in [
         ("", ["train[n=1]", "train[n=2]"]),
@@ -261,7 +261,7 @@ def fit(n: int, data: Annotated[Path, Dependency], out: Annotated[Path, Product]
 def best(models): ...
 
 
-def test_a_decorated_function_is_mapped():
+def test_map_of_decorated_function():
     """What does not differ is given beforehand; paths are what the annotations say."""
     mapped = fit.partial(out="build/{n}/{data}.npz").map(n=[1, 2], data=["a", "b"])
 
@@ -274,7 +274,7 @@ def test_a_decorated_function_is_mapped():
     ]  # fmt: skip
 
 
-def test_calls_and_loops_of_one_function_are_told_apart():
+def test_calls_and_maps_of_one_function_have_unique_names():
     """The loop is numbered as a call would be."""
     one = fit(1, "a", "b")
     mapped = fit.partial(data="a", out="{n}").map(n=[1, 2])
@@ -317,7 +317,7 @@ def test_calls_and_loops_of_one_function_are_told_apart():
         (lambda t: best(t.map(n=[1])), "best(…): 'models' must not be a task; pass its result as train.result"),
     ],
 )
-def test_what_cannot_be_mapped_is_named_with_its_line(call, message):
+def test_map_rejects_invalid_values_with_line(call, message):
     """Where it was mapped, what is wrong, and what to write."""
     with pytest.raises(InvalidTask) as caught:
         call(train())
@@ -327,13 +327,13 @@ def test_what_cannot_be_mapped_is_named_with_its_line(call, message):
     assert said.startswith(message)
 
 
-def test_products_that_are_one_are_named_with_what_they_differ_by():
+def test_map_product_suggests_path_for_shared_product():
     """The message proposes a path."""
     with pytest.raises(InvalidTask, match=r"both create 'build/1/model.npz'; .*, such as 'build/1/{m}/model.npz'$"):
         train().map_product(n=[1], m=[1, 2])
 
 
-def test_two_loops_that_make_one_path_are_an_error_of_the_workflow():
+def test_two_maps_with_one_product_raise():
     """As with any two tasks."""
     mapped = [*Task("a", "m.a", products=["{n}"]).map(n=[1]), *Task("b", "m.b", products=["{n}"]).map(n=[1])]
 

@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.paths import absolute_path, path_for_module, pa
 
 
 @pytest.mark.parametrize("kind", [Product, Dependency, External])
-def test_a_marker_stands_for_its_path(kind) -> None:
+def test_path_marker_is_path_like(kind) -> None:
     """On the command line it is its path; as text, or as a path object."""
     assert Task("t", "m", {"x": kind("a/b.txt")}).arguments() == ["--x", "a/b.txt"]
     assert Task("t", "m", {"x": [kind(Path("a")), "b"]}, args=[kind("c/")]).arguments() == [
@@ -43,7 +43,7 @@ def test_a_marker_stands_for_its_path(kind) -> None:
         ("a/.sewer/b", " must not be in .sewer, which is reserved"),
     ],
 )
-def test_what_is_no_path_is_refused_with_the_task_and_what_was_wrong(path, said) -> None:
+def test_task_rejects_invalid_paths(path, said) -> None:
     """Of products as of dependencies, in parameters as in lists."""
     for fields in ({"products": [path]}, {"dependencies": [path]}):
         with pytest.raises(InvalidTask) as caught:
@@ -62,7 +62,7 @@ def test_what_is_no_path_is_refused_with_the_task_and_what_was_wrong(path, said)
         (lambda: External("x", timeout=True), "timeout must be seconds more than 0, got True"),
     ],
 )
-def test_what_a_marker_cannot_say_is_refused(make, said) -> None:
+def test_path_markers_reject_invalid_options(make, said) -> None:
     """The message names the marker and the field."""
     with pytest.raises(InvalidTask) as caught:
         make()
@@ -70,7 +70,7 @@ def test_what_a_marker_cannot_say_is_refused(make, said) -> None:
     assert "('x')" in str(caught.value)
 
 
-def test_a_path_in_a_list_of_the_task_is_made_under_its_real_name() -> None:
+def test_listed_product_is_not_atomic() -> None:
     """The module is not told another one, so it could not write to that."""
     task = Task("t", "m", products=["x", Product("y", temporary=True)])
 
@@ -80,7 +80,7 @@ def test_a_path_in_a_list_of_the_task_is_made_under_its_real_name() -> None:
     ]
 
 
-def test_a_product_cannot_stand_among_dependencies() -> None:
+def test_dependencies_reject_product() -> None:
     """Nor the other way round."""
     with pytest.raises(InvalidTask, match=r"dependencies must not contain Product\('x'\)"):
         Task("t", "m", dependencies=[Product("x")])
@@ -89,7 +89,7 @@ def test_a_product_cannot_stand_among_dependencies() -> None:
 @pytest.mark.parametrize(
     "written", ["a/b", "./a/b", "a//b", "a/b/", "c/../a/b", "/w/a/b", "//w/a/b", "/w/./a/b/", "~/a/b", "/w/x/../a/b"]
 )
-def test_ways_of_writing_a_path_that_are_one(written, monkeypatch) -> None:
+def test_path_key_is_equal_for_spellings_of_a_path(written, monkeypatch) -> None:
     """A trailing slash, a dot, a detour, the home directory, the whole path."""
     monkeypatch.setenv("HOME", "/w")
 
@@ -101,7 +101,7 @@ def test_ways_of_writing_a_path_that_are_one(written, monkeypatch) -> None:
     ("written", "opened"),
     [("a/b", "a/b"), ("./a//b/", "./a//b/"), ("c/../a/b/", "a/b/"), ("~/a/", "/w/a/"), ("a/..b", "a/..b")],
 )
-def test_a_module_is_given_a_path_that_needs_no_explanation(written, opened, monkeypatch) -> None:
+def test_path_for_module_resolves_home_and_parents(written, opened, monkeypatch) -> None:
     """Whatever a program would not expand, or would look up otherwise, is resolved; the rest stays as it is written."""
     monkeypatch.setenv("HOME", "/w")
 
@@ -112,7 +112,7 @@ _PARTS = st.lists(st.sampled_from(["a", "b", "..", ".", "x y", "é"]), min_size=
 
 
 @given(_PARTS, st.booleans(), st.booleans())
-def test_module_and_check_mean_one_file(parts, is_absolute, is_folder) -> None:
+def test_path_for_module_matches_absolute_path(parts, is_absolute, is_folder) -> None:
     """However it is written, what the module opens from its working directory is what is looked at."""
     path = "/" * is_absolute + "/".join([*parts, "name"]) + "/" * is_folder
 

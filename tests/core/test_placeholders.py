@@ -11,7 +11,7 @@ from airflow_provider_sewer.core.placeholders import markers, replace_placeholde
 GENERATE = Task("generate", "m")
 
 
-def test_a_part_of_a_result_is_found_by_keys_and_positions() -> None:
+def test_result_resolve_follows_keys_and_positions() -> None:
     """As deep as one likes."""
     part = GENERATE.result["runs"][-1]["seed"]
 
@@ -29,14 +29,14 @@ def test_a_part_of_a_result_is_found_by_keys_and_positions() -> None:
         (None, "the task has no result; have the module write JSON to the file that $SEWER_RESULT_FILE names"),
     ],
 )
-def test_a_part_that_is_not_there_is_named_with_what_is(value, said) -> None:
+def test_result_resolve_names_missing_part(value, said) -> None:
     """The message says how far it came."""
     with pytest.raises(InvalidTask) as caught:
         GENERATE.result["seed"].resolve(value)
     assert said in str(caught.value)
 
 
-def test_a_letter_of_a_text_is_no_part_of_it() -> None:
+def test_result_resolve_rejects_index_into_text() -> None:
     """A module whose result is a line of text has no list to take the first of."""
     with pytest.raises(InvalidTask, match="which has no parts"):
         GENERATE.result[0].resolve("17, 18")
@@ -53,20 +53,20 @@ def test_a_letter_of_a_text_is_no_part_of_it() -> None:
         lambda result: result["seed"] + 1,
     ],
 )
-def test_a_result_cannot_be_used_before_its_task_has_run(use) -> None:
+def test_result_rejects_use_before_run(use) -> None:
     """What would silently take its name for its value is an error."""
     with pytest.raises(TypeError):
         use(GENERATE.result)
 
 
-def test_a_part_is_named_by_a_key_or_a_position() -> None:
+def test_result_getitem_rejects_other_types() -> None:
     """A slice or a truth value is neither."""
     for key in (True, 1.5, slice(1), None):
         with pytest.raises(InvalidTask, match="select a part by a key or a position"):
             GENERATE.result[key]
 
 
-def test_markers_are_found_however_deep() -> None:
+def test_markers_finds_nested_markers() -> None:
     """In lists, in mappings, in what is ignored."""
     value = {"a": [Dependency("x"), {"b": Ignored([GENERATE.result])}]}
 
@@ -74,7 +74,7 @@ def test_markers_are_found_however_deep() -> None:
     assert replace_placeholders(value, lambda _: "!") == {"a": ["!", {"b": ["!"]}]}
 
 
-def test_ignored_values_do_not_tell_tasks_apart() -> None:
+def test_ignored_values_are_equal() -> None:
     """They are passed on, and do not count."""
     one, two = (Task("t", "m", {"n": 1, "threads": Ignored(threads)}) for threads in (1, 8))
 

@@ -45,14 +45,14 @@ def recorded(function) -> Workflow:
     return Workflow.of_runs("w", recorder.runs)
 
 
-def test_a_plain_run_runs_here_and_now(mark, ran):
+def test_run_without_recorder_runs_immediately(mark, ran):
     """Called as plain Python, a chain runs in the order of its edges."""
     (mark("a") >> mark("b")).run()
 
     assert ran() == ["a", "b"]
 
 
-def test_a_recorded_run_starts_nothing(mark, ran):
+def test_recorded_run_starts_no_process(mark, ran):
     """Only the graph grows."""
     graph = recorded((mark("a") >> mark("b")).run)
 
@@ -60,7 +60,7 @@ def test_a_recorded_run_starts_nothing(mark, ran):
     assert ran() == []
 
 
-def test_consecutive_runs_follow_each_other(mark):
+def test_consecutive_runs_are_ordered(mark):
     """What was started first is done before the next one starts, as in plain Python."""
     a, b, c, d = map(mark, "abcd")
 
@@ -72,7 +72,7 @@ def test_consecutive_runs_follow_each_other(mark):
     assert recorded(steps).upstream == {"a": (), "b": ("a",), "c": ("b",), "d": ("b",), "e": ("c", "d")}
 
 
-def test_a_workflow_called_in_another_one_is_part_of_it(mark):
+def test_called_workflow_is_recorded_in_caller(mark):
     """Its runs stand where it is called."""
     a, b, c = map(mark, "abc")
 
@@ -89,7 +89,7 @@ def test_a_workflow_called_in_another_one_is_part_of_it(mark):
     assert recorded(outer).edges == [("a", "b"), ("b", "c")]
 
 
-def test_a_workflow_called_in_another_one_is_a_group_of_it(mark):
+def test_called_workflow_becomes_a_group(mark):
     """One that is called again is another group; what a task says itself is a group in that."""
 
     @workflow
@@ -122,7 +122,7 @@ def test_a_workflow_called_in_another_one_is_a_group_of_it(mark):
     assert groups(prepare) == {"fetch 0": "load", "clean 0": "second.step"}
 
 
-def test_a_workflow_that_fails_in_another_one_leaves_its_group(mark):
+def test_called_workflow_that_raises_leaves_its_group(mark):
     """What comes after is not in it."""
 
     @workflow
@@ -140,7 +140,7 @@ def test_a_workflow_that_fails_in_another_one_leaves_its_group(mark):
     assert [run.group for run in recorder.runs] == [""]
 
 
-def test_a_workflow_that_calls_another_one_runs_plainly_too(mark, ran):
+def test_calling_workflow_runs_without_recorder(mark, ran):
     """Groups are for those who look at the graph."""
 
     @workflow
@@ -157,7 +157,7 @@ def test_a_workflow_that_calls_another_one_runs_plainly_too(mark, ran):
     assert ran() == ["a", "b"]
 
 
-def test_a_workflow_function_keeps_name_docstring_and_return_value(mark, ran):
+def test_workflow_keeps_function_metadata_and_return_value(mark, ran):
     """``@workflow`` only declares it; called, it does what it says."""
 
     @workflow
@@ -171,7 +171,7 @@ def test_a_workflow_function_keeps_name_docstring_and_return_value(mark, ran):
     assert ran() == ["a"]
 
 
-def test_a_plain_run_leaves_dependencies_aside_that_it_does_not_run(mark, ran):
+def test_plain_run_ignores_dependencies_on_other_tasks(mark, ran):
     """Who runs one task by itself wants that task; what it waits for elsewhere is not asked for."""
     b = mark("b", depends_on=["a", mark("a")])
 
@@ -181,13 +181,13 @@ def test_a_plain_run_leaves_dependencies_aside_that_it_does_not_run(mark, ran):
     assert ran() == ["b", "b", "c"]
 
 
-def test_a_recorded_workflow_does_not_leave_dependencies_aside(mark):
+def test_recorded_workflow_requires_dependencies(mark):
     """In a graph, an unknown dependency is a mistake."""
     with pytest.raises(InvalidWorkflow, match="depends on a task that is not part of the workflow"):
         recorded(mark("b", depends_on="a").run)
 
 
-def test_a_task_can_be_run_again_in_plain_python(mark, ran):
+def test_task_can_run_twice_without_recorder(mark, ran):
     """A task is not used up by running."""
     a = mark("a")
 
@@ -197,7 +197,7 @@ def test_a_task_can_be_run_again_in_plain_python(mark, ran):
     assert ran() == ["a", "a"]
 
 
-def test_a_task_run_twice_in_one_workflow_is_an_error_with_both_lines(mark):
+def test_task_run_twice_in_workflow_raises_with_both_lines(mark):
     """A graph has each task once; the message says what to write instead."""
     a, b = mark("a"), mark("b")
 
@@ -226,7 +226,7 @@ def test_two_workflows_can_share_tasks(mark):
     assert "N" not in a.settings.env
 
 
-def test_what_a_task_says_wins_over_what_run_says(mark):
+def test_task_settings_override_run_settings(mark):
     """``.run(…)`` fills in; relative paths in it are those of its file."""
     said, unsaid = mark("said"), Task("unsaid", "m")
 
@@ -244,13 +244,13 @@ def test_what_a_task_says_wins_over_what_run_says(mark):
 
 
 @pytest.mark.parametrize("wrong", [{"env": "A=1"}, {"workdir": 5}, {"path_to_python": ""}])
-def test_wrong_arguments_of_run_are_an_error_with_its_line(mark, wrong):
+def test_run_rejects_invalid_arguments_with_line(mark, wrong):
     """Also in plain Python; and nothing has run."""
     with pytest.raises(InvalidTask, match=f"^{__file__}:[0-9]+: (env|workdir|python) must be "):
         mark("a").run(**wrong)
 
 
-def test_a_plain_run_that_fails_raises(mark, ran, tmp_path):
+def test_plain_run_raises_workflow_failed(mark, ran, tmp_path):
     """The message names the task and how it ended; what comes after it does not run."""
     (tmp_path / "fails.py").write_text("raise SystemExit(3)")
     fails = Task("broken", "fails", python=sys.executable, workdir=tmp_path)
@@ -261,20 +261,20 @@ def test_a_plain_run_that_fails_raises(mark, ran, tmp_path):
     assert ran() == ["a"]
 
 
-def test_a_workflow_that_runs_nothing_is_an_error():
+def test_workflow_without_run_raises():
     """The message says what is missing."""
     with pytest.raises(InvalidWorkflow, match=r"workflow 'w' runs no task; end it with \(a >> b\)\.run\(\)"):
         recorded(lambda: None)
 
 
-def test_five_thousand_runs_in_a_row_are_one_chain():
+def test_5000_runs_are_recorded():
     """One edge for each; nothing grows faster than the file."""
     graph = recorded(lambda: [Task(f"t{i}", "m").run() for i in range(5000)])
 
     assert len(graph.edges) == 4999
 
 
-def test_recordings_in_two_threads_do_not_mix():
+def test_recording_is_separate_per_thread():
     """Each thread records its own workflow."""
     with ThreadPoolExecutor(8) as pool:
         graphs = list(pool.map(lambda i: recorded(lambda: Task(f"t{i}", "m").run()), range(50)))
@@ -282,7 +282,7 @@ def test_recordings_in_two_threads_do_not_mix():
     assert [list(graph.tasks) for graph in graphs] == [[f"t{i}"] for i in range(50)]
 
 
-def test_a_run_in_asyncio_is_recorded_too(mark, ran):
+def test_run_in_asyncio_is_recorded(mark, ran):
     """A coroutine stays in the workflow that awaits it."""
 
     async def inside():
@@ -292,7 +292,7 @@ def test_a_run_in_asyncio_is_recorded_too(mark, ran):
     assert ran() == []
 
 
-def test_a_run_in_a_thread_of_a_recorded_workflow_is_refused_and_starts_nothing(mark, ran):
+def test_run_in_thread_of_recorded_workflow_raises(mark, ran):
     """No process is started behind the recorder's back; the message says how to run side by side."""
 
     def side_by_side():
@@ -307,7 +307,7 @@ def test_a_run_in_a_thread_of_a_recorded_workflow_is_refused_and_starts_nothing(
     assert ran() == []
 
 
-def test_a_recording_that_fails_leaves_nothing_behind(mark, ran):
+def test_failed_recording_resets_recorder(mark, ran):
     """After an error in a workflow function, ``.run()`` runs again."""
     with pytest.raises(ZeroDivisionError):
         recorded(lambda: 1 / 0)
@@ -316,7 +316,7 @@ def test_a_recording_that_fails_leaves_nothing_behind(mark, ran):
     assert ran() == ["a"]
 
 
-def test_a_plain_run_beside_a_recording_runs(mark, ran):
+def test_plain_run_beside_recording_runs(mark, ran):
     """Recording a workflow in one thread keeps no other thread from running its own tasks."""
     mine = mark("mine")
 
@@ -330,13 +330,13 @@ def test_a_plain_run_beside_a_recording_runs(mark, ran):
 
 
 @pytest.mark.parametrize("thing", [None, 5, "name", Task("a", "m"), type("Class", (), {})])
-def test_only_a_function_can_be_a_workflow(thing):
+def test_workflow_rejects_other_objects(thing):
     """A class, a task, or brackets behind ``@workflow`` make a message, not a traceback later."""
     with pytest.raises(InvalidWorkflow, match="@workflow must decorate a function"):
         workflow(thing)
 
 
-def test_brackets_behind_workflow_are_an_error_that_says_so():
+def test_workflow_with_brackets_raises():
     """Airflow's ``@dag()`` is written with brackets, ``@workflow`` without."""
     with pytest.raises(InvalidWorkflow, match=r"@workflow must decorate a function and takes no arguments"):
 
@@ -345,7 +345,7 @@ def test_brackets_behind_workflow_are_an_error_that_says_so():
             """Never declared."""
 
 
-def test_an_async_function_is_no_workflow():
+def test_workflow_rejects_async_function():
     """Nobody would await it."""
     with pytest.raises(InvalidWorkflow, match="workflow 'daily' is async or a generator"):
 
@@ -354,7 +354,7 @@ def test_an_async_function_is_no_workflow():
             """Never awaited."""
 
 
-def test_a_generator_function_is_no_workflow():
+def test_workflow_rejects_generator_function():
     """Called, it would run nothing."""
     with pytest.raises(InvalidWorkflow, match="workflow 'daily' is async or a generator"):
 
@@ -363,6 +363,6 @@ def test_a_generator_function_is_no_workflow():
             yield
 
 
-def test_a_lambda_can_be_a_workflow(mark):
+def test_workflow_accepts_lambda(mark):
     """It is a function like any other."""
     assert list(recorded(workflow(lambda: mark("a").run())).tasks) == ["a"]

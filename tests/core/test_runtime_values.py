@@ -20,13 +20,13 @@ N = RuntimeValue("n")
     "text",
     [str(N), f"{N}", "" + N, N + "", Product(N).path, Task("t", "m", env={"A": N}).settings.env["A"]],
 )
-def test_in_a_text_it_is_a_template(text) -> None:
+def test_runtime_value_in_text_is_a_template(text) -> None:
     """Which names it, so that it can be filled in."""
     assert text == "{{ task.arguments['n'] }}"
     assert names_in(text) == ["n"]
 
 
-def test_a_part_of_it_is_named_by_keys_and_positions() -> None:
+def test_runtime_value_part_is_named_by_keys_and_positions() -> None:
     """As deep as one likes, whole and in a text."""
     part = RuntimeValue("config.a")["runs"][0]
 
@@ -39,7 +39,7 @@ def test_a_part_of_it_is_named_by_keys_and_positions() -> None:
 @pytest.mark.parametrize(
     "key", ["lr", "it's", 'a "b"', """it's "b" """, "a}} b", "a]['b", "\\", "line\nbreak", "ä", 0, -1]
 )
-def test_whatever_the_key_a_text_tells_which_part_it_is(key) -> None:
+def test_names_in_text_round_trip_for_any_key(key) -> None:
     """Quotes, brackets, braces and line breaks in it as well."""
     part = N["x"][key]
 
@@ -53,14 +53,14 @@ def test_whatever_the_key_a_text_tells_which_part_it_is(key) -> None:
 
 
 @pytest.mark.parametrize("change", [str.upper, str.title, str.swapcase, lambda text: text.replace(".", "_")])
-def test_a_text_that_was_changed_after_it_was_put_in_is_an_error(change) -> None:
+def test_names_in_rejects_changed_template(change) -> None:
     """Its template would be no template any more, or that of something else."""
     for text in (str(N), f"a/{N}.txt", str(N["lr"])):
         with pytest.raises(SewerError, match="was changed after a run-time value had been put into it"):
             names_in(change(text))
 
 
-def test_it_stands_wherever_a_value_can() -> None:
+def test_task_accepts_runtime_value_in_any_field() -> None:
     """A task that has one is a task, whose values are not all known."""
     job = Task("t", N, {"n": [N], "out": Product(f"{N}.txt")}, args=[N], python=N, workdir=N, slurm={"comment": N})
     call = Task("c", function=N, kwargs={"n": {"deep": N}, "in": Dependency(N)}, products=N)
@@ -87,7 +87,7 @@ def test_it_stands_wherever_a_value_can() -> None:
         (lambda n: f"{n:>3}", "be formatted with '>3'"),
     ],
 )  # fmt: skip
-def test_it_cannot_be_reckoned_with_or_decided_by(use, said) -> None:
+def test_runtime_value_rejects_arithmetic_and_conditions(use, said) -> None:
     """What would silently take its name for its value is an error, which says what to do."""
     with pytest.raises(SewerError) as caught:
         use(N["a"])
@@ -95,7 +95,7 @@ def test_it_cannot_be_reckoned_with_or_decided_by(use, said) -> None:
     assert caught.value.where.file == __file__
 
 
-def test_it_has_no_attributes() -> None:
+def test_runtime_value_rejects_attributes() -> None:
     """Nor methods, of which a file could take a part of its name for its value; it only says so."""
     for name in ("lr", "get", "name", "real", "upper"):
         with pytest.raises(SewerError, match=rf"<n> .* has no attribute '{name}'; .* by its key, \['{name}'\]"):
@@ -104,7 +104,7 @@ def test_it_has_no_attributes() -> None:
     assert copy.deepcopy({"n": N}) == {"n": N}
 
 
-def test_two_are_equal_that_stand_for_the_same() -> None:
+def test_runtime_values_of_same_name_are_equal() -> None:
     """By name and part."""
     assert RuntimeValue("n") == N
     assert N["a"] != RuntimeValue("n")

@@ -78,12 +78,12 @@ DIAMOND = Workflow(
         (None, list(DIAMOND.tasks)),
     ],
 )
-def test_what_is_meant_is_selected_in_the_order_of_the_workflow(select, meant) -> None:
+def test_select_keeps_order_of_workflow(select, meant) -> None:
     """Names, globs, tags; + and @ for what lies around them; a comma is and, a list is or."""
     assert names(DIAMOND, select) == meant
 
 
-def test_what_is_excluded_is_left_out_of_what_is_selected() -> None:
+def test_exclude_removes_selected_tasks() -> None:
     """Also if nothing else was said."""
     assert names(DIAMOND, "+compare", "tag:gpu") == ["raw", "train_tree", "compare"]
     assert names(DIAMOND, exclude=["train_*", "lint"]) == ["raw", "compare", "publish"]
@@ -108,7 +108,7 @@ def test_what_is_excluded_is_left_out_of_what_is_selected() -> None:
         (From("comapre"), r"^from 'comapre': unknown task 'comapre'; did you mean 'compare'"),
     ],
 )
-def test_what_means_nothing_is_an_error_that_suggests_something(select, said) -> None:
+def test_select_without_match_raises_with_suggestion(select, said) -> None:
     """A slip of the pen never selects less than was meant."""
     with pytest.raises(InvalidWorkflow, match=said):
         selected(DIAMOND, select)
@@ -116,13 +116,13 @@ def test_what_means_nothing_is_an_error_that_suggests_something(select, said) ->
         selected(DIAMOND, exclude=select)
 
 
-def test_a_selection_that_leaves_nothing_is_an_error() -> None:
+def test_select_and_exclude_of_all_tasks_raises() -> None:
     """A run of nothing would be green."""
     with pytest.raises(InvalidWorkflow, match=r"^exclude 'ra[*]', 'lint' leaves no task to run$"):
         selected(DIAMOND, ["raw", "lint"], ["ra*", "lint"])
 
 
-def test_an_empty_list_is_an_error_where_it_says_what_is_wanted() -> None:
+def test_select_rejects_empty_list() -> None:
     """It means what any of its texts means, which is nothing; what computes it should not run everything."""
     for empty in ([], (), iter(())):
         with pytest.raises(InvalidWorkflow, match=r"^select must not be an empty list, which matches no task"):
@@ -134,7 +134,7 @@ NAMES = ["a+b", "2+2", "c++", "@home", "a, b", "a,+b", "tag:x", "what?", "x[lr=0
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_is_a_name_whatever_is_in_it(name) -> None:
+def test_select_matches_names_with_operators(name) -> None:
     """Names are any text, and the mapped ones hold commas; what is put to them is still an operator."""
     workflow = chain("first", name, "last")
 
@@ -146,7 +146,7 @@ def test_a_name_is_a_name_whatever_is_in_it(name) -> None:
     assert names(workflow, From(name)) == [name, "last"]
 
 
-def test_of_several_names_in_a_text_the_longest_is_meant() -> None:
+def test_select_prefers_longest_name() -> None:
     """A comma parts what is no name together."""
     workflow = chain("a", "b", "a,b", "c", "b,c")
 
@@ -157,7 +157,7 @@ def test_of_several_names_in_a_text_the_longest_is_meant() -> None:
     assert names(workflow, "b, +c") == ["b"]
 
 
-def test_what_lies_after_a_task_is_not_the_task_of_that_text() -> None:
+def test_from_selects_downstream_tasks_of_text() -> None:
     """A file may have both."""
     a, b, other = (Task(name, "m") for name in ("a", "b", "a+"))
     workflow = Workflow("w", [a, b, other], [(a, b), (a, other)])
@@ -166,7 +166,7 @@ def test_what_lies_after_a_task_is_not_the_task_of_that_text() -> None:
     assert names(workflow, From("a")) == ["a", "b", "a+"]
 
 
-def test_a_mapped_task_is_selected_by_its_name_or_in_part() -> None:
+def test_select_matches_mapped_task_and_its_tasks() -> None:
     """Its tasks are named after their values."""
     with recording():  # outside of a file, names are numbered for as long as Python runs
         mapped = Task("train", "m").map(n=[1, 2])
@@ -176,7 +176,7 @@ def test_a_mapped_task_is_selected_by_its_name_or_in_part() -> None:
     assert names(workflow, "train[n=2]+") == ["train[n=2]", "after"]
 
 
-def test_a_task_that_is_one_with_another_is_selected_by_both_names_and_all_tags() -> None:
+def test_select_matches_merged_task_by_all_names_and_tags() -> None:
     """The file has both, and so have people."""
     one, other = (Task(name, "m", {"out": Product("x")}, tags=f"of_{name}") for name in ("one", "other"))
     workflow = Workflow("w", [one, other, Task("third", "m")])
@@ -185,7 +185,7 @@ def test_a_task_that_is_one_with_another_is_selected_by_both_names_and_all_tags(
         assert names(workflow, text) == ["one"]
 
 
-def test_what_is_left_keeps_its_order_by_way_of_what_is_left_out() -> None:
+def test_selected_keeps_order_through_excluded_tasks() -> None:
     """Paths and stated edges alike."""
     a = Task("a", "m", {"out": Product("a")})
     b = Task("b", "m", {"in": Dependency("a"), "out": Product("b")})
@@ -260,7 +260,7 @@ def model(workflow: Workflow, item: Item) -> set[str]:
 
 
 @given(graphs(), TEXTS, TEXTS)
-def test_selections_are_sets(workflow, select, exclude) -> None:
+def test_select_satisfies_set_operations(workflow, select, exclude) -> None:
     """Whatever is written means the tasks of which it is true, or is an error where one of its texts means none."""
     meant = [[set.intersection(*(model(workflow, item) for item in items)) for items in texts]
              for texts in (select, exclude)]  # fmt: skip
@@ -276,7 +276,7 @@ def test_selections_are_sets(workflow, select, exclude) -> None:
 
 
 @given(graphs(), st.data())
-def test_a_part_has_the_order_of_the_whole(workflow, data) -> None:
+def test_selected_subset_has_order_of_workflow(workflow, data) -> None:
     """One task of the part comes after another just if it does so in the whole."""
     part = workflow.subset(data.draw(st.sets(st.sampled_from(list(workflow.tasks)), min_size=1)))
 

@@ -143,14 +143,14 @@ def workflows(draw) -> Workflow:
 
 @settings(max_examples=50, deadline=None)
 @given(workflows())
-def test_a_workflow_arrives_as_it_was(workflow):
+def test_workflow_round_trip_is_equal(workflow):
     """Tasks with all their fields, types included, their lines, their commands, the edges and the reasons for these."""
     assert all_of(after_the_trip(workflow)) == all_of(workflow)
 
 
 @settings(max_examples=50, deadline=None)
 @given(workflows())
-def test_a_workflow_that_has_arrived_goes_on_like_any_other(workflow):
+def test_workflow_of_data_is_usable(workflow):
     """Settings completed, a part taken out: the same comes of both."""
     around = ExecutionSettings(python="python3", env={"X": "1"})
     names = list(workflow.tasks)[1:]
@@ -161,7 +161,7 @@ def test_a_workflow_that_has_arrived_goes_on_like_any_other(workflow):
     assert all_of(arrived.subset(names)) == all_of(workflow.subset(names))
 
 
-def test_tasks_that_are_one_are_still_one():
+def test_round_trip_keeps_merged_tasks():
     """Two that say the same, of which each has been named somewhere."""
     first, second = (Task(name, "m", {"out": Product("x")}) for name in ("first", "second"))
     user = Task("user", "m", {"seed": second.result})
@@ -172,7 +172,7 @@ def test_tasks_that_are_one_are_still_one():
     assert arrived.edges == [("first", "user")]
 
 
-def test_loops_arrive_as_loops():
+def test_round_trip_keeps_mapped_tasks():
     """Over lists, side by side and each with each, and over what only a run will show; in Airflow each is one task."""
     make = Task("make", "m", {"out": Product("raw/{n}-{x}"), "k": Ignored(1)})
     made = make.map_product(n=[10, 20], x=[Path("a"), Decimal("1.5")])
@@ -193,7 +193,7 @@ def test_loops_arrive_as_loops():
     assert all(arrived.tasks[task.name] is task for mapped in arrived.mapped.values() for task in mapped)
 
 
-def test_a_part_may_depend_on_what_is_not_in_it():
+def test_round_trip_of_subset_keeps_outside_dependencies():
     """What a task refers to arrives with it."""
     outside = Task("outside", "m")
     part = Workflow("w", [Task("inside", "m", {"x": outside.result["x"]}, depends_on=outside)], is_subset=True)
@@ -204,7 +204,7 @@ def test_a_part_may_depend_on_what_is_not_in_it():
     assert str(inside.depends_on[0].source) == str(outside.source)
 
 
-def test_copies_with_other_settings_are_still_the_same_task():
+def test_round_trip_keeps_identity_of_copies():
     """What was stated for the task itself counts for its copy in a workflow."""
     up, down = Task("up", "m"), Task("down", "m")
     run = Workflow("w", [up.with_defaults(ExecutionSettings(python="a")), down], [(up, down)])
@@ -212,7 +212,7 @@ def test_copies_with_other_settings_are_still_the_same_task():
     assert after_the_trip(run).edges == [("up", "down")]
 
 
-def test_more_tasks_in_a_row_than_python_calls_itself_arrive():
+def test_round_trip_exceeds_recursion_limit():
     """However long the way from one to the first is."""
     tasks = [Task("0", "m")]
     for number in range(1, 1500):
@@ -222,7 +222,7 @@ def test_more_tasks_in_a_row_than_python_calls_itself_arrive():
     assert after_the_trip(Workflow("w", tasks)).edges == [(str(i), str(i + 1)) for i in range(1499)]
 
 
-def test_tasks_arrive_without_a_workflow():
+def test_tasks_round_trip_without_workflow():
     """In their order, and what they refer to with them."""
     a = Task("a", "m")
 
@@ -244,14 +244,14 @@ class Number(enum.IntEnum):
 
 
 @pytest.mark.parametrize("value", [Colour.RED, Number.ONE, Decimal("1.10"), PurePath("a/b"), math.nan, [Decimal(2)]])
-def test_a_value_is_the_same_text_on_the_command_line(value):
+def test_round_trip_keeps_command_line_text(value):
     """What JSON has no word for is there as the text that the module gets."""
     task = Task("a", "m", {"x": value, "y": Ignored(value), "z": {"k": 1, "l": [Colour.RED, Number.ONE]}}, args=[1.50])
 
     assert after_the_trip(Workflow("w", [task])).tasks["a"].call() == task.call()
 
 
-def test_arguments_of_a_function_are_the_same_too():
+def test_round_trip_keeps_kwargs():
     """Texts and numbers with names, paths, and tuples, as JSON has them."""
     task = Task("a", function="m:f", kwargs={"c": Colour.RED, "n": Number.ONE, "p": [Path("x")], "t": (1, 2)})
 
@@ -267,7 +267,7 @@ def test_arguments_of_a_function_are_the_same_too():
         ({"a": type("Mine", (Product,), {})("x")}, "operator_kwargs['a']", "Mine"),
     ],
 )
-def test_what_json_cannot_say_is_named_with_its_task_and_field(value, where, kind):
+def test_workflow_to_data_names_field_of_invalid_value(value, where, kind):
     """The line of the task, the field, the way to the value in it, and what it is."""
     task = Task("Example 1", "m", operator_kwargs=value)
 
@@ -279,7 +279,7 @@ def test_what_json_cannot_say_is_named_with_its_task_and_field(value, where, kin
     assert caught.value.where == task.source
 
 
-def test_a_value_that_holds_itself_is_named():
+def test_workflow_to_data_rejects_cyclic_value():
     """Without end, it can be written nowhere."""
     endless: list = []
     endless.append(endless)
@@ -288,7 +288,7 @@ def test_a_value_that_holds_itself_is_named():
         workflow_to_data(Workflow("w", [Task("a", "m", operator_kwargs={"x": endless})]))
 
 
-def test_a_task_of_another_class_is_refused():
+def test_workflow_to_data_rejects_subclass_of_task():
     """What it does in another way than a task would be lost."""
     mine = type("MyTask", (Task,), {})("a", "m")
 
@@ -296,14 +296,14 @@ def test_a_task_of_another_class_is_refused():
         workflow_to_data(Workflow("w", [mine]))
 
 
-def test_a_retry_delay_arrives():
+def test_round_trip_keeps_timedelta():
     """The value of another type that operators are most often given."""
     task = Task("a", "m", operator_kwargs={"retry_delay": timedelta(minutes=5, microseconds=1)})
 
     assert after_the_trip(Workflow("w", [task])).tasks["a"].operator_kwargs == task.operator_kwargs
 
 
-def test_another_format_is_not_read():
+def test_workflow_of_data_rejects_other_format():
     """What another version of this package has written may mean something else."""
     data = workflow_to_data(Workflow("w", [Task("a", "m")])) | {"format": 0}
 
@@ -315,26 +315,26 @@ ERRORS = [kind for kind in vars(errors).values() if isinstance(kind, type) and i
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-def test_every_error_arrives_as_one_of_its_class(kind):
+def test_error_round_trip_keeps_class(kind):
     """With its message, letter by letter."""
     error = error_of_data(json.loads(json.dumps(error_to_data(kind("größe \udcff\nand more")))))
 
     assert (type(error), str(error)) == (kind, "größe \udcff\nand more")
 
 
-def test_an_error_keeps_its_line():
+def test_error_round_trip_keeps_line():
     """Once in the message, once to ask for."""
     error = error_of_data(error_to_data(InvalidWorkflow("a circle", SourceLine("f.py", 3))))
 
     assert (str(error), error.where) == ("f.py:3: a circle", SourceLine("f.py", 3))
 
 
-def test_an_error_of_a_class_of_somebodys_own_arrives_as_the_nearest_that_is_known():
+def test_error_round_trip_of_foreign_class_uses_base():
     """The other side does not have that class."""
     assert type(error_of_data(error_to_data(type("Mine", (SlurmError,), {})("x")))) is SlurmError
 
 
-def test_what_was_mapped_arrives_as_what_it_is():
+def test_round_trip_keeps_types_of_mapped_values():
     """With its template, its values, and its own tasks, which know it; also over a result."""
     first = Task("first", "m")
     over_values = Task("train", "m", {"out": Product("{n}")}).map_product(n=[1, 2], path=[Path("a")])

@@ -31,14 +31,14 @@ def fails(message: str, **fields: object) -> None:
         SlurmSettings.checked(**fields)
 
 
-def test_the_parameters_are_those_of_the_installed_submitit():
+def test_resources_match_submitit_parameters():
     """Both spellings, submitit's own and Slurm's; whatever a new version adds shows up here."""
     of_submitit = {*_get_default_parameters(), *SlurmExecutor._equivalence_dict()}
 
     assert set(RESOURCES) - {"login_environment"} == of_submitit - FOR_OLD_SCRIPTS
 
 
-def test_what_a_job_is_given_is_kept_as_it_was_written():
+def test_checked_slurm_keeps_values_and_order():
     """Every parameter has a value that passes, and the order stays."""
     given = {
         "job_name": "größe 1", "partition": "gpu,main", "account": "lab", "qos": "long", "timeout_min": 60, "nodes": 2,
@@ -54,7 +54,7 @@ def test_what_a_job_is_given_is_kept_as_it_was_written():
     assert list(parameters(**given).items()) == list(given.items())
 
 
-def test_a_number_may_be_text_as_a_filled_in_template_is():
+def test_checked_slurm_accepts_numbers_as_text():
     """Airflow fills templates in as text; numbers of GPUs are text anyhow where they name a type."""
     said = parameters(nodes="2", mem_gb="1.5", timeout_min=" 60 ", gpus_per_node="a100:2,v100:1", gpus_per_task="1")
 
@@ -64,7 +64,7 @@ def test_a_number_may_be_text_as_a_filled_in_template_is():
 @pytest.mark.parametrize("name", sorted(set(RESOURCES) - {"setup", "teardown", "srun_args", "additional_parameters",
                                                           "use_srun", "stderr_to_stdout",
                                                           "login_environment"}))  # fmt: skip
-def test_a_template_passes_wherever_one_value_stands(name):
+def test_checked_slurm_accepts_templates(name):
     """What it comes to is checked when it is known; a line break is one line too many even there."""
     assert parameters(**{name: "{{ params.x }}"}) == {name: "{{ params.x }}"}
     fails(f"slurm: {name} must not contain a line break, got '{{{{ a\\n}}}}'", slurm={name: "{{ a\n}}"})
@@ -80,18 +80,18 @@ def test_a_template_passes_wherever_one_value_stands(name):
         ("account", ["lab", 1234]),
     ],
 )
-def test_slurms_own_ways_to_write_a_value_pass(name, values):
+def test_checked_slurm_accepts_slurm_formats(name, values):
     """A time, an amount of memory, an account that is a number."""
     assert [parameters(**{name: value})[name] for value in values] == list(map(str, values))
 
 
-def test_a_job_that_is_not_to_be_alone_says_nothing():
+def test_exclusive_false_omits_option():
     """Sbatch has no way to say so, and submitit would write one that sbatch refuses."""
     assert parameters(exclusive=True) == {"exclusive": True}
     assert parameters(exclusive=False) == {"exclusive": None}
 
 
-def test_an_unknown_parameter_is_named_with_all_there_are():
+def test_checked_slurm_lists_names_for_unknown_parameter():
     """Not only the first thirty."""
     fails("slurm: unknown Slurm parameter 'partiton'; did you mean 'partition'? Known: "
           f"{', '.join(map(repr, RESOURCES))}.", slurm={"partiton": "x"})  # fmt: skip
@@ -99,7 +99,7 @@ def test_an_unknown_parameter_is_named_with_all_there_are():
 
 
 @pytest.mark.parametrize("given", ["partition=x", ["partition"], 5, True])
-def test_parameters_that_are_no_mapping_are_an_error(given):
+def test_checked_slurm_rejects_other_types(given):
     """The message names what it got."""
     fails(f"slurm must be a mapping of parameters, got {type(given).__name__}", slurm=given)
 
@@ -115,14 +115,14 @@ def test_parameters_that_are_no_mapping_are_an_error(given):
         {"tasks_per_node": 1, "ntasks_per_node": 1},
     ],
 )
-def test_two_that_exclude_each_other_are_an_error(both):
+def test_checked_slurm_rejects_exclusive_parameters(both):
     """Nobody could tell which one is meant, and sbatch refuses some of them."""
     with pytest.raises(InvalidTask, match="exclude each other; keep one of them") as raised:
         SlurmSettings.checked(slurm=both)
     assert all(repr(name) in str(raised.value) for name in both)
 
 
-def test_one_spelling_may_be_dropped_while_the_other_is_said():
+def test_checked_slurm_accepts_none_beside_synonym():
     """None is no second value."""
     assert parameters(mem=None, mem_gb=4) == {"mem": None, "mem_gb": 4}
 
@@ -170,27 +170,27 @@ def test_one_spelling_may_be_dropped_while_the_other_is_said():
         ("additional_parameters", {"nice": "1\n#SBATCH --requeue"}, "nice must not contain a line break, got '1"),
     ],
 )  # fmt: skip
-def test_a_value_that_slurm_could_not_take_is_named(name, value, said):
+def test_checked_slurm_rejects_invalid_values(name, value, said):
     """Parameter, what is needed, and what was given."""
     fails(f"slurm: {name}{' ' if said.startswith('must ') else ': '}{said}", slurm={name: value})
 
 
 @pytest.mark.parametrize("name", [name for name in RESOURCES if name not in {"setup", "teardown"}])
 @pytest.mark.parametrize("value", ["1\n#SBATCH --uid=0", "a\rb", ["a\nb"], {"nice": "a\nb"}])
-def test_no_value_begins_a_line_of_the_job_script(name, value):
+def test_checked_slurm_rejects_line_breaks(name, value):
     """A line break would make one option two."""
     with pytest.raises(InvalidTask, match=f"^slurm: {name}:? "):
         SlurmSettings.checked(slurm={name: value})
 
 
 @pytest.mark.parametrize("option", [*RESERVED, "open_mode", "Export", "job_name", "exp", "expor", "o"])
-def test_what_the_package_says_itself_cannot_be_said_beside_it(option):
+def test_additional_parameters_reject_reserved_options(option):
     """Nor begun: sbatch takes the beginning of an option for the option."""
     fails(f"slurm: additional_parameters must not contain {option!r}; sbatch's option --",
           slurm={"additional_parameters": {option: "x"}})  # fmt: skip
 
 
-def test_what_was_given_can_change_afterwards_without_changing_the_job():
+def test_checked_slurm_copies_values():
     """One dict may serve several tasks."""
     setup, options = ["a"], {"hold": True}
     slurm = {"setup": setup, "additional_parameters": options}
@@ -203,7 +203,7 @@ def test_what_was_given_can_change_afterwards_without_changing_the_job():
     assert settings.slurm == {"setup": ["a"], "additional_parameters": {"hold": True}}
 
 
-def test_times_may_be_seconds_or_timedeltas():
+def test_checked_accepts_seconds_and_timedeltas():
     """They come out as seconds."""
     settings = SlurmSettings.checked(
         poll_interval=2, max_poll_interval=timedelta(minutes=1), max_pending_time=timedelta(hours=2), lost_after=0
@@ -229,37 +229,37 @@ def test_times_may_be_seconds_or_timedeltas():
         ("fail_on_pending_reason", ["Licenses", [5], [""], {"a": 1}, True], ""),
     ],
 )
-def test_each_setting_says_what_it_takes(field, values, said):
+def test_checked_rejects_invalid_settings(field, values, said):
     """The message starts with the setting's name."""
     for value in values:
         fails(f"{field} {said}", **{field: value})
 
 
-def test_an_interval_that_would_shrink_is_an_error():
+def test_max_poll_interval_below_poll_interval_raises():
     """The longest interval cannot be shorter than the shortest."""
     fails("max_poll_interval must be at least poll_interval (10 s), got 5 s", poll_interval=10, max_poll_interval=5)
 
 
-def test_reasons_to_give_up_may_be_none_at_all():
+def test_fail_on_pending_reason_accepts_empty_list():
     """An empty list is said; nothing is not."""
     assert SlurmSettings.checked(fail_on_pending_reason=[]).fail_on_pending_reason == ()
     assert SlurmSettings.checked(fail_on_pending_reason=["Licenses"]).fail_on_pending_reason == ("Licenses",)
     assert SlurmSettings.checked().fail_on_pending_reason is None
 
 
-def test_a_relative_run_directory_is_taken_from_the_folder():
+def test_run_dir_is_relative_to_folder():
     """As it is for every path; home folders and templates are left alone."""
     assert SlurmSettings.checked(run_dir=Path("runs"), folder="/flows").run_dir == "/flows/runs"
     assert SlurmSettings.checked(run_dir="~/runs", folder="/flows").run_dir == "~/runs"
 
 
-def test_the_run_directory_is_a_path_that_can_be_changed():
+def test_map_paths_changes_run_dir():
     """What was not said stays unsaid."""
     assert SlurmSettings(run_dir="runs").map_paths(str.upper) == SlurmSettings(run_dir="RUNS")
     assert SlurmSettings().map_paths(str.upper) == SlurmSettings()
 
 
-def test_the_nearer_settings_win_and_the_farther_ones_fill_in():
+def test_with_fallback_settings_precedence():
     """Also where the nearer one says False or nothing at all: that is said too."""
     near = SlurmSettings.checked(durable=False, fail_on_pending_reason=[], lost_after=0, slurm={"qos": "long"})
     far = SlurmSettings.checked(durable=True, fail_on_pending_reason=["x"], lost_after=9, requeue=True,
@@ -284,12 +284,12 @@ def test_the_nearer_settings_win_and_the_farther_ones_fill_in():
         ({"qos": None}, {"qos": "long"}, {"qos": None}),
     ],
 )
-def test_the_nearer_spelling_of_one_thing_drops_the_farther(near, far, both):
+def test_with_fallback_replaces_synonyms(near, far, both):
     """A task that asks for mem_gb does not also get the connection's mem."""
     assert SlurmSettings(near).with_fallback(SlurmSettings(far)).slurm == both
 
 
-def test_what_was_dropped_stays_dropped_however_many_places_follow():
+def test_none_parameter_survives_merging():
     """A None is passed on."""
     dropped = SlurmSettings({"account": None}).with_fallback(SlurmSettings({"nodes": 1}))
 
@@ -306,17 +306,17 @@ _ANYWHERE = some.builds(
 
 
 @given(_ANYWHERE, _ANYWHERE, _ANYWHERE)
-def test_it_does_not_matter_which_two_of_three_places_meet_first(near, middle, far):
+def test_with_fallback_is_associative(near, middle, far):
     """Task, group and connection can be put together in either order."""
     assert near.with_fallback(middle).with_fallback(far) == near.with_fallback(middle.with_fallback(far))
 
 
-def test_the_defaults_pass_their_own_checks():
+def test_defaults_are_valid():
     """They could stand in a connection."""
     assert SlurmSettings.checked(**DEFAULTS._asdict()) == DEFAULTS
 
 
-def test_settings_and_errors_can_be_passed_on_to_another_process():
+def test_settings_and_errors_can_be_pickled():
     """By pickle and by copy, with all that they know."""
     settings = SlurmSettings.checked(slurm={"setup": ["a"]}, fail_on_pending_reason=["x"])
     error = SlurmOutOfMemory("too much", job_id="7", state="OUT_OF_MEMORY", node="n1", run_directory="/r")

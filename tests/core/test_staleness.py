@@ -45,7 +45,7 @@ PRODUCT, NEEDED = "out", ("one", "two")
         ({"stale_with": ["code"]}, "stale_with requires run_when='stale'"),
     ],
 )
-def test_what_is_no_build_mode_is_refused(fields, said) -> None:
+def test_run_policy_rejects_invalid_arguments(fields, said) -> None:
     """The message has the field and what is possible."""
     with pytest.raises(InvalidTask) as caught:
         Task("t", "m", products="x", **fields)
@@ -53,14 +53,14 @@ def test_what_is_no_build_mode_is_refused(fields, said) -> None:
 
 
 @pytest.mark.parametrize("mode", ["missing", "stale"])
-def test_a_mode_that_looks_at_products_needs_one(mode) -> None:
+def test_run_when_requires_a_product(mode) -> None:
     """Else the task would never be up to date, or always."""
     with pytest.raises(InvalidTask, match="requires a product; declare one with"):
         Task("t", "m", run_when=mode)
     assert Task("t", "m", run_when="never").run_policy == RunPolicy("never")
 
 
-def test_a_directory_is_like_what_is_in_it(tmp_path) -> None:
+def test_fingerprint_of_directory_covers_its_files(tmp_path) -> None:
     """Names, times, sizes, links, empty folders; not what this package keeps there."""
     folder = tmp_path / "d"
     (folder / "sub").mkdir(parents=True)
@@ -88,7 +88,7 @@ def test_a_directory_is_like_what_is_in_it(tmp_path) -> None:
     assert fingerprint_of(str(moved)).seen in seen
 
 
-def test_what_is_not_there_has_no_stamp(tmp_path) -> None:
+def test_fingerprint_of_missing_file_is_none(tmp_path) -> None:
     """Nor has what lies below a file, or a link that leads nowhere."""
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("nowhere")
@@ -107,7 +107,7 @@ SAME_TIME = {
 @pytest.mark.parametrize("how", SAME_TIME)
 @pytest.mark.parametrize("inside", ["", "sub/x"])
 @pytest.mark.parametrize("place", ["product", "dependency"])
-def test_compare_content_reads_content_of_same_size_and_time(tmp_path, how, inside, place) -> None:
+def test_compare_content_reads_content_of_same_size_and_mtime(tmp_path, how, inside, place) -> None:
     """Of a product as of a dependency, of a directory as of a file; by mtime that is not noticed."""
     path, other = tmp_path / "path" / inside, tmp_path / "other"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def test_compare_content_reads_content_of_same_size_and_time(tmp_path, how, insi
         assert verdict.must_run is is_noticed, verdict.reason
 
 
-def test_compare_content_runs_where_content_was_not_recorded(tmp_path) -> None:
+def test_compare_content_runs_without_recorded_content(tmp_path) -> None:
     """The task was compared by mtime until now, so nothing is known of the content."""
     (tmp_path / "x").write_text("x")
     file = str(tmp_path / "x")
@@ -158,7 +158,7 @@ def tree(tmp_path) -> Path:
 
 @pytest.mark.parametrize("read", [False, True])
 @pytest.mark.parametrize("whole", ["src", "src/link", "to_src"])
-def test_stamp_follows_links_to_directories(tree, whole, read) -> None:
+def test_fingerprint_of_follows_links_to_directories(tree, whole, read) -> None:
     """Also where the dependency itself is a link."""
     (tree / "to_src").symlink_to("src")
     before = fingerprint_of(str(tree / whole), read=read)
@@ -170,7 +170,7 @@ def test_stamp_follows_links_to_directories(tree, whole, read) -> None:
     assert not read or after.content != before.content
 
 
-def test_stamp_of_directory_changes_with_target_of_dangling_link(tree) -> None:
+def test_fingerprint_of_changes_with_target_of_dangling_link(tree) -> None:
     """There is nothing else that could change of it."""
     seen = set()
     for target in ("nowhere", "elsewhere"):
@@ -182,7 +182,7 @@ def test_stamp_of_directory_changes_with_target_of_dangling_link(tree) -> None:
 
 
 @pytest.mark.parametrize("target", [".", "/", "loop", "../shared/back"])
-def test_stamp_of_directory_ends_where_links_lead_in_circles(tree, target) -> None:
+def test_fingerprint_of_ends_at_cyclic_links(tree, target) -> None:
     """Nothing outside of it counts by such a link; what is in it counts as before."""
     (tree / "src" / "loop").symlink_to(target)
     (tree / "shared" / "back").symlink_to("../src")
@@ -197,7 +197,7 @@ def test_stamp_of_directory_ends_where_links_lead_in_circles(tree, target) -> No
 
 @pytest.mark.parametrize("changed", ["beside", "other/file", "a/src/own", "a/beside"])
 @pytest.mark.parametrize("target", ["../..", "{tree}", "../../to_tree"])
-def test_stamp_of_directory_follows_links_to_directories_above(tmp_path, target, changed) -> None:
+def test_fingerprint_of_follows_links_to_parent_directories(tmp_path, target, changed) -> None:
     """All that lies there counts, and so does the directory itself, once."""
     tree = tmp_path / "tree"
     for name in ("beside", "other/file", "a/src/own", "a/beside"):
@@ -214,7 +214,7 @@ def test_stamp_of_directory_follows_links_to_directories_above(tmp_path, target,
     assert after.seen != before.seen
 
 
-def test_stamp_by_content_takes_what_cannot_be_read_by_its_time(tmp_path, monkeypatch) -> None:
+def test_fingerprint_of_unreadable_file_uses_mtime(tmp_path, monkeypatch) -> None:
     """A module may not need each file of a directory; another user's file, or one without rights, is no error."""
     (tmp_path / "whole").mkdir()
     secret = tmp_path / "whole" / "secret"
@@ -247,7 +247,7 @@ def as_other_user(look: Callable[[], Fingerprint | None]) -> Fingerprint:
         return Fingerprint(*json.loads(told.read() or "[null]"))
 
 
-def test_stamp_enters_each_directory_once(tmp_path) -> None:
+def test_fingerprint_of_enters_each_directory_once(tmp_path) -> None:
     """Twelve directories that all lead to each other have more ways than could ever be walked."""
     names = [f"d{number}" for number in range(12)]
     for name in names:
@@ -369,7 +369,7 @@ _MODES = st.sampled_from(
 
 @settings(max_examples=150, deadline=None)
 @given(_MODES, st.lists(_DEEDS, max_size=6))
-def test_whatever_was_done_the_verdict_is_what_the_build_mode_says(tmp_path_factory, freshness, deeds) -> None:
+def test_decide_matches_run_policy_after_any_changes(tmp_path_factory, freshness, deeds) -> None:
     """Files written, touched, removed, used up, all else changed, records lost: a model says what comes of it."""
     world = World(tmp_path_factory.mktemp("world"), freshness)
 

@@ -15,7 +15,7 @@ from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 HERE = Path(__file__)
 
 
-def test_a_task_keeps_what_it_was_given():
+def test_task_keeps_arguments():
     """Name, module and arguments are those of its line."""
     task = Task("Example 1", "pkg.mod", {"a_b": 1, "v": True}, True, args=["sub"], doc="What it is for.")
 
@@ -23,7 +23,7 @@ def test_a_task_keeps_what_it_was_given():
     assert task.arguments() == ["sub", "--a_b", "1", "--v"]
 
 
-def test_a_name_and_a_module_are_enough():
+def test_task_defaults():
     """Everything else has a default, and says nothing."""
     task = Task("a", "pkg.mod")
 
@@ -34,7 +34,7 @@ def test_a_name_and_a_module_are_enough():
     assert task.slurm.slurm == {}
 
 
-def test_a_task_knows_the_line_it_was_written_in():
+def test_task_source_is_its_line():
     """Errors that show up later can still name it."""
     task = Task("a", "pkg.mod")
 
@@ -44,7 +44,7 @@ def test_a_task_knows_the_line_it_was_written_in():
     assert str(task.source).endswith(f"test_task.py:{task.source.line}")
 
 
-def test_relative_paths_are_those_of_the_file_it_is_written_in(monkeypatch, tmp_path):
+def test_task_paths_are_relative_to_workflow_file(monkeypatch, tmp_path):
     """Where somebody stands when the file is loaded does not matter."""
     monkeypatch.chdir(tmp_path)
 
@@ -54,7 +54,7 @@ def test_relative_paths_are_those_of_the_file_it_is_written_in(monkeypatch, tmp_
     assert task.settings.workdir == str(HERE.parent / "data")
 
 
-def test_changing_a_list_after_it_was_given_changes_no_task():
+def test_task_copies_arguments():
     """One list may grow from task to task; parameters do not leak from one into the other."""
     files, options, env, args = ["a"], {"sizes": [1]}, {"N": "1"}, ["sub"]
     parameters = {"in": files, "options": options}
@@ -70,14 +70,14 @@ def test_changing_a_list_after_it_was_given_changes_no_task():
     assert task.settings.env == {"N": "1"}
 
 
-def test_a_generator_of_arguments_is_read_once():
+def test_task_reads_args_generator_once():
     """Arguments can be asked for again and again."""
     task = Task("a", "pkg.mod", args=(str(n) for n in range(2)))
 
     assert [task.arguments(), task.arguments()] == [["0", "1"], ["0", "1"]]
 
 
-def test_depends_on_takes_tasks_and_names_alone_or_together():
+def test_depends_on_accepts_tasks_and_names():
     """One task, one name, a list, a set or a generator of both."""
     a = Task("a", "pkg.mod")
 
@@ -88,7 +88,7 @@ def test_depends_on_takes_tasks_and_names_alone_or_together():
     assert Task("b", "pkg.mod", depends_on=(task for task in (a, "c"))).depends_on == (a, "c")
 
 
-def test_a_task_says_what_its_job_is_given_and_keeps_it_when_it_is_settled():
+def test_task_with_defaults_keeps_slurm_parameters():
     """Interpreter and directory of a run change nothing about the job."""
     task = Task("a", "pkg.mod", run_on="slurm", slurm={"partition": "gpu", "mem_gb": 8})
     settled = task.with_defaults(ExecutionSettings(python="python3"))
@@ -98,13 +98,13 @@ def test_a_task_says_what_its_job_is_given_and_keeps_it_when_it_is_settled():
 
 
 @pytest.mark.parametrize("name", ["Example 1", "ü", "a/b", "[brackets]", "{{ ds }}", "x" * 300])
-def test_any_text_that_fits_on_a_line_is_a_name(name):
+def test_task_accepts_any_printable_name(name):
     """Names are for people."""
     assert Task(name, "pkg.mod").name == name
 
 
 @pytest.mark.parametrize("module", ["mod", "pkg.mod", "_a.b1.__main__", "paket.größe", "{{ params.module }}"])
-def test_dotted_names_and_templates_are_modules(module):
+def test_task_accepts_dotted_names_and_templates_as_module(module):
     """Whatever ``python -m`` takes, or Airflow fills in."""
     assert Task("a", module).module == module
 
@@ -118,44 +118,44 @@ def fails(message: str, *args: object, **kwargs: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  ", None, 5, b"a"])
-def test_a_task_without_a_name_is_an_error(name):
+def test_task_rejects_empty_name(name):
     """Nothing, only spaces, or no text at all."""
     fails(f"name must be non-empty text, got {name!r}", name, "pkg.mod")
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "a\0b", "bell\a", "\ud800"])
-def test_a_name_that_cannot_be_printed_is_an_error(name):
+def test_task_rejects_unprintable_name(name):
     """It would tear a log line apart, or break the terminal."""
     fails("name must not contain a line break or another unprintable character", name, "pkg.mod")
 
 
 @pytest.mark.parametrize("module", ["", ".", "a.", ".a", "a..b", "a b", "a-b", "1a", "a:b", "a\n", "a\0", 5, b"a"])
-def test_a_module_that_is_no_dotted_name_is_an_error(module):
+def test_task_rejects_invalid_module_name(module):
     """The message shows it and an example of one."""
     fails(f"task 'a': module must be a dotted name such as 'package.module', got {module!r}", "a", module)
 
 
 @pytest.mark.parametrize("module", ["pkg/mod.py", "./pkg/mod.py", "/pkg/mod.py", "pkg/mod", "pkg.mod.py"])
-def test_a_file_in_place_of_a_module_gets_the_module_it_probably_is(module):
+def test_task_suggests_module_for_file(module):
     """Scripts are not run; the message says so and what to write instead."""
     fails(f"module must be a dotted name such as 'package.module', got {module!r}; "
           "a file cannot be run, only an installed module: 'pkg.mod'?", "a", module)  # fmt: skip
 
 
-def test_an_unknown_field_is_named_with_the_one_that_was_probably_meant():
+def test_task_suggests_field_for_unknown_one():
     """A typing error does not get lost."""
     fails("task 'a': unknown field 'parameter_and_flags'; did you mean 'parameters_and_flags'? Known: 'name', ",
           "a", "pkg.mod", parameter_and_flags={})  # fmt: skip
 
 
 @pytest.mark.parametrize("parameters", ["--a", ["--a"], 5, {"a"}])
-def test_parameters_that_are_no_mapping_are_an_error(parameters):
+def test_task_rejects_parameters_of_other_types(parameters):
     """The message names the field and the type it got."""
     said = f"task 'a': parameters_and_flags must be a mapping, got {type(parameters).__name__}"
     fails(said, "a", "pkg.mod", parameters)
 
 
-def test_a_value_that_cannot_become_an_argument_is_named_with_task_and_key():
+def test_task_names_key_of_invalid_parameter():
     """Task, key, type, and what to give instead."""
     fails("task 'a': parameter 'ids': a value of type set has no plain text form; give text", "a", "m", {"ids": {1}})
 
@@ -199,24 +199,24 @@ def test_a_value_that_cannot_become_an_argument_is_named_with_task_and_key():
         ("slurm", {"nodes": 0}),
     ],
 )
-def test_each_field_says_what_it_takes(field, value):
+def test_task_rejects_invalid_fields(field, value):
     """The message starts with task and field."""
     fails(f"task 'a': {field}", "a", "pkg.mod", **{field: value})
 
 
-def test_a_task_has_tags_and_a_group():
+def test_task_tags_and_group():
     """One tag or several, each once; without any, it has none, and is in no group."""
     assert Task("a", "m", tags="gpu").tags == ("gpu",)
     assert Task("a", "m", tags=["gpu", "größe:1", "gpu"], group="models.svm").tags == ("gpu", "größe:1")
     assert (Task("a", "m").tags, Task("a", "m").group, Task("a", "m", group="a.b c").group) == ((), "", "a.b c")
 
 
-def test_a_task_runs_either_a_module_or_a_function():
+def test_task_requires_module_or_function():
     """Neither is as wrong as both."""
     fails("task 'a': a task must have either a module or a function, got neither", "a")
     fails("task 'a': a task must have either a module or a function, got both", "a", "pkg.mod", function="pkg.mod:f")
 
 
-def test_a_task_is_shown_by_name_and_module():
+def test_task_repr_shows_name_and_module():
     """So it is found again in a debugger and in messages."""
     assert repr(Task("a", "pkg.mod")) == "Task('a', 'pkg.mod')"

@@ -60,7 +60,7 @@ def recorded():
 # --- what a call says
 
 
-def test_a_call_makes_a_task_that_calls_the_function():
+def test_task_function_call_returns_task():
     """Positional or by name, the arguments are those of the signature, with its defaults."""
     made = train("build/model", n=5)
 
@@ -71,7 +71,7 @@ def test_a_call_makes_a_task_that_calls_the_function():
     assert Path(__file__).read_text().splitlines()[made.source.line - 1].strip() == 'made = train("build/model", n=5)'
 
 
-def test_the_function_itself_can_still_be_called():
+def test_task_function_keeps_plain_function():
     """By an attribute; it looks like the function, and is found by what calls it."""
     assert train.function("x", n=1) == {"out": "x", "n": 1, "model": "linear", "data": None}
     assert (train.__name__, train.__doc__.splitlines()[0], train.__module__) == ("train", "Train a model.", HERE)
@@ -79,7 +79,7 @@ def test_the_function_itself_can_still_be_called():
     assert repr(train) == f"<task {HERE}:train>"
 
 
-def test_products_and_dependencies_are_read_from_annotations():
+def test_annotations_mark_products_and_dependencies():
     """As text of the future; with None there is no dependency."""
     without, given = train("a"), train("b", data=Path("in.csv"))
 
@@ -87,7 +87,7 @@ def test_products_and_dependencies_are_read_from_annotations():
     assert given.dependencies == (Dependency("in.csv"),)
 
 
-def test_marks_are_read_however_they_are_written():
+def test_annotations_are_read_in_all_forms():
     """In lists, mappings, unions and aliases, with options, and beside types that only type checkers import."""
     made = many(["a", Path("b")], {"x": "c"}, "d", raw="e", deep=["f"])
 
@@ -100,7 +100,7 @@ def test_marks_are_read_however_they_are_written():
     assert made.is_same(many(["a", "b"], {"x": "c"}, "d", raw="e", deep=["f"], jobs=8))
 
 
-def test_a_marker_that_is_given_keeps_its_options():
+def test_annotated_keeps_options_of_given_marker():
     """A product of another task can be given as what it is: a path."""
     first = train(Product("a", temporary=True))
     second = train("b", data=first.products[0])
@@ -110,7 +110,7 @@ def test_a_marker_that_is_given_keeps_its_options():
     assert Workflow("w", [first, second]).edges == [("train", "train_2")]
 
 
-def test_a_result_of_another_task_can_be_an_argument():
+def test_task_function_accepts_result():
     """The edge follows from it, also where a dependency is expected."""
     first = train("a")
     second = train("b", data=first.result["out"], n=first.result["n"])
@@ -119,7 +119,7 @@ def test_a_result_of_another_task_can_be_an_argument():
     assert Workflow("w", [first, second]).edges == [("train", "train_2")]
 
 
-def test_fields_of_the_decorator_are_those_of_each_task():
+def test_decorator_fields_apply_to_each_task():
     """Relative paths are taken from the file that the function is in."""
     made = said()
 
@@ -136,7 +136,7 @@ class Steps:
         return n
 
 
-def test_a_function_of_a_class_is_found_there():
+def test_task_function_accepts_static_method():
     """Its qualified name says where."""
     assert Steps.clean(1).function == f"{HERE}:Steps.clean"
 
@@ -145,7 +145,7 @@ def test_a_function_of_a_class_is_found_there():
 def defaults(sizes=(1, 2), start=Path("a"), rate=float("nan"), names=("a",), options={"k": [1]}, log=print): ...  # noqa: B006
 
 
-def test_a_default_that_json_would_change_is_left_to_the_function():
+def test_default_changed_by_json_is_not_passed():
     """A tuple would arrive as a list, and what JSON cannot say not at all."""
     assert defaults().kwargs == {"options": {"k": [1]}}
 
@@ -154,7 +154,7 @@ def test_a_default_that_json_would_change_is_left_to_the_function():
 def marked_by_default(source=Dependency("in.txt"), out=Product("out.txt")): ...  # noqa: B008
 
 
-def test_a_default_can_be_a_mark_itself():
+def test_default_can_be_a_marker():
     """It is passed on, and so the function gets a path in every Python."""
     made = marked_by_default()
 
@@ -170,19 +170,19 @@ def loose(n, **more): ...
 def joined(out: Out, **parts: Annotated[Path, Dependency] | None): ...
 
 
-def test_further_keyword_arguments_are_what_is_said_of_all_of_them():
+def test_marker_of_var_keyword_applies_to_all():
     """Each is a dependency of its own, in a loop as well."""
     assert joined("x", a="a", b="b", c=None).dependencies == (Dependency("a"), Dependency("b"))
     looped = joined.partial(b="b").map(out=["x", "y"], a=["a", "c"])
     assert [each.dependencies for each in looped] == [(Dependency("b"), Dependency(name)) for name in "ac"]
 
 
-def test_further_keyword_arguments_are_passed_on():
+def test_var_keyword_arguments_are_passed():
     """By their own names."""
     assert loose(1, a=2, b=[3]).kwargs == {"n": 1, "a": 2, "b": [3]}
 
 
-def test_some_arguments_can_be_given_beforehand():
+def test_partial_sets_arguments():
     """Later ones win."""
     small = train.partial(n=1, model="small")
 
@@ -194,7 +194,7 @@ def test_some_arguments_can_be_given_beforehand():
 # --- names
 
 
-def test_calls_that_differ_are_numbered_and_equal_ones_are_one_task():
+def test_different_calls_are_numbered_and_equal_calls_merged():
     """In the order of their first call."""
     tasks = [train("a"), train("b"), train("a", n=3), train("c"), train("b")]
 
@@ -202,7 +202,7 @@ def test_calls_that_differ_are_numbered_and_equal_ones_are_one_task():
     assert list(Workflow("w", tasks).tasks) == ["train", "train_2", "train_3"]
 
 
-def test_what_does_not_count_makes_no_other_task():
+def test_ignored_argument_makes_no_other_task():
     """An ignored argument may differ."""
     a, b = many([], {}, None, jobs=1), many([], {}, None, jobs=2)
 
@@ -228,7 +228,7 @@ def two():
 STEPS = "from airflow_provider_sewer import task\n@task\ndef make(n): return n\n"
 
 
-def test_recording_twice_gives_the_same_names(tmp_path):
+def test_recording_twice_gives_same_names(tmp_path):
     """Whatever else was loaded or recorded before; what the file itself made keeps its name."""
     (tmp_path / "steps.py").write_text(STEPS)
     file = tmp_path / "flow.py"
@@ -240,7 +240,7 @@ def test_recording_twice_gives_the_same_names(tmp_path):
     assert [[each.kwargs["n"] for each in flow.tasks.values()] for flow in loaded[:2]] == [[1, 2], [3, 2]]
 
 
-def test_a_program_that_runs_its_tasks_itself_has_the_names_that_are_recorded(script_of):
+def test_plain_run_has_recorded_names(script_of):
     """Also when it calls its workflow twice."""
     script_of(STEPS)
     code = (
@@ -251,7 +251,7 @@ def test_a_program_that_runs_its_tasks_itself_has_the_names_that_are_recorded(sc
     assert script_of(code, "flow.py").stdout == "make make_2 make make_3 make_2 make make_3\n"
 
 
-def test_an_equal_call_in_a_circle_is_the_circle_it_says(tmp_path):
+def test_equal_calls_in_a_cycle_raise(tmp_path):
     """The same task before and after another depends on itself."""
     (tmp_path / "steps.py").write_text(STEPS)
     (tmp_path / "flow.py").write_text(FILE)
@@ -330,12 +330,12 @@ def with_path(out: Annotated[Path, Product("build/x")]): ...
         ),
     ],
 )
-def test_what_cannot_be_is_named_with_its_line(call, message):
+def test_task_function_rejects_invalid_calls_with_line(call, message):
     """The parameter, what is wrong with it, and what it takes."""
     assert refused(call).startswith(message)
 
 
-def test_a_mark_that_only_type_checkers_import_is_not_passed_over():
+def test_marker_imported_for_type_checkers_raises():
     """A product that nobody knows of would not be looked at."""
     from tests.core import annotated_for_checkers
 
@@ -343,7 +343,7 @@ def test_a_mark_that_only_type_checkers_import_is_not_passed_over():
         annotated_for_checkers.f("a")
 
 
-def test_a_function_that_no_interpreter_can_import_is_refused(tmp_path):
+def test_task_rejects_function_that_cannot_be_imported(tmp_path):
     """In another function, a lambda, or in the workflow file itself; the message says where to move it."""
 
     @task
@@ -366,7 +366,7 @@ def test_a_function_that_no_interpreter_can_import_is_refused(tmp_path):
     )
 
 
-def test_a_module_of_decorated_functions_can_be_run_itself(tmp_path, script_of):
+def test_module_of_task_functions_runs_as_main(tmp_path, script_of):
     """To try them out: only a task cannot be made of them there."""
     out = script_of(
         "from airflow_provider_sewer import task\n@task\ndef f(n): return n + 1\nprint(f.function(1))\nf(1)"

@@ -15,7 +15,7 @@ def task(name: str, depends_on: object = ()) -> Task:
     return Task(name, "m", depends_on=depends_on)
 
 
-def test_edges_and_dependencies_make_one_graph():
+def test_workflow_combines_edges_and_depends_on():
     """What ``>>`` says and what ``depends_on`` says is merged, each edge once."""
     a, b = task("a"), task("b")
     c = task("c", depends_on=[a, "b"])
@@ -27,17 +27,17 @@ def test_edges_and_dependencies_make_one_graph():
     assert workflow.order == ("a", "b", "c")
 
 
-def test_a_task_may_depend_on_one_that_is_written_later():
+def test_depends_on_accepts_later_task():
     """Names are looked up when all tasks are known."""
     assert Workflow("w", [task("b", depends_on="a"), task("a")]).order == ("a", "b")
 
 
-def test_a_workflow_keeps_the_order_of_its_tasks():
+def test_workflow_keeps_order_of_tasks():
     """The order of the file is the order of lists, tables and log files."""
     assert list(Workflow("w", [task("z"), task("a"), task("m")]).tasks) == ["z", "a", "m"]
 
 
-def test_two_tasks_of_one_name_are_an_error_with_both_lines():
+def test_duplicate_task_name_raises_with_both_lines():
     """The line of the one and of the other."""
     one = task("same")
     other = Task("same", "another")
@@ -50,14 +50,14 @@ def test_two_tasks_of_one_name_are_an_error_with_both_lines():
     )
 
 
-def test_the_same_task_twice_is_one_task():
+def test_same_task_twice_is_merged():
     """Naming a task again in a list is no second task."""
     a = task("a")
 
     assert list(Workflow("w", [a, a]).tasks) == ["a"]
 
 
-def test_tasks_that_are_one_stay_one_with_other_settings_and_in_a_part():
+def test_merged_tasks_stay_merged_in_subset():
     """Whoever named the second of them, by an edge or by its result, still means the first."""
     first, second = (Task(name, "m", {"out": Product("x")}) for name in ("first", "second"))
     after, user = task("after"), Task("user", "m", {"seed": second.result["seed"]})
@@ -69,7 +69,7 @@ def test_tasks_that_are_one_stay_one_with_other_settings_and_in_a_part():
         assert other.name_of(second) == "first"
 
 
-def test_an_unknown_dependency_is_an_error_with_the_known_ones():
+def test_unknown_dependency_raises_with_known_names():
     """The message says who depends on what, and what was probably meant."""
     c = task("c", depends_on="prepare")
 
@@ -82,7 +82,7 @@ def test_an_unknown_dependency_is_an_error_with_the_known_ones():
     )
 
 
-def test_a_dependency_on_another_task_of_the_same_name_is_an_error():
+def test_dependency_on_other_task_of_same_name_raises():
     """A task that is not run is not mistaken for one that is run and has its name."""
     meant, run = Task("train", "one"), Task("train", "another")
 
@@ -90,7 +90,7 @@ def test_a_dependency_on_another_task_of_the_same_name_is_an_error():
         Workflow("w", [run, task("test", depends_on=meant)])
 
 
-def test_a_cycle_is_drawn_with_lines():
+def test_cycle_is_drawn_with_lines():
     """Each task of the circle with its line, in the order they would run, the first one again at the end."""
     a, b, c = (task(name) for name in "abc")
 
@@ -111,7 +111,7 @@ def test_a_cycle_is_drawn_with_lines():
 
 
 @pytest.mark.parametrize("depends_on", ["a", ["a", "a"]])
-def test_a_task_that_depends_on_itself_is_a_cycle(depends_on):
+def test_depends_on_itself_raises(depends_on):
     """The smallest circle there is."""
     a = task("a", depends_on=depends_on)
 
@@ -119,7 +119,7 @@ def test_a_task_that_depends_on_itself_is_a_cycle(depends_on):
         Workflow("w", [a])
 
 
-def test_a_task_tied_to_itself_is_a_cycle():
+def test_edge_to_itself_raises():
     """``a >> a`` is no workflow."""
     a = task("a")
 
@@ -127,7 +127,7 @@ def test_a_task_tied_to_itself_is_a_cycle():
         Workflow("w", [a], (a >> a).edges())
 
 
-def test_a_cycle_of_five_thousand_tasks_is_drawn_on_a_page():
+def test_cycle_of_5000_tasks_is_drawn_shortened():
     """Its beginning and its end are shown, and how many are left out between them."""
     tasks = [task(f"t{i}") for i in range(5000)]
 
@@ -140,7 +140,7 @@ def test_a_cycle_of_five_thousand_tasks_is_drawn_on_a_page():
     assert lines[1].split()[0] == lines[-2].split()[0]
 
 
-def test_of_five_thousand_known_names_only_some_are_listed():
+def test_unknown_name_lists_some_of_5000_names():
     """A message stays readable; the name that was probably meant comes first."""
     tasks = [task(f"step_{i}") for i in range(5000)]
 
@@ -152,12 +152,12 @@ def test_of_five_thousand_known_names_only_some_are_listed():
     assert message.endswith(" and 4971 more.")
 
 
-def test_a_workflow_is_shown_by_name_and_tasks():
+def test_workflow_repr_shows_name_and_tasks():
     """So it is found again in a debugger."""
     assert repr(Workflow("w", [task("a")])) == "Workflow('w', tasks=['a'])"
 
 
-def test_what_depends_on_an_equal_task_still_does_so_with_other_settings_and_in_a_part():
+def test_dependency_on_merged_task_survives_subset():
     """The second of two equal tasks is the first one, wherever the workflow goes."""
     first, second = task("a"), task("a")
     flow = Workflow("w", [first, second, task("b", depends_on=second), task("c", depends_on=second)])

@@ -28,7 +28,7 @@ def workdir(tmp_path, digits_python, monkeypatch):
     return tmp_path
 
 
-def test_on_a_cluster_the_models_are_trained_as_slurm_jobs(dag, run_dag, workdir, slurm, monkeypatch):
+def test_sewer_cluster_dag_trains_models_as_slurm_jobs(dag, run_dag, workdir, slurm, monkeypatch):
     """Two jobs, each with what its task asks for; the other tasks stay on the worker."""
     for name, value in slurm.env.items():
         monkeypatch.setenv(name, value)
@@ -40,7 +40,7 @@ def test_on_a_cluster_the_models_are_trained_as_slurm_jobs(dag, run_dag, workdir
     assert "NumCPUs=2" in slurm.command("scontrol", "show", "job", forest.id)
 
 
-def test_on_a_laptop_the_same_dag_runs_without_slurm(dag, run_dag, workdir, monkeypatch, tmp_path):
+def test_sewer_cluster_dag_runs_without_slurm(dag, run_dag, workdir, monkeypatch, tmp_path):
     """No command of Slurm's is on PATH; jobs, run directories and results are there all the same."""
     folder = tmp_path / "bin"
     folder.mkdir()

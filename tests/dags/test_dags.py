@@ -39,13 +39,13 @@ def workdir(tmp_path, digits_python, monkeypatch):
     return tmp_path
 
 
-def test_the_folder_holds_the_examples_and_nothing_else_that_looks_like_a_dag(dags):
+def test_dags_folder_contains_only_example_dags(dags):
     """Workflow files and the modules' project are not taken for DAG files."""
     assert set(dags) == {*EXAMPLES, FOLLOWER}
 
 
 @pytest.mark.parametrize("dag_id", sorted(EXAMPLES - {"sewer_cluster"}))  # see test_cluster.py
-def test_the_example_succeeds(dags, dag_id, run_dag, workdir):
+def test_example_dag_succeeds(dags, dag_id, run_dag, workdir):
     """Each DAG runs to the end."""
     result = run_dag(dags[dag_id])
     assert set(result.states.values()) == {"success"}
@@ -54,7 +54,7 @@ def test_the_example_succeeds(dags, dag_id, run_dag, workdir):
     ).exists()
 
 
-def test_a_second_run_of_the_products_runs_nothing_but_what_was_removed(dags, run_dag, workdir):
+def test_sewer_products_second_run_produces_only_removed_files(dags, run_dag, workdir):
     """And tells nobody of it; the DAG that draws the picture is scheduled on what the first has made."""
     first = run_dag(dags["sewer_products"])
     picture = run_dag(dags[FOLLOWER])
@@ -67,7 +67,7 @@ def test_a_second_run_of_the_products_runs_nothing_but_what_was_removed(dags, ru
     assert second.results["digits.compare"] == first.results["digits.compare"]
 
 
-def test_airflow_and_the_shell_give_the_same_figures(dags, run_dag, workdir, digits_python):
+def test_airflow_and_sppe_give_the_same_accuracies(dags, run_dag, workdir, digits_python):
     """One file, two ways to run it: the accuracies agree to the last digit."""
     under_airflow = run_dag(dags["sewer_digits"]).results["digits.compare"]
     shell = workdir / "shell"
@@ -84,7 +84,7 @@ def test_airflow_and_the_shell_give_the_same_figures(dags, run_dag, workdir, dig
     assert (workdir / "build/digits/confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_make_demo_prints_the_accuracies_and_where_the_files_are(digits_python):
+def test_make_demo_prints_accuracies_and_files(digits_python):
     """The first command of the README, run again where everything is made already."""
     if Path(sys.executable) != ROOT / "build/venv/airflow/bin/python":
         pytest.skip("this runs under `make test`, which makes the environments that `make demo` uses")

@@ -16,7 +16,7 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 FILES = ("raw.npz", "noisy.npz", "svc.json", "forest.json", "comparison.json", "confusion.png")
 
 
-def test_no_image_of_the_test_half_is_trained_on(digits_python, tmp_path):
+def test_generate_keeps_test_images_out_of_training(digits_python, tmp_path):
     """No test image, nor a copy of one, is among the training images."""
     run(digits_python, tmp_path, "digits.generate", "--out", "raw.npz", "--copies", 2, "--shift", 0, "--rotation", 0)
 
@@ -39,7 +39,7 @@ def test_no_image_of_the_test_half_is_trained_on(digits_python, tmp_path):
     assert found == {"train": 3 * 898, "originals in train": 898, "test": 899, "in both": 0, "all are real": True}
 
 
-def test_both_halves_hold_the_same_share_of_each_digit(steps, digits_python):
+def test_generate_splits_each_digit_evenly(steps, digits_python):
     """Of each digit, both halves hold the same number of images, give or take one."""
     folder, _ = steps
     counts = ask(
@@ -56,7 +56,7 @@ def test_both_halves_hold_the_same_share_of_each_digit(steps, digits_python):
     assert max(differences) <= 1
 
 
-def test_noise_changes_every_image_and_keeps_every_pixel_in_range(steps, digits_python):
+def test_noise_changes_every_image_within_range(steps, digits_python):
     """Noise changes every image of both halves, and no pixel gets lighter than paper or darker than ink."""
     folder, _ = steps
     found = ask(
@@ -78,7 +78,7 @@ def test_noise_changes_every_image_and_keeps_every_pixel_in_range(steps, digits_
 
 
 @pytest.mark.parametrize("model", ["svc", "forest"])
-def test_a_model_reads_nine_of_ten_test_digits(steps, model):
+def test_train_accuracy_is_at_least_nine_of_ten(steps, model):
     """A model reads more than nine of ten test digits, and its accuracy is what its predictions say."""
     folder, _ = steps
     result = json.loads((folder / f"{model}.json").read_text())
@@ -89,7 +89,7 @@ def test_a_model_reads_nine_of_ten_test_digits(steps, model):
     assert 0.9 < result["accuracy"] < 1.0
 
 
-def test_the_comparison_names_the_better_model(steps):
+def test_compare_names_best_model(steps):
     """The comparison holds the accuracy of both models and names the one with the higher."""
     folder, _ = steps
     svc, forest, comparison = (
@@ -101,7 +101,7 @@ def test_the_comparison_names_the_better_model(steps):
     assert comparison["best"] == max(svc, forest, key=lambda result: result["accuracy"])["model"]
 
 
-def test_the_report_ends_with_the_places_of_a_real_picture(steps, digits_python):
+def test_report_prints_path_of_valid_picture(steps, digits_python):
     """The report's last lines are the places of its JSON and of a PNG that can be opened and is not blank."""
     folder, outputs = steps
     json_path, png_path = outputs["report"].splitlines()[-2:]
@@ -123,7 +123,7 @@ def test_the_report_ends_with_the_places_of_a_real_picture(steps, digits_python)
     assert picture["colours"] > 20
 
 
-def test_a_step_leaves_its_result_where_it_is_asked_to(steps, digits_python, tmp_path):
+def test_step_writes_result_to_sewer_result_file(steps, digits_python, tmp_path):
     """Each of the last three steps leaves a small JSON result in the file that SEWER_RESULT_FILE names."""
     folder, _ = steps
     comparison = json.loads((folder / "comparison.json").read_text())
@@ -142,7 +142,7 @@ def test_a_step_leaves_its_result_where_it_is_asked_to(steps, digits_python, tmp
     assert reported == {"json": str(folder / "comparison.json"), "png": str(out)}
 
 
-def test_the_workflow_file_gives_the_same_bytes_as_its_modules_run_by_hand(steps, digits_python, tmp_path):
+def test_workflow_output_equals_output_of_modules(steps, digits_python, tmp_path):
     """Run again, this time by the workflow file in plain Python, all files come out the same byte for byte."""
     folder, _ = steps
     path = f"{digits_python.parent}{os.pathsep}{os.environ['PATH']}"
@@ -168,7 +168,7 @@ def test_the_workflow_file_gives_the_same_bytes_as_its_modules_run_by_hand(steps
     ],
     ids=["missing file", "not digits", "unknown model", "same model twice", "no comparison"],
 )
-def test_a_mistake_is_named_in_one_line(steps, digits_python, command, message):
+def test_invalid_input_exits_with_one_line(steps, digits_python, command, message):
     """A person's mistake ends a step with one line that names it, a failure's exit code, and no output file."""
     folder, _ = steps
     ended = start(digits_python, folder, *command)
@@ -179,7 +179,7 @@ def test_a_mistake_is_named_in_one_line(steps, digits_python, command, message):
     assert not (folder / "out").exists()
 
 
-def test_a_write_that_fails_leaves_the_old_file_whole(steps, digits_python, tmp_path):
+def test_failed_write_keeps_old_file(steps, digits_python, tmp_path):
     """When the disk takes no more, the file that was there before stays as it was, and nothing lies beside it."""
     folder, _ = steps
     target = tmp_path / "noisy.npz"

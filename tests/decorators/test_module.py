@@ -16,7 +16,7 @@ def seed(value=42):
     return value
 
 
-def test_what_the_function_returns_are_the_parameters(echo, run_dag, shown):
+def test_python_module_passes_returned_parameters(echo, run_dag, shown):
     """Its arguments are XComs and values, context variables go by their names; the values are data."""
 
     @task.python_module(**echo)
@@ -34,7 +34,7 @@ def test_what_the_function_returns_are_the_parameters(echo, run_dag, shown):
     assert shown("returned", "train", "op_args") == [42]
 
 
-def test_of_a_function_they_are_the_keyword_arguments(module, run_dag):
+def test_python_module_with_function_passes_returned_kwargs(module, run_dag):
     """They keep their types, as in a task."""
     where = module("def give(**kwargs): return kwargs", "functions")
     del where["module"]
@@ -48,7 +48,7 @@ def test_of_a_function_they_are_the_keyword_arguments(module, run_dag):
     assert run_dag(dag).results["call"] == {"n": 1, "list": [{"a": [1]}, None], "day": "{{ dag.dag_id }}\n"}
 
 
-def test_it_composes_as_other_task_decorators_do(echo, run_dag):
+def test_python_module_supports_expand_override_and_xcomargs(echo, run_dag):
     """Override, partial, expand over a list and over an XCom; its result is the module's."""
 
     @task.python_module(**echo)
@@ -71,7 +71,7 @@ def test_it_composes_as_other_task_decorators_do(echo, run_dag):
     assert [results[f"late[{i}]"]["argv"] for i in (0, 1)] == ["--n 3 --rate 0.1", "--n 3 --rate 0.2"]
 
 
-def test_the_result_of_the_module_becomes_several_xcoms_if_wanted(echo, run_dag):
+def test_multiple_outputs_splits_the_result_into_xcoms(echo, run_dag):
     """The function's return annotation describes the arguments, not the module's result."""
 
     @task.python_module(multiple_outputs=True, **echo)
@@ -94,7 +94,7 @@ def test_the_result_of_the_module_becomes_several_xcoms_if_wanted(echo, run_dag)
     assert result.results["pulled"] == ""
 
 
-def test_products_that_are_known_only_then_are_made_whole_and_are_no_assets(made, run_dag, tmp_path):
+def test_returned_products_are_atomic_and_not_outlets(made, run_dag, tmp_path):
     """Only outlets of the decorator count; a path may be a template; dependencies are checked before the run."""
 
     @task.python_module(outlets=[Asset("given")], workdir=str(tmp_path), run_when="missing", **made)
@@ -117,7 +117,7 @@ def test_products_that_are_known_only_then_are_made_whole_and_are_no_assets(made
     assert (tmp_path / "made" / "products.txt").stat().st_mtime_ns == made_first
 
 
-def test_what_one_instance_returns_is_nothing_to_another(made, run_dag, tmp_path):
+def test_mapped_instances_do_not_share_returned_products(made, run_dag, tmp_path):
     """A marker in one does not turn a text of another into a product."""
 
     @task.python_module(workdir=str(tmp_path), **made)
@@ -131,7 +131,7 @@ def test_what_one_instance_returns_is_nothing_to_another(made, run_dag, tmp_path
     assert not (tmp_path / ".sewer" / "plain.txt.json").exists()
 
 
-def test_the_function_can_skip_the_task(echo, run_dag):
+def test_python_callable_can_skip_the_task(echo, run_dag):
     """As can an exit code of the module."""
 
     @task.python_module(**echo)
@@ -155,7 +155,7 @@ def test_the_function_can_skip_the_task(echo, run_dag):
         ({"n": {1, 2}}, "parameter 'n': a value of type set has no plain text form"),
     ],
 )
-def test_a_wrong_return_value_fails_at_once_and_is_named(echo, run_dag, capsys, returned, expected):
+def test_invalid_return_value_fails_without_retry(echo, run_dag, capsys, returned, expected):
     """Another try would not help."""
     calls = []
 
@@ -171,7 +171,7 @@ def test_a_wrong_return_value_fails_at_once_and_is_named(echo, run_dag, capsys, 
     assert calls == [1]
 
 
-def test_an_error_of_the_function_is_the_tasks(echo, run_dag, capsys):
+def test_error_in_python_callable_fails_the_task(echo, run_dag, capsys):
     """It is tried again, as any task is."""
     calls = []
 
@@ -187,7 +187,7 @@ def test_an_error_of_the_function_is_the_tasks(echo, run_dag, capsys):
     assert calls == [1, 1]
 
 
-def test_what_json_cannot_say_is_named_and_nothing_else_goes_wrong(module, run_dag, capsys):
+def test_returned_value_that_is_not_json_fails_and_is_named(module, run_dag, capsys):
     """Airflow, which shows the returned value, could not serialize it either."""
     where = module("def give(**kwargs): return kwargs", "functions")
     del where["module"]
@@ -232,7 +232,7 @@ async def is_async():
         (is_async, {"module": "m"}, r"test_module\.py:\d+: is_async\(\) must not be async"),
     ],
 )
-def test_what_cannot_run_is_named_while_the_dag_is_parsed(function, arguments, expected):
+def test_invalid_arguments_raise_at_parse_time(function, arguments, expected):
     """As with the operator; the line is that of the function."""
     with DAG("parsed", schedule=None), pytest.raises(SewerError, match=expected):
         task.python_module(**arguments)(function)()

@@ -24,7 +24,7 @@ def calls():
     return []
 
 
-def test_a_job_is_called_with_what_the_function_returns(on_slurm, defaults, echo, run_dag):
+def test_slurm_module_passes_returned_parameters(on_slurm, defaults, echo, run_dag):
     """On a cluster, with sbatch options from another task."""
 
     @task
@@ -46,7 +46,7 @@ def test_a_job_is_called_with_what_the_function_returns(on_slurm, defaults, echo
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-def test_the_function_is_called_once_for_a_job(local, made, run_dag, calls, tmp_path, shown, deferrable):
+def test_python_callable_is_called_once_per_job(local, made, run_dag, calls, tmp_path, shown, deferrable):
     """Resuming after a deferral commits the product path passed to the job, and shows it."""
 
     @task.slurm_module(deferrable=deferrable, run_when="stale", workdir=str(tmp_path), **made, **local)
@@ -78,9 +78,7 @@ def first_try_crashes(monkeypatch):
     monkeypatch.setattr(JobRunner, "follow", crash_once)
 
 
-def test_a_retry_after_a_crash_goes_on_with_what_the_job_was_called_with(
-    local, made, run_dag, calls, tmp_path, first_try_crashes
-):
+def test_retry_after_crash_uses_recorded_arguments(local, made, run_dag, calls, tmp_path, first_try_crashes):
     """The function is not called again, though it would return something else by now; nor is there a second job."""
 
     @task.slurm_module(retries=1, retry_delay=timedelta(0), workdir=str(tmp_path), **made, **local)
@@ -96,7 +94,7 @@ def test_a_retry_after_a_crash_goes_on_with_what_the_job_was_called_with(
     assert len(list((tmp_path / "runs").glob("**/job.sh"))) == 1
 
 
-def test_a_retry_after_a_failure_calls_the_function_again(local, module, run_dag, calls, tmp_path):
+def test_retry_after_failure_calls_python_callable_again(local, module, run_dag, calls, tmp_path):
     """A new job gets the newly returned arguments; the first job's product is removed."""
     job = module("""
         import sys
@@ -120,7 +118,7 @@ class Rate(float):
     """A number as libraries make them."""
 
 
-def test_what_is_up_to_date_submits_no_job(local, made, run_dag, calls, tmp_path):
+def test_up_to_date_products_submit_no_job(local, made, run_dag, calls, tmp_path):
     """The function determines the products and the parameters."""
 
     @task.slurm_module(run_when="stale", workdir=str(tmp_path), **made, **local)
@@ -135,7 +133,7 @@ def test_what_is_up_to_date_submits_no_job(local, made, run_dag, calls, tmp_path
     assert len(list((tmp_path / "runs").glob("**/job.sh"))) == 1
 
 
-def test_what_cannot_run_is_named_while_the_dag_is_parsed():
+def test_invalid_arguments_raise_at_parse_time():
     """As with the operator."""
 
     @task.slurm_module(module="m", slurm={"gpus": 1})

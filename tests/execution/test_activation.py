@@ -74,7 +74,7 @@ def test_module_finds_the_programs_of_its_own_environment(modules, own, inherit)
 
 
 @pytest.mark.usefixtures("worker")
-def test_variables_given_in_env_count_more(modules, own) -> None:
+def test_activated_env_variables_override_interpreter(modules, own) -> None:
     """Who gives a PATH means it."""
     given = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": "/mine"}
     settings = modules.settings(python=str(own / "bin" / "python"), env=given)
@@ -85,7 +85,7 @@ def test_variables_given_in_env_count_more(modules, own) -> None:
     assert (found["own-tool"], found["VIRTUAL_ENV"]) == (None, "/mine")
 
 
-def test_variable_inherited_by_name_counts_more(own) -> None:
+def test_activated_inherit_env_by_name_overrides_interpreter(own) -> None:
     """PATH is inherited anyway: to name it decides nothing."""
     settings = ExecutionSettings(inherit_env=("PATH", "VIRTUAL_ENV"))
 
@@ -151,6 +151,6 @@ def test_folder_of_the_system_comes_first_if_another_interpreter_is_before_it(sy
         ({}, ["PATH", "CONDA_PREFIX"], ["PATH", "VIRTUAL_ENV"]),
     ],
 )
-def test_left_to_interpreter_leaves_out_what_a_task_decides(env, inherit, left) -> None:
+def test_left_to_interpreter_excludes_variables_set_by_task(env, inherit, left) -> None:
     """By giving a variable, or naming it."""
     assert interpreter_variables(env, inherit) == left

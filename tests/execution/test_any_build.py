@@ -257,7 +257,7 @@ _DEEDS = st.lists(
 @pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(_NODES, st.lists(st.tuples(_DEEDS, st.booleans()), min_size=2, max_size=4))
-def test_what_runs_is_what_the_model_says_whatever_was_done_between_the_runs(tmp_path, nodes, rounds) -> None:
+def test_workflow_runner_matches_make_model_after_random_changes(tmp_path, nodes, rounds) -> None:
     """Files written, touched or removed, parameters changed, tasks that fail; from the start or resumed."""
     shop = Shop(tmp_path / str(next(_NUMBERS)), nodes)
     shop.round(resumes=False)

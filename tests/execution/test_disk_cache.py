@@ -17,7 +17,7 @@ from airflow_provider_sewer.core.serialization import workflow_to_data
 from .external_env import COUNTED, IMPORTS, refusal
 
 
-def test_a_file_is_loaded_once_as_long_as_nothing_changes(land):
+def test_unchanged_workflow_file_is_loaded_once(land):
     """The second time it is not even started; what arrives is the same."""
     land.write("NAME = 'a'", "helper.py")
     land.write(COUNTED + "import helper\nTask(helper.NAME, 'm')")
@@ -28,7 +28,7 @@ def test_a_file_is_loaded_once_as_long_as_nothing_changes(land):
     assert workflow_to_data(first) == workflow_to_data(second)
 
 
-def test_another_process_finds_what_was_kept(land, script):
+def test_disk_cache_is_shared_between_processes(land, script):
     """DAG files are parsed by processes that live for a moment."""
     land.write(COUNTED + "Task('a', 'm')")
     land.read()
@@ -48,7 +48,7 @@ def test_another_process_finds_what_was_kept(land, script):
     assert land.loads == 1
 
 
-def test_a_file_that_has_changed_is_read_anew(land):
+def test_changed_workflow_file_invalidates_cache(land):
     """Also when time and size are what they were."""
     land.write("Task('a', 'm')")
     assert land.tasks() == ["a"]
@@ -61,7 +61,7 @@ def test_a_file_that_has_changed_is_read_anew(land):
 
 
 @pytest.mark.parametrize("name", ["helper.py", "package/inner.py", "names.txt"])
-def test_what_a_file_imports_or_reads_beside_it_counts(land, name):
+def test_changed_import_or_read_file_invalidates_cache(land, name):
     """A change of a module, a part of a package, or a text invalidates the cache."""
     land.write(
         {
@@ -78,7 +78,7 @@ def test_what_a_file_imports_or_reads_beside_it_counts(land, name):
     assert land.tasks() == ["b"]
 
 
-def test_what_a_file_has_looked_for_in_vain_counts(land):
+def test_created_file_that_was_missing_invalidates_cache(land):
     """A module that may be there or not, and a folder that it goes through."""
     land.write("""
         import os
@@ -100,7 +100,7 @@ def test_what_a_file_has_looked_for_in_vain_counts(land):
     assert land.tasks() == ["local", "x", "y"]
 
 
-def test_a_module_that_had_been_compiled_before_counts(land):
+def test_changed_compiled_module_invalidates_cache(land):
     """What Python opens is then not what somebody changes."""
     land.write("NAME = 'a'", "helper.py")
     py_compile.compile(str(land.folder / "helper.py"))
@@ -112,7 +112,7 @@ def test_a_module_that_had_been_compiled_before_counts(land):
     assert land.tasks() == ["changed"]
 
 
-def test_a_folder_that_is_looked_into_as_python_starts_counts(land, tmp_path):
+def test_changed_startup_folder_invalidates_cache(land, tmp_path):
     """A module that comes to lie there stands before the one that was found."""
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
@@ -126,7 +126,7 @@ def test_a_folder_that_is_looked_into_as_python_starts_counts(land, tmp_path):
     assert list(land.read(env=path).tasks) == ["first"]
 
 
-def test_a_module_of_machine_code_counts(land):
+def test_changed_extension_module_invalidates_cache(land):
     """The system opens it, not Python."""
     suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
     source = Path(importlib.util.find_spec("_csv").origin)
@@ -148,7 +148,7 @@ Task("a", "m")
     assert land.loads == 2
 
 
-def test_a_project_that_is_worked_on_counts(land, tmp_path):
+def test_changed_editable_install_invalidates_cache(land, tmp_path):
     """Installed by a path to its sources, as with `pip install -e`."""
     sources = tmp_path / "sources"
     sources.mkdir()
@@ -162,7 +162,7 @@ def test_a_project_that_is_worked_on_counts(land, tmp_path):
     assert land.tasks() == ["b"]
 
 
-def test_what_is_installed_counts(land):
+def test_changed_distribution_invalidates_cache(land):
     """A package in another version, and one that comes before it."""
     land.install("project.py", "NAME = 'old'")
     land.write(COUNTED + "import project\nTask(project.NAME, 'm')")
@@ -176,7 +176,7 @@ def test_what_is_installed_counts(land):
     assert land.loads == 3
 
 
-def test_what_is_asked_for_counts(land, tmp_path, monkeypatch):
+def test_changed_read_arguments_invalidate_cache(land, tmp_path, monkeypatch):
     """Another workflow, other variables, another place to stand, another interpreter under the same path."""
     land.write(
         "import os, sys\n@workflow\ndef a(): Task(os.environ['X'], 'm').run()\n@workflow\ndef b(): Task('b', 'm').run()"
@@ -195,7 +195,7 @@ def test_what_is_asked_for_counts(land, tmp_path, monkeypatch):
     assert land.tasks()[1] == "former"
 
 
-def test_a_link_that_leads_to_another_version_counts(land):
+def test_retargeted_interpreter_link_invalidates_cache(land):
     """As it is where a repository is put in place by changing one link."""
     for name in "ab":
         land.write(f"{IMPORTS}import helper\nTask(helper.NAME, 'm')", f"{name}/flow.py")
@@ -209,7 +209,7 @@ def test_a_link_that_leads_to_another_version_counts(land):
     assert land.tasks() == ["b"]
 
 
-def test_what_changes_while_it_is_read_is_read_anew(land):
+def test_file_changed_while_loading_is_not_cached(land):
     """The old version does not come to stand for the new one."""
     land.write("NAME = 'a'", "helper.py")
     land.write("""
@@ -230,7 +230,7 @@ def test_what_changes_while_it_is_read_is_read_anew(land):
         "import os; name = 'a'; os.system('true')",
     ],
 )
-def test_what_other_programs_say_is_asked_anew(land, source):
+def test_output_of_subprocess_is_not_cached(land, source):
     """The files that they have read are unknown."""
     land.write("", "data/x")
     land.write(f"{COUNTED}\nimport os; os.chdir(os.path.dirname(__file__))\n{source}\nTask(name, 'm')")
@@ -241,7 +241,7 @@ def test_what_other_programs_say_is_asked_anew(land, source):
     assert land.loads == 2
 
 
-def test_what_python_asks_about_the_system_does_not_count(land):
+def test_platform_queries_do_not_prevent_caching(land):
     """Many packages look for a library when they are imported, by way of other programs."""
     land.write(f"{COUNTED}\nimport ctypes.util\nctypes.util.find_library('c')\nTask('a', 'm')")
 
@@ -251,7 +251,7 @@ def test_what_python_asks_about_the_system_does_not_count(land):
     assert land.loads == 1
 
 
-def test_an_error_is_not_kept(land):
+def test_load_error_is_not_cached(land):
     """What was wrong may lie outside of anything that was looked at."""
     land.write(COUNTED + "1 / 0")
 
@@ -262,7 +262,7 @@ def test_an_error_is_not_kept(land):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"garbage\n{}", None])
-def test_what_is_kept_and_broken_is_read_anew_and_replaced(land, cache, damage):
+def test_broken_cache_entry_is_replaced(land, cache, damage):
     """Empty, something else, cut off."""
     land.write(COUNTED + "Task('a', 'm')")
     land.read()
@@ -275,7 +275,7 @@ def test_what_is_kept_and_broken_is_read_anew_and_replaced(land, cache, damage):
     assert list(cache.iterdir()) == [kept]
 
 
-def test_what_is_kept_is_its_owners_only(land, cache):
+def test_cache_entry_is_private_to_user(land, cache):
     """It has the content of the file, which may be secret."""
     land.write("Task('a', 'm', env={'TOKEN': 'x'})")
 
@@ -285,7 +285,7 @@ def test_what_is_kept_is_its_owners_only(land, cache):
     assert modes == ["0o700", "0o600"]
 
 
-def test_what_others_could_have_put_there_is_not_taken(land, cache):
+def test_cache_entry_writable_by_others_is_ignored(land, cache):
     """A user who can write there could inject tasks."""
     land.write(COUNTED + "Task('a', 'm')")
     land.read()
@@ -296,7 +296,7 @@ def test_what_others_could_have_put_there_is_not_taken(land, cache):
     assert land.loads == 2
 
 
-def test_without_a_place_to_keep_it_a_file_is_read_each_time(land, monkeypatch):
+def test_unwritable_cache_folder_loads_file_each_time(land, monkeypatch):
     """A worker may have no home."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     land.write(COUNTED + "Task('a', 'm')")
@@ -305,7 +305,7 @@ def test_without_a_place_to_keep_it_a_file_is_read_each_time(land, monkeypatch):
     assert land.loads == 2
 
 
-def test_what_was_kept_long_ago_is_removed(land, cache):
+def test_put_removes_expired_cache_entries(land, cache):
     """Interpreters and files come and go."""
     land.write("Task('a', 'm')")
     land.read()
@@ -318,7 +318,7 @@ def test_what_was_kept_long_ago_is_removed(land, cache):
     assert kept != old
 
 
-def test_what_is_kept_is_plain_json(land, cache):
+def test_cache_entry_is_plain_json(land, cache):
     """Nothing that could run when it is read."""
     land.write("Task('a', 'm')")
     land.read()

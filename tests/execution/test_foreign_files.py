@@ -63,7 +63,7 @@ def test_task_with_a_foreign_own_folder_fails_before_it_runs(change: Callable[[P
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_making_publishes_nothing_out_of_a_folder_that_became_foreign(change: Callable[[Path], None], lab) -> None:
+def test_commit_rejects_own_folder_that_became_foreign(change: Callable[[Path], None], lab) -> None:
     """Another user could have swapped the file while the task ran."""
     making = StagedProducts("t", [product := Product(lab.folder / "x.txt")])
     making.begin()
@@ -106,7 +106,7 @@ def test_record_that_another_user_could_have_written_is_none(change: Callable[[P
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_mark_of_failed_products_that_another_user_could_have_written_removes_nothing(change, lab) -> None:
+def test_remove_failed_ignores_foreign_marker(change, lab) -> None:
     """The names in it are of files that the next attempt removes."""
     task = writer(lab, "paths[0].write_text('x'); raise SystemExit(3)", Product("x.txt"))
     lab.run(task)
@@ -121,7 +121,7 @@ def test_mark_of_failed_products_that_another_user_could_have_written_removes_no
     assert lab.read("mine.failed") == "mine"
 
 
-def test_mark_of_failed_products_removes_no_file_of_another_name(lab) -> None:
+def test_remove_failed_ignores_other_file_names_in_marker(lab) -> None:
     """Independent of the names in it."""
     task = writer(lab, "paths[0].write_text('x'); raise SystemExit(3)", Product("x.txt"))
     lab.run(task)

@@ -42,7 +42,7 @@ def hourly():
 '''
 
 
-def test_what_arrives_is_what_is_read_here(any_land):
+def test_external_read_workflow_equals_local_workflow(any_land):
     """Each version of Python reads a file to the same workflow, its lines and its folder included."""
     any_land.write("NAME = 'call'", "helper.py")
     any_land.write(RICH)
@@ -53,7 +53,7 @@ def test_what_arrives_is_what_is_read_here(any_land):
         assert there == here
 
 
-def test_a_file_may_import_what_only_its_environment_has(any_land):
+def test_external_read_workflow_imports_from_its_environment(any_land):
     """The project of its owner, in each version of Python; what is imported here is of no use to it."""
     any_land.install("project/__init__.py", "SIZES = [10, 20]")
     any_land.write("import project\nfor size in project.SIZES: Task(f'train {size}', 'project.train', {'size': size})")
@@ -66,7 +66,7 @@ def test_a_file_may_import_what_only_its_environment_has(any_land):
     assert str(workflow.tasks["train 10"].source) == f"{any_land.file}:3"
 
 
-def test_annotations_are_read_alike_in_every_python(any_land):
+def test_external_read_workflow_resolves_annotations_in_every_python(any_land):
     """Also those of types joined by a bar, which Python 3.9 cannot join."""
     any_land.write(
         """
@@ -85,7 +85,7 @@ def copy(out: Annotated[Path | None, Product], source: Annotated[Path, Dependenc
     assert any_land.read().edges == [("copy", "copy_2")]
 
 
-def test_all_tasks_of_a_file_arrive(land):
+def test_external_read_workflow_returns_all_tasks(land):
     """Those that a workflow runs, and those that none does."""
     land.write("a = Task('a', 'm')\nb = Task('b', 'm')\n@workflow\ndef w():\n    b.run(env={'X': '1'})")
 
@@ -96,7 +96,7 @@ def test_all_tasks_of_a_file_arrive(land):
     assert [name for name, _, _ in said] == ["b", "a"]
 
 
-def test_what_the_file_prints_goes_to_stderr(land, capfd):
+def test_external_read_workflow_prints_to_stderr(land, capfd):
     """Its own output and that of its child processes, before the workflow is complete."""
     land.write("import os\nprint('from the file')\nos.system('echo from a child')\nTask('a', 'm')")
 
@@ -110,7 +110,7 @@ def test_what_the_file_prints_goes_to_stderr(land, capfd):
 # --- what is in reach there
 
 
-def test_what_is_installed_beside_this_package_is_not_in_reach(land):
+def test_external_read_workflow_hides_site_packages_of_this_package(land):
     """Airflow, which lies in the same folder as this package may, is not there for the file."""
     land.write("""
         import importlib.util
@@ -121,7 +121,7 @@ def test_what_is_installed_beside_this_package_is_not_in_reach(land):
     assert land.tasks() == ["airflow_provider_sewer"]
 
 
-def test_this_very_package_is_used_whatever_is_installed_there(land):
+def test_external_read_workflow_uses_this_version_of_the_package(land):
     """Another version, installed in the environment, does not get in between."""
     land.install("airflow_provider_sewer/__init__.py", "raise SystemExit('another version')")
     land.write("Task('a', 'm')")
@@ -129,7 +129,7 @@ def test_this_very_package_is_used_whatever_is_installed_there(land):
     assert land.tasks() == ["a"]
 
 
-def test_the_folder_somebody_stands_in_is_not_in_reach(land, tmp_path, monkeypatch):
+def test_external_read_workflow_does_not_import_from_current_directory(land, tmp_path, monkeypatch):
     """A file is read to the same wherever that is done."""
     (tmp_path / "json.py").write_text("raise SystemExit('not this one')")
     (tmp_path / "beside_me.py").touch()
@@ -139,7 +139,7 @@ def test_the_folder_somebody_stands_in_is_not_in_reach(land, tmp_path, monkeypat
     assert "No module named 'beside_me'" in refusal(land)
 
 
-def test_the_file_sees_the_environment_of_its_tasks(land, monkeypatch):
+def test_external_read_workflow_uses_task_environment(land, monkeypatch):
     """What is given and the short list, nothing of Airflow's own."""
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
     monkeypatch.setenv("MINE", "mine")
@@ -152,7 +152,7 @@ def test_the_file_sees_the_environment_of_its_tasks(land, monkeypatch):
     )
 
 
-def test_reading_leaves_no_compiled_modules_behind(land):
+def test_external_read_workflow_writes_no_bytecode(land):
     """Neither beside the file nor in the environment."""
     land.install("project.py", "")
     land.write("", "helper.py")

@@ -21,7 +21,7 @@ from airflow_provider_sewer.loaders.external.reader import read_workflow
 from .external_env import refusal
 
 
-def test_an_error_is_the_same_as_here(any_land):
+def test_external_error_equals_local_error(any_land):
     """Class, message and line, in each version of Python."""
     for source in (
         "Task('a', 'm', nane=1)",
@@ -39,7 +39,7 @@ def test_an_error_is_the_same_as_here(any_land):
         )  # fmt: skip
 
 
-def test_errors_are_told_apart_by_their_class(land):
+def test_external_error_keeps_its_class(land):
     """A bad task, a bad workflow, a bad file; each with its line and without a traceback."""
     land.write("Task('a', 'm', nane=1)")
     assert refusal(land, InvalidTask).startswith("{f}:2: task 'a': unknown field 'nane'; did you mean 'name'?")
@@ -49,7 +49,7 @@ def test_errors_are_told_apart_by_their_class(land):
     assert refusal(land) == "{f}:2: ZeroDivisionError: division by zero"
 
 
-def test_a_missing_module_is_said_to_be_missing_there(land):
+def test_external_missing_module_names_interpreter(land):
     """The error names the environment that lacks it."""
     land.write("import torch_or_so")
 
@@ -59,7 +59,7 @@ def test_a_missing_module_is_said_to_be_missing_there(land):
     )
 
 
-def test_what_json_cannot_say_is_named(land):
+def test_external_value_without_json_form_is_named(land):
     """The task, the field and the line."""
     land.write("Task('a', 'm', operator_kwargs={'on_failure_callback': print})")
 
@@ -79,7 +79,7 @@ def test_stages_are_not_read_by_another_interpreter(land):
         read_workflow(land.folder / "stages.yaml", None, ExecutionSettings(python=str(land.python)))
 
 
-def test_an_interpreter_that_is_none_is_named(land):
+def test_external_interpreter_that_is_not_python_raises(land):
     """One that is not there, and a program that is something else."""
     land.write("Task('a', 'm')")
 
@@ -110,7 +110,7 @@ def test_an_interpreter_that_is_too_old_is_named(land, tmp_path):
         ("os._exit(0)", "was terminated by the file itself"),
     ],
 )
-def test_an_interpreter_that_does_not_live_to_the_end_is_no_workflow(land, end, said):
+def test_external_interpreter_that_dies_raises(land, end, said):
     """However it ended; its last words are shown."""
     land.write(f"import os\nTask('a', 'm')\nprint('last words', flush=True)\n{end}")
 
@@ -119,7 +119,7 @@ def test_an_interpreter_that_does_not_live_to_the_end_is_no_workflow(land, end, 
     )
 
 
-def test_what_is_not_to_be_caught_is_an_error_of_the_file(land):
+def test_external_base_exception_is_workflow_file_error(land):
     """There is nobody else it could be meant for."""
     land.write("raise KeyboardInterrupt('now')")
 
@@ -136,7 +136,7 @@ time.sleep(1000)
 """
 
 
-def test_a_file_that_hangs_is_given_up_with_all_it_started(land, lifeline, monkeypatch):
+def test_external_file_that_hangs_times_out_with_its_process_tree(land, lifeline, monkeypatch):
     """After a while, with a clear error, and nothing of it stays."""
     monkeypatch.setattr(client, "_TIMEOUT", 1.0)
     land.write(HANGS.format(path=lifeline.path))
@@ -148,7 +148,7 @@ def test_a_file_that_hangs_is_given_up_with_all_it_started(land, lifeline, monke
     lifeline.expect_end()
 
 
-def test_what_a_file_leaves_running_is_ended(land, lifeline):
+def test_external_file_background_processes_are_ended(land, lifeline):
     """A workflow file starts nothing that outlives it."""
     land.write(HANGS.format(path=lifeline.path).replace("time.sleep(1000)", "Task('a', 'm')"))
 
@@ -156,7 +156,7 @@ def test_what_a_file_leaves_running_is_ended(land, lifeline):
     lifeline.expect_end()
 
 
-def test_nothing_is_left_when_the_one_that_reads_is_killed(land, lifeline, script):
+def test_external_worker_ends_when_client_is_killed(land, lifeline, script):
     """Such as a DAG processor that takes too long for its supervisor."""
     land.write(HANGS.format(path=lifeline.path))
     reader = script(

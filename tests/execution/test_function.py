@@ -73,7 +73,7 @@ def test_arguments_and_result_are_json_in_every_python(anywhere) -> None:
     assert ran.stdout == "printed\n"
 
 
-def test_what_a_function_is_given_is_on_no_command_line_however_long_it_is(anywhere) -> None:
+def test_function_arguments_are_passed_by_file(anywhere) -> None:
     """It is in a private file, so that no secret is visible in the process list."""
     source = """
         import os
@@ -99,7 +99,7 @@ def test_an_async_function_is_awaited_in_every_python(anywhere) -> None:
     assert anywhere.call(source, n=1).value == 2
 
 
-def test_what_is_annotated_as_a_path_arrives_as_one(anywhere) -> None:
+def test_function_path_annotation_converts_argument(anywhere) -> None:
     """However deep, as text of the future or not, and where only type checkers import Path; other text stays text."""
     source = """
         from __future__ import annotations
@@ -121,7 +121,7 @@ def test_what_is_annotated_as_a_path_arrives_as_one(anywhere) -> None:
     assert ran.value == ["Path", "Path", "Path", "Path", "str", "str", "str"], ran.stderr
 
 
-def test_what_may_be_a_path_or_nothing_arrives_as_a_path(anywhere) -> None:
+def test_function_optional_path_annotation_converts_argument(anywhere) -> None:
     """Written with a bar, also before Python 3.10; in text within text; and where further arguments are."""
     source = """
         from __future__ import annotations
@@ -187,7 +187,7 @@ def test_a_function_may_spawn_processes_in_every_python(anywhere) -> None:
         assert ran.value == [1, 4, 9], ran.stderr
 
 
-def test_a_failing_function_shows_its_own_lines_and_none_of_ours(anywhere) -> None:
+def test_function_traceback_hides_bootstrap_frames(anywhere) -> None:
     """The trace begins with the function; that of an async one as well."""
     source = """
         def f(n):
@@ -225,7 +225,7 @@ def test_a_failing_function_shows_its_own_lines_and_none_of_ours(anywhere) -> No
         ("import sys; sys.exit(0)", "steps exits with 0 while it is imported; put that code under"),
     ],
 )
-def test_what_is_wrong_with_a_function_is_one_line(source: str, said: str, anywhere) -> None:
+def test_invalid_function_prints_one_error_line(source: str, said: str, anywhere) -> None:
     """It names the function and the type, and says what to do; there is no trace of lines that nobody wrote."""
     ran = anywhere.call(source)
 
@@ -234,7 +234,7 @@ def test_what_is_wrong_with_a_function_is_one_line(source: str, said: str, anywh
     assert ran.stderr.count("\n") == 1
 
 
-def test_a_number_of_too_many_digits_is_told_as_one(here) -> None:
+def test_function_result_with_too_many_digits_raises(here) -> None:
     """JSON could say it; Python does not write it."""
     assert here.call("def f(): return 10 ** 5000").stderr.startswith(
         "steps:f must return a JSON value, got a int (it contains a whole number with too many digits); "
@@ -257,7 +257,7 @@ def test_a_function_that_is_missing_is_named_with_those_that_are_there(here) -> 
     )
 
 
-def test_a_module_that_is_missing_is_said_to_be(here) -> None:
+def test_function_of_missing_module_raises_module_not_found(here) -> None:
     """As it is of a module that is run, and not of a module that it imports in vain."""
     ran = here.call_there("nowhere.at_all:f")
     assert type(ran.error) is ModuleNotFound
@@ -270,7 +270,7 @@ def test_a_module_that_is_missing_is_said_to_be(here) -> None:
     assert ran.stderr.endswith("\nModuleNotFoundError: No module named 'nowhere'\n")
 
 
-def test_arguments_of_other_names_are_told_with_those_it_takes(here) -> None:
+def test_function_unknown_argument_error_lists_parameters(here) -> None:
     """Before the function begins."""
     ran = here.call("def f(out, n=1, *, deep: bool = False): print('begun')", out="x", m=2)
 
@@ -310,7 +310,7 @@ def test_a_function_sees_no_arguments_of_a_command_line(here) -> None:
     assert ran.value == []
 
 
-def test_files_named_like_modules_of_python_are_not_taken_for_them(modules, bare_python, tmp_path) -> None:
+def test_function_bootstrap_ignores_files_that_shadow_stdlib(modules, bare_python, tmp_path) -> None:
     """Whatever lies in the working directory, what calls the function finds its own."""
     there = Functions(modules, bare_python)
     names = ("json", "inspect", "typing", "pathlib", "asyncio", "difflib", "tempfile", "importlib", "types", "re")
@@ -357,7 +357,7 @@ def test_numbers_of_numpy_and_paths_are_plain_in_a_result(digits_python, modules
     assert there.call(source, "array").stderr.startswith("steps:array must return a JSON value, got a ndarray; ")
 
 
-def test_nothing_is_left_of_what_stood_in_for_this_package(modules, bare_python, tmp_path) -> None:
+def test_function_bootstrap_removes_package_stub(modules, bare_python, tmp_path) -> None:
     """It lies beside the result, whose folder is removed; called by hand, it is removed at the end."""
     source = "import sys\nfrom airflow_provider_sewer import task\n@task\ndef f(): return sys.path[-1]"
     folder = Functions(modules, bare_python).call(source).value
@@ -408,7 +408,7 @@ DECORATED = """
 """
 
 
-def test_a_decorated_function_is_itself_where_a_task_runs(modules, with_or_without) -> None:
+def test_task_decorator_returns_function_in_task_process(modules, with_or_without) -> None:
     """Functions call each other plainly, whether this package is installed there or not."""
     modules.write(DECORATED, "steps")
 

@@ -41,7 +41,7 @@ def refusal(python: object) -> str:
 # --- the interpreter
 
 
-def test_every_supported_python_introduces_itself(any_python: Path) -> None:
+def test_find_interpreter_identifies_every_supported_python(any_python: Path) -> None:
     """Each version of Python reports its version and the root of its environment."""
     found = find_interpreter(str(any_python))
 
@@ -90,20 +90,20 @@ def test_a_text_file_is_no_interpreter(executable) -> None:
 
 
 @pytest.mark.parametrize("path", ["/bin/true", "/bin/false", "/bin/echo", "/bin/cat", "/bin/sh", "/usr/bin/yes"])
-def test_a_program_that_is_no_python_is_refused(path: str) -> None:
+def test_find_interpreter_rejects_other_programs(path: str) -> None:
     """Another program is rejected, and its output is shown."""
     said = refusal(path)
 
     assert said.startswith(f"{path} is not a Python 3 interpreter: asked for its version it exited with ")
 
 
-def test_json_that_is_no_introduction_is_refused(executable) -> None:
+def test_find_interpreter_rejects_unexpected_json(executable) -> None:
     """A program that happens to print JSON is no Python for that."""
     for text in ("[1, 2]", "{}", '"3.11"', "3"):
         assert "not a Python 3 interpreter" in refusal(executable(f"#!/bin/sh\necho '{text}'\n"))
 
 
-def test_a_program_that_hangs_is_given_up_with_all_it_started(executable, lifeline, monkeypatch) -> None:
+def test_find_interpreter_times_out_with_process_tree(executable, lifeline, monkeypatch) -> None:
     """A program that does not answer is given up after a while, and nothing of it stays."""
     monkeypatch.setattr(interpreter, "_TIMEOUT", 1.0)
     file = executable(f"#!/bin/sh\nexec 3>{lifeline.path}\necho here >&3\nsleep 1000 &\nwait\n")
@@ -116,7 +116,7 @@ def test_a_program_that_hangs_is_given_up_with_all_it_started(executable, lifeli
     lifeline.expect_end()
 
 
-def test_a_program_that_never_stops_talking_is_given_up(executable, lifeline) -> None:
+def test_find_interpreter_limits_output(executable, lifeline) -> None:
     """A program that writes without end is given up long before the memory is full."""
     file = executable(f"#!/bin/sh\nexec 3>{lifeline.path}\necho here >&3\nyes 'it is me'\n")
 
@@ -156,7 +156,7 @@ def test_without_a_name_python_is_meant_and_else_python3(executable, monkeypatch
     assert find_interpreter(None).path == str(first)
 
 
-def test_an_interpreter_is_asked_once_until_it_changes(executable, tmp_path: Path) -> None:
+def test_find_interpreter_caches_until_file_changes(executable, tmp_path: Path) -> None:
     """Who has answered is not asked again, unless the executable has been replaced."""
     text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
     file = executable(text)
@@ -172,7 +172,7 @@ def test_an_interpreter_is_asked_once_until_it_changes(executable, tmp_path: Pat
     assert count.read_text(encoding="utf-8") == "asked\nasked\n"
 
 
-def test_an_interpreter_that_has_answered_a_process_is_known_to_the_next(executable, script, tmp_path: Path) -> None:
+def test_known_interpreter_is_cached_between_processes(executable, script, tmp_path: Path) -> None:
     """Each task of a worker is a process; what it runs with is asked once, until it changes."""
     text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
     file = executable(text)
@@ -198,7 +198,7 @@ def test_an_interpreter_may_need_the_environment_it_is_given(executable) -> None
     assert find_interpreter(str(file), {"ROOT_OF_PYTHON": sys.prefix}).prefix == sys.prefix
 
 
-def test_who_has_told_of_modules_need_not_introduce_itself(executable, tmp_path: Path) -> None:
+def test_missing_modules_caches_interpreter(executable, tmp_path: Path) -> None:
     """One start answers both, which is all that a run of many tasks waits for."""
     file = executable(f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n')
 
@@ -255,7 +255,7 @@ def test_modules_that_cannot_be_run_are_found_out(way: str, land: Path, any_pyth
     assert not (Path(workdir) / "trace").exists()
 
 
-def test_what_is_said_of_modules_is_what_python_does(land: Path, any_python: Path, modules) -> None:
+def test_missing_modules_agrees_with_python_m(land: Path, any_python: Path, modules) -> None:
     """A module is missing exactly if `python -m` does not find it."""
     found = {}
     settings = modules.settings(python=str(any_python), env={"PYTHONPATH": str(land)})
@@ -275,7 +275,7 @@ def test_a_noisy_start_does_not_hide_the_answer(land: Path) -> None:
     assert missing_modules(sys.executable, ["nowhere"], {"PYTHONPATH": str(land)}) == ["nowhere"]
 
 
-def test_what_cannot_be_told_is_not_missing(executable) -> None:
+def test_missing_modules_without_answer_returns_empty(executable) -> None:
     """An interpreter that gives no answer does not make modules missing."""
     assert missing_modules(str(executable("#!/bin/sh\nexit 3\n")), ["plain"], {}) == []
     assert missing_modules("/bin/echo", ["plain"], {}) == []

@@ -46,7 +46,7 @@ def lines_of(log: LogFiles, task: Task = TASK) -> list[str]:
     return [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ", "", line) for line in text.split("\n")]
 
 
-def test_a_run_that_is_resumed_goes_on_with_its_logs(tmp_path: Path) -> None:
+def test_log_files_append_on_resume(tmp_path: Path) -> None:
     """A reattached job is logged in the file that has its submission; a new run begins a new file."""
     for goes_on, line in ((False, "one\n"), (True, "two\n")):
         logs = LogFiles(str(tmp_path), [TASK.name], goes_on=goes_on)
@@ -78,7 +78,7 @@ def test_log_files_of_many_tasks_hold_few_files_open(tmp_path: Path) -> None:
         assert lines_of(logs, task) == [f"sewer| $ run {task.name}", "sewer| in /data", *expected]
 
 
-def test_a_log_tells_the_whole_story(tmp_path: Path) -> None:
+def test_log_file_has_command_output_and_outcome(tmp_path: Path) -> None:
     """A log holds command, working directory, each line with time and stream, why it failed and how long it took."""
     logs = LogFiles(str(tmp_path), [TASK.name])
 
@@ -231,7 +231,7 @@ def test_every_name_gets_a_file_of_its_own_on_any_file_system(names: list[str]) 
         (["é", "e\N{COMBINING ACUTE ACCENT}"], ["é", "é_2"]),
     ],
 )
-def test_a_name_is_kept_as_far_as_it_can(names: list[str], files: list[str]) -> None:
+def test_file_names_keep_safe_characters(names: list[str], files: list[str]) -> None:
     """A file is called like its task as far as file systems allow."""
     assert list(file_names(names).values()) == files
 
@@ -287,7 +287,7 @@ def test_plain_lines_have_no_empty_line_for_the_end_of_one_that_came_in_pieces(c
     assert shown.err == "[a task] \n"
 
 
-def test_plain_lines_say_why_a_task_did_not_succeed(capsys) -> None:
+def test_prefixed_lines_show_failure_reason(capsys) -> None:
     """A failure is shown with the first line of its reason; a task that never ran has no duration."""
     lines = PrefixedLines()
 
@@ -297,7 +297,7 @@ def test_plain_lines_say_why_a_task_did_not_succeed(capsys) -> None:
     assert capsys.readouterr().err == "[a task] failed after 0.5 s: it broke\n[a task] not run: 'other' failed\n"
 
 
-def test_a_terminal_without_unicode_gets_what_it_can_show(monkeypatch) -> None:
+def test_prefixed_lines_escape_unencodable_characters(monkeypatch) -> None:
     """A character that stdout cannot show is written out instead of failing the task."""
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
@@ -312,7 +312,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_task_does_not_steer_the_terminal(monkeypatch) -> None:
+def test_prefixed_lines_escape_control_characters(monkeypatch) -> None:
     """On a terminal, control characters are written out; in a pipe or a file they stay as they are."""
     line = "\x1b[2J\x1b]0;title\x07cleared\tall\r\n"
     terminal, pipe = Terminal(), io.StringIO()

@@ -62,7 +62,7 @@ def test_each_value_is_run_and_the_results_are_handed_on_in_their_order(steps, m
     }
 
 
-def test_what_is_mapped_over_a_result_is_refused_before_anything_runs(steps, modules) -> None:
+def test_check_rejects_task_mapped_over_result(steps, modules) -> None:
     """How many tasks that is, Airflow alone can wait for; the edge to the result is there all the same."""
     first = Task("first", function=f"{steps}:best", kwargs={"models": []})
     mapped = Task("train", function=f"{steps}:train", kwargs={"out": Product("{n}")}).map(n=first.result["sizes"])

@@ -84,7 +84,7 @@ def outside(monkeypatch) -> None:
 
 
 @pytest.mark.usefixtures("outside")
-def test_a_module_sees_the_documented_variables_and_what_it_is_given(modules) -> None:
+def test_module_environment_has_documented_and_given_variables(modules) -> None:
     """A module has only the inherited, the given and its two own variables."""
     settings = modules.settings(env={"GIVEN": "yes", "LANG": "de_DE.UTF-8"})
 
@@ -96,7 +96,7 @@ def test_a_module_sees_the_documented_variables_and_what_it_is_given(modules) ->
 
 
 @pytest.mark.usefixtures("outside")
-def test_inheriting_everything_leaves_out_what_is_private(modules) -> None:
+def test_inherit_env_true_excludes_private_variables(modules) -> None:
     """With inherit_env=True everything passes but Airflow's and Slurm's own variables."""
     env = environment_of(modules.run(PRINT_ENVIRONMENT, settings=modules.settings(inherit_env=True)))
 
@@ -138,7 +138,7 @@ def test_a_module_runs_in_its_working_directory(name: str, modules, tmp_path: Pa
     assert json.loads(ran.value) == str(workdir)
 
 
-def test_the_command_line_is_told_with_its_secrets_masked(modules) -> None:
+def test_on_start_receives_masked_command_line(modules) -> None:
     """Before the start, ``on_start`` receives the masked command line and the working directory."""
     ran = modules.run("pass", "--password", "hunter2", "--key=abc-geheim-def", "a b", secrets=["geheim"])
 
@@ -147,7 +147,7 @@ def test_the_command_line_is_told_with_its_secrets_masked(modules) -> None:
     assert workdir is None
 
 
-def test_nothing_starts_if_its_start_cannot_be_told(modules, tmp_path: Path) -> None:
+def test_on_start_error_prevents_start(modules, tmp_path: Path) -> None:
     """When the start cannot be recorded, nothing is started."""
     run = modules.module_run("import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"))
 
@@ -165,7 +165,7 @@ WRITE = "import os; open(os.environ['SEWER_RESULT_FILE'], 'w').write({!r}); prin
 
 
 @pytest.mark.parametrize("value", [None, True, 0, -1.5, "text", "ünï\ncödé", [], [1, [2]], {"a": {"b": None}}])
-def test_a_result_is_what_the_module_wrote(value: object, modules) -> None:
+def test_result_is_read_from_result_file(value: object, modules) -> None:
     """The JSON value in the result file is the result."""
     assert modules.run(WRITE.format(json.dumps(value, ensure_ascii=False))).value == value
 

@@ -12,7 +12,7 @@ from airflow_provider_sewer.core.errors import InterpreterError, ModuleFailed, M
 # --- how it fails
 
 
-def test_a_failure_says_what_ran_how_it_ended_and_what_it_said_last(modules) -> None:
+def test_module_failed_shows_command_exit_code_and_stderr_tail(modules) -> None:
     """The error holds exit code, command and the last lines of stderr."""
     ran = modules.run(
         """
@@ -41,7 +41,7 @@ def test_a_failure_says_what_ran_how_it_ended_and_what_it_said_last(modules) -> 
         ("import sys; sys.exit(1)", "\nIt had no output."),
     ],
 )
-def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, modules) -> None:
+def test_module_failed_without_stderr_shows_stdout_tail(source: str, said: str, modules) -> None:
     """Where stderr is empty the last lines of stdout are shown, or that there was nothing."""
     assert str(modules.run(source).error).endswith(said)
 
@@ -61,7 +61,7 @@ def test_a_failure_without_stderr_shows_what_there_is(source: str, said: str, mo
         ("raise RuntimeError('why')", 1, "failed with exit code 1;"),
     ],
 )
-def test_a_failure_says_how_the_module_ended(end: str, code: int | None, said: str, modules) -> None:
+def test_module_failed_describes_exit_code_or_signal(end: str, code: int | None, said: str, modules) -> None:
     """The error names the exit code, or the signal and its usual cause."""
     error = modules.run(f"import os, signal; {end}").error
 
@@ -91,7 +91,7 @@ def test_secrets_are_masked_in_an_error(modules) -> None:
         assert part not in str(ran.error)
 
 
-def test_an_exit_code_that_was_taken_by_somebody_else_is_a_failure(modules, script) -> None:
+def test_unknown_exit_code_raises_module_failed(modules, script) -> None:
     """If exit codes are discarded, a module counts as failed."""
     unknowing = script(
         """

@@ -13,7 +13,7 @@ from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.execution.module_runner import ModuleRunner
 
 
-def test_a_stopped_module_says_so(modules, lifeline, background) -> None:
+def test_stop_raises_module_terminated(modules, lifeline, background) -> None:
     """A module that was stopped is neither a success nor a failure, even if it exits with 0 then."""
     run = modules.module_run(
         """

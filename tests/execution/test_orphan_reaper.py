@@ -65,7 +65,7 @@ def test_killing_the_runner_leaves_nothing_running(runner: str, members: int, mo
 
 
 @pytest.mark.parametrize(("runner", "members"), [(RUN_A_MODULE, 1), (RUN_A_WORKFLOW, 3)], ids=["module", "workflow"])
-def test_killing_the_runner_ends_what_forgot_its_environment(runner, members, modules, lifeline, script) -> None:
+def test_reaper_ends_processes_without_tag(runner, members, modules, lifeline, script) -> None:
     """The guardian knows the pids of the modules, so that it also ends those that have lost their mark."""
     running = script(runner, str(modules.folder), modules.write(FORGETFUL), lifeline.path)
     lifeline.expect("member", times=members)
@@ -165,7 +165,7 @@ def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, m
     assert_gone(pids)
 
 
-def test_an_error_from_outside_makes_the_guardian_end_what_is_left(lifeline) -> None:
+def test_reaper_ends_trees_after_external_error(lifeline) -> None:
     """When the guarded block is left by an interrupt, the guardian ends what is left before it goes."""
     source = "import os, signal, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), b'ready\\n'); signal.pause()"
 
@@ -192,7 +192,7 @@ def test_a_guardian_that_is_not_needed_just_goes(error: Exception | None) -> Non
     assert guardian._process.returncode == 0
 
 
-def test_a_guardian_that_was_killed_hurts_nobody(modules) -> None:
+def test_killed_reaper_does_not_fail_the_run(modules) -> None:
     """A run whose guardian has gone comes to its end all the same."""
     guardian = OrphanReaper(grace=5.0)
     with guardian:

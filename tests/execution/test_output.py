@@ -24,7 +24,7 @@ def test_all_bytes_arrive_once_and_in_order_however_they_are_cut(chunks: list[by
 
 
 @given(CHUNKS)
-def test_only_a_last_line_without_newline_is_no_whole_line(chunks: list[bytes]) -> None:
+def test_line_splitter_only_last_line_lacks_newline(chunks: list[bytes]) -> None:
     """Of short lines, each piece is one whole line; only the very last may lack its newline."""
     pieces = pieces_of(chunks)
 

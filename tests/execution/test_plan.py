@@ -32,7 +32,7 @@ def chain(lab: Lab, **fields: object) -> list[Task]:
     ]
 
 
-def test_a_second_run_runs_nothing_and_says_so(lab) -> None:
+def test_second_run_is_up_to_date(lab) -> None:
     """Each task succeeds without running, with the reason."""
     lab.write("in.txt", "1")
     assert lab.ran(*chain(lab)) == ["a", "b", "c"]
@@ -44,7 +44,7 @@ def test_a_second_run_runs_nothing_and_says_so(lab) -> None:
     assert lab.diary == ["a", "b", "c"]
 
 
-def test_a_changed_input_reruns_what_is_made_of_it(lab) -> None:
+def test_changed_input_reruns_downstream_tasks(lab) -> None:
     """The first reason names the changed input, the others the upstream task."""
     lab.write("in.txt", "1")
     lab.run(*chain(lab))
@@ -70,7 +70,7 @@ def test_by_content_a_rerun_that_changes_nothing_stops_there(lab) -> None:
     assert lab.ran(same, after) == []
 
 
-def test_by_content_what_is_made_again_may_be_what_it_was_whatever_it_is_now(lab) -> None:
+def test_compare_content_plan_of_rebuilt_dependency_is_not_sure(lab) -> None:
     """A manual change of the file is irrelevant, as it will be rebuilt."""
     tasks = [stale(lab, "a", (), "a.txt", compare="content"), stale(lab, "b", "a.txt", "b.txt", compare="content")]
     lab.run(*tasks)
@@ -83,7 +83,7 @@ def test_by_content_what_is_made_again_may_be_what_it_was_whatever_it_is_now(lab
     assert lab.ran(*tasks) == ["a"]
 
 
-def test_by_content_a_touched_file_is_what_it_was(lab) -> None:
+def test_compare_content_ignores_touched_file(lab) -> None:
     """By time it is another one."""
     lab.write("in.txt", "1")
     for compare, ran in (("content", []), ("mtime", ["a"])):
@@ -93,7 +93,7 @@ def test_by_content_a_touched_file_is_what_it_was(lab) -> None:
         assert lab.ran(task) == ran
 
 
-def test_a_task_that_failed_after_another_ran_anew_is_not_up_to_date_next_time(lab) -> None:
+def test_failed_task_after_upstream_rerun_is_stale_in_next_run(lab) -> None:
     """That the one before it ran anew is not forgotten, though it says no path of it."""
     lab.write("in.txt", "1")
     tasks = stale(lab, "a", "in.txt", "a.txt"), stale(lab, "b", (), "b.txt")
@@ -118,7 +118,7 @@ def test_changed_parameters_make_stale_and_ignored_ones_do_not(lab) -> None:
     assert lab.notes.why == {"a": "a.txt was created with other parameters"}
 
 
-def test_a_product_that_was_changed_by_hand_is_made_anew(lab) -> None:
+def test_modified_product_is_stale(lab) -> None:
     """The file differs from its record."""
     task = stale(lab, "a", (), "a.txt")
     lab.run(task)
@@ -128,7 +128,7 @@ def test_a_product_that_was_changed_by_hand_is_made_anew(lab) -> None:
     assert lab.notes.why == {"a": "a.txt was changed after it was created"}
 
 
-def test_missing_looks_only_whether_it_is_there(lab) -> None:
+def test_run_when_missing_checks_existence_only(lab) -> None:
     """Changed inputs do not count, a missing product does."""
     lab.write("in.txt", "1")
     task = lab.step("a", "in.txt", "a.txt", run_when="missing")
@@ -262,7 +262,7 @@ def test_only_part_of_the_tasks_runs_on_what_the_others_have_left(lab) -> None:
     assert lab.ran(*tasks, select=["c", "a"]) == ["a", "c"]
 
 
-def test_what_a_left_out_task_was_to_make_is_missed_with_its_name(lab) -> None:
+def test_missing_product_of_excluded_task_names_its_producer(lab) -> None:
     """No task runs, and the message names the producer."""
     tasks = [lab.step("a", (), "a.txt"), lab.step("b", "a.txt", "b.txt")]
 
@@ -273,7 +273,7 @@ def test_what_a_left_out_task_was_to_make_is_missed_with_its_name(lab) -> None:
     assert lab.diary == []
 
 
-def test_a_half_made_product_of_a_left_out_task_is_not_used(lab) -> None:
+def test_incomplete_product_of_excluded_task_raises(lab) -> None:
     """Its record says that an earlier run was ended while it was made; nothing runs on it."""
     tasks = [
         lab.step("a", (), Product("a.txt", atomic=False)),
@@ -380,7 +380,7 @@ def test_finding_code_runs_none_of_it(lab) -> None:
     assert lab.read("imported") == before
 
 
-def test_code_that_cannot_be_found_is_said_to_be(lab) -> None:
+def test_stale_with_code_of_missing_package_raises(lab) -> None:
     """A module that is part of the interpreter has no file that could be compared."""
     task = Task("t", function="time:time", products="x", run_when="stale", stale_with="code")
 

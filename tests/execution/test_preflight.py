@@ -32,7 +32,9 @@ def task(name: str, module: str, modules: Any, **fields: Any) -> Task:
     ],
     ids=["interpreter", "workdir", "module"],
 )
-def test_what_a_first_task_lacks_is_an_error_with_its_line(fields: dict[str, str], kind, said: str, modules) -> None:
+def test_check_surroundings_raises_for_first_task_with_its_line(
+    fields: dict[str, str], kind, said: str, modules
+) -> None:
     """A first task without interpreter, working directory or module is an error that names task and line."""
     module = fields.pop("module", None) or modules.write("")
 
@@ -45,7 +47,7 @@ def test_what_a_first_task_lacks_is_an_error_with_its_line(fields: dict[str, str
     assert message.startswith(f"task 'load': {said}")
 
 
-def test_what_a_later_task_lacks_is_a_warning(modules) -> None:
+def test_check_surroundings_warns_for_later_task(modules) -> None:
     """What a later task lacks may yet be made by an earlier one: each thing is a warning."""
     tasks = [
         (task("first", modules.write(""), modules), True),
@@ -67,7 +69,7 @@ def test_a_workflow_that_lacks_nothing_is_passed(modules, tmp_path: Path) -> Non
     assert check_interpreters([(task("load", modules.write(""), modules, workdir=tmp_path), True)]) == []
 
 
-def test_tasks_of_one_place_are_looked_for_together(modules, monkeypatch) -> None:
+def test_check_surroundings_queries_each_location_once(modules, monkeypatch) -> None:
     """However many tasks run in one place, their interpreter is started once to look for their modules."""
     asked = []
     real = preflight.missing_modules
@@ -108,7 +110,7 @@ def test_more_modules_than_can_be_asked_for_are_left_to_the_run(modules) -> None
     assert check_interpreters((one, True) for one in [first, *many]) == []
 
 
-def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None:
+def test_check_surroundings_ignores_unanswered_queries(modules, tmp_path: Path) -> None:
     """An interpreter without a usable answer does not stop the run."""
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nif [ "$2" = -c ]; then exec {sys.executable} "$@"; fi\nexit 1\n', encoding="utf-8")
@@ -117,7 +119,7 @@ def test_what_cannot_be_told_is_left_to_the_run(modules, tmp_path: Path) -> None
     assert check_interpreters([(task("load", "nowhere", modules, python=python), True)]) == []
 
 
-def test_a_module_that_lies_by_the_workflow_file_is_told_how_to_be_found(modules) -> None:
+def test_check_surroundings_explains_module_beside_workflow_file(modules) -> None:
     """While the file is read it can be imported; a task finds it only where it runs."""
     here = Path(__file__)
 

@@ -20,7 +20,7 @@ on_any_system = pytest.mark.usefixtures("on_any_system")
 
 
 @on_any_system
-def test_both_streams_are_followed_and_told_apart() -> None:
+def test_follow_separates_stdout_and_stderr() -> None:
     """Lines of both streams arrive, each stream in order and told apart from the other."""
     sink = Collected()
     source = """
@@ -211,7 +211,7 @@ def test_the_signal_is_reported(number: int) -> None:
     assert exit_ == Exit(None, int(number), stopped=False, leftovers=False)
 
 
-def test_an_exit_code_that_cannot_be_known_is_never_zero(script) -> None:
+def test_unknown_exit_code_is_none_not_zero(script) -> None:
     """Where the system throws exit codes away (SIGCHLD ignored), none is reported instead of a 0."""
     unknowing = script(
         """
@@ -265,7 +265,7 @@ def test_a_last_word_of_a_grandchild_still_arrives() -> None:
     assert sink.of(Stream.STDOUT) == ["last word\n"]
 
 
-def test_output_that_somebody_out_of_reach_holds_is_let_go(lifeline, background) -> None:
+def test_follow_closes_output_held_by_unreachable_process(lifeline, background) -> None:
     """What has left its session, its parent and its environment cannot be found; but it holds up nobody."""
     source = """
         out_of_reach = "import os, signal, sys; os.write(int(sys.argv[1]), b'%d out' % os.getpid()); signal.pause()"
@@ -286,7 +286,7 @@ def test_output_that_somebody_out_of_reach_holds_is_let_go(lifeline, background)
     lifeline.expect_end()
 
 
-def test_a_command_ends_with_whom_it_is_run_for(lifeline, background) -> None:
+def test_process_is_stopped_when_supervisor_ends(lifeline, background) -> None:
     """A command that is run for another process is stopped when that process ends."""
     supervisor = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
     running = holding("say('here'); signal.pause()", lifeline)

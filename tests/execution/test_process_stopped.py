@@ -72,7 +72,7 @@ def test_stopping_ends_every_descendant(descendant: str, lifeline, background) -
 
 
 @on_any_system
-def test_a_command_that_forgot_its_environment_is_ended(lifeline, background) -> None:
+def test_stop_ends_process_without_tag(lifeline, background) -> None:
     """A command that overwrites its environment, as setproctitle does, is stopped all the same."""
     pause = "import os, signal; os.write({life}, b'ready\\n'); signal.pause()"
     source = f"""
@@ -110,7 +110,7 @@ def test_children_forked_while_being_ended_are_ended(lifeline, background) -> No
     lifeline.expect_end()
 
 
-def test_what_is_written_while_ending_still_arrives(lifeline, background) -> None:
+def test_output_during_stop_is_forwarded(lifeline, background) -> None:
     """Output after SIGTERM is part of the output."""
     sink = Collected()
     running = holding(
@@ -157,7 +157,7 @@ def test_sigterm_is_sent_once_to_each_process(lifeline, background) -> None:
     assert Counter(lifeline.heard.split()) == {"ready": 1, "told": 1}
 
 
-def test_stopping_at_once_does_not_ask(lifeline, background) -> None:
+def test_stop_at_once_skips_sigterm(lifeline, background) -> None:
     """A stop at once kills without SIGTERM and without waiting."""
     running = holding(STUBBORN, lifeline, grace=3600)
 

@@ -41,7 +41,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def test_all_that_carry_the_mark_are_ended(start) -> None:
+def test_tree_terminator_ends_all_processes_with_tag(start) -> None:
     """The processes of a run and those of each of its tasks are ended; others, however alike, are not."""
     run, other = new_tag(), new_tag()
     ours = [start(run), start(f"{run}1/"), start(f"{run}2/")]
@@ -64,7 +64,7 @@ def test_one_task_can_be_ended_alone(start) -> None:
     assert eleventh.poll() is None
 
 
-def test_what_ignores_sigterm_is_killed_after_the_grace(start) -> None:
+def test_tree_terminator_kills_after_grace(start) -> None:
     """A process that ignores SIGTERM is killed once the grace is over."""
     mark = new_tag()
     stubborn = start(mark, STUBBORN)
@@ -74,7 +74,7 @@ def test_what_ignores_sigterm_is_killed_after_the_grace(start) -> None:
     assert stubborn.wait() == -signal.SIGKILL
 
 
-def test_a_root_is_found_without_its_mark(start) -> None:
+def test_tree_terminator_finds_root_without_tag(start) -> None:
     """A process that is known to be a root is ended even if it carries no mark."""
     root = start(None)
 
@@ -95,7 +95,7 @@ def test_a_stopped_process_is_killed(start) -> None:
     assert suspended.wait() == -signal.SIGKILL
 
 
-def test_the_session_of_whoever_ends_a_tree_is_spared(script) -> None:
+def test_tree_terminator_spares_its_own_session(script) -> None:
     """Who ends a tree that it is itself part of neither ends itself nor its session."""
     ends_itself = script(
         """

@@ -33,7 +33,7 @@ def test_a_product_can_have_the_longest_name_there_is(name, atomic, lab) -> None
     assert not [each for each in lab.names() if each.endswith(".failed")]
 
 
-def test_a_product_named_lock_is_not_there_before_it_is_made(lab) -> None:
+def test_product_named_lock_does_not_exist_before_it_is_written(lab) -> None:
     """No name that a product may have is one that this package uses beside it."""
     for name in ("lock", "new", "old", "old-lock", "making-x"):
         assert outcome_of(lab, writer(lab, "", Product(name)))[0] is TaskState.FAILED, name
@@ -63,7 +63,7 @@ def test_a_directory_can_be_a_product(lab, path) -> None:
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_directory_that_was_made_for_the_module_and_stays_empty_was_not_made(lab, atomic) -> None:
+def test_empty_directory_product_counts_as_not_created(lab, atomic) -> None:
     """A trailing slash has it made for the module; that alone is no product."""
     state, reason = outcome_of(lab, writer(lab, "", Product("build/", atomic=atomic)))
 
@@ -189,7 +189,7 @@ def test_where_its_own_folder_cannot_be_made_the_product_is_named(lab, atomic) -
 @pytest.mark.parametrize(
     ("there", "product"), [("data/thesis/chapter", "data"), ("data/thesis/chapter", "data/"), ("data", "data/")]
 )
-def test_what_no_task_has_made_is_not_replaced(there, product, lab) -> None:
+def test_untracked_directory_is_not_replaced(there, product, lab) -> None:
     """A directory with something in it, or a file where a directory is to be: it is said before anything runs."""
     lab.write(there, "precious")
     with pytest.raises(
@@ -200,7 +200,7 @@ def test_what_no_task_has_made_is_not_replaced(there, product, lab) -> None:
     assert (lab.folder / there).read_text() == "precious"
 
 
-def test_a_directory_does_not_replace_a_file_that_no_task_has_made(lab) -> None:
+def test_directory_product_does_not_replace_untracked_file(lab) -> None:
     """Of which nobody could know beforehand; the file stays."""
     lab.write("data", "precious")
     making = StagedProducts("t", [Product("data")], str(lab.folder))

@@ -53,7 +53,7 @@ def test_a_record_that_cannot_be_written_leaves_no_other_product_either(lab) -> 
     assert [name for name in lab.names() if not name.startswith(".sewer")] == ["x.txt.failed", "y.txt.failed"]
 
 
-def test_what_a_killed_attempt_leaves_is_removed_by_the_next_one(lab) -> None:
+def test_begin_removes_staging_directory_of_killed_attempt(lab) -> None:
     """Also that of several products in one folder; staging directories of other tasks are left alone."""
     killed, other = ([Product("a"), Product("b")], [Product("c")])
     making = StagedProducts("t", killed, str(lab.folder))
@@ -108,7 +108,7 @@ def test_two_attempts_at_one_path_leave_one_of_the_two_whole(lab) -> None:
     assert lab.names(".sewer") == ["x.json"]
 
 
-def test_a_stamp_is_of_what_the_attempt_made_not_of_what_lies_there_later(lab, monkeypatch) -> None:
+def test_record_fingerprint_is_of_the_staged_product(lab, monkeypatch) -> None:
     """Should another attempt replace a product just before its record is written, the record does not fit it."""
     product = Product("x")
     making = StagedProducts("one", [product], str(lab.folder))
@@ -158,7 +158,7 @@ def test_a_record_of_an_older_version_is_none(lab) -> None:
     assert read_record(str(lab.folder / "x")) is None
 
 
-def test_removing_a_temporary_product_is_taken_up_where_it_was_left(lab) -> None:
+def test_remove_temporary_resumes_after_kill(lab) -> None:
     """A process that was ended between noting and doing it leaves it to the next one; what lies there since is kept."""
     product = Product("x", temporary=True)
     lab.run(writer(lab, "paths[0].write_text('x')", product))
@@ -173,7 +173,7 @@ def test_removing_a_temporary_product_is_taken_up_where_it_was_left(lab) -> None
     assert lab.read("x") == "by hand"
 
 
-def test_a_temporary_product_that_is_not_whole_is_not_removed(lab) -> None:
+def test_remove_temporary_keeps_incomplete_product(lab) -> None:
     """It may be somebody else's by now; nothing is removed of which it is not known that it was made here."""
     lab.write("x", "by hand")
 

@@ -35,7 +35,7 @@ def tasks_of(lab: Lab, graph: list[list[int]], compare: str) -> tuple[list[Task]
 @pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graph=_GRAPHS, compare=st.sampled_from(["mtime", "content"]), data=st.data())
-def test_a_second_run_rests_and_a_change_reruns_exactly_what_is_made_of_it(tmp_path, graph, compare, data) -> None:
+def test_change_reruns_exactly_its_downstream_tasks(tmp_path, graph, compare, data) -> None:
     """By time a touch is a change, by content it is none."""
     lab = Lab(tmp_path / str(next(_NUMBERS)))
     for number in range(3):

@@ -26,7 +26,7 @@ def started(plan: Scheduler) -> list[str]:
     return plan.start(done=(), ahead=False)
 
 
-def test_first_come_is_first_served() -> None:
+def test_start_keeps_order_of_enqueue() -> None:
     """Where there is room for two, the first two start, and the third when one of them has ended."""
     plan = schedule(Task("a", "m"), Task("b", "m"), Task("c", "m"))
 
@@ -37,7 +37,7 @@ def test_first_come_is_first_served() -> None:
     assert list(plan.under_way) == ["a", "c"]
 
 
-def test_what_finds_no_resources_is_passed_by() -> None:
+def test_start_skips_tasks_without_free_resources() -> None:
     """A task that wants more than there is left holds up none that wants less, and keeps its place."""
     gpu = {"gpu": 2}
     plan = schedule(Task("a", "m", resources={"gpu": 1}), Task("b", "m", resources=gpu), Task("c", "m"), jobs=3, gpu=2)
@@ -49,7 +49,7 @@ def test_what_finds_no_resources_is_passed_by() -> None:
     assert started(plan) == ["b"]
 
 
-def test_a_turn_comes_when_all_before_have_succeeded() -> None:
+def test_ahead_slot_is_released_when_upstream_has_succeeded() -> None:
     """Direct and indirect downstream tasks of a failed task never become ready."""
     plan = schedule(
         Task("a", "m"), Task("b", "m"), Task("c", "m", depends_on=["a", "b"]), Task("d", "m", depends_on=["c"])

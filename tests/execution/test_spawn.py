@@ -28,7 +28,7 @@ def test_a_missing_executable_is_named(tmp_path: Path) -> None:
     assert str(error) == f"cannot start {tmp_path}/python: No such file or directory"
 
 
-def test_an_executable_whose_own_interpreter_is_missing_says_so(tmp_path: Path) -> None:
+def test_spawn_explains_missing_shebang_interpreter(tmp_path: Path) -> None:
     """The error of a script with a missing interpreter differs from that of a missing script."""
     script = tmp_path / "python"
     script.write_text("#!/nowhere/python3\n", encoding="utf-8")

@@ -14,7 +14,7 @@ from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
 __all__ = ["lab"]
 
 
-def test_a_product_appears_under_its_real_name_when_its_task_has_succeeded(lab) -> None:
+def test_commit_moves_product_to_its_real_path(lab) -> None:
     """While the module runs there is nothing under the real name; then it is there, and nothing else is left."""
     task = writer(
         lab, "paths[0].write_text('all'); assert not Path('build/raw.txt').exists()", Product("build/raw.txt")
@@ -34,7 +34,7 @@ def test_the_module_sees_the_name_that_the_product_will_have(lab) -> None:
     assert lab.read("build/a.tar.gz") == "a.tar.gz"
 
 
-def test_what_a_failed_task_has_made_is_kept_under_another_name(lab) -> None:
+def test_discard_saves_failed_product(lab) -> None:
     """The real name stays what it was; the new one lies beside it as ….failed until the task succeeds."""
     good = writer(lab, "paths[0].write_text('good')", Product("x.txt"))
     bad = writer(lab, "paths[0].write_text('half'); sys.exit(3)", Product("x.txt"), name="bad", task="made")
@@ -46,7 +46,7 @@ def test_what_a_failed_task_has_made_is_kept_under_another_name(lab) -> None:
     assert not lab.has("x.txt.failed")
 
 
-def test_what_a_failed_task_has_made_is_removed_on_request(lab) -> None:
+def test_discard_removes_product_with_on_failure_remove(lab) -> None:
     """With on_failure='remove' nothing is left, neither of an atomic product nor of another."""
     products = Product("x", on_failure="remove"), Product("y/", on_failure="remove", atomic=False)
     task = writer(lab, "paths[0].write_text('half'); (paths[1] / 'z').write_text('half'); sys.exit(3)", *products)
@@ -56,7 +56,7 @@ def test_what_a_failed_task_has_made_is_removed_on_request(lab) -> None:
     assert not lab.has("y")
 
 
-def test_success_without_the_product_is_a_failure_that_names_it(lab) -> None:
+def test_commit_of_missing_product_raises(lab) -> None:
     """The message names the product and its expected path."""
     state, reason = outcome_of(lab, writer(lab, "", Product("build/raw.txt")))
 
@@ -64,7 +64,7 @@ def test_success_without_the_product_is_a_failure_that_names_it(lab) -> None:
     assert reason.startswith("exit code 0, but product build/raw.txt was not created: expected at the path that the")
 
 
-def test_success_with_one_of_two_products_puts_none_in_place(lab) -> None:
+def test_commit_with_one_missing_product_commits_none(lab) -> None:
     """The created one is saved as ….failed."""
     task = writer(lab, "paths[0].write_text('one')", Product("one.txt"), Product("two.txt"))
 
@@ -73,7 +73,7 @@ def test_success_with_one_of_two_products_puts_none_in_place(lab) -> None:
     assert lab.read("one.txt.failed") == "one"
 
 
-def test_a_module_that_writes_the_real_name_itself_is_told_how_to_say_so(lab) -> None:
+def test_commit_explains_atomic_false_if_real_path_was_written(lab) -> None:
     """It is a failure, for the path could have been seen half-written; the message has the two ways out."""
     state, reason = outcome_of(lab, writer(lab, "Path('x.txt').write_text('mine')", Product("x.txt")))
 
@@ -82,7 +82,7 @@ def test_a_module_that_writes_the_real_name_itself_is_told_how_to_say_so(lab) ->
     assert "Product('x.txt', atomic=False)" in reason
 
 
-def test_a_product_under_its_real_name_has_to_be_made_anew(lab) -> None:
+def test_commit_of_unchanged_non_atomic_product_raises(lab) -> None:
     """atomic=False gives the module the real path; what was there before and is unchanged was not made."""
     product = Product("x.txt", atomic=False)
     assert outcome_of(lab, writer(lab, "assert sys.argv[1] == 'x.txt'; paths[0].write_text('1')", product))[
@@ -121,7 +121,7 @@ def test_a_run_that_is_stopped_while_products_are_put_in_place_puts_all_of_them_
     assert (lab.read("one"), lab.read("two")) == ("x", "x")
 
 
-def test_what_only_looks_like_the_rest_of_a_failure_stays(lab) -> None:
+def test_remove_failed_keeps_files_of_the_user(lab) -> None:
     """What is kept of a failed attempt takes no other file's place, and the next success removes but its own."""
     lab.write("x.txt.failed", "mine")
     product = Product("x.txt")

@@ -31,7 +31,7 @@ def noted(path: str, *names: str) -> None:
             state.record(name, "succeeded", command=f"did {name}", result={"of": name})
 
 
-def test_what_has_succeeded_is_read_back(path) -> None:
+def test_read_state_returns_recorded_successes(path) -> None:
     """With its command and its result; the last word on a task counts."""
     noted(path, "a", "b")
     with StateFile(path, "w", keep=True) as state:
@@ -40,7 +40,7 @@ def test_what_has_succeeded_is_read_back(path) -> None:
     assert read_state(path, "w") == {"b": FinishedTask("did b", {"of": "b"}, 2)}
 
 
-def test_a_run_that_does_not_go_on_begins_anew(path) -> None:
+def test_state_file_without_keep_is_emptied(path) -> None:
     """Its former content is removed."""
     noted(path, "a")
     with StateFile(path, "w", keep=False) as state:
@@ -63,7 +63,7 @@ def test_jobs_are_known_by_the_file_and_by_the_run(path) -> None:
     assert anew.run != first.run
 
 
-def test_jobs_of_a_killed_run_are_not_left_to_themselves(path) -> None:
+def test_state_file_rejects_run_that_abandons_jobs(path) -> None:
     """The next run has to look after them, until one has come to its end."""
     with StateFile(path, "w", keep=False, run_dir="/runs"):
         pass
@@ -81,7 +81,7 @@ def test_jobs_of_a_killed_run_are_not_left_to_themselves(path) -> None:
         pass
 
 
-def test_a_file_cut_at_any_byte_keeps_all_whole_lines_and_can_be_gone_on_with(path) -> None:
+def test_truncated_state_file_keeps_complete_lines(path) -> None:
     """The unfinished line is left aside, and what is noted next is no part of it."""
     noted(path, "a", "b")
     with open(path, "rb") as file:
@@ -119,7 +119,7 @@ def test_a_disk_that_fills_up_leaves_only_whole_lines(path) -> None:
     assert set(read_state(path, "w")) == {"a"}
 
 
-def test_a_second_run_on_one_file_says_who_has_it(path) -> None:
+def test_locked_state_file_error_names_holder(path) -> None:
     """It names the process, and does not touch the file; when that has ended, it may."""
     with StateFile(path, "w", keep=False) as state:
         state.record("a", "succeeded")
@@ -132,7 +132,7 @@ def test_a_second_run_on_one_file_says_who_has_it(path) -> None:
     noted(path, "b")
 
 
-def test_threads_that_note_at_once_do_not_mix_their_lines(path) -> None:
+def test_record_is_thread_safe(path) -> None:
     """Each line is written in one piece."""
     with StateFile(path, "w", keep=False) as state:
         threads = [
@@ -159,7 +159,7 @@ def test_threads_that_note_at_once_do_not_mix_their_lines(path) -> None:
         ('{"sewer_state": 1, "workflow": "w"}\n\xff\xfe\n', ":2: not a state file"),
     ],
 )
-def test_what_is_no_state_of_the_workflow_is_refused_and_left_alone(path, text, said) -> None:
+def test_state_file_of_another_workflow_is_rejected_unchanged(path, text, said) -> None:
     """The message describes the file and names --state."""
     os.makedirs(os.path.dirname(path))
     with open(path, "w", encoding="latin-1") as file:
@@ -256,7 +256,7 @@ def test_temporary_products_that_are_needed_again_are_made_again_on_resume(lab) 
     assert lab.ran(*tasks, resume=True) == []
 
 
-def test_lines_say_when_and_why(path) -> None:
+def test_record_lines_have_time_and_reason(path) -> None:
     """The file has one JSON object per line."""
     with StateFile(path, "w", keep=False) as state:
         state.record("a", "failed", reason="no data")

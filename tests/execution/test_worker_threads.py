@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from airflow_provider_sewer.execution.workflow_runner import WorkerThreads
 
 
-def test_as_many_threads_as_there_are_things_at_once() -> None:
+def test_worker_threads_grow_with_concurrent_calls() -> None:
     """Two things that wait for each other are both begun; what comes later is done by the same threads."""
     meet = threading.Barrier(2, timeout=60)
     done: SimpleQueue[int] = SimpleQueue()

@@ -46,7 +46,7 @@ def test_a_long_task_holds_up_nothing_but_its_dependents(plan, lifeline, gate, b
     assert set(states(run.result()).values()) == {OK}
 
 
-def test_as_many_tasks_run_at_once_as_is_said(plan, witness, lifeline, gate, background) -> None:
+def test_jobs_limits_concurrent_tasks(plan, witness, lifeline, gate, background) -> None:
     """With three jobs, three tasks run at once and never more."""
     for number in range(9):
         plan.task(str(number), HOLD + f"    say('+'); {PASS}; say('-')", lifeline.path, gate.path)
@@ -124,7 +124,7 @@ def test_a_failure_stops_its_dependents_and_nothing_else(plan, witness) -> None:
     assert {("not run", "after bad"), ("not run", "after both")} <= set(witness.events)
 
 
-def test_what_will_not_run_is_known_while_the_rest_still_runs(plan, witness, lifeline, gate, background) -> None:
+def test_upstream_failed_is_reported_while_other_tasks_run(plan, witness, lifeline, gate, background) -> None:
     """Dependents of a failure are called off at once, not at the end of the run."""
     plan.task("bad", HOLD + "    raise SystemExit(1)", lifeline.path)
     plan.task("after bad", after=["bad"])

@@ -55,7 +55,7 @@ def test_a_task_that_cannot_be_recorded_has_failed(at: str, error: BaseException
     assert [name for what, name in witness.events if what != "started"] == ["watched", "after it", "other"]
 
 
-def test_everybody_hears_of_an_end_even_if_one_cannot(plan, modules, witness) -> None:
+def test_failing_observer_does_not_block_others(plan, modules, witness) -> None:
     """An observer that fails at the end of a task does not keep the next from hearing of it."""
     plan.task("watched")
     engine = WorkflowRunner(
@@ -79,7 +79,7 @@ def test_a_task_whose_log_fails_is_ended(plan, lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_a_reader_that_has_gone_stops_the_run(plan, lifeline) -> None:
+def test_closed_output_stops_the_run(plan, lifeline) -> None:
     """When the reader closes the output, the whole run is stopped at once."""
     plan.task("long", HOLD + "    say('here'); signal.pause()", lifeline.path)
     plan.task("watched", "print('hello')")

@@ -18,7 +18,7 @@ STUBBORN = (
 )
 
 
-def test_a_stop_ends_what_runs_and_starts_nothing_more(plan, lifeline, background) -> None:
+def test_stop_ends_running_tasks_and_starts_none(plan, lifeline, background) -> None:
     """A stopped run ends its running tasks and starts no others. No process is left."""
     plan.task("done")
     for name in ("one", "two"):
@@ -89,7 +89,7 @@ def test_an_interrupt_ends_everything(plan, lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_a_stop_ends_what_a_task_that_is_done_has_detached(plan, lifeline, background) -> None:
+def test_stop_ends_detached_processes_of_finished_tasks(plan, lifeline, background) -> None:
     """A daemon that closed its output outlives its task; a stopped run leaves it no more than anything else."""
     daemon = (
         "import os, sys, time; life = os.open(sys.argv[1], os.O_WRONLY); os.write(life, b'here\\n'); time.sleep(600)"

@@ -46,7 +46,7 @@ def drawn(tree):
     return [(row[2], len(row[1]) // 4, row[3].split(", ") if row[3] else []) for row in found]
 
 
-def test_a_diamond_is_drawn_as_a_tree(diamond):
+def test_to_tree_draws_diamond_with_additional_upstream(diamond):
     """What two tasks have to be done before is under the second and says that it is also after the first."""
     assert to_tree(diamond) == (
         "digits\n"
@@ -59,14 +59,14 @@ def test_a_diamond_is_drawn_as_a_tree(diamond):
     )
 
 
-def test_several_roots_stand_at_the_margin():
+def test_to_tree_puts_roots_at_margin():
     """Tasks that wait for nothing are not under anything."""
     a, b, c = Task("a", "m"), Task("b", "m"), Task("c", "m")
     workflow = Workflow("roots", [a, b, c], [(b, c)])
     assert to_tree(workflow) == "roots\n\na      m\nb      m\n└── c  m\n"
 
 
-def test_branches_are_joined_by_lines():
+def test_to_tree_connects_branches_with_lines():
     """One sees where a branch goes on below another one's tasks."""
     a, b, c, d = (Task(name, "m") for name in "abcd")
     assert to_tree(Workflow("w", [a, b, c, d], [(a, b), (b, c), (a, d)])).splitlines()[2:] == [
@@ -77,7 +77,7 @@ def test_branches_are_joined_by_lines():
     ]
 
 
-def test_a_long_chain_goes_on_at_the_margin():
+def test_to_tree_continues_long_chain_at_margin():
     """A thousand tasks are no staircase of a thousand steps; where it goes on, it says after what."""
     rows = drawn(to_tree(chain(1000)))
     assert [name for name, _, _ in rows] == [f"t{number}" for number in range(1000)]
@@ -88,7 +88,7 @@ def test_a_long_chain_goes_on_at_the_margin():
 
 @settings(deadline=None)
 @given(workflows())
-def test_each_task_is_drawn_once_after_all_it_waits_for(workflow):
+def test_to_tree_draws_each_task_once_after_its_upstream(workflow):
     """The tree loses no edge: one is the nesting, the others are named."""
     above, seen = [], []
     for name, depth, others in drawn(to_tree(workflow)):
@@ -100,31 +100,31 @@ def test_each_task_is_drawn_once_after_all_it_waits_for(workflow):
     assert sorted(seen) == sorted(workflow.tasks)
 
 
-def test_the_doc_is_shown_without_its_indentation():
+def test_to_tree_dedents_doc():
     """It comes from a docstring; its paragraphs stay apart."""
     workflow = Workflow("w", [Task("a", "m")], doc="First line.\n\n        Second paragraph.")
     assert to_tree(workflow) == "w\nFirst line.\n\nSecond paragraph.\n\na  m\n"
 
 
-def test_what_a_terminal_would_act_on_is_made_visible():
+def test_to_tree_escapes_control_characters():
     """Neither a doc nor a template can clear the screen or start a new line."""
     workflow = Workflow("w", [Task("a", "{{ x\n }}")], doc="red \x1b[31m")
     assert to_tree(workflow) == "w\nred \\x1b[31m\n\na  {{ x\\n }}\n"
 
 
-def test_wide_letters_do_not_break_the_column():
+def test_to_tree_aligns_wide_characters():
     """Chinese letters take two columns of a terminal, an accent that is a letter of its own takes none."""
     workflow = Workflow("w", [Task("数字", "m"), Task("abcd", "m"), Task("cafe\u0301", "m")])
     assert to_tree(workflow).splitlines()[2:] == ["数字  m", "abcd  m", "cafe\u0301  m"]
 
 
-def test_one_very_long_name_does_not_push_all_modules_out_of_sight():
+def test_to_tree_limits_column_width():
     """It sticks out; the others keep their column."""
     workflow = Workflow("w", [Task("x" * 200, "m"), Task("ab", "m"), Task("y" * 60, "m")])
     assert to_tree(workflow).splitlines()[2:] == ["x" * 200 + "  m", "ab" + " " * 60 + "m", "y" * 60 + "  m"]
 
 
-def test_a_flowchart_has_a_node_for_each_task_and_an_arrow_for_each_edge(diamond):
+def test_to_mermaid_has_node_per_task_and_arrow_per_edge(diamond):
     """Ids are numbers, so that no name can be a word of Mermaid."""
     assert to_mermaid(diamond) == (
         "---\n"
@@ -150,7 +150,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_no_name_means_anything_to_mermaid(name):
+def test_to_mermaid_escapes_names(name):
     """What Mermaid or Markdown would act on is written as an entity, and reads as the name again."""
     node = to_mermaid(Workflow("w", [Task(name, "m")])).splitlines()[-1]
     label = re.fullmatch(r' {4}n0\["(.*)"\]', node)[1]
@@ -159,13 +159,13 @@ def test_no_name_means_anything_to_mermaid(name):
     assert not re.search(r"#(?!\d+;)|(?<!\d);", label)
 
 
-def test_letters_of_any_language_and_usual_punctuation_are_readable_in_the_source():
+def test_to_mermaid_keeps_letters_and_punctuation():
     """Only what is dangerous is escaped."""
     workflow = Workflow("w", [Task("größe 数 🎉 a.b-c_d (v2), 20 °C", "m")])
     assert '    n0["größe 数 🎉 a.b-c_d (v2), 20 °C"]\n' in to_mermaid(workflow)
 
 
-def test_a_title_cannot_end_the_front_matter():
+def test_to_mermaid_escapes_title():
     """It is a quoted text of YAML, whatever it holds."""
     lines = to_mermaid(Workflow('a"\n---\n数 b', [Task("x", "m")])).splitlines()
     assert lines == ["---", r'title: "a\U00000022\U0000000a---\U0000000a数 b"', "---", "flowchart TD", '    n0["x"]']

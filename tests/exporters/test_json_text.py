@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_sewer.exporters.json_text import to_json_text
 
 
-def test_letters_stay_and_bytes_that_are_no_text_are_escaped():
+def test_to_json_text_escapes_only_lone_surrogates():
     """The text is valid UTF-8 and reads as the same data."""
     text = to_json_text({"größe": "数\udcff\u2028"})
     assert text == '{\n    "größe": "数\\udcff\u2028"\n}'
@@ -19,7 +19,7 @@ def test_letters_stay_and_bytes_that_are_no_text_are_escaped():
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_numbers_that_json_does_not_know_are_refused(number):
+def test_to_json_text_rejects_nan_and_infinity(number):
     """Python would write a word for them that other programs stumble over."""
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json_text([number])

@@ -21,14 +21,14 @@ DOCUMENTS = st.recursive(
 
 @settings(deadline=None)
 @given(document=DOCUMENTS, random=st.randoms(use_true_random=False))
-def test_comments_and_trailing_commas_change_nothing_about_the_data(strewn, document, random):
+def test_parse_ignores_comments_and_trailing_commas(strewn, document, random):
     """Whatever is strewn between the tokens, the data is that of the document."""
     assert parse(strewn(document, random)).data == document
 
 
 @settings(deadline=None)
 @given(document=DOCUMENTS, random=st.randoms(use_true_random=False))
-def test_the_offsets_of_a_value_are_those_of_its_text(strewn, document, random):
+def test_parse_value_offsets_match_text(strewn, document, random):
     """What stands between start and end of any value reads as that value again."""
     text = strewn(document, random)
     waiting = [parse(text)]
@@ -40,7 +40,7 @@ def test_the_offsets_of_a_value_are_those_of_its_text(strewn, document, random):
 
 @settings(deadline=None)
 @given(st.text(alphabet='{}[]:,"\\/* \n019.eE-+truefalsn\x00é', max_size=60))
-def test_any_text_is_either_read_or_refused_with_line_and_column(text):
+def test_parse_accepts_or_rejects_any_text_like_strict_json(text):
     """No text makes the reader fail in another way, and what it reads or refuses is what strict JSON does."""
     try:
         data = parse(text).data
@@ -53,7 +53,7 @@ def test_any_text_is_either_read_or_refused_with_line_and_column(text):
     assert not is_json(text)
 
 
-def test_the_layout_inside_brackets_is_known():
+def test_parse_records_layout_of_containers():
     """To write into an array one has to know where its children end, its comments end, and if a comma is there."""
     text = "[1, /* two */ 2 /* after */, // last\n]"
     inside = parse(text).layout
@@ -63,19 +63,19 @@ def test_the_layout_inside_brackets_is_known():
     assert inside.comma
 
 
-def test_an_object_starts_with_its_first_name():
+def test_parse_object_layout_starts_at_first_name():
     """That is where its first line is indented."""
     text = '{ /* a */ "one": 1, "two": 2}'
     assert text[parse(text).layout.first :].startswith('"one"')
     assert parse("{ }").layout.first is None
 
 
-def test_a_comma_in_a_comment_is_no_trailing_comma():
+def test_parse_ignores_comma_in_comment():
     """Only the comma of the array itself counts."""
     assert not parse("[1 /* , */]").layout.comma
 
 
-def test_tokens_in_strings_are_text():
+def test_parse_keeps_tokens_in_strings():
     """A string may hold what elsewhere would be a comment or a bracket."""
     assert parse(r'["// no", "/* no */", "]", "\"", "\\"]').data == ["// no", "/* no */", "]", '"', "\\"]
 
@@ -106,14 +106,14 @@ def test_tokens_in_strings_are_text():
         ("9" * 5000, "1:1: the number has too many digits"),
     ],
 )
-def test_what_is_no_jsonc_is_refused_where_it_stands(text, said):
+def test_parse_rejects_invalid_text_with_line_and_column(text, said):
     """The message starts with line and column and says what was expected there."""
     with pytest.raises(SewerError) as refused:
         parse(text)
     assert str(refused.value).startswith(said)
 
 
-def test_nesting_has_a_limit_and_does_not_exhaust_the_stack():
+def test_parse_limits_nesting_depth():
     """A file of a hundred thousand brackets is an error like any other."""
     assert parse("[" * DEEPEST + "1" + "]" * DEEPEST).elements
     with pytest.raises(SewerError, match=f"^1:{DEEPEST + 2}: the value is nested more than {DEEPEST} levels deep"):

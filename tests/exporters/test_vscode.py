@@ -17,7 +17,7 @@ from airflow_provider_sewer.exporters.vscode import (
 )
 
 
-def test_a_task_becomes_a_debugpy_configuration(train):
+def test_launch_configuration_uses_debugpy(train):
     """The debugger starts the same module with the same arguments as a run does."""
     assert launch_configuration(train) == {
         "name": "train",
@@ -29,7 +29,7 @@ def test_a_task_becomes_a_debugpy_configuration(train):
     }
 
 
-def test_interpreter_folder_and_environment_appear_where_the_task_has_them(tmp_path):
+def test_launch_configuration_has_python_cwd_and_env_of_task(tmp_path):
     """They are the task's own settings, under the names that VS Code has for them."""
     task = Task("a", "m", python=tmp_path / "bin/python", workdir=tmp_path, env={"GPU": 1})
     configuration = launch_configuration(task)
@@ -38,7 +38,7 @@ def test_interpreter_folder_and_environment_appear_where_the_task_has_them(tmp_p
     assert configuration["env"] == {"GPU": "1"}
 
 
-def test_write_launch_json_leaves_secrets_to_the_environment(tmp_path):
+def test_write_launch_json_replaces_secrets_with_variables(tmp_path):
     """People commit the file: it names variables in place of secrets, also where an older one had the values."""
     env = {"HF_TOKEN": "hf-secret", "DB_URL": "postgres://me:db-secret@host", "N": "1"}
     task = Task("a", "m", {"api_key": "key-secret", "to": "x/hf-secret"}, args=["redis://:arg-secret@h"], env=env)
@@ -56,13 +56,13 @@ def test_write_launch_json_leaves_secrets_to_the_environment(tmp_path):
     assert variables_needed([task]) == ["SECRET", "API_KEY", "HF_TOKEN", "DB_URL"]
 
 
-def test_launch_configuration_leaves_secrets_in_kwargs_to_the_environment():
+def test_launch_configuration_replaces_secrets_in_kwargs():
     """A function is called with JSON, in which VS Code fills in variables too."""
     *_, kwargs = launch_configuration(Task("a", function="m:f", kwargs={"password": "hunter2", "n": 1}))["args"]
     assert json.loads(kwargs) == {"password": "${env:PASSWORD}", "n": 1}
 
 
-def test_the_home_folder_is_written_out(monkeypatch):
+def test_launch_configuration_expands_home_folder(monkeypatch):
     """VS Code would take ~ for the name of a folder."""
     monkeypatch.setenv("HOME", "/home/ada")
     configuration = launch_configuration(Task("a", "m", python="~/env/bin/python", workdir="~"))
@@ -70,12 +70,12 @@ def test_the_home_folder_is_written_out(monkeypatch):
     assert configuration["cwd"] == "/home/ada"
 
 
-def test_a_bare_interpreter_name_stays_bare():
+def test_launch_configuration_keeps_bare_interpreter_name():
     """It is looked up on PATH by whoever starts it."""
     assert launch_configuration(Task("a", "m", python="python3.12"))["python"] == "python3.12"
 
 
-def test_a_fresh_file_is_plain_json(train):
+def test_launch_json_is_plain_json(train):
     """Four spaces, letters as they are, a line break at the end."""
     text = launch_json([train, Task("Größe", "digits.size")])
     assert text.startswith(
@@ -86,12 +86,12 @@ def test_a_fresh_file_is_plain_json(train):
     assert json.loads(text)["configurations"][0] == launch_configuration(train)
 
 
-def test_the_version_can_be_chosen(train):
+def test_launch_json_uses_given_version(train):
     """It is the version of the format, not of the workflow."""
     assert json.loads(launch_json([train], version="0.3.0"))["version"] == "0.3.0"
 
 
-def test_two_tasks_of_one_name_are_refused(train):
+def test_launch_json_rejects_duplicate_task_names(train):
     """VS Code could not tell them apart; the message has the lines of both."""
     other = Task("train", "digits.other")
     with pytest.raises(SewerError, match="two tasks are named 'train'") as refused:
@@ -100,7 +100,7 @@ def test_two_tasks_of_one_name_are_refused(train):
     assert refused.value.where == other.source
 
 
-def test_bytes_that_are_no_text_survive_as_escapes(tmp_path):
+def test_launch_json_escapes_arguments_that_are_not_utf8(tmp_path):
     """An argument may hold a file name that is no UTF-8; the file is valid UTF-8 all the same."""
     task = Task("a", "m", {"file": os.fsdecode(b"\xff.npz")})
     write_launch_json(tmp_path / "launch.json", [task])

@@ -20,7 +20,7 @@ def names(text):
     return [configuration["name"] for configuration in parse(text).data["configurations"]]
 
 
-def test_a_persons_file_changes_only_where_the_task_stands(train):
+def test_merged_launch_json_changes_only_configuration_of_task(train):
     """Comments, order, odd spacing, trailing commas and other configurations are what they were."""
     before, _, rest = WRITTEN_BY_A_PERSON.partition('{\n            "name": "train"')
     after = rest[rest.index("}") + 1 :]
@@ -33,7 +33,7 @@ def test_a_persons_file_changes_only_where_the_task_stands(train):
     assert replacement.splitlines()[-1] == "        }"
 
 
-def test_a_new_task_goes_to_the_end_behind_the_comments(train):
+def test_merged_launch_json_appends_new_task_after_comments(train):
     """The comments stay with the configurations they stand behind; the trailing comma stays a habit."""
     new = Task("evaluate", "digits.evaluate")
     merged = merged_launch_json(WRITTEN_BY_A_PERSON, [new])
@@ -42,7 +42,7 @@ def test_a_new_task_goes_to_the_end_behind_the_comments(train):
     assert merged.endswith('"console": "integratedTerminal"\n        },\n' + tail)
 
 
-def test_without_a_trailing_comma_none_is_left_behind(train):
+def test_merged_launch_json_adds_no_trailing_comma(train):
     """A comment at the end of the line stays at the end of its line."""
     existing = '{"version": "1", "configurations": [\n  {"name": "mine"} // note\n]}'
     merged = merged_launch_json(existing, [Task("a", "m")])
@@ -51,7 +51,7 @@ def test_without_a_trailing_comma_none_is_left_behind(train):
     assert names(merged) == ["mine", "a"]
 
 
-def test_a_configuration_that_says_the_same_is_not_rewritten(train):
+def test_merged_launch_json_keeps_equal_configuration(train):
     """A comment inside it, or another order of its keys, is no difference."""
     configuration = launch_configuration(train)
     pairs = [f"{json.dumps(key)}:{json.dumps(value)}, // {key}\n" for key, value in reversed(configuration.items())]
@@ -59,7 +59,7 @@ def test_a_configuration_that_says_the_same_is_not_rewritten(train):
     assert merged_launch_json(existing, [train]) == existing
 
 
-def test_merging_twice_is_merging_once(train):
+def test_merged_launch_json_is_idempotent(train):
     """The second run finds everything in place."""
     tasks = [Task("new", "m"), train]
     once = merged_launch_json(WRITTEN_BY_A_PERSON, tasks)
@@ -67,7 +67,7 @@ def test_merging_twice_is_merging_once(train):
     assert merged_launch_json(once, tasks) == once
 
 
-def test_a_file_of_our_own_grows_as_if_it_were_written_afresh(train):
+def test_merged_launch_json_into_own_file_equals_new_file(train):
     """Merging tasks into an empty list, or one after the other, gives the text of a fresh file."""
     new = Task("new", "m")
     assert merged_launch_json(launch_json([]), [train, new]) == launch_json([train, new])
@@ -76,28 +76,28 @@ def test_a_file_of_our_own_grows_as_if_it_were_written_afresh(train):
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_line_ends_and_byte_order_mark_are_kept(train, newline, mark):
+def test_merged_launch_json_keeps_line_ends_and_byte_order_mark(train, newline, mark):
     """What is added has the line ends of the file."""
     existing = mark + WRITTEN_BY_A_PERSON.replace("\n", newline)
     merged = merged_launch_json(existing, [train, Task("new", "m")])
     assert merged == mark + merged_launch_json(WRITTEN_BY_A_PERSON, [train, Task("new", "m")]).replace("\n", newline)
 
 
-def test_odd_white_space_is_kept(train):
+def test_merged_launch_json_keeps_white_space(train):
     """What stands before a closing bracket is layout of the person's own."""
     merged = merged_launch_json('{"version": "1", "configurations": [\n  {"name": "mine"}\n\n   ]\n\n}', [train])
     assert merged.startswith('{"version": "1", "configurations": [\n  {"name": "mine"},\n  {\n')
     assert merged.endswith("\n  }\n\n   ]\n\n}")
 
 
-def test_a_file_on_one_line_gets_lines_for_what_is_added(train):
+def test_merged_launch_json_adds_lines_to_file_on_one_line(train):
     """What was there stays on its line."""
     merged = merged_launch_json('{"version": "1", "configurations": [{"name": "mine"}]}', [train])
     assert merged.startswith('{"version": "1", "configurations": [{"name": "mine"},\n    {\n        "name": "train",\n')
     assert merged.endswith("\n    }\n]}")
 
 
-def test_tabs_are_kept(train):
+def test_merged_launch_json_indents_with_tabs_of_file(train):
     """A file that is indented with tabs goes on with tabs."""
     existing = '{\n\t"version": "0.2.0",\n\t"configurations": [\n\t\t{\n\t\t\t"name": "mine"\n\t\t}\n\t]\n}\n'
     merged = merged_launch_json(existing, [train])
@@ -106,13 +106,13 @@ def test_tabs_are_kept(train):
     assert "  " not in merged
 
 
-def test_an_existing_version_is_kept_and_a_missing_one_added(train):
+def test_merged_launch_json_keeps_version_or_adds_it(train):
     """The one in the file wins, even over the one asked for."""
     assert parse(merged_launch_json(WRITTEN_BY_A_PERSON, [train], version="9")).data["version"] == "0.1.0"
     assert parse(merged_launch_json('{"configurations": []}', [train], version="9")).data["version"] == "9"
 
 
-def test_a_missing_list_of_configurations_is_added(train):
+def test_merged_launch_json_adds_configurations_array(train):
     """A file may so far hold nothing but other things."""
     existing = '{\n  "inputs": [], // none\n}\n'
     merged = merged_launch_json(existing, [train])
@@ -121,12 +121,12 @@ def test_a_missing_list_of_configurations_is_added(train):
 
 
 @pytest.mark.parametrize("blank", ["", " \n\t\r\n", "\ufeff", "\ufeff\n"])
-def test_a_blank_file_is_like_none(train, blank):
+def test_merged_launch_json_of_blank_file_equals_new_file(train, blank):
     """Somebody may have touched it; there is nothing in it to lose."""
     assert merged_launch_json(blank, [train]).removeprefix("\ufeff") == launch_json([train])
 
 
-def test_elements_without_a_name_are_none_of_our_business(train):
+def test_merged_launch_json_keeps_elements_without_name(train):
     """VS Code would complain about them; they are kept."""
     existing = '{"version": "1", "configurations": [1, {}, {"name": 7}, null, {"name": ["train"]}]}'
     merged = merged_launch_json(existing, [train])
@@ -134,7 +134,7 @@ def test_elements_without_a_name_are_none_of_our_business(train):
     assert parse(merged).data["configurations"][-1] == launch_configuration(train)
 
 
-def test_two_configurations_of_one_name_matter_only_if_it_is_a_tasks(train):
+def test_merged_launch_json_rejects_duplicate_configuration_of_task(train):
     """Which one would be the task's is a guess; two of somebody else's stay two."""
     existing = '{"configurations": [\n  {"name": "train"},\n  {"name": "train"}\n]}'
     with pytest.raises(
@@ -155,7 +155,7 @@ def test_two_configurations_of_one_name_matter_only_if_it_is_a_tasks(train):
         ('{"configurations": [}', "1:21: expected a value, got }"),
     ],
 )
-def test_what_is_no_launch_json_is_refused_with_line_and_column(train, existing, said):
+def test_merged_launch_json_rejects_invalid_file_with_line_and_column(train, existing, said):
     """The message says what is wrong, where, and that nothing happened."""
     with pytest.raises(SewerError) as refused:
         merged_launch_json(existing, [train])
@@ -180,7 +180,7 @@ CONFIGURATIONS = st.lists(
     position=st.integers(0, 3),
     random=st.randoms(use_true_random=False),
 )
-def test_any_file_keeps_all_that_is_not_ours(strewn, configurations, rest, position, random):
+def test_merged_launch_json_keeps_other_content_of_any_file(strewn, configurations, rest, position, random):
     """However a file is laid out: its data, its comments and their order survive, and merging again is a no-op."""
     pairs = list(rest.items())
     pairs.insert(position, ("configurations", configurations))
@@ -213,7 +213,7 @@ def without_ours(text):
     return text
 
 
-def test_what_a_person_added_to_a_configuration_stays_when_it_is_brought_up_to_date():
+def test_merged_launch_json_keeps_user_keys_of_configuration():
     """`justMyCode` is theirs; a working directory that the task no longer has was ours."""
     existing = (
         '{"version": "0.2.0", "configurations": [{"name": "t", "module": "old", "cwd": "/x", "justMyCode": false}]}'
@@ -224,7 +224,7 @@ def test_what_a_person_added_to_a_configuration_stays_when_it_is_brought_up_to_d
     assert "cwd" not in configuration
 
 
-def test_a_configuration_of_another_kind_with_a_tasks_name_is_left_alone():
+def test_merged_launch_json_rejects_task_name_of_other_debugger():
     """A Node debugger that happens to be named like a task is not made a Python one."""
     existing = '{"configurations": [\n  {"name": "t", "type": "node", "request": "attach"}]}'
     with pytest.raises(SewerError, match="2:3: configuration of type 'node' has the name of task 't'"):

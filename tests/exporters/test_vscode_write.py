@@ -41,7 +41,7 @@ def as_an_ordinary_user():
     return lowered
 
 
-def test_the_file_and_its_folder_are_made(tmp_path, train):
+def test_write_launch_json_creates_file_and_folder(tmp_path, train):
     """The first time, there is no .vscode folder."""
     file = tmp_path / "project" / ".vscode" / "launch.json"
     write_launch_json(file, [train])
@@ -49,14 +49,14 @@ def test_the_file_and_its_folder_are_made(tmp_path, train):
     assert os.listdir(file.parent) == ["launch.json"]
 
 
-def test_a_new_file_has_the_mode_of_any_new_file(tmp_path, train):
+def test_write_launch_json_uses_default_mode_for_new_file(tmp_path, train):
     """It is not private just because it was written under a temporary name first."""
     (tmp_path / "ordinary").touch()
     write_launch_json(tmp_path / "launch.json", [train])
     assert mode(tmp_path / "launch.json") == mode(tmp_path / "ordinary")
 
 
-def test_an_existing_file_keeps_its_mode_and_its_bytes(tmp_path, train):
+def test_write_launch_json_keeps_mode_and_bytes(tmp_path, train):
     """Byte order mark and line ends pass through the file system as well."""
     file = tmp_path / "launch.json"
     existing = "\ufeff" + WRITTEN_BY_A_PERSON.replace("\n", "\r\n")
@@ -67,7 +67,7 @@ def test_an_existing_file_keeps_its_mode_and_its_bytes(tmp_path, train):
     assert mode(file) == 0o640
 
 
-def test_a_symbolic_link_stays_one(tmp_path, train):
+def test_write_launch_json_follows_symlink(tmp_path, train):
     """Who keeps launch.json in a folder of dotfiles finds the change there."""
     target = tmp_path / "dotfiles" / "launch.json"
     target.parent.mkdir()
@@ -80,7 +80,7 @@ def test_a_symbolic_link_stays_one(tmp_path, train):
     assert sorted(os.listdir(tmp_path)) == ["dotfiles", "launch.json"]
 
 
-def test_a_link_to_nothing_makes_what_it_points_at(tmp_path, train):
+def test_write_launch_json_creates_target_of_dangling_symlink(tmp_path, train):
     """The folder of the target is made too."""
     link = tmp_path / "launch.json"
     link.symlink_to(tmp_path / "later" / "real.json")
@@ -89,7 +89,7 @@ def test_a_link_to_nothing_makes_what_it_points_at(tmp_path, train):
     assert (tmp_path / "later" / "real.json").read_text(encoding="utf-8") == launch_json([train])
 
 
-def test_a_file_with_nothing_to_change_is_not_written(tmp_path, train):
+def test_write_launch_json_skips_unchanged_file(tmp_path, train):
     """Its time stamp stays, and no editor asks whether to load it again."""
     file = tmp_path / "launch.json"
     write_launch_json(file, [train])
@@ -98,7 +98,7 @@ def test_a_file_with_nothing_to_change_is_not_written(tmp_path, train):
     assert (os.stat(file).st_ino, os.stat(file).st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_file_that_is_not_understood_is_left_alone(tmp_path, train):
+def test_write_launch_json_keeps_invalid_file(tmp_path, train):
     """The message starts with the place, so that a terminal makes it a link."""
     file = tmp_path / "launch.json"
     file.write_bytes(b'{\r\n  "configurations": [\r\n')
@@ -110,7 +110,7 @@ def test_a_file_that_is_not_understood_is_left_alone(tmp_path, train):
     assert os.listdir(tmp_path) == ["launch.json"]
 
 
-def test_a_file_that_is_no_utf_8_is_left_alone(tmp_path, train):
+def test_write_launch_json_keeps_file_that_is_not_utf8(tmp_path, train):
     """Its bytes would not survive being read as anything else."""
     file = tmp_path / "launch.json"
     file.write_bytes(b'{"configurations": [] /* \xe4 */}')
@@ -119,13 +119,13 @@ def test_a_file_that_is_no_utf_8_is_left_alone(tmp_path, train):
     assert file.read_bytes() == b'{"configurations": [] /* \xe4 */}'
 
 
-def test_a_directory_in_the_place_of_the_file_is_an_error(tmp_path, train):
+def test_write_launch_json_rejects_directory(tmp_path, train):
     """It is named as what it is."""
     with pytest.raises(SewerError, match="is a directory"):
         write_launch_json(tmp_path, [train])
 
 
-def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path, train):
+def test_write_launch_json_rejects_file_in_place_of_folder(tmp_path, train):
     """Nothing is made beside it."""
     (tmp_path / ".vscode").write_text("mine")
     with pytest.raises(SewerError, match="Not a directory"):
@@ -133,14 +133,14 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path, train):
     assert (tmp_path / ".vscode").read_text() == "mine"
 
 
-def test_what_is_no_ordinary_file_is_not_read(tmp_path, train):
+def test_write_launch_json_rejects_fifo(tmp_path, train):
     """Reading a pipe would wait for ever."""
     os.mkfifo(tmp_path / "launch.json")
     with pytest.raises(SewerError, match="not a regular file"):
         write_launch_json(tmp_path / "launch.json", [train])
 
 
-def test_links_in_a_circle_are_an_error(tmp_path, train):
+def test_write_launch_json_rejects_symlink_loop(tmp_path, train):
     """Neither followed for ever nor replaced."""
     (tmp_path / "launch.json").symlink_to("launch.json")
     with pytest.raises(SewerError, match="symbolic links"):
@@ -148,7 +148,7 @@ def test_links_in_a_circle_are_an_error(tmp_path, train):
     assert (tmp_path / "launch.json").is_symlink()
 
 
-def test_a_read_only_file_is_left_alone(tmp_path, train, as_an_ordinary_user):
+def test_write_launch_json_keeps_read_only_file(tmp_path, train, as_an_ordinary_user):
     """A folder that can be written to would let it be replaced; its owner said no."""
     file = tmp_path / "launch.json"
     file.write_text("{}")
@@ -158,7 +158,7 @@ def test_a_read_only_file_is_left_alone(tmp_path, train, as_an_ordinary_user):
     assert file.read_text() == "{}"
 
 
-def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path, train, as_an_ordinary_user):
+def test_write_launch_json_rejects_read_only_folder(tmp_path, train, as_an_ordinary_user):
     """No half-written draft can be left there, and none is."""
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -171,7 +171,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path, train, as_an_o
     assert os.listdir(folder) == ["launch.json"]
 
 
-def test_the_text_is_on_the_disk_before_the_old_file_goes(tmp_path, train, monkeypatch):
+def test_write_launch_json_syncs_before_replacing(tmp_path, train, monkeypatch):
     """A power cut leaves either the old or the new text, never an empty file."""
     file = tmp_path / "launch.json"
     file.write_text(WRITTEN_BY_A_PERSON, encoding="utf-8")
@@ -183,7 +183,7 @@ def test_the_text_is_on_the_disk_before_the_old_file_goes(tmp_path, train, monke
     assert file.read_text(encoding="utf-8") == merged
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_draft(tmp_path, train, monkeypatch):
+def test_write_launch_json_on_full_disk_keeps_old_file(tmp_path, train, monkeypatch):
     """The draft is removed; the file is as it was."""
     file = tmp_path / "launch.json"
     file.write_text(WRITTEN_BY_A_PERSON, encoding="utf-8")

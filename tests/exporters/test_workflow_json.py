@@ -21,7 +21,7 @@ def exported(*tasks):
     return json.loads(to_json(Workflow("w", tasks)))["tasks"]
 
 
-def test_a_workflow_is_written_whole(tmp_path):
+def test_to_json_writes_workflow_tasks_and_edges(tmp_path):
     """Name, doc, file, tasks with all that they are run with, and edges."""
     line = SourceLine(__file__, 1)
     generate = Task("generate", "digits.generate", {"n": 500, "verbose": True}, doc="Makes **digits**.")
@@ -65,7 +65,7 @@ def test_a_workflow_is_written_whole(tmp_path):
     }
 
 
-def test_what_a_task_waits_for_includes_the_arrows():
+def test_to_json_depends_on_includes_edges():
     """depends_on is about the graph, not about the field of that name."""
     a, b, c = Task("a", "m"), Task("b", "m"), Task("c", "m", depends_on="a")
     data = json.loads(to_json(Workflow("w", [a, b, c], [(b, c)])))
@@ -73,7 +73,7 @@ def test_what_a_task_waits_for_includes_the_arrows():
     assert data["edges"] == [["b", "c"], ["a", "c"]]
 
 
-def test_a_task_from_another_file_says_so():
+def test_to_json_writes_file_of_task_from_other_file():
     """Its line would otherwise be looked for in the file of the workflow."""
     task = Task("a", "m")
     data = json.loads(to_json(Workflow("w", [task], source=SourceLine("/elsewhere/flow.py", 3))))
@@ -81,7 +81,7 @@ def test_a_task_from_another_file_says_so():
     assert data["tasks"][0]["line"] == task.source.line
 
 
-def test_to_json_writes_variables_in_place_of_secrets_wherever_they_stand():
+def test_to_json_replaces_secrets_with_variables():
     """A value that stands in an argument or in another variable is as secret there."""
     env = {"API_TOKEN": "s3cr3t", "URL": "https://me:s3cr3t@host/", "DEBUG": "1"}
     [task] = exported(Task("a", "m", {"url": "https://me:s3cr3t@host/"}, args=["s3cr3t"], env=env))
@@ -89,13 +89,13 @@ def test_to_json_writes_variables_in_place_of_secrets_wherever_they_stand():
     assert task["arguments"] == ["${env:API_TOKEN}", "--url", "https://me:${env:API_TOKEN}@host/"]
 
 
-def test_a_secret_that_holds_another_is_masked_whole():
+def test_to_json_masks_longest_secret_first():
     """The longer one goes first, or its end would be left."""
     [task] = exported(Task("a", "m", {"x": "abcdefg"}, env={"A_TOKEN": "abcde", "B_TOKEN": "abcdefg"}))
     assert task["arguments"] == ["--x", "${env:B_TOKEN}"]
 
 
-def test_parameters_whose_name_looks_secret_are_masked():
+def test_to_json_masks_parameters_with_secret_names():
     """Also those that start with a dash, in a list, or inside a mapping; the flags and the rest stay."""
     parameters = {
         "password": "--hunter2",
@@ -113,7 +113,7 @@ def test_parameters_whose_name_looks_secret_are_masked():
     ]  # fmt: skip
 
 
-def test_verbatim_arguments_that_look_secret_are_masked():
+def test_to_json_masks_secret_args():
     """With and without an equals sign, with and without dashes; the rest stays, such as a subcommand or a flag."""
     args = ["fit", "--password", "hunter2", "--auth-token=abc", "db.password=abc", "--use-token", "--verbose", "x=1"]
     [task] = exported(Task("a", "m", args=args))
@@ -123,14 +123,14 @@ def test_verbatim_arguments_that_look_secret_are_masked():
     ]  # fmt: skip
 
 
-def test_tags_and_groups_are_written_where_there_are_any():
+def test_to_json_writes_tags_and_group():
     """So that other programs can sort tasks by them."""
     [task, other] = exported(Task("a", "m", tags=["x", "y"], group="g.h"), Task("b", "m"))
     assert (task["tags"], task["group"]) == (["x", "y"], "g.h")
     assert not {"tags", "group"} & other.keys()
 
 
-def test_operator_arguments_are_written_as_far_as_json_goes():
+def test_to_json_writes_operator_kwargs_or_repr():
     """What JSON cannot say is its repr, without an address that is another one in every process."""
     kwargs = {
         "retries": 2,
@@ -157,7 +157,7 @@ def test_operator_arguments_are_written_as_far_as_json_goes():
     }
 
 
-def test_what_a_slurm_job_is_given_is_written_where_it_is_said():
+def test_to_json_writes_run_on_and_slurm():
     """A task that says nothing of Slurm has neither key; secret values are masked here as well."""
     slurm = {"gpus_per_node": 1, "setup": ["export KEY=s3cr3t"]}
     on_slurm, plain = exported(Task("a", "m", run_on="slurm", slurm=slurm, env={"TOKEN": "s3cr3t"}), Task("b", "m"))
@@ -166,7 +166,7 @@ def test_what_a_slurm_job_is_given_is_written_where_it_is_said():
     assert {"run_on", "slurm"}.isdisjoint(plain)
 
 
-def test_operator_arguments_that_hold_themselves_come_to_an_end():
+def test_to_json_cuts_recursive_operator_kwargs():
     """The same object side by side is written twice; inside itself it is cut off."""
     inner = {"a": 1}
     around = {"one": inner, "two": inner}
@@ -176,7 +176,7 @@ def test_operator_arguments_that_hold_themselves_come_to_an_end():
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])
-def test_every_process_writes_the_same(tmp_path, seed):
+def test_to_json_is_deterministic_across_processes(tmp_path, seed):
     """Neither the order of sets nor addresses in memory show."""
     program = tmp_path / "program.py"
     program.write_text(
@@ -197,7 +197,7 @@ def test_every_process_writes_the_same(tmp_path, seed):
     }
 
 
-def test_bytes_that_are_no_text_can_be_written_to_any_file():
+def test_to_json_escapes_arguments_that_are_not_utf8():
     """An argument may hold a file name that is no UTF-8."""
     text = to_json(Workflow("w", [Task("a", "m", {"file": os.fsdecode(b"\xff")})]))
     text.encode("utf-8")

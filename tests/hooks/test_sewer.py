@@ -31,7 +31,7 @@ def hook(monkeypatch, airflow_home):
     return make
 
 
-def test_it_reads_where_modules_run(hook, tmp_path):
+def test_settings_are_read_from_the_connection(hook, tmp_path):
     """Interpreter, directory, environment and inherited names come as they were written."""
     settings = hook(
         python=sys.executable, workdir=str(tmp_path), env={"A": "1", "N": 2}, inherit_env=["LD_LIBRARY_PATH"]
@@ -42,13 +42,13 @@ def test_it_reads_where_modules_run(hook, tmp_path):
     assert settings.inherit_env == ("LD_LIBRARY_PATH",)
 
 
-def test_secret_variables_are_given_like_the_others_and_win(hook):
+def test_secret_env_overrides_env(hook):
     """The form sends the secret environment as text; a file may hold an object."""
     assert hook(env={"K": "open"}, secret_env='{"K": "hidden-value"}').settings.env == {"K": "hidden-value"}
     assert hook(secret_env={"K": "hidden-value"}).settings.env == {"K": "hidden-value"}
 
 
-def test_every_secret_value_is_masked_from_then_on(hook):
+def test_secret_env_is_masked_once_read(hook):
     """Each line of a secret with several is a secret, because logs are masked line by line."""
     from airflow.sdk._shared.secrets_masker import redact
 
@@ -65,7 +65,7 @@ def test_secret_env_is_masked_in_escaped_forms(hook):
     assert redact(f"{json.dumps(secret)} {secret!r} {quote(secret, safe='')}") == "\"***\" '***' ***"
 
 
-def test_empty_fields_of_the_form_say_nothing(hook):
+def test_connection_form_ignores_empty_fields(hook):
     """A form that is sent with empty fields is a connection without these fields."""
     settings = hook(python="", workdir=None, env={}, secret_env="", inherit_env=[]).settings
     assert settings == SewerHook("s").settings
@@ -73,7 +73,7 @@ def test_empty_fields_of_the_form_say_nothing(hook):
     assert settings.env == {}
 
 
-def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
+def test_connection_form_ignores_blank_fields(hook):
     """The form sends every line of a list, also the empty one after the last name, and pasted text unchanged."""
     made = hook(python=" /opt/python ", inherit_env=["A", " B ", ""], fail_on_pending_reason=[""], run_dir=" ")
     assert (made.settings.python, made.settings.inherit_env) == ("/opt/python", ("A", "B"))
@@ -93,21 +93,21 @@ def test_blanks_that_people_leave_in_the_form_say_nothing(hook):
         ({"pol_interval": 5}, "unknown field 'pol_interval'; did you mean 'poll_interval'?"),
     ],
 )
-def test_a_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, expected):
+def test_settings_with_invalid_field_raise_naming_the_connection(hook, fields, expected):
     """The error names the connection and the field."""
     with pytest.raises(InvalidTask, match="connection 's'") as raised:
         _ = hook(**fields).settings
     assert expected in str(raised.value)
 
 
-def test_an_error_about_secrets_does_not_show_them(hook):
+def test_secret_env_error_does_not_show_values(hook):
     """Text that is no JSON may still be a secret."""
     with pytest.raises(InvalidTask) as raised:
         _ = hook(secret_env="hunter2-is-no-json").settings
     assert "hunter2" not in str(raised.value)
 
 
-def test_the_test_button_starts_the_interpreter(hook):
+def test_test_connection_starts_the_interpreter(hook):
     """It reports version and path."""
     ok, output = hook(python=sys.executable).test_connection()
     assert ok
@@ -121,7 +121,7 @@ def ran(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["python", "python3.11", "pypy3", "ls"])
-def test_test_connection_starts_no_script_whatever_its_name(hook, tmp_path, ran, name):
+def test_test_connection_starts_no_script_of_any_name(hook, tmp_path, ran, name):
     """Only a binary that has the name of one is taken for a Python."""
     script = tmp_path / name
     script.write_text(f'#!/bin/sh\ntouch {ran}\necho \'{{"version": "3.11.0"}}\'\n')
@@ -172,14 +172,14 @@ def test_test_connection_shows_no_output_of_a_program(hook, tmp_path):
     assert (good, answer) == (False, f"{echo} is not a Python 3 interpreter: it did not report its version")
 
 
-def test_test_connection_shows_no_password_in_what_is_wrong(hook):
+def test_test_connection_masks_passwords_in_errors(hook):
     """The form may hold it in a field that is shown otherwise."""
     good, answer = hook(job_url="ftp://me:hunter2@jobs/{job_id}").test_connection()
     assert not good
     assert "ftp://me:***@jobs" in answer
 
 
-def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
+def test_connection_uri_parses_json_lists(hook):
     """A URI can hold nothing else."""
     assert hook(inherit_env='["A", "B"]').settings.inherit_env == ("A", "B")
 
@@ -195,7 +195,7 @@ def test_a_list_in_a_connection_written_as_a_uri_is_text(hook):
         ({"env": "{"}, "env must be valid JSON"),
     ],
 )
-def test_the_test_button_says_what_is_wrong(hook, fields, expected):
+def test_test_connection_reports_errors(hook, fields, expected):
     """A connection that cannot work is not green."""
     ok, message = hook(**fields).test_connection()
     assert not ok
@@ -209,7 +209,7 @@ def without_slurm(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_it_reads_what_slurm_jobs_are_given(hook):
+def test_slurm_settings_are_read_from_the_connection(hook):
     """A connection can contain every setting; missing ones are ``None``."""
     fields = {
         "slurm": {"partition": "gpu", "mem_gb": 8, "account": None},
@@ -230,7 +230,7 @@ def test_it_reads_what_slurm_jobs_are_given(hook):
     assert hook(python="python3").slurm_settings == SlurmSettings()
 
 
-def test_a_connection_written_as_a_uri_says_the_same(monkeypatch, airflow_home):
+def test_connection_uri_gives_the_same_settings(monkeypatch, airflow_home):
     """It holds numbers, booleans, lists and objects as text."""
     fields = {"slurm": '{"nodes": 2}', "deferrable": "True", "durable": "false", "poll_interval": "2.5",
               "lost_after": "0", "fail_on_pending_reason": "[]", "run_dir": "/r", "cluster": "local"}  # fmt: skip
@@ -240,14 +240,14 @@ def test_a_connection_written_as_a_uri_says_the_same(monkeypatch, airflow_home):
     )
 
 
-def test_every_slurm_setting_has_a_field_in_the_form():
+def test_connection_form_has_every_slurm_setting():
     """And the form has no field that the hook would call unknown."""
     [connection_type] = get_provider_info()["connection-types"]
     without_slurm = {"python", "workdir", "env", "secret_env", "inherit_env", "job_url"}
     assert set(connection_type["conn-fields"]) == without_slurm.union(SlurmSettings._fields)
 
 
-def test_the_ready_connection_names_every_field_of_the_form():
+def test_sewer_digits_connection_has_every_form_field():
     """Airflow's form for editing shows only those fields that a connection has, if with nothing in them."""
     [connection_type] = get_provider_info()["connection-types"]
     ready = json.loads((ROOT / ".docker" / "connections.json").read_text())["sewer_digits"]
@@ -265,14 +265,14 @@ def test_the_ready_connection_names_every_field_of_the_form():
         ({"deferrable": "yes"}, "deferrable must be a bool, got 'yes'"),
     ],
 )
-def test_a_slurm_field_that_cannot_be_used_is_named_with_its_connection(hook, fields, expected):
+def test_slurm_settings_with_invalid_field_raise_naming_the_connection(hook, fields, expected):
     """The error names the connection and the field."""
     with pytest.raises(InvalidTask, match=r"^connection 's': ") as raised:
         _ = hook(**fields).slurm_settings
     assert expected in str(raised.value)
 
 
-def test_the_run_directory_may_be_in_the_home_of_whoever_runs_it(hook, monkeypatch):
+def test_run_dir_expands_tilde_on_the_worker(hook, monkeypatch):
     """A tilde is that of the worker."""
     monkeypatch.setenv("HOME", "/home/me")
     assert hook(run_dir="~/runs").slurm_settings.run_dir == "/home/me/runs"
@@ -281,7 +281,7 @@ def test_the_run_directory_may_be_in_the_home_of_whoever_runs_it(hook, monkeypat
 @pytest.mark.parametrize(
     "url", ["https://jobs/{job_id}", "http://jobs?id={job_id}&name={job_name}&user={user}", "https://j/{{x}}/{job_id}"]
 )
-def test_a_link_to_a_job_is_a_template_with_its_id(hook, url):
+def test_job_url_accepts_templates_with_job_id(hook, url):
     """Name and user may stand in it; doubled braces are braces."""
     assert hook(job_url=url).job_url == url
     assert hook().job_url is None
@@ -303,14 +303,14 @@ def test_a_link_to_a_job_is_a_template_with_its_id(hook, url):
         ("https://jobs/{}", "unknown field ''"),
     ],
 )
-def test_a_link_that_is_none_is_an_error(hook, url, expected):
+def test_invalid_job_url_raises(hook, url, expected):
     """Otherwise the error would appear only on a click."""
     with pytest.raises(InvalidTask, match=r"^connection 's': job_url") as raised:
         _ = hook(job_url=url).job_url
     assert expected in str(raised.value)
 
 
-def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
+def test_test_connection_reports_the_slurm_backend(hook, without_slurm):
     """With and without an sbatch, and where their files lie."""
     there = f"with job directories in {DEFAULTS.run_dir}"
     assert (
@@ -325,7 +325,7 @@ def test_the_test_button_says_where_slurm_tasks_run(hook, without_slurm):
     assert output.endswith("; Slurm tasks run on this machine, with job directories in /r")
 
 
-def test_the_test_button_misses_slurm_only_where_it_is_demanded(hook, without_slurm):
+def test_test_connection_requires_sbatch_only_for_cluster_slurm(hook, without_slurm):
     """A laptop's connection is fine without."""
     assert hook(python=sys.executable).test_connection()[0]
     assert hook(python=sys.executable, cluster="slurm").test_connection() == (

@@ -27,19 +27,19 @@ def xcoms(airflow_home):
     return read
 
 
-def test_the_operator_has_the_link():
+def test_operator_extra_links_contain_slurm_job_link():
     """Airflow shows a button for it, and keeps the address under a key of its own."""
     operator = SlurmModuleOperator(task_id="job", module="job")
     assert [(link.name, link.xcom_key) for link in operator.operator_extra_links] == [("Slurm job", "slurm_job_link")]
 
 
-def test_an_operator_without_a_job_has_no_address():
+def test_get_link_without_job_returns_empty_string():
     """Before there is a job, and without a `job_url`, there is nothing to lead to."""
     operator = SlurmModuleOperator(task_id="job", module="job")
     assert SlurmJobLink().get_link(operator, ti_key=None) == ""
 
 
-def test_a_job_of_this_machine_has_no_address(run_dag, monkeypatch, tmp_path, xcoms):
+def test_get_link_of_local_job_returns_empty_string(run_dag, monkeypatch, tmp_path, xcoms):
     """The site's pages know Slurm's jobs only."""
     extra = {"job_url": "https://slurm.example/{job_id}", "run_dir": str(tmp_path), "cluster": "local"}
     monkeypatch.setenv("AIRFLOW_CONN_SEWER_TEST", json.dumps({"conn_type": "sewer", "extra": extra}))

@@ -24,7 +24,7 @@ def flow(tmp_path):
     return path
 
 
-def test_a_workflow_is_called_with_arguments(flow) -> None:
+def test_load_workflow_passes_arguments(flow) -> None:
     """They are plain values, by which it can be made of other tasks."""
     loaded = load_workflow(flow, arguments={"models": ["svc", "forest"], "seed": 7})
     assert loaded.order == ("svc", "forest")
@@ -41,7 +41,7 @@ def test_a_workflow_is_called_with_arguments(flow) -> None:
         ),
     ],
 )
-def test_an_argument_that_is_missing_or_unknown_is_named(flow, arguments, said) -> None:
+def test_load_workflow_rejects_missing_or_unknown_argument(flow, arguments, said) -> None:
     """With the workflow's line, and what it takes."""
     with pytest.raises(SewerError) as raised:
         load_workflow(flow, arguments=arguments)
@@ -59,7 +59,7 @@ def test_an_argument_that_is_missing_or_unknown_is_named(flow, arguments, said) 
         ("stages.yaml", "Lint: {module: lint}", "stages take no arguments, got 'n'"),
     ],
 )
-def test_a_file_without_a_workflow_function_takes_none(tmp_path, name, text, said) -> None:
+def test_load_workflow_without_workflow_function_rejects_arguments(tmp_path, name, text, said) -> None:
     """There is nothing that could be called with them."""
     (tmp_path / name).write_text(text)
     with pytest.raises(SewerError, match=said):

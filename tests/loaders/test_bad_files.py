@@ -12,17 +12,17 @@ from airflow_provider_sewer.core.errors import WorkflowFileError
 from .file_cases import fails
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_load_workflow_rejects_missing_file(tmp_path):
     """The reason is the operating system's."""
     fails(tmp_path / "none.py", "{f}: cannot read the workflow file: No such file or directory")
 
 
-def test_a_file_below_a_file_is_named(write):
+def test_load_workflow_rejects_path_below_file(write):
     """A path that leads through a file leads nowhere."""
     fails(write("") / "flow.py", "{f}: cannot read the workflow file: Not a directory")
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_load_workflow_rejects_unreadable_file(tmp_path):
     """A link to itself, which not even root can read."""
     path = tmp_path / "flow.py"
     path.symlink_to(path)
@@ -30,29 +30,29 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     fails(path, "{f}: cannot read the workflow file: Too many levels of symbolic links")
 
 
-def test_a_path_with_a_nul_byte_is_named(tmp_path):
+def test_load_workflow_rejects_path_with_nul_byte(tmp_path):
     """No file can have such a name."""
     fails(tmp_path / "a\0b.py", "{f}: cannot read the workflow file: embedded null byte")
 
 
-def test_a_path_that_cannot_be_encoded_is_an_error(tmp_path):
+def test_load_workflow_rejects_path_that_cannot_be_encoded(tmp_path):
     """A lone surrogate stands for no byte."""
     with pytest.raises(WorkflowFileError, match=r"cannot read the workflow file: .*surrogates not allowed"):
         load_workflow(tmp_path / "\ud800.py")
 
 
-def test_a_directory_is_named(tmp_path):
+def test_load_workflow_rejects_directory(tmp_path):
     """The message says what to do instead."""
     fails(tmp_path, "{f}: the path is a directory; pass a workflow file")
 
 
 @pytest.mark.parametrize("content", [b"\x7fELF\0\0", b"\0", "Task".encode("utf-16")], ids=["ELF", "NUL", "UTF-16"])
-def test_a_binary_file_is_named(write, content):
+def test_load_workflow_rejects_binary_file(write, content):
     """No Python source holds a NUL byte."""
     fails(write(content), "{f}: the file is not valid UTF-8, so it is not a workflow file")
 
 
-def test_text_in_another_encoding_is_named(write):
+def test_load_workflow_rejects_other_encoding(write):
     """The line is the one Python cannot read."""
     message = "{f}:2: syntax error: "
     with pytest.raises(WorkflowFileError) as caught:
@@ -63,17 +63,17 @@ def test_text_in_another_encoding_is_named(write):
 
 
 @pytest.mark.parametrize("content", ["", "# nothing yet\n", "Task\n"])
-def test_a_file_without_a_task_says_what_to_write(write, content):
+def test_load_workflow_rejects_file_without_task(write, content):
     """Empty, only comments, or imports that are not used."""
     fails(write(content), "{f}: the file defines no task; add at least one Task(name, module)")
 
 
-def test_a_syntax_error_has_file_and_line(write):
+def test_syntax_error_has_file_and_line(write):
     """And Python's own words."""
     fails(write("a = 1\nb = = 2\n"), "{f}:3: syntax error: invalid syntax")
 
 
-def test_a_while_in_a_comprehension_is_a_syntax_error(write):
+def test_while_in_comprehension_is_syntax_error(write):
     """Whatever the mistake is; what Python guesses about it is passed on."""
     path = write("[a while a in b]")
 
@@ -81,12 +81,12 @@ def test_a_while_in_a_comprehension_is_a_syntax_error(write):
         load_workflow(path)
 
 
-def test_wrong_indentation_is_a_syntax_error(write):
+def test_wrong_indentation_is_syntax_error(write):
     """Python has classes of their own for it."""
     fails(write("a = 1\n  b = 2\n", imports=""), "{f}:2: syntax error: unexpected indent")
 
 
-def test_a_syntax_error_in_a_helper_names_both_files(write):
+def test_syntax_error_in_helper_names_both_files(write):
     """First the line to mend, then the one that led there."""
     helper = write("a =\n", "helper.py", imports="")
     path = write("\nimport helper")
@@ -97,7 +97,7 @@ def test_a_syntax_error_in_a_helper_names_both_files(write):
     assert str(caught.value) == f"{helper}:1: syntax error: invalid syntax (imported at {path}:2)"
 
 
-def test_a_syntax_error_in_text_that_the_file_compiles_has_the_files_line(write):
+def test_syntax_error_in_compiled_text_has_line_of_file(write):
     """``<string>`` is no file that anybody could open."""
     fails(write("eval('1 +')"), "{f}:2: syntax error: invalid syntax (<string>, line 1)")
 
@@ -109,7 +109,7 @@ NOT_HERE = (
 )
 
 
-def test_a_file_that_python_gives_up_on_is_named(write):
+def test_load_workflow_reports_file_that_exhausts_parser(write):
     """Text that is too much for the compiler is an error of the file, and nothing is said of calling it."""
     path = write("a = " + "-" * 200_000 + "1")
 
@@ -120,14 +120,14 @@ def test_a_file_that_python_gives_up_on_is_named(write):
     assert "called" not in str(caught.value)
 
 
-def test_an_import_that_fails_says_what_may_be_imported(write):
+def test_import_error_has_hint(write):
     """Most often, somebody imports the module that only the task's interpreter has."""
     path = write("Task('a', 'm')\nimport torch_or_so")
 
     fails(path, "{f}:3: ModuleNotFoundError: No module named 'torch_or_so'" + NOT_HERE)
 
 
-def test_an_import_that_fails_in_a_helper_names_both_lines(write):
+def test_import_error_in_helper_names_both_lines(write):
     """The import in the file, and the place where it went wrong."""
     helper = write("import torch_or_so", "helper.py", imports="")
 
@@ -137,7 +137,7 @@ def test_an_import_that_fails_in_a_helper_names_both_lines(write):
     )
 
 
-def test_a_name_that_a_former_module_does_not_have_says_what_to_write(write):
+def test_import_error_of_former_module_has_hint(write):
     """Sewer files used Task and workflow; everything else is imported from this package."""
     path = write("from sewerpipe.task import Pipe", imports="")
 
@@ -145,7 +145,7 @@ def test_a_name_that_a_former_module_does_not_have_says_what_to_write(write):
         load_workflow(path)
 
 
-def test_a_helper_named_like_a_module_of_python_is_told_apart(write):
+def test_import_error_of_helper_named_like_stdlib_has_hint(write):
     """The message says why the name is not found."""
     write("MINE = 1", "colorsys.py", imports="")
 
@@ -153,7 +153,7 @@ def test_a_helper_named_like_a_module_of_python_is_told_apart(write):
         load_workflow(write("from colorsys import MINE"))
 
 
-def test_an_exception_has_its_line_and_its_words(write):
+def test_exception_in_file_has_line_and_message(write):
     """The innermost line that is in the file, not the one in the library that raised it."""
     fails(
         write("def f():\n    raise ValueError('no such [thing]')\n\nf()"),
@@ -161,7 +161,7 @@ def test_an_exception_has_its_line_and_its_words(write):
     )
 
 
-def test_an_error_of_this_package_without_a_line_gets_one(write):
+def test_sewer_error_in_file_gets_line(write):
     """A file may refuse to be loaded in our own words."""
     fails(
         write("from airflow_provider_sewer import SewerError\nraise SewerError('set DATA first')"),
@@ -169,7 +169,7 @@ def test_an_error_of_this_package_without_a_line_gets_one(write):
     )
 
 
-def test_an_exception_without_a_text_is_named_by_its_class(write):
+def test_exception_without_message_has_class_name(write):
     """Also one whose text cannot be had."""
     fails(write("raise KeyError"), "{f}:2: KeyError")
     fails(
@@ -178,7 +178,7 @@ def test_an_exception_without_a_text_is_named_by_its_class(write):
     )
 
 
-def test_endless_recursion_is_an_error_of_the_file(write):
+def test_recursion_error_in_file_has_line(write):
     """Not of the reader."""
     path = write("def f():\n    f()\n\nf()")
 
@@ -186,14 +186,14 @@ def test_endless_recursion_is_an_error_of_the_file(write):
         load_workflow(path)
 
 
-def test_a_file_that_loads_itself_is_an_error(write):
+def test_load_workflow_rejects_file_that_loads_itself(write):
     """It would never be done."""
     with pytest.raises(SewerError, match="recursion"):
         load_workflow(write("from airflow_provider_sewer import load_workflow\nload_workflow(__file__)"))
 
 
 @pytest.mark.parametrize(("code", "shown"), [("", "None"), ("3", "3"), ("'no data'", "'no data'")])
-def test_an_exit_while_the_file_is_read_is_an_error(write, code, shown):
+def test_system_exit_in_file_is_error(write, code, shown):
     """``sys.exit()`` must not end the program that reads the file."""
     fails(
         write(f"import sys\nsys.exit({code})"),
@@ -202,7 +202,7 @@ def test_an_exit_while_the_file_is_read_is_an_error(write, code, shown):
     )
 
 
-def test_an_exit_in_a_workflow_function_is_an_error_too(write):
+def test_system_exit_in_workflow_function_is_error(write):
     """Recording calls the function."""
     path = write("import sys\n@workflow\ndef w():\n    sys.exit(1)")
 
@@ -212,12 +212,12 @@ def test_an_exit_in_a_workflow_function_is_an_error_too(write):
     )
 
 
-def test_an_exception_in_a_workflow_function_has_its_line(write):
+def test_exception_in_workflow_function_has_line(write):
     """As at the top of the file."""
     fails(write("@workflow\ndef w():\n    1 / 0"), "{f}:4: ZeroDivisionError: division by zero")
 
 
-def test_tasks_of_an_installed_package_with_a_former_name_are_told_apart(write, install):
+def test_load_workflow_rejects_tasks_of_installed_former_package(write, install):
     """A file that got another package's Task makes no task of ours; the message says whose they are."""
     install("sewerpipe", {"__init__.py": "", "config.py": "class Task:\n    pass"})
 

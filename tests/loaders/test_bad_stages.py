@@ -64,22 +64,22 @@ NO_YAML = {
 
 
 @pytest.mark.parametrize(("text", "said"), NO_YAML.values(), ids=NO_YAML)
-def test_what_is_no_yaml_is_named_by_line_and_column(text, said, stages):
+def test_load_stages_rejects_invalid_yaml_with_line_and_column(text, said, stages):
     """No traceback, and nothing of YAML's own long messages but what is wrong."""
     fails(stages(text), f"{{f}}:{said}")
 
 
-def test_an_empty_file_is_named(stages):
+def test_load_stages_rejects_empty_file(stages):
     """Also one that holds comments only."""
     fails(stages("# nothing yet"), "{f}: the file is empty")
 
 
-def test_a_file_that_is_nested_too_deeply_is_named(stages):
+def test_load_stages_limits_nesting_depth(stages):
     """Python itself would give up with a traceback of a thousand lines."""
     fails(stages("Lint: " + "[" * 5000), "{f}:1:105: the value is nested too deeply")
 
 
-def test_aliases_that_make_too_much_of_a_few_lines_are_named(stages):
+def test_load_stages_limits_alias_expansion(stages):
     """Of eight lists of ten lists each would come a hundred million values; as many as people write are fine."""
     lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 8)]
     bomb = "Lint:\n  kwargs:\n    a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n    " + "\n    ".join(lists)
@@ -88,7 +88,7 @@ def test_aliases_that_make_too_much_of_a_few_lines_are_named(stages):
     assert len(load_workflow(stages(bomb.partition("    a4")[0]), jobs="jobs").tasks["Lint"].kwargs) == 4
 
 
-def test_loops_that_make_too_much_of_a_few_lines_are_named(stages):
+def test_load_stages_limits_mapped_tasks(stages):
     """Of one stage, or of several together; no task is made of them."""
     lists = [f"v{number}: {list(range(10))}" for number in range(9)]
     said = "stages must be mapped to at most 100,000 tasks, got"
@@ -243,12 +243,12 @@ BAD_STAGES = {
 
 
 @pytest.mark.parametrize(("text", "said", "kind"), BAD_STAGES.values(), ids=BAD_STAGES)
-def test_a_bad_stage_is_named_by_line_and_column(text, said, kind, stages):
+def test_load_stages_rejects_invalid_stage_with_line_and_column(text, said, kind, stages):
     """What is said, and where."""
     fails(stages(text), f"{{f}}:{said}", kind)
 
 
-def test_stages_without_jobs_module_say_how_to_name_one(stages):
+def test_load_stages_without_jobs_module_has_hint(stages):
     """The first one that needs it is named."""
     fails(
         stages("load: {module: m}\nLint: []"),
@@ -259,7 +259,7 @@ def test_stages_without_jobs_module_say_how_to_name_one(stages):
     )
 
 
-def test_a_jobs_module_that_is_no_module_is_named(stages):
+def test_load_stages_rejects_invalid_jobs_module(stages):
     """A path is taken for what was probably meant."""
     fails(
         stages("Lint: []"),
@@ -269,14 +269,14 @@ def test_a_jobs_module_that_is_no_module_is_named(stages):
     )
 
 
-def test_a_jobs_module_is_not_for_python_files(write):
+def test_load_workflow_rejects_jobs_for_python_file(write):
     """There each task names what it runs."""
     path = write("Task('a', 'm')")
     said = f"{path}: jobs requires stages in YAML; in a Python file, set module or function of each task"
     fails(path, said, SewerError)
 
 
-def test_a_workflow_that_is_not_there_is_named(stages):
+def test_load_stages_rejects_unknown_workflow(stages):
     """As in a Python file."""
     path = stages("Lint: []")
     with pytest.raises(WorkflowFileError, match=r"stages\.yaml: unknown workflow 'nightly'\. Known: 'workflow'\."):
@@ -289,12 +289,12 @@ def test_a_workflow_that_is_not_there_is_named(stages):
      "import lib as Lint", "if True:\n    async def Lint(): ...", "Lint = print", "this is no Python"],
     ids=["star", "globals", "getattr", "import", "condition", "variable", "syntax"],
 )  # fmt: skip
-def test_a_function_that_may_be_there_is_not_refused(jobs, stages):
+def test_load_stages_accepts_function_that_may_be_dynamic(jobs, stages):
     """Functions come into modules in many ways, and whether one is there shows when it is called."""
     assert load_workflow(stages("Lint: []", jobs), jobs="jobs").tasks["Lint"].function == "jobs:Lint"
 
 
-def test_a_jobs_package_beside_the_stages_is_found(write, tmp_path):
+def test_load_stages_finds_jobs_package_in_folder(write, tmp_path):
     """Also below folders, by its dotted name."""
     write("def Lint(): ...", "pkg/jobs/__init__.py", imports="")
     path = write("Lnt: []", "stages.yaml", imports="")

@@ -12,7 +12,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, InvalidWorkflow, Wor
 from .file_cases import fails
 
 
-def test_a_workflow_with_a_required_argument_is_an_error_at_its_line(write):
+def test_workflow_without_required_argument_is_error_with_line(write):
     """Unless somebody gives it one."""
     fails(
         write("a = Task('a', 'm')\n\n@workflow\ndef w(day):\n    a.run()"),
@@ -21,7 +21,7 @@ def test_a_workflow_with_a_required_argument_is_an_error_at_its_line(write):
     )
 
 
-def test_a_workflow_whose_decorator_gives_it_its_arguments_is_none(write):
+def test_workflow_decorator_may_pass_arguments(write):
     """Whether a call goes wrong is seen by calling."""
     path = write("""
         import functools
@@ -41,7 +41,7 @@ def test_a_workflow_whose_decorator_gives_it_its_arguments_is_none(write):
     assert list(load_workflow(path).tasks) == ["monday"]
 
 
-def test_tasks_run_in_threads_cannot_be_recorded(write, tmp_path):
+def test_run_in_thread_is_rejected(write, tmp_path):
     """The message says how to have them side by side; nothing is started behind the reader's back."""
     write("open('ran', 'w')", "job.py", imports="")
     path = write("""
@@ -60,7 +60,7 @@ def test_tasks_run_in_threads_cannot_be_recorded(write, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_workflow_that_runs_nothing_is_an_error_at_its_line(write):
+def test_workflow_without_run_is_error_with_line(write):
     """A chain that was written but not run."""
     fails(
         write("a = Task('a', 'm')\n@workflow\ndef w():\n    a >> a\n"),
@@ -80,12 +80,12 @@ def test_a_workflow_that_runs_nothing_is_an_error_at_its_line(write):
         ("@workflow()\ndef w():\n    pass", "@workflow must decorate a function and takes no arguments"),
     ],
 )
-def test_what_cannot_be_a_workflow_is_an_error_at_its_line(write, source, said):
+def test_workflow_decorator_rejects_invalid_object_with_line(write, source, said):
     """Found when the file is loaded, not when somebody asks for the workflow."""
     fails(write(source), "{f}:2: " + said, InvalidWorkflow)
 
 
-def test_a_class_cannot_be_a_workflow(write):
+def test_workflow_decorator_rejects_class(write):
     """The message shows what it got."""
     path = write("@workflow\nclass W:\n    pass")
 
@@ -106,7 +106,7 @@ TWO = """
 """
 
 
-def test_an_unknown_workflow_is_an_error_with_the_known_ones(write):
+def test_load_workflow_rejects_unknown_workflow(write):
     """And with the one that was probably meant."""
     fails(
         write(TWO),
@@ -115,17 +115,17 @@ def test_an_unknown_workflow_is_an_error_with_the_known_ones(write):
     )
 
 
-def test_an_empty_name_of_a_workflow_is_an_unknown_one(write):
+def test_load_workflow_rejects_empty_workflow_name(write):
     """It is not taken for none."""
     fails(write(TWO), "{f}: unknown workflow ''. Known: 'daily', 'weekly'.", workflow="")
 
 
-def test_one_of_several_workflows_has_to_be_named(write):
+def test_load_workflow_requires_name_with_several_workflows(write):
     """There is no guessing."""
     fails(write(TWO), "{f}: the file defines several workflows; choose one: 'daily', 'weekly'")
 
 
-def test_a_workflow_cannot_be_named_where_there_is_none(write):
+def test_load_workflow_rejects_name_without_workflow_function(write):
     """The message says that the file declares none."""
     fails(
         write("Task('a', 'm')"),
@@ -134,7 +134,7 @@ def test_a_workflow_cannot_be_named_where_there_is_none(write):
     )
 
 
-def test_two_workflows_of_one_name_are_an_error(write):
+def test_load_workflow_rejects_duplicate_workflow_names(write):
     """The second one would hide the first."""
     fails(
         write("@workflow\ndef w():\n    pass\n\n@workflow\ndef w():\n    pass"),
@@ -143,14 +143,14 @@ def test_two_workflows_of_one_name_are_an_error(write):
     )
 
 
-def test_two_tasks_of_one_name_are_an_error_with_both_lines(write):
+def test_load_workflow_rejects_duplicate_task_names_with_both_lines(write):
     """In a file without a workflow, all its tasks count."""
     path = write("Task('a', 'm')\n\nTask('a', 'n')")
 
     fails(path, "{f}:4: two tasks are named 'a'; the other one is at {f}:2; rename one", InvalidWorkflow)
 
 
-def test_two_workflows_may_use_a_name_twice(write):
+def test_task_name_may_repeat_across_workflows(write):
     """Names have to be unique in a workflow, not in a file."""
     path = write("""
         @workflow
@@ -165,7 +165,7 @@ def test_two_workflows_may_use_a_name_twice(write):
     assert [load_workflow(path, name).tasks["a"].module for name in ("one", "two")] == ["m", "n"]
 
 
-def test_a_cycle_is_drawn(write):
+def test_cycle_is_printed(write):
     """Each task with its line."""
     path = write("""
         a = Task("a", "m")
@@ -182,7 +182,7 @@ def test_a_cycle_is_drawn(write):
     )
 
 
-def test_a_cycle_in_a_workflow_is_drawn_at_its_line(write):
+def test_cycle_in_workflow_function_has_line(write):
     """The workflow is where it was tied."""
     path = write("a, b = Task('a', 'm'), Task('b', 'm')\n\n@workflow\ndef w():\n    (a >> b >> a).run()")
 
@@ -204,7 +204,7 @@ def test_a_cycle_in_a_workflow_is_drawn_at_its_line(write):
         ("Task('a', 'm').run(workdir=5)", "workdir must be a path, got 5"),
     ],
 )
-def test_a_wrong_task_is_an_error_at_its_line(write, line, said):
+def test_invalid_task_is_error_with_line(write, line, said):
     """Task, field, and what to give instead."""
     path = write(line)
 
@@ -212,7 +212,7 @@ def test_a_wrong_task_is_an_error_at_its_line(write, line, said):
         load_workflow(path)
 
 
-def test_a_task_without_a_name_is_an_error_at_its_line(write):
+def test_task_without_name_is_error_with_line(write):
     """In Python's own words."""
     with pytest.raises(WorkflowFileError, match=r"flow\.py:2: TypeError: .*missing 1 required .*'name'$"):
         load_workflow(write("Task()"))
@@ -229,7 +229,7 @@ def test_a_task_without_a_name_is_an_error_at_its_line(write):
         ("a >> []", "an empty list"),
     ],
 )
-def test_tying_what_is_no_task_is_an_error_at_its_line(write, line, what):
+def test_chain_of_other_object_is_error_with_line(write, line, what):
     """On either side, alone or in a list."""
     fails(
         write(f"a, b = Task('a', 'm'), Task('b', 'm')\n{line}"),
@@ -239,7 +239,7 @@ def test_tying_what_is_no_task_is_an_error_at_its_line(write, line, what):
 
 
 @pytest.mark.parametrize("line", ["[a] >> [b]", "[a] << [b]", "(a,) >> [b]"])
-def test_tying_two_lists_is_an_error_with_a_way_round(write, line):
+def test_chain_of_two_lists_is_error_with_hint(write, line):
     """Python does not ask a task about it, so the hint has to come from the reader."""
     path = write(f"a, b = Task('a', 'm'), Task('b', 'm')\n{line}")
 

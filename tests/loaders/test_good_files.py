@@ -13,7 +13,7 @@ import airflow_provider_sewer
 from airflow_provider_sewer import load_workflow
 
 
-def test_a_workflow_is_its_tasks_and_edges(write):
+def test_load_workflow_returns_tasks_and_edges(write):
     """Name, docstring, tasks, edges and line come from the file."""
     path = write('''
         a = Task("a", "pkg.a", {"n": 1})
@@ -37,7 +37,7 @@ def test_a_workflow_is_its_tasks_and_edges(write):
     assert str(graph.tasks["b"].source) == f"{path}:3"
 
 
-def test_a_path_may_be_text_or_relative(write, tmp_path, monkeypatch):
+def test_load_workflow_accepts_str_and_relative_path(write, tmp_path, monkeypatch):
     """Errors and tasks name the file by its whole path all the same."""
     path = write('Task("a", "m")')
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ SEVERAL = """
 """
 
 
-def test_of_several_workflows_one_is_named(write):
+def test_load_workflow_selects_workflow_by_name(write):
     """Each has its own tasks, though they share a file."""
     path = write(SEVERAL.format(other="other"))
 
@@ -66,14 +66,14 @@ def test_of_several_workflows_one_is_named(write):
     assert list(load_workflow(path, "other").tasks) == ["b"]
 
 
-def test_of_several_workflows_the_one_named_workflow_is_the_default(write):
+def test_load_workflow_selects_default_workflow(write):
     """It need not be named."""
     path = write(SEVERAL.format(other="workflow"))
 
     assert list(load_workflow(path).tasks) == ["b"]
 
 
-def test_a_file_without_a_workflow_is_all_its_tasks(write):
+def test_load_workflow_without_workflow_function_returns_all_tasks(write):
     """Tied or not, in variables or not, in the order they were made."""
     source = '''
         """A whole file."""
@@ -91,7 +91,7 @@ def test_a_file_without_a_workflow_is_all_its_tasks(write):
     assert (graph.name, graph.doc) == ("workflow", "A whole file.")
 
 
-def test_a_file_that_runs_at_its_top_is_what_it_runs(write, tmp_path):
+def test_load_workflow_with_top_level_run_returns_its_tasks(write, tmp_path):
     """``(a >> b).run()`` without a function is recorded too, and starts nothing."""
     path = write(f"""
         import sys
@@ -109,7 +109,7 @@ def test_a_file_that_runs_at_its_top_is_what_it_runs(write, tmp_path):
     assert not (tmp_path / "touched").exists()
 
 
-def test_relative_paths_are_those_of_the_file(write, tmp_path, monkeypatch):
+def test_relative_paths_are_resolved_against_file(write, tmp_path, monkeypatch):
     """Also in ``.run(…)``, and wherever the reader stands."""
     path = write("""
         @workflow
@@ -123,7 +123,7 @@ def test_relative_paths_are_those_of_the_file(write, tmp_path, monkeypatch):
     assert (settings.python, settings.workdir) == (str(tmp_path / "env/bin/python"), str(tmp_path / "data"))
 
 
-def test_the_main_block_is_not_run(write):
+def test_load_workflow_skips_main_block(write):
     """``if __name__ == "__main__":`` is for who runs the file itself."""
     path = write("""
         Task("a", "m")
@@ -134,7 +134,7 @@ def test_the_main_block_is_not_run(write):
     assert list(load_workflow(path).tasks) == ["a"]
 
 
-def test_the_main_block_runs_the_file_in_plain_python(write, tmp_path):
+def test_main_block_runs_workflow_in_plain_python(write, tmp_path):
     """The same file, run by Python itself, really runs."""
     write("open('ran', 'w').write('yes')", "job.py", imports="")
     path = write("""
@@ -163,7 +163,7 @@ def run_in_python(path) -> None:
 @pytest.mark.parametrize(
     "name", ["json.py", "airflow_provider_sewer.py", "__main__.py", "site.py", "sewer.py", "a-b.c.py"]
 )
-def test_a_file_may_have_any_name(write, name):
+def test_load_workflow_accepts_any_file_name(write, name):
     """Also the name of a module that it, or this package, imports."""
     path = write("import json\nfrom airflow_provider_sewer.core.task import Task\nTask(json.dumps('a'), 'm')", name)
 
@@ -173,7 +173,7 @@ def test_a_file_may_have_any_name(write, name):
 @pytest.mark.parametrize(
     "name", ["two\nlines.py", 'it\'s "quoted".py', "übung 🚰.py", "\udcff.py", "no ending", "$HOME *.py"]
 )
-def test_a_file_may_lie_anywhere(write, name):
+def test_load_workflow_accepts_any_folder(write, name):
     """Spaces, quotes, line breaks, odd letters and bytes in a path are just a path."""
     path = write("import helper; Task('a', helper.M)", f"{name}.d/{name}")
     write("M = 'm'", f"{name}.d/helper.py", imports="")
@@ -192,12 +192,12 @@ def test_a_file_may_lie_anywhere(write, name):
     ],
     ids=["BOM", "latin-1", "CRLF", "CR", "no line end"],
 )
-def test_a_file_is_decoded_as_python_does(write, content):
+def test_load_workflow_decodes_source_like_python(write, content):
     """Encodings and line ends are Python's business."""
     assert list(load_workflow(write(content)).tasks) == ["ü"]
 
 
-def test_a_symbolic_link_is_the_file_it_points_to(write, tmp_path):
+def test_load_workflow_follows_symlink(write, tmp_path):
     """Its helpers lie beside the real file, as for ``python link.py``; its relative paths start at the link."""
     write("M = 'm'", "real/helper.py", imports="")
     real = write("import helper; Task('a', helper.M, workdir='data')", "real/flow.py")
@@ -211,14 +211,14 @@ def test_a_symbolic_link_is_the_file_it_points_to(write, tmp_path):
     assert task.settings.workdir == str(tmp_path / "dags" / "data")
 
 
-def test_tasks_made_by_text_that_the_file_compiles_are_the_files(write):
+def test_load_workflow_includes_tasks_of_compiled_text(write):
     """``exec`` is a way to write them, too."""
     path = write("exec(\"Task('a', 'm')\")\nexec(\"Task('b', 'm')\", {'Task': Task})")
 
     assert list(load_workflow(path).tasks) == ["a", "b"]
 
 
-def test_a_decorated_workflow_is_still_one(write):
+def test_load_workflow_accepts_decorated_workflow(write):
     """Another decorator above or below changes neither its name nor its line."""
     write("""
         import functools
@@ -247,7 +247,7 @@ def test_a_decorated_workflow_is_still_one(write):
     assert str(load_workflow(path, "inside").source) == f"{path}:9"
 
 
-def test_a_workflow_may_define_classes_that_look_up_their_module(write):
+def test_load_workflow_supports_dataclasses_in_workflow(write):
     """Dataclasses ask ``sys.modules`` for the file while it is loaded."""
     path = write("""
         from dataclasses import dataclass
@@ -262,7 +262,7 @@ def test_a_workflow_may_define_classes_that_look_up_their_module(write):
     assert load_workflow(path).tasks["a"].arguments() == ["--n", "1"]
 
 
-def test_odd_objects_in_variables_are_no_workflows(write):
+def test_load_workflow_ignores_odd_objects(write):
     """An object that has any attribute one asks for, or fails when asked, is left alone."""
     path = write("""
         class Anything:
@@ -280,7 +280,7 @@ def test_odd_objects_in_variables_are_no_workflows(write):
     assert list(load_workflow(path).tasks) == ["a"]
 
 
-def test_a_chain_of_five_thousand_tasks_is_read(write):
+def test_load_workflow_supports_chain_of_5000_tasks(write):
     """Grown in a loop, tied, and put in order."""
     path = write("""
         chain = first = Task("t0", "m")

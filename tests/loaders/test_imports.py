@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_sewer import load_workflow
 
 
-def test_relative_paths_in_a_helper_are_those_of_the_helper(write, tmp_path):
+def test_relative_paths_in_helper_are_resolved_against_helper(write, tmp_path):
     """A path means what it says where it is written."""
     write("def make():\n    return Task('a', 'm', workdir='data')", "lib/helper.py")
 
@@ -31,21 +31,21 @@ def test_relative_paths_in_a_helper_are_those_of_the_helper(write, tmp_path):
         "from sewer import config, workflows\nTask, workflow = config.Task, workflows.workflow",
     ],
 )
-def test_files_written_for_sewer_and_sewerpipe_load_unchanged(write, imports):
+def test_load_workflow_supports_former_module_names(write, imports):
     """Their import lines mean this package's names."""
     path = write(f"{imports}\na = Task('a', 'm')\n@workflow\ndef w():\n    a.run()\n", imports="")
 
     assert list(load_workflow(path).tasks) == ["a"]
 
 
-def test_a_former_name_in_a_helper_works_as_well(write):
+def test_load_workflow_supports_former_module_names_in_helper(write):
     """The old names exist for all that the file imports from its folder."""
     write("from sewer.config import Task\na = Task('a', 'm')", "helper.py", imports="")
 
     assert list(load_workflow(write("from helper import a")).tasks) == ["a"]
 
 
-def test_the_files_own_folder_can_be_imported_from(write):
+def test_load_workflow_imports_from_own_folder(write):
     """Modules, packages and folders without ``__init__.py``, at the top and inside the function."""
     write("MODULE = 'pkg.one'", "helper.py", imports="")
     write("", "package/__init__.py", imports="")
@@ -64,14 +64,14 @@ def test_the_files_own_folder_can_be_imported_from(write):
     assert [task.module for task in load_workflow(path).tasks.values()] == ["pkg.one", "pkg.two", "pkg.three"]
 
 
-def test_the_own_folder_comes_before_installed_packages(write):
+def test_import_prefers_own_folder_to_installed_packages(write):
     """As for a script: a helper is not hidden by a package that is installed under its name."""
     write("NAME = 'mine'", "pip.py", imports="")
 
     assert list(load_workflow(write("import pip; Task(pip.NAME, 'm')")).tasks) == ["mine"]
 
 
-def test_the_standard_library_comes_before_the_own_folder(write, monkeypatch):
+def test_import_prefers_standard_library_to_own_folder(write, monkeypatch):
     """A helper named like a module of Python cannot get into what Python itself imports."""
     write("raise ZeroDivisionError", "colorsys.py", imports="")
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
@@ -81,7 +81,7 @@ def test_the_standard_library_comes_before_the_own_folder(write, monkeypatch):
     assert list(graph.tasks) == ["rgb_to_hsv"]
 
 
-def test_beside_a_symbolic_link_can_be_imported_too(write, tmp_path):
+def test_import_searches_folder_of_symlink(write, tmp_path):
     """The folder somebody sees the file in comes first."""
     real = write("import helper; Task('a', helper.M)", "real/flow.py")
     write("M = 'real'", "real/helper.py", imports="")
@@ -92,14 +92,14 @@ def test_beside_a_symbolic_link_can_be_imported_too(write, tmp_path):
     assert load_workflow(link).tasks["a"].module == "link"
 
 
-def test_a_task_of_a_helper_belongs_to_the_workflow_that_uses_it(write):
+def test_imported_task_belongs_to_workflow_that_uses_it(write):
     """A helper's tasks are the file's if it imports them by name; what it does not use stays out."""
     write("used = Task('used', 'm')\nunused = Task('unused', 'm')\nused >> unused", "helper.py")
 
     assert list(load_workflow(write("from helper import used\nTask('own', 'm')")).tasks) == ["own", "used"]
 
 
-def test_tasks_that_a_helper_makes_for_the_file_are_the_files(write):
+def test_tasks_created_by_helper_function_belong_to_file(write):
     """A function of a helper that makes tasks is a way to write them, wherever they are kept."""
     write("def make(name):\n    return Task(name, 'm')", "helper.py")
 
@@ -108,14 +108,14 @@ def test_tasks_that_a_helper_makes_for_the_file_are_the_files(write):
     assert list(graph.tasks) == ["a", "b", "c"]
 
 
-def test_what_a_file_makes_when_it_is_imported_a_second_time_is_not_its_own(write):
+def test_tasks_of_second_import_are_excluded(write):
     """A helper may import the file that imports it: Python then runs the file twice."""
     write("import flow", "helper.py", imports="")
 
     assert list(load_workflow(write("import helper\nTask('a', 'm')")).tasks) == ["a"]
 
 
-def test_a_workflow_of_a_helper_is_the_files_if_it_imports_it(write):
+def test_imported_workflow_belongs_to_file(write):
     """Only what stands in the file, or is imported by name, can be chosen."""
     write("""
         @workflow
@@ -130,7 +130,7 @@ def test_a_workflow_of_a_helper_is_the_files_if_it_imports_it(write):
     assert load_workflow(write("from helper import imported")).name == "imported"
 
 
-def test_a_workflow_of_a_helper_that_a_file_calls_is_a_group_of_it(write):
+def test_called_workflow_of_helper_is_group(write):
     """In a workflow of its own, or at the top of a file that declares none."""
     write("a = Task('a', 'm')\n@workflow\ndef prepare():\n    a.run()", "helper.py")
     path = write("import helper\nb = Task('b', 'm')\n@workflow\ndef whole():\n    helper.prepare()\n    b.run()")
@@ -141,7 +141,7 @@ def test_a_workflow_of_a_helper_that_a_file_calls_is_a_group_of_it(write):
         assert [task.group for task in loaded.tasks.values()] == ["prepare", ""]
 
 
-def test_a_file_may_load_another_one(write):
+def test_load_workflow_supports_nested_load(write):
     """Each has its own tasks and its own helper."""
     write("import helper; Task(helper.NAME, 'm')", "inner/flow.py")
     write("NAME = 'inner'", "inner/helper.py", imports="")
@@ -159,7 +159,7 @@ def test_a_file_may_load_another_one(write):
     assert load_workflow(path).tasks["outer"].arguments() == ["--inner", "inner"]
 
 
-def test_two_threads_can_load_files_at_once(write):
+def test_load_workflow_is_thread_safe(write):
     """Helpers of one name, in many folders, do not meet."""
     paths = []
     for i in range(8):

@@ -47,7 +47,7 @@ def value(path: Path) -> object:
     return task.parameters_and_flags["value"]
 
 
-def test_a_file_that_stands_alone_is_read_once(flow):
+def test_load_workflow_caches_self_contained_file(flow):
     """The second time, nobody makes its tasks anew."""
     path = flow(HEAD + "Task('a', 'steps.a')\n")
     assert load_workflow(path) is load_workflow(path)
@@ -60,7 +60,7 @@ def test_load_workflow_caches_a_file_with_an_expression_of_1000_tasks(flow):
     assert load_workflow(path) is load_workflow(path)
 
 
-def test_a_file_that_is_given_arguments_is_read_each_time(flow):
+def test_load_workflow_does_not_cache_with_arguments(flow):
     """They can be anything, and another thing each time; without any it is read once."""
     source = "from airflow_provider_sewer import workflow\n@workflow\ndef w(n=1):\n    Task('a', 'm', {'n': n}).run()\n"
     path = flow(HEAD + source)
@@ -79,13 +79,13 @@ def test_a_file_that_is_given_arguments_is_read_each_time(flow):
         "try:\n    raise ValueError('x'.replace('x', 'y'))\nexcept ValueError as error:\n    Task(str(error), 'm')\n",
     ],
 )
-def test_what_only_handles_text_and_numbers_stands_alone(flow, text):
+def test_modules_beside_accepts_pure_code(flow, text):
     """The idioms of workflow files are among it."""
     path = flow(text if "Task\n" in text else HEAD + text)
     assert load_workflow(path) is load_workflow(path)
 
 
-def test_a_file_that_has_changed_is_read_anew_though_its_time_has_not(flow):
+def test_load_workflow_reloads_changed_file_with_same_mtime(flow):
     """What counts is the content."""
     path = flow(HEAD + "Task('a', 'm', {'value': 1})\n")
     status = path.stat()
@@ -95,7 +95,7 @@ def test_a_file_that_has_changed_is_read_anew_though_its_time_has_not(flow):
     assert [value(path), value(path)] == [2, 2]
 
 
-def test_a_module_beside_that_has_changed_counts_as_the_file_itself(flow):
+def test_load_workflow_reloads_after_change_of_imported_module(flow):
     """Also one that only another one imports."""
     path = flow(HEAD + "from helpers import VALUE\nTask('a', 'm', {'value': VALUE})\n")
     flow("import deeper\nVALUE = deeper.VALUE\n", "helpers.py")
@@ -106,7 +106,7 @@ def test_a_module_beside_that_has_changed_counts_as_the_file_itself(flow):
     assert [value(path) for _ in range(3)] == [22, 22, 22]
 
 
-def test_a_module_that_comes_to_lie_before_another_one_is_noticed(flow, tmp_path):
+def test_load_workflow_reloads_after_module_is_shadowed(flow, tmp_path):
     """A package goes before a module of its name."""
     path = flow(HEAD + "from helpers import VALUE\nTask('a', 'm', {'value': VALUE})\n")
     flow("VALUE = 1\n", "helpers.py")
@@ -142,7 +142,7 @@ def test_a_module_that_comes_to_lie_before_another_one_is_noticed(flow, tmp_path
     ],
     ids=lambda code: code.splitlines()[-1][:60],
 )
-def test_what_looks_at_anything_else_is_read_anew_each_time(flow, monkeypatch, code):
+def test_load_workflow_does_not_cache_impure_file(flow, monkeypatch, code):
     """Data, variables, the clock and chance may have changed."""
     path = flow(f"{HEAD}{code}\nTask('a', 'm', {{'value': VALUE}})\n")
     seen = []
@@ -155,13 +155,13 @@ def test_what_looks_at_anything_else_is_read_anew_each_time(flow, monkeypatch, c
     assert len(set(seen)) == 3
 
 
-def test_what_imports_an_installed_package_is_read_anew_each_time(flow):
+def test_load_workflow_does_not_cache_file_with_installed_package(flow):
     """Nobody knows what that looks at."""
     path = flow(HEAD + "import click\nTask('a', 'm')\n")
     assert load_workflow(path) is not load_workflow(path)
 
 
-def test_a_workflow_that_becomes_part_of_another_file_is_made_for_it(flow):
+def test_load_workflow_does_not_cache_while_recording(flow):
     """The names of tasks go on from those that are there already."""
     path = flow(HEAD + "Task('a', 'm')\n")
     known = load_workflow(path)
@@ -169,7 +169,7 @@ def test_a_workflow_that_becomes_part_of_another_file_is_made_for_it(flow):
         assert load_workflow(path) is not known
 
 
-def test_stages_are_read_once_while_their_jobs_module_stays_the_same(flow):
+def test_load_workflow_caches_stages_until_jobs_module_changes(flow):
     """It is only looked at, and a function that has gone is missed at once."""
     flow("def Lint(): pass\ndef Test(): pass\n", "steps.py")
     path = flow(STAGES, "stages.yaml")
@@ -179,7 +179,7 @@ def test_stages_are_read_once_while_their_jobs_module_stays_the_same(flow):
         load_workflow(path)
 
 
-def test_a_workflow_is_found_by_its_name_and_its_folder(flow, tmp_path, monkeypatch):
+def test_load_workflow_cache_key_has_name_and_folder(flow, tmp_path, monkeypatch):
     """Two workflows of a file are two; and a path is where one stands."""
     path = flow(
         "from airflow_provider_sewer import Task, workflow\na = Task('a', 'm')\nb = Task('b', 'm')\n"
@@ -193,7 +193,7 @@ def test_a_workflow_is_found_by_its_name_and_its_folder(flow, tmp_path, monkeypa
     assert [*load_workflow("flow.py").tasks] == ["c"]
 
 
-def test_a_file_that_is_wrong_is_named_each_time(flow):
+def test_load_workflow_does_not_cache_errors(flow):
     """And read as soon as it is right."""
     path = flow(HEAD + "Task('a', 'no module')\n")
     for _ in range(2):

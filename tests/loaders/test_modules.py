@@ -22,7 +22,7 @@ FILE = """
 """
 
 
-def test_a_module_has_what_the_file_defines(write):
+def test_load_module_returns_definitions_of_file(write):
     """Variables and functions, as if it had been imported; nothing has run."""
     path = write(FILE)
 
@@ -32,19 +32,19 @@ def test_a_module_has_what_the_file_defines(write):
     assert module.w.__name__ == "w"
 
 
-def test_a_file_without_tasks_is_a_module_as_well(write):
+def test_load_module_accepts_file_without_tasks(write):
     """Only a workflow needs tasks."""
     assert get_tasks_from_module(load_module(write(""))) == {}
 
 
-def test_tasks_are_found_by_variable(write):
+def test_get_tasks_from_module_returns_tasks_by_variable(write):
     """Each variable that holds a task, under its own name."""
     module = load_module(write(FILE))
 
     assert get_tasks_from_module(module) == {"first": module.first, "same": module.first}
 
 
-def test_a_task_is_found_by_its_name_wherever_it_is_kept(write):
+def test_get_task_from_module_finds_task_by_name(write):
     """In a variable or in a list."""
     module = load_module(write(FILE))
 
@@ -52,7 +52,7 @@ def test_a_task_is_found_by_its_name_wherever_it_is_kept(write):
     assert get_task_from_module(module, "Example 3") is module.rest[1]
 
 
-def test_an_unknown_task_is_an_error_with_the_known_ones(write):
+def test_get_task_from_module_rejects_unknown_name(write):
     """And with the one that was probably meant."""
     path = write(FILE)
 
@@ -64,7 +64,7 @@ def test_an_unknown_task_is_an_error_with_the_known_ones(write):
     )
 
 
-def test_a_name_that_two_tasks_have_is_an_error_with_both_lines(write):
+def test_get_task_from_module_rejects_duplicate_name(write):
     """There is no guessing which one is meant."""
     path = write("Task('a', 'm')\nTask('a', 'n')")
 
@@ -74,7 +74,7 @@ def test_a_name_that_two_tasks_have_is_an_error_with_both_lines(write):
     assert str(caught.value) == f"{path}: several tasks are named 'a': at {path}:2 and {path}:3"
 
 
-def test_tasks_of_a_module_that_was_simply_imported_are_found_too(write, monkeypatch, tmp_path):
+def test_get_task_from_module_accepts_imported_module(write, monkeypatch, tmp_path):
     """A workflow file in an installed package can be imported like anything else."""
     write("a = Task('a name', 'm')", "imported_flow.py")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -85,7 +85,7 @@ def test_tasks_of_a_module_that_was_simply_imported_are_found_too(write, monkeyp
     assert get_task_from_module(module, "a name") is module.a
 
 
-def test_a_bad_file_is_the_same_error_as_for_a_workflow(write):
+def test_load_module_raises_same_error_as_load_workflow(write):
     """With file and line."""
     path = write("1 / 0")
 

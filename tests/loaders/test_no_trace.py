@@ -52,7 +52,7 @@ def noisy(write):
     return write(NOISE)
 
 
-def test_paths_modules_and_streams_are_as_before(noisy, state):
+def test_isolated_import_restores_paths_modules_and_streams(noisy, state):
     """Helpers, packages with their parts, former names, the file itself: all gone."""
     before = state()
 
@@ -61,7 +61,7 @@ def test_paths_modules_and_streams_are_as_before(noisy, state):
     assert state() == before
 
 
-def test_a_file_that_fails_leaves_no_trace_either(noisy, state):
+def test_isolated_import_restores_after_error(noisy, state):
     """An error halfway is no excuse."""
     noisy.write_text(noisy.read_text() + "\n1 / 0\n")
     before = state()
@@ -73,7 +73,7 @@ def test_a_file_that_fails_leaves_no_trace_either(noisy, state):
 
 
 @pytest.mark.parametrize("error", ["KeyboardInterrupt", "GeneratorExit", "Timeout"])
-def test_what_is_no_error_of_the_file_passes_through_and_leaves_no_trace(write, state, error):
+def test_isolated_import_restores_after_keyboard_interrupt(write, state, error):
     """Ctrl-C and the timeouts of Airflow, which are no ``Exception``, are not taken for a bad file."""
     path = write(f"import helper\nclass Timeout(BaseException): pass\nraise {error}('now')")
     write("", "helper.py", imports="")
@@ -85,7 +85,7 @@ def test_what_is_no_error_of_the_file_passes_through_and_leaves_no_trace(write, 
     assert (caught.type.__name__, state()) == (error, before)
 
 
-def test_what_a_file_prints_goes_to_stderr(noisy, capsys):
+def test_isolated_import_redirects_stdout_to_stderr(noisy, capsys):
     """Our own stdout may be read by a program."""
     load_workflow(noisy)
 
@@ -95,7 +95,7 @@ def test_what_a_file_prints_goes_to_stderr(noisy, capsys):
     assert "to stdout, later\n" in said.err
 
 
-def test_what_a_process_of_the_file_prints_goes_to_stderr_too(write, capfd):
+def test_isolated_import_redirects_stdout_of_subprocess(write, capfd):
     """The file may ask git for a version, say."""
     load_workflow(write("import os; os.system('echo from a child'); Task('a', 'm')"))
 
@@ -104,7 +104,7 @@ def test_what_a_process_of_the_file_prints_goes_to_stderr_too(write, capfd):
     assert "from a child\n" in said.err
 
 
-def test_a_file_can_be_loaded_where_there_is_no_stdout(write):
+def test_isolated_import_supports_closed_stdout(write):
     """A daemon may have closed it."""
     path = write("print('x'); Task('a', 'm')")
     code = f"""
@@ -122,7 +122,7 @@ os.write(2, repr(list(load_workflow({str(path)!r}).tasks)).encode())
     assert child.stderr.decode() == "x\n['a']"
 
 
-def test_a_file_that_changes_how_modules_are_found_changes_it_for_itself_only(write, state):
+def test_isolated_import_restores_import_finders(write, state):
     """Additions, new lists in the place of the old ones, hooks: undone."""
     path = write("""
         import os, sys
@@ -142,7 +142,7 @@ def test_a_file_that_changes_how_modules_are_found_changes_it_for_itself_only(wr
     assert state() == before
 
 
-def test_a_file_that_changes_loaded_modules_changes_them_for_itself_only(write, state):
+def test_isolated_import_restores_sys_modules(write, state):
     """Replaced, taken out, or put in by hand."""
     path = write("""
         import sys
@@ -160,7 +160,7 @@ def test_a_file_that_changes_loaded_modules_changes_them_for_itself_only(write, 
     assert state() == before
 
 
-def test_helpers_of_one_name_in_two_folders_are_two(write):
+def test_isolated_import_separates_helpers_of_same_name(write):
     """The second file gets its own, from its own folder or from where it looks."""
     source = """
         import os, sys
@@ -178,7 +178,7 @@ def test_helpers_of_one_name_in_two_folders_are_two(write):
     assert names == [["helper1shared1"], ["helper2shared2"], ["helper1shared1"]]
 
 
-def test_a_helper_imported_elsewhere_under_the_same_name_is_not_mixed_up(write, monkeypatch, tmp_path):
+def test_isolated_import_ignores_loaded_module_of_same_name(write, monkeypatch, tmp_path):
     """The file gets its own helper, and who had imported another one keeps that."""
     write("NAME = 'elsewhere'", "elsewhere/helper/__init__.py", imports="")
     write("NAME = 'elsewhere'", "elsewhere/helper/part.py", imports="")
@@ -197,7 +197,7 @@ def test_a_helper_imported_elsewhere_under_the_same_name_is_not_mixed_up(write, 
         sys.modules.pop("helper")
 
 
-def test_a_helper_that_was_changed_is_read_anew(write):
+def test_isolated_import_reloads_changed_helper(write):
     """Nothing of an earlier load is kept."""
     path = write("import helper; Task(helper.NAME, 'm')")
     write("NAME = 'before'", "helper.py", imports="")
@@ -207,7 +207,7 @@ def test_a_helper_that_was_changed_is_read_anew(write):
     assert list(load_workflow(path).tasks) == ["afterwards"]
 
 
-def test_the_own_folder_is_shared_with_who_runs_there(write, monkeypatch, tmp_path):
+def test_isolated_import_shares_modules_of_current_program(write, monkeypatch, tmp_path):
     """A helper that was already imported from this very folder is the same one."""
     write("TASKS = []", "helper_of_both.py", imports="")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -219,7 +219,7 @@ def test_the_own_folder_is_shared_with_who_runs_there(write, monkeypatch, tmp_pa
         sys.modules.pop("helper_of_both")
 
 
-def test_installed_packages_stay_loaded(write, monkeypatch):
+def test_isolated_import_keeps_installed_packages(write, monkeypatch):
     """They are the same for everybody, and many cannot be loaded twice."""
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     monkeypatch.delitem(sys.modules, "iniconfig", raising=False)
@@ -232,7 +232,7 @@ def test_installed_packages_stay_loaded(write, monkeypatch):
     assert (sys.modules["iniconfig"], sys.modules["colorsys"]) == loaded
 
 
-def test_what_an_installed_package_needs_to_be_imported_from_stays(write, install, monkeypatch):
+def test_isolated_import_keeps_finders_of_installed_packages(write, install, monkeypatch):
     """``six.moves`` is found by a finder that ``six`` puts in place once, when it is imported."""
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     finder = """
@@ -263,7 +263,7 @@ def certificates(install):
 
 
 @pytest.mark.usefixtures("certificates")
-def test_an_installed_package_with_a_former_name_is_not_replaced(write):
+def test_former_names_do_not_replace_installed_package(write):
     """A file that imports the installed ``sewer`` gets it."""
     path = write("import sewer.config; Task(sewer.NAME, 'm', {'acme': sewer.config.ACME})")
 
@@ -272,13 +272,13 @@ def test_an_installed_package_with_a_former_name_is_not_replaced(write):
 
 @pytest.mark.usefixtures("certificates")
 @pytest.mark.parametrize("line", ["from sewer.config import Task", "from sewer.workflows import workflow"])
-def test_a_file_that_gets_the_wrong_package_is_told_so(write, line):
+def test_import_error_of_installed_former_package_has_hint(write, line):
     """Nothing of ours is put into somebody else's package; the message says what to write."""
     with pytest.raises(SewerError, match="write: from airflow_provider_sewer import Task, workflow"):
         load_workflow(write(line, imports=""))
 
 
-def test_the_former_names_exist_only_while_a_file_is_loaded(write):
+def test_former_names_exist_only_during_load(write):
     """Afterwards nobody can import them."""
     load_workflow(write("from sewer.config import Task; Task('a', 'm')", imports=""))
 
@@ -287,7 +287,7 @@ def test_the_former_names_exist_only_while_a_file_is_loaded(write):
     assert "sewer" not in sys.modules
 
 
-def test_files_do_not_share_tasks_or_workflows(write):
+def test_load_workflow_does_not_share_tasks_between_files(write):
     """What one file declares is unknown to the next one, also under the same names."""
     source = """
         a = Task("a", "{0}")
@@ -301,14 +301,14 @@ def test_files_do_not_share_tasks_or_workflows(write):
     assert [load_workflow(path).tasks["a"].module for path in (one, two, one)] == ["one", "two", "one"]
 
 
-def test_a_task_made_while_nothing_is_loaded_is_in_no_file(write):
+def test_task_created_outside_load_is_in_no_workflow(write):
     """The tasks of who loads are not the tasks of what is loaded."""
     Task("mine", "m")
 
     assert list(load_workflow(write("Task('a', 'm')")).tasks) == ["a"]
 
 
-def test_a_loaded_module_can_be_used_when_its_traces_are_gone(write):
+def test_load_module_result_works_after_restore(write):
     """Its functions still see its variables and what it imported."""
     write("def double(n):\n    return 2 * n", "helper.py", imports="")
     module = load_module(write("""
@@ -324,7 +324,7 @@ def test_a_loaded_module_can_be_used_when_its_traces_are_gone(write):
     assert module.__name__ not in sys.modules
 
 
-def test_where_the_process_stands_is_not_changed(write, tmp_path):
+def test_isolated_import_restores_working_directory(write, tmp_path):
     """A file that goes somewhere else goes there alone."""
     before = os.getcwd()
 
@@ -333,7 +333,7 @@ def test_where_the_process_stands_is_not_changed(write, tmp_path):
     assert os.getcwd() == before
 
 
-def test_a_file_can_be_loaded_where_the_working_directory_is_gone(write, tmp_path, monkeypatch):
+def test_isolated_import_supports_missing_working_directory(write, tmp_path, monkeypatch):
     """Somebody may have cleaned up behind us."""
     path = write("Task('a', 'm')")
     gone = tmp_path / "gone"

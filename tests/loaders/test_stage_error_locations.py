@@ -206,7 +206,7 @@ MARKED = {
 
 
 @pytest.mark.parametrize(("text", "said"), MARKED.values(), ids=MARKED)
-def test_a_mistake_is_found_at_the_very_key_or_value(text, said, stages):
+def test_load_stages_error_has_position_of_key_or_value(text, said, stages):
     """However deep it is, and whatever else there looks like it."""
     before, _, after = text.partition("⟦")
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")

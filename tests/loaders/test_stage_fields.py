@@ -34,7 +34,7 @@ def said(workflow: Workflow) -> dict[str, Any]:
     }
 
 
-def test_all_that_a_python_file_says_can_be_said(write, tmp_path):
+def test_load_stages_supports_all_fields_of_task(write, tmp_path):
     """The same tasks, field by field, whichever file they are written in."""
     write("def noise(): ...\ndef train(): ...", "jobs.py", imports="")
     python = write("""
@@ -127,7 +127,7 @@ use = Task("use", "m.use", {"of": over.result[0]})
 """
 
 
-def test_a_stage_is_mapped_as_a_task_is(write):
+def test_load_stages_maps_stage_like_task(write):
     """Over values, their combinations, results, and what only a run will bring; it stands for all its tasks."""
     stages = write(LOOPS, "stages.yaml", imports="")
     python = write(LOOPS_IN_PYTHON, imports="")
@@ -145,7 +145,7 @@ def test_a_stage_is_mapped_as_a_task_is(write):
     ]
 
 
-def test_a_mapped_stage_may_be_one_of_the_jobs_module(stages):
+def test_load_stages_maps_function_of_jobs_module(stages):
     """It is called with the values of each task."""
     path = stages("Lint: {map: {folder: [src, tests]}}\nTest: [Lint]")
 
@@ -176,7 +176,7 @@ workflows:
 """
 
 
-def test_a_file_may_have_several_workflows(stages):
+def test_load_stages_supports_several_workflows(stages):
     """Each with stages of its own; what holds for all stands beside them, and that of a workflow wins over it."""
     path = stages(SEVERAL)
 
@@ -191,7 +191,7 @@ def test_a_file_may_have_several_workflows(stages):
     assert hourly.tasks["Lint"].settings.env == {"LEVEL": "1", "SHARED": "yes", "OWN": "x"}
 
 
-def test_of_several_workflows_the_one_that_is_meant_is_named(stages):
+def test_load_stages_requires_name_with_several_workflows(stages):
     """As in a Python file; all their tasks can be had, those that say the same once."""
     path = stages(SEVERAL)
 

@@ -62,7 +62,7 @@ def why_invalid():
         "Lint: {module: m, function: null, kwargs: {}}", "Lint: {module:, parameters_and_flags: {}, kwargs: {n: 1}}",
     ],
 )  # fmt: skip
-def test_the_schema_takes_what_the_reader_takes(text, why_invalid):
+def test_stages_schema_accepts_valid_files(text, why_invalid):
     """Short, long, and with fields."""
     assert why_invalid(text) is None
 
@@ -80,7 +80,7 @@ REFUSED = (
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_the_schema_refuses_what_the_reader_refuses(text, why_invalid, stages):
+def test_stages_schema_rejects_invalid_files(text, why_invalid, stages):
     """Editors underline it before anybody runs it."""
     assert why_invalid(text) is not None
     with pytest.raises(SewerError):
@@ -109,7 +109,7 @@ VALUES = (
 
 @pytest.mark.parametrize("field", [*(f"slurm: {{{name}: %s}}" for name in (*RESOURCES, "mem_gbs")), *(
     f"{name}: %s" for name in STAGE_FIELDS if name not in {"depends_on", "function", *LOOPS})])  # fmt: skip
-def test_the_schema_and_the_reader_agree_on_values(field, why_invalid, stages):
+def test_stages_schema_agrees_with_loader_on_values(field, why_invalid, stages):
     """What one takes, the other takes; ``null`` is as if nothing were said."""
     beside = "" if "args" not in field and "parameters" not in field else "module: m, "
     for value in VALUES:
@@ -122,7 +122,7 @@ def test_the_schema_and_the_reader_agree_on_values(field, why_invalid, stages):
         assert (why_invalid(text) is None) is (refused is None), f"{text}: {why_invalid(text)} | {refused}"
 
 
-def test_the_schema_has_all_fields():
+def test_stages_schema_has_all_fields():
     """None of a task's is forgotten, nor of what stands at the top."""
     schema = json.loads(schema_of_stages())
 

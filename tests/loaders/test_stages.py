@@ -8,7 +8,7 @@ from airflow_provider_sewer import load_workflow
 from airflow_provider_sewer.loaders.workflow_files import load_tasks
 
 
-def test_a_stage_is_the_function_of_its_name(stages):
+def test_load_stages_uses_function_of_stage_name(stages):
     """Whatever the case of its letters, as python-dag-pipeline has it; the stages before it are a list."""
     path = stages("Lint: []\nTest:\n  - Lint\n")
 
@@ -19,12 +19,12 @@ def test_a_stage_is_the_function_of_its_name(stages):
     assert graph.name == "workflow"
 
 
-def test_nothing_and_a_single_name_stand_for_lists(stages):
+def test_depends_on_accepts_null_and_single_name(stages):
     """``Lint:`` depends on nothing, ``Test: Lint`` on one stage."""
     assert load_workflow(stages("Lint:\nTest: Lint"), jobs="jobs").edges == [("Lint", "Test")]
 
 
-def test_a_stage_may_be_named_like_anything(stages):
+def test_load_stages_accepts_any_stage_name(stages):
     """Also like what YAML takes for something else, and like the fields at the top of the long form."""
     path = stages(
         "On: []\nnull: [On]\nstages: []\nname: [stages]\nworkflows: {kwargs: {a: {b: 1}}}",
@@ -34,7 +34,7 @@ def test_a_stage_may_be_named_like_anything(stages):
     assert load_workflow(path, jobs="jobs").edges == [("On", "null"), ("stages", "name")]
 
 
-def test_stages_beside_their_jobs_run_in_that_folder(stages, tmp_path):
+def test_load_stages_sets_workdir_to_folder_of_jobs_module(stages, tmp_path):
     """There Python finds the module. Where it is installed, they run where the run is started."""
     path = stages("Lint: []")
 
@@ -42,14 +42,14 @@ def test_stages_beside_their_jobs_run_in_that_folder(stages, tmp_path):
     assert load_workflow(path, jobs="json").tasks["Lint"].settings.workdir is None
 
 
-def test_a_task_knows_its_place_in_the_file(stages):
+def test_load_stages_sets_source_of_task(stages):
     """Line and column of its key, as editors open them."""
     path = stages("# all\nLint: []\nTest: []")
 
     assert str(load_workflow(path, jobs="jobs").tasks["Test"].source) == f"{path}:3:1"
 
 
-def test_text_stays_text(write):
+def test_yaml_file_keeps_implicit_types_as_text(write):
     """What YAML 1.1 takes for a bool, a time, a date or an octal number is text; numbers, true and null are not."""
     path = write("""
         a:
@@ -67,7 +67,7 @@ def test_text_stays_text(write):
     assert (number.value, text.value) == (5, "5")
 
 
-def test_anchors_and_merges_save_repetition(write):
+def test_yaml_file_supports_anchors_and_merges(write):
     """As in any YAML; what a stage says itself wins over what it merges."""
     path = write("""
         a: &common
@@ -83,7 +83,7 @@ def test_anchors_and_merges_save_repetition(write):
     assert (b.module, b.settings.env) == ("m", {"A": "1", "B": "2"})
 
 
-def test_a_result_is_taken_by_the_longest_name_of_a_stage(write):
+def test_result_tag_uses_longest_stage_name(write):
     """Names may hold dots; and a stage may take the result of one that stands below it."""
     path = write("""
         use: {function: "m:f", kwargs: {x: !result a.b.rows.0, y: !result a}}
@@ -97,14 +97,14 @@ def test_a_result_is_taken_by_the_longest_name_of_a_stage(write):
     assert graph.edges == [("a.b", "use"), ("a", "use")]
 
 
-def test_all_tasks_of_stages_can_be_had(stages):
+def test_load_stage_tasks_returns_tasks_of_all_workflows(stages):
     """For ``sppe convert``, which asks for the tasks of a file."""
     tasks = load_tasks(stages("Lint: []\nTest: []"), jobs="jobs")
 
     assert [task.name for task in tasks] == ["Lint", "Test"]
 
 
-def test_stages_that_a_python_file_loads_are_not_its_own(write):
+def test_stages_loaded_by_python_file_are_not_recorded(write):
     """A Python file may load stages, and has its own tasks all the same."""
     write("Lint: []", "stages.yaml", imports="")
     path = write("""
@@ -118,7 +118,7 @@ def test_stages_that_a_python_file_loads_are_not_its_own(write):
     assert list(load_workflow(path).tasks) == ["own"]
 
 
-def test_a_thousand_results_in_a_row_are_read(write):
+def test_load_stages_supports_chain_of_1000_results(write):
     """Each stage takes the result of the one below it."""
     lines = [f"s{i}: {{function: 'm:f', kwargs: {{x: !result s{i + 1}}}}}" for i in range(1000)]
     path = write("\n".join([*lines, "s1000: {function: 'm:f'}"]), "s.yaml", imports="")

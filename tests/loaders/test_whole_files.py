@@ -8,7 +8,7 @@ from airflow_provider_sewer import SewerError, load_workflow
 from airflow_provider_sewer.loaders.python_file import load_tasks
 
 
-def test_a_run_of_a_helper_is_not_the_workflow_of_the_file(write):
+def test_run_in_helper_is_not_workflow_of_file(write):
     """What a helper runs when it is imported does not take the place of the file's own tasks."""
     write("h = Task('h', 'steps')\nh.run()", "helper.py")
     path = write("import helper\na = Task('a', 'steps')\nb = Task('b', 'steps')\na >> b")
@@ -19,7 +19,7 @@ def test_a_run_of_a_helper_is_not_the_workflow_of_the_file(write):
     assert workflow.edges == [("a", "b")]
 
 
-def test_a_run_at_the_top_of_a_file_must_name_all_its_tasks(write):
+def test_top_level_run_must_include_all_tasks(write):
     """Else the file would mean one thing to Python and another to everybody else."""
     path = write("a, b, c = (Task(name, 'steps') for name in 'abc')\n(a >> b).run()")
 
@@ -27,7 +27,7 @@ def test_a_run_at_the_top_of_a_file_must_name_all_its_tasks(write):
         load_workflow(path)
 
 
-def test_an_edge_stated_on_a_line_of_its_own_is_an_edge(write):
+def test_edge_on_separate_line_is_recorded(write):
     """In a workflow, as in a DAG, `b >> c` means that c runs after b, wherever it stands."""
     path = write("""
         a, b, c = (Task(name, "steps") for name in "abc")
@@ -41,7 +41,7 @@ def test_an_edge_stated_on_a_line_of_its_own_is_an_edge(write):
     assert set(load_workflow(path).edges) == {("a", "b"), ("a", "c"), ("b", "c")}
 
 
-def test_an_edge_to_a_task_that_is_not_run_is_an_error(write):
+def test_edge_to_task_without_run_is_error(write):
     """A task that is tied but never run would be missed only when its products are."""
     path = write("""
         a, b, d = (Task(name, "steps") for name in "abd")
@@ -56,7 +56,7 @@ def test_an_edge_to_a_task_that_is_not_run_is_an_error(write):
         load_workflow(path)
 
 
-def test_all_tasks_of_a_file_are_those_of_its_workflows_and_the_rest(write):
+def test_load_tasks_returns_tasks_of_workflows_and_others(write):
     """A task that is run has the settings of its run; one that no workflow runs is there as well."""
     path = write("""
         a, b, debug = (Task(name, "steps") for name in ("a", "b", "debug"))

@@ -39,7 +39,7 @@ def outlets(operator=PythonModuleOperator, *, dag_args=None, **arguments) -> lis
     ],
 )
 @pytest.mark.parametrize("operator", [PythonModuleOperator, SlurmModuleOperator])
-def test_product_is_the_asset_that_product_asset_returns(operator, path, given, uri):
+def test_outlets_of_products_equal_product_asset(operator, path, given, uri):
     """Another DAG can be scheduled on it; the URI alone names it as well."""
     (asset,) = outlets(operator, parameters_and_flags={"out": Product(path)}, **given)
 
@@ -47,7 +47,7 @@ def test_product_is_the_asset_that_product_asset_returns(operator, path, given, 
     assert asset.uri == uri
 
 
-def test_workdir_in_default_args_counts():
+def test_outlets_use_workdir_of_default_args():
     """As for the task itself."""
     assert outlets(products=["a"], dag_args={"workdir": "/data"}) == [Asset("file:///data/a")]
 
@@ -64,7 +64,7 @@ def test_workdir_in_default_args_counts():
         {"products": [Product("a", temporary=True)], "workdir": "/data"},
     ],
 )
-def test_product_whose_place_is_not_known_while_parsing_is_no_asset(given):
+def test_outlets_exclude_products_with_unknown_location(given):
     """Nor is one that does not stay."""
     assert outlets(**given) == []
 
@@ -78,7 +78,7 @@ def test_product_whose_place_is_not_known_while_parsing_is_no_asset(given):
         (3, {}, "path must be a path, got 3"),
     ],
 )
-def test_product_asset_without_a_known_place_is_an_error(path, given, error):
+def test_product_asset_with_unknown_location_raises(path, given, error):
     """With the line that asks for it."""
     with pytest.raises(SewerError) as caught:
         product_asset(path, **given)
@@ -88,7 +88,7 @@ def test_product_asset_without_a_known_place_is_an_error(path, given, error):
 
 
 @pytest.mark.parametrize("how", ["", ".map(n=[1, 2])"], ids=["plain", "mapped"])
-def test_products_of_two_projects_are_two_assets(tmp_path, how):
+def test_outlets_of_two_dag_folders_differ(tmp_path, how):
     """Each project has its own folder, with equal settings relative to it."""
     found = []
     for project in ("alpha", "beta"):
@@ -116,7 +116,7 @@ def test_products_of_two_projects_are_two_assets(tmp_path, how):
     assert found == [f"file://{tmp_path}/{name}/build/{n}.json" for name in ("alpha", "beta") for n in numbers]
 
 
-def test_version_of_a_dag_bundle_is_no_part_of_an_asset(monkeypatch, tmp_path):
+def test_asset_uri_ignores_dag_bundle_version(monkeypatch, tmp_path):
     """The DAG processor reads the newest state, and a worker the version of its run."""
     monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_STORAGE_PATH", str(tmp_path))
     folders = ["mine/tracking_repo/dags", "mine/versions/4f1c/dags", "mine/versions/77ab/dags"]

@@ -124,7 +124,7 @@ def queued(slurm: SlurmCluster) -> list[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_dags_test_ends_while_a_submission_is_retried(dags_test, on_slurm, number):
+def test_dags_test_sigterm_during_submission_retry_ends_the_run(dags_test, on_slurm, number):
     """The controller is away, which is waited for without a limit; no other try or task of the run submits a job."""
     on_slurm.put_in_front("sbatch", REFUSES)
     run = dags_test()
@@ -137,7 +137,7 @@ def test_dags_test_ends_while_a_submission_is_retried(dags_test, on_slurm, numbe
     assert not queued(on_slurm)
 
 
-def test_dags_test_cancels_the_job_of_an_sbatch_that_is_interrupted(dags_test, on_slurm):
+def test_dags_test_sigterm_during_sbatch_cancels_the_job(dags_test, on_slurm):
     """A job has been created, and its id is not known yet: it is looked up by its name."""
     real = shutil.which("sbatch", path=os.defpath + ":/usr/local/bin")
     on_slurm.put_in_front("sbatch", f'{real} --hold "$@"; echo submitted >&2; sleep 60')
@@ -148,7 +148,7 @@ def test_dags_test_cancels_the_job_of_an_sbatch_that_is_interrupted(dags_test, o
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-def test_dags_test_cancels_the_running_job(dags_test, on_slurm, deferrable):
+def test_dags_test_sigterm_cancels_the_running_job(dags_test, on_slurm, deferrable):
     """Also while a trigger follows it, which Airflow runs in the same process."""
     run = dags_test(deferrable=deferrable)
     run.wait_for_output("the module is here")
@@ -157,7 +157,7 @@ def test_dags_test_cancels_the_running_job(dags_test, on_slurm, deferrable):
     assert run.started == 1
 
 
-def test_dags_test_ends_between_two_tries(dags_test, on_slurm):
+def test_dags_test_sigterm_between_two_tries_ends_the_run(dags_test, on_slurm):
     """Airflow waits for the time of the next try, and its own handler for SIGTERM has no effect then."""
     run = dags_test(delay=3600)
     (run.folder / "fails").touch()
@@ -166,7 +166,7 @@ def test_dags_test_ends_between_two_tries(dags_test, on_slurm):
     assert run.started == 2
 
 
-def test_dags_test_ends_the_module_of_a_python_module_operator(dags_test):
+def test_dags_test_sigterm_terminates_the_python_module(dags_test):
     """It runs below the process, and no other try starts it again."""
     run = dags_test("PythonModuleOperator")
     run.wait_for_output("the module is here")
@@ -177,14 +177,14 @@ def test_dags_test_ends_the_module_of_a_python_module_operator(dags_test):
     assert not psutil.pid_exists(pids[0])
 
 
-def test_dags_test_ends_while_a_sensor_pokes(dags_test):
+def test_dags_test_sigterm_during_sensor_poke_ends_the_run(dags_test):
     """A sensor waits for a week, and Airflow's own handler for SIGTERM has no effect on it."""
     run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False, mode="poke")
     run.wait_for_output("Looking for /never/there")
     assert "DagRun failed" in run.ends(signal.SIGTERM, SOON)
 
 
-def test_dags_test_ends_while_a_sensor_is_rescheduled(dags_test):
+def test_dags_test_sigterm_during_sensor_reschedule_ends_the_run(dags_test):
     """Airflow itself waits for the time of the next check."""
     run = dags_test("ExternalPathSensor", path="/never/there", deferrable=False)
     run.wait_for_output("No tasks to run")

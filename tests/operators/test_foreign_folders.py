@@ -13,7 +13,7 @@ from airflow_provider_sewer.operators.module import PythonModuleOperator
 RETRIES = {"retries": 2, "retry_delay": timedelta(0)}
 
 
-def test_slurm_module_operator_does_not_try_a_foreign_run_dir_again(module, run_job, deferrable, tmp_path, capfd):
+def test_slurm_operator_with_foreign_run_dir_fails_without_retry(module, run_job, deferrable, tmp_path, capfd):
     """The log names the folder, and nothing is run."""
     (tmp_path / "runs" / "one_job").mkdir(parents=True)
     (tmp_path / "runs" / "one_job").chmod(0o777)
@@ -32,7 +32,9 @@ def test_slurm_module_operator_does_not_try_a_foreign_run_dir_again(module, run_
 
 @pytest.mark.parametrize("run_when", ["always", "stale"])
 @pytest.mark.parametrize("on", ["worker", "local job"])
-def test_operators_do_not_try_a_foreign_own_folder_again(module, run_job, run_dag, on, run_when, tmp_path, capfd):
+def test_operators_with_foreign_record_folder_fail_without_retry(
+    module, run_job, run_dag, on, run_when, tmp_path, capfd
+):
     """Beside a product, whether its record is read or written first."""
     (tmp_path / ".sewer").mkdir()
     (tmp_path / ".sewer").chmod(0o777)

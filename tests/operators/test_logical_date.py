@@ -24,7 +24,7 @@ from airflow_provider_sewer.testing import _register
     ],
 )
 @pytest.mark.parametrize("kind", ["local", "job", "mapped"])
-def test_template_of_logical_date_fails_with_reason_where_run_has_none(tmp_path, capsys, kind, path, reason):
+def test_template_without_logical_date_fails_with_the_reason(tmp_path, capsys, kind, path, reason):
     """At once, as another try would not help; a template that does without the date works."""
     (tmp_path / "job.py").write_text("import sys; open(sys.argv[1], 'w').write('x')")
     fields = {"task_id": "job", "module": "job", "python": sys.executable, "workdir": str(tmp_path)}

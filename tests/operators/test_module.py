@@ -36,7 +36,7 @@ def run_operator(run_dag):
     return run
 
 
-def test_the_result_file_becomes_the_xcom(module, run_operator):
+def test_result_file_becomes_the_xcom(module, run_operator):
     """The JSON value in $SEWER_RESULT_FILE is the XCom that downstream tasks pull."""
     job = module("""
         import json, os
@@ -47,7 +47,7 @@ def test_the_result_file_becomes_the_xcom(module, run_operator):
     assert run_operator(**job).results["job"] == {"accuracy": 0.97, "labels": ["a", None]}
 
 
-def test_without_a_result_file_the_last_line_of_stdout_is_the_xcom(module, run_operator):
+def test_xcom_without_result_file_is_the_last_stdout_line(module, run_operator):
     """As with BashOperator, the last line of stdout is the result; stderr is ignored."""
     job = module("""
         import sys
@@ -58,14 +58,14 @@ def test_without_a_result_file_the_last_line_of_stdout_is_the_xcom(module, run_o
     assert run_operator(**job).results["job"] == "last [of] all"
 
 
-def test_a_module_that_says_nothing_leaves_no_xcom(module, run_operator):
+def test_xcom_of_module_without_output_is_missing(module, run_operator):
     """No output, no result."""
     result = run_operator(**module("pass"))
     assert result.state == "success"
     assert result.results == {}
 
 
-def test_every_field_that_can_hold_a_template_is_rendered(module, run_dag, tmp_path):
+def test_template_fields_are_rendered(module, run_dag, tmp_path):
     """Module, parameters, arguments, interpreter, environment and working directory take templates."""
     job = module("import os, sys; print(sys.argv[1:], os.environ['WHEN'], os.getcwd())")
     (tmp_path / "one_task").mkdir()
@@ -83,7 +83,7 @@ def test_every_field_that_can_hold_a_template_is_rendered(module, run_dag, tmp_p
     assert run_dag(dag).results["job"] == f"{arguments} manual {tmp_path}/one_task"
 
 
-def test_an_xcom_can_be_a_parameter_and_makes_the_edge(module, run_dag):
+def test_xcom_parameter_is_resolved_and_sets_upstream(module, run_dag):
     """The result of a TaskFlow task stands in parameters_and_flags like any other value."""
     job = module("import sys; print(*sys.argv[1:])")
 
@@ -97,7 +97,7 @@ def test_an_xcom_can_be_a_parameter_and_makes_the_edge(module, run_dag):
     assert run_dag(dag).results["job"] == "--seed 42 --n 1"
 
 
-def test_all_parameters_can_come_from_one_xcom(module, run_dag):
+def test_parameters_and_flags_can_be_a_single_xcom(module, run_dag):
     """A task upstream can decide the whole dictionary."""
     job = module("import sys; print(*sys.argv[1:])")
 
@@ -110,7 +110,7 @@ def test_all_parameters_can_come_from_one_xcom(module, run_dag):
     assert run_dag(dag).results["job"] == "--depth 3 --fast"
 
 
-def test_it_can_be_mapped(module, run_dag):
+def test_operator_expand_runs_one_module_per_instance(module, run_dag):
     """partial().expand() runs the module once for each set of parameters."""
     job = module("import sys; print(*sys.argv[1:])")
     with DAG("mapped", schedule=None) as dag:
@@ -118,14 +118,14 @@ def test_it_can_be_mapped(module, run_dag):
     assert run_dag(dag).results == {"job[0]": "--n 10", "job[1]": "--n 20"}
 
 
-def test_arguments_may_come_from_a_generator(module, run_operator):
+def test_args_from_a_generator_are_not_consumed_by_parsing(module, run_operator):
     """Looking at them while the DAG is parsed does not use them up."""
     job = module("import sys; print(*sys.argv[1:])")
     assert run_operator(args=(str(number) for number in range(3)), **job).results["job"] == "0 1 2"
 
 
 @pytest.mark.parametrize("field", ["args", "parameters_and_flags", "env"])
-def test_a_text_where_several_are_needed_fails_and_is_not_taken_apart(field, module, run_dag, capsys):
+def test_template_rendering_to_text_fails_for_list_fields(field, module, run_dag, capsys):
     """A template that gives text is not a list of letters."""
     job = module("print('it ran')") | {field: "{{ 'fit' }}"}
     with DAG("text", schedule=None) as dag:
@@ -136,7 +136,7 @@ def test_a_text_where_several_are_needed_fails_and_is_not_taken_apart(field, mod
     assert "it ran" not in said
 
 
-def test_a_template_may_give_the_whole_mapping(module, run_dag):
+def test_native_template_can_render_to_all_parameters(module, run_dag):
     """With native rendering, a parameter of the DAG can be all the parameters."""
     job = module("import sys; print(*sys.argv[1:])")
     with DAG("native", schedule=None, params={"p": {"n": 3}}, render_template_as_native_obj=True) as dag:
@@ -144,7 +144,7 @@ def test_a_template_may_give_the_whole_mapping(module, run_dag):
     assert run_dag(dag).results["job"] == "--n 3"
 
 
-def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
+def test_xcoms_of_mapped_task_repeat_the_option(module, run_dag):
     """Fan out, then hand all results to one task."""
     job = module("import sys; print(*sys.argv[1:])")
     with DAG("fan_in", schedule=None) as dag:
@@ -163,7 +163,7 @@ def test_what_a_mapped_task_left_repeats_the_option(module, run_dag):
     ],
     ids=["number", "surrogate", "key", "deep"],
 )
-def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, expected, module, run_operator, capsys):
+def test_result_invalid_as_xcom_fails_with_the_reason(value, expected, module, run_operator, capsys):
     """Airflow's own error would come later and without the reason."""
     job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_operator(**job).states["job"] == "failed"
@@ -178,14 +178,14 @@ def test_a_result_that_airflow_cannot_keep_fails_and_says_why(value, expected, m
         ("[{'a\\0': 1}]", "a key of result[0] contains a NUL character"),
     ],
 )
-def test_operator_refuses_a_nul_in_a_result_by_name(value, expected, module, run_operator, capsys):
+def test_result_with_nul_fails_and_names_its_position(value, expected, module, run_operator, capsys):
     """PostgreSQL would refuse it, and only there."""
     job = module(f"import json, os; json.dump({value}, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_operator(**job).states["job"] == "failed"
     assert expected in capsys.readouterr().out
 
 
-def test_a_secret_is_masked_where_a_long_line_is_cut(module, run_operator, monkeypatch, caplog):
+def test_secret_across_a_split_log_line_is_masked(module, run_operator, monkeypatch, caplog):
     """A line comes in pieces of 64 KiB; a secret that lies across the cut is still one."""
     secret = "open-sesame-4711"
     extra = {"secret_env": json.dumps({"KEY": secret})}
@@ -197,7 +197,7 @@ def test_a_secret_is_masked_where_a_long_line_is_cut(module, run_operator, monke
     assert logged == "x" * (64 * 1024 - 6) + "***!"
 
 
-def test_a_failing_module_fails_the_task_and_says_why(module, run_operator, capsys):
+def test_failing_module_fails_the_task_and_logs_stderr(module, run_operator, capsys):
     """Exit code, command and the last lines of stderr are in the log."""
     job = module("""
         import sys
@@ -212,17 +212,17 @@ def test_a_failing_module_fails_the_task_and_says_why(module, run_operator, caps
     assert "--token tell-nobody" not in output
 
 
-def test_an_exit_code_can_mean_skip(module, run_operator):
+def test_skip_on_exit_code_skips_the_task(module, run_operator):
     """With skip_on_exit_code the task is skipped, not failed."""
     assert run_operator(skip_on_exit_code=[3, 99], **module("raise SystemExit(99)")).states["job"] == "skipped"
 
 
-def test_other_exit_codes_still_fail(module, run_operator):
+def test_skip_on_exit_code_does_not_skip_other_exit_codes(module, run_operator):
     """skip_on_exit_code is about the named codes only."""
     assert run_operator(skip_on_exit_code=99, **module("raise SystemExit(98)")).states["job"] == "failed"
 
 
-def test_every_line_is_logged_once_in_order_and_told_apart(module, run_operator, caplog):
+def test_output_lines_are_logged_once_in_order_per_stream(module, run_operator, caplog):
     """stdout and stderr have loggers of their own; brackets, percent signs and odd bytes survive."""
     job = module(r"""
         import os
@@ -241,7 +241,7 @@ def test_every_line_is_logged_once_in_order_and_told_apart(module, run_operator,
     assert logged("stderr") == [f"err 100% {n}" for n in range(500)]
 
 
-def test_the_module_sees_a_closed_environment(module, run_operator, monkeypatch):
+def test_module_environment_excludes_variables_of_the_worker(module, run_operator, monkeypatch):
     """Nothing of Airflow, of the worker's Slurm job or of the worker's secrets gets through."""
     for name in ("SLURM_JOB_ID", "AWS_SECRET_ACCESS_KEY", "AIRFLOW_CONN_PRODUCTION", "PYTHONSTARTUP"):
         monkeypatch.setenv(name, "leak")
@@ -253,14 +253,14 @@ def test_the_module_sees_a_closed_environment(module, run_operator, monkeypatch)
     assert seen["TZ"] == "Europe/Berlin"
 
 
-def test_inherit_env_widens_it_by_name(module, run_operator, monkeypatch):
+def test_inherit_env_passes_named_variables(module, run_operator, monkeypatch):
     """A named variable passes, even one of Airflow's."""
     monkeypatch.setenv("AIRFLOW_CTX_OF_MINE", "wanted")
     job = module("import os; print(os.environ.get('AIRFLOW_CTX_OF_MINE'))")
     assert run_operator(inherit_env=["AIRFLOW_CTX_OF_MINE"], **job).results["job"] == "wanted"
 
 
-def test_the_connection_fills_in_what_the_task_leaves_open(module, run_operator, monkeypatch, tmp_path):
+def test_connection_provides_defaults_of_task_fields(module, run_operator, monkeypatch, tmp_path):
     """The task's own field wins; environments are merged; the secret ones come along."""
     job = module("import os; print(os.environ['A'], os.environ['B'], os.environ['KEY'], os.getcwd())")
     extra = {
@@ -275,13 +275,13 @@ def test_the_connection_fills_in_what_the_task_leaves_open(module, run_operator,
     assert result.results["job"].endswith(str(tmp_path))
 
 
-def test_relative_paths_are_taken_from_the_dag_file(module, run_operator):
+def test_relative_python_and_workdir_start_at_the_dag_file(module, run_operator):
     """A DAG can be moved together with the files next to it."""
     job = module("import os; print(os.getcwd())")
     assert run_operator(workdir="../operators", **job).results["job"] == str(Path(__file__).parent)
 
 
-def test_relative_paths_are_those_of_the_file_that_makes_the_dag(module, run_dag):
+def test_relative_paths_start_at_the_file_that_creates_the_dag(module, run_dag):
     """Airflow calls the DAG by the file it has parsed, even if a helper beside the workflow file made it."""
     job = module("import os; print(os.getcwd())")
     with DAG("helped", schedule=None) as dag:
@@ -290,7 +290,7 @@ def test_relative_paths_are_those_of_the_file_that_makes_the_dag(module, run_dag
     assert run_dag(dag).results["job"] == str(Path(__file__).parent)
 
 
-def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, capsys):
+def test_missing_interpreter_fails_and_is_named(module, run_operator, capsys):
     """The error contains the path and the fix."""
     job = module("print('it ran')") | {"python": "/nowhere/bin/python"}
     assert run_operator(**job).states["job"] == "failed"
@@ -319,14 +319,14 @@ def test_a_missing_interpreter_is_named_and_nothing_runs(module, run_operator, c
         ({"skip_on_exit_code": [3.5]}, "skip_on_exit_code"),
     ],
 )
-def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, expected):
+def test_invalid_arguments_raise_at_parse_time(arguments, expected):
     """Invalid input fails before a worker starts."""
     with pytest.raises(InvalidTask, match="task 'job': ") as raised:
         PythonModuleOperator(task_id="job", **{"module": "job", **arguments})
     assert expected in str(raised.value)
 
 
-def test_a_bad_value_that_only_a_template_brings_fails_without_a_retry(module, run_dag):
+def test_invalid_rendered_value_fails_without_retry(module, run_dag):
     """A retry would get the same invalid value."""
     job = module("pass") | {"module": "{{ 'not a module' }}"}
     with DAG("late", schedule=None) as dag:
@@ -334,7 +334,7 @@ def test_a_bad_value_that_only_a_template_brings_fails_without_a_retry(module, r
     assert run_dag(dag).states["job"] == "failed"
 
 
-def test_execution_timeout_ends_the_whole_tree(module, run_operator, tmp_path):
+def test_execution_timeout_terminates_the_process_tree(module, run_operator, tmp_path):
     """A grandchild in a session of its own does not survive the task."""
     job = module("""
         import os, subprocess, sys, time
@@ -354,7 +354,7 @@ def test_execution_timeout_ends_the_whole_tree(module, run_operator, tmp_path):
     assert not alive
 
 
-def test_on_kill_ends_the_module_and_the_task_does_not_turn_green(module, tmp_path):
+def test_on_kill_terminates_the_module_and_raises_module_terminated(module, tmp_path):
     """A module that exits with 0 after a stop request has not succeeded."""
     ready = tmp_path / "ready"
     os.mkfifo(ready)
@@ -386,7 +386,7 @@ LONG_NAME, LONG_PATH = "x" * 300, "/".join(["y" * 100] * 60)
 
 @pytest.mark.parametrize("path", [LONG_NAME, LONG_PATH, f"/{LONG_PATH}", "", "."])
 @pytest.mark.parametrize("field", ["products", "dependencies", "path", "removed"])
-def test_operator_refuses_path_that_names_no_file_at_parse_time(field, path):
+def test_invalid_path_raises_at_parse_time(field, path):
     """With the field, and no more of the value than helps."""
     with DAG("long_path", schedule=None), pytest.raises(InvalidTask) as told:
         if field == "path":
@@ -399,7 +399,7 @@ def test_operator_refuses_path_that_names_no_file_at_parse_time(field, path):
     assert len(str(told.value)) < 400
 
 
-def test_operator_names_product_whose_asset_name_is_too_long():
+def test_too_long_asset_name_raises_and_names_the_product():
     """Airflow's own error contains neither the task nor the product nor a fix."""
     path = "/" + LONG_PATH[:1600]
     with DAG("long_asset", schedule=None), pytest.raises(InvalidTask) as raised:

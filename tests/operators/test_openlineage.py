@@ -40,7 +40,7 @@ with DAG("lineage", schedule=None):
 @pytest.mark.parametrize(
     ("text", "state", "outputs"), [("good", "COMPLETE", ["lineage/out put.txt"]), ("bad", "FAIL", [])]
 )
-def test_events_of_a_run_name_inputs_and_outputs(text, state, outputs, tmp_path, airflow_home):
+def test_openlineage_events_contain_inputs_and_outputs(text, state, outputs, tmp_path, airflow_home):
     """The events come from a real run; a failed task has inputs and no outputs."""
     (tmp_path / "dag.py").write_text(DAG_FILE)
     (tmp_path / "copies.py").write_text(dedent(COPY))
@@ -81,29 +81,29 @@ def lineage():
     return ask
 
 
-def test_places_are_those_of_the_working_directory_of_the_connection(lineage, connection):
+def test_openlineage_paths_start_at_workdir_of_the_connection(lineage, connection):
     """Which only the worker reads."""
     files = {"in": [External("a"), Dependency("/b"), Dependency("x/../a")], "out": Product("c")}
 
     assert lineage(parameters_and_flags=files, **connection(workdir="/data")) == (["/data/a", "/b"], ["/data/c"])
 
 
-def test_listed_paths_count_as_well(lineage):
+def test_openlineage_includes_listed_products_and_dependencies(lineage):
     """They do not have to be parameters of the module."""
     assert lineage(products=["c"], dependencies=["a"], workdir="/data") == (["/data/a"], ["/data/c"])
 
 
-def test_without_workdir_places_are_those_of_the_worker(lineage):
+def test_openlineage_paths_without_workdir_start_at_the_worker_cwd(lineage):
     """Where its module runs."""
     assert lineage(products=["c"]) == ([], [os.path.abspath("c")])
 
 
-def test_without_workdir_the_places_of_a_slurm_job_are_not_known(lineage):
+def test_openlineage_omits_relative_paths_of_slurm_jobs_without_workdir(lineage):
     """It runs in its run directory."""
     assert lineage(SlurmModuleOperator, products=["c", "/d"], dependencies=["a"]) == ([], ["/d"])
 
 
-def test_assets_that_are_given_are_told_of_as_well(lineage):
+def test_openlineage_includes_given_inlets_and_outlets(lineage):
     """Each product occurs once, with any characters in its path."""
     assets = {"outlets": [Asset("file:///given")], "inlets": [Asset("file:///needed"), Asset("no place")]}
 

@@ -96,7 +96,7 @@ def constructed(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [PythonModuleOperator, SlurmModuleOperator])
-def test_a_twin_is_what_the_constructor_would_have_made(kind, constructed):
+def test_clone_equals_a_constructed_operator(kind, constructed):
     """In itself, in its DAG and its group, and serialized."""
     more = {"slurm": {"mem_gb": 1}, "deferrable": True} if kind is SlurmModuleOperator else {}
     one, other = made(plainly, kind, **more), made(OperatorCloner().clone, kind, **more)
@@ -111,7 +111,7 @@ def test_a_twin_is_what_the_constructor_would_have_made(kind, constructed):
     assert DagSerialization.to_dict(one) == DagSerialization.to_dict(other)
 
 
-def test_what_is_done_to_one_of_them_is_done_to_no_other():
+def test_clone_shares_no_mutable_state():
     """Lists, dictionaries, sets and parameters are each one's own."""
     dag = made(OperatorCloner().clone, PythonModuleOperator)
     first, second, third = [*dag.task_dict.values()][:3]
@@ -125,7 +125,7 @@ def test_what_is_done_to_one_of_them_is_done_to_no_other():
     assert third.upstream_task_ids == third.downstream_task_ids == set()
 
 
-def test_what_has_an_edge_in_it_is_made_by_the_constructor(constructed):
+def test_operator_with_a_reference_is_constructed(constructed):
     """Airflow finds references where operators are constructed."""
     with DAG("twins", schedule=None) as dag:
         twins = OperatorCloner()
@@ -137,7 +137,7 @@ def test_what_has_an_edge_in_it_is_made_by_the_constructor(constructed):
     assert first.downstream_task_ids == {"task_1", "task_2", "task_3"}
 
 
-def test_operators_with_other_arguments_or_of_other_groups_are_no_twins(constructed):
+def test_operators_with_other_arguments_or_groups_are_constructed(constructed):
     """Any other difference, even True instead of 1, requires the constructor."""
     twins = OperatorCloner()
     with DAG("twins", schedule=None):
@@ -148,7 +148,7 @@ def test_operators_with_other_arguments_or_of_other_groups_are_no_twins(construc
     assert constructed == ["task_0", "task_1", "task_3", "group.task_4"]
 
 
-def test_two_tasks_of_one_id_are_refused():
+def test_clone_with_duplicate_task_id_raises():
     """As they are by the constructor."""
     with pytest.raises(Exception, match="task_0"):
         made(OperatorCloner().clone, PythonModuleOperator, owns=[{"module": "m"}, {"module": "m", "task_id": "task_0"}])

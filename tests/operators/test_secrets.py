@@ -27,7 +27,7 @@ PRINTS = """
 
 
 @pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter"])
-def test_python_module_operator_shows_no_secret_of_a_task(
+def test_python_module_operator_masks_secrets_in_logs_and_database(
     source, module, run_dag, connection, said, everything_kept, monkeypatch
 ):
     """Wherever it comes from, it is in no log, no XCom and no row of Airflow's database."""
@@ -52,7 +52,7 @@ def test_python_module_operator_shows_no_secret_of_a_task(
         assert "sesame" not in shown
 
 
-def test_partial_hides_secrets_of_mapped_operators(module, run_dag, said, everything_kept):
+def test_partial_masks_secrets_of_mapped_operators(module, run_dag, said, everything_kept):
     """Arguments common to all instances are also stored with the DAG."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
@@ -82,7 +82,7 @@ MAPPINGS = {
 
 @pytest.mark.parametrize("how", ["operator", "partial"])
 @pytest.mark.parametrize("kind", MAPPINGS)
-def test_operator_hides_secrets_in_any_mapping(kind, how, module, run_dag, said, everything_kept):
+def test_env_of_any_mapping_type_is_masked(kind, how, module, run_dag, said, everything_kept):
     """Airflow stores each kind of mapping, and each kind of text."""
     job = module(PRINTS)
     job["env"] = MAPPINGS[kind]({**job["env"], "MY_PASS": SECRET})
@@ -97,7 +97,7 @@ def test_operator_hides_secrets_in_any_mapping(kind, how, module, run_dag, said,
 
 @pytest.mark.parametrize("how", ["expand", "expand_kwargs"])
 @pytest.mark.parametrize("kind", [dict, OwnDict])
-def test_expand_hides_secrets_of_environments(kind, how, module, run_dag, said, everything_kept):
+def test_expand_over_env_masks_secrets(kind, how, module, run_dag, said, everything_kept):
     """Each instance gets its own, and none is in the stored DAG or in the rendered fields."""
     job = module(PRINTS)
     envs = [kind({**job.pop("env"), "MY_PASS": SECRET, "DB": "one"})]
@@ -111,7 +111,7 @@ def test_expand_hides_secrets_of_environments(kind, how, module, run_dag, said, 
     assert "sesame" not in said() + everything_kept(but=["dag_code"])
 
 
-def test_expanded_decorator_hides_secrets(module, run_dag, said, everything_kept):
+def test_expanded_decorator_masks_secrets(module, run_dag, said, everything_kept):
     """Those of its own arguments, and of arguments that are overridden."""
     job = module(PRINTS)
 
@@ -126,7 +126,7 @@ def test_expanded_decorator_hides_secrets(module, run_dag, said, everything_kept
     assert "sesame" not in said() + everything_kept(but=["dag_code"])
 
 
-def test_template_beside_secret_is_rendered_and_hidden(module, run_dag, everything_kept):
+def test_template_beside_secret_is_rendered_and_masked(module, run_dag, everything_kept):
     """A password in a URL is a secret, also where its host is a template."""
     job = module("import os; print(os.environ['DB'].replace('open-sesame', 'right'))")
     job["env"] |= {"DB": "postgres://me:open-sesame@{{ dag.dag_id }}"}
@@ -136,7 +136,7 @@ def test_template_beside_secret_is_rendered_and_hidden(module, run_dag, everythi
     assert "sesame" not in everything_kept(but=["dag_code"])
 
 
-def test_python_module_task_hides_secrets_that_its_function_returns(module, run_dag, said, everything_kept):
+def test_python_module_task_masks_returned_secrets(module, run_dag, said, everything_kept):
     """Airflow stores the parameters once the function has been called."""
     job = module(PRINTS)
     job["env"] |= {"MY_PASS": SECRET}
@@ -173,7 +173,7 @@ GIVEN = {
 
 @pytest.mark.parametrize("how", ["operator", "partial", "expand_kwargs"])
 @pytest.mark.parametrize("what", GIVEN)
-def test_operator_names_exposed_secrets_at_parse_time(what, how):
+def test_exposed_secrets_warn_at_parse_time(what, how):
     """The warning contains the DAG file and the fix; neither it nor Python's output of it shows a value."""
     make = SlurmModuleOperator if how == "operator" else SlurmModuleOperator.partial
     over = how == "expand_kwargs"
@@ -190,7 +190,7 @@ def test_operator_names_exposed_secrets_at_parse_time(what, how):
     assert "hunter2" not in printed
 
 
-def test_operator_names_no_secret_in_the_environment(recwarn):
+def test_secret_in_env_does_not_warn(recwarn):
     """That is where it belongs."""
     with DAG("not_exposed", schedule=None):
         PythonModuleOperator(task_id="job", module="m", env={"TOKEN": "hunter2"}, args=["{{ conn.db.password }}"])
@@ -222,7 +222,7 @@ STORED = {
 
 
 @pytest.mark.parametrize("where", STORED)
-def test_operator_names_secrets_that_only_airflow_could_hide(where):
+def test_secrets_in_default_args_or_mapped_group_warn(where):
     """Airflow gives these to other operators as well, and stores them: once for a DAG, with file, line and the way."""
     make, what = STORED[where]
     with pytest.warns(SecretWarning) as raised:
@@ -236,7 +236,7 @@ def test_operator_names_secrets_that_only_airflow_could_hide(where):
     assert "hunter2" in json.dumps(DagSerialization.to_dict(dag))  # else the warning were wrong
 
 
-def test_default_args_of_a_task_group_are_not_stored(recwarn):
+def test_secret_in_task_group_default_args_does_not_warn(recwarn):
     """So they are a place for secrets."""
     with DAG("group", schedule=None) as dag, TaskGroup("g", default_args={"env": {"TOKEN": "hunter2"}}):
         PythonModuleOperator(task_id="job", module="m")
@@ -245,7 +245,7 @@ def test_default_args_of_a_task_group_are_not_stored(recwarn):
 
 
 @pytest.mark.parametrize("how", ["call", "partial", "expand"])
-def test_decorator_names_secrets_that_its_function_is_given(how):
+def test_secrets_in_decorator_call_arguments_warn(how):
     """These are arguments as well."""
 
     @task.python_module(module="m")

@@ -21,7 +21,7 @@ while not os.path.exists(os.environ["SEWER_RESULT_FILE"].replace("result.json", 
 """
 
 
-def test_the_result_file_becomes_the_xcom(module, on_slurm, run_job, deferrable, xcom):
+def test_result_file_becomes_the_xcom(module, on_slurm, run_job, deferrable, xcom):
     """The JSON value in $SEWER_RESULT_FILE on the node becomes the XCom, next to the job id."""
     job = module("""
         import json, os
@@ -37,7 +37,7 @@ def test_the_result_file_becomes_the_xcom(module, on_slurm, run_job, deferrable,
 
 @pytest.mark.parametrize("inherit_env", [None, True])
 @pytest.mark.usefixtures("on_slurm")
-def test_job_finds_programs_of_its_interpreter_by_name(module, run_job, tmp_path, inherit_env):
+def test_job_path_starts_with_bin_of_its_interpreter(module, run_job, tmp_path, inherit_env):
     """Also where it inherits the worker's PATH, which begins with Airflow's own environment."""
     venv.create(tmp_path / "own", symlinks=True, with_pip=False)
     job = module("import os, shutil; print(shutil.which('python'), os.environ['VIRTUAL_ENV'])")
@@ -48,7 +48,7 @@ def test_job_finds_programs_of_its_interpreter_by_name(module, run_job, tmp_path
     assert result == f"{own}/bin/python {own}"
 
 
-def test_a_job_that_has_ended_by_now_is_not_waited_for_in_the_triggerer(module, on_slurm, run_job, monkeypatch):
+def test_finished_job_is_collected_without_deferral(module, on_slurm, run_job, monkeypatch):
     """Its result is collected at once, without a second worker."""
 
     def submit_and_dawdle(run):
@@ -65,7 +65,7 @@ def test_a_job_that_has_ended_by_now_is_not_waited_for_in_the_triggerer(module, 
     assert run_job(deferrable=True, **module("print('done')")).results["job"] == "done"
 
 
-def test_every_line_is_logged_once_in_order_and_told_apart(module, on_slurm, run_job, deferrable, caplog):
+def test_output_lines_are_logged_once_in_order_per_stream(module, on_slurm, run_job, deferrable, caplog):
     """Both streams come out of the job's files as they went in: brackets, percent signs, odd bytes."""
     job = module(r"""
         import os
@@ -84,7 +84,7 @@ def test_every_line_is_logged_once_in_order_and_told_apart(module, on_slurm, run
     assert logged("stderr") == [f"err 100% {n}" for n in range(500)]
 
 
-def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job, xcom, said, run_directories):
+def test_log_contains_job_id_and_job_directory(module, on_slurm, run_job, xcom, said, run_directories):
     """Readers of the log can open the job directory, and a shell in the running job."""
     run_job(**module("pass"))
     text = said()
@@ -95,7 +95,7 @@ def test_the_log_says_where_the_job_and_its_files_are(module, on_slurm, run_job,
     assert f"srun --jobid {job_id} --overlap --pty bash" in text
 
 
-def test_the_link_to_the_job_is_made_of_the_connections_url(module, on_slurm, run_job, deferrable, connection, xcom):
+def test_job_link_is_rendered_from_job_url_of_the_connection(module, on_slurm, run_job, deferrable, connection, xcom):
     """The link is there after the run, filled in with the job's id."""
     link = connection(job_url="https://slurm.example/jobs/{job_id}?user={user}")
     run_job(deferrable=deferrable, **module("print(1)"), **link)
@@ -111,7 +111,7 @@ def test_slurm_usage_is_measured_by_the_job_script(module, on_slurm, run_job, de
     assert usage["cpu_efficiency"] == pytest.approx(usage["cpu"] / usage["elapsed"], abs=0.001)
 
 
-def test_every_field_that_can_hold_a_template_is_rendered(module, on_slurm, run_dag, defaults, tmp_path, xcom):
+def test_template_fields_are_rendered(module, on_slurm, run_dag, defaults, tmp_path, xcom):
     """``slurm`` and ``run_dir`` are templated, as the parameters are."""
     job = module(SAYS_ARGUMENTS)
     asked = {"partition": "{{ params.where }}", "timeout_min": "{{ params.minutes }}", "comment": "{{ dag.dag_id }}"}
@@ -130,7 +130,7 @@ def test_every_field_that_can_hold_a_template_is_rendered(module, on_slurm, run_
     assert list((tmp_path / "jobs").glob("one_job/*/job/1/job.sh"))
 
 
-def test_it_can_be_mapped_over_what_the_jobs_ask_for(module, on_slurm, run_dag, defaults):
+def test_expand_over_slurm_submits_one_job_per_instance(module, on_slurm, run_dag, defaults):
     """partial().expand() submits one job for each set of resources."""
     job = module("import os; print(os.environ['SLURM_CPUS_PER_TASK'], os.environ['SLURM_JOB_PARTITION'])")
     with DAG("mapped", schedule=None, default_args={"slurm": {"partition": "tiny"}}) as dag:
@@ -140,7 +140,7 @@ def test_it_can_be_mapped_over_what_the_jobs_ask_for(module, on_slurm, run_dag, 
     assert run_dag(dag).results == {"job[0]": "1 tiny", "job[1]": "2 main"}
 
 
-def test_what_another_task_returns_can_be_a_parameter_and_what_is_asked_for(module, on_slurm, run_dag, defaults):
+def test_xcom_can_be_a_parameter_and_a_slurm_option(module, on_slurm, run_dag, defaults):
     """A task upstream decides how large the job is, and its result makes the edge."""
     job = module("import os, sys; print(*sys.argv[1:], os.environ['SLURM_CPUS_PER_TASK'])")
 
@@ -155,7 +155,7 @@ def test_what_another_task_returns_can_be_a_parameter_and_what_is_asked_for(modu
     assert run_dag(dag).results["job"] == '--size {"cpus_per_task": 2} 2'
 
 
-def test_tasks_of_the_same_name_in_two_dags_have_jobs_of_their_own(module, on_slurm, run_job):
+def test_equal_task_ids_in_two_dags_get_separate_jobs(module, on_slurm, run_job):
     """Neither takes the other's result, though both are called job and share the folder of run directories."""
     job = module(SAYS_ARGUMENTS)
     results = [run_job(dag_id, parameters_and_flags={"for": dag_id}, **job).results["job"] for dag_id in ("a", "b")]
@@ -164,14 +164,14 @@ def test_tasks_of_the_same_name_in_two_dags_have_jobs_of_their_own(module, on_sl
     assert len(set(names)) == 2
 
 
-def test_a_job_may_be_called_anything(module, on_slurm, run_job, deferrable):
+def test_task_id_with_special_characters_becomes_a_valid_job_name(module, on_slurm, run_job, deferrable):
     """Spaces and letters of any script stand in the job's name; characters that Slurm rejects become an underscore."""
     job = module("import os; print(os.environ['SLURM_JOB_NAME'])")
     name = run_job(deferrable=deferrable, slurm={"name": "Über alles, ja 数字"}, **job).results["job"]
     assert name.startswith("Über alles_ ja 数字-")
 
 
-def test_of_two_places_the_nearer_one_wins_parameter_by_parameter(
+def test_slurm_options_precedence_task_default_args_connection(
     module, on_slurm, run_dag, defaults, connection, tmp_path
 ):
     """The task overrides default_args, which override the connection; None removes an inherited option."""
@@ -193,14 +193,14 @@ def test_of_two_places_the_nearer_one_wins_parameter_by_parameter(
     assert len(list((tmp_path / "runs" / "of-the-connection").glob("places/*/*"))) == 3
 
 
-def test_airflows_default_decides_who_waits_if_nobody_says(module, on_slurm, run_job, monkeypatch, said):
+def test_deferrable_defaults_to_default_deferrable(module, on_slurm, run_job, monkeypatch, said):
     """operators.default_deferrable holds for this operator as for all others."""
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
     assert run_job(**module("pass")).state == "success"
     assert "running trigger in line" in said()
 
 
-def test_without_waiting_the_task_ends_with_the_submission(module, on_slurm, run_job, tmp_path):
+def test_wait_for_completion_false_returns_the_job_id(module, on_slurm, run_job, tmp_path):
     """The result is the job's id, and the job goes on by itself."""
     go = tmp_path / "go"
     job = module(f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)")
@@ -211,7 +211,7 @@ def test_without_waiting_the_task_ends_with_the_submission(module, on_slurm, run
     on_slurm.wait_for(result.results["job"], "COMPLETED")
 
 
-def test_under_dags_test_mapped_instances_wait_for_no_array(module, on_slurm, run_dag, defaults):
+def test_dags_test_submits_mapped_instances_without_array(module, on_slurm, run_dag, defaults):
     """Instances run one after the other there, so an array could never be complete."""
     on_slurm.put_in_front("sbatch")
     job = module("import os; print(os.environ.get('SLURM_ARRAY_TASK_ID', 'no array'))")
@@ -249,14 +249,14 @@ def test_under_dags_test_mapped_instances_wait_for_no_array(module, on_slurm, ru
         ({"wait_for_completion": None, "module": "no module"}, "got 'no module'"),
     ],
 )
-def test_what_cannot_run_is_named_while_the_dag_is_parsed(arguments, expected):
+def test_invalid_arguments_raise_at_parse_time(arguments, expected):
     """Invalid input fails before a worker or a job starts."""
     with pytest.raises(Exception, match="task 'job': ") as raised:
         SlurmModuleOperator(task_id="job", **{"module": "job", **arguments})
     assert expected in str(raised.value)
 
 
-def test_slurm_usage_needs_no_sacct(module, slurm_accounting, monkeypatch, run_job, deferrable, xcom):
+def test_slurm_usage_does_not_query_sacct(module, slurm_accounting, monkeypatch, run_job, deferrable, xcom):
     """A slurmdbd that hangs or lags does not delay a task, as it is not queried."""
     for name, value in slurm_accounting.env.items():
         monkeypatch.setenv(name, value)
@@ -267,7 +267,7 @@ def test_slurm_usage_needs_no_sacct(module, slurm_accounting, monkeypatch, run_j
     assert slurm_accounting.counted("sacct") == 0
 
 
-def test_a_dag_file_need_not_wait_for_what_only_a_worker_needs():
+def test_operator_import_does_not_load_worker_modules():
     """Importing the operator loads no submitit, nor starts anything."""
     code = "import sys, threading, airflow_provider_sewer.operators.slurm; print('submitit' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -275,7 +275,7 @@ def test_a_dag_file_need_not_wait_for_what_only_a_worker_needs():
 
 
 @pytest.mark.parametrize("place", ["default_args", "connection"])
-def test_slurm_mem_is_what_slurm_is_asked_for(place, module, on_slurm, run_job, connection, xcom):
+def test_slurm_mem_is_passed_to_sbatch(place, module, on_slurm, run_job, connection, xcom):
     """As Slurm spells it, from wherever it is given; tests/slurm has a test of each parameter."""
     given = {"slurm": {"mem": "700M"}}
     more = connection(**given) if place == "connection" else {"default_args": given}
@@ -283,12 +283,12 @@ def test_slurm_mem_is_what_slurm_is_asked_for(place, module, on_slurm, run_job, 
     assert "MinMemoryNode=700M" in on_slurm.command("scontrol", "show", "job", xcom("slurm_job_id"))
 
 
-def test_slurm_mem_means_nothing_to_a_local_cluster(module, run_job):
+def test_slurm_mem_is_ignored_by_local_cluster(module, run_job):
     """The same parameters pass there."""
     assert run_job(cluster="local", slurm={"mem": "1G"}, **module("print('done')")).results["job"] == "done"
 
 
-def test_python_is_the_one_that_setup_activates(module, on_slurm, run_job, tmp_path):
+def test_python_is_resolved_after_setup(module, on_slurm, run_job, tmp_path):
     """As with `sppe --on slurm`: no python, or a bare name, is looked up on the node after setup."""
     venv.create(tmp_path / "env", symlinks=True, with_pip=False)
     job = {**module("import sys; print(sys.prefix)"), "slurm": {"setup": [f". {tmp_path}/env/bin/activate"]}}
@@ -296,7 +296,7 @@ def test_python_is_the_one_that_setup_activates(module, on_slurm, run_job, tmp_p
         assert run_job(**{**job, "python": python}).results["job"] == str(tmp_path / "env")
 
 
-def test_sbatch_variables_of_the_worker_steer_no_job(module, on_slurm, run_job, xcom, monkeypatch):
+def test_sbatch_variables_of_the_worker_are_ignored(module, on_slurm, run_job, xcom, monkeypatch):
     """They are the defaults of the user who started the worker, and not of the DAG."""
     for name, value in {"SBATCH_PARTITION": "scavenge", "SBATCH_ACCOUNT": "physics", "SLURM_CLUSTERS": "x"}.items():
         monkeypatch.setenv(name, value)

@@ -27,7 +27,7 @@ def tries(monkeypatch):
     return counted
 
 
-def test_a_failing_module_fails_the_task_and_says_why(module, on_slurm, run_job, deferrable, said, run_directories):
+def test_failing_job_fails_the_task_and_logs_stderr(module, on_slurm, run_job, deferrable, said, run_directories):
     """The error's name, exit code, node, the end of stderr, and where the files are: all in the task's log."""
     job = module("import sys; sys.exit('no such [file]: data.npz')")
     assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
@@ -36,7 +36,7 @@ def test_a_failing_module_fails_the_task_and_says_why(module, on_slurm, run_job,
         assert words in text
 
 
-def test_a_retry_after_a_failure_submits_anew(module, on_slurm, run_job, deferrable, tmp_path, run_directories):
+def test_retry_after_failure_submits_a_new_job(module, on_slurm, run_job, deferrable, tmp_path, run_directories):
     """The second try is another job with a run directory of its own, and its result is the task's."""
     job = module(f"""
         import os, sys
@@ -50,26 +50,26 @@ def test_a_retry_after_a_failure_submits_anew(module, on_slurm, run_job, deferra
     assert [directory.name for directory in run_directories()] == ["1", "2"]
 
 
-def test_an_exit_code_can_mean_skip(module, on_slurm, run_job, deferrable):
+def test_skip_on_exit_code_skips_the_task(module, on_slurm, run_job, deferrable):
     """With skip_on_exit_code the task is skipped, not failed."""
     job = module("raise SystemExit(99)")
     assert run_job(deferrable=deferrable, skip_on_exit_code=[3, 99], **job).states["job"] == "skipped"
 
 
-def test_a_setup_that_fails_with_such_a_code_is_no_skip(module, on_slurm, run_job):
+def test_skip_on_exit_code_ignores_exit_code_of_setup(module, on_slurm, run_job):
     """skip_on_exit_code applies to exit codes of the module only, and the module has not run."""
     job = module("print('it ran')")
     assert run_job(slurm={"setup": ["exit 99"]}, skip_on_exit_code=99, **job).states["job"] == "failed"
 
 
-def test_a_result_that_airflow_cannot_keep_fails_and_says_why(module, on_slurm, run_job, deferrable, said):
+def test_result_invalid_as_xcom_fails_with_the_reason(module, on_slurm, run_job, deferrable, said):
     """Airflow's own error would come later and without the reason."""
     job = module("import json, os; json.dump(2**70, open(os.environ['SEWER_RESULT_FILE'], 'w'))")
     assert run_job(deferrable=deferrable, **job).states["job"] == "failed"
     assert "Airflow cannot store its result" in said()
 
 
-def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_job, said, tries):
+def test_submission_rejected_by_slurm_fails_without_retry(module, on_slurm, run_job, said, tries):
     """A partition that is not there will not be there at the next try."""
     assert run_job(slurm={"partition": "nowhere"}, **AGAIN, **module("pass")).states["job"] == "failed"
     assert tries == [1]
@@ -85,9 +85,7 @@ def test_what_slurm_refuses_fails_at_once_with_its_words(module, on_slurm, run_j
         ({"module": "{{ 'not a module' }}"}, "got 'not a module'"),
     ],
 )
-def test_a_bad_value_that_shows_only_now_fails_without_a_retry(
-    module, on_slurm, run_job, said, tries, arguments, words
-):
+def test_invalid_rendered_value_fails_without_retry(module, on_slurm, run_job, said, tries, arguments, words):
     """It would be as bad the next time; and nothing is submitted."""
     before = len(on_slurm.jobs())
     assert run_job(**AGAIN, **module("pass") | arguments).states["job"] == "failed"
@@ -96,15 +94,13 @@ def test_a_bad_value_that_shows_only_now_fails_without_a_retry(
     assert len(on_slurm.jobs()) == before
 
 
-def test_a_run_dir_that_no_script_can_name_is_an_error_of_the_dag(run_job, module, tmp_path):
+def test_run_dir_invalid_in_job_script_raises_at_parse_time(run_job, module, tmp_path):
     """Each option of sbatch is a line of the job script."""
     with pytest.raises(InvalidTask, match=r"task 'job': run_dir must not contain a line break, got '.*/ru.*ns'"):
         run_job(run_dir=f"{tmp_path}/ru\nns", **module("pass"))
 
 
-def test_a_job_that_waits_in_vain_is_cancelled_and_not_tried_again(
-    module, on_slurm, run_job, deferrable, said, tries, xcom
-):
+def test_unsatisfiable_job_is_cancelled_without_retry(module, on_slurm, run_job, deferrable, said, tries, xcom):
     """More nodes than the partition allows: the reason is in the log at once, not a job in the queue for ever."""
     result = run_job(deferrable=deferrable, slurm={"partition": "tiny", "nodes": 2}, **AGAIN, **module("pass"))
     assert result.states["job"] == "failed"
@@ -114,7 +110,7 @@ def test_a_job_that_waits_in_vain_is_cancelled_and_not_tried_again(
     on_slurm.wait_for(xcom("slurm_job_id"), "CANCELLED", "FAILED")
 
 
-def test_without_sbatch_the_job_runs_here_and_the_log_says_so(module, no_slurm, run_job, deferrable, said, xcom):
+def test_cluster_auto_without_sbatch_runs_locally_and_logs_it(module, no_slurm, run_job, deferrable, said, xcom):
     """cluster='auto' is the same job script in the same kind of run directory, on this machine."""
     job = module("import os; print('SLURM_JOB_ID' in os.environ)")
     assert run_job(deferrable=deferrable, **job).results["job"] == "False"
@@ -123,7 +119,7 @@ def test_without_sbatch_the_job_runs_here_and_the_log_says_so(module, no_slurm, 
     assert xcom("slurm_usage")["elapsed"] > 0
 
 
-def test_a_cluster_that_is_wanted_and_not_here_is_an_error(module, no_slurm, run_job, said, run_directories):
+def test_cluster_slurm_without_sbatch_fails(module, no_slurm, run_job, said, run_directories):
     """cluster='slurm' without Slurm's commands runs nothing, and the error contains the fix."""
     assert run_job(cluster="slurm", **module("print('it ran')")).states["job"] == "failed"
     text = said()
@@ -171,17 +167,13 @@ def xcoms_cannot_be_kept(monkeypatch):
     monkeypatch.setattr(SlurmModuleOperator, "execute", broken)
 
 
-def test_a_job_that_a_last_try_cannot_wait_for_is_cancelled(
-    module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories
-):
+def test_failed_last_try_cancels_its_job(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
     """No process would collect it."""
     assert run_job(**module("import time; time.sleep(600)")).states["job"] == "failed"
     on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED", "FAILED")
 
 
-def test_a_job_that_one_try_cannot_wait_for_is_taken_up_by_the_next(
-    module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories
-):
+def test_retry_reattaches_to_the_job_of_a_failed_try(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
     """One job for both tries, and its result."""
     job = module("import os; print(os.environ['SLURM_JOB_ID'])")
     result = run_job(**AGAIN, **job).results["job"]
@@ -189,7 +181,7 @@ def test_a_job_that_one_try_cannot_wait_for_is_taken_up_by_the_next(
     assert result == job_of(run_directories()[0])
 
 
-def test_a_job_whose_next_try_cannot_be_prepared_is_cancelled(
+def test_retry_that_cannot_be_prepared_cancels_the_previous_job(
     module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories
 ):
     """A setting that has become invalid, for example by an edit of the connection, leaves no job behind."""
@@ -199,13 +191,13 @@ def test_a_job_whose_next_try_cannot_be_prepared_is_cancelled(
     on_slurm.wait_for(job_of(run_directories()[0]), "CANCELLED", "FAILED")
 
 
-def test_one_that_is_to_be_kept_is_kept(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
+def test_keep_job_survives_a_failed_last_try(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
     """on_kill_action='keep_job' holds then too."""
     run_job(on_kill_action="keep_job", **module("import time; time.sleep(600)"))
     assert on_slurm.wait_for(job_of(run_directories()[0]), "RUNNING")
 
 
-def test_not_durable_means_that_a_retry_submits_anew(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
+def test_durable_false_retry_submits_a_new_job(module, on_slurm, run_job, xcoms_cannot_be_kept, run_directories):
     """The job of the earlier try does not count any more, however it fares."""
     job = module("import os; print(os.environ['SLURM_JOB_ID'])")
     result = run_job(durable=False, **AGAIN, **job).results["job"]

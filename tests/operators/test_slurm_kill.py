@@ -90,7 +90,7 @@ def test_execution_timeout_cancels_the_job(module, on_slurm, run_job, when_runni
     on_slurm.wait_for(found[0], "CANCELLED")
 
 
-def test_a_kill_cancels_the_job_and_the_task_does_not_turn_green(
+def test_on_kill_cancels_the_job_and_the_task_fails(
     module, on_slurm, run_job, when_running, signals_restored, tmp_path
 ):
     """A module that exits with 0 because it was asked to stop has still not done its work."""
@@ -111,7 +111,7 @@ def test_a_kill_cancels_the_job_and_the_task_does_not_turn_green(
     on_slurm.wait_for(found[0], "CANCELLED", "FAILED")
 
 
-def test_ctrl_c_cancels_the_job(module, on_slurm, run_job, when_running, signals_restored, deferrable, run_directories):
+def test_sigint_cancels_the_job(module, on_slurm, run_job, when_running, signals_restored, deferrable, run_directories):
     """A user at `airflow dags test` leaves no job in the queue, whether a worker or a trigger follows it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -140,7 +140,7 @@ def test_sigterm_with_keep_job_leaves_it_running(module, on_slurm, run_job, when
     on_slurm.wait_for(found[0], "COMPLETED")
 
 
-def test_a_kill_before_the_submission_is_not_forgotten(module, on_slurm, defaults):
+def test_on_kill_before_submission_leaves_no_job(module, on_slurm, defaults):
     """A task that is killed during its preparation leaves no job."""
     before = {job.id for job in on_slurm.jobs()}
     with DAG("early", schedule=None) as dag:
@@ -151,13 +151,13 @@ def test_a_kill_before_the_submission_is_not_forgotten(module, on_slurm, default
     assert all(on_slurm.wait_for(job.id, "CANCELLED", "FAILED") for job in on_slurm.jobs() if job.id not in before)
 
 
-def test_a_deferral_always_has_an_end(module, on_slurm, resume):
+def test_deferral_timeout_is_always_set(module, on_slurm, resume):
     """It is execution_timeout, or a limit that is never reached."""
     assert resume(**module("pass"))[2].timeout == timedelta(days=90)
     assert resume(execution_timeout=timedelta(hours=1), **module("pass"))[2].timeout == timedelta(hours=1)
 
 
-def test_a_deferral_that_lasts_too_long_cancels_the_job(module, on_slurm, resume):
+def test_deferral_timeout_cancels_the_job(module, on_slurm, resume):
     """Airflow notifies only the worker that fails, not the trigger."""
     job_id, go_on, _ = resume(**module(SLEEPS))
     with pytest.raises(TaskDeferralTimeout):
@@ -165,13 +165,13 @@ def test_a_deferral_that_lasts_too_long_cancels_the_job(module, on_slurm, resume
     on_slurm.wait_for(job_id, "CANCELLED")
 
 
-def test_when_the_trigger_fails_the_worker_follows_the_job(module, on_slurm, resume):
+def test_failed_trigger_makes_the_worker_monitor_the_job(module, on_slurm, resume):
     """The job knows nothing of the triggerer's troubles, and its result counts."""
     job_id, go_on, _ = resume(**module("import os; print(os.environ['SLURM_JOB_ID'])"))
     assert go_on("Trigger failure") == job_id
 
 
-def test_a_trigger_that_fails_under_dags_test_leaves_no_job(module, on_slurm, run_job, monkeypatch):
+def test_failed_trigger_under_dags_test_cancels_the_job(module, on_slurm, run_job, monkeypatch):
     """Without a triggerer, no worker would be notified to cancel the job."""
     from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 

@@ -171,7 +171,7 @@ def test_execute_collected_success_is_discarded_by_a_first_try(local_task, tmp_p
     assert local_task().ends() == "2"
 
 
-def test_execute_collected_success_with_products_returns_their_real_names(local_task, tmp_path):
+def test_execute_collected_success_returns_final_product_paths(local_task, tmp_path):
     (tmp_path / "job.py").write_text(
         "import sys\nopen('begun', 'a').write('x')\nopen(sys.argv[1], 'w').write('made')\nprint(sys.argv[1])\n"
     )
@@ -192,7 +192,7 @@ def test_execute_result_that_airflow_cannot_store_is_not_collected_again(local_t
     assert runs(tmp_path) == 2
 
 
-def test_execute_stale_try_ends_without_cancelling_when_another_process_follows(local_task, tmp_path):
+def test_execute_stale_try_leaves_a_job_that_another_process_monitors(local_task, tmp_path):
     """A worker that was paused, while the scheduler took it for dead and started the next try."""
     first = local_task()
     followed(first, tmp_path)
@@ -203,7 +203,7 @@ def test_execute_stale_try_ends_without_cancelling_when_another_process_follows(
     assert second.ends() == "1"
 
 
-def test_supervisor_that_dies_in_the_last_try_leaves_the_job(local_task, tmp_path, monkeypatch):
+def test_execute_dead_supervisor_in_the_last_try_leaves_the_job(local_task, tmp_path, monkeypatch):
     last = local_task(try_number=3)
     directory = followed(last, tmp_path)
     monkeypatch.setattr(os, "getppid", lambda: 1)
@@ -213,7 +213,7 @@ def test_supervisor_that_dies_in_the_last_try_leaves_the_job(local_task, tmp_pat
     (tmp_path / "go").touch()
 
 
-def test_execute_stale_try_that_comes_late_does_not_take_the_job_from_the_next_one(local_task, tmp_path):
+def test_execute_late_stale_try_does_not_take_the_job_from_the_next(local_task, tmp_path):
     """A slow API server held up the first try between its submission and its first poll of the job."""
     first = local_task()
     followed(first, tmp_path)
@@ -245,7 +245,7 @@ def test_execute_collected_success_is_discarded_by_an_extra_try_of_a_cleared_run
     assert local_task(try_number=5, run_clears=1).ends() == "2"
 
 
-def test_clear_gives_more_tries_to_the_cleared_task_only(run_dag):
+def test_clear_raises_max_tries_of_the_cleared_task_only(run_dag):
     """The fact of Airflow by which an attempt knows that its task was cleared."""
     from airflow.models.taskinstance import TaskInstance, clear_task_instances
     from airflow.providers.standard.operators.empty import EmptyOperator
@@ -277,7 +277,7 @@ def test_execute_first_try_of_a_new_run_discards_a_collected_success_for_later_t
 
 
 @pytest.mark.parametrize("record", ["attempt", "task", "job"])
-def test_last_try_leaves_a_job_whose_record_it_cannot_read(local_task, airflow_has_task_as, tmp_path, record):
+def test_execute_unreadable_record_in_the_last_try_leaves_the_job(local_task, airflow_has_task_as, tmp_path, record):
     first = local_task()
     directory = followed(first, tmp_path)
     airflow_has_task_as("queued")
@@ -298,7 +298,7 @@ def test_last_try_leaves_a_job_whose_record_it_cannot_read(local_task, airflow_h
     assert local_task(try_number=4).ends() == "1"
 
 
-def test_event_of_another_version_has_the_worker_follow_the_job(local_task, airflow_has_task_as, tmp_path):
+def test_execute_complete_event_of_another_version_monitors_on_worker(local_task, airflow_has_task_as, tmp_path):
     first = local_task()
     followed(first, tmp_path)
     airflow_has_task_as("queued")

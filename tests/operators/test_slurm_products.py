@@ -29,7 +29,7 @@ print(place.split("/")[-3])
 """
 
 
-def test_a_job_makes_its_product_whole(module, on_slurm, run_job, deferrable, tmp_path):
+def test_product_of_job_is_written_atomically(module, on_slurm, run_job, deferrable, tmp_path):
     """Under a name that only this attempt has, put in place when the job has succeeded."""
     out = Product(tmp_path / "made" / "out.txt")
     result = run_job(**module(WRITES), parameters_and_flags={"out": out}, workdir=str(tmp_path), deferrable=deferrable)
@@ -41,7 +41,7 @@ def test_a_job_makes_its_product_whole(module, on_slurm, run_job, deferrable, tm
     assert os.listdir(tmp_path / "made" / ".sewer") == ["out.txt.json"]
 
 
-def test_a_retry_that_takes_up_a_job_looks_where_the_job_was_told(module, run_job, tmp_path, monkeypatch):
+def test_retry_reattaching_uses_recorded_product_paths(module, run_job, tmp_path, monkeypatch):
     """A template may render to another path by then."""
     follow = JobRunner.follow
     crashes = iter([RuntimeError("a crash")])
@@ -61,7 +61,7 @@ def test_a_retry_that_takes_up_a_job_looks_where_the_job_was_told(module, run_jo
     assert [path.name for path in tmp_path.glob("try-*")] == ["try-1.txt"]
 
 
-def test_a_job_that_makes_no_product_fails_its_task(module, on_slurm, run_job, deferrable, tmp_path, capsys):
+def test_missing_product_fails_the_task(module, on_slurm, run_job, deferrable, tmp_path, capsys):
     """Exit code 0 is not sufficient."""
     out = Product(tmp_path / "out.txt")
     result = run_job(**module(""), parameters_and_flags={"out": out}, workdir=str(tmp_path), deferrable=deferrable)
@@ -70,7 +70,7 @@ def test_a_job_that_makes_no_product_fails_its_task(module, on_slurm, run_job, d
     assert not (tmp_path / "out.txt").exists()
 
 
-def test_a_job_that_fails_leaves_its_product_aside(module, on_slurm, run_job, tmp_path):
+def test_failed_job_moves_its_product_aside(module, on_slurm, run_job, tmp_path):
     """It stays for inspection; the final path never appears."""
     out = Product(tmp_path / "out.txt")
     source = WRITES + "sys.exit(3)"
@@ -81,7 +81,7 @@ def test_a_job_that_fails_leaves_its_product_aside(module, on_slurm, run_job, tm
     assert (tmp_path / "out.txt.failed").read_text() == "whole"
 
 
-def test_no_job_is_submitted_for_what_is_up_to_date(module, on_slurm, run_job, tmp_path):
+def test_up_to_date_products_submit_no_job(module, on_slurm, run_job, tmp_path):
     """The task succeeds with the result of the run that has made it."""
     arguments = {
         **module(WRITES),
@@ -100,7 +100,7 @@ def test_no_job_is_submitted_for_what_is_up_to_date(module, on_slurm, run_job, t
     assert len(on_slurm.jobs("rests.")) == 2
 
 
-def test_a_relative_product_of_a_job_without_a_workdir_is_refused(module, on_slurm, run_job, capsys):
+def test_relative_product_without_workdir_fails(module, on_slurm, run_job, capsys):
     """It would be written to the job directory, where no task looks for it."""
     result = run_job("nowhere", **module(WRITES), parameters_and_flags={"out": Product("out.txt")})
 
@@ -109,7 +109,7 @@ def test_a_relative_product_of_a_job_without_a_workdir_is_refused(module, on_slu
     assert on_slurm.jobs("nowhere.") == []
 
 
-def test_a_function_is_called_as_a_job(module, on_slurm, run_job, deferrable):
+def test_function_runs_as_a_job(module, on_slurm, run_job, deferrable):
     """Arguments and result are passed as JSON."""
     fields = module("async def add(a, b=1): return {'sum': a + b, 'quoted': \"it's $HOME\"}")
     fields.pop("module")
@@ -118,7 +118,7 @@ def test_a_function_is_called_as_a_job(module, on_slurm, run_job, deferrable):
     assert result.results["job"] == {"sum": 42, "quoted": "it's $HOME"}
 
 
-def test_a_job_that_ends_before_its_function_returns_has_failed(module, on_slurm, run_job, capsys):
+def test_function_that_exits_before_returning_fails(module, on_slurm, run_job, capsys):
     """Exit code 0 is not sufficient, and its last output line is not a result."""
     fields = module("import os\ndef add(a):\n    print('last line')\n    os._exit(0)")
     fields.pop("module")
@@ -139,7 +139,7 @@ sys.exit(3 if "fails" in suffixes[-1] else 0)
 """
 
 
-def test_job_keeps_files_beside_product(module, on_slurm, run_job, deferrable, tmp_path):
+def test_files_beside_product_are_committed_with_it(module, on_slurm, run_job, deferrable, tmp_path):
     """They are put in place with it, kept as ….failed with it, and a later job that writes fewer removes the others."""
     out, suffixes = Product(tmp_path / "made" / "a.shp"), tmp_path / "suffixes"
     arguments = {
@@ -186,7 +186,7 @@ REMOUNT = "subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)"
     [(FILL, "No space left on device"), (REMOUNT, "Read-only file system")],
     ids=["full", "read-only"],
 )
-def test_collect_refused_by_file_system_is_left_to_the_next_try(
+def test_collect_file_system_error_is_left_to_the_next_try(
     module, on_slurm, run_job, deferrable, small_disk, tmp_path, said, run_directories, cluster, command, reason
 ):
     """The job has succeeded, so it does not run once more. The error names the path and the reason."""
@@ -258,7 +258,7 @@ def attempt(tmp_path):
     return task, directory
 
 
-def test_products_are_put_in_place_by_whoever_comes_next(attempt, tmp_path, monkeypatch):
+def test_commit_is_resumed_by_the_next_process(attempt, tmp_path, monkeypatch):
     """A process that is ended between two of them is followed by another, which has only the run directory."""
     task, directory = attempt
     replace = os.replace
@@ -284,7 +284,7 @@ def test_products_are_put_in_place_by_whoever_comes_next(attempt, tmp_path, monk
 
 
 @pytest.mark.parametrize("how", ["publish", "fail"])
-def test_files_beside_product_are_put_in_place_by_next_process(tmp_path, how):
+def test_commit_of_files_beside_product_is_resumed(tmp_path, how):
     """Whichever move a process dies at, the next one finishes, with the files of this attempt only.
 
     Also where a user has cleared the task meanwhile, so that the attempt counts for nothing: the files are whole.
@@ -376,7 +376,7 @@ def made(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
 
-def test_begin_of_another_run_finishes_what_a_killed_process_has_put_in_place(killed_at):
+def test_begin_of_another_run_finishes_commit_of_a_killed_process(killed_at):
     """Whichever step it dies at, all products are those of one attempt, and its next process still has its success."""
     seen = []
     for at in range(1, 40):
@@ -402,7 +402,7 @@ def test_begin_of_another_run_finishes_what_a_killed_process_has_put_in_place(ki
     assert set(seen) == {"t-1", "t-2"}
 
 
-def test_fail_after_a_kill_leaves_products_of_one_attempt(killed_at):
+def test_discard_after_a_kill_leaves_products_of_one_attempt(killed_at):
     """A user has cleared the task: products whose commit has not begun are all moved aside."""
     for at in range(1, 40):
         task, folder, directory, was_killed = killed_at(at)
@@ -417,7 +417,7 @@ def test_fail_after_a_kill_leaves_products_of_one_attempt(killed_at):
     assert not was_killed
 
 
-def test_begin_of_another_run_leaves_a_process_that_puts_products_in_place(attempt, tmp_path, monkeypatch):
+def test_begin_of_another_run_does_not_disturb_a_committing_process(attempt, tmp_path, monkeypatch):
     """It holds a lock until it is done. One that was refused by the file system holds none, and is not abandoned."""
     task, directory = attempt
     replace, begun = os.replace, []
@@ -440,7 +440,7 @@ def test_begin_of_another_run_leaves_a_process_that_puts_products_in_place(attem
     assert made(tmp_path) == {"a.txt": "whole", "b.txt": "whole"}
 
 
-def test_notes_that_cannot_be_read_are_no_products(attempt):
+def test_unreadable_product_record_raises(attempt):
     """The error contains the fix."""
     task, directory = attempt
     Path(directory.path, "products.json").write_text("{}")

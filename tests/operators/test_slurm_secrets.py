@@ -9,7 +9,7 @@ import pytest
 SECRET = "open-sesame-4711"
 
 
-def test_a_secret_reaches_the_module_and_nothing_else(
+def test_secret_env_reaches_only_the_module(
     module, on_slurm, run_job, deferrable, connection, caplog, said, everything_kept, run_directories, monkeypatch
 ):
     """It is masked in the log, also where a long line is cut, and is in no file, trigger, event, XCom or argv."""
@@ -40,7 +40,7 @@ def test_a_secret_reaches_the_module_and_nothing_else(
 
 
 @pytest.mark.parametrize("source", ["connection", "env", "url", "inherited", "parameter"])
-def test_slurm_module_operator_shows_no_secret_of_a_task(
+def test_slurm_operator_masks_secrets_in_logs_and_database(
     source, module, no_slurm, run_job, connection, said, everything_kept, monkeypatch, deferrable
 ):
     """Wherever it comes from, it is in no log, no XCom, no error, no trigger and no row of Airflow's database."""
@@ -76,7 +76,7 @@ def test_slurm_module_operator_shows_no_secret_of_a_task(
     assert SECRET not in everything_kept(but=["serialized_dag"] if source == "parameter" else [])
 
 
-def test_slurm_module_operator_masks_the_tail_of_stderr_in_its_event(
+def test_slurm_operator_masks_the_tail_of_stderr_in_its_event(
     module, no_slurm, run_job, said, everything_kept, deferrable
 ):
     """Airflow keeps the event of a trigger in its database, in clear."""
@@ -89,9 +89,7 @@ def test_slurm_module_operator_masks_the_tail_of_stderr_in_its_event(
     assert "wörd" not in everything_kept()
 
 
-def test_slurm_module_operator_leaves_no_secret_argument_in_the_run_directory(
-    module, no_slurm, run_job, run_directories, deferrable
-):
+def test_secret_arguments_are_removed_from_the_job_directory(module, no_slurm, run_job, run_directories, deferrable):
     """Neither in the job script nor, once the attempt has ended, in its recorded arguments."""
     job = module("print('done')")
     run_job("leaves_none", parameters_and_flags={"password": SECRET, "n": 3}, deferrable=deferrable, **job)
@@ -103,9 +101,7 @@ def test_slurm_module_operator_leaves_no_secret_argument_in_the_run_directory(
     assert "trigger.key" not in texts
 
 
-def test_slurm_module_operator_leaves_no_secret_argument_of_a_function(
-    module, no_slurm, run_job, run_directories, tmp_path
-):
+def test_secret_arguments_of_a_function_are_masked_in_its_file(module, no_slurm, run_job, run_directories, tmp_path):
     """The file that the function was called with stays, masked."""
     given = module("def work(password, n): return len(password) + n", name="functions")
     del given["module"]
@@ -116,7 +112,7 @@ def test_slurm_module_operator_leaves_no_secret_argument_of_a_function(
     assert SECRET not in (directory / "task.json").read_text()
 
 
-def test_the_job_sees_a_closed_environment(module, on_slurm, run_job, deferrable, monkeypatch):
+def test_job_environment_excludes_variables_of_the_worker(module, on_slurm, run_job, deferrable, monkeypatch):
     """Nothing of Airflow, of the worker's own Slurm job or of the worker's secrets gets to the node."""
     for name in (
         "SLURM_JOB_COMMENT",
@@ -132,14 +128,14 @@ def test_the_job_sees_a_closed_environment(module, on_slurm, run_job, deferrable
     assert "AIRFLOW" not in seen
 
 
-def test_inherit_env_widens_it_by_name(module, on_slurm, run_job, monkeypatch):
+def test_inherit_env_passes_named_variables(module, on_slurm, run_job, monkeypatch):
     """A named variable passes, even one of Airflow's."""
     monkeypatch.setenv("AIRFLOW_CTX_OF_MINE", "wanted")
     job = module("import os; print(os.environ.get('AIRFLOW_CTX_OF_MINE'))")
     assert run_job(inherit_env=["AIRFLOW_CTX_OF_MINE"], **job).results["job"] == "wanted"
 
 
-def test_all_that_is_inherited_is_what_a_job_script_can_set(module, on_slurm, run_job, monkeypatch):
+def test_inherit_env_true_passes_variables_a_job_script_can_set(module, on_slurm, run_job, monkeypatch):
     """True passes the worker's environment; a shell function exported there is no reason to fail."""
     monkeypatch.setenv("OF_THE_WORKER", "wanted")
     monkeypatch.setenv("BASH_FUNC_module%%", "() { :; }")
@@ -148,7 +144,7 @@ def test_all_that_is_inherited_is_what_a_job_script_can_set(module, on_slurm, ru
     assert run_job(inherit_env=True, **job).results["job"] == "wanted None"
 
 
-def test_a_connection_in_the_database_serves_a_task_however_it_waits(module, no_slurm, run_job, deferrable, said):
+def test_connection_in_database_is_read_by_worker_and_trigger(module, no_slurm, run_job, deferrable, said):
     """Under `airflow dags test` as well, where Airflow does not let triggers ask for it in the usual way."""
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session

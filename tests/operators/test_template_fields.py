@@ -210,7 +210,7 @@ def test_slurm_operator_passes_a_mapped_xcom_literally_and_renders_default_args(
 
 
 @pytest.mark.parametrize("path", [".sewer/{{ x }}.txt", "{{ x }}/.."])
-def test_operator_checks_a_path_from_an_xcom_as_it_is(path, operator, job, run_dag, capsys):
+def test_operator_validates_path_from_xcom_without_rendering(path, operator, job, run_dag, capsys):
     """Unlike a template, its value is complete."""
     with DAG("paths", schedule=None) as dag:
         operator(task_id="job", products=leave([path]), **job)
@@ -276,7 +276,7 @@ def test_operator_passes_text_without_a_template_byte_for_byte(operator, job, da
         ("{{ dag.dag_id }}{# comment #}", "templates"),
     ],
 )
-def test_operator_keeps_line_ends_around_a_template(text, expected, local, dag, run_dag):
+def test_operator_preserves_line_ends_around_a_template(text, expected, local, dag, run_dag):
     """With and without native objects."""
     with dag:
         PythonModuleOperator(task_id="call", op_kwargs={"x": text}, **of_function(local))
@@ -304,7 +304,7 @@ def test_operator_renders_templates_of_a_dag_with_other_delimiters(local, run_da
 
 
 @pytest.mark.parametrize("text", ["{{ ds", "{% if %}", "{{ ds | no_such_filter }}"])
-def test_operator_names_the_field_of_a_template_with_a_syntax_error(text, operator, job, run_dag, capsys):
+def test_template_syntax_error_fails_and_names_the_field(text, operator, job, run_dag, capsys):
     """A retry would fail as well."""
     again = {"retries": 2, "retry_delay": timedelta(0)}
     with DAG("syntax", schedule=None) as dag:
@@ -329,7 +329,7 @@ def test_decorator_renders_a_path_in_the_call(module, run_dag, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["module", "function", "python", "workdir", "sewer_conn_id"])
-def test_operator_takes_xcom_in_every_field_of_text(field, operator, as_job, local, run_dag, connection, tmp_path):
+def test_operator_resolves_xcom_in_every_text_field(field, operator, as_job, local, run_dag, connection, tmp_path):
     """The name of the module is known only when the task runs, as that of the interpreter may be."""
     job = as_job if operator is SlurmModuleOperator else local
     value = {"module": "job", "function": "job:give", "python": local["python"], "workdir": str(tmp_path)}
@@ -342,7 +342,7 @@ def test_operator_takes_xcom_in_every_field_of_text(field, operator, as_job, loc
 
 
 @pytest.mark.parametrize("given", ["{{ 'job' }}", None, 3])
-def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local, run_dag, said):
+def test_operator_does_not_render_module_from_xcom(given, operator, as_job, local, run_dag, said):
     """It is a plain name and not rendered."""
     job = as_job if operator is SlurmModuleOperator else local
     with DAG("named_wrongly", schedule=None) as dag:
@@ -356,7 +356,7 @@ def test_operator_takes_module_of_xcom_literally(given, operator, as_job, local,
     assert shown.get(given, "{{ 'job' }}") in text
 
 
-def test_operator_wants_a_module_or_a_function_beside_xcom():
+def test_operator_requires_module_or_function_beside_xcom():
     """As many as ever."""
     with DAG("both", schedule=None), pytest.raises(InvalidTask, match="got both"):
         PythonModuleOperator(task_id="job", module=leave("job"), function="job:give")

@@ -150,7 +150,7 @@ def project(tmp_path, monkeypatch) -> Project:
     [(DECORATED, ["datapipeline", "datapipeline_2"]), (FUNCTIONAL, ["functionaldemo1", "functionaldemo2"])],
     ids=["decorator", "functional interface"],
 )
-def test_paths_tie_the_tasks_of_both_interfaces(project, flow, names):
+def test_product_paths_connect_tasks_of_both_interfaces(project, flow, names):
     """Path dependencies, products and task dependencies are those of the document's table, and both files are made."""
     graph = project.write(flow).load()
 
@@ -171,7 +171,7 @@ def test_paths_tie_the_tasks_of_both_interfaces(project, flow, names):
     assert "2 of 2 tasks succeeded" in done.stderr
 
 
-def test_three_equal_tasks_are_one(project):
+def test_equal_tasks_are_merged(project):
     """The same function with the same arguments runs once, and whoever depends on any of them depends on that."""
     graph = project.write(BY_HAND, SLEEPS).load()
 
@@ -186,7 +186,7 @@ def test_three_equal_tasks_are_one(project):
     ]
 
 
-def test_three_equal_calls_of_a_decorated_function_are_one(project):
+def test_equal_calls_of_task_function_are_merged(project):
     """As with the functional interface; the numbers of the others go on without a gap."""
     steps = "from airflow_provider_sewer import task\n@task\n" + SLEEPS.partition("import time\n")[2].lstrip()
     flow = """
@@ -227,7 +227,7 @@ UNTOUCHED = DECORATED.replace('(BLD/"input.txt").touch()\n', "")
         ("stale", [], [1, 2], [2]),
     ],
 )
-def test_build_modes_say_what_runs_again(project, mode, after_nothing, after_input, after_loss):
+def test_run_when_matches_build_modes(project, mode, after_nothing, after_input, after_loss):
     """``ALWAYS``, ``IF_MISSING`` and ``IF_NEW`` are always, missing and stale; and stale does compare times."""
     project.write(UNTOUCHED, with_mode(mode))
     (project.folder / "build").mkdir()
@@ -242,7 +242,7 @@ def test_build_modes_say_what_runs_again(project, mode, after_nothing, after_inp
     assert ran(project) == [names[number] for number in after_loss]
 
 
-def test_a_plain_run_of_what_is_up_to_date_succeeds(project):
+def test_run_of_up_to_date_tasks_succeeds(project):
     """``python flow.py``, as the document runs its files, twice."""
     flow = """
         import pathlib, sys
@@ -267,7 +267,7 @@ def test_a_plain_run_of_what_is_up_to_date_succeeds(project):
 # --- what depio fails at
 
 
-def test_a_half_written_product_does_not_count_as_made(project):
+def test_partial_product_is_not_committed(project):
     """A function that fails half-way leaves no product under its real name; the next run makes it."""
     steps = with_mode("missing").replace(
         "f.write(",
@@ -286,7 +286,7 @@ def test_a_half_written_product_does_not_count_as_made(project):
     assert project.text("output1.txt") == "Hallo from depio"
 
 
-def test_a_product_that_is_not_made_fails_its_task(project):
+def test_missing_product_fails_task(project):
     """Instead of everything waiting for it."""
     project.write(DECORATED, STEPS.replace("with open(output,'w')", "with open('elsewhere','w')"))
 
@@ -296,7 +296,7 @@ def test_a_product_that_is_not_made_fails_its_task(project):
     assert "datapipeline: exit code 0, but product build/output1.txt was not created" in done.stderr
 
 
-def test_a_dependency_that_nobody_makes_is_said_before_anything_runs(project):
+def test_missing_dependency_is_reported_before_run(project):
     """Instead of everything waiting for it; with the line of the task."""
     project.write(UNTOUCHED)
 
@@ -311,7 +311,7 @@ def test_a_dependency_that_nobody_makes_is_said_before_anything_runs(project):
     )
 
 
-def test_a_circle_through_paths_is_said_before_anything_runs(project):
+def test_cycle_through_paths_is_reported_before_run(project):
     """Instead of everything waiting for itself."""
     flow = DECORATED.replace('input=BLD/"input.txt"', 'input=BLD/"final1.txt"')
 
@@ -319,7 +319,7 @@ def test_a_circle_through_paths_is_said_before_anything_runs(project):
         project.write(flow).load()
 
 
-def test_parameters_of_one_task_do_not_leak_into_the_next(project):
+def test_parameters_are_not_shared_between_tasks(project):
     """Those of a cluster, too, are said of each function by itself."""
     steps = """
         from airflow_provider_sewer import task

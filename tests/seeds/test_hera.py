@@ -93,27 +93,27 @@ def sppe(folder):
     return run
 
 
-def test_a_function_and_a_program_run_with_their_variables(sppe):
+def test_function_and_module_run_with_env(sppe):
     """One after the other."""
     said = sppe(FUNCTION_AND_PROGRAM, "run", "-i", sys.executable).stdout
     assert said.splitlines() == ["[source-task] Workflows Are Powerful!", "[container-task] SOME_VAL"]
 
 
-def test_steps_run_in_order_and_parallel_ones_side_by_side(sppe):
+def test_run_executes_parallel_steps_concurrently(sppe):
     """A, and then B and C, in whichever order."""
     said = sppe(STEP_PARALLEL, "run", "-i", sys.executable).stdout.splitlines()
     assert said[0] == "[A] < Hi! >"
     assert set(said[1:]) == {"[B] < Hello! >", "[C] < General Kenobi! >"}
 
 
-def test_the_graph_can_be_had_without_running_it(sppe):
+def test_load_workflow_returns_graph_without_running(sppe):
     """As data, where the original has `to_dict`, and as the picture that the notebook shows."""
     data = json.loads(sppe(STEP_PARALLEL, "show", "--format", "json").stdout)
     assert data["edges"] == [["A", "B"], ["A", "C"]]
     assert sppe(STEP_PARALLEL, "show", "--format", "mermaid").stdout.count("-->") == 2
 
 
-def test_an_artifact_passes_from_step_to_step(sppe, folder):
+def test_product_is_passed_between_steps(sppe, folder):
     """It ties the two without another word."""
     said = sppe(ARTIFACT_PASSING, "run", "-i", sys.executable).stdout
     assert said == "[readfile] Hello from Task1\n"

@@ -99,7 +99,7 @@ def ran(process) -> list[str]:
     return re.findall(r"^\[(\w+)\] \1: starting$", process.out, re.MULTILINE)
 
 
-def test_the_documents_stages_run_word_for_word(pipeline) -> None:
+def test_documented_stages_run_unchanged(pipeline) -> None:
     """Five stages, each after those it depends on, and every one says that it has finished."""
     done = pipeline.run()
 
@@ -112,7 +112,7 @@ def test_the_documents_stages_run_word_for_word(pipeline) -> None:
     assert "\n5 of 5 tasks succeeded; logs are in " in done.err
 
 
-def test_the_documents_stages_run_from_another_folder(sppe, pipeline, tmp_path) -> None:
+def test_documented_stages_run_from_other_folder(sppe, pipeline, tmp_path) -> None:
     """The jobs module is found beside them, wherever the run is started."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -123,7 +123,7 @@ def test_the_documents_stages_run_from_another_folder(sppe, pipeline, tmp_path) 
     assert done.returncode == 0, done.stderr
 
 
-def test_an_installed_jobs_module_is_found(pipeline, tmp_path) -> None:
+def test_run_finds_installed_jobs_module(pipeline, tmp_path) -> None:
     """It need not lie beside the stages, if the interpreter finds it elsewhere."""
     installed = tmp_path / "installed"
     installed.mkdir()
@@ -137,7 +137,7 @@ def test_an_installed_jobs_module_is_found(pipeline, tmp_path) -> None:
     assert "has no module 'foo_jobs'; install it there" in without.err
 
 
-def test_a_stage_starts_as_soon_as_those_before_it_are_done(pipeline, fifo) -> None:
+def test_stage_starts_when_upstream_succeeded(pipeline, fifo) -> None:
     """The original waits for a whole level, and Benchmark for the end of Lint; here, Lint waits for Benchmark."""
     here = fifo("here")
     jobs = JOBS.replace('print("Lint: finishing")', f"open({here!r}).close()")
@@ -149,7 +149,7 @@ def test_a_stage_starts_as_soon_as_those_before_it_are_done(pipeline, fifo) -> N
     assert ran(done)[-1] == "Docs"
 
 
-def test_stages_run_side_by_side(pipeline, fifo) -> None:
+def test_stages_run_concurrently(pipeline, fifo) -> None:
     """Lint and Test wait for each other to have begun."""
     one, two = fifo("one"), fifo("two")
     pipeline.stages("Lint: []\nTest: []")
@@ -161,7 +161,7 @@ def Test(): open({one!r}).close(); open({two!r}, "w").close()
     assert pipeline.run("-j", "2").returncode == 0
 
 
-def test_a_failure_is_one(pipeline) -> None:
+def test_failed_stage_exits_with_1(pipeline) -> None:
     """The original logs it and exits with 0. Here what depends on it does not run, the rest does, and 1 says so."""
     pipeline.jobs(JOBS.replace('print("Coverage: finishing")', 'raise Exception("Sorry, an error here")'))
 
@@ -175,7 +175,7 @@ def test_a_failure_is_one(pipeline) -> None:
     assert "Traceback" not in done.err.partition("Exception: Sorry")[0].partition("[Coverage]")[0]
 
 
-def test_what_has_succeeded_is_not_run_again(pipeline) -> None:
+def test_resume_skips_succeeded_stages(pipeline) -> None:
     """The key use case of the document: after a failure, only what has not succeeded yet."""
     pipeline.jobs(JOBS.replace('print("Coverage: finishing")', 'raise Exception("Sorry, an error here")'))
     pipeline.run()
@@ -187,7 +187,7 @@ def test_what_has_succeeded_is_not_run_again(pipeline) -> None:
     assert sorted(ran(done)) == ["Benchmark", "Coverage", "Docs"]
 
 
-def test_ctrl_c_loses_no_state(pipeline, lifeline) -> None:
+def test_ctrl_c_keeps_state(pipeline, lifeline) -> None:
     """The original writes its state at the end, and so not at all when it is interrupted."""
     slow = dedent("""
         def Lint(): print("Lint: starting")
@@ -211,7 +211,7 @@ def test_ctrl_c_loses_no_state(pipeline, lifeline) -> None:
     assert sorted(ran(done)) == ["Benchmark", "Coverage", "Docs"]
 
 
-def test_an_undeclared_dependency_is_named(pipeline) -> None:
+def test_unknown_dependency_is_reported(pipeline) -> None:
     """The original skips all that lies below it, and exits with 0."""
     pipeline.stages(STAGES.replace("  - Lint", "  - Lnt"))
 
@@ -225,7 +225,7 @@ def test_an_undeclared_dependency_is_named(pipeline) -> None:
     )
 
 
-def test_a_missing_function_is_named_before_anything_runs(pipeline) -> None:
+def test_missing_function_is_reported_before_run(pipeline) -> None:
     """The original finds out when it is that stage's turn."""
     pipeline.jobs(JOBS.replace("def Benchmark", "def benchmark"))
 
@@ -238,7 +238,7 @@ def test_a_missing_function_is_named_before_anything_runs(pipeline) -> None:
     )
 
 
-def test_the_documents_state_is_gone_on_from(pipeline) -> None:
+def test_resume_from_pipeline_state_skips_succeeded_stages(pipeline) -> None:
     """What it says SUCCESS of is done, whatever it ran; the file stays as it is, and the message says so."""
     state = pipeline.state(STATE)
 
@@ -255,7 +255,7 @@ def test_the_documents_state_is_gone_on_from(pipeline) -> None:
     assert state.read_text() == STATE
 
 
-def test_what_has_succeeded_since_counts_as_well(pipeline) -> None:
+def test_resume_from_pipeline_state_counts_later_successes(pipeline) -> None:
     """The same command once more goes on from where the last run came to as well."""
     pipeline.state(STATE)
     pipeline.jobs(JOBS.replace('print("Docs: finishing")', "raise Exception"))
@@ -273,7 +273,7 @@ def test_what_has_succeeded_since_counts_as_well(pipeline) -> None:
     )
 
 
-def test_what_a_state_said_survives_a_kill(pipeline, lifeline) -> None:
+def test_resume_from_pipeline_state_survives_kill(pipeline, lifeline) -> None:
     """Killed in Coverage, and the document's state lost since: what it said is in the state of the run."""
     state = pipeline.state(STATE)
     waiting = JOBS.replace('print("Coverage: finishing")', 'say("here"); signal.pause()')
@@ -295,7 +295,7 @@ def later(pipeline, state) -> None:
     os.utime(state, ns=(moment, moment))
 
 
-def test_what_has_succeeded_is_not_run_again_because_an_older_state_was_touched(pipeline) -> None:
+def test_resume_from_touched_pipeline_state_skips_succeeded_stages(pipeline) -> None:
     """What either of the two says SUCCESS of is done."""
     state = pipeline.state(STATE)
     assert pipeline.run("--state", "state.yml", "--resume").returncode == 0
@@ -304,7 +304,7 @@ def test_what_has_succeeded_is_not_run_again_because_an_older_state_was_touched(
     assert ran(pipeline.run("--state", "state.yml", "--resume")) == []
 
 
-def test_what_has_failed_since_is_run_again_until_the_documents_state_is_newer(pipeline) -> None:
+def test_resume_from_pipeline_state_reruns_later_failures_until_newer(pipeline) -> None:
     """It is newer when somebody has gone back to the original in between, and had the stage succeed there."""
     state = pipeline.state(STATE)
     pipeline.jobs(JOBS.replace('print("Lint: finishing")', "raise Exception"))
@@ -317,7 +317,7 @@ def test_what_has_failed_since_is_run_again_until_the_documents_state_is_newer(p
     assert re.search("^Lint +does not run ", explained, re.MULTILINE)
 
 
-def test_what_a_state_leaves_done_is_explained(pipeline) -> None:
+def test_explain_resume_from_pipeline_state(pipeline) -> None:
     """`sppe explain` says beforehand what a run would do."""
     pipeline.state(STATE)
 
@@ -330,7 +330,7 @@ def test_what_a_state_leaves_done_is_explained(pipeline) -> None:
     ]
 
 
-def test_a_stage_after_one_that_runs_anew_runs_too(pipeline) -> None:
+def test_resume_from_pipeline_state_reruns_downstream_stages(pipeline) -> None:
     """The original would leave Docs as it is, made from an older Coverage."""
     pipeline.state(STATE.replace("Docs: null", "Docs: SUCCESS"))
 
@@ -349,7 +349,7 @@ BAD_STATES = {
 
 
 @pytest.mark.parametrize(("text", "said"), BAD_STATES.values(), ids=BAD_STATES)
-def test_a_bad_state_is_named(text, said, pipeline) -> None:
+def test_invalid_pipeline_state_is_rejected(text, said, pipeline) -> None:
     """Nothing runs on the word of a file that is not understood."""
     pipeline.state(text)
 
@@ -359,7 +359,7 @@ def test_a_bad_state_is_named(text, said, pipeline) -> None:
     assert f"sppe: {pipeline.folder}/state.yml{said}" in done.err
 
 
-def test_a_missing_state_is_named(pipeline) -> None:
+def test_missing_pipeline_state_is_rejected(pipeline) -> None:
     """A name with a typo does not run everything again."""
     done = pipeline.run("--state", "sate.yml", "--resume")
 
@@ -367,7 +367,7 @@ def test_a_missing_state_is_named(pipeline) -> None:
     assert "sate.yml: cannot read the workflow file: No such file or directory" in done.err
 
 
-def test_the_documents_state_is_never_written(pipeline) -> None:
+def test_pipeline_state_is_never_written(pipeline) -> None:
     """Without --resume, a run would begin its state file anew."""
     state = pipeline.state(STATE)
 
@@ -381,7 +381,7 @@ def test_the_documents_state_is_never_written(pipeline) -> None:
     assert state.read_text() == STATE
 
 
-def test_the_documents_stages_run_in_airflow(pipeline, run_dag, monkeypatch) -> None:
+def test_documented_stages_run_in_airflow(pipeline, run_dag, monkeypatch) -> None:
     """As a TaskGroup, with the jobs module beside them, unchanged as well."""
     from airflow.sdk import DAG
 

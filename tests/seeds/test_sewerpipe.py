@@ -90,7 +90,7 @@ def notes(tmp_path):
     return lambda: (tmp_path / "notes").read_text().splitlines()
 
 
-def test_the_documents_file_loads_word_for_word(example):
+def test_documented_file_loads_unchanged(example):
     """Two tasks in a chain, whose command lines are those of Sewerpipe."""
     graph = load_workflow(example)
 
@@ -102,7 +102,7 @@ def test_the_documents_file_loads_word_for_word(example):
     ]
 
 
-def test_the_documents_file_runs_word_for_word(example, env, notes, run_sewer_file):
+def test_documented_file_runs_unchanged(example, env, notes, run_sewer_file):
     """As ``sppe run -p workflows/example.py`` runs it, one task after the other.
 
     Only the module is a stand-in: ``sewer.dummy`` is part of no package that could be installed.
@@ -113,7 +113,7 @@ def test_the_documents_file_runs_word_for_word(example, env, notes, run_sewer_fi
     assert notes() == ["My momma True", "My momma not False"]
 
 
-def test_the_workflow_of_a_loaded_file_runs_when_it_is_called(example, env, notes, monkeypatch):
+def test_workflow_of_loaded_module_runs_when_called(example, env, notes, monkeypatch):
     """``load_module`` gives the file's own function, which is plain Python.
 
     Run as ``python workflows/example.py`` the file cannot be: outside of this package there is no
@@ -127,7 +127,7 @@ def test_the_workflow_of_a_loaded_file_runs_when_it_is_called(example, env, note
     assert notes() == ["My momma True", "My momma not False"]
 
 
-def test_tasks_are_had_by_variable_and_by_name(example):
+def test_get_task_from_module_by_variable_and_name(example):
     """``load_module``, ``get_tasks_from_module`` and ``get_task_from_module``, as documented."""
     module = load_module(Path(example))
 
@@ -135,7 +135,7 @@ def test_tasks_are_had_by_variable_and_by_name(example):
     assert get_task_from_module(module, "Example 2") is module.t2
 
 
-def test_a_task_of_a_loaded_file_runs_by_itself(example, env, notes):
+def test_task_of_loaded_module_runs_alone(example, env, notes):
     """With interpreter, environment and folder given to ``.run(…)``, by the names of the document."""
     task = get_task_from_module(load_module(example), "Example 1")
 
@@ -188,7 +188,7 @@ def project(tmp_path):
     ],
     ids=["a task", "two tasks", "a workflow"],
 )
-def test_tasks_can_be_imported_and_run_under_another_interpreter(project, env, notes, call, expected):
+def test_imported_tasks_run_with_other_interpreter(project, env, notes, call, expected):
     """What the document has in the body of ``@task.external_python``, which Airflow sends to another Python."""
     code = f"import os, sys\nfrom pathlib import Path\nenv = {env!r}\n{dedent(call)}"
     path = os.pathsep.join(map(str, [project, PACKAGE_FOLDER]))
@@ -198,7 +198,7 @@ def test_tasks_can_be_imported_and_run_under_another_interpreter(project, env, n
     assert notes() == expected
 
 
-def test_the_documents_dag_runs(example, env, notes, run_dag):
+def test_documented_dag_runs(example, env, notes, run_dag):
     """``create_airflow_task`` makes factories, and ``>>`` works on what they make.
 
     The document's DAG cannot run unchanged in Airflow 3: ``airflow.utils.dates`` and

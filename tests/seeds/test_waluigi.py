@@ -94,7 +94,7 @@ def raw(tmp_path):
     return tmp_path / "folder"
 
 
-def test_a_file_is_made_upper_case(sppe, tmp_path):
+def test_task_produces_upper_case_file(sppe, tmp_path):
     """Its target stands in the name of the other one; once it exists, nothing is run."""
     (tmp_path / "letter.txt").write_text("hello")
 
@@ -103,7 +103,7 @@ def test_a_file_is_made_upper_case(sppe, tmp_path):
     assert "up to date" in sppe(UPPER_CASE).stderr
 
 
-def test_what_comes_from_outside_is_wanted_before_anything_runs(sppe):
+def test_missing_external_input_is_reported_before_run(sppe):
     """With exit code 2, where the original waits or exits with 0."""
     done = sppe(UPPER_CASE)
 
@@ -111,14 +111,14 @@ def test_what_comes_from_outside_is_wanted_before_anything_runs(sppe):
     assert "task 'uppercase' needs 'letter.txt', which is external and does not exist" in done.stderr
 
 
-def test_the_pipeline_runs_branch_by_branch_and_cleans_up(sppe, raw):
+def test_pipeline_runs_all_branches_and_removes_temporary_products(sppe, raw):
     """What lies between is gone when those that need it have succeeded."""
     assert sppe(PIPELINE).returncode == 0
     assert (raw / "filtered" / "xab").read_text() == "the text of xab: 15 characters"
     assert not [path for path in (raw / "signals").iterdir() if path.name != ".sewer"]
 
 
-def test_a_failure_exits_with_1_and_leaves_no_target_half_written(sppe, raw):
+def test_failed_run_exits_with_1_without_partial_product(sppe, raw):
     """What lies between is kept for another try, which does not make it once more."""
     failed = sppe(PIPELINE, "--env", "FAILS=1")
     assert failed.returncode == 1
@@ -132,7 +132,7 @@ def test_a_failure_exits_with_1_and_leaves_no_target_half_written(sppe, raw):
     assert (raw / "filtered" / "xaa").read_text() == "the text of xaa: 15 characters"
 
 
-def test_output_that_is_never_written_is_noticed(sppe, raw):
+def test_missing_output_is_reported(sppe, raw):
     """A run that returns without its target has failed."""
     source = (raw.parent / "steps.py").read_text().replace('    output.write_text(f"{len', '    (f"{len')
     (raw.parent / "steps.py").write_text(source)

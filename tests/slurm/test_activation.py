@@ -23,7 +23,7 @@ def jobs(request) -> ScriptJobs:
     return request.getfixturevalue(request.param)
 
 
-def test_job_finds_the_programs_of_its_own_environment(jobs, own) -> None:
+def test_job_script_puts_interpreter_programs_on_path(jobs, own) -> None:
     """Also if the interpreter is called by a link inside of the environment."""
     (own / "bin" / "mine").symlink_to("python")
 
@@ -36,7 +36,7 @@ def test_job_finds_the_programs_of_its_own_environment(jobs, own) -> None:
     }
 
 
-def test_setup_lines_count_more(cluster_jobs, own, tmp_path) -> None:
+def test_setup_overrides_activation(cluster_jobs, own, tmp_path) -> None:
     """They see the activated environment, and their own PATH entries come first."""
     (tmp_path / "bin").mkdir()
     tool = executable(tmp_path / "bin" / "own-tool")
@@ -47,7 +47,7 @@ def test_setup_lines_count_more(cluster_jobs, own, tmp_path) -> None:
     assert (seen["own-tool"], seen["python"], seen["CONDA_PREFIX"]) == (str(tool), f"{own}/bin/python", "/loaded")
 
 
-def test_path_given_to_a_job_counts_more(cluster_jobs, own) -> None:
+def test_job_path_variable_overrides_activation(cluster_jobs, own) -> None:
     """Then only the other variables describe the interpreter's environment."""
     active = [name for name in ACTIVE if name != "PATH"]
     env = {"PATH": "/usr/bin:/bin", "CONDA_PREFIX": "/of/the/worker"}
@@ -57,7 +57,7 @@ def test_path_given_to_a_job_counts_more(cluster_jobs, own) -> None:
     assert (seen["own-tool"], seen["VIRTUAL_ENV"], seen["CONDA_PREFIX"]) == (None, str(own), None)
 
 
-def test_link_to_an_interpreter_leads_to_its_environment(local_jobs, tmp_path, bare_python) -> None:
+def test_activation_resolves_interpreter_symlink(local_jobs, tmp_path, bare_python) -> None:
     """As Python itself follows it: to the interpreter that the virtual environment was made of."""
     link = tmp_path / "link"
     link.symlink_to(os.path.realpath(bare_python))
@@ -70,7 +70,7 @@ def test_link_to_an_interpreter_leads_to_its_environment(local_jobs, tmp_path, b
     assert seen["VIRTUAL_ENV"] is None
 
 
-def test_interpreter_that_is_not_there_fails_as_before(local_jobs) -> None:
+def test_missing_interpreter_is_recorded_with_exit_code_127(local_jobs) -> None:
     """The error names it, and the job's end is recorded."""
     job = local_jobs.start("", python="/not/there/python", active=ACTIVE)
 

@@ -80,7 +80,7 @@ def ends(run: Followed) -> Any:
 # -- Together ----------------------------------------------------------------------------------------------------------
 
 
-def test_instances_that_come_together_are_one_submission(plan, jobs, slurm):
+def test_array_submits_all_instances_with_one_sbatch(plan, jobs, slurm):
     """Each has its own element, job directory, log, secret and result."""
     slurm.put_in_front("sbatch")
     slurm.put_in_front("squeue")
@@ -102,7 +102,7 @@ def test_instances_that_come_together_are_one_submission(plan, jobs, slurm):
     assert "secret" not in Path(runs[0].directory.path, "../../arrays/1/job.sh").read_text()
 
 
-def test_collect_element_refused_by_file_system_is_left_to_the_next_try(jobs, slurm, small_disk):
+def test_collect_element_on_full_disk_is_left_to_next_try(jobs, slurm, small_disk):
     """Its product is put in place as soon as there is room again, and the element does not run once more."""
     slurm.put_in_front("sbatch")
     fills = f"""
@@ -128,7 +128,7 @@ def test_collect_element_refused_by_file_system_is_left_to_the_next_try(jobs, sl
     assert slurm.counted("sbatch") == 1
 
 
-def test_what_asks_for_something_else_is_another_array(plan, jobs, slurm):
+def test_array_options_that_differ_form_separate_arrays(plan, jobs, slurm):
     """An array has one set of parameters; parameters inside the scripts of the elements may differ."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 4)
@@ -142,7 +142,7 @@ def test_what_asks_for_something_else_is_another_array(plan, jobs, slurm):
     assert sorted(arrays(planned[0]).values()) == [[0, 2], [1], [3]]
 
 
-def test_nobody_waits_for_ever_for_those_who_do_not_come(plan, jobs, slurm):
+def test_array_wait_elapsed_submits_registered_members(plan, jobs, slurm):
     """When no new member has registered for array_wait, the registered ones are submitted; the rest follows."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 3, array_wait=1.0)
@@ -153,7 +153,7 @@ def test_nobody_waits_for_ever_for_those_who_do_not_come(plan, jobs, slurm):
     assert arrays(planned[0]) == {1: [0, 1], 2: [2]}
 
 
-def test_without_slurm_each_runs_by_itself(plan, tmp_path):
+def test_array_on_local_backend_runs_separate_jobs(plan, tmp_path):
     """There are no arrays on this machine alone."""
     planned = Jobs(tmp_path / "here", None).plan(SAYS_WHO, cluster="local")
     runs = [Followed(None, each) for each in instances(planned, 2)]
@@ -161,7 +161,7 @@ def test_without_slurm_each_runs_by_itself(plan, tmp_path):
     assert arrays(planned) == {}
 
 
-def test_what_slurm_refuses_fails_each_of_them_in_its_words(plan, jobs, slurm):
+def test_array_rejected_by_slurm_fails_each_member(plan, jobs, slurm):
     """One sbatch is enough to know it."""
     slurm.put_in_front("sbatch")
     runs = [jobs.follow(each) for each in instances(plan(SAYS_WHO), 2, slurm={"partition": "nowhere"})]
@@ -174,7 +174,7 @@ def test_what_slurm_refuses_fails_each_of_them_in_its_words(plan, jobs, slurm):
 # -- Limits ------------------------------------------------------------------------------------------------------------
 
 
-def test_limits_on_arrays_and_on_jobs_split_them(make_slurm, talk_to, tmp_path, monkeypatch):
+def test_array_is_split_by_max_array_size_and_submit_limits(make_slurm, talk_to, tmp_path, monkeypatch):
     """No element's number reaches MaxArraySize, and an array for which there is no room is halved."""
     for name, seconds in (("_SHOWS_UP", 0.1), ("_LONGEST_PAUSE", 1.0)):
         monkeypatch.setattr(f"airflow_provider_sewer.slurm.submission.{name}", seconds)
@@ -195,7 +195,7 @@ def test_limits_on_arrays_and_on_jobs_split_them(make_slurm, talk_to, tmp_path, 
 # -- One of many -------------------------------------------------------------------------------------------------------
 
 
-def test_one_is_cancelled_and_the_others_go_on(plan, jobs, slurm, monkeypatch):
+def test_scancel_of_one_element_keeps_the_others(plan, jobs, slurm, monkeypatch):
     """Running or pending, by any canceller; Slurm keeps no trace of one cancelled before it began."""
     monkeypatch.setattr("airflow_provider_sewer.slurm.monitor._FILES_GRACE", 1.0)
     held = {"additional_parameters": {"hold": True}}
@@ -216,7 +216,7 @@ def test_one_is_cancelled_and_the_others_go_on(plan, jobs, slurm, monkeypatch):
             ends(run)
 
 
-def test_one_that_is_cancelled_while_it_waits_is_left_out(plan, jobs, slurm):
+def test_member_cancelled_while_waiting_is_left_out_of_array(plan, jobs, slurm):
     """The others are submitted without it."""
     planned = instances(plan(SAYS_WHO), 3, expected=9, array_wait=3.0)
     runs = [jobs.follow(each) for each in planned]
@@ -228,7 +228,7 @@ def test_one_that_is_cancelled_while_it_waits_is_left_out(plan, jobs, slurm):
     assert arrays(planned[0]) == {1: [0, 2]}
 
 
-def test_one_is_requeued(plan, jobs, slurm):
+def test_element_requeued_by_slurm_is_monitored_to_its_second_end(plan, jobs, slurm):
     """It is followed to its second end; the others know nothing of it."""
     runs = [jobs.follow(each) for each in instances(plan(UNTIL_GO), 2, requeue=True)]
     runs[0].expect_start()
@@ -242,7 +242,7 @@ def test_one_is_requeued(plan, jobs, slurm):
     runs[1].has_whole_log()
 
 
-def test_one_that_has_failed_is_tried_again_by_itself(plan, jobs, slurm):
+def test_failed_element_is_retried_alone(plan, jobs, slurm):
     """Its next attempt is in an array of its own, and the results of the others stay."""
     slurm.put_in_front("sbatch")
     source = f"{SAYS_WHO}\n    sys.exit('map-1/1' in run_dir)"
@@ -261,7 +261,7 @@ def test_one_that_has_failed_is_tried_again_by_itself(plan, jobs, slurm):
 # -- Processes that are killed -----------------------------------------------------------------------------------------
 
 
-def test_a_killed_worker_s_element_is_taken_up(plan, jobs, slurm, worker):
+def test_retry_reattaches_to_element_after_worker_killed(plan, jobs, slurm, worker):
     """Running or waiting in the queue, the next try follows it from its first line."""
     planned = instances(plan(UNTIL_GO), 2)
     workers = [worker(each) for each in planned]
@@ -278,7 +278,7 @@ def test_a_killed_worker_s_element_is_taken_up(plan, jobs, slurm, worker):
     assert len(slurm.jobs(planned[0].instance.dag_id)) == 2
 
 
-def test_one_that_was_killed_while_it_waited_still_waits(plan, jobs, slurm, worker):
+def test_retry_reattaches_to_registration_after_worker_killed(plan, jobs, slurm, worker):
     """Its registration stays, and the next try waits with it."""
     slurm.put_in_front("sbatch")
     planned = instances(plan(SAYS_WHO), 2)
@@ -291,7 +291,7 @@ def test_one_that_was_killed_while_it_waited_still_waits(plan, jobs, slurm, work
     assert runs[0].directory.path.endswith("map-0/1")
 
 
-def test_whatever_becomes_of_who_submits_another_goes_on(plan, jobs, slurm, worker):
+def test_coordinator_failover_submits_one_array(plan, jobs, slurm, worker):
     """Killed before the array is sent or after, or frozen: once nothing can come of it any more, there is one array."""
     killed_before, killed_after, frozen = (instances(plan(SAYS_WHO), 2) for _ in range(3))
     for planned in (killed_before, killed_after, frozen):
@@ -320,7 +320,7 @@ def test_whatever_becomes_of_who_submits_another_goes_on(plan, jobs, slurm, work
     assert slurm.counted("sbatch") == 2
 
 
-def test_an_sbatch_that_times_out_though_the_array_was_taken_is_not_repeated(plan, jobs, slurm):
+def test_sbatch_timeout_with_accepted_array_is_not_repeated(plan, jobs, slurm):
     """It is found by its name."""
     send = real(slurm, "sbatch")
     slurm.put_in_front("sbatch", f'{send} "$@"; sleep 30; exit 1')
@@ -329,7 +329,7 @@ def test_an_sbatch_that_times_out_though_the_array_was_taken_is_not_repeated(pla
     assert slurm.counted("sbatch") == 1
 
 
-def test_of_two_arrays_of_one_folder_only_one_runs_anything(plan, jobs, slurm):
+def test_claim_lets_one_of_two_arrays_run(plan, jobs, slurm):
     """Should Slurm have two nevertheless: the elements of the second end without having run the modules."""
     runs = [jobs.follow(each) for each in instances(plan(UNTIL_GO), 2)]
     for run in runs:

@@ -45,7 +45,7 @@ def remove(folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_task_and_its_job_may_have_any_name(jobs, slurm):
+def test_find_accepts_any_task_and_job_name(jobs, slurm):
     """Each job is found by its name, and is the only one."""
     runs = []
     for name in ODD_NAMES:
@@ -58,7 +58,7 @@ def test_a_task_and_its_job_may_have_any_name(jobs, slurm):
         assert [job.id for job in slurm.jobs(run.job.ref.name)] == [run.id]
 
 
-def test_no_two_tasks_have_jobs_of_the_same_name():
+def test_job_names_are_unique_across_task_instances():
     """Not in two DAGs, runs or run_dirs, nor when mapped."""
     others: list[dict[str, object]] = [
         {}, {"dag_id": "other"}, {"run_id": "other"}, {"task_id": "other"}, {"map_index": 0}, {"map_index": 1},
@@ -68,7 +68,7 @@ def test_no_two_tasks_have_jobs_of_the_same_name():
     assert len(set(names)) == len(names)
 
 
-def test_the_same_task_in_two_dags_has_two_jobs(jobs):
+def test_same_task_in_two_dags_submits_two_jobs(jobs):
     """They run side by side, and each has its own result."""
     planned = jobs.plan("say(run_dir.split('/')[-4])")
     plans = [planned._replace(instance=planned.instance._replace(dag_id=dag)) for dag in ("left", "right")]
@@ -80,7 +80,7 @@ def test_the_same_task_in_two_dags_has_two_jobs(jobs):
 # -- Jobs of others ----------------------------------------------------------------------------------------------------
 
 
-def test_a_foreign_job_of_the_same_id_is_neither_seen_nor_cancelled(jobs, slurm):
+def test_foreign_job_with_same_id_is_not_polled_or_cancelled(jobs, slurm):
     """Name and id have to be right, both."""
     foreign = slurm.submit("sleep 600", "--job-name=foreign")
     ref = JobRef(foreign, "ours-123456789abc", "/nowhere")
@@ -90,14 +90,14 @@ def test_a_foreign_job_of_the_same_id_is_neither_seen_nor_cancelled(jobs, slurm)
     assert slurm.wait_for(foreign, "RUNNING").name == "foreign"
 
 
-def test_a_job_whose_name_only_begins_alike_is_not_ours(jobs, slurm):
+def test_find_ignores_job_with_similar_name(jobs, slurm):
     """Nor is one whose name ends alike, or whose script is in another folder."""
     for name in ("ours-1234", "yours-123"):
         slurm.submit("sleep 600", f"--job-name={name}")
     assert SlurmClient().find("ours-123", "/nowhere") is None
 
 
-def test_a_job_of_another_user_is_not_ours(jobs, slurm, monkeypatch):
+def test_find_ignores_job_of_another_user(jobs, slurm, monkeypatch):
     """Though it has the name."""
     job_id = slurm.submit("sleep 600", "--job-name=shared")
     client = SlurmClient()
@@ -110,7 +110,7 @@ def test_a_job_of_another_user_is_not_ours(jobs, slurm, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", '{"name": "x', "[]", "{}"])
-def test_damaged_attempt_record_raises_and_job_runs_on(plan, jobs, slurm, worker, text):
+def test_damaged_attempt_record_raises_and_keeps_job(plan, jobs, slurm, worker, text):
     """The job may end well: it is neither cancelled nor replaced, and is collected once the record is restored."""
     planned = plan(UNTIL_GO)
     first = worker(planned)
@@ -132,7 +132,7 @@ def test_damaged_attempt_record_raises_and_job_runs_on(plan, jobs, slurm, worker
 
 
 @pytest.mark.parametrize("text", [None, '{"id": "1', "[]", '{"id": 7}'])
-def test_a_damaged_note_of_the_job_is_made_up_for_by_its_name(plan, jobs, slurm, worker, text):
+def test_damaged_job_record_reattaches_by_job_name(plan, jobs, slurm, worker, text):
     """The job is found, and taken up."""
     planned = plan(UNTIL_GO)
     first = worker(planned)
@@ -147,7 +147,7 @@ def test_a_damaged_note_of_the_job_is_made_up_for_by_its_name(plan, jobs, slurm,
     assert json.loads(note.read_text())["id"] == job_id
 
 
-def test_a_run_directory_that_is_removed_under_a_running_job_is_a_failure(plan, jobs, slurm):
+def test_removed_job_directory_of_running_job_fails(plan, jobs, slurm):
     """There is no record, so there is no success; the error names the directory."""
     planned = plan("wait_for('never') if not os.path.exists(run_dir) else time.sleep(2)", lost_after=1.0)
     run = jobs.follow(planned)
@@ -160,7 +160,7 @@ def test_a_run_directory_that_is_removed_under_a_running_job_is_a_failure(plan, 
     assert path in str(run.error)
 
 
-def test_a_job_whose_run_directory_is_gone_is_cancelled_before_the_task_runs_anew(plan, jobs, slurm, worker):
+def test_duplicate_job_name_is_cancelled_before_resubmission(plan, jobs, slurm, worker):
     """The new attempt does not take it for its own, and does not run beside it."""
     planned = plan("wait_for('go'); say('done')")
     first = worker(planned)
@@ -177,7 +177,7 @@ def test_a_job_whose_run_directory_is_gone_is_cancelled_before_the_task_runs_ane
     assert seen(slurm, planned) == [job_id, second.id]
 
 
-def test_a_job_that_has_long_ended_is_not_taken_for_the_one_of_a_new_run_directory(plan, jobs, slurm):
+def test_ended_job_with_same_name_is_not_reattached(plan, jobs, slurm):
     """A user has removed the folders, and then cleared the task."""
     planned = plan("say('done'); sys.exit(3)")
     first = jobs.follow(planned)
@@ -188,7 +188,7 @@ def test_a_job_that_has_long_ended_is_not_taken_for_the_one_of_a_new_run_directo
     assert seen(slurm, planned) == [first.id, second.id]
 
 
-def test_what_else_lies_among_the_attempts_is_passed_over(tmp_path):
+def test_latest_ignores_entries_that_are_not_attempts(tmp_path):
     """Only numbers are attempts; an empty one does not count."""
     make: Callable[[], Attempts] = lambda: Attempts(str(tmp_path), TaskInstance("dag", "run", "task", -1, "0"))  # noqa: E731
     folder = tmp_path / "dag" / "run" / "task"
@@ -198,7 +198,7 @@ def test_what_else_lies_among_the_attempts_is_passed_over(tmp_path):
     assert make().begin().directory.path == str(folder / "4")
 
 
-def test_an_attempt_of_something_else_is_neither_taken_up_nor_cancelled(tmp_path):
+def test_latest_skips_attempt_of_another_task_instance(tmp_path):
     """It is in the folder by mistake; the task's own attempt before it still counts, with any label."""
     instance = TaskInstance("dag", "run", "task", -1, "0")
     attempts = Attempts(str(tmp_path), instance)

@@ -36,7 +36,7 @@ def ref(job_id: str, name: str) -> JobRef:
 # -- Answers -----------------------------------------------------------------------------------------------------------
 
 
-def test_all_that_is_asked_of_the_queue_is_read(on):
+def test_poll_parses_all_squeue_fields(on):
     """Reasons with spaces, bars in names, and jobs that wait, run and have ended."""
     options = ("--job-name=a|b  c|d", "--no-requeue")
     held = on.submit("exit 0", "--hold", "-d", "singleton", *options)
@@ -57,7 +57,7 @@ def test_all_that_is_asked_of_the_queue_is_read(on):
     assert seen[jobs[4]] is UNKNOWN_JOB
 
 
-def test_a_reason_of_several_words_is_read_whole(on):
+def test_poll_parses_reason_with_spaces(on):
     """As for a job that was requeued and held."""
     job_id = on.submit("sleep 600", "--job-name=held", "--requeue")
     on.wait_for(job_id, "RUNNING")
@@ -66,7 +66,7 @@ def test_a_reason_of_several_words_is_read_whole(on):
     on.until(lambda: SlurmClient().poll([job])[job].reason == "job requeued in held state", "the reason")
 
 
-def test_what_the_controller_has_forgotten_is_asked_of_accounting(make_slurm, talk_to):
+def test_poll_queries_sacct_for_jobs_unknown_to_squeue(make_slurm, talk_to):
     """By id and name; a name that has bars and spaces too."""
     slurm = talk_to(make_slurm(nodes=1, accounting=True, min_job_age=2))
     job_id = slurm.submit("exit 3", "--job-name=a|b c")
@@ -82,7 +82,7 @@ def test_what_the_controller_has_forgotten_is_asked_of_accounting(make_slurm, ta
     assert client.poll([job, ref("4711", "x")]) == {}
 
 
-def test_a_cluster_without_accounting_is_asked_for_it_once(on):
+def test_poll_queries_disabled_accounting_once(on):
     """From then on, the controller is all there is."""
     on.put_in_front("sacct")
     client = SlurmClient()
@@ -91,14 +91,14 @@ def test_a_cluster_without_accounting_is_asked_for_it_once(on):
     assert on.counted("sacct") == 1
 
 
-def test_a_row_of_accounting_that_is_no_end_says_nothing(on_accounting):
+def test_poll_ignores_sacct_row_of_running_state(on_accounting):
     """While slurmdbd catches up, it may show a job as running that the controller has forgotten."""
     on_accounting.put_in_front("sacct", "echo '7|RUNNING|0:0|n1|/|odd'; echo '8|SOMETHING_NEW|0:0|n1|/|odd'; exit 0")
     jobs = [ref("7", "odd"), ref("8", "odd")]
     assert SlurmClient().poll(jobs) == dict.fromkeys(jobs, UNKNOWN_JOB)
 
 
-def test_accounting_that_is_not_reached_says_nothing_though_sacct_exits_with_0(on_accounting):
+def test_poll_gives_no_status_if_sacct_exits_0_without_slurmdbd(on_accounting):
     """As where the name of its host cannot be resolved, while its container is gone."""
     said = "getaddrinfo() failed: Name or service not known: No error, attempt number 5"
     lines = [
@@ -113,7 +113,7 @@ def test_accounting_that_is_not_reached_says_nothing_though_sacct_exits_with_0(o
         client.find_in_accounting("x", "/nowhere", since=60)
 
 
-def test_sacct_that_hangs_is_waited_for_once_by_all_that_look(on_accounting, monkeypatch):
+def test_hanging_sacct_is_waited_for_once_by_all_threads(on_accounting, monkeypatch):
     """Each try that takes up an earlier one looks for itself; none asks again before the pause is over."""
     monkeypatch.setattr(accounting, "_FIRST_PAUSE", 60.0)
     on_accounting.put_in_front("sacct", "exec sleep 600")
@@ -126,7 +126,7 @@ def test_sacct_that_hangs_is_waited_for_once_by_all_that_look(on_accounting, mon
 # -- Commands that hang, or are not there ------------------------------------------------------------------------------
 
 
-def test_a_command_that_hangs_is_ended_in_time(on):
+def test_hanging_command_is_killed_after_timeout(on):
     """With all it has started."""
     on.put_in_front("squeue", "sleep 61.25 & wait")
     began = time.monotonic()
@@ -135,7 +135,7 @@ def test_a_command_that_hangs_is_ended_in_time(on):
     assert time.monotonic() - began < 30
 
 
-def test_a_command_that_is_not_there_is_named(tmp_path, monkeypatch):
+def test_missing_command_raises_command_not_found(tmp_path, monkeypatch):
     """Waiting would not bring it."""
     (tmp_path / "timeout").symlink_to("/usr/bin/timeout")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -145,14 +145,14 @@ def test_a_command_that_is_not_there_is_named(tmp_path, monkeypatch):
         client.require_slurm()
 
 
-def test_a_missing_sacct_is_like_no_accounting(on):
+def test_missing_sacct_counts_as_no_accounting(on):
     """Some sites do not install it on workers."""
     on.put_in_front("sacct", "exit 127")
     client = SlurmClient()
     assert client.find_in_accounting("x", "/nowhere", since=60) is None
 
 
-def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):
+def test_cancel_of_ended_or_unknown_job_raises_nothing(on):
     """A frozen or absent controller is: it is not known then whether it has heard."""
     job_id = on.submit("exit 0", "--job-name=over")
     on.wait_for(job_id, "COMPLETED")
@@ -166,7 +166,7 @@ def test_cancelling_a_job_that_is_over_or_never_was_is_no_error(on):
     on.thaw("slurmctld")
 
 
-def test_many_are_cancelled_with_one_squeue_and_one_scancel(on):
+def test_cancel_all_uses_one_squeue_and_one_scancel(on):
     """Jobs, and elements of an array whose others go on; a renamed or ended job is left alone."""
     array = on.submit("sleep 600", "--job-name=many", "--hold", "--array=0-9")
     jobs = [on.submit("sleep 600", "--job-name=many", "--hold") for _ in range(3)]
@@ -181,7 +181,7 @@ def test_many_are_cancelled_with_one_squeue_and_one_scancel(on):
     assert sorted(left) == sorted([jobs[2], *(f"{array}_{number}" for number in (0, 3, 4, 5, 6, 8, 9))])
 
 
-def test_an_element_that_is_gone_takes_no_second_squeue_at_each_look(on):
+def test_poll_of_missing_element_uses_one_squeue(on):
     """Its array has to be asked for; from the second look on that is part of the one query."""
     array = on.submit("sleep 600", "--job-name=gone", "--hold", "--array=0-2")
     on.command("scancel", f"{array}_1")
@@ -196,7 +196,7 @@ def test_an_element_that_is_gone_takes_no_second_squeue_at_each_look(on):
 # -- The worker's environment ------------------------------------------------------------------------------------------
 
 
-def test_the_workers_environment_does_not_steer_slurms_commands(plan, jobs, slurm, monkeypatch):
+def test_commands_ignore_slurm_variables_of_worker(plan, jobs, slurm, monkeypatch):
     """Neither by Slurm's own variables, nor by its language."""
     for name, value in {
         "SBATCH_PARTITION": "nope", "SBATCH_TIMELIMIT": "x", "SLURM_CLUSTERS": "nope", "SLURM_JOB_ID": "1",

@@ -33,7 +33,7 @@ SAVES = """
 
 
 @pytest.mark.parametrize("children", [0, 48])
-def test_module_that_saves_and_exits_with_0_is_never_green(tracked_jobs, children, capsys) -> None:
+def test_exit_0_after_slurm_signal_is_never_success(tracked_jobs, children, capsys) -> None:
     """By scancel, at the time limit and by preemption, each job fails with the matching error."""
     began = time.monotonic()
     verdicts: Counter[tuple[str, str, bool]] = Counter()

@@ -101,7 +101,7 @@ def make_link(path: Path) -> None:
 MAKERS = [make_open, make_link, pytest.param(make_foreign, marks=needs_root)]
 
 
-def test_run_dir_of_many_users_is_used(tmp_path: Path) -> None:
+def test_shared_run_dir_with_own_folders_is_accepted(tmp_path: Path) -> None:
     """As long as all folders in it are this user's own."""
     assert outcome(planned(tmp_path, "print(1)")) == "1"
     assert outcome(planned(tmp_path, "print(1)", 0)) == "1"
@@ -109,7 +109,7 @@ def test_run_dir_of_many_users_is_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("level", ["dag", "dag/run", "dag/run/task", "dag/run/task/map-3", "dag/run/task/map-3/1"])
-def test_job_run_refuses_foreign_folders(make: Callable[[Path], None], level: str, tmp_path: Path) -> None:
+def test_job_runner_rejects_folders_of_other_users(make: Callable[[Path], None], level: str, tmp_path: Path) -> None:
     """The error names the folder, nothing is run, and nothing is written there."""
     plan = planned(tmp_path, "open('ran', 'w')", 3)
     make(tmp_path / "runs" / level)
@@ -123,7 +123,7 @@ def test_job_run_refuses_foreign_folders(make: Callable[[Path], None], level: st
 
 
 @needs_root
-def test_job_run_refuses_forged_attempts(tmp_path: Path) -> None:
+def test_job_runner_rejects_forged_attempts(tmp_path: Path) -> None:
     """A whole attempt of another user, with a success and a result."""
     folder = tmp_path / "runs" / "dag" / "run" / "task" / "1"
     plan = planned(tmp_path, "open('ran', 'w')")
@@ -140,7 +140,7 @@ def test_job_run_refuses_forged_attempts(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_run_directory_reads_no_record_of_another_user(tmp_path: Path) -> None:
+def test_job_directory_ignores_records_of_other_users(tmp_path: Path) -> None:
     """A triggerer, which has only the job directory, treats it as missing."""
     directory = JobDirectory(str(tmp_path / "1"))
     directory.create()
@@ -153,7 +153,7 @@ def test_run_directory_reads_no_record_of_another_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_job_follower_refuses_foreign_run_directories(make: Callable[[Path], None], tmp_path: Path) -> None:
+def test_job_monitor_rejects_job_directories_of_other_users(make: Callable[[Path], None], tmp_path: Path) -> None:
     """As a triggerer creates one from the database."""
     make(tmp_path / "1")
     directory = JobDirectory(str(tmp_path / "1"))
@@ -164,7 +164,7 @@ def test_job_follower_refuses_foreign_run_directories(make: Callable[[Path], Non
 
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("level", ["arrays", "arrays/waiting"])
-def test_waiting_room_refuses_foreign_folders(make: Callable[[Path], None], level: str, tmp_path: Path) -> None:
+def test_member_queue_rejects_folders_of_other_users(make: Callable[[Path], None], level: str, tmp_path: Path) -> None:
     """The registrations there decide about the submission."""
     make(tmp_path / level)
     with pytest.raises(UntrustedPath, match=f"run_dir: {tmp_path}/{level} "):
@@ -173,7 +173,7 @@ def test_waiting_room_refuses_foreign_folders(make: Callable[[Path], None], leve
 
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("level", ["arrays", "arrays/7"])
-def test_gathering_refuses_foreign_folders(make: Callable[[Path], None], level: str, tmp_path: Path) -> None:
+def test_array_planner_rejects_folders_of_other_users(make: Callable[[Path], None], level: str, tmp_path: Path) -> None:
     """An array there would be taken for this user's own."""
     make(tmp_path / level)
     with pytest.raises(UntrustedPath, match=f"run_dir: {tmp_path}/{level} "):
@@ -185,7 +185,7 @@ def test_gathering_refuses_foreign_folders(make: Callable[[Path], None], level: 
 
 @pytest.mark.parametrize("kind", ["local_jobs", "cluster_jobs"])
 @pytest.mark.parametrize("make", [pytest.param(make_foreign, marks=needs_root), make_open])
-def test_job_script_runs_nothing_in_foreign_folders(
+def test_job_script_runs_nothing_in_folders_of_other_users(
     make: Callable[[Path], None], kind: str, request: pytest.FixtureRequest
 ) -> None:
     """As another user can swap the folder while the job waits in the queue."""
@@ -228,7 +228,7 @@ STRANGE: list[Callable[[str], None]] = [be_deep, be_of_other_types, be_huge, os.
 
 
 @pytest.mark.parametrize("strange", STRANGE)
-def test_run_directory_refuses_strange_records(strange: Callable[[str], None], tmp_path: Path) -> None:
+def test_job_directory_rejects_malformed_records(strange: Callable[[str], None], tmp_path: Path) -> None:
     """Nothing waits. A record that decides of the job raises an error, one that only helps counts as missing."""
     directory = JobDirectory(str(tmp_path / "1"))
     directory.create()
@@ -253,7 +253,7 @@ def test_run_directory_refuses_strange_records(strange: Callable[[str], None], t
 
 
 @pytest.mark.parametrize("umask", [0, 0o077])
-def test_waiting_room_reads_its_members_whatever_the_umask(umask: int, tmp_path: Path) -> None:
+def test_member_queue_reads_members_with_any_umask(umask: int, tmp_path: Path) -> None:
     """Its files are this user's own."""
     member = ArrayMember(str(tmp_path / "map-1" / "1"), 1, 1, 1.0, WANTS)
     before = os.umask(umask)
@@ -265,7 +265,7 @@ def test_waiting_room_reads_its_members_whatever_the_umask(umask: int, tmp_path:
 
 
 @pytest.mark.parametrize("umask", ["000", "077"])
-def test_job_with_an_open_umask_leaves_records_that_are_read(umask: str, tmp_path: Path) -> None:
+def test_job_with_open_umask_leaves_readable_records(umask: str, tmp_path: Path) -> None:
     """`setup` and the module may set any umask; the folder keeps others out."""
     source = "import time; os.umask(0); open(folder + '/result.json', 'w').write('[1]'); time.sleep(0.3)"
     assert outcome(planned(tmp_path, source, slurm={"setup": [f"umask {umask}"]})) == [1]
@@ -274,7 +274,7 @@ def test_job_with_an_open_umask_leaves_records_that_are_read(umask: str, tmp_pat
     assert JobDirectory(str(folder)).has_success
 
 
-def test_waiting_room_names_strange_registrations_to_their_attempts(tmp_path: Path) -> None:
+def test_member_queue_reports_malformed_registration_to_its_attempt(tmp_path: Path) -> None:
     """The elements of an intact array are reported all the same."""
     folder = tmp_path / "arrays"
     member = ArrayMember(str(tmp_path / "map-1" / "1"), 1, 1, 1.0, WANTS)
@@ -296,7 +296,7 @@ def test_waiting_room_names_strange_registrations_to_their_attempts(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["members", "job", "refused"])
 @pytest.mark.parametrize("strange", STRANGE)
-def test_array_with_strange_records_raises(strange: Callable[[str], None], name: str, tmp_path: Path) -> None:
+def test_array_with_malformed_records_raises(strange: Callable[[str], None], name: str, tmp_path: Path) -> None:
     """Its elements may run: no other array is made of them."""
     folder = tmp_path / "arrays"
     (folder / "1").mkdir(parents=True, mode=0o700)
@@ -307,7 +307,7 @@ def test_array_with_strange_records_raises(strange: Callable[[str], None], name:
 
 
 @pytest.mark.parametrize("path", ["/etc/1", "map-2/1", "{folder}/../x/map-2/1", "{folder}/map-2/x", 1])
-def test_waiting_room_passes_over_members_of_other_folders(path: Any, tmp_path: Path) -> None:
+def test_member_queue_skips_members_of_other_folders(path: Any, tmp_path: Path) -> None:
     """A script that is read there is run."""
     folder = tmp_path / "arrays"
     (folder / "waiting").mkdir(parents=True, mode=0o700)
@@ -320,7 +320,7 @@ def test_waiting_room_passes_over_members_of_other_folders(path: Any, tmp_path: 
 
 @pytest.mark.parametrize("name", ["start.json", "exit.json", "follower.json", "stdout.log", "log-offsets.json"])
 @pytest.mark.parametrize("strange", [be_of_other_types, os.mkfifo])
-def test_job_that_leaves_strange_records_fails_by_name(
+def test_job_with_malformed_records_fails_with_unreadable_record(
     strange: Callable[[str], None], name: str, tmp_path: Path
 ) -> None:
     """It ends without a word, and its record is not one."""
@@ -336,7 +336,7 @@ os.kill(os.getppid(), signal.SIGKILL)
     assert isinstance(error, UnreadableRecord if name == "exit.json" else (SlurmJobFailed, SlurmJobLost)), error
 
 
-def test_local_cluster_looks_at_other_jobs_whatever_one_has_recorded(local_jobs: ScriptJobs, tmp_path: Path) -> None:
+def test_local_backend_polls_other_jobs_despite_malformed_record(local_jobs: ScriptJobs, tmp_path: Path) -> None:
     """A record that cannot be read is that job's own affair."""
     bad = JobDirectory(str(tmp_path / "bad"))
     bad.create()
@@ -352,7 +352,7 @@ def test_local_cluster_looks_at_other_jobs_whatever_one_has_recorded(local_jobs:
 
 
 @pytest.mark.parametrize("foreign", ["array", "element"])
-def test_array_script_runs_nothing_in_foreign_folders(foreign: str, cluster_jobs: ScriptJobs) -> None:
+def test_array_script_runs_nothing_in_folders_of_other_users(foreign: str, cluster_jobs: ScriptJobs) -> None:
     """Neither follows a link in a folder that others can write, nor runs a script in one."""
     array, element = cluster_jobs.directory("array"), cluster_jobs.directory("element")
     script = cluster_jobs.script("print('ran')", in_array=True)
@@ -370,7 +370,7 @@ def test_array_script_runs_nothing_in_foreign_folders(foreign: str, cluster_jobs
     assert not os.path.lexists(element.claim)
 
 
-def test_ending_names_the_foreign_run_directory(jobs: Jobs) -> None:
+def test_job_result_names_job_directory_of_other_user(jobs: Jobs) -> None:
     """In the worker, though it checks first: another user may change it back."""
     job = jobs.start("say('ran')").job
     endings = JobResultFactory(job, "made", ())

@@ -39,7 +39,7 @@ def left_of(name: str) -> list[psutil.Process]:
 # --- records
 
 
-def test_a_record_says_how_when_and_where_a_job_has_ended(cluster_jobs: ScriptJobs) -> None:
+def test_exit_record_has_exit_code_node_times_and_usage(cluster_jobs: ScriptJobs) -> None:
     """A job records exit code, node, times, sizes, CPUs and usage."""
     source = """
         import os, time
@@ -72,7 +72,7 @@ def test_a_record_says_how_when_and_where_a_job_has_ended(cluster_jobs: ScriptJo
     assert os.stat(job.directory.exit).st_mode & 0o777 == 0o600
 
 
-def test_a_module_that_is_asked_to_end_is_no_success(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_exit_record_of_cancelled_module_is_not_success(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A module that exits with 0 because it was cancelled has not come to its own end."""
     source = """
         import signal, sys, time
@@ -90,14 +90,14 @@ def test_a_module_that_is_asked_to_end_is_no_success(cluster_jobs: ScriptJobs, s
     assert not record.is_success
 
 
-def test_a_module_that_is_killed_is_a_failure(cluster_jobs: ScriptJobs) -> None:
+def test_exit_record_of_killed_module_has_128_plus_signal(cluster_jobs: ScriptJobs) -> None:
     """A module ended by SIGKILL is recorded as a shell has it, with 128 more than the signal's number."""
     record = cluster_jobs.start("import os; os.kill(os.getpid(), 9)").record()
 
     assert (record.phase, record.exit_code, record.asked, record.is_success) == ("teardown", 137, None, False)
 
 
-def test_only_one_of_two_jobs_of_an_attempt_runs_the_module(cluster_jobs: ScriptJobs) -> None:
+def test_claim_lets_one_of_two_jobs_run_the_module(cluster_jobs: ScriptJobs) -> None:
     """Should Slurm have two jobs of one attempt, one runs the module, the other ends and touches no record."""
     job = cluster_jobs.start(WAIT)
     job.says("here")
@@ -114,7 +114,7 @@ def test_only_one_of_two_jobs_of_an_attempt_runs_the_module(cluster_jobs: Script
     assert job.stdout == "here\n"
 
 
-def test_a_job_that_had_succeeded_is_not_run_again(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_requeued_job_with_success_is_not_run_again(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A job that Slurm starts again although it had succeeded ends at once, and its success stands."""
     job = cluster_jobs.start("print('it ran')", requeue=True)
     record = job.record()
@@ -131,7 +131,7 @@ def test_a_job_that_had_succeeded_is_not_run_again(cluster_jobs: ScriptJobs, slu
 # --- ends through the job directory
 
 
-def test_a_job_that_is_cancelled_before_it_begins_runs_nothing(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_job_cancelled_before_start_runs_nothing(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A pending job that is cancelled in its job directory forgets its secrets, and ends as soon as it is started."""
     options = {"additional_parameters": {"hold": True}}
     job = cluster_jobs.start("print('it ran')", secret_env={"TOKEN": "mine"}, resources=options)
@@ -147,9 +147,7 @@ def test_a_job_that_is_cancelled_before_it_begins_runs_nothing(cluster_jobs: Scr
     assert job.directory.read_start() is None
 
 
-def test_a_job_that_is_cancelled_ends_while_nobody_can_reach_slurm(
-    cluster_jobs: ScriptJobs, slurm: SlurmCluster
-) -> None:
+def test_job_directory_cancel_ends_job_without_slurm(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A running job sees that it is cancelled without Slurm, and ends all it has started, deaf as it may be."""
     job = cluster_jobs.start(DEAF_TREE)
     job.says("all here")
@@ -163,7 +161,7 @@ def test_a_job_that_is_cancelled_ends_while_nobody_can_reach_slurm(
     assert (record.exit_code, record.asked, record.is_success) == (137, "TERM", False)
 
 
-def test_a_run_that_is_followed_by_another_ends_and_records_nothing(cluster_jobs: ScriptJobs) -> None:
+def test_outdated_run_of_requeued_job_records_nothing(cluster_jobs: ScriptJobs) -> None:
     """A node that Slurm gave up may still be alive; when the job has begun once more, its run there ends itself."""
     job = cluster_jobs.start(DEAF_TREE)
     job.says("all here")
@@ -203,7 +201,7 @@ with open(os.path.join({folder!r}, "filler"), "wb", buffering=0) as file:
 """
 
 
-def test_a_disk_that_is_full_at_the_end_is_no_success(cluster_jobs: ScriptJobs, full_disk: Path) -> None:
+def test_full_disk_at_exit_record_is_not_success(cluster_jobs: ScriptJobs, full_disk: Path) -> None:
     """A job that cannot write its record ends as one that could not write, and not as a success."""
     directory = JobDirectory(str(full_disk / "run"))
     directory.create()
@@ -216,7 +214,7 @@ def test_a_disk_that_is_full_at_the_end_is_no_success(cluster_jobs: ScriptJobs, 
     assert (seen.state, seen.exit_code) == ("FAILED", 73)
 
 
-def test_a_disk_that_is_full_at_the_beginning_lets_nothing_run(cluster_jobs: ScriptJobs, full_disk: Path) -> None:
+def test_full_disk_at_start_record_runs_nothing(cluster_jobs: ScriptJobs, full_disk: Path) -> None:
     """A job that cannot write that it begins does not begin."""
     directory = JobDirectory(str(full_disk / "run"))
     directory.create()
@@ -245,7 +243,7 @@ def test_a_disk_that_is_full_at_the_beginning_lets_nothing_run(cluster_jobs: Scr
         ("os.mkdir(path)", None),
     ],
 )
-def test_a_strange_result_file_keeps_no_job_from_its_end(source: str, size: int | None, local_jobs) -> None:
+def test_unusual_result_file_does_not_block_exit_record(source: str, size: int | None, local_jobs) -> None:
     """A result that is a pipe, a link to nowhere, a terabyte or a folder is recorded as it is."""
     record = local_jobs.start(f"import os; path = os.environ['SEWER_RESULT_FILE']; {source}").record()
 
@@ -278,7 +276,7 @@ def given(directory: JobDirectory, *, claim: str = "7", start: Any = None, recor
     Path(directory.exit).write_text(record if isinstance(record, str) else json.dumps({**RECORD, **(record or {})}))
 
 
-def test_a_whole_record_of_this_run_of_this_job_is_read(directory: JobDirectory) -> None:
+def test_read_exit_returns_record_of_present_run(directory: JobDirectory) -> None:
     """The record of the job that has the claim, and of its last start, counts."""
     given(directory)
 
@@ -289,14 +287,14 @@ def test_a_whole_record_of_this_run_of_this_job_is_read(directory: JobDirectory)
 
 
 @pytest.mark.parametrize("change", [{"claim": "8"}, {"start": {"restart": 2}}])
-def test_a_record_of_another_job_or_of_an_earlier_start_says_nothing(change: Any, directory: JobDirectory) -> None:
+def test_read_exit_ignores_record_of_other_job_or_earlier_start(change: Any, directory: JobDirectory) -> None:
     """Records of another job, or of this one before a requeue, do not count."""
     given(directory, **change)
 
     assert directory.read_exit() is None
 
 
-def test_record_during_teardown_is_success_and_no_exit(directory: JobDirectory) -> None:
+def test_read_module_end_during_teardown_is_success(directory: JobDirectory) -> None:
     """The job still runs; but its success is not to be thrown away."""
     given(directory, record={"is_torn_down": False})
 
@@ -305,7 +303,7 @@ def test_record_during_teardown_is_success_and_no_exit(directory: JobDirectory) 
 
 
 @pytest.mark.parametrize("text", ["", '{"job_id": "7", "exit_', "\x00" * 50, "{}", "[]", "null"])
-def test_a_record_that_is_not_whole_is_an_error_and_no_success(text: str, directory: JobDirectory) -> None:
+def test_read_exit_of_truncated_record_raises(text: str, directory: JobDirectory) -> None:
     """A damaged record differs from a missing one, so that it is waited for."""
     given(directory, record=text)
 
@@ -314,7 +312,7 @@ def test_a_record_that_is_not_whole_is_an_error_and_no_success(text: str, direct
 
 
 @pytest.mark.parametrize("change", [{"exit_code": 1}, {"asked": "TERM"}, {"phase": "module"}, {"phase": "setup"}])
-def test_nothing_but_a_module_that_came_to_its_own_end_is_a_success(change: Any, directory: JobDirectory) -> None:
+def test_is_success_requires_exit_0_without_signal(change: Any, directory: JobDirectory) -> None:
     """A success is an exit code 0, of a module that has run to its end and was not asked to."""
     given(directory, record=change)
 
@@ -324,7 +322,7 @@ def test_nothing_but_a_module_that_came_to_its_own_end_is_a_success(change: Any,
     assert not record.is_success
 
 
-def test_every_folder_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_make_creates_private_folders(tmp_path: Path) -> None:
     """With any umask: the job directory and all its new parents."""
     previous = os.umask(0)
     try:
@@ -337,7 +335,7 @@ def test_every_folder_that_is_made_is_for_its_owner_alone(tmp_path: Path) -> Non
     assert {path.stat().st_mode & 0o7777 for path in [tmp_path / "runs", *made]} == {0o700}
 
 
-def test_files_are_whole_while_many_write_them(directory: JobDirectory) -> None:
+def test_concurrent_writes_are_atomic(directory: JobDirectory) -> None:
     """Several threads write the same file: who reads it finds one of their texts, and nothing else is left."""
     rest = {"format": 1, "directory": "", "cluster": "slurm", "submitted": 1.0}
     values = [{**rest, "id": letter, "name": letter * 4000} for letter in "abcd"]
@@ -354,7 +352,7 @@ def test_files_are_whole_while_many_write_them(directory: JobDirectory) -> None:
     assert os.stat(Path(directory.path, "job.json")).st_mode & 0o777 == 0o600
 
 
-def test_no_two_task_instances_share_a_folder() -> None:
+def test_job_directories_are_unique_per_task_instance() -> None:
     """Names that look the same once they are folders, or are too long for one, lead to folders of their own."""
     names = [
         "task.1",

@@ -23,12 +23,12 @@ TRAPS = """
 HALF = {"slurm": {"mem_gb": 2}}
 
 
-def test_a_module_that_exits_with_0_is_a_success(any_jobs) -> None:
+def test_exit_0_is_success_with_last_line_as_result(any_jobs) -> None:
     """The result is the last line, and the log has all lines once."""
     assert any_jobs.start("say('42')").succeeds() == "42"
 
 
-def test_exit_codes_are_told_as_they_are(jobs) -> None:
+def test_exit_codes_are_reported_unchanged(jobs) -> None:
     """No code is taken for one of the job script's own, or for the end of the interpreter."""
     codes = (1, 2, 3, 72, 73, 74, 75, 126, 127, 137, 255)
     followed = {code: jobs.start(f"sys.exit({code})") for code in codes}
@@ -39,7 +39,7 @@ def test_exit_codes_are_told_as_they_are(jobs) -> None:
         assert f"on {error.node}" in str(error)
 
 
-def test_a_module_killed_by_a_signal_has_failed(jobs) -> None:
+def test_module_killed_by_signal_fails_with_signal_name(jobs) -> None:
     """The signal is named, where a module crashes and where it is killed."""
     crashed = jobs.start("os.kill(os.getpid(), signal.SIGSEGV)")
     killed = jobs.start("os.kill(os.getpid(), signal.SIGKILL)")
@@ -47,7 +47,7 @@ def test_a_module_killed_by_a_signal_has_failed(jobs) -> None:
     assert killed.fails(errors.SlurmJobFailed, "SIGKILL (out of memory?)").exit_code == 137
 
 
-def test_what_the_node_lacks_is_named(jobs) -> None:
+def test_missing_interpreter_module_or_workdir_is_named(jobs) -> None:
     """An interpreter, a module or a working directory that the node lacks is reported as missing."""
     no_python = jobs.start("", python="/no/such/python")
     no_module = jobs.start("", module="no_such_module")
@@ -64,7 +64,7 @@ def test_what_the_node_lacks_is_named(jobs) -> None:
         assert "The last lines of stderr" in str(job.error)
 
 
-def test_a_job_cancelled_behind_our_back_is_cancelled(any_jobs) -> None:
+def test_scancel_by_user_raises_slurm_cancelled(any_jobs) -> None:
     """It is a SlurmCancelled for jobs that ran, that may be requeued, and that had not begun."""
     running = any_jobs.start(FOR_EVER)
     requeued = any_jobs.start(FOR_EVER, requeue=True)
@@ -80,7 +80,7 @@ def test_a_job_cancelled_behind_our_back_is_cancelled(any_jobs) -> None:
 
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
-def test_exiting_with_0_when_asked_to_end_is_no_success(jobs, use_srun) -> None:
+def test_exit_0_after_sigterm_is_not_success(jobs, use_srun) -> None:
     """A module that traps SIGTERM and exits with 0 was cancelled, or ran out of time, all the same."""
     cancelled = jobs.start(TRAPS, slurm={"use_srun": use_srun})
     timed_out = jobs.start(TRAPS, slurm={"use_srun": use_srun})
@@ -94,7 +94,7 @@ def test_exiting_with_0_when_asked_to_end_is_no_success(jobs, use_srun) -> None:
     assert "asked to end" in timed_out.stdout
 
 
-def test_a_deadline_that_is_missed_is_named(jobs) -> None:
+def test_missed_deadline_raises_slurm_deadline(jobs) -> None:
     """The error of a job that can no longer end before its deadline names the fix."""
     in_the_way = jobs.slurm.submit("sleep 4711", "--nodelist=n1", "--exclusive")
     jobs.slurm.wait_for(in_the_way, "RUNNING")
@@ -104,7 +104,7 @@ def test_a_deadline_that_is_missed_is_named(jobs) -> None:
     assert error.state == "DEADLINE"
 
 
-def test_a_job_that_was_given_up_ends_itself_if_it_still_runs(jobs) -> None:
+def test_job_on_node_marked_down_ends_itself(jobs) -> None:
     """A node that is down for Slurm may be alive: its module does not run on beside the next attempt's."""
     job = jobs.start("wait_for('the end of days')", slurm={"nodelist": "n3"})
     job.expect_start()
@@ -115,7 +115,7 @@ def test_a_job_that_was_given_up_ends_itself_if_it_still_runs(jobs) -> None:
     jobs.slurm.until(lambda: not psutil.pid_exists(running), "the script to end itself")
 
 
-def test_a_lost_node_is_named(any_jobs) -> None:
+def test_node_failure_raises_slurm_node_failure(any_jobs) -> None:
     """A job whose node goes down is a SlurmNodeFailure, with the node and the fix."""
     job = any_jobs.start(FOR_EVER, slurm={"nodelist": "n2"})
     job.expect_start()
@@ -124,7 +124,7 @@ def test_a_lost_node_is_named(any_jobs) -> None:
     assert (error.state, error.node) == ("NODE_FAIL", "n2")
 
 
-def test_a_job_that_makes_way_was_preempted(any_jobs) -> None:
+def test_preemption_raises_slurm_preempted(any_jobs) -> None:
     """Without requeue, a job of a weak partition ends for one of a stronger."""
     job = any_jobs.start(FOR_EVER, slurm={"partition": "scavenge", "nodelist": "n3", "exclusive": True})
     job.expect_start()
@@ -133,7 +133,7 @@ def test_a_job_that_makes_way_was_preempted(any_jobs) -> None:
     assert error.state == "PREEMPTED"
 
 
-def test_out_of_memory_is_told_as_such(jobs) -> None:
+def test_out_of_memory_state_raises_slurm_out_of_memory(jobs) -> None:
     """The node's report to the controller about a memory kill determines the error."""
     job = jobs.start(FOR_EVER)
     job.expect_start()
@@ -142,9 +142,7 @@ def test_out_of_memory_is_told_as_such(jobs) -> None:
 
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
-def test_a_module_that_the_kernel_kills_for_its_memory_was_out_of_memory(
-    make_slurm, talk_to, tmp_path, jobs_on, use_srun
-) -> None:
+def test_oom_kill_by_kernel_raises_slurm_out_of_memory(make_slurm, talk_to, tmp_path, jobs_on, use_srun) -> None:
     """So it is under srun too, where Slurm calls the job failed and only the step out of memory."""
     slurm = talk_to(cgroup_cluster(make_slurm, tmp_path))
     job = jobs_on(slurm).start("held = b'x' * (400 << 20)", slurm={"mem_gb": 0.06, "use_srun": use_srun})
@@ -160,7 +158,7 @@ def cgroup_cluster(make_slurm, tmp_path):
     return make_slurm(nodes=1, cgroup=True)
 
 
-def test_a_script_that_is_killed_leaves_no_record(any_jobs) -> None:
+def test_killed_script_fails_without_exit_record(any_jobs) -> None:
     """A job whose script is killed at once is a failure without a record."""
     job = any_jobs.start(FOR_EVER)
     job.expect_start()
@@ -180,7 +178,7 @@ def ended(job) -> str:
     return str(job.error).partition("\n")[0]
 
 
-def test_exit_codes_of_the_script_without_a_record_are_told_as_launch_failures(any_jobs) -> None:
+def test_script_exit_codes_without_record_raise_launch_failure(any_jobs) -> None:
     """As where the job directory is not shared with the nodes, so that no record can appear here."""
     told = {
         72: "could not enter its working directory",
@@ -196,7 +194,7 @@ def test_exit_codes_of_the_script_without_a_record_are_told_as_launch_failures(a
         assert "shared with the nodes" in ended(started[code])
 
 
-def test_run_directory_that_is_removed_while_the_job_waits_is_named(jobs) -> None:
+def test_job_directory_removed_while_pending_is_named(jobs) -> None:
     """Whether Slurm finds no folder for the output, as 22.05, or makes it, as 23.02, or only a file is missing."""
     hold = {"slurm": {"additional_parameters": {"hold": True}}}
     gone, emptied, incomplete = (jobs.start("", **hold) for _ in range(3))
@@ -216,9 +214,7 @@ def test_run_directory_that_is_removed_while_the_job_waits_is_named(jobs) -> Non
         assert "shared with the nodes" in ended(job)
 
 
-def test_job_that_slurm_cancels_before_its_script_begins_names_the_causes(
-    make_slurm, talk_to, jobs_on, tmp_path
-) -> None:
+def test_job_cancelled_before_its_script_names_causes(make_slurm, talk_to, jobs_on, tmp_path) -> None:
     """A prolog that fails, or since 25.05 a login environment that cannot be made: Slurm shows only CANCELLED."""
     prolog = tmp_path / "prolog"
     prolog.write_text("#!/bin/sh\nexit 1\n")
@@ -249,7 +245,7 @@ EATS = """
 """
 
 
-def test_job_that_slurmstepd_kills_for_its_memory_was_out_of_memory(make_slurm, talk_to, jobs_on) -> None:
+def test_over_memory_kill_raises_slurm_out_of_memory(make_slurm, talk_to, jobs_on) -> None:
     """At a site with OverMemoryKill, where Slurm calls it FAILED: plain, under srun, and as an element of an array."""
     slurm = talk_to(make_slurm(nodes=1, memory_poll=1))
     jobs = jobs_on(slurm)
@@ -263,7 +259,7 @@ def test_job_that_slurmstepd_kills_for_its_memory_was_out_of_memory(make_slurm, 
 
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
-def test_module_that_prints_the_words_of_slurmstepd_has_failed(jobs, use_srun) -> None:
+def test_module_printing_slurmstepd_text_is_not_out_of_memory(jobs, use_srun) -> None:
     """The words are its own, and it fails of something else."""
     words = f"[say(line, sys.stderr) for line in ({KILLED_BY_STEPD!r}, {KILLED_BY_SRUN!r})]"
     job = jobs.start(f"{words}; sys.exit(3)", slurm={"use_srun": use_srun})
@@ -273,7 +269,7 @@ def test_module_that_prints_the_words_of_slurmstepd_has_failed(jobs, use_srun) -
 # -- Reasons for waiting -----------------------------------------------------------------------------------------------
 
 
-def test_job_that_asks_for_more_of_a_node_than_there_is_does_not_wait(jobs) -> None:
+def test_job_larger_than_its_node_is_unsatisfiable(jobs) -> None:
     """Slurm 22.05 and 25.11 let it wait for PartitionConfig, and 24.11 refuses it."""
     job = jobs.start("", slurm={"cpus_per_task": 999})
     job._thread.join(120)
@@ -281,7 +277,7 @@ def test_job_that_asks_for_more_of_a_node_than_there_is_does_not_wait(jobs) -> N
     assert "PartitionConfig" in str(job.error) or "node configuration is not available" in str(job.error)
 
 
-def test_revoked_job_of_a_federation_is_followed_to_its_end(jobs) -> None:
+def test_revoked_job_of_federation_is_monitored_to_its_end(jobs) -> None:
     """Another cluster runs it. squeue stands in for a federation: it shows REVOKED and no node."""
     jobs.slurm.put_in_front("squeue", f'{real(jobs.slurm, "squeue")} "$@" | sed "s/RUNNING  /REVOKED  /"; exit 0')
     job = jobs.start("wait_for('go'); say('done')", lost_after=1.0)

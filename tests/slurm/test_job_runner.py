@@ -27,7 +27,7 @@ def cleared(planned: JobSpec) -> JobSpec:
 # -- A worker that is killed -------------------------------------------------------------------------------------------
 
 
-def test_a_worker_killed_before_sbatch_has_submitted_nothing_and_the_next_try_submits_once(plan, jobs, slurm, worker):
+def test_retry_submits_once_after_worker_killed_before_sbatch(plan, jobs, slurm, worker):
     """The intent is recorded, no job follows, and once that is certain, there is one job."""
     planned = plan("say('done')")
     slurm.put_in_front("squeue", "sleep 30")
@@ -43,7 +43,7 @@ def test_a_worker_killed_before_sbatch_has_submitted_nothing_and_the_next_try_su
 
 
 @pytest.mark.parametrize("moment", ["before it is heard", "after it is heard"])
-def test_a_worker_killed_during_sbatch_has_its_job_taken_up(plan, jobs, slurm, worker, moment):
+def test_retry_reattaches_after_worker_killed_during_sbatch(plan, jobs, slurm, worker, moment):
     """sbatch goes on without the worker; the next try waits for its outcome."""
     planned = plan(UNTIL_GO)
     real_sbatch = real(slurm, "sbatch")
@@ -59,7 +59,7 @@ def test_a_worker_killed_during_sbatch_has_its_job_taken_up(plan, jobs, slurm, w
     assert slurm.counted("sbatch") == 1
 
 
-def test_a_worker_killed_right_after_sbatch_has_its_job_taken_up(plan, jobs, slurm, worker):
+def test_retry_reattaches_after_worker_killed_post_sbatch(plan, jobs, slurm, worker):
     """The running job is followed from its first line."""
     planned = plan(UNTIL_GO)
     first = worker(planned)
@@ -72,7 +72,7 @@ def test_a_worker_killed_right_after_sbatch_has_its_job_taken_up(plan, jobs, slu
     assert seen(slurm, planned) == [job_id]
 
 
-def test_a_result_that_nobody_has_collected_is_taken_up(plan, jobs, slurm, worker):
+def test_retry_collects_uncollected_success(plan, jobs, slurm, worker):
     """The job ended well while there was no worker: the module does not run again."""
     planned = plan(UNTIL_GO)
     first = worker(planned)
@@ -86,7 +86,7 @@ def test_a_result_that_nobody_has_collected_is_taken_up(plan, jobs, slurm, worke
 
 
 @pytest.mark.parametrize("is_cleared", [False, True], ids=["cancelled", "cleared"])
-def test_take_up_recorded_success_outweighs_a_cancel_but_not_a_clear(plan, jobs, slurm, worker, is_cleared):
+def test_reattach_to_success_despite_cancel_but_not_clear(plan, jobs, slurm, worker, is_cleared):
     planned = plan(UNTIL_GO)
     first = worker(planned)
     job_id = first.expect("begun").split()[1]
@@ -101,7 +101,7 @@ def test_take_up_recorded_success_outweighs_a_cancel_but_not_a_clear(plan, jobs,
     assert (second.id == job_id) is not is_cleared
 
 
-def test_take_up_success_of_a_job_that_was_killed_during_teardown(plan, jobs, slurm, worker):
+def test_reattach_to_success_killed_during_teardown(plan, jobs, slurm, worker):
     teardown = ["echo tears down", "while :; do sleep 1; done"]  # with any signal
     planned = plan("say('done')", slurm={"teardown": teardown})
     first = worker(planned)
@@ -117,7 +117,7 @@ def test_take_up_success_of_a_job_that_was_killed_during_teardown(plan, jobs, sl
     assert seen(slurm, planned) == [job_id] == [second.id]
 
 
-def test_follow_lost_after_does_not_restart_with_each_follower(plan, jobs, slurm, worker):
+def test_lost_after_continues_across_monitors(plan, jobs, slurm, worker):
     """Followers that end before ``lost_after`` is over add up their time."""
     planned = plan("wait_for('go')", lost_after=12.0)
     first = worker(planned)
@@ -138,7 +138,7 @@ def test_follow_lost_after_does_not_restart_with_each_follower(plan, jobs, slurm
     assert took < 12 - before + 10  # the look-up of the job, and its cancelling
 
 
-def test_follow_forgets_the_unknown_time_when_slurm_knows_the_job_again(plan, jobs, slurm, worker):
+def test_lost_after_restarts_when_slurm_knows_the_job_again(plan, jobs, slurm, worker):
     planned = plan(UNTIL_GO, lost_after=600.0)
     run = jobs.follow(planned)
     run.expect_start()
@@ -155,7 +155,7 @@ def with_orphan_timeout(planned: JobSpec, seconds: float) -> JobSpec:
     return planned._replace(slurm=planned.slurm._replace(orphan_timeout=seconds))
 
 
-def test_orphan_timeout_ends_a_job_that_no_process_follows(plan, jobs, slurm, worker):
+def test_orphan_timeout_ends_unmonitored_job(plan, jobs, slurm, worker):
     planned = with_orphan_timeout(plan(UNTIL_GO), 4.0)
     first = worker(planned)
     job_id = first.expect("begun").split()[1]
@@ -171,12 +171,12 @@ def test_orphan_timeout_ends_a_job_that_no_process_follows(plan, jobs, slurm, wo
 
 
 @pytest.mark.parametrize("settings", [{"on_kill_action": "keep_job"}, {"wait_for_completion": False}], ids=str)
-def test_orphan_timeout_spares_a_job_that_is_meant_to_run_alone(plan, settings):
+def test_orphan_timeout_spares_job_without_monitor_by_setting(plan, settings):
     planned = plan("pass", **settings)
     assert planned.script("name", planned.task.call(lambda marker: marker)).orphan_timeout == 0
 
 
-def test_follow_orphaned_job_is_cancelled_with_its_cause(plan, jobs, slurm):
+def test_follow_orphaned_job_raises_slurm_cancelled_with_cause(plan, jobs, slurm):
     run = jobs.follow(with_orphan_timeout(plan("wait_for('go')"), 5.0))
     run.expect_start()
     os.utime(run.directory.monitor, (0, 0))
@@ -184,7 +184,7 @@ def test_follow_orphaned_job_is_cancelled_with_its_cause(plan, jobs, slurm):
     run.fails(SlurmCancelled, "no worker, triggerer or sppe monitored it for orphan_timeout, 5 s")
 
 
-def test_a_result_is_collected_once(plan, jobs, slurm):
+def test_collected_attempt_is_not_reattached(plan, jobs, slurm):
     """A try after that submits a new job."""
     planned = plan("say('done')")
     first = jobs.follow(planned)
@@ -194,7 +194,7 @@ def test_a_result_is_collected_once(plan, jobs, slurm):
     assert seen(slurm, planned) == [first.id, second.id]
 
 
-def test_a_worker_killed_with_a_local_job_has_it_taken_up(plan, jobs, slurm, worker):
+def test_retry_reattaches_to_local_job_after_worker_killed(plan, jobs, slurm, worker):
     """Without Slurm it is the same story: one process, before and after."""
     planned = plan(UNTIL_GO, cluster="local")
     first = worker(planned)
@@ -209,7 +209,7 @@ def test_a_worker_killed_with_a_local_job_has_it_taken_up(plan, jobs, slurm, wor
     assert seen(slurm, planned) == []
 
 
-def test_a_local_job_whose_worker_died_before_noting_it_is_found_by_its_name(plan, jobs, slurm, worker):
+def test_retry_finds_unrecorded_local_job_by_name(plan, jobs, slurm, worker):
     """Only the process shows it."""
     planned = plan(UNTIL_GO, cluster="local")
     first = worker(planned)
@@ -226,7 +226,7 @@ def test_a_local_job_whose_worker_died_before_noting_it_is_found_by_its_name(pla
 # -- New attempts ----------------------------------------------------------------------------------------------------
 
 
-def test_a_retry_after_a_failed_job_submits_anew(plan, jobs, slurm):
+def test_retry_after_failed_job_submits_new_job(plan, jobs, slurm):
     """The second try has its own job and job directory."""
     planned = plan("sys.exit(3 if run_dir.endswith('/1') else 0)")
     first = jobs.follow(planned)
@@ -236,7 +236,7 @@ def test_a_retry_after_a_failed_job_submits_anew(plan, jobs, slurm):
     assert seen(slurm, planned) == [first.id, second.id]
 
 
-def test_a_job_that_failed_while_there_was_no_worker_is_not_taken_up(plan, jobs, slurm, worker):
+def test_retry_does_not_reattach_to_failed_job(plan, jobs, slurm, worker):
     """It does not cost the next try, which submits a new job."""
     planned = plan("wait_for('go'); sys.exit(3 if run_dir.endswith('/1') else 0)")
     first = worker(planned)
@@ -252,7 +252,7 @@ def test_a_job_that_failed_while_there_was_no_worker_is_not_taken_up(plan, jobs,
 
 
 @pytest.mark.parametrize("was", ["RUNNING", "PENDING", "COMPLETED", "FAILED", "CANCELLED"])
-def test_a_clear_runs_anew_whatever_the_earlier_job_did(plan, jobs, slurm, worker, was, tmp_path):
+def test_clear_cancels_previous_job_and_submits_new_one(plan, jobs, slurm, worker, was, tmp_path):
     """A job that is not over is cancelled, and over before the new one is submitted."""
     code = 3 if was == "FAILED" else 0
     held = {"additional_parameters": {"hold": True}} if was == "PENDING" else {}
@@ -283,7 +283,7 @@ def plan_without_hold(planned: JobSpec) -> JobSpec:
     return planned._replace(slurm=planned.slurm._replace(slurm={}))
 
 
-def test_a_cleared_job_that_its_dead_worker_had_not_noted_is_cancelled_first(plan, jobs, slurm, worker):
+def test_clear_cancels_unrecorded_job_found_by_name(plan, jobs, slurm, worker):
     """Only its name identifies it."""
     planned = plan(UNTIL_GO)
     slurm.put_in_front("sbatch", f'{real(slurm, "sbatch")} "$@"; sleep 30; exit 1')
@@ -301,7 +301,7 @@ def test_a_cleared_job_that_its_dead_worker_had_not_noted_is_cancelled_first(pla
     assert seen(slurm, planned) == [job_id, second.id]
 
 
-def test_without_durable_a_retry_cancels_the_job_and_submits_anew(plan, jobs, slurm, worker):
+def test_retry_without_durable_cancels_and_submits_new_job(plan, jobs, slurm, worker):
     """Nothing is taken up."""
     planned = plan(UNTIL_GO, durable=False)
     first = worker(planned)
@@ -314,7 +314,7 @@ def test_without_durable_a_retry_cancels_the_job_and_submits_anew(plan, jobs, sl
     assert second.succeeds() == "done"
 
 
-def test_with_keep_job_a_clear_lets_the_earlier_job_go_on(plan, jobs, slurm, worker):
+def test_clear_with_keep_job_keeps_previous_job(plan, jobs, slurm, worker):
     """Both run to their end."""
     planned = plan(UNTIL_GO, on_kill_action="keep_job")
     first = worker(planned)
@@ -332,7 +332,7 @@ def test_with_keep_job_a_clear_lets_the_earlier_job_go_on(plan, jobs, slurm, wor
 
 
 @pytest.mark.parametrize("outlives", [True, False], ids=["worker goes on", "worker is killed"])
-def test_a_worker_told_to_stop_during_sbatch_leaves_no_job_running(plan, jobs, slurm, worker, outlives, tmp_path):
+def test_sigterm_during_sbatch_leaves_no_job_running(plan, jobs, slurm, worker, outlives, tmp_path):
     """SIGTERM comes while sbatch is slow: the job that comes of it runs nothing."""
     ran = tmp_path / "ran"
     planned = plan(f"open({str(ran)!r}, 'w'); time.sleep(600)")

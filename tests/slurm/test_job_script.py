@@ -47,7 +47,7 @@ def options_in(text: str) -> list[str]:
     return [line.removeprefix("#SBATCH --") for line in text.splitlines() if line.startswith("#SBATCH")]
 
 
-def test_a_job_asks_slurm_for_nothing_that_nobody_has_said(tmp_path: Path) -> None:
+def test_script_has_no_defaults_of_submitit(tmp_path: Path) -> None:
     """Without settings, none of submitit's own defaults is set: no time, no nodes, no key, no signal."""
     text = written(tmp_path)
 
@@ -67,7 +67,7 @@ def test_a_job_asks_slurm_for_nothing_that_nobody_has_said(tmp_path: Path) -> No
     assert "submitit" not in text.lower()
 
 
-def test_parameters_are_those_of_submitit(tmp_path: Path) -> None:
+def test_resources_use_names_of_submitit(tmp_path: Path) -> None:
     """Resources have submitit's names, and reach sbatch by its own."""
     resources = {
         "partition": "gpu", "timeout_min": 90, "mem_gb": 0.5, "cpus_per_task": 2, "gpus_per_node": 1, "nodes": 2,
@@ -94,12 +94,12 @@ def test_parameters_are_those_of_submitit(tmp_path: Path) -> None:
         ({"additional_parameters": {"signal": "B:TERM@60"}}, "signal=B:TERM@60"),
     ],
 )
-def test_a_warning_signal_is_sent_only_if_it_is_asked_for(resources: dict[str, Any], expected: str, tmp_path) -> None:
+def test_signal_option_requires_signal_delay_s(resources: dict[str, Any], expected: str, tmp_path) -> None:
     """A signal before the time limit is sent to those who want one."""
     assert expected in options_in(written(tmp_path, resources=resources))
 
 
-def test_srun_is_used_only_if_it_is_asked_for(tmp_path: Path) -> None:
+def test_srun_requires_use_srun(tmp_path: Path) -> None:
     """With use_srun the module is started by srun, with its arguments."""
     text = written(tmp_path, resources={"use_srun": True, "srun_args": ["--mpi=none", "a b"]})
 
@@ -107,21 +107,19 @@ def test_srun_is_used_only_if_it_is_asked_for(tmp_path: Path) -> None:
     assert "\nsewer_run /py -u -m some.module" in text
 
 
-def test_srun_is_left_out_where_there_is_no_slurm(local_jobs: ScriptJobs) -> None:
+def test_use_srun_is_ignored_by_local_backend(local_jobs: ScriptJobs) -> None:
     """A module that is to be started by srun is started without it as a local job."""
     assert local_jobs.start(PRINT_ARGUMENTS, "a=b", resources={"use_srun": True}).output() == ["a=b"]
 
 
-def test_limits_are_passed_on_only_if_it_is_asked_for(tmp_path: Path) -> None:
+def test_propagate_requires_additional_parameter(tmp_path: Path) -> None:
     """The worker's resource limits reach the job only on request."""
     text = written(tmp_path, resources={"additional_parameters": {"propagate": "NOFILE"}})
 
     assert [option for option in options_in(text) if "propagate" in option] == ["propagate=NOFILE"]
 
 
-def test_the_limits_of_the_worker_are_not_those_of_the_job(
-    cluster_jobs: ScriptJobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resource_limits_of_worker_do_not_reach_job(cluster_jobs: ScriptJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that may open few files submits jobs that may open as many as the node lets them."""
     source = "import json, resource; print(json.dumps(resource.getrlimit(resource.RLIMIT_NOFILE)))"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -134,21 +132,21 @@ def test_the_limits_of_the_worker_are_not_those_of_the_job(
     assert job.output()[0] != soft - 13
 
 
-def test_a_parameter_that_submitit_does_not_know_is_named(tmp_path: Path) -> None:
+def test_unknown_submitit_parameter_raises_invalid_task(tmp_path: Path) -> None:
     """A parameter that submitit rejects is an error of the task."""
     with pytest.raises(InvalidTask, match="no_such_thing"):
         written(tmp_path, resources={"no_such_thing": 1})
 
 
 @pytest.mark.parametrize("name", ["a-b", "1st", "with space", "BASH_FUNC_module%%", "größe", "sewer_dir", ""])
-def test_a_variable_that_bash_cannot_set_is_refused(name: str, tmp_path: Path) -> None:
+def test_invalid_variable_name_raises_invalid_task(name: str, tmp_path: Path) -> None:
     """A name that bash cannot set, or that the script needs itself, is an error before anything is submitted."""
     with pytest.raises(InvalidTask, match="is not a valid variable name for a job script"):
         written(tmp_path, env={name: "x"})
 
 
 @pytest.mark.parametrize("name", sorted(_BASH_OWN))
-def test_the_variables_that_are_refused_are_those_that_bash_keeps_for_itself(name: str) -> None:
+def test_can_set_rejects_only_variables_reserved_by_bash(name: str) -> None:
     """Each of the variables that are refused would not reach the module with its value."""
     line = f"export {name}=kept 2>/dev/null; exec /usr/bin/env"
     said = subprocess.run(["/bin/bash", "-c", line], capture_output=True, text=True, check=False, env={}).stdout
@@ -167,7 +165,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
-def test_arguments_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
+def test_arguments_reach_module_unchanged(cluster_jobs: ScriptJobs) -> None:
     """Arguments of any content arrive on the node byte for byte."""
     assert cluster_jobs.start(PRINT_ARGUMENTS, *ARGUMENTS).output() == ARGUMENTS
 
@@ -175,7 +173,7 @@ def test_arguments_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
 FOLDERS = ["with spaces", "it's", 'a "quote"', "100%j %% %", "größe ✓", "$HOME `id`", "#hash", "a;b&c", "-dash", " x "]
 
 
-def test_a_run_directory_may_have_any_name(cluster_jobs: ScriptJobs) -> None:
+def test_job_directory_and_workdir_accept_any_name(cluster_jobs: ScriptJobs) -> None:
     """Job directory and working directory may have spaces, quotes, percent signs and the like in their names."""
     started = []
     for name in FOLDERS:
@@ -186,7 +184,7 @@ def test_a_run_directory_may_have_any_name(cluster_jobs: ScriptJobs) -> None:
     assert [Path(job.output()).name for job in started] == FOLDERS
 
 
-def test_the_node_needs_nothing_but_an_interpreter(cluster_jobs: ScriptJobs) -> None:
+def test_job_needs_only_an_interpreter_on_node(cluster_jobs: ScriptJobs) -> None:
     """The interpreter on the node needs neither submitit nor Airflow nor this package."""
     source = """
         import importlib.util, json, os
@@ -209,7 +207,7 @@ GIVEN = {
 }  # fmt: skip
 
 
-def test_variables_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
+def test_variables_reach_module_unchanged(cluster_jobs: ScriptJobs) -> None:
     """The module sees the variables it is given, also those that steer shells and loaders."""
     seen = cluster_jobs.start(PRINT_ENVIRONMENT, env=GIVEN).output()
 
@@ -218,7 +216,7 @@ def test_variables_arrive_as_they_are(cluster_jobs: ScriptJobs) -> None:
 
 
 @pytest.mark.parametrize("name", ["POSIXLY_CORRECT", "FUNCNEST"])
-def test_variables_that_steer_bash_break_no_record(name: str, local_jobs: ScriptJobs) -> None:
+def test_bash_variables_do_not_break_exit_record(name: str, local_jobs: ScriptJobs) -> None:
     """Where a variable for the module would change how bash works, traps of setup still leave the record alone."""
     resources = {"setup": ["trap 'echo cleaned up' EXIT"], "teardown": ["trap 'echo in the end' EXIT"]}
 
@@ -228,7 +226,7 @@ def test_variables_that_steer_bash_break_no_record(name: str, local_jobs: Script
     assert job.stdout == "1\nin the end\n"
 
 
-def test_more_than_the_system_allows_is_a_failure_with_a_record(local_jobs: ScriptJobs) -> None:
+def test_too_many_variables_fail_with_exit_record(local_jobs: ScriptJobs) -> None:
     """Variables that are too long in sum keep the module from being started, but not the record from being written."""
     job = local_jobs.start("print('it ran')", env={f"LONG_{number}": "x" * 120_000 for number in range(100)})
 
@@ -237,7 +235,7 @@ def test_more_than_the_system_allows_is_a_failure_with_a_record(local_jobs: Scri
     assert "Argument list too long" in job.stderr
 
 
-def test_a_library_path_that_breaks_programs_breaks_no_record(cluster_jobs: ScriptJobs) -> None:
+def test_broken_ld_library_path_does_not_break_exit_record(cluster_jobs: ScriptJobs) -> None:
     """With an LD_LIBRARY_PATH under which nothing can be started, the module's failure is still recorded."""
     (cluster_jobs.folder / "libc.so.6").write_text("no library")
 
@@ -247,7 +245,7 @@ def test_a_library_path_that_breaks_programs_breaks_no_record(cluster_jobs: Scri
     assert (record.phase, record.exit_code) == ("teardown", 127)
 
 
-def test_a_worker_inside_a_slurm_job_passes_nothing_of_it_on(
+def test_slurm_variables_of_worker_do_not_reach_job(
     cluster_jobs: ScriptJobs, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker's variables for sbatch have no effect, and no variable of the worker reaches the job."""
@@ -271,7 +269,7 @@ def test_a_worker_inside_a_slurm_job_passes_nothing_of_it_on(
     assert not {name for name in seen if name.startswith(("AIRFLOW", "_AIRFLOW"))}
 
 
-def test_srun_starts_each_task_with_the_variables(cluster_jobs: ScriptJobs) -> None:
+def test_srun_passes_variables_to_each_task(cluster_jobs: ScriptJobs) -> None:
     """Under srun, with two tasks, each of them sees its variables, although the job itself inherits nothing."""
     source = """
         import os, sys
@@ -287,7 +285,7 @@ def test_srun_starts_each_task_with_the_variables(cluster_jobs: ScriptJobs) -> N
     assert sorted(job.stdout.splitlines()) == [f"task {number} yes and no a job of" for number in (0, 1)]
 
 
-def test_a_task_that_fails_under_srun_is_a_failure(cluster_jobs: ScriptJobs) -> None:
+def test_srun_task_failure_fails_job(cluster_jobs: ScriptJobs) -> None:
     """One task of two that fails under srun fails the job."""
     source = "import os, sys; sys.exit(3 if os.environ['SLURM_PROCID'] == '1' else 0)"
 
@@ -309,7 +307,7 @@ STATE = """
 """
 
 
-def test_the_frame_leaves_no_trace_on_the_module(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_frame_does_not_change_module_environment(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """Umask, signals, open files, limits, stdin: all is as in a plain job."""
     ours = cluster_jobs.start(STATE)
     (folder := cluster_jobs.folder / "plain").mkdir()
@@ -324,7 +322,7 @@ def module_of(job: Any) -> str:
     return job.ref.name.split("-")[0].removeprefix("a job of ")
 
 
-def test_a_function_reads_its_arguments_from_the_run_directory(local_jobs: ScriptJobs, tmp_path: Path) -> None:
+def test_function_arguments_are_read_from_job_directory(local_jobs: ScriptJobs, tmp_path: Path) -> None:
     """They may be of any length, and are in no script; the command can be run again by hand."""
     script = local_jobs.script("def f(text, password): return [len(text), text[0], password]")
     call = function_call(f"{script.call.module}:f", {"text": "ü" * 500_000, "password": "geheim"})
@@ -367,7 +365,7 @@ WAIT = """
 SECRETS = {"env": {"API_TOKEN": "told-to-nobody"}, "secret_env": {"HARMLESS_NAME": "nor-this'\none"}}
 
 
-def test_a_secret_is_nowhere_to_be_seen(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_secrets_are_in_no_command_line_script_or_log(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A secret stands in no command line, in no job script and, once the job has read it, in no file."""
     directory = cluster_jobs.directory()
     script = cluster_jobs.script(WAIT, **SECRETS)
@@ -390,7 +388,7 @@ def test_a_secret_is_nowhere_to_be_seen(cluster_jobs: ScriptJobs, slurm: SlurmCl
     assert record is not None and record.is_success
 
 
-def test_job_script_takes_secret_arguments_from_variables(cluster_jobs: ScriptJobs) -> None:
+def test_secret_arguments_are_passed_as_variables(cluster_jobs: ScriptJobs) -> None:
     """The module gets them byte for byte; they are in no file when the job has begun, and in no variable of its own."""
     secret = 'told\'to "nobody" $HOME `id`\n\\'
     told = "told-to"
@@ -412,7 +410,7 @@ def test_job_script_takes_secret_arguments_from_variables(cluster_jobs: ScriptJo
     assert not os.path.exists(job.directory.secrets)
 
 
-def test_job_script_has_variables_with_a_password_in_a_url_forgotten(cluster_jobs: ScriptJobs) -> None:
+def test_url_password_variables_are_removed_from_disk(cluster_jobs: ScriptJobs) -> None:
     """They are as secret as those with a secret name."""
     job = cluster_jobs.start("print('{}')", env={"DB": "postgres://me:told-to-nobody@host", "DB_PASS": "nor-this"})
     job.output()
@@ -420,7 +418,7 @@ def test_job_script_has_variables_with_a_password_in_a_url_forgotten(cluster_job
     assert not [text for text in files if "told-to-nobody" in text or "nor-this" in text]
 
 
-def test_a_job_that_is_requeued_goes_on_with_its_secrets(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_requeued_job_keeps_claim_and_secrets(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A job that Slurm starts again keeps its claim, records the restart, has its secrets again, and forgets them."""
     job = cluster_jobs.start(WAIT, **SECRETS, requeue=True)
     job.says("here None 14")
@@ -442,7 +440,7 @@ def test_a_job_that_is_requeued_goes_on_with_its_secrets(cluster_jobs: ScriptJob
     assert not os.path.exists(job.directory.secrets)
 
 
-def test_a_job_whose_secrets_are_gone_does_not_begin(cluster_jobs: ScriptJobs) -> None:
+def test_missing_secrets_prevent_start(cluster_jobs: ScriptJobs) -> None:
     """A module is not run without the secrets it was to be given."""
     directory = cluster_jobs.directory()
     script = cluster_jobs.script("print('it ran')", **SECRETS)
@@ -461,7 +459,7 @@ def test_a_job_whose_secrets_are_gone_does_not_begin(cluster_jobs: ScriptJobs) -
 # -- Without a login environment ---------------------------------------------------------------------------------------
 
 
-def test_login_environment_false_asks_for_no_login_shell(tmp_path: Path) -> None:
+def test_login_environment_false_exports_nil(tmp_path: Path) -> None:
     """Neither for a job nor for an array; other options do not change that default."""
     assert "export=NIL" in options_in(written(tmp_path / "without", resources={"login_environment": False}))
     assert "export=NONE" in options_in(written(tmp_path / "with", resources={"login_environment": True}))
@@ -472,7 +470,7 @@ def test_login_environment_false_asks_for_no_login_shell(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["plain", "under srun"])
-def test_login_environment_false_gives_the_module_what_it_needs(cluster_jobs: ScriptJobs, use_srun) -> None:
+def test_login_environment_false_sets_user_home_shell_and_path(cluster_jobs: ScriptJobs, use_srun) -> None:
     """The user, the home, the shell and a path, and the variables of the task."""
     source = """
         import json, os
@@ -507,7 +505,7 @@ BECOMES_A_PIPE = """
 
 
 @pytest.mark.parametrize("name", ["alive", "usage.txt"])
-def test_pipe_in_the_run_directory_does_not_block_the_watcher(local_jobs: ScriptJobs, name: str) -> None:
+def test_pipe_in_job_directory_does_not_block_watcher(local_jobs: ScriptJobs, name: str) -> None:
     """It still looks whether the job is to end."""
     job = local_jobs.start(BECOMES_A_PIPE + "    signal.pause()\n", name)
     job.says("here")
@@ -518,7 +516,7 @@ def test_pipe_in_the_run_directory_does_not_block_the_watcher(local_jobs: Script
 
 
 @pytest.mark.parametrize("name", ["stderr.log", "times.txt", "exit.json.ID"])
-def test_pipe_in_the_run_directory_does_not_block_the_record(cluster_jobs: ScriptJobs, name: str) -> None:
+def test_pipe_in_job_directory_does_not_block_exit_record(cluster_jobs: ScriptJobs, name: str) -> None:
     """The job comes to an end, and its end is recorded."""
     job = cluster_jobs.start(BECOMES_A_PIPE, name)
 
@@ -526,7 +524,7 @@ def test_pipe_in_the_run_directory_does_not_block_the_record(cluster_jobs: Scrip
 
 
 @pytest.mark.parametrize("name", ["environment.sh", "secrets.sh"])
-def test_pipe_in_the_place_of_variables_is_named(local_jobs: ScriptJobs, name: str) -> None:
+def test_pipe_instead_of_variables_file_is_named(local_jobs: ScriptJobs, name: str) -> None:
     """The job does not wait for a process that writes to it."""
     directory = local_jobs.directory()
     script = local_jobs.script("", secret_env={"HIDDEN": "0815"})
@@ -541,7 +539,7 @@ def test_pipe_in_the_place_of_variables_is_named(local_jobs: ScriptJobs, name: s
     assert f"cannot read the variables in {path}" in job.stderr
 
 
-def test_folder_in_the_place_of_the_record_is_named(local_jobs: ScriptJobs) -> None:
+def test_folder_instead_of_exit_record_is_named(local_jobs: ScriptJobs) -> None:
     """The record is not put into it."""
     job = local_jobs.start("import os; os.mkdir(os.environ['SEWER_RESULT_FILE'].replace('result', 'exit'))")
 
@@ -551,7 +549,7 @@ def test_folder_in_the_place_of_the_record_is_named(local_jobs: ScriptJobs) -> N
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
-def test_record_takes_the_room_of_measurements_on_a_full_disk(local_jobs: ScriptJobs) -> None:
+def test_exit_record_replaces_usage_files_on_full_disk(local_jobs: ScriptJobs) -> None:
     """A module that fills the file system of its job directory still has its exit code recorded."""
     source = """
         import os

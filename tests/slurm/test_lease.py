@@ -31,7 +31,7 @@ def lease(tmp_path):
     return lambda: Lease(str(tmp_path), SECONDS)
 
 
-def test_one_has_it_until_it_is_given_back(lease, clock):
+def test_take_fails_until_give_back(lease, clock):
     """The next one takes it at once then."""
     first, second = lease(), lease()
     assert first.take()
@@ -42,7 +42,7 @@ def test_one_has_it_until_it_is_given_back(lease, clock):
     second.keep()
 
 
-def test_of_many_who_take_it_at_once_one_has_it(lease):
+def test_take_by_many_threads_succeeds_once(lease):
     """The quickest of them."""
     many = [lease() for _ in range(16)]
     barrier, took = threading.Barrier(16), []
@@ -59,7 +59,7 @@ def test_of_many_who_take_it_at_once_one_has_it(lease):
     assert sorted(took) == [False] * 15 + [True]
 
 
-def test_one_that_is_not_heard_of_loses_it(lease, clock):
+def test_untouched_lease_expires(lease, clock):
     """It ends so long after its last touch, by the clock of who waits for it; its holder finds out in time."""
     first, second = lease(), lease()
     assert first.take()
@@ -75,7 +75,7 @@ def test_one_that_is_not_heard_of_loses_it(lease, clock):
     assert not lease().take(), "what was lost cannot be given back"
 
 
-def test_one_that_is_heard_of_keeps_it(lease, clock, tmp_path):
+def test_keep_extends_lease(lease, clock, tmp_path):
     """However long it takes."""
     first, second = lease(), lease()
     assert first.take()
@@ -88,7 +88,7 @@ def test_one_that_is_heard_of_keeps_it(lease, clock, tmp_path):
     first.keep()
 
 
-def test_a_holder_whose_clock_stood_still_finds_that_another_has_had_it(lease, clock):
+def test_keep_after_suspend_raises_lease_lost(lease, clock):
     """As that of a machine which was suspended: also if the other one has given it back since."""
     first, second = lease(), lease()
     assert first.take()

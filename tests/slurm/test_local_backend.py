@@ -73,7 +73,7 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("kill", ["process", "group", "session"])
-def test_a_job_survives_who_has_submitted_it(kill: str, local_jobs: ScriptJobs) -> None:
+def test_local_job_survives_killed_worker(kill: str, local_jobs: ScriptJobs) -> None:
     """A worker that is killed, with its process group or its whole session, takes no job with it."""
     directory = local_jobs.directory()
     script = local_jobs.script(WAIT)
@@ -103,7 +103,7 @@ def test_a_job_survives_who_has_submitted_it(kill: str, local_jobs: ScriptJobs) 
     wait_until(lambda: not processes_of(job), "the end of all processes")
 
 
-def test_a_job_is_nobodys_child(local_jobs: ScriptJobs) -> None:
+def test_local_job_is_detached_from_worker(local_jobs: ScriptJobs) -> None:
     """A job belongs to no process of ours, and leaves no dead one behind that we would have to collect."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     job = local_jobs.start(WAIT)
@@ -119,7 +119,7 @@ def test_a_job_is_nobodys_child(local_jobs: ScriptJobs) -> None:
     assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
 
 
-def test_a_job_sees_a_closed_environment(local_jobs: ScriptJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_job_environment_is_isolated(local_jobs: ScriptJobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job sees the short list and its own variables; no terminal, no input, and default signals."""
     for name in ("AIRFLOW__CORE__FERNET_KEY", "SLURM_JOB_ID", "OF_THE_WORKER", "PYTHONPATH", "SEWER_LOCAL_ID"):
         monkeypatch.setenv(name, "hidden")
@@ -140,7 +140,7 @@ def test_a_job_sees_a_closed_environment(local_jobs: ScriptJobs, monkeypatch: py
     assert (stdin, files, is_interruptible, cwd) == ("/dev/null", ["0", "1", "2"], True, job.directory.path)
 
 
-def test_what_a_module_leaves_behind_ends_with_its_job(local_jobs: ScriptJobs) -> None:
+def test_background_processes_end_with_local_job(local_jobs: ScriptJobs) -> None:
     """A process that the module has put into a session of its own, deaf to SIGTERM, does not outlive the job."""
     source = """
         import os, signal, time
@@ -165,7 +165,7 @@ def test_what_a_module_leaves_behind_ends_with_its_job(local_jobs: ScriptJobs) -
 
 
 @pytest.mark.parametrize("grace", [0.0, 3.0])
-def test_cancelling_ends_the_whole_tree_from_any_process(grace: float, local_jobs: ScriptJobs) -> None:
+def test_cancel_ends_process_tree_from_any_process(grace: float, local_jobs: ScriptJobs) -> None:
     """Another process cancels a job: its child, and a grandchild in a session of its own that is deaf, end as well."""
     job = local_jobs.start(DEAF_TREE)
     job.says("all here")
@@ -180,7 +180,7 @@ def test_cancelling_ends_the_whole_tree_from_any_process(grace: float, local_job
     assert record is None or not record.is_success
 
 
-def test_a_job_that_hears_is_given_the_time_to_end_well(local_jobs: ScriptJobs) -> None:
+def test_cancel_waits_for_module_that_handles_sigterm(local_jobs: ScriptJobs) -> None:
     """A module that cleans up when it is asked to is not killed meanwhile, and its end is recorded."""
     source = """
         import signal, sys, time
@@ -203,7 +203,7 @@ def test_a_job_that_hears_is_given_the_time_to_end_well(local_jobs: ScriptJobs) 
     assert not processes_of(job)
 
 
-def test_the_run_directory_alone_ends_a_job(local_jobs: ScriptJobs) -> None:
+def test_job_directory_cancel_ends_local_job(local_jobs: ScriptJobs) -> None:
     """A job that is cancelled in its job directory, as from another host, ends itself and all its processes."""
     job = local_jobs.start(DEAF_TREE)
     job.says("all here")
@@ -215,7 +215,7 @@ def test_the_run_directory_alone_ends_a_job(local_jobs: ScriptJobs) -> None:
     wait_until(lambda: not processes_of(job), "the end of all processes")
 
 
-def test_a_job_whose_script_is_killed_is_gone_and_leaves_nothing(local_jobs: ScriptJobs) -> None:
+def test_killed_script_of_local_job_leaves_no_process(local_jobs: ScriptJobs) -> None:
     """When the script is killed at once, the job counts as gone, and its watcher ends the rest of it."""
     job = local_jobs.start(DEAF_TREE)
     job.says("all here")
@@ -229,7 +229,7 @@ def test_a_job_whose_script_is_killed_is_gone_and_leaves_nothing(local_jobs: Scr
     assert job.directory.read_exit() is None
 
 
-def test_a_job_that_is_over_can_be_cancelled(local_jobs: ScriptJobs) -> None:
+def test_cancel_of_ended_local_job_changes_nothing(local_jobs: ScriptJobs) -> None:
     """Cancelling an ended or unknown job is no error and changes no record."""
     job = local_jobs.start("")
     record = job.record()
@@ -250,7 +250,7 @@ def changed_start(job: ScriptJob, **change: Any) -> None:
     Path(job.directory.start).write_text(json.dumps({**start, **change}))
 
 
-def test_a_job_is_seen_while_it_runs(local_jobs: ScriptJobs) -> None:
+def test_poll_and_find_return_running_local_job(local_jobs: ScriptJobs) -> None:
     """A running job is seen with its node and its start, by its id and by its name."""
     job = local_jobs.start(WAIT)
     job.says("here")
@@ -266,7 +266,7 @@ def test_a_job_is_seen_while_it_runs(local_jobs: ScriptJobs) -> None:
     assert job.record().is_success
 
 
-def test_an_id_that_another_process_has_now_is_not_the_job(local_jobs: ScriptJobs) -> None:
+def test_poll_ignores_reused_pid(local_jobs: ScriptJobs) -> None:
     """A process that has the job's pid, but is another one, is not taken for it."""
     job = local_jobs.start("")
     assert job.record().is_success
@@ -277,7 +277,7 @@ def test_an_id_that_another_process_has_now_is_not_the_job(local_jobs: ScriptJob
     assert job.state == "FAILED"
 
 
-def test_a_job_on_another_host_runs_while_it_gives_signs_of_life(local_jobs: ScriptJobs) -> None:
+def test_poll_of_job_on_other_host_uses_alive_file(local_jobs: ScriptJobs) -> None:
     """A job of another machine is seen by its signs of life, and cannot be cancelled; its record counts."""
     job = local_jobs.start(WAIT)
     job.says("here")
@@ -299,7 +299,7 @@ def test_a_job_on_another_host_runs_while_it_gives_signs_of_life(local_jobs: Scr
     wait_until(lambda: not processes_of(job), "the end of all processes")
 
 
-def test_a_job_that_has_not_said_anything_yet_is_starting(local_jobs: ScriptJobs) -> None:
+def test_poll_before_start_record_returns_pending(local_jobs: ScriptJobs) -> None:
     """Between its submission and its first record a job waits; once its process is gone without one, it has failed."""
     directory = local_jobs.directory()
     Path(directory.script).write_text(
@@ -315,7 +315,7 @@ def test_a_job_that_has_not_said_anything_yet_is_starting(local_jobs: ScriptJobs
     wait_until(lambda: job.state == "FAILED", "the end")
 
 
-def test_only_one_of_two_local_jobs_runs_the_module(local_jobs: ScriptJobs) -> None:
+def test_claim_lets_one_of_two_local_jobs_run(local_jobs: ScriptJobs) -> None:
     """A second process for the same attempt ends at once; the first one goes on."""
     job = local_jobs.start(WAIT)
     job.says("here")

@@ -76,7 +76,7 @@ STEPS = st.lists(
 
 @given(STEPS, st.integers(3_000, 100_000), st.booleans())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_all_bytes_arrive_once_and_in_order_whoever_reads_them(steps: Any, chunk: int, masks: bool) -> None:
+def test_pump_forwards_each_byte_once_across_processes(steps: Any, chunk: int, masks: bool) -> None:
     """Readers are replaced at any point, and the file server comes and goes: each byte arrives once, in its order."""
     secrets = [SECRET] if masks else []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -105,7 +105,7 @@ def test_all_bytes_arrive_once_and_in_order_whoever_reads_them(steps: Any, chunk
             assert log.text(stream) == masked
 
 
-def test_a_line_is_handed_on_when_it_is_whole_and_the_last_one_at_the_end(log: Log) -> None:
+def test_pump_forwards_complete_lines_and_finish_the_rest(log: Log) -> None:
     """Lines arrive one by one as they are written; text without a newline waits for it, or for the end of the job."""
     reader = log.reader()
     log.write(b"one\ntwo\nthr")
@@ -128,7 +128,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_line_without_end_is_handed_on_while_the_job_runs(log: Log) -> None:
+def test_pump_forwards_overdue_line_without_newline(log: Log) -> None:
     """Also by a reader that goes on in the middle of it: each part once."""
     for number, reader in enumerate([log.reader(), log.reader(), log.reader()]):
         log.write(f"\repoch {number}".encode())
@@ -137,7 +137,7 @@ def test_line_without_end_is_handed_on_while_the_job_runs(log: Log) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_secret_in_a_line_that_comes_in_parts_is_masked(log: Log) -> None:
+def test_pump_masks_secret_across_chunks(log: Log) -> None:
     """By any reader of the parts: a beginning of it is held back."""
     for part in (f"{'x' * 80} {SECRET[:9]}", SECRET[9:12], f"{SECRET[12:]} and {SECRET}"):
         log.write(part.encode())
@@ -148,7 +148,7 @@ def test_secret_in_a_line_that_comes_in_parts_is_masked(log: Log) -> None:
     assert log.text() == f"{'x' * 80} *** and ***"
 
 
-def test_after_the_end_nothing_is_handed_on_again(log: Log) -> None:
+def test_finish_twice_forwards_nothing_again(log: Log) -> None:
     """A job that is taken up after its log was handed on in full is not logged again."""
     log.write(b"whole\nunfinished")
     log.reader().finish()
@@ -158,7 +158,7 @@ def test_after_the_end_nothing_is_handed_on_again(log: Log) -> None:
     assert log.text() == "whole\nunfinished"
 
 
-def test_files_may_appear_late(log: Log) -> None:
+def test_pump_waits_for_missing_files(log: Log) -> None:
     """A job that has not begun has no files; they are read as soon as they are there."""
     reader = log.reader()
     assert not reader.pump()
@@ -170,7 +170,7 @@ def test_files_may_appear_late(log: Log) -> None:
 
 
 @pytest.mark.parametrize("state", ["", '{"stdout": {"off', "[]", '{"stdout": 5}', '{"stdout": {"offset": "x"}}'])
-def test_a_note_that_is_no_note_costs_doubled_lines_and_no_lost_ones(state: str, log: Log) -> None:
+def test_damaged_log_state_repeats_output_and_loses_none(state: str, log: Log) -> None:
     """Where the offset of the log is unknown, the log is forwarded from the beginning."""
     log.write(b"one\ntwo\n")
     Path(log.directory.path, "log-offsets.json").write_text(state)
@@ -180,7 +180,7 @@ def test_a_note_that_is_no_note_costs_doubled_lines_and_no_lost_ones(state: str,
     assert log.text() == "one\ntwo\n"
 
 
-def test_a_reader_that_is_killed_doubles_no_more_than_a_piece(log: Log) -> None:
+def test_killed_process_repeats_at_most_one_chunk(log: Log) -> None:
     """The reader after a kill may log unrecorded output again; that is little, for any amount of output."""
     log.write(b"".join(b"line %06d\n" % number for number in range(100_000)))
     handed_on: list[str] = []
@@ -203,7 +203,7 @@ def test_a_reader_that_is_killed_doubles_no_more_than_a_piece(log: Log) -> None:
     assert 0 < len(handed_on) - 100_000 <= 32 * 1024 / len("line 000000\n")
 
 
-def test_a_full_disk_keeps_no_line_back(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pump_forwards_output_on_full_disk(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the offset cannot be recorded, the log is forwarded all the same, and the offset recorded later."""
     log.write(b"one\n")
     reader = log.reader()
@@ -223,7 +223,7 @@ def test_a_full_disk_keeps_no_line_back(log: Log, monkeypatch: pytest.MonkeyPatc
     assert log.text() == "one\ntwo\n"
 
 
-def test_what_a_module_writes_after_it_has_emptied_its_log_is_logged(log: Log) -> None:
+def test_pump_forwards_output_after_truncation(log: Log) -> None:
     """A module that empties its own output file loses nothing that it writes afterwards."""
     log.write(b"before, a long line\nunfinished")
     reader = log.reader()
@@ -236,7 +236,7 @@ def test_what_a_module_writes_after_it_has_emptied_its_log_is_logged(log: Log) -
     assert log.text() == "before, a long line\nunfinishedafter\n"
 
 
-def test_a_file_that_looks_short_from_another_host_is_waited_for(log: Log) -> None:
+def test_pump_waits_for_file_that_looks_shorter_on_other_host(log: Log) -> None:
     """A new reader to which the file looks shorter than the logged part does not log it again."""
     log.write(b"one\ntwo\n")
     log.reader().pump()
@@ -267,7 +267,7 @@ print(seen[0], most_memory() - before)
 """
 
 
-def test_200_mb_of_output_need_little_memory(log: Log) -> None:
+def test_finish_of_200_mb_uses_little_memory(log: Log) -> None:
     """A log of 200 MB, half of it in one line, is handed on in full and in less than 40 MB of memory."""
     line = b"x" * 199 + b"\n"
     with open(log.path(), "wb") as file:
@@ -286,7 +286,7 @@ def test_200_mb_of_output_need_little_memory(log: Log) -> None:
 # --- the end of a log
 
 
-def test_the_last_lines_are_masked_also_where_they_are_cut(tmp_path: Path) -> None:
+def test_last_lines_masks_cut_secrets(tmp_path: Path) -> None:
     """The end of a log shows no secret and no part of one, wherever the log is cut to get its end."""
     path = tmp_path / "stderr.log"
     for shift in range(len(SECRET) + 1):
@@ -311,7 +311,7 @@ def test_the_last_lines_are_masked_also_where_they_are_cut(tmp_path: Path) -> No
         (b"", "größe".encode(), b"", "größe"),
     ],
 )
-def test_the_last_line_of_the_module_is_its_result(
+def test_last_line_between_returns_last_line_of_module(
     before: bytes, of_module: bytes, after: bytes, expected: str | None, tmp_path: Path
 ) -> None:
     """Only output of the module itself counts, and only a line that fits into one piece."""
@@ -321,7 +321,7 @@ def test_the_last_line_of_the_module_is_its_result(
     assert last_line_between(str(path), len(before), len(before) + len(of_module)) == expected
 
 
-def test_a_log_that_was_emptied_or_is_gone_has_no_result_of_old(tmp_path: Path) -> None:
+def test_last_line_between_of_truncated_log_has_no_old_result(tmp_path: Path) -> None:
     """A module may empty its log, or remove it: the present content counts, and nothing is an error."""
     path = tmp_path / "stdout.log"
     path.write_bytes(b"short\n")
@@ -349,7 +349,7 @@ def lines_of(log: Log) -> list[str]:
     return lines
 
 
-def test_logs_of_trigger_that_comes_back_to_a_triggerer_are_handed_on_again(log: Log) -> None:
+def test_trigger_log_emptied_by_triggerer_is_forwarded_again(log: Log) -> None:
     """The parts that this triggerer has logged earlier, without those still in the log of another one."""
     log.write("".join(LINES[:10_000]).encode())
     pump_all(log.reader(triggerer="one"))
@@ -366,7 +366,7 @@ def test_logs_of_trigger_that_comes_back_to_a_triggerer_are_handed_on_again(log:
 
 
 @pytest.mark.parametrize("size", range(1, len(SECRET)))
-def test_logs_that_are_handed_on_again_show_no_part_of_a_secret(log: Log, size: int) -> None:
+def test_trigger_log_forwarded_again_is_masked(log: Log, size: int) -> None:
     """Triggerers took turns in the middle of a long line, and of the secret in it."""
     long = "x" * (PIECE - size)
     log.write(f"{long}{SECRET[:size]}".encode())
@@ -380,7 +380,7 @@ def test_logs_that_are_handed_on_again_show_no_part_of_a_secret(log: Log, size: 
 
 
 @pytest.mark.parametrize("triggerer", ["two", None])
-def test_logs_that_are_missing_are_handed_on_by_the_next_process(triggerer: str | None, log: Log) -> None:
+def test_trigger_log_removed_parts_are_forwarded_by_next_process(triggerer: str | None, log: Log) -> None:
     """The triggerer ended after it had emptied the log: another one or the worker completes it."""
     log.write("".join(LINES).encode())
     pump_all(log.reader(triggerer="one"))
@@ -392,7 +392,7 @@ def test_logs_that_are_missing_are_handed_on_by_the_next_process(triggerer: str 
     assert lines_of(log) == LINES
 
 
-def test_settle_of_a_trigger_that_hands_on_nothing_leaves_the_missing_logs_to_the_worker(log: Log) -> None:
+def test_settle_of_idle_trigger_leaves_removed_logs_to_worker(log: Log) -> None:
     """The job has ended before the triggerer took the trigger back."""
     log.write("".join(LINES).encode())
     pump_all(log.reader(triggerer="one"))
@@ -404,7 +404,7 @@ def test_settle_of_a_trigger_that_hands_on_nothing_leaves_the_missing_logs_to_th
     assert lines_of(log) == LINES
 
 
-def test_logs_follow_one_trigger_without_repetition(log: Log) -> None:
+def test_trigger_log_of_same_trigger_is_not_repeated(log: Log) -> None:
     """A process that loses the job for a while, and gets it back with the same trigger, has an unharmed log."""
     trigger_log = TriggerLog("one")
     log.write("".join(LINES[:10]).encode())
@@ -419,7 +419,7 @@ def test_logs_follow_one_trigger_without_repetition(log: Log) -> None:
 @pytest.mark.parametrize(
     "damaged", [[], {"triggerers": 1, "removed": [1]}, {"removed": {"stdout": [[5, 1], "x", [1]]}}]
 )
-def test_damaged_record_of_trigger_logs_counts_as_none(log: Log, damaged: Any) -> None:
+def test_damaged_trigger_log_ranges_count_as_empty(log: Log, damaged: Any) -> None:
     """The output is handed on from where it was."""
     log.write(b"one\ntwo\n")
     state = {"stdout": {"offset": 4, "held": ""}, "stderr": {"offset": 0, "held": ""}, "trigger_logs": damaged}

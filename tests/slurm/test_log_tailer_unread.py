@@ -137,7 +137,7 @@ def doubled(*texts: bytes) -> int:
 
 
 @pytest.mark.parametrize("size", [20_000, 200_000])
-def test_job_logs_wait_for_a_late_supervisor(directory: JobDirectory, supervisor: Supervisor, size: int) -> None:
+def test_finish_waits_for_late_supervisor(directory: JobDirectory, supervisor: Supervisor, size: int) -> None:
     """A process that has come to its own end has recorded all of the output, and the next one logs nothing twice."""
     os.truncate(directory.stdout, size)
     supervisor.start(hand_on(directory))
@@ -148,7 +148,9 @@ def test_job_logs_wait_for_a_late_supervisor(directory: JobDirectory, supervisor
     assert rest(directory) == b""
 
 
-def test_job_logs_of_a_killed_process_double_at_most_a_chunk(directory: JobDirectory, supervisor: Supervisor) -> None:
+def test_killed_process_with_slow_supervisor_repeats_at_most_a_chunk(
+    directory: JobDirectory, supervisor: Supervisor
+) -> None:
     """However long the supervisor has not read, no more than one chunk is on its way to it."""
     supervisor.start(hand_on(directory))
     assert supervisor.read(100_000)
@@ -160,7 +162,7 @@ def test_job_logs_of_a_killed_process_double_at_most_a_chunk(directory: JobDirec
     assert 0 < doubled(first, rest(directory)) * len(LINE % 0) <= CHUNK
 
 
-def test_job_logs_of_a_killed_supervisor_lose_nothing(directory: JobDirectory, supervisor: Supervisor) -> None:
+def test_killed_supervisor_loses_no_output(directory: JobDirectory, supervisor: Supervisor) -> None:
     """Its unread part is dropped with its sockets, and does not count as read."""
     supervisor.start(hand_on(directory, read_at_last=1.0))
     first = supervisor.read(100_000)
@@ -170,7 +172,7 @@ def test_job_logs_of_a_killed_supervisor_lose_nothing(directory: JobDirectory, s
     assert doubled(first, rest(directory)) * len(LINE % 0) <= CHUNK
 
 
-def test_job_logs_go_on_without_a_supervisor_that_never_reads(directory: JobDirectory, supervisor: Supervisor) -> None:
+def test_finish_stops_waiting_for_supervisor_that_never_reads(directory: JobDirectory, supervisor: Supervisor) -> None:
     """The end of a task does not wait for it for ever; as the lines may be lost, the next process logs them again."""
     os.truncate(directory.stdout, 50_000)
     supervisor.start(hand_on(directory, read_at_last=0.5))
@@ -179,7 +181,7 @@ def test_job_logs_go_on_without_a_supervisor_that_never_reads(directory: JobDire
     assert len(rest(directory)) == 50_000
 
 
-def test_supervisor_sockets_are_read_although_others_write_on(supervisor: Supervisor) -> None:
+def test_supervisor_sockets_drain_while_others_write(supervisor: Supervisor) -> None:
     """In a triggerer, many triggers write to one socket, which is seldom empty."""
 
     def work(log: socket.socket) -> None:
@@ -201,7 +203,7 @@ def test_supervisor_sockets_are_read_although_others_write_on(supervisor: Superv
 
 
 @pytest.mark.parametrize("reads", [False, True])
-def test_supervisor_sockets_of_airflow_are_found(reads: bool) -> None:
+def test_supervisor_sockets_find_airflow_supervisor(reads: bool) -> None:
     """A child of Airflow's own supervisor can find out whether that has read the log."""
     from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
@@ -219,7 +221,7 @@ def test_supervisor_sockets_of_airflow_are_found(reads: bool) -> None:
     process._cleanup_open_sockets()
 
 
-def test_supervisor_sockets_leave_no_file_open(supervisor: Supervisor) -> None:
+def test_supervisor_sockets_leave_no_open_file(supervisor: Supervisor) -> None:
     """A triggerer looks for them once for each job that it follows."""
 
     def work(_: socket.socket) -> None:
@@ -234,7 +236,7 @@ def test_supervisor_sockets_leave_no_file_open(supervisor: Supervisor) -> None:
     assert supervisor.end() == 7
 
 
-def test_supervisor_sockets_of_a_process_without_a_supervisor_are_none() -> None:
+def test_supervisor_sockets_without_supervisor_are_empty() -> None:
     """Under `airflow dags test` there is nothing to wait for, with any sockets of the process."""
     one, other = socket.socketpair()
     with one, other:

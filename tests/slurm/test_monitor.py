@@ -28,7 +28,7 @@ ALONE = {"nodelist": "n3", "exclusive": True}
 # --- Jobs that run once more
 
 
-def test_a_job_that_is_requeued_is_followed_to_its_second_end(any_jobs) -> None:
+def test_poll_monitors_requeued_job_to_its_second_end(any_jobs) -> None:
     """Requeued by a user, for a stronger job, and for a lost node: each runs again and succeeds."""
     slurm = any_jobs.slurm
     by_hand = any_jobs.start(TWO_RUNS, requeue=True, slurm={"nodelist": "n1"})
@@ -48,7 +48,7 @@ def test_a_job_that_is_requeued_is_followed_to_its_second_end(any_jobs) -> None:
         job.has_whole_log(runs=2)
 
 
-def test_a_job_that_may_not_be_requeued_is_not(jobs) -> None:
+def test_requeue_false_prevents_requeue(jobs) -> None:
     """Slurm refuses to requeue it, and it goes on."""
     job = jobs.start("wait_for('enough')")
     job.expect_start()
@@ -58,7 +58,7 @@ def test_a_job_that_may_not_be_requeued_is_not(jobs) -> None:
     assert jobs.slurm.job(job.id).restarts == 0
 
 
-def test_a_job_that_is_requeued_and_held_is_given_up(jobs) -> None:
+def test_requeued_and_held_job_is_unsatisfiable(jobs) -> None:
     """It would wait for ever; the error names the reason, and it is cancelled."""
     job = jobs.start("wait_for('the end of days')", requeue=True)
     job.expect_start()
@@ -67,7 +67,7 @@ def test_a_job_that_is_requeued_and_held_is_given_up(jobs) -> None:
     assert jobs.slurm.state(job.id) == "CANCELLED"
 
 
-def test_a_suspended_job_has_not_ended(jobs) -> None:
+def test_suspended_job_is_still_running(jobs) -> None:
     """It is logged, and waited for."""
     job = jobs.start("wait_for('enough')")
     job.expect_start()
@@ -82,9 +82,7 @@ def test_a_suspended_job_has_not_ended(jobs) -> None:
 
 
 @pytest.mark.parametrize("accounting", [False, True], ids=["without accounting", "with accounting"])
-def test_a_job_that_slurm_has_forgotten_is_known_by_its_record_or_by_accounting(
-    make_slurm, talk_to, jobs_on, accounting
-) -> None:
+def test_forgotten_job_is_resolved_by_exit_record_or_accounting(make_slurm, talk_to, jobs_on, accounting) -> None:
     """With a record nothing is missing; without, accounting knows more than nothing; without both it is lost."""
     slurm = talk_to(make_slurm(nodes=1, min_job_age=2, accounting=accounting))
     jobs = jobs_on(slurm)
@@ -107,7 +105,7 @@ def test_a_job_that_slurm_has_forgotten_is_known_by_its_record_or_by_accounting(
         is_killed.fails(errors.SlurmJobLost, "neither slurmctld nor slurmdbd knows it", "it began on n1")
 
 
-def test_a_job_cancelled_and_forgotten_does_not_run_again(make_slurm, talk_to, jobs_on, monkeypatch) -> None:
+def test_cancelled_and_forgotten_job_ends_despite_requeue(make_slurm, talk_to, jobs_on, monkeypatch) -> None:
     """A possible requeue does not prevent its end, once Slurm does not know it."""
     monkeypatch.setattr(monitor, "_REASON_GRACE", 1.0)
     slurm = talk_to(make_slurm(nodes=1, min_job_age=2))
@@ -125,7 +123,7 @@ def test_a_job_cancelled_and_forgotten_does_not_run_again(make_slurm, talk_to, j
 # --- Exit records
 
 
-def test_a_record_that_appears_late_is_waited_for(jobs) -> None:
+def test_poll_waits_for_late_exit_record(jobs) -> None:
     """Until then Slurm reports COMPLETED, which is not a success; with the record it is one."""
     job = jobs.start(HIDES_ITS_RECORD)
     job.expect_said("is COMPLETED")
@@ -134,7 +132,7 @@ def test_a_record_that_appears_late_is_waited_for(jobs) -> None:
     assert job.succeeds() == "42"
 
 
-def test_completed_without_a_record_is_lost(jobs) -> None:
+def test_completed_without_exit_record_raises_job_lost(jobs) -> None:
     """After `lost_after` the job is a failure that names the want of evidence."""
     begin = time.monotonic()
     job = jobs.start(HIDES_ITS_RECORD, lost_after=3.0)
@@ -183,7 +181,7 @@ def spoil(job, how: str) -> None:
         record.write_text(json.dumps(whole))
 
 
-def test_a_record_that_cannot_be_used_is_no_evidence(jobs) -> None:
+def test_unreadable_or_foreign_exit_record_is_not_success(jobs) -> None:
     """One that is unreadable or half-written is an error; another job's or an earlier run's counts as missing."""
     ways = ("a directory", "half of it", "another job's", "an earlier run's")
     followed = {way: jobs.start("wait_for('enough')", lost_after=3.0) for way in ways}
@@ -216,7 +214,7 @@ def thaw(job) -> None:
     job.directory.read_module_end = job.reads
 
 
-def test_a_record_of_failure_is_enough_when_slurm_says_nothing(jobs, monkeypatch) -> None:
+def test_failed_exit_record_ends_wait_without_slurm(jobs, monkeypatch) -> None:
     """A controller that is away for long does not hold up a failure that the job has recorded."""
     monkeypatch.setattr(monitor, "_REASON_GRACE", 1.0)
     job = jobs.start("wait_for('enough'); sys.exit(3)")
@@ -229,13 +227,13 @@ def test_a_record_of_failure_is_enough_when_slurm_says_nothing(jobs, monkeypatch
 # --- Job directories
 
 
-def test_a_full_disk_is_named(jobs) -> None:
+def test_full_disk_raises_launch_failure(jobs) -> None:
     """A job that cannot write its record fails for that reason, with any exit code of its module."""
     job = jobs.start(FILLS_THE_DISK)
     job.fails(errors.SlurmLaunchFailure, "could not write into its job directory", "is its disk full")
 
 
-def test_a_run_directory_that_is_removed_makes_a_failure(jobs) -> None:
+def test_removed_job_directory_is_not_success(jobs) -> None:
     """The module may have ended well: there is no evidence of it."""
     job = jobs.start("wait_for('enough')")
     job.expect_start()
@@ -247,7 +245,7 @@ def test_a_run_directory_that_is_removed_makes_a_failure(jobs) -> None:
     job.has_whole_log()
 
 
-def test_a_zombie_of_the_first_run_does_not_speak_for_the_second(jobs) -> None:
+def test_exit_record_of_outdated_run_is_ignored(jobs) -> None:
     """A node that was given up too early still runs the module: that ends itself, and its record is none."""
     source = """
         if "SLURM_RESTART_COUNT" in os.environ:

@@ -30,20 +30,20 @@ def until(condition) -> None:
         time.sleep(0.01)
 
 
-def test_keep_holder_keeps_the_lease(directory):
+def test_keep_by_holder_returns_true(directory):
     lease = MonitorLease(directory)
     lease.take()
     assert [lease.keep(), lease.keep()] == [True, True]
 
 
-def test_take_second_process_takes_the_lease_from_the_first(directory):
+def test_take_by_second_process_replaces_holder(directory):
     first, second = MonitorLease(directory), MonitorLease(directory)
     first.take()
     second.take()
     assert (first.keep(), second.keep()) == (False, True)
 
 
-def test_keep_dead_holder_loses_the_lease(directory):
+def test_keep_replaces_dead_holder(directory):
     """A triggerer that was paused gets its trigger back when the one that took it over has died."""
     first, second = MonitorLease(directory, dead_after=0.1), MonitorLease(directory)
     first.take()
@@ -53,7 +53,7 @@ def test_keep_dead_holder_loses_the_lease(directory):
     assert not second.keep()
 
 
-def test_keep_live_holder_is_not_taken_for_dead(directory):
+def test_keep_does_not_replace_live_holder(directory):
     first = MonitorLease(directory, dead_after=2.0)
     second = MonitorLease(directory, touch_every=0.0)
     first.take()
@@ -65,7 +65,7 @@ def test_keep_live_holder_is_not_taken_for_dead(directory):
         time.sleep(0.05)
 
 
-def test_take_earlier_try_does_not_take_the_lease_from_a_later_one(directory):
+def test_take_by_earlier_try_does_not_replace_later_try(directory):
     """An earlier try was held up by a slow API server, while the scheduler started the next one."""
     earlier, later = MonitorLease(directory, 1), MonitorLease(directory, 2)
     later.take()
@@ -73,7 +73,7 @@ def test_take_earlier_try_does_not_take_the_lease_from_a_later_one(directory):
     assert (earlier.keep(), later.keep()) == (False, True)
 
 
-def test_keep_touches_the_file_when_that_is_due(directory):
+def test_keep_touches_file_when_due(directory):
     lease = MonitorLease(directory, touch_every=0.0)
     lease.take()
     os.utime(directory.monitor, (0, 0))
@@ -81,7 +81,7 @@ def test_keep_touches_the_file_when_that_is_due(directory):
     assert os.stat(directory.monitor).st_mtime > 0
 
 
-def test_keep_removed_file_is_written_again(directory):
+def test_keep_recreates_removed_file(directory):
     lease = MonitorLease(directory, touch_every=0.0)
     lease.take()
     os.unlink(directory.monitor)
@@ -90,7 +90,7 @@ def test_keep_removed_file_is_written_again(directory):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"token": 7}', '{"token": "x"}', "{" * 9])
-def test_keep_damaged_file_does_not_end_the_lease(directory, text):
+def test_keep_with_damaged_file_returns_true(directory, text):
     lease = MonitorLease(directory)
     lease.take()
     with open(directory.monitor, "w") as file:
@@ -98,7 +98,7 @@ def test_keep_damaged_file_does_not_end_the_lease(directory, text):
     assert lease.keep()
 
 
-def test_keep_run_directory_that_is_gone_leaves_the_follower_alone(tmp_path):
+def test_keep_without_job_directory_raises_nothing(tmp_path):
     lease = MonitorLease(JobDirectory(str(tmp_path / "gone")), touch_every=0.0)
     lease.take()
     assert lease.keep()

@@ -54,17 +54,17 @@ def away(tmp_path_factory):
         yield {**runs, "waits meanwhile": waiting}
 
 
-def test_what_succeeds_while_the_controller_is_away_is_a_success(away) -> None:
+def test_success_during_controller_outage_is_success(away) -> None:
     """The record is enough."""
     assert away["ends meanwhile"].succeeds() == "42"
 
 
-def test_what_fails_while_the_controller_is_away_is_a_failure(away) -> None:
+def test_failure_during_controller_outage_needs_no_controller(away) -> None:
     """It does not have to wait for the controller."""
     away["fails meanwhile"].fails(errors.SlurmJobFailed, "failed with exit code 3")
 
 
-def test_what_is_killed_while_the_controller_is_away_is_a_failure_later(away) -> None:
+def test_kill_during_controller_outage_fails_afterwards(away) -> None:
     """Without a record, the end is known once the controller is back."""
     job = away["is killed meanwhile"]
     job.fails(errors.SlurmJobFailed, "was ended by signal 9 and left no exit record")
@@ -74,7 +74,7 @@ def test_what_is_killed_while_the_controller_is_away_is_a_failure_later(away) ->
     ]
 
 
-def test_what_runs_or_waits_while_the_controller_is_away_goes_on(away) -> None:
+def test_jobs_survive_controller_outage(away) -> None:
     """It ends well after the outage, as it would have without."""
     assert away["ends afterwards"].succeeds() == "43"
     assert away["waits meanwhile"].succeeds() == "44"
@@ -93,7 +93,7 @@ def test_what_runs_or_waits_while_the_controller_is_away_goes_on(away) -> None:
     ],
     ids=["squeue fails", "squeue hangs", "squeue prints rubbish", "squeue prints nothing"],
 )
-def test_a_squeue_that_says_nothing_of_a_job_ends_none(jobs, script) -> None:
+def test_failing_squeue_is_logged_once_and_ends_no_job(jobs, script) -> None:
     """It is logged once, with any error; and once that there is an answer again."""
     job = jobs.start("wait_for('enough')")
     job.expect_start()
@@ -110,7 +110,7 @@ def test_a_squeue_that_says_nothing_of_a_job_ends_none(jobs, script) -> None:
     assert len(told) == 1, job.said
 
 
-def test_a_job_that_squeue_leaves_out_is_looked_for_again(jobs) -> None:
+def test_job_missing_in_squeue_is_polled_again(jobs) -> None:
     """An answer without it is no end; the others are seen all the same."""
     left_out, shown = (jobs.start("wait_for('enough')") for _ in range(2))
     for job in (left_out, shown):
@@ -127,7 +127,7 @@ def test_a_job_that_squeue_leaves_out_is_looked_for_again(jobs) -> None:
     assert len([line for line in left_out.said if "is RUNNING" in line]) <= 2
 
 
-def test_a_frozen_controller_is_waited_for(jobs) -> None:
+def test_frozen_controller_is_waited_for(jobs) -> None:
     """A job that ends meanwhile is a success, and one that does not goes on."""
     ends, goes_on = jobs.start("wait_for('enough')"), jobs.start("wait_for('later')")
     for job in (ends, goes_on):
@@ -142,7 +142,7 @@ def test_a_frozen_controller_is_waited_for(jobs) -> None:
     goes_on.succeeds()
 
 
-def test_slurmdbd_away_is_nothing_to_a_job(slurm_accounting, talk_to, jobs_on) -> None:
+def test_slurmdbd_outage_does_not_affect_jobs(slurm_accounting, talk_to, jobs_on) -> None:
     """Neither a success nor a failure needs it."""
     jobs = jobs_on(talk_to(slurm_accounting))
     succeeds, fails = jobs.start("wait_for('enough')"), jobs.start("wait_for('enough'); sys.exit(3)")
@@ -155,7 +155,7 @@ def test_slurmdbd_away_is_nothing_to_a_job(slurm_accounting, talk_to, jobs_on) -
     fails.fails(errors.SlurmJobFailed, "failed with exit code 3")
 
 
-def test_a_controller_killed_right_after_a_submission_doubles_nothing(make_slurm, talk_to, jobs_on) -> None:
+def test_controller_killed_post_sbatch_runs_module_once(make_slurm, talk_to, jobs_on) -> None:
     """Whether it has lost the job or not, the module runs once at most, and only its record is a success."""
     slurm = talk_to(make_slurm(nodes=1))
     jobs = jobs_on(slurm)
@@ -186,7 +186,7 @@ def test_a_controller_killed_right_after_a_submission_doubles_nothing(make_slurm
 # --- Waiting
 
 
-def test_why_a_job_waits_is_told_when_it_changes(jobs) -> None:
+def test_pending_reason_is_logged_when_it_changes(jobs) -> None:
     """The reason is in the log once, until there is another; an estimate that moves is none."""
     job = jobs.start("", **HELD)
     held = job.expect_said("is PENDING, waiting for JobHeldUser")
@@ -210,7 +210,7 @@ def test_why_a_job_waits_is_told_when_it_changes(jobs) -> None:
     assert [line for line in job.said if "BeginTime" in line or "Held" in line] == [held, begins_later]
 
 
-def test_a_job_that_waits_in_vain_is_given_up(jobs) -> None:
+def test_unsatisfiable_job_is_cancelled(jobs) -> None:
     """For a dependency that failed, nodes that are not there, and more time than there is: at once, and cancelled."""
     failed = jobs.slurm.submit("exit 1")
     jobs.slurm.wait_for(failed, "FAILED")
@@ -227,7 +227,7 @@ def test_a_job_that_waits_in_vain_is_given_up(jobs) -> None:
         assert jobs.slurm.state(job.id) == "CANCELLED"
 
 
-def test_a_job_that_can_run_in_one_of_its_partitions_is_waited_for(jobs) -> None:
+def test_job_that_fits_one_partition_is_waited_for(jobs) -> None:
     """Though Slurm shows that it asks for more than the other one has."""
     blocking = jobs.slurm.submit("sleep 600", "--exclusive", "--nodes=3")
     jobs.slurm.wait_for(blocking, "RUNNING")
@@ -238,7 +238,7 @@ def test_a_job_that_can_run_in_one_of_its_partitions_is_waited_for(jobs) -> None
     assert job.succeeds() == "done"
 
 
-def test_which_reasons_are_hopeless_can_be_said(jobs) -> None:
+def test_fail_on_pending_reason_replaces_built_in_reasons(jobs) -> None:
     """A reason that is named ends the job; with none named, none does."""
     named = jobs.start("", fail_on_pending_reason=["JobHeldUser"], **HELD)
     patient = jobs.start("", fail_on_pending_reason=[], slurm={"partition": "tiny", "timeout_min": 100})
@@ -249,7 +249,7 @@ def test_which_reasons_are_hopeless_can_be_said(jobs) -> None:
     patient.succeeds()
 
 
-def test_a_held_job_is_waited_for(jobs) -> None:
+def test_held_job_is_waited_for(jobs) -> None:
     """Its holder will release it."""
     job = jobs.start("say('42')", **HELD)
     job.expect_said("JobHeldUser")
@@ -257,7 +257,7 @@ def test_a_held_job_is_waited_for(jobs) -> None:
     assert job.succeeds() == "42"
 
 
-def test_max_pending_time_counts_until_the_job_has_begun(jobs) -> None:
+def test_max_pending_time_ends_at_first_start(jobs) -> None:
     """A job that waits for longer is cancelled; one that runs, or was requeued after it ran, is not."""
     waits = jobs.start("", max_pending_time=2.0, **HELD)
     runs = jobs.start("wait_for('enough')", max_pending_time=2.0)

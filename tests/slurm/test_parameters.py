@@ -106,13 +106,13 @@ def features(slurm: SlurmCluster) -> Iterator[None]:
         slurm.command("scontrol", "update", f"NodeName={node}", "AvailableFeatures=")
 
 
-def test_each_documented_parameter_has_a_case() -> None:
+def test_documented_parameters_have_test_cases() -> None:
     """A parameter that is added needs a line in one of the tables."""
     assert {name for name, *_ in IN_SLURM} | set(IN_THE_SCRIPT) | ELSEWHERE == set(RESOURCES)
 
 
 @pytest.mark.usefixtures("features")
-def test_slurm_parameters_are_the_ones_that_scontrol_shows(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_slurm_parameters_match_scontrol(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """Numbers and strings, submitit's spelling and Slurm's."""
     wrong = []
     for name, value, field in IN_SLURM:
@@ -125,9 +125,7 @@ def test_slurm_parameters_are_the_ones_that_scontrol_shows(cluster_jobs: ScriptJ
 
 
 @pytest.mark.parametrize("name", IN_THE_SCRIPT)
-def test_slurm_parameters_without_a_trace_in_scontrol_are_in_the_script(
-    name: str, cluster_jobs: ScriptJobs, tmp_path: Path
-) -> None:
+def test_slurm_parameters_unseen_by_scontrol_are_in_script(name: str, cluster_jobs: ScriptJobs, tmp_path: Path) -> None:
     """A parameter that acts on the node is a line of the script there."""
     value, line = IN_THE_SCRIPT[name]
     directory = JobDirectory(str(tmp_path / "run"))
@@ -138,7 +136,7 @@ def test_slurm_parameters_without_a_trace_in_scontrol_are_in_the_script(
     assert f"\n{line}" in Path(directory.script).read_text()
 
 
-def test_a_slurm_dependency_is_the_one_that_is_given(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_dependency_matches_scontrol(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """A job that is held keeps it from being fulfilled."""
     first = slurm.submit("exit 0", "--hold")
     job = cluster_jobs.submit(script(cluster_jobs, dependency=f"afterany:{first}"))
@@ -147,9 +145,7 @@ def test_a_slurm_dependency_is_the_one_that_is_given(cluster_jobs: ScriptJobs, s
     assert f" Dependency=afterany:{first}(" in record
 
 
-def test_additional_parameters_reach_sbatch_with_their_names_and_values(
-    cluster_jobs: ScriptJobs, slurm: SlurmCluster
-) -> None:
+def test_additional_parameters_reach_sbatch(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """With dashes or underscores; True is an option without a value."""
     more = {"hold": True, "nice": 10, "nodes": "1-2", "time_min": 5}
     job = cluster_jobs.submit(script(cluster_jobs, additional_parameters=more))
@@ -181,7 +177,7 @@ def shown_comment(slurm: SlurmCluster, job_id: str) -> str:
     return next(line for line in record.splitlines() if line.startswith("   Comment=")).removeprefix("   Comment=")
 
 
-def test_any_text_in_a_slurm_parameter_arrives_as_it_is(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_slurm_parameter_text_reaches_slurm_unchanged(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """Sbatch's parser of #SBATCH lines takes nothing away, and makes one option of each."""
 
     @given(ANY_TEXT)
@@ -202,7 +198,7 @@ def test_any_text_in_a_slurm_parameter_arrives_as_it_is(cluster_jobs: ScriptJobs
     arrives()
 
 
-def test_any_text_in_additional_parameters_arrives_as_it_is(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_additional_parameter_text_reaches_slurm_unchanged(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """They stand in the same lines."""
     for text in NASTY:
         job = cluster_jobs.submit(script(cluster_jobs, additional_parameters={"comment": text}))
@@ -210,13 +206,13 @@ def test_any_text_in_additional_parameters_arrives_as_it_is(cluster_jobs: Script
 
 
 @pytest.mark.parametrize("path", ["/runs/a\nb", "/runs/a\rb", "/runs/a\tb", "/runs/a\\b"])
-def test_checked_run_dir_refuses_what_slurm_cannot_take(path: str) -> None:
+def test_checked_run_dir_rejects_backslash_on_slurm(path: str) -> None:
     """Slurm has no way to write it in the path of a log."""
     with pytest.raises(InvalidTask, match=r"^run_dir"):
         checked_run_dir(path, kind="slurm")
 
 
-def test_checked_run_dir_takes_a_backslash_where_there_is_no_slurm() -> None:
+def test_checked_run_dir_accepts_backslash_on_local() -> None:
     """Home folders of some directory services have one."""
     assert checked_run_dir("/home/LAB\\me", kind="local") == "/home/LAB\\me"
 
@@ -230,14 +226,14 @@ def test_checked_run_dir_takes_a_backslash_where_there_is_no_slurm() -> None:
         ("comment", "é" * 513, "slurm: comment must have at most 1,024 bytes, got 1,026; shorten it"),
     ],
 )
-def test_slurm_parameters_reject_text_that_slurm_cannot_take(name: str, text: str, said: str) -> None:
+def test_slurm_parameters_reject_unprintable_text(name: str, text: str, said: str) -> None:
     """By name, and before anything is submitted."""
     with pytest.raises(InvalidTask) as raised:
         SlurmSettings.checked(slurm={name: text})
     assert said in str(raised.value)
 
 
-def test_the_longest_text_that_is_accepted_is_accepted_by_slurm(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_longest_accepted_text_is_accepted_by_slurm(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """Slurm counts bytes."""
     text = "é" * 512
     job = cluster_jobs.submit(script(cluster_jobs, comment=text))

@@ -32,13 +32,13 @@ from airflow_provider_sewer.slurm.states import ENDED, KNOWN, RUNNING, TERMINAL_
         ("137:0", (137, None)),
     ],
 )
-def test_exit_status_of_each_version_is_read(text, expected):
+def test_exit_status_parses_format_of_each_version(text, expected):
     """Slurm 22.05 prints one number, and later versions two."""
     assert parsing.exit_status(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "N/A", "?", "3:", ":9", "3:0:0", "-1", "None", "0x300", "²"])
-def test_exit_status_that_cannot_be_read_is_unknown(text):
+def test_exit_status_of_unreadable_text_is_none(text):
     """Never 0, which would be a success."""
     assert parsing.exit_status(text) == (None, None)
 
@@ -150,13 +150,13 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("exit_code", "stderr", "kind"), ANSWERS)
-def test_answer_of_sbatch_is_classified(exit_code, stderr, kind):
+def test_read_answer_classifies_sbatch_output(exit_code, stderr, kind):
     """Only a permanent error is a rejection, with any wording of a site."""
     answer = parsing.read_answer(exit_code, "", stderr)
     assert (answer.kind, answer.job_id) == (kind, "")
 
 
-def test_answer_of_an_accepted_job_has_its_id_and_the_words_of_the_site():
+def test_read_answer_of_accepted_job_has_id_and_site_message():
     """The id is on the last line; the words are the output of job_submit and cli_filter."""
     stderr = "sbatch: This partition goes away soon\nsbatch: second line\n"
     answer = parsing.read_answer(0, "2000 cores are free today\n4711;cluster\n", stderr)
@@ -173,7 +173,7 @@ def test_answer_of_an_accepted_job_has_its_id_and_the_words_of_the_site():
         (f"{TRIES_AGAIN} is of no use", False),
     ],
 )
-def test_full_queue_is_known_while_sbatch_still_waits(line, is_full):
+def test_is_full_queue_recognizes_waiting_sbatch(line, is_full):
     """Slurm prints it at once, and would try for two minutes."""
     assert parsing.is_full_queue(printed(line)) is is_full
 
@@ -198,24 +198,24 @@ def seen(*lines: str, job: JobRef = JOB):
     return parsing.matching(job, parsing.queue_rows("\n".join(lines)))
 
 
-def test_queue_row_is_read():
+def test_queue_rows_parses_all_fields():
     """All that squeue is asked for."""
     sighting = seen(queue_line(exit="768", restarts="2", reason="NonZeroExitCode", state="FAILED"))
     assert sighting == ("FAILED", "NonZeroExitCode", "n1", 3, None, 2, 1764467105.0, "main", False)
 
 
-def test_queue_row_with_unreadable_values_has_unknown_ones():
+def test_queue_rows_with_unreadable_values_has_none():
     """Nothing that cannot be read becomes 0."""
     sighting = seen(queue_line(exit="?", restarts="?", start="N/A", nodes="(null)", reason="None"))
     assert sighting == ("RUNNING", "", "", None, None, None, None, "main", False)
 
 
-def test_queue_row_with_preempt_time_is_of_a_preempted_job():
+def test_queue_rows_with_preempt_time_is_preempted():
     """Slurm prints it with the state COMPLETED as well, where a job ends within its GraceTime (22.05)."""
     assert seen(queue_line(state="COMPLETED", preempt="1764467105")).is_preempted
 
 
-def test_queue_without_a_readable_row_is_no_answer():
+def test_queue_rows_without_readable_row_raises():
     """It would make all jobs unknown."""
     with pytest.raises(ValueError, match="cannot read the table: 'oops'"):
         parsing.queue_rows("oops\n")
@@ -223,7 +223,7 @@ def test_queue_without_a_readable_row_is_no_answer():
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_queue_row_of_a_sibling_wins_over_a_revoked_one(order):
+def test_queue_rows_prefers_sibling_over_revoked_job(order):
     """Both clusters of a federation list the job."""
     rows = [queue_line(state="REVOKED", nodes=""), queue_line()][::order]
     assert seen(*rows).state == "RUNNING"
@@ -242,7 +242,7 @@ def test_queue_row_of_a_sibling_wins_over_a_revoked_one(order):
         {"command": "/tmp/wrapper.XYZ", "name": f"site-{NAME}"},
     ],
 )
-def test_queue_row_of_a_renamed_job_is_known_by_script_or_name(columns):
+def test_is_of_matches_renamed_job_by_script_or_name(columns):
     """A site's plugin, the user and a wrapper around sbatch change one of them."""
     assert seen(queue_line(**columns)).state == "RUNNING"
 
@@ -259,12 +259,12 @@ def test_queue_row_of_a_renamed_job_is_known_by_script_or_name(columns):
         {"id": "5"},
     ],
 )
-def test_queue_row_of_another_job_is_not_taken_for_ours(columns):
+def test_is_of_rejects_reused_job_id(columns):
     """A controller that has lost its state gives ids away again."""
     assert seen(queue_line(**columns)) is UNKNOWN_JOB
 
 
-def test_queue_row_of_a_renamed_element_is_known_by_the_script_of_its_array():
+def test_is_of_matches_renamed_element_by_array_script():
     """Of another array of the same mapped task with the same id, it is not."""
     array, other = "/shared/runs/dag/run/task/arrays/1", "/shared/runs/dag/run/task/arrays/2"
     element = JobRef("4_7", f"dag.task-{tag_of(array)}", "/shared/runs/dag/run/task/map-7/1")
@@ -273,25 +273,25 @@ def test_queue_row_of_a_renamed_element_is_known_by_the_script_of_its_array():
     assert seen(line.replace(array, other), job=element) is UNKNOWN_JOB
 
 
-def test_found_rows_have_the_ids_of_arrays():
+def test_found_rows_returns_array_ids():
     """As squeue -o prints them, without padding."""
     rows = parsing.found_rows(f"4|{RUN}/job.sh|site-named\n5|(null)|wrap\n")
     assert [job_id for job_id, row in rows if row.is_of(JOB)] == ["4"]
 
 
-def test_accounting_row_of_a_renamed_job_is_known_by_its_working_directory():
+def test_accounting_rows_match_renamed_job_by_workdir():
     """For sacct has no column with the script."""
     rows = parsing.accounting_rows(["4|CANCELLED by 1000|0:15|None assigned|/shared/runs/dag/run/task/1|renamed"])
     assert parsing.matching(JOB, rows) == ("CANCELLED", "by 1000", "", 0, 15, 0, None, "", False)
 
 
-def test_accounting_row_with_an_unreadable_exit_code_has_an_unknown_one():
+def test_accounting_rows_with_unreadable_exit_code_has_none():
     """As squeue."""
     rows = parsing.accounting_rows([f"4|FAILED||n1|{RUN}|{NAME}"])
     assert parsing.matching(JOB, rows) == ("FAILED", "", "n1", None, None, 0, None, "", False)
 
 
-def test_array_limits_that_are_not_shown_are_no_answer():
+def test_array_limits_missing_in_config_raises():
     """They would mean that there are no arrays."""
     config = "MaxArraySize            = 1001\nSchedulerParameters     = bf_interval=1,max_array_tasks=50\n"
     assert parsing.array_limits(config) == (1001, 50)
@@ -303,7 +303,7 @@ def test_array_limits_that_are_not_shown_are_no_answer():
 @pytest.mark.parametrize(
     ("text", "version"), [("slurm-wlm 25.11.2\n", (25, 11)), ("slurm 23.02.7\n", (23, 2)), ("oops", None), ("", None)]
 )
-def test_version_is_read(text, version):
+def test_read_version_parses_major_and_minor(text, version):
     """Debian calls the package slurm-wlm."""
     assert parsing.read_version(text) == version
 
@@ -311,7 +311,7 @@ def test_version_is_read(text, version):
 # -- States and reasons ------------------------------------------------------------------------------------------------
 
 
-def test_every_state_of_the_manual_is_known():
+def test_known_states_include_states_of_squeue_manual():
     """Those of squeue(1) and of job_state_string() in Slurm's source, from 22.05 to 26.05."""
     states = {
         "BOOT_FAIL", "CANCELLED", "COMPLETED", "CONFIGURING", "COMPLETING", "DEADLINE", "EXPEDITING", "FAILED",
@@ -324,7 +324,7 @@ def test_every_state_of_the_manual_is_known():
 
 
 @pytest.mark.parametrize("state", ["REVOKED", "EXPEDITING", "SUSPENDED"])
-def test_state_of_a_job_that_goes_on_is_no_end(state):
+def test_ended_states_exclude_states_of_running_jobs(state):
     """Another cluster of the federation runs it, or it is about to run again."""
     assert state in RUNNING
     assert state not in TERMINAL_STATES
@@ -349,7 +349,7 @@ def test_state_of_a_job_that_goes_on_is_no_end(state):
         "QOSMaxCpuPerJobLimit",
     ],
 )
-def test_pending_reason_that_no_waiting_helps_is_hopeless(reason):
+def test_unsatisfiable_reason_matches_permanent_reasons(reason):
     """In the words of each version."""
     assert unsatisfiable_reason(reason, None)
     assert unsatisfiable_reason(reason, ()) is None
@@ -370,13 +370,13 @@ def test_pending_reason_that_no_waiting_helps_is_hopeless(reason):
         "",
     ],
 )
-def test_pending_reason_that_may_pass_is_not_hopeless(reason):
+def test_unsatisfiable_reason_ignores_temporary_reasons(reason):
     """The holder of a job may release it."""
     assert unsatisfiable_reason(reason, None) is None
 
 
 @pytest.mark.parametrize("reason", ["PartitionConfig", "PartitionNodeLimit", "PartitionTimeLimit", "AccountNotAllowed"])
-def test_pending_reason_of_one_of_several_partitions_is_not_hopeless(reason):
+def test_unsatisfiable_reason_ignores_one_of_several_partitions(reason):
     """Slurm shows that of the partition which it has tried last."""
     assert unsatisfiable_reason(reason, None, "tiny")
     assert unsatisfiable_reason(reason, None, "tiny,main") is None

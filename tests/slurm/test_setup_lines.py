@@ -141,7 +141,7 @@ def ended(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_end_is_recorded_whatever_setup_does(name: str, ended, slurm: SlurmCluster) -> None:
+def test_exit_record_is_written_after_any_setup(name: str, ended, slurm: SlurmCluster) -> None:
     """With any change by setup to its shell, the record and Slurm agree on the module's end."""
     case, (job, seen) = CASES[name], ended[name]
 
@@ -156,7 +156,7 @@ def test_the_end_is_recorded_whatever_setup_does(name: str, ended, slurm: SlurmC
     assert record.stdout == len(case.says)
 
 
-def test_a_setup_that_replaces_the_shell_is_no_success(cluster_jobs: ScriptJobs) -> None:
+def test_setup_with_exec_is_not_success(cluster_jobs: ScriptJobs) -> None:
     """With `exec` no shell is left to run the module: there is no record, and Slurm reports a failure."""
     job = cluster_jobs.start("print('it ran')", resources={"setup": ["exec true"]})
 
@@ -165,7 +165,7 @@ def test_a_setup_that_replaces_the_shell_is_no_success(cluster_jobs: ScriptJobs)
     assert job.directory.read_start() is not None
 
 
-def test_one_stream_if_it_is_asked_for(cluster_jobs: ScriptJobs) -> None:
+def test_stderr_to_stdout_writes_one_file(cluster_jobs: ScriptJobs) -> None:
     """With stderr_to_stdout both streams go into one file."""
     source = "import sys; print('out', flush=True); print('err', file=sys.stderr)"
 

@@ -75,7 +75,7 @@ def test_sigterm_of_scancel_and_time_limit_reaches_module_once(tracked_jobs) -> 
 
 
 @pytest.mark.parametrize("requeue", [False, True])
-def test_sigterm_of_preemption_makes_no_success(tracked_jobs, requeue) -> None:
+def test_sigterm_of_preemption_is_not_success(tracked_jobs, requeue) -> None:
     """A module that saves and exits with 0 has failed, or runs again where the job may be requeued."""
     source = f"""
     if "SLURM_RESTART_COUNT" in os.environ:
@@ -110,7 +110,7 @@ def test_signal_that_reaches_the_batch_script_reaches_module_once(tracked_jobs, 
     assert (job.error is None) == name.startswith("USR")
 
 
-def test_signal_delay_s_warns_module_with_sigusr2(tracked_jobs) -> None:
+def test_signal_delay_s_sends_sigusr2_to_module(tracked_jobs) -> None:
     """The warning before the time limit reaches the module with and without srun, and is no reason to fail."""
     slurm = {**TORN_DOWN, "timeout_min": 1, "signal_delay_s": 60}
     followed = [tracked_jobs.start(counts(children=0), slurm={**slurm, "use_srun": srun}) for srun in (False, True)]
@@ -199,7 +199,7 @@ def test_sigkill_during_teardown_keeps_exit_code_of_module(jobs) -> None:
     assert job.fails(errors.SlurmCancelled).exit_code == 3
 
 
-def test_success_before_teardown_is_taken_only_after_the_end(jobs) -> None:
+def test_success_during_teardown_counts_after_job_end(jobs) -> None:
     """Until then `teardown` may write to the module's products."""
     waits = "until [ -e go ]; do sleep 0.1; done"
     job = jobs.start("say(42)", slurm={"teardown": ["cd ${SEWER_RESULT_FILE%/*}", "echo tears down", waits]})
@@ -234,7 +234,7 @@ def preempt(jobs, job) -> None:
 
 
 @pytest.mark.parametrize("stderr", ["None", "subprocess.DEVNULL"])
-def test_preemption_with_grace_time_of_a_step_of_the_module_makes_no_success(tracked_jobs, stderr) -> None:
+def test_grace_time_preemption_of_module_step_is_not_success(tracked_jobs, stderr) -> None:
     """The step saves and exits with 0, and so does the module; the announcement of slurmstepd may be in no log."""
     job = tracked_jobs.start(RUNS_A_STEP.format(stderr=stderr), slurm=GRACED)
     job.expect_line("listens")
@@ -248,7 +248,7 @@ def test_preemption_with_grace_time_of_a_step_of_the_module_makes_no_success(tra
 
 
 @pytest.mark.parametrize("more", [{"setup": ["exec 2>/dev/null"]}, {"setup": ["export SLURM_STDERRMODE=/dev/null"]}])
-def test_preemption_with_grace_time_that_no_log_announces_makes_no_success(jobs, more) -> None:
+def test_grace_time_preemption_without_announcement_is_not_success(jobs, more) -> None:
     """Slurm shows when the preemption has begun."""
     job = jobs.start(counts(children=0), slurm={**GRACED, "use_srun": True, **more})
     job.expect_line("listens")
@@ -260,7 +260,7 @@ def test_preemption_with_grace_time_that_no_log_announces_makes_no_success(jobs,
 
 
 @pytest.mark.parametrize("is_sure", [True, False])
-def test_preemption_with_grace_time_outweighs_unsure_record_only(jobs, is_sure) -> None:
+def test_grace_time_preemption_outweighs_unsure_record_only(jobs, is_sure) -> None:
     """A module without a step gets no signal before the GraceTime is over, and may end well within it."""
     job = jobs.start("wait_for('enough'); say(42)", slurm=GRACED)
     job.expect_start()
@@ -288,7 +288,7 @@ def test_step_of_the_module_leaves_success_sure(jobs) -> None:
     assert job.directory.read_exit().is_sure_success
 
 
-def test_scancel_of_an_array_element_makes_no_success(cluster_jobs, slurm) -> None:
+def test_scancel_of_array_element_is_not_success(cluster_jobs, slurm) -> None:
     """The record of an element shows that it was asked to end, for either of its two ids in Slurm's announcement."""
     array, directory = cluster_jobs.directory("array"), cluster_jobs.directory()
     source = """
@@ -328,7 +328,7 @@ def test_announcement_of_an_earlier_run_does_not_count(tracked_jobs) -> None:
     assert "CANCELLED AT" in job.stderr
 
 
-def test_announcement_counts_where_the_script_hears_no_signal(tracked_jobs) -> None:
+def test_announcement_counts_if_script_ignores_sigterm(tracked_jobs) -> None:
     """The script ignores SIGTERM, as if it came late; slurmstepd has announced the end, behind an unfinished line."""
     source = """
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -361,7 +361,7 @@ def test_announcement_of_another_job_does_not_count(jobs) -> None:
 @pytest.mark.parametrize(
     "text", ["Slurm job {} has expired", "Unable to create step for job {}: Job/step already completing or completed"]
 )
-def test_srun_that_finds_its_job_ended_makes_no_failure_of_the_module(jobs, text) -> None:
+def test_srun_after_job_end_is_not_module_failure(jobs, text) -> None:
     """Slurm ends a job first, and announces that to its nodes later; an srun that begins in between fails."""
     source = f"""
         say("srun: error: {text}".format(os.environ["SLURM_JOB_ID"]), sys.stderr)
@@ -425,7 +425,7 @@ def test_unsure_record_is_success_where_slurm_does_not_answer(jobs, monkeypatch)
 
 
 @pytest.mark.parametrize("more", [{}, {"stderr_to_stdout": True}, {"setup": ["exec 2>&1"]}])
-def test_sigterm_to_the_step_alone_makes_no_success(jobs, more) -> None:
+def test_sigterm_to_step_only_is_not_success(jobs, more) -> None:
     """With a GraceTime, a preemption signals the step only; Slurm would call such a job COMPLETED."""
     job = jobs.start(counts(children=0), slurm={**TORN_DOWN, "use_srun": True, **more})
     job.expect_line("listens")
@@ -449,7 +449,7 @@ def test_announcement_that_no_log_gets_leaves_the_record_unsure(jobs, more) -> N
     assert not job.directory.read_exit().is_sure_success
 
 
-def test_sigkill_to_the_parent_of_the_module_is_told_as_that(jobs) -> None:
+def test_sigkill_of_module_parent_is_reported_without_exit_code(jobs) -> None:
     """The kernel may choose any process when memory is short; there is no exit code of the module then."""
     job = jobs.start("os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(4711)")
 
@@ -478,7 +478,7 @@ def test_signal_to_the_first_shell_of_a_local_job_reaches_module_once(local_jobs
 
 
 @pytest.mark.slow
-def test_signals_without_end_do_not_keep_a_local_job_from_its_record(local_jobs) -> None:
+def test_signal_flood_does_not_block_exit_record_of_local_job(local_jobs) -> None:
     """The exit code is the module's, with any signal while bash waits, and while it writes the record."""
     source = "import os, signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: None)\nprint('listens', flush=True)\n"
     for _ in range(4):

@@ -83,7 +83,7 @@ def asking(wish: str, **slurm: Any) -> dict[str, Any]:
         ("filter", "The filter is temporarily closed"),
     ],
 )
-def test_refusal_of_a_site_is_final_in_its_words(site_jobs, wish, words) -> None:
+def test_site_rejection_raises_submission_rejected_with_its_message(site_jobs, wish, words) -> None:
     """After one sbatch, though its wording is that of a temporary error."""
     site_jobs.slurm.put_in_front("sbatch")
     job = site_jobs.start("say('done')", **asking(wish))
@@ -93,7 +93,7 @@ def test_refusal_of_a_site_is_final_in_its_words(site_jobs, wish, words) -> None
     assert site_jobs.slurm.counted("sbatch") == 1
 
 
-def test_refusal_of_a_site_is_final_for_an_array(site_jobs) -> None:
+def test_site_rejection_fails_each_array_element(site_jobs) -> None:
     """For each of its elements."""
     planned = instances(site_jobs.plan(f"{UNTIL_GO}", **asking("refuse")), 2)
     site_jobs.slurm.put_in_front("sbatch")
@@ -105,7 +105,7 @@ def test_refusal_of_a_site_is_final_for_an_array(site_jobs) -> None:
     assert site_jobs.slurm.counted("sbatch") == 1
 
 
-def test_warning_of_a_site_about_an_accepted_job_is_logged_as_a_warning(site_jobs) -> None:
+def test_site_message_about_accepted_job_is_logged_as_warning(site_jobs) -> None:
     """The job runs; one that the site does not speak of has no such line."""
     warned, other = site_jobs.start("say('done')", **asking("warn")), site_jobs.start("say('done')")
     assert warned.succeeds() == other.succeeds() == "done"
@@ -128,7 +128,7 @@ def end_of(job: Any) -> Any:
 
 
 @pytest.mark.parametrize("wish", ["prefix", "rename"])
-def test_job_that_a_site_renames_is_followed_and_found(site_jobs, wish) -> None:
+def test_job_renamed_by_site_is_monitored_and_found(site_jobs, wish) -> None:
     """A retry after a crash finds it in the queue by its script, as a new process would that knows no id."""
     job = site_jobs.start("wait_for('go'); say('done')", lost_after=2.0, **asking(wish))
     job.expect_start()
@@ -142,7 +142,7 @@ def test_job_that_a_site_renames_is_followed_and_found(site_jobs, wish) -> None:
 
 
 @pytest.mark.parametrize("wish", ["prefix", "rename"])
-def test_job_that_a_site_renames_is_cancelled(site_jobs, wish) -> None:
+def test_job_renamed_by_site_is_cancelled(site_jobs, wish) -> None:
     """By its id, which is still its own; another job of that name goes on."""
     job = site_jobs.start("wait_for('the end of days')", **asking(wish))
     job.expect_start()
@@ -155,7 +155,7 @@ def test_job_that_a_site_renames_is_cancelled(site_jobs, wish) -> None:
     assert site_jobs.slurm.state(other) in {"PENDING", "RUNNING"}
 
 
-def test_job_that_a_user_renames_is_followed_to_its_end(site_jobs) -> None:
+def test_job_renamed_by_user_is_monitored_to_its_end(site_jobs) -> None:
     """While it runs."""
     job = site_jobs.start("wait_for('go'); say('done')", lost_after=2.0)
     job.expect_start()
@@ -165,7 +165,7 @@ def test_job_that_a_user_renames_is_followed_to_its_end(site_jobs) -> None:
     assert not any("no longer known" in line for line in job.said)
 
 
-def test_array_that_a_site_renames_is_followed_and_cancelled(site_jobs) -> None:
+def test_array_renamed_by_site_is_monitored_and_cancelled(site_jobs) -> None:
     """Element by element; one is renamed once more by its user."""
     planned = instances(site_jobs.plan(UNTIL_GO, **asking("rename")), 3)
     runs = [site_jobs.follow(each) for each in planned]
@@ -187,7 +187,7 @@ def test_array_that_a_site_renames_is_followed_and_cancelled(site_jobs) -> None:
 
 
 @pytest.mark.parametrize("wish", ["prefix", "rename"])
-def test_renamed_job_of_a_worker_killed_during_sbatch_is_taken_up(site_jobs, worker, wish) -> None:
+def test_retry_reattaches_to_renamed_job_after_worker_killed(site_jobs, worker, wish) -> None:
     """Its id is recorded nowhere, and it has not begun: only its script identifies it."""
     slurm, planned = site_jobs.slurm, site_jobs.plan("say('done')", **asking(wish))
     blocking = slurm.submit("sleep 600", "--exclusive")

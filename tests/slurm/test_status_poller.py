@@ -58,7 +58,7 @@ def watchers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "sewer-status-poller"]
 
 
-def test_300_jobs_take_no_more_queries_than_one(slurm, talk_to, watch) -> None:
+def test_poller_uses_one_squeue_for_300_jobs(slurm, talk_to, watch) -> None:
     """Of 300 real jobs each is seen at every look, by one squeue each."""
     talk_to(slurm)
     submit = "for n in $(seq 300); do sbatch --parsable --hold --job-name=many --output=/dev/null --wrap=true; done"
@@ -75,7 +75,7 @@ def test_300_jobs_take_no_more_queries_than_one(slurm, talk_to, watch) -> None:
     assert slurm.counted("squeue") <= (time.monotonic() - begin) / 1.0 + 2
 
 
-def test_the_interval_grows_while_nothing_changes_and_falls_back_when_something_does(watch) -> None:
+def test_poll_interval_grows_until_a_status_changes(watch) -> None:
     """From the shortest to the longest, and back."""
     state = ["PENDING"]
     cluster = Cluster(lambda: JobStatus(state[0]))
@@ -89,7 +89,7 @@ def test_the_interval_grows_while_nothing_changes_and_falls_back_when_something_
     assert min(cluster.pauses[looks - 1 :]) < 0.5
 
 
-def test_hurry_brings_a_look_soon_but_not_sooner_than_the_shortest_interval(watch) -> None:
+def test_poll_now_respects_shortest_interval(watch) -> None:
     """Frequent requests get the shortest interval."""
     cluster = Cluster()
     one = watch(cluster, shortest=0.2, longest=1000.0)
@@ -102,7 +102,7 @@ def test_hurry_brings_a_look_soon_but_not_sooner_than_the_shortest_interval(watc
     assert min(cluster.pauses) >= 0.2
 
 
-def test_a_watch_that_comes_after_others_have_ended_waits_for_its_interval(watch) -> None:
+def test_new_subscription_respects_interval_of_last_poll(watch) -> None:
     """One job after the other is no more for the controller than one job all the time."""
     cluster = Cluster()
     for number in range(10):
@@ -113,7 +113,7 @@ def test_a_watch_that_comes_after_others_have_ended_waits_for_its_interval(watch
     assert min(cluster.pauses) >= 0.1
 
 
-def test_a_slow_answer_is_followed_by_a_pause(watch) -> None:
+def test_slow_poll_is_followed_by_pause(watch) -> None:
     """Looks do not pile up, and do not follow each other without a break."""
     ended = []
 
@@ -133,7 +133,7 @@ def test_a_slow_answer_is_followed_by_a_pause(watch) -> None:
     assert len(watchers()) == 1
 
 
-def test_whatever_goes_wrong_the_other_jobs_are_watched(watch) -> None:
+def test_failing_observer_does_not_block_others(watch) -> None:
     """Neither a listener that raises nor a cluster that does ends the watcher."""
     answers = iter([ValueError("what is this?"), SlurmUnreachable("it is away")])
     both = threading.Event()
@@ -157,7 +157,7 @@ def test_whatever_goes_wrong_the_other_jobs_are_watched(watch) -> None:
     assert views[-1].status == JobStatus("RUNNING")
 
 
-def test_a_watcher_that_has_died_is_replaced(watch, monkeypatch) -> None:
+def test_poll_now_restarts_ended_poller_thread(watch, monkeypatch) -> None:
     """Should its thread end in spite of all, a request restarts it."""
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
     is_deadly = [True]
@@ -175,7 +175,7 @@ def test_a_watcher_that_has_died_is_replaced(watch, monkeypatch) -> None:
     until(lambda: views, lambda: "a view")
 
 
-def test_watches_come_and_go_from_many_threads(watch) -> None:
+def test_subscribe_and_close_are_thread_safe(watch) -> None:
     """Each gets its views, and the thread ends with the last one."""
     cluster = Cluster()
     missing = []
@@ -197,7 +197,7 @@ def test_watches_come_and_go_from_many_threads(watch) -> None:
     until(lambda: not watchers(), lambda: "the end of the watcher's thread")
 
 
-def test_several_clusters_do_not_wait_for_each_other(watch) -> None:
+def test_pollers_of_several_clusters_are_independent(watch) -> None:
     """One that hangs has a thread of its own."""
     is_open = threading.Event()
     views = []
@@ -207,7 +207,7 @@ def test_several_clusters_do_not_wait_for_each_other(watch) -> None:
     is_open.set()
 
 
-def test_a_forked_process_watches_for_itself(watch) -> None:
+def test_forked_process_starts_its_own_poller(watch) -> None:
     """It has no thread of its parent, may close inherited files, and starts again; also during a poll."""
     is_open = threading.Event()
     cluster = Cluster(lambda: is_open.is_set() and JobStatus("RUNNING"))
@@ -228,7 +228,7 @@ def test_a_forked_process_watches_for_itself(watch) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_a_job_that_accounting_does_not_know_is_not_asked_for_at_every_look(slurm_accounting, talk_to, watch) -> None:
+def test_sacct_queries_for_unknown_jobs_become_rarer(slurm_accounting, talk_to, watch) -> None:
     """One sacct for all jobs that are forgotten, and then ever fewer."""
     talk_to(slurm_accounting)
     slurm_accounting.put_in_front("squeue")

@@ -53,7 +53,7 @@ def count_said(said: list[str], part: str) -> int:
 
 @pytest.mark.parametrize("words", [UNREACHABLE, STRANGE, ""], ids=["unreachable", "unknown", "silent"])
 @pytest.mark.usefixtures("quick_tries")
-def test_sbatch_that_fails_five_times_and_then_works_gives_one_job(plan, jobs, slurm, words):
+def test_sbatch_failing_five_times_submits_one_job(plan, jobs, slurm, words):
     """A repeated message is logged once."""
     planned = plan("say('done')")
     slurm.put_in_front("sbatch", failing(words, 5))
@@ -65,7 +65,7 @@ def test_sbatch_that_fails_five_times_and_then_works_gives_one_job(plan, jobs, s
 
 
 @pytest.mark.usefixtures("quick_tries")
-def test_an_error_that_nobody_knows_and_that_never_passes_ends_in_sbatchs_words(plan, jobs, slurm):
+def test_permanent_unclassified_error_raises_slurm_unavailable(plan, jobs, slurm):
     """The task fails, and may be retried; nothing was submitted."""
     planned = plan("say('done')")
     slurm.put_in_front("sbatch", failing(STRANGE, 1000))
@@ -78,7 +78,7 @@ def test_an_error_that_nobody_knows_and_that_never_passes_ends_in_sbatchs_words(
 
 
 @pytest.mark.usefixtures("quick_tries")
-def test_a_controller_whose_name_cannot_be_resolved_is_waited_for(plan, jobs, slurm):
+def test_unresolvable_controller_name_is_waited_for(plan, jobs, slurm):
     """As while its container is gone: sbatch then prints an error of a name, and in the end that there was no error."""
     planned = plan("say('done')")
     words = ['slurm_set_addr: Unable to resolve "slurmctld"', "Batch job submission failed: No error"]
@@ -92,7 +92,7 @@ def test_a_controller_whose_name_cannot_be_resolved_is_waited_for(plan, jobs, sl
 
 @pytest.mark.parametrize("says", ["Welcome to the cluster", ""])
 @pytest.mark.usefixtures("quick_tries")
-def test_sbatch_that_names_no_job_is_not_called_again_if_there_is_one(plan, jobs, slurm, says):
+def test_sbatch_without_job_id_finds_job_by_name(plan, jobs, slurm, says):
     """It exits with 0 and rubbish; the job is found by its name."""
     planned = plan("say('done')")
     slurm.put_in_front("sbatch", f"{real(slurm, 'sbatch')} \"$@\" >/dev/null; echo '{says}'; exit 0")
@@ -102,7 +102,7 @@ def test_sbatch_that_names_no_job_is_not_called_again_if_there_is_one(plan, jobs
     assert seen(slurm, planned) == [run.id]
 
 
-def test_a_greeting_before_the_id_is_read_over(plan, jobs, slurm):
+def test_sbatch_output_before_job_id_is_ignored(plan, jobs, slurm):
     """The id is on the last line, and not a number above it."""
     planned = plan("say('done')")
     slurm.put_in_front("sbatch", "echo 2000 cores are free today")
@@ -111,7 +111,7 @@ def test_a_greeting_before_the_id_is_read_over(plan, jobs, slurm):
     assert seen(slurm, planned) == [run.id]
 
 
-def test_an_sbatch_that_hangs_before_it_is_heard_is_called_again(plan, jobs, slurm):
+def test_hanging_sbatch_without_job_is_repeated(plan, jobs, slurm):
     """It is ended in time, and nothing came of it."""
     planned = plan("say('done')")
     slurm.put_in_front("sbatch", "[ $count -gt 1 ] || exec sleep 600")
@@ -124,7 +124,7 @@ def test_an_sbatch_that_hangs_before_it_is_heard_is_called_again(plan, jobs, slu
 # -- A controller that is away -----------------------------------------------------------------------------------------
 
 
-def test_an_sbatch_that_times_out_though_the_job_was_taken_is_not_repeated(plan, jobs, slurm, tmp_path):
+def test_sbatch_timeout_with_accepted_job_is_not_repeated(plan, jobs, slurm, tmp_path):
     """The controller freezes, and accepts the job as soon as it thaws, after sbatch has timed out."""
     planned = plan("say('done')")
     go = tmp_path / "frozen"
@@ -141,7 +141,7 @@ def test_an_sbatch_that_times_out_though_the_job_was_taken_is_not_repeated(plan,
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
-def test_a_controller_that_is_away_for_a_while_is_waited_for(plan, jobs, slurm, when, tmp_path):
+def test_stopped_controller_is_waited_for(plan, jobs, slurm, when, tmp_path):
     """It is stopped before the first look-up, or between that and sbatch."""
     planned = plan("say('done')")
     go = tmp_path / "stopped"
@@ -160,7 +160,7 @@ def test_a_controller_that_is_away_for_a_while_is_waited_for(plan, jobs, slurm, 
     assert seen(slurm, planned) == [run.id]
 
 
-def test_a_controller_that_stays_away_is_not_waited_for_longer_than_max_pending_time(plan, jobs, slurm):
+def test_stopped_controller_is_waited_for_up_to_max_pending_time(plan, jobs, slurm):
     """It ends as a wait that was too long; nothing runs when the controller is back."""
     planned = plan("say('done')", max_pending_time=1)
     slurm.stop_daemon("slurmctld")
@@ -172,9 +172,7 @@ def test_a_controller_that_stays_away_is_not_waited_for_longer_than_max_pending_
     assert seen(slurm, planned) == []
 
 
-def test_a_job_that_the_controller_has_forgotten_is_lost_and_its_ids_next_owner_untouched(
-    make_slurm, talk_to, tmp_path
-):
+def test_forgotten_job_is_lost_and_new_owner_of_id_untouched(make_slurm, talk_to, tmp_path):
     """The controller is killed before it has saved the job, and gives the id to a job of another user."""
     slurm = talk_to(make_slurm(nodes=1))
     planned = Jobs(tmp_path / "jobs", slurm).plan(
@@ -200,7 +198,7 @@ def test_a_job_that_the_controller_has_forgotten_is_lost_and_its_ids_next_owner_
 
 
 @pytest.mark.usefixtures("quick_tries")
-def test_without_slurmdbd_nothing_is_submitted_twice(slurm_accounting, talk_to, tmp_path):
+def test_slurmdbd_outage_causes_no_duplicate_submission(slurm_accounting, talk_to, tmp_path):
     """After a failed submission, accounting is waited for as well: the job might be over and forgotten."""
     slurm = talk_to(slurm_accounting)
     jobs = Jobs(tmp_path / "jobs", slurm)
@@ -219,7 +217,7 @@ MANY = 10
 
 
 @pytest.mark.usefixtures("quick_tries")
-def test_sacct_that_hangs_holds_up_no_other_submission(slurm_accounting, talk_to, tmp_path):
+def test_hanging_sacct_does_not_block_other_submissions(slurm_accounting, talk_to, tmp_path):
     """Submissions that Slurm has not answered wait for it in turn: at most one sacct of a process is under way."""
     slurm = talk_to(slurm_accounting)
     jobs = Jobs(tmp_path / "jobs", slurm)
@@ -242,7 +240,7 @@ def test_sacct_that_hangs_holds_up_no_other_submission(slurm_accounting, talk_to
 
 
 @pytest.mark.usefixtures("quick_tries")
-def test_sacct_that_hangs_is_ended_and_asked_again_after_a_pause(slurm_accounting, talk_to, tmp_path, monkeypatch):
+def test_hanging_sacct_is_killed_and_queried_after_pause(slurm_accounting, talk_to, tmp_path, monkeypatch):
     """One for all that wait; a submission that was not answered goes on as soon as accounting answers."""
     monkeypatch.setattr(accounting, "_FIRST_PAUSE", 0.7)
     slurm = talk_to(slurm_accounting)
@@ -276,7 +274,7 @@ def test_sacct_that_hangs_is_ended_and_asked_again_after_a_pause(slurm_accountin
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_slurm_refuses_for_good_fails_at_once_in_its_words(plan, jobs, slurm, asks, words):
+def test_permanent_rejection_raises_submission_rejected(plan, jobs, slurm, asks, words):
     """sbatch is called once, and the next try begins with a new attempt."""
     planned = plan("say('done')", slurm=asks)
     slurm.put_in_front("sbatch")
@@ -303,7 +301,7 @@ def strict(make_slurm: Callable[..., SlurmCluster], talk_to: Callable[..., Any])
 
 
 @pytest.mark.usefixtures("quick_tries")
-def test_accounts_and_their_limits(strict, tmp_path):
+def test_account_limits_are_rejected_or_waited_for(strict, tmp_path):
     """Wrong ones are refused at once; a limit on the number of jobs is waited for, within max_pending_time."""
     jobs = Jobs(tmp_path / "jobs", strict)
     for asks, words in [
@@ -332,7 +330,7 @@ def test_accounts_and_their_limits(strict, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_tries")
-def test_a_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
+def test_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
     """Where MaxJobCount is reached, sbatch hangs and is called again until there is room."""
     slurm = talk_to(make_slurm(nodes=1, min_job_age=2, extra_conf="MaxJobCount=2"))
     jobs = Jobs(tmp_path / "jobs", slurm)
@@ -344,7 +342,7 @@ def test_a_full_queue_is_waited_for(make_slurm, talk_to, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_tries")
-def test_full_queue_asks_no_accounting(make_slurm, talk_to, tmp_path):
+def test_full_queue_does_not_query_sacct(make_slurm, talk_to, tmp_path):
     """A queue that was full has taken no job that could have ended, and accounting may hang."""
     slurm = talk_to(make_slurm(nodes=1, min_job_age=2, extra_conf="MaxJobCount=2", accounting=True))
     jobs = Jobs(tmp_path / "jobs", slurm)
@@ -375,7 +373,7 @@ def fill_queue(slurm) -> str:
 # -- Where nothing can be written --------------------------------------------------------------------------------------
 
 
-def test_a_run_dir_that_is_a_file_is_named_and_nothing_submitted(plan, jobs, slurm, tmp_path):
+def test_run_dir_that_is_a_file_raises_slurm_unavailable(plan, jobs, slurm, tmp_path):
     """So is one below a file."""
     file = tmp_path / "file"
     file.write_text("")
@@ -390,7 +388,7 @@ def test_a_run_dir_that_is_a_file_is_named_and_nothing_submitted(plan, jobs, slu
     assert slurm.counted("sbatch") == 0
 
 
-def test_a_run_dir_that_nobody_can_make_is_named(plan, jobs, slurm):
+def test_run_dir_that_cannot_be_created_raises_slurm_unavailable(plan, jobs, slurm):
     """The error has the system's message; not even an administrator can create a folder there."""
     planned = plan("say('done')")
     run = jobs.follow(planned._replace(slurm=planned.slurm._replace(run_dir="/proc/sewer-runs")))
@@ -400,7 +398,7 @@ def test_a_run_dir_that_nobody_can_make_is_named(plan, jobs, slurm):
     assert seen(slurm, planned) == []
 
 
-def test_a_full_disk_is_named_and_nothing_submitted(plan, slurm, worker, tmp_path):
+def test_full_disk_raises_slurm_unavailable(plan, slurm, worker, tmp_path):
     """No file can take another byte: so it is with a quota, too."""
     planned: JobSpec = plan("say('done')")
     slurm.put_in_front("sbatch")

@@ -63,7 +63,7 @@ def attempt(tmp_path: Path) -> Path:
     return Path(job.directory.path)
 
 
-def test_retry_publishes_the_product_that_the_job_was_told(attempt: Path, tmp_path: Path) -> None:
+def test_retry_commits_product_path_of_saved_task(attempt: Path, tmp_path: Path) -> None:
     """With any present value of the template."""
     assert not isinstance(outcome(planned(tmp_path, "second.txt")), SewerError)
 
@@ -72,7 +72,7 @@ def test_retry_publishes_the_product_that_the_job_was_told(attempt: Path, tmp_pa
 
 @pytest.mark.parametrize("name", KEPT)
 @pytest.mark.parametrize("way", ["newer", "truncated", "incomplete"])
-def test_unreadable_record_keeps_job_and_product(way: str, name: str, attempt: Path, tmp_path: Path) -> None:
+def test_unreadable_record_keeps_job_and_product_for_retry(way: str, name: str, attempt: Path, tmp_path: Path) -> None:
     """The error names the record; with the record restored, the next try collects the job."""
     file = attempt / f"{name}.json"
     whole = file.read_text()
@@ -113,7 +113,7 @@ def test_unreadable_exit_record_of_a_cancelled_job_keeps_its_product(attempt: Pa
 
 
 @pytest.mark.parametrize("name", ["attempt", "job", "ended", "exit"])
-def test_unreadable_record_of_a_collected_job_starts_no_other(name: str, attempt: Path, tmp_path: Path) -> None:
+def test_unreadable_record_of_collected_job_submits_no_new_job(name: str, attempt: Path, tmp_path: Path) -> None:
     """Airflow may not have stored its result."""
     first, second = (planned(tmp_path, "first.txt"), planned(tmp_path, "first.txt"))
     first = first._replace(instance=first.instance._replace(try_number=1))
@@ -127,7 +127,7 @@ def test_unreadable_record_of_a_collected_job_starts_no_other(name: str, attempt
     assert os.listdir(attempt.parent) == ["1"]
 
 
-def test_removed_run_directory_has_the_next_try_submit_a_new_job(attempt: Path, tmp_path: Path) -> None:
+def test_removed_job_directory_makes_retry_submit_new_job(attempt: Path, tmp_path: Path) -> None:
     """That is the way out which the error names."""
     (attempt / "task.json").write_text("{}")
     assert isinstance(outcome(planned(tmp_path, "second.txt")), UnreadableRecord)

@@ -48,7 +48,7 @@ def jobs(request: pytest.FixtureRequest) -> ScriptJobs:
     return jobs
 
 
-def test_max_rss_is_the_memory_of_all_processes_of_the_job(jobs: ScriptJobs) -> None:
+def test_max_rss_sums_all_processes_of_job(jobs: ScriptJobs) -> None:
     """Three processes hold 50 MB each at the same time, and their interpreters some more."""
     job = jobs.start(TREE)
     measured(job, 0, 150 * MB / 1024)
@@ -58,7 +58,7 @@ def test_max_rss_is_the_memory_of_all_processes_of_the_job(jobs: ScriptJobs) -> 
 
 
 @pytest.mark.parametrize("use_srun", [False, True], ids=["script", "srun"])
-def test_cpu_includes_the_job_step_of_srun(cluster_jobs: ScriptJobs, use_srun: bool) -> None:
+def test_cpu_includes_srun_job_step(cluster_jobs: ScriptJobs, use_srun: bool) -> None:
     """With `use_srun`, slurmstepd starts the module, so that the times of the script do not include it."""
     job = cluster_jobs.start(COMPUTES, resources={"use_srun": use_srun})
     measured(job, 1, 100)
@@ -69,14 +69,14 @@ def test_cpu_includes_the_job_step_of_srun(cluster_jobs: ScriptJobs, use_srun: b
     assert usage["cpu_efficiency"] == pytest.approx(usage["cpu"] / usage["elapsed"], abs=0.001)
 
 
-def test_usage_on_several_nodes_is_the_elapsed_time(cluster_jobs: ScriptJobs) -> None:
+def test_usage_of_several_nodes_has_only_elapsed(cluster_jobs: ScriptJobs) -> None:
     """The script sees the processes of one node only, and a part of the usage would pass for all of it."""
     job = cluster_jobs.start("print(1)", resources={"nodes": 2})
     assert job.record().is_success
     assert list(usage_of(job.directory)) == ["elapsed"]
 
 
-def test_usage_of_a_requeued_job_is_that_of_its_last_run(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
+def test_usage_of_requeued_job_covers_last_run(cluster_jobs: ScriptJobs, slurm: SlurmCluster) -> None:
     """Samples of the run before the requeue are removed when the job begins again."""
     job = cluster_jobs.start(WAIT, requeue=True)
     measured(job, 0, 1)
@@ -106,7 +106,9 @@ def test_usage_of_a_requeued_job_is_that_of_its_last_run(cluster_jobs: ScriptJob
         ("9" * 30 + " 1\n", None),
     ],
 )
-def test_damaged_samples_leave_max_rss_out(local_jobs: ScriptJobs, text: str | None, expected: float | None) -> None:
+def test_usage_of_damaged_samples_omits_max_rss(
+    local_jobs: ScriptJobs, text: str | None, expected: float | None
+) -> None:
     """A kill may cut off the last line, and a full disk any of them."""
     job = local_jobs.start("print(1)")
     assert job.record().is_success
@@ -120,6 +122,6 @@ def test_damaged_samples_leave_max_rss_out(local_jobs: ScriptJobs, text: str | N
     assert "cpu" in usage
 
 
-def test_usage_of_a_job_without_a_record_is_empty(tmp_path: Path) -> None:
+def test_usage_without_exit_record_is_empty(tmp_path: Path) -> None:
     """Nothing is known of a job whose script has not come to its end."""
     assert usage_of(JobDirectory(str(tmp_path))) == {}

@@ -30,7 +30,7 @@ def alive(pids) -> list[int]:
     return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_job_runs(slurm) -> None:
+def test_job_runs_on_node_with_exit_code(slurm) -> None:
     """A job runs on a node of the cluster and ends with its own exit code."""
     job = slurm.wait_for(slurm.submit("echo $SLURMD_NODENAME; exit 3"), "FAILED")
 
@@ -38,7 +38,7 @@ def test_a_job_runs(slurm) -> None:
     assert slurm.output(job.id).strip() in slurm.nodes
 
 
-def test_a_login_starts_no_profile(slurm) -> None:
+def test_login_environment_ignores_user_profile(slurm) -> None:
     """The login environment is the cluster's own: the profile of the present user may hang, or print anything."""
     job = slurm.submit("env", "--export=NONE")
     slurm.wait_for(job, "COMPLETED")
@@ -52,7 +52,7 @@ def test_a_login_starts_no_profile(slurm) -> None:
     assert login["PATH"] == path_with_sbin()
 
 
-def test_purged_jobs_are_still_counted(make_slurm) -> None:
+def test_jobs_includes_jobs_forgotten_by_squeue(make_slurm) -> None:
     """A job that squeue has forgotten is still among the jobs, as it ended."""
     slurm = make_slurm(nodes=1, min_job_age=2)
     ids = [slurm.submit(script, "--job-name=daily load, JobState=7") for script in ("true", "exit 4")]
@@ -67,7 +67,7 @@ def test_purged_jobs_are_still_counted(make_slurm) -> None:
     ]
 
 
-def test_a_node_that_goes_down_fails_its_jobs(slurm) -> None:
+def test_node_down_fails_or_requeues_its_jobs(slurm) -> None:
     """With its node a job ends as NODE_FAIL; one that may start again does so on another node."""
     lost = slurm.submit(FOR_EVER, "--nodelist=n1", "--no-requeue")
     again = slurm.submit(f"echo $SLURMD_NODENAME; {FOR_EVER}")
@@ -83,7 +83,7 @@ def test_a_node_that_goes_down_fails_its_jobs(slurm) -> None:
     slurm.until(lambda: slurm.output(again).strip() not in {"", first}, "the name of another node")
 
 
-def test_a_frozen_controller_answers_once_it_is_thawed(slurm) -> None:
+def test_frozen_controller_answers_after_thaw(slurm) -> None:
     """A frozen controller lets its clients wait, and goes on as if nothing had been."""
     slurm.freeze("slurmctld")
     with pytest.raises(subprocess.TimeoutExpired):
@@ -94,7 +94,7 @@ def test_a_frozen_controller_answers_once_it_is_thawed(slurm) -> None:
     assert "idle" in slurm.command("sinfo")
 
 
-def test_a_killed_controller_comes_back_with_its_jobs(slurm) -> None:
+def test_killed_controller_restarts_with_its_jobs(slurm) -> None:
     """A job outlives its controller and its slurmd, and is known to the next ones."""
     job = slurm.submit(f"echo here; {FOR_EVER}", "--nodelist=n2")
     slurm.until(lambda: slurm.output(job), "a word of the job")
@@ -111,7 +111,7 @@ def test_a_killed_controller_comes_back_with_its_jobs(slurm) -> None:
     assert slurm.output(job) == "here\n"
 
 
-def test_a_job_makes_way_for_another(slurm) -> None:
+def test_job_of_scavenge_is_preempted(slurm) -> None:
     """A job of the partition scavenge is ended for one of main."""
     options = ("--exclusive", "--nodelist=n3")
     weak = slurm.submit(FOR_EVER, "--partition=scavenge", "--no-requeue", *options)
@@ -123,7 +123,7 @@ def test_a_job_makes_way_for_another(slurm) -> None:
     slurm.wait_for(strong, "COMPLETED")
 
 
-def test_a_job_is_held_released_suspended_resumed_and_requeued(slurm) -> None:
+def test_job_is_held_released_suspended_resumed_and_requeued(slurm) -> None:
     """One job gets all commands for jobs, and then runs out of memory."""
     job = slurm.submit(FOR_EVER, "--hold")
     slurm.release(job)
@@ -144,7 +144,7 @@ def test_a_job_is_held_released_suspended_resumed_and_requeued(slurm) -> None:
     assert (ended.exit_code, ended.restarts) == ("0:125", 1)
 
 
-def test_a_job_runs_out_of_time(slurm) -> None:
+def test_expired_time_limit_ends_job_as_timeout(slurm) -> None:
     """A job whose time limit is moved to now ends as TIMEOUT."""
     job = slurm.submit(FOR_EVER, "--partition=tiny")
     slurm.wait_for(job, "RUNNING")
@@ -154,7 +154,7 @@ def test_a_job_runs_out_of_time(slurm) -> None:
     slurm.wait_for(job, "TIMEOUT")
 
 
-def test_the_kernel_ends_a_job_that_takes_too_much_memory(make_slurm, tmp_path) -> None:
+def test_cgroup_memory_limit_ends_job_as_out_of_memory(make_slurm, tmp_path) -> None:
     """With cgroups, a job is out of memory when it takes too much; elsewhere the test is skipped with a reason."""
     if not SlurmCluster(tmp_path).can_cgroup:
         with pytest.raises(SlurmTrouble, match=r"out_of_memory\(\) does without"):
@@ -170,7 +170,7 @@ def test_the_kernel_ends_a_job_that_takes_too_much_memory(make_slurm, tmp_path) 
 
 
 @pytest.mark.parametrize("proctrack", ["linuxproc", "cgroup"])
-def test_proctrack_decides_which_processes_scancel_signals(make_slurm, tmp_path, proctrack) -> None:
+def test_proctrack_determines_processes_signalled_by_scancel(make_slurm, tmp_path, proctrack) -> None:
     """Under proctrack/cgroup, scancel sends SIGTERM to the batch script only; otherwise to its children as well."""
     if proctrack == "cgroup" and not SlurmCluster(tmp_path).can_track_by_cgroup:
         with pytest.raises(SlurmTrouble, match=r"proctrack/cgroup needs root and a writable /sys/fs/cgroup/freezer"):
@@ -189,7 +189,7 @@ def test_proctrack_decides_which_processes_scancel_signals(make_slurm, tmp_path,
     assert set(slurm.output(job).split()) & {"script", "child"} == heard
 
 
-def test_accounting_knows_what_has_ended(slurm_accounting) -> None:
+def test_sacct_shows_ended_jobs(slurm_accounting) -> None:
     """With accounting there is a sacct, which knows of a job a little later than squeue."""
     job = slurm_accounting.submit("exit 3", "--comment=from a test")
     slurm_accounting.wait_for(job, "FAILED")
@@ -200,7 +200,7 @@ def test_accounting_knows_what_has_ended(slurm_accounting) -> None:
     assert slurm_accounting.command(*sacct) == "FAILED|3:0|from a test"
 
 
-def test_calls_are_counted_and_can_fail(slurm) -> None:
+def test_wrapper_counts_and_fails_calls(slurm) -> None:
     """A wrapper sees each call of its command, and lets through the chosen ones."""
     slurm.put_in_front("squeue", 'if [ "$count" -le 2 ]; then echo "not now" >&2; exit 1; fi')
 
@@ -216,7 +216,7 @@ def test_calls_are_counted_and_can_fail(slurm) -> None:
     assert slurm.counted("squeue") == 4
 
 
-def test_put_in_front_again_on_a_path_with_the_first_one_calls_the_real_command(slurm, monkeypatch) -> None:
+def test_second_wrapper_calls_real_command(slurm, monkeypatch) -> None:
     """A test that has this cluster on its own PATH may put something else in front of a command."""
     monkeypatch.setenv("PATH", slurm.env["PATH"])
     slurm.put_in_front("squeue", "exit 1")
@@ -227,7 +227,7 @@ def test_put_in_front_again_on_a_path_with_the_first_one_calls_the_real_command(
     assert slurm.counted("squeue") == 1
 
 
-def test_a_cluster_is_put_in_order_after_a_test(make_slurm) -> None:
+def test_tidy_restores_cluster_after_test(make_slurm) -> None:
     """After any damage by a test, the next one finds a cluster at work."""
     slurm = make_slurm(nodes=2)
     jobs = [slurm.submit(FOR_EVER), slurm.submit(FOR_EVER, "--hold")]
@@ -245,7 +245,7 @@ def test_a_cluster_is_put_in_order_after_a_test(make_slurm) -> None:
 
 
 @pytest.mark.usefixtures("needs_slurm")
-def test_nothing_is_left_of_a_stopped_cluster(tmp_path) -> None:
+def test_stop_leaves_no_process_or_file(tmp_path) -> None:
     """Daemons, step daemons and all processes of jobs are gone, also those that lost their slurmd, and so are files."""
     with SlurmCluster(tmp_path, nodes=2) as slurm:
         daemons = slurm.processes()
@@ -262,7 +262,7 @@ def test_nothing_is_left_of_a_stopped_cluster(tmp_path) -> None:
     assert not run_folder.exists()
 
 
-def test_two_clusters_run_side_by_side(make_slurm) -> None:
+def test_two_clusters_are_independent(make_slurm) -> None:
     """Clusters do not see each other's jobs, and the end of one leaves the other alone."""
     one, other = make_slurm(nodes=1), make_slurm(nodes=1)
     mine = one.submit(FOR_EVER, "--job-name=mine")
@@ -279,7 +279,7 @@ def test_two_clusters_run_side_by_side(make_slurm) -> None:
 
 @pytest.mark.usefixtures("needs_slurm")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_cluster_ends_with_the_process_that_started_it(tmp_path, number) -> None:
+def test_cluster_ends_with_its_owner_process(tmp_path, number) -> None:
     """A test session that is killed takes its cluster along, even while a fork of it lives on."""
     source = f"""
         import os, sys, time
@@ -315,7 +315,7 @@ def test_a_cluster_ends_with_the_process_that_started_it(tmp_path, number) -> No
         os.kill(int(fork), signal.SIGKILL)
 
 
-def test_a_job_that_does_not_come_about_is_told_with_the_logs(slurm) -> None:
+def test_until_timeout_raises_with_logs(slurm) -> None:
     """The error has the awaited state, the present one, and the logs of the daemons."""
     job = slurm.submit("true")
 
@@ -323,17 +323,17 @@ def test_a_job_that_does_not_come_about_is_told_with_the_logs(slurm) -> None:
         slurm.wait_for(job, "TIMEOUT", timeout=0.5)
 
 
-def test_a_daemon_that_does_not_start_is_told_with_what_it_says(make_slurm) -> None:
+def test_daemon_start_failure_raises_with_its_output(make_slurm) -> None:
     """A setting that Slurm does not know is read in the error, and nothing is left of the attempt."""
     with pytest.raises(SlurmTrouble, match=r"slurmctld ended at once(.|\n)*NoSuchSetting"):
         make_slurm(extra_conf="NoSuchSetting=1")
 
 
 @pytest.mark.slow
-def test_tests_that_want_slurm_are_left_out_where_it_is_missing(tmp_path) -> None:
+def test_tests_without_slurm_are_skipped_with_hint(tmp_path) -> None:
     """Without the packages a test is skipped, and the end of the session names them."""
     env = {name: value for name, value in os.environ.items() if name != "SEWER_TEST_REQUIRE_ALL"}
-    test = f"{HERE / 'test_cluster.py'}::test_a_job_runs"
+    test = f"{HERE / 'test_cluster.py'}::test_job_runs_on_node_with_exit_code"
     argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'inner'}", test]
 
     done = subprocess.run(

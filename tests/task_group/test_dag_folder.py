@@ -67,7 +67,7 @@ def import_errors(folder, airflow_home):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_import_of_a_file_that_runs_itself_is_refused(way, folder, import_errors):
+def test_dag_folder_import_of_self_running_file_raises(way, folder, import_errors):
     """The error names the line, and .airflowignore."""
     (folder / "flow.py").write_text(dedent(WAYS[way]).lstrip())
 
@@ -79,7 +79,7 @@ def test_import_of_a_file_that_runs_itself_is_refused(way, folder, import_errors
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_import_of_a_file_that_runs_tasks_in_a_thread_starts_nothing(folder, import_errors):
+def test_dag_folder_import_of_file_running_thread_starts_no_task(folder, import_errors):
     """The thread has a stack of its own, which does not lead to Airflow."""
     source = dedent(WAYS["a task"]).replace("task.run()", "thread = threading.Thread(target=task.run)")
     (folder / "flow.py").write_text(f"{source}thread.start()\nthread.join()\n")
@@ -89,7 +89,7 @@ def test_import_of_a_file_that_runs_tasks_in_a_thread_starts_nothing(folder, imp
     assert not (folder / "has_run").exists()
 
 
-def test_dag_file_may_expand_a_file_that_runs_itself(folder, import_errors):
+def test_sewer_task_group_expands_self_running_file(folder, import_errors):
     """The files read by a group are recorded, as for .airflowignore."""
     (folder / "flow.py").write_text(dedent(WAYS["a task"]).lstrip())
     (folder / "dag.py").write_text(DAG_FILE)

@@ -14,7 +14,7 @@ from airflow_provider_sewer.task_group import create_airflow_task, sewer_task_gr
 from .runtime_value_cases import TRAIN, give
 
 
-def test_an_xcom_is_an_argument_of_a_workflow_and_makes_the_edge(file, where, run_dag):
+def test_arguments_xcomarg_is_passed_and_sets_dependency(file, where, run_dag):
     """A whole value keeps its type at any depth; in a string it is converted to text."""
     with DAG("given", schedule=None) as dag:
         rates = give.override(task_id="rates")([0.5])
@@ -26,7 +26,7 @@ def test_an_xcom_is_an_argument_of_a_workflow_and_makes_the_edge(file, where, ru
     assert results["train.second"] == {"n": 3, "config": {"lr": [0.5]}, "text": "3-svc"}
 
 
-def test_a_part_of_a_value_is_passed_on(file, where, run_dag):
+def test_arguments_key_of_xcomarg_is_passed(file, where, run_dag):
     """By key and position, whole and in a text."""
     source = """
         @workflow
@@ -47,7 +47,9 @@ def test_a_part_of_a_value_is_passed_on(file, where, run_dag):
         ("f\"{config['name'][0]}\"", "there is no <config['name'][0]>: it is 'svc', which has no parts"),
     ],
 )
-def test_a_part_that_is_not_there_fails_the_task_and_says_what_is(file, where, run_dag, capsys, parameter, message):
+def test_arguments_missing_key_of_xcomarg_fails_task_with_available_keys(
+    file, where, run_dag, capsys, parameter, message
+):
     """A typing mistake is not guessed at, whole or in a text."""
     source = f"""
         @workflow
@@ -60,7 +62,7 @@ def test_a_part_that_is_not_there_fails_the_task_and_says_what_is(file, where, r
     assert message in capsys.readouterr().out
 
 
-def test_a_parameter_of_the_dag_keeps_its_type(file, where, run_dag):
+def test_arguments_dag_param_keeps_its_type(file, where, run_dag):
     """In a template it is text; as an argument it keeps its type."""
     source = """
         @workflow
@@ -91,7 +93,7 @@ ALL_FIELDS = """
 
 
 @pytest.mark.parametrize("how", ["template", "xcom"])
-def test_every_field_of_a_task_takes_it(file, run_dag, tmp_path, how):
+def test_arguments_runtime_value_works_in_every_task_field(file, run_dag, tmp_path, how):
     """Module, function, parameters, arguments, paths, interpreter, environment, directories, Slurm parameters."""
     (tmp_path / "work").mkdir()
     (tmp_path / "seven.csv").touch()
@@ -124,7 +126,7 @@ def test_every_field_of_a_task_takes_it(file, run_dag, tmp_path, how):
     assert dag.get_task(sensor).upstream_task_ids == ({"folder", "value"} if how == "xcom" else set())
 
 
-def test_what_the_group_gives_its_tasks_may_be_known_later(file, run_dag, tmp_path):
+def test_sewer_task_group_settings_accept_runtime_values(file, run_dag, tmp_path):
     """Interpreter, environment, directories and parameters of jobs, each from an XCom; overrides as well."""
     source = """
         here = Task("here", "job", run_on="local")
@@ -154,7 +156,7 @@ def test_what_the_group_gives_its_tasks_may_be_known_later(file, run_dag, tmp_pa
     assert len(list((tmp_path / "runs").glob("later/*/g.there/1"))) == 1
 
 
-def test_a_single_task_may_be_given_what_is_known_later(file, where, run_dag):
+def test_create_airflow_task_accepts_runtime_values(file, where, run_dag):
     """create_airflow_task accepts the same values as a group."""
     with DAG("single", schedule=None) as dag:
         env = {**where["env"], "A": give("blue")}
@@ -164,7 +166,7 @@ def test_a_single_task_may_be_given_what_is_known_later(file, where, run_dag):
     assert run_dag(dag).results["t"]["A"] == "blue"
 
 
-def test_a_file_read_by_another_interpreter_is_called_with_arguments_too(file, where, run_dag, monkeypatch, tmp_path):
+def test_read_with_interpreter_passes_arguments(file, where, run_dag, monkeypatch, tmp_path):
     """Those that are known, and those that are known later."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with DAG("elsewhere", schedule=None) as dag:
@@ -173,7 +175,7 @@ def test_a_file_read_by_another_interpreter_is_called_with_arguments_too(file, w
     assert run_dag(dag).results["train.second"] == {"n": 3, "config": None, "text": "3-forest"}
 
 
-def test_a_dag_is_the_same_at_every_parse(file, where):
+def test_arguments_serialized_dag_is_stable_across_parses(file, where):
     """Run-time values leave no memory addresses in the serialized DAG."""
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -193,7 +195,7 @@ def test_a_dag_is_the_same_at_every_parse(file, where):
 @pytest.mark.parametrize(
     "use", ["if n > 3: pass", "if n: pass", "n == 3", "n in [1, 2]", "[x for x in n]", "Task('t', 'job').map(i=n)"]
 )
-def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, where, use):
+def test_runtime_value_in_condition_or_loop_raises(file, where, use):
     """A DAG is the same in all runs; the line that would have it otherwise is named."""
     path = file(f"""
         @workflow
@@ -229,7 +231,7 @@ def test_what_is_known_later_does_not_decide_of_what_a_workflow_is_made(file, wh
         ),
     ],
 )
-def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line, message):
+def test_runtime_value_where_parse_time_value_is_required_raises_with_line(file, where, line, message):
     """Names, arguments that Airflow needs at parse time, arithmetic."""
     path = file(f"@workflow\ndef w(n):\n    pass\n    {line}")
     with DAG("before", schedule=None), pytest.raises(SewerError, match=message):
@@ -249,7 +251,7 @@ def test_what_wants_to_be_known_before_is_named_with_its_line(file, where, line,
         ),
     ],
 )
-def test_what_the_dag_file_gives_in_vain_is_named(file, arguments, message):
+def test_sewer_task_group_invalid_arguments_raise(file, arguments, message):
     """While the DAG is parsed."""
     with DAG("vain", schedule=None):
         whole = give({"a": "b"})

@@ -152,7 +152,7 @@ def test_env_of_a_group_passes_an_xcom_literally(dag, file, where, run_dag):
     assert [results[f"g{index}.t"]["A"] for index in range(3)] == ["1.10", NAMES[0], "a\r\n"]
 
 
-def test_sewer_task_group_refuses_a_run_time_value_in_a_key(file, where):
+def test_sewer_task_group_runtime_value_in_key_raises(file, where):
     """A key is the same in all runs, and no template in it is filled in."""
     path = file("""
     @workflow
@@ -220,7 +220,7 @@ def test_airflow_and_sppe_pass_the_same_text_around_an_argument(dag, file, where
         "Task('t', function='f:f', kwargs={'x': {'y': TEXT}})", "Task('t', 'job', {'x': Ignored(TEXT)})",
     ],
 )  # fmt: skip
-def test_sppe_names_text_that_only_airflow_fills_in(file, run_sewer_file, task, text):
+def test_sppe_warns_of_template_that_only_airflow_renders(file, run_sewer_file, task, text):
     """The same text that Airflow takes for a template."""
     path = file(task.replace("TEXT", repr(text)))
     with pytest.raises(SewerError, match=r"flow\.py:2: task 't': '.*' is rendered only by Airflow"):

@@ -26,7 +26,7 @@ def lines_of(error) -> list[str]:
     return str(error.value).replace(str(error.value).partition("flow.py")[0], "").splitlines()
 
 
-def test_a_group_before_and_after_a_task_is_an_error_that_draws_it(expand):
+def test_group_cycle_through_task_raises_with_edges(expand):
     """Airflow would run it, and show neither Graph nor Grid."""
     with pytest.raises(InvalidWorkflow) as error:
         expand("""
@@ -43,7 +43,7 @@ def test_a_group_before_and_after_a_task_is_an_error_that_draws_it(expand):
     ]
 
 
-def test_groups_before_and_after_each_other_are_an_error_that_draws_them(expand):
+def test_group_cycle_between_groups_raises_with_edges(expand):
     """Also deep in others, and where tasks beside them lie between; those that are mapped have their own names."""
     with pytest.raises(InvalidWorkflow) as error:
         expand(
@@ -91,7 +91,7 @@ def by_hand(groups, edges) -> DAG:
     st.fixed_dictionaries({name: st.sampled_from(["", "x", "x.y", "z"]) for name in TASKS}),
     st.one_of(st.sets(st.sampled_from(PAIRS)), st.sets(st.sampled_from([(a, b) for a, b in PAIRS if a < "t3" <= b]))),
 )
-def test_what_airflow_can_draw_and_nothing_else_is_expanded(expand, groups, edges):
+def test_check_group_cycles_agrees_with_topological_sort(expand, groups, edges):
     """For any groups and edges, with and without join tasks."""
     lines = [f"{name} = Task({name!r}, 'job', group={group!r} or None)" for name, group in groups.items()]
     lines += [f"{up} >> {down}" for up, down in sorted(edges)]

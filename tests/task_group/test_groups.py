@@ -32,7 +32,7 @@ def edges(group) -> dict[str, set[str]]:
     return {operator.task_id: operator.upstream_task_ids for operator in group}
 
 
-def test_a_workflow_in_a_workflow_is_a_group_of_it(expand):
+def test_nested_workflow_becomes_subgroup(expand):
     """It has its own name; a task's group becomes a subgroup of it."""
     group = expand(NESTED, workflow="whole")
 
@@ -47,7 +47,7 @@ def test_a_workflow_in_a_workflow_is_a_group_of_it(expand):
     assert group["clean data"].task_group.group_id == "g.prepare.steps.second"
 
 
-def test_groups_run_as_their_tasks_do(expand, run_dag):
+def test_subgroups_run_in_dag(expand, run_dag):
     """And are groups to Airflow, also once they are written and read again."""
     dag = expand(NESTED, workflow="whole").dag
 
@@ -56,7 +56,7 @@ def test_groups_run_as_their_tasks_do(expand, run_dag):
     assert {"g", "g.prepare", "g.prepare.steps", "g.prepare.steps.second", "g.models"} <= read.task_group_dict.keys()
 
 
-def test_ids_can_do_without_the_names_of_groups(expand):
+def test_prefix_group_id_false_omits_group_ids(expand):
     """Then all that would be the same are numbered, groups as well."""
     group = expand(
         NESTED.replace('"train", "job"', '"prepare", "job"'), workflow="whole", prefix_group_id=False, group_id="models"
@@ -69,21 +69,21 @@ def test_ids_can_do_without_the_names_of_groups(expand):
     assert group["load"].task_group.group_display_name == "prepare"
 
 
-def test_a_task_and_a_group_may_have_one_name(expand):
+def test_task_and_group_may_share_a_name(expand):
     """The task has the id, for its history hangs on that."""
     group = expand("Task('a', 'job', group='b')\nTask('b', 'job')\nTask('b c', 'job')\nTask('d', 'job', group='b c')")
 
     assert edges(group).keys() == {"g.b_2.a", "g.b", "g.b_c", "g.b_c_2.d"}
 
 
-def test_default_arguments_reach_the_tasks_of_groups(expand):
+def test_default_args_apply_to_tasks_of_subgroups(expand):
     """As in any TaskGroup."""
     group = expand(NESTED, workflow="whole", default_args={"retries": 4})
 
     assert {group[name].retries for name in ("load", "clean data", "each")} == {4}
 
 
-def test_results_are_found_in_groups_of_groups(expand, tmp_path):
+def test_results_resolve_in_nested_subgroups(expand, tmp_path):
     """References to tasks include the prefix of their groups."""
     expand("a = Task('a', function='os:getcwd', group='x')\nb = Task('b', 'job', {'in': a.result}, group='y')")
     with DAG("outer", schedule=None), TaskGroup("around"):
@@ -93,7 +93,7 @@ def test_results_are_found_in_groups_of_groups(expand, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", ".", "a..b", "a. ", 3, "a\nb"])
-def test_a_group_without_a_name_is_an_error(expand, name):
+def test_group_with_empty_name_raises(expand, name):
     """With file and line."""
     with pytest.raises(SewerError, match=r"flow\.py:2: task 't': group must be a name such as 'training'"):
         expand(f"Task('t', 'job', group={name!r})")

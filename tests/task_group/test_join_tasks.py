@@ -57,7 +57,7 @@ def is_gated(group) -> bool:
     return "g.join" in group.children
 
 
-def test_wide_layers_are_connected_through_a_gate(expand):
+def test_join_task_connects_dense_layers(expand):
     """50 + 50 edges replace 2,500; other tasks keep their edges."""
     group = expand(WIDE.replace("**fields", ""))
     join = group.children["g.join"]
@@ -80,7 +80,7 @@ def test_wide_layers_are_connected_through_a_gate(expand):
         ({}, {"overrides": {"a*": {"wait_for_downstream": True}}}),
     ],
 )
-def test_what_a_gate_would_change_has_none(expand, fields, arguments):
+def test_join_task_is_omitted_where_it_changes_states(expand, fields, arguments):
     """Trigger rules other than all_success, and wait_for_downstream."""
     group = expand(WIDE.replace("**fields", f"**{fields}"), **arguments)
 
@@ -88,7 +88,7 @@ def test_what_a_gate_would_change_has_none(expand, fields, arguments):
     assert len(group["b7"].upstream_task_ids) == 50
 
 
-def test_narrow_layers_have_no_gate(expand):
+def test_find_dense_layers_ignores_narrow_layers(expand):
     """Up to 100 edges are fine as they are."""
     assert not is_gated(expand("a = [Task(f'a{n}', 'job') for n in range(100)]\nTask('last', 'job', depends_on=a)"))
     ungrouped = dict.fromkeys([*layer("a", 10), *layer("b", 11)], "")
@@ -96,7 +96,7 @@ def test_narrow_layers_have_no_gate(expand):
     assert len(find_dense_layers(before(product(layer("a", 10), layer("b", 11))), ungrouped)) == 1
 
 
-def test_a_gate_does_nothing_whatever_the_defaults_of_the_dag_are(expand):
+def test_join_task_ignores_default_args(expand):
     """The scheduler alone sees to it: no worker, no callbacks, no looking back, no weight."""
     group = expand(
         WIDE.replace("**fields", ""),
@@ -114,7 +114,7 @@ def test_a_gate_does_nothing_whatever_the_defaults_of_the_dag_are(expand):
     assert not (join.outlets or join.inlets)
 
 
-def test_a_gate_changes_the_state_of_no_task(expand, run_dag, monkeypatch):
+def test_join_task_keeps_states_of_all_tasks(expand, run_dag, monkeypatch):
     """Failed and skipped upstream tasks have the same effect as without a join task."""
     plain = run_dag(expand(LAYERS).dag)
     monkeypatch.setattr(join_tasks, "MOST_EDGES", 1)
@@ -129,7 +129,7 @@ def test_a_gate_changes_the_state_of_no_task(expand, run_dag, monkeypatch):
     assert gated.states["g.own"] == "success"
 
 
-def test_a_mapped_task_comes_after_a_gate_and_never_before_one(expand, always_gated):
+def test_mapped_task_is_after_join_task_but_never_before(expand, always_gated):
     """A task mapped over its results may need its instances."""
     group = expand("""
         a = [Task(f"a{n}", "job") for n in range(2)]
@@ -142,7 +142,7 @@ def test_a_mapped_task_comes_after_a_gate_and_never_before_one(expand, always_ga
     assert group["c"].upstream_task_ids == group["d"].upstream_task_ids == {"g.join", "g.b"}
 
 
-def test_two_layers_may_have_a_gate_each(expand, always_gated):
+def test_find_dense_layers_finds_two_join_tasks(expand, always_gated):
     """Ids are numbered in the order of the workflow, and a task of that name keeps its own."""
     group = expand("""
         a = [Task(f"a{n}", "job") for n in range(2)]
@@ -163,7 +163,7 @@ GROUPS = st.fixed_dictionaries({name: st.sampled_from(["", "x", "x.y", "z"]) for
 
 
 @given(EDGES, st.one_of(st.just(dict.fromkeys(TASKS, "x")), GROUPS), st.data())
-def test_gates_mean_exactly_the_edges_they_stand_for(edges, groups, data):
+def test_find_dense_layers_keeps_exactly_all_edges(edges, groups, data):
     """No dependency is added or lost, whatever the groups."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(join_tasks, "MOST_EDGES", data.draw(st.integers(1, 6)))
@@ -209,7 +209,7 @@ def orders(dag) -> set[tuple[str, str]]:
     return {(up, down) for down in ups if down not in gated for up in through[down]}
 
 
-def test_a_gate_is_in_the_group_that_its_layers_are_in(expand):
+def test_join_task_is_in_common_group_of_its_layers(expand):
     """One outside of it would come before and after that group, which Airflow cannot draw."""
     group = expand(INNER, workflow="outer")
 
@@ -218,7 +218,7 @@ def test_a_gate_is_in_the_group_that_its_layers_are_in(expand):
     assert group["b7"].upstream_task_ids == {"g.inner.join"}
 
 
-def test_a_gate_between_groups_is_in_the_one_that_these_are_in(expand):
+def test_join_task_between_groups_is_in_their_parent_group(expand):
     """However deep in it they are; so it is without prefixes of ids as well."""
     source = """
         before = [Task(f"a{n}", "job", group="both.first.deep") for n in range(20)]
@@ -234,7 +234,7 @@ def test_a_gate_between_groups_is_in_the_one_that_these_are_in(expand):
 
 
 @pytest.mark.parametrize(("outside", "gates_of"), [(5, {"g.part.join"}), (6, {"g.part.join", "g.join"})])
-def test_layers_that_are_partly_in_a_group_have_a_gate_in_it_and_one_out_of_it(expand, outside, gates_of):
+def test_layers_partly_in_a_group_get_join_task_inside_and_outside(expand, outside, gates_of):
     """Each where the edges are more than 100."""
     source = PARTLY.replace("OUTSIDE", str(outside))
     dag = expand(source).dag

@@ -62,21 +62,21 @@ def fields_of(operator) -> dict:
 
 
 @pytest.mark.parametrize("task_id", ["g.raw", "g.clean", "g.fit", "g.last"])
-def test_a_worker_makes_the_task_that_it_runs(parse, task_id):
+def test_lazy_tasks_worker_creates_only_its_running_task(parse, task_id):
     """It is the same as among all the others."""
     whole, own = parse(None), parse(task_id)
     assert created(own) == [task_id]
     assert fields_of(own.dag.get_task(task_id)) == fields_of(whole.dag.get_task(task_id))
 
 
-def test_a_worker_makes_what_is_mapped_over_the_result_of_its_task(parse):
+def test_lazy_tasks_worker_creates_tasks_mapped_over_its_result(parse):
     """Airflow notes how long the result is only if something is mapped over it."""
     group = parse("g.list")
     assert created(group) == ["g.each", "g.list"]
     assert [operator.task_id for operator in group["list"].iter_mapped_dependants()] == ["g.each"]
 
 
-def test_a_worker_of_a_mapped_task_knows_what_it_is_mapped_over(parse):
+def test_lazy_tasks_worker_of_mapped_task_resolves_its_upstream(parse):
     """Either values, which are in the task, or a result, whose task is then created."""
     assert created(parse("g.known")) == ["g.known"]
     assert created(parse("g.each")) == ["g.each", "g.list"]
@@ -85,14 +85,14 @@ def test_a_worker_of_a_mapped_task_knows_what_it_is_mapped_over(parse):
 @pytest.mark.parametrize(
     ("task_id", "users"), [("g.wait_for_given_txt", ["g.clean"]), ("g.remove_raw_txt", ["g.clean", "g.raw"])]
 )
-def test_a_worker_makes_the_task_that_waits_for_a_path_or_removes_it(parse, task_id, users, tmp_path):
+def test_lazy_tasks_worker_creates_path_task(parse, task_id, users, tmp_path):
     """It runs where the task runs that it is for, and has the callbacks of all that use the path."""
     group = parse(task_id)
     assert created(group) == sorted([task_id, *users])
     assert group.dag.get_task(task_id).workdir == str(tmp_path)
 
 
-def test_what_the_dag_file_asks_for_is_made(parse):
+def test_lazy_tasks_lookup_by_dag_file_creates_task(parse):
     """By name or by id, in the group or in the DAG; unknown names are not found."""
     group = parse("g.raw")
     dag = group.dag
@@ -107,20 +107,20 @@ def test_what_the_dag_file_asks_for_is_made(parse):
     assert created(group) == ["g.clean", "g.fit", "g.known", "g.last", "g.raw", "g.remove_raw_txt"]
 
 
-def test_what_goes_through_all_tasks_by_name_gets_them_all(parse):
+def test_lazy_tasks_iteration_over_tasks_map_creates_all(parse):
     """A hand-written loop over them works as in the DAG processor."""
     group = parse("g.raw")
     assert list(group.tasks_map) == list(parse(None).tasks_map)
     assert len(created(group)) == 7
 
 
-def test_going_through_a_group_while_others_are_made_is_no_error(parse):
+def test_lazy_tasks_iteration_during_creation_succeeds(parse):
     """Those that were there are gone through."""
     group = parse("g.raw")
     assert [group["last"].task_id for _ in group] == ["g.last"]
 
 
-def test_references_and_edges_of_the_dag_file_are_made(tmp_path, expand):
+def test_lazy_tasks_keeps_references_and_edges_of_dag_file(tmp_path, expand):
     """Whichever task runs: one of the group, one beside it, or one of another DAG."""
     expand(FLOW)  # for its files
 
@@ -149,7 +149,7 @@ def test_references_and_edges_of_the_dag_file_are_made(tmp_path, expand):
 
 
 @pytest.mark.parametrize("running", ["short", "latest", "mid"])
-def test_a_task_beside_the_group_knows_all_that_is_after_it(running, tmp_path, expand):
+def test_lazy_tasks_other_task_of_dag_sees_all_downstream_tasks(running, tmp_path, expand):
     """It may skip them, and needs their ids."""
     expand(FLOW)
 
@@ -172,14 +172,14 @@ Task("last", "job", depends_on=after)
 
 
 @pytest.mark.parametrize(("group", "gate"), [("", "g.join"), ("wide", "g.wide.join")])
-def test_the_gate_of_wide_layers_runs_on_a_worker_too(parse, group, gate):
+def test_lazy_tasks_join_task_runs_on_worker(parse, group, gate):
     """It does when it has a callback; else the scheduler has it succeed."""
     source = LAYERS.replace("GROUP", repr(group or None))
     whole, own = parse(None, source), parse(gate, source)
     assert own.dag.get_task(gate).upstream_task_ids == whole.dag.get_task(gate).upstream_task_ids
 
 
-def test_a_gate_is_found_on_the_worker_of_another_task(parse):
+def test_lazy_tasks_join_task_is_found_by_other_worker(parse):
     """By the DAG file; a task of such a name outside the group creates nothing."""
     source = LAYERS.replace("GROUP", "None")
     group = parse("g.before_1", source)
@@ -208,7 +208,7 @@ with DAG("dag", schedule=None):
     "list(group)[-1].env = {'N': str(len(group.children))}",
     "[task for task in group.tasks_map.values() if not task.downstream_task_ids][-1].env = {'N': 'last'}",
 ])  # fmt: skip
-def test_what_goes_through_a_group_in_the_dag_file_meets_all_of_it(loop, tmp_path, expand):
+def test_lazy_tasks_iteration_over_group_creates_all(loop, tmp_path, expand):
     """In the same order, and with the same edges, as in the DAG processor."""
     expand(FLOW)
     (tmp_path / "dag.py").write_text(LOOPS.replace("LOOP", loop))
@@ -225,7 +225,7 @@ def test_what_goes_through_a_group_in_the_dag_file_meets_all_of_it(loop, tmp_pat
 
 
 @pytest.mark.parametrize(("running", "first", "second"), [("g.fit", 1, 1), ("h.fit", 9, 1)])
-def test_of_several_groups_those_before_the_one_that_runs_are_made_whole(running, first, second, tmp_path, expand):
+def test_lazy_tasks_groups_before_running_group_are_complete(running, first, second, tmp_path, expand):
     """By then it is not known that the task which runs is one of a workflow."""
     expand(FLOW)
     with on_the_worker_of(running), DAG("dag", schedule=None):
@@ -240,7 +240,7 @@ def test_of_several_groups_those_before_the_one_that_runs_are_made_whole(running
     "[BaseOperator(task_id='before')] >> group; group << BaseOperator(task_id='too')",
     "group >> task(task_id='decorated')(lambda: 1)()",
 ])  # fmt: skip
-def test_a_group_that_is_tied_to_others_is_not_made_for_that(ties, tmp_path, expand):
+def test_lazy_tasks_dependency_of_group_creates_no_task(ties, tmp_path, expand):
     """Those edges mean nothing to a task of a workflow, and most DAG files have some."""
     expand(FLOW)
     (tmp_path / "dag.py").write_text(LOOPS.replace("LOOP", ties))
@@ -258,7 +258,7 @@ def read(dag_file, task_id: str | None) -> DAG:
     return bag.dags["dag"]
 
 
-def test_a_result_of_the_group_reaches_a_task_beside_it(parse, tmp_path):
+def test_lazy_tasks_result_reaches_task_outside_group(parse, tmp_path):
     """A reference creates its task, also on the worker of the task that uses it."""
     parse(None)
     with on_the_worker_of("g.raw"), DAG("dag", schedule=None) as dag:
@@ -274,18 +274,18 @@ def test_a_result_of_the_group_reaches_a_task_beside_it(parse, tmp_path):
     assert created(group) == ["g.known", "g.list", "g.raw"]
 
 
-def test_a_worker_of_a_task_of_another_dag_makes_one_task_of_each_group(parse):
+def test_lazy_tasks_worker_of_other_dag_creates_one_task_per_group(parse):
     """So that no group is empty, to which Airflow ties other tasks."""
     assert created(parse("g.fit", dag_id="another")) == ["g.raw"]
 
 
-def test_a_whole_dag_is_parsed_where_no_task_is_named(parse):
+def test_lazy_tasks_dag_processor_creates_all_tasks(parse):
     """As by `airflow dags test`, which names a DAG."""
     assert created(parse(None, dag_id="dag")) == created(parse(None, dag_id=None))
     assert len(created(parse(None, dag_id="another"))) == 9
 
 
-def test_groups_in_the_group_and_ids_without_prefix_are_found(parse):
+def test_lazy_tasks_finds_subgroups_and_ids_without_prefix(parse):
     """A lookup in a subgroup creates the task in it."""
     source = """
         deep = Task("deep", "job", group="inner.most")
@@ -297,7 +297,7 @@ def test_groups_in_the_group_and_ids_without_prefix_are_found(parse):
     assert created(group) == ["deep"]
 
 
-def test_a_teardown_of_the_dag_file_is_one_on_the_worker(parse):
+def test_lazy_tasks_teardown_of_dag_file_stays_teardown_on_worker(parse):
     """It applies to created tasks."""
     group = parse("g.last")
     group["last"].as_teardown(setups=group["raw"])
@@ -305,7 +305,7 @@ def test_a_teardown_of_the_dag_file_is_one_on_the_worker(parse):
     assert created(group) == ["g.last", "g.raw"]
 
 
-def test_a_function_that_makes_operators_is_asked_about_all_tasks_on_each_worker(parse):
+def test_lazy_tasks_task_converter_is_called_for_all_tasks_on_worker(parse):
     """It may count tasks, or return an operator that uses its downstream tasks."""
     ports = itertools.count(8000)
 
@@ -317,14 +317,14 @@ def test_a_function_that_makes_operators_is_asked_about_all_tasks_on_each_worker
     assert parse("g.fit", task_converter=converter)["fit"].env == whole["fit"].env
 
 
-def test_two_tasks_of_one_id_are_refused_on_a_worker_too(parse):
+def test_lazy_tasks_duplicate_task_id_raises_on_worker(parse):
     """As by the DAG processor."""
     group = parse("g.raw")
     with pytest.raises(Exception, match=r"g\.fit"), group.dag, group:
         BaseOperator(task_id="fit")
 
 
-def test_a_part_of_a_dag_is_copied_without_the_rest(parse):
+def test_lazy_tasks_partial_subset_creates_no_other_task(parse):
     """A copy creates no further tasks."""
     part = parse("g.raw").dag.partial_subset(["g.raw"])
     assert not part.has_task("g.fit")

@@ -20,7 +20,7 @@ MAKES = """
 """
 
 
-def test_a_group_in_a_mapped_group_has_an_instance_for_each_value(file, where, run_dag, tmp_path):
+def test_sewer_task_group_in_mapped_task_group_runs_per_value(file, where, run_dag, tmp_path):
     """Each sees the results and the products of its own instance."""
     with DAG("mapped", schedule=None) as dag:
 
@@ -40,7 +40,7 @@ def test_a_group_in_a_mapped_group_has_an_instance_for_each_value(file, where, r
     assert again.results["sweep.makes.read[1]"] == results["sweep.makes.read[1]"]
 
 
-def test_a_group_is_mapped_as_airflows_own_are(file, where, run_dag):
+def test_partial_expand_maps_group_as_airflow_does(file, where, run_dag):
     """partial() sets common arguments, expand() the differing ones; two arguments give each combination."""
     with DAG("expanded", schedule=None) as dag:
         group = sewer_task_group.partial(file(TRAIN), group_id="sweep", arguments={"name": "svc"}, **where).expand(
@@ -56,7 +56,7 @@ def test_a_group_is_mapped_as_airflows_own_are(file, where, run_dag):
     assert results["after"] == "done"
 
 
-def test_what_is_mapped_over_may_have_the_name_of_what_the_group_says(file, where, run_dag, tmp_path):
+def test_expand_argument_may_share_name_with_group_argument(file, where, run_dag, tmp_path):
     """Each of them keeps its own value, and its own edges."""
     source = """
         @workflow
@@ -75,7 +75,7 @@ def test_what_is_mapped_over_may_have_the_name_of_what_the_group_says(file, wher
     ]
 
 
-def test_a_loop_in_a_mapped_group_is_tasks_of_their_own(file, where, run_dag):
+def test_task_map_in_mapped_group_creates_single_tasks(file, where, run_dag):
     """Airflow maps no task in a mapped group, so each value has its own task, and each task its group instances.
 
     So has each task of a workflow with run-time arguments.
@@ -99,7 +99,7 @@ def test_a_loop_in_a_mapped_group_is_tasks_of_their_own(file, where, run_dag):
     assert results["loops.all[1]"] == {"each": [{"n": 20, "i": 1}, {"n": 20, "i": 2}]}
 
 
-def test_what_is_waited_for_and_removed_is_that_of_the_instance(file, where, run_dag, tmp_path):
+def test_path_tasks_of_mapped_group_use_paths_of_their_instance(file, where, run_dag, tmp_path):
     """External paths and temporary products with an argument in them."""
     source = """
         @workflow
@@ -119,7 +119,7 @@ def test_what_is_waited_for_and_removed_is_that_of_the_instance(file, where, run
     assert not list(tmp_path.glob("*/made.txt"))
 
 
-def test_the_jobs_of_a_mapped_group_have_run_directories_of_their_own(file, where, run_dag, tmp_path):
+def test_mapped_group_jobs_have_separate_job_directories(file, where, run_dag, tmp_path):
     """One for each instance; none takes the other's result."""
     with DAG("jobs", schedule=None) as dag:
         sewer_task_group.partial(
@@ -145,7 +145,7 @@ def test_the_jobs_of_a_mapped_group_have_run_directories_of_their_own(file, wher
         ),
     ],
 )
-def test_what_a_mapped_group_cannot_have_is_named_with_its_line(file, where, source, message):
+def test_mapped_group_unsupported_task_raises_with_line(file, where, source, message):
     """While the DAG is parsed."""
     path = file(f"@workflow\ndef w(n):\n    {source}")
     with DAG("refused", schedule=None), pytest.raises(SewerError, match=message):
@@ -161,13 +161,13 @@ def test_what_a_mapped_group_cannot_have_is_named_with_its_line(file, where, sou
         ({"config": range(10**9)}, "expand: config must have at most 100,000 values, got 1,000,000,000"),
     ],
 )
-def test_a_group_that_is_mapped_over_nothing_new_is_refused(file, where, expanded, message):
+def test_expand_invalid_arguments_raise(file, where, expanded, message):
     """As with Airflow's own."""
     with DAG("refused", schedule=None), pytest.raises(SewerError, match=message):
         sewer_task_group.partial(file(TRAIN), arguments={"n": 1, "name": "svc"}, **where).expand(**expanded)
 
 
-def test_a_mapped_group_inside_of_another_is_refused(file, where):
+def test_expand_inside_mapped_group_raises(file, where):
     """Airflow would give its instances the values of others."""
     with DAG("nested", schedule=None):
 

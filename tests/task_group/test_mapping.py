@@ -31,7 +31,7 @@ def group(expand, tmp_path):
     return lambda source, **arguments: expand(begin + source, **arguments)
 
 
-def test_a_task_is_mapped_over_what_a_mapped_one_leaves(group, run_dag):
+def test_task_map_over_results_of_mapped_task(group, run_dag):
     """Each instance takes the result of one; so does a parameter that is the same in all of them."""
     source = """
 a = Task("a", function=square, kwargs={"n": 0}).map(n=[2, 3])
@@ -43,7 +43,7 @@ c = Task("c", function=give, kwargs={"value": [b.result, b[1].result["n"]]})
 
 
 @pytest.mark.parametrize("values", [[2, 3], [3]], ids=str)
-def test_results_of_a_task_that_is_mapped_over_a_result_are_mapped_over_as_well(group, run_dag, values):
+def test_task_map_over_results_of_task_mapped_over_result(group, run_dag, values):
     """However many there are: one is a list of one."""
     source = f"""
 rows = Task("rows", function=give, kwargs={{"value": {values}}})
@@ -54,7 +54,7 @@ c = Task("c", function=give, kwargs={{"value": b.result}})
     assert run_dag(group(source).dag).results["g.c"] == [value**4 for value in values]
 
 
-def test_equal_values_are_one_instance_as_they_are_one_task(group, run_dag):
+def test_task_map_equal_values_are_one_instance(group, run_dag):
     """Results are as many as there are values."""
     source = """
 a = Task("a", function=make, kwargs={"n": 0, "out": Product("{n}.txt")}).map(n=[10, 10, 20])
@@ -65,7 +65,7 @@ b = Task("b", function=give, kwargs={"value": a.result})
     assert result.results["g.b"] == [10, 10, 20]
 
 
-def test_a_value_is_a_row_whatever_paths_it_names(group, run_dag, tmp_path):
+def test_task_map_value_with_paths_is_one_instance(group, run_dag, tmp_path):
     """Each instance waits for its own external path, and the temporary products of all are removed."""
     source = """
 rows = Task("rows", function=give, kwargs={"value": [1, 2]})
@@ -105,14 +105,14 @@ SHOWN = {"map_index_template": "{{ task.op_kwargs['n'] }} squared", "doc_md": "S
     ids=["operator_kwargs", "group", "overrides", "glob", "default_args", "dag"],
 )
 @pytest.mark.parametrize("over", ["[1, 2]", "give.result"])
-def test_sewer_task_group_keeps_how_a_user_shows_a_mapped_task(group, own, arguments, over):
+def test_sewer_task_group_keeps_map_index_template_of_user(group, own, arguments, over):
     """In every place of the DAG file or the workflow file."""
     source = f"give = Task('give', function=give, kwargs={{'value': [1]}})\nOWN = {own!r}\n{MAPPED}"
     mapped = group(source.replace("[1, 2]", over), **arguments)["up"]
     assert {name: mapped.partial_kwargs[name] for name in SHOWN} == SHOWN
 
 
-def test_sewer_task_group_shows_a_mapped_task_by_its_items(group, run_dag):
+def test_sewer_task_group_map_index_template_shows_items(group, run_dag):
     """By default."""
     mapped = group(f"OWN = {{}}\n{MAPPED}")["up"]
     assert mapped.partial_kwargs["map_index_template"] == "n={{ task.op_kwargs['n'] }}"
@@ -127,14 +127,14 @@ def test_sewer_task_group_keeps_a_doc_md_of_default_args(group, arguments):
 
 
 @pytest.mark.parametrize("name", ["run_when", "module", "task_display_name"])
-def test_sewer_task_group_refuses_a_field_of_tasks_in_default_args(group, name):
+def test_sewer_task_group_task_field_in_default_args_raises(group, name):
     """It would not hold."""
     with pytest.raises(SewerError, match=f"^default_args must not contain '{name}'; use the field of the task"):
         group("Task('a', function=square, kwargs={'n': 1})", default_args={name: "missing"})
 
 
 @pytest.mark.parametrize("path", ["same.txt", "{{ ds }}/same.txt", "{{n}}.txt"])
-def test_one_path_for_all_instances_is_refused(group, path):
+def test_task_map_same_product_path_for_all_instances_raises(group, path):
     """While the DAG is parsed, as with values that are known then."""
     source = f"""
 rows = Task("rows", function=give, kwargs={{"value": [1, 2]}})
@@ -154,7 +154,7 @@ Task("up", function=make, kwargs={{"n": 0, "out": Product("{path}")}}).map(n=row
     ],
     ids=str,
 )
-def test_a_result_that_nothing_can_be_mapped_over_fails_the_task_that_leaves_it(group, run_dag, capsys, value, message):
+def test_task_map_over_invalid_result_fails_upstream_task(group, run_dag, capsys, value, message):
     """Before there are instances, each of which would fail."""
     source = f"""
 rows = Task("rows", function=give, kwargs={{"value": {value!r}}})
@@ -164,7 +164,7 @@ Task("up", function=make, kwargs={{"n": 0, "out": Product("{{n}}.txt")}}).map(n=
     assert message in capsys.readouterr().out
 
 
-def test_what_one_instance_leaves_is_more_than_airflow_can_map_over(group):
+def test_task_map_over_result_of_one_instance_raises(group):
     """It maps over the results of all instances."""
     source = """
 a = Task("a", function=give, kwargs={"value": 0}).map(value=[[1], [2]])

@@ -24,7 +24,7 @@ each = Task("each", "job", {"exit": 0}).map(exit=[0, 0, 0])
 """
 
 
-def test_what_the_dag_file_says_of_tasks_wins_over_what_their_file_says(expand):
+def test_overrides_take_precedence_over_workflow_file(expand):
     """They also take precedence over the group's arguments, and later entries over earlier ones."""
     group = expand(
         FLOW,
@@ -41,7 +41,7 @@ def test_what_the_dag_file_says_of_tasks_wins_over_what_their_file_says(expand):
     assert settings_of("each") == ("group", 3, "group")
 
 
-def test_where_and_in_what_a_task_runs_can_be_said_anew(expand):
+def test_overrides_change_run_on_and_execution_settings(expand):
     """Variable by variable and parameter by parameter, as between all other places; paths are from the DAG file."""
     group = expand(
         FLOW,
@@ -62,7 +62,7 @@ def test_where_and_in_what_a_task_runs_can_be_said_anew(expand):
     assert (type(tree).__name__, tree.env, tree.inherit_env) == ("PythonModuleOperator", {"COLOUR": "blue"}, True)
 
 
-def test_another_working_directory_makes_other_paths(expand):
+def test_overrides_workdir_changes_paths_and_edges(expand):
     """So no edge comes of a path that is not the same any more."""
     source = """
     raw = Task("raw", "job", {"out": Product("raw.txt")})
@@ -73,7 +73,7 @@ def test_another_working_directory_makes_other_paths(expand):
     assert expand(source, overrides={"raw": {"workdir": "/elsewhere"}})["clean"].upstream_task_ids == set()
 
 
-def test_what_is_said_of_tasks_that_are_left_out_is_no_error(expand):
+def test_overrides_of_excluded_tasks_are_ignored(expand):
     """One DAG file can make several parts of one workflow."""
     assert [operator.label for operator in expand(FLOW, select="first", overrides={"train*": {"retries": 1}})] == [
         "first"
@@ -81,7 +81,7 @@ def test_what_is_said_of_tasks_that_are_left_out_is_no_error(expand):
 
 
 @pytest.mark.parametrize("part", [{"select": "each[exit=1]"}, {"exclude": "each[exit=0]"}])
-def test_one_task_of_a_loop_can_be_meant_where_it_is_an_airflow_task_of_its_own(expand, part):
+def test_overrides_match_one_mapped_task_selected_as_single_task(expand, part):
     """As in a part of the loop; all of them, by the name of the loop as well."""
     source = FLOW.replace("[0, 0, 0]", "[0, 1]")
 
@@ -89,7 +89,7 @@ def test_one_task_of_a_loop_can_be_meant_where_it_is_an_airflow_task_of_its_own(
     assert expand(source, **part, overrides={"each": {"retries": 4}})["each[exit=1]"].retries == 4
 
 
-def test_one_task_of_a_loop_can_be_meant_in_a_mapped_group(tmp_path):
+def test_overrides_match_one_mapped_task_in_mapped_group(tmp_path):
     """There loops are tasks of their own."""
     path = tmp_path / "flow.py"
     path.write_text("""if True:
@@ -114,7 +114,7 @@ def test_one_task_of_a_loop_can_be_meant_in_a_mapped_group(tmp_path):
         {"tr*": {"poll_interval": 3}},
     ],
 )
-def test_what_is_for_slurm_reaches_those_of_the_tasks_that_run_there(expand, overrides):
+def test_overrides_slurm_fields_apply_to_slurm_tasks_only(expand, overrides):
     """A group-wide run_on may change between Slurm and the worker."""
     for place in ("slurm", "local"):
         expand(FLOW, run_on=place, overrides=overrides)
@@ -146,14 +146,14 @@ def test_what_is_for_slurm_reaches_those_of_the_tasks_that_run_there(expand, ove
         ({"tag:gpu": {"deferrable": True, "requeue": False}}, "^overrides 'tag:gpu': 'deferrable', 'requeue' can only"),
     ],
 )
-def test_what_cannot_be_said_is_an_error(expand, overrides, message):
+def test_overrides_invalid_value_raises(expand, overrides, message):
     """It names the key, and the file where that has the task."""
     source = FLOW.replace("[0, 0, 0]", "[0, 1]")
     with pytest.raises(SewerError, match=rf"(?s){message}"):
         expand(source, overrides=overrides)
 
 
-def test_an_airflow_task_is_found_by_the_name_of_its_task(expand):
+def test_group_getitem_returns_airflow_task_by_task_name(expand):
     """A mapped one by its own name and by those of its tasks; a name that there is not is an error."""
     group = expand(FLOW.replace("[0, 0, 0]", "[0, 1]"))
 
@@ -165,7 +165,7 @@ def test_an_airflow_task_is_found_by_the_name_of_its_task(expand):
         group["train_svc"]
 
 
-def test_a_group_tells_which_tasks_are_in_it(expand):
+def test_group_tasks_map_and_contains_list_its_tasks(expand):
     """By their names, as ``group["train"]`` knows them; and, as any TaskGroup does, by the Airflow tasks themselves."""
     group = expand(FLOW, exclude="train tree")
     with group.dag:
@@ -177,7 +177,7 @@ def test_a_group_tells_which_tasks_are_in_it(expand):
     assert outside not in group
 
 
-def test_what_is_found_can_be_tied_and_changed(expand):
+def test_group_getitem_task_can_be_connected_and_changed(expand):
     """As any other Airflow task."""
     group = expand(FLOW)
     with group.dag:
@@ -187,7 +187,7 @@ def test_what_is_found_can_be_tied_and_changed(expand):
     assert group.dag.get_task("after").upstream_task_ids == {"g.train_svc"}
 
 
-def test_a_copy_of_the_group_knows_its_own_tasks(expand):
+def test_group_copy_returns_its_own_tasks(expand):
     """Airflow copies DAGs when a part of one is tested or shown."""
     group = expand(FLOW)
     whole = copy.deepcopy(group.dag)
@@ -201,7 +201,7 @@ def test_a_copy_of_the_group_knows_its_own_tasks(expand):
             assert copied[name] is not group[name]
 
 
-def test_it_is_a_task_group_to_airflow(expand):
+def test_sewer_task_group_is_an_airflow_task_group(expand):
     """It is written and read as one, and the same from parse to parse."""
     group, again = expand(FLOW), expand(FLOW)
     data = DagSerialization.to_dict(group.dag)
@@ -217,7 +217,7 @@ class Own(PythonModuleOperator):
     """A custom operator."""
 
 
-def test_a_function_has_the_last_word_on_arguments(expand):
+def test_task_converter_changes_arguments(expand):
     """It is given the task and all arguments of its operator, of a mapped task as well."""
     seen = []
 
@@ -237,7 +237,7 @@ def test_a_function_has_the_last_word_on_arguments(expand):
     assert group["first"].retries == group["each"].retries == 1
 
 
-def test_a_function_can_make_the_operator_itself(expand):
+def test_task_converter_returns_operator(expand):
     """A custom class or another operator; for a mapped task, a partial operator."""
 
     def converter(task, arguments):
@@ -266,7 +266,7 @@ each = Task("each", "job", {"n": 0, "deep": [1]}, operator_kwargs={"params": {"p
 """
 
 
-def test_what_a_function_changes_holds_for_this_one_airflow_task(expand):
+def test_task_converter_changes_affect_one_airflow_task(expand):
     """Several groups share one loaded workflow file; changes of tasks affect only their own group."""
 
     def spoil(value) -> None:
@@ -290,7 +290,7 @@ def test_what_a_function_changes_holds_for_this_one_airflow_task(expand):
         assert DagSerialization.to_dict(expand(DEEP, **arguments).dag) == before
 
 
-def test_what_is_changed_of_an_airflow_task_holds_for_this_one(expand):
+def test_changes_of_airflow_task_affect_no_other(expand):
     """Not for that of the same task in another DAG."""
     for _ in range(2):
         task = expand(DEEP)["t"]
@@ -315,13 +315,13 @@ def test_what_is_changed_of_an_airflow_task_holds_for_this_one(expand):
         ("a name", "^task_converter must be a function, got 'a name'"),
     ],
 )
-def test_a_function_that_returns_nothing_of_use_is_named(expand, converter, message):
+def test_task_converter_invalid_result_raises_with_task_and_line(expand, converter, message):
     """With the task and its line."""
     with pytest.raises(SewerError, match=message):
         expand(FLOW, task_converter=converter)
 
 
-def test_a_mapped_task_is_not_made_by_a_function(expand):
+def test_task_converter_operator_for_mapped_task_raises(expand):
     """It can only return a partial operator."""
 
     def converter(task, arguments):
@@ -331,7 +331,7 @@ def test_a_mapped_task_is_not_made_by_a_function(expand):
         expand(FLOW, task_converter=converter)
 
 
-def test_overrides_hold_when_the_task_runs(expand, run_dag):
+def test_overrides_apply_at_run_time(expand, run_dag):
     """In a real run, whichever way they were given."""
 
     def converter(task, arguments):

@@ -60,7 +60,7 @@ def flow(tmp_path):
     return path
 
 
-def test_processes_with_other_hashes_serialize_the_same(flow):
+def test_serialized_dag_is_the_same_with_other_hash_seed(flow):
     """Python's order of sets is another one in each process."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
     processes = [
@@ -74,7 +74,7 @@ def test_processes_with_other_hashes_serialize_the_same(flow):
     assert one.count("task_id") > 30
 
 
-def test_twins_serialize_as_what_the_constructor_makes(flow, monkeypatch):
+def test_operator_cloner_serializes_as_constructor_does(flow, monkeypatch):
     """Cloned operators equal operators created by the constructor."""
 
     def serialized():
@@ -155,7 +155,7 @@ def parsed(bundle: BaseDagBundle) -> DAG:
     return bag.dags["versioned"]
 
 
-def test_a_version_of_a_dag_goes_with_the_workflow_file(repository, airflow_home, monkeypatch):
+def test_dag_version_changes_with_workflow_file(repository, airflow_home, monkeypatch):
     """A change of it alone is a new version; a run of an earlier one reads the file that belongs to it."""
     monkeypatch.setenv("AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL", "0")
     with create_session() as session:

@@ -19,7 +19,7 @@ use = Task("use", "job", {"in": Dependency("raw.txt"), "exit": 3})
 """
 
 
-def test_temporary_products_outlive_a_user_that_failed_whatever_the_default_trigger_rule(expand, run_dag, tmp_path):
+def test_remove_keeps_temporary_products_after_failed_consumer(expand, run_dag, tmp_path):
     """The default trigger rule is for the tasks, not for the removal of products."""
     (tmp_path / "delivery.txt").touch()
     dag = expand(PATHS % "", dag_args={"trigger_rule": "all_done"}).dag
@@ -29,7 +29,7 @@ def test_temporary_products_outlive_a_user_that_failed_whatever_the_default_trig
 
 
 @pytest.mark.parametrize("how", ["", ".map(exit=[0])"], ids=["plain", "mapped"])
-def test_what_waits_and_removes_does_so_where_the_tasks_run(expand, how):
+def test_path_tasks_inherit_location_of_consumers(expand, how):
     """On workers that see the same files, with as many tries; it takes nothing from the tasks' pool."""
     given = {"queue": "files", "retries": 3, "priority_weight": 7, "pool": "few", "executor_config": {"a": 1}}
     group = expand((PATHS % "").replace("temporary=True)})", f"temporary=True)}}){how}"), operator_kwargs=given)
@@ -40,7 +40,7 @@ def test_what_waits_and_removes_does_so_where_the_tasks_run(expand, how):
         assert found == {**given, "pool": "few" if operator.task_id in ("g.make", "g.use") else "default_pool"}
 
 
-def test_a_default_argument_says_that_paths_are_waited_for_in_the_triggerer(expand):
+def test_external_path_sensor_deferrable_from_default_args(expand):
     """Unless the group sets deferrable itself."""
     by_default = {"deferrable": True, "timeout": 5}
 
@@ -51,7 +51,7 @@ def test_a_default_argument_says_that_paths_are_waited_for_in_the_triggerer(expa
 
 
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "triggerer"])
-def test_a_path_that_does_not_come_in_time_fails_what_waits(expand, run_dag, capsys, deferrable):
+def test_external_path_sensor_fails_after_timeout(expand, run_dag, capsys, deferrable):
     """In the triggerer and on a worker; its consumers do not run."""
     source = "Task('use', 'job', {'in': External('never.txt', timeout=0.1)})"
 
@@ -60,14 +60,14 @@ def test_a_path_that_does_not_come_in_time_fails_what_waits(expand, run_dag, cap
     assert "AirflowSensorTimeout" in capsys.readouterr().out
 
 
-def test_the_pool_of_a_task_that_takes_two_resources_can_be_named(expand):
+def test_resources_two_with_pool_in_operator_kwargs(expand):
     """The error raised without a pool requests this."""
     source = "Task('a', 'job', resources={'gpu': 1, 'licence': 1}, operator_kwargs={'pool': 'gpu'})"
 
     assert expand(source)["a"].pool == "gpu"
 
 
-def test_a_template_is_the_same_however_many_blanks_are_in_its_braces(expand):
+def test_path_template_ignores_whitespace_in_braces(expand):
     """The edge is set; the expression in the braces is unchanged."""
     group = expand("""
         a = Task("a", "job", {"out": Product("{{ds}}/a.txt")})
@@ -80,21 +80,21 @@ def test_a_template_is_the_same_however_many_blanks_are_in_its_braces(expand):
     assert group["b"].parameters_and_flags["out"] == "{{ ds }}/b.txt"
 
 
-def test_an_external_path_is_waited_for_without_a_worker_slot_by_default(expand):
+def test_external_path_sensor_reschedules_by_default(expand):
     """The default timeout is a week, the default poke interval a minute."""
     sensor = expand(PATHS % "").dag.get_task("g.wait_for_delivery_txt")
 
     assert (sensor.reschedule, sensor.timeout, sensor.poke_interval) == (True, 7 * 24 * 3600, 60)
 
 
-def test_a_default_argument_says_that_what_waits_keeps_its_worker_slot(expand):
+def test_external_path_sensor_poke_mode_from_default_args(expand):
     """As Airflow's own sensors do."""
     sensor = expand(PATHS % "", dag_args={"mode": "poke"}).dag.get_task("g.wait_for_delivery_txt")
 
     assert (sensor.reschedule, sensor.poke_interval) == (False, 15)
 
 
-def test_a_rescheduled_wait_goes_on_when_the_path_is_there(expand, run_dag, tmp_path, capsys):
+def test_external_path_sensor_rescheduled_succeeds_when_path_exists(expand, run_dag, tmp_path, capsys):
     """The log contains the path, the start, the deadline, and the folder of a relative path."""
     source = "Task('use', 'job', {'in': External('delivery.txt', timeout=3600)})"
     late = expand(source, dag_args={"poke_interval": 0.1}).dag
@@ -110,7 +110,7 @@ def test_a_rescheduled_wait_goes_on_when_the_path_is_there(expand, run_dag, tmp_
     assert f"The relative path 'delivery.txt' is taken from workdir, which is {tmp_path}" in output
 
 
-def test_a_wait_without_workdir_logs_the_folder_of_its_worker(expand, run_dag, capsys, monkeypatch, tmp_path):
+def test_external_path_sensor_without_workdir_logs_worker_folder(expand, run_dag, capsys, monkeypatch, tmp_path):
     """It is another one on each worker."""
     monkeypatch.chdir(tmp_path)
     with pytest.warns(UserWarning, match="workdir is not given"):
@@ -134,7 +134,7 @@ def test_a_wait_without_workdir_logs_the_folder_of_its_worker(expand, run_dag, c
         "a = Task('b', 'job')\nTask('a', 'job', {'out': Product('a.txt')})",
     ],
 )
-def test_relative_paths_without_workdir_are_warned_of(expand, source):
+def test_relative_paths_without_workdir_warn(expand, source):
     """Once, with the line of the DAG file."""
     with pytest.warns(UserWarning, match=r"workdir is not given, so the relative path 'a1?\.txt'") as caught:
         expand(source, workdir=None)
@@ -156,7 +156,7 @@ def test_relative_paths_without_workdir_are_warned_of(expand, source):
         ("Task('a', 'job', {'in': 'a.txt'})", {"workdir": None}),
     ],
 )
-def test_paths_that_are_taken_from_a_known_folder_are_not_warned_of(expand, source, arguments):
+def test_paths_with_known_folder_do_not_warn(expand, source, arguments):
     """Nor are parameters, which are the module's own business."""
     with warnings.catch_warnings(record=True) as caught:
         expand(source, **arguments)
@@ -164,7 +164,7 @@ def test_paths_that_are_taken_from_a_known_folder_are_not_warned_of(expand, sour
     assert [each for each in caught if "workdir" in str(each.message)] == []
 
 
-def test_relative_paths_of_an_operator_without_workdir_are_warned_of(expand):
+def test_operator_relative_paths_without_workdir_warn(expand):
     """For a hand-written operator and for one from a workflow file."""
     with DAG("dag", schedule=None), pytest.warns(UserWarning, match="task 'a': workdir is not given"):
         PythonModuleOperator(task_id="a", module="m", parameters_and_flags={"out": Product("a.txt")})
@@ -193,7 +193,7 @@ def callbacks_of(dag, field) -> dict:
 
 @pytest.mark.parametrize("how", ["", ".map(exit=[0])"], ids=["plain", "mapped"])
 @pytest.mark.parametrize("field", CALLBACKS)
-def test_callbacks_of_a_group_reach_what_waits_and_removes(expand, field, how):
+def test_path_tasks_inherit_callbacks_of_group(expand, field, how):
     """Every Airflow task of the group has them."""
     source = (PATHS % "").replace("temporary=True)})", f"temporary=True)}}){how}")
 
@@ -204,7 +204,7 @@ def test_callbacks_of_a_group_reach_what_waits_and_removes(expand, field, how):
 
 
 @pytest.mark.parametrize("given", ["overrides", "operator_kwargs"])
-def test_callbacks_of_each_user_of_a_path_reach_what_waits_for_it(expand, given, monkeypatch):
+def test_external_path_sensor_merges_callbacks_of_consumers(expand, given, monkeypatch):
     """Each of them is told when the path does not come, in the process of a worker as well."""
     source = "from tests.task_group.test_path_tasks import other\n" if given == "operator_kwargs" else ""
     own = ", operator_kwargs={'on_failure_callback': [other]}" if given == "operator_kwargs" else ""
@@ -222,7 +222,7 @@ def test_callbacks_of_each_user_of_a_path_reach_what_waits_for_it(expand, given,
 
 
 @pytest.mark.filterwarnings("ignore:Setting email")
-def test_email_of_each_user_of_a_path_reaches_what_waits_for_it(expand):
+def test_external_path_sensor_merges_emails_of_consumers(expand):
     """Each address once; who asks for no mail of failures gets one only if another user of the path does."""
     group = expand(
         """
@@ -238,7 +238,7 @@ def test_email_of_each_user_of_a_path_reaches_what_waits_for_it(expand):
     assert (only.email, only.email_on_failure) == ("one@x", False)
 
 
-def test_params_of_a_task_fill_in_the_path_that_is_waited_for(expand, run_dag, tmp_path):
+def test_external_path_sensor_renders_params_of_consumer(expand, run_dag, tmp_path):
     """The template means the same in the task and in what waits for it."""
     (tmp_path / "given.txt").touch()
     dag = expand("Task('a', 'job', {'in': External('{{ params.f }}')}, operator_kwargs={'params': {'f': 'given.txt'}})")
@@ -246,7 +246,7 @@ def test_params_of_a_task_fill_in_the_path_that_is_waited_for(expand, run_dag, t
     assert run_dag(dag.dag).state == "success"
 
 
-def test_failure_of_a_wait_calls_the_callback_of_the_group(expand, run_dag):
+def test_external_path_sensor_failure_calls_group_callback(expand, run_dag):
     """The task that uses the path is only upstream_failed, and calls none."""
     failed = []
     source = "Task('a', 'job', {'in': External('a.txt', timeout=0.1)})"
@@ -260,7 +260,7 @@ def test_failure_of_a_wait_calls_the_callback_of_the_group(expand, run_dag):
     assert failed == ["g.wait_for_a_txt"]
 
 
-def test_a_short_wait_is_over_in_time(expand, run_dag):
+def test_external_path_sensor_short_timeout_is_kept(expand, run_dag):
     """It does not wait for its next look."""
     begin = time.monotonic()
 

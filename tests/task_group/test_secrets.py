@@ -34,7 +34,9 @@ def shown_text(capsys, caplog):
 
 
 @pytest.mark.parametrize("where", ["local", "slurm"])
-def test_group_stores_and_shows_no_secret(expand, run_dag, shown_text, everything_kept, monkeypatch, tmp_path, where):
+def test_sewer_task_group_stores_and_shows_no_secret(
+    expand, run_dag, shown_text, everything_kept, monkeypatch, tmp_path, where
+):
     """Neither of its tasks, mapped or not, nor of its own; also where its tasks are jobs."""
     (tmp_path / "steps.py").write_text(STEPS)
     monkeypatch.setenv("OF_THE_WORKER", "worker-sesame")
@@ -51,7 +53,7 @@ def test_group_stores_and_shows_no_secret(expand, run_dag, shown_text, everythin
         assert "group-sesame" not in shown
 
 
-def test_group_names_exposed_secrets_once_with_their_line(expand, tmp_path):
+def test_sewer_task_group_warns_once_of_exposed_secret_with_line(expand, tmp_path):
     """Those of tasks alike, of mapped tasks, and of what the DAG file says for all."""
     source = """
 a = Task("a", "m", {"password": "hunter2"})
@@ -76,7 +78,7 @@ d = Task("d", "m", run_on="slurm", slurm={"setup": ["export TOKEN=hunter6"]})
     assert "hunter" not in "".join(texts)
 
 
-def test_expand_of_group_names_secrets_among_its_arguments(file, tmp_path):
+def test_expand_warns_of_secrets_in_arguments(file, tmp_path):
     """Airflow stores the values that a group is mapped over."""
     source = """
 @workflow

@@ -21,7 +21,7 @@ def edges(group) -> dict[str, set[str]]:
     return {operator.label: {name.removeprefix("g.") for name in operator.upstream_task_ids} for operator in group}
 
 
-def test_a_part_of_a_workflow_is_expanded(expand):
+def test_select_expands_subset_of_workflow(expand):
     """What is left keeps its order, and has of the tasks for paths what it needs."""
     assert edges(expand(FLOW, select="+train")) == {"raw": set(), "clean": {"raw"}, "train": {"clean"}}
     assert edges(expand(FLOW, select=["tag:slow", "check"])) == {
@@ -33,7 +33,7 @@ def test_a_part_of_a_workflow_is_expanded(expand):
     assert edges(expand(FLOW, exclude=["raw+", "report"])) == {"score": set()}
 
 
-def test_what_a_task_that_is_left_out_needs_is_not_removed(expand):
+def test_exclude_keeps_temporary_products_of_excluded_consumer(expand):
     """It runs elsewhere, or another day. What is made elsewhere is removed there."""
     assert "remove_raw_txt" in edges(expand(FLOW))
     assert "remove_raw_txt" in edges(expand(FLOW, select="raw+1"))
@@ -42,7 +42,7 @@ def test_what_a_task_that_is_left_out_needs_is_not_removed(expand):
     assert "remove_raw_txt" not in edges(expand(FLOW, exclude="raw"))
 
 
-def test_a_result_of_a_task_that_is_left_out_is_an_error(expand):
+def test_exclude_of_task_with_used_result_raises(expand):
     """It says whose it is, and what to do, when the DAG file is parsed."""
     message = r"flow\.py:\d+: task 'report': score\.result is the result of a task that is not selected; select"
     with pytest.raises(SewerError, match=message):
@@ -59,14 +59,14 @@ def test_a_result_of_a_task_that_is_left_out_is_an_error(expand):
         ({"select": "9" * 5000 + "+tarin"}, "unknown task 'tarin'; did you mean 'train'"),
     ],
 )
-def test_what_means_nothing_is_an_error(expand, arguments, message):
+def test_select_without_match_raises(expand, arguments, message):
     """So no DAG loses tasks for a slip of the pen."""
     with pytest.raises(SewerError, match=message):
         expand(FLOW, **arguments)
 
 
 @pytest.mark.parametrize("argument", ["select", "exclude"])
-def test_what_only_a_run_knows_selects_nothing(expand, argument):
+def test_select_runtime_value_raises(expand, argument):
     """What a DAG is made of is known before."""
     with DAG("other", schedule=None) as dag:
         later = [BaseOperator(task_id="names").output, dag.param("names", [])]
@@ -78,7 +78,7 @@ def test_what_only_a_run_knows_selects_nothing(expand, argument):
             expand(FLOW, **{argument: value})
 
 
-def test_a_part_of_a_mapped_task_is_made_of_single_ones(expand):
+def test_select_part_of_mapped_task_creates_single_tasks(expand):
     """All of it is one mapped task still."""
     source = "each = Task('each', 'job', {'n': 0}).map(n=[1, 2, 3])"
 
@@ -86,7 +86,7 @@ def test_a_part_of_a_mapped_task_is_made_of_single_ones(expand):
     assert list(edges(expand(source, select="each[n=2]"))) == ["each[n=2]"]
 
 
-def test_a_part_runs_without_the_rest(expand, run_dag, tmp_path):
+def test_select_subset_runs_alone(expand, run_dag, tmp_path):
     """What the rest would have made has to be there, as with any dependency that nobody makes."""
     assert run_dag(expand(FLOW, select="train").dag).states == {"g.train": "failed"}
 
@@ -94,6 +94,6 @@ def test_a_part_runs_without_the_rest(expand, run_dag, tmp_path):
     assert run_dag(expand(FLOW, select="train").dag).results == {"g.train": "None clean"}
 
 
-def test_tags_are_shown(expand):
+def test_doc_md_shows_tags(expand):
     """Airflow has no tags of tasks; its notes on a task have them."""
     assert expand(FLOW)["train"].doc_md.endswith("```\n\nTags: gpu, slow")

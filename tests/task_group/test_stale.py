@@ -50,7 +50,7 @@ UPS = {
 
 @pytest.mark.parametrize("use", ["depends_on=[*up]", 'kwargs={"n": up.result, "out": Product("b")}'])
 @pytest.mark.parametrize("up", UPS.values(), ids=UPS)
-def test_a_mapped_task_that_always_runs_makes_stale_what_follows(run, up, use):
+def test_stale_after_always_running_mapped_task(run, up, use):
     """Whether it was stated or comes of its results."""
     kwargs = "" if "kwargs" in use else ', kwargs={"out": Product("b")}'
     source = f'{up}Step("b", {use}{kwargs})'
@@ -59,7 +59,7 @@ def test_a_mapped_task_that_always_runs_makes_stale_what_follows(run, up, use):
     assert run(source) == ["b"]
 
 
-def test_what_rests_is_stale_by_those_instances_only_that_it_needs(run, tmp_path):
+def test_stale_after_needed_instances_only(run, tmp_path):
     """The other ones can run as they like."""
     source = """
 up = Step("up", kwargs={"n": 0, "out": Product("up-{n}")}).map(n=[1, 2, 3])
@@ -80,7 +80,7 @@ b = Step("b", kwargs={"out": Product("b")}, depends_on=%s)
 
 
 @pytest.mark.parametrize("how", ["plain", "mapped", "jobs"])
-def test_a_task_is_stale_after_one_that_ran_anew_in_an_earlier_run(run, tmp_path, how):
+def test_stale_after_upstream_that_ran_in_previous_dag_run(run, tmp_path, how):
     """In which it failed itself; the run that has left the products of the other one stands in its record."""
     source = EARLIER % ((".map(n=[1])", "[*a]") if how == "mapped" else ("", "a"))
     jobs = {
@@ -102,7 +102,7 @@ def test_a_task_is_stale_after_one_that_ran_anew_in_an_earlier_run(run, tmp_path
     assert run(source, **arguments) == []
 
 
-def test_in_a_mapped_group_each_instance_is_stale_by_itself(run_dag, tmp_path):
+def test_stale_in_mapped_group_per_instance(run_dag, tmp_path):
     """Another one that ran anew makes nothing stale in it."""
     (tmp_path / "steps.py").write_text(STEPS)
     (tmp_path / "flow.py").write_text("""

@@ -43,7 +43,7 @@ def given(name: str, value: object) -> dict:
 
 
 @pytest.mark.parametrize(("name", "value", "expected"), CASES)
-def test_an_argument_that_cannot_be_is_named_with_its_value(name, value, expected):
+def test_check_arguments_wrong_type_raises_with_value(name, value, expected):
     """partial() checks them too; the workflow file is not loaded before."""
     with DAG("wrong", schedule=None):
         arguments = given(name, value)
@@ -53,14 +53,14 @@ def test_an_argument_that_cannot_be_is_named_with_its_value(name, value, expecte
             assert str(caught.value) == f"{name} must be {expected}, got {arguments[name]!r}"
 
 
-def test_the_arguments_of_one_task_of_an_override_have_names(expand):
+def test_overrides_without_string_keys_raises(expand):
     """Keys of an override are operator argument names."""
     with pytest.raises(SewerError, match=r"^overrides 't': the value must be a mapping of .*, got \{5: 1\}"):
         expand("t = Task('t', 'job')", overrides={"t": {5: 1}})
 
 
 @pytest.mark.parametrize("name", ["sewer_conn_id", "operator_kwargs"])
-def test_so_is_one_that_is_given_to_a_single_task(name):
+def test_create_airflow_task_rejects_wrong_argument_types(name):
     """Single tasks have the same checks."""
     expected, values = WRONG[name]
     for value in values[:-1]:

@@ -130,14 +130,14 @@ async def run_until(trigger: SlurmJobTrigger, condition) -> None:
     await trigger.cleanup()
 
 
-def test_what_the_database_keeps_makes_the_same_trigger(on_slurm, submit):
+def test_trigger_serialization_round_trip(on_slurm, submit):
     """Its arguments survive Airflow's serializer, the ones that are None or several included."""
     _, trigger = submit("pass", fail_on_pending_reason=("Licenses", "Resources"))
     assert made_anew(trigger).serialize()[0] == trigger.serialize()[0]
     assert json.dumps(made_anew(trigger).serialize()[1]) == json.dumps(trigger.serialize()[1])
 
 
-def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
+def test_run_fires_once_with_the_job_and_its_result(on_slurm, submit):
     """The event contains everything the worker needs, as JSON values."""
     job, trigger = submit("print('done')")
     event = asyncio.run(first_event(made_anew(trigger)))
@@ -156,7 +156,7 @@ def test_it_fires_once_with_the_job_and_how_it_ended(on_slurm, submit):
     }
 
 
-def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_has_noticed(submit, busy_scheduler, monkeypatch):
+def test_run_delays_the_event_until_the_scheduler_has_noticed(submit, busy_scheduler, monkeypatch):
     """The scheduler takes a task that is queued again earlier for killed, although its job succeeded."""
     asked = []
 
@@ -177,7 +177,7 @@ def test_airflow_hears_of_an_end_no_sooner_than_its_scheduler_has_noticed(submit
     assert 50 < sum(asked) < 100, "nor later than Airflow waits"
 
 
-def test_airflow_hears_of_an_error_no_sooner_either(submit, busy_scheduler, monkeypatch):
+def test_run_delays_errors_until_the_scheduler_has_noticed(submit, busy_scheduler, monkeypatch):
     """A triggerer that cannot follow the job gives up at once, and the worker is to follow it."""
     asked = []
 
@@ -193,7 +193,7 @@ def test_airflow_hears_of_an_error_no_sooner_either(submit, busy_scheduler, monk
 
 
 @pytest.mark.parametrize("cluster", ["slurm", "local"])
-def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logged, tmp_path, cluster):
+def test_run_in_another_triggerer_resumes_the_log(on_slurm, submit, logged, tmp_path, cluster):
     """No line is logged twice and none is lost, and the job knows nothing of it."""
     go = tmp_path / "go"
     _, trigger = submit(
@@ -216,7 +216,7 @@ def test_another_triggerer_goes_on_where_one_has_stopped(on_slurm, submit, logge
     assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
 
 
-def test_a_triggerer_that_stops_leaves_the_job_alone(on_slurm, submit):
+def test_stopped_triggerer_does_not_cancel_the_job(on_slurm, submit):
     """Another one goes on with it."""
     job, trigger = submit("import time; time.sleep(600)")
     asyncio.run(run_until(made_anew(trigger), lambda: on_slurm.state(job.ref.id) == "RUNNING"))
@@ -224,7 +224,7 @@ def test_a_triggerer_that_stops_leaves_the_job_alone(on_slurm, submit):
     assert not job.directory.is_cancelled
 
 
-def test_stopped_where_there_is_no_triggerer_it_cancels_the_job(on_slurm, submit):
+def test_run_cancelled_without_triggerer_cancels_the_job(on_slurm, submit):
     """Ctrl-C under `airflow dags test` leaves nothing behind."""
     job, trigger = submit("import time; time.sleep(600)")
     asyncio.run(run_until(trigger, lambda: on_slurm.state(job.ref.id) == "RUNNING"))
@@ -232,7 +232,7 @@ def test_stopped_where_there_is_no_triggerer_it_cancels_the_job(on_slurm, submit
 
 
 @pytest.mark.parametrize("turns", range(4))
-def test_news_that_come_with_the_end_do_not_keep_it_going(turns):
+def test_inbox_get_can_be_cancelled_while_an_update_arrives(turns):
     """A trigger that is cancelled when it has just heard of its job ends all the same."""
 
     async def cancelled_with_update() -> None:
@@ -266,7 +266,7 @@ def test_on_kill_user_request_cancels_the_job(on_slurm, submit, cluster, state, 
 
 
 @pytest.mark.parametrize("state", [None, "deferred", "scheduled", "queued", "running", OSError("no database")], ids=str)
-def test_on_kill_bookkeeping_leaves_the_job_alone(on_slurm, submit, state, caplog, airflow_has_task_as):
+def test_on_kill_bookkeeping_does_not_cancel_the_job(on_slurm, submit, state, caplog, airflow_has_task_as):
     """A triggerer that was paused finds its trigger assigned to another one."""
     caplog.set_level(logging.INFO)
     job, trigger = submit("import time; time.sleep(600)", "local")
@@ -279,7 +279,7 @@ def test_on_kill_bookkeeping_leaves_the_job_alone(on_slurm, submit, state, caplo
     job.cancel(timeout=PATIENCE)
 
 
-def test_run_paused_triggerer_logs_nothing_once_another_one_follows(on_slurm, submit, tmp_path):
+def test_run_paused_triggerer_logs_nothing_once_another_monitors(on_slurm, submit, tmp_path):
     """Each line is in one of the two logs."""
     lines: dict[str, list[str]] = {"paused": [], "other": []}
 
@@ -326,7 +326,7 @@ async def killed_as_airflow_does(triggers, until_cancelled_again: float) -> None
 
 
 @pytest.mark.parametrize("array", [True, False], ids=["array", "jobs"])
-def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, array, airflow_has_task_as):
+def test_on_kill_of_many_triggers_cancels_all_jobs(on_slurm, register, array, airflow_has_task_as):
     """Airflow cancels its on_kill calls before all jobs are cancelled."""
     airflow_has_task_as("failed")
     held = {"slurm": {"additional_parameters": {"hold": True}}}
@@ -351,7 +351,7 @@ def test_many_that_are_killed_at_once_are_all_cancelled(on_slurm, register, arra
     assert on_slurm.counted("scancel") <= 2  # those that have come first, and all others together
 
 
-def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog, airflow_has_task_as):
+def test_on_kill_logs_the_cancellation(on_slurm, submit, caplog, airflow_has_task_as):
     """Also if Airflow stops waiting before the cancellation is confirmed."""
     airflow_has_task_as("failed")
     caplog.set_level(logging.INFO)
@@ -362,7 +362,7 @@ def test_what_becomes_of_the_job_is_said_in_the_log(on_slurm, submit, caplog, ai
     on_slurm.wait_for(job.ref.id, "CANCELLED")
 
 
-def test_a_job_that_is_to_be_kept_goes_on(on_slurm, submit):
+def test_on_kill_with_keep_job_does_not_cancel(on_slurm, submit):
     """With on_kill_action='keep_job' nothing is cancelled."""
     job, trigger = submit("import time; time.sleep(600)", on_kill_action="keep_job")
     on_slurm.wait_for(job.ref.id, "RUNNING")
@@ -405,7 +405,7 @@ def test_trigger_with_the_key_of_another_raises(on_slurm, submit):
         asyncio.run(first_event(made_anew(trigger)))
 
 
-def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, monkeypatch):
+def test_run_without_slurm_commands_raises_at_once(on_slurm, submit, tmp_path, monkeypatch):
     """It could not distinguish a lost job from a running one."""
     _, trigger = submit("pass")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -413,7 +413,7 @@ def test_a_triggerer_without_slurm_says_so_at_once(on_slurm, submit, tmp_path, m
         asyncio.run(first_event(made_anew(trigger)))
 
 
-def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeypatch):
+def test_run_does_not_block_the_event_loop(on_slurm, submit, monkeypatch):
     """No file is opened, no folder searched and no process started in the loop's own thread."""
     done_in_the_loop = []
 
@@ -440,7 +440,7 @@ def test_nothing_that_blocks_is_done_in_the_event_loop(on_slurm, submit, monkeyp
     assert done_in_the_loop == []
 
 
-def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path):
+def test_run_on_hanging_file_system_does_not_block_other_triggers(submit, tmp_path):
     """Forty triggers wait for a hanging file server, and the one with a healthy job still fires."""
     stuck = []
     for number in range(40):
@@ -475,7 +475,7 @@ def test_file_systems_that_hang_do_not_keep_other_jobs_waiting(submit, tmp_path)
 # -- Arrays ------------------------------------------------------------------------------------------------------------
 
 
-def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, register, caplog):
+def test_run_pending_member_resumes_in_another_triggerer(on_slurm, register, caplog):
     """When all are there, one submission makes elements of them, and each trigger fires with its own."""
     caplog.set_level(logging.INFO)
     on_slurm.put_in_front("sbatch")
@@ -493,7 +493,7 @@ def test_what_waits_for_its_array_waits_on_in_another_triggerer(on_slurm, regist
     assert on_slurm.counted("sbatch") == 1
 
 
-def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register, airflow_has_task_as):
+def test_on_kill_of_pending_member_excludes_it_from_the_array(on_slurm, register, airflow_has_task_as):
     """Nothing of it is submitted; the one that is left does not wait for it."""
     airflow_has_task_as("failed")
     cleared, other = map(made_anew, register("print('done')", 2, array_wait=0.0))
@@ -506,7 +506,7 @@ def test_one_that_is_cleared_while_it_waits_is_left_out(on_slurm, register, airf
     )
 
 
-def test_run_member_whose_registration_was_withdrawn_ends(on_slurm, register, airflow_has_task_as):
+def test_run_member_with_withdrawn_registration_ends(on_slurm, register, airflow_has_task_as):
     """Another triggerer, which was paused, has cancelled it meanwhile."""
     airflow_has_task_as("failed")
     (trigger,) = register("print('done')", 1)
@@ -521,7 +521,7 @@ def test_run_member_whose_registration_was_withdrawn_ends(on_slurm, register, ai
     assert asyncio.run(cancelled_elsewhere())["ending"]["error"] == "cancelled"
 
 
-def test_why_there_is_no_array_is_the_end_of_each(on_slurm, register):
+def test_run_array_submission_error_fails_all_members(on_slurm, register):
     """In Slurm's words, for the workers to fail of."""
     triggers = register("print('done')", 2, slurm={"partition": "nowhere"})
 
