@@ -82,7 +82,7 @@ class Stored(NamedTuple):
 
 
 def attempt(folder: str) -> Attempt:
-    """Return the attempt whose run directory is in a folder."""
+    """Return the attempt whose job directory is in a folder."""
     return Attempt(JobDirectory(f"{folder}/dag/run/task/1"), NAME, "slurm", "2", 1, in_array=True)
 
 

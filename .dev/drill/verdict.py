@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
     :param task: the task instance, see :attr:`TaskSeen.key`.
     :param job: the Slurm job's id.
-    :param attempt: the name of the run directory's last folder.
+    :param attempt: the name of the job directory's last folder.
     :param event: ``start``, ``end``, or ``signal`` for a SIGTERM that the module received.
     :param time: seconds since the epoch.
     :param lines: with ``end``, the number of lines written to each stream.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 VERSION_KEY = "format"
 
 _RESTORE = "use the version of airflow-provider-sewer that wrote it, or restore it; to start again, remove"
-_JOB = f"{_RESTORE} the run directory that it is in"
+_JOB = f"{_RESTORE} the job directory that it is in"
 _ARRAY = f"{_RESTORE} the folder of arrays that it is in"
 _NOTHING: Mapping[str, type] = MappingProxyType({})
 
@@ -95,7 +95,7 @@ class Format(NamedTuple):
             raise self.damaged(where, error) from None
 
 
-# -- In the run directory of an attempt --------------------------------------------------------------------------------
+# -- In the job directory of an attempt --------------------------------------------------------------------------------
 
 ATTEMPT = Format(
     "attempt.json",

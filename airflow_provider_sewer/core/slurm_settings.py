@@ -73,7 +73,7 @@ class SlurmSettings(NamedTuple):
 
     :param slurm: parameters of the job, see :data:`RESOURCES`; a parameter that is ``None`` removes the values of
         lower precedence.
-    :param run_dir: folder in which every attempt gets its own run directory; all nodes must see it.
+    :param run_dir: folder in which every attempt gets its own job directory; all nodes must see it.
     :param cluster: ``"slurm"``, ``"local"`` (this machine), or ``"auto"``: Slurm where it is installed.
     :param deferrable: whether to wait in the triggerer instead of on a worker.
     :param poll_interval: seconds between two polls of a job.

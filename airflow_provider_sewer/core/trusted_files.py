@@ -1,6 +1,6 @@
 """Checks that no other Unix user can have written a file or folder, and parsing of untrusted records.
 
-A run directory, a ``.sewer`` folder or a cache may be in a folder of many users, such as a scratch file system. Its
+A job directory, a ``.sewer`` folder or a cache may be in a folder of many users, such as a scratch file system. Its
 content decides which code runs and which tasks have succeeded. Therefore each folder and file must belong to the
 effective user and must not be writable by others. Write access of a group is accepted for the user's private group (of
 the user's name, without other members), and for group 0, which containers use.

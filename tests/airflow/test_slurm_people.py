@@ -126,7 +126,7 @@ def test_execution_timeout_applies_to_deferred_task(start):
 
 
 def test_equal_task_ids_in_two_dags_get_separate_jobs(stage, airflow, tmp_path):
-    """Even if they share the folder of their run directories and the name that they give their jobs."""
+    """Even if they share the folder of their job directories and the name that they give their jobs."""
     cases = [Case(stage, tmp_path / "both", dag_id) for dag_id in ("defers", "defers_once", "works")]
     followed(cases)
     cases[0].enough()

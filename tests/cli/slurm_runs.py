@@ -69,7 +69,7 @@ class OnSlurm:
         return jobs[0]
 
     def noted_output(self) -> bool:
-        """Tell whether it is noted in a run directory that some output has been shown."""
+        """Tell whether it is noted in a job directory that some output has been shown."""
         states = [json.loads(path.read_text()) for path in self.sppe.folder.glob("runs/*/*/*/*/log-offsets.json")]
         return any(state["stdout"]["offset"] for state in states)
 

@@ -160,7 +160,7 @@ def test_signal_cancels_all_jobs(number, code, on_slurm) -> None:
 
 
 def test_second_signal_exits_without_slurm(on_slurm) -> None:
-    """While the controller does not answer, jobs are told to end by their run directory, and `sppe` ends."""
+    """While the controller does not answer, jobs are told to end by their job directory, and `sppe` ends."""
     on_slurm.flow(one="say('here')\nwait('never')")
     run = on_slurm.start()
     on_slurm.lifeline.expect("here")

@@ -81,7 +81,7 @@ def test_convert_lists_variables_of_secrets(sppe):
 
 
 def test_run_on_slurm_masks_secrets(on_slurm):
-    """The last line of a job is the result that is in the state file; its output is in the run directory alone."""
+    """The last line of a job is the result that is in the state file; its output is in the job directory alone."""
     on_slurm.flow(
         show="""# env={'MY_PASS': 'a-sesame', 'DB': 'x://me:url-sesame@host'}
         import json

@@ -41,7 +41,7 @@ def test_sewer_cluster_dag_trains_models_as_slurm_jobs(dag, run_dag, workdir, sl
 
 
 def test_sewer_cluster_dag_runs_without_slurm(dag, run_dag, workdir, monkeypatch, tmp_path):
-    """No command of Slurm's is on PATH; jobs, run directories and results are there all the same."""
+    """No command of Slurm's is on PATH; jobs, job directories and results are there all the same."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("sh", "bash"):

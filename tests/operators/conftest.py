@@ -40,7 +40,7 @@ def deferrable(request):
 
 @pytest.fixture
 def defaults(tmp_path):
-    """Return arguments for all operators of a test: run directories below its folder, and short intervals."""
+    """Return arguments for all operators of a test: job directories below its folder, and short intervals."""
     return {"run_dir": str(tmp_path / "runs"), "poll_interval": 0.5, "max_poll_interval": 1.0}
 
 
@@ -91,7 +91,7 @@ def xcom(airflow_home):
 
 @pytest.fixture
 def run_directories(tmp_path):
-    """Return a function that lists the run directories of all attempts, oldest first."""
+    """Return a function that lists the job directories of all attempts, oldest first."""
 
     def find() -> list:
         return sorted((path.parent for path in (tmp_path / "runs").glob("**/attempt.json")), key=os.path.getmtime)

@@ -99,7 +99,7 @@ def test_openlineage_paths_without_workdir_start_at_the_worker_cwd(lineage):
 
 
 def test_openlineage_omits_relative_paths_of_slurm_jobs_without_workdir(lineage):
-    """It runs in its run directory."""
+    """It runs in its job directory."""
     assert lineage(SlurmModuleOperator, products=["c", "/d"], dependencies=["a"]) == ([], ["/d"])
 
 

@@ -156,7 +156,7 @@ def test_xcom_can_be_a_parameter_and_a_slurm_option(module, on_slurm, run_dag, d
 
 
 def test_equal_task_ids_in_two_dags_get_separate_jobs(module, on_slurm, run_job):
-    """Neither takes the other's result, though both are called job and share the folder of run directories."""
+    """Neither takes the other's result, though both are called job and share the folder of job directories."""
     job = module(SAYS_ARGUMENTS)
     results = [run_job(dag_id, parameters_and_flags={"for": dag_id}, **job).results["job"] for dag_id in ("a", "b")]
     assert results == ["--for a", "--for b"]

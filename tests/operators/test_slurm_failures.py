@@ -37,7 +37,7 @@ def test_failing_job_fails_the_task_and_logs_stderr(module, on_slurm, run_job, d
 
 
 def test_retry_after_failure_submits_a_new_job(module, on_slurm, run_job, deferrable, tmp_path, run_directories):
-    """The second try is another job with a run directory of its own, and its result is the task's."""
+    """The second try is another job with a job directory of its own, and its result is the task's."""
     job = module(f"""
         import os, sys
         mark = {str(tmp_path / "tried")!r}
@@ -111,7 +111,7 @@ def test_unsatisfiable_job_is_cancelled_without_retry(module, on_slurm, run_job,
 
 
 def test_cluster_auto_without_sbatch_runs_locally_and_logs_it(module, no_slurm, run_job, deferrable, said, xcom):
-    """cluster='auto' is the same job script in the same kind of run directory, on this machine."""
+    """cluster='auto' is the same job script in the same kind of job directory, on this machine."""
     job = module("import os; print('SLURM_JOB_ID' in os.environ)")
     assert run_job(deferrable=deferrable, **job).results["job"] == "False"
     assert "Running the job on this machine: sbatch not found (cluster='auto')" in said()
@@ -206,5 +206,5 @@ def test_durable_false_retry_submits_a_new_job(module, on_slurm, run_job, xcoms_
 
 
 def job_of(run_directory) -> str:
-    """Return the id of the job that a run directory is of."""
+    """Return the id of the job that a job directory is of."""
     return json.loads((run_directory / "job.json").read_text())["id"]

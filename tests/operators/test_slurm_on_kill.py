@@ -88,7 +88,7 @@ def runs(tmp_path: Path) -> int:
 
 
 def followed(one: Try, tmp_path: Path) -> Path:
-    """Wait until the module of the first attempt runs and is followed, and return the run directory."""
+    """Wait until the module of the first attempt runs and is followed, and return the job directory."""
     directory = tmp_path / "runs" / "dag" / "run" / "job" / "1"
     until(lambda: one.error or ((directory / "follower.json").exists() and runs(tmp_path)))
     assert one.error is None

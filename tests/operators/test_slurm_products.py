@@ -248,7 +248,7 @@ def test_collect_unreadable_record_is_left_to_the_next_try(
 
 @pytest.fixture
 def attempt(tmp_path):
-    """Begin an attempt at a task of two products, and make them; return the task and its run directory."""
+    """Begin an attempt at a task of two products, and make them; return the task and its job directory."""
     directory = JobDirectory(str(tmp_path / "run"))
     directory.create()
     task = Task("t", "job", {"a": Product(tmp_path / "a.txt"), "b": Product(tmp_path / "b.txt")})
@@ -259,7 +259,7 @@ def attempt(tmp_path):
 
 
 def test_commit_is_resumed_by_the_next_process(attempt, tmp_path, monkeypatch):
-    """A process that is ended between two of them is followed by another, which has only the run directory."""
+    """A process that is ended between two of them is followed by another, which has only the job directory."""
     task, directory = attempt
     replace = os.replace
 
@@ -336,7 +336,7 @@ SETS = (("a.shp", "a.dbf", "a.prj", "b.txt"), ("a.shp", "a.dbf", "a.shx", "b.txt
 def killed_at(tmp_path):
     """Return a function that has a process killed at a step of putting two products in place, of which one is a set.
 
-    It returns the task, its folder and the run directory, and whether the process came as far as that step.
+    It returns the task, its folder and the job directory, and whether the process came as far as that step.
     """
 
     def kill(at: int) -> tuple:

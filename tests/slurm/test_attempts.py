@@ -122,7 +122,7 @@ def test_damaged_attempt_record_raises_and_keeps_job(plan, jobs, slurm, worker, 
     refused = jobs.follow(planned)
     refused._thread.join(60)
     assert isinstance(refused.error, UnreadableRecord), refused.error
-    assert re.search(r"attempt\.json cannot be read as format 1: .* remove the run directory", str(refused.error))
+    assert re.search(r"attempt\.json cannot be read as format 1: .* remove the job directory", str(refused.error))
     record.write_text(whole)
     second = jobs.follow(planned)
     assert second.id == job_id

@@ -169,7 +169,7 @@ def test_scancel_during_teardown_keeps_success_of_module(tracked_jobs) -> None:
 ENDLESS = ["echo tears down", "while :; do sleep 1; done"]
 
 
-@pytest.mark.parametrize("how", ["scancel", "requeue", "run directory"])
+@pytest.mark.parametrize("how", ["scancel", "requeue", "job directory"])
 def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how) -> None:
     """The job script has recorded the end of the module before `teardown`."""
     monkeypatch.setitem(monitor._SETTLES, "slurm", 2.0)
