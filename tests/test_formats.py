@@ -31,7 +31,7 @@ from airflow_provider_sewer.execution.product_claims import Claim, Claims
 from airflow_provider_sewer.execution.product_files import remove_failed
 from airflow_provider_sewer.execution.staged_products import read_record, write_record
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
-from airflow_provider_sewer.operators import paths, staleness_xcom
+from airflow_provider_sewer.operators import paths, xcom
 from airflow_provider_sewer.slurm import job as slurm_job
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
@@ -91,7 +91,7 @@ def read_attempt(folder: str) -> Any:
     noted = JobDirectory(f"{folder}/dag/run/task/1").read_attempt()
     assert found is not None
     assert noted is not None
-    return found.directory.path, found[1:], (noted["made"], noted["begun"])
+    return found.directory.path, found[1:], (noted["created"], noted["begun"])
 
 
 def read_job(folder: str) -> Any:
@@ -198,7 +198,7 @@ IN_JOB = {
         lambda folder: JobDirectory(folder).write_products(
             {
                 "attempt": "dag.task-1", "before": {"model.npz": Fingerprint("1-2"), "log.txt": None},
-                "made_from": Inputs({"in.csv": Fingerprint("3-4", "c0ffee", "5-6")}, {"raw": "7-8"}, "aa").to_data(),
+                "inputs": Inputs({"in.csv": Fingerprint("3-4", "c0ffee", "5-6")}, {"raw": "7-8"}, "aa").to_data(),
             }
         ),
     ),
@@ -212,7 +212,7 @@ IN_JOB = {
         lambda folder: JobDirectory(folder).cancel(is_cleared=True), False, False,
     ),
     "follower": Stored(
-        formats.FOLLOWER, "follower.json", lambda folder: JobDirectory(folder).read_monitor(), Monitor("c0ffee", 3),
+        formats.MONITOR, "monitor.json", lambda folder: JobDirectory(folder).read_monitor(), Monitor("c0ffee", 3),
         lambda folder: JobDirectory(folder).write_monitor(Monitor("c0ffee", 3)), None, None,
     ),
     "unknown": Stored(
@@ -413,7 +413,7 @@ def test_job_script_writes_each_key(kind: Format) -> None:
         ({"a key of later": 1}, ["kept"]),
         ({"format": 99}, None),
         ({"value": ...}, None),
-        ({"looks": ...}, None),
+        ({"fingerprints": ...}, None),
     ],
 )
 def test_cache_of_another_format_is_built_again(change: Any, found: Any, folder: str, monkeypatch: Any) -> None:
@@ -514,18 +514,18 @@ IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
     ),
     "run_xcom": (
         formats.RUN,
-        lambda fields: staleness_xcom.pull_upstream_runs(["raw"], {"ti": Instance(fields)}, is_in_instances=False),  # type: ignore[typeddict-item]
+        lambda fields: xcom.pull_upstream_runs(["raw"], {"ti": Instance(fields)}, is_in_instances=False),  # type: ignore[typeddict-item]
     ),
-    "noted_job": (
-        formats.NOTED_JOB,
-        lambda fields: str(job_from_data(formats.NOTED_JOB.read("the store", fields)["job"])),
+    "stored_job": (
+        formats.STORED_JOB,
+        lambda fields: str(job_from_data(formats.STORED_JOB.read("the store", fields)["job"])),
     ),
 }  # fmt: skip
 READ = {
     "job_event": in_airflow("job_event"),
     "path_event": None,
-    "run_xcom": staleness_xcom.UpstreamRuns([], {"raw": "7-8"}),
-    "noted_job": f"Slurm job 4711 ({NAME})",
+    "run_xcom": xcom.UpstreamRuns([], {"raw": "7-8"}),
+    "stored_job": f"Slurm job 4711 ({NAME})",
 }
 
 

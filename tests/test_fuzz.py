@@ -123,7 +123,8 @@ EXTRA = json.dumps(
 )  # fmt: skip
 RECORDS = {
     "attempt.json": {
-        "name": "n", "cluster": "slurm", "clears": "0", "run_clears": 0, "made": 1.0, "begun": 1.0, "in_array": False,
+        "name": "n", "cluster": "slurm", "clears": "0", "run_clears": 0, "created": 1.0, "begun": 1.0,
+        "in_array": False,
     },
     "job.json": {"id": "17", "cluster": "slurm", "submitted": 1.0, "name": "n", "directory": "/tmp"},
     "start.json": {"job_id": "17", "restart": 0, "node": "n1", "pid": 5, "time": 1.5},
@@ -132,7 +133,7 @@ RECORDS = {
         "unsignalled": True, "start": 1.0, "end": 2.0, "stdout": 5, "stderr": 0, "module_stdout": [0, 5], "result": -1,
         "cpus": 2,
     },
-    "follower.json": {"token": "t", "try_number": 1},
+    "monitor.json": {"token": "t", "try_number": 1},
     "task.json": {"members": [], "tasks": [], "mapped": []},
     "products.json": {"attempt": "a", "before": {}, "made_from": {"dependencies": {}}},
     "ended.json": {"how": "collected", "try_number": 1},
@@ -142,8 +143,8 @@ RECORDS = {
     },
     ".sewer/x.json": {
         "task": "t", "command": "c", "product": ["1-2", None], "dependencies": {"a": ["1-2", None]},
-        "after": {"b": "c"}, "code": None, "environment": None, "result": 1, "is_whole": True, "is_removed": False,
-        "attempt": "", "was_whole": None, "beside": {}, "leaving": None, "dag_run": None,
+        "upstream": {"b": "c"}, "code": None, "environment": None, "result": 1, "is_complete": True,
+        "is_removed": False, "attempt": "", "was_complete": None, "beside": {}, "leaving": None, "dag_run": None,
     },
 }  # fmt: skip
 

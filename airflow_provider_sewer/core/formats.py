@@ -100,16 +100,17 @@ class Format(NamedTuple):
 ATTEMPT = Format(
     "attempt.json",
     {
-        "name": str, "cluster": str, "clears": str, "run_clears": int, "made": float, "begun": float, "in_array": bool,
+        "name": str, "cluster": str, "clears": str, "run_clears": int, "created": float, "begun": float,
+        "in_array": bool,
     },
 )  # fmt: skip
 #: Also an argument of the trigger, part of its event, and in Airflow's task state store.
 JOB = Format("job.json", {"id": object, "name": str, "directory": str, "cluster": str, "submitted": object})
 TASK = Format("task.json", {"members": list, "tasks": list, "mapped": list})
-PRODUCTS = Format("products.json", {"attempt": str, "before": dict, "made_from": dict})
+PRODUCTS = Format("products.json", {"attempt": str, "before": dict, "inputs": dict})
 ENDED = Format("ended.json", {"how": str, "try_number": int})
 CANCELLED = Format("cancelled", {"is_cleared": bool})
-FOLLOWER = Format("follower.json", {"token": str, "try_number": int})
+MONITOR = Format("monitor.json", {"token": str, "try_number": int})
 UNKNOWN = Format("unknown.json", {"seconds": float})
 LOG_OFFSETS = Format("log-offsets.json", {"stdout": dict, "stderr": dict})
 #: These two records are written by the job script, ``job.bash``.
@@ -127,10 +128,10 @@ EXIT = Format(
 
 WAITING = Format(
     "waiting/*.json",
-    {"path": str, "map_index": int, "expected": int, "array_wait": float, "wants": dict},
+    {"path": str, "map_index": int, "expected": int, "array_wait": float, "options": dict},
     _ARRAY,
 )
-MEMBERS = Format("members.json", {"elements": dict, "wants": dict}, _ARRAY)
+MEMBERS = Format("members.json", {"elements": dict, "options": dict}, _ARRAY)
 REFUSED = Format("refused.json", {"error": str, "message": object}, _ARRAY)
 
 # -- Beside products, and of a user ------------------------------------------------------------------------------------
@@ -138,15 +139,15 @@ REFUSED = Format("refused.json", {"error": str, "message": object}, _ARRAY)
 PRODUCT = Format(
     ".sewer/*.json",
     {
-        "task": str, "command": str, "product": object, "dependencies": dict, "after": dict, "code": object,
-        "environment": object, "result": object, "is_whole": bool, "is_removed": bool, "attempt": str,
-        "was_whole": object, "beside": dict, "leaving": object, "dag_run": object,
+        "task": str, "command": str, "product": object, "dependencies": dict, "upstream": dict, "code": object,
+        "environment": object, "result": object, "is_complete": bool, "is_removed": bool, "attempt": str,
+        "was_complete": object, "beside": dict, "leaving": object, "dag_run": object,
     },
     "use the version of airflow-provider-sewer that wrote it, or remove it and run its task again",
 )  # fmt: skip
 CLAIM = Format(".sewer/*.runs/*.run", {"dag_id": object, "run_id": object, "task_id": object}, "remove it")
 FAILED_FILES = Format(".sewer/*.failed", {"files": list}, "remove it")
-CACHE = Format("cache", {"value": object, "looks": dict}, "remove it")
+CACHE = Format("cache", {"value": object, "fingerprints": dict}, "remove it")
 #: Lines of a state file; its version is the value of ``sewer_state``.
 STATE = Format("state", fix="use the version of airflow-provider-sewer that wrote it, or name another with --state")
 
@@ -154,8 +155,8 @@ STATE = Format("state", fix="use the version of airflow-provider-sewer that wrot
 
 _CLEAR = "use the version of airflow-provider-sewer that wrote it, or clear the task"
 JOB_TRIGGER = Format("SlurmJobTrigger", {"job": dict, "module": str, "settings": dict}, _CLEAR)
-JOB_EVENT = Format("event of SlurmJobTrigger", {"job": dict, "ending": dict}, _CLEAR)
+JOB_EVENT = Format("event of SlurmJobTrigger", {"job": dict, "result": dict}, _CLEAR)
 PATH_TRIGGER = Format("PathTrigger", {"path": object, "interval": float, "deadline": float}, _CLEAR)
 PATH_EVENT = Format("event of PathTrigger", {"path": object, "is_there": bool}, _CLEAR)
-NOTED_JOB = Format("task state slurm_job", {"job": dict, "keep": bool}, _CLEAR)
-RUN = Format("XCom sewer_run", {"ran_anew": bool, "run": object}, _CLEAR)
+STORED_JOB = Format("task state slurm_job", {"job": dict, "keep": bool}, _CLEAR)
+RUN = Format("XCom sewer_run", {"reran": bool, "run": object}, _CLEAR)

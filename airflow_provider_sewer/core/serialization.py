@@ -57,15 +57,15 @@ _KINDS: Mapping[str, _Kind] = {
     "dependency": _kind(Dependency, "path"),
     "external": _kind(External, "path", "timeout"),
     "ignored": _kind(Ignored, "value"),
-    "result": _Kind(Result, {"task": "task", "way": "key_path"}),
-    "run_time_value": _Kind(RuntimeValue, {"stands_for": "stands_for", "way": "key_path"}),
+    "result": _Kind(Result, {"task": "task", "key_path": "key_path"}),
+    "runtime_value": _Kind(RuntimeValue, {"stands_for": "stands_for", "key_path": "key_path"}),
     "settings": _kind(ExecutionSettings, "python", "env", "inherit_env", "workdir"),
     "slurm": _kind(
         SlurmSettings, "slurm", "run_dir", "cluster", "deferrable", "poll_interval", "max_poll_interval", "durable",
         "on_kill_action", "requeue", "max_pending_time", "fail_on_pending_reason", "lost_after", "orphan_timeout",
         "wait_for_completion", "array", "array_wait",
     ),
-    "freshness": _kind(RunPolicy, "run_when", "compare", "stale_with"),
+    "run_policy": _kind(RunPolicy, "run_when", "compare", "stale_with"),
     "line": _kind(SourceLine, "file", "line", "column"),
 }  # fmt: skip
 _KEY_OF = {kind.type: key for key, kind in _KINDS.items()}
@@ -85,7 +85,7 @@ _TASK_ATTRIBUTES: Mapping[str, str] = {
     "settings": "settings",
     "depends_on": "depends_on",
     "paths": "_listed",
-    "freshness": "run_policy",
+    "run_policy": "run_policy",
     "resources": "resources",
     "tags": "tags",
     "group": "group",
@@ -110,7 +110,7 @@ def workflow_to_data(workflow: Workflow) -> dict[str, Any]:
         "name": workflow.name,
         "doc": workflow.doc,
         "source": None if workflow.source is None else list(workflow.source),
-        "is_part": workflow.is_subset,
+        "is_subset": workflow.is_subset,
         "members": [writer.number(task) for task in workflow.given],
         "edges": [[writer.number(up), writer.number(down)] for up, down in workflow.explicit_edges],
     }
@@ -129,7 +129,7 @@ def workflow_of_data(data: Any) -> Workflow:
         [(tasks[up], tasks[down]) for up, down in data["edges"]],
         doc=data["doc"],
         source=None if data["source"] is None else SourceLine(*data["source"]),
-        is_subset=data["is_part"],
+        is_subset=data["is_subset"],
     )
 
 

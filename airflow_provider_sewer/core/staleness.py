@@ -103,7 +103,12 @@ class Inputs(NamedTuple):
     def to_data(self) -> dict[str, Any]:
         """Return the inputs as JSON data."""
         dependencies, upstream, code, environment = self
-        return {"dependencies": dict(dependencies), "after": dict(upstream), "code": code, "environment": environment}
+        return {
+            "dependencies": dict(dependencies),
+            "upstream": dict(upstream),
+            "code": code,
+            "environment": environment,
+        }
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> Inputs:
@@ -112,7 +117,7 @@ class Inputs(NamedTuple):
         :raises LookupError: when a key is missing.
         """
         fingerprints = {path: Fingerprint(*each) for path, each in data["dependencies"].items()}
-        return cls(fingerprints, data["after"], data["code"], data["environment"])
+        return cls(fingerprints, data["upstream"], data["code"], data["environment"])
 
 
 class ProductRecord(NamedTuple):

@@ -54,7 +54,9 @@ class DiskCache:
             entry = CACHE.read(self._name, parse_json(content))
         except (OSError, ValueError, UntrustedPath):
             return None
-        return entry["value"] if all(fingerprint(path) == known for path, known in entry["looks"].items()) else None
+        return (
+            entry["value"] if all(fingerprint(path) == known for path, known in entry["fingerprints"].items()) else None
+        )
 
     def put(self, value: Any, looks: Mapping[str, str] = _NOTHING) -> None:
         """Save a value; errors are ignored.

@@ -24,7 +24,7 @@ from airflow_provider_sewer.core.errors import (
     UnreadableRecord,
     UntrustedPath,
 )
-from airflow_provider_sewer.core.formats import NOTED_JOB
+from airflow_provider_sewer.core.formats import STORED_JOB
 from airflow_provider_sewer.core.serialization import slurm_to_data
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
@@ -67,7 +67,7 @@ _NOT_RETRYABLE = (
     AirflowFailException,
 )
 #: Key in Airflow's task state store under which a task records its job for later tries.
-_NOTED_JOB = "slurm_job"
+_JOB_KEY = "slurm_job"
 #: Seconds for cancelling, and before it for querying Airflow, which kills a worker five seconds after SIGTERM.
 #: The job directory is marked as cancelled first, and scancel outlives the worker.
 _CANCEL_TIMEOUT, _ASK_TIMEOUT = 4.0, 3.0
@@ -356,7 +356,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         record: Any = None
         with suppress(Exception):  # an unreachable store may be why this try fails; the job directory remains
             if store := context.get("task_state_store"):
-                record = NOTED_JOB.read("the job in the store of task states", store.get(_NOTED_JOB))
+                record = STORED_JOB.read("the job in the store of task states", store.get(_JOB_KEY))
         if record is None:
             with suppress(Exception):  # the task fails anyway
                 run = self._job_run or self._prepare_run(context)
@@ -369,7 +369,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         """Record the job in Airflow's task state store, for cancelling."""
         if store := context.get("task_state_store"):
             keeps = run.spec.slurm.on_kill_action == "keep_job"
-            store.set(_NOTED_JOB, NOTED_JOB.written({"job": job_to_data(job), "keep": keeps}))
+            store.set(_JOB_KEY, STORED_JOB.written({"job": job_to_data(job), "keep": keeps}))
 
     def _announce(self, context: Context, job: Job, *, has_reattached: bool) -> None:
         """Say where the job and its files are, in the log and to other tasks."""
@@ -410,7 +410,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     def _collect(self, context: Context, run: JobRunner, job_result: JobResult) -> Any:
         """Return the result, or raise the error of the job."""
         if store := context.get("task_state_store"):
-            store.delete(_NOTED_JOB)
+            store.delete(_JOB_KEY)
         context["ti"].xcom_push(key="slurm_usage", value=usage_of(JobDirectory(job_result.run_directory or "")))
         try:
             result = run.collect(job_result)

@@ -36,7 +36,7 @@ def push_run_info(context: Context, run: str | None, *, reran: bool) -> None:
 
     :param run: run that left the products of this task.
     """
-    context["ti"].xcom_push(key=_KEY, value=RUN.written({"ran_anew": reran, "run": run}))
+    context["ti"].xcom_push(key=_KEY, value=RUN.written({"reran": reran, "run": run}))
 
 
 def pull_upstream_runs(names: Iterable[str], context: Context, *, is_in_instances: bool) -> UpstreamRuns:
@@ -57,7 +57,7 @@ def pull_upstream_runs(names: Iterable[str], context: Context, *, is_in_instance
             upstream.reran.append(name)
             continue
         runs = [RUN.read(f"the XCom {_KEY!r} of task {task_id!r}", each) for each in values]
-        if any(each["ran_anew"] for each in runs):
+        if any(each["reran"] for each in runs):
             upstream.reran.append(name)
         upstream.runs[name] = " ".join(sorted(str(each["run"]) for each in runs))
     return upstream

@@ -420,11 +420,11 @@ sewer_written() {
     sewer_tool stat -c %Y -- "$sewer_dir/$1" 2>/dev/null || echo 0
 }
 
-# Return whether no process has monitored the job for `orphan_timeout` since it began: a monitor touches follower.json.
+# Return whether no process has monitored the job for `orphan_timeout` since it began: a monitor touches monitor.json.
 # The file server stamps all files that are compared, so that the clocks of this node and of the monitor do not matter.
 sewer_is_orphaned() {
     sewer_tool touch -- "$sewer_dir/alive" || return 1 # unlike a redirection, it does not block at a pipe
-    local sewer_last=$(sewer_written follower.json) sewer_started=$(sewer_written start.json)
+    local sewer_last=$(sewer_written monitor.json) sewer_started=$(sewer_written start.json)
     ((sewer_last > sewer_started)) || sewer_last=$sewer_started
     (($(sewer_written alive) - sewer_last > sewer_orphan_timeout)) || return 1
     sewer_write "$sewer_dir/orphaned" "$sewer_orphan_timeout"

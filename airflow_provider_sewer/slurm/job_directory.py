@@ -18,9 +18,9 @@ from airflow_provider_sewer.core.formats import (
     CANCELLED,
     ENDED,
     EXIT,
-    FOLLOWER,
     JOB,
     LOG_OFFSETS,
+    MONITOR,
     PRODUCTS,
     START,
     TASK,
@@ -165,7 +165,7 @@ class JobDirectory:
         self._job = self._file("job.json")
         self._log_state = self._file("log-offsets.json")
         self._cancelled = self._file("cancelled")  # the job script checks for it
-        self.monitor = self._file("follower.json")  # the process that monitors the job; it touches the file
+        self.monitor = self._file("monitor.json")  # the process that monitors the job; it touches the file
         self._orphaned = self._file("orphaned")  # the job script has ended the job, as no process monitored it
         self._unknown = self._file("unknown.json")  # for how long Slurm has not known the job
         self._ended = self._file("ended.json")
@@ -314,12 +314,12 @@ class JobDirectory:
 
     def write_monitor(self, follower: Monitor) -> None:
         """Record the process that monitors the job from now on."""
-        self._write(self.monitor, json.dumps(FOLLOWER.packed(follower)), lasts=False)
+        self._write(self.monitor, json.dumps(MONITOR.packed(follower)), lasts=False)
 
     def read_monitor(self) -> Monitor | None:
         """Return the process that monitors the job; ``None`` if there is none."""
-        follower = self._readable(FOLLOWER, self.monitor)
-        return None if follower is None else Monitor(*FOLLOWER.values(follower))
+        follower = self._readable(MONITOR, self.monitor)
+        return None if follower is None else Monitor(*MONITOR.values(follower))
 
     def write_unknown_seconds(self, seconds: float) -> None:
         """Record for how long Slurm has not known the job; a later monitor continues from there."""

@@ -60,7 +60,7 @@ class JobProducts:
         staged.begin()
         if self._task.products:
             self._directory.write_products(
-                {"attempt": attempt, "before": staged.snapshot(), "made_from": inputs.to_data()}
+                {"attempt": attempt, "before": staged.snapshot(), "inputs": inputs.to_data()}
             )
         return self._run.call(staged)
 
@@ -103,7 +103,7 @@ class JobProducts:
                 raise ValueError("it does not exist")
             staged = self._staged(record["attempt"])
             staged.resume({path: before and Fingerprint(*before) for path, before in record["before"].items()})
-            return staged, Inputs.of_data(record["made_from"])
+            return staged, Inputs.of_data(record["inputs"])
 
     def _staged(self, attempt: str) -> StagedProducts:
         return StagedProducts(self._task.name, self._task.products, self._task.settings.workdir, attempt)

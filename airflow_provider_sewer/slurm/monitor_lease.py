@@ -23,7 +23,7 @@ _TOUCH_EVERY, _DEAD_AFTER = 30.0, 120.0
 
 
 class MonitorLease:
-    """Right of this process to monitor a job, in the file ``follower.json`` of the job directory.
+    """Right of this process to monitor a job, in the file ``monitor.json`` of the job directory.
 
     Only the exclusive content of the file counts, and no clock of another host: a process measures by its own clock
     for how long the holder's file stays unchanged.

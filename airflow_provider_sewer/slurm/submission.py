@@ -225,7 +225,7 @@ class Submission:
     def _age(self) -> float:
         """Return the largest possible age of a job of this attempt, in seconds."""
         record = self._directory.read_attempt()
-        created = float(record["made"]) if record else 0.0
+        created = float(record["created"]) if record else 0.0
         return min(max(time.time() - created, 0.0) + _CLOCKS, _LONGEST_AGE)
 
     def _as_job(self, job_id: str) -> Job:

@@ -135,8 +135,8 @@ def test_remove_failed_ignores_other_file_names_in_marker(lab) -> None:
 
 FIELDS = {
     "format": 1,
-    "task": "t", "command": "c", "product": None, "dependencies": {}, "after": {}, "code": None, "environment": None,
-    "result": None, "is_whole": True, "is_removed": False, "attempt": "", "was_whole": None,
+    "task": "t", "command": "c", "product": None, "dependencies": {}, "upstream": {}, "code": None, "environment": None,
+    "result": None, "is_complete": True, "is_removed": False, "attempt": "", "was_complete": None,
     "beside": {}, "leaving": None, "dag_run": None,
 }  # fmt: skip
 
@@ -149,7 +149,7 @@ def test_record_with_other_types_is_none(field: str, lab) -> None:
     record = lab.folder / ".sewer" / "x.txt.json"
     record.write_text(json.dumps(FIELDS))
     assert read_record(file) is not None
-    if field not in ("result", "was_whole"):
+    if field not in ("result", "was_complete"):
         record.write_text(json.dumps({**FIELDS, field: 17}))
         assert read_record(file) is None
     record.write_text(json.dumps(FIELDS).replace(f'"{field}": ', f'"{field}": {"[" * 100_000}'))

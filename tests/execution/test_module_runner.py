@@ -194,9 +194,9 @@ UNREADABLE = {
     "nothing": (WRITE.format(""), "Expecting value"),
     "half a value": (WRITE.format('{"a": '), "Expecting value"),
     "two values": (WRITE.format("1 2"), "Extra data"),
-    "NaN": (WRITE.format("[NaN]"), "NaN is no JSON value; write null or text"),
-    "-Infinity": (WRITE.format("-Infinity"), "-Infinity is no JSON value"),
-    "a number beyond all bounds": (WRITE.format("[1e999]"), "1e999 is no JSON value"),
+    "NaN": (WRITE.format("[NaN]"), "NaN is not a JSON value; write null or text"),
+    "-Infinity": (WRITE.format("-Infinity"), "-Infinity is not a JSON value"),
+    "a number beyond all bounds": (WRITE.format("[1e999]"), "1e999 is not a JSON value"),
     "a deep nest": (WRITE.format("[" * 100_000 + "]" * 100_000), "nested too deeply"),
     "bytes that are no text": (
         "import os; open(os.environ['SEWER_RESULT_FILE'], 'wb').write(b'\"\\xff\"')",

@@ -280,7 +280,7 @@ def test_incomplete_product_of_excluded_task_raises(lab) -> None:
         lab.step("b", "a.txt", "b.txt"),
     ]
     lab.run(*tasks)
-    record = lab.read(".sewer/a.txt.json").replace('"is_whole": true', '"is_whole": false')
+    record = lab.read(".sewer/a.txt.json").replace('"is_complete": true', '"is_complete": false')
     lab.write(".sewer/a.txt.json", record)
 
     with pytest.raises(SewerError, match=r"'a.txt'.*when an earlier run was killed"):

@@ -152,7 +152,7 @@ def test_a_record_of_an_older_version_is_none(lab) -> None:
     """A missing or an unknown field."""
     lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
     said = json.loads(lab.read(".sewer/x.json"))
-    del said["is_whole"]
+    del said["is_complete"]
     lab.write(".sewer/x.json", json.dumps(said))
 
     assert read_record(str(lab.folder / "x")) is None

@@ -90,7 +90,7 @@ def runs(tmp_path: Path) -> int:
 def followed(one: Try, tmp_path: Path) -> Path:
     """Wait until the module of the first attempt runs and is followed, and return the job directory."""
     directory = tmp_path / "runs" / "dag" / "run" / "job" / "1"
-    until(lambda: one.error or ((directory / "follower.json").exists() and runs(tmp_path)))
+    until(lambda: one.error or ((directory / "monitor.json").exists() and runs(tmp_path)))
     assert one.error is None
     return directory
 
@@ -311,5 +311,5 @@ def test_execute_complete_event_of_another_version_monitors_on_worker(local_task
         kwargs = {"cluster": "local", "workdir": str(tmp_path), "python": sys.executable, "poll_interval": 0.2}
         operator = SlurmModuleOperator(task_id="job", module="job", run_dir=str(tmp_path / "runs"), **kwargs)
 
-    event = {"format": 99, "job": "elsewhere", "ending": "well"}
+    event = {"format": 99, "job": "elsewhere", "result": "well"}
     assert operator.resume_execution("execute_complete", {"event": event}, context) == "1"

@@ -280,7 +280,7 @@ def test_commit_is_resumed_by_the_next_process(attempt, tmp_path, monkeypatch):
     JobProducts(task, directory).commit({"result": 1})  # and by one more, if the end had not been recorded
 
     record = json.loads((tmp_path / ".sewer" / "a.txt.json").read_text())
-    assert (record["is_whole"], record["result"]) == (True, {"result": 1})
+    assert (record["is_complete"], record["result"]) == (True, {"result": 1})
 
 
 @pytest.mark.parametrize("how", ["publish", "fail"])
@@ -393,7 +393,7 @@ def test_begin_of_another_run_finishes_commit_of_a_killed_process(killed_at):
         assert made(folder) == files, at
         JobProducts(task, directory).commit(None)
         assert made(folder) == dict.fromkeys(SETS[1], "t-2"), at
-        assert [json.loads((folder / f".sewer/{name}.json").read_text())["is_whole"] for name in ("a.shp", "b.txt")]
+        assert [json.loads((folder / f".sewer/{name}.json").read_text())["is_complete"] for name in ("a.shp", "b.txt")]
         assert not [*(folder / ".sewer").glob("making-*")], at
         if not was_killed:
             break

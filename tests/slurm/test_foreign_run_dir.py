@@ -44,8 +44,8 @@ WANTS = ArrayOptions("dag.task", {}, requeue=False, most_seconds=None)
 #: An exit record of a success, as another user would forge it.
 FORGED = {
     "format": 1, "job_id": "local-1", "restart": 0, "node": "n1", "phase": "teardown", "exit_code": 0, "asked": None,
-    "unsignalled": True, "start": 1.0, "end": 2.0, "stdout": 0, "stderr": 0, "module_stdout": [0, 0], "result": -1,
-    "cpus": 1,
+    "unsignalled": True, "is_torn_down": True, "start": 1.0, "end": 2.0, "stdout": 0, "stderr": 0,
+    "module_stdout": [0, 0], "result": -1, "cpus": 1,
 }  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def test_job_script_runs_nothing_in_folders_of_other_users(
 # -- Strange records ---------------------------------------------------------------------------------------------------
 
 DEEP = "[" * 200_000
-TYPES = '{"job_id": [], "pid": "x", "start": "x", "stdout": {}, "time": null, "how": 1, "seconds": true, "wants": []}'
+TYPES = '{"job_id": [], "pid": "x", "start": "x", "stdout": {}, "time": null, "how": 1, "seconds": true, "options": []}'
 
 
 def be_deep(path: str) -> None:
@@ -313,12 +313,12 @@ def test_member_queue_skips_members_of_other_folders(path: Any, tmp_path: Path) 
     (folder / "waiting").mkdir(parents=True, mode=0o700)
     path = path.format(folder=tmp_path) if isinstance(path, str) else path
     name = "-".join(str(path).split("/")[-2:])
-    said = {"path": path, "map_index": 2, "expected": 1, "array_wait": 1.0, "wants": WANTS.to_data(), "format": 1}
+    said = {"path": path, "map_index": 2, "expected": 1, "array_wait": 1.0, "options": WANTS.to_data(), "format": 1}
     (folder / "waiting" / f"{name}.json").write_text(json.dumps(said))
     assert MemberQueue(str(folder)).members() == []
 
 
-@pytest.mark.parametrize("name", ["start.json", "exit.json", "follower.json", "stdout.log", "log-offsets.json"])
+@pytest.mark.parametrize("name", ["start.json", "exit.json", "monitor.json", "stdout.log", "log-offsets.json"])
 @pytest.mark.parametrize("strange", [be_of_other_types, os.mkfifo])
 def test_job_with_malformed_records_fails_with_unreadable_record(
     strange: Callable[[str], None], name: str, tmp_path: Path

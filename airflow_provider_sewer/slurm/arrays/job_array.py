@@ -50,7 +50,7 @@ class ArrayOptions(NamedTuple):
         most = fields["most_seconds"]
         types = {"label": str, "resources": dict, "requeue": bool, **({} if most is None else {"most_seconds": float})}
         if not has_types(fields, types):
-            raise TypeError("'wants' has another form")
+            raise TypeError("'options' has another form")
         return cls(fields["label"], fields["resources"], fields["requeue"], most)
 
     def to_data(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class JobArray:
             with MEMBERS.reading(directory.members):
                 if not all(map(self._is_element, members["elements"].items())):
                     raise MEMBERS.damaged(directory.members, "it names folders other than those of the instances")
-                self.options = ArrayOptions.of(members["wants"])
+                self.options = ArrayOptions.of(members["options"])
                 self.elements = {int(number): path for number, path in members["elements"].items()}
         self.job = directory.read_job()
         if (refused := directory.read_refusal()) is not None:
@@ -120,7 +120,7 @@ class JobArray:
             with suppress(FileExistsError):
                 os.symlink(path, os.path.join(self.directory.path, str(number)))
         self.elements, self.options = dict(elements), options
-        self.directory.write_members({"elements": self.elements, "wants": options.to_data()})
+        self.directory.write_members({"elements": self.elements, "options": options.to_data()})
 
     def script(self) -> ArrayScript:
         """Return its script for sbatch."""

@@ -113,7 +113,7 @@ class MemberQueue:
     def _read_member(path: str) -> ArrayMember:
         with WAITING.reading(path):
             fields = WAITING.read(path, parse_json(read_own(path)))
-            return ArrayMember(*WAITING.values({**fields, "wants": ArrayOptions.of(fields["wants"])}))
+            return ArrayMember(*WAITING.values({**fields, "options": ArrayOptions.of(fields["options"])}))
 
     def _path(self, path: str) -> str:
         instance, attempt = os.path.split(path)
