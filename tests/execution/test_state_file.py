@@ -72,7 +72,7 @@ def test_state_file_rejects_run_that_abandons_jobs(path) -> None:
             StateFile(path, "w", keep=False, run_dir=run_dir)
     with StateFile(path, "w", keep=True, run_dir="/runs") as state:
         state.record_end(is_part=True)
-    with pytest.raises(StateError, match="jobs of it may still run"):
+    with pytest.raises(StateError, match="its jobs may still run"):
         StateFile(path, "w", keep=True, resumes=True)
     with StateFile(path, "w", keep=True, resumes=True, run_dir="/runs") as state:
         state.record_end()

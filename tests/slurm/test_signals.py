@@ -172,7 +172,7 @@ ENDLESS = ["echo tears down", "while :; do sleep 1; done"]
 @pytest.mark.parametrize("how", ["scancel", "requeue", "job directory"])
 def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how) -> None:
     """The job script has recorded the end of the module before `teardown`."""
-    monkeypatch.setitem(monitor._SETTLES, "slurm", 2.0)
+    monkeypatch.setitem(monitor._SETTLING_TIME, "slurm", 2.0)
     job = jobs.start("say(42)", requeue=how == "requeue", slurm={"teardown": ENDLESS})
     job.expect_line("tears down")
 
@@ -378,16 +378,15 @@ def test_srun_after_job_end_is_not_module_failure(jobs, text) -> None:
 
 
 def doubtful(job) -> None:
-    """Write the record as an older job script does that has heard of no signal."""
+    """Write the record as a job script does that cannot rule out a signal to the module."""
     record = Path(job.directory.exit)
     fields = json.loads(record.read_text())
-    del fields["unsignalled"]
-    record.write_text(json.dumps({**fields, "asked": None}))
+    record.write_text(json.dumps({**fields, "asked": None, "unsignalled": False}))
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_state_of_slurm_decides_where_the_record_is_unsure(jobs, is_cancelled) -> None:
-    """Exit code 0 in the record of an older job script is a success, unless Slurm has ended the job."""
+    """Exit code 0 in an unsure record is a success, unless Slurm has ended the job."""
     job = jobs.start("""
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         wait_for("enough")
