@@ -71,7 +71,7 @@ def test_sbatch_variables_with_invalid_values_are_rejected(on_slurm) -> None:
     run = on_slurm.run(env={"SBATCH_MEM_PER_NODE": "4 gigabytes"})
 
     assert run.code == 2
-    assert run.stderr.startswith("sppe: SBATCH_MEM_PER_NODE: slurm: mem: '4 gigabytes' is not of the form")
+    assert run.stderr.startswith("sppe: SBATCH_MEM_PER_NODE: slurm: mem must have a form")
     assert on_slurm.jobs() == []
 
 

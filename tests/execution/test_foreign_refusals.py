@@ -63,7 +63,7 @@ def test_external_value_without_json_form_is_named(land):
     """The task, the field and the line."""
     land.write("Task('a', 'm', operator_kwargs={'on_failure_callback': print})")
 
-    assert "{f}:2: task 'a': operator_kwargs['on_failure_callback']: JSON, which" in refusal(land, InvalidTask)
+    assert "{f}:2: task 'a': operator_kwargs['on_failure_callback'] must be a JSON value" in refusal(land, InvalidTask)
 
 
 def test_a_missing_file_is_named(land):

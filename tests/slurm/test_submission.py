@@ -73,7 +73,7 @@ def test_permanent_unclassified_error_raises_slurm_unavailable(plan, jobs, slurm
     run._thread.join(60)
     assert isinstance(run.error, SlurmUnavailable)
     assert "A gremlin sits in the machine" in str(run.error)
-    assert slurm.counted("sbatch") == submission._MOST_STRANGE + 1
+    assert slurm.counted("sbatch") == submission._MOST_UNCLASSIFIED + 1
     assert seen(slurm, planned) == []
 
 
@@ -83,11 +83,11 @@ def test_unresolvable_controller_name_is_waited_for(plan, jobs, slurm):
     planned = plan("say('done')")
     words = ['slurm_set_addr: Unable to resolve "slurmctld"', "Batch job submission failed: No error"]
     slurm.put_in_front(
-        "sbatch", failing("\n".join(f"sbatch: error: {line}" for line in words), submission._MOST_STRANGE + 3)
+        "sbatch", failing("\n".join(f"sbatch: error: {line}" for line in words), submission._MOST_UNCLASSIFIED + 3)
     )
     run = jobs.follow(planned)
     assert run.succeeds() == "done"
-    assert slurm.counted("sbatch") == submission._MOST_STRANGE + 4
+    assert slurm.counted("sbatch") == submission._MOST_UNCLASSIFIED + 4
 
 
 @pytest.mark.parametrize("says", ["Welcome to the cluster", ""])

@@ -57,7 +57,7 @@ def attempt(tmp_path: Path) -> Path:
     """Return the job directory of a job that has succeeded, and was not collected."""
     job = JobRunner(planned(tmp_path, "first.txt"), lambda *_: None, lambda _: None).submit_and_wait()
     until = time.monotonic() + 60
-    while not os.path.exists(job.directory.exit):
+    while job.directory.read_exit() is None:
         assert time.monotonic() < until
         time.sleep(0.05)
     return Path(job.directory.path)
