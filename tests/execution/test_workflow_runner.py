@@ -190,7 +190,9 @@ def test_a_template_is_refused_before_anything_runs(plan) -> None:
     plan.task("first")
     plan.task("dated", "", "{{ ds }}", after=["first"])
 
-    with pytest.raises(InvalidTask, match=r"plans\.py:\d+: task 'dated': '\{\{ ds \}\}' is rendered only by Airflow"):
+    with pytest.raises(
+        InvalidTask, match=r"workflow_helpers\.py:\d+: task 'dated': '\{\{ ds \}\}' is rendered only by Airflow"
+    ):
         plan.engine().check()
 
 
