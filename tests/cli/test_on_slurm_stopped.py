@@ -199,7 +199,7 @@ def test_run_continued_after_first_ctrl_c_exits_with_0(on_slurm, terminal) -> No
     run = screen.start(on_slurm.sppe, "run", "--on", "slurm", "--run-dir", "runs", *QUICKLY, env=on_slurm.slurm.env)
     on_slurm.lifeline.expect("here")
     screen.type(b"\x03")
-    screen.expect(lambda shown: "Ctrl-C once more" in shown)
+    screen.expect(lambda shown: "press Ctrl-C again" in shown)
     on_slurm.open("go")
     screen.expect(lambda shown: "1 of 1 tasks succeeded" in shown)
     assert run.wait(LONG) == 0
