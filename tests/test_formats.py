@@ -20,15 +20,16 @@ from airflow.sdk.module_loading import import_string
 
 from airflow_provider_sewer.core import errors, formats
 from airflow_provider_sewer.core.errors import KEYS, SewerError, UnreadableRecord
+from airflow_provider_sewer.core.fingerprints import Fingerprint
 from airflow_provider_sewer.core.formats import Format
 from airflow_provider_sewer.core.paths import Dependency, External, Product
 from airflow_provider_sewer.core.serialization import tasks_of_data, tasks_to_data
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
-from airflow_provider_sewer.core.staleness import Fingerprint, Inputs, ProductRecord
+from airflow_provider_sewer.core.staleness import Inputs, ProductRecord
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.execution.disk_cache import DiskCache
+from airflow_provider_sewer.execution.failed_products import remove_failed
+from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
-from airflow_provider_sewer.execution.product_files import remove_failed
 from airflow_provider_sewer.execution.staged_products import read_record, write_record
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
 from airflow_provider_sewer.operators import paths, xcom

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.bases.decorator import DecoratedOperator
 
-from airflow_provider_sewer.decorators.base import CalledOperator, decorator_of
+from airflow_provider_sewer.decorators.called_operator import CalledOperator, decorator_of
 from airflow_provider_sewer.operators.module import PythonModuleOperator
 
 if TYPE_CHECKING:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from graphlib import TopologicalSorter
 from itertools import chain
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
+from airflow_provider_sewer.execution.concurrency_limits import capacities, usable_processors
 from airflow_provider_sewer.execution.events import Outcome, TaskState
 from airflow_provider_sewer.execution.job_order import AheadSlot
-from airflow_provider_sewer.execution.process_limits import capacities
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -44,7 +43,7 @@ class Scheduler:
         self._slurm = slurm
         self.reduced_concurrency: list[str] = []
         count = sum(map(self.is_job, self._tasks))
-        self.max_tasks = self._with_room(jobs or _processors(), len(self._tasks) - count, "tasks")
+        self.max_tasks = self._with_room(jobs or usable_processors(), len(self._tasks) - count, "tasks")
         self._jobs_at_once = self._with_room(jobs or count, count, "jobs") if slurm else 0
         self._sorter: TopologicalSorter[str] = TopologicalSorter(self._upstream)
         self._sorter.prepare()
@@ -160,14 +159,3 @@ class Scheduler:
             if resource in self._limits and taken + amount > self._limits[resource]:
                 return False
         return True
-
-
-def _processors() -> int:
-    """Return the number of processors that this process may use, which a container or a job can restrict.
-
-    Not every cluster binds a job to its processors. Then only ``SLURM_CPUS_ON_NODE`` has their number on this node
-    (sbatch(1), OUTPUT ENVIRONMENT VARIABLES).
-    """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    allocated = os.environ.get("SLURM_CPUS_ON_NODE", "")
-    return min(usable, int(allocated)) if allocated.isdecimal() and int(allocated) else usable

@@ -29,20 +29,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_sewer.core.atomic_file import write_atomically
 from airflow_provider_sewer.core.errors import FileSystemRefused, ProductError, UnreadableRecord, UntrustedPath
+from airflow_provider_sewer.core.fingerprints import Fingerprint, fingerprint_of
 from airflow_provider_sewer.core.formats import PRODUCT
 from airflow_provider_sewer.core.paths import OWN_FOLDER, Product, absolute_path, path_for_module, sibling_path
-from airflow_provider_sewer.core.staleness import Fingerprint, ProductRecord, ProductState, fingerprint_of
+from airflow_provider_sewer.core.staleness import ProductRecord, ProductState
 from airflow_provider_sewer.core.trusted_files import check_own_folder, make_own_folders, parse_json, read_own
-from airflow_provider_sewer.execution.product_files import (
-    exists,
-    file_names_in,
-    keep_failed,
-    owner_of,
-    remove,
-    remove_failed,
-    replace,
-    replace_all,
-)
+from airflow_provider_sewer.execution.failed_products import keep_failed, remove_failed
+from airflow_provider_sewer.execution.product_files import exists, file_names_in, owner_of, remove, replace, replace_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_sewer.core.file_fingerprints import fingerprint, record_access, recording_access
+from airflow_provider_sewer.core.cache_fingerprints import fingerprint, record_access, recording_access
 from airflow_provider_sewer.core.recording import is_recording
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.core.cache_fingerprints import record_access
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError, with_short_values
-from airflow_provider_sewer.core.file_fingerprints import record_access
 from airflow_provider_sewer.core.size_limits import MAX_FILE_BYTES
 from airflow_provider_sewer.core.source import EXTERNAL_NAME, SourceLine, is_own_file
 from airflow_provider_sewer.core.trusted_files import InvalidRecord, read_regular

@@ -22,7 +22,7 @@ from airflow_provider_sewer.slurm.backend import (
     SubmissionRetryable,
     Submitted,
 )
-from airflow_provider_sewer.slurm.parsing import AnswerKind
+from airflow_provider_sewer.slurm.sbatch_errors import AnswerKind, is_full_queue, read_answer
 from airflow_provider_sewer.slurm.states import ENDED
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ class SlurmClient:
         try:
             done = self._run("sbatch", "--parsable", directory.script)
         except SlurmUnreachable as error:
-            is_full = parsing.is_full_queue(error.stderr)
+            is_full = is_full_queue(error.stderr)
             raise SubmissionRetryable(
                 str(error), is_unclassified=isinstance(error, CommandNotFound), is_full=is_full
             ) from None
-        answer = parsing.read_answer(done.returncode, done.stdout, done.stderr)
+        answer = read_answer(done.returncode, done.stdout, done.stderr)
         if answer.job_id:
             return Submitted(answer.job_id, answer.words)
         if answer.kind is AnswerKind.REJECTED:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.fingerprints import Fingerprint
 from airflow_provider_sewer.core.formats import PRODUCTS
 from airflow_provider_sewer.core.paths import is_relative
-from airflow_provider_sewer.core.staleness import Fingerprint, Inputs
+from airflow_provider_sewer.core.staleness import Inputs
 from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.task_runner import TaskRunner
 

@@ -14,15 +14,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_sewer import Task
 from airflow_provider_sewer.core.errors import InvalidTask
-from airflow_provider_sewer.core.staleness import (
-    Fingerprint,
-    ProductRecord,
-    ProductState,
-    RunPolicy,
-    StalenessInputs,
-    decide,
-    fingerprint_of,
-)
+from airflow_provider_sewer.core.fingerprints import Fingerprint, fingerprint_of
+from airflow_provider_sewer.core.staleness import ProductRecord, ProductState, RunPolicy, StalenessInputs, decide
 
 if TYPE_CHECKING:
     from collections.abc import Callable

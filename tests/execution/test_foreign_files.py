@@ -11,8 +11,8 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import StateError, UntrustedPath
-from airflow_provider_sewer.execution.disk_cache import DiskCache
 from airflow_provider_sewer.execution.events import TaskState
+from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record, remove_temporary, write_record
 from airflow_provider_sewer.execution.state_file import StateFile, read_state, records_since
 from airflow_provider_sewer.loaders.stages.pipeline_state import succeeded_stages

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_sewer import Dependency, External, Ignored, Product, Task, Workflow
 from airflow_provider_sewer.core.errors import SewerError
-from airflow_provider_sewer.core.staleness import fingerprint_of
+from airflow_provider_sewer.core.fingerprints import fingerprint_of
 from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.plan import Selection, select_tasks
 from airflow_provider_sewer.execution.staged_products import read_record

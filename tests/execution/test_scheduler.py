@@ -75,7 +75,7 @@ def test_the_default_is_the_processors_this_process_may_use(script) -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         from airflow_provider_sewer.core.workflow import Workflow
         from airflow_provider_sewer.execution.scheduler import Scheduler
-        print(Scheduler(Workflow("none", []), None, {}, None).at_once)
+        print(Scheduler(Workflow("none", []), None, {}, None).max_tasks)
         """
     )
 
@@ -94,7 +94,7 @@ def test_the_default_is_the_cpus_of_a_slurm_allocation(allocated: str, expected:
         os.environ["SLURM_CPUS_ON_NODE"] = sys.argv[1]
         from airflow_provider_sewer.core.workflow import Workflow
         from airflow_provider_sewer.execution.scheduler import Scheduler
-        print(Scheduler(Workflow("none", []), None, {}, None).at_once)
+        print(Scheduler(Workflow("none", []), None, {}, None).max_tasks)
         """,
         allocated,
     )

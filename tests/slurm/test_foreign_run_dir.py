@@ -14,9 +14,9 @@ from airflow_provider_sewer.core.errors import SewerError, SlurmJobFailed, Slurm
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.slurm.arrays.formation import ArrayPlanner
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
-from airflow_provider_sewer.slurm.arrays.planner import ArrayPlanner
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.backend import JobRef, JobStatus
 from airflow_provider_sewer.slurm.client import SlurmClient

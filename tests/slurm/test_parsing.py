@@ -9,7 +9,7 @@ import pytest
 
 from airflow_provider_sewer.slurm import parsing
 from airflow_provider_sewer.slurm.backend import UNKNOWN_JOB, JobRef, tag_of
-from airflow_provider_sewer.slurm.parsing import AnswerKind
+from airflow_provider_sewer.slurm.sbatch_errors import AnswerKind, is_full_queue, read_answer
 from airflow_provider_sewer.slurm.states import ENDED, KNOWN, RUNNING, TERMINAL_STATES, WAITING, unsatisfiable_reason
 
 # -- Exit codes --------------------------------------------------------------------------------------------------------
@@ -152,14 +152,14 @@ ANSWERS = [
 @pytest.mark.parametrize(("exit_code", "stderr", "kind"), ANSWERS)
 def test_read_answer_classifies_sbatch_output(exit_code, stderr, kind):
     """Only a permanent error is a rejection, with any wording of a site."""
-    answer = parsing.read_answer(exit_code, "", stderr)
+    answer = read_answer(exit_code, "", stderr)
     assert (answer.kind, answer.job_id) == (kind, "")
 
 
 def test_read_answer_of_accepted_job_has_id_and_site_message():
     """The id is on the last line; the words are the output of job_submit and cli_filter."""
     stderr = "sbatch: This partition goes away soon\nsbatch: second line\n"
-    answer = parsing.read_answer(0, "2000 cores are free today\n4711;cluster\n", stderr)
+    answer = read_answer(0, "2000 cores are free today\n4711;cluster\n", stderr)
     assert answer == (AnswerKind.ACCEPTED, "This partition goes away soon; second line", "4711")
 
 
@@ -175,7 +175,7 @@ def test_read_answer_of_accepted_job_has_id_and_site_message():
 )
 def test_is_full_queue_recognizes_waiting_sbatch(line, is_full):
     """Slurm prints it at once, and would try for two minutes."""
-    assert parsing.is_full_queue(printed(line)) is is_full
+    assert is_full_queue(printed(line)) is is_full
 
 
 # -- Tables ------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_sewer.core.cache_fingerprints import fingerprint, is_installed
 from airflow_provider_sewer.core.errors import SewerError, WorkflowFileError
-from airflow_provider_sewer.core.file_fingerprints import fingerprint, is_installed
 from airflow_provider_sewer.core.serialization import error_to_data, tasks_to_data, value_of_data, workflow_to_data
 from airflow_provider_sewer.core.source import SourceLine, is_own_file
 from airflow_provider_sewer.loaders.python_file import load_tasks, load_workflow

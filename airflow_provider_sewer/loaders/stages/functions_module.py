@@ -6,8 +6,8 @@ import ast
 import os
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.core.cache_fingerprints import record_access
 from airflow_provider_sewer.core.errors import InvalidWorkflow, unknown_name
-from airflow_provider_sewer.core.file_fingerprints import record_access
 from airflow_provider_sewer.core.size_limits import MAX_FILE_BYTES
 from airflow_provider_sewer.core.trusted_files import read_regular
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from airflow_provider_sewer.core.errors import SewerError, SlurmUnavailable, UnreadableRecord, UntrustedPath
 from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.slurm.arrays.formation import ArrayPlanner
 from airflow_provider_sewer.slurm.arrays.lease import LeaseLost
-from airflow_provider_sewer.slurm.arrays.planner import ArrayPlanner
 from airflow_provider_sewer.slurm.backend import CommandNotFound, SlurmUnreachable
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import SlurmUnavailable, UnreadableRecord
+from airflow_provider_sewer.slurm.arrays.formation import ArrayPlanner
 from airflow_provider_sewer.slurm.arrays.job_array import folder_of
 from airflow_provider_sewer.slurm.arrays.member_queue import MemberQueue
-from airflow_provider_sewer.slurm.arrays.planner import ArrayPlanner
 from airflow_provider_sewer.slurm.job import Job
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from airflow_provider_sewer.core.fingerprints import fingerprint_of
 from airflow_provider_sewer.core.paths import OWN_FOLDER
-from airflow_provider_sewer.core.staleness import fingerprint_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

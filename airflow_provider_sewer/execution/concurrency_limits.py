@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 #: Open files that a run needs besides those of its tasks: log files, Slurm's commands, files read in between.
 _FILES = 96
 #: Open files of a task on this machine: two for each of its outputs, and those needed to start it.
@@ -97,3 +98,14 @@ def _text(path: str) -> str:
 
 def _number(limit: int) -> float:
     return float("inf") if limit == resource.RLIM_INFINITY else limit
+
+
+def usable_processors() -> int:
+    """Return the number of processors that this process may use, which a container or a job can restrict.
+
+    Not every cluster binds a job to its processors. Then only ``SLURM_CPUS_ON_NODE`` has their number on this node
+    (sbatch(1), OUTPUT ENVIRONMENT VARIABLES).
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allocated = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(usable, int(allocated)) if allocated.isdecimal() and int(allocated) else usable

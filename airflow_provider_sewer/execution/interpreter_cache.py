@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.atomic_file import write_atomically
+from airflow_provider_sewer.core.cache_fingerprints import fingerprint
 from airflow_provider_sewer.core.errors import UntrustedPath
-from airflow_provider_sewer.core.file_fingerprints import fingerprint
 from airflow_provider_sewer.core.formats import CACHE
 from airflow_provider_sewer.core.trusted_files import PRIVATE, check_own_folders, parse_json, read_own
 

@@ -11,7 +11,7 @@ import pytest
 
 SHOW = """
 import json, resource, sys
-from airflow_provider_sewer.execution.process_limits import rooms
+from airflow_provider_sewer.execution.concurrency_limits import rooms
 limit = getattr(resource, sys.argv[1])
 resource.setrlimit(limit, (int(sys.argv[2]), resource.getrlimit(limit)[1]))
 print(json.dumps([[room.tasks, min(room.jobs, 1e9), room.limit] for room in rooms()]))
