@@ -646,10 +646,7 @@ sewer_record() {
         "$sewer_id" "$sewer_restart" "$sewer_node" "$sewer_phase" "$1" "$sewer_by" "$sewer_unsignalled" "$sewer_is_over" \
         "$sewer_begin" "$sewer_time" "$sewer_out" "$sewer_err" "${sewer_from:-0}" "${sewer_to:-$sewer_out}" \
         "$sewer_result" "$sewer_cpus"
-    if ! sewer_write "$sewer_dir/exit.json" "$sewer_text"; then
-        sewer_tool rm -f -- "$sewer_dir/times.txt" "$sewer_dir/usage.txt" # frees space where a disk or a quota is full
-        sewer_write "$sewer_dir/exit.json" "$sewer_text"
-    fi
+    sewer_write "$sewer_dir/exit.json" "$sewer_text"
 }
 
 sewer_check_own "$sewer_dir"

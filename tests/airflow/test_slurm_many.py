@@ -8,6 +8,7 @@ import time
 from collections import Counter
 
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+from airflow_provider_sewer.core.serialization import slurm_to_data
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.slurm.attempts import TaskInstance
@@ -90,7 +91,7 @@ def test_thousand_deferred_instances_use_one_sbatch_and_one_squeue(make_slurm, t
     task = Task("any", "any").with_settings(ExecutionSettings.checked(python=str(python)))
     lines = Counter()
     monkeypatch.setattr("airflow_provider_sewer.triggers.slurm.log_output", lambda _, pieces: lines.update(pieces))
-    arguments = settings._replace(slurm={})._asdict()
+    arguments = slurm_to_data(settings._replace(slurm={}))
     triggers = []
     for index in range(INSTANCES):
         planned = JobSpec(TaskInstance("many", "run", "task", index, "0"), task, settings, {}, 5.0, expected=INSTANCES)

@@ -134,7 +134,9 @@ def test_new_run_cancels_previous_job_first(how, on_slurm) -> None:
     run = on_slurm.run(*(["--resume"] if how == "other parameters" else []))
     assert run.code == 0, run.stderr
     left, new = on_slurm.jobs("first")
-    assert (left.state, new.state) == ("CANCELLED", "COMPLETED")
+    # The job script ends by itself where it finds its mark before scancel comes.
+    assert left.state in {"CANCELLED", "FAILED"}
+    assert new.state == "COMPLETED"
     assert f"[first] Cancelling Slurm job {left.id} ({left.name}) of an earlier attempt first" in run.stderr
 
 

@@ -11,14 +11,14 @@ import pytest
 
 SHOW = """
 import json, resource, sys
-from airflow_provider_sewer.execution.concurrency_limits import rooms
+from airflow_provider_sewer.execution.concurrency_limits import capacities
 limit = getattr(resource, sys.argv[1])
 resource.setrlimit(limit, (int(sys.argv[2]), resource.getrlimit(limit)[1]))
-print(json.dumps([[room.tasks, min(room.jobs, 1e9), room.limit] for room in rooms()]))
+print(json.dumps([[room.tasks, min(room.jobs, 1e9), room.limit] for room in capacities()]))
 """
 
 
-def rooms(limit: str, value: int, *before: str) -> list[list]:
+def capacities(limit: str, value: int, *before: str) -> list[list]:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     argv = [*before, sys.executable, "-c", SHOW, limit, str(value)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
@@ -30,13 +30,13 @@ def rooms(limit: str, value: int, *before: str) -> list[list]:
 @pytest.mark.parametrize(("limit", "tasks", "jobs"), [(256, 20, 1e9), (112, 2, 1e9), (64, 1, 1)])
 def test_rooms_for_open_files_are_of_tasks_on_this_machine(limit: int, tasks: int, jobs: float) -> None:
     """A job that is waited for holds no file open."""
-    assert rooms("RLIMIT_NOFILE", limit)[0] == [tasks, jobs, f"`ulimit -n` (open files) is {limit}"]
+    assert capacities("RLIMIT_NOFILE", limit)[0] == [tasks, jobs, f"`ulimit -n` (open files) is {limit}"]
 
 
 def test_rooms_for_processes_count_those_of_the_user() -> None:
     """Each job has a thread, and each task on this machine a thread and a process. Root has no such limit."""
     before = () if os.geteuid() else ("unshare", "--user")
-    found = [room for room in rooms("RLIMIT_NPROC", 30_000, *before) if "ulimit -u" in room[2]]
+    found = [room for room in capacities("RLIMIT_NPROC", 30_000, *before) if "ulimit -u" in room[2]]
 
     assert len(found) == 1
     tasks, jobs, limit = found[0]

@@ -157,7 +157,7 @@ def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, m
         ModuleRunner(module_call(sys.argv[2], []), settings, RunEnvironment(0.2)).run(lambda *_: None)
         """,
         str(modules.folder),
-        modules.write("pass" if "forget" in moment else "import signal; signal.pause()"),
+        modules.write("pass" if "unregister" in moment else "import signal; signal.pause()"),
     )
     pids = [int(pid) for pid in dies.process.stdout.read().split()]
 

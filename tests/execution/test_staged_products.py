@@ -151,7 +151,7 @@ def test_a_result_names_products_by_their_real_names(lab) -> None:
 def test_product_whose_hidden_path_is_too_long_fails_by_name(lab, tmp_path) -> None:
     """The path itself fits, but not that below .sewer; what is tidied up then does not hide the error."""
     room = 4095 - len(os.fsencode(lab.folder)) - len("/0123456789")
-    folders = "/".join(["d" * 99] * (room // 100))
+    folders = "/".join([*["d" * 99] * (room // 100 - 1), "d" * (99 + room % 100)])
     task = writer(lab, "paths[0].write_text('x')", Product(f"{folders}/0123456789"))
 
     state, why = outcome_of(lab, task)

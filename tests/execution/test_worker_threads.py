@@ -31,7 +31,7 @@ def test_workers_do_all_with_fewer_threads_where_the_system_starts_no_more(scrip
     done = script(
         """
         import resource, threading
-        from airflow_provider_sewer.execution.workflow_runner import Workers
+        from airflow_provider_sewer.execution.workflow_runner import WorkerThreads
         size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         threading.stack_size(1 << 29)
         resource.setrlimit(resource.RLIMIT_AS, (size + 3 * (1 << 29) - 1, -1))  # so there is room for two
@@ -39,7 +39,7 @@ def test_workers_do_all_with_fewer_threads_where_the_system_starts_no_more(scrip
         def thing():
             may_end.wait()
             count.append(threading.get_ident())
-        with Workers() as workers:
+        with WorkerThreads() as workers:
             for number in range(9):
                 workers.put(thing, at_once=number + 1)
             may_end.set()

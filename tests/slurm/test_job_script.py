@@ -116,7 +116,7 @@ def test_propagate_requires_additional_parameter(tmp_path: Path) -> None:
     """The worker's resource limits reach the job only on request."""
     text = written(tmp_path, resources={"additional_parameters": {"propagate": "NOFILE"}})
 
-    assert [option for option in options_in(text) if "propagate" in option] == ["propagate=NOFILE"]
+    assert [option for option in options_in(text) if option.startswith("propagate")] == ["propagate=NOFILE"]
 
 
 def test_resource_limits_of_worker_do_not_reach_job(cluster_jobs: ScriptJobs, monkeypatch: pytest.MonkeyPatch) -> None:
