@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-SECRET = "open-sesame-4711"
+#: No other test may store it: they share Airflow's database.
+SECRET = "open-sesame-of-slurm-4711"
 
 
 def test_secret_env_reaches_only_the_module(

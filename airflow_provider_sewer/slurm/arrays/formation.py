@@ -85,7 +85,6 @@ class ArrayPlanner:
             else:
                 continue
             self._record_outcome(self._arrays[number])
-        self._queue.members()  # finds the registrations that cannot be read
 
     def is_due(self) -> bool:
         """Return whether there is an array to submit: one whose submission is not known, or members enough for one."""

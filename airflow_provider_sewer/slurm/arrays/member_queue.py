@@ -77,8 +77,14 @@ class MemberQueue:
         return os.path.exists(self._path(path))
 
     def read_error(self, path: str) -> SewerError | None:
-        """Return why the registration of this job directory cannot be read, as found by :meth:`members`."""
-        return self._unreadable.get(self._path(path))
+        """Return why the registration of this job directory cannot be read, if it is there and cannot."""
+        file = self._path(path)
+        name = os.path.basename(file)
+        if name not in self._read:  # one read per member: a thousand triggers ask, each for its own
+            self._unreadable.pop(file, None)
+            if (member := self._member(name)) is not None:
+                self._read[name] = member
+        return self._unreadable.get(file)
 
     def remove(self, path: str) -> None:
         """Remove the attempt with this job directory."""
