@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,14 @@ def growth(work: Callable[[int], object], size: int, *, times: int = 5) -> float
     """Return how many times longer the computation takes for twice the size, in CPU time; the best of several."""
 
     def seconds(size: int) -> float:
-        began = time.process_time()
-        work(size)
-        return time.process_time() - began
+        gc.collect()
+        gc.disable()  # a collection looks at the objects of all tests that ran before
+        try:
+            began = time.process_time()
+            work(size)
+            return time.process_time() - began
+        finally:
+            gc.enable()
 
     pairs = [(seconds(size), seconds(2 * size)) for _ in range(times)]
     return min(longer for _, longer in pairs) / min(shorter for shorter, _ in pairs)
