@@ -122,10 +122,11 @@ def test_environments_unknown_name_prints_usage(checkout):
 def test_pip_configuration_becomes_variables_of_uv(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
+    # The [global] of the machine's own pip.conf overrides the one of PIP_CONFIG_FILE. Nothing overrides [install].
     (tmp_path / "pip.conf").write_text(
-        "[global]\nindex-url = http://user:secret@127.0.0.1/simple\nextra-index-url =\n  file:///a\n  file:///b\n"
+        "[global]\nindex-url = http://user:secret@127.0.0.1/simple\n"
+        "[install]\nindex-url = http://127.0.0.1/install\nextra-index-url =\n  file:///a\n  file:///b\n"
         "trusted-host = one two\ncert = /with a blank\nproxy = http://127.0.0.1:1\nfind-links = /wheels /more\n"
-        "[install]\nindex-url = http://127.0.0.1/install\n"
     )
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     monkeypatch.setenv("PIP_TIMEOUT", "7")
