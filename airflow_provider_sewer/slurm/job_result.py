@@ -277,7 +277,7 @@ class JobResultFactory:
             )
         if code == _CANNOT_WRITE:
             return launch._replace(
-                description="could not write into its job directory",
+                description="could not write into its run directory",
                 advice=f"is its disk full, is run_dir shared with the nodes, and can the node write to {path}?",
             )
         if code == _CANNOT_READ:
@@ -290,7 +290,7 @@ class JobResultFactory:
             )
         if code == NOT_ITS_TURN:
             return launch._replace(
-                description="found its job directory claimed by another job, or cancelled",
+                description="found its run directory taken by another job, or cancelled",
                 advice="clear the task to run it again",
             )
         text = (
