@@ -155,7 +155,7 @@ STATE = Format("state", fix="use the version of airflow-provider-sewer that wrot
 
 _CLEAR = "use the version of airflow-provider-sewer that wrote it, or clear the task"
 JOB_TRIGGER = Format("SlurmJobTrigger", {"job": dict, "module": str, "settings": dict}, _CLEAR)
-JOB_EVENT = Format("event of SlurmJobTrigger", {"job": dict, "result": dict}, _CLEAR)
+JOB_EVENT = Format("event of SlurmJobTrigger", {"job": dict, "ending": dict}, _CLEAR)
 PATH_TRIGGER = Format("PathTrigger", {"path": object, "interval": float, "deadline": float}, _CLEAR)
 PATH_EVENT = Format("event of PathTrigger", {"path": object, "is_there": bool}, _CLEAR)
 STORED_JOB = Format("task state slurm_job", {"job": dict, "keep": bool}, _CLEAR)

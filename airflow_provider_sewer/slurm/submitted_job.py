@@ -25,7 +25,7 @@ def job_to_data(job: Job | PendingJob) -> dict[str, Any]:
 
 def result_to_data(job: Job | PendingJob, result: JobResult) -> dict[str, Any]:
     """Return the data of a job and its result, for an event of its trigger."""
-    return JOB_EVENT.written({"job": job_to_data(job), "result": result.to_data()})
+    return JOB_EVENT.written({"job": job_to_data(job), "ending": result.to_data()})
 
 
 def result_from_data(event: Any) -> tuple[Job | PendingJob, JobResult]:
@@ -36,7 +36,7 @@ def result_from_data(event: Any) -> tuple[Job | PendingJob, JobResult]:
     where = "the event of the trigger"
     event = JOB_EVENT.read(where, event)
     with JOB_EVENT.reading(where):
-        return job_from_data(event["job"]), JobResult.of_data(event["result"])
+        return job_from_data(event["job"]), JobResult.of_data(event["ending"])
 
 
 def job_from_data(data: Any) -> Job | PendingJob:

@@ -125,7 +125,7 @@ def test_thousand_deferred_instances_use_one_sbatch_and_one_squeue(make_slurm, t
     for job in jobs:
         JobLogs(job.directory, lambda _, pieces: lines.update(pieces)).finish()  # the rest, as the workers do
     assert [len(events) for events in payloads] == [1] * RUN
-    assert {events[0]["result"]["error"] for events in payloads} == {None}
+    assert {events[0]["ending"]["error"] for events in payloads} == {None}
     assert slurm.counted("sbatch") == 1
     waiting = slurm.command("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").split()
     assert len(waiting) == INSTANCES - RUN

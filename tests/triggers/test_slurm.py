@@ -143,7 +143,7 @@ def test_run_fires_once_with_the_job_and_its_result(on_slurm, submit):
     event = asyncio.run(first_event(made_anew(trigger)))
     assert json.loads(json.dumps(event)) == event
     assert event["job"] == trigger.serialize()[1]["job"]
-    ending = event["result"]
+    ending = event["ending"]
     assert ending["node"] in on_slurm.nodes
     del ending["node"]
     assert ending == {
@@ -166,10 +166,10 @@ def test_run_delays_the_event_until_the_scheduler_has_noticed(submit, busy_sched
     monkeypatch.setattr(asyncio, "sleep", sleep)
     job, trigger = submit("pass", "local")
     _until(job.directory.read_exit)
-    assert asyncio.run(first_event(made_anew(trigger)))["result"]["error"] is None
+    assert asyncio.run(first_event(made_anew(trigger)))["ending"]["error"] is None
     assert sum(asked) > 950
     asked.clear()
-    assert asyncio.run(first_event(trigger))["result"]["error"] is None, "there is no scheduler under dag.test()"
+    assert asyncio.run(first_event(trigger))["ending"]["error"] is None, "there is no scheduler under dag.test()"
     assert sum(asked) < 3
     _, kwargs = trigger.serialize()
     timely = made_anew(SlurmJobTrigger(**kwargs | {"deadline": time.time() + 100}))
@@ -211,7 +211,7 @@ def test_run_in_another_triggerer_resumes_the_log(on_slurm, submit, logged, tmp_
     asyncio.run(run_until(made_anew(trigger), lambda: "500" in logged()))
     go.touch()
     event = asyncio.run(first_event(made_anew(trigger)))
-    assert event["result"]["error"] is None
+    assert event["ending"]["error"] is None
     JobLogs(JobDirectory(event["job"]["directory"]), log_output).finish()  # as the worker does that goes on
     assert logged() == [*map(str, range(501)), "half way", *map(str, range(501, 1000))]
 
@@ -384,7 +384,7 @@ def test_trigger_masks_secrets_in_its_event(submit):
     """Airflow keeps that in its database, with the last lines of stderr."""
     _, trigger = submit("import sys; sys.exit('bad key: open-sesame')", "local", secrets=("open-sesame",))
     event = asyncio.run(first_event(made_anew(trigger)))
-    assert "bad key: ***" in event["result"]["message"]
+    assert "bad key: ***" in event["ending"]["message"]
     assert "open-sesame" not in repr(event)
 
 
@@ -465,7 +465,7 @@ def test_run_on_hanging_file_system_does_not_block_other_triggers(submit, tmp_pa
             await asyncio.gather(*tasks, return_exceptions=True)
 
     try:
-        assert asyncio.run(follow_all())["result"]["error"] is None
+        assert asyncio.run(follow_all())["ending"]["error"] is None
     finally:
         for log in stuck:
             with suppress(OSError):  # no reader
@@ -487,7 +487,7 @@ def test_run_pending_member_resumes_in_another_triggerer(on_slurm, register, cap
         return await asyncio.gather(*(first_event(made_anew(trigger)) for trigger in (one, other)))
 
     events = asyncio.run(both())
-    assert [event["result"]["error"] for event in events] == [None, None]
+    assert [event["ending"]["error"] for event in events] == [None, None]
     array = events[0]["job"]["id"].partition("_")[0]
     assert [event["job"]["id"] for event in events] == [f"{array}_0", f"{array}_1"]
     assert on_slurm.counted("sbatch") == 1
@@ -518,7 +518,7 @@ def test_run_member_with_withdrawn_registration_ends(on_slurm, register, airflow
         await other.on_kill()
         return await event
 
-    assert asyncio.run(cancelled_elsewhere())["result"]["error"] == "cancelled"
+    assert asyncio.run(cancelled_elsewhere())["ending"]["error"] == "cancelled"
 
 
 def test_run_array_submission_error_fails_all_members(on_slurm, register):
@@ -530,5 +530,5 @@ def test_run_array_submission_error_fails_all_members(on_slurm, register):
 
     for event in asyncio.run(both()):
         assert event["job"]["id"] is None
-        assert event["result"]["error"] == "submission_rejected"
-        assert "invalid partition specified: nowhere" in event["result"]["message"]
+        assert event["ending"]["error"] == "submission_rejected"
+        assert "invalid partition specified: nowhere" in event["ending"]["message"]
