@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _LAST_LINES, _LAST_BYTES = 15, 32 * 1024
 #: Maximum number of failures that are shown with their logs.
 _MOST_FAILURES = 50
+#: With more failures, their logs are folded.
+_MOST_OPEN = 5
 #: Width of the timeline and its names; height of a row, and maximum height of all rows, in pixels.
 _TIMELINE, _NAMES, _ROW, _TALLEST = 1160, 190, 22, 2600
 #: A row that is lower than this has no name.
@@ -48,7 +50,7 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 td.reason { white-space: normal; min-width: 16rem; }
 pre { background: var(--box); border-radius: 6px; overflow-x: auto; padding: .8rem; font-size: .8rem; }
 a { color: var(--busy); } .queue { fill: var(--idle); } .tick { stroke: var(--box); } .soft { fill: var(--soft); }
-h3 { margin-bottom: .3rem; }
+summary { cursor: pointer; margin: .6rem 0; }
 """
 
 
@@ -116,14 +118,17 @@ def _graph(run: RunRecord) -> str:
 
 def _failures(run: RunRecord, folder: str) -> Iterator[str]:
     failed = [task for task in run.tasks.values() if task.state is TaskState.FAILED]
+    is_open = " open" if len(failed) <= _MOST_OPEN else ""
     for task in failed[:_MOST_FAILURES]:
-        yield f"<h3>{escape(printable(task.name))}</h3>"
+        reason = _text(task.reason.partition("\n")[0])
+        yield f"<details{is_open}><summary><b>{escape(printable(task.name))}</b>: {reason}</summary>"
         if lines := _last_lines(task.log):
             yield f"<p>The last lines of {_link(task.log, folder, 'its log')}:</p>\n<pre>{_text(lines)}</pre>"
         else:
             yield f"<pre>{_text(task.reason)}</pre>"
         if task.usage.directory:
             yield f'<p class="facts">Job {escape(task.usage.job_id)}: {escape(printable(task.usage.directory))}</p>'
+        yield "</details>"
     if len(failed) > _MOST_FAILURES:
         yield f"<p>{len(failed) - _MOST_FAILURES:,} more tasks failed; the table has their logs.</p>"
 
