@@ -230,6 +230,20 @@ def report(run: str | None, output: str | None, form: str | None) -> None:
 
 
 @main.command()
+@FILE
+@click.option("--since", metavar="TIME", help="Only later runs: a date, or a duration such as 7d or 12h.")
+@click.option("--format", "form", default="text", type=click.Choice(["text", "tsv"]), show_default=True)
+def usage(path: str, since: str | None, form: str) -> None:
+    """Show requested and used resources of the jobs of a workflow file, and suggest smaller requests.
+
+    It reads the records of the runs below .sewer/logs and changes nothing.
+    """
+    from airflow_provider_sewer.cli import report_command
+
+    click.echo(report_command.usage(path, os.path.join(".sewer", "logs"), since, form), nl=False)
+
+
+@main.command()
 def schema() -> None:
     """Print the JSON Schema of stages in YAML, for completion and validation in editors."""
     click.echo(schema_of_stages().rstrip("\n"))

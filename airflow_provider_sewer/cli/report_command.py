@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
-from airflow_provider_sewer.core.errors import StateError
+import pendulum
+
+from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.execution.run_record import RUN_FILE, RunRecord, read_run, recorded_runs
 from airflow_provider_sewer.reports.page import report_page
 from airflow_provider_sewer.reports.table import report_json, report_tsv
+from airflow_provider_sewer.reports.task_usage import summarize, usage_text, usage_tsv
 
 FORMATS = ("html", "json", "tsv")
 
@@ -27,6 +30,36 @@ def find_run(run: str | None, logs: str) -> RunRecord:
             return found
     of_file = f" of {run}" if run else ""
     raise StateError(f"no recorded run{of_file} below {os.path.abspath(logs)}; name the log folder of a run")
+
+
+def usage(file: str, logs: str, since: str | None, form: str) -> str:
+    """Return the usage of the tasks of a workflow file over its recorded runs.
+
+    :param file: the workflow file.
+    :param logs: the folder of log folders.
+    :param since: date or duration; earlier runs are left out.
+    :param form: ``text`` or ``tsv``.
+    :raises StateError: when no job is recorded.
+    """
+    runs = [run for run in map(read_run, recorded_runs(logs)) if run.file == os.path.abspath(file)]
+    summaries = summarize(runs, since=_moment(since) if since else 0.0)
+    if not summaries:
+        raise StateError(f"no finished job of {file} is recorded below {os.path.abspath(logs)}; run it with --on slurm")
+    return usage_tsv(summaries) if form == "tsv" else usage_text(summaries)
+
+
+def _moment(since: str) -> float:
+    """Return seconds since 1970 for a date, or for a duration such as ``7d``, ``12h`` or ``P2W`` before now."""
+    text = f"P{since[:-1]}D" if since[-1:] == "d" else f"PT{since[:-1]}H" if since[-1:] == "h" else since
+    try:
+        parsed = pendulum.parse(text, tz="local")
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, pendulum.Duration):
+        return (pendulum.now() - parsed).timestamp()
+    if isinstance(parsed, pendulum.DateTime):
+        return parsed.timestamp()
+    raise SewerError(f"--since must be a date or a duration such as 7d, 12h or 2026-01-31, got {since!r:.200}")
 
 
 def report(run: RunRecord, form: str, folder: str) -> str:

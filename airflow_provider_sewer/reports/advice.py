@@ -25,7 +25,7 @@ def advice_for(usage: TaskUsage) -> Iterator[str]:
     memory, gigabytes = requested.get("mem_gb", 0.0), used.get("max_rss", 0.0) / GIGABYTE
     if memory >= _SMALL_MEMORY and 0 < gigabytes < memory * _SMALLEST_PART:
         yield f"mem_gb={memory:g} requested, {gigabytes:.1f} used"
-    cpus, busy = requested.get("cpus", 1.0), _busy_cpus(usage)
+    cpus, busy = requested.get("cpus", 1.0), busy_cpus(usage)
     if cpus > 1 and 0 < busy < cpus * _SMALLEST_PART:
         yield f"cpus_per_task={cpus:g} requested, {busy:.1f} used on average"
     limit, minutes = requested.get("timeout_min", 0.0), used.get("elapsed", 0.0) / 60
@@ -33,6 +33,7 @@ def advice_for(usage: TaskUsage) -> Iterator[str]:
         yield f"timeout_min={limit:g} requested, {minutes:.1f} used"
 
 
-def _busy_cpus(usage: TaskUsage) -> float:
+def busy_cpus(usage: TaskUsage) -> float:
+    """Return the number of processors that were busy on average; 0 if it is not known."""
     elapsed = usage.used.get("elapsed", 0.0)
     return usage.used.get("cpu", 0.0) / elapsed if elapsed else 0.0

@@ -102,3 +102,21 @@ def test_report_page_is_drawn_by_a_browser_without_errors(sppe) -> None:
     )  # fmt: skip
     assert drawn.stdout.count('class="bar ') == 2
     assert "ERROR:CONSOLE" not in drawn.stderr
+
+
+@pytest.mark.slurm
+def test_usage_of_slurm_jobs_suggests_smaller_requests(on_slurm) -> None:
+    on_slurm.flow(use="# slurm={'mem_gb': 2, 'timeout_min': 60}\npass")
+    assert on_slurm.run().code == 0
+    assert on_slurm.run().code == 0
+    text = on_slurm.sppe.run("usage", "-p", "flow.py", "--since", "1d").stdout
+    assert re.search(r"^use +2 ", text, re.MULTILINE)
+    assert "'timeout_min': 5" in text
+    assert on_slurm.sppe.run("usage", "-p", "flow.py", "--since", "2999-01-01").returncode == 2
+
+
+@pytest.mark.parametrize("since", ["soon", "", "d", "-1"])
+def test_usage_since_no_time_exits_with_2(sppe, since) -> None:
+    sppe.tasks(a="pass")
+    run = sppe.run("usage", "-p", "flow.py", "--since", since)
+    assert (run.returncode, "Traceback" in run.stderr) == (2, False)
