@@ -183,13 +183,64 @@ def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_versi
 @file_options
 @SELECT
 @EXCLUDE
-@click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
+@click.option(
+    "--format",
+    "form",
+    default="tree",
+    type=click.Choice(["tree", "json", "mermaid", "svg", "html"]),
+    show_default=True,
+)
 def show(file: WorkflowFile, select: tuple[str, ...], exclude: tuple[str, ...], form: str) -> None:
     """Print the graph of a workflow without running it."""
-    from airflow_provider_sewer.exporters import diagram, workflow_json
+    from airflow_provider_sewer.exporters import diagram, svg, workflow_json
 
-    forms = {"tree": diagram.to_tree, "json": workflow_json.to_json, "mermaid": diagram.to_mermaid}
+    forms = {
+        "tree": diagram.to_tree,
+        "json": workflow_json.to_json,
+        "mermaid": diagram.to_mermaid,
+        "svg": svg.workflow_svg,
+        "html": svg.workflow_html,
+    }
     click.echo(forms[form](selected(file.workflow(), select or None, exclude)).rstrip("\n"))
+
+
+@main.command()
+@click.argument("run", required=False, type=click.Path())
+@click.option("-o", "--output", type=click.Path(), help="Output file. [default: stdout]")
+@click.option("--format", "form", type=click.Choice(["html", "json", "tsv"]), help="[default: from --output, or html]")
+def report(run: str | None, output: str | None, form: str | None) -> None:
+    """Report on a run: graph, timeline, used and requested resources, failures.
+
+    RUN is the log folder of a run, or a workflow file for its latest run. By default it is the latest run below
+    .sewer/logs.
+    """
+    from airflow_provider_sewer.cli import report_command
+    from airflow_provider_sewer.exporters.text_files import replace_text
+
+    form = form or (os.path.splitext(output or "")[1].lstrip(".") if output else "html")
+    if form not in report_command.FORMATS:
+        raise click.UsageError(f"--format must be html, json or tsv, got {form!r}")
+    record = report_command.find_run(run, os.path.join(".sewer", "logs"))
+    text = report_command.report(record, form, os.path.dirname(os.path.abspath(output or "report")))
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        replace_text(output, text)
+        click.echo(f"Wrote {output}", err=True)
+
+
+@main.command()
+@FILE
+@click.option("--since", metavar="TIME", help="Only later runs: a date, or a duration such as 7d or 12h.")
+@click.option("--format", "form", default="text", type=click.Choice(["text", "tsv"]), show_default=True)
+def usage(path: str, since: str | None, form: str) -> None:
+    """Show requested and used resources of the jobs of a workflow file, and suggest smaller requests.
+
+    It reads the records of the runs below .sewer/logs and changes nothing.
+    """
+    from airflow_provider_sewer.cli import report_command
+
+    click.echo(report_command.usage(path, os.path.join(".sewer", "logs"), since, form), nl=False)
 
 
 @main.command()

@@ -18,6 +18,7 @@ from airflow_provider_sewer.execution.job_order import RunIdentity
 from airflow_provider_sewer.execution.log_observers import LogFiles, PrefixedLines, file_names
 from airflow_provider_sewer.execution.plan import Selection, make_plan, require_inputs, require_results, select_tasks
 from airflow_provider_sewer.execution.preflight import reject_templates, resolve_settings
+from airflow_provider_sewer.execution.run_record import RunRecorder
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state, records_since, state_path
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
@@ -95,6 +96,8 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
     logs = _log_files(options.log_dir or _new_log_dir(workflow.name), selected, goes_on=options.resume)
     observers.append(logs)
     with ExitStack() as stack:
+        recorder = stack.enter_context(RunRecorder(logs.folder, selected, logs.paths))
+        observers.append(recorder)
         state = stack.enter_context(
             StateFile(
                 start.path,
@@ -115,7 +118,7 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
         with suppress(StateError):  # then the next run checks for jobs of this one
             state.record_end(is_part=is_part)
     _summarize(outcomes, logs)
-    for warning in engine.warnings:
+    for warning in [*engine.warnings, *filter(None, [recorder.warning])]:
         write_message(f"sppe: {warning}")
     if received:
         return 128 + received[0]

@@ -150,6 +150,8 @@ FAILED_FILES = Format(".sewer/*.failed", {"files": list}, "remove it")
 CACHE = Format("cache", {"value": object, "fingerprints": dict}, "remove it")
 #: Lines of a state file; its version is the value of ``sewer_state``.
 STATE = Format("state", fix="use the version of airflow-provider-sewer that wrote it, or name another with --state")
+#: Lines of the record of a run of ``sppe``; its version is the value of ``sewer_run``.
+RUN_RECORD = Format("run.jsonl", fix="use the version of airflow-provider-sewer that wrote it")
 
 # -- In Airflow's database ---------------------------------------------------------------------------------------------
 

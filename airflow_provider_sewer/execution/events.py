@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from airflow_provider_sewer.execution.usage import NO_USAGE, TaskUsage
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,12 +40,14 @@ class Outcome(NamedTuple):
     :param seconds: its duration.
     :param result: its result (see :class:`~airflow_provider_sewer.execution.module_runner.ModuleResult`).
     :param reason: why it did not succeed, or did not run.
+    :param usage: its usage, if it ran.
     """
 
     state: TaskState
     seconds: float = 0.0
     result: Any = None
     reason: str = ""
+    usage: TaskUsage = NO_USAGE
 
 
 class Observer(Protocol):

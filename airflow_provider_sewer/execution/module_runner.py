@@ -94,6 +94,8 @@ class ModuleRunner:
         self._runner = runner
         self._secrets = tuple(secrets)
         self._process: Process | None = None
+        #: Usage of its process, once that has ended.
+        self.used: Mapping[str, float] = {}
         self._stopped = False
         self._at_once = False
 
@@ -164,7 +166,10 @@ class ModuleRunner:
                 sink(stream, pieces)
 
         process = self._process_of(command, guardian)
-        exit_ = process.follow(lambda stream, pieces: forward(stream, masker.mask(stream, pieces)))
+        try:
+            exit_ = process.follow(lambda stream, pieces: forward(stream, masker.mask(stream, pieces)))
+        finally:
+            self.used = process.used
         for stream in Stream:
             forward(stream, masker.rest(stream))
         if exit_.leftovers:

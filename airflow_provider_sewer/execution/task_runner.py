@@ -27,6 +27,7 @@ from airflow_provider_sewer.execution.staged_products import (
     files_beside,
     fingerprints_of,
 )
+from airflow_provider_sewer.execution.usage import NO_USAGE, TaskUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -80,6 +81,11 @@ class TaskRunner:
     def task(self) -> Task:
         """Return the task."""
         return self._task
+
+    @property
+    def usage(self) -> TaskUsage:
+        """Return the usage of the attempt, once it has ended."""
+        return TaskUsage(self._run.used) if self._run else NO_USAGE
 
     def latest_run(self) -> str | None:
         """Return an identifier of the run that produced its current products; ``None`` if no record has one."""

@@ -34,6 +34,7 @@ from airflow_provider_sewer.execution.process import LONGEST_WAIT, Process
 from airflow_provider_sewer.execution.scheduler import Scheduler
 from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.execution.temporary_products import TemporaryProducts
+from airflow_provider_sewer.execution.usage import NO_USAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -250,6 +251,7 @@ class WorkflowRunner:
 
     def _ran(self, name: str, task: Task) -> Outcome:
         began = time.monotonic()
+        usage = NO_USAGE
         try:
             run = self._running[name] = self._new_run(name, task)
             if self._stopped:
@@ -261,18 +263,21 @@ class WorkflowRunner:
                 self._abort_job(name)
                 outcome = Outcome(TaskState.UP_TO_DATE, result=result, reason=decision.reason)
             else:
-                result = run.run(
-                    lambda stream, pieces: self._notify_output(task, stream, pieces),
-                    on_start=lambda line, workdir: self._notify_start(task, line, workdir),
-                )
-                outcome = Outcome(TaskState.SUCCEEDED, time.monotonic() - began, result)
+                try:
+                    result = run.run(
+                        lambda stream, pieces: self._notify_output(task, stream, pieces),
+                        on_start=lambda line, workdir: self._notify_start(task, line, workdir),
+                    )
+                finally:
+                    usage = run.usage
+                outcome = Outcome(TaskState.SUCCEEDED, time.monotonic() - began, result, usage=usage)
             self._record(name, outcome, run)
         except ModuleTerminated as error:
             if name in self._aborted:
                 return Outcome(TaskState.UPSTREAM_FAILED, reason=self._aborted[name])
-            return Outcome(TaskState.STOPPED, time.monotonic() - began, reason=str(error))
+            return Outcome(TaskState.STOPPED, time.monotonic() - began, reason=str(error), usage=usage)
         except BaseException as error:  # run() waits for an outcome
-            return Outcome(TaskState.FAILED, time.monotonic() - began, reason=self._reason(error))
+            return Outcome(TaskState.FAILED, time.monotonic() - began, reason=self._reason(error), usage=usage)
         else:
             return outcome
         finally:
