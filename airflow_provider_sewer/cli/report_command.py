@@ -6,8 +6,10 @@ import os
 
 import pendulum
 
+from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.errors import SewerError, StateError
 from airflow_provider_sewer.execution.run_record import RUN_FILE, RunRecord, read_run, recorded_runs
+from airflow_provider_sewer.reports.accounting import with_accounting
 from airflow_provider_sewer.reports.page import report_page
 from airflow_provider_sewer.reports.table import report_json, report_tsv
 from airflow_provider_sewer.reports.task_usage import summarize, usage_text, usage_tsv
@@ -42,10 +44,17 @@ def usage(file: str, logs: str, since: str | None, form: str) -> str:
     :raises StateError: when no job is recorded.
     """
     runs = [run for run in map(read_run, recorded_runs(logs)) if run.file == os.path.abspath(file)]
-    summaries = summarize(runs, since=_moment(since) if since else 0.0)
+    summaries = summarize(_accounted(runs), since=_moment(since) if since else 0.0)
     if not summaries:
         raise StateError(f"no finished job of {file} is recorded below {os.path.abspath(logs)}; run it with --on slurm")
     return usage_tsv(summaries) if form == "tsv" else usage_text(summaries)
+
+
+def _accounted(runs: list[RunRecord]) -> list[RunRecord]:
+    runs, note = with_accounting(runs)
+    if note:
+        write_message(f"sppe: {note}")
+    return runs
 
 
 def _moment(since: str) -> float:
@@ -63,11 +72,12 @@ def _moment(since: str) -> float:
 
 
 def report(run: RunRecord, form: str, folder: str) -> str:
-    """Return the report on a run.
+    """Return the report on a run, with the usage that Slurm's accounting has of its jobs.
 
     :param form: one of :data:`FORMATS`.
     :param folder: where it will be.
     """
+    (run,) = _accounted([run])
     if form == "html":
         return report_page(run, folder)
     return report_json(run) + "\n" if form == "json" else report_tsv(run)

@@ -259,6 +259,13 @@ class SlurmClient:
     def _accounting(self, *options: str) -> dict[str, Row]:
         return _read(parsing.accounting_rows, self._sacct("-X", f"--format={parsing.ACCOUNTING_FIELDS}", *options))
 
+    def accounted_usage(self, ids: Collection[str]) -> dict[str, parsing.AccountedUsage]:
+        """Return the usage of jobs that have ended, with one query; empty if there is no accounting.
+
+        :raises SlurmUnreachable: when accounting does not answer.
+        """
+        return parsing.usage_rows(self._sacct(f"--format={parsing.USAGE_FIELDS}", *_these(ids)))
+
     def _sacct(self, *options: str) -> list[str]:
         try:
             done = self._run("sacct", "-n", "-P", *options, timeout=min(self._patience, _ACCOUNTING_PATIENCE))

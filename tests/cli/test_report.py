@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from .slurm_runs import on_slurm
+from .slurm_runs import OnSlurm, on_slurm
 
 __all__ = ["on_slurm"]
 
@@ -113,6 +113,31 @@ def test_usage_of_slurm_jobs_suggests_smaller_requests(on_slurm) -> None:
     assert re.search(r"^use +2 ", text, re.MULTILINE)
     assert "'timeout_min': 5" in text
     assert on_slurm.sppe.run("usage", "-p", "flow.py", "--since", "2999-01-01").returncode == 2
+
+
+@pytest.mark.slurm
+def test_report_usage_of_jobs_is_that_of_one_sacct_call(sppe, slurm_accounting, lifeline) -> None:
+    runs = OnSlurm(sppe, slurm_accounting, lifeline)
+    runs.flow(**dict.fromkeys(("one", "two", "three"), "# slurm={'mem_gb': 1}\nsum(range(20_000_000))"))
+    assert runs.run().code == 0
+    calls = sppe.folder / "calls"
+    (sppe.folder / "bin").mkdir()
+    sacct = sppe.folder / "bin" / "sacct"
+    real = shutil.which("sacct", path=slurm_accounting.env["PATH"])
+    sacct.write_text(f'#!/bin/sh\necho call >>{calls}\nexec {real} "$@"\n')
+    sacct.chmod(0o755)
+    env = {**slurm_accounting.env, "PATH": f"{sacct.parent}:{slurm_accounting.env['PATH']}"}
+    rows = json.loads(sppe.run("report", "--format", "json", env=env).stdout)["tasks"]
+
+    assert calls.read_text() == "call\n"
+    for row in rows:
+        known = subprocess.run(
+            ["sacct", "-nPj", row["job_id"], "--format=ElapsedRaw,TotalCPU"],
+            env=slurm_accounting.env, capture_output=True, text=True, check=True,
+        ).stdout.splitlines()[0]  # fmt: skip
+        elapsed, cpu = known.split("|")
+        assert row["ran_s"] == float(elapsed)
+        assert cpu == f"00:{row['cpu_s']:06.3f}"
 
 
 @pytest.mark.parametrize("since", ["soon", "", "d", "-1"])
