@@ -8,6 +8,7 @@ import re
 import signal
 from contextlib import ExitStack, suppress
 from textwrap import indent
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from airflow_provider_sewer.core.command import Command, interpreter_command, shown
@@ -49,12 +50,14 @@ class RunEnvironment(NamedTuple):
     :param supervisor: pid of the process that modules are run for; when it ends, they are stopped.
     :param guardian: ends them if this process dies; by default, each has its own.
     :param variables: the environment variables that they can inherit; by default, those of this process.
+    :param assigned: variables that the run sets; those that a task sets itself override them.
     """
 
     grace: float = GRACE
     supervisor: int | None = None
     guardian: OrphanReaper | None = None
     variables: Mapping[str, str] | None = None
+    assigned: Mapping[str, str] = MappingProxyType({})
 
 
 #: Environment of a single module.
@@ -137,7 +140,8 @@ class ModuleRunner:
 
     def _command(self, result_file: str, guardian: OrphanReaper) -> Command:
         settings = self._settings
-        env = build_environment(settings.env, settings.inherit_env or False, source=self._runner.variables)
+        given = {**self._runner.assigned, **settings.env}
+        env = build_environment(given, settings.inherit_env or False, source=self._runner.variables)
         try:
             python = known_interpreter(settings.python, env, lambda command: self._process_of(command, guardian))
         except InterpreterError:
