@@ -349,8 +349,16 @@ def replace_placeholders(value: Any, fill: Callable[[Marker], Any], *, keep_igno
     return value
 
 
+def deep_copy(value: Any) -> Any:
+    """Return a deep copy of a task's arguments: mappings as dictionaries, lists and tuples as lists.
+
+    Other objects are shared.
+    """
+    return replace_placeholders(value, lambda marker: marker, keep_ignored=True)
+
+
 def deep_copy_plain(value: Any) -> Any:
-    """Return a deep copy of dictionaries, lists, tuples and sets.
+    """Return a deep copy of dictionaries, lists, tuples and sets, each of the same type.
 
     Other objects are shared.
     """

@@ -187,6 +187,9 @@ class SlurmSettings(NamedTuple):
         return self._replace(run_dir=change(self.run_dir) if self.run_dir else self.run_dir)
 
 
+#: Settings of a place that gives none; shared by most tasks.
+UNSET = SlurmSettings()
+
 #: Values of settings that are given nowhere. ``deferrable`` is then Airflow's own default, and for
 #: ``fail_on_pending_reason`` a built-in list of unsatisfiable reasons applies.
 DEFAULTS = SlurmSettings(

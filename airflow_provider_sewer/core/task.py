@@ -11,7 +11,7 @@ from typing import Any, Callable, Union
 
 from airflow_provider_sewer.core.call import Call, checked_function, checked_kwargs, function_call, module_call
 from airflow_provider_sewer.core.chain import Chain, Operand
-from airflow_provider_sewer.core.cli_args import deep_copy, to_arguments
+from airflow_provider_sewer.core.cli_args import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.mapping import MappedTask, checked_values, mapped_task
@@ -21,6 +21,7 @@ from airflow_provider_sewer.core.placeholders import (
     Marker,
     Result,
     as_text,
+    deep_copy,
     markers,
     names_in,
     replace_placeholders,
@@ -28,6 +29,7 @@ from airflow_provider_sewer.core.placeholders import (
 from airflow_provider_sewer.core.recording import record_task
 from airflow_provider_sewer.core.secret_detection import exposed
 from airflow_provider_sewer.core.size_limits import bounded_list
+from airflow_provider_sewer.core.slurm_settings import UNSET as UNSET_SLURM
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.source import calling_line
 from airflow_provider_sewer.core.staleness import RunPolicy
@@ -57,6 +59,11 @@ Path = Union[str, "os.PathLike[str]"]
 
 #: Resolves a placeholder: a path or a result.
 Fill = Callable[[Marker], Any]
+
+
+def as_written(marker: Marker) -> Any:
+    """Return a placeholder as written, for where nothing runs."""
+    return marker.path if isinstance(marker, PathMarker) else repr(marker)
 
 
 class Task:
@@ -134,27 +141,24 @@ class Task:
                 raise InvalidTask(unknown_name("field", field, FIELDS), at=(Key(field),))
             self.name = checked_name(name)
             self.module, self.function = checked_target(module, function)
-            self.parameters_and_flags = dict(_mapping("parameters_and_flags", parameters_and_flags))
+            self.parameters_and_flags = deep_copy(_mapping("parameters_and_flags", parameters_and_flags))
             if not isinstance(use_underscores, bool):
                 raise InvalidTask(
                     f"use_underscores must be a bool, got {use_underscores!r:.200}", at=("use_underscores",)
                 )
             self.use_underscores = use_underscores
-            self.args = _arguments(args)
-            self.kwargs = checked_kwargs(_mapping("kwargs", kwargs))
+            self.args = tuple(deep_copy(_arguments(args)))
+            self.kwargs = deep_copy(checked_kwargs(_mapping("kwargs", kwargs)))
             self._reject_arguments_of_other_kind()
             folder = "" if python is None and workdir is None else self.source.folder
             self.settings = ExecutionSettings.checked(
                 python=python, env=env, inherit_env=inherit_env, workdir=workdir, folder=folder
             )
             self.depends_on = _upstream(depends_on)
-            self.call()
-            self.parameters_and_flags, self.args = deep_copy(self.parameters_and_flags), tuple(deep_copy(self.args))
-            self.kwargs = deep_copy(self.kwargs)
             self._listed = (
                 _listed("products", products, Product), _listed("dependencies", dependencies, Dependency)
             )  # fmt: skip
-            self._note_markers()
+            self.note_arguments()
             self.run_policy = RunPolicy.checked(run_when, compare, stale_with, has_products=bool(self.products))
             self.resources = checked_resources(_mapping("resources", resources))
             self.tags = checked_tags(tags)
@@ -162,7 +166,7 @@ class Task:
             self.doc = _text("doc", doc)
             self.operator_kwargs = dict(_mapping("operator_kwargs", operator_kwargs))
             self.run_on = checked_run_on(run_on)
-            self.slurm = SlurmSettings() if slurm is None else SlurmSettings.checked(slurm=slurm)
+            self.slurm = UNSET_SLURM if slurm is None else SlurmSettings.checked(slurm=slurm)
         except InvalidTask as error:
             label = f"task {name!r}: " if isinstance(name, str) and name else "Task(…): "
             raise InvalidTask(label + str(error), self.source, at=error.at) from None
@@ -178,42 +182,41 @@ class Task:
         """Return the placeholder of this task's result, for the parameters of later tasks."""
         return Result(self)
 
-    def arguments(self, fill: Fill | None = None) -> list[str]:
+    def arguments(self, fill: Fill = as_written) -> list[str]:
         """Return the command line arguments of the module.
 
         :param fill: resolves the placeholders; without it, they are shown as written.
         """
-        fill = fill or as_written
-        return to_arguments(
-            replace_placeholders(self.parameters_and_flags, fill),
-            use_underscores=self.use_underscores,
-            args=replace_placeholders(self.args, fill),
-        )
+        parameters, args, _ = self._values(fill)
+        return to_arguments(parameters, use_underscores=self.use_underscores, args=args)
 
     def exposed_secrets(self) -> list[str]:
         """Return descriptions of values that look like secrets and that others could read, without the secrets."""
-        given = (self.parameters_and_flags, self.args, self.kwargs)
-        values = [replace_placeholders(each, as_written) for each in given]
-        found = exposed(values[0], values[1], values[2], self.slurm.slurm)
+        found = exposed(*self._values(as_written), self.slurm.slurm)
         return [f"task {self.name!r}: {secret}" for secret in found]
 
-    def call(self, fill: Fill | None = None) -> Call:
+    def call(self, fill: Fill = as_written) -> Call:
         """Return the call that an interpreter runs.
 
         :param fill: as for :meth:`arguments`.
         """
         if self.function is not None:
-            return function_call(self.function, replace_placeholders(self.kwargs, fill or as_written))
+            return function_call(self.function, self._values(fill)[2])
         return module_call(self.target, self.arguments(fill))
 
-    def signature(self, fill: Fill | None = None) -> list[Any]:
+    def _values(self, fill: Fill) -> tuple[Any, Any, Any]:
+        """Return the parameters, verbatim arguments and keyword arguments, with their placeholders resolved."""
+        given = self.parameters_and_flags, self.args, self.kwargs
+        return tuple(replace_placeholders(each, fill) for each in given) if self.markers else given
+
+    def signature(self, fill: Fill = as_written) -> list[Any]:
         """Return the values that identify this task's command; ignored values do not count.
 
         :param fill: as for :meth:`arguments`.
         """
         values = _unignored([list(self.parameters_and_flags.items()), list(self.args), list(self.kwargs.items())])
         products = [product.path for product in self.products]
-        return [self.target, replace_placeholders(values, fill or as_written), self.use_underscores, products]
+        return [self.target, replace_placeholders(values, fill), self.use_underscores, products]
 
     def is_same(self, other: Task) -> bool:
         """Return whether another task has the same command, products, dependencies and settings."""
@@ -228,11 +231,15 @@ class Task:
             and self.slurm == other.slurm
         )
 
-    def _note_markers(self) -> None:
-        """Record the paths and the results of other tasks among its arguments."""
-        marked = markers([self.args, self.parameters_and_flags, self.kwargs])
-        self.products, self.dependencies = self._paths([each for each in marked if isinstance(each, PathMarker)])
-        self.results = tuple(dict.fromkeys(each for each in marked if isinstance(each, Result)))
+    def note_arguments(self) -> None:
+        """Derive its call, as written, and the paths and results of other tasks from its arguments.
+
+        :raises InvalidTask: when an argument cannot be passed to the module or function.
+        """
+        self.markers = markers([self.args, self.parameters_and_flags, self.kwargs])
+        self.written = self.call()
+        self.products, self.dependencies = self._paths([each for each in self.markers if isinstance(each, PathMarker)])
+        self.results = tuple(dict.fromkeys(each for each in self.markers if isinstance(each, Result)))
 
     def _paths(self, inside: list[PathMarker]) -> tuple[tuple[Product, ...], tuple[Dependency, ...]]:
         products, dependencies = self._listed
@@ -316,8 +323,7 @@ class Task:
         setattr(other, field, exchanged({**getattr(self, field), **values}))
         other.kwargs = checked_kwargs(other.kwargs)
         other._listed = exchanged(self._listed)
-        other._note_markers()
-        other.call()
+        other.note_arguments()
         record_task(other)
         return other
 
@@ -351,11 +357,6 @@ class Task:
 
     def __repr__(self) -> str:
         return f"Task({self.name!r}, {self.target!r})"
-
-
-def as_written(marker: Marker) -> Any:
-    """Return a placeholder as written, for where nothing runs."""
-    return marker.path if isinstance(marker, PathMarker) else repr(marker)
 
 
 def checked_name(name: Any) -> str:
