@@ -99,7 +99,7 @@ class Task:
     :param operator_kwargs: arguments of Airflow's operator for this task (pool, queue, retries, …).
     :param run_on: ``"local"`` or ``"slurm"``: where Airflow runs it. A plain run is on this machine; with
         ``sppe run --on slurm``, all tasks except those with ``"local"`` run as jobs.
-    :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm_settings.RESOURCES`).
+    :param slurm: parameters of its Slurm job (see :data:`airflow_provider_sewer.core.slurm_parameters.RESOURCES`).
     :raises InvalidTask: when a field is not valid, naming it.
     """
 

@@ -17,7 +17,6 @@ from airflow_provider_sewer.core.placeholders import (
     deep_copy_plain,
     replace_placeholders,
 )
-from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.operators.assets import PathBase
 from airflow_provider_sewer.operators.module import (
     PythonModuleOperator,
@@ -53,9 +52,8 @@ def make_mapped_operator(
     token = are_secrets_named.set(True)
     _warn_of_secrets(*(each.renamed(mapped.name) for each in mapped))
     try:
-        doc = _doc(mapped.template, first.settings.with_fallback(defaults.settings).env)
-        shown = {"doc_md": doc, "map_index_template": _index_template(mapped)}
-        kind, settings = shared.of(first)
+        kind, settings, secrets = shared.of(first)
+        shown = {"doc_md": _doc(mapped.template, secrets), "map_index_template": _index_template(mapped)}
         fields = {**shown, **from_default_args(shown), **deep_copy_plain(settings)}
         fields |= {"task_id": task_id, "task_display_name": mapped.name}
         tasks = [loaded.tasks[task.name] for task in mapped.distinct] if mapped.is_known_beforehand else []
@@ -132,12 +130,12 @@ def make_operator(
     token = are_secrets_named.set(True)
     _warn_of_secrets(task)
     try:
-        kind, fields = shared.with_arguments(task)
+        kind, fields, secrets = shared.with_runtime_values(task)
         own = _command_fields(task, refs.xcoms(task) if refs else {}, defaults.values)
         own["task_id"], own["task_display_name"] = task_id, task.name
         own["stale_after"] = refs.stale_after(task.name) if refs else ()
         if "doc_md" not in fields:
-            own["doc_md"] = _doc(task, task.settings.with_fallback(defaults.settings).env)
+            own["doc_md"] = _doc(task, secrets)
         if cloner is None or defaults.task_converter is not None:
             return convert(task, kind, {**deep_copy_plain(fields), **own}, defaults.task_converter)
         return cloner.clone(kind, own, fields)
@@ -181,8 +179,8 @@ def _command_fields(task: Task, xcoms: Mapping[Result, FromXCom], values: DagVal
     }
 
 
-def _doc(task: Task, env: Mapping[str, str]) -> str:
-    command = shown_command(["python", *task.written.argv], secret_texts(env))
+def _doc(task: Task, secrets: Mapping[str, str]) -> str:
+    command = shown_command(["python", *task.written.argv], secrets)
     tags = f"\n\nTags: {', '.join(task.tags)}" if task.tags else ""
     return f"{task.doc}\n\n```\n{command}\n```{tags}".strip()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk.definitions._internal.contextmanager import DagContext, TaskGroupContext
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import UNSET
 from airflow_provider_sewer.core.placeholders import PLAIN, deep_copy_plain
+from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.slurm_settings import UNSET as UNSET_SLURM
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.operators.module import PythonModuleOperator
@@ -24,12 +25,21 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.task_group.defaults import GroupDefaults
 
 
-#: Operator class, and arguments.
-_Fields: TypeAlias = "tuple[type[PythonModuleOperator], Mapping[str, Any]]"
+class OperatorFields(NamedTuple):
+    """Operator class and arguments of tasks with equal settings.
+
+    :param kind: the class.
+    :param arguments: the arguments except those of the command; not to be changed.
+    :param secrets: the secrets in the environment, each with the name of its variable.
+    """
+
+    kind: type[PythonModuleOperator]
+    arguments: Mapping[str, Any]
+    secrets: Mapping[str, str]
 
 
 class SharedFields:
-    """Operator classes and arguments of tasks, made once for all tasks with equal settings.
+    """Operator classes and arguments that tasks share, made once for all tasks with equal settings.
 
     :param defaults: the defaults of the task group.
     :param dag_folder: the folder of the DAG file.
@@ -38,14 +48,11 @@ class SharedFields:
     def __init__(self, defaults: GroupDefaults, dag_folder: str) -> None:
         self.defaults = defaults
         self.dag_folder = dag_folder
-        self._by_settings: dict[Any, _Fields] = {}
-        self._by_arguments: dict[Any, _Fields] = {}
+        self._by_settings: dict[Any, OperatorFields] = {}
+        self._by_runtime_values: dict[Any, OperatorFields] = {}
 
-    def of(self, task: Task) -> _Fields:
-        """Return the operator class of a task in the current group, and its arguments except those of its command.
-
-        The arguments must not be changed.
-        """
+    def of(self, task: Task) -> OperatorFields:
+        """Return the fields of a task in the current group."""
         key = (
             id(TaskGroupContext.get_current(DagContext.get_current())),
             task.source.file,
@@ -60,17 +67,17 @@ class SharedFields:
             self._by_settings[key] = _fields(task, self.defaults, self.dag_folder)
         return self._by_settings[key]
 
-    def with_arguments(self, task: Task) -> _Fields:
-        """Return the same including the run-time values that the task uses."""
-        kind, fields = self.of(task)
-        named = runtime_arguments(self.defaults.values, fields, task)
+    def with_runtime_values(self, task: Task) -> OperatorFields:
+        """Return the fields of a task in the current group, including the run-time values that it uses."""
+        fields = self.of(task)
+        named = runtime_arguments(self.defaults.values, fields.arguments, task)
         if not named:
-            return kind, fields
+            return fields
         key = (id(fields), _key(named))
-        return self._by_arguments.setdefault(key, (kind, {**fields, **named}))
+        return self._by_runtime_values.setdefault(key, fields._replace(arguments={**fields.arguments, **named}))
 
 
-def _fields(task: Task, defaults: GroupDefaults, dag_folder: str) -> _Fields:
+def _fields(task: Task, defaults: GroupDefaults, dag_folder: str) -> OperatorFields:
     run_on = task.run_on or defaults.run_on or "local"
     for_slurm, for_all = split_operator_kwargs(task.operator_kwargs)
     for_all = {**defaults.operator_kwargs, **for_all}
@@ -94,7 +101,8 @@ def _fields(task: Task, defaults: GroupDefaults, dag_folder: str) -> _Fields:
         "compare": task.run_policy.compare,
         "stale_with": task.run_policy.stale_with,
     }
-    return _operator_class(run_on), {**from_default_args(("doc_md",)), **always, **known}
+    arguments = {**from_default_args(("doc_md",)), **always, **known}
+    return OperatorFields(_operator_class(run_on), arguments, secret_texts(own.env))
 
 
 def from_default_args(names: Iterable[str]) -> dict[str, Any]:
