@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 sys.path.insert(0, str(ROOT / ".dev"))
 from bench import __main__ as bench  # noqa: E402
-from bench.rows import Figure, Row, names_in, table  # noqa: E402
+from bench.rows import Figure, Row, missed, names_in, table  # noqa: E402
 
 sys.path.remove(str(ROOT / ".dev"))
 
@@ -32,6 +32,17 @@ def test_bench_table_shows_reason_of_cannot_run():
         "| this | 2 ms | another | cannot be run: exit code 1: no module |  |",
         "| this |  | a third | not measured |  |",
     ]
+
+
+def test_bench_table_shows_target_of_ratio():
+    """Beside the ratio, whether or not it is met."""
+    rows = {"a": Row("this", "that", at_most=1), "b": Row("this", "another", at_most=0.5)}
+    figures = {"a": Figure(1.0, 4.0), "b": Figure(3.0, 4.0)}
+    assert [line.split("|")[-2].strip() for line in table(rows, figures).splitlines()[2:]] == [
+        "0.25 (at most 1)",
+        "0.75 (at most 0.5)",
+    ]
+    assert missed(rows, figures) == ["this: 0.75, must be at most 0.5"]
 
 
 def test_bench_with_table_replaces_table():

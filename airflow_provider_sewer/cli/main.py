@@ -30,7 +30,7 @@ from airflow_provider_sewer.cli.options import (
 )
 from airflow_provider_sewer.core.errors import SewerError, with_short_values
 from airflow_provider_sewer.core.selection import selected
-from airflow_provider_sewer.core.task import RUN_ON
+from airflow_provider_sewer.core.task_fields import RUN_ON
 from airflow_provider_sewer.loaders.workflow_files import load_workflow, schema_of_stages
 
 if TYPE_CHECKING:

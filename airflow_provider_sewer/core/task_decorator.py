@@ -18,7 +18,8 @@ from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.placeholders import Ignored, Result
 from airflow_provider_sewer.core.recording import automatic_name, is_recording
 from airflow_provider_sewer.core.source import SourceLine, calling_line
-from airflow_provider_sewer.core.task import FIELDS, Task
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.task_fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

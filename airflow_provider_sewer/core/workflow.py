@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, TypeVar
 
 from airflow_provider_sewer.core.errors import InvalidWorkflow
+from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.graph import EXPLICIT, Graph, TaskIndex, build_graph
 from airflow_provider_sewer.core.recording import CalledWorkflow, Run, record_workflow
 from airflow_provider_sewer.core.source import calling_line
@@ -16,7 +17,6 @@ from airflow_provider_sewer.core.source import calling_line
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from airflow_provider_sewer.core.execution_settings import ExecutionSettings
     from airflow_provider_sewer.core.mapping import MappedTask
     from airflow_provider_sewer.core.source import SourceLine
     from airflow_provider_sewer.core.task import Task
@@ -167,6 +167,17 @@ class Workflow:
         if all(task.settings.with_fallback(settings) == task.settings for task in self.given):
             return self
         return self.with_tasks(lambda task: task.with_defaults(settings))
+
+    def with_workdir(self, workdir: str | None) -> Workflow:
+        """Return this workflow with the edges of its paths as they are in a default working directory.
+
+        The settings of its tasks may lack it if no task has a path.
+
+        :raises InvalidWorkflow: when two spellings of a path turn out to be the same path.
+        """
+        if workdir is None or not any(task.products or task.dependencies for task in self.given):
+            return self
+        return self.with_defaults(ExecutionSettings(workdir=workdir))
 
     def with_tasks(self, change: Callable[[Task], Task]) -> Workflow:
         """Return this workflow with changed tasks.

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_provider_sewer.core.environment import build_environment
 from airflow_provider_sewer.core.errors import InterpreterError, InvalidTask, ModuleNotFound, SewerError
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-from airflow_provider_sewer.core.placeholders import Result, replace_placeholders
-from airflow_provider_sewer.core.task import as_written
+from airflow_provider_sewer.core.placeholders import Result, as_written, replace_placeholders
 from airflow_provider_sewer.core.validation import find_template
 from airflow_provider_sewer.execution.interpreter import (
     check_workdir,

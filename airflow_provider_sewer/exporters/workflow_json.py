@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.cli_args import to_arguments
 from airflow_provider_sewer.core.masking import Secrets
-from airflow_provider_sewer.core.placeholders import replace_placeholders
+from airflow_provider_sewer.core.placeholders import as_written, replace_placeholders
 from airflow_provider_sewer.core.secret_detection import (
     as_variable,
     looks_secret,
@@ -21,7 +21,6 @@ from airflow_provider_sewer.core.secret_detection import (
     secret_texts,
     variable_name,
 )
-from airflow_provider_sewer.core.task import as_written
 from airflow_provider_sewer.exporters.json_text import to_json_text
 
 if TYPE_CHECKING:

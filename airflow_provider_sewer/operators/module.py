@@ -24,7 +24,8 @@ from airflow_provider_sewer.core.paths import PathMarker, checked_text
 from airflow_provider_sewer.core.secret_detection import exposed, secret_texts
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.staleness import RunPolicy
-from airflow_provider_sewer.core.task import Task, checked_target
+from airflow_provider_sewer.core.task import Task
+from airflow_provider_sewer.core.task_fields import checked_target
 from airflow_provider_sewer.core.validation import is_template
 from airflow_provider_sewer.execution.module_runner import GRACE, ModuleResult, RunEnvironment
 from airflow_provider_sewer.execution.task_log import log_output

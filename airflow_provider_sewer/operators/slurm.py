@@ -86,7 +86,7 @@ class SlurmModuleOperator(PythonModuleOperator):
     retry after a failure, or a clear by a user, submits a new one.
 
     :param slurm: sbatch options by submitit's names (``partition``, ``mem_gb``, ``timeout_min``, …), see
-        :data:`~airflow_provider_sewer.core.slurm_settings.RESOURCES`. They override those of ``default_args`` and of
+        :data:`~airflow_provider_sewer.core.slurm_parameters.RESOURCES`. They override those of ``default_args`` and of
         the connection one by one; ``None`` removes an option given there. (templated)
     :param run_dir: base directory of the job directories, one per attempt; must be visible to the worker, the
         triggerer and all nodes. Default: ``~/.sewer/runs``. (templated)

@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
 from airflow_provider_sewer.core.placeholders import PLAIN, Ignored
+from airflow_provider_sewer.operators.xcom_references import FromXCom
 
 
 class TemplateMarkers:
@@ -20,6 +21,8 @@ class TemplateMarkers:
 
     def __init__(self) -> None:
         self._marks: dict[tuple[Any, ...], Any] = {}
+        #: Whether a value may contain an object that Airflow would resolve.
+        self.has_objects = False
 
     def __bool__(self) -> bool:
         """Return whether there are any markers."""
@@ -48,6 +51,7 @@ class TemplateMarkers:
             return {key: self.extract(item, *position, key) for key, item in value.items()}
         if type(value) in (list, tuple):
             return type(value)(self.extract(item, *position, at) for at, item in enumerate(value))
+        self.has_objects = self.has_objects or not isinstance(value, FromXCom)
         return value
 
     def paths(self) -> list[str]:

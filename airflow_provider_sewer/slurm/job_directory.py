@@ -27,7 +27,7 @@ from airflow_provider_sewer.core.formats import (
     UNKNOWN,
     Format,
 )
-from airflow_provider_sewer.core.slurm_settings import unprintable
+from airflow_provider_sewer.core.slurm_parameters import unprintable
 from airflow_provider_sewer.core.trusted_files import (
     LARGEST_RECORD,
     PRIVATE,

@@ -15,7 +15,8 @@ from hypothesis import strategies as some
 from submitit.slurm.slurm import SlurmExecutor, _get_default_parameters
 
 from airflow_provider_sewer.core.errors import InvalidTask, SlurmError, SlurmOutOfMemory
-from airflow_provider_sewer.core.slurm_settings import DEFAULTS, RESERVED, RESOURCES, SlurmSettings
+from airflow_provider_sewer.core.slurm_parameters import RESERVED, RESOURCES
+from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 
 #: What submitit takes only for old scripts.
 FOR_OLD_SCRIPTS = {"num_gpus"}
