@@ -322,7 +322,7 @@ def check_unreadable(stored: Stored, folder: str, path: Path, wanted: Any, words
 
 
 @pytest.mark.parametrize("name", IN_JOB)
-def test_truncated_record_is_an_error_where_it_decides_of_a_job(name: str, folder: str) -> None:
+def test_truncated_exit_or_submission_record_raises(name: str, folder: str) -> None:
     """Elsewhere it counts as missing."""
     stored = IN_JOB[name]
     text = json.dumps(record(name, folder))
@@ -332,7 +332,7 @@ def test_truncated_record_is_an_error_where_it_decides_of_a_job(name: str, folde
 
 
 @pytest.mark.parametrize("name", IN_JOB)
-def test_record_of_a_newer_format_is_an_error_where_it_decides_of_a_job(name: str, folder: str) -> None:
+def test_exit_or_submission_record_of_newer_format_raises(name: str, folder: str) -> None:
     """The error names the file, both versions and the way out."""
     stored = IN_JOB[name]
     path = put(folder, stored, json.dumps(record(name, folder) | {"format": 99}))
@@ -344,7 +344,7 @@ def test_record_of_a_newer_format_is_an_error_where_it_decides_of_a_job(name: st
 @pytest.mark.parametrize(
     ("name", "key"), [(name, key) for name, stored in IN_JOB.items() for key in ("format", *stored.format.keys)]
 )
-def test_record_without_a_key_is_an_error_where_it_decides_of_a_job(name: str, key: str, folder: str) -> None:
+def test_exit_or_submission_record_without_key_raises(name: str, key: str, folder: str) -> None:
     """No value is made up for it."""
     stored = IN_JOB[name]
     fields = record(name, folder)
@@ -378,14 +378,14 @@ def test_keys_of_a_task_are_all_needed(folder: str) -> None:
     assert tried > 100
 
 
-def test_task_has_no_attribute_that_is_not_stored() -> None:
+def test_task_attributes_are_all_stored() -> None:
     """One that is new has to get a key."""
     task = task_of_record()
     fresh = Task("a", "m")
     assert vars(task).keys() == vars(fresh).keys()
 
 
-def test_every_error_has_a_key_of_its_own() -> None:
+def test_error_classes_have_unique_keys() -> None:
     """The keys stay, whatever the classes are called."""
     kinds = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, SewerError)}
 
@@ -553,7 +553,7 @@ def test_data_of_airflow_without_a_key_raise(name: str, key: str) -> None:
         IN_AIRFLOW[name][1](fields)
 
 
-def test_event_names_the_class_of_its_error() -> None:
+def test_trigger_event_names_class_of_its_error() -> None:
     """As an operator raises it."""
     _, ending = result_from_data(in_airflow("job_event"))
 
@@ -606,7 +606,7 @@ def test_trigger_of_a_newer_format_raises(name: str, kind: Any, monkeypatch: pyt
 # -- Documentation -----------------------------------------------------------------------------------------------------
 
 
-def test_documentation_has_each_format_with_its_keys() -> None:
+def test_formats_documentation_has_all_keys() -> None:
     """And its version."""
     text = DOCS.read_text()
     for kind in (each for each in vars(formats).values() if isinstance(each, Format)):

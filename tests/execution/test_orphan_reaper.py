@@ -54,7 +54,7 @@ FORGETFUL = """
 
 
 @pytest.mark.parametrize(("runner", "members"), [(RUN_A_MODULE, 3), (RUN_A_WORKFLOW, 9)], ids=["module", "workflow"])
-def test_killing_the_runner_leaves_nothing_running(runner: str, members: int, modules, lifeline, script) -> None:
+def test_reaper_ends_process_trees_of_killed_runner(runner: str, members: int, modules, lifeline, script) -> None:
     """A runner that is killed by SIGKILL leaves nothing running, neither detached nor stubborn descendants."""
     running = script(runner, str(modules.folder), modules.write(FAMILY), lifeline.path)
     lifeline.expect("member", times=members)
@@ -75,7 +75,7 @@ def test_reaper_ends_processes_without_tag(runner, members, modules, lifeline, s
     lifeline.expect_end()
 
 
-def test_the_signals_of_a_terminal_do_not_reach_the_guardian(modules, lifeline, script) -> None:
+def test_reaper_survives_signal_to_process_group_of_runner(modules, lifeline, script) -> None:
     """A runner whose whole process group is killed leaves nothing running: the guardian is not part of it."""
     running = script(RUN_A_MODULE, str(modules.folder), modules.write(FAMILY), lifeline.path, process_group=0)
     lifeline.expect("member", times=3)
@@ -85,7 +85,7 @@ def test_the_signals_of_a_terminal_do_not_reach_the_guardian(modules, lifeline, 
     lifeline.expect_end()
 
 
-def test_killing_the_runner_leaves_no_file_of_its_own(modules, lifeline, script, tmp_path) -> None:
+def test_reaper_removes_temporary_files_of_killed_runner(modules, lifeline, script, tmp_path) -> None:
     """What a function was called with may be secret, so it does not stay where nobody looks after it."""
     (temporary := tmp_path / "temporary").mkdir()
     name = modules.write(
@@ -141,7 +141,7 @@ KILLED_AT = {
 
 
 @pytest.mark.parametrize("moment", KILLED_AT.values(), ids=KILLED_AT)
-def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, modules, script) -> None:
+def test_reaper_ends_processes_of_runner_killed_at_any_step(moment: str, modules, script) -> None:
     """Killed after the guardian has started, after the module has, or after it has ended: nothing stays."""
     dies = script(
         f"""
@@ -179,7 +179,7 @@ def test_reaper_ends_trees_after_external_error(lifeline) -> None:
 
 
 @pytest.mark.parametrize("error", [None, ModuleFailed("it failed")], ids=["none", "a failed module"])
-def test_a_guardian_that_is_not_needed_just_goes(error: Exception | None) -> None:
+def test_reaper_exits_without_action_after_normal_end(error: Exception | None) -> None:
     """When all has ended well, or in a known way, the guardian goes without doing anything."""
     guardian = OrphanReaper(grace=5.0)
     try:
@@ -204,13 +204,13 @@ def test_killed_reaper_does_not_fail_the_run(modules) -> None:
     assert exit_.code == 0
 
 
-def test_the_guardian_keeps_only_the_roots_that_run() -> None:
+def test_reaper_forgets_ended_roots() -> None:
     """Roots that have ended are forgotten; a pid can come again."""
     assert roots_of("+12 +112 +1 -12 -1 +2 -2 +12 ") == {12, 112}
     assert roots_of("") == set()
 
 
-def test_a_run_inside_of_a_module_belongs_to_the_module(modules, lifeline, background) -> None:
+def test_nested_run_ends_with_its_module(modules, lifeline, background) -> None:
     """A module that runs modules itself takes all of theirs with it when it is ended, even what was left alone."""
     detached = """
         import os, signal, sys

@@ -54,7 +54,7 @@ def test_changed_input_reruns_downstream_tasks(lab) -> None:
     assert lab.notes.why == {"a": "in.txt has changed", "b": "'a' was re-run", "c": "'b' was re-run"}
 
 
-def test_by_content_a_rerun_that_changes_nothing_stops_there(lab) -> None:
+def test_compare_content_unchanged_rerun_leaves_downstream_up_to_date(lab) -> None:
     """The downstream step is up to date, because its input is unchanged."""
     lab.write("in.txt", "1")
     same = stale(lab, "a", (), "a.txt", compare="content", dependencies="in.txt")
@@ -109,7 +109,7 @@ def test_failed_task_after_upstream_rerun_is_stale_in_next_run(lab) -> None:
     assert lab.ran(*tasks, edges=edges) == []
 
 
-def test_changed_parameters_make_stale_and_ignored_ones_do_not(lab) -> None:
+def test_changed_parameters_are_stale_except_ignored(lab) -> None:
     """The reason names the parameters."""
     lab.run(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(1)]))
 
@@ -141,7 +141,7 @@ def test_run_when_missing_checks_existence_only(lab) -> None:
     assert lab.notes.why == {"a": "a.txt is missing"}
 
 
-def test_a_link_inside_of_a_directory_counts(lab) -> None:
+def test_fingerprint_of_directory_includes_link_targets(lab) -> None:
     """What a directory is like says, too, where the links in it lead."""
     (lab.folder / "data").mkdir()
     for name in ("one", "two"):
@@ -170,7 +170,7 @@ def test_compare_content_records_identity_of_files_in_place(lab, outputs) -> Non
     assert record.dependencies == {path: fingerprint_of(str(lab.folder / path), read=True) for path in ("in", "in/x")}
 
 
-def test_a_dependency_that_is_no_file_is_not_read(lab) -> None:
+def test_compare_content_does_not_read_named_pipe(lab) -> None:
     """A named pipe has no content that could be compared; nobody waits for a writer."""
     os.mkfifo(lab.folder / "pipe")
     task = stale(lab, "a", (), "a.txt", dependencies="pipe", compare="content")
@@ -179,7 +179,7 @@ def test_a_dependency_that_is_no_file_is_not_read(lab) -> None:
     assert lab.ran(task) == []
 
 
-def test_a_temporary_product_goes_when_all_its_users_have_succeeded(lab) -> None:
+def test_temporary_product_is_removed_after_its_last_consumer(lab) -> None:
     """Not while one of them is still to come, nor when one failed; a later run needs it no more."""
     tasks = [
         stale(lab, "a", (), Product("t.txt", temporary=True)),
@@ -196,7 +196,7 @@ def test_a_temporary_product_goes_when_all_its_users_have_succeeded(lab) -> None
     assert lab.ran(*tasks) == []
 
 
-def test_a_temporary_product_that_was_removed_is_made_again_when_it_is_needed_again(lab) -> None:
+def test_removed_temporary_product_is_rebuilt_when_required(lab) -> None:
     """The reason names the consumer; a whole chain is rebuilt."""
     tasks = [
         stale(lab, "a", (), Product("a.txt", temporary=True)),
@@ -212,7 +212,7 @@ def test_a_temporary_product_that_was_removed_is_made_again_when_it_is_needed_ag
     assert not lab.has("b.txt")
 
 
-def test_a_temporary_product_is_there_for_one_that_may_turn_out_to_need_it(lab) -> None:
+def test_temporary_product_is_rebuilt_for_unsure_consumer(lab) -> None:
     """By content it shows only on the way whether a task runs; what it would need is made beforehand."""
     lab.write("in.txt", "1")
     tasks = [
@@ -227,7 +227,7 @@ def test_a_temporary_product_is_there_for_one_that_may_turn_out_to_need_it(lab) 
     assert not lab.has("t.txt")
 
 
-def test_a_product_that_is_temporary_no_more_is_made_again(lab) -> None:
+def test_removed_product_no_longer_temporary_is_rebuilt(lab) -> None:
     """That it was removed after use is no excuse any more."""
     after = stale(lab, "b", "t.txt", "b.txt")
     lab.run(stale(lab, "a", (), Product("t.txt", temporary=True)), after)
@@ -237,7 +237,7 @@ def test_a_product_that_is_temporary_no_more_is_made_again(lab) -> None:
     assert lab.has("t.txt")
 
 
-def test_a_product_that_a_task_left_out_still_needs_is_not_removed(lab) -> None:
+def test_temporary_product_of_excluded_consumer_is_not_removed(lab) -> None:
     """A part of the workflow does not decide for the rest of it."""
     tasks = [
         stale(lab, "a", (), Product("t.txt", temporary=True)),
@@ -251,7 +251,7 @@ def test_a_product_that_a_task_left_out_still_needs_is_not_removed(lab) -> None:
     assert not lab.has("t.txt")
 
 
-def test_only_part_of_the_tasks_runs_on_what_the_others_have_left(lab) -> None:
+def test_select_runs_subset_on_existing_products(lab) -> None:
     """The order stays, by way of what is left out; what is forced to come after comes after."""
     lab.write("in.txt", "1")
     tasks = [lab.step("a", "in.txt", "a.txt"), lab.step("b", "a.txt", "b.txt"), lab.step("c", "b.txt", "c.txt")]
@@ -287,7 +287,7 @@ def test_incomplete_product_of_excluded_task_raises(lab) -> None:
         lab.run(*tasks, select=["b"])
 
 
-def test_an_external_input_that_is_not_there_is_named_before_anything_runs(lab) -> None:
+def test_missing_external_input_raises_before_start(lab) -> None:
     """So is any dependency that nobody makes; a link that leads nowhere is called one."""
     first = lab.step("first")
     (lab.folder / "link").symlink_to("nowhere")
@@ -302,7 +302,7 @@ def test_an_external_input_that_is_not_there_is_named_before_anything_runs(lab) 
     assert lab.diary == []
 
 
-def test_a_task_that_never_runs_needs_no_dependencies(lab) -> None:
+def test_run_when_never_ignores_missing_dependencies(lab) -> None:
     """Its product is enough."""
     lab.write("a.txt", "there")
     tasks = [lab.step("a", "gone.txt", "a.txt", run_when="never"), lab.step("b", "a.txt", "b.txt")]
@@ -312,7 +312,7 @@ def test_a_task_that_never_runs_needs_no_dependencies(lab) -> None:
         lab.run(*tasks, forced=["a"])
 
 
-def test_a_path_is_one_whether_it_is_written_whole_or_from_the_current_directory(lab, monkeypatch) -> None:
+def test_relative_and_absolute_path_are_one_edge(lab, monkeypatch) -> None:
     """Edges are found between the two ways of writing it, though nobody has said where tasks run."""
     monkeypatch.chdir(lab.folder)
     tasks = [lab.step("b", str(lab.folder / "a.txt"), "b.txt"), lab.step("a", (), "a.txt")]
@@ -323,7 +323,7 @@ def test_a_path_is_one_whether_it_is_written_whole_or_from_the_current_directory
     assert lab.diary == ["a", "b"]
 
 
-def test_a_changed_result_of_a_task_before_reruns_what_takes_it(lab) -> None:
+def test_changed_upstream_result_is_stale(lab) -> None:
     """What comes of it is a parameter like others; a result that stays the same changes nothing in a later run."""
     lab.write("seed", "1")
     generate = lab.module(
@@ -343,7 +343,7 @@ def test_a_changed_result_of_a_task_before_reruns_what_takes_it(lab) -> None:
     assert lab.read("t.txt") == "train 22\n"
 
 
-def test_a_change_of_code_counts_if_it_is_asked_for(lab) -> None:
+def test_stale_with_code_reruns_after_code_change(lab) -> None:
     """That of any .py file of the package; of a module that is a file, of that file."""
     lab.write("pkg/__init__.py")
     lab.write("pkg/sub/helper.py", "VALUE = 1")
@@ -368,7 +368,7 @@ def test_a_change_of_code_counts_if_it_is_asked_for(lab) -> None:
     assert lab.explained(*tasks) == {"pkg.run": "its products are up to date", "alone": "its code has changed"}
 
 
-def test_finding_code_runs_none_of_it(lab) -> None:
+def test_stale_with_code_does_not_import_package(lab) -> None:
     """A package whose import has effects is only looked for."""
     lab.write("pkg/__init__.py", "open('imported', 'a').write('x')")
     lab.write("pkg/run.py", "import sys; open(sys.argv[1], 'w')")
@@ -387,7 +387,7 @@ def test_stale_with_code_of_missing_package_raises(lab) -> None:
     assert "has no file" in lab.run(task)["t"].reason
 
 
-def test_a_change_of_the_environment_counts_if_it_is_asked_for(lab) -> None:
+def test_stale_with_environment_reruns_after_env_change(lab) -> None:
     """A variable that is given, and the version of what is installed; not otherwise."""
 
     def task(*stale_with: str, **env: str) -> Task:
@@ -403,7 +403,7 @@ def test_a_change_of_the_environment_counts_if_it_is_asked_for(lab) -> None:
     assert lab.ran(task("environment", SEED="2")) == []
 
 
-def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(lab) -> None:
+def test_stale_with_code_added_later_is_stale(lab) -> None:
     """Nothing is known of the code that the product was made with."""
     lab.run(stale(lab, "a", (), "a.txt"))
 
@@ -411,7 +411,7 @@ def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(la
     assert lab.ran(stale(lab, "a", (), "a.txt", stale_with="code")) == []
 
 
-def test_a_task_that_is_one_with_another_can_be_selected_by_either_name(lab) -> None:
+def test_select_matches_merged_task_by_either_name(lab) -> None:
     """Both names refer to the task."""
     one, other = (Task(name, "step", {"out": Product("x.txt")}) for name in ("one", "other"))
     part, forced = select_tasks(Workflow("w", [one, other]), Selection(select=("other",), forced=("other",)))
@@ -419,7 +419,7 @@ def test_a_task_that_is_one_with_another_can_be_selected_by_either_name(lab) -> 
     assert (list(part.tasks), forced) == (["one"], ("one",))
 
 
-def test_a_mapped_task_is_forced_by_its_name(lab) -> None:
+def test_forced_mapped_task_runs_all_its_instances(lab) -> None:
     """All tasks that came of it are, and those that none of it is in are no part of it."""
     mapped = lab.step("looped").map(say=[1, 2])  # a name of this test alone: names are those of the process
 

@@ -58,7 +58,7 @@ BREED = """
 
 @on_any_system
 @pytest.mark.parametrize("descendant", DESCENDANTS.values(), ids=DESCENDANTS)
-def test_stopping_ends_every_descendant(descendant: str, lifeline, background) -> None:
+def test_stop_ends_all_descendants(descendant: str, lifeline, background) -> None:
     """A stop ends the command and every descendant, however it has detached itself."""
     running = holding(BREED.format(descendant=descendant), lifeline, grace=0.5)
     members = 2 + descendant.count("member") + descendant.count("forget()")
@@ -89,7 +89,7 @@ def test_stop_ends_process_without_tag(lifeline, background) -> None:
     lifeline.expect_end()
 
 
-def test_children_forked_while_being_ended_are_ended(lifeline, background) -> None:
+def test_stop_ends_children_forked_during_stop(lifeline, background) -> None:
     """A tree that keeps forking while it is being ended is ended to the last process."""
     source = """
         def breed(*_):
@@ -126,7 +126,7 @@ def test_output_during_stop_is_forwarded(lifeline, background) -> None:
     assert sink.of(Stream.STDOUT) == ["saved\n"]
 
 
-def test_a_command_that_is_stopped_before_it_starts_never_starts(tmp_path: Path) -> None:
+def test_stop_before_start_runs_no_command(tmp_path: Path) -> None:
     """A stop that comes first is obeyed: nothing starts."""
     trace = tmp_path / "trace"
     running = process("import sys; open(sys.argv[1], 'w')", str(trace))
@@ -143,7 +143,7 @@ STUBBORN = """
 """
 
 
-def test_sigterm_is_sent_once_to_each_process(lifeline, background) -> None:
+def test_stop_sends_sigterm_once_to_each_process(lifeline, background) -> None:
     """Each process is asked once: a second SIGTERM would cut short what it does to end cleanly."""
     running = holding(STUBBORN, lifeline, grace=1.0)
 
@@ -171,7 +171,7 @@ def test_stop_at_once_skips_sigterm(lifeline, background) -> None:
 
 
 @on_any_system
-def test_a_second_stop_at_once_cuts_the_grace_short(lifeline, background) -> None:
+def test_second_stop_at_once_ends_grace(lifeline, background) -> None:
     """A second stop with ``at_once`` ends the grace."""
     running = holding(STUBBORN, lifeline, grace=3600)
 
@@ -184,7 +184,7 @@ def test_a_second_stop_at_once_cuts_the_grace_short(lifeline, background) -> Non
     assert follow.result() == Exit(None, signal.SIGKILL, stopped=True, leftovers=False)
 
 
-def test_the_grace_of_a_detached_descendant_can_be_cut_short(lifeline, background) -> None:
+def test_stop_at_once_ends_grace_of_detached_descendant(lifeline, background) -> None:
     """A stop at once also ends a stubborn descendant that holds none of the output."""
     source = """
         if os.fork() == 0:
@@ -206,7 +206,7 @@ def test_the_grace_of_a_detached_descendant_can_be_cut_short(lifeline, backgroun
     lifeline.expect_end()
 
 
-def test_a_stop_after_the_end_touches_nothing(tmp_path: Path) -> None:
+def test_stop_after_end_writes_to_no_descriptor(tmp_path: Path) -> None:
     """A stop that comes too late does not write into whatever has been opened since."""
     running = process("pass")
     running.follow(drop)
@@ -222,7 +222,7 @@ def test_a_stop_after_the_end_touches_nothing(tmp_path: Path) -> None:
 
 
 @on_any_system
-def test_a_failing_sink_ends_the_tree(lifeline, background) -> None:
+def test_failing_sink_ends_process_tree_and_raises(lifeline, background) -> None:
     """When the output cannot be taken, as on a full disk, the tree is ended and the error raised."""
 
     def full(stream: Stream, pieces: Sequence[str]) -> None:
@@ -236,7 +236,7 @@ def test_a_failing_sink_ends_the_tree(lifeline, background) -> None:
     lifeline.expect_end()
 
 
-def test_a_command_can_still_end_cleanly_when_the_sink_has_failed(lifeline, background) -> None:
+def test_failing_sink_drains_output_during_grace(lifeline, background) -> None:
     """A command whose output nobody takes any more is not kept from ending cleanly by a full pipe."""
 
     def full(stream: Stream, pieces: Sequence[str]) -> None:
@@ -265,7 +265,7 @@ class TimeIsUp(BaseException):
 
 
 @on_any_system
-def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
+def test_error_in_signal_handler_ends_process_tree(lifeline) -> None:
     """A timeout raised in the middle, as Airflow's execution_timeout is, ends the whole tree."""
 
     def raise_it(*_: object) -> None:
@@ -292,7 +292,7 @@ def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
     assert lifeline.heard.count("here") >= 1
 
 
-def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypatch) -> None:
+def test_error_right_after_start_ends_process_tree(lifeline, monkeypatch) -> None:
     """An error raised by a signal handler before the output is followed ends the tree as well."""
     real = process_module.spawn
     started = []
@@ -311,7 +311,7 @@ def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypat
     os.waitpid(started[0].pid, 0)
 
 
-def test_a_stop_from_a_signal_handler_ends_the_tree(lifeline) -> None:
+def test_stop_in_signal_handler_ends_process_tree(lifeline) -> None:
     """A stop that comes from a signal handler in the very thread that follows is obeyed."""
     running = holding("say('here'); os.kill(os.getppid(), signal.SIGUSR1); signal.pause()", lifeline)
     previous = signal.signal(signal.SIGUSR1, lambda *_: running.stop())
@@ -324,7 +324,7 @@ def test_a_stop_from_a_signal_handler_ends_the_tree(lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_a_signal_that_comes_just_before_a_wait_is_obeyed(lifeline, signal_unnoticed) -> None:
+def test_signal_just_before_wait_stops_process(lifeline, signal_unnoticed) -> None:
     """A stop from a signal handler is obeyed even if the signal did not interrupt the wait for output."""
     running = holding("say('here'); signal.pause()", lifeline)
     signal_unnoticed(running.stop, lambda: lifeline.expect("here"))
@@ -333,7 +333,7 @@ def test_a_signal_that_comes_just_before_a_wait_is_obeyed(lifeline, signal_unnot
 
 
 @pytest.mark.parametrize("executable", [sys.executable, "/nowhere"])
-def test_no_descriptor_stays_open(executable: str, tmp_path: Path) -> None:
+def test_process_closes_all_descriptors(executable: str, tmp_path: Path) -> None:
     """However often commands are run, fail, cannot start or lose their reader, no descriptor stays open."""
 
     def full(stream: Stream, pieces: Sequence[str]) -> None:

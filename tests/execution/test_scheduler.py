@@ -67,7 +67,7 @@ def test_ahead_slot_is_released_when_upstream_has_succeeded() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to processors")
-def test_the_default_is_the_processors_this_process_may_use(script) -> None:
+def test_default_jobs_is_cpu_affinity_of_process(script) -> None:
     """In a container or a Slurm job, the processors of the whole machine do not count."""
     bound = script(
         """
@@ -85,7 +85,7 @@ def test_the_default_is_the_processors_this_process_may_use(script) -> None:
 @pytest.mark.parametrize(
     ("allocated", "expected"), [("1", "1"), ("9999", "all"), ("", "all"), ("0", "all"), ("2(x2)", "all")]
 )
-def test_the_default_is_the_cpus_of_a_slurm_allocation(allocated: str, expected: str, script) -> None:
+def test_default_jobs_is_cpus_of_slurm_allocation(allocated: str, expected: str, script) -> None:
     """Where jobs are not bound to them, only SLURM_CPUS_ON_NODE says how many there are on this node."""
     here = str(len(os.sched_getaffinity(0)))
     shown = script(

@@ -25,7 +25,7 @@ def test_commit_moves_product_to_its_real_path(lab) -> None:
     assert lab.names("build") == [".sewer", ".sewer/raw.txt.json", "raw.txt"]
 
 
-def test_the_module_sees_the_name_that_the_product_will_have(lab) -> None:
+def test_staging_path_ends_with_product_name(lab) -> None:
     """The last part of the path that it is given is the same, so that what goes by the ending still does."""
     task = writer(lab, "paths[0].write_text(paths[0].name)", Product("build/a.tar.gz"))
 
@@ -97,14 +97,14 @@ def test_commit_of_unchanged_non_atomic_product_raises(lab) -> None:
     assert read_record(str(lab.folder / "x.txt")).is_complete
 
 
-def test_a_failed_task_that_never_touched_its_product_leaves_no_trace_of_it(lab) -> None:
+def test_failed_task_without_product_leaves_no_record(lab) -> None:
     """Neither a file nor an incomplete record is left."""
     lab.run(writer(lab, "sys.exit(3)", Product("x.txt", atomic=False)))
 
     assert [name for name in lab.names() if "x.txt" in name] == []
 
 
-def test_a_run_that_is_stopped_while_products_are_put_in_place_puts_all_of_them_there(lab, monkeypatch) -> None:
+def test_stop_during_commit_commits_all_products(lab, monkeypatch) -> None:
     """The work is done; its task has succeeded, and only what comes after it is not started."""
     task = writer(lab, "for path in paths: path.write_text('x')", Product("one"), Product("two"))
     engine = WorkflowRunner(lab.workflow(task, lab.step("after", depends_on="made")))
@@ -121,7 +121,7 @@ def test_a_run_that_is_stopped_while_products_are_put_in_place_puts_all_of_them_
     assert (lab.read("one"), lab.read("two")) == ("x", "x")
 
 
-def test_remove_failed_keeps_files_of_the_user(lab) -> None:
+def test_remove_failed_preserves_user_files(lab) -> None:
     """What is kept of a failed attempt takes no other file's place, and the next success removes but its own."""
     lab.write("x.txt.failed", "mine")
     product = Product("x.txt")
@@ -138,7 +138,7 @@ def test_remove_failed_keeps_files_of_the_user(lab) -> None:
     assert (lab.folder / "x.txt").read_text() == "made"
 
 
-def test_a_result_names_products_by_their_real_names(lab) -> None:
+def test_result_with_staging_path_is_rewritten_to_real_path(lab) -> None:
     """Whether a module tells the path that it was given, or the whole one."""
     product = Product("x.txt")
     making = StagedProducts("t", [product], str(lab.folder))
@@ -148,7 +148,7 @@ def test_a_result_names_products_by_their_real_names(lab) -> None:
     assert told == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}
 
 
-def test_product_whose_hidden_path_is_too_long_fails_by_name(lab, tmp_path) -> None:
+def test_too_long_staging_path_fails_task_with_product_path(lab, tmp_path) -> None:
     """The path itself fits, but not that below .sewer; what is tidied up then does not hide the error."""
     room = 4095 - len(os.fsencode(lab.folder)) - len("/0123456789")
     folders = "/".join([*["d" * 99] * (room // 100 - 1), "d" * (99 + room % 100)])

@@ -26,7 +26,7 @@ def test_worker_threads_grow_with_concurrent_calls() -> None:
     assert len(threads) == 2
 
 
-def test_workers_do_all_with_fewer_threads_where_the_system_starts_no_more(script) -> None:
+def test_worker_threads_at_thread_limit_queue_calls(script) -> None:
     """Things are queued and done one after another; nothing fails."""
     done = script(
         """

@@ -40,7 +40,7 @@ def test_stop_ends_running_tasks_and_starts_none(plan, lifeline, background) -> 
     lifeline.expect_end()
 
 
-def test_a_stop_before_the_start_runs_nothing(plan, witness) -> None:
+def test_stop_before_run_starts_no_task(plan, witness) -> None:
     """A run that is stopped before it starts runs nothing."""
     plan.task("one")
     plan.task("two", after=["one"])
@@ -51,7 +51,7 @@ def test_a_stop_before_the_start_runs_nothing(plan, witness) -> None:
     assert [what for what, _ in witness.events] == ["stopped", "stopped"]
 
 
-def test_a_second_stop_can_kill_at_once(plan, lifeline, background) -> None:
+def test_second_stop_at_once_kills_tasks(plan, lifeline, background) -> None:
     """Who does not want to wait for the grace stops once more, at once."""
     plan.task("stubborn", STUBBORN, lifeline.path)
     engine = plan.engine(grace=3600)
@@ -66,7 +66,7 @@ def test_a_second_stop_can_kill_at_once(plan, lifeline, background) -> None:
     lifeline.expect_end()
 
 
-def test_a_signal_that_comes_just_before_a_wait_is_obeyed(plan, lifeline, signal_unnoticed) -> None:
+def test_signal_just_before_wait_stops_run(plan, lifeline, signal_unnoticed) -> None:
     """A stop from a signal handler is obeyed even if the signal did not interrupt the wait for a task's end."""
     plan.task("one", HOLD + "    say('here'); signal.pause()", lifeline.path)
     engine = plan.engine()
@@ -75,7 +75,7 @@ def test_a_signal_that_comes_just_before_a_wait_is_obeyed(plan, lifeline, signal
     assert engine.run()["one"].state is STOPPED
 
 
-def test_an_interrupt_ends_everything(plan, lifeline) -> None:
+def test_keyboard_interrupt_ends_all_tasks(plan, lifeline) -> None:
     """Ctrl-C in a plain Python program ends all tasks before it is raised."""
     plan.task("one", HOLD + "    os.fork() or os.setsid(); say('here'); signal.pause()", lifeline.path)
     plan.task("two", HOLD + "    say('here'); os.kill(os.getppid(), signal.SIGUSR1); signal.pause()", lifeline.path)
