@@ -89,10 +89,10 @@ def attempt(folder: str) -> Attempt:
 
 def read_attempt(folder: str) -> Any:
     found = Attempts(folder, TaskInstance("dag", "run", "task", -1, "2")).latest()
-    noted = JobDirectory(f"{folder}/dag/run/task/1").read_attempt()
+    recorded = JobDirectory(f"{folder}/dag/run/task/1").read_attempt()
     assert found is not None
-    assert noted is not None
-    return found.directory.path, found[1:], (noted["created"], noted["begun"])
+    assert recorded is not None
+    return found.directory.path, found[1:], (recorded["created"], recorded["begun"])
 
 
 def read_job(folder: str) -> Any:
@@ -420,13 +420,13 @@ def test_job_script_writes_each_key(kind: Format) -> None:
 def test_cache_of_another_format_is_built_again(change: Any, found: Any, folder: str, monkeypatch: Any) -> None:
     """It counts as missing."""
     monkeypatch.setenv("XDG_CACHE_HOME", folder)
-    kept = DiskCache("interpreters", "key")
-    kept.put(["other"])
+    cache = DiskCache("interpreters", "key")
+    cache.put(["other"])
     fields = json.loads((RECORDS / "cache.json").read_text()) | change
     content = json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
-    Path(kept._folder, kept._name).write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    Path(cache._folder, cache._name).write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
-    assert kept.get() == found
+    assert cache.get() == found
 
 
 def test_state_file_of_format_1_is_read(folder: str) -> None:

@@ -32,15 +32,15 @@ def lint(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def kept() -> dict[str, str]:
+def results() -> dict[str, str]:
     """Check the contracts once."""
     return lint(ROOT)
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
-def test_import_contract_is_kept(kept, contract):
+def test_import_contract_is_kept(results, contract):
     """Each contract of pyproject.toml."""
-    assert kept[contract] == "KEPT"
+    assert results[contract] == "KEPT"
 
 
 @pytest.mark.parametrize(

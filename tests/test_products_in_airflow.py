@@ -158,10 +158,10 @@ def events(dag_id: str) -> list[tuple[str, str, int]]:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    told = select(AssetModel.name, AssetEvent.source_task_id, AssetEvent.source_map_index)
+    query = select(AssetModel.name, AssetEvent.source_task_id, AssetEvent.source_map_index)
     with create_session() as session:
         rows = session.execute(
-            told.join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            query.join(AssetModel, AssetModel.id == AssetEvent.asset_id)
             .where(AssetEvent.source_dag_id == dag_id)
             .order_by(AssetEvent.id)
         )
@@ -286,8 +286,8 @@ def test_missing_dependency_fails_task_with_its_path(expand, run_dag, capsys):
     source += "Task('t', 'job', {'in': Dependency('nowhere.txt'), 'out': 'x'})"
 
     assert run_dag(expand(source)).state == "failed"
-    said = capsys.readouterr().out
-    assert "task 'g.t' needs 'nowhere.txt', which is not a product of any task and does not exist" in said
+    output = capsys.readouterr().out
+    assert "task 'g.t' needs 'nowhere.txt', which is not a product of any task and does not exist" in output
 
 
 def test_resource_becomes_pool(expand):

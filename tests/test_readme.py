@@ -111,12 +111,12 @@ def test_readme_features_refer_to_existing_tests():
         assert_named(shown_by, feature)
 
 
-def assert_named(cell: str, what: str) -> None:
+def assert_named(cell: str, context: str) -> None:
     """Check that a cell of a table names tests, and that these exist."""
     names = re.findall(r"`([\w/]+\.py)::(\w+)`", cell)
-    assert names, what
+    assert names, context
     for file, name in names:
-        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{what}: {file}::{name}"
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{context}: {file}::{name}"
 
 
 def test_readme_internal_links_have_targets():

@@ -107,9 +107,9 @@ def test_make_up_with_new_env_file_keeps_volumes_usable(stack):
     env = stack.folder / ".env"
     env.rename(stack.folder / "kept")
     try:
-        with pytest.raises(OSError, match="with other passwords") as said:
+        with pytest.raises(OSError, match="with other passwords") as caught:
             stack.make("up")
-        assert f"docker volume rm {stack.project}_" in str(said.value)
+        assert f"docker volume rm {stack.project}_" in str(caught.value)
         assert not env.exists()
     finally:
         (stack.folder / "kept").rename(env)

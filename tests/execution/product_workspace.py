@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--name")
     parser.add_argument("--in", action="append", default=[], dest="inputs")
     parser.add_argument("--out", action="append", default=[], dest="outputs")
-    parser.add_argument("--say", default="")
+    parser.add_argument("--content", default="")
     parser.add_argument("--fail-if", default="")
     given = parser.parse_args()
     with open(os.environ["DIARY"], "a") as diary:
@@ -39,7 +39,7 @@ def main():
     read = "".join(open(path).read() for path in given.inputs)
     for path in given.outputs:
         with open(path, "w") as file:
-            file.write(f"{given.name} {given.say}\\n{read}")
+            file.write(f"{given.name} {given.content}\\n{read}")
     if given.fail_if and os.path.exists(given.fail_if):
         sys.exit(7)
 
@@ -54,12 +54,12 @@ class Notes:
     """Observer that records the decisions, the output and the ends of a run."""
 
     def __init__(self) -> None:
-        self.why: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
         self.text: dict[str, str] = {}
         self.ended_as: list[tuple[str, TaskState]] = []
 
-    def on_decision(self, task: Task, verdict: Any) -> None:
-        self.why[task.name] = verdict.reason
+    def on_decision(self, task: Task, decision: Any) -> None:
+        self.reasons[task.name] = decision.reason
 
     def on_start(self, task: Task, _line: str, _workdir: str | None) -> None:
         """Nothing to note."""
@@ -116,7 +116,7 @@ class Lab:
         name: str,
         inputs: str | Iterable[str] = (),
         outputs: str | Product | Iterable[str | Product] = (),
-        say: Any = "",
+        content: Any = "",
         **fields: Any,
     ) -> Task:
         """Return a task that makes files of files."""
@@ -126,7 +126,7 @@ class Lab:
             "name": name,
             "in": [Dependency(each) for each in given],
             "out": [each if isinstance(each, Product) else Product(each) for each in made],
-            "say": say,
+            "content": content,
             "fail_if": f"fail-{name}",
         }
         return Task(name, "step", parameters, **fields)
@@ -175,7 +175,7 @@ class Lab:
     def explained(self, *tasks: Task, **options: Any) -> dict[str, str]:
         """Return the reason of each task's planned decision."""
         plan = make_plan(self.workflow(*tasks), {}, **options)
-        return {name: verdict.reason for name, verdict in plan.decisions.items()}
+        return {name: decision.reason for name, decision in plan.decisions.items()}
 
     @property
     def diary(self) -> list[str]:

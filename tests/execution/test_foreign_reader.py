@@ -91,9 +91,9 @@ def test_external_read_workflow_returns_all_tasks(land):
 
     arrived = read_tasks(land.file, ExecutionSettings(python=str(land.python)))
 
-    said = [(task.name, task.settings.env, task.source) for task in arrived]
-    assert said == [(task.name, task.settings.env, task.source) for task in load_tasks(land.file)]
-    assert [name for name, _, _ in said] == ["b", "a"]
+    found = [(task.name, task.settings.env, task.source) for task in arrived]
+    assert found == [(task.name, task.settings.env, task.source) for task in load_tasks(land.file)]
+    assert [name for name, _, _ in found] == ["b", "a"]
 
 
 def test_external_read_workflow_prints_to_stderr(land, capfd):
@@ -102,9 +102,9 @@ def test_external_read_workflow_prints_to_stderr(land, capfd):
 
     land.read()
 
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert sorted(said.err.splitlines()) == ["from a child", "from the file"]
+    found = capfd.readouterr()
+    assert found.out == ""
+    assert sorted(found.err.splitlines()) == ["from a child", "from the file"]
 
 
 # --- what is in reach there

@@ -103,19 +103,19 @@ def test_external_python_3_8_raises_interpreter_error(land, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("end", "message"),
     [
         ("os.kill(os.getpid(), 11)", "was ended by SIGSEGV"),
         ("os._exit(3)", "failed with exit code 3"),
         ("os._exit(0)", "was terminated by the file itself"),
     ],
 )
-def test_external_interpreter_that_dies_raises(land, end, said):
+def test_external_interpreter_that_dies_raises(land, end, message):
     """However it ended; its last words are shown."""
     land.write(f"import os\nTask('a', 'm')\nprint('last words', flush=True)\n{end}")
 
     assert refusal(land) == (
-        f"{{f}}: {land.python} {said} while it was loading this file\nLast lines of its output:\n  last words"
+        f"{{f}}: {land.python} {message} while it was loading this file\nLast lines of its output:\n  last words"
     )
 
 

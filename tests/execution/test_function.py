@@ -209,7 +209,7 @@ def test_function_traceback_hides_bootstrap_frames(anywhere) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("def f(): return float('nan')", "steps:f must return a JSON value, got a float (it contains a NaN or an inf"),
         ("def f(): return [1e999]", "steps:f must return a JSON value, got a list (it contains a NaN or an infinity"),
@@ -225,12 +225,12 @@ def test_function_traceback_hides_bootstrap_frames(anywhere) -> None:
         ("import sys; sys.exit(0)", "steps exits with 0 while it is imported; put that code under"),
     ],
 )
-def test_invalid_function_prints_one_error_line(source: str, said: str, anywhere) -> None:
+def test_invalid_function_prints_one_error_line(source: str, message: str, anywhere) -> None:
     """It names the function and the type, and says what to do; there is no trace of lines that nobody wrote."""
     ran = anywhere.call(source)
 
     assert type(ran.error) is ModuleFailed
-    assert ran.stderr.startswith(said)
+    assert ran.stderr.startswith(message)
     assert ran.stderr.count("\n") == 1
 
 

@@ -92,9 +92,9 @@ def test_find_interpreter_text_file_raises(executable) -> None:
 @pytest.mark.parametrize("path", ["/bin/true", "/bin/false", "/bin/echo", "/bin/cat", "/bin/sh", "/usr/bin/yes"])
 def test_find_interpreter_rejects_other_programs(path: str) -> None:
     """Another program is rejected, and its output is shown."""
-    said = refusal(path)
+    message = refusal(path)
 
-    assert said.startswith(f"{path} is not a Python 3 interpreter: asked for its version it exited with ")
+    assert message.startswith(f"{path} is not a Python 3 interpreter: asked for its version it exited with ")
 
 
 def test_find_interpreter_rejects_unexpected_json(executable) -> None:
@@ -108,9 +108,9 @@ def test_find_interpreter_times_out_with_process_tree(executable, lifeline, monk
     monkeypatch.setattr(interpreter, "_TIMEOUT", 1.0)
     file = executable(f"#!/bin/sh\nexec 3>{lifeline.path}\necho here >&3\nsleep 1000 &\nwait\n")
 
-    said = refusal(file)
+    message = refusal(file)
 
-    assert said.startswith(
+    assert message.startswith(
         f"{file} is not a Python 3 interpreter: asked for its version it gave no short answer within 1 s"
     )
     lifeline.expect_end()
@@ -180,8 +180,8 @@ def test_known_interpreter_is_cached_between_processes(executable, script, tmp_p
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
 
     for _ in range(3):
-        said = script(find + "print(known_interpreter(sys.argv[1]))", str(file), env=env).output()
-        assert said == f"{file}\n"
+        output = script(find + "print(known_interpreter(sys.argv[1]))", str(file), env=env).output()
+        assert output == f"{file}\n"
     assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n"
 
     file.unlink()
@@ -260,8 +260,8 @@ def test_missing_modules_agrees_with_python_m(land: Path, any_python: Path, modu
     found = {}
     settings = modules.settings(python=str(any_python), env={"PYTHONPATH": str(land)})
     for name in {*THERE, *NOT_THERE} - {"loud.inner", "http.server"}:
-        said = missing_modules(str(any_python), [name], settings.env)
-        found[name] = not said
+        missing = missing_modules(str(any_python), [name], settings.env)
+        found[name] = not missing
         assert (modules.run_there(name, settings).error is None) is found[name], name
 
     assert set(found.values()) == {True, False}

@@ -266,13 +266,13 @@ def test_broken_cache_entry_is_replaced(land, cache, damage):
     """Empty, something else, cut off."""
     land.write(COUNTED + "Task('a', 'm')")
     land.read()
-    (kept,) = cache.iterdir()
-    kept.write_bytes(kept.read_bytes()[:-9] if damage is None else damage)
+    (entry,) = cache.iterdir()
+    entry.write_bytes(entry.read_bytes()[:-9] if damage is None else damage)
 
     assert land.tasks() == land.tasks() == ["a"]
 
     assert land.loads == 2
-    assert list(cache.iterdir()) == [kept]
+    assert list(cache.iterdir()) == [entry]
 
 
 def test_cache_entry_is_private_to_user(land, cache):
@@ -314,8 +314,8 @@ def test_put_removes_expired_cache_entries(land, cache):
 
     land.read(env={"X": "1"})
 
-    (kept,) = cache.iterdir()
-    assert kept != old
+    (entry,) = cache.iterdir()
+    assert entry != old
 
 
 def test_cache_entry_is_plain_json(land, cache):
@@ -323,5 +323,5 @@ def test_cache_entry_is_plain_json(land, cache):
     land.write("Task('a', 'm')")
     land.read()
 
-    (kept,) = cache.iterdir()
-    assert json.loads(kept.read_bytes().partition(b"\n")[2])["value"]["tasks"][0]["name"] == "a"
+    (entry,) = cache.iterdir()
+    assert json.loads(entry.read_bytes().partition(b"\n")[2])["value"]["tasks"][0]["name"] == "a"

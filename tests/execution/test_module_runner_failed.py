@@ -35,19 +35,19 @@ def test_module_failed_shows_command_exit_code_and_stderr_tail(modules) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("import sys; print('to stdout'); sys.exit(1)", "\nThe last lines of stdout:\n  to stdout"),
         ("import sys; sys.exit(1)", "\nIt had no output."),
     ],
 )
-def test_module_failed_without_stderr_shows_stdout_tail(source: str, said: str, modules) -> None:
+def test_module_failed_without_stderr_shows_stdout_tail(source: str, message: str, modules) -> None:
     """Where stderr is empty the last lines of stdout are shown, or that there was nothing."""
-    assert str(modules.run(source).error).endswith(said)
+    assert str(modules.run(source).error).endswith(message)
 
 
 @pytest.mark.parametrize(
-    ("end", "code", "said"),
+    ("end", "code", "message"),
     [
         ("os._exit(1)", 1, "failed with exit code 1;"),
         ("os._exit(2)", 2, "failed with exit code 2;"),
@@ -61,13 +61,13 @@ def test_module_failed_without_stderr_shows_stdout_tail(source: str, said: str, 
         ("raise RuntimeError('why')", 1, "failed with exit code 1;"),
     ],
 )
-def test_module_failed_describes_exit_code_or_signal(end: str, code: int | None, said: str, modules) -> None:
+def test_module_failed_describes_exit_code_or_signal(end: str, code: int | None, message: str, modules) -> None:
     """The error names the exit code, or the signal and its usual cause."""
     error = modules.run(f"import os, signal; {end}").error
 
     assert isinstance(error, ModuleFailed)
     assert error.exit_code == code
-    assert str(error).startswith(f"made_1 {said}")
+    assert str(error).startswith(f"made_1 {message}")
 
 
 def test_module_failed_masks_secrets(modules) -> None:

@@ -18,9 +18,11 @@ from tests.execution.product_workspace import Lab, lab, writer
 __all__ = ["lab"]
 
 
-def stale(lab: Lab, name: str, inputs: object = (), outputs: object = (), say: object = "", **fields: object) -> Task:
+def stale(
+    lab: Lab, name: str, inputs: object = (), outputs: object = (), content: object = "", **fields: object
+) -> Task:
     """Return a step that runs when it has to."""
-    return lab.step(name, inputs, outputs, say, run_when="stale", **fields)
+    return lab.step(name, inputs, outputs, content, run_when="stale", **fields)
 
 
 def chain(lab: Lab, **fields: object) -> list[Task]:
@@ -51,7 +53,7 @@ def test_changed_input_reruns_downstream_tasks(lab) -> None:
     lab.write("in.txt", "22")
 
     assert lab.ran(*chain(lab)) == ["a", "b", "c"]
-    assert lab.notes.why == {"a": "in.txt has changed", "b": "'a' was re-run", "c": "'b' was re-run"}
+    assert lab.notes.reasons == {"a": "in.txt has changed", "b": "'a' was re-run", "c": "'b' was re-run"}
 
 
 def test_compare_content_unchanged_rerun_leaves_downstream_up_to_date(lab) -> None:
@@ -105,17 +107,17 @@ def test_failed_task_after_upstream_rerun_is_stale_in_next_run(lab) -> None:
     (lab.folder / "fail-b").unlink()
 
     assert lab.ran(*tasks, edges=edges) == ["b"]
-    assert lab.notes.why == {"b": "'a' was re-run since b.txt was created"}
+    assert lab.notes.reasons == {"b": "'a' was re-run since b.txt was created"}
     assert lab.ran(*tasks, edges=edges) == []
 
 
 def test_changed_parameters_are_stale_except_ignored(lab) -> None:
     """The reason names the parameters."""
-    lab.run(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(1)]))
+    lab.run(stale(lab, "a", (), "a.txt", content=1, args=["--content", Ignored(1)]))
 
-    assert lab.ran(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(2)])) == []
-    assert lab.ran(stale(lab, "a", (), "a.txt", say=2, args=["--say", Ignored(2)])) == ["a"]
-    assert lab.notes.why == {"a": "a.txt was created with other parameters"}
+    assert lab.ran(stale(lab, "a", (), "a.txt", content=1, args=["--content", Ignored(2)])) == []
+    assert lab.ran(stale(lab, "a", (), "a.txt", content=2, args=["--content", Ignored(2)])) == ["a"]
+    assert lab.notes.reasons == {"a": "a.txt was created with other parameters"}
 
 
 def test_modified_product_is_stale(lab) -> None:
@@ -125,7 +127,7 @@ def test_modified_product_is_stale(lab) -> None:
     lab.write("a.txt", "by hand")
 
     assert lab.ran(task) == ["a"]
-    assert lab.notes.why == {"a": "a.txt was changed after it was created"}
+    assert lab.notes.reasons == {"a": "a.txt was changed after it was created"}
 
 
 def test_run_when_missing_checks_existence_only(lab) -> None:
@@ -138,7 +140,7 @@ def test_run_when_missing_checks_existence_only(lab) -> None:
     (lab.folder / "a.txt").unlink()
 
     assert lab.ran(task) == ["a"]
-    assert lab.notes.why == {"a": "a.txt is missing"}
+    assert lab.notes.reasons == {"a": "a.txt is missing"}
 
 
 def test_fingerprint_of_directory_includes_link_targets(lab) -> None:
@@ -291,14 +293,14 @@ def test_missing_external_input_raises_before_start(lab) -> None:
     """So is any dependency that nobody makes; a link that leads nowhere is called one."""
     first = lab.step("first")
     (lab.folder / "link").symlink_to("nowhere")
-    for dependency, said in (
+    for dependency, message in (
         (External("from/elsewhere.csv"), "which is external and does not exist"),
         (Dependency("nobody.csv"), "which is not a product of any task and does not exist"),
         (Dependency("link"), "which is not a product of any task and is a broken link"),
     ):
         with pytest.raises(SewerError) as caught:
             lab.run(first, lab.step("later", dependencies=[dependency]))
-        assert f"task 'later' needs {dependency.path!r}, {said}: {lab.folder / dependency.path}" in str(caught.value)
+        assert f"task 'later' needs {dependency.path!r}, {message}: {lab.folder / dependency.path}" in str(caught.value)
     assert lab.diary == []
 
 
@@ -333,7 +335,7 @@ def test_changed_upstream_result_is_stale(lab) -> None:
         run_when="stale",
         dependencies="seed",
     )
-    train = stale(lab, "train", (), "t.txt", say=generate.result)
+    train = stale(lab, "train", (), "t.txt", content=generate.result)
     lab.run(generate, train)
     assert lab.read("t.txt") == "train 1\n"
     assert lab.ran(generate, train) == []
@@ -363,7 +365,7 @@ def test_stale_with_code_reruns_after_code_change(lab) -> None:
 
     assert outcomes["pkg.run"].state is TaskState.SUCCEEDED
     assert outcomes["alone"].state is TaskState.UP_TO_DATE
-    assert lab.notes.why == {"pkg.run": "its code has changed"}
+    assert lab.notes.reasons == {"pkg.run": "its code has changed"}
     lab.write("alone.py", source + "# another line\n")
     assert lab.explained(*tasks) == {"pkg.run": "its products are up to date", "alone": "its code has changed"}
 
@@ -396,7 +398,7 @@ def test_stale_with_environment_reruns_after_env_change(lab) -> None:
     lab.run(task("environment", SEED="1"))
     assert lab.ran(task("environment", SEED="1")) == []
     assert lab.ran(task("environment", SEED="2")) == ["a"]
-    assert lab.notes.why == {"a": "its environment has changed"}
+    assert lab.notes.reasons == {"a": "its environment has changed"}
 
     lab.write("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
     assert lab.ran(task("environment", SEED="2")) == ["a"]
@@ -421,10 +423,10 @@ def test_select_matches_merged_task_by_either_name(lab) -> None:
 
 def test_forced_mapped_task_runs_all_its_instances(lab) -> None:
     """All tasks that came of it are, and those that none of it is in are no part of it."""
-    mapped = lab.step("looped").map(say=[1, 2])  # a name of this test alone: names are those of the process
+    mapped = lab.step("looped").map(content=[1, 2])  # a name of this test alone: names are those of the process
 
     assert sorted(lab.ran(*mapped, lab.step("b"), resume=False)) == ["b", "looped", "looped"]
     assert lab.ran(*mapped, lab.step("b"), resume=True) == []
     assert lab.ran(*mapped, lab.step("b"), resume=True, forced=["looped"]) == ["looped", "looped"]
-    with pytest.raises(SewerError, match=r"task 'looped\[say=2\]' is forced, but it is not selected"):
-        lab.ran(*mapped, resume=True, forced=["looped"], select=["looped[say=1]"])
+    with pytest.raises(SewerError, match=r"task 'looped\[content=2\]' is forced, but it is not selected"):
+        lab.ran(*mapped, resume=True, forced=["looped"], select=["looped[content=1]"])

@@ -20,7 +20,7 @@ def task(name: str, module: str, modules: Any, **fields: Any) -> Task:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "said"),
+    ("fields", "kind", "expected"),
     [
         ({"python": "/nowhere/python"}, InterpreterError, "the interpreter /nowhere/python does not exist"),
         ({"workdir": "/nowhere"}, WorkdirError, "the working directory /nowhere does not exist"),
@@ -33,7 +33,7 @@ def task(name: str, module: str, modules: Any, **fields: Any) -> Task:
     ids=["interpreter", "workdir", "module"],
 )
 def test_check_surroundings_raises_for_first_task_with_its_line(
-    fields: dict[str, str], kind, said: str, modules
+    fields: dict[str, str], kind, expected: str, modules
 ) -> None:
     """A first task without interpreter, working directory or module is an error that names task and line."""
     module = fields.pop("module", None) or modules.write("")
@@ -44,7 +44,7 @@ def test_check_surroundings_raises_for_first_task_with_its_line(
     assert type(caught.value) is kind
     place, _, message = str(caught.value).partition(": ")
     assert place.startswith(f"{__file__}:")
-    assert message.startswith(f"task 'load': {said}")
+    assert message.startswith(f"task 'load': {expected}")
 
 
 def test_check_surroundings_warns_for_later_task(modules) -> None:

@@ -151,9 +151,9 @@ def test_truncated_record_is_none(lab) -> None:
 def test_record_of_other_version_is_none(lab) -> None:
     """A missing or an unknown field."""
     lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
-    said = json.loads(lab.read(".sewer/x.json"))
-    del said["is_complete"]
-    lab.write(".sewer/x.json", json.dumps(said))
+    record = json.loads(lab.read(".sewer/x.json"))
+    del record["is_complete"]
+    lab.write(".sewer/x.json", json.dumps(record))
 
     assert read_record(str(lab.folder / "x")) is None
 

@@ -59,11 +59,11 @@ def test_ahead_slot_is_released_when_upstream_has_succeeded() -> None:
     plan.end("b", SUCCEEDED)
 
     assert started(plan) == []
-    hopeless = {}
+    unsatisfiable = {}
     for name, causes in plan.blocked():
-        hopeless[name] = causes
+        unsatisfiable[name] = causes
         plan.end(name, Outcome(TaskState.UPSTREAM_FAILED))
-    assert hopeless == {"c": ["a"], "d": ["c"]}
+    assert unsatisfiable == {"c": ["a"], "d": ["c"]}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to processors")

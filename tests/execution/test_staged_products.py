@@ -144,8 +144,8 @@ def test_result_with_staging_path_is_rewritten_to_real_path(lab) -> None:
     making = StagedProducts("t", [product], str(lab.folder))
     place = making.staging_path(product)
 
-    told = making.unstage_paths({"path": place, "whole": [f"in {lab.folder}/{place}"], "number": 3})
-    assert told == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}
+    result = making.unstage_paths({"path": place, "whole": [f"in {lab.folder}/{place}"], "number": 3})
+    assert result == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}
 
 
 def test_too_long_staging_path_fails_task_with_product_path(lab, tmp_path) -> None:

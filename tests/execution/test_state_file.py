@@ -24,7 +24,7 @@ def path(tmp_path) -> str:
     return str(tmp_path / "state" / "w.jsonl")
 
 
-def noted(path: str, *names: str) -> None:
+def record_successes(path: str, *names: str) -> None:
     """Have a run note that tasks have succeeded."""
     with StateFile(path, "w", keep=True) as state:
         for name in names:
@@ -33,7 +33,7 @@ def noted(path: str, *names: str) -> None:
 
 def test_read_state_returns_recorded_successes(path) -> None:
     """With its command and its result; the last word on a task counts."""
-    noted(path, "a", "b")
+    record_successes(path, "a", "b")
     with StateFile(path, "w", keep=True) as state:
         state.record("a", "waiting")
 
@@ -42,7 +42,7 @@ def test_read_state_returns_recorded_successes(path) -> None:
 
 def test_state_file_with_keep_false_is_emptied(path) -> None:
     """Its former content is removed."""
-    noted(path, "a")
+    record_successes(path, "a")
     with StateFile(path, "w", keep=False) as state:
         assert state.done == {}
 
@@ -55,12 +55,12 @@ def test_state_file_identifies_jobs_by_file_and_run(path) -> None:
         pass
     with StateFile(path, "w", keep=True, resumes=True) as resumed:
         pass
-    with StateFile(path, "w", keep=False) as anew:
+    with StateFile(path, "w", keep=False) as another:
         pass
 
     assert (first.series, first.run) == (resumed.series, resumed.run)
-    assert anew.series == first.series
-    assert anew.run != first.run
+    assert another.series == first.series
+    assert another.run != first.run
 
 
 def test_state_file_rejects_run_that_abandons_jobs(path) -> None:
@@ -83,7 +83,7 @@ def test_state_file_rejects_run_that_abandons_jobs(path) -> None:
 
 def test_truncated_state_file_keeps_complete_lines(path) -> None:
     """The unfinished line is left aside, and what is noted next is no part of it."""
-    noted(path, "a", "b")
+    record_successes(path, "a", "b")
     with open(path, "rb") as file:
         whole = file.read()
     ends = [at for at in range(len(whole) + 1) if whole[:at].endswith(b"\n")]
@@ -93,13 +93,13 @@ def test_truncated_state_file_keeps_complete_lines(path) -> None:
             file.write(whole[:length])
         wanted = {name for name, end in zip("ab", ends[1:], strict=True) if end <= length}
         assert set(read_state(path, "w")) == wanted
-        noted(path, "c")
+        record_successes(path, "c")
         assert set(read_state(path, "w")) == {*wanted, "c"}
 
 
 def test_state_file_on_full_disk_has_complete_lines_only(path) -> None:
     """A line that does not fit is taken back, so that one that fits later is no part of it."""
-    noted(path, "a")
+    record_successes(path, "a")
     size = os.path.getsize(path)
     child = os.fork()
     if not child:
@@ -129,7 +129,7 @@ def test_locked_state_file_error_names_holder(path) -> None:
         assert "wait for it, or name another with --state" in str(caught.value)
 
     assert set(read_state(path, "w")) == {"a"}
-    noted(path, "b")
+    record_successes(path, "b")
 
 
 def test_record_is_thread_safe(path) -> None:
@@ -150,7 +150,7 @@ def test_record_is_thread_safe(path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"sewer_state": 1, "workflow": "other"}\n', "not the state of workflow 'w' but of 'other'"),
         ('{"sewer_state": 99, "workflow": "w"}\n', ":1 has format 99, and this version of"),
@@ -159,7 +159,7 @@ def test_record_is_thread_safe(path) -> None:
         ('{"sewer_state": 1, "workflow": "w"}\n\xff\xfe\n', ":2: not a state file"),
     ],
 )
-def test_state_file_of_another_workflow_is_rejected_unchanged(path, text, said) -> None:
+def test_state_file_of_another_workflow_is_rejected_unchanged(path, text, message) -> None:
     """The message describes the file and names --state."""
     os.makedirs(os.path.dirname(path))
     with open(path, "w", encoding="latin-1") as file:
@@ -168,7 +168,7 @@ def test_state_file_of_another_workflow_is_rejected_unchanged(path, text, said) 
     for use in (lambda: read_state(path, "w"), lambda: StateFile(path, "w", keep=True)):
         with pytest.raises((StateError, UnreadableRecord)) as caught:
             use()
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "--state" in str(caught.value)
     with open(path, encoding="latin-1") as file:
         assert file.read() == text
@@ -199,9 +199,9 @@ def test_resume_runs_unfinished_tasks_and_their_downstream(lab) -> None:
 
 def test_resume_reruns_task_with_changed_parameters(lab) -> None:
     """Another command has not succeeded yet."""
-    lab.run(lab.step("a", say=1), lab.step("b"), resume=False)
+    lab.run(lab.step("a", content=1), lab.step("b"), resume=False)
 
-    assert lab.ran(lab.step("a", say=2), lab.step("b"), resume=True) == ["a"]
+    assert lab.ran(lab.step("a", content=2), lab.step("b"), resume=True) == ["a"]
 
 
 def test_resume_reruns_task_with_missing_product(lab) -> None:
@@ -226,7 +226,7 @@ def test_resume_after_subset_run_reruns_its_downstream(lab) -> None:
 def test_subset_run_reads_upstream_results_from_state(lab) -> None:
     """Without --resume as well; what was never run is named."""
     seed = lab.module("seed", "print(17)")
-    train = lab.step("train", say=seed.result, outputs="t.txt")
+    train = lab.step("train", content=seed.result, outputs="t.txt")
 
     assert "no earlier run saved it" in lab.run(seed, train, select=["train"], resume=False)["train"].reason
     lab.run(seed, train, resume=False)

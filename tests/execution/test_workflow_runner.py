@@ -69,7 +69,7 @@ def test_jobs_1_runs_tasks_sequentially(plan, witness) -> None:
 
     plan.run(jobs=1)
 
-    assert [what for what, _ in witness.events] == ["started", "succeeded"] * 4
+    assert [event for event, _ in witness.events] == ["started", "succeeded"] * 4
 
 
 def test_outcome_has_result_and_duration(plan) -> None:
@@ -120,7 +120,7 @@ def test_failed_task_stops_only_its_downstream_tasks(plan, witness) -> None:
     assert outcomes["after both"].reason == "'after bad' not run"
     assert "failed with exit code 1" in outcomes["bad"].reason
     assert "why" in outcomes["bad"].reason
-    assert [name for what, name in witness.events if what == "started"].count("after bad") == 0
+    assert [name for event, name in witness.events if event == "started"].count("after bad") == 0
     assert {("not run", "after bad"), ("not run", "after both")} <= set(witness.events)
 
 

@@ -52,7 +52,7 @@ def test_failing_observer_fails_its_task_only(at: str, error: BaseException, pla
 
     assert states(outcomes) == {"watched": FAILED, "after it": NOT_RUN, "other": OK}
     assert "the disk is full" in outcomes["watched"].reason
-    assert [name for what, name in witness.events if what != "started"] == ["watched", "after it", "other"]
+    assert [name for event, name in witness.events if event != "started"] == ["watched", "after it", "other"]
 
 
 def test_failing_observer_does_not_block_others(plan, modules, witness) -> None:

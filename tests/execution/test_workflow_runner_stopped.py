@@ -48,7 +48,7 @@ def test_stop_before_run_starts_no_task(plan, witness) -> None:
     engine.stop()
 
     assert set(states(engine.run()).values()) == {STOPPED}
-    assert [what for what, _ in witness.events] == ["stopped", "stopped"]
+    assert [event for event, _ in witness.events] == ["stopped", "stopped"]
 
 
 def test_second_stop_at_once_kills_tasks(plan, lifeline, background) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WRITTEN_BY_A_PERSON = """\
+HANDWRITTEN = """\
 {
     // Use IntelliSense to learn about possible attributes.
     "version": "0.1.0", /* old, but mine */

@@ -45,11 +45,11 @@ def test_parse_accepts_or_rejects_any_text_like_strict_json(text):
     try:
         data = parse(text).data
     except SewerError as error:
-        said = str(error)
+        message = str(error)
     else:
         assert json.loads(as_json(text)) == data
         return
-    assert re.match(r"[1-9]\d*:[1-9]\d*: \S", said)
+    assert re.match(r"[1-9]\d*:[1-9]\d*: \S", message)
     assert not is_json(text)
 
 
@@ -81,7 +81,7 @@ def test_parse_keeps_tokens_in_strings():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{\n  "a": "never', "2:8: unterminated string"),
         ('{"a": "line\nbreak"}', "1:7: unterminated string"),
@@ -106,11 +106,11 @@ def test_parse_keeps_tokens_in_strings():
         ("9" * 5000, "1:1: the number has too many digits"),
     ],
 )
-def test_parse_rejects_invalid_text_with_line_and_column(text, said):
+def test_parse_rejects_invalid_text_with_line_and_column(text, message):
     """The message starts with line and column and says what was expected there."""
     with pytest.raises(SewerError) as refused:
         parse(text)
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(message)
 
 
 def test_parse_limits_nesting_depth():

@@ -63,10 +63,10 @@ NO_YAML = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), NO_YAML.values(), ids=NO_YAML)
-def test_load_stages_rejects_invalid_yaml_with_line_and_column(text, said, stages):
+@pytest.mark.parametrize(("text", "message"), NO_YAML.values(), ids=NO_YAML)
+def test_load_stages_rejects_invalid_yaml_with_line_and_column(text, message, stages):
     """No traceback, and nothing of YAML's own long messages but what is wrong."""
-    fails(stages(text), f"{{f}}:{said}")
+    fails(stages(text), f"{{f}}:{message}")
 
 
 def test_load_stages_rejects_empty_file(stages):
@@ -91,12 +91,12 @@ def test_load_stages_limits_alias_expansion(stages):
 def test_load_stages_limits_mapped_tasks(stages):
     """Of one stage, or of several together; no task is made of them."""
     lists = [f"v{number}: {list(range(10))}" for number in range(9)]
-    said = "stages must be mapped to at most 100,000 tasks, got"
+    limit = "stages must be mapped to at most 100,000 tasks, got"
     one = stages(f"Lint: {{map_product: {{{', '.join(lists)}}}}}")
-    with pytest.raises(InvalidTask, match=rf"\.yaml:1:\d+: task 'Lint': {said} 1,000,000,000; map over fewer values"):
+    with pytest.raises(InvalidTask, match=rf"\.yaml:1:\d+: task 'Lint': {limit} 1,000,000,000; map over fewer values"):
         load_workflow(one, jobs="jobs")
     two = stages(f"Lint: {{map: {{n: [1]}}}}\nTest: {{map_product: {{{', '.join(lists[:5])}}}}}")
-    with pytest.raises(InvalidTask, match=rf"\.yaml:2:\d+: task 'Test': {said} 100,001; map over fewer values"):
+    with pytest.raises(InvalidTask, match=rf"\.yaml:2:\d+: task 'Test': {limit} 100,001; map over fewer values"):
         load_workflow(two, jobs="jobs")
 
 
@@ -242,10 +242,10 @@ BAD_STAGES = {
 }
 
 
-@pytest.mark.parametrize(("text", "said", "kind"), BAD_STAGES.values(), ids=BAD_STAGES)
-def test_load_stages_rejects_invalid_stage_with_line_and_column(text, said, kind, stages):
+@pytest.mark.parametrize(("text", "message", "kind"), BAD_STAGES.values(), ids=BAD_STAGES)
+def test_load_stages_rejects_invalid_stage_with_line_and_column(text, message, kind, stages):
     """What is said, and where."""
-    fails(stages(text), f"{{f}}:{said}", kind)
+    fails(stages(text), f"{{f}}:{message}", kind)
 
 
 def test_load_stages_without_jobs_module_has_hint(stages):
@@ -272,8 +272,8 @@ def test_load_stages_rejects_invalid_jobs_module(stages):
 def test_load_workflow_rejects_jobs_for_python_file(write):
     """There each task names what it runs."""
     path = write("Task('a', 'm')")
-    said = f"{path}: jobs requires stages in YAML; in a Python file, set module or function of each task"
-    fails(path, said, SewerError)
+    message = f"{path}: jobs requires stages in YAML; in a Python file, set module or function of each task"
+    fails(path, message, SewerError)
 
 
 def test_load_stages_rejects_unknown_workflow(stages):

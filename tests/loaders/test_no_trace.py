@@ -89,19 +89,19 @@ def test_isolated_import_redirects_stdout_to_stderr(noisy, capsys):
     """Our own stdout may be read by a program."""
     load_workflow(noisy)
 
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "to stdout\n" in said.err
-    assert "to stdout, later\n" in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "to stdout\n" in output.err
+    assert "to stdout, later\n" in output.err
 
 
 def test_isolated_import_redirects_stdout_of_subprocess(write, capfd):
     """The file may ask git for a version, say."""
     load_workflow(write("import os; os.system('echo from a child'); Task('a', 'm')"))
 
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert "from a child\n" in said.err
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert "from a child\n" in output.err
 
 
 def test_isolated_import_supports_closed_stdout(write):

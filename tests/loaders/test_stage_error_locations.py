@@ -205,8 +205,8 @@ MARKED = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), MARKED.values(), ids=MARKED)
-def test_load_stages_error_has_position_of_key_or_value(text, said, stages):
+@pytest.mark.parametrize(("text", "expected"), MARKED.values(), ids=MARKED)
+def test_load_stages_error_has_position_of_key_or_value(text, expected, stages):
     """However deep it is, and whatever else there looks like it."""
     before, _, after = text.partition("⟦")
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
@@ -217,5 +217,5 @@ def test_load_stages_error_has_position_of_key_or_value(text, said, stages):
 
     place, _, message = str(caught.value).removeprefix(f"{path}:").partition(": ")
     assert place == f"{line}:{column}", caught.value
-    assert message.removeprefix("task 'a': ").removeprefix("task 'b': ").startswith(said.replace("{f}", str(path)))
+    assert message.removeprefix("task 'a': ").removeprefix("task 'b': ").startswith(expected.replace("{f}", str(path)))
     assert caught.value.where == (str(path), line, column)

@@ -13,7 +13,7 @@ from airflow_provider_sewer.loaders.workflow_files import load_tasks
 from .stage_cases import EVERYTHING
 
 
-def said(workflow: Workflow) -> dict[str, Any]:
+def task_fields(workflow: Workflow) -> dict[str, Any]:
     """Return all that a workflow says, but for the lines it says it in, in a form that can be compared."""
     tasks = {
         name: {
@@ -69,7 +69,7 @@ def test_load_stages_supports_all_fields_of_task(write, tmp_path):
     """, imports="")  # fmt: skip
     stages = write(EVERYTHING, "stages.yaml", imports="")
 
-    graph, expected = said(load_workflow(stages)), said(load_workflow(python))
+    graph, expected = task_fields(load_workflow(stages)), task_fields(load_workflow(python))
 
     assert (graph["name"], graph["doc"]) == ("digits", "From noise to numbers.")
     assert graph == {**expected, "name": "digits", "doc": "From noise to numbers."}
@@ -132,7 +132,7 @@ def test_load_stages_maps_stage_like_task(write):
     stages = write(LOOPS, "stages.yaml", imports="")
     python = write(LOOPS_IN_PYTHON, imports="")
 
-    graph, expected = said(load_workflow(stages)), said(load_workflow(python))
+    graph, expected = task_fields(load_workflow(stages)), task_fields(load_workflow(python))
 
     assert graph["tasks"] == expected["tasks"]
     assert graph["why"] == expected["why"]

@@ -95,15 +95,15 @@ def sppe(folder):
 
 def test_function_and_module_run_with_env(sppe):
     """One after the other."""
-    said = sppe(FUNCTION_AND_PROGRAM, "run", "-i", sys.executable).stdout
-    assert said.splitlines() == ["[source-task] Workflows Are Powerful!", "[container-task] SOME_VAL"]
+    output = sppe(FUNCTION_AND_PROGRAM, "run", "-i", sys.executable).stdout
+    assert output.splitlines() == ["[source-task] Workflows Are Powerful!", "[container-task] SOME_VAL"]
 
 
 def test_run_executes_parallel_steps_concurrently(sppe):
     """A, and then B and C, in whichever order."""
-    said = sppe(STEP_PARALLEL, "run", "-i", sys.executable).stdout.splitlines()
-    assert said[0] == "[A] < Hi! >"
-    assert set(said[1:]) == {"[B] < Hello! >", "[C] < General Kenobi! >"}
+    output = sppe(STEP_PARALLEL, "run", "-i", sys.executable).stdout.splitlines()
+    assert output[0] == "[A] < Hi! >"
+    assert set(output[1:]) == {"[B] < Hello! >", "[C] < General Kenobi! >"}
 
 
 def test_load_workflow_returns_graph_without_running(sppe):
@@ -115,6 +115,6 @@ def test_load_workflow_returns_graph_without_running(sppe):
 
 def test_product_is_passed_between_steps(sppe, folder):
     """It ties the two without another word."""
-    said = sppe(ARTIFACT_PASSING, "run", "-i", sys.executable).stdout
-    assert said == "[readfile] Hello from Task1\n"
+    output = sppe(ARTIFACT_PASSING, "run", "-i", sys.executable).stdout
+    assert output == "[readfile] Hello from Task1\n"
     assert (folder / "tmp" / "hello.txt").read_text() == "Hello from Task1"

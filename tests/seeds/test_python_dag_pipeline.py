@@ -348,15 +348,15 @@ BAD_STATES = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), BAD_STATES.values(), ids=BAD_STATES)
-def test_invalid_pipeline_state_is_rejected(text, said, pipeline) -> None:
+@pytest.mark.parametrize(("text", "message"), BAD_STATES.values(), ids=BAD_STATES)
+def test_invalid_pipeline_state_is_rejected(text, message, pipeline) -> None:
     """Nothing runs on the word of a file that is not understood."""
     pipeline.state(text)
 
     done = pipeline.run("--state", "state.yml", "--resume")
 
     assert (done.returncode, done.out) == (2, "")
-    assert f"sppe: {pipeline.folder}/state.yml{said}" in done.err
+    assert f"sppe: {pipeline.folder}/state.yml{message}" in done.err
 
 
 def test_missing_pipeline_state_is_rejected(pipeline) -> None:

@@ -187,12 +187,12 @@ class SlurmClient:
 
         return self.until(is_there, lambda: f"job {job_id} to be {' or '.join(states)}; it was {seen}", timeout)
 
-    def until(self, condition: Callable[[], Value], what: str | Callable[[], str], timeout: float = PATIENCE) -> Value:
+    def until(self, condition: Callable[[], Value], goal: str | Callable[[], str], timeout: float = PATIENCE) -> Value:
         """Wait until a condition gives something true, and return that."""
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > deadline:
-                text = what if isinstance(what, str) else what()
+                text = goal if isinstance(goal, str) else goal()
                 raise SlurmTrouble(f"waited for {text} in vain for {timeout:g} s\n{self._tails()}")
             time.sleep(_PAUSE)
         return value

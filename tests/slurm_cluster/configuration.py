@@ -199,8 +199,8 @@ def user() -> str:
 
 
 def _login_environment() -> list[str]:
-    person = pwd.getpwuid(os.geteuid())
-    values = {"HOME": person.pw_dir, "LOGNAME": person.pw_name, "USER": person.pw_name, "SHELL": person.pw_shell}
+    user = pwd.getpwuid(os.geteuid())
+    values = {"HOME": user.pw_dir, "LOGNAME": user.pw_name, "USER": user.pw_name, "SHELL": user.pw_shell}
     return [f"{name}={value}" for name, value in {**values, "PATH": path_with_sbin()}.items()]
 
 
