@@ -1,4 +1,4 @@
-"""The drill's verdict: each kind of broken promise is found in a ledger, and no other; see airflow/test_drill.py."""
+"""The drill's decision: each kind of broken promise is found in a ledger, and no other; see airflow/test_drill.py."""
 
 from __future__ import annotations
 

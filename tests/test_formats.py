@@ -1,4 +1,4 @@
-"""Records of each released format are read right, and what cannot be read is named: see docs/development/formats.md.
+"""Records of each released format are read correctly, and unreadable ones are named: see docs/development/formats.md.
 
 ``tests/records/<version>/`` holds one record of each format, written by hand. It stays as it is for ever: a change that
 fails here breaks what users have stored.
@@ -50,7 +50,7 @@ from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
 RECORDS = Path(__file__).with_name("records") / "1"
 DOCS = Path(__file__).parents[1] / "docs" / "development" / "formats.md"
-#: What comes of an unreadable record that decides of a job.
+#: The error of an unreadable record that decides about a job.
 ERROR = "an error"
 NAME = "dag.task-eec1f15ddf65abcdef"
 WANTS = ArrayOptions("dag.task", {"mem_gb": 8}, requeue=False, most_seconds=None)
@@ -67,9 +67,9 @@ class Stored(NamedTuple):
     :param format: its format.
     :param file: its name below the folder of the test.
     :param read: reads it as the package does, given the folder.
-    :param value: what is read.
+    :param value: the expected value.
     :param write: writes it as the package does, given the folder; ``None`` where a shell script does.
-    :param unreadable: what is read where the record is damaged; an error for :data:`ERROR`.
+    :param unreadable: the value of a damaged record; an error for :data:`ERROR`.
     :param other_version: likewise where it is of another format.
     """
 
@@ -260,7 +260,7 @@ IN_JOB = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Return a folder that nobody else can write."""
+    """Return a folder that no other user can write."""
     os.makedirs(tmp_path / "own", mode=0o700)
     return str(tmp_path / "own")
 
@@ -284,7 +284,7 @@ def record(name: str, folder: str) -> dict[str, Any]:
 
 
 def expected(name: str, folder: str) -> Any:
-    """Return what is read of a record in a folder."""
+    """Return the value that is read of a record in a folder."""
     if name == "attempt":
         return f"{folder}/dag/run/task/1", attempt(folder)[1:], (1700000000.5, 1700000001.5)
     return ("4711", NAME, folder, "slurm", 1700000002.5) if name == "job" else IN_JOB[name].value
@@ -301,7 +301,7 @@ def test_record_of_format_1_is_read(name: str, folder: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, stored in IN_JOB.items() if stored.write])
 def test_record_is_written_in_format_1(name: str, folder: str) -> None:
-    """Key by key what an older version of the same format reads."""
+    """Key by key, the value that an older version of the same format reads."""
     stored = IN_JOB[name]
     for each in ("dag/run/task/1", "arrays/1", "map-1/1"):
         Path(folder, each).mkdir(parents=True, mode=0o700)
@@ -386,7 +386,7 @@ def test_task_attributes_are_all_stored() -> None:
 
 
 def test_error_classes_have_unique_keys() -> None:
-    """The keys stay, whatever the classes are called."""
+    """The keys stay when classes are renamed."""
     kinds = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, SewerError)}
 
     assert set(KEYS.values()) == kinds
@@ -410,8 +410,8 @@ def test_job_script_writes_each_key(kind: Format) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        ({}, ["kept"]),
-        ({"a key of later": 1}, ["kept"]),
+        ({}, ["present"]),
+        ({"a key of later": 1}, ["present"]),
         ({"format": 99}, None),
         ({"value": ...}, None),
         ({"fingerprints": ...}, None),
@@ -465,7 +465,7 @@ def test_state_file_is_written_in_format_1(folder: str) -> None:
     ],
 )
 def test_state_file_of_another_format_raises(old: str, new: str, words: str, folder: str) -> None:
-    """No task is run again of which nobody knows whether it has succeeded."""
+    """No task with an unknown result runs again."""
     path = Path(folder, "w.jsonl")
     path.write_text((RECORDS / "state.jsonl").read_text().replace(old, new))
 
@@ -483,7 +483,7 @@ def in_airflow(name: str) -> dict[str, Any]:
 
 
 def read_trigger(path: str) -> Callable[[dict[str, Any]], Any]:
-    """Return what makes a trigger of its arguments, as Airflow does, and has it begin."""
+    """Return a function that makes a trigger of its arguments, as Airflow does, and starts it."""
 
     def read(fields: dict[str, Any]) -> Any:
         trigger = import_string(path)(**fields)
@@ -503,7 +503,7 @@ class Instance:
         self.value = value
 
     def xcom_pull(self, **_: Any) -> Any:
-        """Return what a task before this one has told."""
+        """Return the XCom of an upstream task."""
         return [self.value]
 
 

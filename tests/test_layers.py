@@ -21,7 +21,7 @@ LINT = "import sys; from importlinter.cli import lint_imports_command as lint; s
 
 
 def lint(folder: Path) -> dict[str, str]:
-    """Run import-linter on the package in a folder, and return what became of each contract."""
+    """Run import-linter on the package in a folder, and return the result of each contract."""
     run = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {LINT}", "--no-cache"],
         cwd=folder, capture_output=True, text=True, check=False, timeout=120,

@@ -31,7 +31,7 @@ def test_that_runs():
     ("1", 1, "1 failed, 1 passed, 1 xfailed"),
 ])  # fmt: skip
 def test_require_all_fails_on_skipped_test(tmp_path, side_by_side, required, exit_code, summary):
-    """A skip is a skip for a person, and an error for CI; what is known to fail is neither."""
+    """A skip is a skip for a user, and an error for CI; an expected failure is neither."""
     (tmp_path / "test_some.py").write_text(TESTS)
     done = pytest_in(tmp_path, "-p", "no:cacheprovider", "-ra", *side_by_side, required=required)
     assert done.returncode == exit_code, done.stdout + done.stderr

@@ -59,7 +59,7 @@ def no_test_hangs_or_leaves_processes_behind() -> Iterator[None]:
 class Lifeline:
     """A named pipe that processes hold open: they write their progress, and its end means that all have ended.
 
-    A module opens it with ``life = os.open(sys.argv[1], os.O_WRONLY)``; whatever it forks holds it too.
+    A module opens it with ``life = os.open(sys.argv[1], os.O_WRONLY)``; its child processes hold it too.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +95,7 @@ class Lifeline:
                     return
                 pytest.fail(f"all processes that hold the pipe ended without {event}; received {self._heard!r}")
             if not data:
-                time.sleep(0.002)  # a named pipe cannot be waited on before somebody opens it
+                time.sleep(0.002)  # a named pipe cannot be waited on before a process opens it
             self._heard += data
 
 
@@ -340,7 +340,7 @@ def on_any_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of this test in which the workflows are kept that other interpreters have read."""
+    """Return the folder of this test with the cached workflows that other interpreters have read."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache" / "airflow-provider-sewer" / "workflows"
 

@@ -22,7 +22,7 @@ from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: Writes its name into the diary, and into each output its name, its other parameters and what it reads.
+#: Writes its name into the diary, and into each output its name, its other parameters and the content of its inputs.
 STEP = """
 import argparse, os, sys
 
@@ -50,7 +50,7 @@ main()
 RECORD = ProductRecord("t", "digest", None, {})
 
 
-class Notes:
+class RunObserver:
     """Observer that records the decisions, the output and the ends of a run."""
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class Notes:
         self.reasons[task.name] = decision.reason
 
     def on_start(self, task: Task, _line: str, _workdir: str | None) -> None:
-        """Nothing to note."""
+        """Not recorded."""
 
     def on_output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
         self.text[task.name] = self.text.get(task.name, "") + "".join(pieces)
@@ -82,7 +82,7 @@ class Lab:
         folder.mkdir()
         self.write("step.py", STEP)
         self.state = str(folder / "state.jsonl")
-        self.notes = Notes()
+        self.observer = RunObserver()
 
     def write(self, name: str, text: str = "") -> Path:
         """Write a file of the folder."""
@@ -154,11 +154,11 @@ class Lab:
         **options: Any,
     ) -> dict[str, Outcome]:
         """Check the tasks and run them; with a state file, if ``resume`` is given."""
-        self.notes = Notes()
+        self.observer = RunObserver()
         part, names = select_tasks(
             self.workflow(*tasks, edges=edges), Selection(tuple(select) or None, (), tuple(forced))
         )
-        engine = WorkflowRunner(part, observers=[self.notes], forced=names, **options)
+        engine = WorkflowRunner(part, observers=[self.observer], forced=names, **options)
         engine.check()
         if resume is None:
             return engine.run()

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.execution.activation import activated, interpreter_variables
 
-#: Tells which programs are found by name, and which environment is the active one.
+#: Prints the programs found by name, and the active environment.
 WHICH = """
 import json, os, shutil
 found = {name: shutil.which(name) for name in ("python", "own-tool")}
@@ -61,7 +61,7 @@ def worker(monkeypatch) -> None:
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("inherit", [None, True, ["PATH"]])
 def test_module_path_has_programs_of_its_interpreter_environment(modules, own, inherit) -> None:
-    """Whatever environment the worker runs in, and however much of it is inherited."""
+    """In any environment of the worker, however much of it is inherited."""
     ran = modules.run(WHICH, settings=modules.settings(python=str(own / "bin" / "python"), inherit_env=inherit))
 
     assert json.loads(ran.value) == {
@@ -75,7 +75,7 @@ def test_module_path_has_programs_of_its_interpreter_environment(modules, own, i
 
 @pytest.mark.usefixtures("worker")
 def test_activated_env_variables_override_interpreter(modules, own) -> None:
-    """Who gives a PATH means it."""
+    """An explicit PATH overrides the interpreter's."""
     given = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": "/mine"}
     settings = modules.settings(python=str(own / "bin" / "python"), env=given)
 

@@ -1,6 +1,6 @@
-"""Of any graph, whatever its build modes and whatever is done to its files: what is decided is what a model says.
+"""Decisions of a run equal those of a model, for any graph, any build modes and any changes of its files.
 
-No module is run: a task that has to run writes its product here, by way of what makes products whole and records them.
+No module runs: a task that must run writes its product here, with the package's own staging and records.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Node(NamedTuple):
     """Task of the random graph.
 
     :param mode: its ``run_when``, and how it compares.
-    :param files: which files it needs: of the inputs, or of what the tasks before it make.
+    :param files: numbers of the files it needs: inputs, or products of earlier tasks.
     :param after: which tasks before it it was tied to without a file.
     """
 
@@ -75,7 +75,7 @@ class Shop:
             if node.mode[0] == "never":
                 self.write(f"out{number}", "a")
 
-    # --- what is done to it
+    # --- changes
 
     def write(self, name: str, content: str) -> None:
         self.files[name] = self._put(str(self.folder / name), content)
@@ -100,7 +100,7 @@ class Shop:
         os.utime(path, ns=(self.clock, self.clock))
         return File(content, self.clock)
 
-    # --- what should come of it
+    # --- the model
 
     def needs(self, number: int) -> list[str]:
         return [f"in{need % INPUTS}" if need >= number else f"out{need}" for need in self.nodes[number].files]
@@ -109,7 +109,7 @@ class Shop:
         return [up for up in self.nodes[number].after if up < number]
 
     def should_run(self, number: int, rerun: set[int]) -> bool:
-        """Say whether a task has to run, now that these have run before it."""
+        """Return whether a task must run, after these reruns."""
         mode, compare = self.nodes[number].mode
         if mode in ("always", "never"):
             return mode == "always"
@@ -127,7 +127,7 @@ class Shop:
             return True
         there = [name for name in (f"out{number}", *self.needs(number)) if self.files[name] is not None]
         now, then = {name: self.files[name] for name in there}, {f"out{number}": made.product, **made.of}
-        then = {name: then[name] for name in there}  # what is gone is made again, or missed
+        then = {name: then[name] for name in there}  # a removed file is produced again, or missing
         if compare == "content":
             now, then = ({name: file.content for name, file in each.items()} for each in (now, then))
         return now != then or made.value != self.values[number] or made.after != self.runs_before(number)
@@ -136,7 +136,7 @@ class Shop:
         ups = [f"out{up}" for up in self.ups(number)]
         return {up: self.made[up].product.time for up in ups if up in self.made}
 
-    # --- what comes of it
+    # --- the run
 
     def workflow(self) -> Workflow:
         tasks = [
@@ -206,7 +206,7 @@ class Shop:
         return True
 
     def check_done(self, workflow: Workflow, plan: Any, *, resumes: bool) -> None:
-        """Say that a run which resumes another is done with what has succeeded and is as it was, and with that only."""
+        """Assert that a resumed run finishes only the tasks that have succeeded and are unchanged."""
         for name in workflow.order:
             number = int(name[1:])
             mode, compare = self.nodes[number].mode

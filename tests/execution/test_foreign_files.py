@@ -234,7 +234,7 @@ def test_malformed_state_file_line_raises_with_its_number(line: str, state: Path
 
 @pytest.mark.parametrize("change", [be_open, pytest.param(be_foreign, marks=needs_root)])
 def test_untrusted_pipeline_state_is_rejected(change, tmp_path: Path) -> None:
-    """The state that python-dag-pipeline keeps says likewise which stages need not run."""
+    """The state of python-dag-pipeline decides which stages are skipped."""
     path = tmp_path / "state.yaml"
     path.write_text("a: SUCCESS\n")
     assert succeeded_stages(str(path)) == ["a"]

@@ -120,7 +120,7 @@ def test_external_interpreter_that_dies_raises(land, end, message):
 
 
 def test_external_base_exception_is_workflow_file_error(land):
-    """There is nobody else it could be meant for."""
+    """A SystemExit must not end the caller."""
     land.write("raise KeyboardInterrupt('now')")
 
     assert refusal(land) == "{f}: the file exits the program (KeyboardInterrupt: now) while it is loaded"

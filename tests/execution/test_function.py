@@ -59,7 +59,7 @@ def bare_python(tmp_path_factory) -> str:
 
 
 def test_function_arguments_and_result_are_json(anywhere) -> None:
-    """A function is given what JSON can say and leaves what JSON can say; what it prints is no result."""
+    """Arguments and result are JSON values; printed lines are not part of the result."""
     source = """
         def f(number, text, items, nothing=None, *, flag):
             print("printed")
@@ -145,7 +145,7 @@ def test_function_optional_path_annotation_converts_argument(anywhere) -> None:
 
 
 def test_function_module_imports_package_stub_without_package(anywhere) -> None:
-    """``task`` and what stands in annotations are found, with brackets or without; the function is what it was."""
+    """``task`` and the names in annotations are found, with parentheses or without; the function is unchanged."""
     source = """
         from pathlib import Path
         from typing import Annotated
@@ -168,7 +168,7 @@ def test_function_module_imports_package_stub_without_package(anywhere) -> None:
 
 
 def test_function_can_spawn_processes(anywhere) -> None:
-    """They import its module by its name, and find there what it finds."""
+    """They import its module by its name, with the same names in it."""
     source = """
         import multiprocessing
         from airflow_provider_sewer import task
@@ -226,7 +226,7 @@ def test_function_traceback_hides_bootstrap_frames(anywhere) -> None:
     ],
 )
 def test_invalid_function_prints_one_error_line(source: str, message: str, anywhere) -> None:
-    """It names the function and the type, and says what to do; there is no trace of lines that nobody wrote."""
+    """It names the function, the type and the fix; there is no traceback of generated code."""
     ran = anywhere.call(source)
 
     assert type(ran.error) is ModuleFailed
@@ -235,13 +235,13 @@ def test_invalid_function_prints_one_error_line(source: str, message: str, anywh
 
 
 def test_function_result_with_too_many_digits_raises(here) -> None:
-    """JSON could say it; Python does not write it."""
+    """JSON allows it; Python refuses to write it."""
     assert here.call("def f(): return 10 ** 5000").stderr.startswith(
         "steps:f must return a JSON value, got a int (it contains a whole number with too many digits); "
     )
 
 
-# --- what is asked for and not there
+# --- missing functions and arguments
 
 
 def test_missing_function_error_lists_functions_of_its_module(here) -> None:
@@ -258,7 +258,7 @@ def test_missing_function_error_lists_functions_of_its_module(here) -> None:
 
 
 def test_function_of_missing_module_raises_module_not_found(here) -> None:
-    """As it is of a module that is run, and not of a module that it imports in vain."""
+    """The error is that of a missing module, not that of a failing import inside it."""
     ran = here.call_there("nowhere.at_all:f")
     assert type(ran.error) is ModuleNotFound
     assert f"{sys.executable} has no module to run as 'nowhere.at_all:f' (No module named nowhere.at_all)" in str(
@@ -286,7 +286,7 @@ def test_function_unknown_argument_error_lists_parameters(here) -> None:
 
 @pytest.mark.parametrize(("code", "kind"), [("0", None), ("", None), ("3", ModuleFailed), ("'no data'", ModuleFailed)])
 def test_function_calling_sys_exit_ends_with_its_code(code: str, kind: type | None, here) -> None:
-    """With 0 it has succeeded and leaves nothing, whatever it printed; with anything else it has failed."""
+    """With code 0 it has succeeded without a result, independent of its output; any other code is a failure."""
     ran = here.call(f"import sys\ndef f():\n    print('last line')\n    sys.exit({code})")
 
     assert ran.value is None
@@ -311,7 +311,7 @@ def test_function_sys_argv_has_no_arguments(here) -> None:
 
 
 def test_function_bootstrap_ignores_files_that_shadow_stdlib(modules, bare_python, tmp_path) -> None:
-    """Whatever lies in the working directory, what calls the function finds its own."""
+    """Files in the working directory do not replace the modules of the bootstrap."""
     there = Functions(modules, bare_python)
     names = ("json", "inspect", "typing", "pathlib", "asyncio", "difflib", "tempfile", "importlib", "types", "re")
     for name in names:
@@ -339,7 +339,7 @@ def test_function_imports_from_workdir_after_chdir(here, tmp_path) -> None:
 
 
 def test_function_result_converts_numpy_scalars_and_paths(digits_python, modules) -> None:
-    """A number is a number whoever made it; an array is refused with its name."""
+    """A NumPy scalar is a number; an array is rejected with its name."""
     source = """
         import numpy as np
         from pathlib import Path
@@ -373,7 +373,7 @@ def test_function_bootstrap_removes_package_stub(modules, bare_python, tmp_path)
 
 @pytest.fixture(params=["this package", "nothing of it"])
 def with_or_without(request, modules, bare_python) -> Callable[..., Ran]:
-    """Return what calls a function in an interpreter that has this package, and in one that has not."""
+    """Return functions that call a function in an interpreter with this package, and in one without it."""
     root = str(Path(__file__).parent.parent.parent)
     path = os.pathsep.join([str(modules.folder), *([root] if request.param == "this package" else [])])
     settings = modules.settings(python=bare_python, env={"PYTHONPATH": path})
@@ -417,7 +417,7 @@ def test_task_decorator_returns_function_in_task_process(modules, with_or_withou
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_task_decorator_returns_function_in_child_process(method, modules, with_or_without) -> None:
-    """It is found by its name there, and called: nothing is made of the call that nobody would run."""
+    """It is found by its name there and called; the call creates no task."""
     modules.write(DECORATED, "steps")
 
     ran = with_or_without("steps:spread", numbers=[1, 2], method=method)

@@ -32,7 +32,7 @@ def test_chain_run_follows_its_edges(modules, capfd) -> None:
 
 
 def test_chain_run_failure_raises_with_reason_and_line(modules) -> None:
-    """A chain that does not succeed raises an error that says where it was run and why it failed."""
+    """A chain that does not succeed raises an error with the line of the call and the reason."""
     bad = Task("bad", modules.write("raise SystemExit('why')"))
     after = Task("after", modules.write(""))
 

@@ -65,7 +65,7 @@ def test_find_interpreter_directory_raises(tmp_path: Path) -> None:
 
 
 def test_find_interpreter_dangling_link_raises_with_its_target(tmp_path: Path) -> None:
-    """A link into nowhere, as an upgrade of Python leaves it, is told apart from a wrong path."""
+    """A dangling link, left behind by an upgrade of Python, has another error than a wrong path."""
     link = tmp_path / "python"
     link.symlink_to("gone/python3.8")
 
@@ -144,7 +144,7 @@ def test_find_interpreter_relative_path_entry_returns_absolute_path(executable, 
 
 
 def test_find_interpreter_default_is_python_then_python3(executable, monkeypatch, tmp_path: Path) -> None:
-    """Where nothing is said, `python` is meant, else `python3`; where there is neither, that is said."""
+    """Without a setting, `python` is used, else `python3`; without both, the error names both."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(InterpreterError, match="no python on PATH"):
         find_interpreter(None)
@@ -157,7 +157,7 @@ def test_find_interpreter_default_is_python_then_python3(executable, monkeypatch
 
 
 def test_find_interpreter_caches_until_file_changes(executable, tmp_path: Path) -> None:
-    """Who has answered is not asked again, unless the executable has been replaced."""
+    """A known interpreter is not queried again, unless the executable has been replaced."""
     text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
     file = executable(text)
     count = tmp_path / "count"
@@ -173,7 +173,7 @@ def test_find_interpreter_caches_until_file_changes(executable, tmp_path: Path) 
 
 
 def test_known_interpreter_is_cached_between_processes(executable, script, tmp_path: Path) -> None:
-    """Each task of a worker is a process; what it runs with is asked once, until it changes."""
+    """Each task of a worker is a process; its interpreter is queried once, until it changes."""
     text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
     file = executable(text)
     find = "import sys; from airflow_provider_sewer.execution.interpreter import *; "
@@ -293,7 +293,7 @@ def test_resolve_workdir_accepts_any_name(name: str, tmp_path: Path) -> None:
 
 
 def test_resolve_workdir_missing_directory_raises(tmp_path: Path) -> None:
-    """A directory that is not there, and a file, are each said to be what they are."""
+    """The error differs between a missing directory and a file."""
     (tmp_path / "file").touch()
 
     with pytest.raises(WorkdirError, match=r"the working directory .*/nowhere does not exist; create it, or correct"):
@@ -325,7 +325,7 @@ def test_resolve_workdir_without_permission_raises(closed_folder: Path, script) 
 
 
 def test_resolve_workdir_expands_home_and_returns_none_for_none(monkeypatch, tmp_path: Path) -> None:
-    """`~` is the home; where nothing is said, nothing is checked."""
+    """`~` is the home; without a setting, nothing is checked."""
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert check_workdir("~") == str(tmp_path)

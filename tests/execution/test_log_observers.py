@@ -142,7 +142,7 @@ def test_log_file_ends_last_line_with_newline(tmp_path: Path) -> None:
 
 
 def test_log_file_preserves_carriage_returns_and_escapes(log) -> None:
-    """Carriage returns and escapes are kept: it is a record, not a terminal."""
+    """Carriage returns and escapes are preserved: a log is a record, not a terminal."""
     log.on_output(TASK, ERR, [" 1%\r 2%\r\x1b[32m100%\x1b[0m\r\n"])
 
     assert b" 1%\r 2%\r\x1b[32m100%\x1b[0m\r\n" in Path(log.paths[TASK.name]).read_bytes()

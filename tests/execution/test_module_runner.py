@@ -17,7 +17,7 @@ from airflow_provider_sewer.core.errors import ModuleFailed
 from airflow_provider_sewer.execution.module_runner import result_as_json
 from airflow_provider_sewer.execution.output import Stream
 
-# --- what the module gets
+# --- start
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ OUTSIDE = {
     "CUDA_HOME": "/cuda",
 }
 
-#: What the interpreter of these tests, which lies in a virtual environment, makes of them.
+#: The names under which the interpreter of these tests, in a virtual environment, finds them.
 ACTIVE = {"PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin", "VIRTUAL_ENV": sys.prefix}
 
 
@@ -159,7 +159,7 @@ def test_on_start_error_prevents_start(modules, tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
 
 
-# --- what it leaves
+# --- result
 
 WRITE = "import os; open(os.environ['SEWER_RESULT_FILE'], 'w').write({!r}); print('last line')"
 
@@ -231,7 +231,7 @@ def test_result_accepts_finite_numbers_of_any_size() -> None:
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_module_run_removes_its_temporary_folder(code: int, modules, tmp_path: Path, monkeypatch) -> None:
-    """The folder of the result is removed, whatever the module did in it and however it ended."""
+    """The folder of the result is removed after any end, with any content."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
 

@@ -114,11 +114,11 @@ def test_unknown_exit_code_raises_module_failed(modules, script) -> None:
     assert unknowing.output().startswith("None made_1 ended with an unknown exit code: it was collected")
 
 
-# --- told apart from a failing module
+# --- missing modules
 
 
 def test_missing_module_raises_module_not_found(any_python: Path, modules) -> None:
-    """In each version of Python, a missing module is told apart, with the interpreter and the fix."""
+    """In each version of Python, a missing module has an error of its own, with the interpreter and the fix."""
     ran = modules.run_there("nowhere.to_be_found", modules.settings(python=any_python))
 
     assert isinstance(ran.error, ModuleNotFound)
@@ -142,7 +142,7 @@ FAILING = {
         "import subprocess, sys\n"
         "if __name__ == '__main__': sys.exit(subprocess.call([sys.executable, '-m', __spec__.name + '.nowhere']))"
     ),
-    "it says so": "import sys; sys.exit(f'{sys.executable}: No module named {__spec__.name}')",
+    "its message is alike": "import sys; sys.exit(f'{sys.executable}: No module named {__spec__.name}')",
 }
 
 

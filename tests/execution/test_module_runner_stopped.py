@@ -111,7 +111,7 @@ def test_timeout_in_signal_handler_ends_process_tree_and_raises(modules, lifelin
 
 
 def test_background_process_holding_output_is_ended_and_logged(modules, lifeline) -> None:
-    """A successful module that left processes holding its output has succeeded; the log says what was ended."""
+    """A successful module whose background processes hold its output has succeeded; the log names the ended ones."""
     ran = modules.run(
         """
         import os, signal, sys
@@ -131,7 +131,7 @@ def test_background_process_holding_output_is_ended_and_logged(modules, lifeline
 
 
 def test_stop_ends_hanging_interpreter_query(lifeline, background, tmp_path: Path) -> None:
-    """Asked who it is, it may never answer; a stop does not wait for that, and leaves nothing of it."""
+    """The query of an interpreter may never return; a stop does not wait for it and ends its processes."""
     hanging = tmp_path / "python"
     hanging.write_text(f"#!/bin/sh\nexec 3>'{lifeline.path}'\necho ready >&3\nsleep 600\n")
     hanging.chmod(0o755)

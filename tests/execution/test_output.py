@@ -54,7 +54,7 @@ def test_line_splitter_bounds_pieces_of_invalid_utf8() -> None:
 
 
 def test_line_splitter_returns_line_at_its_newline() -> None:
-    """A line is handed on as soon as its newline has come; what follows waits."""
+    """A line is returned at its newline; the text after it waits."""
     splitter = LineSplitter()
 
     assert splitter.feed(b"one\ntwo\nthr") == ["one\n", "two\n"]
@@ -64,13 +64,13 @@ def test_line_splitter_returns_line_at_its_newline() -> None:
 
 @pytest.fixture
 def now(monkeypatch):
-    """Have each piece be overdue as soon as there is one; return a function that says whether there is a pause."""
+    """Have each piece be overdue at once; return a function that sets whether there is a pause."""
     monkeypatch.setattr(output, "PATIENCE", 0.0)
     return lambda is_pause: monkeypatch.setattr(output, "_PAUSE", 0.0 if is_pause else 1e9)
 
 
 def overdue(*chunks: bytes) -> tuple[list[str], list[str]]:
-    """Return what is overdue after some chunks, and what comes after it."""
+    """Return the overdue piece after some chunks, and the pieces after it."""
     splitter = LineSplitter()
     for chunk in chunks:
         splitter.feed(chunk)
@@ -149,7 +149,7 @@ def test_tail_retains_last_lines_and_cuts_wide_lines() -> None:
 
 
 def test_last_line_joins_pieces_and_rejects_longer_line() -> None:
-    """The very last line is kept as it was, unless it is longer than a piece can be."""
+    """The very last line is returned unchanged, unless it is longer than a piece can be."""
     whole, pieces, cut = Tail(), Tail(), Tail()
     whole.take(["first\n", "the result"])
     pieces.take(["first\n", "the ", "result\n"])

@@ -26,7 +26,7 @@ def stale(
 
 
 def chain(lab: Lab, **fields: object) -> list[Task]:
-    """Return three steps, of which each takes what the one before has made of in.txt."""
+    """Return three steps, each of which reads the product of the one before; the first reads in.txt."""
     return [
         stale(lab, "a", "in.txt", "a.txt", **fields),
         stale(lab, "b", "a.txt", "b.txt", **fields),
@@ -53,7 +53,7 @@ def test_changed_input_reruns_downstream_tasks(lab) -> None:
     lab.write("in.txt", "22")
 
     assert lab.ran(*chain(lab)) == ["a", "b", "c"]
-    assert lab.notes.reasons == {"a": "in.txt has changed", "b": "'a' was re-run", "c": "'b' was re-run"}
+    assert lab.observer.reasons == {"a": "in.txt has changed", "b": "'a' was re-run", "c": "'b' was re-run"}
 
 
 def test_compare_content_unchanged_rerun_leaves_downstream_up_to_date(lab) -> None:
@@ -96,7 +96,7 @@ def test_compare_content_ignores_touched_file(lab) -> None:
 
 
 def test_failed_task_after_upstream_rerun_is_stale_in_next_run(lab) -> None:
-    """That the one before it ran anew is not forgotten, though it says no path of it."""
+    """The rerun of its upstream task is recorded, though there is no path between the two."""
     lab.write("in.txt", "1")
     tasks = stale(lab, "a", "in.txt", "a.txt"), stale(lab, "b", (), "b.txt")
     edges = [tasks]
@@ -107,7 +107,7 @@ def test_failed_task_after_upstream_rerun_is_stale_in_next_run(lab) -> None:
     (lab.folder / "fail-b").unlink()
 
     assert lab.ran(*tasks, edges=edges) == ["b"]
-    assert lab.notes.reasons == {"b": "'a' was re-run since b.txt was created"}
+    assert lab.observer.reasons == {"b": "'a' was re-run since b.txt was created"}
     assert lab.ran(*tasks, edges=edges) == []
 
 
@@ -117,7 +117,7 @@ def test_changed_parameters_are_stale_except_ignored(lab) -> None:
 
     assert lab.ran(stale(lab, "a", (), "a.txt", content=1, args=["--content", Ignored(2)])) == []
     assert lab.ran(stale(lab, "a", (), "a.txt", content=2, args=["--content", Ignored(2)])) == ["a"]
-    assert lab.notes.reasons == {"a": "a.txt was created with other parameters"}
+    assert lab.observer.reasons == {"a": "a.txt was created with other parameters"}
 
 
 def test_modified_product_is_stale(lab) -> None:
@@ -127,7 +127,7 @@ def test_modified_product_is_stale(lab) -> None:
     lab.write("a.txt", "by hand")
 
     assert lab.ran(task) == ["a"]
-    assert lab.notes.reasons == {"a": "a.txt was changed after it was created"}
+    assert lab.observer.reasons == {"a": "a.txt was changed after it was created"}
 
 
 def test_run_when_missing_checks_existence_only(lab) -> None:
@@ -140,11 +140,11 @@ def test_run_when_missing_checks_existence_only(lab) -> None:
     (lab.folder / "a.txt").unlink()
 
     assert lab.ran(task) == ["a"]
-    assert lab.notes.reasons == {"a": "a.txt is missing"}
+    assert lab.observer.reasons == {"a": "a.txt is missing"}
 
 
 def test_fingerprint_of_directory_includes_link_targets(lab) -> None:
-    """What a directory is like says, too, where the links in it lead."""
+    """The fingerprint of a directory includes the targets of its links."""
     (lab.folder / "data").mkdir()
     for name in ("one", "two"):
         lab.write(f"{name}/x.txt", name)
@@ -173,7 +173,7 @@ def test_compare_content_records_identity_of_files_in_place(lab, outputs) -> Non
 
 
 def test_compare_content_does_not_read_named_pipe(lab) -> None:
-    """A named pipe has no content that could be compared; nobody waits for a writer."""
+    """A named pipe has no content to compare; a read would wait for a writer."""
     os.mkfifo(lab.folder / "pipe")
     task = stale(lab, "a", (), "a.txt", dependencies="pipe", compare="content")
 
@@ -215,7 +215,7 @@ def test_removed_temporary_product_is_rebuilt_when_required(lab) -> None:
 
 
 def test_temporary_product_is_rebuilt_for_unsure_consumer(lab) -> None:
-    """By content it shows only on the way whether a task runs; what it would need is made beforehand."""
+    """By content, the decision follows only during the run; its inputs are produced before."""
     lab.write("in.txt", "1")
     tasks = [
         stale(lab, "t", (), Product("t.txt", temporary=True), compare="content"),
@@ -254,7 +254,7 @@ def test_temporary_product_of_excluded_consumer_is_not_removed(lab) -> None:
 
 
 def test_select_runs_subset_on_existing_products(lab) -> None:
-    """The order stays, by way of what is left out; what is forced to come after comes after."""
+    """The order by excluded tasks stays; the downstream tasks of forced ones run."""
     lab.write("in.txt", "1")
     tasks = [lab.step("a", "in.txt", "a.txt"), lab.step("b", "a.txt", "b.txt"), lab.step("c", "b.txt", "c.txt")]
     lab.run(*tasks)
@@ -276,7 +276,7 @@ def test_missing_product_of_excluded_task_names_its_producer(lab) -> None:
 
 
 def test_incomplete_product_of_excluded_task_raises(lab) -> None:
-    """Its record says that an earlier run was ended while it was made; nothing runs on it."""
+    """Its record is that of an interrupted run; no task runs on it."""
     tasks = [
         lab.step("a", (), Product("a.txt", atomic=False)),
         lab.step("b", "a.txt", "b.txt"),
@@ -290,12 +290,12 @@ def test_incomplete_product_of_excluded_task_raises(lab) -> None:
 
 
 def test_missing_external_input_raises_before_start(lab) -> None:
-    """So is any dependency that nobody makes; a link that leads nowhere is called one."""
+    """So is any dependency without a producer; the message identifies a dangling link."""
     first = lab.step("first")
     (lab.folder / "link").symlink_to("nowhere")
     for dependency, message in (
         (External("from/elsewhere.csv"), "which is external and does not exist"),
-        (Dependency("nobody.csv"), "which is not a product of any task and does not exist"),
+        (Dependency("missing.csv"), "which is not a product of any task and does not exist"),
         (Dependency("link"), "which is not a product of any task and is a broken link"),
     ):
         with pytest.raises(SewerError) as caught:
@@ -315,7 +315,7 @@ def test_run_when_never_ignores_missing_dependencies(lab) -> None:
 
 
 def test_relative_and_absolute_path_are_one_edge(lab, monkeypatch) -> None:
-    """Edges are found between the two ways of writing it, though nobody has said where tasks run."""
+    """Edges are found between the two forms of a path, though no workdir is set."""
     monkeypatch.chdir(lab.folder)
     tasks = [lab.step("b", str(lab.folder / "a.txt"), "b.txt"), lab.step("a", (), "a.txt")]
 
@@ -326,7 +326,7 @@ def test_relative_and_absolute_path_are_one_edge(lab, monkeypatch) -> None:
 
 
 def test_changed_upstream_result_is_stale(lab) -> None:
-    """What comes of it is a parameter like others; a result that stays the same changes nothing in a later run."""
+    """A result is a parameter like others; an equal result changes nothing in a later run."""
     lab.write("seed", "1")
     generate = lab.module(
         "gen",
@@ -365,7 +365,7 @@ def test_stale_with_code_reruns_after_code_change(lab) -> None:
 
     assert outcomes["pkg.run"].state is TaskState.SUCCEEDED
     assert outcomes["alone"].state is TaskState.UP_TO_DATE
-    assert lab.notes.reasons == {"pkg.run": "its code has changed"}
+    assert lab.observer.reasons == {"pkg.run": "its code has changed"}
     lab.write("alone.py", source + "# another line\n")
     assert lab.explained(*tasks) == {"pkg.run": "its products are up to date", "alone": "its code has changed"}
 
@@ -390,7 +390,7 @@ def test_stale_with_code_of_missing_package_raises(lab) -> None:
 
 
 def test_stale_with_environment_reruns_after_env_change(lab) -> None:
-    """A variable that is given, and the version of what is installed; not otherwise."""
+    """A given variable, and the version of an installed package; not otherwise."""
 
     def task(*stale_with: str, **env: str) -> Task:
         return stale(lab, "a", (), "a.txt", stale_with=stale_with, env=env)
@@ -398,7 +398,7 @@ def test_stale_with_environment_reruns_after_env_change(lab) -> None:
     lab.run(task("environment", SEED="1"))
     assert lab.ran(task("environment", SEED="1")) == []
     assert lab.ran(task("environment", SEED="2")) == ["a"]
-    assert lab.notes.reasons == {"a": "its environment has changed"}
+    assert lab.observer.reasons == {"a": "its environment has changed"}
 
     lab.write("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
     assert lab.ran(task("environment", SEED="2")) == ["a"]

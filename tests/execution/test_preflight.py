@@ -48,7 +48,7 @@ def test_check_surroundings_raises_for_first_task_with_its_line(
 
 
 def test_check_surroundings_warns_for_later_task(modules) -> None:
-    """What a later task lacks may yet be made by an earlier one: each thing is a warning."""
+    """An earlier task may yet produce what a later task lacks: each problem is a warning."""
     tasks = [
         (task("first", modules.write(""), modules), True),
         (task("second", "made_later", modules), False),

@@ -21,7 +21,7 @@ on_any_system = pytest.mark.usefixtures("on_any_system")
 
 @on_any_system
 def test_follow_separates_stdout_and_stderr() -> None:
-    """Lines of both streams arrive, each stream in order and told apart from the other."""
+    """Lines of both streams arrive, in order per stream, each with its stream."""
     sink = Collected()
     source = """
         import sys
@@ -53,7 +53,7 @@ def test_follow_forwards_lines_while_command_runs(lifeline, background) -> None:
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("text", ["\repoch 1", "...", "Continue? "])
 def test_follow_forwards_partial_line_in_pause(text: str, stream: str, lifeline, background) -> None:
-    """Nothing more is written until what was written has been handed on."""
+    """The process writes nothing more until its partial line has been forwarded."""
     sink = Collected()
     running = holding(f"sys.{stream}.write({text!r}); sys.{stream}.flush(); signal.pause()", lifeline, grace=0)
 
@@ -66,7 +66,7 @@ def test_follow_forwards_partial_line_in_pause(text: str, stream: str, lifeline,
 
 
 def test_follow_batches_redrawn_line(monkeypatch) -> None:
-    """It is redrawn some thousand times; what comes of it is all of it, in few pieces."""
+    """It is redrawn some thousand times; all of it arrives, in few pieces."""
     monkeypatch.setattr("airflow_provider_sewer.execution.output.PATIENCE", 0.2)
     sink = Collected()
     source = """
@@ -134,7 +134,7 @@ def test_follow_waits_for_process_that_closed_stdout(lifeline, background) -> No
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         os.close(1)
         os.close(2)
-        say(f"{os.getpid()} closed")
+        put(f"{os.getpid()} closed")
         sys.exit(0 if signal.sigwait([signal.SIGUSR1]) else 1)
     """
     running = holding(source, lifeline)
@@ -149,7 +149,7 @@ def test_follow_waits_for_process_that_closed_stdout(lifeline, background) -> No
 @on_any_system
 def test_stop_ends_process_that_closed_its_output(lifeline, background) -> None:
     """A command that has closed its output and sleeps is ended like any other."""
-    running = holding("os.close(1); os.close(2); say('closed'); signal.pause()", lifeline)
+    running = holding("os.close(1); os.close(2); put('closed'); signal.pause()", lifeline)
 
     follow = background(lambda: running.follow(drop))
     lifeline.expect("closed")
@@ -233,7 +233,7 @@ def test_follow_ends_background_process_holding_output(lifeline, background) -> 
     source = """
         if os.fork() == 0:
             os.setsid()
-            say("grandchild")
+            put("grandchild")
             signal.pause()
         os.read(os.open(sys.argv[2], os.O_RDONLY), 1)
     """
@@ -266,7 +266,7 @@ def test_follow_forwards_late_output_of_background_process() -> None:
 
 
 def test_follow_closes_output_held_by_unreachable_process(lifeline, background) -> None:
-    """What has left its session, its parent and its environment cannot be found; but it holds up nobody."""
+    """A process with another session, parent and environment cannot be found, but it does not delay the end."""
     source = """
         out_of_reach = "import os, signal, sys; os.write(int(sys.argv[1]), b'%d out' % os.getpid()); signal.pause()"
         os.set_inheritable(life, True)
@@ -289,7 +289,7 @@ def test_follow_closes_output_held_by_unreachable_process(lifeline, background) 
 def test_process_is_stopped_when_supervisor_ends(lifeline, background) -> None:
     """A command that is run for another process is stopped when that process ends."""
     supervisor = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    running = holding("say('here'); signal.pause()", lifeline)
+    running = holding("put('here'); signal.pause()", lifeline)
     running.supervisor = supervisor.pid
 
     follow = background(lambda: running.follow(drop))

@@ -96,7 +96,7 @@ def test_tree_terminator_kills_suspended_process(start) -> None:
 
 
 def test_tree_terminator_spares_its_own_session(script) -> None:
-    """Who ends a tree that it is itself part of neither ends itself nor its session."""
+    """A caller that is part of the tree ends neither itself nor its session."""
     ends_itself = script(
         """
         import os, signal, subprocess, sys

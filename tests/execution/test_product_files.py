@@ -70,7 +70,7 @@ def test_commit_rejects_link_into_staging_directory(lab, name) -> None:
 
 
 def test_discard_saves_additional_files_until_success(lab) -> None:
-    """They are kept as ….failed with the product, also those that the next success does not write."""
+    """They are saved as ….failed with the product, also those that the next success does not write."""
     failing = writer(lab, f"{SHAPES}\nsys.exit(3)", SHAPE, name="failing", task="made")
     lab.write("suffixes", ".dbf .prj")
     assert outcome_of(lab, failing)[0] is TaskState.FAILED
@@ -193,7 +193,7 @@ def test_additional_file_that_becomes_product_is_not_removed(lab) -> None:
 
 
 def test_additional_files_belong_to_product_with_same_stem(lab) -> None:
-    """A temporary product takes only its own files along; one of no like name stays with the kept product."""
+    """A temporary product is removed with its own files; a file of another stem stays with the other product."""
     one, two = Product("build/one.bam", temporary=True), Product("build/two.bam")
     source = (
         "for path in paths: path.write_text('x'); Path(f'{path}.bai').write_text('x')\n"
@@ -219,7 +219,7 @@ def test_remove_temporary_preserves_changed_additional_file(lab) -> None:
 
 
 def test_declared_product_can_be_written_beside_another(lab) -> None:
-    """So a task can declare the files of a data set, of which its module is told only one."""
+    """So a task can declare all files of a data set, and pass the path of one to its module."""
     lab.write("suffixes", ".shp .dbf")
     task = writer(lab, SHAPES, SHAPE, products=["build/a.dbf"])
 
@@ -244,8 +244,8 @@ def test_result_with_staging_path_of_additional_file_is_rewritten(lab) -> None:
     task = writer(
         lab,
         "import json; paths[0].write_text('x'); other = paths[0].with_suffix('.dbf'); other.write_text('x')\n"
-        "told = json.dumps([str(other), str(other.resolve()), str(other.parent)])\n"
-        "Path(os.environ['SEWER_RESULT_FILE']).write_text(told)",
+        "names = json.dumps([str(other), str(other.resolve()), str(other.parent)])\n"
+        "Path(os.environ['SEWER_RESULT_FILE']).write_text(names)",
         SHAPE,
     )
 
@@ -362,7 +362,7 @@ def data_set(folder: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_kill_during_commit_never_mixes_files_of_two_runs(tmp_path) -> None:
-    """The product's name stands for the files of one run. The record says that they are not whole until all are."""
+    """The product's name stands for the files of one run. Its record is incomplete until all are in place."""
     published(tmp_path / "whole", "1", FIRST)
     steps = int(published(tmp_path / "whole", "2", SECOND).stdout)
     assert data_set(tmp_path / "whole") == SECOND
@@ -386,7 +386,7 @@ def test_kill_during_commit_never_mixes_files_of_two_runs(tmp_path) -> None:
 
 
 def test_kill_during_removal_is_completed_by_next_attempt(tmp_path) -> None:
-    """Whatever is removed last, it is not what tells that the rest can go: products may be large."""
+    """The file that marks the rest for removal is removed last: products may be large."""
     functions = "unlink rmdir"
     published(tmp_path / "whole", "1", FIRST)
     steps = int(published(tmp_path / "whole", "2", SECOND, functions=functions).stdout)
@@ -405,7 +405,7 @@ def test_kill_during_removal_is_completed_by_next_attempt(tmp_path) -> None:
 
 
 def test_error_during_commit_restores_previous_files(tmp_path, monkeypatch) -> None:
-    """Whichever move fails; the new files are kept aside."""
+    """After an error in any move; the new files are saved aside."""
     rename = os.rename
     for at in range(1, 7):
         folder = tmp_path / str(at)

@@ -20,7 +20,7 @@ __all__ = ["lab"]
 @pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" * 250 + ".txt"])
 @pytest.mark.parametrize("atomic", [True, False])
 def test_product_name_of_255_bytes_is_accepted(name, atomic, lab) -> None:
-    """What lies beside it, its record and what a failed task has made of it, has a shorter one."""
+    """The names of its staging path, its record and its failed product are shorter."""
     product = Product(name, atomic=atomic)
     good = writer(lab, "paths[0].write_text('good')", product)
     bad = writer(lab, "paths[0].write_text('half'); sys.exit(3)", product, name="bad", task="made")
@@ -172,7 +172,7 @@ def test_link_product_requires_target_from_real_path(lab) -> None:
 
 @pytest.mark.parametrize("atomic", [True, False])
 def test_uncreatable_sewer_folder_fails_task_with_product_path(lab, atomic) -> None:
-    """What stands in the way is named as well, and nothing runs."""
+    """The message also names the path that blocks it; no task runs."""
     lab.write("build/.sewer", "a file")
 
     state, reason = outcome_of(
@@ -190,7 +190,7 @@ def test_uncreatable_sewer_folder_fails_task_with_product_path(lab, atomic) -> N
     ("there", "product"), [("data/thesis/chapter", "data"), ("data/thesis/chapter", "data/"), ("data", "data/")]
 )
 def test_untracked_directory_is_not_replaced(there, product, lab) -> None:
-    """A directory with something in it, or a file where a directory is to be: it is said before anything runs."""
+    """A directory with files in it, or a file in place of a directory, raises before any task starts."""
     lab.write(there, "precious")
     with pytest.raises(
         ProductError, match="that was not created by a task; move it away, or give the product another path"
@@ -201,7 +201,7 @@ def test_untracked_directory_is_not_replaced(there, product, lab) -> None:
 
 
 def test_directory_product_does_not_replace_untracked_file(lab) -> None:
-    """Of which nobody could know beforehand; the file stays."""
+    """It is not known before the run that the product is a directory; the file stays."""
     lab.write("data", "precious")
     making = StagedProducts("t", [Product("data")], str(lab.folder))
     making.begin()

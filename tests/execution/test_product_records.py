@@ -23,7 +23,7 @@ __all__ = ["lab"]
 
 
 def test_unwritable_record_fails_task_and_discards_product(lab) -> None:
-    """The task fails with the product's name; what was made is kept aside."""
+    """The task fails with the product's name; the staged product is saved aside."""
     making = StagedProducts("t", [Product("x.txt")], str(lab.folder))
     making.begin()
     Path(lab.folder, making.staging_path(Product("x.txt"))).write_text("made")
@@ -119,7 +119,7 @@ def test_record_fingerprint_is_of_staged_product(lab, monkeypatch) -> None:
     def replaced_at_once(source: str, target: str) -> None:
         really(source, target)
         if target.endswith("/x"):
-            Path(target).write_text("somebody else's")
+            Path(target).write_text("of another attempt")
 
     monkeypatch.setattr(os, "replace", replaced_at_once)
     making.commit(RECORD)
@@ -132,7 +132,7 @@ def test_record_fingerprint_is_of_staged_product(lab, monkeypatch) -> None:
     "text", ["", "{", "null", "[]", '"x"', '{"task": "t"}', '{"dependencies": 1}', "\x00", '{"product": [1, 2, 3]}']
 )
 def test_unreadable_record_is_none(lab, text) -> None:
-    """Whatever is in it; the product counts as one of which nothing is known."""
+    """For any content; the state of the product is unknown then."""
     lab.write(".sewer/x.json", text)
 
     assert read_record(str(lab.folder / "x")) is None
@@ -159,7 +159,7 @@ def test_record_of_other_version_is_none(lab) -> None:
 
 
 def test_remove_temporary_resumes_after_kill(lab) -> None:
-    """A process that was ended between noting and doing it leaves it to the next one; what lies there since is kept."""
+    """A process killed between the record and the removal leaves the removal to the next; a new file there stays."""
     product = Product("x", temporary=True)
     lab.run(writer(lab, "paths[0].write_text('x')", product))
     file = str(lab.folder / "x")
@@ -174,7 +174,7 @@ def test_remove_temporary_resumes_after_kill(lab) -> None:
 
 
 def test_remove_temporary_preserves_incomplete_product(lab) -> None:
-    """It may be somebody else's by now; nothing is removed of which it is not known that it was made here."""
+    """It may belong to another user by now; only products of known origin are removed."""
     lab.write("x", "by hand")
 
     remove_temporary(Product("x", temporary=True), str(lab.folder))

@@ -86,7 +86,7 @@ def test_default_jobs_is_cpu_affinity_of_process(script) -> None:
     ("allocated", "expected"), [("1", "1"), ("9999", "all"), ("", "all"), ("0", "all"), ("2(x2)", "all")]
 )
 def test_default_jobs_is_cpus_of_slurm_allocation(allocated: str, expected: str, script) -> None:
-    """Where jobs are not bound to them, only SLURM_CPUS_ON_NODE says how many there are on this node."""
+    """Where jobs are not bound to their CPUs, only SLURM_CPUS_ON_NODE has their number on this node."""
     here = str(len(os.sched_getaffinity(0)))
     shown = script(
         """

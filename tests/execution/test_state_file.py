@@ -25,7 +25,7 @@ def path(tmp_path) -> str:
 
 
 def record_successes(path: str, *names: str) -> None:
-    """Have a run note that tasks have succeeded."""
+    """Have a run record that tasks have succeeded."""
     with StateFile(path, "w", keep=True) as state:
         for name in names:
             state.record(name, "succeeded", command=f"did {name}", result={"of": name})
@@ -82,7 +82,7 @@ def test_state_file_rejects_run_that_abandons_jobs(path) -> None:
 
 
 def test_truncated_state_file_keeps_complete_lines(path) -> None:
-    """The unfinished line is left aside, and what is noted next is no part of it."""
+    """The unfinished line is ignored, and the next record begins on a new line."""
     record_successes(path, "a", "b")
     with open(path, "rb") as file:
         whole = file.read()
@@ -205,7 +205,7 @@ def test_resume_reruns_task_with_changed_parameters(lab) -> None:
 
 
 def test_resume_reruns_task_with_missing_product(lab) -> None:
-    """It has succeeded, but what comes after it could not take what it has made."""
+    """It has succeeded, but its downstream tasks need the product."""
     tasks = [lab.step("a", (), "a.txt"), lab.step("b", "a.txt", "b.txt")]
     lab.run(*tasks, resume=False)
     (lab.folder / "a.txt").unlink()
@@ -214,7 +214,7 @@ def test_resume_reruns_task_with_missing_product(lab) -> None:
 
 
 def test_resume_after_subset_run_reruns_its_downstream(lab) -> None:
-    """What the rest has come to is not forgotten by that; what lies after it has to run again."""
+    """The results of the rest are still recorded; tasks downstream of the subset run again."""
     tasks = [lab.step("a"), lab.step("b", depends_on="a"), lab.step("c")]
     lab.run(*tasks, resume=False)
 
@@ -224,7 +224,7 @@ def test_resume_after_subset_run_reruns_its_downstream(lab) -> None:
 
 
 def test_subset_run_reads_upstream_results_from_state(lab) -> None:
-    """Without --resume as well; what was never run is named."""
+    """Without --resume as well; the error names tasks that have never run."""
     seed = lab.module("seed", "print(17)")
     train = lab.step("train", content=seed.result, outputs="t.txt")
 
@@ -281,6 +281,6 @@ def test_state_file_of_other_format_is_not_overwritten(text, tmp_path) -> None:
 
 
 def test_state_file_rejects_device() -> None:
-    """Nothing could be kept there."""
+    """A device stores nothing."""
     with pytest.raises(StateError, match="/dev/null exists and is not a state file"):
         StateFile("/dev/null", "w", keep=False)

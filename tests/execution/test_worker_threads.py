@@ -9,7 +9,7 @@ from airflow_provider_sewer.execution.workflow_runner import WorkerThreads
 
 
 def test_worker_threads_grow_with_concurrent_calls() -> None:
-    """Two things that wait for each other are both begun; what comes later is done by the same threads."""
+    """Two calls that wait for each other both start; later calls reuse the same threads."""
     meet = threading.Barrier(2, timeout=60)
     done: SimpleQueue[int] = SimpleQueue()
 

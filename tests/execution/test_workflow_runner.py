@@ -32,10 +32,10 @@ def test_run_diamond_follows_edges(plan, witness) -> None:
 
 def test_long_task_delays_only_its_downstream_tasks(plan, lifeline, gate, background) -> None:
     """There are no levels: the second task of one branch runs while the first of another still does."""
-    plan.task("long", HOLD + f"    say('long'); {PASS}", lifeline.path, gate.path)
-    plan.task("after long", HOLD + "    say('dependent')", lifeline.path, after=["long"])
+    plan.task("long", HOLD + f"    put('long'); {PASS}", lifeline.path, gate.path)
+    plan.task("after long", HOLD + "    put('dependent')", lifeline.path, after=["long"])
     plan.task("short")
-    plan.task("after short", HOLD + f"    say('other branch'); {PASS}", lifeline.path, gate.path, after=["short"])
+    plan.task("after short", HOLD + f"    put('other branch'); {PASS}", lifeline.path, gate.path, after=["short"])
 
     run = background(lambda: plan.run(jobs=2))
     lifeline.expect("long")
@@ -49,7 +49,7 @@ def test_long_task_delays_only_its_downstream_tasks(plan, lifeline, gate, backgr
 def test_jobs_limits_concurrent_tasks(plan, witness, lifeline, gate, background) -> None:
     """With three jobs, three tasks run at once and never more."""
     for number in range(9):
-        plan.task(str(number), HOLD + f"    say('+'); {PASS}; say('-')", lifeline.path, gate.path)
+        plan.task(str(number), HOLD + f"    put('+'); {PASS}; put('-')", lifeline.path, gate.path)
 
     run = background(lambda: plan.run(jobs=3))
     lifeline.expect("+", times=3)
@@ -128,7 +128,7 @@ def test_upstream_failed_is_reported_while_other_tasks_run(plan, witness, lifeli
     """Dependents of a failure are called off at once, not at the end of the run."""
     plan.task("bad", HOLD + "    raise SystemExit(1)", lifeline.path)
     plan.task("after bad", after=["bad"])
-    plan.task("long", HOLD + f"    say('long'); {PASS}", lifeline.path, gate.path)
+    plan.task("long", HOLD + f"    put('long'); {PASS}", lifeline.path, gate.path)
 
     run = background(lambda: plan.run(jobs=2))
     with witness._changed:

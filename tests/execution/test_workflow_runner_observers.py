@@ -70,7 +70,7 @@ def test_failing_observer_does_not_block_others(plan, modules, witness) -> None:
 def test_failing_log_observer_ends_process_tree(plan, lifeline) -> None:
     """A task whose output cannot be recorded is ended with all it has started."""
     plan.task(
-        "watched", HOLD + "    os.fork() or os.setsid(); say('here'); print('hello'); signal.pause()", lifeline.path
+        "watched", HOLD + "    os.fork() or os.setsid(); put('here'); print('hello'); signal.pause()", lifeline.path
     )
 
     outcomes = plan.engine(Failing("output", OSError("the disk is full"))).run()
@@ -81,7 +81,7 @@ def test_failing_log_observer_ends_process_tree(plan, lifeline) -> None:
 
 def test_closed_output_stops_the_run(plan, lifeline) -> None:
     """When the reader closes the output, the whole run is stopped at once."""
-    plan.task("long", HOLD + "    say('here'); signal.pause()", lifeline.path)
+    plan.task("long", HOLD + "    put('here'); signal.pause()", lifeline.path)
     plan.task("watched", "print('hello')")
     plan.task("after it", after=["watched"])
 
@@ -104,7 +104,7 @@ def test_stop_ends_tasks_while_observer_blocks(plan, lifeline, background) -> No
             self.goes_on.get(timeout=120)
 
     stalled = Stalled()
-    plan.task("talks", HOLD + "    say('here'); print('hello'); signal.pause()", lifeline.path)
+    plan.task("talks", HOLD + "    put('here'); print('hello'); signal.pause()", lifeline.path)
     engine = plan.engine(stalled, grace=0.2)
 
     run = background(engine.run)

@@ -1,4 +1,4 @@
-"""A launch.json as people write it: with comments, trailing commas and things of their own."""
+"""A handwritten launch.json: with comments, trailing commas and keys of other programs."""
 
 from __future__ import annotations
 

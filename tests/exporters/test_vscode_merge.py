@@ -21,7 +21,7 @@ def names(text):
 
 
 def test_merged_launch_json_changes_only_configuration_of_task(train):
-    """Comments, order, odd spacing, trailing commas and other configurations are what they were."""
+    """Comments, order, odd spacing, trailing commas and other configurations are unchanged."""
     before, _, rest = HANDWRITTEN.partition('{\n            "name": "train"')
     after = rest[rest.index("}") + 1 :]
     merged = merged_launch_json(HANDWRITTEN, [train])
@@ -77,21 +77,21 @@ def test_merged_launch_json_into_own_file_equals_new_file(train):
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_merged_launch_json_keeps_line_ends_and_byte_order_mark(train, newline, mark):
-    """What is added has the line ends of the file."""
+    """Added lines have the line ends of the file."""
     existing = mark + HANDWRITTEN.replace("\n", newline)
     merged = merged_launch_json(existing, [train, Task("new", "m")])
     assert merged == mark + merged_launch_json(HANDWRITTEN, [train, Task("new", "m")]).replace("\n", newline)
 
 
 def test_merged_launch_json_keeps_white_space(train):
-    """What stands before a closing bracket is layout of the person's own."""
+    """Blanks before a closing bracket are the user's own layout."""
     merged = merged_launch_json('{"version": "1", "configurations": [\n  {"name": "mine"}\n\n   ]\n\n}', [train])
     assert merged.startswith('{"version": "1", "configurations": [\n  {"name": "mine"},\n  {\n')
     assert merged.endswith("\n  }\n\n   ]\n\n}")
 
 
 def test_merged_launch_json_adds_lines_to_file_on_one_line(train):
-    """What was there stays on its line."""
+    """Existing text stays on its line."""
     merged = merged_launch_json('{"version": "1", "configurations": [{"name": "mine"}]}', [train])
     assert merged.startswith('{"version": "1", "configurations": [{"name": "mine"},\n    {\n        "name": "train",\n')
     assert merged.endswith("\n    }\n]}")
@@ -122,12 +122,12 @@ def test_merged_launch_json_adds_configurations_array(train):
 
 @pytest.mark.parametrize("blank", ["", " \n\t\r\n", "\ufeff", "\ufeff\n"])
 def test_merged_launch_json_of_blank_file_equals_new_file(train, blank):
-    """Somebody may have touched it; there is nothing in it to lose."""
+    """It may come from `touch`; it has no content to lose."""
     assert merged_launch_json(blank, [train]).removeprefix("\ufeff") == launch_json([train])
 
 
 def test_merged_launch_json_keeps_elements_without_name(train):
-    """VS Code would complain about them; they are kept."""
+    """VS Code would complain about them; they are preserved."""
     existing = '{"version": "1", "configurations": [1, {}, {"name": 7}, null, {"name": ["train"]}]}'
     merged = merged_launch_json(existing, [train])
     assert parse(merged).data["configurations"][:-1] == [1, {}, {"name": 7}, None, {"name": ["train"]}]
@@ -135,7 +135,7 @@ def test_merged_launch_json_keeps_elements_without_name(train):
 
 
 def test_merged_launch_json_rejects_duplicate_configuration_of_task(train):
-    """Which one would be the task's is a guess; two of somebody else's stay two."""
+    """Which one is the task's would be a guess; two of another program stay two."""
     existing = '{"configurations": [\n  {"name": "train"},\n  {"name": "train"}\n]}'
     with pytest.raises(
         SewerError, match=r"^3:3: second configuration with the name of task 'train'.*; the file is unchanged$"
@@ -156,7 +156,7 @@ def test_merged_launch_json_rejects_duplicate_configuration_of_task(train):
     ],
 )
 def test_merged_launch_json_rejects_invalid_file_with_line_and_column(train, existing, message):
-    """The message says what is wrong, where, and that nothing happened."""
+    """The message has the fault and its position, and that the file is unchanged."""
     with pytest.raises(SewerError) as refused:
         merged_launch_json(existing, [train])
     assert str(refused.value).startswith(message)

@@ -18,7 +18,7 @@ OTHER_USER = 65534
 
 @pytest.fixture
 def as_an_ordinary_user():
-    """Give up root, if that is who runs the tests, for as long as a block lasts: root may write everywhere."""
+    """Drop root privileges for as long as a block lasts: root may write everywhere."""
 
     @contextmanager
     def lowered(folder):
@@ -68,7 +68,7 @@ def test_write_launch_json_keeps_mode_and_bytes(tmp_path, train):
 
 
 def test_write_launch_json_follows_symlink(tmp_path, train):
-    """Who keeps launch.json in a folder of dotfiles finds the change there."""
+    """A link to a file in a folder of dotfiles stays a link; that file is changed."""
     target = tmp_path / "dotfiles" / "launch.json"
     target.parent.mkdir()
     target.write_text(HANDWRITTEN, encoding="utf-8")
@@ -120,7 +120,7 @@ def test_write_launch_json_keeps_file_that_is_not_utf8(tmp_path, train):
 
 
 def test_write_launch_json_rejects_directory(tmp_path, train):
-    """It is named as what it is."""
+    """The message names its kind."""
     with pytest.raises(SewerError, match="is a directory"):
         write_launch_json(tmp_path, [train])
 
@@ -149,7 +149,7 @@ def test_write_launch_json_rejects_symlink_loop(tmp_path, train):
 
 
 def test_write_launch_json_keeps_read_only_file(tmp_path, train, as_an_ordinary_user):
-    """A folder that can be written to would let it be replaced; its owner said no."""
+    """Its folder is writable, so it could be replaced; its own mode forbids that."""
     file = tmp_path / "launch.json"
     file.write_text("{}")
     file.chmod(0o444)

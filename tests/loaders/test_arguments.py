@@ -42,7 +42,7 @@ def test_load_workflow_passes_arguments(flow) -> None:
     ],
 )
 def test_load_workflow_rejects_missing_or_unknown_argument(flow, arguments, message) -> None:
-    """With the workflow's line, and what it takes."""
+    """With the workflow's line and its parameters."""
     with pytest.raises(SewerError) as raised:
         load_workflow(flow, arguments=arguments)
     assert f"{flow}:4: TypeError: {message}" in str(raised.value)

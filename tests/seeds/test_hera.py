@@ -1,4 +1,4 @@
-"""What the notebook on pipelines with Hera shows, line by line where the words differ.
+"""The notebook on pipelines with Hera, line by line where the words differ.
 
 A container that runs a command is a module here, `Steps` and `parallel()` are `>>` and lists, an artifact is a product,
 and an environment variable of the list one of `env`. Images, volumes and manifests have no counterpart yet.
@@ -64,7 +64,7 @@ Task("readfile", module="reader", args=[Dependency("tmp/hello.txt")])
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder with what the containers hold."""
+    """Return a folder with the files of the containers."""
     (tmp_path / "cowsay.py").write_text(COWSAY)
     (tmp_path / "source.py").write_text("import os\ndef some_func():\n    print(os.getenv('TASKSAY'))\n")
     (tmp_path / "run.py").write_text("import os; print(os.environ['SOME_ENV'])")

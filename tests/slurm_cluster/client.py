@@ -173,7 +173,7 @@ class SlurmClient:
     def wait_for(self, job_id: str | int, *states: str, timeout: float = PATIENCE) -> Job:
         """Wait until a job is in one of some states, and return it.
 
-        A job that is cancelled ends its script by itself, and Slurm may note that end, FAILED, instead of CANCELLED.
+        A job that is cancelled ends its script by itself, and Slurm may record that end, FAILED, instead of CANCELLED.
         """
         if "CANCELLED" in states:
             states = (*states, "FAILED")
@@ -193,7 +193,7 @@ class SlurmClient:
         while not (value := condition()):
             if time.monotonic() > deadline:
                 text = goal if isinstance(goal, str) else goal()
-                raise SlurmTrouble(f"waited for {text} in vain for {timeout:g} s\n{self._tails()}")
+                raise SlurmTrouble(f"timed out after {timeout:g} s waiting for {text}\n{self._tails()}")
             time.sleep(_PAUSE)
         return value
 

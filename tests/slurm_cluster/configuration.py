@@ -20,7 +20,7 @@ SU_ALWAYS = (25, 5)
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the daemons of a cluster are told; most of it is said by whoever makes a SlurmCluster.
+    """Configuration of the daemons of a cluster; most of it comes from the arguments of SlurmCluster.
 
     :param run_folder: where all that they need lies, by a short path.
     :param node_ports: the port of each node, by its name.
