@@ -12,12 +12,8 @@ import tokenize
 from collections import Counter
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "airflow_provider_sewer"
@@ -33,7 +29,7 @@ OWNERS = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 #: The most of each place today. A change that lowers a count lowers the number here.
 MOST = {
     "identifiers": 0, "docstrings": 3, "comments": 1, "messages": 0, "docs": 291,
-    "test identifiers": 491, "test docstrings": 318,
+    "test identifiers": 508, "test docstrings": 318,
 }  # fmt: skip
 
 
@@ -44,14 +40,16 @@ def docstrings(tree: ast.AST) -> set[ast.Constant]:
     return {each.value for each in firsts if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)}
 
 
-def tokens(source: str) -> Iterator[tokenize.TokenInfo]:
-    return tokenize.generate_tokens(io.StringIO(source).readline)
-
-
-def identifiers(source: str) -> list[str]:
+def identifiers(tree: ast.AST) -> list[str]:
     """Return the names in a source, each as words."""
-    names = Counter(token.string for token in tokens(source) if token.type == tokenize.NAME)
-    return [re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", name) for name in names.elements()]
+    fields = ("id", "attr", "arg", "name", "asname")  # of Name, Attribute, arg and keyword, definitions, imports
+    names = (getattr(node, field, None) for node in ast.walk(tree) for field in fields)
+    return [re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", name) for name in names if isinstance(name, str)]
+
+
+def comments(source: str) -> list[str]:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return [token.string for token in tokens if token.type == tokenize.COMMENT]
 
 
 @cache
@@ -68,12 +66,12 @@ def texts() -> dict[str, list[str]]:
             for node in ast.walk(tree)
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in documented
         ]
-        found["identifiers"] += identifiers(source)
-        found["comments"] += [token.string for token in tokens(source) if token.type == tokenize.COMMENT]
+        found["identifiers"] += identifiers(tree)
+        found["comments"] += comments(source)
     for file in TESTS.rglob("*.py"):
-        source = file.read_text()
-        found["test identifiers"] += identifiers(source)
-        found["test docstrings"] += [str(node.value) for node in docstrings(ast.parse(source))]
+        tree = ast.parse(file.read_text())
+        found["test identifiers"] += identifiers(tree)
+        found["test docstrings"] += [str(node.value) for node in docstrings(tree)]
     for name in DOCS:
         path = ROOT / name
         for file in {path} if path.is_file() else {*path.rglob("*.md")} - {GLOSSARY}:

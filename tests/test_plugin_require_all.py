@@ -55,5 +55,6 @@ def test_require_all_runs_all_tests_after_interrupted_run(tmp_path, side_by_side
 def pytest_in(folder: Path, *options: str, required: str = "") -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "SEWER_TEST_REQUIRE_ALL": required}
     env = {name: value for name, value in env.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-p", "tests.plugin_require_all", *options]
+    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # other plugins take longer to import than these tests run
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.plugin_require_all", *options]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)

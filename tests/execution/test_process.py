@@ -50,10 +50,10 @@ def test_follow_forwards_lines_while_command_runs(lifeline, background) -> None:
 
 
 @on_any_system
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-@pytest.mark.parametrize("text", ["\repoch 1", "...", "Continue? "])
-def test_follow_forwards_partial_line_in_pause(text: str, stream: str, lifeline, background) -> None:
+@pytest.mark.parametrize(("text", "stream"), [("\repoch 1", "stderr"), ("...", "stderr"), ("Continue? ", "stdout")])
+def test_follow_forwards_partial_line_in_pause(text: str, stream: str, lifeline, background, monkeypatch) -> None:
     """The process writes nothing more until its partial line has been forwarded."""
+    monkeypatch.setattr("airflow_provider_sewer.execution.output.PATIENCE", 0.6)  # of which 0.5 are a pause
     sink = Collected()
     running = holding(f"sys.{stream}.write({text!r}); sys.{stream}.flush(); signal.pause()", lifeline, grace=0)
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +17,9 @@ from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record, remove_temporary
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["lab"]
 
@@ -313,12 +317,12 @@ def test_product_record_with_file_outside_its_folder_is_none(lab, field, name) -
     assert read_record(str(lab.folder / "build/a.shp")) is None
 
 
-#: Makes a data set of the suffixes in argv; killed at the n-th call of some functions of os.
+#: Publishes a data set of the suffixes in argv; killed at the n-th call of some functions of os.
 PUBLISH = """
 import os, signal, sys
 from airflow_provider_sewer import Product
+from airflow_provider_sewer.core.staleness import ProductRecord
 from airflow_provider_sewer.execution.staged_products import StagedProducts
-from tests.execution.product_workspace import RECORD
 
 folder, text, at, functions, *suffixes = sys.argv[1:]
 product = Product("a.shp")
@@ -341,7 +345,7 @@ def counted(move):
 
 for name in functions.split():
     setattr(os, name, counted(getattr(os, name)))
-making.commit(RECORD)
+making.commit(ProductRecord("t", "digest", None, {}))
 print(steps)
 """
 
@@ -349,10 +353,23 @@ FIRST = {".dbf": "1", ".prj": "1", ".shp": "1"}
 SECOND = {".dbf": "2", ".shp": "2", ".shx": "2"}
 
 
-def published(
-    folder: Path, text: str, files: dict[str, str], at: int = 0, functions: str = "rename replace"
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PUBLISH, str(folder), text, str(at), functions, *files]
+def begun(folder: Path, text: str, suffixes: Iterable[str]) -> StagedProducts:
+    """Return a staged data set of these files."""
+    folder.mkdir(exist_ok=True)
+    making = StagedProducts("t", [product := Product("a.shp")], str(folder))
+    making.begin()
+    for suffix in suffixes:
+        Path(folder, making.staging_path(product)).with_suffix(suffix).write_text(text)
+    return making
+
+
+def publish(folder: Path, text: str, suffixes: Iterable[str]) -> None:
+    begun(folder, text, suffixes).commit(RECORD)
+
+
+def publish_killed(folder: Path, at: int, functions: str) -> subprocess.CompletedProcess[str]:
+    """Publish the second data set in a process, killed at that call of these functions; with 0, it is not killed."""
+    command = [sys.executable, "-c", PUBLISH, str(folder), "2", str(at), functions, *SECOND]
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
 
 
@@ -360,17 +377,17 @@ def data_set(folder: Path) -> dict[str, str]:
     return {path.suffix: path.read_text() for path in sorted(folder.glob("a.*"))}
 
 
-@pytest.mark.slow
 def test_kill_during_commit_never_mixes_files_of_two_runs(tmp_path) -> None:
     """The product's name stands for the files of one run. Its record is incomplete until all are in place."""
-    published(tmp_path / "whole", "1", FIRST)
-    steps = int(published(tmp_path / "whole", "2", SECOND).stdout)
+    functions = "rename replace"
+    publish(tmp_path / "whole", "1", FIRST)
+    steps = int(publish_killed(tmp_path / "whole", 0, functions).stdout)
     assert data_set(tmp_path / "whole") == SECOND
     for at in range(1, steps + 1):
         folder = tmp_path / str(at)
-        published(folder, "1", FIRST)
+        publish(folder, "1", FIRST)
 
-        assert published(folder, "2", SECOND, at).returncode == -signal.SIGKILL
+        assert publish_killed(folder, at, functions).returncode == -signal.SIGKILL
 
         seen = data_set(folder)
         assert ".shp" not in seen or seen in (FIRST, SECOND), at
@@ -380,7 +397,7 @@ def test_kill_during_commit_never_mixes_files_of_two_runs(tmp_path) -> None:
         making.begin()
         assert data_set(folder) == (SECOND if has_begun else FIRST), at
         making.discard()
-        published(folder, "3", dict.fromkeys([".shp", ".cpg"]))
+        publish(folder, "3", [".shp", ".cpg"])
         assert data_set(folder) == {".cpg": "3", ".shp": "3"}, at
         assert not [*folder.glob(".sewer/making-*")]
 
@@ -388,13 +405,13 @@ def test_kill_during_commit_never_mixes_files_of_two_runs(tmp_path) -> None:
 def test_kill_during_removal_is_completed_by_next_attempt(tmp_path) -> None:
     """The file that marks the rest for removal is removed last: products may be large."""
     functions = "unlink rmdir"
-    published(tmp_path / "whole", "1", FIRST)
-    steps = int(published(tmp_path / "whole", "2", SECOND, functions=functions).stdout)
+    publish(tmp_path / "whole", "1", FIRST)
+    steps = int(publish_killed(tmp_path / "whole", 0, functions).stdout)
     assert steps > len(FIRST)
     for at in range(1, steps + 1):
         folder = tmp_path / str(at)
-        published(folder, "1", FIRST)
-        assert published(folder, "2", SECOND, at, functions).returncode == -signal.SIGKILL
+        publish(folder, "1", FIRST)
+        assert publish_killed(folder, at, functions).returncode == -signal.SIGKILL
 
         making = StagedProducts("t", [Product("a.shp")], str(folder))
         making.begin()
@@ -409,11 +426,8 @@ def test_error_during_commit_restores_previous_files(tmp_path, monkeypatch) -> N
     rename = os.rename
     for at in range(1, 7):
         folder = tmp_path / str(at)
-        published(folder, "1", FIRST)
-        making = StagedProducts("t", [Product("a.shp")], str(folder))
-        making.begin()
-        for suffix in SECOND:
-            Path(folder, making.staging_path(Product("a.shp"))).with_suffix(suffix).write_text("2")
+        publish(folder, "1", FIRST)
+        making = begun(folder, "2", SECOND)
         steps = iter(range(1, 100))
 
         def refuse(*paths: str, steps=steps, at=at) -> None:
