@@ -42,7 +42,7 @@ MARKS = {
 }
 #: The folders of tests above the Airflow line, which all import Airflow.
 AIRFLOW = {"airflow", "containers", "dags", "decorators", "hooks", "links", "operators", "task_group", "triggers"}
-AIRFLOW |= {"test_products_in_airflow.py", "test_readme.py", "test_task_group.py"}
+AIRFLOW |= {"test_formats_in_airflow.py", "test_products_in_airflow.py", "test_readme.py", "test_task_group.py"}
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 
