@@ -224,7 +224,7 @@ def test_temporary_products_are_removed_by_remove_task(expand, run_dag, folder):
     assert not (folder / "raw.txt").exists()
 
 
-def test_temporary_product_used_by_sppe_run_is_kept(expand, run_dag, folder):
+def test_temporary_product_claimed_by_sppe_run_is_not_removed(expand, run_dag, folder):
     """Its process holds a lock, so that Airflow need not know of it."""
     source = """
     from airflow_provider_sewer import Dependency, Product, Task
@@ -302,7 +302,7 @@ def test_resource_becomes_pool(expand):
     assert (dag.get_task("g.b").pool, dag.get_task("g.b").pool_slots) == ("mine", 1)
 
 
-def test_two_resources_raise(expand):
+def test_two_resources_of_one_task_raise(expand):
     """The error includes the fix."""
     with pytest.raises(SewerError, match="an Airflow task uses one pool only; set 'pool' in operator_kwargs"):
         expand("from airflow_provider_sewer import Task\nTask('a', 'job', resources={'gpu': 1, 'licence': 1})")
@@ -396,7 +396,7 @@ def test_run_when_never_fails_without_product(expand, run_dag, folder):
     assert run_dag(expand(source)).state == "success"
 
 
-def test_product_path_may_contain_any_characters(expand, run_dag, folder):
+def test_product_path_with_any_characters_is_accepted(expand, run_dag, folder):
     """As an asset it is known by its URI."""
     source = "from airflow_provider_sewer import Product, Task\nTask('t', 'job', {'out': Product('ü b/ß.txt')})"
     dag = expand(source, dag_id="letters")

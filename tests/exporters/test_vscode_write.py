@@ -110,7 +110,7 @@ def test_write_launch_json_keeps_invalid_file(tmp_path, train):
     assert os.listdir(tmp_path) == ["launch.json"]
 
 
-def test_write_launch_json_keeps_file_that_is_not_utf8(tmp_path, train):
+def test_write_launch_json_rejects_file_that_is_not_utf8(tmp_path, train):
     """Its bytes would not survive being read as anything else."""
     file = tmp_path / "launch.json"
     file.write_bytes(b'{"configurations": [] /* \xe4 */}')
