@@ -35,7 +35,7 @@ test: check ## create the environments, check the code and run all tests (ARGS="
 quick: python ## run the tests that need neither Airflow nor Slurm, containers or a browser, on two cores
 	@$(environments) airflow-test
 	@mkdir -p build/tmp
-	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest --numprocesses 2 --dist worksteal \
+	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest --numprocesses 3 --dist worksteal \
 	    -m "not airflow and not slurm and not containers and not browser and not slow" $(ARGS)
 
 test-slurm: python ## run the Slurm tests (SLURM=24.11 for that version, as root; PROCTRACK=cgroup; TESTS="tests/slurm_cluster")

@@ -1,4 +1,4 @@
-"""What tests share: the interpreters of this machine."""
+"""Fixtures and markers of all tests."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ MARKS = {
     "containers": {"stack"},
     "browser": {"browser"},
 }
-#: The tests of what lies below the Airflow line, which all import Airflow.
+#: The folders of tests above the Airflow line, which all import Airflow.
 AIRFLOW = {"airflow", "containers", "dags", "decorators", "hooks", "links", "operators", "task_group", "triggers"}
-AIRFLOW |= {"test_products_in_airflow.py", "test_readme.py", "test_task_group.py"}
+AIRFLOW |= {"test_formats_in_airflow.py", "test_products_in_airflow.py", "test_readme.py", "test_task_group.py"}
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 
@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what tests find out of the cache of whoever runs them."""
+    """Separate the cache of the tests from that of the user."""
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     yield

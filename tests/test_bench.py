@@ -1,4 +1,4 @@
-"""The benchmark runs, and the README shows what it measures. How long anything takes is not tested."""
+"""The benchmark runs, and the README shows its figures. Durations are not tested."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_bench_table_shows_target_of_ratio():
 
 
 def test_bench_with_table_replaces_table():
-    """What stands around it stays."""
+    """The text around it stays."""
     readme = f"before\n{bench.BEGIN}old\n{bench.END}after\n"
     assert bench.with_table(readme, "new") == f"before\n{bench.BEGIN}\nnew\n{bench.END}after\n"
 

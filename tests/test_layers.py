@@ -21,7 +21,7 @@ LINT = "import sys; from importlinter.cli import lint_imports_command as lint; s
 
 
 def lint(folder: Path) -> dict[str, str]:
-    """Run import-linter on the package in a folder, and return what became of each contract."""
+    """Run import-linter on the package in a folder, and return the result of each contract."""
     run = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {LINT}", "--no-cache"],
         cwd=folder, capture_output=True, text=True, check=False, timeout=120,
@@ -32,15 +32,15 @@ def lint(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def kept() -> dict[str, str]:
+def results() -> dict[str, str]:
     """Check the contracts once."""
     return lint(ROOT)
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
-def test_import_contract_is_kept(kept, contract):
+def test_import_contract_is_kept(results, contract):
     """Each contract of pyproject.toml."""
-    assert kept[contract] == "KEPT"
+    assert results[contract] == "KEPT"
 
 
 @pytest.mark.parametrize(

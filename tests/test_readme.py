@@ -55,7 +55,7 @@ def shell(folder, tmp_path_factory):
     ids=lambda block: block.splitlines()[0],
 )
 def test_readme_commands_print_the_shown_output(shell, block):
-    """Each line that the README shows after a `$ command` is a line of what the command prints."""
+    """Each line that the README shows after a `$ command` is a line of the command's output."""
     if "airflow dags" in block:
         shell("airflow db migrate")
     commands = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
@@ -95,7 +95,7 @@ def test_readme_connection_is_valid(monkeypatch, airflow_home):
 
 
 def test_readme_promises_refer_to_existing_tests():
-    """What holds a promise can be found and run."""
+    """The tests of each promise exist."""
     rows = re.findall(r"^\| (P\d+) \|.*\| (.*) \|$", README, re.MULTILINE)
     assert [promise for promise, _ in rows] == [f"P{number}" for number in range(1, 11)]
     for promise, held_by in rows:
@@ -103,7 +103,7 @@ def test_readme_promises_refer_to_existing_tests():
 
 
 def test_readme_features_refer_to_existing_tests():
-    """Whoever comes from one of the projects can see what is shown of it."""
+    """The tests of each feature of the earlier projects exist."""
     table = README.partition("\n## Features\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.*) \| ([SDWPH ]*) ?\| (`.*`) \|$", table, re.MULTILINE)
     assert len(rows) == len(re.findall(r"^\|", table, re.MULTILINE)) - 2
@@ -111,12 +111,12 @@ def test_readme_features_refer_to_existing_tests():
         assert_named(shown_by, feature)
 
 
-def assert_named(cell: str, what: str) -> None:
+def assert_named(cell: str, context: str) -> None:
     """Check that a cell of a table names tests, and that these exist."""
     names = re.findall(r"`([\w/]+\.py)::(\w+)`", cell)
-    assert names, what
+    assert names, context
     for file, name in names:
-        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{what}: {file}::{name}"
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{context}: {file}::{name}"
 
 
 def test_readme_internal_links_have_targets():

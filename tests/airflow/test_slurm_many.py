@@ -129,5 +129,5 @@ def test_thousand_deferred_instances_use_one_sbatch_and_one_squeue(make_slurm, t
     assert slurm.counted("sbatch") == 1
     waiting = slurm.command("squeue", "-h", "-r", "-t", "PENDING", "-o", "%i").split()
     assert len(waiting) == INSTANCES - RUN
-    assert lines == Counter(f"{job.ref.id} {what}\n" for job in jobs for what in ("one", "two"))
+    assert lines == Counter(f"{job.ref.id} {text}\n" for job in jobs for text in ("one", "two"))
     assert 3 <= queries <= seconds / POLL + 4  # its name is looked up before the submission

@@ -19,7 +19,7 @@ OK, FAILED, NOT_RUN, STOPPED = TaskState.SUCCEEDED, TaskState.FAILED, TaskState.
 HOLD = """
     import fcntl, os, signal, sys
     life = os.open(sys.argv[1], os.O_WRONLY)
-    def say(word): os.write(life, word.encode() + b"\\n")
+    def put(word): os.write(life, word.encode() + b"\\n")
 """
 #: Waits for the gate whose path is the second argument.
 PASS = "fcntl.flock(open(sys.argv[2]), fcntl.LOCK_SH)"
