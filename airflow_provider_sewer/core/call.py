@@ -77,7 +77,7 @@ def checked_function(function: Any) -> str:
         if all(part.isidentifier() for part in [*module.split("."), *names.split(".")]):
             return function
     hint = "; decorate the function with @task instead" if callable(function) else ""
-    message = f"function must be a name such as 'package.module:function', got {function!r}{hint}"
+    message = f"function must be a name such as 'package.module:function', got {function!r:.200}{hint}"
     raise InvalidTask(message, at=("function",))
 
 

@@ -53,7 +53,7 @@ def task(
     if callable(function):
         return _decorated(function, None, {})
     if function is not None and name is not None:
-        message = f"@task must have at most one name, got {function!r} and {name!r}"
+        message = f"@task must have at most one name, got {function!r:.200} and {name!r:.200}"
         raise InvalidTask(message, calling_line())
     given = function if function is not None else name
     checked = _checked_fields(fields, calling_line())
@@ -201,7 +201,7 @@ class TaskFunction:
 
 def _decorated(function: Any, name: str | None, fields: Mapping[str, Any]) -> TaskFunction:
     if not isinstance(function, FunctionType):
-        raise InvalidTask(f"@task must decorate a function, got {function!r}", calling_line())
+        raise InvalidTask(f"@task must decorate a function, got {function!r:.200}", calling_line())
     if ATTEMPT_ID in os.environ and not is_recording():
         return _itself(function)  # type: ignore[no-any-return]  # a plain function with the same call
     doc = {"doc": inspect.cleandoc(function.__doc__ or ""), **fields}

@@ -46,13 +46,14 @@ def checked_module(module: Any) -> str:
     :raises InvalidTask: for a name that ``python -m`` would reject.
     """
     if not isinstance(module, str):
-        raise InvalidTask(f"module must be a dotted name such as 'package.module', got {module!r}", at=("module",))
+        raise InvalidTask(f"module must be a dotted name such as 'package.module', got {module!r:.200}", at=("module",))
     is_file = module.endswith(".py") or "/" in module
     if is_template(module) or (all(map(str.isidentifier, module.split("."))) and not is_file):
         return module
     guess = re.sub(r"\.py$", "", module).strip("./").replace("/", ".")
     hint = f"; a file cannot be run, only an installed module: {guess!r}?" if is_file else ""
-    raise InvalidTask(f"module must be a dotted name such as 'package.module', got {module!r}{hint}", at=("module",))
+    message = f"module must be a dotted name such as 'package.module', got {module!r:.200}{hint}"
+    raise InvalidTask(message, at=("module",))
 
 
 def checked_run_on(run_on: Any) -> str | None:

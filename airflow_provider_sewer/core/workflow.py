@@ -42,7 +42,7 @@ def workflow(function: _Function = None) -> _Function:  # type: ignore[assignmen
     :raises InvalidWorkflow: for anything but a plain function.
     """
     if not isinstance(function, FunctionType):
-        found = "" if function is None else f"; got {function!r}"
+        found = "" if function is None else f"; got {function!r:.200}"
         raise InvalidWorkflow(f"@workflow must decorate a function and takes no arguments{found}", calling_line())
     if function.__code__.co_flags & _NOT_PLAIN:
         raise InvalidWorkflow(

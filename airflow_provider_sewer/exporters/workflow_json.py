@@ -129,7 +129,9 @@ class _PlainData:
                 for key, inner in value.items()
             }
         if isinstance(value, (list, tuple)):
-            return [self.data(inner) for inner in value]
+            texts = [str.__str__(inner) for inner in value if isinstance(inner, str)]
+            words = iter(masked_words(texts, self._secrets, as_variable))  # they can be an option and its value
+            return [next(words) if isinstance(inner, str) else self.data(inner) for inner in value]
         if isinstance(value, AbstractSet):
             # The order of strings in a set differs between processes.
             return sorted((self.data(inner) for inner in value), key=repr)

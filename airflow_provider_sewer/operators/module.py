@@ -241,8 +241,12 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
             self._task_run.stop()
 
     def _mask_fields(self) -> None:
+        mask_secrets(self._secrets_in_fields())
+
+    def _secrets_in_fields(self) -> tuple[str, ...]:
+        """Return the secrets in the fields, which other fields can contain under other names."""
         fields = {field: getattr(self, field) for field in self.template_fields}
-        mask_secrets(secret_texts({}, data={**fields, "env": reveal_secrets(self.env)}))
+        return tuple(secret_texts({}, data={**fields, "env": reveal_secrets(self.env)}))
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the dependencies and products of the task for OpenLineage."""
@@ -270,7 +274,7 @@ class PythonModuleOperator(NamesMissingDate, TemplateFields, BaseOperator):
             self._sewer_task(context, hook),
             {},
             RunEnvironment(seconds(self.termination_grace_period), supervisor()),
-            secrets=tuple(hook.secret_env.values()) if hook else (),
+            secrets=(*self._secrets_in_fields(), *(hook.secret_env.values() if hook else ())),
         )
 
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:

@@ -294,6 +294,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             task=task.with_settings(task.settings._replace(env=env)),
             slurm=self._slurm_settings(self._dag_folder(context), hook),
             secret_env={name: env[name] for name in (hook.secret_env if hook else ())},
+            other_secrets=self._secrets_in_fields(),
             grace=seconds(self.termination_grace_period),
             active=interpreter_variables(task.settings.env, task.settings.inherit_env),
         )

@@ -77,6 +77,7 @@ class JobScript(NamedTuple):
     :param in_array: whether it is run by an array task, and not submitted itself.
     :param orphan_timeout: seconds after which it ends itself if no process monitors it; 0 for never.
     :param active: the variables that describe the interpreter's environment, before ``setup`` is run.
+    :param other_secrets: values that are secret wherever they occur in the call.
     """
 
     name: str
@@ -91,6 +92,7 @@ class JobScript(NamedTuple):
     in_array: bool = False
     orphan_timeout: float = 0.0
     active: Sequence[str] = ()
+    other_secrets: Sequence[str] = ()
 
     def write(self, directory: JobDirectory) -> None:
         """Write script, variables and a function's arguments into the job directory.
@@ -156,7 +158,8 @@ class JobScript(NamedTuple):
     def _secret_words(self) -> dict[int, str]:
         """Return the arguments that hold a secret, by their indices; the script takes them from variables."""
         argv = self.call.reading("").argv
-        shown = masked_words(argv, Secrets(secret_texts(self._secret()) | dict.fromkeys(self.secret_env.values(), "")))
+        secrets = Secrets([*secret_texts(self._secret()), *self.secret_env.values(), *self.other_secrets])
+        shown = masked_words(argv, secrets)
         return {index: word for index, (word, masked) in enumerate(zip(argv, shown, strict=True)) if word != masked}
 
     def _secret(self) -> dict[str, str]:

@@ -35,6 +35,7 @@ class JobSpec(NamedTuple):
     :param runs_before: the runs of the upstream tasks that this one follows, where they report them.
     :param expected: how many instances the mapped task has; 0 if that is not known.
     :param active: the variables that describe the interpreter's environment.
+    :param other_secrets: further values to mask, such as secrets in other fields of an operator.
     """
 
     instance: TaskInstance
@@ -45,6 +46,7 @@ class JobSpec(NamedTuple):
     runs_before: Mapping[str, str] | None = None
     expected: int = 0
     active: Sequence[str] = ()
+    other_secrets: Sequence[str] = ()
 
     @property
     def label(self) -> str:
@@ -62,7 +64,8 @@ class JobSpec(NamedTuple):
 
         :param call: the interpreter's command.
         """
-        return *self.secret_env.values(), *secret_texts(self.task.settings.env, call.argv, self.slurm.slurm)
+        own = secret_texts(self.task.settings.env, call.argv, self.slurm.slurm)
+        return *self.secret_env.values(), *self.other_secrets, *own
 
     def member(self, path: str) -> ArrayMember:
         """Return the registration of an attempt for an array.
@@ -92,6 +95,7 @@ class JobSpec(NamedTuple):
             grace=self.grace,
             orphan_timeout=self._orphan_timeout,
             active=self.active,
+            other_secrets=self.other_secrets,
         )
 
     @property
