@@ -30,7 +30,7 @@ from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.execution.failed_products import remove_failed
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
-from airflow_provider_sewer.execution.staged_products import read_record, write_record
+from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
 from airflow_provider_sewer.operators import paths, xcom
 from airflow_provider_sewer.slurm import job as slurm_job

@@ -21,12 +21,8 @@ from airflow_provider_sewer.core.staleness import (
 )
 from airflow_provider_sewer.execution.code_fingerprint import Fingerprinter
 from airflow_provider_sewer.execution.module_runner import DEFAULT_ENVIRONMENT, ModuleRunner, RunEnvironment
-from airflow_provider_sewer.execution.staged_products import (
-    StagedProducts,
-    existing_products,
-    files_beside,
-    fingerprints_of,
-)
+from airflow_provider_sewer.execution.product_records import existing_products, files_beside, fingerprints_of
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
