@@ -43,7 +43,7 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
     def _prepare_attempt(self, context: Context, run: JobRunner) -> None:
         self._call(context)
         task = self._prepared(lambda: self._sewer_task(context, None))
-        run.spec = run.spec._replace(task=task.with_settings(run.spec.task.settings))
+        run.use(task.with_settings(run.spec.task.settings))
 
     def _sewer_task(self, context: Context, hook: SewerHook | None) -> Task:
         if self._has_called:
@@ -62,7 +62,7 @@ class SlurmModuleDecoratedOperator(CalledOperator, SlurmModuleOperator):
 
     def _show(self, run: JobRunner, directory: JobDirectory) -> None:
         """Show the arguments recorded for the job in Airflow, whichever try submitted it."""
-        task = run.saved_task(directory)
+        task = run.runner_of(directory).task
         self._store_returned(task.parameters_and_flags or task.kwargs)
 
 

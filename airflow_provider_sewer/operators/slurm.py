@@ -30,7 +30,6 @@ from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.execution.activation import interpreter_variables
 from airflow_provider_sewer.execution.log_lines import line_logger
 from airflow_provider_sewer.execution.task_log import log_output
-from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.hooks.task_state import TaskState, UserRequest, read_task_state
 from airflow_provider_sewer.links.slurm import SlurmJobLink
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
@@ -185,11 +184,9 @@ class SlurmModuleOperator(PythonModuleOperator):
                 self._prepare_attempt(context, run)
                 require_workdir(run.spec.task)
                 claim_temporary(run.spec.task, context, self.log.warning)
-                runner = TaskRunner(run.spec.task, {})
-                if (current := self._up_to_date_result(context, runner)) is not None:
+                if (current := self._up_to_date_result(context, run.task_run)) is not None:
                     return self._checked_result(context, current.value)
                 warn_of_other_runs(run.spec.task, context, self.log.warning)
-                run.spec = run.spec._replace(runs_before=runner.runs_before)
             slurm = run.spec.slurm
             job = run.submit_or_reattach()
             self._store_job(context, run, job)
@@ -398,7 +395,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
         from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
-        target = self.module or self.function or ""
+        target = run.runner_of(job.directory).task.target
         # Airflow does not enforce execution_timeout while a task is deferred.
         timeout = self.execution_timeout or _LONGEST_DEFERRAL
         settings = slurm_to_data(run.spec.slurm._replace(slurm={}))
@@ -417,7 +414,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         except SlurmJobFailed as error:
             self._skip_if_requested(error.exit_code)
             raise
-        self._push_run_info(context, TaskRunner(run.saved_task(JobDirectory(job_result.run_directory or "")), {}))
+        self._push_run_info(context, run.runner_of(JobDirectory(job_result.run_directory or "")))
         try:
             return self._checked_result(context, result)
         except Exception:
