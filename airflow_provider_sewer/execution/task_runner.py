@@ -69,6 +69,9 @@ class TaskRunner:
         self.dag_run: Sequence[str] | None = None
         self._origins = origins or Fingerprinter()
         self._workdir = task.settings.workdir
+        #: The absolute paths of the products, and of the dependencies by the paths that the task declares.
+        self.product_files = {product: absolute_path(product.path, self._workdir) for product in task.products}
+        self._dependencies = {each.path: absolute_path(each.path, self._workdir) for each in task.dependencies}
         self._run: ModuleRunner | None = None
         self._stopped: bool | None = None
 
@@ -108,7 +111,7 @@ class TaskRunner:
             states = [each._replace(record=each.record and each.record._replace(is_removed=False)) for each in states]
         records = [each.record for each in states if each.record]
         with self._reading_named():
-            staleness = StalenessInputs(task.run_policy, states, self._dependencies(), command="")
+            staleness = StalenessInputs(task.run_policy, states, self._dependencies, command="")
             if task.run_policy.run_when == "stale":
                 staleness = staleness._replace(
                     command=self.command(),
@@ -158,7 +161,7 @@ class TaskRunner:
             staleness = StalenessInputs(
                 self._task.run_policy._replace(run_when="stale"),
                 states,
-                self._dependencies(),
+                self._dependencies,
                 command=self.command(),
                 code=self._code(),
                 environment=self._environment(),
@@ -182,7 +185,7 @@ class TaskRunner:
             return Inputs({})
         by_content = self._task.run_policy.compare == "content"
         with self._reading_named():
-            fingerprints = fingerprints_of(self._dependencies(), read=by_content)
+            fingerprints = fingerprints_of(self._dependencies, read=by_content)
             return Inputs(fingerprints, self._runs_before(), self._code(), self._environment())
 
     def call(self, staged: StagedProducts | None) -> Call:
@@ -260,15 +263,12 @@ class TaskRunner:
         except InvalidTask as error:
             raise InvalidTask(f"task {task.name!r}: {error}", task.source) from None
 
-    def _dependencies(self) -> dict[str, str]:
-        return {each.path: absolute_path(each.path, self._workdir) for each in self._task.dependencies}
-
     def _files_beside(self) -> dict[str, list[str]]:
-        return {path: files_beside(file) for path, file in self._dependencies().items()}
+        return {path: files_beside(file) for path, file in self._dependencies.items()}
 
     def _require_dependencies(self) -> None:
         for dependency in self._task.dependencies:
-            file = absolute_path(dependency.path, self._workdir)
+            file = self._dependencies[dependency.path]
             if not os.path.exists(file):
                 raise missing_dependency_error(self._task, dependency, file)
 

@@ -17,6 +17,7 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_provider_sewer.core.paths import PathMarker
 from airflow_provider_sewer.core.placeholders import PLAIN, Ignored
+from airflow_provider_sewer.operators.secret_warnings import warn_of_secrets
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
 from airflow_provider_sewer.operators.xcom_references import FromXCom
 
@@ -97,7 +98,7 @@ class _Prototype:
             **{name: own[name] for name in ("doc_md", "module", "function", "use_underscores")},
             **{name: markers.extract(own[name], name) for name in _MARKED},
         )
-        clone._warn_of_secrets()
+        warn_of_secrets(clone.task_id, clone._dag, vars(clone))
         state["outlets"] = [*self._outlets, *map(Asset, clone._asset_names())]
         if group:
             group.add(clone)

@@ -23,12 +23,9 @@ from airflow_provider_sewer.core.placeholders import (
 from airflow_provider_sewer.core.secret_detection import secret_texts
 from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.operators.assets import PathBase
-from airflow_provider_sewer.operators.module import (
-    PythonModuleOperator,
-    are_secrets_named,
-    warn_of_secret,
-)
+from airflow_provider_sewer.operators.module import PythonModuleOperator
 from airflow_provider_sewer.operators.operator_cloner import PER_TASK_FIELDS
+from airflow_provider_sewer.operators.secret_warnings import are_secrets_named, warn_of_secret
 from airflow_provider_sewer.task_group.dag_values import reject_runtime_values
 from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
 from airflow_provider_sewer.task_group.validation import check_operator_kwargs, split_operator_kwargs
