@@ -92,7 +92,7 @@ class JobRunner:
         self._supervisor = supervisor
         self._clusters = clusters or backend_of
         self._saves_task = task_run is None
-        self.task_run = task_run or self._new_runner(spec.task)
+        self.task_run = task_run or TaskRunner(spec.task, {}, dag_run=spec.instance[:2])
         self._products_of: dict[str, JobProducts] = {}
         self._secrets_of: dict[str, tuple[str, ...]] = {}
         self._run_dir = os.path.abspath(os.path.expanduser(spec.slurm.run_dir or ""))
@@ -119,7 +119,7 @@ class JobRunner:
     def use(self, task: Task) -> None:
         """Submit another task than that of the specification."""
         self.spec = self.spec._replace(task=task)
-        self.task_run = self._new_runner(task)
+        self.task_run = TaskRunner(task, {}, dag_run=self.spec.instance[:2])
 
     def submit_and_wait(self) -> Job:
         """Reattach to the previous try's job if it is still valid, or submit a new one.
@@ -454,14 +454,11 @@ class JobRunner:
     def _products(self, directory: JobDirectory) -> JobProducts:
         """Return the products of an attempt, which this process or another one has begun."""
         if directory.path not in self._products_of:
-            run = self._new_runner(load_task(directory, self.spec.task)) if self._saves_task else self.task_run
+            run = self.task_run
+            if self._saves_task:
+                run = TaskRunner(load_task(directory, self.spec.task), {}, dag_run=self.spec.instance[:2])
             self._products_of[directory.path] = JobProducts(run, directory)
         return self._products_of[directory.path]
-
-    def _new_runner(self, task: Task) -> TaskRunner:
-        run = TaskRunner(task, {})
-        run.dag_run = self.spec.instance[:2]
-        return run
 
     def _give_up(self, cluster: JobBackend, attempt: Attempt) -> None:
         """Prevent any further effect of an attempt that could not be submitted."""
