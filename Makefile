@@ -18,7 +18,7 @@ TESTS ?= tests/slurm_cluster tests/slurm $(wildcard $(addprefix tests/,operators
 # Isolates the commands from the shell's Python and Airflow settings.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
 
-.PHONY: help demo test quick test-slurm bench drill up down check format constraints clean checkout python
+.PHONY: help demo test quick test-slurm bench drill walk up down check format constraints clean checkout python
 
 help: checkout ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -52,6 +52,10 @@ bench: python ## compare costs with other packages and update the README's table
 drill: python ## kill and stop processes of Airflow and Slurm for 10 minutes, and count broken guarantees (ARGS="--tasks 12")
 	@$(environments) airflow-test
 	@cd .dev && exec ../$(bin)/python -m drill $(ARGS)
+
+walk: python ## print the functions that a parameter and a product path pass in one Slurm task, for short ways in the code
+	@$(environments) airflow-test
+	@exec $(bin)/python .dev/walk.py
 
 up: python ## start docker-compose.yaml: Airflow and a Slurm cluster in containers
 	@exec "$(PYTHON)" .dev/containers.py up

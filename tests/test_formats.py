@@ -27,8 +27,9 @@ from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.execution.failed_products import remove_failed
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
-from airflow_provider_sewer.execution.staged_products import read_record, write_record
+from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
+from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.slurm import job as slurm_job
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
@@ -108,7 +109,8 @@ def task_of_record() -> Task:
 
 
 def read_products(folder: str) -> Any:
-    making, made_from = JobProducts(Task("t", "m", products=["/x/model.npz"]), JobDirectory(folder))._begun()
+    task = Task("t", "m", products=["/x/model.npz"])
+    making, made_from = JobProducts(TaskRunner(task, {}), JobDirectory(folder))._read()
     return making._folder.rpartition("making-")[2][9:], made_from
 
 

@@ -22,7 +22,7 @@ from airflow_provider_sewer import Task
 from airflow_provider_sewer.cli.main import main
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
-from airflow_provider_sewer.execution.staged_products import read_record
+from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.slurm.attempts import Attempts, TaskInstance
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_spec import load_task

@@ -30,7 +30,7 @@ class Call(NamedTuple):
     @property
     def kwargs(self) -> str | None:
         """Return a function's keyword arguments as JSON; ``None`` for a module."""
-        return self.argv[-1] if self.is_function else None
+        return self.argv[-1] if ":" in self.target else None
 
     def reading(self, file: str) -> Call:
         """Return the same call with a function's keyword arguments in a file, as it is started.
@@ -39,7 +39,7 @@ class Call(NamedTuple):
 
         :param file: its absolute path; its content is :attr:`kwargs`, in UTF-8 with ``surrogateescape``.
         """
-        return self._replace(argv=(*self.argv[:-1], file)) if self.is_function else self
+        return self._replace(argv=(*self.argv[:-1], file)) if ":" in self.target else self
 
     @property
     def module(self) -> str:

@@ -17,6 +17,7 @@ from airflow.sdk.definitions.param import ParamsDict
 
 from airflow_provider_sewer.core.placeholders import deep_copy_plain
 from airflow_provider_sewer.operators.secret_fields import stored_secrets
+from airflow_provider_sewer.operators.secret_warnings import warn_of_secrets
 from airflow_provider_sewer.operators.template_markers import TemplateMarkers
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class _Prototype:
             _markers=markers,
         )
         if self._is_warned_of:
-            clone._warn_of_secrets()
+            warn_of_secrets(clone.task_id, clone._dag, vars(clone))
         state["outlets"] = [*self._outlets, *map(Asset, clone._asset_names())]
         if group:
             group.add(clone)

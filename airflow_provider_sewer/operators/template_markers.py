@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_provider_sewer.core.paths import PathMarker, Product, checked_text
@@ -63,7 +63,7 @@ class TemplateMarkers:
         return [stored for stored in self._marks.values() if isinstance(stored, Product)]
 
     def restore(self, value: Any, *position: Any) -> Any:
-        """Return a rendered value with its markers restored."""
+        """Return a rendered value with its markers restored; lazy sequences of XComs become lists, at any depth."""
         stored = self._marks.get(position)
         if isinstance(stored, Ignored):
             return Ignored(self.restore(value, *position, None))
@@ -73,6 +73,6 @@ class TemplateMarkers:
             return marker
         if isinstance(value, Mapping):
             return {key: self.restore(item, *position, key) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, range)):
             return [self.restore(item, *position, at) for at, item in enumerate(value)]
         return value

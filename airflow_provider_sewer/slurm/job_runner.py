@@ -21,6 +21,7 @@ from airflow_provider_sewer.core.masking import Secrets
 from airflow_provider_sewer.core.secret_detection import masked_text
 from airflow_provider_sewer.execution.log_lines import WarningLine
 from airflow_provider_sewer.execution.module_runner import read_result, reject_missing_result
+from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.slurm.arrays.coordinator import ArrayCoordinator
 from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration, PendingJob, write_element
 from airflow_provider_sewer.slurm.attempts import Attempts
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.execution.output import Sink
-    from airflow_provider_sewer.execution.task_runner import TaskRunner
     from airflow_provider_sewer.slurm.attempts import Attempt
     from airflow_provider_sewer.slurm.backend import JobBackend
     from airflow_provider_sewer.slurm.job_result import JobResult
@@ -71,7 +71,8 @@ class JobRunner:
     :param supervisor: pid of the parent that this process works for; without it, log lines are lost, and another try
         may already run.
     :param clusters: returns the backend of a kind, ``slurm`` or ``local``.
-    :param task_run: see :class:`~airflow_provider_sewer.slurm.job_products.JobProducts`.
+    :param task_run: runs the task of each attempt, which is not saved then; by default, the task of the specification
+        is saved with its attempt, and loaded only where another process has begun the attempt.
     """
 
     def __init__(
@@ -90,7 +91,10 @@ class JobRunner:
         self._notify = notify
         self._supervisor = supervisor
         self._clusters = clusters or backend_of
-        self._task_run = task_run
+        self._saves_task = task_run is None
+        self.task_run = task_run or TaskRunner(spec.task, {}, dag_run=spec.instance[:2])
+        self._products_of: dict[str, JobProducts] = {}
+        self._secrets_of: dict[str, tuple[str, ...]] = {}
         self._run_dir = os.path.abspath(os.path.expanduser(spec.slurm.run_dir or ""))
         self._attempts = Attempts(self._run_dir, spec.instance, spec.label)
         self._current: JobDirectory | None = None
@@ -104,13 +108,18 @@ class JobRunner:
     def reattach(self) -> Job | PendingJob | None:
         """Reattach to the previous try's job if it is still valid, else abandon it.
 
-        If there is none, the plan may still be changed until :meth:`submit_or_reattach`.
+        If there is none, the task may still be changed by :meth:`use`, until :meth:`submit_or_reattach`.
 
         :raises SlurmUnavailable: when the job's state cannot be determined.
         :raises UnreadableRecord: when a record of that job cannot be read; the job is left as it is.
         """
         self._job = self._reattach()
         return self._job
+
+    def use(self, task: Task) -> None:
+        """Submit another task than that of the specification."""
+        self.spec = self.spec._replace(task=task)
+        self.task_run = TaskRunner(task, {}, dag_run=self.spec.instance[:2])
 
     def submit_and_wait(self) -> Job:
         """Reattach to the previous try's job if it is still valid, or submit a new one.
@@ -185,7 +194,7 @@ class JobRunner:
         planned = self.spec
         monitor = JobMonitor(
             job,
-            planned.task.target,
+            self.runner_of(job.directory).task.target,
             wait_policy_of(planned.slurm),
             self._sink,
             self._notify,
@@ -249,24 +258,26 @@ class JobRunner:
         """Record that the result of a collected attempt cannot be used, so that the next try submits a new job."""
         self._close(JobDirectory(result.run_directory or ""), "failed")
 
-    def saved_task(self, directory: JobDirectory) -> Task:
-        """Return the task that an attempt was begun with.
+    def runner_of(self, directory: JobDirectory) -> TaskRunner:
+        """Return the runner of the task that an attempt was begun with.
 
         :raises UnreadableRecord: when its record cannot be read.
         """
-        return self.spec.task if self._task_run else load_task(directory, self.spec.task)
+        return self._products(directory).run
 
     def secrets(self, directory: JobDirectory) -> tuple[str, ...]:
         """Return the values of an attempt that must be masked."""
-        call = self._task_run.call(None) if self._task_run else self.saved_task(directory).call()
-        return self.spec.secrets(call)
+        if directory.path not in self._secrets_of:
+            self._secrets_of[directory.path] = self.spec.secrets(self.runner_of(directory).call(None))
+        return self._secrets_of[directory.path]
 
     def _result(self, directory: JobDirectory) -> Any:
         record = directory.read_module_end()
         begin, end = record.module_stdout if record else (0, 0)
         try:
-            if self.spec.task.function is not None:
-                return read_result(directory.result, lambda: reject_missing_result(self.spec.task.target))
+            task = self.runner_of(directory).task
+            if task.function is not None:
+                return read_result(directory.result, lambda: reject_missing_result(task.target))
             secrets = self.secrets(directory)
             return read_result(directory.result, lambda: last_line_between(directory.stdout, begin, end, secrets))
         except OSError as error:
@@ -413,9 +424,9 @@ class JobRunner:
             self._current = attempt.directory
             submission = Submission(cluster, attempt, self._notify, self._check, self.spec.slurm.max_pending_time)
             try:
-                if self._task_run is None:
+                products = self._products_of[attempt.directory.path] = JobProducts(self.task_run, attempt.directory)
+                if self._saves_task:
                     save_task(attempt.directory, self.spec.task)
-                products = self._products(attempt.directory)
                 script = self.spec.script(attempt.name, products.begin(attempt.name))
                 if self.spec.shares_array and isinstance(cluster, SlurmClient):
                     return self._register(ArrayRegistration(cluster, attempt), attempt, script)
@@ -441,9 +452,13 @@ class JobRunner:
         return place.register(script._replace(in_array=True), self.spec.member(attempt.directory.path))
 
     def _products(self, directory: JobDirectory) -> JobProducts:
-        planned = self.spec
-        dag_run = None if self._task_run else planned.instance[:2]
-        return JobProducts(self.saved_task(directory), directory, self._task_run, planned.runs_before, dag_run)
+        """Return the products of an attempt, which this process or another one has begun."""
+        if directory.path not in self._products_of:
+            run = self.task_run
+            if self._saves_task:
+                run = TaskRunner(load_task(directory, self.spec.task), {}, dag_run=self.spec.instance[:2])
+            self._products_of[directory.path] = JobProducts(run, directory)
+        return self._products_of[directory.path]
 
     def _give_up(self, cluster: JobBackend, attempt: Attempt) -> None:
         """Prevent any further effect of an attempt that could not be submitted."""

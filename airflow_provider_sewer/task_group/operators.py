@@ -18,11 +18,8 @@ from airflow_provider_sewer.core.placeholders import (
     replace_placeholders,
 )
 from airflow_provider_sewer.operators.assets import PathBase
-from airflow_provider_sewer.operators.module import (
-    PythonModuleOperator,
-    are_secrets_named,
-    warn_of_secret,
-)
+from airflow_provider_sewer.operators.module import PythonModuleOperator
+from airflow_provider_sewer.operators.secret_warnings import are_secrets_named, warn_of_secret
 from airflow_provider_sewer.task_group.expand_over_result import ResultExpansion
 from airflow_provider_sewer.task_group.shared_fields import from_default_args, runtime_arguments
 
