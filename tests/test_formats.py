@@ -36,7 +36,7 @@ from airflow_provider_sewer.operators import paths, xcom
 from airflow_provider_sewer.slurm import job as slurm_job
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
-from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration
+from airflow_provider_sewer.slurm.arrays.registration import ArrayRegistration
 from airflow_provider_sewer.slurm.attempts import Attempt, Attempts, TaskInstance
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory, Monitor, StartRecord
@@ -44,7 +44,6 @@ from airflow_provider_sewer.slurm.job_products import JobProducts
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
-from airflow_provider_sewer.slurm.submitted_job import job_from_data, result_from_data, result_to_data
 from airflow_provider_sewer.triggers.path import PathTrigger
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
@@ -102,6 +101,11 @@ def read_job(folder: str) -> Any:
 
 def job(folder: str) -> slurm_job.Job:
     return slurm_job.Job.of("4711", NAME, JobDirectory(folder), SlurmClient(), 1700000002.5)
+
+
+def event_again(fields: Any) -> Any:
+    job, result = JobResult.from_event(fields)
+    return result.to_event(job.to_dict())
 
 
 def read_task(folder: str) -> Any:
@@ -176,7 +180,7 @@ IN_JOB = {
         lambda folder: attempt(folder).record_intent("slurm", 1700000000.5, 1700000001.5),
     ),
     "job": Stored(
-        formats.JOB, "job.json", read_job, None, lambda folder: JobDirectory(folder).write_job(job(folder).to_data())
+        formats.JOB, "job.json", read_job, None, lambda folder: JobDirectory(folder).write_job(job(folder).to_dict())
     ),
     "task": Stored(
         formats.TASK, "task.json", read_task,
@@ -210,7 +214,7 @@ IN_JOB = {
     ),
     "cancelled": Stored(
         formats.CANCELLED, "cancelled", lambda folder: JobDirectory(folder).is_cleared, True,
-        lambda folder: JobDirectory(folder).cancel(is_cleared=True), False, False,
+        lambda folder: JobDirectory(folder).write_cancelled(is_cleared=True), False, False,
     ),
     "follower": Stored(
         formats.MONITOR, "monitor.json", lambda folder: JobDirectory(folder).read_monitor(), Monitor("c0ffee", 3),
@@ -508,7 +512,7 @@ class Instance:
 
 
 IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
-    "job_event": (formats.JOB_EVENT, lambda fields: result_to_data(*result_from_data(fields))),
+    "job_event": (formats.JOB_EVENT, event_again),
     "path_event": (
         formats.PATH_EVENT,
         lambda fields: paths.ExternalPathSensor(task_id="t", path="/in.csv").execute_complete({}, fields),
@@ -519,7 +523,7 @@ IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
     ),
     "stored_job": (
         formats.STORED_JOB,
-        lambda fields: str(job_from_data(formats.STORED_JOB.read("the store", fields)["job"])),
+        lambda fields: str(slurm_job.Job.from_dict(formats.STORED_JOB.read("the store", fields)["job"])),
     ),
 }  # fmt: skip
 READ = {
@@ -555,7 +559,7 @@ def test_data_of_airflow_without_a_key_raise(name: str, key: str) -> None:
 
 def test_event_names_the_class_of_its_error() -> None:
     """As an operator raises it."""
-    _, ending = result_from_data(in_airflow("job_event"))
+    _, ending = JobResult.from_event(in_airflow("job_event"))
 
     error = ending.as_error()
 

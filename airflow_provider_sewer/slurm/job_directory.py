@@ -217,7 +217,7 @@ class JobDirectory:
 
         :param lasts: whether this is its only record.
         """
-        self._write_record(JOB, self._job, job, lasts=lasts)
+        self._write(self._job, json.dumps(job), lasts=lasts)
 
     def read_job(self) -> dict[str, Any] | None:
         """Return the submitted job, if it is known.
@@ -279,7 +279,7 @@ class JobDirectory:
         """Return whether this attempt was closed."""
         return os.path.exists(self._ended)
 
-    def cancel(self, *, is_cleared: bool = False) -> None:
+    def write_cancelled(self, *, is_cleared: bool = False) -> None:
         """Have the job script end, or not begin; it checks every few seconds.
 
         :param is_cleared: whether a user has cleared the task, so that a recorded success does not count either.
@@ -287,11 +287,6 @@ class JobDirectory:
         if is_cleared or not self.is_cleared:
             self._write_record(CANCELLED, self._cancelled, {"is_cleared": is_cleared})
         self.forget_secrets()
-
-    def try_to_cancel(self, *, is_cleared: bool = False) -> None:
-        """Have the job script end, if that can be written; the cluster may still be reached if not."""
-        with suppress(OSError):
-            self.cancel(is_cleared=is_cleared)
 
     @property
     def is_cancelled(self) -> bool:

@@ -6,7 +6,6 @@ the record proves a success. While Slurm does not answer, the monitor waits.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from datetime import datetime
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import UnreadableRecord
 from airflow_provider_sewer.execution.log_lines import WarningLine
-from airflow_provider_sewer.slurm.backend import MISSING_ARRAY_TASK, UNKNOWN_JOB, JobStatus, SlurmUnreachable
+from airflow_provider_sewer.slurm.backend import MISSING_ARRAY_TASK, UNKNOWN_JOB, JobStatus
+from airflow_provider_sewer.slurm.cancellation import RepeatedCancellation, cancel_job
 from airflow_provider_sewer.slurm.job_result import NOT_ITS_TURN, JobResultFactory
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
 from airflow_provider_sewer.slurm.monitor_lease import MonitorLease
@@ -47,11 +47,8 @@ _ENDED_BY_SIGNALS = frozenset({"CANCELLED", "TIMEOUT", "PREEMPTED", "DEADLINE"})
 _SETTLING_TIME = {"slurm": 15.0, "local": 0.0}
 #: Seconds for which a pending conclusion makes the poller query Slurm at once.
 _POLL_AT_ONCE = 60.0
-_GIVE_UP_TIMEOUT = 15.0
 #: Seconds without a poll after which a monitor is considered dead, at least.
 _DEAD_AFTER = 120.0
-#: Seconds after which a job that is marked as cancelled, and still waits in the queue, is cancelled again.
-_CANCEL_AGAIN = 30.0
 #: Seconds between two records of how long Slurm has not known the job.
 _RECORD_UNKNOWN_EVERY = 5.0
 _GOES_ON, _DONE, _UNSURE, _FAILED, _LOST = "goes on", "done", "unsure", "failed", "lost"
@@ -161,7 +158,7 @@ class JobMonitor:
         self._unknown_before = job.directory.read_unknown_seconds()
         self._recorded_unknown = 0.0
         self._polled_at = time.monotonic()
-        self._cancelled_at = -math.inf
+        self._cancellation = RepeatedCancellation(job, notify)
         job.directory.check_own()
         self._lease = MonitorLease(job.directory, try_number, dead_after=max(_DEAD_AFTER, 4 * wait_policy.poll_every))
         self._lease.take()
@@ -364,7 +361,7 @@ class JobMonitor:
     def _failed(self, record: ExitRecord | None) -> JobResult:
         status = self._status or UNKNOWN_JOB
         if record is None and status.exit_code == NOT_ITS_TURN:
-            self._give_up()  # otherwise the other job would run on unmonitored
+            cancel_job(self._job, self._notify)  # otherwise the other job would run on unmonitored
         if record is not None and status.state not in ENDED:
             status = status._replace(state="CANCELLED" if record.asked else "FAILED")
         self._finish_logs()
@@ -372,7 +369,7 @@ class JobMonitor:
 
     def _lost(self) -> JobResult:
         self._finish_logs()
-        self._give_up()
+        cancel_job(self._job, self._notify)
         state = self._status.state if self._status else ""
         return self._results.lost(state, self._wait_policy.lost_after)
 
@@ -381,25 +378,18 @@ class JobMonitor:
         status = self._status
         if status is None or status.state not in WAITING:
             return None
-        if self._job.directory.is_cancelled and time.monotonic() - self._cancelled_at >= _CANCEL_AGAIN:
-            self._cancelled_at = time.monotonic()
-            self._give_up()
+        if self._job.directory.is_cancelled:
+            self._cancellation.cancel_if_due()
         unsatisfiable = unsatisfiable_reason(status.reason, self._wait_policy.fail_on_pending_reason, status.partition)
         if unsatisfiable:
-            self._give_up()
+            cancel_job(self._job, self._notify)
             return self._results.unsatisfiable(status, unsatisfiable)
         limit = self._wait_policy.max_pending_time
         is_late = limit is not None and time.time() - self._job.submitted > limit
         if limit is not None and is_late and self._job.directory.read_start() is None:
-            self._give_up()
+            cancel_job(self._job, self._notify)
             return self._results.pending_too_long(status, limit)
         return None
-
-    def _give_up(self) -> None:
-        try:
-            self._job.cancel(timeout=_GIVE_UP_TIMEOUT)
-        except SlurmUnreachable as error:
-            self._notify(WarningLine(f"Could only mark {self._job} as cancelled in its job directory: {error}"))
 
 
 def _status_line(job: Job, status: JobStatus) -> str:

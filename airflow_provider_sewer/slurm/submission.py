@@ -231,7 +231,7 @@ class Submission:
     def _as_job(self, job_id: str) -> Job:
         job = self._job(job_id, time.time())
         try:
-            self._directory.write_job(job.to_data())
+            self._directory.write_job(job.to_dict())
         except OSError as error:  # it can be found by its name, too
             self._notify(WarningLine(f"Cannot record Slurm job {job_id} ({self._name}) in its job directory: {error}"))
         return job

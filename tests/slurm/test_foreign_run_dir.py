@@ -14,7 +14,7 @@ from airflow_provider_sewer.core.errors import SewerError, SlurmJobFailed, Slurm
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.slurm_settings import DEFAULTS, SlurmSettings
 from airflow_provider_sewer.core.task import Task
-from airflow_provider_sewer.slurm.arrays.formation import ArrayPlanner
+from airflow_provider_sewer.slurm.arrays.array_folder import ArrayFolder
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
 from airflow_provider_sewer.slurm.attempts import TaskInstance
@@ -177,7 +177,7 @@ def test_array_planner_rejects_folders_of_other_users(make: Callable[[Path], Non
     """An array there would be taken for this user's own."""
     make(tmp_path / level)
     with pytest.raises(UntrustedPath, match=f"run_dir: {tmp_path}/{level} "):
-        ArrayPlanner(str(tmp_path / "arrays"), SlurmClient()).poll()
+        ArrayFolder(str(tmp_path / "arrays"), SlurmClient()).poll()
 
 
 # -- The job's own look ------------------------------------------------------------------------------------------------
@@ -284,13 +284,13 @@ def test_member_queue_reports_malformed_registration_to_its_attempt(tmp_path: Pa
     (folder / "9").mkdir(mode=0o700)
     JobArray(str(folder / "9")).form({1: member.path}, WANTS)
 
-    gathering = ArrayPlanner(str(folder), SlurmClient())
-    gathering.poll()
+    arrays = ArrayFolder(str(folder), SlurmClient())
+    arrays.poll()
 
     assert MemberQueue(str(folder)).members() == [member]
-    assert gathering.is_awaited(member.path)
+    assert arrays.is_awaited(member.path)
     assert JobArray(str(folder / "9")).is_formed
-    told = [gathering.outcome(str(tmp_path / f"map-{number + 1}" / "1")) for number in range(1, len(STRANGE) + 1)]
+    told = [arrays.outcome(str(tmp_path / f"map-{number + 1}" / "1")) for number in range(1, len(STRANGE) + 1)]
     assert [type(each) for each in told] == [UnreadableRecord] * len(STRANGE)
 
 
@@ -303,7 +303,7 @@ def test_array_with_malformed_records_raises(strange: Callable[[str], None], nam
     strange(str(folder / "1" / f"{name}.json"))
 
     with pytest.raises(UnreadableRecord, match=rf"/1/{name}\.json cannot be read as format 1: "):
-        ArrayPlanner(str(folder), SlurmClient()).poll()
+        ArrayFolder(str(folder), SlurmClient()).poll()
 
 
 @pytest.mark.parametrize("path", ["/etc/1", "map-2/1", "{folder}/../x/map-2/1", "{folder}/map-2/x", 1])

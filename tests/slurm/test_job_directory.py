@@ -137,7 +137,7 @@ def test_job_cancelled_before_start_runs_nothing(cluster_jobs: ScriptJobs, slurm
     job = cluster_jobs.start("print('it ran')", secret_env={"TOKEN": "mine"}, resources=options)
     assert os.path.exists(job.directory.secrets)
 
-    job.directory.cancel()
+    job.directory.write_cancelled()
     assert not os.path.exists(job.directory.secrets)
     slurm.release(job.ref.id)
 
@@ -154,7 +154,7 @@ def test_job_directory_cancel_ends_job_without_slurm(cluster_jobs: ScriptJobs, s
     slurm.stop_daemon("slurmctld")
     assert len(left_of(job.ref.name)) == 3
 
-    job.directory.cancel()
+    job.directory.write_cancelled()
 
     wait_until(lambda: not left_of(job.ref.name), "the end of all it has started")
     record = wait_until(job.directory.read_exit, "a record")

@@ -510,7 +510,7 @@ def test_pipe_in_job_directory_does_not_block_watcher(local_jobs: ScriptJobs, na
     job = local_jobs.start(BECOMES_A_PIPE + "    signal.pause()\n", name)
     job.says("here")
 
-    job.directory.cancel()
+    job.directory.write_cancelled()
 
     assert job.record().asked == "TERM"
 

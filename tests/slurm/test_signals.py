@@ -181,7 +181,7 @@ def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how)
     elif how == "requeue":
         jobs.slurm.requeue(job.id)
     else:
-        job.directory.cancel()
+        job.directory.write_cancelled()
 
     job.end()
     assert (job.value, job.error) == ("42", None)
