@@ -39,8 +39,9 @@ from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, Member
 from airflow_provider_sewer.slurm.arrays.registration import ArrayRegistration
 from airflow_provider_sewer.slurm.attempts import Attempt, Attempts, TaskInstance
 from airflow_provider_sewer.slurm.client import SlurmClient
-from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory, Monitor, StartRecord
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
+from airflow_provider_sewer.slurm.job_records import ExitRecord, Monitor, StartRecord
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
@@ -229,12 +230,12 @@ IN_JOB = {
     ),
     "start": Stored(
         formats.START, "start.json", lambda folder: JobDirectory(folder).read_start(),
-        StartRecord("4711", 1, "n1", 99, 1700000003.5), None, None, None,
+        StartRecord(1, "n1", 99, 1700000003.5), None, None, None,
     ),
     "exit": Stored(
         formats.EXIT, "exit.json", read_exit,
         ExitRecord(
-            "4711", 1, "n1", "teardown", 0, None, 1700000003.5, 1700000009.5, 9, 0, [0, 9], -1, 2,
+            1, "n1", "teardown", 0, None, 1700000003.5, 1700000009.5, 9, 0, [0, 9], -1, 2,
             unsignalled=True, is_torn_down=True,
         ),
         None,

@@ -38,13 +38,14 @@ from airflow_provider_sewer.operators.module import PythonModuleOperator, second
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.cancellation import TIMEOUT_BEFORE_KILL, cancel_job
-from airflow_provider_sewer.slurm.job import Job, PendingJob, has_final_record
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
+from airflow_provider_sewer.slurm.job import Job, PendingJob
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import require_workdir
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set
 from airflow_provider_sewer.slurm.job_spec import JobSpec
+from airflow_provider_sewer.slurm.run_dir import checked_run_dir
 from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             self._announce(context, job, has_reattached=run.has_reattached)
             if not slurm.wait_for_completion:
                 return job.ref.id
-            if slurm.deferrable and not has_final_record(job):
+            if slurm.deferrable and not job.directory.has_final_record:
                 self._wait_in_triggerer(job, run)
             return self._collect(context, run, run.follow(job))
 
@@ -214,7 +215,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             job, job_result = JobResult.from_event(event)
         except UnreadableRecord as error:  # the job directory holds everything in the event
             raise TaskDeferralError(str(error)) from None
-        run.log_rest(job_result)
+        run.log_rest(job.directory)
         if isinstance(job, Job):  # a pending job was never submitted
             self._push_job_info(context, run, job)
         return self._collect(context, run, job_result)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from airflow_provider_sewer.core.errors import SlurmUnavailable
 from airflow_provider_sewer.core.formats import ATTEMPT
 from airflow_provider_sewer.core.trusted_files import check_own_folders
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, job_directories_of
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
+from airflow_provider_sewer.slurm.run_dir import job_directories_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,7 +30,8 @@ class PendingJob(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the data to store."""
-        return JOB.packed([None, self.name, self.directory.path, self.cluster.kind, None])
+        fields = {"id": None, "name": self.name, "directory": self.directory.path}
+        return JOB.written({**fields, "cluster": self.cluster.kind, "submitted": None})
 
     def __str__(self) -> str:
         return f"{self.name} (waiting for its array)"
@@ -57,7 +58,8 @@ class Job(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the data to store: in the job directory, in the trigger, its event, and Airflow's task state store."""
-        return JOB.packed([*self.ref, self.cluster.kind, self.submitted])
+        fields = {"id": self.ref.id, "name": self.ref.name, "directory": self.directory.path}
+        return JOB.written({**fields, "cluster": self.cluster.kind, "submitted": self.submitted})
 
     @classmethod
     def from_dict(cls, data: Any) -> Job | PendingJob:
@@ -74,15 +76,6 @@ class Job(NamedTuple):
 
     def __str__(self) -> str:
         return f"{'Slurm job' if self.cluster.kind == 'slurm' else 'local job'} {self.ref.id} ({self.ref.name})"
-
-
-def has_final_record(job: Job) -> bool:
-    """Return whether the final record of a job's end exists."""
-    try:
-        record = job.directory.read_exit()
-    except (OSError, ValueError):
-        return False
-    return record is not None and record.is_final
 
 
 def has_ended(job: Job) -> bool:

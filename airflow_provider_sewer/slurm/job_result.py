@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.slurm.backend import JobStatus
     from airflow_provider_sewer.slurm.job import PendingJob
-    from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory
+    from airflow_provider_sewer.slurm.job_directory import JobDirectory
+    from airflow_provider_sewer.slurm.job_records import ExitRecord
 
 #: Exit code of the job script when another job has claimed its job directory, or the attempt is cancelled.
 NOT_ITS_TURN = 75

@@ -36,13 +36,15 @@ from airflow_provider_sewer.slurm.cancellation import (
 )
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job import Job, PendingJob
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
 from airflow_provider_sewer.slurm.job_script import checked_variables
 from airflow_provider_sewer.slurm.job_spec import load_task, save_task, wait_policy_of
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_line_between
-from airflow_provider_sewer.slurm.monitor import Backoff, JobMonitor, latest_update, subscribe
+from airflow_provider_sewer.slurm.monitor import JobMonitor
 from airflow_provider_sewer.slurm.reattach import PreviousAttempt
+from airflow_provider_sewer.slurm.run_dir import checked_run_dir
+from airflow_provider_sewer.slurm.status_poller import Backoff, latest_update, subscribe
 from airflow_provider_sewer.slurm.submission import DuplicateJobName, Submission
 
 if TYPE_CHECKING:
@@ -274,9 +276,8 @@ class JobRunner:
         except OSError as error:
             raise FileSystemRefused(f"its result cannot be read: {error.filename}: {error.strerror}") from None
 
-    def log_rest(self, result: JobResult) -> None:
-        """Log the job's output that is not logged yet."""
-        directory = JobDirectory(result.run_directory or "")
+    def log_rest(self, directory: JobDirectory) -> None:
+        """Log the output of the job in a job directory that is not logged yet."""
         JobLogs(directory, self._sink, self.secrets(directory)).finish()
 
     def _close(self, directory: JobDirectory, how: str) -> None:

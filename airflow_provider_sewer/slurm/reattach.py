@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from airflow_provider_sewer.slurm.backend import SlurmUnreachable
 from airflow_provider_sewer.slurm.cancellation import RepeatedCancellation, cancel_attempt
 from airflow_provider_sewer.slurm.job import has_ended
-from airflow_provider_sewer.slurm.monitor import Backoff
 from airflow_provider_sewer.slurm.states import ENDED, REQUEUEABLE
+from airflow_provider_sewer.slurm.status_poller import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,7 +29,8 @@ from airflow_provider_sewer.slurm.job import Job, PendingJob
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_spec import wait_policy_of
 from airflow_provider_sewer.slurm.log_tailer import TriggerLog
-from airflow_provider_sewer.slurm.monitor import Backoff, JobMonitor, subscribe
+from airflow_provider_sewer.slurm.monitor import JobMonitor
+from airflow_provider_sewer.slurm.status_poller import Backoff, subscribe
 from airflow_provider_sewer.triggers.encrypted_fields import decrypt_secrets
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from airflow_provider_sewer.slurm.log_tailer import JobLogs, last_lines
 from airflow_provider_sewer.slurm.monitor import JobMonitor, WaitPolicy
 from airflow_provider_sewer.slurm.states import ENDED
+from airflow_provider_sewer.slurm.usage import read_usage
 from tests.slurm.script_jobs import WAIT, wait_until
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def test_job_directory_ignores_records_of_other_users(tmp_path: Path) -> None:
     assert directory.has_success
     os.chown(directory.exit, OTHER, OTHER)
     assert not directory.has_success
-    assert directory.read_usage() == {}
+    assert read_usage(directory) == {}
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -243,7 +244,7 @@ def test_job_directory_rejects_malformed_records(strange: Callable[[str], None],
     assert directory.read_monitor() is None
     assert (directory.read_unknown_seconds(), directory.read_orphaned(), directory.is_cleared) == (0.0, None, False)
     assert directory.is_alive(within=60) == (strange in (be_deep, be_of_other_types, be_huge))
-    assert directory.read_usage() == {}
+    assert read_usage(directory) == {}
     JobLogs(directory, lambda *_: None).pump()
     for read in ("exit", "attempt", "job", "task", "products", "ended"):
         with pytest.raises(UnreadableRecord, match=rf"/{read}\.json cannot be read as format 1: "):
@@ -270,7 +271,7 @@ def test_job_with_open_umask_leaves_readable_records(umask: str, tmp_path: Path)
     source = "import time; os.umask(0); open(folder + '/result.json', 'w').write('[1]'); time.sleep(0.3)"
     assert outcome(planned(tmp_path, source, slurm={"setup": [f"umask {umask}"]})) == [1]
     (folder,) = tmp_path.glob("runs/dag/run/task/1")
-    assert JobDirectory(str(folder)).read_usage()["elapsed"] > 0
+    assert read_usage(JobDirectory(str(folder)))["elapsed"] > 0
     assert JobDirectory(str(folder)).has_success
 
 

@@ -308,7 +308,8 @@ def test_scancel_of_array_element_is_not_success(cluster_jobs, slurm) -> None:
     slurm.command("scancel", job_id)
 
     record = job.record()
-    assert (record.job_id, record.exit_code, record.asked) == (job_id, 0, "TERM")
+    assert (record.exit_code, record.asked) == (0, "TERM")
+    assert job.directory.read_claim() == job_id
 
 
 def test_announcement_of_an_earlier_run_does_not_count(tracked_jobs) -> None:
