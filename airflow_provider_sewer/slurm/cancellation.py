@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
 from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.execution.thread_slots import Slots
 from airflow_provider_sewer.slurm.arrays.registration import elements_of, withdraw
 from airflow_provider_sewer.slurm.backend import JobRef, SlurmUnreachable
 from airflow_provider_sewer.slurm.job import Job, PendingJob
@@ -31,6 +32,8 @@ TIMEOUT, TIMEOUT_TOGETHER, TIMEOUT_BEFORE_KILL = 15.0, 20.0, 4.0
 #: Seconds after which a job that has not ended is cancelled again, at first and at most.
 _AGAIN, _AGAIN_AT_MOST = 30.0, 240.0
 
+#: Threads that mark a job directory at once: each takes some open files.
+_MARKS = Slots(8)
 #: Many of these can wait for a hanging file system before the rest has to wait too.
 _THREADS = ThreadPoolExecutor(max_workers=64, thread_name_prefix="sewer-canceller")
 
@@ -88,7 +91,8 @@ def cancel_with_others(job: Job) -> Future[str]:
     Neither this call nor the end of this process waits for a controller that does not answer.
     """
     message = _new_message()
-    _mark(job.directory)
+    with _MARKS.taken():
+        _mark(job.directory)
     _Batch.of(job.cluster).add(job, message, start=_start_daemon)
     return message
 
@@ -124,10 +128,10 @@ def abort_submission(directory: JobDirectory, notify: Callable[[str], None], *, 
 
 
 class RepeatedCancellation:
-    """Cancellation of a job that is repeated until it ends, ever more rarely: a controller may lose one.
+    """Cancellation of a job that can be repeated until it ends, ever more rarely; no call waits for the controller.
 
     :param job: the job.
-    :param notify: takes log lines about it.
+    :param notify: takes log lines about it, in the thread that calls.
     """
 
     def __init__(self, job: Job, notify: Callable[[str], None]) -> None:
@@ -135,13 +139,20 @@ class RepeatedCancellation:
         self._notify = notify
         self._next = -math.inf
         self._pause = _AGAIN
+        self._message: Future[str] | None = None
 
     def cancel_if_due(self) -> None:
         """Cancel the job, unless that was done just now."""
         if time.monotonic() >= self._next:
-            cancel_job(self._job, self._notify)
+            self._message = cancel_with_others(self._job)
             self._next = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _AGAIN_AT_MOST)
+
+    def log(self) -> None:
+        """Log the outcome of the last cancellation, once that is known."""
+        if self._message is not None and self._message.done():
+            self._notify(self._message.result())
+            self._message = None
 
 
 class _Batch:

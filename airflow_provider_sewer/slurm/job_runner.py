@@ -32,7 +32,6 @@ from airflow_provider_sewer.slurm.cancellation import (
     cancel_attempt,
     cancel_job,
     cancel_submission,
-    cancel_with_others,
 )
 from airflow_provider_sewer.slurm.client import SlurmClient
 from airflow_provider_sewer.slurm.job import Job, PendingJob
@@ -203,7 +202,7 @@ class JobRunner:
             while (result := monitor.poll(update)) is None:
                 if not monitor.is_holder:
                     raise SlurmJobReleased(f"another process monitors {job}", job_id=job.ref.id)
-                self._end_if_stopped(job)
+                self._end_if_stopped(monitor)
                 if monitor.wants_poll or self._is_stopped:
                     subscription.poll_now()
                 update = latest_update(self._news, backoff.next(has_news=update is not None))
@@ -343,12 +342,12 @@ class JobRunner:
         if attempt.directory.read_job() and (job := self.latest_job()):
             cancel_job(job, self._notify, timeout=timeout)
 
-    def _end_if_stopped(self, job: Job) -> None:
+    def _end_if_stopped(self, monitor: JobMonitor) -> None:
         if self._is_stopped and not self._is_cancelled:
             self._is_cancelled = True
-            cancel_with_others(job).add_done_callback(lambda line: self._notify(line.result()))
+            monitor.cancel()
         if self._is_let_go:
-            raise SlurmCancelled(f"{job} was cancelled without waiting for its end", job_id=job.ref.id)
+            raise SlurmCancelled(f"{self._job} was cancelled without waiting for its end", job_id=_id_of(self._job))
 
     def _check(self) -> None:
         """Raise if this try is no longer valid."""
@@ -471,5 +470,5 @@ def _next(news: SimpleQueue[_News]) -> _News | None:
         return None
 
 
-def _id_of(begun: Job | PendingJob) -> str | None:
+def _id_of(begun: Job | PendingJob | None) -> str | None:
     return begun.ref.id if isinstance(begun, Job) else None

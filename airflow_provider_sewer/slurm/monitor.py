@@ -173,12 +173,17 @@ class JobMonitor:
             return None
         if not was_holder:  # meanwhile another process forwarded the output
             self._logs = self._new_logs()
+        self._cancellation.log()
         if update is not None:
             self._apply(update)
         rule = self._with_unreadable_record(self._rule(self._read_record()))
         if not (self._leaves_rest_to_worker and rule.conclusion != _GOES_ON) and self._pump():
             return None  # output first: there is more than one poll forwards
         return rule.conclude() if self._has_lasted(rule) else None
+
+    def cancel(self) -> None:
+        """Have the job cancelled, without waiting for the controller."""
+        self._cancellation.cancel_if_due()
 
     def stop(self) -> None:
         """Stop forwarding output: its receiver is gone."""

@@ -103,6 +103,7 @@ class PreviousAttempt:
         while not has_ended(job) and not self._is_out_of_reach(job, began):
             cancellation.cancel_if_due()
             self._pause(backoff.next(has_news=False))
+            cancellation.log()
 
     def _pause(self, seconds: float) -> None:
         """Wait, in slices, so that a process that must stop ends soon."""
