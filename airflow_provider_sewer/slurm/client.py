@@ -356,8 +356,8 @@ def _these(ids: Iterable[str]) -> tuple[str, str]:
 
 
 def _left(until: float) -> float:
-    """Return the seconds until a time, at least one."""
-    return max(until - time.monotonic(), 1.0)
+    """Return the seconds until a time, at least one; rounded for messages."""
+    return max(round(until - time.monotonic(), 1), 1.0)
 
 
 def _together(ids: Iterable[str]) -> list[str]:

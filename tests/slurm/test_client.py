@@ -180,6 +180,25 @@ def test_cancel_of_many_jobs_uses_one_squeue_and_one_scancel(on):
     assert sorted(left) == sorted([jobs[2], *(f"{array}_{number}" for number in (0, 3, 4, 5, 6, 8, 9))])
 
 
+def test_cancel_uses_one_scancel_for_a_thousand_jobs(on):
+    """Linux limits the length of an argument, and Slurm that of a request."""
+    array = on.submit("sleep 600", "--job-name=many", "--hold", "--array=0-1499")
+    on.put_in_front("scancel")
+    assert SlurmClient().cancel([ref(f"{array}_{number}", "many") for number in range(1500)], timeout=60) == {}
+    assert on.counted("scancel") == 2
+    on.until(lambda: not on.command("squeue", "-h", "-r", "-j", array, "-o", "%i"), "no element to be left")
+
+
+def test_cancel_of_many_jobs_names_each_unless_controller_answers(on):
+    """The controller may have heard of none of them."""
+    jobs = [ref(on.submit("sleep 600", "--job-name=many", "--hold"), "many") for _ in range(2)]
+    on.freeze("slurmctld")
+    reasons = SlurmClient().cancel(jobs, timeout=2)
+    on.thaw("slurmctld")
+    assert list(reasons) == jobs
+    assert all("squeue timed out after 1 s" in reason for reason in reasons.values())
+
+
 def test_poll_of_missing_element_uses_one_squeue(on):
     """Its array has to be asked for; from the second look on that is part of the one query."""
     array = on.submit("sleep 600", "--job-name=gone", "--hold", "--array=0-2")

@@ -241,6 +241,22 @@ def test_cancel_of_ended_local_job_changes_nothing(local_jobs: ScriptJobs) -> No
     assert job.directory.read_exit() == record
 
 
+def test_cancel_of_many_jobs_ends_those_of_this_host(local_jobs: ScriptJobs) -> None:
+    """A job of another host is reported, and does not keep the others from their end."""
+    jobs = [local_jobs.start(WAIT) for _ in range(3)]
+    for job in jobs:
+        job.says("here")
+    changed_start(jobs[1], node="elsewhere")
+
+    reasons = LocalBackend().cancel([job.ref for job in jobs], timeout=10)
+
+    assert list(reasons) == [jobs[1].ref]
+    wait_until(lambda: not processes_of(jobs[0]) and not processes_of(jobs[2]), "the end of the others")
+    assert processes_of(jobs[1])
+    jobs[1].tell("go")
+    wait_until(lambda: not processes_of(jobs[1]), "the end of all processes")
+
+
 # --- status
 
 
