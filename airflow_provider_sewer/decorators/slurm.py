@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk.bases.decorator import TaskDecorator
 
     from airflow_provider_sewer.hooks.sewer import SewerHook
-    from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
-    from airflow_provider_sewer.slurm.job import Job
+    from airflow_provider_sewer.slurm.job import Job, PendingJob
     from airflow_provider_sewer.slurm.job_result import JobResult
     from airflow_provider_sewer.slurm.job_runner import JobRunner
 

@@ -38,15 +38,16 @@ from airflow_provider_sewer.operators.module import PythonModuleOperator, failin
 from airflow_provider_sewer.operators.overlapping_runs import claim_temporary, warn_of_other_runs
 from airflow_provider_sewer.operators.supervisor import supervisor
 from airflow_provider_sewer.operators.xcom import push_run_info
-from airflow_provider_sewer.slurm.arrays.pending_job import PendingJob
 from airflow_provider_sewer.slurm.attempts import TaskInstance
-from airflow_provider_sewer.slurm.job import Job, cancel, has_final_record
-from airflow_provider_sewer.slurm.job_directory import JobDirectory, checked_run_dir
+from airflow_provider_sewer.slurm.cancellation import TIMEOUT_BEFORE_KILL, cancel_job
+from airflow_provider_sewer.slurm.job import Job, PendingJob
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import require_workdir
+from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_script import can_set
 from airflow_provider_sewer.slurm.job_spec import JobSpec
-from airflow_provider_sewer.slurm.submitted_job import job_from_data, job_to_data, result_from_data
+from airflow_provider_sewer.slurm.run_dir import checked_run_dir
 from airflow_provider_sewer.slurm.usage import usage_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_sewer.core.environment import Inherit
     from airflow_provider_sewer.hooks.sewer import SewerHook
-    from airflow_provider_sewer.slurm.job_result import JobResult
 
 #: Default of an argument for which ``None`` has a meaning of its own.
 NOT_GIVEN: Any = object()
@@ -71,9 +71,8 @@ _NOT_RETRYABLE = (
 )
 #: Key in Airflow's task state store under which a task records its job for later tries.
 _JOB_KEY = "slurm_job"
-#: Seconds for cancelling, and before it for querying Airflow, which kills a worker five seconds after SIGTERM.
-#: The job directory is marked as cancelled first, and scancel outlives the worker.
-_CANCEL_TIMEOUT, _ASK_TIMEOUT = 4.0, 3.0
+#: Seconds for querying Airflow before the job is cancelled.
+_ASK_TIMEOUT = 3.0
 
 
 class SlurmModuleOperator(PythonModuleOperator):
@@ -206,7 +205,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             self._publish(ti, job)
             if not slurm.wait_for_completion:
                 return job.ref.id
-            if slurm.deferrable and not has_final_record(job):
+            if slurm.deferrable and not job.directory.has_final_record:
                 self._wait_in_triggerer(job, run)
             return self._collect(context, run, run.follow(job))
 
@@ -218,10 +217,10 @@ class SlurmModuleOperator(PythonModuleOperator):
         """
         run = self._prepare_run(context)
         try:
-            job, job_result = result_from_data(event)
+            job, job_result = JobResult.from_event(event)
         except UnreadableRecord as error:  # the job directory holds everything in the event
             raise TaskDeferralError(str(error)) from None
-        run.log_rest(job_result)
+        run.log_rest(job.directory)
         if isinstance(job, Job):  # a pending job was never submitted
             self._publish(context["ti"], job, pushes_id=run.spec.shares_array)
         return self._collect(context, run, job_result)
@@ -257,7 +256,7 @@ class SlurmModuleOperator(PythonModuleOperator):
             return
         state = self._state_in_airflow()
         if state.request is not UserRequest.NONE:
-            run.cancel(timeout=_CANCEL_TIMEOUT, is_cleared=state.request is UserRequest.CLEAR)
+            run.cancel(timeout=TIMEOUT_BEFORE_KILL, is_cleared=state.request is UserRequest.CLEAR)
         elif state.is_running and self._is_last_try():
             self.log.warning("Stop requested, but the task is still running in Airflow; monitoring the job to its end")
         else:
@@ -369,15 +368,15 @@ class SlurmModuleOperator(PythonModuleOperator):
             with suppress(Exception):  # the task fails anyway
                 run = self._job_run or self._prepare_run(context)
                 if run.spec.slurm.on_kill_action != "keep_job":
-                    run.cancel_latest(timeout=_CANCEL_TIMEOUT)
+                    run.cancel_latest(timeout=TIMEOUT_BEFORE_KILL)
         elif self.on_kill_action != "keep_job" and not record["keep"]:
-            cancel(job_from_data(record["job"]), self.log.info, timeout=_CANCEL_TIMEOUT)
+            cancel_job(Job.from_dict(record["job"]), line_logger(self.log), timeout=TIMEOUT_BEFORE_KILL)
 
     def _store_job(self, context: Context, run: JobRunner, job: Job | PendingJob) -> None:
         """Record the job in Airflow's task state store, for cancelling."""
         if store := context.get("task_state_store"):
             keeps = run.spec.slurm.on_kill_action == "keep_job"
-            store.set(_JOB_KEY, STORED_JOB.written({"job": job_to_data(job), "keep": keeps}))
+            store.set(_JOB_KEY, STORED_JOB.written({"job": job.to_dict(), "keep": keeps}))
 
     def _publish(self, ti: RuntimeTaskInstanceProtocol, job: Job, *, pushes_id: bool = True) -> None:
         """Set the link to a job, and push its id to XCom.
@@ -401,7 +400,7 @@ class SlurmModuleOperator(PythonModuleOperator):
         settings = slurm_to_data(run.spec.slurm._replace(slurm={}))
         secrets = encrypt_secrets(run.secrets(job.directory), job.directory)
         deadline = time.time() + timeout.total_seconds()
-        trigger = SlurmJobTrigger(job_to_data(job), target, settings, secrets, deadline)
+        trigger = SlurmJobTrigger(job.to_dict(), target, settings, secrets, deadline)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def _collect(self, context: Context, run: JobRunner, job_result: JobResult) -> Any:

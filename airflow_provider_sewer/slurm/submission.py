@@ -105,7 +105,7 @@ class Submission:
         except OSError as error:
             raise self._unwritable(error) from None
         if (known := self._find(has_begun=False)) is not None:
-            raise DuplicateJobName(self._job(known, time.time()))
+            raise DuplicateJobName(Job.of(known, self._name, self._directory, self._cluster, time.time()))
         return self._until_taken()
 
     def _until_taken(self) -> Job:
@@ -173,7 +173,7 @@ class Submission:
         unreadable = None
         try:
             if (record := self._directory.read_job()) is not None:
-                return self._job(record["id"], record["submitted"])
+                return Job.of(record["id"], self._name, self._directory, self._cluster, record["submitted"])
         except UnreadableRecord as error:  # its claim and its name identify the job, too
             unreadable = error
         known = self._find_for_certain() if for_certain else self._find()
@@ -229,15 +229,12 @@ class Submission:
         return min(max(time.time() - created, 0.0) + _CLOCKS, _LONGEST_AGE)
 
     def _as_job(self, job_id: str) -> Job:
-        job = self._job(job_id, time.time())
+        job = Job.of(job_id, self._name, self._directory, self._cluster, time.time())
         try:
-            self._directory.write_job(job.to_data())
+            self._directory.write_job(job.to_dict())
         except OSError as error:  # it can be found by its name, too
             self._notify(WarningLine(f"Cannot record Slurm job {job_id} ({self._name}) in its job directory: {error}"))
         return job
-
-    def _job(self, job_id: str, submitted: float) -> Job:
-        return Job.of(job_id, self._name, self._directory, self._cluster, submitted)
 
     # -- Waiting -------------------------------------------------------------------------------------------------------
 

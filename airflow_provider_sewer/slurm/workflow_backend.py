@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.execution.task_runner import TaskRunner
     from airflow_provider_sewer.slurm.job import Job
 
-#: Seconds in which an unwanted job is cancelled; its job directory ends it in any case.
-_CANCEL_TIMEOUT = 15.0
-
 
 class WorkflowJobs:
     """Converts the tasks of a run to Slurm jobs.
@@ -126,7 +123,7 @@ class WorkflowJobs:
 
         :param notify: takes log lines about it.
         """
-        JobRunner(self._planned(task, ""), _nowhere, notify).cancel_latest(timeout=_CANCEL_TIMEOUT)
+        JobRunner(self._planned(task, ""), _nowhere, notify).cancel_latest()
 
     def interpreter(self, task: Task) -> str | None:
         """Return the interpreter of a task's job: an absolute path, or a name, ``None`` too, that its node looks up.
@@ -213,7 +210,7 @@ class SlurmTaskRunner:
             is_left = isinstance(error, UnreadableRecord)  # its job may have succeeded
             if self._job_run is not None and not is_left and (job is None or self._stopped is None):
                 with suppress(SewerError):  # the first error counts
-                    self._job_run.cancel_latest(timeout=_CANCEL_TIMEOUT)
+                    self._job_run.cancel_latest()
             if self._stopped is not None and isinstance(error, SewerError):
                 raise ModuleTerminated(error.message.partition("\n")[0]) from None
             raise

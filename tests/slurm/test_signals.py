@@ -181,7 +181,7 @@ def test_sigkill_during_teardown_keeps_success_of_module(jobs, monkeypatch, how)
     elif how == "requeue":
         jobs.slurm.requeue(job.id)
     else:
-        job.directory.cancel()
+        job.directory.write_cancelled()
 
     job.end()
     assert (job.value, job.error) == ("42", None)
@@ -308,7 +308,8 @@ def test_scancel_of_array_element_is_not_success(cluster_jobs, slurm) -> None:
     slurm.command("scancel", job_id)
 
     record = job.record()
-    assert (record.job_id, record.exit_code, record.asked) == (job_id, 0, "TERM")
+    assert (record.exit_code, record.asked) == (0, "TERM")
+    assert job.directory.read_claim() == job_id
 
 
 def test_announcement_of_an_earlier_run_does_not_count(tracked_jobs) -> None:

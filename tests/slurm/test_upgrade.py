@@ -125,7 +125,7 @@ def test_unreadable_record_keeps_job_and_product_for_retry(way: str, name: str, 
 def test_unreadable_exit_record_of_a_cancelled_job_keeps_its_product(attempt: Path, tmp_path: Path) -> None:
     """The job may have succeeded before it was cancelled."""
     directory = JobDirectory(str(attempt))
-    directory.cancel()
+    directory.write_cancelled()
     whole = Path(directory.exit).read_text()
     Path(directory.exit).write_text(whole.replace('"format": 1', '"format": 2'))
 

@@ -28,7 +28,6 @@ from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
-from airflow_provider_sewer.slurm.submitted_job import job_to_data
 from airflow_provider_sewer.triggers.encrypted_fields import encrypt_secrets
 from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger, _News
 from tests.airflow_supervisor import task_instance
@@ -65,7 +64,7 @@ def submit(tmp_path):
         )
         job = JobRunner(planned, lambda *_: None, lambda _: None).submit_and_wait()
         encrypted = encrypt_secrets(secrets, job.directory)
-        trigger = SlurmJobTrigger(job_to_data(job), "job", slurm_to_data(slurm._replace(slurm={})), encrypted)
+        trigger = SlurmJobTrigger(job.to_dict(), "job", slurm_to_data(slurm._replace(slurm={})), encrypted)
         return job, trigger
 
     return run
@@ -83,7 +82,7 @@ def register(tmp_path):
         for index in range(count):
             planned = JobSpec(TaskInstance("dag", "run", "task", index, "0"), task, slurm, {}, 1.0, expected=2)
             waiting = JobRunner(planned, lambda *_: None, lambda _: None).submit_or_reattach()
-            yield SlurmJobTrigger(job_to_data(waiting), "job", slurm_to_data(slurm._replace(slurm={})))
+            yield SlurmJobTrigger(waiting.to_dict(), "job", slurm_to_data(slurm._replace(slurm={})))
 
     return lambda *arguments, **settings: list(run(*arguments, **settings))
 
@@ -276,7 +275,7 @@ def test_on_kill_bookkeeping_does_not_cancel_the_job(on_slurm, submit, state, ca
     assert "Leaving" in caplog.text
     assert not job.directory.is_cancelled
     assert not has_ended(job)
-    job.cancel(timeout=PATIENCE)
+    job.cluster.cancel([job.ref], timeout=PATIENCE)
 
 
 def test_run_paused_triggerer_logs_nothing_once_another_monitors(on_slurm, submit, tmp_path):
