@@ -14,11 +14,11 @@ import click
 
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
+from airflow_provider_sewer.cli.help import SLURM, Command, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
     EXCLUDE,
-    FILE,
     JOBS,
     LIMIT,
     SELECT,
@@ -27,6 +27,7 @@ from airflow_provider_sewer.cli.options import (
     WorkflowFile,
     file_options,
     run_options,
+    workflow_file,
 )
 from airflow_provider_sewer.core.errors import SewerError, with_short_values
 from airflow_provider_sewer.core.selection import selected
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 class _Commands(click.Group):
     """Command group that reports user errors with a message and exit code 2, never with a traceback."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
         _prepare_streams()
@@ -66,51 +69,78 @@ class _Commands(click.Group):
             gc.freeze()  # the process ends now; a last garbage collection would only take time
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sppe")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Run, show and convert workflows of Python modules.
+
+    \b
+    Examples:
+      sppe show flow.py                       print the graph
+      sppe run flow.py -n                     check all, print the commands
+      sppe run flow.py                        run the workflow
+      sppe run flow.py --resume               run the tasks that have not succeeded
+      sppe run flow.py --on slurm --slurm partition=gpu
+      sppe convert flow.py --to vscode        debug a task in VS Code
 
     Exit codes: 0 all tasks succeeded, 1 a task failed, 2 no task was started because the file or the
     command line is invalid, 130 and 143 after Ctrl-C and SIGTERM.
-    """
+
+    \b
+    Shell completion, in the start file of the shell:
+      bash  eval "$(_SPPE_COMPLETE=bash_source sppe)"
+      zsh   eval "$(_SPPE_COMPLETE=zsh_source sppe)"
+      fish  _SPPE_COMPLETE=fish_source sppe | source
+    """  # noqa: D301 - click reads the character \b
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
-_ON = click.option(
+_ON = option(
     "--on",
+    group=SLURM,
     default="local",
     type=click.Choice(RUN_ON),
     show_default=True,
     help="Run tasks on this machine, or as Slurm jobs unless they set run_on='local'.",
 )
-_SLURM = click.option(
-    "--slurm", multiple=True, metavar="K=V", help="Slurm parameter for tasks that do not set it. Repeatable."
+_SLURM = option(
+    "--slurm",
+    group=SLURM,
+    multiple=True,
+    metavar="K=V",
+    help="Slurm parameter for tasks that do not set it. Repeatable.",
 )
 
 
 @main.command()
 @run_options
 @LIMIT
-@click.option(
+@option(
     "-j",
     "at_once",
+    metavar="N",
     type=click.IntRange(min=1),
     help="Maximum number of concurrent tasks. [default: number of processors; all jobs]",
 )
 @_ON
 @_SLURM
-@click.option(
-    "--run-dir", type=click.Path(), help="Folder for job directories, visible to all nodes. [default: ~/.sewer/runs]"
+@option(
+    "--run-dir",
+    group=SLURM,
+    type=click.Path(),
+    help="Folder for job directories, visible to all nodes. [default: ~/.sewer/runs]",
 )
-@click.option(
+@option(
     "--ahead",
+    group=SLURM,
     is_flag=True,
     help="Submit jobs at once, with afterok dependencies. Jobs that need products or results of others, or may be "
     "up to date, are submitted later.",
 )
-@click.option(
-    "--log-dir", type=click.Path(), help="Folder for the log files of tasks. [default: one below .sewer/logs]"
-)
+@option("--log-dir", type=click.Path(), help="Folder for the log files of tasks. [default: one below .sewer/logs]")
+@option("-n", "--dry-run", is_flag=True, help="Make all checks, print the commands of the tasks, and run none.")
 def run(
     request: RunRequest,
     limits: dict[str, int],
@@ -120,6 +150,7 @@ def run(
     run_dir: str | None,
     ahead: bool,
     log_dir: str | None,
+    dry_run: bool,
 ) -> None:
     """Run a workflow; each task starts when its upstream tasks have succeeded."""
     from airflow_provider_sewer.cli.run_command import RunOptions, run_in_terminal
@@ -133,7 +164,13 @@ def run(
         log_dir=log_dir,
         slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead),
     )
-    sys.exit(run_in_terminal(request.file.workflow(), options.settings_here(request.settings), options))
+    settings = options.settings_here(request.settings)
+    if dry_run:
+        from airflow_provider_sewer.cli.dry_run import explain
+
+        click.echo(explain(request.file.workflow(), settings, options, has_commands=True))
+    else:
+        sys.exit(run_in_terminal(request.file.workflow(), settings, options))
 
 
 @main.command()
@@ -143,23 +180,25 @@ def run(
 def explain(request: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
     """Show for each task whether it would run, and the reason; for a Slurm job also its interpreter.
 
-    No task is started.
+    The checks are those of a run. No task is started.
     """
-    from airflow_provider_sewer.cli.run_command import RunOptions, explain
+    from airflow_provider_sewer.cli.dry_run import explain
+    from airflow_provider_sewer.cli.run_command import RunOptions
 
     jobs = _slurm(slurm, None, is_enabled=on == "slurm", is_ahead=False)
     options = RunOptions(
         request.selection, request.resume, request.state, jobs=None, limits={}, log_dir=None, slurm=jobs
     )
-    click.echo(explain(request.file.workflow(), options.settings_here(request.settings), options))
+    settings = options.settings_here(request.settings)
+    click.echo(explain(request.file.workflow(), settings, options, has_commands=False))
 
 
 @main.command()
 @file_options
-@click.option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="Target format.")
-@click.option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
-@click.option("--print-only", is_flag=True, help="Print a complete new file instead of writing one.")
-@click.option("--launch-json-version", default="0.2.0", show_default=True)
+@option("--to", required=True, type=click.Choice(["vscode"]), expose_value=False, help="Target format.")
+@option("-o", "--output", default=".vscode/launch.json", type=click.Path(), show_default=True)
+@option("--print-only", is_flag=True, help="Print a complete new file instead of writing one.")
+@option("--launch-json-version", default="0.2.0", show_default=True)
 def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_version: str) -> None:
     """Write debug configurations for all tasks of a file, or of one workflow.
 
@@ -183,7 +222,7 @@ def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_versi
 @file_options
 @SELECT
 @EXCLUDE
-@click.option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
+@option("--format", "form", default="tree", type=click.Choice(["tree", "json", "mermaid"]), show_default=True)
 def show(file: WorkflowFile, select: tuple[str, ...], exclude: tuple[str, ...], form: str) -> None:
     """Print the graph of a workflow without running it."""
     from airflow_provider_sewer.exporters import diagram, workflow_json
@@ -199,12 +238,12 @@ def schema() -> None:
 
 
 @main.command()
-@FILE
+@workflow_file
 @WORKFLOW
 @ARGUMENTS
 @JOBS
 @LIMIT
-@click.option("--make", is_flag=True, help="Run the printed commands with the airflow executable on PATH.")
+@option("--make", is_flag=True, help="Run the printed commands with the airflow executable on PATH.")
 def pools(
     path: str,
     workflow: str | None,

@@ -1,4 +1,4 @@
-"""``sppe run`` and ``sppe explain``, from the first check to the summary."""
+"""``sppe run``, from the first check to the summary."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState
 from airflow_provider_sewer.execution.interpreter import locate_interpreter
 from airflow_provider_sewer.execution.job_order import RunIdentity
 from airflow_provider_sewer.execution.log_observers import LogFiles, PrefixedLines, file_names
-from airflow_provider_sewer.execution.plan import Selection, make_plan, require_inputs, require_results, select_tasks
-from airflow_provider_sewer.execution.preflight import reject_templates, resolve_settings
+from airflow_provider_sewer.execution.plan import Plan, Selection, make_plan, require_results, select_tasks
+from airflow_provider_sewer.execution.preflight import resolve_settings
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state, records_since, state_path
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
-    from airflow_provider_sewer.core.staleness import Decision
-    from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
@@ -63,10 +61,36 @@ class RunOptions(NamedTuple):
         return settings._replace(python=locate_interpreter(settings.python))
 
 
-def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> int:
-    """Run a workflow, show its progress, and return the exit code.
+class PreparedRun(NamedTuple):
+    """Run that has passed all checks and has not started.
 
-    :raises SewerError: when the workflow cannot run; no task has started then.
+    :param selected: the selected tasks, their settings resolved.
+    :param forced: names of tasks that run even if they are up to date.
+    :param is_part: whether some tasks are not selected.
+    :param engine: runs the tasks.
+    :param observers: receivers of its events, to be completed.
+    :param start: its initial state.
+    """
+
+    selected: Workflow
+    forced: tuple[str, ...]
+    is_part: bool
+    engine: WorkflowRunner
+    observers: list[Observer]
+    start: RunStart
+
+    def plan(self, *, resumes: bool) -> Plan:
+        """Return which tasks would run, and why.
+
+        :raises SewerError: when this cannot be found out.
+        """
+        return make_plan(self.selected, self.start.known(self.selected), self.forced, resumes=resumes)
+
+
+def prepare(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> PreparedRun:
+    """Make all checks of a run, and report everything that the user should know before it.
+
+    :raises SewerError: when the workflow cannot run.
     """
     resolved = resolve_settings(workflow, settings)
     check_limits(options.limits, resolved.tasks)
@@ -92,8 +116,18 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
     is_part = len(selected.tasks) < len(resolved.tasks)
     start = _start(options.state, workflow, resume=options.resume, is_part=is_part)
     require_results(selected, start.known(workflow), forced)
-    logs = _log_files(options.log_dir or _new_log_dir(workflow.name), selected, goes_on=options.resume)
-    observers.append(logs)
+    return PreparedRun(selected, forced, is_part, engine, observers, start)
+
+
+def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> int:
+    """Run a workflow, show its progress, and return the exit code.
+
+    :raises SewerError: when the workflow cannot run; no task has started then.
+    """
+    prepared = prepare(workflow, settings, options)
+    engine, start = prepared.engine, prepared.start
+    logs = _log_files(options.log_dir or _new_log_dir(workflow.name), prepared.selected, goes_on=options.resume)
+    prepared.observers.append(logs)
     with ExitStack() as stack:
         state = stack.enter_context(
             StateFile(
@@ -109,11 +143,11 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
             options.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
         if start.message:
             write_message(f"sppe: {start.message}")
-        observers.append(stack.enter_context(_display(selected)))
+        prepared.observers.append(stack.enter_context(_display(prepared.selected)))
         received = stack.enter_context(stop_on_signals(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
         outcomes = engine.run(state, resume=options.resume)
         with suppress(StateError):  # then the next run checks for jobs of this one
-            state.record_end(is_part=is_part)
+            state.record_end(is_part=prepared.is_part)
     _summarize(outcomes, logs)
     for warning in engine.warnings:
         write_message(f"sppe: {warning}")
@@ -122,44 +156,7 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
     return 0 if all(outcome.state.is_success for outcome in outcomes.values()) else 1
 
 
-def explain(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> str:
-    """Return for each task whether a run would run it, and the reason; for a Slurm job also its interpreter.
-
-    :raises SewerError: when the workflow could not run.
-    """
-    resolved = resolve_settings(workflow, settings)
-    selected, forced = select_tasks(resolved, options.selection)
-    reject_templates(selected)
-    require_inputs(selected, forced)
-    start = _start(options.state, workflow, resume=options.resume, is_part=len(selected.tasks) < len(resolved.tasks))
-    if start.message:
-        write_message(f"sppe: {start.message}")
-    known = start.known(workflow)
-    require_results(selected, known, forced)
-    decisions = make_plan(selected, known, forced, resumes=options.resume).decisions
-    width = max(map(len, decisions))
-    lines = [
-        f"{name:<{width}}  {_describe(decisions[name])}{_interpreter(selected.tasks[name], options)}"
-        for name in selected.order
-    ]
-    return "\n".join(lines)
-
-
-def _describe(decision: Decision) -> str:
-    word = "may run" if not decision.is_sure else "runs" if decision.must_run else "does not run"
-    return f"{word:<12}  {decision.reason}"
-
-
-def _interpreter(task: Task, options: RunOptions) -> str:
-    if options.slurm is None or not options.slurm.runs_on_slurm(task):
-        return ""
-    python = options.slurm.interpreter(task)
-    if python is not None and os.sep in python:
-        return f"; as a job, with {python}"
-    return f"; as a job, with {python or 'python, else python3,'} from the PATH on its node, after setup"
-
-
-class _RunStart(NamedTuple):
+class RunStart(NamedTuple):
     """Initial state of a run.
 
     :param path: state file of the run.
@@ -181,7 +178,7 @@ class _RunStart(NamedTuple):
         return {**self.done, **read_state(self.path, workflow.name)} if self.keep else self.done
 
 
-def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool) -> _RunStart:
+def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool) -> RunStart:
     """Return the initial state of a run.
 
     :param is_part: some tasks are not selected; their records are kept.
@@ -196,10 +193,10 @@ def _start(state: str | None, workflow: Workflow, *, resume: bool, is_part: bool
         if state is not None:
             raise StateError(f"{state}: state file not found; correct the path, or leave out --resume")
         message = f"no state file at {os.path.abspath(path)}: no task has succeeded yet"
-    return _RunStart(path, keep=resume or is_part, message=message)
+    return RunStart(path, keep=resume or is_part, message=message)
 
 
-def _start_after(state: str, workflow: Workflow, *, resume: bool) -> _RunStart:
+def _start_after(state: str, workflow: Workflow, *, resume: bool) -> RunStart:
     """Return the initial state of a run that resumes from a state of python-dag-pipeline."""
     if not resume:
         raise StateError(
@@ -214,7 +211,7 @@ def _start_after(state: str, workflow: Workflow, *, resume: bool) -> _RunStart:
     ours = known.keys() | records_since(own, os.stat(state).st_mtime)
     done = {name: FinishedTask(None, None) for name in succeeded if name not in ours}
     message = f"resuming from {state}, which is only read; the state of this run is saved in {own}"
-    return _RunStart(
+    return RunStart(
         own, keep=True, done=done, message=f"{message}, and tasks that succeeded in it count too" if known else message
     )
 

@@ -30,7 +30,8 @@ def test_help_option_prints_help(arguments: list[str], sppe) -> None:
 
 
 USAGE_ERRORS = {
-    "no file": (["--", "run"], "Missing option '-p' / '--path'"),
+    "no file": (["--", "run"], "Missing argument 'FILE'"),
+    "two files": (["run", "other.py"], "the workflow file is given twice, as "),
     "an unknown option": (["run", "--frobnicate"], "No such option"),
     "an unknown command": (["ruin"], "No such command 'ruin'"),
     "no job": (["run", "-j", "0"], "Invalid value for '-j': 0 is not in the range"),
