@@ -202,20 +202,12 @@ def explain(request: RunRequest, on: str, slurm: tuple[str, ...]) -> None:
 def convert(file: WorkflowFile, output: str, print_only: bool, launch_json_version: str) -> None:
     """Write debug configurations for all tasks of a file, or of one workflow.
 
-    Other content of launch.json is kept.
+    Other content of launch.json is kept. A result of another task is that of the last run; a task with a value that no
+    run has saved is named, gets no configuration, and makes the exit code 1.
     """
-    from airflow_provider_sewer.exporters import vscode
+    from airflow_provider_sewer.cli.convert import convert
 
-    tasks = file.tasks()
-    if print_only:
-        click.echo(vscode.launch_json(tasks, launch_json_version), nl=False)
-    else:
-        vscode.write_launch_json(output, tasks, launch_json_version)
-        click.echo(f"Wrote {len(tasks)} configurations to {output}", err=True)
-        if names := vscode.variables_needed(tasks):
-            write_message(
-                f"sppe: secrets are omitted; VS Code takes {', '.join(names)} from the environment it is started in"
-            )
+    sys.exit(convert(file.tasks(), file.path, None if print_only else output, launch_json_version))
 
 
 @main.command()

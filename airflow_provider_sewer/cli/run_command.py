@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
 
+#: Folder of state files.
+STATES = os.path.join(".sewer", "state")
+
+
 class RunOptions(NamedTuple):
     """Options of a run.
 
@@ -218,7 +222,7 @@ def _start_after(state: str, workflow: Workflow, *, resume: bool) -> RunStart:
 
 def _state_path(state: str | None, workflow: Workflow) -> str:
     file = workflow.source.file if workflow.source else ""
-    return state or state_path(file_names([workflow.name])[workflow.name], file, os.path.join(".sewer", "state"))
+    return state or state_path(file_names([workflow.name])[workflow.name], file, STATES)
 
 
 def _new_log_dir(name: str) -> str:

@@ -198,8 +198,10 @@ class StateFile:
         return "another run"
 
 
-def read_state(path: str, workflow: str) -> dict[str, FinishedTask]:
+def read_state(path: str, workflow: str | None) -> dict[str, FinishedTask]:
     """Return the tasks that succeeded according to a state file; an empty mapping if it does not exist.
+
+    :param workflow: the workflow's name; ``None`` accepts any.
 
     :raises StateError: when it is the state of another workflow, or not a state file.
     """
@@ -232,10 +234,10 @@ def _last_header(path: str, workflow: str) -> dict[str, Any]:
     return {}
 
 
-def _read(path: str, workflow: str) -> tuple[dict[str, FinishedTask], int]:
+def _read(path: str, workflow: str | None) -> tuple[dict[str, FinishedTask], int]:
     """Return the tasks that succeeded, and the number of bytes of the complete lines."""
     lines, length = _lines(path)
-    if lines and lines[0].get("workflow") != workflow:
+    if lines and workflow is not None and lines[0].get("workflow") != workflow:
         whose = f" but of {lines[0]['workflow']!r}" if "workflow" in lines[0] else ""
         raise StateError(f"{path} is not the state of workflow {workflow!r}{whose}; name its own with --state")
     done: dict[str, FinishedTask] = {}
