@@ -14,10 +14,11 @@ import click
 
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
-from airflow_provider_sewer.cli.help import SLURM, Command, option
+from airflow_provider_sewer.cli.help import OUTPUT, SLURM, Command, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
+    COLOR,
     EXCLUDE,
     JOBS,
     LIMIT,
@@ -140,6 +141,9 @@ _SLURM = option(
     "up to date, are submitted later.",
 )
 @option("--log-dir", type=click.Path(), help="Folder for the log files of tasks. [default: one below .sewer/logs]")
+@option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print only warnings and failures.")
+@option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print each line, command and folder; no live table.")
+@COLOR
 @option("-n", "--dry-run", is_flag=True, help="Make all checks, print the commands of the tasks, and run none.")
 def run(
     request: RunRequest,
@@ -151,6 +155,8 @@ def run(
     ahead: bool,
     log_dir: str | None,
     dry_run: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> None:
     """Run a workflow; each task starts when its upstream tasks have succeeded."""
     from airflow_provider_sewer.cli.run_command import RunOptions, run_in_terminal
@@ -163,6 +169,7 @@ def run(
         limits=limits,
         log_dir=log_dir,
         slurm=_slurm(slurm, run_dir, is_enabled=on == "slurm", is_ahead=ahead),
+        verbosity=verbose - quiet,
     )
     settings = options.settings_here(request.settings)
     if dry_run:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from airflow_provider_sewer.cli.help import FILE, PROCESS, TASKS, option
+from airflow_provider_sewer.cli.help import FILE, OUTPUT, PROCESS, TASKS, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import From
@@ -85,6 +85,15 @@ LIMIT = option(
     metavar="R=N",
     callback=lambda *args: _limits(args[2]),
     help="Use at most N of the resource R at once. Repeatable.",
+)
+COLOR = option(
+    "--color/--no-color",
+    group=OUTPUT,
+    default=None,
+    expose_value=False,
+    is_eager=True,
+    callback=lambda *args: _set_color(args[0], args[2]),
+    help="Use colours, or none. [default: on a terminal, unless $NO_COLOR is set]",
 )
 SELECT = option(
     "--select",
@@ -279,6 +288,10 @@ def _with(options: tuple[Callable[[_Command], _Command], ...], command: _Command
     for add in reversed(options):
         command = add(command)
     return command
+
+
+def _set_color(ctx: click.Context, color: bool | None) -> None:
+    ctx.color = color
 
 
 def _module(value: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import ExitStack, nullcontext, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,7 @@ from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.signals import stop_on_signals
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
 from airflow_provider_sewer.core.validation import check_limits
-from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState
+from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState, duration_text
 from airflow_provider_sewer.execution.interpreter import locate_interpreter
 from airflow_provider_sewer.execution.job_order import RunIdentity
 from airflow_provider_sewer.execution.log_observers import LogFiles, PrefixedLines, file_names
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
 
+#: Colours of the final states.
+COLORS = {
+    TaskState.SUCCEEDED: "green", TaskState.UP_TO_DATE: "green", TaskState.RESUMED: "green", TaskState.FAILED: "red",
+    TaskState.UPSTREAM_FAILED: "yellow", TaskState.STOPPED: "yellow",
+}  # fmt: skip
+
 #: Folder of state files.
 STATES = os.path.join(".sewer", "state")
 
@@ -45,6 +52,7 @@ class RunOptions(NamedTuple):
     :param limits: available amount of each resource.
     :param log_dir: folder for the log files; default: a new one below ``.sewer/logs``.
     :param slurm: backend for Slurm jobs; default: all tasks run on this machine.
+    :param verbosity: -1 to print only warnings and failures, 1 to print all lines instead of a live table.
     """
 
     selection: Selection
@@ -54,6 +62,7 @@ class RunOptions(NamedTuple):
     limits: Mapping[str, int]
     log_dir: str | None
     slurm: WorkflowJobs | None = None
+    verbosity: int = 0
 
     def settings_here(self, settings: ExecutionSettings) -> ExecutionSettings:
         """Return the settings of the command line; with Slurm, a bare name given to ``-i`` is located on this machine.
@@ -147,12 +156,15 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
             options.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
         if start.message:
             write_message(f"sppe: {start.message}")
-        prepared.observers.append(stack.enter_context(_display(prepared.selected)))
+        if options.verbosity >= 0:
+            display = _display(prepared.selected, has_table=not options.verbosity)
+            prepared.observers.append(stack.enter_context(display))
         received = stack.enter_context(stop_on_signals(engine, asks=sys.stdin.isatty() and sys.stderr.isatty()))
+        began = time.monotonic()
         outcomes = engine.run(state, resume=options.resume)
         with suppress(StateError):  # then the next run checks for jobs of this one
             state.record_end(is_part=prepared.is_part)
-    _summarize(outcomes, logs)
+    _summarize(outcomes, logs, time.monotonic() - began, is_quiet=options.verbosity < 0)
     for warning in engine.warnings:
         write_message(f"sppe: {warning}")
     if received:
@@ -239,27 +251,34 @@ def _log_files(folder: str, workflow: Workflow, *, goes_on: bool) -> LogFiles:
         raise SewerError(f"cannot create the log folder {folder}: {reason}; choose another with --log-dir") from None
 
 
-def _display(workflow: Workflow) -> AbstractContextManager[Observer]:
-    if sys.stdout.isatty():
+def _display(workflow: Workflow, *, has_table: bool) -> AbstractContextManager[Observer]:
+    if has_table and sys.stdout.isatty():
         from airflow_provider_sewer.cli.live_table import LiveTable, live_console
 
         if console := live_console():
             return LiveTable(workflow, console)
-    return nullcontext(PrefixedLines())
+    return nullcontext(PrefixedLines(has_workdirs=not has_table))
 
 
-def _summarize(outcomes: dict[str, Outcome], logs: LogFiles) -> None:
-    width = max(map(len, outcomes))
-    lines = [
-        f"  {name:<{width}}  {outcome.state.value:<11}  {outcome.seconds:7.1f} s" for name, outcome in outcomes.items()
-    ]
-    failures = [
-        f"\n{name}: {outcome.reason}\nLog file: {logs.paths[name]}"
-        for name, outcome in outcomes.items()
-        if outcome.state is TaskState.FAILED
-    ]
+def _summarize(outcomes: dict[str, Outcome], logs: LogFiles, seconds: float, *, is_quiet: bool) -> None:
+    is_success = all(outcome.state.is_success for outcome in outcomes.values())
+    if not is_quiet:
+        write_message("")
+        width = max(map(len, outcomes))
+        for name, outcome in outcomes.items():
+            duration = duration_text(outcome.seconds)
+            write_message(
+                f"  {name:<{width}}  {outcome.state.value:<15}  {duration:>9}".rstrip(), COLORS[outcome.state]
+            )
+    for name, outcome in outcomes.items():
+        if outcome.state is TaskState.FAILED:
+            write_message(f"\n{name}: {outcome.reason}\nLog file: {logs.paths[name]}")
+    if is_quiet and is_success:
+        return
     count = sum(outcome.state.is_success for outcome in outcomes.values())
     skipped = sum(outcome.state in (TaskState.UP_TO_DATE, TaskState.RESUMED) for outcome in outcomes.values())
     of_these = f", {skipped} of them without running" if skipped else ""
-    total = f"{count} of {len(outcomes)} tasks succeeded{of_these}; logs are in {logs.folder}"
-    write_message("\n".join(["", *lines, *failures, "", total]))
+    total = (
+        f"{count} of {len(outcomes)} tasks succeeded{of_these}, in {duration_text(seconds)}; logs are in {logs.folder}"
+    )
+    write_message(f"\n{total}", "green" if is_success else "red")
