@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import shlex
 import signal
 import sys
 from contextlib import suppress
@@ -27,6 +28,8 @@ from airflow_provider_sewer.cli.options import (
     RunRequest,
     WorkflowFile,
     file_options,
+    given_file,
+    optional_file,
     run_options,
     workflow_file,
 )
@@ -78,10 +81,13 @@ def main(ctx: click.Context) -> None:
 
     \b
     Examples:
+      sppe init                               write a first workflow
       sppe show flow.py                       print the graph
       sppe run flow.py -n                     check all, print the commands
       sppe run flow.py                        run the workflow
       sppe run flow.py --resume               run the tasks that have not succeeded
+      sppe status flow.py                     show the last run
+      sppe logs TASK -f                       follow the log of a task
       sppe run flow.py --on slurm --slurm partition=gpu
       sppe convert flow.py --to vscode        debug a task in VS Code
 
@@ -230,6 +236,86 @@ def show(file: WorkflowFile, select: tuple[str, ...], exclude: tuple[str, ...], 
     click.echo(forms[form](selected(file.workflow(), select or None, exclude)).rstrip("\n"))
 
 
+_STATE = option("--state", type=click.Path(), help="State file of the run. [default: the latest in .sewer/state]")
+
+
+@main.command()
+@optional_file
+@WORKFLOW
+@_STATE
+@COLOR
+def status(workflow: str | None, state: str | None) -> None:
+    """Show the last run: its tasks, their states and the reasons of failures.
+
+    Without FILE, it is the last run in this folder.
+    """
+    from airflow_provider_sewer.cli import last_run
+
+    click.echo(last_run.status(last_run.Request(given_file(), workflow, state)))
+
+
+@main.command()
+@click.argument("task")
+@optional_file
+@WORKFLOW
+@_STATE
+@option("-f", "--follow", is_flag=True, help="Print further lines as they come, until the task has ended.")
+def logs(task: str, workflow: str | None, state: str | None, follow: bool) -> None:
+    """Print the log of a task in the last run.
+
+    Without FILE, it is the last run in this folder.
+    """
+    from airflow_provider_sewer.cli import last_run
+
+    last_run.print_log(last_run.Request(given_file(), workflow, state), task, follows=follow)
+
+
+@main.command()
+@option(
+    "--older-than",
+    "days",
+    default=30,
+    metavar="DAYS",
+    type=click.IntRange(min=1),
+    show_default=True,
+    help="Remove only files without a change for this number of days.",
+)
+@option("--run-dir", default="~/.sewer/runs", type=click.Path(), show_default=True, help="Folder for job directories.")
+@option("-y", "--yes", is_flag=True, help="Remove without a question.")
+def clean(days: int, run_dir: str, yes: bool) -> None:
+    """Remove old logs and states in .sewer, and old job directories, after a preview and a question.
+
+    Nothing that a running sppe or a job uses is removed. Without its state, a workflow cannot be resumed.
+    """
+    from airflow_provider_sewer.cli import clean
+
+    run_dir = os.path.abspath(os.path.expanduser(run_dir))
+    found = clean.leftovers(run_dir, days)
+    for each in found:
+        click.echo(str(each))
+    if not found:
+        click.echo(f"Nothing is older than {days} days")
+        return
+    question = f"Remove them ({clean.size_text(sum(each.size for each in found))})?"
+    if not yes and not sys.stdin.isatty():
+        click.echo("Pass --yes to remove them")
+    elif yes or click.confirm(question):
+        clean.remove(found, run_dir)
+        click.echo(f"Removed {len(found)}")
+
+
+@main.command()
+@click.argument("folder", default=".", type=click.Path())
+def init(folder: str) -> None:
+    """Write a first workflow, its DAG and an .airflowignore into FOLDER, the current one by default."""
+    from airflow_provider_sewer.cli.init import write_first_workflow
+
+    for path in write_first_workflow(folder):
+        click.echo(f"Wrote {path}")
+    start = "" if folder == "." else f"cd {shlex.quote(folder)} && "
+    click.echo(f"Next: {start}sppe show flow.py && sppe run flow.py")
+
+
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of stages in YAML, for completion and validation in editors."""
@@ -252,8 +338,6 @@ def pools(
     make: bool,
 ) -> None:
     """Print the commands that create Airflow pools for the resources of tasks."""
-    import shlex
-
     from airflow_provider_sewer.cli.pools import make_pools, pool_commands
 
     commands = pool_commands(load_workflow(path, workflow, jobs=jobs, arguments=arguments), limits)

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.signals import stop_on_signals
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
+from airflow_provider_sewer.core.trusted_files import make_private_folders
 from airflow_provider_sewer.core.validation import check_limits
 from airflow_provider_sewer.execution.events import Observer, Outcome, TaskState, duration_text
 from airflow_provider_sewer.execution.interpreter import locate_interpreter
 from airflow_provider_sewer.execution.job_order import RunIdentity
-from airflow_provider_sewer.execution.log_observers import LogFiles, PrefixedLines, file_names
+from airflow_provider_sewer.execution.log_observers import LogFiles, PrefixedLines, RecordedOutcomes, file_names
 from airflow_provider_sewer.execution.plan import Plan, Selection, make_plan, require_results, select_tasks
 from airflow_provider_sewer.execution.preflight import resolve_settings
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state, records_since, state_path
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
@@ -39,6 +41,8 @@ COLORS = {
 
 #: Folder of state files.
 STATES = os.path.join(".sewer", "state")
+#: Folder of log folders.
+LOGS = os.path.join(".sewer", "logs")
 
 
 class RunOptions(NamedTuple):
@@ -150,10 +154,15 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
                 start=start.done,
                 resumes=options.resume,
                 run_dir=options.slurm.run_dir if options.slurm else None,
+                log_dir=logs.folder,
+                tasks=prepared.selected.tasks,
             )
         )
         if options.slurm:
             options.slurm.origin = RunIdentity(workflow.name, state.series, state.run)
+        for folder in (logs.folder, *([options.slurm.run_dir] if options.slurm else [])):
+            stack.enter_context(folder_in_use(folder))
+        prepared.observers.append(RecordedOutcomes(state))
         if start.message:
             write_message(f"sppe: {start.message}")
         if options.verbosity >= 0:
@@ -170,6 +179,24 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
     if received:
         return 128 + received[0]
     return 0 if all(outcome.state.is_success for outcome in outcomes.values()) else 1
+
+
+@contextmanager
+def folder_in_use(folder: str) -> Iterator[None]:
+    """Keep ``sppe clean`` away from a folder; it is created if it is missing."""
+    with suppress(OSError):  # then its first use reports it
+        make_private_folders(folder)
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):  # without file locks, its age protects it
+            fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(held)
 
 
 class RunStart(NamedTuple):
@@ -240,7 +267,7 @@ def _state_path(state: str | None, workflow: Workflow) -> str:
 def _new_log_dir(name: str) -> str:
     moment = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
     folder = file_names([name])[name]
-    return os.path.join(".sewer", "logs", f"{folder}-{moment}-{os.getpid()}")
+    return os.path.join(LOGS, f"{folder}-{moment}-{os.getpid()}")
 
 
 def _log_files(folder: str, workflow: Workflow, *, goes_on: bool) -> LogFiles:
