@@ -15,7 +15,7 @@ import click
 
 from airflow_provider_sewer import __version__
 from airflow_provider_sewer.cli import signals
-from airflow_provider_sewer.cli.help import OUTPUT, SLURM, Command, option
+from airflow_provider_sewer.cli.help import OUTPUT, SLURM, Command, completed, is_given, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.options import (
     ARGUMENTS,
@@ -107,6 +107,7 @@ def main(ctx: click.Context) -> None:
 _ON = option(
     "--on",
     group=SLURM,
+    setting="run_on",
     default="local",
     type=click.Choice(RUN_ON),
     show_default=True,
@@ -115,8 +116,10 @@ _ON = option(
 _SLURM = option(
     "--slurm",
     group=SLURM,
+    setting="slurm",
     multiple=True,
     metavar="K=V",
+    callback=completed,
     help="Slurm parameter for tasks that do not set it. Repeatable.",
 )
 
@@ -127,6 +130,7 @@ _SLURM = option(
 @option(
     "-j",
     "at_once",
+    setting="concurrent_tasks",
     metavar="N",
     type=click.IntRange(min=1),
     help="Maximum number of concurrent tasks. [default: number of processors; all jobs]",
@@ -136,6 +140,7 @@ _SLURM = option(
 @option(
     "--run-dir",
     group=SLURM,
+    setting="run_dir",
     type=click.Path(),
     help="Folder for job directories, visible to all nodes. [default: ~/.sewer/runs]",
 )
@@ -146,7 +151,12 @@ _SLURM = option(
     help="Submit jobs at once, with afterok dependencies. Jobs that need products or results of others, or may be "
     "up to date, are submitted later.",
 )
-@option("--log-dir", type=click.Path(), help="Folder for the log files of tasks. [default: one below .sewer/logs]")
+@option(
+    "--log-dir",
+    setting="log_dir",
+    type=click.Path(),
+    help="Folder for the log files of tasks. [default: one below .sewer/logs]",
+)
 @option("-q", "--quiet", group=OUTPUT, is_flag=True, help="Print only warnings and failures.")
 @option("-v", "--verbose", group=OUTPUT, is_flag=True, help="Print each line, command and folder; no live table.")
 @COLOR
@@ -280,7 +290,14 @@ def logs(task: str, workflow: str | None, state: str | None, follow: bool) -> No
     show_default=True,
     help="Remove only files without a change for this number of days.",
 )
-@option("--run-dir", default="~/.sewer/runs", type=click.Path(), show_default=True, help="Folder for job directories.")
+@option(
+    "--run-dir",
+    setting="run_dir",
+    default="~/.sewer/runs",
+    type=click.Path(),
+    show_default=True,
+    help="Folder for job directories.",
+)
 @option("-y", "--yes", is_flag=True, help="Remove without a question.")
 def clean(days: int, run_dir: str, yes: bool) -> None:
     """Remove old logs and states in .sewer, and old job directories, after a preview and a question.
@@ -302,6 +319,19 @@ def clean(days: int, run_dir: str, yes: bool) -> None:
     elif yes or click.confirm(question):
         clean.remove(found, run_dir)
         click.echo(f"Removed {len(found)}")
+
+
+@main.command()
+@optional_file
+def config() -> None:
+    """Show each setting, its value and the place that it comes from.
+
+    Settings are in the table [tool.sewer] of pyproject.toml, or in sewer.toml, in the folder of FILE or the nearest one
+    above. The command line has precedence over variables such as SEWER_RUN_DIR, and these over the file.
+    """
+    from airflow_provider_sewer.cli.config import listed
+
+    click.echo(listed(given_file()))
 
 
 @main.command()
@@ -349,9 +379,9 @@ def pools(
 
 def _slurm(pairs: tuple[str, ...], run_dir: str | None, *, is_enabled: bool, is_ahead: bool) -> WorkflowJobs | None:
     if not is_enabled:
-        for option, value in (("--slurm", pairs), ("--run-dir", run_dir), ("--ahead", is_ahead)):
-            if value:
-                raise click.UsageError(f"{option} requires --on slurm")
+        for name in ("slurm", "run_dir", "ahead"):
+            if is_given(name):
+                raise click.UsageError(f"--{name.replace('_', '-')} requires --on slurm")
         return None
     from airflow_provider_sewer.cli.slurm_options import SbatchVariables, slurm_settings
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs

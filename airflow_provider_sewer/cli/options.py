@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from airflow_provider_sewer.cli.help import FILE, OUTPUT, PROCESS, TASKS, option
+from airflow_provider_sewer.cli.help import FILE, META_FILE, OUTPUT, PROCESS, TASKS, completed, is_given, option
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.selection import From
@@ -26,20 +26,18 @@ if TYPE_CHECKING:
 _AMOUNT = re.compile("0*[1-9][0-9]{0,8}")
 _Command = Callable[..., Any]
 
-_META_FILE = "airflow_provider_sewer.file"
-
 
 def _take_file(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     if value is None:
         return
-    if _META_FILE in ctx.meta:
-        raise click.UsageError(f"the workflow file is given twice, as {ctx.meta[_META_FILE]} and {value}", ctx)
-    ctx.meta[_META_FILE] = value
+    if META_FILE in ctx.meta:
+        raise click.UsageError(f"the workflow file is given twice, as {ctx.meta[META_FILE]} and {value}", ctx)
+    ctx.meta[META_FILE] = value
 
 
 def given_file() -> str | None:
     """Return the workflow file of the command line, if it has one."""
-    return click.get_current_context().meta.get(_META_FILE)
+    return click.get_current_context().meta.get(META_FILE)
 
 
 def workflow_file(command: _Command) -> _Command:
@@ -81,17 +79,18 @@ JOBS = option(
 LIMIT = option(
     "--limit",
     "limits",
+    setting="limits",
     multiple=True,
     metavar="R=N",
-    callback=lambda *args: _limits(args[2]),
+    callback=lambda *args: _limits(completed(*args)),
     help="Use at most N of the resource R at once. Repeatable.",
 )
 COLOR = option(
     "--color/--no-color",
     group=OUTPUT,
+    setting="color",
     default=None,
     expose_value=False,
-    is_eager=True,
     callback=lambda *args: _set_color(args[0], args[2]),
     help="Use colours, or none. [default: on a terminal, unless $NO_COLOR is set]",
 )
@@ -112,9 +111,10 @@ EXCLUDE = option(
 _ENV = option(
     "--env",
     group=PROCESS,
+    setting="env",
     multiple=True,
     metavar="K=V",
-    callback=lambda *args: _variables(args[2]),
+    callback=lambda *args: _variables(completed(*args)),
     help="Environment variable; K alone passes on the current value. Repeatable.",
 )
 _EXTERNAL = option(
@@ -130,6 +130,7 @@ _FILE_OPTIONS = (
         "--python-interpreter",
         "python",
         group=FILE,
+        setting="python",
         help="Interpreter for --read-with-interpreter. [default: python]",
     ),
     _EXTERNAL,
@@ -144,6 +145,7 @@ _RUN_OPTIONS = (
         "--python-interpreter",
         "python",
         group=PROCESS,
+        setting="python",
         help="Interpreter of tasks that set none. [default: python]",
     ),
     _EXTERNAL,
@@ -168,8 +170,18 @@ _RUN_OPTIONS = (
     option("--state", group=TASKS, type=click.Path(), help="State file. [default: one below .sewer/state]"),
     _ENV,
     option(
+        "--inherit-env",
+        "inherit",
+        group=PROCESS,
+        setting="inherit_env",
+        multiple=True,
+        metavar="[NAME…]",
+        help="Pass these variables of the shell to tasks that set no inherit_env; without a name, all.",
+    ),
+    option(
         "--workdir",
         group=PROCESS,
+        setting="workdir",
         type=click.Path(),
         help="Working directory of tasks that set none. [default: current directory]",
     ),
@@ -246,7 +258,7 @@ def file_options(command: _Command) -> _Command:
     """Add the options of a workflow file; the command gets a :class:`WorkflowFile` as its first argument."""
 
     def read(*, path: str, python: str | None, external: bool, **more: Any) -> Any:
-        if not external and (python is not None or more["env"]):
+        if not external and (is_given("python") or is_given("env")):
             raise click.UsageError("-i and --env require --read-with-interpreter")
         settings = ExecutionSettings.checked(python=python, env=more.pop("env"), folder=os.getcwd())
         return command(_file(path, settings, more, external=external), **more)
@@ -261,7 +273,11 @@ def run_options(command: _Command) -> _Command:
         from airflow_provider_sewer.execution.plan import Selection
 
         settings = ExecutionSettings.checked(
-            python=python, env=more.pop("env"), workdir=more.pop("workdir"), folder=os.getcwd()
+            python=python,
+            env=more.pop("env"),
+            inherit_env=_inherited(more.pop("inherit")),
+            workdir=more.pop("workdir"),
+            folder=os.getcwd(),
         )
         file = _file(path, settings, more, external=external)
         select = (*more.pop("select"), *more.pop("only"), *map(From, more.pop("start")))
@@ -298,6 +314,10 @@ def _module(value: str | None) -> str | None:
     if value is not None and value.isdecimal():
         raise click.BadParameter(f"{value!r} is not a module name; for {value} concurrent tasks use -j {value}")
     return value
+
+
+def _inherited(names: tuple[str, ...]) -> bool | tuple[str, ...] | None:
+    return True if "*" in names else names or None
 
 
 def _variables(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.signals import stop_on_signals
+from airflow_provider_sewer.core.environment import OFTEN_EXPECTED, PART_OF_MACHINE, build_environment, inherited
 from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
 from airflow_provider_sewer.core.trusted_files import make_private_folders
 from airflow_provider_sewer.core.validation import check_limits
@@ -25,10 +26,11 @@ from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile,
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from airflow_provider_sewer.core.execution_settings import ExecutionSettings
+    from airflow_provider_sewer.core.task import Task
     from airflow_provider_sewer.core.workflow import Workflow
     from airflow_provider_sewer.slurm.workflow_backend import WorkflowJobs
 
@@ -136,6 +138,19 @@ def prepare(workflow: Workflow, settings: ExecutionSettings, options: RunOptions
     return PreparedRun(selected, forced, is_part, engine, observers, start)
 
 
+def _unseen_variables(tasks: Iterable[Task], options: RunOptions) -> list[str]:
+    """Return the well-known variables of this process that some task does not get."""
+    unseen: set[str] = set()
+    candidates = {name for name in OFTEN_EXPECTED if name in os.environ}
+    if "SLURM_JOB_ID" in os.environ:  # they belong to the allocation that sppe runs in
+        candidates -= PART_OF_MACHINE
+    for task in tasks if candidates else ():
+        env, inherit = task.settings.env, task.settings.inherit_env or False
+        is_job = options.slurm is not None and options.slurm.runs_on_slurm(task)
+        unseen |= candidates - ({*inherited(inherit), *env} if is_job else build_environment(env, inherit).keys())
+    return [name for name in OFTEN_EXPECTED if name in unseen]
+
+
 def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: RunOptions) -> int:
     """Run a workflow, show its progress, and return the exit code.
 
@@ -145,6 +160,8 @@ def run_in_terminal(workflow: Workflow, settings: ExecutionSettings, options: Ru
     engine, start = prepared.engine, prepared.start
     logs = _log_files(options.log_dir or _new_log_dir(workflow.name), prepared.selected, goes_on=options.resume)
     prepared.observers.append(logs)
+    if options.verbosity >= 0 and (unseen := _unseen_variables(prepared.selected.tasks.values(), options)):
+        write_message(f"sppe: tasks do not see {', '.join(unseen)} of this shell; to pass one: --inherit-env NAME")
     with ExitStack() as stack:
         state = stack.enter_context(
             StateFile(
