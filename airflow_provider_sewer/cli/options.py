@@ -218,6 +218,9 @@ class WorkflowFile(NamedTuple):
 
             workflow = read_workflow(self.path, self.name, self.settings, self.arguments)
         _warn_of_secrets(workflow.tasks.values())
+        for task in workflow.unused:
+            problem = f"task {task.name!r} is in no workflow of the file"
+            write_message(f"sppe: {task.source}: {problem}; add it to a .run(), or remove it")
         return workflow
 
     def tasks(self) -> list[Task]:
