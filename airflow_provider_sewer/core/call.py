@@ -12,7 +12,10 @@ from airflow_provider_sewer.core.validation import invalid_reason, is_template
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-with open(os.path.join(os.path.dirname(__file__), "function_bootstrap.py"), encoding="utf-8") as _file:
+#: The same program as a file, for command lines that are shown or started by a debugger.
+CALLER_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "function_bootstrap.py")
+
+with open(CALLER_FILE, encoding="utf-8") as _file:
     #: The program that calls a function, for any interpreter from 3.9 on.
     CALLER = _file.read()
 

@@ -73,7 +73,8 @@ class ExcludedTasks(NamedTuple):
 class Workflow:
     """Tasks by name, and for each the names of its upstream tasks.
 
-    Equal tasks are one: those of one name, and those that produce the same paths.
+    Equal tasks are one: those of one name, and those that produce the same paths. The attribute ``unused`` has the
+    tasks that its file defines and that no workflow of the file runs, as far as this is known.
 
     :param name: its name.
     :param tasks: its tasks, in the order of the file.
@@ -85,6 +86,8 @@ class Workflow:
     :raises InvalidWorkflow: when two different tasks have the same name or product, a dependency is unknown, or there
         is a cyclic dependency.
     """
+
+    unused: tuple[Task, ...] = ()
 
     def __init__(
         self,

@@ -81,6 +81,7 @@ class ModuleRunner:
     :param settings: its settings; omitted ones have their defaults.
     :param runner: the environment that it runs in.
     :param secrets: values to mask, in addition to those that the environment and the call mark as secret.
+    :param shown_call: the call to show, if a user cannot repeat this one.
     """
 
     def __init__(
@@ -90,8 +91,10 @@ class ModuleRunner:
         runner: RunEnvironment = DEFAULT_ENVIRONMENT,
         *,
         secrets: Collection[str] = (),
+        shown_call: Call | None = None,
     ) -> None:
         self._call = call
+        self._shown_call = shown_call or call
         self._target = call.target
         self._settings = settings
         self._runner = runner
@@ -120,7 +123,8 @@ class ModuleRunner:
             try:
                 command = self._command(result_file, guardian)
                 secrets = [*self._secrets, *secret_texts(command.env, self._call.argv)]
-                line = shown(command.argv, secrets)
+                repeatable = interpreter_command(command.argv[0], self._shown_call.argv, command.env, command.workdir)
+                line = shown(repeatable.argv, secrets)
                 if on_start:
                     on_start(line, command.workdir)
                 tails = {Stream.STDOUT: Tail(), Stream.STDERR: Tail()}

@@ -58,13 +58,21 @@ def reject_templates(workflow: Workflow) -> None:
     :raises InvalidTask: naming the first one.
     """
     for task in workflow.tasks.values():
-        _refuse_unknown_number(task)
-        settings = task.settings
-        called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
-        paths = [path.path for path in (*task.products, *task.dependencies)]
-        reject_template(
-            task, replace_placeholders(called, as_written), paths, settings.python, settings.env, settings.workdir
-        )
+        reject_templates_in(task)
+
+
+def reject_templates_in(task: Task) -> None:
+    """Reject values of one task that are known only to Airflow.
+
+    :raises InvalidTask: naming the first one.
+    """
+    _refuse_unknown_number(task)
+    settings = task.settings
+    called = [task.target, task.parameters_and_flags, list(task.args), task.kwargs]
+    paths = [path.path for path in (*task.products, *task.dependencies)]
+    reject_template(
+        task, replace_placeholders(called, as_written), paths, settings.python, settings.env, settings.workdir
+    )
 
 
 def reject_template(task: Task, *values: Any) -> None:

@@ -141,7 +141,9 @@ class TaskRunner:
         staged = StagedProducts(task.name, task.products, self._workdir)
         staged.begin()
         try:
-            self._run = ModuleRunner(self.call(staged), task.settings, self._runner, secrets=self._secrets)
+            self._run = ModuleRunner(
+                self.call(staged), task.settings, self._runner, secrets=self._secrets, shown_call=self.repeatable_call()
+            )
             if self._stopped is not None:
                 self._run.stop(at_once=self._stopped)
             result = staged.unstage_paths(self._run.run(sink, on_start=on_start).value)
@@ -196,6 +198,14 @@ class TaskRunner:
         :param staged: maps products to their staging paths; without it, they have their real ones.
         """
         return self.task.call(lambda marker: self._filled(marker, staged))
+
+    def repeatable_call(self) -> Call:
+        """Return the call with the real paths of the products, which a user can repeat."""
+        return self.task.call(
+            lambda marker: (
+                path_for_module(marker.path) if isinstance(marker, PathMarker) else self._filled(marker, None)
+            )
+        )
 
     def commit(self, staged: StagedProducts, inputs: Inputs, result: Any) -> None:
         """Commit the products with a record of their inputs.

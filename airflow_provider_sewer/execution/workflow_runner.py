@@ -181,6 +181,11 @@ class WorkflowRunner:
             run.stop(at_once=at_once)
 
     @property
+    def tasks_under_way(self) -> int:
+        """Return the number of tasks that run, here or as jobs."""
+        return len(self._running)
+
+    @property
     def jobs_under_way(self) -> int:
         """Return the number of tasks that are Slurm jobs, or are being submitted as one."""
         return sum(map(self._schedule.is_job, list(self._running)))

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.core.atomic_file import write_atomically
@@ -31,6 +30,7 @@ from airflow_provider_sewer.core.trusted_files import (
     InvalidRecord,
     check_own_folder,
     has_types,
+    make_private_folders,
     modified,
     open_own,
     parse_json,
@@ -90,10 +90,7 @@ class JobDirectory:
 
         :raises FileExistsError: when it exists.
         """
-        for parent in reversed(Path(self.path).parents):
-            if not parent.is_dir():
-                with suppress(FileExistsError):  # another process was quicker
-                    parent.mkdir(PRIVATE)
+        make_private_folders(os.path.dirname(self.path))
         os.mkdir(self.path, PRIVATE)
 
     def check_own(self) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.core.errors import UnreadableRecord
-from airflow_provider_sewer.execution.log_lines import WarningLine
+from airflow_provider_sewer.execution.log_lines import WarningLine, clock
 from airflow_provider_sewer.slurm.backend import MISSING_ARRAY_TASK, UNKNOWN_JOB, JobStatus
 from airflow_provider_sewer.slurm.cancellation import RepeatedCancellation, cancel_job
 from airflow_provider_sewer.slurm.job_result import NOT_ITS_TURN, JobResultFactory
@@ -205,7 +204,9 @@ class JobMonitor:
     def _apply(self, update: StatusUpdate) -> None:
         if update.status is None:
             if not self._is_silent:
-                self._notify(WarningLine(f"No answer from Slurm about {self._job}; waiting for one: {update.silence}"))
+                self._notify(
+                    WarningLine(f"No answer from Slurm about {self._job}; waiting until it answers: {update.silence}")
+                )
             self._is_silent = True
             return
         if self._is_silent:
@@ -214,11 +215,11 @@ class JobMonitor:
         self._status = update.status
         is_undecided = update.status.state in WAITING and not update.status.reason  # after each change of the job
         described = _status_line(
-            self._job, update.status._replace(start=None)
+            self._job, update.status._replace(start=None), self._wait_policy
         )  # Slurm changes its estimate at any time
         if described != self._described and not (is_undecided and self._described):
             self._described = described
-            self._notify(_status_line(self._job, update.status))
+            self._notify(_status_line(self._job, update.status, self._wait_policy))
 
     def _read_record(self) -> ExitRecord | None:
         self._unreadable = None
@@ -393,11 +394,11 @@ class JobMonitor:
         return None
 
 
-def _status_line(job: Job, status: JobStatus) -> str:
+def _status_line(job: Job, status: JobStatus, policy: WaitPolicy) -> str:
     """Return a log line about a job's status; the same line for the same status."""
     if not status.state:
         known = "no longer known to slurmctld or slurmdbd" if job.cluster.kind == "slurm" else "no longer known"
-        return WarningLine(f"{job} is {known}; waiting for its exit record")
+        return WarningLine(f"{job} is {known}; waiting up to {policy.lost_after:g} s for its exit record (lost_after)")
     words = [f"{job} is {status.state}" if status.state in KNOWN else f"{job} has unknown state {status.state}"]
     if status.state not in KNOWN:
         words.append("; treated as still running")
@@ -406,15 +407,11 @@ def _status_line(job: Job, status: JobStatus) -> str:
     if status.state in WAITING:
         words.append(f", waiting for {status.reason}" if status.reason else "")
         if status.start:
-            words.append(f"; expected to start at {_clock(status.start)}")
+            words.append(f"; expected to start at {clock(status.start)}")
     elif status.node:
         words.append(f" on {status.node}")
     line = "".join(words)
     return line if status.state in KNOWN else WarningLine(line)
-
-
-def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def _size(path: str) -> int:

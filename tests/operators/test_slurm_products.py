@@ -39,7 +39,7 @@ def test_product_of_job_is_written_atomically(module, on_slurm, run_job, deferra
     assert (tmp_path / "made" / "out.txt").read_text() == "whole"
     assert result.results["job"].startswith("making-")
     assert "-one_job.job-" in result.results["job"]
-    assert os.listdir(tmp_path / "made" / ".sewer") == ["out.txt.json"]
+    assert sorted(os.listdir(tmp_path / "made" / ".sewer")) == [".gitignore", "out.txt.json"]
 
 
 def test_retry_reattaching_uses_recorded_product_paths(module, run_job, tmp_path, monkeypatch):
@@ -158,7 +158,7 @@ def test_files_beside_product_are_committed_with_it(module, on_slurm, run_job, d
     assert made(".shp .dbf .prj") == ["a.dbf", "a.prj", "a.shp"]
     assert made(".shx .fails") == ["a.dbf", "a.fails.failed", "a.prj", "a.shp", "a.shx.failed"]
     assert made(".shp .dbf") == ["a.dbf", "a.shp"]
-    assert os.listdir(tmp_path / "made" / ".sewer") == ["a.shp.json"]
+    assert sorted(os.listdir(tmp_path / "made" / ".sewer")) == [".gitignore", "a.shp.json"]
 
 
 #: Makes a product, and leaves a file system to which nothing can be written.
@@ -204,7 +204,7 @@ def test_collect_file_system_error_is_left_to_the_next_try(
 
     assert (result.state, result.results) == ("success", {"job": "done"})
     assert (small_disk / "out.txt").read_text() == "whole"
-    assert os.listdir(small_disk / ".sewer") == ["out.txt.json"]
+    assert sorted(os.listdir(small_disk / ".sewer")) == [".gitignore", "out.txt.json"]
     assert len(run_directories()) == 1
     text = said()
     assert f"product '{small_disk}/out.txt': it was produced, but" in text
@@ -330,7 +330,7 @@ def test_commit_of_files_beside_product_is_resumed(tmp_path, how):
         assert {path.name: path.read_text() for path in folder.glob("a.*")} == dict.fromkeys(
             ("a.dbf", "a.shp", "a.shx"), "t-2"
         )
-        assert [path.name for path in (folder / ".sewer").iterdir()] == ["a.shp.json"]
+        assert sorted(path.name for path in (folder / ".sewer").iterdir()) == [".gitignore", "a.shp.json"]
         if not was_killed:
             break
     assert steps == 6

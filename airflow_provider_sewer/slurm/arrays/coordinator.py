@@ -98,7 +98,7 @@ class ArrayCoordinator:
             except CommandNotFound as error:
                 self._give_up(SlurmUnavailable(f"the array cannot be submitted: {error}"))
             except SlurmUnreachable as error:
-                self._notify(WarningLine(f"Array not submitted yet, trying again: {error}"))
+                self._notify(WarningLine(f"Array not submitted yet, trying again until Slurm answers: {error}"))
             except (UntrustedPath, UnreadableRecord) as error:
                 self._give_up(error)
             except OSError as error:
