@@ -115,7 +115,7 @@ def test_reaper_removes_temporary_files_of_killed_runner(modules, lifeline, scri
 
 
 def assert_gone(pids: list[int]) -> None:
-    """Wait until none of some processes lives, whether or not anybody has collected them."""
+    """Wait until all of some processes have ended, collected or not."""
     wait_until(lambda: not any(map(lives, pids)))
 
 

@@ -56,7 +56,7 @@ def test_failing_observer_fails_its_task_only(at: str, error: BaseException, pla
 
 
 def test_failing_observer_does_not_block_others(plan, modules, witness) -> None:
-    """An observer that fails at the end of a task does not keep the next from hearing of it."""
+    """An observer that fails at the end of a task does not block the notification of the next one."""
     plan.task("watched")
     runner = WorkflowRunner(
         Workflow("plan", plan._tasks), modules.settings(), observers=[Failing("ended", OSError("full")), witness]
