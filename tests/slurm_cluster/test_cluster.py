@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm_cluster.client import PATIENCE
 from tests.slurm_cluster.cluster import SlurmCluster
 from tests.slurm_cluster.fault_injection import SlurmTrouble
 from tests.slurm_cluster.packages import path_with_sbin
+from tests.waiting import PATIENCE
 
 HERE = Path(__file__).parent
 FOR_EVER = "sleep 1000000"
