@@ -46,6 +46,16 @@ AIRFLOW |= {"test_formats_in_airflow.py", "test_products_in_airflow.py", "test_r
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import the tests above the Airflow line if ``-m`` excludes them: importing Airflow takes seconds."""
+    excluded = config.option.markexpr.split(" and ")
+    return True if "not airflow" in excluded and _is_above_airflow_line(collection_path) else None
+
+
+def _is_above_airflow_line(path: Path) -> bool:
+    return path.is_relative_to(TESTS) and path != TESTS and path.relative_to(TESTS).parts[0] in AIRFLOW
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the real parts that they use, before ``-m`` selects."""
@@ -56,7 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, fixtures in MARKS.items():
             if not fixtures.isdisjoint(used):
                 item.add_marker(mark)
-        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in AIRFLOW:
+        if _is_above_airflow_line(item.path):
             item.add_marker("airflow")
 
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from tests.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-PATIENCE = float(os.environ.get("SEWER_TEST_PATIENCE", "60"))
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pyte
 import pytest
 
-from tests.process_fixtures import PATIENCE, gate, lifeline, no_test_hangs_or_leaves_processes_behind
+from tests.process_fixtures import gate, lifeline, no_test_hangs_or_leaves_processes_behind
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,13 +19,13 @@ from airflow_provider_sewer.execution.module_runner import GRACE, ModuleResult, 
 from airflow_provider_sewer.execution.output import Stream
 from tests.execution.workflow_helpers import Plan, Witness
 from tests.process_fixtures import (
-    PATIENCE,
     background,
     gate,
     lifeline,
     no_test_hangs_or_leaves_processes_behind,
     script,
 )
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

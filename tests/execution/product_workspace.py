@@ -158,12 +158,12 @@ class Lab:
         part, names = select_tasks(
             self.workflow(*tasks, edges=edges), Selection(tuple(select) or None, (), tuple(forced))
         )
-        engine = WorkflowRunner(part, observers=[self.observer], forced=names, **options)
-        engine.check()
+        runner = WorkflowRunner(part, observers=[self.observer], forced=names, **options)
+        runner.check()
         if resume is None:
-            return engine.run()
+            return runner.run()
         with StateFile(self.state, "lab", keep=resume or bool(select)) as state:
-            return engine.run(state, resume=resume)
+            return runner.run(state, resume=resume)
 
     def ran(self, *tasks: Task, **options: Any) -> list[str]:
         """Run the tasks, all of which have to succeed, and return the names of those that really ran, in order."""

@@ -56,7 +56,7 @@ class Made(NamedTuple):
     after: dict[str, int]
 
 
-class Shop:
+class ModelFolder:
     """A folder in which the tasks of a graph are run one after the other, and a model of it."""
 
     def __init__(self, folder: Path, nodes: list[Node]) -> None:
@@ -154,10 +154,10 @@ class Shop:
             )
             for number, node in enumerate(self.nodes)
         ]
-        return Workflow("shop", tasks).with_defaults(ExecutionSettings(workdir=str(self.folder)))
+        return Workflow("model", tasks).with_defaults(ExecutionSettings(workdir=str(self.folder)))
 
     def round(self, *, resumes: bool) -> set[str]:
-        """Run the tasks, as the engine does; each decision has to be the model's. Return those that ran."""
+        """Run the tasks, as the runner does; each decision has to be the model's. Return those that ran."""
         workflow = self.workflow()
         plan = make_plan(workflow, self.done, resumes=resumes)
         self.check_done(workflow, plan, resumes=resumes)
@@ -259,22 +259,22 @@ _DEEDS = st.lists(
 @given(_NODES, st.lists(st.tuples(_DEEDS, st.booleans()), min_size=2, max_size=4))
 def test_workflow_runner_matches_make_model_after_random_changes(tmp_path, nodes, rounds) -> None:
     """Files written, touched or removed, parameters changed, tasks that fail; from the start or resumed."""
-    shop = Shop(tmp_path / str(next(_NUMBERS)), nodes)
-    shop.round(resumes=False)
+    model = ModelFolder(tmp_path / str(next(_NUMBERS)), nodes)
+    model.round(resumes=False)
     for deeds, resumes in rounds:
-        shop.broken = None
+        model.broken = None
         for deed, which, *content in deeds:
             if deed == "change":
-                shop.values[which % len(nodes)] += 1
+                model.values[which % len(nodes)] += 1
             elif deed == "break":
-                shop.broken = which % len(nodes)
+                model.broken = which % len(nodes)
             else:
-                getattr(shop, deed)(sorted(shop.files)[which % len(shop.files)], *content)
-        shop.round(resumes=resumes)
+                getattr(model, deed)(sorted(model.files)[which % len(model.files)], *content)
+        model.round(resumes=resumes)
 
-    shop.broken = None
-    shop.round(resumes=False)
-    again = shop.round(resumes=False)
+    model.broken = None
+    model.round(resumes=False)
+    again = model.round(resumes=False)
     if all(node.mode[0] != "always" for node in nodes):
         assert again == set()
-    assert shop.round(resumes=True) == set()
+    assert model.round(resumes=True) == set()

@@ -145,7 +145,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("field", [field for field in FIELDS if field != "format"])
 def test_product_record_with_wrong_types_is_none(field: str, lab) -> None:
-    """As is one that is nested too deeply, or not a regular file."""
+    """A record that is nested too deeply, or not a regular file, is None as well."""
     file = str(lab.write("x.txt", "x"))
     (lab.folder / ".sewer").mkdir(mode=0o700)
     record = lab.folder / ".sewer" / "x.txt.json"

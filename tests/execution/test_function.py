@@ -294,7 +294,7 @@ def test_function_calling_sys_exit_ends_with_its_code(code: str, kind: type | No
 
 
 def test_function_process_exit_before_return_raises_module_failed(here) -> None:
-    """Green means evidence: an exit code of 0 alone is none."""
+    """Success requires evidence: an exit code of 0 is not enough."""
     ran = here.call("import os\ndef f():\n    print('last line')\n    os._exit(0)")
 
     assert type(ran.error) is ModuleFailed

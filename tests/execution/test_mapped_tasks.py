@@ -46,10 +46,10 @@ def test_mapped_task_runs_each_value_and_passes_ordered_results(steps, modules, 
     """Each makes a product of its own; the one after them is given a list."""
     train = Task("train", function=f"{steps}:train", kwargs={"out": Product("build/{n}/model")}).map(n=[1, 4, 2])
     best = Task("best", function=f"{steps}:best", kwargs={"models": train.result})
-    engine = WorkflowRunner(Workflow("loop", [best, *train]), modules.settings(workdir=tmp_path))
+    runner = WorkflowRunner(Workflow("loop", [best, *train]), modules.settings(workdir=tmp_path))
 
-    engine.check()
-    outcomes = engine.run()
+    runner.check()
+    outcomes = runner.run()
 
     assert {name: outcome.state for name, outcome in outcomes.items()} == dict.fromkeys(
         ["best", "train[n=1]", "train[n=4]", "train[n=2]"], TaskState.SUCCEEDED

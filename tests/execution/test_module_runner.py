@@ -183,7 +183,7 @@ def test_result_is_read_from_result_file(value: object, modules) -> None:
     ],
 )
 def test_result_without_file_is_last_line_of_stdout(source: str, value: object, modules) -> None:
-    """Without a result file the result is the last line of stdout; a line too long for that is none."""
+    """Without a result file the result is the last line of stdout; a line longer than a piece is not a result."""
     ran = modules.run(source)
 
     assert ran.error is None

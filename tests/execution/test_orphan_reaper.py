@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import psutil
 import pytest
@@ -15,6 +13,7 @@ from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.errors import ModuleFailed
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper, roots_of
 from airflow_provider_sewer.execution.process import Process
+from tests.waiting import wait_until
 
 RUN_A_MODULE = """
     import sys
@@ -115,15 +114,8 @@ def test_reaper_removes_temporary_files_of_killed_runner(modules, lifeline, scri
 
 
 def assert_gone(pids: list[int]) -> None:
-    """Wait until none of some processes lives, whether or not anybody has collected them."""
+    """Wait until all of some processes have ended, collected or not."""
     wait_until(lambda: not any(map(lives, pids)))
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def lives(pid: int) -> bool:

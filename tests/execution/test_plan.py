@@ -422,7 +422,7 @@ def test_select_matches_merged_task_by_either_name(lab) -> None:
 
 
 def test_forced_mapped_task_runs_all_its_instances(lab) -> None:
-    """All tasks that came of it are, and those that none of it is in are no part of it."""
+    """All its instances run; instances outside of the selection raise an error."""
     mapped = lab.step("looped").map(content=[1, 2])  # a name of this test alone: names are those of the process
 
     assert sorted(lab.ran(*mapped, lab.step("b"), resume=False)) == ["b", "looped", "looped"]

@@ -84,7 +84,7 @@ def test_tree_terminator_finds_root_without_tag(start) -> None:
 
 
 def test_tree_terminator_kills_suspended_process(start) -> None:
-    """A process that has been suspended cannot hear SIGTERM, but is killed."""
+    """A suspended process does not receive SIGTERM, but is killed."""
     mark = new_tag()
     suspended = start(mark)
     suspended.send_signal(signal.SIGSTOP)

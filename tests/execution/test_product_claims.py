@@ -115,12 +115,12 @@ def test_run_preserves_temporary_product_claimed_by_dag_run(lab) -> None:
     raw.parent.mkdir()
     with Claims(str(raw), lambda _: True) as claims:
         claims.add(ONE)
-    engine = WorkflowRunner(workflow, lab.settings)
+    runner = WorkflowRunner(workflow, lab.settings)
 
-    assert {outcome.state for outcome in engine.run().values()} == {TaskState.SUCCEEDED}
+    assert {outcome.state for outcome in runner.run().values()} == {TaskState.SUCCEEDED}
 
     assert raw.read_text() == "raw"
-    assert engine.warnings == [f"did not remove {raw}: in use by run 'manual__0' of DAG 'dag' (task 'make')"]
+    assert runner.warnings == [f"did not remove {raw}: in use by run 'manual__0' of DAG 'dag' (task 'make')"]
     with Claims(str(raw), lambda _: False) as claims:
         assert claims.claims_of_other_runs(TWO) == [ONE]
         claims.drop(ONE)

@@ -108,15 +108,15 @@ def test_failed_task_without_product_leaves_no_record(lab) -> None:
 def test_stop_during_commit_commits_all_products(lab, monkeypatch) -> None:
     """The work is done: the task has succeeded, and only its downstream tasks are not started."""
     task = writer(lab, "for path in paths: path.write_text('x')", Product("one"), Product("two"))
-    engine = WorkflowRunner(lab.workflow(task, lab.step("after", depends_on="made")))
+    runner = WorkflowRunner(lab.workflow(task, lab.step("after", depends_on="made")))
     really = os.replace
 
     def interrupted(source: str, target: str) -> None:
-        engine.stop(at_once=True)
+        runner.stop(at_once=True)
         really(source, target)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    outcomes = engine.run()
+    outcomes = runner.run()
 
     assert [outcome.state for outcome in outcomes.values()] == [TaskState.SUCCEEDED, TaskState.STOPPED]
     assert (lab.read("one"), lab.read("two")) == ("x", "x")

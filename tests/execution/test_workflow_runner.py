@@ -175,10 +175,10 @@ def test_module_and_workdir_of_upstream_task_are_found(plan, modules, tmp_path: 
     """
     plan.task("make", make, str(tmp_path / "work"), str(modules.folder / "late.py"))
     plan.task("use", module="late", workdir=tmp_path / "work", after=["make"])
-    engine = plan.engine()
+    runner = plan.runner()
 
-    warnings = engine.check()
-    outcomes = engine.run()
+    warnings = runner.check()
+    outcomes = runner.run()
 
     assert len(warnings) == 1
     assert "task 'use': the working directory" in warnings[0]
@@ -193,7 +193,7 @@ def test_airflow_template_in_argument_raises_before_start(plan) -> None:
     with pytest.raises(
         InvalidTask, match=r"workflow_helpers\.py:\d+: task 'dated': '\{\{ ds \}\}' is rendered only by Airflow"
     ):
-        plan.engine().check()
+        plan.runner().check()
 
 
 def test_airflow_template_in_path_raises_before_start(plan) -> None:
@@ -201,4 +201,4 @@ def test_airflow_template_in_path_raises_before_start(plan) -> None:
     plan.task("a", "", Path("build/{{ ds }}/x"))
 
     with pytest.raises(InvalidTask, match=r"\{\{ ds \}\}"):
-        plan.engine().check()
+        plan.runner().check()

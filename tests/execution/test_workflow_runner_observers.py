@@ -43,12 +43,12 @@ class Failing(Witness):
 @pytest.mark.parametrize("error", [OSError("the disk is full"), SystemExit("the disk is full")], ids=["error", "exit"])
 @pytest.mark.parametrize("at", ["started", "output", "ended"])
 def test_failing_observer_fails_its_task_only(at: str, error: BaseException, plan, witness) -> None:
-    """Where an observer fails, its task fails, everybody else hears of it, and the others run on."""
+    """Where an observer fails, its task fails, other observers are notified, and the other tasks run."""
     plan.task("watched", "print('hello')")
     plan.task("after it", after=["watched"])
     plan.task("other", "print('hello')")
 
-    outcomes = plan.engine(Failing(at, error), jobs=1).run()
+    outcomes = plan.runner(Failing(at, error), jobs=1).run()
 
     assert states(outcomes) == {"watched": FAILED, "after it": NOT_RUN, "other": OK}
     assert "the disk is full" in outcomes["watched"].reason
@@ -56,13 +56,13 @@ def test_failing_observer_fails_its_task_only(at: str, error: BaseException, pla
 
 
 def test_failing_observer_does_not_block_others(plan, modules, witness) -> None:
-    """An observer that fails at the end of a task does not keep the next from hearing of it."""
+    """An observer that fails at the end of a task does not block the notification of the next one."""
     plan.task("watched")
-    engine = WorkflowRunner(
+    runner = WorkflowRunner(
         Workflow("plan", plan._tasks), modules.settings(), observers=[Failing("ended", OSError("full")), witness]
     )
 
-    engine.run()
+    runner.run()
 
     assert ("failed", "watched") in witness.events
 
@@ -73,7 +73,7 @@ def test_failing_log_observer_ends_process_tree(plan, lifeline) -> None:
         "watched", HOLD + "    os.fork() or os.setsid(); put('here'); print('hello'); signal.pause()", lifeline.path
     )
 
-    outcomes = plan.engine(Failing("output", OSError("the disk is full"))).run()
+    outcomes = plan.runner(Failing("output", OSError("the disk is full"))).run()
 
     assert outcomes["watched"].state is FAILED
     lifeline.expect_end()
@@ -85,7 +85,7 @@ def test_closed_output_stops_the_run(plan, lifeline) -> None:
     plan.task("watched", "print('hello')")
     plan.task("after it", after=["watched"])
 
-    outcomes = plan.engine(Failing("output", BrokenPipeError()), jobs=2).run()
+    outcomes = plan.runner(Failing("output", BrokenPipeError()), jobs=2).run()
 
     assert states(outcomes) == {"long": STOPPED, "watched": FAILED, "after it": STOPPED}
     assert outcomes["watched"].reason == "the reader of the run's output has closed it"
@@ -105,11 +105,11 @@ def test_stop_ends_tasks_while_observer_blocks(plan, lifeline, background) -> No
 
     stalled = Stalled()
     plan.task("talks", HOLD + "    put('here'); print('hello'); signal.pause()", lifeline.path)
-    engine = plan.engine(stalled, grace=0.2)
+    runner = plan.runner(stalled, grace=0.2)
 
-    run = background(engine.run)
+    run = background(runner.run)
     stalled.expect_output("talks")
-    engine.stop()
+    runner.stop()
 
     lifeline.expect_end()
     stalled.goes_on.put(None)

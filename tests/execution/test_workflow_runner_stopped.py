@@ -27,11 +27,11 @@ def test_stop_ends_running_tasks_and_starts_none(plan, lifeline, background) -> 
         )
         plan.task(f"after {name}", after=[name])
     plan.task("queued", after=["done"])
-    engine = plan.engine(jobs=2)
+    runner = plan.runner(jobs=2)
 
-    run = background(engine.run)
+    run = background(runner.run)
     lifeline.expect("here", times=4)
-    engine.stop()
+    runner.stop()
     outcomes = run.result()
 
     assert outcomes.pop("done").state is OK
@@ -44,23 +44,23 @@ def test_stop_before_run_starts_no_task(plan, witness) -> None:
     """A run that is stopped before it starts runs nothing."""
     plan.task("one")
     plan.task("two", after=["one"])
-    engine = plan.engine()
-    engine.stop()
+    runner = plan.runner()
+    runner.stop()
 
-    assert set(states(engine.run()).values()) == {STOPPED}
+    assert set(states(runner.run()).values()) == {STOPPED}
     assert [event for event, _ in witness.events] == ["stopped", "stopped"]
 
 
 def test_second_stop_at_once_kills_tasks(plan, lifeline, background) -> None:
     """A second stop, at once, does not wait for the grace."""
     plan.task("stubborn", STUBBORN, lifeline.path)
-    engine = plan.engine(grace=3600)
+    runner = plan.runner(grace=3600)
 
-    run = background(engine.run)
+    run = background(runner.run)
     lifeline.expect("ready")
-    engine.stop()
+    runner.stop()
     lifeline.expect("sigterm")
-    engine.stop(at_once=True)
+    runner.stop(at_once=True)
 
     assert run.result()["stubborn"].state is STOPPED
     lifeline.expect_end()
@@ -69,10 +69,10 @@ def test_second_stop_at_once_kills_tasks(plan, lifeline, background) -> None:
 def test_signal_just_before_wait_stops_run(plan, lifeline, signal_unnoticed) -> None:
     """A stop from a signal handler is obeyed even if the signal did not interrupt the wait for a task's end."""
     plan.task("one", HOLD + "    put('here'); signal.pause()", lifeline.path)
-    engine = plan.engine()
-    signal_unnoticed(engine.stop, lambda: lifeline.expect("here"))
+    runner = plan.runner()
+    signal_unnoticed(runner.stop, lambda: lifeline.expect("here"))
 
-    assert engine.run()["one"].state is STOPPED
+    assert runner.run()["one"].state is STOPPED
 
 
 def test_keyboard_interrupt_ends_all_tasks(plan, lifeline) -> None:
@@ -82,7 +82,7 @@ def test_keyboard_interrupt_ends_all_tasks(plan, lifeline) -> None:
     previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            plan.engine(jobs=2).run()
+            plan.runner(jobs=2).run()
     finally:
         signal.signal(signal.SIGUSR1, previous)
 
@@ -104,11 +104,11 @@ def test_stop_ends_detached_processes_of_finished_tasks(plan, lifeline, backgrou
         lifeline.path,
     )
     plan.task("waits", daemon, lifeline.path, after=["detaches"])
-    engine = plan.engine()
+    runner = plan.runner()
 
-    run = background(engine.run)
+    run = background(runner.run)
     lifeline.expect("here", times=2)
-    engine.stop()
+    runner.stop()
 
     assert states(run.result()) == {"detaches": OK, "waits": STOPPED}
     lifeline.expect_end()

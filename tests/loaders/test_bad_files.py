@@ -98,7 +98,7 @@ def test_syntax_error_in_helper_names_both_files(write):
 
 
 def test_syntax_error_in_compiled_text_has_line_of_file(write):
-    """``<string>`` is no file that anybody could open."""
+    """``<string>`` is not a file that users could open."""
     fails(write("eval('1 +')"), "{f}:2: syntax error: invalid syntax (<string>, line 1)")
 
 

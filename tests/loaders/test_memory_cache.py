@@ -162,7 +162,7 @@ def test_load_workflow_does_not_cache_file_with_installed_package(flow):
 
 
 def test_load_workflow_does_not_cache_while_recording(flow):
-    """The names of tasks go on from those that are there already."""
+    """The names of tasks are numbered after those of existing ones."""
     path = flow(HEAD + "Task('a', 'm')\n")
     known = load_workflow(path)
     with recording():

@@ -220,7 +220,7 @@ def test_isolated_import_shares_modules_of_current_program(write, monkeypatch, t
 
 
 def test_isolated_import_keeps_installed_packages(write, monkeypatch):
-    """They are the same for everybody, and many cannot be loaded twice."""
+    """They are the same for all importers, and many cannot be loaded twice."""
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     monkeypatch.delitem(sys.modules, "iniconfig", raising=False)
     path = write("import colorsys, iniconfig\nTask('a', 'm')")

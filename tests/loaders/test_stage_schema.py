@@ -81,7 +81,7 @@ REFUSED = (
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_stages_schema_rejects_invalid_files(text, why_invalid, stages):
-    """Editors underline it before anybody runs it."""
+    """Editors underline it before a run."""
     assert why_invalid(text) is not None
     with pytest.raises(SewerError):
         load_workflow(stages(text), jobs="jobs")

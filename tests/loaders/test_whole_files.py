@@ -20,7 +20,7 @@ def test_run_in_helper_is_not_workflow_of_file(write):
 
 
 def test_top_level_run_must_include_all_tasks(write):
-    """Else the file would mean one thing to Python and another to everybody else."""
+    """Otherwise the file would have another meaning for Python than for readers."""
     path = write("a, b, c = (Task(name, 'steps') for name in 'abc')\n(a >> b).run()")
 
     with pytest.raises(SewerError, match=r"flow\.py:2: task 'c' is not part of the run at .*flow\.py:3"):

@@ -256,7 +256,7 @@ def test_resume_from_pipeline_state_skips_succeeded_stages(pipeline) -> None:
 
 
 def test_resume_from_pipeline_state_counts_later_successes(pipeline) -> None:
-    """The same command once more goes on from where the last run came to as well."""
+    """The same command again resumes at the end of the last run as well."""
     pipeline.state(STATE)
     pipeline.jobs(JOBS.replace('print("Docs: finishing")', "raise Exception"))
     assert pipeline.run("--state", "state.yml", "--resume").returncode == 1

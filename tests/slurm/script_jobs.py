@@ -21,7 +21,7 @@ from airflow_provider_sewer.slurm.job_records import ExitRecord
 from airflow_provider_sewer.slurm.job_script import JobScript
 from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from airflow_provider_sewer.slurm.states import ENDED
-from tests.slurm_cluster.client import PATIENCE
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tests.slurm_cluster.fault_injection import SlurmTrouble
 from tests.slurm_cluster.packages import LIBRARIES, path_with_sbin, slurm_version
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Value = TypeVar("Value")
 
-PATIENCE = float(os.environ.get("SEWER_TEST_PATIENCE", "60"))
 AT_WORK = {"idle", "mix", "alloc", "comp"}
 
 _PAUSE = 0.03

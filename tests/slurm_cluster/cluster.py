@@ -22,12 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.slurm_cluster.client import AT_WORK, PATIENCE, SlurmClient
+from tests.slurm_cluster.client import AT_WORK, SlurmClient
 from tests.slurm_cluster.configuration import SU_ALWAYS, Configuration, user
 from tests.slurm_cluster.fault_injection import SlurmTrouble
 from tests.slurm_cluster.munge_keeper_client import KeeperClient
 from tests.slurm_cluster.packages import missing_packages, path_with_sbin, slurm_version
 from tests.slurm_cluster.ports import Ports, listens
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
