@@ -6,7 +6,6 @@ arguments, the connection, :data:`DEFAULTS`. ``slurm`` is merged parameter by pa
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,7 @@ from typing import Any, Callable, NamedTuple, Optional
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.execution_settings import checked_path
 from airflow_provider_sewer.core.placeholders import as_text
-from airflow_provider_sewer.core.size_limits import bounded_list
+from airflow_provider_sewer.core.size_limits import MAX_NUMBER, MAX_SECONDS, bounded_list
 from airflow_provider_sewer.core.validation import invalid_reason, is_template
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -290,7 +289,7 @@ def _number(value: Any) -> int | float:
             number = float(value) if not value.strip().isdecimal() else int(value)
         except ValueError:
             number = None
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= MAX_NUMBER:
         raise InvalidTask(f"must be a number, got {value!r:.200}")
     return number
 
@@ -481,10 +480,10 @@ def _seconds(field: str, value: Any, *, zero: bool = False) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds)
-    if not is_number or seconds < 0 or (seconds == 0 and not zero):
-        more = "" if zero else " more than 0"
-        raise InvalidTask(f"{field} must be seconds or a timedelta{more}, got {value!r:.200}")
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= MAX_SECONDS or (seconds == 0 and not zero):
+        form = "seconds or a timedelta" if zero else "seconds or a timedelta more than 0"
+        raise InvalidTask(f"{field} must be {form}, got {value!r:.200}; at most {MAX_SECONDS:,} s")
     return float(seconds)
 
 

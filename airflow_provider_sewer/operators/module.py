@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, Secret
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.paths import PathMarker, checked_text
 from airflow_provider_sewer.core.secret_detection import exposed, secret_texts
-from airflow_provider_sewer.core.size_limits import bounded_list
+from airflow_provider_sewer.core.size_limits import MAX_SECONDS, bounded_list
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.staleness import RunPolicy
 from airflow_provider_sewer.core.task import Task, checked_target
@@ -545,8 +544,9 @@ def seconds(value: Any) -> float:
     :raises InvalidTask: if it is neither a number nor a timedelta.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
-        raise InvalidTask(f"termination_grace_period must be seconds or a timedelta, got {value!r:.200}")
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= MAX_SECONDS:
+        message = f"termination_grace_period must be seconds or a timedelta, got {value!r:.200}"
+        raise InvalidTask(f"{message}; at most {MAX_SECONDS:,} s")
     return float(number)
 
 

@@ -127,7 +127,7 @@ def test_python_module_operator_with_endless_iterator_raises(field):
 
 
 def test_remove_products_operator_with_endless_iterator_raises():
-    with pytest.raises(InvalidTask, match="^products must have at most 100,000 values, got more"):
+    with pytest.raises(InvalidTask, match=r"^products must have at most 100,000 values, got more"):
         RemoveProductsOperator(task_id="job", products=itertools.repeat("x"))
 
 
