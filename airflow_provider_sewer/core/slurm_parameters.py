@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from typing import Any, Callable
 
 from airflow_provider_sewer.core.errors import InvalidTask, Key, unknown_name
 from airflow_provider_sewer.core.placeholders import as_text
-from airflow_provider_sewer.core.size_limits import bounded_list
+from airflow_provider_sewer.core.size_limits import MAX_NUMBER, bounded_list
 from airflow_provider_sewer.core.validation import invalid_reason, is_template
 
 #: Groups of parameters that exclude each other, as synonyms or because sbatch rejects both. Within a group, the
@@ -159,7 +158,7 @@ def _number(value: Any) -> int | float:
             number = float(value) if not value.strip().isdecimal() else int(value)
         except ValueError:
             number = None
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not abs(number) <= MAX_NUMBER:
         raise InvalidTask(f"must be a number, got {value!r:.200}")
     return number
 

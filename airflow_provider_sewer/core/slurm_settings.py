@@ -6,7 +6,6 @@ arguments, the connection, :data:`DEFAULTS`. ``slurm`` is merged parameter by pa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -14,6 +13,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import checked_path
+from airflow_provider_sewer.core.size_limits import MAX_SECONDS
 from airflow_provider_sewer.core.slurm_parameters import (
     checked_slurm,
     checked_texts,
@@ -175,10 +175,10 @@ def _seconds(field: str, value: Any, *, zero: bool = False) -> float | None:
     if value is None:
         return None
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and math.isfinite(seconds)
-    if not is_number or seconds < 0 or (seconds == 0 and not zero):
-        more = "" if zero else " more than 0"
-        raise InvalidTask(f"{field} must be seconds or a timedelta{more}, got {value!r:.200}")
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0 <= seconds <= MAX_SECONDS or (seconds == 0 and not zero):
+        form = "seconds or a timedelta" if zero else "seconds or a timedelta more than 0"
+        raise InvalidTask(f"{field} must be {form}, got {value!r:.200}; at most {MAX_SECONDS:,} s")
     return float(seconds)
 
 

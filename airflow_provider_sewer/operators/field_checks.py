@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -12,6 +11,7 @@ from airflow_provider_sewer.core.cli_args import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.paths import checked_text
+from airflow_provider_sewer.core.size_limits import MAX_SECONDS
 from airflow_provider_sewer.core.staleness import RunPolicy
 from airflow_provider_sewer.core.task_fields import checked_target
 from airflow_provider_sewer.operators.secret_fields import reveal_secrets
@@ -86,8 +86,9 @@ def seconds(value: Any) -> float:
     :raises InvalidTask: if it is neither a number nor a timedelta.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < math.inf:
-        raise InvalidTask(f"termination_grace_period must be seconds or a timedelta, got {value!r:.200}")
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= MAX_SECONDS:
+        message = f"termination_grace_period must be seconds or a timedelta, got {value!r:.200}"
+        raise InvalidTask(f"{message}; at most {MAX_SECONDS:,} s")
     return float(number)
 
 

@@ -17,6 +17,7 @@ from airflow_provider_sewer.core.errors import InvalidTask, ModuleFailed, Untrus
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.paths import PathMarker, checked_text
 from airflow_provider_sewer.core.secret_detection import secret_texts
+from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.core.source import SourceLine
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.core.validation import is_template
@@ -141,13 +142,13 @@ class PythonModuleOperator(TemplateFields, BaseOperator):
         self.arguments = arguments
         self.module = module
         self.parameters_and_flags = self._markers.extract(parameters_and_flags, "parameters_and_flags")
-        self.args = self._markers.extract(_as_list(args), "args")
+        self.args = self._markers.extract(_as_list("args", args), "args")
         self.use_underscores = use_underscores
         self.function = function
         self.op_kwargs = self._markers.extract(op_kwargs, "op_kwargs")
-        self.products = self._markers.extract(_as_list(products), "products")
-        self.dependencies = self._markers.extract(_as_list(dependencies), "dependencies")
-        self.stale_after = list(stale_after)
+        self.products = self._markers.extract(_as_list("products", products), "products")
+        self.dependencies = self._markers.extract(_as_list("dependencies", dependencies), "dependencies")
+        self.stale_after = bounded_list("stale_after", stale_after)
         self.run_when = run_when
         self.compare = compare
         self.stale_with = stale_with
@@ -399,11 +400,14 @@ def hook_of(sewer_conn_id: str | None) -> SewerHook | None:
     return SewerHook(sewer_conn_id) if sewer_conn_id else None
 
 
-def _as_list(value: Any) -> Any:
-    """Return an iterator or a single path as a list."""
+def _as_list(field: str, value: Any) -> Any:
+    """Return an iterator or a single path as a list.
+
+    :raises InvalidTask: if the iterator has too many values.
+    """
     if isinstance(value, (PathMarker, os.PathLike)):
         return [value]
-    return list(value) if isinstance(value, Iterator) else value
+    return bounded_list(field, value) if isinstance(value, Iterator) else value
 
 
 def folder_of(dag: Any) -> str:

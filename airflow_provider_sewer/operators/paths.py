@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowSensorTimeout
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.core.formats import PATH_EVENT
 from airflow_provider_sewer.core.paths import Product, absolute_path, checked_text, is_relative
+from airflow_provider_sewer.core.size_limits import bounded_list
 from airflow_provider_sewer.hooks.sewer import SewerHook
 from airflow_provider_sewer.operators.dag_test_signals import interruptible
 from airflow_provider_sewer.operators.overlapping_runs import remove_unclaimed
@@ -175,7 +176,7 @@ class RemoveProductsOperator(TemplateFields, BaseOperator):
         self.made_by = made_by
         self.products: Any = products
         if not isinstance(products, ResolveMixin):
-            self.products = [_text("products", path) for path in products]
+            self.products = [_text("products", path) for path in bounded_list("products", products)]
         self.arguments = arguments
         self.workdir = workdir
         self.sewer_conn_id = sewer_conn_id
