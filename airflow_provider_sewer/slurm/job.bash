@@ -184,6 +184,7 @@ sewer_is_ending=
 sewer_asked=
 sewer_module_asked=
 sewer_unsignalled=false
+sewer_is_unread=
 sewer_at_exit=
 sewer_of_shells=()
 sewer_due=()
@@ -191,7 +192,7 @@ sewer_trapped=()
 declare -A sewer_at_signal=() sewer_ignores=() sewer_has_come=()
 
 declare -A sewer_paths=()
-for sewer_name in date env grep ln mv readlink rm stat tail timeout touch; do
+for sewer_name in date env grep ln mv readlink rm stat tail timeout touch tr; do
     sewer_paths[$sewer_name]=$(command -pv "$sewer_name")
 done
 
@@ -540,13 +541,17 @@ sewer_is_announced() {
     ((sewer_uses_srun)) && sewer_is_in stdout.log sewer_stdout_from "$@"
 }
 
-# Return whether one of the texts $3… is in file $1 after the byte number in the variable $2.
+# Return whether one of the texts $3… is in file $1 after the byte number in the variable $2. grep needs memory for a whole
+# line: a progress bar is one without end, and the job may have little left. `sewer_is_unread` is set if reading failed.
 sewer_is_in() {
     [[ -f $sewer_dir/$1 ]] || return 1
     ((`sewer_size "$1"` >= $2)) || printf -v "$2" 0 # the module has emptied it
-    local sewer_texts=("${@:3}")
-    sewer_tool tail -c "+$((${!2} + 1))" -- "$sewer_dir/$1" |
-        sewer_tool grep -aF "${sewer_texts[@]/#/-e}" >/dev/null # not -q: with `set -o pipefail`, the end of tail would count
+    local sewer_texts=("${@:3}") sewer_codes
+    sewer_tool tail -c "+$((${!2} + 1))" -- "$sewer_dir/$1" | sewer_tool tr '\r' '\n' |
+        sewer_tool grep -aF "${sewer_texts[@]/#/-e}" >/dev/null
+    sewer_codes=("${PIPESTATUS[@]}")
+    ((sewer_codes[2] == 0 || (sewer_codes[0] == 0 && sewer_codes[1] == 0 && sewer_codes[2] == 1))) || sewer_is_unread=1
+    return "${sewer_codes[2]}"
 }
 
 # Return whether srun's announcements reach a log of the job directory: `setup` or a variable may have redirected them.
@@ -593,6 +598,7 @@ sewer_judge() {
     else
         sewer_unsignalled=true
     fi
+    [[ -z $sewer_is_unread ]] || sewer_unsignalled=false # Slurm's final state decides
 }
 
 # End with this exit code, and send it to the supervisor.

@@ -408,6 +408,33 @@ def test_state_of_slurm_decides_where_the_record_is_unsure(jobs, is_cancelled) -
         assert job.succeeds() == "42"
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_state_of_slurm_decides_where_announcements_cannot_be_read(jobs, is_cancelled) -> None:
+    """grep has too little memory for a line without end; the script ignores SIGTERM, as if it came late."""
+    job = jobs.start(
+        """
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        for _ in range(80):
+            sys.stderr.write("x" * 1_000_000)
+        sys.stderr.flush()
+        say("42")
+        wait_for("enough")
+        """,
+        slurm={"setup": ["trap '' TERM", "ulimit -v 100000"]},
+    )
+    job.expect_line("42")
+
+    if is_cancelled:
+        jobs.slurm.command("scancel", job.id)
+    else:
+        job.tell("enough")
+
+    job.end()
+    assert job.value == (None if is_cancelled else "42")
+    assert type(job.error) is (errors.SlurmCancelled if is_cancelled else type(None))
+    assert not job.directory.read_exit().unsignalled
+
+
 def test_unsure_record_is_success_where_slurm_does_not_answer(jobs, monkeypatch) -> None:
     """A controller that is away makes neither a failure nor a wait for ever of exit code 0."""
     monkeypatch.setattr(monitor, "_REASON_GRACE", 1.0)
