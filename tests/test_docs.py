@@ -1,0 +1,142 @@
+"""The documentation's code and commands, run as they stand: a page is one session."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.documentation import DOCS, NAMED, PAGES, ROOT, blocks, commands, files, table_rows
+
+GUARANTEES, FEATURES = "docs/explanation/guarantees.md", "docs/explanation/features.md"
+
+
+def in_container(command: str) -> bool:
+    """Return whether tests/containers runs a command."""
+    return command.startswith("docker ")
+
+
+@pytest.fixture
+def shell(tmp_path, tmp_path_factory):
+    """Return a function that runs a command in a folder of the page's own, with an Airflow home beside it."""
+    env = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": os.environ["HOME"],
+        "LANG": "C.UTF-8",
+        "AIRFLOW_HOME": str(tmp_path_factory.mktemp("home")),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+    def run(line: str) -> str:
+        done = subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    return run
+
+
+def write_files(page: str, folder: Path) -> None:
+    for name, text in files(page).items():
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(not in_container(line) for line, _ in commands(page))])
+def test_page_commands_print_the_shown_output(page, shell, tmp_path):
+    """Each line below a `$ command` is a line of its output."""
+    write_files(page, tmp_path)
+    if any(line.startswith("airflow ") for line, _ in commands(page)):
+        shell("airflow db migrate")
+    for line, shown in commands(page):
+        if not in_container(line):
+            printed = shell(line)
+            assert [expected for expected in shown if expected not in printed] == [], f"{line}\n{printed}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(not NAMED.match(text) for text in blocks(page, "python"))])
+def test_page_python_blocks_without_file_name_run(page, shell, tmp_path):
+    write_files(page, tmp_path)
+    for text in blocks(page, "python"):
+        if not NAMED.match(text):
+            (tmp_path / "block.py").write_text(text)
+            shell("python block.py")
+
+
+def test_readme_has_at_most_150_lines():
+    assert len(PAGES["README.md"].splitlines()) <= 150
+
+
+def test_readme_shows_the_two_install_commands():
+    """`make demo` and `make test` are in the Makefile."""
+    targets = [target for text in blocks("README.md", "bash") for target in re.findall(r"^make (\w+)", text, re.M)]
+    makefile = (ROOT / "Makefile").read_text()
+    assert targets == ["demo", "test"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+def test_shown_connection_is_valid(monkeypatch, airflow_home):
+    """The hook reads the exported variable."""
+    from airflow_provider_sewer.hooks.sewer import SewerHook
+
+    ((name, value),) = table_rows("docs/reference/connection.md", r"^export (AIRFLOW_CONN_\w+)='(.*)'$")
+    monkeypatch.setenv(name, value)
+    settings = SewerHook("sewer_digits").settings
+    assert (settings.python, settings.workdir) == ("/opt/envs/digits/bin/python", "/shared/digits")
+
+
+def test_guarantees_refer_to_existing_tests():
+    sections = re.findall(r"^## (P\d+): .*?\n(.*?)(?=^## )", PAGES[GUARANTEES], re.MULTILINE | re.DOTALL)
+    assert [promise for promise, _ in sections] == [f"P{number}" for number in range(1, 11)]
+    for promise, text in sections:
+        assert_names_tests(text, promise)
+
+
+def test_features_refer_to_existing_tests():
+    """A user of one of the projects finds the test of each feature."""
+    table = PAGES[FEATURES]
+    rows = table_rows(FEATURES, r"^\| (.*) \| ([SDWPH ]*) ?\| (`.*`) \|$")
+    assert len(rows) == len(re.findall(r"^\|", table, re.MULTILINE)) - 2
+    for feature, _, shown_by in rows:
+        assert_names_tests(shown_by, feature)
+
+
+def assert_names_tests(text: str, subject: str) -> None:
+    """Check that a text names tests, and that these exist."""
+    names = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
+    assert names, subject
+    for file, name in names:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{subject}: {file}::{name}"
+
+
+def test_readme_and_contributing_links_have_targets():
+    """mkdocs checks the links of the pages in docs/."""
+    for file in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)", (ROOT / file).read_text()):
+            assert (ROOT / target).exists(), f"{file}: {target}"
+
+
+@pytest.mark.slow
+def test_make_docs_builds_the_site_without_warnings(tmp_path, docs_python):
+    """In strict mode, in which a link without a target is an error. No page loads from the network."""
+    command = [docs_python, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, env=without_airflow(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = {file.relative_to(tmp_path / "site").with_suffix("") for file in (tmp_path / "site").rglob("*.html")}
+    assert pages >= {file.relative_to(DOCS).with_suffix("") for file in DOCS.rglob("*.md")}
+    assert {file.name: found for file in (tmp_path / "site").rglob("*.html") if (found := loaded(file))} == {}
+
+
+def without_airflow() -> dict[str, str]:
+    """Return the variables of this process but those of its Airflow, and without mkdocs-material's announcement."""
+    kept = {name: value for name, value in os.environ.items() if "AIRFLOW" not in name}
+    return {**kept, "NO_MKDOCS_2_WARNING": "1"}
+
+
+def loaded(file: Path) -> list[str]:
+    """Return the addresses in the network that a browser loads for a page."""
+    tags = re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*>", file.read_text())
+    return [tag for tag in tags if re.search(r'(?:src|href)="?(?:https?:)?//', tag)]
