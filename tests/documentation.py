@@ -31,7 +31,8 @@ def files(page: str) -> dict[str, str]:
 def commands(page: str) -> list[tuple[str, list[str]]]:
     """Return the commands of a page, each with the lines that the page shows below it."""
     text = "".join(blocks(page, "console"))
-    return [(command, shown.splitlines()) for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.M)]
+    found = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)
+    return [(command, shown.splitlines()) for command, shown in found]
 
 
 def table_rows(page: str, pattern: str) -> list[tuple[str, ...]]:

@@ -14,10 +14,10 @@ from tests.documentation import DOCS, NAMED, PAGES, ROOT, blocks, commands, file
 
 GUARANTEES, FEATURES = "docs/explanation/guarantees.md", "docs/explanation/features.md"
 
-
-def in_container(command: str) -> bool:
-    """Return whether tests/containers runs a command."""
-    return command.startswith("docker ")
+#: The commands that tests/containers runs.
+IN_CONTAINER = "docker "
+WITH_COMMANDS = [page for page in PAGES if any(not line.startswith(IN_CONTAINER) for line, _ in commands(page))]
+WITH_NAMELESS_BLOCKS = [page for page in PAGES if any(not NAMED.match(text) for text in blocks(page, "python"))]
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def shell(tmp_path, tmp_path_factory):
     }
 
     def run(line: str) -> str:
-        done = subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["/bin/sh", "-c", line], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
@@ -45,19 +47,19 @@ def write_files(page: str, folder: Path) -> None:
         (folder / name).write_text(text)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(not in_container(line) for line, _ in commands(page))])
+@pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_page_commands_print_the_shown_output(page, shell, tmp_path):
     """Each line below a `$ command` is a line of its output."""
     write_files(page, tmp_path)
     if any(line.startswith("airflow ") for line, _ in commands(page)):
         shell("airflow db migrate")
     for line, shown in commands(page):
-        if not in_container(line):
+        if not line.startswith(IN_CONTAINER):
             printed = shell(line)
             assert [expected for expected in shown if expected not in printed] == [], f"{line}\n{printed}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(not NAMED.match(text) for text in blocks(page, "python"))])
+@pytest.mark.parametrize("page", WITH_NAMELESS_BLOCKS)
 def test_page_python_blocks_without_file_name_run(page, shell, tmp_path):
     write_files(page, tmp_path)
     for text in blocks(page, "python"):
@@ -72,7 +74,8 @@ def test_readme_has_at_most_150_lines():
 
 def test_readme_shows_the_two_install_commands():
     """`make demo` and `make test` are in the Makefile."""
-    targets = [target for text in blocks("README.md", "bash") for target in re.findall(r"^make (\w+)", text, re.M)]
+    shown = "".join(blocks("README.md", "bash"))
+    targets = re.findall(r"^make (\w+)", shown, re.MULTILINE)
     makefile = (ROOT / "Makefile").read_text()
     assert targets == ["demo", "test"]
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)

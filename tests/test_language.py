@@ -25,7 +25,7 @@ WORDS = frozenset({
     "whoever", "anew", "hopeless", "unmade", "verdict", "judge",
 })  # fmt: skip
 #: The most of each place today. A change that lowers a count lowers the number here.
-MOST = {"identifiers": 0, "docstrings": 3, "comments": 1, "messages": 0, "docs": 291}
+MOST = {"identifiers": 0, "docstrings": 3, "comments": 1, "messages": 0, "docs": 5}
 
 
 @cache

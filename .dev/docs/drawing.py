@@ -5,8 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-HEIGHT, GAP, LAYER_GAP, MARGIN = 44, 18, 56, 8
+HEIGHT, GAP, LAYER_GAP, MARGIN = 44, 18, 40, 8
 LETTER = 7.6
+ARROW_HEAD = (
+    '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
+    '<path class="head" d="M0 0 8 4 0 8z"/></marker></defs>'
+)
 NOTES = {"module": "module", "slurm": "Slurm job", "airflow": "Airflow task"}
 
 
@@ -18,15 +22,11 @@ def svg(tasks: dict[str, dict[str, Any]], title: str) -> str:
         edge(places[upstream], places[name]) for name, task in tasks.items() for upstream in reversed(task["upstream"])
     ]
     boxes = [box(task, *places[name]) for name, task in tasks.items()]
-    return "\n".join([
+    start = (
         f'<div class="graph"><svg role="img" aria-label="{escape(title)}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">',
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
-        '<path class="head" d="M0 0 8 4 0 8z"/></marker></defs>',
-        *edges,
-        *boxes,
-        "</svg></div>",
-    ])
+        f'viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">'
+    )
+    return "\n".join([start, ARROW_HEAD, *edges, *boxes, "</svg></div>"])
 
 
 def layers(tasks: dict[str, dict[str, Any]]) -> list[list[str]]:
@@ -57,7 +57,7 @@ def positions(
     places = {}
     left = float(MARGIN)
     for column in columns:
-        width = max(84.0, *(len(tasks[name]["label"]) * LETTER + 24 for name in column))
+        width = max(96.0, *(len(tasks[name]["label"]) * LETTER + 24 for name in column))
         top = MARGIN + (total - len(column) * (HEIGHT + GAP) + GAP) / 2
         for index, name in enumerate(column):
             places[name] = (left, top + index * (HEIGHT + GAP) + HEIGHT / 2, width)

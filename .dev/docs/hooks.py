@@ -42,6 +42,11 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"<!-- file: (\S+) -->", lambda found: included(found[1]), markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Remove the roles of Sphinx from docstrings: ``:class:`Task``` becomes code."""
+    return re.sub(r":(?:class|data|exc|func|meth|mod):(?=<code>)", "", html)
+
+
 def included(name: str) -> str:
     """Return a file's text with links that fit a page of ``docs/development``."""
     _, _, text = (ROOT / name).read_text().partition("\n")
