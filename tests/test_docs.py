@@ -122,15 +122,55 @@ def test_readme_and_contributing_links_have_targets():
             assert (ROOT / target).exists(), f"{file}: {target}"
 
 
-@pytest.mark.slow
-def test_make_docs_builds_the_site_without_warnings(tmp_path, docs_python):
-    """In strict mode, in which a link without a target is an error. No page loads from the network."""
-    command = [docs_python, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(docs_python, tmp_path_factory):
+    """Build the site in strict mode, in which a link without a target is an error, and return its folder."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [docs_python, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, env=without_airflow(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    pages = {file.relative_to(tmp_path / "site").with_suffix("") for file in (tmp_path / "site").rglob("*.html")}
-    assert pages >= {file.relative_to(DOCS).with_suffix("") for file in DOCS.rglob("*.md")}
-    assert {file.name: found for file in (tmp_path / "site").rglob("*.html") if (found := loaded(file))} == {}
+    return folder
+
+
+@pytest.mark.slow
+def test_strict_build_has_a_file_for_each_page(site):
+    built = {file.relative_to(site).with_suffix(".md") for file in site.rglob("*.html")}
+    assert built >= {file.relative_to(DOCS) for file in DOCS.rglob("*.md")}
+
+
+@pytest.mark.slow
+def test_no_page_loads_from_the_network(site):
+    assert {file.name: tags for file in site.rglob("*.html") if (tags := network_tags(file.read_text()))} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", sorted((ROOT / "dags").glob("*.py")), ids=lambda file: file.stem)
+def test_example_page_has_a_graph_for_each_dag(site, file):
+    dags = re.findall(r"\bDAG\(\s*\"(\w+)\"", file.read_text())
+    page = (site / "examples" / f"{file.stem}.html").read_text()
+    assert dags
+    assert sorted(re.findall(r'<svg role="img" aria-label="Graph of (\w+)"', page)) == sorted(dags)
+
+
+@pytest.mark.slow
+def test_graph_has_a_box_for_each_task_and_an_arrow_for_each_edge(site):
+    """`sewer_cluster`: two Slurm jobs between two modules and one."""
+    page = (site / "examples" / "sewer_cluster.html").read_text()
+    labels = re.findall(r'<g class="(\w+)">.*?<text[^>]*>(.*?)</text>', page)
+    assert sorted(labels) == [
+        *(("module", label) for label in ("add noise", "compare", "generate")),
+        *(("slurm", label) for label in ("train forest", "train svc")),
+    ]
+    assert page.count('class="edge"') == 5
+
+
+@pytest.mark.slow
+def test_cli_reference_has_every_command(site):
+    from airflow_provider_sewer.cli import main
+
+    page = (site / "reference" / "cli.html").read_text()
+    assert main.commands
+    assert [name for name in main.commands if f"sppe {name} " not in page] == []
 
 
 def without_airflow() -> dict[str, str]:
@@ -139,7 +179,7 @@ def without_airflow() -> dict[str, str]:
     return {**kept, "NO_MKDOCS_2_WARNING": "1"}
 
 
-def loaded(file: Path) -> list[str]:
-    """Return the addresses in the network that a browser loads for a page."""
-    tags = re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*>", file.read_text())
+def network_tags(page: str) -> list[str]:
+    """Return the tags by which a browser loads a file from the network."""
+    tags = re.findall(r"<(?:script|img|link|iframe|source)\b[^>]*>", page)
     return [tag for tag in tags if re.search(r'(?:src|href)="?(?:https?:)?//', tag)]

@@ -16,7 +16,7 @@ def main(folder: str) -> None:
     if bag.import_errors:
         raise SystemExit(f"errors in DAG files: {bag.import_errors}")
     graphs: dict[str, Any] = {}
-    for dag in bag.dags.values():
+    for _, dag in sorted(bag.dags.items()):
         tasks = {task.task_id: described(task) for task in dag.tasks}
         graphs.setdefault(Path(dag.fileloc).name, {})[dag.dag_id] = tasks
     json.dump(graphs, sys.stdout)
