@@ -29,7 +29,7 @@ demo: python ## create the environments and run the example DAG with `airflow da
 
 docs: python ## build the documentation into build/site; a warning is an error
 	@$(environments) docs
-	NO_MKDOCS_2_WARNING=1 build/venv/docs/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 build/venv/docs/bin/python -m mkdocs build --strict
 	@echo "docs: build/site/index.html; for the search box: $(PYTHON) -m http.server --bind 127.0.0.1 --directory build/site"
 
 test: check ## create the environments, check the code and run all tests (ARGS="-k name" goes to pytest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -126,10 +127,27 @@ def test_readme_and_contributing_links_have_targets():
 def site(docs_python, tmp_path_factory):
     """Build the site in strict mode, in which a link without a target is an error, and return its folder."""
     folder = tmp_path_factory.mktemp("site")
-    command = [docs_python, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=without_airflow(), capture_output=True, text=True, check=False)
+    done = build(docs_python, "--site-dir", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def build(python: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    """Build a site with the command of `make docs`."""
+    (line,) = re.findall(r"build/venv/docs/bin/python (-m mkdocs .*)", (ROOT / "Makefile").read_text())
+    command = [python, *line.split(), *options]
+    return subprocess.run(command, cwd=ROOT, env=without_airflow(), capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("link", ["missing.md", "index.md#missing", "/missing"])
+def test_link_without_target_fails_the_build(docs_python, tmp_path, link):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text(f"# Page\n\n[link]({link})\n")
+    settings = {"docs_dir": "docs", "site_dir": "site", "hooks": [], "watch": [], "extra_css": [], "nav": ["index.md"]}
+    (tmp_path / "mkdocs.yml").write_text(json.dumps({"INHERIT": str(ROOT / "mkdocs.yml"), **settings}))
+    done = build(docs_python, "--config-file", tmp_path / "mkdocs.yml")
+    assert (done.returncode, link in done.stderr) == (1, True), done.stderr
 
 
 @pytest.mark.slow
