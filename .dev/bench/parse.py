@@ -23,7 +23,7 @@ ROWS = {
     "chain again": Row("the chain, its workflow from the cache", _LOOP, at_most=1),
     "flat again": Row("the tasks without an edge, their workflow from the cache", _LOOP, at_most=1),
     "cosmos": Row("the tree", "astronomer-cosmos: 1,000 models of a manifest, as a TaskGroup"),
-    "worker": Row("what a worker makes of the tree for one task", "the tree"),
+    "worker": Row("one task of the tree, as a worker builds it", "the tree"),
     "ten_thousand": Row("a tree of 10,000 tasks", "a loop of 10,000 `BashOperator`s"),
     "growth": Row("a tree of 10,000 tasks", "ten times that of 1,000"),
     "layers": Row("100 layers of 50 tasks, each tied to all of the next", "`BashOperator`s tied with `>>`"),

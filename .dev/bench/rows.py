@@ -44,7 +44,7 @@ class Figure(NamedTuple):
 #: Number of decimals; values below 1 get one more.
 _DIGITS = {"s": 2, "ms": 0, "MB": 0, "": 0}
 
-HEAD = ("What", "Here", "Beside it", "There", "Here / there")
+HEAD = ("Work", "Here", "Beside it", "There", "Here / there")
 
 
 def table(rows: Mapping[str, Row], figures: Mapping[str, Figure]) -> str:
