@@ -48,6 +48,8 @@ _SETTLING_TIME = {"slurm": 15.0, "local": 0.0}
 #: Seconds for which a pending conclusion makes the poller query Slurm at once.
 _POLL_AT_ONCE = 60.0
 _GIVE_UP_TIMEOUT = 15.0
+#: Seconds that count between two polls, at least: a process that was paused knows only Slurm's answer from before.
+_LONGEST_STEP = 5.0
 #: Seconds without a poll after which a monitor is considered dead, at least.
 _DEAD_AFTER = 120.0
 #: Seconds after which a job that is marked as cancelled, and still waits in the queue, is cancelled again.
@@ -298,7 +300,7 @@ class JobMonitor:
         if rule.conclusion != self._concluding:
             self._concluding, self._lasted = rule.conclusion, self._lasted_before(rule)
         elif rule.in_silence or not self._is_silent:
-            self._lasted += now - self._polled_at
+            self._lasted += min(now - self._polled_at, max(self._wait_policy.poll_every, _LONGEST_STEP))
         self._polled_at = now
         self._record_unknown(rule)
         return self._lasted >= rule.after
