@@ -606,11 +606,11 @@ def _is_record(data: Mapping[str, Any]) -> bool:
 
 
 def write_record(file: str, record: ProductRecord) -> None:
-    """Write the record of a product beside it, atomically."""
+    """Write the record of a product beside it, atomically; only its owner can read the result in it."""
     path = _record_path(file)
     make_own_folders(os.path.dirname(file), os.path.dirname(path))
     values = record._replace(upstream=dict(record.upstream), beside=dict(record.beside))
-    write_atomically(path, json.dumps(PRODUCT.packed(values)).encode(), mode=0o644)
+    write_atomically(path, json.dumps(PRODUCT.packed(values)).encode())
 
 
 def fingerprints_of(files: Mapping[str, str], *, read: bool) -> dict[str, Fingerprint]:
