@@ -133,8 +133,8 @@ def everything_kept(airflow_home):
 
         with create_session() as session:
             tables = session.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
-            kept = {*tables}.difference(but)
-            rows = [[tuple(row) for row in session.execute(text(f'SELECT * FROM "{table}"'))] for table in kept]
+            names = {*tables}.difference(but)
+            rows = [[tuple(row) for row in session.execute(text(f'SELECT * FROM "{table}"'))] for table in names]
         return repr(rows)  # of tuples, since the text of a Row leaves out the middle of long values
 
     return read
