@@ -517,7 +517,7 @@ IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
     ),
     "run_xcom": (
         formats.RUN,
-        lambda fields: xcom.pull_upstream_runs(["raw"], {"ti": Instance(fields)}, is_in_instances=False),  # type: ignore[typeddict-item]
+        lambda fields: xcom.pull_upstream_runs(["raw"], Instance(fields), is_in_instances=False),  # type: ignore[arg-type]
     ),
     "stored_job": (
         formats.STORED_JOB,
