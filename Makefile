@@ -18,7 +18,7 @@ TESTS ?= tests/slurm_cluster tests/slurm $(wildcard $(addprefix tests/,operators
 # Isolates the commands from the shell's Python and Airflow settings.
 unexport PYTHONDONTWRITEBYTECODE PYTHONHOME PYTHONPATH VIRTUAL_ENV $(filter AIRFLOW% _AIRFLOW%,$(.VARIABLES))
 
-.PHONY: help demo docs test quick test-slurm bench drill up down check format constraints clean checkout python
+.PHONY: help demo docs test quick test-slurm bench drill walk up down check format constraints clean checkout python
 
 help: checkout ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -40,7 +40,7 @@ test: check ## create the environments, check the code and run all tests (ARGS="
 quick: python ## run the tests that need neither Airflow nor Slurm, containers or a browser, on two cores
 	@$(environments) airflow-test
 	@mkdir -p build/tmp
-	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest --numprocesses 2 --dist worksteal \
+	PYTEST_DEBUG_TEMPROOT="$(CURDIR)/build/tmp" $(bin)/python -m pytest --numprocesses 3 --dist worksteal \
 	    -m "not airflow and not slurm and not containers and not browser and not slow" $(ARGS)
 
 test-slurm: python ## run the Slurm tests (SLURM=24.11 for that version, as root; PROCTRACK=cgroup; TESTS="tests/slurm_cluster")
@@ -57,6 +57,10 @@ bench: python ## compare costs with other packages and update the table of docs/
 drill: python ## kill and stop processes of Airflow and Slurm for 10 minutes, and count broken guarantees (ARGS="--tasks 12")
 	@$(environments) airflow-test
 	@cd .dev && exec ../$(bin)/python -m drill $(ARGS)
+
+walk: python ## print the functions that a parameter and a product path pass in one Slurm task, for short ways in the code
+	@$(environments) airflow-test
+	@exec $(bin)/python .dev/walk.py
 
 up: python ## start docker-compose.yaml: Airflow and a Slurm cluster in containers
 	@exec "$(PYTHON)" .dev/containers.py up

@@ -1,4 +1,4 @@
-"""What tests share: the interpreters of this machine."""
+"""Fixtures and markers of all tests."""
 
 from __future__ import annotations
 
@@ -40,10 +40,20 @@ MARKS = {
     "containers": {"stack"},
     "browser": {"browser"},
 }
-#: The tests of what lies below the Airflow line, which all import Airflow.
+#: The folders of tests above the Airflow line, which all import Airflow.
 AIRFLOW = {"airflow", "containers", "dags", "decorators", "hooks", "links", "operators", "task_group", "triggers"}
-AIRFLOW |= {"test_products_in_airflow.py", "test_docs.py", "test_task_group.py"}
+AIRFLOW |= {"test_formats_in_airflow.py", "test_products_in_airflow.py", "test_docs.py", "test_task_group.py"}
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import the tests above the Airflow line if ``-m`` excludes them: importing Airflow takes seconds."""
+    excluded = config.option.markexpr.split(" and ")
+    return True if "not airflow" in excluded and _is_above_airflow_line(collection_path) else None
+
+
+def _is_above_airflow_line(path: Path) -> bool:
+    return path.is_relative_to(TESTS) and path != TESTS and path.relative_to(TESTS).parts[0] in AIRFLOW
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -56,13 +66,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, fixtures in MARKS.items():
             if not fixtures.isdisjoint(used):
                 item.add_marker(mark)
-        if item.path.is_relative_to(TESTS) and item.path.relative_to(TESTS).parts[0] in AIRFLOW:
+        if _is_above_airflow_line(item.path):
             item.add_marker("airflow")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what tests find out of the cache of whoever runs them."""
+    """Separate the cache of the tests from that of the user."""
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
     yield

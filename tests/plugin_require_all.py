@@ -21,18 +21,18 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     return report
 
 
-#: What went wrong in pytest itself, and not in a test.
+#: Errors of pytest itself, not of a test.
 _broken: list[object] = []
 
 
 def pytest_internalerror(excrepr: object) -> None:
-    """Note that a run has broken off, or a process of it, which pytest-xdist may get over."""
+    """Record that a run has broken off, or a process of it, which pytest-xdist may survive."""
     _broken.append(excrepr)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
-    """Fail a run that has broken off, and forget what it saw fail: `--last-failed` is to run what it never came to."""
+    """Fail a run that has broken off, and forget its failures: `--last-failed` must run the tests it never reached."""
     yield
     if _broken:
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -1,4 +1,4 @@
-"""The benchmark runs, and the documentation shows its table. How long anything takes is not tested."""
+"""The benchmark runs, and the documentation shows its figures. Durations are not tested."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / ".dev"))
 from bench import __main__ as bench  # noqa: E402
-from bench.rows import Figure, Row, names_in, table  # noqa: E402
+from bench.rows import Figure, Row, missed, names_in, table  # noqa: E402
 
 sys.path.remove(str(ROOT / ".dev"))
 
@@ -33,8 +33,19 @@ def test_bench_table_shows_reason_of_cannot_run():
     ]
 
 
+def test_bench_table_shows_target_of_ratio():
+    """Beside the ratio, whether or not it is met."""
+    rows = {"a": Row("this", "that", at_most=1), "b": Row("this", "another", at_most=0.5)}
+    figures = {"a": Figure(1.0, 4.0), "b": Figure(3.0, 4.0)}
+    assert [line.split("|")[-2].strip() for line in table(rows, figures).splitlines()[2:]] == [
+        "0.25 (at most 1)",
+        "0.75 (at most 0.5)",
+    ]
+    assert missed(rows, figures) == ["this: 0.75, must be at most 0.5"]
+
+
 def test_bench_with_table_replaces_table():
-    """What stands around it stays."""
+    """The text around it stays."""
     page = f"before\n{bench.BEGIN}old\n{bench.END}after\n"
     assert bench.with_table(page, "new") == f"before\n{bench.BEGIN}\nnew\n{bench.END}after\n"
 

@@ -1,4 +1,4 @@
-"""`.dev/environments.py`: makes environments once, with pip's configuration, and names what is missing."""
+"""`.dev/environments.py`: makes environments once, with pip's configuration, and names missing parts."""
 
 from __future__ import annotations
 

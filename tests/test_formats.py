@@ -1,4 +1,4 @@
-"""Records of each released format are read right, and what cannot be read is named: see docs/development/formats.md.
+"""Records of each released format are read correctly, and unreadable ones are named: see docs/development/formats.md.
 
 ``tests/records/<version>/`` holds one record of each format, written by hand. It stays as it is for ever: a change that
 fails here breaks what users have stored.
@@ -6,7 +6,6 @@ fails here breaks what users have stored.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from airflow.sdk.module_loading import import_string
 
 from airflow_provider_sewer.core import errors, formats
 from airflow_provider_sewer.core.errors import KEYS, SewerError, UnreadableRecord
@@ -24,33 +22,30 @@ from airflow_provider_sewer.core.fingerprints import Fingerprint
 from airflow_provider_sewer.core.formats import Format
 from airflow_provider_sewer.core.paths import Dependency, External, Product
 from airflow_provider_sewer.core.serialization import tasks_of_data, tasks_to_data
-from airflow_provider_sewer.core.slurm_settings import SlurmSettings
 from airflow_provider_sewer.core.staleness import Inputs, ProductRecord
 from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.execution.failed_products import remove_failed
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
 from airflow_provider_sewer.execution.product_claims import Claim, Claims
-from airflow_provider_sewer.execution.staged_products import read_record, write_record
+from airflow_provider_sewer.execution.product_records import read_record, write_record
 from airflow_provider_sewer.execution.state_file import FinishedTask, StateFile, read_state
-from airflow_provider_sewer.operators import paths, xcom
+from airflow_provider_sewer.execution.task_runner import TaskRunner
 from airflow_provider_sewer.slurm import job as slurm_job
 from airflow_provider_sewer.slurm.arrays.job_array import ArrayOptions, JobArray
 from airflow_provider_sewer.slurm.arrays.member_queue import ArrayMember, MemberQueue
-from airflow_provider_sewer.slurm.arrays.pending_job import ArrayRegistration
+from airflow_provider_sewer.slurm.arrays.registration import ArrayRegistration
 from airflow_provider_sewer.slurm.attempts import Attempt, Attempts, TaskInstance
 from airflow_provider_sewer.slurm.client import SlurmClient
-from airflow_provider_sewer.slurm.job_directory import ExitRecord, JobDirectory, Monitor, StartRecord
+from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_products import JobProducts
+from airflow_provider_sewer.slurm.job_records import ExitRecord, Monitor, StartRecord
 from airflow_provider_sewer.slurm.job_result import JobResult
 from airflow_provider_sewer.slurm.job_spec import load_task
 from airflow_provider_sewer.slurm.log_tailer import JobLogs
-from airflow_provider_sewer.slurm.submitted_job import job_from_data, result_from_data, result_to_data
-from airflow_provider_sewer.triggers.path import PathTrigger
-from airflow_provider_sewer.triggers.slurm import SlurmJobTrigger
 
 RECORDS = Path(__file__).with_name("records") / "1"
 DOCS = Path(__file__).parents[1] / "docs" / "development" / "formats.md"
-#: What comes of an unreadable record that decides of a job.
+#: The error of an unreadable record that decides about a job.
 ERROR = "an error"
 NAME = "dag.task-eec1f15ddf65abcdef"
 WANTS = ArrayOptions("dag.task", {"mem_gb": 8}, requeue=False, most_seconds=None)
@@ -67,9 +62,9 @@ class Stored(NamedTuple):
     :param format: its format.
     :param file: its name below the folder of the test.
     :param read: reads it as the package does, given the folder.
-    :param value: what is read.
+    :param value: the expected value.
     :param write: writes it as the package does, given the folder; ``None`` where a shell script does.
-    :param unreadable: what is read where the record is damaged; an error for :data:`ERROR`.
+    :param unreadable: the value of a damaged record; an error for :data:`ERROR`.
     :param other_version: likewise where it is of another format.
     """
 
@@ -89,10 +84,10 @@ def attempt(folder: str) -> Attempt:
 
 def read_attempt(folder: str) -> Any:
     found = Attempts(folder, TaskInstance("dag", "run", "task", -1, "2")).latest()
-    noted = JobDirectory(f"{folder}/dag/run/task/1").read_attempt()
+    recorded = JobDirectory(f"{folder}/dag/run/task/1").read_attempt()
     assert found is not None
-    assert noted is not None
-    return found.directory.path, found[1:], (noted["created"], noted["begun"])
+    assert recorded is not None
+    return found.directory.path, found[1:], (recorded["created"], recorded["begun"])
 
 
 def read_job(folder: str) -> Any:
@@ -102,6 +97,11 @@ def read_job(folder: str) -> Any:
 
 def job(folder: str) -> slurm_job.Job:
     return slurm_job.Job.of("4711", NAME, JobDirectory(folder), SlurmClient(), 1700000002.5)
+
+
+def event_again(fields: Any) -> Any:
+    job, result = JobResult.from_event(fields)
+    return result.to_event(job.to_dict())
 
 
 def read_task(folder: str) -> Any:
@@ -115,7 +115,8 @@ def task_of_record() -> Task:
 
 
 def read_products(folder: str) -> Any:
-    making, made_from = JobProducts(Task("t", "m", products=["/x/model.npz"]), JobDirectory(folder))._begun()
+    task = Task("t", "m", products=["/x/model.npz"])
+    making, made_from = JobProducts(TaskRunner(task, {}), JobDirectory(folder))._read()
     return making._folder.rpartition("making-")[2][9:], made_from
 
 
@@ -176,7 +177,7 @@ IN_JOB = {
         lambda folder: attempt(folder).record_intent("slurm", 1700000000.5, 1700000001.5),
     ),
     "job": Stored(
-        formats.JOB, "job.json", read_job, None, lambda folder: JobDirectory(folder).write_job(job(folder).to_data())
+        formats.JOB, "job.json", read_job, None, lambda folder: JobDirectory(folder).write_job(job(folder).to_dict())
     ),
     "task": Stored(
         formats.TASK, "task.json", read_task,
@@ -210,7 +211,7 @@ IN_JOB = {
     ),
     "cancelled": Stored(
         formats.CANCELLED, "cancelled", lambda folder: JobDirectory(folder).is_cleared, True,
-        lambda folder: JobDirectory(folder).cancel(is_cleared=True), False, False,
+        lambda folder: JobDirectory(folder).write_cancelled(is_cleared=True), False, False,
     ),
     "follower": Stored(
         formats.MONITOR, "monitor.json", lambda folder: JobDirectory(folder).read_monitor(), Monitor("c0ffee", 3),
@@ -225,12 +226,12 @@ IN_JOB = {
     ),
     "start": Stored(
         formats.START, "start.json", lambda folder: JobDirectory(folder).read_start(),
-        StartRecord("4711", 1, "n1", 99, 1700000003.5), None, None, None,
+        StartRecord(1, "n1", 99, 1700000003.5), None, None, None,
     ),
     "exit": Stored(
         formats.EXIT, "exit.json", read_exit,
         ExitRecord(
-            "4711", 1, "n1", "teardown", 0, None, 1700000003.5, 1700000009.5, 9, 0, [0, 9], -1, 2,
+            1, "n1", "teardown", 0, None, 1700000003.5, 1700000009.5, 9, 0, [0, 9], -1, 2,
             unsignalled=True, is_torn_down=True,
         ),
         None,
@@ -260,7 +261,7 @@ IN_JOB = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Return a folder that nobody else can write."""
+    """Return a folder that no other user can write."""
     os.makedirs(tmp_path / "own", mode=0o700)
     return str(tmp_path / "own")
 
@@ -284,7 +285,7 @@ def record(name: str, folder: str) -> dict[str, Any]:
 
 
 def expected(name: str, folder: str) -> Any:
-    """Return what is read of a record in a folder."""
+    """Return the value that is read of a record in a folder."""
     if name == "attempt":
         return f"{folder}/dag/run/task/1", attempt(folder)[1:], (1700000000.5, 1700000001.5)
     return ("4711", NAME, folder, "slurm", 1700000002.5) if name == "job" else IN_JOB[name].value
@@ -301,7 +302,7 @@ def test_record_of_format_1_is_read(name: str, folder: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, stored in IN_JOB.items() if stored.write])
 def test_record_is_written_in_format_1(name: str, folder: str) -> None:
-    """Key by key what an older version of the same format reads."""
+    """Key by key, the value that an older version of the same format reads."""
     stored = IN_JOB[name]
     for each in ("dag/run/task/1", "arrays/1", "map-1/1"):
         Path(folder, each).mkdir(parents=True, mode=0o700)
@@ -322,7 +323,7 @@ def check_unreadable(stored: Stored, folder: str, path: Path, wanted: Any, words
 
 
 @pytest.mark.parametrize("name", IN_JOB)
-def test_truncated_record_is_an_error_where_it_decides_of_a_job(name: str, folder: str) -> None:
+def test_truncated_exit_or_submission_record_raises(name: str, folder: str) -> None:
     """Elsewhere it counts as missing."""
     stored = IN_JOB[name]
     text = json.dumps(record(name, folder))
@@ -332,7 +333,7 @@ def test_truncated_record_is_an_error_where_it_decides_of_a_job(name: str, folde
 
 
 @pytest.mark.parametrize("name", IN_JOB)
-def test_record_of_a_newer_format_is_an_error_where_it_decides_of_a_job(name: str, folder: str) -> None:
+def test_exit_or_submission_record_of_newer_format_raises(name: str, folder: str) -> None:
     """The error names the file, both versions and the way out."""
     stored = IN_JOB[name]
     path = put(folder, stored, json.dumps(record(name, folder) | {"format": 99}))
@@ -344,7 +345,7 @@ def test_record_of_a_newer_format_is_an_error_where_it_decides_of_a_job(name: st
 @pytest.mark.parametrize(
     ("name", "key"), [(name, key) for name, stored in IN_JOB.items() for key in ("format", *stored.format.keys)]
 )
-def test_record_without_a_key_is_an_error_where_it_decides_of_a_job(name: str, key: str, folder: str) -> None:
+def test_exit_or_submission_record_without_key_raises(name: str, key: str, folder: str) -> None:
     """No value is made up for it."""
     stored = IN_JOB[name]
     fields = record(name, folder)
@@ -378,15 +379,15 @@ def test_keys_of_a_task_are_all_needed(folder: str) -> None:
     assert tried > 100
 
 
-def test_task_has_no_attribute_that_is_not_stored() -> None:
+def test_task_attributes_are_all_stored() -> None:
     """One that is new has to get a key."""
     task = task_of_record()
     fresh = Task("a", "m")
     assert vars(task).keys() == vars(fresh).keys()
 
 
-def test_every_error_has_a_key_of_its_own() -> None:
-    """The keys stay, whatever the classes are called."""
+def test_error_classes_have_unique_keys() -> None:
+    """The keys stay when classes are renamed."""
     kinds = {each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, SewerError)}
 
     assert set(KEYS.values()) == kinds
@@ -420,13 +421,13 @@ def test_job_script_writes_each_key(kind: Format) -> None:
 def test_cache_of_another_format_is_built_again(change: Any, found: Any, folder: str, monkeypatch: Any) -> None:
     """It counts as missing."""
     monkeypatch.setenv("XDG_CACHE_HOME", folder)
-    kept = DiskCache("interpreters", "key")
-    kept.put(["other"])
+    cache = DiskCache("interpreters", "key")
+    cache.put(["other"])
     fields = json.loads((RECORDS / "cache.json").read_text()) | change
     content = json.dumps({key: value for key, value in fields.items() if value is not ...}).encode()
-    Path(kept._folder, kept._name).write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    Path(cache._folder, cache._name).write_bytes(hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 
-    assert kept.get() == found
+    assert cache.get() == found
 
 
 def test_state_file_of_format_1_is_read(folder: str) -> None:
@@ -465,7 +466,7 @@ def test_state_file_is_written_in_format_1(folder: str) -> None:
     ],
 )
 def test_state_file_of_another_format_raises(old: str, new: str, words: str, folder: str) -> None:
-    """No task is run again of which nobody knows whether it has succeeded."""
+    """No task with an unknown result runs again."""
     path = Path(folder, "w.jsonl")
     path.write_text((RECORDS / "state.jsonl").read_text().replace(old, new))
 
@@ -473,140 +474,10 @@ def test_state_file_of_another_format_raises(old: str, new: str, words: str, fol
         read_state(str(path), "w")
 
 
-# -- In Airflow's database ---------------------------------------------------------------------------------------------
-
-
-def in_airflow(name: str) -> dict[str, Any]:
-    """Return a record of Airflow's database."""
-    fields: dict[str, Any] = json.loads((RECORDS / f"{name}.json").read_text())
-    return fields
-
-
-def read_trigger(path: str) -> Callable[[dict[str, Any]], Any]:
-    """Return what makes a trigger of its arguments, as Airflow does, and has it begin."""
-
-    def read(fields: dict[str, Any]) -> Any:
-        trigger = import_string(path)(**fields)
-        kind = formats.JOB_TRIGGER if path.endswith("SlurmJobTrigger") else formats.PATH_TRIGGER
-        kind.read("the arguments of the trigger", trigger.serialize()[1])
-        return trigger.serialize()
-
-    return read
-
-
-class Instance:
-    """A task instance, as far as it has XComs."""
-
-    map_index = -1
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def xcom_pull(self, **_: Any) -> Any:
-        """Return what a task before this one has told."""
-        return [self.value]
-
-
-IN_AIRFLOW: dict[str, tuple[Format, Callable[[dict[str, Any]], Any]]] = {
-    "job_event": (formats.JOB_EVENT, lambda fields: result_to_data(*result_from_data(fields))),
-    "path_event": (
-        formats.PATH_EVENT,
-        lambda fields: paths.ExternalPathSensor(task_id="t", path="/in.csv").execute_complete({}, fields),
-    ),
-    "run_xcom": (
-        formats.RUN,
-        lambda fields: xcom.pull_upstream_runs(["raw"], {"ti": Instance(fields)}, is_in_instances=False),  # type: ignore[typeddict-item]
-    ),
-    "stored_job": (
-        formats.STORED_JOB,
-        lambda fields: str(job_from_data(formats.STORED_JOB.read("the store", fields)["job"])),
-    ),
-}  # fmt: skip
-READ = {
-    "job_event": in_airflow("job_event"),
-    "path_event": None,
-    "run_xcom": xcom.UpstreamRuns([], {"raw": "7-8"}),
-    "stored_job": f"Slurm job 4711 ({NAME})",
-}
-
-
-@pytest.mark.parametrize("name", IN_AIRFLOW)
-def test_data_of_airflow_of_format_1_are_read(name: str) -> None:
-    """With a key more as well."""
-    assert IN_AIRFLOW[name][1](in_airflow(name) | {"later": 1}) == READ[name]
-
-
-@pytest.mark.parametrize("name", IN_AIRFLOW)
-def test_data_of_airflow_of_a_newer_format_raise(name: str) -> None:
-    """The error names both versions and the way out."""
-    with pytest.raises(UnreadableRecord, match=r"has format 99, and .* reads format 1; .*clear the task"):
-        IN_AIRFLOW[name][1](in_airflow(name) | {"format": 99})
-
-
-@pytest.mark.parametrize(("name", "key"), [(name, key) for name in IN_AIRFLOW for key in IN_AIRFLOW[name][0].keys])
-def test_data_of_airflow_without_a_key_raise(name: str, key: str) -> None:
-    """No value is made up for it."""
-    fields = in_airflow(name)
-    del fields[key]
-
-    with pytest.raises((UnreadableRecord, KeyError), match=f"'{key}'"):
-        IN_AIRFLOW[name][1](fields)
-
-
-def test_event_names_the_class_of_its_error() -> None:
-    """As an operator raises it."""
-    _, ending = result_from_data(in_airflow("job_event"))
-
-    error = ending.as_error()
-
-    assert (ending, type(error), error.message) == (ENDING, errors.SlurmOutOfMemory, "more")
-
-
-@pytest.mark.parametrize(
-    ("name", "path", "kind"),
-    [
-        ("job_trigger", "airflow_provider_sewer.triggers.slurm.SlurmJobTrigger", SlurmJobTrigger),
-        ("path_trigger", "airflow_provider_sewer.triggers.path.PathTrigger", PathTrigger),
-    ],
-)
-def test_trigger_of_format_1_is_made_and_written(name: str, path: str, kind: type) -> None:
-    """Airflow's database has the path of its class, and its arguments."""
-    trigger = import_string(path)(**in_airflow(name), later=1)
-
-    assert type(trigger) is kind
-    assert trigger.serialize() == (path, in_airflow(name))
-
-
-def test_trigger_reads_its_settings() -> None:
-    """Setting by setting."""
-    settings = SlurmJobTrigger(**in_airflow("job_trigger"))._slurm
-
-    assert settings == SlurmSettings(
-        {}, "/runs", "slurm", True, 5.0, 60.0, True, "cancel_job", False, None, ("InvalidQOS",), 300.0, 86400.0, True,
-        False, 30.0,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "kind"), [("job_trigger", SlurmJobTrigger), ("path_trigger", PathTrigger)])
-def test_trigger_of_a_newer_format_raises(name: str, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow lets a worker go on with the task then, which has the records of the job."""
-    monkeypatch.setattr("airflow_provider_sewer.triggers.slurm._SCHEDULER_NOTICES", 0.0)
-    fields = in_airflow(name) | {"format": 99}
-    trigger = kind(**fields)
-    trigger.trigger_id = 7
-
-    async def first() -> Any:
-        return await anext(trigger.run())
-
-    assert trigger.serialize()[1]["format"] == 99
-    with pytest.raises(UnreadableRecord, match=r"the arguments of \S+Trigger has format 99, and this version"):
-        asyncio.run(first())
-
-
 # -- Documentation -----------------------------------------------------------------------------------------------------
 
 
-def test_documentation_has_each_format_with_its_keys() -> None:
+def test_formats_documentation_has_all_keys() -> None:
     """And its version."""
     text = DOCS.read_text()
     for kind in (each for each in vars(formats).values() if isinstance(each, Format)):

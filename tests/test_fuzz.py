@@ -1,4 +1,4 @@
-"""What a user writes by mistake, or another one on purpose, ends with a sentence and never with a traceback.
+"""A user's mistake, or another user's malice, ends with a sentence and never with a traceback.
 
 Workflow files, stages, state files, launch.json, connections, command lines and records of jobs are changed at random.
 The seeds are fixed, and there are 1,000 inputs in all. A failure names its seed, from which :func:`changed` makes the
@@ -22,7 +22,7 @@ from airflow_provider_sewer import Task
 from airflow_provider_sewer.cli.main import main
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
-from airflow_provider_sewer.execution.staged_products import read_record
+from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.slurm.attempts import Attempts, TaskInstance
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_spec import load_task
@@ -38,9 +38,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::SyntaxWarning")
 PATIENCE = 20
 #: So long a line of an error may be: it shows at most 200 characters of a value, and may show several.
 LONGEST = 1500
-#: What stands in place of a piece of an input.
+#: Replacements for a piece of an input.
 STRANGE = [
-    "", "0", "-1", "1e999", "9" * 5000, "NaN", "null", "true", "None", "True", "[]", "{}", "()", "''", '""', "[[[]]]",
+    "", "0", "-1", "1e999", "9" * 400, "9" * 5000, "NaN", "null", "true", "None", "True", "[]", "{}", "()", "''", '""',
+    "[[[]]]",
     "{1: 2}", "x" * 10_000, "'" + "y" * 10_000 + "'", "\x00", "\ud800", "\\", "\\ud800", "\t", "\r", "\n\n", "é", "🚰",
     "{{ ds }}", "{% raw %}", "{#", "{n}", "*", "&a", "*a", "!product", "!!python/object:os.system", "<<", "---", "...",
     "- " * 200, "[" * 2000, "{" * 2000, "(" * 300, "a: " * 50, ":", ",", "=", "+", "@", "~", "../..", "/dev/null", "/",
@@ -201,7 +202,7 @@ class Fuzz:
         self.worked = 0
 
     def write(self, name: str, data: bytes) -> str:
-        """Write a file in place of what was there."""
+        """Replace a file."""
         path = self.folder / name
         path.parent.mkdir(exist_ok=True, mode=0o700)
         path.unlink(missing_ok=True)
@@ -209,10 +210,10 @@ class Fuzz:
         return str(path)
 
     def sppe(self, seed: str, *arguments: str) -> None:
-        """Call it, and note what goes wrong."""
+        """Call it, and record errors."""
         result = CliRunner().invoke(main, list(arguments))
         self.worked += result.exit_code == 0
-        gc.unfreeze()  # what the command freezes at its end would stay for all of these
+        gc.unfreeze()  # objects that the command freezes at its end would stay for all of these
         error = result.exception
         if error is not None and not isinstance(error, SystemExit):
             self.found.append(f"{seed}: {type(error).__name__}: {error!s:.200}")
@@ -222,7 +223,7 @@ class Fuzz:
             self.found.append(f"{seed}: a line of {max(map(len, result.output.splitlines()))} characters")
 
     def call(self, seed: str, function: Callable[[], Any], *documented: type[Exception]) -> None:
-        """Call a function that may raise what is documented, and note what else goes wrong."""
+        """Call a function that may raise documented errors, and record all others."""
         try:
             function()
         except (SewerError, *documented):
@@ -233,7 +234,7 @@ class Fuzz:
 
 @pytest.fixture
 def fuzz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fuzz]:
-    """Return what finds tracebacks, and fail the test by them; an input that takes long fails it as well."""
+    """Return a collector of tracebacks, and fail the test by them; a slow input fails it as well."""
 
     def hang(*_: Any) -> None:
         raise TimeoutError(f"it takes longer than {PATIENCE} s")
@@ -376,7 +377,7 @@ def test_command_lines_leave_no_traceback(fuzz: Fuzz) -> None:
 
 
 def collected(directory: JobDirectory) -> str | None:
-    """Return the last line of a module, as its exit record says where that is."""
+    """Return the last line of a module, found by the offset in its exit record."""
     record = directory.read_exit()
     return record and last_line_between(directory.stdout, *record.module_stdout)
 

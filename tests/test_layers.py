@@ -21,7 +21,7 @@ LINT = "import sys; from importlinter.cli import lint_imports_command as lint; s
 
 
 def lint(folder: Path) -> dict[str, str]:
-    """Run import-linter on the package in a folder, and return what became of each contract."""
+    """Run import-linter on the package in a folder, and return the result of each contract."""
     run = subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {LINT}", "--no-cache"],
         cwd=folder, capture_output=True, text=True, check=False, timeout=120,
@@ -32,15 +32,15 @@ def lint(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def kept() -> dict[str, str]:
+def results() -> dict[str, str]:
     """Check the contracts once."""
     return lint(ROOT)
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
-def test_import_contract_is_kept(kept, contract):
+def test_import_contract_is_kept(results, contract):
     """Each contract of pyproject.toml."""
-    assert kept[contract] == "KEPT"
+    assert results[contract] == "KEPT"
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,10 @@ def test_import_contract_detects_wrong_import(tmp_path, file, line, broken):
     (tmp_path / PACKAGE.name / file).write_text(line)
 
     assert {name for name, state in lint(tmp_path).items() if state == "BROKEN"} == broken
+
+
+def test_only_cancellation_calls_the_cancellation_of_backends() -> None:
+    """It marks the job directory first, repeats, and logs."""
+    call = re.compile(r"cluster\.cancel\(|[\"']scancel[\"'], ")
+    callers = {path.name for path in PACKAGE.rglob("*.py") if call.search(path.read_text())}
+    assert callers == {"cancellation.py", "client.py"}

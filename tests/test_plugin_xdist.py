@@ -21,17 +21,17 @@ def test_some(number):
 
 
 def test_plugin_xdist_container_tests_run_first_in_one_worker(tmp_path):
-    """Brought up twice, they would take twice as long; begun last, everybody would wait for them."""
+    """Started twice, they would take twice as long; started last, the whole run would wait for them."""
     for name in ("airflow/test_a", "airflow/test_b", "airflow/test_c", "containers/test_d", "containers/test_e"):
         file = tmp_path / "tests" / f"{name}.py"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(TESTS)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.plugin_xdist"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "xdist", "-p", "tests.plugin_xdist"]
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [*command, "-n", "2", "--dist", "loadfile", "--rootdir", str(tmp_path)],
         cwd=tmp_path,
-        env={**env, "PYTHONPATH": str(ROOT)},
+        env={**env, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,4 @@
-"""What a workflow file says of products, functions, results and resources, as a TaskGroup in a real Airflow."""
+"""Products, functions, results and resources of a workflow file, as a TaskGroup in a real Airflow."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def expand(folder):
 
 
 def runs(folder: Path) -> list[str]:
-    """Return the names of what has been made, in order."""
+    """Return the names of the tasks that ran, in order."""
     return (folder / "runs.txt").read_text().split()
 
 
 def test_products_set_dependencies(expand, run_dag, folder):
-    """Nothing but the paths says so; and a result names products as everybody knows them."""
+    """Only paths connect the tasks; a result contains the real names of products."""
     result = run_dag(expand(CHAIN))
 
     assert result.state == "success"
@@ -85,7 +85,7 @@ def test_products_set_dependencies(expand, run_dag, folder):
 
 
 def test_up_to_date_task_succeeds_without_running(expand, run_dag, folder):
-    """Its result is the one it left before; what follows runs as it would otherwise."""
+    """Its result is the previous one; its downstream tasks run as usual."""
     first = run_dag(expand(CHAIN))
     second = run_dag(expand(CHAIN))
 
@@ -118,7 +118,7 @@ def test_unchanged_task_is_stale_after_upstream_run(expand, run_dag, folder):
 
 
 def test_missing_product_fails_task(expand, run_dag, folder):
-    """Whatever its exit code; the real name stays what it was."""
+    """With any exit code; the real path is unchanged."""
     (folder / "job.py").write_text("")
     (folder / "there.txt").write_text("old")
     source = "from airflow_provider_sewer import Product, Task\nTask('t', 'job', {'out': Product('there.txt')})"
@@ -158,10 +158,10 @@ def events(dag_id: str) -> list[tuple[str, str, int]]:
     from airflow.utils.session import create_session
     from sqlalchemy import select
 
-    told = select(AssetModel.name, AssetEvent.source_task_id, AssetEvent.source_map_index)
+    query = select(AssetModel.name, AssetEvent.source_task_id, AssetEvent.source_map_index)
     with create_session() as session:
         rows = session.execute(
-            told.join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            query.join(AssetModel, AssetModel.id == AssetEvent.asset_id)
             .where(AssetEvent.source_dag_id == dag_id)
             .order_by(AssetEvent.id)
         )
@@ -187,7 +187,7 @@ def test_function_gets_key_of_upstream_result(expand, run_dag):
     later = Task("later", function="functions:later", kwargs={"value": total.result["sum"]})
     long = Task("long", function="functions:add", kwargs={"a": "x" * 100_000, "b": "y" * 100_000})
     Task("longer", function="functions:later", kwargs={"value": long.result["sum"]})
-    Task("said", "job", {"out": Product("said.txt"), "text": later.result[0]})
+    Task("output", "job", {"out": Product("output.txt"), "text": later.result[0]})
     """
     result = run_dag(expand(source))
 
@@ -224,7 +224,7 @@ def test_temporary_products_are_removed_by_remove_task(expand, run_dag, folder):
     assert not (folder / "raw.txt").exists()
 
 
-def test_temporary_product_used_by_sppe_run_is_kept(expand, run_dag, folder):
+def test_temporary_product_claimed_by_sppe_run_is_not_removed(expand, run_dag, folder):
     """Its process holds a lock, so that Airflow need not know of it."""
     source = """
     from airflow_provider_sewer import Dependency, Product, Task
@@ -286,12 +286,12 @@ def test_missing_dependency_fails_task_with_its_path(expand, run_dag, capsys):
     source += "Task('t', 'job', {'in': Dependency('nowhere.txt'), 'out': 'x'})"
 
     assert run_dag(expand(source)).state == "failed"
-    said = capsys.readouterr().out
-    assert "task 'g.t' needs 'nowhere.txt', which is not a product of any task and does not exist" in said
+    output = capsys.readouterr().out
+    assert "task 'g.t' needs 'nowhere.txt', which is not a product of any task and does not exist" in output
 
 
 def test_resource_becomes_pool(expand):
-    """As many slots as the task takes; what operator_kwargs says counts more."""
+    """As many slots as the task takes; operator_kwargs override that."""
     dag = expand("""
     from airflow_provider_sewer import Task
     Task("a", "job", resources={"gpu": 2})
@@ -302,8 +302,8 @@ def test_resource_becomes_pool(expand):
     assert (dag.get_task("g.b").pool, dag.get_task("g.b").pool_slots) == ("mine", 1)
 
 
-def test_two_resources_raise(expand):
-    """The error says what to do."""
+def test_two_resources_of_one_task_raise(expand):
+    """The error includes the fix."""
     with pytest.raises(SewerError, match="an Airflow task uses one pool only; set 'pool' in operator_kwargs"):
         expand("from airflow_provider_sewer import Task\nTask('a', 'job', resources={'gpu': 1, 'licence': 1})")
 
@@ -314,7 +314,7 @@ def test_serialized_dag_is_stable_across_parses(expand):
 
     first, second = (DagSerialization.to_dict(expand(CHAIN)) for _ in range(2))
     assert first == second
-    assert "0x" not in str(first)
+    assert " at 0x" not in str(first)  # as in the repr of an object; "0x" alone can be part of a folder's random name
 
 
 MAPPED = """
@@ -330,7 +330,7 @@ second = Task("second", function="functions:later", kwargs={"value": train[1].re
 
 
 def test_mapped_task_becomes_one_mapped_airflow_task(expand, run_dag, folder):
-    """Each instance has its own parameters and products; results are told apart, and removed together."""
+    """Each instance has its own parameters and products; results are separate, and removed together."""
     dag = expand(MAPPED)
 
     assert set(dag.task_ids) == {"g.train", "g.all", "g.total", "g.second", "g.remove_a_txt"}
@@ -356,7 +356,7 @@ Task(
 
 
 def test_mapped_instance_emits_asset_events_of_its_own_products(expand, run_dag, folder):
-    """The DAG knows those of all beforehand; one that rests tells of none, nor of the outlets that were given."""
+    """The DAG has the outlets of all; a skipped task emits no event, for given outlets either."""
     dag = expand(MAPPED_ASSETS.format(values=["a", "b"]), "mapped_assets")
     outlets = [asset.name for asset in dag.get_task("g.each").outlets]
     assert outlets == ["mine", f"file://{folder}/each/a.txt", f"file://{folder}/each/b.txt"]
@@ -381,7 +381,7 @@ def test_task_map_over_upstream_result(expand, run_dag, folder):
     result = run_dag(expand(source, "over_a_result"))
 
     assert result.state == "success"
-    assert events("over_a_result") == []  # nobody knows these products beforehand
+    assert events("over_a_result") == []  # these products are not known beforehand
     assert sorted(runs(folder)) == ["x.txt", "y.txt", "z.txt"]
     assert [each["seed"] for each in result.results["g.all"][0]] == [17, 17, 17]
 
@@ -396,7 +396,7 @@ def test_run_when_never_fails_without_product(expand, run_dag, folder):
     assert run_dag(expand(source)).state == "success"
 
 
-def test_product_path_may_contain_any_characters(expand, run_dag, folder):
+def test_product_path_with_any_characters_is_accepted(expand, run_dag, folder):
     """As an asset it is known by its URI."""
     source = "from airflow_provider_sewer import Product, Task\nTask('t', 'job', {'out': Product('ü b/ß.txt')})"
     dag = expand(source, dag_id="letters")

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 AS_ROOT = [] if os.geteuid() == 0 else ["/usr/bin/unshare", "--map-root-user"]
-# Whichever user runs the tests, this one is "nobody".
+# The tests may run as any user; this one is "nobody".
 AS_ORDINARY_USER = ["/usr/bin/unshare", "--user"]
 
 

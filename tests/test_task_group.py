@@ -80,7 +80,7 @@ def test_sewer_task_group_expands_a_chain_of_1000_tasks_twice(expand):
 
 
 def test_task_ids_are_valid_and_task_display_name_is_the_name(expand):
-    """A name that Airflow does not take as an id is still what people see."""
+    """A name that Airflow does not accept as an id is still shown."""
     names = {operator.task_id: operator.task_display_name for operator in expand()}
     assert names["diamond.Example_1"] == "Example 1"
     assert names["diamond.c"] == "c/ü"
@@ -135,7 +135,7 @@ def test_task_ids_of_thousands_of_non_latin_names(expand):
 
 
 def test_sewer_task_group_sets_python_env_and_workdir(expand, run_dag, tmp_path):
-    """What the file does not say is taken from the call."""
+    """Settings that the file leaves open are taken from the call."""
     env = {"PYTHONPATH": str(tmp_path), "COLOUR": "red"}
     group = expand(group_id="g", python=sys.executable, env=env, workdir=tmp_path)
     result = run_dag(group.dag)
@@ -145,7 +145,7 @@ def test_sewer_task_group_sets_python_env_and_workdir(expand, run_dag, tmp_path)
 
 
 def test_workflow_file_templates_are_rendered(expand, run_dag, tmp_path):
-    """What is known only at run time stays a template until then."""
+    """Runtime values stay templates until then."""
     group = expand(python=sys.executable, env={"PYTHONPATH": str(tmp_path)}, operator_kwargs={"pool": "default_pool"})
     operators(group)["diamond.b"].pool = "default_pool"
     day = run_dag(group.dag).results["diamond.b"].split("'")[3]
@@ -219,7 +219,7 @@ def test_workflow_file_is_resolved_against_dag_folder(monkeypatch, tmp_path):
     ],
 )
 def test_invalid_workflow_file_raises_with_file_and_line(expand, source, message):
-    """The DAG's import error says where to look."""
+    """The DAG's import error has the paths that were searched."""
     with pytest.raises(SewerError, match=message):
         expand(source)
 
@@ -242,7 +242,7 @@ def kinds(group: TaskGroup) -> dict[str, str]:
 
 
 def test_run_on_mixes_local_and_slurm_tasks(expand):
-    """The task says so itself, then the group; who says nothing runs on the worker."""
+    """The task's own setting overrides the group's; the default is the worker."""
     local, slurm = "PythonModuleOperator", "SlurmModuleOperator"
     assert kinds(expand(MIXED)) == {"here": local, "there": slurm, "open": local}
     assert kinds(expand(MIXED, run_on="slurm")) == {"here": local, "there": slurm, "open": slurm}
@@ -291,7 +291,7 @@ def test_operator_kwargs_of_task_set_poll_interval(expand):
 
 
 def test_default_args_of_dag_apply_to_slurm_tasks(sewer_file):
-    """What nobody says nearer is left open for them; the local tasks of the DAG do not mind."""
+    """Unset fields are left open for them; the local tasks of the DAG are unaffected."""
     with DAG("defaults", schedule=None, default_args={"run_dir": "/r", "requeue": True}):
         group = sewer_task_group(sewer_file(MIXED))
     assert (operators(group)["mixed.there"].run_dir, operators(group)["mixed.there"].requeue) == ("/r", True)
@@ -329,7 +329,7 @@ def test_sewer_task_group_expands_one_file_twice_in_one_dag(sewer_file):
 
 
 def test_operator_kwargs_callbacks_and_timeouts_reach_operator(expand):
-    """operator_kwargs take whatever Airflow's operators take."""
+    """operator_kwargs take all arguments of Airflow's operators."""
     group = expand("""
         from datetime import timedelta
         from airflow_provider_sewer import Task
@@ -408,7 +408,7 @@ def test_read_with_interpreter_with_jobs_raises(expand):
 
 
 def test_create_airflow_task_creates_tasks_of_file(sewer_file, run_dag, tmp_path):
-    """create_airflow_task returns a factory; what it makes can be tied with >>."""
+    """create_airflow_task returns a factory; its tasks can be connected with >>."""
     module = load_module(sewer_file(DIAMOND))
     arguments = {"path_to_python": Path(sys.executable), "env": {"PYTHONPATH": str(tmp_path)}, "workdir": tmp_path}
     first = create_airflow_task(get_task_from_module(module, "Example 1"), **arguments)
@@ -430,7 +430,7 @@ def test_create_airflow_tasks_yields_factories(sewer_file):
 
 
 def test_create_airflow_task_runs_on_slurm(sewer_file):
-    """create_airflow_task takes what the group takes; the task is nearer."""
+    """create_airflow_task takes the group's arguments; the task's own settings override them."""
     module = load_module(sewer_file(MIXED))
     arguments = {"run_on": "slurm", "slurm": {"mem_gb": 1, "qos": "q"}, "run_dir": "/r", "cluster": "local"}
     with DAG("single_slurm", schedule=None):

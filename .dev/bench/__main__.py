@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.clock import ROOT, CannotRun, clean_environment
-from bench.rows import Figure, Row, merged, table
+from bench.rows import Figure, Row, merged, missed, table
 
 #: The parts, in the order of the table.
 PARTS = ("parse", "imports", "tasks", "workflows", "jobs", "ends")
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def measure(names: list[str], *, tiny: bool) -> int:
-    """Run parts one after the other, print the table, and return 1 if a part failed."""
+    """Run parts one after the other, print the table, and return 1 if a part failed or a ratio missed its target."""
     figures: dict[str, Figure] = {}
     failed = []
     for name in names:
@@ -66,7 +66,10 @@ def measure(names: list[str], *, tiny: bool) -> int:
     elif set(names) == set(PARTS) and not tiny:
         PAGE.write_text(with_table(PAGE.read_text(), text))
         print(f"bench: written into {PAGE.relative_to(ROOT)}", file=sys.stderr)
-    return 1 if failed else 0
+    slow = [] if tiny else missed(rows(names), figures)
+    for line in slow:
+        print(f"bench: {line}", file=sys.stderr)
+    return 1 if failed or slow else 0
 
 
 def figures_of(part: Any, *, tiny: bool) -> dict[str, Figure]:

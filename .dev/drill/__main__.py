@@ -54,7 +54,7 @@ def main() -> int:
         return 2
     print(result.text())
     print(f"drill: {time.monotonic() - began:.0f} s, seed {options.seed}, files in {folder}")
-    return int(any(result.verdict.counts.values()))
+    return int(any(result.findings.counts.values()))
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from drill.chaos import Action
+    from drill.faults import Entry, Fault, Findings
     from drill.stage import Stage
-    from drill.verdict import Entry, Fault, Verdict
 
 
 class _Event(NamedTuple):
@@ -25,14 +25,14 @@ class _Event(NamedTuple):
         return f"{datetime.fromtimestamp(self.time, UTC):%H:%M:%S.%f} {self.source:<28} {self.text}"
 
 
-def write_dossiers(folder: Path, verdict: Verdict, stage: Stage, ledger: list[Entry], actions: list[Action]) -> None:
+def write_dossiers(folder: Path, findings: Findings, stage: Stage, ledger: list[Entry], actions: list[Action]) -> None:
     """Write a file for each task instance with a fault or with doubled lines.
 
     :param folder: the folder for the files.
     """
     folder.mkdir()
     by_task: dict[str, list[Fault]] = {}
-    for fault in [*verdict.faults, *verdict.doubled]:
+    for fault in [*findings.faults, *findings.doubled]:
         by_task.setdefault(fault.task, []).append(fault)
     for task, faults in by_task.items():
         kinds = "+".join(dict.fromkeys(fault.kind.replace(" ", "-") for fault in faults))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from drill.chaos import Action, Chaos
 from drill.dossier import write_dossiers
 from drill.evidence import is_settled, lost_by_slurm, tasks_seen
+from drill.faults import Findings, find_faults
 from drill.project import Project
 from drill.stage import Stage
-from drill.verdict import Verdict, judge
 from tests.airflow.rest import Refused
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class DrillFailed(Exception):
 class Result(NamedTuple):
     """Result of a drill.
 
-    :param verdict: the faults and figures.
+    :param findings: the faults and figures.
     :param signals: the number of signals, by kind of process and name of the signal.
     """
 
-    verdict: Verdict
+    findings: Findings
     signals: Counter[tuple[str, str]]
 
     def text(self) -> str:
@@ -52,11 +52,11 @@ class Result(NamedTuple):
         lines += [
             f"{'all':<{width}}  {self._sum('SIGKILL'):>7}  {self._sum('SIGSTOP'):>7}",
             "",
-            self.verdict.table(),
+            self.findings.table(),
             "",
         ]
         lines += [
-            f"{fault.kind}: {fault.task}: {fault.text}" for fault in [*self.verdict.faults, *self.verdict.doubled]
+            f"{fault.kind}: {fault.task}: {fault.text}" for fault in [*self.findings.faults, *self.findings.doubled]
         ]
         return "\n".join(lines)
 
@@ -65,7 +65,7 @@ class Result(NamedTuple):
 
 
 def drill(folder: Path, tasks: int, seconds: float, settle: float, seed: int, notify: Callable[[str], None]) -> Result:
-    """Run tasks, send signals meanwhile, wait until all tasks have ended, and return the verdict.
+    """Run tasks, send signals meanwhile, wait until all tasks have ended, and return the findings.
 
     :param folder: for all files; it must not exist. ``faults`` in it has a file for each task instance with a fault.
     :param tasks: the number of tasks of one run; runs follow each other while signals are sent.
@@ -98,12 +98,12 @@ def drill(folder: Path, tasks: int, seconds: float, settle: float, seed: int, no
         stage.airflow.until(stage.airflow.log_in, "the API server to answer")
         seen = tasks_seen(stage, project)
         ledger = project.ledger()
-        verdict = judge(seen, ledger, lost_by_slurm(stage))
-        verdict.figures["jobs that Slurm shows as cancelled"] = sum(
+        findings = find_faults(seen, ledger, lost_by_slurm(stage))
+        findings.figures["jobs that Slurm shows as cancelled"] = sum(
             job.state == "CANCELLED" for job in stage.slurm.jobs()
         )
-        write_dossiers(folder / "faults", verdict, stage, ledger, actions)
-    return Result(verdict, chaos.signals)
+        write_dossiers(folder / "faults", findings, stage, ledger, actions)
+    return Result(findings, chaos.signals)
 
 
 def _wait_for_first_module(project: Project, chaos: Chaos) -> None:

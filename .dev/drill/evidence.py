@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
+from drill.faults import FINAL, STREAMS, TaskSeen
 from drill.project import DAG_IDS
-from drill.verdict import FINAL, STREAMS, TaskSeen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

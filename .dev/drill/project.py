@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from drill.verdict import Entry
+from drill.faults import Entry
 
 if TYPE_CHECKING:
     from datetime import datetime

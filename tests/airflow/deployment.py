@@ -217,7 +217,7 @@ class Airflow(AirflowApi):
 
         These are the processes of the session that the part leads: the triggerer and its runner; the scheduler,
         LocalExecutor's workers (a task's supervisor is one of them) and the task runners. A process that went into
-        a session of its own, as the guardian of a module and the module do, is left alone.
+        a session of its own, as the reaper of a module and the module do, is left alone.
 
         With ``workers=False`` only the part's first process dies: a killed scheduler then leaves its workers and
         their tasks running, and they go on talking to the API server.

@@ -55,10 +55,10 @@ for dag_id, run_when in (("always", "always"), ("missing", "missing"), ("jobs", 
         sewer_task_group(f"flow_{run_when}.py", workdir=here / dag_id, python=sys.executable, group_id="g",
                          env={"PYTHONPATH": str(here)}, **jobs)
 
-(here / "kept").mkdir(exist_ok=True)
-with DAG("kept", schedule=None):
+(here / "overlap").mkdir(exist_ok=True)
+with DAG("overlap", schedule=None):
     tag = "{{ dag_run.conf['tag'] }}"
-    common = dict(function="step:main", workdir=here / "kept", python=sys.executable, env={"PYTHONPATH": str(here)})
+    common = dict(function="step:main", workdir=here / "overlap", python=sys.executable, env={"PYTHONPATH": str(here)})
     wait = {"name": f"wait-{tag}", "source": "", "target": f"wait-{tag}.txt"}
     last = PythonModuleOperator(task_id="wait", op_kwargs=wait, **common)
     for task_id, operator, more in (("local", PythonModuleOperator, {}), ("job", SlurmModuleOperator, slurm)):
@@ -132,20 +132,20 @@ def test_remove_products_keeps_product_used_by_overlapping_run(airflow, dag_id):
 
 def test_run_warns_of_product_of_unfinished_run(airflow):
     """On a worker and as a job; once the other run has ended, no more."""
-    folder = airflow.home / "dags" / "kept"
+    folder = airflow.home / "dags" / "overlap"
     (folder / "hold-wait-1").touch()
-    one = airflow.trigger("kept", {"tag": "1"})
+    one = airflow.trigger("overlap", {"tag": "1"})
     airflow.until((folder / "ran-wait-1").exists, "the first run to wait")
-    two = airflow.trigger("kept", {"tag": "2"})
-    airflow.until(lambda: airflow.run_state("kept", two) == "success", "the end of the second run")
+    two = airflow.trigger("overlap", {"tag": "2"})
+    airflow.until(lambda: airflow.run_state("overlap", two) == "success", "the end of the second run")
     (folder / "hold-wait-1").unlink()
-    airflow.until(lambda: airflow.run_state("kept", one) == "success", "the end of the first run")
-    three = airflow.trigger("kept", {"tag": "3"})
-    airflow.until(lambda: airflow.run_state("kept", three) == "success", "the end of the third run")
+    airflow.until(lambda: airflow.run_state("overlap", one) == "success", "the end of the first run")
+    three = airflow.trigger("overlap", {"tag": "3"})
+    airflow.until(lambda: airflow.run_state("overlap", three) == "success", "the end of the third run")
 
     for task in ("local", "job"):
-        warning = f"run {one!r} of DAG 'kept' has also produced {folder}/{task}.txt and has not ended"
-        lines = [[line["event"] for line in airflow.log("kept", run_id, task)] for run_id in (two, three)]
+        warning = f"run {one!r} of DAG 'overlap' has also produced {folder}/{task}.txt and has not ended"
+        lines = [[line["event"] for line in airflow.log("overlap", run_id, task)] for run_id in (two, three)]
         assert [any(line.startswith(warning) for line in each) for each in lines] == [True, False]
         assert not any("has not ended" in line for line in lines[1])
 

@@ -33,7 +33,7 @@ def test_slurm_job_runs_in_airflow(start, airflow):
 def test_retry_reattaches_after_worker_killed(start, airflow):
     """The worker is killed, or its supervisor, or both: one job, and the logs of both tries make one.
 
-    A worker that has lost its supervisor ends by itself: what it logs is read by nobody.
+    A worker that has lost its supervisor ends by itself: no process reads its log lines.
     """
     cases = start("works", "works", "works")
     for case in cases:

@@ -137,7 +137,7 @@ def test_mark_failed_terminates_the_process_tree(airflow, sleeping):
 
 
 def test_killed_worker_leaves_no_process(airflow, sleeping):
-    """kill -9 gives the worker no chance to clean up; the guardian does it."""
+    """kill -9 gives the worker no chance to clean up; the reaper does it."""
     run_id, (worker, *processes) = sleeping
     worker.send_signal(signal.SIGKILL)
     _, alive = psutil.wait_procs(processes, timeout=PATIENCE)

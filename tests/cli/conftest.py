@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.util
 import os
 import pty
 import struct
@@ -19,15 +18,13 @@ from typing import TYPE_CHECKING, Any
 import pyte
 import pytest
 
+from tests.process_fixtures import gate, lifeline, no_test_hangs_or_leaves_processes_behind
+from tests.waiting import PATIENCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_spec = importlib.util.spec_from_file_location("shared", Path(__file__).parents[1] / "execution" / "conftest.py")
-_shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_shared)
-lifeline, gate = _shared.lifeline, _shared.gate
-no_test_hangs_or_leaves_processes_behind = _shared.no_test_hangs_or_leaves_processes_behind
-PATIENCE = _shared.PATIENCE
+__all__ = ["gate", "lifeline", "no_test_hangs_or_leaves_processes_behind"]
 
 ABOUT_TERMINALS = {"NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
 SPPE = [sys.executable, "-c", "from airflow_provider_sewer.cli import main; main()"]

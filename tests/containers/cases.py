@@ -45,7 +45,7 @@ class ContainerCase(Case):
         self.stack.run_in(LOGIN, "rm", str(self.folder / word))
 
     def follows(self) -> None:
-        """Wait until lines of its job are logged, by a worker or by the triggerer, as its DAG says."""
+        """Wait until a worker or the triggerer has logged lines of its job, as its DAG sets it."""
         self.is_deferred() if self.dag_id.startswith("defers") else self.is_followed()
 
     def written(self, stream: str = "stdout") -> dict[str, list[str]]:

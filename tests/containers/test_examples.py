@@ -41,7 +41,7 @@ def test_example_dag_succeeds_with_readable_logs(stack, runs, dag_id):
 
 
 def test_asset_event_triggers_the_scheduled_dag(stack, runs):
-    """A product is an asset by its path: the picture is drawn without anybody's doing."""
+    """A product is an asset by its path: the plot is drawn without a user's action."""
     path = f"/dags/{FOLLOWER}/dagRuns"
     stack.until(
         lambda: [run["state"] for run in stack.get(path)["dag_runs"]] == ["success"],

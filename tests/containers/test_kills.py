@@ -171,7 +171,7 @@ def test_jobs_survive_slurmctld_container_restart(start, stack, way):
     else:
         late = start("works_once")
         late.until(lambda: "trying again" in late.text_of_log(), "its submission to wait")
-        stack.until(lambda: time.monotonic() - began > A_WHILE, "some looks in vain")
+        stack.until(lambda: time.monotonic() - began > A_WHILE, "some failed polls")
         for case in cases[:2]:
             case.ends("success")  # the record is enough
         stack.start_again("slurmctld")

@@ -1,6 +1,6 @@
 """Airflow's UI in a browser: the connection's form, a task group, a task's log, its job, and the buttons.
 
-What is seen is kept in build/screenshots, to be looked at.
+Screenshots are saved in build/screenshots.
 """
 
 from __future__ import annotations

@@ -105,14 +105,14 @@ def test_make_up_keeps_changes_of_the_user(stack):
 def test_make_up_with_new_env_file_keeps_volumes_usable(stack):
     """The databases keep their first passwords: the error states this, and nothing is started or written."""
     env = stack.folder / ".env"
-    env.rename(stack.folder / "kept")
+    env.rename(stack.folder / "saved.env")
     try:
-        with pytest.raises(OSError, match="with other passwords") as said:
+        with pytest.raises(OSError, match="with other passwords") as caught:
             stack.make("up")
-        assert f"docker volume rm {stack.project}_" in str(said.value)
+        assert f"docker volume rm {stack.project}_" in str(caught.value)
         assert not env.exists()
     finally:
-        (stack.folder / "kept").rename(env)
+        (stack.folder / "saved.env").rename(env)
 
 
 def test_make_up_names_unreadable_dags_folder(stack):

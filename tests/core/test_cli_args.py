@@ -21,8 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_sewer import Task
-from airflow_provider_sewer.core.cli_args import deep_copy, to_arguments
+from airflow_provider_sewer.core.cli_args import to_arguments
 from airflow_provider_sewer.core.errors import InvalidTask
+from airflow_provider_sewer.core.placeholders import deep_copy
 from airflow_provider_sewer.core.secret_detection import looks_secret
 
 

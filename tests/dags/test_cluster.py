@@ -29,7 +29,7 @@ def workdir(tmp_path, digits_python, monkeypatch):
 
 
 def test_sewer_cluster_dag_trains_models_as_slurm_jobs(dag, run_dag, workdir, slurm, monkeypatch):
-    """Two jobs, each with what its task asks for; the other tasks stay on the worker."""
+    """Two jobs, each with the resources of its task; the other tasks stay on the worker."""
     for name, value in slurm.env.items():
         monkeypatch.setenv(name, value)
     result = run_dag(dag)

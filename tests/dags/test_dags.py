@@ -17,7 +17,7 @@ EXAMPLES = {
     "data_prep", "data_prep_secondary", "sewer_cluster", "sewer_digits", "sewer_operators", "sewer_products",
     "sewer_taskflow",
 }  # fmt: skip
-#: Runs when sewer_products has made something anew.
+#: Runs when sewer_products has produced a new file.
 FOLLOWER = "sewer_products_report"
 
 
@@ -55,7 +55,7 @@ def test_example_dag_succeeds(dags, dag_id, run_dag, workdir):
 
 
 def test_sewer_products_second_run_produces_only_removed_files(dags, run_dag, workdir):
-    """And tells nobody of it; the DAG that draws the picture is scheduled on what the first has made."""
+    """And emits no event; the DAG of the plot is scheduled on products of the first."""
     first = run_dag(dags["sewer_products"])
     picture = run_dag(dags[FOLLOWER])
     made = {path: path.stat().st_mtime_ns for path in (workdir / "build/products").glob("[!.]*")}

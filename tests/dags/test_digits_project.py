@@ -1,4 +1,4 @@
-"""The example project: its modules as a person runs them, one process each, in an environment of their own."""
+"""The example project: its modules run by hand, one process each, in an environment of their own."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_noise_changes_every_image_within_range(steps, digits_python):
 
 @pytest.mark.parametrize("model", ["svc", "forest"])
 def test_train_accuracy_is_at_least_nine_of_ten(steps, model):
-    """A model reads more than nine of ten test digits, and its accuracy is what its predictions say."""
+    """The model reads more than nine of ten test digits, and its accuracy is that of its predictions."""
     folder, _ = steps
     result = json.loads((folder / f"{model}.json").read_text())
     right = [label == read for label, read in zip(result["labels"], result["predictions"], strict=True)]
@@ -169,7 +169,7 @@ def test_workflow_output_equals_output_of_modules(steps, digits_python, tmp_path
     ids=["missing file", "not digits", "unknown model", "same model twice", "no comparison"],
 )
 def test_invalid_input_exits_with_one_line(steps, digits_python, command, message):
-    """A person's mistake ends a step with one line that names it, a failure's exit code, and no output file."""
+    """A user's mistake ends a step with one line about it, a failure's exit code, and no output file."""
     folder, _ = steps
     ended = start(digits_python, folder, *command)
 
@@ -199,7 +199,7 @@ def test_failed_write_keeps_old_file(steps, digits_python, tmp_path):
 
 @pytest.fixture(scope="module")
 def steps(digits_python, tmp_path_factory):
-    """Run all steps by hand, as the workflow file has them; return their folder and what each printed."""
+    """Run all steps by hand, as in the workflow file; return their folder and their outputs."""
     folder = tmp_path_factory.mktemp("digits")
     commands = {
         "generate": ["digits.generate", "--out", "raw.npz", "--copies", 4, "--seed", 1],
@@ -226,7 +226,7 @@ def start(python, folder, module, *arguments, env=None, preexec_fn=None):
 
 
 def run(python, folder, module, *arguments, env=None):
-    """Run a module that has to succeed; return what it printed."""
+    """Run a module that must succeed; return its output."""
     ended = start(python, folder, module, *arguments, env=env)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

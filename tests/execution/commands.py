@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HOLD = """
     import os, signal, subprocess, sys, time
     life = os.open(sys.argv[1], os.O_WRONLY)
-    def say(word): os.write(life, f"{word}\\n".encode())
+    def put(word): os.write(life, f"{word}\\n".encode())
 """
 
 

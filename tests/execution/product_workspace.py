@@ -22,7 +22,7 @@ from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: Writes its name into the diary, and into each output its name, its other parameters and what it reads.
+#: Writes its name into the diary, and into each output its name, its other parameters and the content of its inputs.
 STEP = """
 import argparse, os, sys
 
@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--name")
     parser.add_argument("--in", action="append", default=[], dest="inputs")
     parser.add_argument("--out", action="append", default=[], dest="outputs")
-    parser.add_argument("--say", default="")
+    parser.add_argument("--content", default="")
     parser.add_argument("--fail-if", default="")
     given = parser.parse_args()
     with open(os.environ["DIARY"], "a") as diary:
@@ -39,7 +39,7 @@ def main():
     read = "".join(open(path).read() for path in given.inputs)
     for path in given.outputs:
         with open(path, "w") as file:
-            file.write(f"{given.name} {given.say}\\n{read}")
+            file.write(f"{given.name} {given.content}\\n{read}")
     if given.fail_if and os.path.exists(given.fail_if):
         sys.exit(7)
 
@@ -50,19 +50,19 @@ main()
 RECORD = ProductRecord("t", "digest", None, {})
 
 
-class Notes:
+class RunObserver:
     """Observer that records the decisions, the output and the ends of a run."""
 
     def __init__(self) -> None:
-        self.why: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
         self.text: dict[str, str] = {}
         self.ended_as: list[tuple[str, TaskState]] = []
 
-    def on_decision(self, task: Task, verdict: Any) -> None:
-        self.why[task.name] = verdict.reason
+    def on_decision(self, task: Task, decision: Any) -> None:
+        self.reasons[task.name] = decision.reason
 
     def on_start(self, task: Task, _line: str, _workdir: str | None) -> None:
-        """Nothing to note."""
+        """Not recorded."""
 
     def on_output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
         self.text[task.name] = self.text.get(task.name, "") + "".join(pieces)
@@ -82,7 +82,7 @@ class Lab:
         folder.mkdir()
         self.write("step.py", STEP)
         self.state = str(folder / "state.jsonl")
-        self.notes = Notes()
+        self.observer = RunObserver()
 
     def write(self, name: str, text: str = "") -> Path:
         """Write a file of the folder."""
@@ -105,7 +105,7 @@ class Lab:
 
     def names(self, name: str = ".") -> list[str]:
         """Return the paths in a folder, recursively, without modules and the diary."""
-        own = {"step.py", "diary", "state.jsonl"}
+        own = {".gitignore", "step.py", "diary", "state.jsonl"}
         root = self.folder / name
         return sorted(
             str(path.relative_to(root)) for path in root.rglob("*") if path.name not in own and "__pyc" not in str(path)
@@ -116,7 +116,7 @@ class Lab:
         name: str,
         inputs: str | Iterable[str] = (),
         outputs: str | Product | Iterable[str | Product] = (),
-        say: Any = "",
+        content: Any = "",
         **fields: Any,
     ) -> Task:
         """Return a task that makes files of files."""
@@ -126,7 +126,7 @@ class Lab:
             "name": name,
             "in": [Dependency(each) for each in given],
             "out": [each if isinstance(each, Product) else Product(each) for each in made],
-            "say": say,
+            "content": content,
             "fail_if": f"fail-{name}",
         }
         return Task(name, "step", parameters, **fields)
@@ -154,16 +154,16 @@ class Lab:
         **options: Any,
     ) -> dict[str, Outcome]:
         """Check the tasks and run them; with a state file, if ``resume`` is given."""
-        self.notes = Notes()
+        self.observer = RunObserver()
         part, names = select_tasks(
             self.workflow(*tasks, edges=edges), Selection(tuple(select) or None, (), tuple(forced))
         )
-        engine = WorkflowRunner(part, observers=[self.notes], forced=names, **options)
-        engine.check()
+        runner = WorkflowRunner(part, observers=[self.observer], forced=names, **options)
+        runner.check()
         if resume is None:
-            return engine.run()
+            return runner.run()
         with StateFile(self.state, "lab", keep=resume or bool(select)) as state:
-            return engine.run(state, resume=resume)
+            return runner.run(state, resume=resume)
 
     def ran(self, *tasks: Task, **options: Any) -> list[str]:
         """Run the tasks, all of which have to succeed, and return the names of those that really ran, in order."""
@@ -175,7 +175,7 @@ class Lab:
     def explained(self, *tasks: Task, **options: Any) -> dict[str, str]:
         """Return the reason of each task's planned decision."""
         plan = make_plan(self.workflow(*tasks), {}, **options)
-        return {name: verdict.reason for name, verdict in plan.decisions.items()}
+        return {name: decision.reason for name, decision in plan.decisions.items()}
 
     @property
     def diary(self) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_sewer.core.execution_settings import ExecutionSettings
 from airflow_provider_sewer.execution.activation import activated, interpreter_variables
 
-#: Tells which programs are found by name, and which environment is the active one.
+#: Prints the programs found by name, and the active environment.
 WHICH = """
 import json, os, shutil
 found = {name: shutil.which(name) for name in ("python", "own-tool")}
@@ -60,8 +60,8 @@ def worker(monkeypatch) -> None:
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("inherit", [None, True, ["PATH"]])
-def test_module_finds_the_programs_of_its_own_environment(modules, own, inherit) -> None:
-    """Whatever environment the worker runs in, and however much of it is inherited."""
+def test_module_path_has_programs_of_its_interpreter_environment(modules, own, inherit) -> None:
+    """In any environment of the worker, however much of it is inherited."""
     ran = modules.run(WHICH, settings=modules.settings(python=str(own / "bin" / "python"), inherit_env=inherit))
 
     assert json.loads(ran.value) == {
@@ -75,7 +75,7 @@ def test_module_finds_the_programs_of_its_own_environment(modules, own, inherit)
 
 @pytest.mark.usefixtures("worker")
 def test_activated_env_variables_override_interpreter(modules, own) -> None:
-    """Who gives a PATH means it."""
+    """An explicit PATH overrides the interpreter's."""
     given = {"PATH": "/usr/bin:/bin", "VIRTUAL_ENV": "/mine"}
     settings = modules.settings(python=str(own / "bin" / "python"), env=given)
 
@@ -94,7 +94,7 @@ def test_activated_inherit_env_by_name_overrides_interpreter(own) -> None:
     assert env == {"PATH": f"{own}/bin:/bin", "VIRTUAL_ENV": "/worker"}
 
 
-def test_environment_of_conda_is_active(conda) -> None:
+def test_module_in_conda_environment_has_conda_variables(conda) -> None:
     """Also if its interpreter is called by a link that lies elsewhere, which Python follows."""
     link = conda.parent / "link"
     link.symlink_to(conda / "bin" / "python")
@@ -104,13 +104,13 @@ def test_environment_of_conda_is_active(conda) -> None:
         assert env == {"PATH": f"{conda}/bin:/bin", "CONDA_PREFIX": str(conda)}
 
 
-def test_folder_of_programs_comes_first_only_once(own) -> None:
+def test_module_path_has_bin_of_interpreter_first_and_once(own) -> None:
     """In an activated environment it is there already."""
     for path in (f"{own}/bin:/bin", f"/bin:{own}/bin"):
         assert activated({"PATH": path}, f"{own}/bin/python", ExecutionSettings())["PATH"] == f"{own}/bin:/bin"
 
 
-def test_without_a_path_the_folders_of_the_system_come_after(own) -> None:
+def test_module_without_path_has_system_folders_last(own) -> None:
     """As where there is no PATH at all."""
     assert activated({}, f"{own}/bin/python", ExecutionSettings())["PATH"] == f"{own}/bin:{os.defpath}"
 
@@ -125,7 +125,7 @@ def system(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def test_folder_of_the_system_stays_where_it_is_in_path(system, tmp_path) -> None:
+def test_system_interpreter_keeps_order_of_path(system, tmp_path) -> None:
     """The programs that a user has put before it are not hidden."""
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -135,7 +135,7 @@ def test_folder_of_the_system_stays_where_it_is_in_path(system, tmp_path) -> Non
     assert env["PATH"] == f"{tools}:{system}"
 
 
-def test_folder_of_the_system_comes_first_if_another_interpreter_is_before_it(system, own) -> None:
+def test_system_interpreter_bin_precedes_other_python_in_path(system, own) -> None:
     """Otherwise python would be that of an environment, such as Airflow's."""
     env = activated({"PATH": f"{own}/bin:{system}"}, f"{system}/python3", ExecutionSettings())
 

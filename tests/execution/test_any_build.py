@@ -1,6 +1,6 @@
-"""Of any graph, whatever its build modes and whatever is done to its files: what is decided is what a model says.
+"""Decisions of a run equal those of a model, for any graph, any build modes and any changes of its files.
 
-No module is run: a task that has to run writes its product here, by way of what makes products whole and records them.
+No module runs: a task that must run writes its product here, with the package's own staging and records.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Node(NamedTuple):
     """Task of the random graph.
 
     :param mode: its ``run_when``, and how it compares.
-    :param files: which files it needs: of the inputs, or of what the tasks before it make.
+    :param files: numbers of the files it needs: inputs, or products of earlier tasks.
     :param after: which tasks before it it was tied to without a file.
     """
 
@@ -52,11 +52,11 @@ class Made(NamedTuple):
 
     product: File
     of: dict[str, File]
-    say: int
+    value: int
     after: dict[str, int]
 
 
-class Shop:
+class ModelFolder:
     """A folder in which the tasks of a graph are run one after the other, and a model of it."""
 
     def __init__(self, folder: Path, nodes: list[Node]) -> None:
@@ -66,7 +66,7 @@ class Shop:
         self.clock = 10**9
         self.files: dict[str, File | None] = {}
         self.made: dict[str, Made] = {}
-        self.say = [0] * len(nodes)
+        self.values = [0] * len(nodes)
         self.broken: int | None = None
         self.done: dict[str, FinishedTask] = {}
         for number in range(INPUTS):
@@ -75,7 +75,7 @@ class Shop:
             if node.mode[0] == "never":
                 self.write(f"out{number}", "a")
 
-    # --- what is done to it
+    # --- changes
 
     def write(self, name: str, content: str) -> None:
         self.files[name] = self._put(str(self.folder / name), content)
@@ -100,7 +100,7 @@ class Shop:
         os.utime(path, ns=(self.clock, self.clock))
         return File(content, self.clock)
 
-    # --- what should come of it
+    # --- the model
 
     def needs(self, number: int) -> list[str]:
         return [f"in{need % INPUTS}" if need >= number else f"out{need}" for need in self.nodes[number].files]
@@ -108,8 +108,8 @@ class Shop:
     def ups(self, number: int) -> list[int]:
         return [up for up in self.nodes[number].after if up < number]
 
-    def should_run(self, number: int, anew: set[int]) -> bool:
-        """Say whether a task has to run, now that these have run before it."""
+    def should_run(self, number: int, rerun: set[int]) -> bool:
+        """Return whether a task must run, after these reruns."""
         mode, compare = self.nodes[number].mode
         if mode in ("always", "never"):
             return mode == "always"
@@ -117,7 +117,7 @@ class Shop:
             return True
         by_file = {need for need in self.nodes[number].files if need < number}
         otherwise = set(self.ups(number))
-        counts = anew & (otherwise if compare == "content" else otherwise | by_file)
+        counts = rerun & (otherwise if compare == "content" else otherwise | by_file)
         return mode == "stale" and (bool(counts) or self.is_other(number, compare))
 
     def is_other(self, number: int, compare: str) -> bool:
@@ -127,16 +127,16 @@ class Shop:
             return True
         there = [name for name in (f"out{number}", *self.needs(number)) if self.files[name] is not None]
         now, then = {name: self.files[name] for name in there}, {f"out{number}": made.product, **made.of}
-        then = {name: then[name] for name in there}  # what is gone is made again, or missed
+        then = {name: then[name] for name in there}  # a removed file is produced again, or missing
         if compare == "content":
             now, then = ({name: file.content for name, file in each.items()} for each in (now, then))
-        return now != then or made.say != self.say[number] or made.after != self.runs_before(number)
+        return now != then or made.value != self.values[number] or made.after != self.runs_before(number)
 
     def runs_before(self, number: int) -> dict[str, int]:
         ups = [f"out{up}" for up in self.ups(number)]
         return {up: self.made[up].product.time for up in ups if up in self.made}
 
-    # --- what comes of it
+    # --- the run
 
     def workflow(self) -> Workflow:
         tasks = [
@@ -146,7 +146,7 @@ class Shop:
                 {
                     "out": Product(f"out{number}"),
                     "in": [Dependency(name) for name in self.needs(number)],
-                    "say": self.say[number],
+                    "value": self.values[number],
                 },
                 depends_on=[f"t{up}" for up in self.ups(number)],
                 run_when=node.mode[0],
@@ -154,39 +154,39 @@ class Shop:
             )
             for number, node in enumerate(self.nodes)
         ]
-        return Workflow("shop", tasks).with_defaults(ExecutionSettings(workdir=str(self.folder)))
+        return Workflow("model", tasks).with_defaults(ExecutionSettings(workdir=str(self.folder)))
 
     def round(self, *, resumes: bool) -> set[str]:
-        """Run the tasks, as the engine does; each decision has to be the model's. Return those that ran."""
+        """Run the tasks, as the runner does; each decision has to be the model's. Return those that ran."""
         workflow = self.workflow()
         plan = make_plan(workflow, self.done, resumes=resumes)
         self.check_done(workflow, plan, resumes=resumes)
         for name in list(self.done):
             if plan.decisions[name].must_run and plan.decisions[name].is_sure:
                 del self.done[name]
-        anew: set[int] = set()
+        rerun: set[int] = set()
         failed: set[str] = set()
         for name in workflow.order:
             if failed.intersection(workflow.upstream[name]):
                 failed.add(name)
             elif name not in plan.done:
-                self.come_to(workflow, name, plan, anew, failed)
-        return {f"t{number}" for number in anew}
+                self.come_to(workflow, name, plan, rerun, failed)
+        return {f"t{number}" for number in rerun}
 
-    def come_to(self, workflow: Workflow, name: str, plan: Any, anew: set[int], failed: set[str]) -> None:
+    def come_to(self, workflow: Workflow, name: str, plan: Any, rerun: set[int], failed: set[str]) -> None:
         number = int(name[1:])
         run = TaskRunner(workflow.tasks[name], {}, after=upstream_by_value(workflow, name))
-        verdict, _ = run.decision(*rerun_upstream(workflow, name, [f"t{each}" for each in sorted(anew)]))
-        assert verdict.must_run is self.should_run(number, anew), (name, verdict)
+        decision, _ = run.decision(*rerun_upstream(workflow, name, [f"t{each}" for each in sorted(rerun)]))
+        assert decision.must_run is self.should_run(number, rerun), (name, decision)
         if plan.decisions[name].is_sure and not failed:
-            assert plan.decisions[name].must_run is verdict.must_run, (name, verdict, plan.decisions[name])
-        if verdict.must_run and not self.makes(workflow.tasks[name], number, run):
+            assert plan.decisions[name].must_run is decision.must_run, (name, decision, plan.decisions[name])
+        if decision.must_run and not self.makes(workflow.tasks[name], number, run):
             failed.add(name)
             return
         before = self.done.get(name)
-        if verdict.must_run:
-            anew.add(number)
-        if verdict.must_run or before is None or before.command != run.command():
+        if decision.must_run:
+            rerun.add(number)
+        if decision.must_run or before is None or before.command != run.command():
             self.clock += 1
             self.done[name] = FinishedTask(run.command(), None, self.clock)
 
@@ -195,18 +195,18 @@ class Shop:
         making, made_from = StagedProducts(task.name, task.products, str(self.folder)), run.inputs()
         making.begin()
         of = {name: self.files[name] for name in self.needs(number)}
-        content = str(self.say[number] % 2) + "".join(file.content[0] for file in of.values())
+        content = str(self.values[number] % 2) + "".join(file.content[0] for file in of.values())
         product = self._put(str(self.folder / making.staging_path(task.products[0])), content)
         if self.broken == number:
             making.discard()
             return False
         run.commit(making, made_from, None)
         self.files[f"out{number}"] = product
-        self.made[f"out{number}"] = Made(product, of, self.say[number], self.runs_before(number))
+        self.made[f"out{number}"] = Made(product, of, self.values[number], self.runs_before(number))
         return True
 
     def check_done(self, workflow: Workflow, plan: Any, *, resumes: bool) -> None:
-        """Say that a run which resumes another is done with what has succeeded and is as it was, and with that only."""
+        """Assert that a resumed run finishes only the tasks that have succeeded and are unchanged."""
         for name in workflow.order:
             number = int(name[1:])
             mode, compare = self.nodes[number].mode
@@ -247,7 +247,7 @@ _ANY = st.integers(0, 11)  # one of the files, or one of the tasks
 _DEEDS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), _ANY, st.sampled_from(["ab", "b"])),
-        st.tuples(st.sampled_from(["touch", "remove", "say", "break"]), _ANY),
+        st.tuples(st.sampled_from(["touch", "remove", "change", "break"]), _ANY),
     ),
     min_size=1,
     max_size=2,
@@ -259,22 +259,22 @@ _DEEDS = st.lists(
 @given(_NODES, st.lists(st.tuples(_DEEDS, st.booleans()), min_size=2, max_size=4))
 def test_workflow_runner_matches_make_model_after_random_changes(tmp_path, nodes, rounds) -> None:
     """Files written, touched or removed, parameters changed, tasks that fail; from the start or resumed."""
-    shop = Shop(tmp_path / str(next(_NUMBERS)), nodes)
-    shop.round(resumes=False)
+    model = ModelFolder(tmp_path / str(next(_NUMBERS)), nodes)
+    model.round(resumes=False)
     for deeds, resumes in rounds:
-        shop.broken = None
-        for what, which, *content in deeds:
-            if what == "say":
-                shop.say[which % len(nodes)] += 1
-            elif what == "break":
-                shop.broken = which % len(nodes)
+        model.broken = None
+        for deed, which, *content in deeds:
+            if deed == "change":
+                model.values[which % len(nodes)] += 1
+            elif deed == "break":
+                model.broken = which % len(nodes)
             else:
-                getattr(shop, what)(sorted(shop.files)[which % len(shop.files)], *content)
-        shop.round(resumes=resumes)
+                getattr(model, deed)(sorted(model.files)[which % len(model.files)], *content)
+        model.round(resumes=resumes)
 
-    shop.broken = None
-    shop.round(resumes=False)
-    again = shop.round(resumes=False)
+    model.broken = None
+    model.round(resumes=False)
+    again = model.round(resumes=False)
     if all(node.mode[0] != "always" for node in nodes):
         assert again == set()
-    assert shop.round(resumes=True) == set()
+    assert model.round(resumes=True) == set()

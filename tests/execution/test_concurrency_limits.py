@@ -28,12 +28,12 @@ def capacities(limit: str, value: int, *before: str) -> list[list]:
 
 
 @pytest.mark.parametrize(("limit", "tasks", "jobs"), [(256, 20, 1e9), (112, 2, 1e9), (64, 1, 1)])
-def test_rooms_for_open_files_are_of_tasks_on_this_machine(limit: int, tasks: int, jobs: float) -> None:
+def test_open_file_limit_counts_local_tasks_only(limit: int, tasks: int, jobs: float) -> None:
     """A job that is waited for holds no file open."""
     assert capacities("RLIMIT_NOFILE", limit)[0] == [tasks, jobs, f"`ulimit -n` (open files) is {limit}"]
 
 
-def test_rooms_for_processes_count_those_of_the_user() -> None:
+def test_process_limit_counts_processes_of_the_user() -> None:
     """Each job has a thread, and each task on this machine a thread and a process. Root has no such limit."""
     before = () if os.geteuid() else ("unshare", "--user")
     found = [room for room in capacities("RLIMIT_NPROC", 30_000, *before) if "ulimit -u" in room[2]]

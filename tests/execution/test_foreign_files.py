@@ -13,7 +13,9 @@ from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import StateError, UntrustedPath
 from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.interpreter_cache import DiskCache
-from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record, remove_temporary, write_record
+from airflow_provider_sewer.execution.product_records import read_record, write_record
+from airflow_provider_sewer.execution.product_removal import remove_temporary
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.state_file import StateFile, read_state, records_since
 from airflow_provider_sewer.loaders.stages.pipeline_state import succeeded_stages
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
@@ -50,7 +52,7 @@ CHANGES = [be_open, be_link, pytest.param(be_foreign, marks=needs_root)]
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("atomic", [True, False])
-def test_task_with_a_foreign_own_folder_fails_before_it_runs(change: Callable[[Path], None], atomic: bool, lab) -> None:
+def test_task_with_untrusted_sewer_folder_fails_before_start(change: Callable[[Path], None], atomic: bool, lab) -> None:
     """The error names the folder."""
     (lab.folder / "build" / ".sewer").mkdir(parents=True)
     change(lab.folder / "build" / ".sewer")
@@ -63,7 +65,7 @@ def test_task_with_a_foreign_own_folder_fails_before_it_runs(change: Callable[[P
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_commit_rejects_own_folder_that_became_foreign(change: Callable[[Path], None], lab) -> None:
+def test_commit_rejects_sewer_folder_that_became_untrusted(change: Callable[[Path], None], lab) -> None:
     """Another user could have swapped the file while the task ran."""
     making = StagedProducts("t", [product := Product(lab.folder / "x.txt")])
     making.begin()
@@ -79,7 +81,7 @@ def test_commit_rejects_own_folder_that_became_foreign(change: Callable[[Path], 
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_records_of_a_foreign_own_folder_are_refused(change: Callable[[Path], None], lab) -> None:
+def test_product_record_in_untrusted_folder_raises(change: Callable[[Path], None], lab) -> None:
     """A forged one makes a stale product look up to date, or lets something be removed."""
     file = str(lab.write("x.txt", "x"))
     write_record(file, RECORD)
@@ -96,7 +98,7 @@ def test_records_of_a_foreign_own_folder_are_refused(change: Callable[[Path], No
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_record_that_another_user_could_have_written_is_none(change: Callable[[Path], None], lab) -> None:
+def test_untrusted_product_record_is_none(change: Callable[[Path], None], lab) -> None:
     """It was put there, or opened to all, while the folder was open to all."""
     file = str(lab.write("x.txt", "x"))
     write_record(file, RECORD)
@@ -106,7 +108,7 @@ def test_record_that_another_user_could_have_written_is_none(change: Callable[[P
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_remove_failed_ignores_foreign_marker(change, lab) -> None:
+def test_remove_failed_ignores_untrusted_marker(change, lab) -> None:
     """The names in it are of files that the next attempt removes."""
     task = writer(lab, "paths[0].write_text('x'); raise SystemExit(3)", Product("x.txt"))
     lab.run(task)
@@ -142,8 +144,8 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("field", [field for field in FIELDS if field != "format"])
-def test_record_with_other_types_is_none(field: str, lab) -> None:
-    """As is one that is nested too deeply, or not a regular file."""
+def test_product_record_with_wrong_types_is_none(field: str, lab) -> None:
+    """A record that is nested too deeply, or not a regular file, is None as well."""
     file = str(lab.write("x.txt", "x"))
     (lab.folder / ".sewer").mkdir(mode=0o700)
     record = lab.folder / ".sewer" / "x.txt.json"
@@ -160,7 +162,7 @@ def test_record_with_other_types_is_none(field: str, lab) -> None:
 
 
 @pytest.mark.parametrize("umask", [0, 0o002])
-def test_task_with_an_open_umask_makes_products_in_own_folders(umask: int, lab) -> None:
+def test_task_with_open_umask_creates_private_sewer_folders(umask: int, lab) -> None:
     """Others cannot write there, and the product has the mode that the umask gives."""
     before = os.umask(umask)
     try:
@@ -195,7 +197,7 @@ READERS: list[Callable[[str], Any]] = [
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("read", READERS)
 @pytest.mark.parametrize("level", ["w.jsonl", "", ".."])
-def test_state_files_that_another_user_could_have_written_are_refused(
+def test_untrusted_state_file_is_rejected(
     change: Callable[[Path], None], read: Callable[[str], Any], level: str, state: Path
 ) -> None:
     """They decide which tasks are skipped."""
@@ -206,7 +208,7 @@ def test_state_files_that_another_user_could_have_written_are_refused(
     assert state.read_bytes() == before
 
 
-def test_state_file_beside_files_of_others_is_used(tmp_path: Path) -> None:
+def test_state_file_in_shared_folder_is_read(tmp_path: Path) -> None:
     """A folder that is not this package's own may belong to all, as /tmp does."""
     tmp_path.chmod(0o1777)
     path = str(tmp_path / "w.jsonl")
@@ -216,7 +218,7 @@ def test_state_file_beside_files_of_others_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", READERS)
-def test_state_file_that_is_a_named_pipe_is_refused(read: Callable[[str], Any], tmp_path: Path) -> None:
+def test_state_file_as_named_pipe_is_rejected(read: Callable[[str], Any], tmp_path: Path) -> None:
     """Nothing waits for it."""
     os.mkfifo(tmp_path / "w.jsonl")
     with pytest.raises(StateError):
@@ -224,7 +226,7 @@ def test_state_file_that_is_a_named_pipe_is_refused(read: Callable[[str], Any], 
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, '{"task": ' + "[" * 200 + "]" * 200 + "}", '{"task": NaN}', "7", "\\"])
-def test_state_file_with_a_strange_line_is_named(line: str, state: Path) -> None:
+def test_malformed_state_file_line_raises_with_its_number(line: str, state: Path) -> None:
     """With its number."""
     with state.open("a") as file:
         file.write(f"{line}\n")
@@ -233,8 +235,8 @@ def test_state_file_with_a_strange_line_is_named(line: str, state: Path) -> None
 
 
 @pytest.mark.parametrize("change", [be_open, pytest.param(be_foreign, marks=needs_root)])
-def test_states_of_stages_that_another_user_could_have_written_are_refused(change, tmp_path: Path) -> None:
-    """The state that python-dag-pipeline keeps says likewise which stages need not run."""
+def test_untrusted_pipeline_state_is_rejected(change, tmp_path: Path) -> None:
+    """The state of python-dag-pipeline decides which stages are skipped."""
     path = tmp_path / "state.yaml"
     path.write_text("a: SUCCESS\n")
     assert succeeded_stages(str(path)) == ["a"]
@@ -248,7 +250,7 @@ def test_states_of_stages_that_another_user_could_have_written_are_refused(chang
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("level", ["airflow-provider-sewer", "airflow-provider-sewer/things"])
-def test_caches_that_another_user_could_have_written_hold_nothing(
+def test_untrusted_cache_folder_is_ignored(
     change: Callable[[Path], None], level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are passed over, and nothing is written there."""

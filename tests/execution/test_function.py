@@ -58,8 +58,8 @@ def bare_python(tmp_path_factory) -> str:
 # --- in every Python from 3.9 on
 
 
-def test_arguments_and_result_are_json_in_every_python(anywhere) -> None:
-    """A function is given what JSON can say and leaves what JSON can say; what it prints is no result."""
+def test_function_arguments_and_result_are_json(anywhere) -> None:
+    """Arguments and result are JSON values; printed lines are not part of the result."""
     source = """
         def f(number, text, items, nothing=None, *, flag):
             print("printed")
@@ -92,7 +92,7 @@ def test_function_arguments_are_passed_by_file(anywhere) -> None:
     assert not Path(folder).exists()
 
 
-def test_an_async_function_is_awaited_in_every_python(anywhere) -> None:
+def test_async_function_is_awaited(anywhere) -> None:
     """It needs no event loop of its own."""
     source = "import asyncio\nasync def f(n):\n    await asyncio.sleep(0)\n    return n + 1"
 
@@ -144,8 +144,8 @@ def test_function_optional_path_annotation_converts_argument(anywhere) -> None:
     assert ran.value == ["Path", "Path", "Path", "Path", "Path", "str", "str", "Path", "Path"], ran.stderr
 
 
-def test_a_module_may_import_this_package_where_it_is_not_installed(anywhere) -> None:
-    """``task`` and what stands in annotations are found, with brackets or without; the function is what it was."""
+def test_function_module_imports_package_stub_without_package(anywhere) -> None:
+    """``task`` and the names in annotations are found, with parentheses or without; the function is unchanged."""
     source = """
         from pathlib import Path
         from typing import Annotated
@@ -167,8 +167,8 @@ def test_a_module_may_import_this_package_where_it_is_not_installed(anywhere) ->
     assert anywhere.call(source, out="x").value == ["x", "g", "b", "f"]
 
 
-def test_a_function_may_spawn_processes_in_every_python(anywhere) -> None:
-    """They import its module by its name, and find there what it finds."""
+def test_function_can_spawn_processes(anywhere) -> None:
+    """They import its module by its name, with the same names in it."""
     source = """
         import multiprocessing
         from airflow_provider_sewer import task
@@ -209,7 +209,7 @@ def test_function_traceback_hides_bootstrap_frames(anywhere) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("def f(): return float('nan')", "steps:f must return a JSON value, got a float (it contains a NaN or an inf"),
         ("def f(): return [1e999]", "steps:f must return a JSON value, got a list (it contains a NaN or an infinity"),
@@ -225,26 +225,26 @@ def test_function_traceback_hides_bootstrap_frames(anywhere) -> None:
         ("import sys; sys.exit(0)", "steps exits with 0 while it is imported; put that code under"),
     ],
 )
-def test_invalid_function_prints_one_error_line(source: str, said: str, anywhere) -> None:
-    """It names the function and the type, and says what to do; there is no trace of lines that nobody wrote."""
+def test_invalid_function_prints_one_error_line(source: str, message: str, anywhere) -> None:
+    """It names the function, the type and the fix; there is no traceback of generated code."""
     ran = anywhere.call(source)
 
     assert type(ran.error) is ModuleFailed
-    assert ran.stderr.startswith(said)
+    assert ran.stderr.startswith(message)
     assert ran.stderr.count("\n") == 1
 
 
 def test_function_result_with_too_many_digits_raises(here) -> None:
-    """JSON could say it; Python does not write it."""
+    """JSON allows it; Python refuses to write it."""
     assert here.call("def f(): return 10 ** 5000").stderr.startswith(
         "steps:f must return a JSON value, got a int (it contains a whole number with too many digits); "
     )
 
 
-# --- what is asked for and not there
+# --- missing functions and arguments
 
 
-def test_a_function_that_is_missing_is_named_with_those_that_are_there(here) -> None:
+def test_missing_function_error_lists_functions_of_its_module(here) -> None:
     """With the file that was looked in, for it may be another one than was meant."""
     source = "from os.path import join\ndef train(): ...\ndef test(): ...\nclass Model:\n    def fit(self): ..."
 
@@ -258,7 +258,7 @@ def test_a_function_that_is_missing_is_named_with_those_that_are_there(here) -> 
 
 
 def test_function_of_missing_module_raises_module_not_found(here) -> None:
-    """As it is of a module that is run, and not of a module that it imports in vain."""
+    """The error is that of a missing module, not that of a failing import inside it."""
     ran = here.call_there("nowhere.at_all:f")
     assert type(ran.error) is ModuleNotFound
     assert f"{sys.executable} has no module to run as 'nowhere.at_all:f' (No module named nowhere.at_all)" in str(
@@ -285,23 +285,23 @@ def test_function_unknown_argument_error_lists_parameters(here) -> None:
 
 
 @pytest.mark.parametrize(("code", "kind"), [("0", None), ("", None), ("3", ModuleFailed), ("'no data'", ModuleFailed)])
-def test_a_function_may_end_the_program(code: str, kind: type | None, here) -> None:
-    """With 0 it has succeeded and leaves nothing, whatever it printed; with anything else it has failed."""
+def test_function_calling_sys_exit_ends_with_its_code(code: str, kind: type | None, here) -> None:
+    """With code 0 it has succeeded without a result, independent of its output; any other code is a failure."""
     ran = here.call(f"import sys\ndef f():\n    print('last line')\n    sys.exit({code})")
 
     assert ran.value is None
     assert (type(ran.error) if ran.error else None) is kind
 
 
-def test_a_process_that_ends_before_its_function_returns_has_failed(here) -> None:
-    """Green means evidence: an exit code of 0 alone is none."""
+def test_function_process_exit_before_return_raises_module_failed(here) -> None:
+    """Success requires evidence: an exit code of 0 is not enough."""
     ran = here.call("import os\ndef f():\n    print('last line')\n    os._exit(0)")
 
     assert type(ran.error) is ModuleFailed
     assert str(ran.error) == ("steps:f ended its process with exit code 0 and did not return; let it return, or raise")
 
 
-def test_a_function_sees_no_arguments_of_a_command_line(here) -> None:
+def test_function_sys_argv_has_no_arguments(here) -> None:
     """``sys.argv`` has no arguments."""
     source = "import argparse, sys\ndef f(n):\n    argparse.ArgumentParser().parse_args()\n    return sys.argv[1:]"
 
@@ -311,7 +311,7 @@ def test_a_function_sees_no_arguments_of_a_command_line(here) -> None:
 
 
 def test_function_bootstrap_ignores_files_that_shadow_stdlib(modules, bare_python, tmp_path) -> None:
-    """Whatever lies in the working directory, what calls the function finds its own."""
+    """Files in the working directory do not replace the modules of the bootstrap."""
     there = Functions(modules, bare_python)
     names = ("json", "inspect", "typing", "pathlib", "asyncio", "difflib", "tempfile", "importlib", "types", "re")
     for name in names:
@@ -322,14 +322,14 @@ def test_function_bootstrap_ignores_files_that_shadow_stdlib(modules, bare_pytho
     assert "has no function 'g'" in there.call(source, "g", workdir=tmp_path).stderr
 
 
-def test_a_function_of_a_file_named_like_a_module_of_python_says_where_it_looked(here) -> None:
+def test_function_of_module_shadowed_by_stdlib_error_names_file(here) -> None:
     """``json`` is loaded already; the message shows that it is another one than was meant."""
     ran = here.call("def f(): return 1", name="json")
 
     assert "/json/__init__.py) has no function 'f'" in ran.stderr
 
 
-def test_a_function_may_go_elsewhere_and_import_later(here, tmp_path) -> None:
+def test_function_imports_from_workdir_after_chdir(here, tmp_path) -> None:
     """Modules of its working directory are found wherever it has gone."""
     (tmp_path / "helper.py").write_text("N = 5")
 
@@ -338,8 +338,8 @@ def test_a_function_may_go_elsewhere_and_import_later(here, tmp_path) -> None:
     assert ran.value == 5
 
 
-def test_numbers_of_numpy_and_paths_are_plain_in_a_result(digits_python, modules) -> None:
-    """A number is a number whoever made it; an array is refused with its name."""
+def test_function_result_converts_numpy_scalars_and_paths(digits_python, modules) -> None:
+    """A NumPy scalar is a number; an array is rejected with its name."""
     source = """
         import numpy as np
         from pathlib import Path
@@ -373,7 +373,7 @@ def test_function_bootstrap_removes_package_stub(modules, bare_python, tmp_path)
 
 @pytest.fixture(params=["this package", "nothing of it"])
 def with_or_without(request, modules, bare_python) -> Callable[..., Ran]:
-    """Return what calls a function in an interpreter that has this package, and in one that has not."""
+    """Return functions that call a function in an interpreter with this package, and in one without it."""
     root = str(Path(__file__).parent.parent.parent)
     path = os.pathsep.join([str(modules.folder), *([root] if request.param == "this package" else [])])
     settings = modules.settings(python=bare_python, env={"PYTHONPATH": path})
@@ -416,8 +416,8 @@ def test_task_decorator_returns_function_in_task_process(modules, with_or_withou
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_decorated_function_is_itself_in_processes_that_a_task_starts(method, modules, with_or_without) -> None:
-    """It is found by its name there, and called: nothing is made of the call that nobody would run."""
+def test_task_decorator_returns_function_in_child_process(method, modules, with_or_without) -> None:
+    """It is found by its name there and called; the call creates no task."""
     modules.write(DECORATED, "steps")
 
     ran = with_or_without("steps:spread", numbers=[1, 2], method=method)
@@ -425,7 +425,7 @@ def test_a_decorated_function_is_itself_in_processes_that_a_task_starts(method, 
     assert ran.value == [[2, 4], [2, 4]], ran.stderr
 
 
-def test_a_decorated_function_is_itself_in_a_module_that_is_run(modules) -> None:
+def test_task_decorator_returns_function_in_module_run_as_main(modules) -> None:
     """And a workflow file that is read there has its tasks all the same."""
     modules.write(DECORATED, "steps")
     flow = modules.folder / "flow.py"

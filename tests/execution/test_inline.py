@@ -11,7 +11,7 @@ from airflow_provider_sewer import SewerError, Task
 from airflow_provider_sewer.core.errors import WorkflowFailed
 
 
-def test_a_task_is_run_here_and_now(modules, capfd) -> None:
+def test_task_run_prefixes_output_with_task_name(modules, capfd) -> None:
     """`.run()` runs a task; its output appears with its name before each line."""
     hello = Task("hello", modules.write("import sys; print('[hi]'); print('oh', file=sys.stderr)"))
 
@@ -22,7 +22,7 @@ def test_a_task_is_run_here_and_now(modules, capfd) -> None:
     assert "[hello] oh\n" in stderr
 
 
-def test_a_chain_is_run_in_its_order(modules, capfd) -> None:
+def test_chain_run_follows_its_edges(modules, capfd) -> None:
     """A chain is run along its edges."""
     first, second, third = (Task(name, modules.write(f"print({name!r})")) for name in ("first", "second", "third"))
 
@@ -31,8 +31,8 @@ def test_a_chain_is_run_in_its_order(modules, capfd) -> None:
     assert capfd.readouterr().out == "[first] first\n[second] second\n[third] third\n"
 
 
-def test_a_failure_is_raised_with_its_reason_and_line(modules) -> None:
-    """A chain that does not succeed raises an error that says where it was run and why it failed."""
+def test_chain_run_failure_raises_with_reason_and_line(modules) -> None:
+    """A chain that does not succeed raises an error with the line of the call and the reason."""
     bad = Task("bad", modules.write("raise SystemExit('why')"))
     after = Task("after", modules.write(""))
 
@@ -45,14 +45,14 @@ def test_a_failure_is_raised_with_its_reason_and_line(modules) -> None:
     assert "after: 'bad' failed" in str(caught.value)
 
 
-def test_nothing_runs_if_the_first_task_cannot(modules) -> None:
+def test_chain_run_missing_interpreter_raises_before_start(modules) -> None:
     """A missing interpreter is named before anything runs."""
     with pytest.raises(SewerError, match="task 'hello': the interpreter /nowhere/python does not exist"):
         Task("hello", modules.write("")).run(path_to_python="/nowhere/python")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL])
-def test_a_plain_program_leaves_nothing_running(number: int, modules, lifeline, script) -> None:
+def test_killed_program_leaves_no_process_of_its_workflow(number: int, modules, lifeline, script) -> None:
     """However a program that runs a workflow is ended, nothing it started stays."""
     module = modules.write(
         """

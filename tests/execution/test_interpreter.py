@@ -50,22 +50,22 @@ def test_find_interpreter_identifies_every_supported_python(any_python: Path) ->
     assert Path(found.prefix, "bin").is_dir()
 
 
-def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
+def test_find_interpreter_missing_path_raises(tmp_path: Path) -> None:
     """The error of a missing path contains "does not exist"."""
     assert refusal(tmp_path / "venv/bin/python") == (
         f"the interpreter {tmp_path}/venv/bin/python does not exist; create the environment, or correct the path"
     )
 
 
-def test_a_folder_is_no_interpreter(tmp_path: Path) -> None:
+def test_find_interpreter_directory_raises(tmp_path: Path) -> None:
     """The error of an environment's folder asks for the executable in it."""
     assert refusal(tmp_path) == (
         f"the interpreter {tmp_path} is not a file; name the executable, such as {tmp_path}/bin/python"
     )
 
 
-def test_an_environment_whose_python_has_gone_is_told_apart(tmp_path: Path) -> None:
-    """A link into nowhere, as an upgrade of Python leaves it, is told apart from a wrong path."""
+def test_find_interpreter_dangling_link_raises_with_its_target(tmp_path: Path) -> None:
+    """A dangling link, left behind by an upgrade of Python, has another error than a wrong path."""
     link = tmp_path / "python"
     link.symlink_to("gone/python3.8")
 
@@ -75,14 +75,14 @@ def test_an_environment_whose_python_has_gone_is_told_apart(tmp_path: Path) -> N
     )
 
 
-def test_a_file_that_is_not_executable_is_named(executable) -> None:
+def test_find_interpreter_non_executable_file_raises(executable) -> None:
     """A file without the permission to run it is named."""
     file = executable("#!/bin/sh\n", mode=0o644)
 
     assert refusal(file) == f"the interpreter {file} is not executable for this user"
 
 
-def test_a_text_file_is_no_interpreter(executable) -> None:
+def test_find_interpreter_text_file_raises(executable) -> None:
     """An executable text that the system cannot run is named."""
     file = executable("I am no program\n")
 
@@ -92,9 +92,9 @@ def test_a_text_file_is_no_interpreter(executable) -> None:
 @pytest.mark.parametrize("path", ["/bin/true", "/bin/false", "/bin/echo", "/bin/cat", "/bin/sh", "/usr/bin/yes"])
 def test_find_interpreter_rejects_other_programs(path: str) -> None:
     """Another program is rejected, and its output is shown."""
-    said = refusal(path)
+    message = refusal(path)
 
-    assert said.startswith(f"{path} is not a Python 3 interpreter: asked for its version it exited with ")
+    assert message.startswith(f"{path} is not a Python 3 interpreter: asked for its version it exited with ")
 
 
 def test_find_interpreter_rejects_unexpected_json(executable) -> None:
@@ -108,9 +108,9 @@ def test_find_interpreter_times_out_with_process_tree(executable, lifeline, monk
     monkeypatch.setattr(interpreter, "_TIMEOUT", 1.0)
     file = executable(f"#!/bin/sh\nexec 3>{lifeline.path}\necho here >&3\nsleep 1000 &\nwait\n")
 
-    said = refusal(file)
+    message = refusal(file)
 
-    assert said.startswith(
+    assert message.startswith(
         f"{file} is not a Python 3 interpreter: asked for its version it gave no short answer within 1 s"
     )
     lifeline.expect_end()
@@ -124,7 +124,7 @@ def test_find_interpreter_limits_output(executable, lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_a_name_is_looked_up_on_path(executable, monkeypatch, tmp_path: Path) -> None:
+def test_find_interpreter_searches_name_on_path(executable, monkeypatch, tmp_path: Path) -> None:
     """A bare name is looked up on PATH; one that is not there is named."""
     found = executable(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "bin/python-of-mine")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -133,7 +133,7 @@ def test_a_name_is_looked_up_on_path(executable, monkeypatch, tmp_path: Path) ->
     assert refusal("python-of-yours") == ("no interpreter 'python-of-yours' on PATH; correct the name or give its path")
 
 
-def test_a_relative_entry_of_path_gives_an_absolute_path(executable, monkeypatch, tmp_path: Path) -> None:
+def test_find_interpreter_relative_path_entry_returns_absolute_path(executable, monkeypatch, tmp_path: Path) -> None:
     """An interpreter found in a relative entry of PATH is still found from another working directory."""
     found = executable(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "bin/python")
     monkeypatch.setenv("PATH", "bin")
@@ -143,8 +143,8 @@ def test_a_relative_entry_of_path_gives_an_absolute_path(executable, monkeypatch
     assert find_interpreter(None).path == str(found)
 
 
-def test_without_a_name_python_is_meant_and_else_python3(executable, monkeypatch, tmp_path: Path) -> None:
-    """Where nothing is said, `python` is meant, else `python3`; where there is neither, that is said."""
+def test_find_interpreter_default_is_python_then_python3(executable, monkeypatch, tmp_path: Path) -> None:
+    """Without a setting, `python` is used, else `python3`; without both, the error names both."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(InterpreterError, match="no python on PATH"):
         find_interpreter(None)
@@ -157,7 +157,7 @@ def test_without_a_name_python_is_meant_and_else_python3(executable, monkeypatch
 
 
 def test_find_interpreter_caches_until_file_changes(executable, tmp_path: Path) -> None:
-    """Who has answered is not asked again, unless the executable has been replaced."""
+    """A known interpreter is not queried again, unless the executable has been replaced."""
     text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
     file = executable(text)
     count = tmp_path / "count"
@@ -173,15 +173,15 @@ def test_find_interpreter_caches_until_file_changes(executable, tmp_path: Path) 
 
 
 def test_known_interpreter_is_cached_between_processes(executable, script, tmp_path: Path) -> None:
-    """Each task of a worker is a process; what it runs with is asked once, until it changes."""
+    """Each task of a worker is a process; its interpreter is queried once, until it changes."""
     text = f'#!/bin/sh\necho asked >>{tmp_path}/count\nexec {sys.executable} "$@"\n'
     file = executable(text)
     find = "import sys; from airflow_provider_sewer.execution.interpreter import *; "
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
 
     for _ in range(3):
-        said = script(find + "print(known_interpreter(sys.argv[1]))", str(file), env=env).output()
-        assert said == f"{file}\n"
+        output = script(find + "print(known_interpreter(sys.argv[1]))", str(file), env=env).output()
+        assert output == f"{file}\n"
     assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n"
 
     file.unlink()
@@ -190,7 +190,7 @@ def test_known_interpreter_is_cached_between_processes(executable, script, tmp_p
     assert (tmp_path / "count").read_text(encoding="utf-8") == "asked\n" * 2
 
 
-def test_an_interpreter_may_need_the_environment_it_is_given(executable) -> None:
+def test_find_interpreter_passes_given_environment(executable) -> None:
     """An interpreter that starts only with certain variables (a library path) is asked with these."""
     file = executable('#!/bin/sh\nexec "$ROOT_OF_PYTHON"/bin/python "$@"\n')
 
@@ -246,7 +246,7 @@ NOT_THERE = [
 
 
 @pytest.mark.parametrize("way", ["PYTHONPATH", "workdir"])
-def test_modules_that_cannot_be_run_are_found_out(way: str, land: Path, any_python: Path) -> None:
+def test_missing_modules_returns_modules_without_running_them(way: str, land: Path, any_python: Path) -> None:
     """Each version of Python reports the modules that it cannot run, without running their code."""
     env = {"PYTHONPATH": str(land)} if way == "PYTHONPATH" else {}
     workdir = str(land) if way == "workdir" else str(land.parent)
@@ -260,14 +260,14 @@ def test_missing_modules_agrees_with_python_m(land: Path, any_python: Path, modu
     found = {}
     settings = modules.settings(python=str(any_python), env={"PYTHONPATH": str(land)})
     for name in {*THERE, *NOT_THERE} - {"loud.inner", "http.server"}:
-        said = missing_modules(str(any_python), [name], settings.env)
-        found[name] = not said
+        missing = missing_modules(str(any_python), [name], settings.env)
+        found[name] = not missing
         assert (modules.run_there(name, settings).error is None) is found[name], name
 
     assert set(found.values()) == {True, False}
 
 
-def test_a_noisy_start_does_not_hide_the_answer(land: Path) -> None:
+def test_missing_modules_ignores_output_at_interpreter_start(land: Path) -> None:
     """An interpreter that prints at its start is understood all the same."""
     (land / "sitecustomize.py").write_text("print('welcome')\n", encoding="utf-8")
 
@@ -285,15 +285,15 @@ def test_missing_modules_without_answer_returns_empty(executable) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "with spaces", "new\nline", "größe", "'quoted\"", "--dash"])
-def test_a_working_directory_may_have_any_name(name: str, tmp_path: Path) -> None:
+def test_resolve_workdir_accepts_any_name(name: str, tmp_path: Path) -> None:
     """A directory may have any name."""
     (tmp_path / name).mkdir()
 
     assert check_workdir(str(tmp_path / name)) == str(tmp_path / name)
 
 
-def test_a_missing_working_directory_is_named(tmp_path: Path) -> None:
-    """A directory that is not there, and a file, are each said to be what they are."""
+def test_resolve_workdir_missing_directory_raises(tmp_path: Path) -> None:
+    """The error differs between a missing directory and a file."""
     (tmp_path / "file").touch()
 
     with pytest.raises(WorkdirError, match=r"the working directory .*/nowhere does not exist; create it, or correct"):
@@ -302,7 +302,7 @@ def test_a_missing_working_directory_is_named(tmp_path: Path) -> None:
         check_workdir(str(tmp_path / "file"))
 
 
-def test_a_working_directory_that_may_not_be_entered_is_named(closed_folder: Path, script) -> None:
+def test_resolve_workdir_without_permission_raises(closed_folder: Path, script) -> None:
     """A directory that this user may not enter is named before anything runs."""
     unprivileged = script(
         """
@@ -324,8 +324,8 @@ def test_a_working_directory_that_may_not_be_entered_is_named(closed_folder: Pat
     )
 
 
-def test_a_home_is_expanded_and_none_stays_none(monkeypatch, tmp_path: Path) -> None:
-    """`~` is the home; where nothing is said, nothing is checked."""
+def test_resolve_workdir_expands_home_and_returns_none_for_none(monkeypatch, tmp_path: Path) -> None:
+    """`~` is the home; without a setting, nothing is checked."""
     monkeypatch.setenv("HOME", str(tmp_path))
 
     assert check_workdir("~") == str(tmp_path)

@@ -100,14 +100,14 @@ def test_log_file_has_command_output_and_outcome(tmp_path: Path) -> None:
     ]
 
 
-def test_a_log_can_be_read_while_the_task_runs(log) -> None:
+def test_log_file_is_flushed_while_task_runs(log) -> None:
     """A line is in the file as soon as it has been handed over."""
     log.on_output(TASK, OUT, ["now\n"])
 
     assert lines_of(log)[2:] == ["stdout| now", ""]
 
 
-def test_a_line_that_comes_in_pieces_stays_one_line(log) -> None:
+def test_log_file_joins_pieces_of_one_line(log) -> None:
     """The pieces of a long line are put together again, across hand-overs."""
     log.on_output(TASK, OUT, ["first\n", "be", "gin"])
     log.on_output(TASK, OUT, ["middle"])
@@ -116,7 +116,7 @@ def test_a_line_that_comes_in_pieces_stays_one_line(log) -> None:
     assert lines_of(log)[2:] == ["stdout| first", "stdout| beginmiddleend", "stdout| last", ""]
 
 
-def test_a_line_is_broken_only_where_the_other_stream_cuts_in(log) -> None:
+def test_log_file_splits_line_at_change_of_stream(log) -> None:
     """When the other stream interrupts a line, each part has the name of its stream."""
     log.on_output(TASK, OUT, ["begin"])
     log.on_output(TASK, ERR, ["warn"])
@@ -126,7 +126,7 @@ def test_a_line_is_broken_only_where_the_other_stream_cuts_in(log) -> None:
     assert lines_of(log)[2:] == ["stdout| begin", "stderr| warn", "stdout| end", "stderr| ing", ""]
 
 
-def test_a_last_line_without_newline_is_ended(tmp_path: Path) -> None:
+def test_log_file_ends_last_line_with_newline(tmp_path: Path) -> None:
     """Text after a line without a newline begins on a new line."""
     logs = LogFiles(str(tmp_path), [TASK.name])
     logs.on_start(TASK, "python", None)
@@ -141,14 +141,14 @@ def test_a_last_line_without_newline_is_ended(tmp_path: Path) -> None:
     ]
 
 
-def test_a_progress_bar_stays_as_it_was(log) -> None:
-    """Carriage returns and escapes are kept: it is a record, not a terminal."""
+def test_log_file_preserves_carriage_returns_and_escapes(log) -> None:
+    """Carriage returns and escapes are preserved: a log is a record, not a terminal."""
     log.on_output(TASK, ERR, [" 1%\r 2%\r\x1b[32m100%\x1b[0m\r\n"])
 
     assert b" 1%\r 2%\r\x1b[32m100%\x1b[0m\r\n" in Path(log.paths[TASK.name]).read_bytes()
 
 
-def test_a_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+def test_log_file_open_error_names_file(tmp_path: Path) -> None:
     """Where a log file cannot be written, that file is named."""
     logs = LogFiles(str(tmp_path), [TASK.name])
     Path(logs.paths[TASK.name]).mkdir()
@@ -168,7 +168,7 @@ def no_room() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_log_files_without_room_name_the_file(tmp_path: Path) -> None:
+def test_log_file_on_full_disk_raises_with_its_path(tmp_path: Path) -> None:
     """Where no space left, the error names the file, also at the end."""
     logs = LogFiles(str(tmp_path), [TASK.name])
     message = r"cannot write the log file .*/a_task\.log: File too large"
@@ -180,7 +180,7 @@ def test_log_files_without_room_name_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
-def test_log_files_that_are_links_are_refused(goes_on: bool, tmp_path: Path) -> None:
+def test_log_file_that_is_a_link_is_rejected(goes_on: bool, tmp_path: Path) -> None:
     """A link in place of a log file, as another user can put it into a shared folder, overwrites nothing."""
     (tmp_path / "precious").write_text("mine")
     logs = LogFiles(str(tmp_path), [TASK.name], goes_on=goes_on)
@@ -192,7 +192,7 @@ def test_log_files_that_are_links_are_refused(goes_on: bool, tmp_path: Path) -> 
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_a_task_that_never_ran_has_no_log(tmp_path: Path) -> None:
+def test_skipped_task_has_no_log_file(tmp_path: Path) -> None:
     """The end of a task that never started makes no file."""
     logs = LogFiles(str(tmp_path / "logs"), [TASK.name])
 
@@ -207,7 +207,7 @@ NAMES = st.lists(st.text(min_size=1, max_size=60).filter(lambda name: name.ispri
 
 
 @given(NAMES)
-def test_every_name_gets_a_file_of_its_own_on_any_file_system(names: list[str]) -> None:
+def test_log_file_names_are_unique_and_portable(names: list[str]) -> None:
     """Names become file names that are safe, short enough, and different even where case does not count."""
     files = file_names(names)
 
@@ -237,7 +237,7 @@ def test_file_names_keep_safe_characters(names: list[str], files: list[str]) -> 
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "語" * 300, "🙂é" * 200])
-def test_a_very_long_name_fits_into_a_file_name(name: str, tmp_path: Path) -> None:
+def test_log_file_name_of_long_task_name_is_cut(name: str, tmp_path: Path) -> None:
     """A name longer than file systems allow is cut, between characters, and stays different from its like."""
     logs = LogFiles(str(tmp_path), [name, name + "2"])
 
@@ -250,7 +250,7 @@ def test_a_very_long_name_fits_into_a_file_name(name: str, tmp_path: Path) -> No
 # --- plain lines
 
 
-def test_plain_lines_carry_the_name_of_their_task(capsys) -> None:
+def test_prefixed_lines_start_with_task_name(capsys) -> None:
     """Each line has its task before it; stdout goes to stdout, everything else to stderr."""
     lines = PrefixedLines()
 
@@ -264,7 +264,7 @@ def test_plain_lines_carry_the_name_of_their_task(capsys) -> None:
     assert stderr == "[a task] $ python -m module\n[a task] three\n[a task] succeeded after 1.3 s\n"
 
 
-def test_terminal_shows_the_latest_drawing_of_a_line(monkeypatch) -> None:
+def test_prefixed_lines_on_terminal_show_last_redraw(monkeypatch) -> None:
     """As a terminal does without names before the lines; in a pipe all of it stays."""
     terminal, pipe = Terminal(), io.StringIO()
     for target in (terminal, pipe):
@@ -275,7 +275,7 @@ def test_terminal_shows_the_latest_drawing_of_a_line(monkeypatch) -> None:
     assert pipe.getvalue() == "[a task] \r 10%\r 20%\n"
 
 
-def test_plain_lines_have_no_empty_line_for_the_end_of_one_that_came_in_pieces(capsys) -> None:
+def test_prefixed_lines_skip_empty_end_of_line_in_pieces(capsys) -> None:
     """But one for a line that is empty."""
     plain = PrefixedLines()
     for pieces in (["..."], ["\n"], ["\n"], ["1", "\n"], ["2"], ["3\n"]):
@@ -294,7 +294,9 @@ def test_prefixed_lines_show_failure_reason(capsys) -> None:
     lines.on_end(TASK, Outcome(TaskState.FAILED, 0.5, reason="it broke\nand more"))
     lines.on_end(TASK, Outcome(TaskState.UPSTREAM_FAILED, reason="'other' failed"))
 
-    assert capsys.readouterr().err == "[a task] failed after 0.5 s: it broke\n[a task] not run: 'other' failed\n"
+    assert (
+        capsys.readouterr().err == "[a task] failed after 0.5 s: it broke\n[a task] upstream failed: 'other' failed\n"
+    )
 
 
 def test_prefixed_lines_escape_unencodable_characters(monkeypatch) -> None:

@@ -42,14 +42,14 @@ def steps(modules) -> str:
     return modules.write(STEPS)
 
 
-def test_each_value_is_run_and_the_results_are_handed_on_in_their_order(steps, modules, tmp_path) -> None:
+def test_mapped_task_runs_each_value_and_passes_ordered_results(steps, modules, tmp_path) -> None:
     """Each makes a product of its own; the one after them is given a list."""
     train = Task("train", function=f"{steps}:train", kwargs={"out": Product("build/{n}/model")}).map(n=[1, 4, 2])
     best = Task("best", function=f"{steps}:best", kwargs={"models": train.result})
-    engine = WorkflowRunner(Workflow("loop", [best, *train]), modules.settings(workdir=tmp_path))
+    runner = WorkflowRunner(Workflow("loop", [best, *train]), modules.settings(workdir=tmp_path))
 
-    engine.check()
-    outcomes = engine.run()
+    runner.check()
+    outcomes = runner.run()
 
     assert {name: outcome.state for name, outcome in outcomes.items()} == dict.fromkeys(
         ["best", "train[n=1]", "train[n=4]", "train[n=2]"], TaskState.SUCCEEDED

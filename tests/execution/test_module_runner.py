@@ -17,7 +17,7 @@ from airflow_provider_sewer.core.errors import ModuleFailed
 from airflow_provider_sewer.execution.module_runner import result_as_json
 from airflow_provider_sewer.execution.output import Stream
 
-# --- what the module gets
+# --- start
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ from airflow_provider_sewer.execution.output import Stream
         "\\",
     ],
 )
-def test_arguments_arrive_as_they_are(argument: str, modules) -> None:
+def test_module_arguments_are_passed_unchanged(argument: str, modules) -> None:
     """No shell is involved: an argument arrives letter by letter."""
     ran = modules.run("import json, sys; print(json.dumps(sys.argv[1:]))", argument, "--next")
 
@@ -70,7 +70,7 @@ OUTSIDE = {
     "CUDA_HOME": "/cuda",
 }
 
-#: What the interpreter of these tests, which lies in a virtual environment, makes of them.
+#: The names under which the interpreter of these tests, in a virtual environment, finds them.
 ACTIVE = {"PATH": f"{os.path.dirname(sys.executable)}:/usr/bin:/bin", "VIRTUAL_ENV": sys.prefix}
 
 
@@ -107,7 +107,7 @@ def test_inherit_env_true_excludes_private_variables(modules) -> None:
 
 
 @pytest.mark.usefixtures("outside")
-def test_a_variable_that_is_named_passes(modules) -> None:
+def test_inherit_env_by_name_passes_private_variable(modules) -> None:
     """A private variable passes where it is named, and only that one."""
     settings = modules.settings(inherit_env=["SLURM_JOB_ID", "CUDA_HOME", "NOT_SET_HERE"])
 
@@ -117,7 +117,7 @@ def test_a_variable_that_is_named_passes(modules) -> None:
     assert set(env).isdisjoint({"SBATCH_PARTITION", "SECRET_OF_THE_WORKER", "AIRFLOW_HOME", "NOT_SET_HERE"})
 
 
-def test_a_module_does_not_belong_to_the_session_of_its_runner(modules) -> None:
+def test_module_runs_in_new_session(modules) -> None:
     """A module leads a session and a process group of its own, without a terminal."""
     ran = modules.run("import os; print(os.getpid() == os.getsid(0) == os.getpgid(0), os.isatty(0))")
 
@@ -125,7 +125,7 @@ def test_a_module_does_not_belong_to_the_session_of_its_runner(modules) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "with spaces", "new\nline", "größe"])
-def test_a_module_runs_in_its_working_directory(name: str, modules, tmp_path: Path) -> None:
+def test_module_runs_in_its_workdir(name: str, modules, tmp_path: Path) -> None:
     """A module runs in its working directory, and finds modules there."""
     workdir = tmp_path / name
     workdir.mkdir()
@@ -159,7 +159,7 @@ def test_on_start_error_prevents_start(modules, tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
 
 
-# --- what it leaves
+# --- result
 
 WRITE = "import os; open(os.environ['SEWER_RESULT_FILE'], 'w').write({!r}); print('last line')"
 
@@ -182,8 +182,8 @@ def test_result_is_read_from_result_file(value: object, modules) -> None:
         ("print('x' * 100_000)", None),
     ],
 )
-def test_without_a_result_file_the_last_line_of_stdout_is_the_result(source: str, value: object, modules) -> None:
-    """Without a result file the result is the last line of stdout; a line too long for that is none."""
+def test_result_without_file_is_last_line_of_stdout(source: str, value: object, modules) -> None:
+    """Without a result file the result is the last line of stdout; a line longer than a piece is not a result."""
     ran = modules.run(source)
 
     assert ran.error is None
@@ -213,7 +213,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize(("source", "reason"), UNREADABLE.values(), ids=UNREADABLE)
-def test_a_result_that_cannot_be_read_is_a_failure(source: str, reason: str, modules) -> None:
+def test_unreadable_result_raises_module_failed(source: str, reason: str, modules) -> None:
     """A module with an unreadable result fails with any exit code."""
     error = modules.run(source).error
 
@@ -222,7 +222,7 @@ def test_a_result_that_cannot_be_read_is_a_failure(source: str, reason: str, mod
     assert reason in str(error)
 
 
-def test_numbers_of_any_size_that_json_has_are_read() -> None:
+def test_result_accepts_finite_numbers_of_any_size() -> None:
     """Large and small numbers pass as long as they are finite."""
     assert result_as_json("[1e308, -2.5e-320, 123456789012345678901234567890, 0.1]") == [
         1e308, -2.5e-320, 123456789012345678901234567890, 0.1,
@@ -230,8 +230,8 @@ def test_numbers_of_any_size_that_json_has_are_read() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_nothing_is_left_in_the_temporary_folder(code: int, modules, tmp_path: Path, monkeypatch) -> None:
-    """The folder of the result is removed, whatever the module did in it and however it ended."""
+def test_module_run_removes_its_temporary_folder(code: int, modules, tmp_path: Path, monkeypatch) -> None:
+    """The folder of the result is removed after any end, with any content."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
 
@@ -247,12 +247,12 @@ def test_nothing_is_left_in_the_temporary_folder(code: int, modules, tmp_path: P
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_result_does_not_excuse_a_failure(modules) -> None:
+def test_module_with_result_and_nonzero_exit_code_fails(modules) -> None:
     """A module that writes a result and then fails has failed."""
     assert isinstance(modules.run(WRITE.format("1") + "; raise SystemExit(1)").error, ModuleFailed)
 
 
-def test_secret_written_with_a_pause_in_it_is_masked(modules, gate) -> None:
+def test_secret_written_in_two_parts_is_masked(modules, gate) -> None:
     """The part of the line before it is handed on, and the secret is not, although its beginning came first."""
     source = """
         import fcntl, sys

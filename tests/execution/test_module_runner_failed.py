@@ -35,19 +35,19 @@ def test_module_failed_shows_command_exit_code_and_stderr_tail(modules) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("import sys; print('to stdout'); sys.exit(1)", "\nThe last lines of stdout:\n  to stdout"),
         ("import sys; sys.exit(1)", "\nIt had no output."),
     ],
 )
-def test_module_failed_without_stderr_shows_stdout_tail(source: str, said: str, modules) -> None:
+def test_module_failed_without_stderr_shows_stdout_tail(source: str, message: str, modules) -> None:
     """Where stderr is empty the last lines of stdout are shown, or that there was nothing."""
-    assert str(modules.run(source).error).endswith(said)
+    assert str(modules.run(source).error).endswith(message)
 
 
 @pytest.mark.parametrize(
-    ("end", "code", "said"),
+    ("end", "code", "message"),
     [
         ("os._exit(1)", 1, "failed with exit code 1;"),
         ("os._exit(2)", 2, "failed with exit code 2;"),
@@ -61,16 +61,16 @@ def test_module_failed_without_stderr_shows_stdout_tail(source: str, said: str, 
         ("raise RuntimeError('why')", 1, "failed with exit code 1;"),
     ],
 )
-def test_module_failed_describes_exit_code_or_signal(end: str, code: int | None, said: str, modules) -> None:
+def test_module_failed_describes_exit_code_or_signal(end: str, code: int | None, message: str, modules) -> None:
     """The error names the exit code, or the signal and its usual cause."""
     error = modules.run(f"import os, signal; {end}").error
 
     assert isinstance(error, ModuleFailed)
     assert error.exit_code == code
-    assert str(error).startswith(f"made_1 {said}")
+    assert str(error).startswith(f"made_1 {message}")
 
 
-def test_secrets_are_masked_in_an_error(modules) -> None:
+def test_module_failed_masks_secrets(modules) -> None:
     """A secret does not get into the error, neither whole, nor over several lines, nor in part."""
     secrets = ["short-key", "short-key-made-long", "-----BEGIN-----\nsecond line\n-----END-----", ""]
     ran = modules.run(
@@ -114,11 +114,11 @@ def test_unknown_exit_code_raises_module_failed(modules, script) -> None:
     assert unknowing.output().startswith("None made_1 ended with an unknown exit code: it was collected")
 
 
-# --- told apart from a failing module
+# --- missing modules
 
 
-def test_a_missing_module_is_no_failing_module(any_python: Path, modules) -> None:
-    """In each version of Python, a missing module is told apart, with the interpreter and the fix."""
+def test_missing_module_raises_module_not_found(any_python: Path, modules) -> None:
+    """In each version of Python, a missing module has an error of its own, with the interpreter and the fix."""
     ran = modules.run_there("nowhere.to_be_found", modules.settings(python=any_python))
 
     assert isinstance(ran.error, ModuleNotFound)
@@ -126,7 +126,7 @@ def test_a_missing_module_is_no_failing_module(any_python: Path, modules) -> Non
     assert str(ran.error).endswith("); install it there, correct the name, or name another interpreter")
 
 
-def test_a_package_that_cannot_be_run_is_a_missing_module(any_python: Path, modules) -> None:
+def test_package_without_main_raises_module_not_found(any_python: Path, modules) -> None:
     """In each version of Python, a package without ``__main__`` raises ModuleNotFound."""
     modules.write("", "package.__init__")
 
@@ -142,12 +142,12 @@ FAILING = {
         "import subprocess, sys\n"
         "if __name__ == '__main__': sys.exit(subprocess.call([sys.executable, '-m', __spec__.name + '.nowhere']))"
     ),
-    "it says so": "import sys; sys.exit(f'{sys.executable}: No module named {__spec__.name}')",
+    "its message is alike": "import sys; sys.exit(f'{sys.executable}: No module named {__spec__.name}')",
 }
 
 
 @pytest.mark.parametrize("source", FAILING.values(), ids=FAILING)
-def test_a_failing_module_is_no_missing_module(source: str, any_python: Path, modules) -> None:
+def test_failing_module_raises_module_failed(source: str, any_python: Path, modules) -> None:
     """In each version of Python, a module that is there and fails is a failure, even if it sounds otherwise."""
     ran = modules.run(source, settings=modules.settings(python=any_python))
 
@@ -155,7 +155,7 @@ def test_a_failing_module_is_no_missing_module(source: str, any_python: Path, mo
     assert "nowhere" in str(ran.error) or "No module named made_1" in str(ran.error)
 
 
-def test_a_package_whose_start_fails_is_a_failure(any_python: Path, modules) -> None:
+def test_package_with_failing_init_raises_module_failed(any_python: Path, modules) -> None:
     """In each version of Python, a package that fails while it is imported is there, and failed."""
     modules.write("import nowhere", "package.__init__")
     modules.write("", "package.inner")
@@ -166,7 +166,7 @@ def test_a_package_whose_start_fails_is_a_failure(any_python: Path, modules) -> 
     assert "nowhere" in str(error)
 
 
-def test_a_missing_interpreter_and_workdir_are_found_before_anything_runs(modules, tmp_path: Path) -> None:
+def test_missing_interpreter_or_workdir_raises_before_start(modules, tmp_path: Path) -> None:
     """A missing interpreter and a missing working directory are errors of their own, and nothing starts."""
     name = modules.write("")
 

@@ -36,7 +36,7 @@ def test_stop_raises_module_terminated(modules, lifeline, background) -> None:
     lifeline.expect_end()
 
 
-def test_a_module_that_is_stopped_before_it_starts_never_starts(modules, tmp_path: Path) -> None:
+def test_stop_before_start_runs_no_module(modules, tmp_path: Path) -> None:
     """A stop before the start is obeyed."""
     run = modules.module_run("import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"))
     run.stop()
@@ -46,7 +46,7 @@ def test_a_module_that_is_stopped_before_it_starts_never_starts(modules, tmp_pat
     assert not (tmp_path / "trace").exists()
 
 
-def test_a_module_that_is_stopped_at_once_is_killed(modules, lifeline, background) -> None:
+def test_stop_at_once_kills_module_ignoring_sigterm(modules, lifeline, background) -> None:
     """A stop at once does not wait for a module that ignores SIGTERM."""
     run = modules.module_run(
         """
@@ -68,7 +68,7 @@ def test_a_module_that_is_stopped_at_once_is_killed(modules, lifeline, backgroun
     lifeline.expect_end()
 
 
-def test_a_stop_in_the_middle_of_the_start_is_obeyed(modules, tmp_path: Path) -> None:
+def test_stop_during_on_start_runs_no_module(modules, tmp_path: Path) -> None:
     """A stop during ``on_start`` is obeyed: the module never runs."""
     run = modules.module_run("import sys; open(sys.argv[1], 'w')", str(tmp_path / "trace"))
 
@@ -77,7 +77,7 @@ def test_a_stop_in_the_middle_of_the_start_is_obeyed(modules, tmp_path: Path) ->
     assert not (tmp_path / "trace").exists()
 
 
-def test_a_timeout_ends_the_module_and_is_raised(modules, lifeline) -> None:
+def test_timeout_in_signal_handler_ends_process_tree_and_raises(modules, lifeline) -> None:
     """An error raised by a signal handler, as Airflow's execution_timeout does, ends all that was started."""
 
     class TimeIsUp(BaseException):
@@ -110,8 +110,8 @@ def test_a_timeout_ends_the_module_and_is_raised(modules, lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_processes_left_behind_are_ended_and_named_on_a_line_of_its_own(modules, lifeline) -> None:
-    """A successful module that left processes holding its output has succeeded; the log says what was ended."""
+def test_background_process_holding_output_is_ended_and_logged(modules, lifeline) -> None:
+    """A successful module whose background processes hold its output has succeeded; the log names the ended ones."""
     ran = modules.run(
         """
         import os, signal, sys
@@ -130,8 +130,8 @@ def test_processes_left_behind_are_ended_and_named_on_a_line_of_its_own(modules,
     lifeline.expect_end()
 
 
-def test_an_interpreter_that_hangs_can_be_stopped(lifeline, background, tmp_path: Path) -> None:
-    """Asked who it is, it may never answer; a stop does not wait for that, and leaves nothing of it."""
+def test_stop_ends_hanging_interpreter_query(lifeline, background, tmp_path: Path) -> None:
+    """The query of an interpreter may never return; a stop does not wait for it and ends its processes."""
     hanging = tmp_path / "python"
     hanging.write_text(f"#!/bin/sh\nexec 3>'{lifeline.path}'\necho ready >&3\nsleep 600\n")
     hanging.chmod(0o755)

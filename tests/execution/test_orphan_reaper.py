@@ -5,8 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
 import psutil
 import pytest
@@ -15,6 +13,7 @@ from airflow_provider_sewer.core.command import Command
 from airflow_provider_sewer.core.errors import ModuleFailed
 from airflow_provider_sewer.execution.orphan_reaper import OrphanReaper, roots_of
 from airflow_provider_sewer.execution.process import Process
+from tests.waiting import wait_until
 
 RUN_A_MODULE = """
     import sys
@@ -54,7 +53,7 @@ FORGETFUL = """
 
 
 @pytest.mark.parametrize(("runner", "members"), [(RUN_A_MODULE, 3), (RUN_A_WORKFLOW, 9)], ids=["module", "workflow"])
-def test_killing_the_runner_leaves_nothing_running(runner: str, members: int, modules, lifeline, script) -> None:
+def test_reaper_ends_process_trees_of_killed_runner(runner: str, members: int, modules, lifeline, script) -> None:
     """A runner that is killed by SIGKILL leaves nothing running, neither detached nor stubborn descendants."""
     running = script(runner, str(modules.folder), modules.write(FAMILY), lifeline.path)
     lifeline.expect("member", times=members)
@@ -66,7 +65,7 @@ def test_killing_the_runner_leaves_nothing_running(runner: str, members: int, mo
 
 @pytest.mark.parametrize(("runner", "members"), [(RUN_A_MODULE, 1), (RUN_A_WORKFLOW, 3)], ids=["module", "workflow"])
 def test_reaper_ends_processes_without_tag(runner, members, modules, lifeline, script) -> None:
-    """The guardian knows the pids of the modules, so that it also ends those that have lost their mark."""
+    """The reaper knows the pids of the modules, so that it also ends those that have lost their mark."""
     running = script(runner, str(modules.folder), modules.write(FORGETFUL), lifeline.path)
     lifeline.expect("member", times=members)
 
@@ -75,8 +74,8 @@ def test_reaper_ends_processes_without_tag(runner, members, modules, lifeline, s
     lifeline.expect_end()
 
 
-def test_the_signals_of_a_terminal_do_not_reach_the_guardian(modules, lifeline, script) -> None:
-    """A runner whose whole process group is killed leaves nothing running: the guardian is not part of it."""
+def test_reaper_survives_signal_to_process_group_of_runner(modules, lifeline, script) -> None:
+    """A runner whose whole process group is killed leaves nothing running: the reaper is not part of it."""
     running = script(RUN_A_MODULE, str(modules.folder), modules.write(FAMILY), lifeline.path, process_group=0)
     lifeline.expect("member", times=3)
 
@@ -85,8 +84,8 @@ def test_the_signals_of_a_terminal_do_not_reach_the_guardian(modules, lifeline, 
     lifeline.expect_end()
 
 
-def test_killing_the_runner_leaves_no_file_of_its_own(modules, lifeline, script, tmp_path) -> None:
-    """What a function was called with may be secret, so it does not stay where nobody looks after it."""
+def test_reaper_removes_temporary_files_of_killed_runner(modules, lifeline, script, tmp_path) -> None:
+    """The arguments of a function may be secret, so their file must not outlive the run."""
     (temporary := tmp_path / "temporary").mkdir()
     name = modules.write(
         "import os, signal\ndef f(life):\n    os.write(os.open(life, os.O_WRONLY), b'here'); signal.pause()"
@@ -115,15 +114,8 @@ def test_killing_the_runner_leaves_no_file_of_its_own(modules, lifeline, script,
 
 
 def assert_gone(pids: list[int]) -> None:
-    """Wait until none of some processes lives, whether or not anybody has collected them."""
+    """Wait until all of some processes have ended, collected or not."""
     wait_until(lambda: not any(map(lives, pids)))
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def lives(pid: int) -> bool:
@@ -141,8 +133,8 @@ KILLED_AT = {
 
 
 @pytest.mark.parametrize("moment", KILLED_AT.values(), ids=KILLED_AT)
-def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, modules, script) -> None:
-    """Killed after the guardian has started, after the module has, or after it has ended: nothing stays."""
+def test_reaper_ends_processes_of_runner_killed_at_any_step(moment: str, modules, script) -> None:
+    """Killed after the reaper has started, after the module has, or after it has ended: nothing stays."""
     dies = script(
         f"""
         import os, signal, sys
@@ -166,11 +158,11 @@ def test_a_runner_killed_between_two_steps_leaves_nothing_running(moment: str, m
 
 
 def test_reaper_ends_trees_after_external_error(lifeline) -> None:
-    """When the guarded block is left by an interrupt, the guardian ends what is left before it goes."""
+    """When an interrupt leaves the block, the reaper ends all remaining processes before it exits."""
     source = "import os, signal, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), b'ready\\n'); signal.pause()"
 
-    with pytest.raises(KeyboardInterrupt), OrphanReaper(grace=5.0) as guardian:
-        mark = {"SEWER_ATTEMPT_ID": guardian.child_tag()}
+    with pytest.raises(KeyboardInterrupt), OrphanReaper(grace=5.0) as reaper:
+        mark = {"SEWER_ATTEMPT_ID": reaper.child_tag()}
         left = subprocess.Popen([sys.executable, "-c", source, lifeline.path], env=mark, start_new_session=True)
         lifeline.expect("ready")
         raise KeyboardInterrupt
@@ -179,39 +171,39 @@ def test_reaper_ends_trees_after_external_error(lifeline) -> None:
 
 
 @pytest.mark.parametrize("error", [None, ModuleFailed("it failed")], ids=["none", "a failed module"])
-def test_a_guardian_that_is_not_needed_just_goes(error: Exception | None) -> None:
-    """When all has ended well, or in a known way, the guardian goes without doing anything."""
-    guardian = OrphanReaper(grace=5.0)
+def test_reaper_exits_without_action_after_normal_end(error: Exception | None) -> None:
+    """When all has ended well, or in a known way, the reaper goes without doing anything."""
+    reaper = OrphanReaper(grace=5.0)
     try:
-        with guardian:
+        with reaper:
             if error:
                 raise error
     except ModuleFailed:
         pass
 
-    assert guardian._process.returncode == 0
+    assert reaper._process.returncode == 0
 
 
 def test_killed_reaper_does_not_fail_the_run(modules) -> None:
-    """A run whose guardian has gone comes to its end all the same."""
-    guardian = OrphanReaper(grace=5.0)
-    with guardian:
-        guardian._process.kill()
-        guardian._process.wait()
+    """A run whose reaper has gone comes to its end all the same."""
+    reaper = OrphanReaper(grace=5.0)
+    with reaper:
+        reaper._process.kill()
+        reaper._process.wait()
         command = Command((sys.executable, "-c", "pass"), {})
-        exit_ = Process(command, mark=guardian.child_tag(), grace=5.0, guardian=guardian).follow(lambda *_: None)
+        exit_ = Process(command, mark=reaper.child_tag(), grace=5.0, guardian=reaper).follow(lambda *_: None)
 
     assert exit_.code == 0
 
 
-def test_the_guardian_keeps_only_the_roots_that_run() -> None:
+def test_reaper_forgets_ended_roots() -> None:
     """Roots that have ended are forgotten; a pid can come again."""
     assert roots_of("+12 +112 +1 -12 -1 +2 -2 +12 ") == {12, 112}
     assert roots_of("") == set()
 
 
-def test_a_run_inside_of_a_module_belongs_to_the_module(modules, lifeline, background) -> None:
-    """A module that runs modules itself takes all of theirs with it when it is ended, even what was left alone."""
+def test_nested_run_ends_with_its_module(modules, lifeline, background) -> None:
+    """A module that runs modules itself ends with all of theirs, detached ones included."""
     detached = """
         import os, signal, sys
         life = os.open(sys.argv[1], os.O_WRONLY)

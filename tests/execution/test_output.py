@@ -18,7 +18,7 @@ def pieces_of(chunks: list[bytes]) -> list[str]:
 
 
 @given(CHUNKS)
-def test_all_bytes_arrive_once_and_in_order_however_they_are_cut(chunks: list[bytes]) -> None:
+def test_line_splitter_preserves_bytes_for_any_chunks(chunks: list[bytes]) -> None:
     """All bytes arrive once and in order, however the pipe cuts them."""
     assert "".join(pieces_of(chunks)) == b"".join(chunks).decode("utf-8", "backslashreplace")
 
@@ -32,7 +32,7 @@ def test_line_splitter_only_last_line_lacks_newline(chunks: list[bytes]) -> None
 
 
 @given(st.text(min_size=1, max_size=5), st.integers(0, 3), st.sampled_from(["", "\n"]))
-def test_a_long_line_is_cut_between_characters(characters: str, shift: int, newline: str) -> None:
+def test_line_splitter_cuts_long_line_between_characters(characters: str, shift: int, newline: str) -> None:
     """A line longer than a piece is cut, never inside a character and never into pieces that are too long."""
     line = "x" * shift + characters.replace("\n", "~") * (3 * PIECE // len(characters.encode()))
     data = (line + newline).encode()
@@ -43,7 +43,7 @@ def test_a_long_line_is_cut_between_characters(characters: str, shift: int, newl
     assert max(map(len, pieces)) <= PIECE
 
 
-def test_a_long_line_of_bytes_that_are_no_text_is_cut_into_bounded_pieces() -> None:
+def test_line_splitter_bounds_pieces_of_invalid_utf8() -> None:
     """A long line of bytes that are no text does not make pieces longer than agreed."""
     data = b"\xff\x80" * PIECE
 
@@ -53,8 +53,8 @@ def test_a_long_line_of_bytes_that_are_no_text_is_cut_into_bounded_pieces() -> N
     assert max(map(len, pieces)) <= PIECE
 
 
-def test_a_line_is_handed_on_as_soon_as_it_is_whole() -> None:
-    """A line is handed on as soon as its newline has come; what follows waits."""
+def test_line_splitter_returns_line_at_its_newline() -> None:
+    """A line is returned at its newline; the text after it waits."""
     splitter = LineSplitter()
 
     assert splitter.feed(b"one\ntwo\nthr") == ["one\n", "two\n"]
@@ -64,13 +64,13 @@ def test_a_line_is_handed_on_as_soon_as_it_is_whole() -> None:
 
 @pytest.fixture
 def now(monkeypatch):
-    """Have each piece be overdue as soon as there is one; return a function that says whether there is a pause."""
+    """Have each piece be overdue at once; return a function that sets whether there is a pause."""
     monkeypatch.setattr(output, "PATIENCE", 0.0)
     return lambda is_pause: monkeypatch.setattr(output, "_PAUSE", 0.0 if is_pause else 1e9)
 
 
 def overdue(*chunks: bytes) -> tuple[list[str], list[str]]:
-    """Return what is overdue after some chunks, and what comes after it."""
+    """Return the overdue piece after some chunks, and the pieces after it."""
     splitter = LineSplitter()
     for chunk in chunks:
         splitter.feed(chunk)
@@ -78,7 +78,7 @@ def overdue(*chunks: bytes) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("text", ["....", "Continue? ", "\repoch 3", "50%\r", "größe ✓ 🐍"])
-def test_piece_is_overdue_in_a_pause_as_it_is(now, text: str) -> None:
+def test_line_splitter_overdue_in_pause_returns_partial_line(now, text: str) -> None:
     """Dots, a prompt and a progress bar, as far as they have come."""
     now(True)
 
@@ -95,14 +95,14 @@ def test_piece_is_overdue_in_a_pause_as_it_is(now, text: str) -> None:
         ("....", "...."),
     ],
 )
-def test_piece_that_is_overdue_while_more_comes_ends_between_drawings_or_words(now, text: str, piece: str) -> None:
+def test_line_splitter_overdue_cuts_at_redraw_or_word(now, text: str, piece: str) -> None:
     """A secret that Airflow knows of, and this package does not, is not cut: Airflow masks piece by piece."""
     now(False)
 
     assert overdue(text.encode()) == ([piece], [text.removeprefix(piece)] if text != piece else [])
 
 
-def test_piece_that_is_overdue_leaves_a_character_that_has_come_in_part(now) -> None:
+def test_line_splitter_overdue_retains_incomplete_character(now) -> None:
     """It comes with the rest of it."""
     now(True)
     for character in ("ö", "✓", "🐍"):
@@ -114,7 +114,7 @@ def test_piece_that_is_overdue_leaves_a_character_that_has_come_in_part(now) -> 
             assert splitter.feed(data[size:] + b"\n") == [f"{character}\n"]
 
 
-def test_piece_is_not_overdue_before_its_time() -> None:
+def test_line_splitter_overdue_before_timeout_returns_nothing() -> None:
     """Nor is there anything to hand on once its line is whole."""
     splitter = LineSplitter()
 
@@ -125,7 +125,7 @@ def test_piece_is_not_overdue_before_its_time() -> None:
 
 
 @given(CHUNKS, st.booleans())
-def test_all_bytes_arrive_once_and_in_order_with_pieces_that_are_overdue(chunks: list[bytes], is_pause: bool) -> None:
+def test_line_splitter_preserves_bytes_with_overdue_pieces(chunks: list[bytes], is_pause: bool) -> None:
     """Whenever it is asked for them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "PATIENCE", 0.0)
@@ -138,7 +138,7 @@ def test_all_bytes_arrive_once_and_in_order_with_pieces_that_are_overdue(chunks:
     assert "".join(pieces) == b"".join(chunks).decode("utf-8", "backslashreplace")
 
 
-def test_the_tail_keeps_the_last_lines_and_cuts_wide_ones() -> None:
+def test_tail_retains_last_lines_and_cuts_wide_lines() -> None:
     """The tail keeps the last twenty lines, each cut to a readable width."""
     tail = Tail()
 
@@ -148,8 +148,8 @@ def test_the_tail_keeps_the_last_lines_and_cuts_wide_ones() -> None:
     assert tail.lines[-1] == "w" * 2_000
 
 
-def test_last_line_of_several_pieces_is_joined_and_a_longer_one_is_none() -> None:
-    """The very last line is kept as it was, unless it is longer than a piece can be."""
+def test_last_line_joins_pieces_and_rejects_longer_line() -> None:
+    """The very last line is returned unchanged, unless it is longer than a piece can be."""
     whole, pieces, cut = Tail(), Tail(), Tail()
     whole.take(["first\n", "the result"])
     pieces.take(["first\n", "the ", "result\n"])
@@ -161,7 +161,7 @@ def test_last_line_of_several_pieces_is_joined_and_a_longer_one_is_none() -> Non
     assert Tail().last_line is None
 
 
-def test_control_characters_are_written_out_for_a_terminal() -> None:
+def test_escape_control_characters_for_terminal() -> None:
     """Control sequences are escaped; brackets, umlauts and tabs stay."""
     assert (
         printable("\x1b[31m[red] Größe\t1\r\x07 \x9b2J\n") == r"\x1b[31m[red] Größe" + "\t" + r"1\r\x07 \x9b2J" + "\n"
@@ -169,7 +169,7 @@ def test_control_characters_are_written_out_for_a_terminal() -> None:
 
 
 @given(st.lists(st.sampled_from(["se", "cret", "secret", "x", "\n", "secretly ", "sec"]), max_size=12))
-def test_no_cut_lets_a_secret_through_or_loses_a_character(pieces: list[str]) -> None:
+def test_stream_masker_masks_secret_across_any_pieces(pieces: list[str]) -> None:
     """A line in any pieces is masked like the complete line."""
     masker = Masker(["secret"])
     whole_lines = [part for text in pieces for part in text.splitlines(keepends=True)]
@@ -180,7 +180,7 @@ def test_no_cut_lets_a_secret_through_or_loses_a_character(pieces: list[str]) ->
     assert masked == "".join(pieces).replace("secret", "***")
 
 
-def test_each_line_of_a_secret_is_one_and_short_ones_are_left_alone() -> None:
+def test_masker_masks_each_line_of_secret_except_short_ones() -> None:
     """A key file is printed line by line; a secret of one letter would blacken everything."""
     masker = Masker(["-----BEGIN\nline-of-a-key", "a"])
 

@@ -11,20 +11,22 @@ from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.core.fingerprints import fingerprint_of
 from airflow_provider_sewer.execution.events import TaskState
 from airflow_provider_sewer.execution.plan import Selection, select_tasks
-from airflow_provider_sewer.execution.staged_products import read_record
+from airflow_provider_sewer.execution.product_records import read_record
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 from tests.execution.product_workspace import Lab, lab, writer
 
 __all__ = ["lab"]
 
 
-def stale(lab: Lab, name: str, inputs: object = (), outputs: object = (), say: object = "", **fields: object) -> Task:
+def stale(
+    lab: Lab, name: str, inputs: object = (), outputs: object = (), content: object = "", **fields: object
+) -> Task:
     """Return a step that runs when it has to."""
-    return lab.step(name, inputs, outputs, say, run_when="stale", **fields)
+    return lab.step(name, inputs, outputs, content, run_when="stale", **fields)
 
 
 def chain(lab: Lab, **fields: object) -> list[Task]:
-    """Return three steps, of which each takes what the one before has made of in.txt."""
+    """Return three steps, each of which reads the product of the one before; the first reads in.txt."""
     return [
         stale(lab, "a", "in.txt", "a.txt", **fields),
         stale(lab, "b", "a.txt", "b.txt", **fields),
@@ -51,10 +53,10 @@ def test_changed_input_reruns_downstream_tasks(lab) -> None:
     lab.write("in.txt", "22")
 
     assert lab.ran(*chain(lab)) == ["a", "b", "c"]
-    assert lab.notes.why == {"a": "in.txt has changed", "b": "'a' was re-run", "c": "'b' was re-run"}
+    assert lab.observer.reasons == {"a": "in.txt has changed", "b": "'a' was re-run", "c": "'b' was re-run"}
 
 
-def test_by_content_a_rerun_that_changes_nothing_stops_there(lab) -> None:
+def test_compare_content_unchanged_rerun_leaves_downstream_up_to_date(lab) -> None:
     """The downstream step is up to date, because its input is unchanged."""
     lab.write("in.txt", "1")
     same = stale(lab, "a", (), "a.txt", compare="content", dependencies="in.txt")
@@ -94,7 +96,7 @@ def test_compare_content_ignores_touched_file(lab) -> None:
 
 
 def test_failed_task_after_upstream_rerun_is_stale_in_next_run(lab) -> None:
-    """That the one before it ran anew is not forgotten, though it says no path of it."""
+    """The rerun of its upstream task is recorded, though there is no path between the two."""
     lab.write("in.txt", "1")
     tasks = stale(lab, "a", "in.txt", "a.txt"), stale(lab, "b", (), "b.txt")
     edges = [tasks]
@@ -105,17 +107,17 @@ def test_failed_task_after_upstream_rerun_is_stale_in_next_run(lab) -> None:
     (lab.folder / "fail-b").unlink()
 
     assert lab.ran(*tasks, edges=edges) == ["b"]
-    assert lab.notes.why == {"b": "'a' was re-run since b.txt was created"}
+    assert lab.observer.reasons == {"b": "'a' was re-run since b.txt was created"}
     assert lab.ran(*tasks, edges=edges) == []
 
 
-def test_changed_parameters_make_stale_and_ignored_ones_do_not(lab) -> None:
+def test_changed_parameters_are_stale_except_ignored(lab) -> None:
     """The reason names the parameters."""
-    lab.run(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(1)]))
+    lab.run(stale(lab, "a", (), "a.txt", content=1, args=["--content", Ignored(1)]))
 
-    assert lab.ran(stale(lab, "a", (), "a.txt", say=1, args=["--say", Ignored(2)])) == []
-    assert lab.ran(stale(lab, "a", (), "a.txt", say=2, args=["--say", Ignored(2)])) == ["a"]
-    assert lab.notes.why == {"a": "a.txt was created with other parameters"}
+    assert lab.ran(stale(lab, "a", (), "a.txt", content=1, args=["--content", Ignored(2)])) == []
+    assert lab.ran(stale(lab, "a", (), "a.txt", content=2, args=["--content", Ignored(2)])) == ["a"]
+    assert lab.observer.reasons == {"a": "a.txt was created with other parameters"}
 
 
 def test_modified_product_is_stale(lab) -> None:
@@ -125,7 +127,7 @@ def test_modified_product_is_stale(lab) -> None:
     lab.write("a.txt", "by hand")
 
     assert lab.ran(task) == ["a"]
-    assert lab.notes.why == {"a": "a.txt was changed after it was created"}
+    assert lab.observer.reasons == {"a": "a.txt was changed after it was created"}
 
 
 def test_run_when_missing_checks_existence_only(lab) -> None:
@@ -138,11 +140,11 @@ def test_run_when_missing_checks_existence_only(lab) -> None:
     (lab.folder / "a.txt").unlink()
 
     assert lab.ran(task) == ["a"]
-    assert lab.notes.why == {"a": "a.txt is missing"}
+    assert lab.observer.reasons == {"a": "a.txt is missing"}
 
 
-def test_a_link_inside_of_a_directory_counts(lab) -> None:
-    """What a directory is like says, too, where the links in it lead."""
+def test_fingerprint_of_directory_includes_link_targets(lab) -> None:
+    """The fingerprint of a directory includes the targets of its links."""
     (lab.folder / "data").mkdir()
     for name in ("one", "two"):
         lab.write(f"{name}/x.txt", name)
@@ -170,8 +172,8 @@ def test_compare_content_records_identity_of_files_in_place(lab, outputs) -> Non
     assert record.dependencies == {path: fingerprint_of(str(lab.folder / path), read=True) for path in ("in", "in/x")}
 
 
-def test_a_dependency_that_is_no_file_is_not_read(lab) -> None:
-    """A named pipe has no content that could be compared; nobody waits for a writer."""
+def test_compare_content_does_not_read_named_pipe(lab) -> None:
+    """A named pipe has no content to compare; a read would wait for a writer."""
     os.mkfifo(lab.folder / "pipe")
     task = stale(lab, "a", (), "a.txt", dependencies="pipe", compare="content")
 
@@ -179,7 +181,7 @@ def test_a_dependency_that_is_no_file_is_not_read(lab) -> None:
     assert lab.ran(task) == []
 
 
-def test_a_temporary_product_goes_when_all_its_users_have_succeeded(lab) -> None:
+def test_temporary_product_is_removed_after_its_last_consumer(lab) -> None:
     """Not while one of them is still to come, nor when one failed; a later run needs it no more."""
     tasks = [
         stale(lab, "a", (), Product("t.txt", temporary=True)),
@@ -196,7 +198,7 @@ def test_a_temporary_product_goes_when_all_its_users_have_succeeded(lab) -> None
     assert lab.ran(*tasks) == []
 
 
-def test_a_temporary_product_that_was_removed_is_made_again_when_it_is_needed_again(lab) -> None:
+def test_removed_temporary_product_is_rebuilt_when_required(lab) -> None:
     """The reason names the consumer; a whole chain is rebuilt."""
     tasks = [
         stale(lab, "a", (), Product("a.txt", temporary=True)),
@@ -212,8 +214,8 @@ def test_a_temporary_product_that_was_removed_is_made_again_when_it_is_needed_ag
     assert not lab.has("b.txt")
 
 
-def test_a_temporary_product_is_there_for_one_that_may_turn_out_to_need_it(lab) -> None:
-    """By content it shows only on the way whether a task runs; what it would need is made beforehand."""
+def test_temporary_product_is_rebuilt_for_unsure_consumer(lab) -> None:
+    """By content, the decision follows only during the run; its inputs are produced before."""
     lab.write("in.txt", "1")
     tasks = [
         stale(lab, "t", (), Product("t.txt", temporary=True), compare="content"),
@@ -227,7 +229,7 @@ def test_a_temporary_product_is_there_for_one_that_may_turn_out_to_need_it(lab) 
     assert not lab.has("t.txt")
 
 
-def test_a_product_that_is_temporary_no_more_is_made_again(lab) -> None:
+def test_removed_product_no_longer_temporary_is_rebuilt(lab) -> None:
     """That it was removed after use is no excuse any more."""
     after = stale(lab, "b", "t.txt", "b.txt")
     lab.run(stale(lab, "a", (), Product("t.txt", temporary=True)), after)
@@ -237,7 +239,7 @@ def test_a_product_that_is_temporary_no_more_is_made_again(lab) -> None:
     assert lab.has("t.txt")
 
 
-def test_a_product_that_a_task_left_out_still_needs_is_not_removed(lab) -> None:
+def test_temporary_product_of_excluded_consumer_is_not_removed(lab) -> None:
     """A part of the workflow does not decide for the rest of it."""
     tasks = [
         stale(lab, "a", (), Product("t.txt", temporary=True)),
@@ -251,8 +253,8 @@ def test_a_product_that_a_task_left_out_still_needs_is_not_removed(lab) -> None:
     assert not lab.has("t.txt")
 
 
-def test_only_part_of_the_tasks_runs_on_what_the_others_have_left(lab) -> None:
-    """The order stays, by way of what is left out; what is forced to come after comes after."""
+def test_select_runs_subset_on_existing_products(lab) -> None:
+    """The order by excluded tasks stays; the downstream tasks of forced ones run."""
     lab.write("in.txt", "1")
     tasks = [lab.step("a", "in.txt", "a.txt"), lab.step("b", "a.txt", "b.txt"), lab.step("c", "b.txt", "c.txt")]
     lab.run(*tasks)
@@ -274,7 +276,7 @@ def test_missing_product_of_excluded_task_names_its_producer(lab) -> None:
 
 
 def test_incomplete_product_of_excluded_task_raises(lab) -> None:
-    """Its record says that an earlier run was ended while it was made; nothing runs on it."""
+    """Its record is that of an interrupted run; no task runs on it."""
     tasks = [
         lab.step("a", (), Product("a.txt", atomic=False)),
         lab.step("b", "a.txt", "b.txt"),
@@ -287,22 +289,22 @@ def test_incomplete_product_of_excluded_task_raises(lab) -> None:
         lab.run(*tasks, select=["b"])
 
 
-def test_an_external_input_that_is_not_there_is_named_before_anything_runs(lab) -> None:
-    """So is any dependency that nobody makes; a link that leads nowhere is called one."""
+def test_missing_external_input_raises_before_start(lab) -> None:
+    """So is any dependency without a producer; the message identifies a dangling link."""
     first = lab.step("first")
     (lab.folder / "link").symlink_to("nowhere")
-    for dependency, said in (
+    for dependency, message in (
         (External("from/elsewhere.csv"), "which is external and does not exist"),
-        (Dependency("nobody.csv"), "which is not a product of any task and does not exist"),
+        (Dependency("missing.csv"), "which is not a product of any task and does not exist"),
         (Dependency("link"), "which is not a product of any task and is a broken link"),
     ):
         with pytest.raises(SewerError) as caught:
             lab.run(first, lab.step("later", dependencies=[dependency]))
-        assert f"task 'later' needs {dependency.path!r}, {said}: {lab.folder / dependency.path}" in str(caught.value)
+        assert f"task 'later' needs {dependency.path!r}, {message}: {lab.folder / dependency.path}" in str(caught.value)
     assert lab.diary == []
 
 
-def test_a_task_that_never_runs_needs_no_dependencies(lab) -> None:
+def test_run_when_never_ignores_missing_dependencies(lab) -> None:
     """Its product is enough."""
     lab.write("a.txt", "there")
     tasks = [lab.step("a", "gone.txt", "a.txt", run_when="never"), lab.step("b", "a.txt", "b.txt")]
@@ -312,8 +314,8 @@ def test_a_task_that_never_runs_needs_no_dependencies(lab) -> None:
         lab.run(*tasks, forced=["a"])
 
 
-def test_a_path_is_one_whether_it_is_written_whole_or_from_the_current_directory(lab, monkeypatch) -> None:
-    """Edges are found between the two ways of writing it, though nobody has said where tasks run."""
+def test_relative_and_absolute_path_are_one_edge(lab, monkeypatch) -> None:
+    """Edges are found between the two forms of a path, though no workdir is set."""
     monkeypatch.chdir(lab.folder)
     tasks = [lab.step("b", str(lab.folder / "a.txt"), "b.txt"), lab.step("a", (), "a.txt")]
 
@@ -323,8 +325,8 @@ def test_a_path_is_one_whether_it_is_written_whole_or_from_the_current_directory
     assert lab.diary == ["a", "b"]
 
 
-def test_a_changed_result_of_a_task_before_reruns_what_takes_it(lab) -> None:
-    """What comes of it is a parameter like others; a result that stays the same changes nothing in a later run."""
+def test_changed_upstream_result_is_stale(lab) -> None:
+    """A result is a parameter like others; an equal result changes nothing in a later run."""
     lab.write("seed", "1")
     generate = lab.module(
         "gen",
@@ -333,7 +335,7 @@ def test_a_changed_result_of_a_task_before_reruns_what_takes_it(lab) -> None:
         run_when="stale",
         dependencies="seed",
     )
-    train = stale(lab, "train", (), "t.txt", say=generate.result)
+    train = stale(lab, "train", (), "t.txt", content=generate.result)
     lab.run(generate, train)
     assert lab.read("t.txt") == "train 1\n"
     assert lab.ran(generate, train) == []
@@ -343,7 +345,7 @@ def test_a_changed_result_of_a_task_before_reruns_what_takes_it(lab) -> None:
     assert lab.read("t.txt") == "train 22\n"
 
 
-def test_a_change_of_code_counts_if_it_is_asked_for(lab) -> None:
+def test_stale_with_code_reruns_after_code_change(lab) -> None:
     """That of any .py file of the package; of a module that is a file, of that file."""
     lab.write("pkg/__init__.py")
     lab.write("pkg/sub/helper.py", "VALUE = 1")
@@ -363,12 +365,12 @@ def test_a_change_of_code_counts_if_it_is_asked_for(lab) -> None:
 
     assert outcomes["pkg.run"].state is TaskState.SUCCEEDED
     assert outcomes["alone"].state is TaskState.UP_TO_DATE
-    assert lab.notes.why == {"pkg.run": "its code has changed"}
+    assert lab.observer.reasons == {"pkg.run": "its code has changed"}
     lab.write("alone.py", source + "# another line\n")
     assert lab.explained(*tasks) == {"pkg.run": "its products are up to date", "alone": "its code has changed"}
 
 
-def test_finding_code_runs_none_of_it(lab) -> None:
+def test_stale_with_code_does_not_import_package(lab) -> None:
     """A package whose import has effects is only looked for."""
     lab.write("pkg/__init__.py", "open('imported', 'a').write('x')")
     lab.write("pkg/run.py", "import sys; open(sys.argv[1], 'w')")
@@ -387,8 +389,8 @@ def test_stale_with_code_of_missing_package_raises(lab) -> None:
     assert "has no file" in lab.run(task)["t"].reason
 
 
-def test_a_change_of_the_environment_counts_if_it_is_asked_for(lab) -> None:
-    """A variable that is given, and the version of what is installed; not otherwise."""
+def test_stale_with_environment_reruns_after_env_change(lab) -> None:
+    """A given variable, and the version of an installed package; not otherwise."""
 
     def task(*stale_with: str, **env: str) -> Task:
         return stale(lab, "a", (), "a.txt", stale_with=stale_with, env=env)
@@ -396,14 +398,14 @@ def test_a_change_of_the_environment_counts_if_it_is_asked_for(lab) -> None:
     lab.run(task("environment", SEED="1"))
     assert lab.ran(task("environment", SEED="1")) == []
     assert lab.ran(task("environment", SEED="2")) == ["a"]
-    assert lab.notes.why == {"a": "its environment has changed"}
+    assert lab.observer.reasons == {"a": "its environment has changed"}
 
     lab.write("thing-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n")
     assert lab.ran(task("environment", SEED="2")) == ["a"]
     assert lab.ran(task("environment", SEED="2")) == []
 
 
-def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(lab) -> None:
+def test_stale_with_code_added_later_is_stale(lab) -> None:
     """Nothing is known of the code that the product was made with."""
     lab.run(stale(lab, "a", (), "a.txt"))
 
@@ -411,7 +413,7 @@ def test_asking_for_code_where_it_was_not_asked_for_before_counts_as_a_change(la
     assert lab.ran(stale(lab, "a", (), "a.txt", stale_with="code")) == []
 
 
-def test_a_task_that_is_one_with_another_can_be_selected_by_either_name(lab) -> None:
+def test_select_matches_merged_task_by_either_name(lab) -> None:
     """Both names refer to the task."""
     one, other = (Task(name, "step", {"out": Product("x.txt")}) for name in ("one", "other"))
     part, forced = select_tasks(Workflow("w", [one, other]), Selection(select=("other",), forced=("other",)))
@@ -419,12 +421,12 @@ def test_a_task_that_is_one_with_another_can_be_selected_by_either_name(lab) -> 
     assert (list(part.tasks), forced) == (["one"], ("one",))
 
 
-def test_a_mapped_task_is_forced_by_its_name(lab) -> None:
-    """All tasks that came of it are, and those that none of it is in are no part of it."""
-    mapped = lab.step("looped").map(say=[1, 2])  # a name of this test alone: names are those of the process
+def test_forced_mapped_task_runs_all_its_instances(lab) -> None:
+    """All its instances run; instances outside of the selection raise an error."""
+    mapped = lab.step("looped").map(content=[1, 2])  # a name of this test alone: names are those of the process
 
     assert sorted(lab.ran(*mapped, lab.step("b"), resume=False)) == ["b", "looped", "looped"]
     assert lab.ran(*mapped, lab.step("b"), resume=True) == []
     assert lab.ran(*mapped, lab.step("b"), resume=True, forced=["looped"]) == ["looped", "looped"]
-    with pytest.raises(SewerError, match=r"task 'looped\[say=2\]' is forced, but it is not selected"):
-        lab.ran(*mapped, resume=True, forced=["looped"], select=["looped[say=1]"])
+    with pytest.raises(SewerError, match=r"task 'looped\[content=2\]' is forced, but it is not selected"):
+        lab.ran(*mapped, resume=True, forced=["looped"], select=["looped[content=1]"])

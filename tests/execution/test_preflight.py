@@ -20,7 +20,7 @@ def task(name: str, module: str, modules: Any, **fields: Any) -> Task:
 
 
 @pytest.mark.parametrize(
-    ("fields", "kind", "said"),
+    ("fields", "kind", "expected"),
     [
         ({"python": "/nowhere/python"}, InterpreterError, "the interpreter /nowhere/python does not exist"),
         ({"workdir": "/nowhere"}, WorkdirError, "the working directory /nowhere does not exist"),
@@ -33,7 +33,7 @@ def task(name: str, module: str, modules: Any, **fields: Any) -> Task:
     ids=["interpreter", "workdir", "module"],
 )
 def test_check_surroundings_raises_for_first_task_with_its_line(
-    fields: dict[str, str], kind, said: str, modules
+    fields: dict[str, str], kind, expected: str, modules
 ) -> None:
     """A first task without interpreter, working directory or module is an error that names task and line."""
     module = fields.pop("module", None) or modules.write("")
@@ -44,11 +44,11 @@ def test_check_surroundings_raises_for_first_task_with_its_line(
     assert type(caught.value) is kind
     place, _, message = str(caught.value).partition(": ")
     assert place.startswith(f"{__file__}:")
-    assert message.startswith(f"task 'load': {said}")
+    assert message.startswith(f"task 'load': {expected}")
 
 
 def test_check_surroundings_warns_for_later_task(modules) -> None:
-    """What a later task lacks may yet be made by an earlier one: each thing is a warning."""
+    """An earlier task may yet produce what a later task lacks: each problem is a warning."""
     tasks = [
         (task("first", modules.write(""), modules), True),
         (task("second", "made_later", modules), False),
@@ -64,7 +64,7 @@ def test_check_surroundings_warns_for_later_task(modules) -> None:
     assert all(warning.startswith(f"{__file__}:") for warning in warnings)
 
 
-def test_a_workflow_that_lacks_nothing_is_passed(modules, tmp_path: Path) -> None:
+def test_check_surroundings_without_problems_returns_no_warnings(modules, tmp_path: Path) -> None:
     """Without problems there are no warnings."""
     assert check_interpreters([(task("load", modules.write(""), modules, workdir=tmp_path), True)]) == []
 
@@ -87,7 +87,7 @@ def test_check_surroundings_queries_each_location_once(modules, monkeypatch) -> 
     assert asked == [sorted(names)]
 
 
-def test_a_module_is_missing_only_if_it_is_in_the_tasks_own_environment(modules, tmp_path: Path) -> None:
+def test_check_surroundings_uses_env_of_each_task(modules, tmp_path: Path) -> None:
     """A module that only one task's variables lead to is not missing because another task lacks them."""
     name = modules.write("")
     python = tmp_path / "python"
@@ -100,7 +100,7 @@ def test_a_module_is_missing_only_if_it_is_in_the_tasks_own_environment(modules,
     assert [warning.split(": ")[1] for warning in warnings] == ["task 'nowhere'"]
 
 
-def test_more_modules_than_can_be_asked_for_are_left_to_the_run(modules) -> None:
+def test_check_surroundings_skips_too_many_modules(modules) -> None:
     """A workflow of more modules than fit on a command line is not refused for that."""
     first = task("load", modules.write(""), modules)
     many = [copy.copy(first) for _ in range(25_000)]

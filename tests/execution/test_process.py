@@ -21,7 +21,7 @@ on_any_system = pytest.mark.usefixtures("on_any_system")
 
 @on_any_system
 def test_follow_separates_stdout_and_stderr() -> None:
-    """Lines of both streams arrive, each stream in order and told apart from the other."""
+    """Lines of both streams arrive, in order per stream, each with its stream."""
     sink = Collected()
     source = """
         import sys
@@ -37,7 +37,7 @@ def test_follow_separates_stdout_and_stderr() -> None:
     assert sink.of(Stream.STDERR) == [f"err {i}\n" for i in range(1000)]
 
 
-def test_lines_come_while_the_command_runs(lifeline, background) -> None:
+def test_follow_forwards_lines_while_command_runs(lifeline, background) -> None:
     """A line is handed on while the command still runs, not at its end."""
     sink = Collected()
     running = holding("print('first'); signal.pause()", lifeline, grace=0)
@@ -50,10 +50,10 @@ def test_lines_come_while_the_command_runs(lifeline, background) -> None:
 
 
 @on_any_system
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
-@pytest.mark.parametrize("text", ["\repoch 1", "...", "Continue? "])
-def test_line_without_end_comes_while_the_command_runs(text: str, stream: str, lifeline, background) -> None:
-    """Nothing more is written until what was written has been handed on."""
+@pytest.mark.parametrize(("text", "stream"), [("\repoch 1", "stderr"), ("...", "stderr"), ("Continue? ", "stdout")])
+def test_follow_forwards_partial_line_in_pause(text: str, stream: str, lifeline, background, monkeypatch) -> None:
+    """The process writes nothing more until its partial line has been forwarded."""
+    monkeypatch.setattr("airflow_provider_sewer.execution.output.PATIENCE", 0.6)  # of which 0.5 are a pause
     sink = Collected()
     running = holding(f"sys.{stream}.write({text!r}); sys.{stream}.flush(); signal.pause()", lifeline, grace=0)
 
@@ -65,8 +65,8 @@ def test_line_without_end_comes_while_the_command_runs(text: str, stream: str, l
     assert sink.pieces == [(Stream(stream), text)]
 
 
-def test_line_that_is_redrawn_comes_seldom(monkeypatch) -> None:
-    """It is redrawn some thousand times; what comes of it is all of it, in few pieces."""
+def test_follow_batches_redrawn_line(monkeypatch) -> None:
+    """It is redrawn some thousand times; all of it arrives, in few pieces."""
     monkeypatch.setattr("airflow_provider_sewer.execution.output.PATIENCE", 0.2)
     sink = Collected()
     source = """
@@ -87,7 +87,7 @@ def test_line_that_is_redrawn_comes_seldom(monkeypatch) -> None:
     assert 2 <= len(sink.of(Stream.STDERR)) <= 6 < drawn
 
 
-def test_streams_take_turns_as_the_command_does(tmp_path: Path, background) -> None:
+def test_follow_preserves_order_across_streams(tmp_path: Path, background) -> None:
     """A line of stdout that was read before one of stderr is written arrives before it."""
     sink = Collected()
     gate = tmp_path / "gate"
@@ -108,7 +108,7 @@ def test_streams_take_turns_as_the_command_does(tmp_path: Path, background) -> N
     assert [piece for _, piece in sink.pieces] == ["one\n", "two\n", "three\n"]
 
 
-def test_any_bytes_survive_as_text() -> None:
+def test_follow_preserves_any_bytes() -> None:
     """Bytes that are no text, brackets, NUL and a missing newline all arrive."""
     sink = Collected()
     source = r"import os; os.write(1, b'[red] \xff\xfe \x00 caf\xc3\xa9 \xe2\x82\r\n[/red]\nno newline')"
@@ -118,7 +118,7 @@ def test_any_bytes_survive_as_text() -> None:
     assert sink.of(Stream.STDOUT) == ["[red] \\xff\\xfe \0 café \\xe2\\x82\r\n", "[/red]\n", "no newline"]
 
 
-def test_stdin_is_empty() -> None:
+def test_process_stdin_is_empty() -> None:
     """Reading from stdin returns end-of-file at once."""
     sink = Collected()
 
@@ -128,13 +128,13 @@ def test_stdin_is_empty() -> None:
 
 
 @on_any_system
-def test_closing_stdout_is_not_the_end(lifeline, background) -> None:
+def test_follow_waits_for_process_that_closed_stdout(lifeline, background) -> None:
     """A command that closes its output and runs on is followed to its real end."""
     source = """
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
         os.close(1)
         os.close(2)
-        say(f"{os.getpid()} closed")
+        put(f"{os.getpid()} closed")
         sys.exit(0 if signal.sigwait([signal.SIGUSR1]) else 1)
     """
     running = holding(source, lifeline)
@@ -147,9 +147,9 @@ def test_closing_stdout_is_not_the_end(lifeline, background) -> None:
 
 
 @on_any_system
-def test_a_command_that_closed_its_output_can_be_stopped(lifeline, background) -> None:
+def test_stop_ends_process_that_closed_its_output(lifeline, background) -> None:
     """A command that has closed its output and sleeps is ended like any other."""
-    running = holding("os.close(1); os.close(2); say('closed'); signal.pause()", lifeline)
+    running = holding("os.close(1); os.close(2); put('closed'); signal.pause()", lifeline)
 
     follow = background(lambda: running.follow(drop))
     lifeline.expect("closed")
@@ -159,7 +159,7 @@ def test_a_command_that_closed_its_output_can_be_stopped(lifeline, background) -
 
 
 @pytest.mark.slow
-def test_200_mb_of_output_and_a_50_mb_line_need_little_memory(script) -> None:
+def test_follow_bounds_memory_with_250_mb_of_output(script) -> None:
     """200 MB of lines and one line of 50 MB pass through in bounded memory, every byte of them."""
     measure = script(
         """
@@ -197,14 +197,14 @@ def test_200_mb_of_output_and_a_50_mb_line_need_little_memory(script) -> None:
 
 @on_any_system
 @pytest.mark.parametrize("code", [0, 1, 2, 127, 137, 255])
-def test_the_exit_code_is_reported(code: int) -> None:
+def test_process_exit_code_is_returned(code: int) -> None:
     """The exit code is that of the command."""
     assert process(f"import os; os._exit({code})").follow(drop) == Exit(code, None, stopped=False, leftovers=False)
 
 
 @on_any_system
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM, signal.SIGRTMIN + 3])
-def test_the_signal_is_reported(number: int) -> None:
+def test_process_signal_is_returned(number: int) -> None:
     """A command ended by a signal has that signal and no exit code."""
     exit_ = process(f"import os; os.kill(os.getpid(), {int(number)})").follow(drop)
 
@@ -228,12 +228,12 @@ def test_unknown_exit_code_is_none_not_zero(script) -> None:
 
 
 @on_any_system
-def test_a_grandchild_that_holds_the_output_is_ended_after_a_while(lifeline, background) -> None:
+def test_follow_ends_background_process_holding_output(lifeline, background) -> None:
     """A grandchild that keeps the pipe open does not hang the task: it is ended, and that is reported."""
     source = """
         if os.fork() == 0:
             os.setsid()
-            say("grandchild")
+            put("grandchild")
             signal.pause()
         os.read(os.open(sys.argv[2], os.O_RDONLY), 1)
     """
@@ -248,7 +248,7 @@ def test_a_grandchild_that_holds_the_output_is_ended_after_a_while(lifeline, bac
     lifeline.expect_end()
 
 
-def test_a_last_word_of_a_grandchild_still_arrives() -> None:
+def test_follow_forwards_late_output_of_background_process() -> None:
     """Output of a grandchild shortly after the command's end belongs to the output."""
     sink = Collected()
     source = """
@@ -266,7 +266,7 @@ def test_a_last_word_of_a_grandchild_still_arrives() -> None:
 
 
 def test_follow_closes_output_held_by_unreachable_process(lifeline, background) -> None:
-    """What has left its session, its parent and its environment cannot be found; but it holds up nobody."""
+    """A process with another session, parent and environment cannot be found, but it does not delay the end."""
     source = """
         out_of_reach = "import os, signal, sys; os.write(int(sys.argv[1]), b'%d out' % os.getpid()); signal.pause()"
         os.set_inheritable(life, True)
@@ -289,7 +289,7 @@ def test_follow_closes_output_held_by_unreachable_process(lifeline, background) 
 def test_process_is_stopped_when_supervisor_ends(lifeline, background) -> None:
     """A command that is run for another process is stopped when that process ends."""
     supervisor = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    running = holding("say('here'); signal.pause()", lifeline)
+    running = holding("put('here'); signal.pause()", lifeline)
     running.supervisor = supervisor.pid
 
     follow = background(lambda: running.follow(drop))

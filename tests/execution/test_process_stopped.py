@@ -32,9 +32,9 @@ DESCENDANTS = {
     "a child": "signal.pause()",
     "a child in a session of its own": "os.setsid(); signal.pause()",
     "a child of a child": "os.fork() == 0 and os.setsid(); signal.pause()",
-    "one that was left by its parent": "os.setsid(); os.fork() and os._exit(0); say('member'); signal.pause()",
+    "one that was left by its parent": "os.setsid(); os.fork() and os._exit(0); put('member'); signal.pause()",
     "one that closed the output": "os.setsid(); os.close(1); os.close(2); signal.pause()",
-    "one that ignores SIGTERM": "ignore_sigterm(); say('member'); signal.pause()",
+    "one that ignores SIGTERM": "ignore_sigterm(); put('member'); signal.pause()",
     "one that forgot its environment": "forget()",
     "one that left and forgot": "os.setsid(); forget()",
     "one that forgot and was left": "os.fork() and os._exit(0); forget()",
@@ -49,16 +49,16 @@ BREED = """
         os.execve(sys.executable, [sys.executable, "-c", pause, sys.argv[1]], {{}})
 
     if os.fork() == 0:
-        say("member")
+        put("member")
         {descendant}
-    say("member")
+    put("member")
     signal.pause()
 """
 
 
 @on_any_system
 @pytest.mark.parametrize("descendant", DESCENDANTS.values(), ids=DESCENDANTS)
-def test_stopping_ends_every_descendant(descendant: str, lifeline, background) -> None:
+def test_stop_ends_all_descendants(descendant: str, lifeline, background) -> None:
     """A stop ends the command and every descendant, however it has detached itself."""
     running = holding(BREED.format(descendant=descendant), lifeline, grace=0.5)
     members = 2 + descendant.count("member") + descendant.count("forget()")
@@ -89,7 +89,7 @@ def test_stop_ends_process_without_tag(lifeline, background) -> None:
     lifeline.expect_end()
 
 
-def test_children_forked_while_being_ended_are_ended(lifeline, background) -> None:
+def test_stop_ends_children_forked_during_stop(lifeline, background) -> None:
     """A tree that keeps forking while it is being ended is ended to the last process."""
     source = """
         def breed(*_):
@@ -97,7 +97,7 @@ def test_children_forked_while_being_ended_are_ended(lifeline, background) -> No
                 if os.fork():
                     os._exit(0)
         signal.signal(signal.SIGTERM, breed)
-        say("ready")
+        put("ready")
         signal.pause()
     """
     running = holding(source, lifeline, grace=0.3)
@@ -114,7 +114,7 @@ def test_output_during_stop_is_forwarded(lifeline, background) -> None:
     """Output after SIGTERM is part of the output."""
     sink = Collected()
     running = holding(
-        "signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(0))); say('ready'); signal.pause()",
+        "signal.signal(signal.SIGTERM, lambda *_: (print('saved'), sys.exit(0))); put('ready'); signal.pause()",
         lifeline,
     )
 
@@ -126,7 +126,7 @@ def test_output_during_stop_is_forwarded(lifeline, background) -> None:
     assert sink.of(Stream.STDOUT) == ["saved\n"]
 
 
-def test_a_command_that_is_stopped_before_it_starts_never_starts(tmp_path: Path) -> None:
+def test_stop_before_start_runs_no_command(tmp_path: Path) -> None:
     """A stop that comes first is obeyed: nothing starts."""
     trace = tmp_path / "trace"
     running = process("import sys; open(sys.argv[1], 'w')", str(trace))
@@ -137,14 +137,14 @@ def test_a_command_that_is_stopped_before_it_starts_never_starts(tmp_path: Path)
 
 
 STUBBORN = """
-    signal.signal(signal.SIGTERM, lambda *_: say("told"))
-    say("ready")
+    signal.signal(signal.SIGTERM, lambda *_: put("sigterm"))
+    put("ready")
     while True: signal.pause()
 """
 
 
-def test_sigterm_is_sent_once_to_each_process(lifeline, background) -> None:
-    """Each process is asked once: a second SIGTERM would cut short what it does to end cleanly."""
+def test_stop_sends_sigterm_once_to_each_process(lifeline, background) -> None:
+    """Each process gets one SIGTERM: a second one would interrupt its clean end."""
     running = holding(STUBBORN, lifeline, grace=1.0)
 
     follow = background(lambda: running.follow(drop))
@@ -154,7 +154,7 @@ def test_sigterm_is_sent_once_to_each_process(lifeline, background) -> None:
 
     assert follow.result() == Exit(None, signal.SIGKILL, stopped=True, leftovers=False)
     lifeline.expect_end()
-    assert Counter(lifeline.heard.split()) == {"ready": 1, "told": 1}
+    assert Counter(lifeline.heard.split()) == {"ready": 1, "sigterm": 1}
 
 
 def test_stop_at_once_skips_sigterm(lifeline, background) -> None:
@@ -167,30 +167,30 @@ def test_stop_at_once_skips_sigterm(lifeline, background) -> None:
 
     assert follow.result() == Exit(None, signal.SIGKILL, stopped=True, leftovers=False)
     lifeline.expect_end()
-    assert "told" not in lifeline.heard
+    assert "sigterm" not in lifeline.heard
 
 
 @on_any_system
-def test_a_second_stop_at_once_cuts_the_grace_short(lifeline, background) -> None:
+def test_second_stop_at_once_ends_grace(lifeline, background) -> None:
     """A second stop with ``at_once`` ends the grace."""
     running = holding(STUBBORN, lifeline, grace=3600)
 
     follow = background(lambda: running.follow(drop))
     lifeline.expect("ready")
     running.stop()
-    lifeline.expect("told")
+    lifeline.expect("sigterm")
     running.stop(at_once=True)
 
     assert follow.result() == Exit(None, signal.SIGKILL, stopped=True, leftovers=False)
 
 
-def test_the_grace_of_a_detached_descendant_can_be_cut_short(lifeline, background) -> None:
+def test_stop_at_once_ends_grace_of_detached_descendant(lifeline, background) -> None:
     """A stop at once also ends a stubborn descendant that holds none of the output."""
     source = """
         if os.fork() == 0:
             os.setsid(); os.close(1); os.close(2)
-            signal.signal(signal.SIGTERM, lambda *_: say("told"))
-            say("ready")
+            signal.signal(signal.SIGTERM, lambda *_: put("sigterm"))
+            put("ready")
             while True: signal.pause()
         signal.pause()
     """
@@ -199,15 +199,15 @@ def test_the_grace_of_a_detached_descendant_can_be_cut_short(lifeline, backgroun
     follow = background(lambda: running.follow(drop))
     lifeline.expect("ready")
     running.stop()
-    lifeline.expect("told")
+    lifeline.expect("sigterm")
     running.stop(at_once=True)
 
     assert follow.result().stopped
     lifeline.expect_end()
 
 
-def test_a_stop_after_the_end_touches_nothing(tmp_path: Path) -> None:
-    """A stop that comes too late does not write into whatever has been opened since."""
+def test_stop_after_end_writes_to_no_descriptor(tmp_path: Path) -> None:
+    """A late stop does not write into a descriptor that has been opened since."""
     running = process("pass")
     running.follow(drop)
 
@@ -218,17 +218,17 @@ def test_a_stop_after_the_end_touches_nothing(tmp_path: Path) -> None:
     assert [Path(file.name).stat().st_size for file in files] == [0] * 20
 
 
-# --- what interrupts the following
+# --- errors while the process is followed
 
 
 @on_any_system
-def test_a_failing_sink_ends_the_tree(lifeline, background) -> None:
+def test_failing_sink_ends_process_tree_and_raises(lifeline, background) -> None:
     """When the output cannot be taken, as on a full disk, the tree is ended and the error raised."""
 
     def full(stream: Stream, pieces: Sequence[str]) -> None:
         raise OSError(28, "No space left on device")
 
-    running = holding("os.fork(); say('here'); print('hello'); signal.pause()", lifeline)
+    running = holding("os.fork(); put('here'); print('hello'); signal.pause()", lifeline)
     follow = background(lambda: running.follow(full))
 
     with pytest.raises(OSError, match="No space left"):
@@ -236,8 +236,8 @@ def test_a_failing_sink_ends_the_tree(lifeline, background) -> None:
     lifeline.expect_end()
 
 
-def test_a_command_can_still_end_cleanly_when_the_sink_has_failed(lifeline, background) -> None:
-    """A command whose output nobody takes any more is not kept from ending cleanly by a full pipe."""
+def test_failing_sink_drains_output_during_grace(lifeline, background) -> None:
+    """A full pipe that is no longer read does not prevent a clean end."""
 
     def full(stream: Stream, pieces: Sequence[str]) -> None:
         raise OSError(28, "No space left on device")
@@ -245,7 +245,7 @@ def test_a_command_can_still_end_cleanly_when_the_sink_has_failed(lifeline, back
     source = """
         def end(*_):
             print("x" * 1_000_000)
-            say("ended cleanly")
+            put("ended cleanly")
             sys.exit()
         signal.signal(signal.SIGTERM, end)
         print("hello")
@@ -265,7 +265,7 @@ class TimeIsUp(BaseException):
 
 
 @on_any_system
-def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
+def test_error_in_signal_handler_ends_process_tree(lifeline) -> None:
     """A timeout raised in the middle, as Airflow's execution_timeout is, ends the whole tree."""
 
     def raise_it(*_: object) -> None:
@@ -274,9 +274,9 @@ def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
     source = """
         if os.fork() == 0:
             os.setsid()
-            say("here")
+            put("here")
             signal.pause()
-        say("here")
+        put("here")
         os.kill(os.getppid(), signal.SIGUSR1)
         signal.pause()
     """
@@ -292,7 +292,7 @@ def test_an_error_raised_by_a_signal_handler_ends_the_tree(lifeline) -> None:
     assert lifeline.heard.count("here") >= 1
 
 
-def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypatch) -> None:
+def test_error_right_after_start_ends_process_tree(lifeline, monkeypatch) -> None:
     """An error raised by a signal handler before the output is followed ends the tree as well."""
     real = process_module.spawn
     started = []
@@ -305,15 +305,15 @@ def test_an_error_raised_right_after_the_start_ends_the_tree(lifeline, monkeypat
     monkeypatch.setattr(process_module, "spawn", interrupted)
 
     with pytest.raises(TimeIsUp):
-        holding("os.fork() or os.setsid(); say('here'); signal.pause()", lifeline).follow(drop)
+        holding("os.fork() or os.setsid(); put('here'); signal.pause()", lifeline).follow(drop)
 
     lifeline.expect_end()
     os.waitpid(started[0].pid, 0)
 
 
-def test_a_stop_from_a_signal_handler_ends_the_tree(lifeline) -> None:
+def test_stop_in_signal_handler_ends_process_tree(lifeline) -> None:
     """A stop that comes from a signal handler in the very thread that follows is obeyed."""
-    running = holding("say('here'); os.kill(os.getppid(), signal.SIGUSR1); signal.pause()", lifeline)
+    running = holding("put('here'); os.kill(os.getppid(), signal.SIGUSR1); signal.pause()", lifeline)
     previous = signal.signal(signal.SIGUSR1, lambda *_: running.stop())
     try:
         exit_ = running.follow(drop)
@@ -324,16 +324,16 @@ def test_a_stop_from_a_signal_handler_ends_the_tree(lifeline) -> None:
     lifeline.expect_end()
 
 
-def test_a_signal_that_comes_just_before_a_wait_is_obeyed(lifeline, signal_unnoticed) -> None:
+def test_signal_just_before_wait_stops_process(lifeline, signal_unnoticed) -> None:
     """A stop from a signal handler is obeyed even if the signal did not interrupt the wait for output."""
-    running = holding("say('here'); signal.pause()", lifeline)
+    running = holding("put('here'); signal.pause()", lifeline)
     signal_unnoticed(running.stop, lambda: lifeline.expect("here"))
 
     assert running.follow(drop).stopped
 
 
 @pytest.mark.parametrize("executable", [sys.executable, "/nowhere"])
-def test_no_descriptor_stays_open(executable: str, tmp_path: Path) -> None:
+def test_process_closes_all_descriptors(executable: str, tmp_path: Path) -> None:
     """However often commands are run, fail, cannot start or lose their reader, no descriptor stays open."""
 
     def full(stream: Stream, pieces: Sequence[str]) -> None:

@@ -53,7 +53,7 @@ def test_tree_terminator_ends_all_processes_with_tag(start) -> None:
     assert [process.poll() for process in others] == [None] * 3
 
 
-def test_one_task_can_be_ended_alone(start) -> None:
+def test_tree_terminator_with_task_tag_spares_other_tasks(start) -> None:
     """The mark of one task does not reach those of another of the same run."""
     run = new_tag()
     first, eleventh = start(f"{run}1/"), start(f"{run}11/")
@@ -83,8 +83,8 @@ def test_tree_terminator_finds_root_without_tag(start) -> None:
     assert root.wait() == -signal.SIGTERM
 
 
-def test_a_stopped_process_is_killed(start) -> None:
-    """A process that has been suspended cannot hear SIGTERM, but is killed."""
+def test_tree_terminator_kills_suspended_process(start) -> None:
+    """A suspended process does not receive SIGTERM, but is killed."""
     mark = new_tag()
     suspended = start(mark)
     suspended.send_signal(signal.SIGSTOP)
@@ -96,7 +96,7 @@ def test_a_stopped_process_is_killed(start) -> None:
 
 
 def test_tree_terminator_spares_its_own_session(script) -> None:
-    """Who ends a tree that it is itself part of neither ends itself nor its session."""
+    """A caller that is part of the tree ends neither itself nor its session."""
     ends_itself = script(
         """
         import os, signal, subprocess, sys

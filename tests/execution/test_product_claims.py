@@ -27,7 +27,7 @@ def open_claims(tmp_path):
     return lambda *ended: Claims(str(tmp_path / "x"), ended.__contains__)
 
 
-def test_others_are_runs_that_claim_and_have_not_ended(open_claims) -> None:
+def test_others_returns_claiming_runs_that_have_not_ended(open_claims) -> None:
     """A claim of a run that has ended counts again when a user has the run go on."""
     for run in (ONE, TWO, THREE):
         with open_claims() as claims:
@@ -40,7 +40,7 @@ def test_others_are_runs_that_claim_and_have_not_ended(open_claims) -> None:
         assert sorted(claims.claims_of_other_runs(ONE)) == [TWO, THREE]
 
 
-def test_drop_all_leaves_no_claim(open_claims, tmp_path) -> None:
+def test_drop_all_removes_every_claim(open_claims, tmp_path) -> None:
     """Nor those of runs that have ended."""
     with open_claims(TWO) as claims:
         claims.add(ONE)
@@ -49,7 +49,7 @@ def test_drop_all_leaves_no_claim(open_claims, tmp_path) -> None:
         claims.drop_all()
 
         assert claims.claims_of_other_runs(THREE) == []
-    assert os.listdir(tmp_path / ".sewer") == []
+    assert os.listdir(tmp_path / ".sewer") == [".gitignore"]
 
 
 def test_last_drop_removes_folder_of_claims(open_claims, tmp_path) -> None:
@@ -60,7 +60,7 @@ def test_last_drop_removes_folder_of_claims(open_claims, tmp_path) -> None:
         claims.drop(ONE)
         claims.drop(TWO)
 
-    assert os.listdir(tmp_path / ".sewer") == []
+    assert os.listdir(tmp_path / ".sewer") == [".gitignore"]
 
 
 def test_drop_without_task_withdraws_claims_of_run(open_claims) -> None:
@@ -109,18 +109,18 @@ def flow(lab, use: str = "") -> tuple[Workflow, Path]:
     return lab.workflow(make, use), lab.folder / "build/raw.txt"
 
 
-def test_run_leaves_temporary_product_to_dag_run_that_claims_it(lab) -> None:
+def test_run_preserves_temporary_product_claimed_by_dag_run(lab) -> None:
     """Only Airflow knows whether the DAG run has ended. The product stays for it, and so does the claim."""
     workflow, raw = flow(lab)
     raw.parent.mkdir()
     with Claims(str(raw), lambda _: True) as claims:
         claims.add(ONE)
-    engine = WorkflowRunner(workflow, lab.settings)
+    runner = WorkflowRunner(workflow, lab.settings)
 
-    assert {outcome.state for outcome in engine.run().values()} == {TaskState.SUCCEEDED}
+    assert {outcome.state for outcome in runner.run().values()} == {TaskState.SUCCEEDED}
 
     assert raw.read_text() == "raw"
-    assert engine.warnings == [f"did not remove {raw}: in use by run 'manual__0' of DAG 'dag' (task 'make')"]
+    assert runner.warnings == [f"did not remove {raw}: in use by run 'manual__0' of DAG 'dag' (task 'make')"]
     with Claims(str(raw), lambda _: False) as claims:
         assert claims.claims_of_other_runs(TWO) == [ONE]
         claims.drop(ONE)
@@ -149,7 +149,7 @@ with Claims(sys.argv[1], lambda _: True) as claims:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"a": 1}'])
-def test_claim_that_cannot_be_read_raises(open_claims, tmp_path, text) -> None:
+def test_unreadable_claim_raises(open_claims, tmp_path, text) -> None:
     """Another run may use the product."""
     with open_claims() as claims:
         claims.add(ONE)
@@ -180,4 +180,4 @@ def test_claims_are_open_in_one_process_at_a_time(tmp_path) -> None:
     processes = [subprocess.Popen([*command, name], cwd=Path(__file__).parents[2]) for name in "abc"]
 
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    assert os.listdir(tmp_path / ".sewer") == []
+    assert os.listdir(tmp_path / ".sewer") == [".gitignore"]

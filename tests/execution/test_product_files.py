@@ -8,14 +8,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.execution.events import TaskState
-from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record, remove_temporary
+from airflow_provider_sewer.execution.product_records import read_record
+from airflow_provider_sewer.execution.product_removal import remove_temporary
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["lab"]
 
@@ -34,7 +40,7 @@ def files(lab) -> list[str]:
     return [name for name in lab.names("build") if not name.startswith(".sewer")]
 
 
-def test_task_success_puts_files_beside_product_in_place(lab) -> None:
+def test_commit_moves_additional_files_into_place(lab) -> None:
     """All of them lie under their own names, and nothing else is left."""
     assert outcome_of(lab, shapes(lab, ".shp .dbf .prj")) == (TaskState.SUCCEEDED, "")
 
@@ -42,7 +48,7 @@ def test_task_success_puts_files_beside_product_in_place(lab) -> None:
     assert lab.read("build/a.dbf") == "a.dbf"
 
 
-def test_task_success_takes_directories_and_links_beside_product(lab) -> None:
+def test_commit_moves_additional_directories_and_links(lab) -> None:
     """A relative link to another of the files leads to it as well."""
     task = writer(
         lab,
@@ -56,7 +62,7 @@ def test_task_success_takes_directories_and_links_beside_product(lab) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.shp", "beside"])
-def test_link_into_folder_of_attempt_fails_task(lab, name) -> None:
+def test_commit_rejects_link_into_staging_directory(lab, name) -> None:
     """It would lead nowhere once the files are in place."""
     write = "" if name == "a.shp" else "paths[0].write_text('x'); "
     source = f"(paths[0].parent / 'x').write_text('x'); {write}"
@@ -69,8 +75,8 @@ def test_link_into_folder_of_attempt_fails_task(lab, name) -> None:
     assert files(lab) in ([], ["a.shp.failed", "beside.failed", "x.failed"], ["a.shp.failed", "x.failed"])
 
 
-def test_task_failure_keeps_files_beside_product_until_success(lab) -> None:
-    """They are kept as ….failed with the product, also those that the next success does not write."""
+def test_discard_saves_additional_files_until_success(lab) -> None:
+    """They are saved as ….failed with the product, also those that the next success does not write."""
     failing = writer(lab, f"{SHAPES}\nsys.exit(3)", SHAPE, name="failing", task="made")
     lab.write("suffixes", ".dbf .prj")
     assert outcome_of(lab, failing)[0] is TaskState.FAILED
@@ -80,7 +86,7 @@ def test_task_failure_keeps_files_beside_product_until_success(lab) -> None:
     assert lab.names("build") == [".sewer", ".sewer/a.shp.json", "a.dbf", "a.shp"]
 
 
-def test_on_failure_remove_removes_files_beside_product(lab) -> None:
+def test_on_failure_remove_removes_additional_files(lab) -> None:
     """None of the files of a failed task is left."""
     lab.write("suffixes", ".shp .dbf")
     task = writer(lab, f"{SHAPES}\nsys.exit(3)", Product("build/a.shp", on_failure="remove"))
@@ -89,7 +95,7 @@ def test_on_failure_remove_removes_files_beside_product(lab) -> None:
     assert lab.names("build") == [".sewer"]
 
 
-def test_failed_file_of_user_survives_failure(lab) -> None:
+def test_discard_preserves_user_file_with_failed_suffix(lab) -> None:
     """A file that is called as a failed one would be is not replaced."""
     lab.write("build/a.dbf.failed", "mine")
     lab.write("suffixes", ".shp .dbf")
@@ -101,7 +107,7 @@ def test_failed_file_of_user_survives_failure(lab) -> None:
     assert lab.read("build/a.dbf.failed") == "mine"
 
 
-def test_rerun_with_fewer_files_removes_others(lab) -> None:
+def test_rerun_with_fewer_files_removes_previous_files(lab) -> None:
     """A file of an earlier run does not stay beside a product that it does not belong to."""
     lab.run(shapes(lab, ".shp .dbf .prj"))
     assert outcome_of(lab, shapes(lab, ".shp .shx")) == (TaskState.SUCCEEDED, "")
@@ -110,7 +116,7 @@ def test_rerun_with_fewer_files_removes_others(lab) -> None:
     assert [*read_record(str(lab.folder / "build/a.shp")).beside] == ["a.shx"]
 
 
-def test_rerun_with_fewer_files_refuses_to_remove_changed_file(lab) -> None:
+def test_rerun_with_fewer_files_preserves_changed_file_and_fails(lab) -> None:
     """The user has written it since, so the task fails and names it; nothing is lost."""
     lab.run(shapes(lab, ".shp .dbf .prj"))
     lab.write("build/a.prj", "corrected by hand")
@@ -123,7 +129,7 @@ def test_rerun_with_fewer_files_refuses_to_remove_changed_file(lab) -> None:
     assert lab.read("build/a.prj") == "corrected by hand"
 
 
-def test_file_beside_product_never_replaces_file_of_user(lab) -> None:
+def test_additional_file_does_not_replace_user_file(lab) -> None:
     """It has the name of a file that no earlier run has written: the task fails and names it."""
     lab.write("build/a.dbf", "mine")
 
@@ -135,7 +141,7 @@ def test_file_beside_product_never_replaces_file_of_user(lab) -> None:
     assert files(lab) == ["a.dbf", "a.dbf.failed", "a.shp.failed"]
 
 
-def test_file_beside_product_never_replaces_product_of_another_task(lab) -> None:
+def test_additional_file_does_not_replace_product_of_other_task(lab) -> None:
     """Two tasks may share a folder, but not a name in it."""
     other = writer(lab, "paths[0].write_text('other')", Product("build/a.dbf"), name="other")
     lab.run(other)
@@ -144,7 +150,7 @@ def test_file_beside_product_never_replaces_product_of_another_task(lab) -> None
     assert lab.read("build/a.dbf") == "other"
 
 
-def test_file_beside_product_is_owned_in_its_own_folder_only(lab) -> None:
+def test_additional_file_is_owned_in_its_own_folder_only(lab) -> None:
     """A name that belongs to the product of one folder may be a file of the user in another one."""
     other = Product("other/a.shp")
     source = "for path in paths: path.write_text('x')\npath = paths[int(open('at').read())]\n"
@@ -159,7 +165,7 @@ def test_file_beside_product_is_owned_in_its_own_folder_only(lab) -> None:
     assert lab.read("other/a.dbf") == "mine"
 
 
-def test_directory_beside_product_that_a_user_has_changed_is_not_replaced(lab) -> None:
+def test_additional_directory_changed_by_user_is_not_replaced(lab) -> None:
     """A file that a user has put into it would be gone."""
     source = "paths[0].write_text('x')\ndata = paths[0].parent / 'a.data'\ndata.mkdir()\n(data / 'x').write_text('x')"
     task = writer(lab, source, SHAPE)
@@ -174,7 +180,7 @@ def test_directory_beside_product_that_a_user_has_changed_is_not_replaced(lab) -
     assert lab.read("build/a.data/notes.txt") == "mine"
 
 
-def test_file_beside_product_never_replaces_a_product(lab) -> None:
+def test_additional_file_does_not_replace_product(lab) -> None:
     """Not even one of a task of the same name, which may be of another workflow."""
     lab.run(writer(lab, "for path in paths: path.write_text('1')", SHAPE, Product("build/a.dbf")))
 
@@ -183,7 +189,7 @@ def test_file_beside_product_never_replaces_a_product(lab) -> None:
     assert read_record(str(lab.folder / "build/a.dbf")) is not None
 
 
-def test_file_beside_product_that_becomes_product_stays(lab) -> None:
+def test_additional_file_that_becomes_product_is_not_removed(lab) -> None:
     """Another task makes it by now, and the one that wrote it before does not remove it."""
     lab.run(shapes(lab, ".shp .dbf"))
     lab.run(writer(lab, "paths[0].write_text('other')", Product("build/a.dbf"), name="other"))
@@ -192,8 +198,8 @@ def test_file_beside_product_that_becomes_product_stays(lab) -> None:
     assert lab.read("build/a.dbf") == "other"
 
 
-def test_files_in_one_folder_belong_to_product_of_like_name(lab) -> None:
-    """A temporary product takes only its own files along; one of no like name stays with the kept product."""
+def test_additional_files_belong_to_product_with_same_stem(lab) -> None:
+    """A temporary product is removed with its own files; a file of another stem stays with the other product."""
     one, two = Product("build/one.bam", temporary=True), Product("build/two.bam")
     source = (
         "for path in paths: path.write_text('x'); Path(f'{path}.bai').write_text('x')\n"
@@ -208,7 +214,7 @@ def test_files_in_one_folder_belong_to_product_of_like_name(lab) -> None:
     assert files(lab) == ["two.bam", "two.bam.bai", "weights"]
 
 
-def test_remove_temporary_leaves_changed_file_beside_product(lab) -> None:
+def test_remove_temporary_preserves_changed_additional_file(lab) -> None:
     """A user has written it since."""
     product = Product("build/a.shp", temporary=True)
     lab.run(shapes(lab, ".shp .dbf .prj", product))
@@ -218,8 +224,8 @@ def test_remove_temporary_leaves_changed_file_beside_product(lab) -> None:
     assert files(lab) == ["a.prj"]
 
 
-def test_product_listed_in_products_may_be_written_beside_another(lab) -> None:
-    """So a task can declare the files of a data set, of which its module is told only one."""
+def test_declared_product_can_be_written_beside_another(lab) -> None:
+    """So a task can declare all files of a data set, and pass the path of one to its module."""
     lab.write("suffixes", ".shp .dbf")
     task = writer(lab, SHAPES, SHAPE, products=["build/a.dbf"])
 
@@ -228,7 +234,7 @@ def test_product_listed_in_products_may_be_written_beside_another(lab) -> None:
     assert read_record(str(lab.folder / "build/a.dbf")).is_complete
 
 
-def test_directory_product_keeps_files_beside_it(lab) -> None:
+def test_directory_product_is_replaced_with_its_additional_files(lab) -> None:
     """It takes the place of the earlier one as a whole, with its own files."""
     source = "(paths[0] / sys.argv[2]).write_text('x'); (paths[0].parent / f'm.{sys.argv[2]}').write_text('x')"
     head = "import sys\nfrom pathlib import Path\npaths = [Path(sys.argv[1])]\n"
@@ -239,13 +245,13 @@ def test_directory_product_keeps_files_beside_it(lab) -> None:
     assert files(lab) == ["m", "m.two", "m/two"]
 
 
-def test_result_names_files_beside_product_by_real_names(lab) -> None:
+def test_result_with_staging_path_of_additional_file_is_rewritten(lab) -> None:
     """A path that the module has made of the one it was given leads to the file."""
     task = writer(
         lab,
         "import json; paths[0].write_text('x'); other = paths[0].with_suffix('.dbf'); other.write_text('x')\n"
-        "told = json.dumps([str(other), str(other.resolve()), str(other.parent)])\n"
-        "Path(os.environ['SEWER_RESULT_FILE']).write_text(told)",
+        "names = json.dumps([str(other), str(other.resolve()), str(other.parent)])\n"
+        "Path(os.environ['SEWER_RESULT_FILE']).write_text(names)",
         SHAPE,
     )
 
@@ -253,7 +259,7 @@ def test_result_names_files_beside_product_by_real_names(lab) -> None:
 
 
 @pytest.mark.parametrize("mode", ["missing", "stale"])
-def test_run_when_runs_task_of_missing_file_beside_product(lab, mode) -> None:
+def test_missing_additional_file_is_stale(lab, mode) -> None:
     """The product is not whole without it; the reason names it."""
     task = shapes(lab, ".shp .dbf", run_when=mode)
     lab.run(task)
@@ -264,7 +270,7 @@ def test_run_when_runs_task_of_missing_file_beside_product(lab, mode) -> None:
 
 
 @pytest.mark.parametrize("compare", ["mtime", "content"])
-def test_stale_runs_task_of_changed_file_beside_product(lab, compare) -> None:
+def test_changed_additional_file_is_stale(lab, compare) -> None:
     """It was changed by hand, as the product itself may be."""
     task = shapes(lab, ".shp .dbf", run_when="stale", compare=compare)
     lab.run(task)
@@ -275,7 +281,7 @@ def test_stale_runs_task_of_changed_file_beside_product(lab, compare) -> None:
 
 
 @pytest.mark.parametrize("compare", ["mtime", "content"])
-def test_stale_user_of_product_runs_after_change_of_file_beside_it(lab, compare) -> None:
+def test_changed_additional_file_makes_consumer_stale(lab, compare) -> None:
     """Its module reads all of the files, of which its dependency names one."""
     make = writer(lab, "paths[0].write_text('x'); paths[0].with_suffix('.dbf').write_text(open('in').read())", SHAPE)
     use = lab.step("use", ["build/a.shp"], ["out"], run_when="stale", compare=compare)
@@ -289,7 +295,7 @@ def test_stale_user_of_product_runs_after_change_of_file_beside_it(lab, compare)
 
 
 @pytest.mark.parametrize("run_when", ["always", "stale"])
-def test_dependency_beside_folder_that_others_can_write_is_compared_alone(lab, run_when) -> None:
+def test_dependency_in_untrusted_folder_is_compared_without_record(lab, run_when) -> None:
     """A colleague has made it, in a folder of theirs; their record is not read."""
     lab.run(shapes(lab, ".shp .dbf"))
     (lab.folder / "build/.sewer").chmod(0o777)
@@ -303,7 +309,7 @@ def test_dependency_beside_folder_that_others_can_write_is_compared_alone(lab, r
 
 @pytest.mark.parametrize("name", ["../a.dbf", "/etc/hosts", ".", "..", "", ".sewer", "sub/a.dbf"])
 @pytest.mark.parametrize("field", ["beside", "leaving"])
-def test_record_of_file_that_lies_elsewhere_is_none(lab, field, name) -> None:
+def test_product_record_with_file_outside_its_folder_is_none(lab, field, name) -> None:
     """Nothing outside of the product's folder is ever moved or removed by a record."""
     lab.run(shapes(lab, ".shp .dbf"))
     path = lab.folder / "build/.sewer/a.shp.json"
@@ -313,12 +319,12 @@ def test_record_of_file_that_lies_elsewhere_is_none(lab, field, name) -> None:
     assert read_record(str(lab.folder / "build/a.shp")) is None
 
 
-#: Makes a data set of the suffixes in argv; killed at the n-th call of some functions of os.
+#: Publishes a data set of the suffixes in argv; killed at the n-th call of some functions of os.
 PUBLISH = """
 import os, signal, sys
 from airflow_provider_sewer import Product
+from airflow_provider_sewer.core.staleness import ProductRecord
 from airflow_provider_sewer.execution.staged_products import StagedProducts
-from tests.execution.product_workspace import RECORD
 
 folder, text, at, functions, *suffixes = sys.argv[1:]
 product = Product("a.shp")
@@ -341,7 +347,7 @@ def counted(move):
 
 for name in functions.split():
     setattr(os, name, counted(getattr(os, name)))
-making.commit(RECORD)
+making.commit(ProductRecord("t", "digest", None, {}))
 print(steps)
 """
 
@@ -349,10 +355,23 @@ FIRST = {".dbf": "1", ".prj": "1", ".shp": "1"}
 SECOND = {".dbf": "2", ".shp": "2", ".shx": "2"}
 
 
-def published(
-    folder: Path, text: str, files: dict[str, str], at: int = 0, functions: str = "rename replace"
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PUBLISH, str(folder), text, str(at), functions, *files]
+def begun(folder: Path, text: str, suffixes: Iterable[str]) -> StagedProducts:
+    """Return a staged data set of these files."""
+    folder.mkdir(exist_ok=True)
+    making = StagedProducts("t", [product := Product("a.shp")], str(folder))
+    making.begin()
+    for suffix in suffixes:
+        Path(folder, making.staging_path(product)).with_suffix(suffix).write_text(text)
+    return making
+
+
+def publish(folder: Path, text: str, suffixes: Iterable[str]) -> None:
+    begun(folder, text, suffixes).commit(RECORD)
+
+
+def publish_killed(folder: Path, at: int, functions: str) -> subprocess.CompletedProcess[str]:
+    """Publish the second data set in a process, killed at that call of these functions; with 0, it is not killed."""
+    command = [sys.executable, "-c", PUBLISH, str(folder), "2", str(at), functions, *SECOND]
     return subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[2])
 
 
@@ -360,17 +379,17 @@ def data_set(folder: Path) -> dict[str, str]:
     return {path.suffix: path.read_text() for path in sorted(folder.glob("a.*"))}
 
 
-@pytest.mark.slow
-def test_kill_while_files_are_put_in_place_never_shows_mixed_files(tmp_path) -> None:
-    """The product's name stands for the files of one run. The record says that they are not whole until all are."""
-    published(tmp_path / "whole", "1", FIRST)
-    steps = int(published(tmp_path / "whole", "2", SECOND).stdout)
+def test_kill_during_commit_never_mixes_files_of_two_runs(tmp_path) -> None:
+    """The product's name stands for the files of one run. Its record is incomplete until all are in place."""
+    functions = "rename replace"
+    publish(tmp_path / "whole", "1", FIRST)
+    steps = int(publish_killed(tmp_path / "whole", 0, functions).stdout)
     assert data_set(tmp_path / "whole") == SECOND
     for at in range(1, steps + 1):
         folder = tmp_path / str(at)
-        published(folder, "1", FIRST)
+        publish(folder, "1", FIRST)
 
-        assert published(folder, "2", SECOND, at).returncode == -signal.SIGKILL
+        assert publish_killed(folder, at, functions).returncode == -signal.SIGKILL
 
         seen = data_set(folder)
         assert ".shp" not in seen or seen in (FIRST, SECOND), at
@@ -380,21 +399,21 @@ def test_kill_while_files_are_put_in_place_never_shows_mixed_files(tmp_path) -> 
         making.begin()
         assert data_set(folder) == (SECOND if has_begun else FIRST), at
         making.discard()
-        published(folder, "3", dict.fromkeys([".shp", ".cpg"]))
+        publish(folder, "3", [".shp", ".cpg"])
         assert data_set(folder) == {".cpg": "3", ".shp": "3"}, at
         assert not [*folder.glob(".sewer/making-*")]
 
 
-def test_kill_while_former_files_are_removed_leaves_them_to_the_next_attempt(tmp_path) -> None:
-    """Whatever is removed last, it is not what tells that the rest can go: products may be large."""
+def test_kill_during_removal_is_completed_by_next_attempt(tmp_path) -> None:
+    """The file that marks the rest for removal is removed last: products may be large."""
     functions = "unlink rmdir"
-    published(tmp_path / "whole", "1", FIRST)
-    steps = int(published(tmp_path / "whole", "2", SECOND, functions=functions).stdout)
+    publish(tmp_path / "whole", "1", FIRST)
+    steps = int(publish_killed(tmp_path / "whole", 0, functions).stdout)
     assert steps > len(FIRST)
     for at in range(1, steps + 1):
         folder = tmp_path / str(at)
-        published(folder, "1", FIRST)
-        assert published(folder, "2", SECOND, at, functions).returncode == -signal.SIGKILL
+        publish(folder, "1", FIRST)
+        assert publish_killed(folder, at, functions).returncode == -signal.SIGKILL
 
         making = StagedProducts("t", [Product("a.shp")], str(folder))
         making.begin()
@@ -404,16 +423,13 @@ def test_kill_while_former_files_are_removed_leaves_them_to_the_next_attempt(tmp
         assert not [*folder.glob(".sewer/making-*/*")], at
 
 
-def test_error_while_files_are_put_in_place_restores_former_files(tmp_path, monkeypatch) -> None:
-    """Whichever move fails; the new files are kept aside."""
+def test_error_during_commit_restores_previous_files(tmp_path, monkeypatch) -> None:
+    """After an error in any move; the new files are saved aside."""
     rename = os.rename
     for at in range(1, 7):
         folder = tmp_path / str(at)
-        published(folder, "1", FIRST)
-        making = StagedProducts("t", [Product("a.shp")], str(folder))
-        making.begin()
-        for suffix in SECOND:
-            Path(folder, making.staging_path(Product("a.shp"))).with_suffix(suffix).write_text("2")
+        publish(folder, "1", FIRST)
+        making = begun(folder, "2", SECOND)
         steps = iter(range(1, 100))
 
         def refuse(*paths: str, steps=steps, at=at) -> None:
@@ -432,7 +448,7 @@ def test_error_while_files_are_put_in_place_restores_former_files(tmp_path, monk
         assert read_record(str(folder / "a.shp")).is_complete
 
 
-def test_dependency_of_product_without_other_files_is_unaffected(lab) -> None:
+def test_dependency_without_additional_files_is_compared_as_file(lab) -> None:
     """A product that has none is compared as any other file."""
     make = lab.step("make", outputs="a", run_when="stale")
     use = lab.step("use", ["a"], ["b"], run_when="stale")

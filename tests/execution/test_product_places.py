@@ -11,7 +11,8 @@ import pytest
 from airflow_provider_sewer import Dependency, Product
 from airflow_provider_sewer.core.errors import ProductError
 from airflow_provider_sewer.execution.events import TaskState
-from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record, write_record
+from airflow_provider_sewer.execution.product_records import read_record, write_record
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
 
 __all__ = ["lab"]
@@ -19,8 +20,8 @@ __all__ = ["lab"]
 
 @pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" * 250 + ".txt"])
 @pytest.mark.parametrize("atomic", [True, False])
-def test_a_product_can_have_the_longest_name_there_is(name, atomic, lab) -> None:
-    """What lies beside it, its record and what a failed task has made of it, has a shorter one."""
+def test_product_name_of_255_bytes_is_accepted(name, atomic, lab) -> None:
+    """The names of its staging path, its record and its failed product are shorter."""
     product = Product(name, atomic=atomic)
     good = writer(lab, "paths[0].write_text('good')", product)
     bad = writer(lab, "paths[0].write_text('half'); sys.exit(3)", product, name="bad", task="made")
@@ -33,7 +34,7 @@ def test_a_product_can_have_the_longest_name_there_is(name, atomic, lab) -> None
     assert not [each for each in lab.names() if each.endswith(".failed")]
 
 
-def test_product_named_lock_does_not_exist_before_it_is_written(lab) -> None:
+def test_product_named_lock_is_not_created_by_package(lab) -> None:
     """No name that a product may have is one that this package uses beside it."""
     for name in ("lock", "new", "old", "old-lock", "making-x"):
         assert outcome_of(lab, writer(lab, "", Product(name)))[0] is TaskState.FAILED, name
@@ -43,7 +44,7 @@ def test_product_named_lock_does_not_exist_before_it_is_written(lab) -> None:
 
 
 @pytest.mark.parametrize("path", ["build/", "build"])
-def test_a_directory_can_be_a_product(lab, path) -> None:
+def test_directory_product_is_replaced_atomically(lab, path) -> None:
     """It is made under another name as a whole, and takes the place of the one before as a whole."""
     make = "paths[0].mkdir(exist_ok=True); (paths[0] / sys.argv[2]).write_text('x')"
     tasks = [
@@ -63,7 +64,7 @@ def test_a_directory_can_be_a_product(lab, path) -> None:
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_empty_directory_product_counts_as_not_created(lab, atomic) -> None:
+def test_empty_directory_product_is_missing(lab, atomic) -> None:
     """A trailing slash has it made for the module; that alone is no product."""
     state, reason = outcome_of(lab, writer(lab, "", Product("build/", atomic=atomic)))
 
@@ -71,7 +72,7 @@ def test_empty_directory_product_counts_as_not_created(lab, atomic) -> None:
     assert "product build/ was not created" in reason
 
 
-def test_a_directory_takes_the_place_of_a_file_and_a_file_that_of_a_directory(lab) -> None:
+def test_commit_replaces_file_by_directory_and_reverse(lab) -> None:
     """The previous product of any kind is removed."""
     lab.run(writer(lab, "paths[0].write_text('file')", Product("x")))
     lab.run(writer(lab, "paths[0].mkdir(); (paths[0] / 'in').write_text('dir')", Product("x")))
@@ -82,7 +83,7 @@ def test_a_directory_takes_the_place_of_a_file_and_a_file_that_of_a_directory(la
     assert lab.names(".sewer") == ["x.json"]
 
 
-def test_a_directory_that_cannot_be_put_in_place_leaves_the_former_one(lab, monkeypatch) -> None:
+def test_failed_directory_commit_restores_previous_directory(lab, monkeypatch) -> None:
     """Between the two steps that replacing a directory takes, an error gives the old one its name back."""
     lab.write("x/old")
     write_record(str(lab.folder / "x"), RECORD)
@@ -105,7 +106,7 @@ def test_a_directory_that_cannot_be_put_in_place_leaves_the_former_one(lab, monk
     assert lab.names("x") == ["old"]
 
 
-def test_a_path_is_taken_the_same_way_by_the_module_and_by_the_check(lab, monkeypatch) -> None:
+def test_product_path_is_normalized_for_module_and_check(lab, monkeypatch) -> None:
     """~, a detour by a folder that is not there, a trailing slash: the module gets a path that it can use as it is."""
     monkeypatch.setenv("HOME", str(lab.folder / "home"))
     lab.write("home/in.txt", "from home")
@@ -124,7 +125,7 @@ def test_a_path_is_taken_the_same_way_by_the_module_and_by_the_check(lab, monkey
     assert not lab.has("~")
 
 
-def test_products_may_lie_on_another_file_system(lab, tmp_path) -> None:
+def test_product_on_other_file_system_is_staged_beside_it(lab, tmp_path) -> None:
     """They are made beside their real name, so that they are put in place there, too, in one step."""
     if not os.access("/dev/shm", os.W_OK) or os.stat("/dev/shm").st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no other file system here to write to")
@@ -143,7 +144,7 @@ def test_products_may_lie_on_another_file_system(lab, tmp_path) -> None:
         shutil.rmtree(elsewhere, ignore_errors=True)
 
 
-def test_a_folder_of_products_may_be_a_link(lab, tmp_path) -> None:
+def test_product_in_linked_folder_follows_link(lab, tmp_path) -> None:
     """A link on the way is followed; one that stands where the product belongs is replaced, its target untouched."""
     (tmp_path / "scratch").mkdir()
     (tmp_path / "old.txt").write_text("old")
@@ -157,7 +158,7 @@ def test_a_folder_of_products_may_be_a_link(lab, tmp_path) -> None:
     assert (tmp_path / "old.txt").read_text() == "old"
 
 
-def test_a_link_can_be_a_product_if_it_leads_somewhere_from_its_real_place(lab) -> None:
+def test_link_product_requires_target_from_real_path(lab) -> None:
     """One that would lead nowhere once it is in place was not made."""
     lab.write("target.txt", "target")
     good = writer(lab, "paths[0].symlink_to(Path('target.txt').resolve())", Product("link"))
@@ -171,8 +172,8 @@ def test_a_link_can_be_a_product_if_it_leads_somewhere_from_its_real_place(lab) 
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-def test_where_its_own_folder_cannot_be_made_the_product_is_named(lab, atomic) -> None:
-    """What stands in the way is named as well, and nothing runs."""
+def test_uncreatable_sewer_folder_fails_task_with_product_path(lab, atomic) -> None:
+    """The message also names the path that blocks it; no task runs."""
     lab.write("build/.sewer", "a file")
 
     state, reason = outcome_of(
@@ -190,7 +191,7 @@ def test_where_its_own_folder_cannot_be_made_the_product_is_named(lab, atomic) -
     ("there", "product"), [("data/thesis/chapter", "data"), ("data/thesis/chapter", "data/"), ("data", "data/")]
 )
 def test_untracked_directory_is_not_replaced(there, product, lab) -> None:
-    """A directory with something in it, or a file where a directory is to be: it is said before anything runs."""
+    """A directory with files in it, or a file in place of a directory, raises before any task starts."""
     lab.write(there, "precious")
     with pytest.raises(
         ProductError, match="that was not created by a task; move it away, or give the product another path"
@@ -201,7 +202,7 @@ def test_untracked_directory_is_not_replaced(there, product, lab) -> None:
 
 
 def test_directory_product_does_not_replace_untracked_file(lab) -> None:
-    """Of which nobody could know beforehand; the file stays."""
+    """It is not known before the run that the product is a directory; the file stays."""
     lab.write("data", "precious")
     making = StagedProducts("t", [Product("data")], str(lab.folder))
     making.begin()

@@ -10,20 +10,16 @@ import pytest
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.core.errors import ProductError
-from airflow_provider_sewer.execution.staged_products import (
-    StagedProducts,
-    existing_products,
-    read_record,
-    remove_temporary,
-    write_record,
-)
+from airflow_provider_sewer.execution.product_records import existing_products, read_record, write_record
+from airflow_provider_sewer.execution.product_removal import remove_temporary
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from tests.execution.product_workspace import RECORD, lab, writer
 
 __all__ = ["lab"]
 
 
-def test_a_record_that_cannot_be_written_is_named_and_leaves_no_real_name(lab) -> None:
-    """The task fails with the product's name; what was made is kept aside."""
+def test_unwritable_record_fails_task_and_discards_product(lab) -> None:
+    """The task fails with the product's name; the staged product is saved aside."""
     making = StagedProducts("t", [Product("x.txt")], str(lab.folder))
     making.begin()
     Path(lab.folder, making.staging_path(Product("x.txt"))).write_text("made")
@@ -37,7 +33,7 @@ def test_a_record_that_cannot_be_written_is_named_and_leaves_no_real_name(lab) -
     assert lab.read("x.txt.failed") == "made"
 
 
-def test_a_record_that_cannot_be_written_leaves_no_other_product_either(lab) -> None:
+def test_unwritable_record_discards_all_products_of_task(lab) -> None:
     """The records of all are written before the first is put in place."""
     products = [Product("x.txt"), Product("y.txt")]
     making = StagedProducts("t", products, str(lab.folder))
@@ -76,7 +72,7 @@ def test_begin_removes_staging_directory_of_killed_attempt(lab) -> None:
     assert lab.read("c") == "whole"
 
 
-def test_unfinished_record_of_a_killed_attempt_is_removed_later(lab) -> None:
+def test_unfinished_record_of_killed_attempt_is_removed(lab) -> None:
     """Not while it may be of an attempt that is writing it, and not one of another product."""
     making = StagedProducts("t", [Product("a")], str(lab.folder))
     making.begin()
@@ -92,7 +88,7 @@ def test_unfinished_record_of_a_killed_attempt_is_removed_later(lab) -> None:
     assert [name for name in names if lab.has(f".sewer/{name}")] == names[1:]
 
 
-def test_two_attempts_at_one_path_leave_one_of_the_two_whole(lab) -> None:
+def test_concurrent_attempts_commit_one_complete_product(lab) -> None:
     """Each makes its own; the last one counts, and the record of one is never taken for that of the other."""
     product = Product("x")
     one, two = (StagedProducts(name, [product], str(lab.folder)) for name in ("one", "two"))
@@ -108,7 +104,7 @@ def test_two_attempts_at_one_path_leave_one_of_the_two_whole(lab) -> None:
     assert lab.names(".sewer") == ["x.json"]
 
 
-def test_record_fingerprint_is_of_the_staged_product(lab, monkeypatch) -> None:
+def test_record_fingerprint_is_of_staged_product(lab, monkeypatch) -> None:
     """Should another attempt replace a product just before its record is written, the record does not fit it."""
     product = Product("x")
     making = StagedProducts("one", [product], str(lab.folder))
@@ -119,7 +115,7 @@ def test_record_fingerprint_is_of_the_staged_product(lab, monkeypatch) -> None:
     def replaced_at_once(source: str, target: str) -> None:
         really(source, target)
         if target.endswith("/x"):
-            Path(target).write_text("somebody else's")
+            Path(target).write_text("of another attempt")
 
     monkeypatch.setattr(os, "replace", replaced_at_once)
     making.commit(RECORD)
@@ -131,14 +127,14 @@ def test_record_fingerprint_is_of_the_staged_product(lab, monkeypatch) -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "null", "[]", '"x"', '{"task": "t"}', '{"dependencies": 1}', "\x00", '{"product": [1, 2, 3]}']
 )
-def test_a_record_that_cannot_be_read_is_none(lab, text) -> None:
-    """Whatever is in it; the product counts as one of which nothing is known."""
+def test_unreadable_record_is_none(lab, text) -> None:
+    """For any content; the state of the product is unknown then."""
     lab.write(".sewer/x.json", text)
 
     assert read_record(str(lab.folder / "x")) is None
 
 
-def test_a_record_cut_at_any_byte_is_none(lab) -> None:
+def test_truncated_record_is_none(lab) -> None:
     """It is written at once, but a disk may lose its end."""
     lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
     whole = lab.read(".sewer/x.json")
@@ -148,18 +144,18 @@ def test_a_record_cut_at_any_byte_is_none(lab) -> None:
         assert read_record(str(lab.folder / "x")) is None
 
 
-def test_a_record_of_an_older_version_is_none(lab) -> None:
+def test_record_of_other_version_is_none(lab) -> None:
     """A missing or an unknown field."""
     lab.run(writer(lab, "paths[0].write_text('x')", Product("x")))
-    said = json.loads(lab.read(".sewer/x.json"))
-    del said["is_complete"]
-    lab.write(".sewer/x.json", json.dumps(said))
+    record = json.loads(lab.read(".sewer/x.json"))
+    del record["is_complete"]
+    lab.write(".sewer/x.json", json.dumps(record))
 
     assert read_record(str(lab.folder / "x")) is None
 
 
 def test_remove_temporary_resumes_after_kill(lab) -> None:
-    """A process that was ended between noting and doing it leaves it to the next one; what lies there since is kept."""
+    """A process killed between the record and the removal leaves the removal to the next; a new file there stays."""
     product = Product("x", temporary=True)
     lab.run(writer(lab, "paths[0].write_text('x')", product))
     file = str(lab.folder / "x")
@@ -173,8 +169,8 @@ def test_remove_temporary_resumes_after_kill(lab) -> None:
     assert lab.read("x") == "by hand"
 
 
-def test_remove_temporary_keeps_incomplete_product(lab) -> None:
-    """It may be somebody else's by now; nothing is removed of which it is not known that it was made here."""
+def test_remove_temporary_preserves_incomplete_product(lab) -> None:
+    """It may belong to another user by now; only products of known origin are removed."""
     lab.write("x", "by hand")
 
     remove_temporary(Product("x", temporary=True), str(lab.folder))

@@ -36,7 +36,7 @@ def tasks_of(lab: Lab, graph: list[list[int]], compare: str) -> tuple[list[Task]
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graph=_GRAPHS, compare=st.sampled_from(["mtime", "content"]), data=st.data())
 def test_change_reruns_exactly_its_downstream_tasks(tmp_path, graph, compare, data) -> None:
-    """By time a touch is a change, by content it is none."""
+    """A touched file is changed by time, and unchanged by content."""
     lab = Lab(tmp_path / str(next(_NUMBERS)))
     for number in range(3):
         lab.write(f"in{number}.txt", str(number))

@@ -59,15 +59,15 @@ def test_ahead_slot_is_released_when_upstream_has_succeeded() -> None:
     plan.end("b", SUCCEEDED)
 
     assert started(plan) == []
-    hopeless = {}
+    unsatisfiable = {}
     for name, causes in plan.blocked():
-        hopeless[name] = causes
+        unsatisfiable[name] = causes
         plan.end(name, Outcome(TaskState.UPSTREAM_FAILED))
-    assert hopeless == {"c": ["a"], "d": ["c"]}
+    assert unsatisfiable == {"c": ["a"], "d": ["c"]}
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to processors")
-def test_the_default_is_the_processors_this_process_may_use(script) -> None:
+def test_default_jobs_is_cpu_affinity_of_process(script) -> None:
     """In a container or a Slurm job, the processors of the whole machine do not count."""
     bound = script(
         """
@@ -85,8 +85,8 @@ def test_the_default_is_the_processors_this_process_may_use(script) -> None:
 @pytest.mark.parametrize(
     ("allocated", "expected"), [("1", "1"), ("9999", "all"), ("", "all"), ("0", "all"), ("2(x2)", "all")]
 )
-def test_the_default_is_the_cpus_of_a_slurm_allocation(allocated: str, expected: str, script) -> None:
-    """Where jobs are not bound to them, only SLURM_CPUS_ON_NODE says how many there are on this node."""
+def test_default_jobs_is_cpus_of_slurm_allocation(allocated: str, expected: str, script) -> None:
+    """Where jobs are not bound to their CPUs, only SLURM_CPUS_ON_NODE has their number on this node."""
     here = str(len(os.sched_getaffinity(0)))
     shown = script(
         """

@@ -20,7 +20,7 @@ def refused(*argv: str, env: dict[str, str] | None = None, workdir: str | None =
     return caught.value
 
 
-def test_a_missing_executable_is_named(tmp_path: Path) -> None:
+def test_spawn_missing_executable_raises_interpreter_error(tmp_path: Path) -> None:
     """An executable that has gone is an interpreter error."""
     error = refused(str(tmp_path / "python"))
 
@@ -40,7 +40,7 @@ def test_spawn_explains_missing_shebang_interpreter(tmp_path: Path) -> None:
     assert str(error).startswith(f"cannot start {script}: it exists, but the program that runs it does not")
 
 
-def test_a_text_file_is_not_run_by_a_shell(tmp_path: Path) -> None:
+def test_spawn_rejects_text_file_without_shebang(tmp_path: Path) -> None:
     """An executable text file without a first line for the kernel is refused, never given to a shell."""
     script = tmp_path / "python"
     script.write_text(f"touch {tmp_path}/trace\n", encoding="utf-8")
@@ -54,7 +54,7 @@ def test_a_text_file_is_not_run_by_a_shell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "a file"])
-def test_a_working_directory_that_cannot_be_entered_is_named(kind: str, tmp_path: Path) -> None:
+def test_spawn_missing_workdir_raises_with_its_path(kind: str, tmp_path: Path) -> None:
     """The error of a removed working directory differs from that of a missing interpreter."""
     workdir = tmp_path / "work"
     if kind == "a file":
@@ -66,7 +66,7 @@ def test_a_working_directory_that_cannot_be_entered_is_named(kind: str, tmp_path
     assert str(error).startswith(f"cannot enter the working directory {workdir}: No")
 
 
-def test_a_working_directory_without_permission_is_named(closed_folder: Path, script) -> None:
+def test_spawn_workdir_without_permission_raises(closed_folder: Path, script) -> None:
     """A working directory that this user may not enter is named."""
     unprivileged = script(
         """
@@ -87,7 +87,7 @@ def test_a_working_directory_without_permission_is_named(closed_folder: Path, sc
     assert unprivileged.output() == f"cannot enter the working directory {closed_folder}: Permission denied\n"
 
 
-def test_an_argument_that_is_too_long_is_named() -> None:
+def test_spawn_too_long_argument_error_has_its_size() -> None:
     """An argument too long for the system is named with its size."""
     error = refused(sys.executable, "-c", "pass", "--text", "é" * 100_000)
 
@@ -96,7 +96,7 @@ def test_an_argument_that_is_too_long_is_named() -> None:
     assert "é" not in str(error)
 
 
-def test_too_many_arguments_are_counted() -> None:
+def test_spawn_too_many_arguments_error_has_their_size() -> None:
     """Arguments that are too long together are named with their size."""
     error = refused(sys.executable, "-c", "pass", *["x" * 100_000] * 50)
 
@@ -104,7 +104,7 @@ def test_too_many_arguments_are_counted() -> None:
     assert "arguments and environment are 5,000," in str(error)
 
 
-def test_a_variable_that_is_too_long_is_named() -> None:
+def test_spawn_too_long_variable_error_hides_its_value() -> None:
     """A variable too long for the system is named, and its value is not shown."""
     error = refused(sys.executable, "-c", "pass", env={"SMALL": "1", "BIG": "secret" * 50_000})
 

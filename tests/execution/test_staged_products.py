@@ -7,7 +7,8 @@ from pathlib import Path
 
 from airflow_provider_sewer import Product
 from airflow_provider_sewer.execution.events import TaskState
-from airflow_provider_sewer.execution.staged_products import StagedProducts, read_record
+from airflow_provider_sewer.execution.product_records import read_record
+from airflow_provider_sewer.execution.staged_products import StagedProducts
 from airflow_provider_sewer.execution.workflow_runner import WorkflowRunner
 from tests.execution.product_workspace import RECORD, lab, outcome_of, writer
 
@@ -25,8 +26,8 @@ def test_commit_moves_product_to_its_real_path(lab) -> None:
     assert lab.names("build") == [".sewer", ".sewer/raw.txt.json", "raw.txt"]
 
 
-def test_the_module_sees_the_name_that_the_product_will_have(lab) -> None:
-    """The last part of the path that it is given is the same, so that what goes by the ending still does."""
+def test_staging_path_ends_with_product_name(lab) -> None:
+    """The last part of the staging path is the same, so that programs recognize the file name extension."""
     task = writer(lab, "paths[0].write_text(paths[0].name)", Product("build/a.tar.gz"))
 
     lab.run(task)
@@ -35,7 +36,7 @@ def test_the_module_sees_the_name_that_the_product_will_have(lab) -> None:
 
 
 def test_discard_saves_failed_product(lab) -> None:
-    """The real name stays what it was; the new one lies beside it as ….failed until the task succeeds."""
+    """The real path is unchanged; the new product lies beside it as ….failed until the task succeeds."""
     good = writer(lab, "paths[0].write_text('good')", Product("x.txt"))
     bad = writer(lab, "paths[0].write_text('half'); sys.exit(3)", Product("x.txt"), name="bad", task="made")
     lab.run(good)
@@ -83,7 +84,7 @@ def test_commit_explains_atomic_false_if_real_path_was_written(lab) -> None:
 
 
 def test_commit_of_unchanged_non_atomic_product_raises(lab) -> None:
-    """atomic=False gives the module the real path; what was there before and is unchanged was not made."""
+    """atomic=False passes the real path to the module; an unchanged existing file is not its product."""
     product = Product("x.txt", atomic=False)
     assert outcome_of(lab, writer(lab, "assert sys.argv[1] == 'x.txt'; paths[0].write_text('1')", product))[
         0
@@ -97,32 +98,32 @@ def test_commit_of_unchanged_non_atomic_product_raises(lab) -> None:
     assert read_record(str(lab.folder / "x.txt")).is_complete
 
 
-def test_a_failed_task_that_never_touched_its_product_leaves_no_trace_of_it(lab) -> None:
+def test_failed_task_without_product_leaves_no_record(lab) -> None:
     """Neither a file nor an incomplete record is left."""
     lab.run(writer(lab, "sys.exit(3)", Product("x.txt", atomic=False)))
 
     assert [name for name in lab.names() if "x.txt" in name] == []
 
 
-def test_a_run_that_is_stopped_while_products_are_put_in_place_puts_all_of_them_there(lab, monkeypatch) -> None:
-    """The work is done; its task has succeeded, and only what comes after it is not started."""
+def test_stop_during_commit_commits_all_products(lab, monkeypatch) -> None:
+    """The work is done: the task has succeeded, and only its downstream tasks are not started."""
     task = writer(lab, "for path in paths: path.write_text('x')", Product("one"), Product("two"))
-    engine = WorkflowRunner(lab.workflow(task, lab.step("after", depends_on="made")))
+    runner = WorkflowRunner(lab.workflow(task, lab.step("after", depends_on="made")))
     really = os.replace
 
     def interrupted(source: str, target: str) -> None:
-        engine.stop(at_once=True)
+        runner.stop(at_once=True)
         really(source, target)
 
     monkeypatch.setattr(os, "replace", interrupted)
-    outcomes = engine.run()
+    outcomes = runner.run()
 
     assert [outcome.state for outcome in outcomes.values()] == [TaskState.SUCCEEDED, TaskState.STOPPED]
     assert (lab.read("one"), lab.read("two")) == ("x", "x")
 
 
-def test_remove_failed_keeps_files_of_the_user(lab) -> None:
-    """What is kept of a failed attempt takes no other file's place, and the next success removes but its own."""
+def test_remove_failed_preserves_user_files(lab) -> None:
+    """A saved product of a failed attempt replaces no other file, and the next success removes only its own."""
     lab.write("x.txt.failed", "mine")
     product = Product("x.txt")
     for succeeds in (False, True):
@@ -138,18 +139,18 @@ def test_remove_failed_keeps_files_of_the_user(lab) -> None:
     assert (lab.folder / "x.txt").read_text() == "made"
 
 
-def test_a_result_names_products_by_their_real_names(lab) -> None:
-    """Whether a module tells the path that it was given, or the whole one."""
+def test_result_with_staging_path_is_rewritten_to_real_path(lab) -> None:
+    """Whether a module returns the given path, or the absolute one."""
     product = Product("x.txt")
     making = StagedProducts("t", [product], str(lab.folder))
     place = making.staging_path(product)
 
-    told = making.unstage_paths({"path": place, "whole": [f"in {lab.folder}/{place}"], "number": 3})
-    assert told == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}
+    result = making.unstage_paths({"path": place, "whole": [f"in {lab.folder}/{place}"], "number": 3})
+    assert result == {"path": "x.txt", "whole": [f"in {lab.folder}/x.txt"], "number": 3}
 
 
-def test_product_whose_hidden_path_is_too_long_fails_by_name(lab, tmp_path) -> None:
-    """The path itself fits, but not that below .sewer; what is tidied up then does not hide the error."""
+def test_too_long_staging_path_fails_task_with_product_path(lab, tmp_path) -> None:
+    """The path itself fits, but not that below .sewer; the error is that of the path, not of the cleanup."""
     room = 4095 - len(os.fsencode(lab.folder)) - len("/0123456789")
     folders = "/".join([*["d" * 99] * (room // 100 - 1), "d" * (99 + room % 100)])
     task = writer(lab, "paths[0].write_text('x')", Product(f"{folders}/0123456789"))

@@ -24,8 +24,8 @@ def path(tmp_path) -> str:
     return str(tmp_path / "state" / "w.jsonl")
 
 
-def noted(path: str, *names: str) -> None:
-    """Have a run note that tasks have succeeded."""
+def record_successes(path: str, *names: str) -> None:
+    """Have a run record that tasks have succeeded."""
     with StateFile(path, "w", keep=True) as state:
         for name in names:
             state.record(name, "succeeded", command=f"did {name}", result={"of": name})
@@ -33,34 +33,34 @@ def noted(path: str, *names: str) -> None:
 
 def test_read_state_returns_recorded_successes(path) -> None:
     """With its command and its result; the last word on a task counts."""
-    noted(path, "a", "b")
+    record_successes(path, "a", "b")
     with StateFile(path, "w", keep=True) as state:
         state.record("a", "waiting")
 
     assert read_state(path, "w") == {"b": FinishedTask("did b", {"of": "b"}, 2)}
 
 
-def test_state_file_without_keep_is_emptied(path) -> None:
+def test_state_file_with_keep_false_is_emptied(path) -> None:
     """Its former content is removed."""
-    noted(path, "a")
+    record_successes(path, "a")
     with StateFile(path, "w", keep=False) as state:
         assert state.done == {}
 
     assert read_state(path, "w") == {}
 
 
-def test_jobs_are_known_by_the_file_and_by_the_run(path) -> None:
+def test_state_file_identifies_jobs_by_file_and_run(path) -> None:
     """A run that is resumed knows its jobs; a new one only knows that they are of the same file."""
     with StateFile(path, "w", keep=False) as first:
         pass
     with StateFile(path, "w", keep=True, resumes=True) as resumed:
         pass
-    with StateFile(path, "w", keep=False) as anew:
+    with StateFile(path, "w", keep=False) as another:
         pass
 
     assert (first.series, first.run) == (resumed.series, resumed.run)
-    assert anew.series == first.series
-    assert anew.run != first.run
+    assert another.series == first.series
+    assert another.run != first.run
 
 
 def test_state_file_rejects_run_that_abandons_jobs(path) -> None:
@@ -82,8 +82,8 @@ def test_state_file_rejects_run_that_abandons_jobs(path) -> None:
 
 
 def test_truncated_state_file_keeps_complete_lines(path) -> None:
-    """The unfinished line is left aside, and what is noted next is no part of it."""
-    noted(path, "a", "b")
+    """The unfinished line is ignored, and the next record begins on a new line."""
+    record_successes(path, "a", "b")
     with open(path, "rb") as file:
         whole = file.read()
     ends = [at for at in range(len(whole) + 1) if whole[:at].endswith(b"\n")]
@@ -93,13 +93,13 @@ def test_truncated_state_file_keeps_complete_lines(path) -> None:
             file.write(whole[:length])
         wanted = {name for name, end in zip("ab", ends[1:], strict=True) if end <= length}
         assert set(read_state(path, "w")) == wanted
-        noted(path, "c")
+        record_successes(path, "c")
         assert set(read_state(path, "w")) == {*wanted, "c"}
 
 
-def test_a_disk_that_fills_up_leaves_only_whole_lines(path) -> None:
+def test_state_file_on_full_disk_has_complete_lines_only(path) -> None:
     """A line that does not fit is taken back, so that one that fits later is no part of it."""
-    noted(path, "a")
+    record_successes(path, "a")
     size = os.path.getsize(path)
     child = os.fork()
     if not child:
@@ -129,7 +129,7 @@ def test_locked_state_file_error_names_holder(path) -> None:
         assert "wait for it, or name another with --state" in str(caught.value)
 
     assert set(read_state(path, "w")) == {"a"}
-    noted(path, "b")
+    record_successes(path, "b")
 
 
 def test_record_is_thread_safe(path) -> None:
@@ -150,7 +150,7 @@ def test_record_is_thread_safe(path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"sewer_state": 1, "workflow": "other"}\n', "not the state of workflow 'w' but of 'other'"),
         ('{"sewer_state": 99, "workflow": "w"}\n', ":1 has format 99, and this version of"),
@@ -159,7 +159,7 @@ def test_record_is_thread_safe(path) -> None:
         ('{"sewer_state": 1, "workflow": "w"}\n\xff\xfe\n', ":2: not a state file"),
     ],
 )
-def test_state_file_of_another_workflow_is_rejected_unchanged(path, text, said) -> None:
+def test_state_file_of_another_workflow_is_rejected_unchanged(path, text, message) -> None:
     """The message describes the file and names --state."""
     os.makedirs(os.path.dirname(path))
     with open(path, "w", encoding="latin-1") as file:
@@ -168,13 +168,13 @@ def test_state_file_of_another_workflow_is_rejected_unchanged(path, text, said) 
     for use in (lambda: read_state(path, "w"), lambda: StateFile(path, "w", keep=True)):
         with pytest.raises((StateError, UnreadableRecord)) as caught:
             use()
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert "--state" in str(caught.value)
     with open(path, encoding="latin-1") as file:
         assert file.read() == text
 
 
-def test_a_place_that_cannot_be_written_to_is_named(tmp_path) -> None:
+def test_unwritable_state_path_raises_with_its_path(tmp_path) -> None:
     """A folder in place of the file, a file in place of the folder."""
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file" / "state"):
@@ -184,7 +184,7 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path) -> None:
         read_state(str(tmp_path), "w")
 
 
-def test_a_resumed_run_runs_what_has_not_succeeded_and_what_comes_after_it(lab) -> None:
+def test_resume_runs_unfinished_tasks_and_their_downstream(lab) -> None:
     """A task that succeeded before is finished, and its result is available."""
     tasks = [lab.step("a"), lab.step("b", depends_on="a"), lab.step("c", depends_on="b"), lab.step("d")]
     lab.write("fail-b")
@@ -197,15 +197,15 @@ def test_a_resumed_run_runs_what_has_not_succeeded_and_what_comes_after_it(lab) 
     assert sorted(lab.ran(*tasks, resume=False)) == ["a", "b", "c", "d"]
 
 
-def test_a_task_with_other_parameters_is_run_again_on_resume(lab) -> None:
+def test_resume_reruns_task_with_changed_parameters(lab) -> None:
     """Another command has not succeeded yet."""
-    lab.run(lab.step("a", say=1), lab.step("b"), resume=False)
+    lab.run(lab.step("a", content=1), lab.step("b"), resume=False)
 
-    assert lab.ran(lab.step("a", say=2), lab.step("b"), resume=True) == ["a"]
+    assert lab.ran(lab.step("a", content=2), lab.step("b"), resume=True) == ["a"]
 
 
-def test_a_task_whose_product_has_gone_is_run_again_on_resume(lab) -> None:
-    """It has succeeded, but what comes after it could not take what it has made."""
+def test_resume_reruns_task_with_missing_product(lab) -> None:
+    """It has succeeded, but its downstream tasks need the product."""
     tasks = [lab.step("a", (), "a.txt"), lab.step("b", "a.txt", "b.txt")]
     lab.run(*tasks, resume=False)
     (lab.folder / "a.txt").unlink()
@@ -213,8 +213,8 @@ def test_a_task_whose_product_has_gone_is_run_again_on_resume(lab) -> None:
     assert lab.ran(*tasks, resume=True) == ["a", "b"]
 
 
-def test_a_part_that_was_run_by_itself_is_gone_on_from(lab) -> None:
-    """What the rest has come to is not forgotten by that; what lies after it has to run again."""
+def test_resume_after_subset_run_reruns_its_downstream(lab) -> None:
+    """The results of the rest are still recorded; tasks downstream of the subset run again."""
     tasks = [lab.step("a"), lab.step("b", depends_on="a"), lab.step("c")]
     lab.run(*tasks, resume=False)
 
@@ -223,10 +223,10 @@ def test_a_part_that_was_run_by_itself_is_gone_on_from(lab) -> None:
     assert lab.ran(*tasks, resume=True) == []
 
 
-def test_a_part_takes_the_results_of_the_rest_from_the_state(lab) -> None:
-    """Without --resume as well; what was never run is named."""
+def test_subset_run_reads_upstream_results_from_state(lab) -> None:
+    """Without --resume as well; the error names tasks that have never run."""
     seed = lab.module("seed", "print(17)")
-    train = lab.step("train", say=seed.result, outputs="t.txt")
+    train = lab.step("train", content=seed.result, outputs="t.txt")
 
     assert "no earlier run saved it" in lab.run(seed, train, select=["train"], resume=False)["train"].reason
     lab.run(seed, train, resume=False)
@@ -234,7 +234,7 @@ def test_a_part_takes_the_results_of_the_rest_from_the_state(lab) -> None:
     assert lab.read("t.txt") == "train 17\n"
 
 
-def test_a_task_that_was_up_to_date_counts_as_succeeded(lab) -> None:
+def test_up_to_date_task_is_recorded_as_succeeded(lab) -> None:
     """So do those after it, in the order in which they really ran."""
     tasks = [lab.step("a", (), "a.txt", run_when="stale"), lab.step("b", depends_on="a")]
     lab.run(*tasks)
@@ -245,7 +245,7 @@ def test_a_task_that_was_up_to_date_counts_as_succeeded(lab) -> None:
     assert lab.ran(*tasks, resume=True) == []
 
 
-def test_temporary_products_that_are_needed_again_are_made_again_on_resume(lab) -> None:
+def test_resume_rebuilds_required_temporary_products(lab) -> None:
     """Though their task has succeeded."""
     tasks = [lab.step("a", (), Product("t.txt", temporary=True)), lab.step("b", "t.txt", "b.txt")]
     lab.run(*tasks, resume=False)
@@ -270,7 +270,7 @@ def test_record_lines_have_time_and_reason(path) -> None:
 
 
 @pytest.mark.parametrize("text", ["notes of mine", "{}", '{"sewer": 1}'])
-def test_a_file_that_is_no_state_is_not_overwritten(text, tmp_path) -> None:
+def test_state_file_of_other_format_is_not_overwritten(text, tmp_path) -> None:
     """Also where a new state was to begin."""
     file = tmp_path / "notes.txt"
     file.write_text(text)
@@ -280,7 +280,7 @@ def test_a_file_that_is_no_state_is_not_overwritten(text, tmp_path) -> None:
     assert file.read_text() == text
 
 
-def test_a_device_is_no_state_file() -> None:
-    """Nothing could be kept there."""
+def test_state_file_rejects_device() -> None:
+    """A device stores nothing."""
     with pytest.raises(StateError, match="/dev/null exists and is not a state file"):
         StateFile("/dev/null", "w", keep=False)

@@ -9,7 +9,7 @@ from airflow_provider_sewer.execution.workflow_runner import WorkerThreads
 
 
 def test_worker_threads_grow_with_concurrent_calls() -> None:
-    """Two things that wait for each other are both begun; what comes later is done by the same threads."""
+    """Two calls that wait for each other both start; later calls reuse the same threads."""
     meet = threading.Barrier(2, timeout=60)
     done: SimpleQueue[int] = SimpleQueue()
 
@@ -26,7 +26,7 @@ def test_worker_threads_grow_with_concurrent_calls() -> None:
     assert len(threads) == 2
 
 
-def test_workers_do_all_with_fewer_threads_where_the_system_starts_no_more(script) -> None:
+def test_worker_threads_at_thread_limit_queue_calls(script) -> None:
     """Things are queued and done one after another; nothing fails."""
     done = script(
         """

@@ -14,7 +14,7 @@ from tests.execution.workflow_helpers import FAILED, HOLD, NOT_RUN, OK, PASS, st
 # --- the order
 
 
-def test_a_diamond_is_run_from_top_to_bottom(plan, witness) -> None:
+def test_run_diamond_follows_edges(plan, witness) -> None:
     """Each task starts after its upstream tasks have succeeded, independent of the order of definition."""
     plan.task("bottom", after=["left", "right"])
     plan.task("left", after=["top"])
@@ -30,12 +30,12 @@ def test_a_diamond_is_run_from_top_to_bottom(plan, witness) -> None:
     assert max(at(("succeeded", "left")), at(("succeeded", "right"))) < at(("started", "bottom"))
 
 
-def test_a_long_task_holds_up_nothing_but_its_dependents(plan, lifeline, gate, background) -> None:
+def test_long_task_delays_only_its_downstream_tasks(plan, lifeline, gate, background) -> None:
     """There are no levels: the second task of one branch runs while the first of another still does."""
-    plan.task("long", HOLD + f"    say('long'); {PASS}", lifeline.path, gate.path)
-    plan.task("after long", HOLD + "    say('dependent')", lifeline.path, after=["long"])
+    plan.task("long", HOLD + f"    put('long'); {PASS}", lifeline.path, gate.path)
+    plan.task("after long", HOLD + "    put('dependent')", lifeline.path, after=["long"])
     plan.task("short")
-    plan.task("after short", HOLD + f"    say('other branch'); {PASS}", lifeline.path, gate.path, after=["short"])
+    plan.task("after short", HOLD + f"    put('other branch'); {PASS}", lifeline.path, gate.path, after=["short"])
 
     run = background(lambda: plan.run(jobs=2))
     lifeline.expect("long")
@@ -49,7 +49,7 @@ def test_a_long_task_holds_up_nothing_but_its_dependents(plan, lifeline, gate, b
 def test_jobs_limits_concurrent_tasks(plan, witness, lifeline, gate, background) -> None:
     """With three jobs, three tasks run at once and never more."""
     for number in range(9):
-        plan.task(str(number), HOLD + f"    say('+'); {PASS}; say('-')", lifeline.path, gate.path)
+        plan.task(str(number), HOLD + f"    put('+'); {PASS}; put('-')", lifeline.path, gate.path)
 
     run = background(lambda: plan.run(jobs=3))
     lifeline.expect("+", times=3)
@@ -62,17 +62,17 @@ def test_jobs_limits_concurrent_tasks(plan, witness, lifeline, gate, background)
     assert max(running) == 3
 
 
-def test_one_job_at_a_time_runs_one_after_the_other(plan, witness) -> None:
+def test_jobs_1_runs_tasks_sequentially(plan, witness) -> None:
     """With one job, each task ends before the next starts."""
     for number in range(4):
         plan.task(str(number))
 
     plan.run(jobs=1)
 
-    assert [what for what, _ in witness.events] == ["started", "succeeded"] * 4
+    assert [event for event, _ in witness.events] == ["started", "succeeded"] * 4
 
 
-def test_a_result_is_part_of_the_outcome(plan) -> None:
+def test_outcome_has_result_and_duration(plan) -> None:
     """The outcome has the result of the module and its duration."""
     plan.task("counts", "print(42)")
 
@@ -83,7 +83,7 @@ def test_a_result_is_part_of_the_outcome(plan) -> None:
     assert outcome.reason == ""
 
 
-def test_many_tasks_with_many_edges_are_run(plan) -> None:
+def test_run_wide_workflow_completes(plan) -> None:
     """A workflow wider than the machine comes to its end."""
     for number in range(40):
         plan.task(f"{number}", after=[str(up) for up in range(max(0, number - 3), number) if number % 4])
@@ -91,7 +91,7 @@ def test_many_tasks_with_many_edges_are_run(plan) -> None:
     assert set(states(plan.run(jobs=8)).values()) == {OK}
 
 
-def test_a_workflow_without_tasks_is_done() -> None:
+def test_run_workflow_without_tasks_returns_no_outcomes() -> None:
     """Nothing to do is done at once."""
     assert WorkflowRunner(Workflow("none", [])).run() == {}
 
@@ -99,7 +99,7 @@ def test_a_workflow_without_tasks_is_done() -> None:
 # --- failures
 
 
-def test_a_failure_stops_its_dependents_and_nothing_else(plan, witness) -> None:
+def test_failed_task_stops_only_its_downstream_tasks(plan, witness) -> None:
     """Downstream tasks of a failed task do not run, with a reason; the other branch is finished."""
     plan.task("after both", after=["after bad", "after good"])
     plan.task("after bad", after=["bad"])
@@ -120,7 +120,7 @@ def test_a_failure_stops_its_dependents_and_nothing_else(plan, witness) -> None:
     assert outcomes["after both"].reason == "'after bad' not run"
     assert "failed with exit code 1" in outcomes["bad"].reason
     assert "why" in outcomes["bad"].reason
-    assert [name for what, name in witness.events if what == "started"].count("after bad") == 0
+    assert [name for event, name in witness.events if event == "started"].count("after bad") == 0
     assert {("not run", "after bad"), ("not run", "after both")} <= set(witness.events)
 
 
@@ -128,7 +128,7 @@ def test_upstream_failed_is_reported_while_other_tasks_run(plan, witness, lifeli
     """Dependents of a failure are called off at once, not at the end of the run."""
     plan.task("bad", HOLD + "    raise SystemExit(1)", lifeline.path)
     plan.task("after bad", after=["bad"])
-    plan.task("long", HOLD + f"    say('long'); {PASS}", lifeline.path, gate.path)
+    plan.task("long", HOLD + f"    put('long'); {PASS}", lifeline.path, gate.path)
 
     run = background(lambda: plan.run(jobs=2))
     with witness._changed:
@@ -139,7 +139,7 @@ def test_upstream_failed_is_reported_while_other_tasks_run(plan, witness, lifeli
     assert states(run.result()) == {"bad": FAILED, "after bad": NOT_RUN, "long": OK}
 
 
-def test_every_failure_is_reported(plan) -> None:
+def test_upstream_failed_reason_names_all_failed_tasks(plan) -> None:
     """Two failures are two reasons, and a task that waited for both names both."""
     plan.task("one", "raise SystemExit('first why')")
     plan.task("two", "raise SystemExit('second why')")
@@ -154,7 +154,7 @@ def test_every_failure_is_reported(plan) -> None:
     assert outcomes["both"].reason in {"'one' failed", "'two' failed", "'one' failed, 'two' failed"}
 
 
-def test_a_task_that_cannot_start_fails_like_any_other(plan, tmp_path: Path) -> None:
+def test_missing_workdir_fails_task_with_reason(plan, tmp_path: Path) -> None:
     """A working directory that has not been made fails the task that needs it, with the reason."""
     plan.task("makes nothing")
     plan.task("needs it", workdir=tmp_path / "never made", after=["makes nothing"])
@@ -166,7 +166,7 @@ def test_a_task_that_cannot_start_fails_like_any_other(plan, tmp_path: Path) -> 
     assert "the working directory" in outcomes["needs it"].reason
 
 
-def test_a_task_may_need_what_an_earlier_one_makes(plan, modules, tmp_path: Path) -> None:
+def test_module_and_workdir_of_upstream_task_are_found(plan, modules, tmp_path: Path) -> None:
     """A module and a working directory that an earlier task makes are there for the later one."""
     make = """
         import os, sys
@@ -175,17 +175,17 @@ def test_a_task_may_need_what_an_earlier_one_makes(plan, modules, tmp_path: Path
     """
     plan.task("make", make, str(tmp_path / "work"), str(modules.folder / "late.py"))
     plan.task("use", module="late", workdir=tmp_path / "work", after=["make"])
-    engine = plan.engine()
+    runner = plan.runner()
 
-    warnings = engine.check()
-    outcomes = engine.run()
+    warnings = runner.check()
+    outcomes = runner.run()
 
     assert len(warnings) == 1
     assert "task 'use': the working directory" in warnings[0]
     assert outcomes["use"].result == "made"
 
 
-def test_a_template_is_refused_before_anything_runs(plan) -> None:
+def test_airflow_template_in_argument_raises_before_start(plan) -> None:
     """A template that only Airflow renders is rejected, with the task's name and line."""
     plan.task("first")
     plan.task("dated", "", "{{ ds }}", after=["first"])
@@ -193,12 +193,12 @@ def test_a_template_is_refused_before_anything_runs(plan) -> None:
     with pytest.raises(
         InvalidTask, match=r"workflow_helpers\.py:\d+: task 'dated': '\{\{ ds \}\}' is rendered only by Airflow"
     ):
-        plan.engine().check()
+        plan.runner().check()
 
 
-def test_a_template_in_a_path_is_refused_like_one_in_a_text(plan) -> None:
+def test_airflow_template_in_path_raises_before_start(plan) -> None:
     """No folder is ever called `{{ ds }}`."""
     plan.task("a", "", Path("build/{{ ds }}/x"))
 
     with pytest.raises(InvalidTask, match=r"\{\{ ds \}\}"):
-        plan.engine().check()
+        plan.runner().check()

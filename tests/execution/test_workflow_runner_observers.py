@@ -42,38 +42,38 @@ class Failing(Witness):
 
 @pytest.mark.parametrize("error", [OSError("the disk is full"), SystemExit("the disk is full")], ids=["error", "exit"])
 @pytest.mark.parametrize("at", ["started", "output", "ended"])
-def test_a_task_that_cannot_be_recorded_has_failed(at: str, error: BaseException, plan, witness) -> None:
-    """Where an observer fails, its task fails, everybody else hears of it, and the others run on."""
+def test_failing_observer_fails_its_task_only(at: str, error: BaseException, plan, witness) -> None:
+    """Where an observer fails, its task fails, other observers are notified, and the other tasks run."""
     plan.task("watched", "print('hello')")
     plan.task("after it", after=["watched"])
     plan.task("other", "print('hello')")
 
-    outcomes = plan.engine(Failing(at, error), jobs=1).run()
+    outcomes = plan.runner(Failing(at, error), jobs=1).run()
 
     assert states(outcomes) == {"watched": FAILED, "after it": NOT_RUN, "other": OK}
     assert "the disk is full" in outcomes["watched"].reason
-    assert [name for what, name in witness.events if what != "started"] == ["watched", "after it", "other"]
+    assert [name for event, name in witness.events if event != "started"] == ["watched", "after it", "other"]
 
 
 def test_failing_observer_does_not_block_others(plan, modules, witness) -> None:
-    """An observer that fails at the end of a task does not keep the next from hearing of it."""
+    """An observer that fails at the end of a task does not block the notification of the next one."""
     plan.task("watched")
-    engine = WorkflowRunner(
+    runner = WorkflowRunner(
         Workflow("plan", plan._tasks), modules.settings(), observers=[Failing("ended", OSError("full")), witness]
     )
 
-    engine.run()
+    runner.run()
 
     assert ("failed", "watched") in witness.events
 
 
-def test_a_task_whose_log_fails_is_ended(plan, lifeline) -> None:
+def test_failing_log_observer_ends_process_tree(plan, lifeline) -> None:
     """A task whose output cannot be recorded is ended with all it has started."""
     plan.task(
-        "watched", HOLD + "    os.fork() or os.setsid(); say('here'); print('hello'); signal.pause()", lifeline.path
+        "watched", HOLD + "    os.fork() or os.setsid(); put('here'); print('hello'); signal.pause()", lifeline.path
     )
 
-    outcomes = plan.engine(Failing("output", OSError("the disk is full"))).run()
+    outcomes = plan.runner(Failing("output", OSError("the disk is full"))).run()
 
     assert outcomes["watched"].state is FAILED
     lifeline.expect_end()
@@ -81,17 +81,17 @@ def test_a_task_whose_log_fails_is_ended(plan, lifeline) -> None:
 
 def test_closed_output_stops_the_run(plan, lifeline) -> None:
     """When the reader closes the output, the whole run is stopped at once."""
-    plan.task("long", HOLD + "    say('here'); signal.pause()", lifeline.path)
+    plan.task("long", HOLD + "    put('here'); signal.pause()", lifeline.path)
     plan.task("watched", "print('hello')")
     plan.task("after it", after=["watched"])
 
-    outcomes = plan.engine(Failing("output", BrokenPipeError()), jobs=2).run()
+    outcomes = plan.runner(Failing("output", BrokenPipeError()), jobs=2).run()
 
     assert states(outcomes) == {"long": STOPPED, "watched": FAILED, "after it": STOPPED}
     assert outcomes["watched"].reason == "the reader of the run's output has closed it"
 
 
-def test_a_reader_that_has_stalled_cannot_keep_tasks_running(plan, lifeline, background) -> None:
+def test_stop_ends_tasks_while_observer_blocks(plan, lifeline, background) -> None:
     """A stop ends the tasks even while the thread that follows them is stuck in handing on their output."""
 
     class Stalled(Witness):
@@ -104,19 +104,19 @@ def test_a_reader_that_has_stalled_cannot_keep_tasks_running(plan, lifeline, bac
             self.goes_on.get(timeout=120)
 
     stalled = Stalled()
-    plan.task("talks", HOLD + "    say('here'); print('hello'); signal.pause()", lifeline.path)
-    engine = plan.engine(stalled, grace=0.2)
+    plan.task("talks", HOLD + "    put('here'); print('hello'); signal.pause()", lifeline.path)
+    runner = plan.runner(stalled, grace=0.2)
 
-    run = background(engine.run)
+    run = background(runner.run)
     stalled.expect_output("talks")
-    engine.stop()
+    runner.stop()
 
     lifeline.expect_end()
     stalled.goes_on.put(None)
     assert run.result()["talks"].state is STOPPED
 
 
-def test_a_secret_variable_of_a_task_is_shown_nowhere(plan, witness, modules) -> None:
+def test_secret_variable_is_masked_in_command_and_output(plan, witness, modules) -> None:
     """Neither the command line nor the output shows the value of a variable whose name looks secret."""
     source = "import os; print('it is', os.environ['API_TOKEN'])"
     plan.task("a", source, "hunter2-xyz", env={**modules.settings().env, "API_TOKEN": "hunter2-xyz"})

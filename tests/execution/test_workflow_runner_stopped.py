@@ -11,8 +11,8 @@ from tests.execution.workflow_helpers import HOLD, OK, STOPPED, states
 STUBBORN = (
     HOLD
     + """
-    signal.signal(signal.SIGTERM, lambda *_: say("told"))
-    say("ready")
+    signal.signal(signal.SIGTERM, lambda *_: put("sigterm"))
+    put("ready")
     while True: signal.pause()
 """
 )
@@ -23,15 +23,15 @@ def test_stop_ends_running_tasks_and_starts_none(plan, lifeline, background) -> 
     plan.task("done")
     for name in ("one", "two"):
         plan.task(
-            name, HOLD + "    os.fork() or os.setsid(); say('here'); signal.pause()", lifeline.path, after=["done"]
+            name, HOLD + "    os.fork() or os.setsid(); put('here'); signal.pause()", lifeline.path, after=["done"]
         )
         plan.task(f"after {name}", after=[name])
     plan.task("queued", after=["done"])
-    engine = plan.engine(jobs=2)
+    runner = plan.runner(jobs=2)
 
-    run = background(engine.run)
+    run = background(runner.run)
     lifeline.expect("here", times=4)
-    engine.stop()
+    runner.stop()
     outcomes = run.result()
 
     assert outcomes.pop("done").state is OK
@@ -40,49 +40,49 @@ def test_stop_ends_running_tasks_and_starts_none(plan, lifeline, background) -> 
     lifeline.expect_end()
 
 
-def test_a_stop_before_the_start_runs_nothing(plan, witness) -> None:
+def test_stop_before_run_starts_no_task(plan, witness) -> None:
     """A run that is stopped before it starts runs nothing."""
     plan.task("one")
     plan.task("two", after=["one"])
-    engine = plan.engine()
-    engine.stop()
+    runner = plan.runner()
+    runner.stop()
 
-    assert set(states(engine.run()).values()) == {STOPPED}
-    assert [what for what, _ in witness.events] == ["stopped", "stopped"]
+    assert set(states(runner.run()).values()) == {STOPPED}
+    assert [event for event, _ in witness.events] == ["stopped", "stopped"]
 
 
-def test_a_second_stop_can_kill_at_once(plan, lifeline, background) -> None:
-    """Who does not want to wait for the grace stops once more, at once."""
+def test_second_stop_at_once_kills_tasks(plan, lifeline, background) -> None:
+    """A second stop, at once, does not wait for the grace."""
     plan.task("stubborn", STUBBORN, lifeline.path)
-    engine = plan.engine(grace=3600)
+    runner = plan.runner(grace=3600)
 
-    run = background(engine.run)
+    run = background(runner.run)
     lifeline.expect("ready")
-    engine.stop()
-    lifeline.expect("told")
-    engine.stop(at_once=True)
+    runner.stop()
+    lifeline.expect("sigterm")
+    runner.stop(at_once=True)
 
     assert run.result()["stubborn"].state is STOPPED
     lifeline.expect_end()
 
 
-def test_a_signal_that_comes_just_before_a_wait_is_obeyed(plan, lifeline, signal_unnoticed) -> None:
+def test_signal_just_before_wait_stops_run(plan, lifeline, signal_unnoticed) -> None:
     """A stop from a signal handler is obeyed even if the signal did not interrupt the wait for a task's end."""
-    plan.task("one", HOLD + "    say('here'); signal.pause()", lifeline.path)
-    engine = plan.engine()
-    signal_unnoticed(engine.stop, lambda: lifeline.expect("here"))
+    plan.task("one", HOLD + "    put('here'); signal.pause()", lifeline.path)
+    runner = plan.runner()
+    signal_unnoticed(runner.stop, lambda: lifeline.expect("here"))
 
-    assert engine.run()["one"].state is STOPPED
+    assert runner.run()["one"].state is STOPPED
 
 
-def test_an_interrupt_ends_everything(plan, lifeline) -> None:
+def test_keyboard_interrupt_ends_all_tasks(plan, lifeline) -> None:
     """Ctrl-C in a plain Python program ends all tasks before it is raised."""
-    plan.task("one", HOLD + "    os.fork() or os.setsid(); say('here'); signal.pause()", lifeline.path)
-    plan.task("two", HOLD + "    say('here'); os.kill(os.getppid(), signal.SIGUSR1); signal.pause()", lifeline.path)
+    plan.task("one", HOLD + "    os.fork() or os.setsid(); put('here'); signal.pause()", lifeline.path)
+    plan.task("two", HOLD + "    put('here'); os.kill(os.getppid(), signal.SIGUSR1); signal.pause()", lifeline.path)
     previous = signal.signal(signal.SIGUSR1, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            plan.engine(jobs=2).run()
+            plan.runner(jobs=2).run()
     finally:
         signal.signal(signal.SIGUSR1, previous)
 
@@ -104,11 +104,11 @@ def test_stop_ends_detached_processes_of_finished_tasks(plan, lifeline, backgrou
         lifeline.path,
     )
     plan.task("waits", daemon, lifeline.path, after=["detaches"])
-    engine = plan.engine()
+    runner = plan.runner()
 
-    run = background(engine.run)
+    run = background(runner.run)
     lifeline.expect("here", times=2)
-    engine.stop()
+    runner.stop()
 
     assert states(run.result()) == {"detaches": OK, "waits": STOPPED}
     lifeline.expect_end()

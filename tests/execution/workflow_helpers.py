@@ -19,14 +19,14 @@ OK, FAILED, NOT_RUN, STOPPED = TaskState.SUCCEEDED, TaskState.FAILED, TaskState.
 HOLD = """
     import fcntl, os, signal, sys
     life = os.open(sys.argv[1], os.O_WRONLY)
-    def say(word): os.write(life, word.encode() + b"\\n")
+    def put(word): os.write(life, word.encode() + b"\\n")
 """
 #: Waits for the gate whose path is the second argument.
 PASS = "fcntl.flock(open(sys.argv[2]), fcntl.LOCK_SH)"
 
 
 class Witness:
-    """Hears everything, and lets a test wait for it."""
+    """Observer that records all events, and lets a test wait for output."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str]] = []
@@ -34,7 +34,7 @@ class Witness:
         self._changed = threading.Condition()
 
     def on_start(self, task: Task, _line: str, _workdir: str | None) -> None:
-        self._note("started", task.name)
+        self._record("started", task.name)
 
     def on_output(self, task: Task, _stream: Stream, pieces: Sequence[str]) -> None:
         with self._changed:
@@ -42,9 +42,9 @@ class Witness:
             self._changed.notify_all()
 
     def on_end(self, task: Task, outcome: Outcome) -> None:
-        self._note(outcome.state.value, task.name)
+        self._record(outcome.state.value, task.name)
 
-    def _note(self, event: str, name: str) -> None:
+    def _record(self, event: str, name: str) -> None:
         with self._changed:
             self.events.append((event, name))
             self._changed.notify_all()
@@ -56,7 +56,7 @@ class Witness:
 
 
 class Plan:
-    """Tasks whose modules are written on the spot, and the engine that runs them."""
+    """Tasks with generated modules, and the runner of them."""
 
     def __init__(self, modules: Any, witness: Witness) -> None:
         self._modules = modules
@@ -68,14 +68,14 @@ class Plan:
         module = fields.pop("module", None) or self._modules.write(source)
         self._tasks.append(Task(name, module, args=args, depends_on=list(after), **fields))
 
-    def engine(self, *more: Any, **options: Any) -> WorkflowRunner:
-        """Return the engine of all tasks added so far."""
+    def runner(self, *more: Any, **options: Any) -> WorkflowRunner:
+        """Return the runner of all tasks added so far."""
         observers = [self._witness, *more]
         return WorkflowRunner(Workflow("plan", self._tasks), self._modules.settings(), observers=observers, **options)
 
     def run(self, **options: Any) -> dict[str, Outcome]:
         """Run the tasks."""
-        return self.engine(**options).run()
+        return self.runner(**options).run()
 
 
 def states(outcomes: dict[str, Outcome]) -> dict[str, TaskState]:

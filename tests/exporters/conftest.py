@@ -1,4 +1,4 @@
-"""What the tests of the exporters share."""
+"""Fixtures of the exporters' tests."""
 
 from __future__ import annotations
 

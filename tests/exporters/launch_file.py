@@ -1,8 +1,8 @@
-"""A launch.json as people write it: with comments, trailing commas and things of their own."""
+"""A handwritten launch.json: with comments, trailing commas and keys of other programs."""
 
 from __future__ import annotations
 
-WRITTEN_BY_A_PERSON = """\
+HANDWRITTEN = """\
 {
     // Use IntelliSense to learn about possible attributes.
     "version": "0.1.0", /* old, but mine */

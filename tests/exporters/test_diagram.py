@@ -40,14 +40,14 @@ def workflows(draw):
 
 
 def drawn(tree):
-    """Return the tasks of a tree from top to bottom: (name, depth, what it is said to come after)."""
+    """Return the tasks of a tree from top to bottom: (name, depth, the additional upstream tasks of its line)."""
     rows = tree[tree.index("\n\n") + 2 :].splitlines()
     found = [re.fullmatch(r"([ │├└─]*)(\S+) +m(?:\.n)?(?:  \((?:also )?after (.*)\))?", row) for row in rows]
     return [(row[2], len(row[1]) // 4, row[3].split(", ") if row[3] else []) for row in found]
 
 
 def test_to_tree_draws_diamond_with_additional_upstream(diamond):
-    """What two tasks have to be done before is under the second and says that it is also after the first."""
+    """A task with two upstream tasks is below the second, and its line names the first."""
     assert to_tree(diamond) == (
         "digits\n"
         "Which model reads digits best?\n"
@@ -78,7 +78,7 @@ def test_to_tree_connects_branches_with_lines():
 
 
 def test_to_tree_continues_long_chain_at_margin():
-    """A thousand tasks are no staircase of a thousand steps; where it goes on, it says after what."""
+    """A thousand tasks are no staircase of a thousand steps; a continued chain names its upstream task."""
     rows = drawn(to_tree(chain(1000)))
     assert [name for name, _, _ in rows] == [f"t{number}" for number in range(1000)]
     assert max(depth for _, depth, _ in rows) == DEEPEST - 1
@@ -151,7 +151,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_to_mermaid_escapes_names(name):
-    """What Mermaid or Markdown would act on is written as an entity, and reads as the name again."""
+    """Markup of Mermaid or Markdown is written as an entity, and reads as the name again."""
     node = to_mermaid(Workflow("w", [Task(name, "m")])).splitlines()[-1]
     label = re.fullmatch(r' {4}n0\["(.*)"\]', node)[1]
     assert html.unescape(label.replace("#", "&#")) == name
@@ -160,12 +160,12 @@ def test_to_mermaid_escapes_names(name):
 
 
 def test_to_mermaid_keeps_letters_and_punctuation():
-    """Only what is dangerous is escaped."""
+    """Only dangerous characters are escaped."""
     workflow = Workflow("w", [Task("größe 数 🎉 a.b-c_d (v2), 20 °C", "m")])
     assert '    n0["größe 数 🎉 a.b-c_d (v2), 20 °C"]\n' in to_mermaid(workflow)
 
 
 def test_to_mermaid_escapes_title():
-    """It is a quoted text of YAML, whatever it holds."""
+    """Any title is a quoted text of YAML."""
     lines = to_mermaid(Workflow('a"\n---\n数 b', [Task("x", "m")])).splitlines()
     assert lines == ["---", r'title: "a\U00000022\U0000000a---\U0000000a数 b"', "---", "flowchart TD", '    n0["x"]']

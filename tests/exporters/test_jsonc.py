@@ -22,14 +22,14 @@ DOCUMENTS = st.recursive(
 @settings(deadline=None)
 @given(document=DOCUMENTS, random=st.randoms(use_true_random=False))
 def test_parse_ignores_comments_and_trailing_commas(strewn, document, random):
-    """Whatever is strewn between the tokens, the data is that of the document."""
+    """Comments, blanks and commas between the tokens do not change the data."""
     assert parse(strewn(document, random)).data == document
 
 
 @settings(deadline=None)
 @given(document=DOCUMENTS, random=st.randoms(use_true_random=False))
 def test_parse_value_offsets_match_text(strewn, document, random):
-    """What stands between start and end of any value reads as that value again."""
+    """The text between start and end of any value reads as that value again."""
     text = strewn(document, random)
     waiting = [parse(text)]
     while waiting:
@@ -41,15 +41,15 @@ def test_parse_value_offsets_match_text(strewn, document, random):
 @settings(deadline=None)
 @given(st.text(alphabet='{}[]:,"\\/* \n019.eE-+truefalsn\x00é', max_size=60))
 def test_parse_accepts_or_rejects_any_text_like_strict_json(text):
-    """No text makes the reader fail in another way, and what it reads or refuses is what strict JSON does."""
+    """Any text is read or rejected as by strict JSON; no text raises another error."""
     try:
         data = parse(text).data
     except SewerError as error:
-        said = str(error)
+        message = str(error)
     else:
         assert json.loads(as_json(text)) == data
         return
-    assert re.match(r"[1-9]\d*:[1-9]\d*: \S", said)
+    assert re.match(r"[1-9]\d*:[1-9]\d*: \S", message)
     assert not is_json(text)
 
 
@@ -76,12 +76,12 @@ def test_parse_ignores_comma_in_comment():
 
 
 def test_parse_keeps_tokens_in_strings():
-    """A string may hold what elsewhere would be a comment or a bracket."""
+    """A string may contain the characters of a comment or a bracket."""
     assert parse(r'["// no", "/* no */", "]", "\"", "\\"]').data == ["// no", "/* no */", "]", '"', "\\"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{\n  "a": "never', "2:8: unterminated string"),
         ('{"a": "line\nbreak"}', "1:7: unterminated string"),
@@ -106,11 +106,11 @@ def test_parse_keeps_tokens_in_strings():
         ("9" * 5000, "1:1: the number has too many digits"),
     ],
 )
-def test_parse_rejects_invalid_text_with_line_and_column(text, said):
-    """The message starts with line and column and says what was expected there."""
+def test_parse_rejects_invalid_text_with_line_and_column(text, message):
+    """The message starts with line and column and names the expected token."""
     with pytest.raises(SewerError) as refused:
         parse(text)
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(message)
 
 
 def test_parse_limits_nesting_depth():

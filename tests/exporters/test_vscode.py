@@ -39,7 +39,7 @@ def test_launch_configuration_has_python_cwd_and_env_of_task(tmp_path):
 
 
 def test_write_launch_json_replaces_secrets_with_variables(tmp_path):
-    """People commit the file: it names variables in place of secrets, also where an older one had the values."""
+    """Users commit the file: it names variables in place of secrets, also where an older one had the values."""
     env = {"HF_TOKEN": "hf-secret", "DB_URL": "postgres://me:db-secret@host", "N": "1"}
     task = Task("a", "m", {"api_key": "key-secret", "to": "x/hf-secret"}, args=["redis://:arg-secret@h"], env=env)
     file = tmp_path / "launch.json"
@@ -71,7 +71,7 @@ def test_launch_configuration_expands_home_folder(monkeypatch):
 
 
 def test_launch_configuration_keeps_bare_interpreter_name():
-    """It is looked up on PATH by whoever starts it."""
+    """VS Code looks it up on PATH."""
     assert launch_configuration(Task("a", "m", python="python3.12"))["python"] == "python3.12"
 
 
@@ -92,7 +92,7 @@ def test_launch_json_uses_given_version(train):
 
 
 def test_launch_json_rejects_duplicate_task_names(train):
-    """VS Code could not tell them apart; the message has the lines of both."""
+    """VS Code could not distinguish them; the message has the lines of both."""
     other = Task("train", "digits.other")
     with pytest.raises(SewerError, match="two tasks are named 'train'") as refused:
         launch_json([train, other])

@@ -13,7 +13,7 @@ from airflow_provider_sewer.core.task import Task
 from airflow_provider_sewer.exporters.jsonc import parse, tokens
 from airflow_provider_sewer.exporters.vscode import launch_configuration, launch_json, merged_launch_json
 
-from .launch_file import WRITTEN_BY_A_PERSON
+from .launch_file import HANDWRITTEN
 
 
 def names(text):
@@ -21,10 +21,10 @@ def names(text):
 
 
 def test_merged_launch_json_changes_only_configuration_of_task(train):
-    """Comments, order, odd spacing, trailing commas and other configurations are what they were."""
-    before, _, rest = WRITTEN_BY_A_PERSON.partition('{\n            "name": "train"')
+    """Comments, order, odd spacing, trailing commas and other configurations are unchanged."""
+    before, _, rest = HANDWRITTEN.partition('{\n            "name": "train"')
     after = rest[rest.index("}") + 1 :]
-    merged = merged_launch_json(WRITTEN_BY_A_PERSON, [train])
+    merged = merged_launch_json(HANDWRITTEN, [train])
     assert merged.startswith(before)
     assert merged.endswith(after)
     replacement = merged.removeprefix(before).removesuffix(after)
@@ -36,8 +36,8 @@ def test_merged_launch_json_changes_only_configuration_of_task(train):
 def test_merged_launch_json_appends_new_task_after_comments(train):
     """The comments stay with the configurations they stand behind; the trailing comma stays a habit."""
     new = Task("evaluate", "digits.evaluate")
-    merged = merged_launch_json(WRITTEN_BY_A_PERSON, [new])
-    head, _, tail = WRITTEN_BY_A_PERSON.partition('"switched off" },\n')
+    merged = merged_launch_json(HANDWRITTEN, [new])
+    head, _, tail = HANDWRITTEN.partition('"switched off" },\n')
     assert merged.startswith(head + '"switched off" },\n        {\n            "name": "evaluate",\n')
     assert merged.endswith('"console": "integratedTerminal"\n        },\n' + tail)
 
@@ -62,8 +62,8 @@ def test_merged_launch_json_keeps_equal_configuration(train):
 def test_merged_launch_json_is_idempotent(train):
     """The second run finds everything in place."""
     tasks = [Task("new", "m"), train]
-    once = merged_launch_json(WRITTEN_BY_A_PERSON, tasks)
-    assert once != WRITTEN_BY_A_PERSON
+    once = merged_launch_json(HANDWRITTEN, tasks)
+    assert once != HANDWRITTEN
     assert merged_launch_json(once, tasks) == once
 
 
@@ -77,21 +77,21 @@ def test_merged_launch_json_into_own_file_equals_new_file(train):
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_merged_launch_json_keeps_line_ends_and_byte_order_mark(train, newline, mark):
-    """What is added has the line ends of the file."""
-    existing = mark + WRITTEN_BY_A_PERSON.replace("\n", newline)
+    """Added lines have the line ends of the file."""
+    existing = mark + HANDWRITTEN.replace("\n", newline)
     merged = merged_launch_json(existing, [train, Task("new", "m")])
-    assert merged == mark + merged_launch_json(WRITTEN_BY_A_PERSON, [train, Task("new", "m")]).replace("\n", newline)
+    assert merged == mark + merged_launch_json(HANDWRITTEN, [train, Task("new", "m")]).replace("\n", newline)
 
 
 def test_merged_launch_json_keeps_white_space(train):
-    """What stands before a closing bracket is layout of the person's own."""
+    """Blanks before a closing bracket are the user's own layout."""
     merged = merged_launch_json('{"version": "1", "configurations": [\n  {"name": "mine"}\n\n   ]\n\n}', [train])
     assert merged.startswith('{"version": "1", "configurations": [\n  {"name": "mine"},\n  {\n')
     assert merged.endswith("\n  }\n\n   ]\n\n}")
 
 
 def test_merged_launch_json_adds_lines_to_file_on_one_line(train):
-    """What was there stays on its line."""
+    """Existing text stays on its line."""
     merged = merged_launch_json('{"version": "1", "configurations": [{"name": "mine"}]}', [train])
     assert merged.startswith('{"version": "1", "configurations": [{"name": "mine"},\n    {\n        "name": "train",\n')
     assert merged.endswith("\n    }\n]}")
@@ -108,7 +108,7 @@ def test_merged_launch_json_indents_with_tabs_of_file(train):
 
 def test_merged_launch_json_keeps_version_or_adds_it(train):
     """The one in the file wins, even over the one asked for."""
-    assert parse(merged_launch_json(WRITTEN_BY_A_PERSON, [train], version="9")).data["version"] == "0.1.0"
+    assert parse(merged_launch_json(HANDWRITTEN, [train], version="9")).data["version"] == "0.1.0"
     assert parse(merged_launch_json('{"configurations": []}', [train], version="9")).data["version"] == "9"
 
 
@@ -122,12 +122,12 @@ def test_merged_launch_json_adds_configurations_array(train):
 
 @pytest.mark.parametrize("blank", ["", " \n\t\r\n", "\ufeff", "\ufeff\n"])
 def test_merged_launch_json_of_blank_file_equals_new_file(train, blank):
-    """Somebody may have touched it; there is nothing in it to lose."""
+    """It may come from `touch`; it has no content to lose."""
     assert merged_launch_json(blank, [train]).removeprefix("\ufeff") == launch_json([train])
 
 
 def test_merged_launch_json_keeps_elements_without_name(train):
-    """VS Code would complain about them; they are kept."""
+    """VS Code would complain about them; they are preserved."""
     existing = '{"version": "1", "configurations": [1, {}, {"name": 7}, null, {"name": ["train"]}]}'
     merged = merged_launch_json(existing, [train])
     assert parse(merged).data["configurations"][:-1] == [1, {}, {"name": 7}, None, {"name": ["train"]}]
@@ -135,7 +135,7 @@ def test_merged_launch_json_keeps_elements_without_name(train):
 
 
 def test_merged_launch_json_rejects_duplicate_configuration_of_task(train):
-    """Which one would be the task's is a guess; two of somebody else's stay two."""
+    """Which one is the task's would be a guess; two of another program stay two."""
     existing = '{"configurations": [\n  {"name": "train"},\n  {"name": "train"}\n]}'
     with pytest.raises(
         SewerError, match=r"^3:3: second configuration with the name of task 'train'.*; the file is unchanged$"
@@ -145,7 +145,7 @@ def test_merged_launch_json_rejects_duplicate_configuration_of_task(train):
 
 
 @pytest.mark.parametrize(
-    ("existing", "said"),
+    ("existing", "message"),
     [
         ("configurations: []", "1:1: unexpected character 'c'"),
         ("// a list\n[]", "2:1: the top level of launch.json must be an object"),
@@ -155,11 +155,11 @@ def test_merged_launch_json_rejects_duplicate_configuration_of_task(train):
         ('{"configurations": [}', "1:21: expected a value, got }"),
     ],
 )
-def test_merged_launch_json_rejects_invalid_file_with_line_and_column(train, existing, said):
-    """The message says what is wrong, where, and that nothing happened."""
+def test_merged_launch_json_rejects_invalid_file_with_line_and_column(train, existing, message):
+    """The message has the fault and its position, and that the file is unchanged."""
     with pytest.raises(SewerError) as refused:
         merged_launch_json(existing, [train])
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(message)
     assert str(refused.value).endswith("; the file is unchanged")
 
 

@@ -11,14 +11,14 @@ import pytest
 from airflow_provider_sewer.core.errors import SewerError
 from airflow_provider_sewer.exporters.vscode import launch_json, merged_launch_json, write_launch_json
 
-from .launch_file import WRITTEN_BY_A_PERSON
+from .launch_file import HANDWRITTEN
 
-NOBODY = 65534
+OTHER_USER = 65534
 
 
 @pytest.fixture
 def as_an_ordinary_user():
-    """Give up root, if that is who runs the tests, for as long as a block lasts: root may write everywhere."""
+    """Drop root privileges for as long as a block lasts: root may write everywhere."""
 
     @contextmanager
     def lowered(folder):
@@ -29,8 +29,8 @@ def as_an_ordinary_user():
         for path, before in closed.items():
             path.chmod(before | 0o011)
         for path in (folder, *folder.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
-        os.seteuid(NOBODY)
+            os.chown(path, OTHER_USER, OTHER_USER)
+        os.seteuid(OTHER_USER)
         try:
             yield
         finally:
@@ -59,7 +59,7 @@ def test_write_launch_json_uses_default_mode_for_new_file(tmp_path, train):
 def test_write_launch_json_keeps_mode_and_bytes(tmp_path, train):
     """Byte order mark and line ends pass through the file system as well."""
     file = tmp_path / "launch.json"
-    existing = "\ufeff" + WRITTEN_BY_A_PERSON.replace("\n", "\r\n")
+    existing = "\ufeff" + HANDWRITTEN.replace("\n", "\r\n")
     file.write_bytes(existing.encode("utf-8"))
     file.chmod(0o640)
     write_launch_json(file, [train])
@@ -68,15 +68,15 @@ def test_write_launch_json_keeps_mode_and_bytes(tmp_path, train):
 
 
 def test_write_launch_json_follows_symlink(tmp_path, train):
-    """Who keeps launch.json in a folder of dotfiles finds the change there."""
+    """A link to a file in a folder of dotfiles stays a link; that file is changed."""
     target = tmp_path / "dotfiles" / "launch.json"
     target.parent.mkdir()
-    target.write_text(WRITTEN_BY_A_PERSON, encoding="utf-8")
+    target.write_text(HANDWRITTEN, encoding="utf-8")
     link = tmp_path / "launch.json"
     link.symlink_to("dotfiles/launch.json")
     write_launch_json(link, [train])
     assert link.is_symlink()
-    assert target.read_text(encoding="utf-8") == merged_launch_json(WRITTEN_BY_A_PERSON, [train])
+    assert target.read_text(encoding="utf-8") == merged_launch_json(HANDWRITTEN, [train])
     assert sorted(os.listdir(tmp_path)) == ["dotfiles", "launch.json"]
 
 
@@ -110,7 +110,7 @@ def test_write_launch_json_keeps_invalid_file(tmp_path, train):
     assert os.listdir(tmp_path) == ["launch.json"]
 
 
-def test_write_launch_json_keeps_file_that_is_not_utf8(tmp_path, train):
+def test_write_launch_json_rejects_file_that_is_not_utf8(tmp_path, train):
     """Its bytes would not survive being read as anything else."""
     file = tmp_path / "launch.json"
     file.write_bytes(b'{"configurations": [] /* \xe4 */}')
@@ -120,7 +120,7 @@ def test_write_launch_json_keeps_file_that_is_not_utf8(tmp_path, train):
 
 
 def test_write_launch_json_rejects_directory(tmp_path, train):
-    """It is named as what it is."""
+    """The message names its kind."""
     with pytest.raises(SewerError, match="is a directory"):
         write_launch_json(tmp_path, [train])
 
@@ -149,7 +149,7 @@ def test_write_launch_json_rejects_symlink_loop(tmp_path, train):
 
 
 def test_write_launch_json_keeps_read_only_file(tmp_path, train, as_an_ordinary_user):
-    """A folder that can be written to would let it be replaced; its owner said no."""
+    """Its folder is writable, so it could be replaced; its own mode forbids that."""
     file = tmp_path / "launch.json"
     file.write_text("{}")
     file.chmod(0o444)
@@ -174,19 +174,19 @@ def test_write_launch_json_rejects_read_only_folder(tmp_path, train, as_an_ordin
 def test_write_launch_json_syncs_before_replacing(tmp_path, train, monkeypatch):
     """A power cut leaves either the old or the new text, never an empty file."""
     file = tmp_path / "launch.json"
-    file.write_text(WRITTEN_BY_A_PERSON, encoding="utf-8")
-    merged = merged_launch_json(WRITTEN_BY_A_PERSON, [train])
+    file.write_text(HANDWRITTEN, encoding="utf-8")
+    merged = merged_launch_json(HANDWRITTEN, [train])
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append((os.fstat(descriptor).st_size, file.read_text())))
     write_launch_json(file, [train])
-    assert synced == [(len(merged.encode()), WRITTEN_BY_A_PERSON)]
+    assert synced == [(len(merged.encode()), HANDWRITTEN)]
     assert file.read_text(encoding="utf-8") == merged
 
 
 def test_write_launch_json_on_full_disk_keeps_old_file(tmp_path, train, monkeypatch):
     """The draft is removed; the file is as it was."""
     file = tmp_path / "launch.json"
-    file.write_text(WRITTEN_BY_A_PERSON, encoding="utf-8")
+    file.write_text(HANDWRITTEN, encoding="utf-8")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
@@ -194,7 +194,7 @@ def test_write_launch_json_on_full_disk_keeps_old_file(tmp_path, train, monkeypa
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SewerError, match="cannot be written: No space left on device; it is unchanged"):
         write_launch_json(file, [train])
-    assert file.read_text(encoding="utf-8") == WRITTEN_BY_A_PERSON
+    assert file.read_text(encoding="utf-8") == HANDWRITTEN
     assert os.listdir(tmp_path) == ["launch.json"]
 
 

@@ -123,6 +123,12 @@ def test_to_json_masks_secret_args():
     ]  # fmt: skip
 
 
+def test_to_json_masks_secret_option_in_list_of_kwargs():
+    """As in the arguments of a module, the value follows its option."""
+    [task] = exported(Task("a", function="m:f", kwargs={"command": ["run", "--token", "hunter2", 3]}))
+    assert task["kwargs"] == {"command": ["run", "--token", "${env:TOKEN}", 3]}
+
+
 def test_to_json_writes_tags_and_group():
     """So that other programs can sort tasks by them."""
     [task, other] = exported(Task("a", "m", tags=["x", "y"], group="g.h"), Task("b", "m"))
@@ -131,7 +137,7 @@ def test_to_json_writes_tags_and_group():
 
 
 def test_to_json_writes_operator_kwargs_or_repr():
-    """What JSON cannot say is its repr, without an address that is another one in every process."""
+    """A value without a JSON form is its repr, without its address, which differs between processes."""
     kwargs = {
         "retries": 2,
         "retry_delay": timedelta(minutes=5),
@@ -158,7 +164,7 @@ def test_to_json_writes_operator_kwargs_or_repr():
 
 
 def test_to_json_writes_run_on_and_slurm():
-    """A task that says nothing of Slurm has neither key; secret values are masked here as well."""
+    """A task without Slurm settings has neither key; secret values are masked here as well."""
     slurm = {"gpus_per_node": 1, "setup": ["export KEY=s3cr3t"]}
     on_slurm, plain = exported(Task("a", "m", run_on="slurm", slurm=slurm, env={"TOKEN": "s3cr3t"}), Task("b", "m"))
     assert on_slurm["run_on"] == "slurm"

@@ -1,4 +1,4 @@
-"""What the tests of stages share: a file that says everything, and how a mistake in one is looked at."""
+"""Shared by the tests of stages: a file with every field, and a way to assert on mistakes in one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_sewer import SewerError, load_workflow
 from airflow_provider_sewer.core.errors import WorkflowFileError
 
-#: Each way to say something, in the form that has a place for all of them.
+#: Each field, in a form that has a place for all of them.
 EVERYTHING = """\
 name: digits
 doc: From noise to numbers.

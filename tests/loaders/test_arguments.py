@@ -32,7 +32,7 @@ def test_load_workflow_passes_arguments(flow) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({}, "train() missing 1 required positional argument: 'models'. Signature: (models, n=10, *, seed=None); pass"),
         (
@@ -41,15 +41,15 @@ def test_load_workflow_passes_arguments(flow) -> None:
         ),
     ],
 )
-def test_load_workflow_rejects_missing_or_unknown_argument(flow, arguments, said) -> None:
-    """With the workflow's line, and what it takes."""
+def test_load_workflow_rejects_missing_or_unknown_argument(flow, arguments, message) -> None:
+    """With the workflow's line and its parameters."""
     with pytest.raises(SewerError) as raised:
         load_workflow(flow, arguments=arguments)
-    assert f"{flow}:4: TypeError: {said}" in str(raised.value)
+    assert f"{flow}:4: TypeError: {message}" in str(raised.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         (
             "flow.py",
@@ -59,8 +59,8 @@ def test_load_workflow_rejects_missing_or_unknown_argument(flow, arguments, said
         ("stages.yaml", "Lint: {module: lint}", "stages take no arguments, got 'n'"),
     ],
 )
-def test_load_workflow_without_workflow_function_rejects_arguments(tmp_path, name, text, said) -> None:
+def test_load_workflow_without_workflow_function_rejects_arguments(tmp_path, name, text, message) -> None:
     """There is nothing that could be called with them."""
     (tmp_path / name).write_text(text)
-    with pytest.raises(SewerError, match=said):
+    with pytest.raises(SewerError, match=message):
         load_workflow(tmp_path / name, arguments={"n": 1})

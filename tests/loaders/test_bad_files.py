@@ -42,7 +42,7 @@ def test_load_workflow_rejects_path_that_cannot_be_encoded(tmp_path):
 
 
 def test_load_workflow_rejects_directory(tmp_path):
-    """The message says what to do instead."""
+    """The message includes the fix."""
     fails(tmp_path, "{f}: the path is a directory; pass a workflow file")
 
 
@@ -74,7 +74,7 @@ def test_syntax_error_has_file_and_line(write):
 
 
 def test_while_in_comprehension_is_syntax_error(write):
-    """Whatever the mistake is; what Python guesses about it is passed on."""
+    """For any mistake; Python's suggestion is part of the message."""
     path = write("[a while a in b]")
 
     with pytest.raises(WorkflowFileError, match=rf"^{re.escape(str(path))}:2: syntax error: invalid syntax"):
@@ -98,7 +98,7 @@ def test_syntax_error_in_helper_names_both_files(write):
 
 
 def test_syntax_error_in_compiled_text_has_line_of_file(write):
-    """``<string>`` is no file that anybody could open."""
+    """``<string>`` is not a file that users could open."""
     fails(write("eval('1 +')"), "{f}:2: syntax error: invalid syntax (<string>, line 1)")
 
 
@@ -110,7 +110,7 @@ NOT_HERE = (
 
 
 def test_load_workflow_reports_file_that_exhausts_parser(write):
-    """Text that is too much for the compiler is an error of the file, and nothing is said of calling it."""
+    """Text that is too large for the compiler is an error of the file; the message does not mention a call."""
     path = write("a = " + "-" * 200_000 + "1")
 
     with pytest.raises(WorkflowFileError) as caught:
@@ -121,7 +121,7 @@ def test_load_workflow_reports_file_that_exhausts_parser(write):
 
 
 def test_import_error_has_hint(write):
-    """Most often, somebody imports the module that only the task's interpreter has."""
+    """The usual cause is an import of a module that only the task's interpreter has."""
     path = write("Task('a', 'm')\nimport torch_or_so")
 
     fails(path, "{f}:3: ModuleNotFoundError: No module named 'torch_or_so'" + NOT_HERE)
@@ -146,7 +146,7 @@ def test_import_error_of_former_module_has_hint(write):
 
 
 def test_import_error_of_helper_named_like_stdlib_has_hint(write):
-    """The message says why the name is not found."""
+    """The message explains why the name is not found."""
     write("MINE = 1", "colorsys.py", imports="")
 
     with pytest.raises(WorkflowFileError, match=r"'colorsys' is a standard library module.*; rename yours$"):
@@ -218,7 +218,7 @@ def test_exception_in_workflow_function_has_line(write):
 
 
 def test_load_workflow_rejects_tasks_of_installed_former_package(write, install):
-    """A file that got another package's Task makes no task of ours; the message says whose they are."""
+    """A file with another package's Task gets no task of ours; the message names that package."""
     install("sewerpipe", {"__init__.py": "", "config.py": "class Task:\n    pass"})
 
     fails(

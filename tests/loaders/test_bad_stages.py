@@ -1,4 +1,4 @@
-"""What is wrong in a file with stages is named, and what to do about it."""
+"""Faults in a file with stages are named, with the fix."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ NO_YAML = {
         "1:20: unknown tag !!python/name:os.system; remove it",
     ),
     "a text for a number": ("Lint: {kwargs: {a: !!int many}}", "1:20: 'many' is not a valid !!int"),
-    "what holds itself": ("Lint: {kwargs: {a: &a [*a]}}", "1:20: the value contains itself"),
+    "value that contains itself": ("Lint: {kwargs: {a: &a [*a]}}", "1:20: the value contains itself"),
     "a merge of itself": ("Lint: &a {kwargs: {a: 1}, <<: *a}", "1:7: the value contains itself"),
 }
 
 
-@pytest.mark.parametrize(("text", "said"), NO_YAML.values(), ids=NO_YAML)
-def test_load_stages_rejects_invalid_yaml_with_line_and_column(text, said, stages):
-    """No traceback, and nothing of YAML's own long messages but what is wrong."""
-    fails(stages(text), f"{{f}}:{said}")
+@pytest.mark.parametrize(("text", "message"), NO_YAML.values(), ids=NO_YAML)
+def test_load_stages_rejects_invalid_yaml_with_line_and_column(text, message, stages):
+    """No traceback, and of YAML's own long messages only the fault."""
+    fails(stages(text), f"{{f}}:{message}")
 
 
 def test_load_stages_rejects_empty_file(stages):
@@ -80,7 +80,7 @@ def test_load_stages_limits_nesting_depth(stages):
 
 
 def test_load_stages_limits_alias_expansion(stages):
-    """Of eight lists of ten lists each would come a hundred million values; as many as people write are fine."""
+    """Eight lists of ten values would give a hundred million tasks; usual numbers are accepted."""
     lists = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 8)]
     bomb = "Lint:\n  kwargs:\n    a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n    " + "\n    ".join(lists)
 
@@ -91,12 +91,12 @@ def test_load_stages_limits_alias_expansion(stages):
 def test_load_stages_limits_mapped_tasks(stages):
     """Of one stage, or of several together; no task is made of them."""
     lists = [f"v{number}: {list(range(10))}" for number in range(9)]
-    said = "stages must be mapped to at most 100,000 tasks, got"
+    limit = "stages must be mapped to at most 100,000 tasks, got"
     one = stages(f"Lint: {{map_product: {{{', '.join(lists)}}}}}")
-    with pytest.raises(InvalidTask, match=rf"\.yaml:1:\d+: task 'Lint': {said} 1,000,000,000; map over fewer values"):
+    with pytest.raises(InvalidTask, match=rf"\.yaml:1:\d+: task 'Lint': {limit} 1,000,000,000; map over fewer values"):
         load_workflow(one, jobs="jobs")
     two = stages(f"Lint: {{map: {{n: [1]}}}}\nTest: {{map_product: {{{', '.join(lists[:5])}}}}}")
-    with pytest.raises(InvalidTask, match=rf"\.yaml:2:\d+: task 'Test': {said} 100,001; map over fewer values"):
+    with pytest.raises(InvalidTask, match=rf"\.yaml:2:\d+: task 'Test': {limit} 100,001; map over fewer values"):
         load_workflow(two, jobs="jobs")
 
 
@@ -175,7 +175,7 @@ BAD_STAGES = {
         "1:22: Product must name a file or directory, got '..'",
         InvalidTask,
     ),
-    "a result of nobody": (
+    "a result of no task": (
         "Lint: {kwargs: {a: !result Tst.x}}\nTest: []",
         ("1:20: !result: unknown stage 'Tst'; did you mean 'Test'? Known: 'Lint', 'Test'."),
         InvalidWorkflow,
@@ -242,10 +242,10 @@ BAD_STAGES = {
 }
 
 
-@pytest.mark.parametrize(("text", "said", "kind"), BAD_STAGES.values(), ids=BAD_STAGES)
-def test_load_stages_rejects_invalid_stage_with_line_and_column(text, said, kind, stages):
-    """What is said, and where."""
-    fails(stages(text), f"{{f}}:{said}", kind)
+@pytest.mark.parametrize(("text", "message", "kind"), BAD_STAGES.values(), ids=BAD_STAGES)
+def test_load_stages_rejects_invalid_stage_with_line_and_column(text, message, kind, stages):
+    """With its message and position."""
+    fails(stages(text), f"{{f}}:{message}", kind)
 
 
 def test_load_stages_without_jobs_module_has_hint(stages):
@@ -260,7 +260,7 @@ def test_load_stages_without_jobs_module_has_hint(stages):
 
 
 def test_load_stages_rejects_invalid_jobs_module(stages):
-    """A path is taken for what was probably meant."""
+    """A path is probably meant as jobs."""
     fails(
         stages("Lint: []"),
         "{f}: jobs must be a module name such as 'foo_jobs', got './jobs.py'; did you mean 'jobs'?",
@@ -270,10 +270,10 @@ def test_load_stages_rejects_invalid_jobs_module(stages):
 
 
 def test_load_workflow_rejects_jobs_for_python_file(write):
-    """There each task names what it runs."""
+    """There, each task has its own module or function."""
     path = write("Task('a', 'm')")
-    said = f"{path}: jobs requires stages in YAML; in a Python file, set module or function of each task"
-    fails(path, said, SewerError)
+    message = f"{path}: jobs requires stages in YAML; in a Python file, set module or function of each task"
+    fails(path, message, SewerError)
 
 
 def test_load_stages_rejects_unknown_workflow(stages):

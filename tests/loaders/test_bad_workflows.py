@@ -13,7 +13,7 @@ from .file_cases import fails
 
 
 def test_workflow_without_required_argument_is_error_with_line(write):
-    """Unless somebody gives it one."""
+    """Without a default, each parameter needs an argument."""
     fails(
         write("a = Task('a', 'm')\n\n@workflow\ndef w(day):\n    a.run()"),
         "{f}:4: TypeError: w() missing 1 required positional argument: 'day'. "
@@ -42,7 +42,7 @@ def test_workflow_decorator_may_pass_arguments(write):
 
 
 def test_run_in_thread_is_rejected(write, tmp_path):
-    """The message says how to have them side by side; nothing is started behind the reader's back."""
+    """The message shows how to run them in parallel; no thread is started implicitly."""
     write("open('ran', 'w')", "job.py", imports="")
     path = write("""
         import sys
@@ -70,7 +70,7 @@ def test_workflow_without_run_is_error_with_line(write):
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (
             "@workflow\nasync def w():\n    pass",
@@ -80,13 +80,13 @@ def test_workflow_without_run_is_error_with_line(write):
         ("@workflow()\ndef w():\n    pass", "@workflow must decorate a function and takes no arguments"),
     ],
 )
-def test_workflow_decorator_rejects_invalid_object_with_line(write, source, said):
-    """Found when the file is loaded, not when somebody asks for the workflow."""
-    fails(write(source), "{f}:2: " + said, InvalidWorkflow)
+def test_workflow_decorator_rejects_invalid_object_with_line(write, source, message):
+    """The error comes when the file is loaded, not when the workflow is used."""
+    fails(write(source), "{f}:2: " + message, InvalidWorkflow)
 
 
 def test_workflow_decorator_rejects_class(write):
-    """The message shows what it got."""
+    """The message shows the value."""
     path = write("@workflow\nclass W:\n    pass")
 
     with pytest.raises(InvalidWorkflow, match=r"flow\.py:2: @workflow must decorate a function .*W'>$"):
@@ -126,7 +126,7 @@ def test_load_workflow_requires_name_with_several_workflows(write):
 
 
 def test_load_workflow_rejects_name_without_workflow_function(write):
-    """The message says that the file declares none."""
+    """The message shows that the file declares none."""
     fails(
         write("Task('a', 'm')"),
         "{f}: unknown workflow 'daily'. Known: none. The file has no @workflow.",
@@ -191,7 +191,7 @@ def test_cycle_in_workflow_function_has_line(write):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("Task('a', 'm', {'x': {1}})", "task 'a': parameter 'x': a value of type set has no plain text form"),
         ("Task('a', 'm', {'x': 'a\\0b'})", "task 'a': parameter 'x': the text contains a NUL byte; remove it"),
@@ -204,11 +204,11 @@ def test_cycle_in_workflow_function_has_line(write):
         ("Task('a', 'm').run(workdir=5)", "workdir must be a path, got 5"),
     ],
 )
-def test_invalid_task_is_error_with_line(write, line, said):
-    """Task, field, and what to give instead."""
+def test_invalid_task_is_error_with_line(write, line, message):
+    """Task, field, and the fix."""
     path = write(line)
 
-    with pytest.raises(InvalidTask, match="^" + re.escape(f"{path}:2: {said}")):
+    with pytest.raises(InvalidTask, match="^" + re.escape(f"{path}:2: {message}")):
         load_workflow(path)
 
 
@@ -219,7 +219,7 @@ def test_task_without_name_is_error_with_line(write):
 
 
 @pytest.mark.parametrize(
-    ("line", "what"),
+    ("line", "kind"),
     [
         ("a >> 'b'", "'b' (str)"),
         ("a << 5", "5 (int)"),
@@ -229,11 +229,11 @@ def test_task_without_name_is_error_with_line(write):
         ("a >> []", "an empty list"),
     ],
 )
-def test_chain_of_other_object_is_error_with_line(write, line, what):
+def test_chain_of_other_object_is_error_with_line(write, line, kind):
     """On either side, alone or in a list."""
     fails(
         write(f"a, b = Task('a', 'm'), Task('b', 'm')\n{line}"),
-        f"{{f}}:3: >> takes tasks, chains and lists of them, got {what}",
+        f"{{f}}:3: >> takes tasks, chains and lists of them, got {kind}",
         InvalidWorkflow,
     )
 

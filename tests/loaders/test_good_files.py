@@ -21,7 +21,7 @@ def test_load_workflow_returns_tasks_and_edges(write):
 
         @workflow
         def daily():
-            """What it is for.
+            """Purpose of the workflow.
 
             And more.
             """
@@ -30,7 +30,7 @@ def test_load_workflow_returns_tasks_and_edges(write):
 
     graph = load_workflow(path)
 
-    assert (graph.name, graph.doc) == ("daily", "What it is for.\n\nAnd more.")
+    assert (graph.name, graph.doc) == ("daily", "Purpose of the workflow.\n\nAnd more.")
     assert graph.edges == [("a", "b")]
     assert str(graph.source) == f"{path}:5"
     assert graph.tasks["a"].arguments() == ["--n", "1"]
@@ -124,7 +124,7 @@ def test_relative_paths_are_resolved_against_file(write, tmp_path, monkeypatch):
 
 
 def test_load_workflow_skips_main_block(write):
-    """``if __name__ == "__main__":`` is for who runs the file itself."""
+    """The block ``if __name__ == "__main__":`` runs only when the file itself is run."""
     path = write("""
         Task("a", "m")
         if __name__ == "__main__":
@@ -155,7 +155,7 @@ def test_main_block_runs_workflow_in_plain_python(write, tmp_path):
 
 
 def run_in_python(path) -> None:
-    """Run a file the way a person does, in an interpreter that finds this package where this one does."""
+    """Run a file as a user does, in an interpreter that finds this package where this one does."""
     folder = Path(airflow_provider_sewer.__file__).parent.parent
     subprocess.run([sys.executable, path], env={**os.environ, "PYTHONPATH": str(folder)}, check=True, timeout=60)
 

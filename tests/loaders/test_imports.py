@@ -1,4 +1,4 @@
-"""A workflow file imports what lies beside it, and makes what it takes from there its own."""
+"""A workflow file imports modules beside it, and tasks from them become its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow_provider_sewer import load_workflow
 
 
 def test_relative_paths_in_helper_are_resolved_against_helper(write, tmp_path):
-    """A path means what it says where it is written."""
+    """A relative path refers to the file in which it is written."""
     write("def make():\n    return Task('a', 'm', workdir='data')", "lib/helper.py")
 
     graph = load_workflow(write("from lib.helper import make\nmake()"))
@@ -72,7 +72,7 @@ def test_import_prefers_own_folder_to_installed_packages(write):
 
 
 def test_import_prefers_standard_library_to_own_folder(write, monkeypatch):
-    """A helper named like a module of Python cannot get into what Python itself imports."""
+    """A helper named like a module of Python does not affect the imports of Python itself."""
     write("raise ZeroDivisionError", "colorsys.py", imports="")
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
 
@@ -82,7 +82,7 @@ def test_import_prefers_standard_library_to_own_folder(write, monkeypatch):
 
 
 def test_import_searches_folder_of_symlink(write, tmp_path):
-    """The folder somebody sees the file in comes first."""
+    """The folder through which the file is opened comes first."""
     real = write("import helper; Task('a', helper.M)", "real/flow.py")
     write("M = 'real'", "real/helper.py", imports="")
     write("M = 'link'", "dags/helper.py", imports="")
@@ -93,14 +93,14 @@ def test_import_searches_folder_of_symlink(write, tmp_path):
 
 
 def test_imported_task_belongs_to_workflow_that_uses_it(write):
-    """A helper's tasks are the file's if it imports them by name; what it does not use stays out."""
+    """A helper's tasks belong to the file if it imports them by name; unused ones stay out."""
     write("used = Task('used', 'm')\nunused = Task('unused', 'm')\nused >> unused", "helper.py")
 
     assert list(load_workflow(write("from helper import used\nTask('own', 'm')")).tasks) == ["own", "used"]
 
 
 def test_tasks_created_by_helper_function_belong_to_file(write):
-    """A function of a helper that makes tasks is a way to write them, wherever they are kept."""
+    """A function of a helper may create tasks, wherever the helper lies."""
     write("def make(name):\n    return Task(name, 'm')", "helper.py")
 
     graph = load_workflow(write("import helper\ntasks = [helper.make('a'), helper.make('b')]\nhelper.make('c')"))
@@ -116,7 +116,7 @@ def test_tasks_of_second_import_are_excluded(write):
 
 
 def test_imported_workflow_belongs_to_file(write):
-    """Only what stands in the file, or is imported by name, can be chosen."""
+    """Only workflows of the file itself, or imported by name, can be chosen."""
     write("""
         @workflow
         def imported():

@@ -48,7 +48,7 @@ def value(path: Path) -> object:
 
 
 def test_load_workflow_caches_self_contained_file(flow):
-    """The second time, nobody makes its tasks anew."""
+    """The second time, its tasks are not created again."""
     path = flow(HEAD + "Task('a', 'steps.a')\n")
     assert load_workflow(path) is load_workflow(path)
 
@@ -86,7 +86,7 @@ def test_modules_beside_accepts_pure_code(flow, text):
 
 
 def test_load_workflow_reloads_changed_file_with_same_mtime(flow):
-    """What counts is the content."""
+    """Only the content counts."""
     path = flow(HEAD + "Task('a', 'm', {'value': 1})\n")
     status = path.stat()
     assert [value(path), value(path)] == [1, 1]
@@ -156,13 +156,13 @@ def test_load_workflow_does_not_cache_impure_file(flow, monkeypatch, code):
 
 
 def test_load_workflow_does_not_cache_file_with_installed_package(flow):
-    """Nobody knows what that looks at."""
+    """The files that it reads are unknown."""
     path = flow(HEAD + "import click\nTask('a', 'm')\n")
     assert load_workflow(path) is not load_workflow(path)
 
 
 def test_load_workflow_does_not_cache_while_recording(flow):
-    """The names of tasks go on from those that are there already."""
+    """The names of tasks are numbered after those of existing ones."""
     path = flow(HEAD + "Task('a', 'm')\n")
     known = load_workflow(path)
     with recording():

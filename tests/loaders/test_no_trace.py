@@ -17,7 +17,7 @@ from airflow_provider_sewer import SewerError, Task, load_module, load_workflow
 
 @pytest.fixture
 def state():
-    """Return a function that says what loading must not change."""
+    """Return a function that returns the state that loading must not change."""
 
     def look():
         return {
@@ -89,19 +89,19 @@ def test_isolated_import_redirects_stdout_to_stderr(noisy, capsys):
     """Our own stdout may be read by a program."""
     load_workflow(noisy)
 
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "to stdout\n" in said.err
-    assert "to stdout, later\n" in said.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "to stdout\n" in output.err
+    assert "to stdout, later\n" in output.err
 
 
 def test_isolated_import_redirects_stdout_of_subprocess(write, capfd):
-    """The file may ask git for a version, say."""
+    """The file may, for example, ask git for a version."""
     load_workflow(write("import os; os.system('echo from a child'); Task('a', 'm')"))
 
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert "from a child\n" in said.err
+    output = capfd.readouterr()
+    assert output.out == ""
+    assert "from a child\n" in output.err
 
 
 def test_isolated_import_supports_closed_stdout(write):
@@ -179,7 +179,7 @@ def test_isolated_import_separates_helpers_of_same_name(write):
 
 
 def test_isolated_import_ignores_loaded_module_of_same_name(write, monkeypatch, tmp_path):
-    """The file gets its own helper, and who had imported another one keeps that."""
+    """The file gets its own helper, and the module that had imported another one keeps that."""
     write("NAME = 'elsewhere'", "elsewhere/helper/__init__.py", imports="")
     write("NAME = 'elsewhere'", "elsewhere/helper/part.py", imports="")
     monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
@@ -198,7 +198,7 @@ def test_isolated_import_ignores_loaded_module_of_same_name(write, monkeypatch, 
 
 
 def test_isolated_import_reloads_changed_helper(write):
-    """Nothing of an earlier load is kept."""
+    """No state of an earlier load is cached."""
     path = write("import helper; Task(helper.NAME, 'm')")
     write("NAME = 'before'", "helper.py", imports="")
     load_workflow(path)
@@ -220,7 +220,7 @@ def test_isolated_import_shares_modules_of_current_program(write, monkeypatch, t
 
 
 def test_isolated_import_keeps_installed_packages(write, monkeypatch):
-    """They are the same for everybody, and many cannot be loaded twice."""
+    """They are the same for all importers, and many cannot be loaded twice."""
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     monkeypatch.delitem(sys.modules, "iniconfig", raising=False)
     path = write("import colorsys, iniconfig\nTask('a', 'm')")
@@ -273,13 +273,13 @@ def test_former_names_do_not_replace_installed_package(write):
 @pytest.mark.usefixtures("certificates")
 @pytest.mark.parametrize("line", ["from sewer.config import Task", "from sewer.workflows import workflow"])
 def test_import_error_of_installed_former_package_has_hint(write, line):
-    """Nothing of ours is put into somebody else's package; the message says what to write."""
+    """A package of another owner is not changed; the message includes the fix."""
     with pytest.raises(SewerError, match="write: from airflow_provider_sewer import Task, workflow"):
         load_workflow(write(line, imports=""))
 
 
 def test_former_names_exist_only_during_load(write):
-    """Afterwards nobody can import them."""
+    """They cannot be imported afterwards."""
     load_workflow(write("from sewer.config import Task; Task('a', 'm')", imports=""))
 
     with pytest.raises(ModuleNotFoundError):
@@ -288,7 +288,7 @@ def test_former_names_exist_only_during_load(write):
 
 
 def test_load_workflow_does_not_share_tasks_between_files(write):
-    """What one file declares is unknown to the next one, also under the same names."""
+    """Declarations of one file are unknown to the next one, also under the same names."""
     source = """
         a = Task("a", "{0}")
 
@@ -302,14 +302,14 @@ def test_load_workflow_does_not_share_tasks_between_files(write):
 
 
 def test_task_created_outside_load_is_in_no_workflow(write):
-    """The tasks of who loads are not the tasks of what is loaded."""
+    """The tasks of the loading file are not the tasks of the loaded one."""
     Task("mine", "m")
 
     assert list(load_workflow(write("Task('a', 'm')")).tasks) == ["a"]
 
 
 def test_load_module_result_works_after_restore(write):
-    """Its functions still see its variables and what it imported."""
+    """Its functions still see its variables and its imports."""
     write("def double(n):\n    return 2 * n", "helper.py", imports="")
     module = load_module(write("""
         import helper
@@ -334,7 +334,7 @@ def test_isolated_import_restores_working_directory(write, tmp_path):
 
 
 def test_isolated_import_supports_missing_working_directory(write, tmp_path, monkeypatch):
-    """Somebody may have cleaned up behind us."""
+    """Another program may have removed the file."""
     path = write("Task('a', 'm')")
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -1,4 +1,4 @@
-"""Whatever is wrong in a file with stages is found at the very key or value, with its line and its column."""
+"""Each fault in a file with stages is found at the very key or value, with its line and its column."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_sewer import SewerError, load_workflow
 
-#: A file in which ``⟦`` stands before what is wrong, and what is said of it.
+#: A file in which ``⟦`` stands before the fault, and the message about it.
 MARKED = {
     # --- arguments
     "a parameter with spaces": ("a: {module: m, parameters_and_flags: {ok: 1, ⟦a b: 1}}", "parameter 'a b': write"),
@@ -74,7 +74,7 @@ MARKED = {
         "a: {products: x, run_when: stale, compare: ⟦size}",
         "compare must be one of 'mtime',",
     ),
-    "what makes stale": (
+    "causes of staleness": (
         "a: {products: x, run_when: stale, stale_with: [code, ⟦x]}",
         "stale_with must be one of 'co",
     ),
@@ -158,7 +158,7 @@ MARKED = {
         "task 'a' declares product 'x' twice with different options",
     ),
     "made and needed": ("a: {products: x, dependencies: [y, ⟦x]}", "task 'a' has 'x' as a product and as a dependency"),
-    "what comes from outside": (
+    "external inputs": (
         "a: {products: x}\nb: {kwargs: {y: ⟦!external x}}",
         "External('x') is produced by task 'a'",
     ),
@@ -205,9 +205,9 @@ MARKED = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), MARKED.values(), ids=MARKED)
-def test_load_stages_error_has_position_of_key_or_value(text, said, stages):
-    """However deep it is, and whatever else there looks like it."""
+@pytest.mark.parametrize(("text", "expected"), MARKED.values(), ids=MARKED)
+def test_load_stages_error_has_position_of_key_or_value(text, expected, stages):
+    """At any depth, and beside similar text."""
     before, _, after = text.partition("⟦")
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
     path = stages(before + after, "def a(): ...\ndef b(): ...\n")
@@ -217,5 +217,5 @@ def test_load_stages_error_has_position_of_key_or_value(text, said, stages):
 
     place, _, message = str(caught.value).removeprefix(f"{path}:").partition(": ")
     assert place == f"{line}:{column}", caught.value
-    assert message.removeprefix("task 'a': ").removeprefix("task 'b': ").startswith(said.replace("{f}", str(path)))
+    assert message.removeprefix("task 'a': ").removeprefix("task 'b': ").startswith(expected.replace("{f}", str(path)))
     assert caught.value.where == (str(path), line, column)

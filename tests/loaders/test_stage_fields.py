@@ -1,4 +1,4 @@
-"""Stages in YAML can say all that a Python file can."""
+"""Stages in YAML support all fields of a Python file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from airflow_provider_sewer.loaders.workflow_files import load_tasks
 from .stage_cases import EVERYTHING
 
 
-def said(workflow: Workflow) -> dict[str, Any]:
-    """Return all that a workflow says, but for the lines it says it in, in a form that can be compared."""
+def task_fields(workflow: Workflow) -> dict[str, Any]:
+    """Return all fields of a workflow but its lines, in a form that can be compared."""
     tasks = {
         name: {
             field: value for field, value in vars(task).items() if field not in ("source", "identity", "mapped_task")
@@ -69,7 +69,7 @@ def test_load_stages_supports_all_fields_of_task(write, tmp_path):
     """, imports="")  # fmt: skip
     stages = write(EVERYTHING, "stages.yaml", imports="")
 
-    graph, expected = said(load_workflow(stages)), said(load_workflow(python))
+    graph, expected = task_fields(load_workflow(stages)), task_fields(load_workflow(python))
 
     assert (graph["name"], graph["doc"]) == ("digits", "From noise to numbers.")
     assert graph == {**expected, "name": "digits", "doc": "From noise to numbers."}
@@ -128,11 +128,11 @@ use = Task("use", "m.use", {"of": over.result[0]})
 
 
 def test_load_stages_maps_stage_like_task(write):
-    """Over values, their combinations, results, and what only a run will bring; it stands for all its tasks."""
+    """Over values, their combinations, results and runtime values; it stands for all its tasks."""
     stages = write(LOOPS, "stages.yaml", imports="")
     python = write(LOOPS_IN_PYTHON, imports="")
 
-    graph, expected = said(load_workflow(stages)), said(load_workflow(python))
+    graph, expected = task_fields(load_workflow(stages)), task_fields(load_workflow(python))
 
     assert graph["tasks"] == expected["tasks"]
     assert graph["why"] == expected["why"]
@@ -177,7 +177,7 @@ workflows:
 
 
 def test_load_stages_supports_several_workflows(stages):
-    """Each with stages of its own; what holds for all stands beside them, and that of a workflow wins over it."""
+    """Each with stages of its own; defaults for all stand beside them, and those of a workflow override them."""
     path = stages(SEVERAL)
 
     nightly, hourly = load_workflow(path, "nightly"), load_workflow(path, "hourly")
@@ -192,7 +192,7 @@ def test_load_stages_supports_several_workflows(stages):
 
 
 def test_load_stages_requires_name_with_several_workflows(stages):
-    """As in a Python file; all their tasks can be had, those that say the same once."""
+    """As in a Python file; all their tasks can be selected, equal ones once."""
     path = stages(SEVERAL)
 
     with pytest.raises(SewerError, match=r"the file defines several workflows; choose one: 'nightly', 'hourly'$"):

@@ -1,4 +1,4 @@
-"""The JSON Schema of stages: by it editors take and refuse what the reader takes and refuses."""
+"""The JSON Schema of stages: editors accept and reject the same files as the reader."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from airflow_provider_sewer import Dependency, External, Product, SewerError, load_workflow
-from airflow_provider_sewer.core.slurm_settings import RESOURCES
-from airflow_provider_sewer.core.task import FIELDS
+from airflow_provider_sewer.core.slurm_parameters import RESOURCES
+from airflow_provider_sewer.core.task_fields import FIELDS
 from airflow_provider_sewer.loaders.stages.layout import (
     DEFAULT_FIELDS,
     LOOPS,
@@ -39,7 +39,7 @@ _AsEditorsSeeIt.add_multi_constructor(
 
 @pytest.fixture(scope="module")
 def why_invalid():
-    """Return a function that says why editors do not like a file."""
+    """Return a function that returns the schema's errors of a file."""
     schema = json.loads(schema_of_stages())
     jsonschema.Draft7Validator.check_schema(schema)
     validator = jsonschema.Draft7Validator(schema)
@@ -81,7 +81,7 @@ REFUSED = (
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_stages_schema_rejects_invalid_files(text, why_invalid, stages):
-    """Editors underline it before anybody runs it."""
+    """Editors underline it before a run."""
     assert why_invalid(text) is not None
     with pytest.raises(SewerError):
         load_workflow(stages(text), jobs="jobs")
@@ -110,7 +110,7 @@ VALUES = (
 @pytest.mark.parametrize("field", [*(f"slurm: {{{name}: %s}}" for name in (*RESOURCES, "mem_gbs")), *(
     f"{name}: %s" for name in STAGE_FIELDS if name not in {"depends_on", "function", *LOOPS})])  # fmt: skip
 def test_stages_schema_agrees_with_loader_on_values(field, why_invalid, stages):
-    """What one takes, the other takes; ``null`` is as if nothing were said."""
+    """The schema accepts the files that the reader accepts; ``null`` is an unset field."""
     beside = "" if "args" not in field and "parameters" not in field else "module: m, "
     for value in VALUES:
         text = f"Lint: {{{beside}{field % value}}}"
@@ -123,7 +123,7 @@ def test_stages_schema_agrees_with_loader_on_values(field, why_invalid, stages):
 
 
 def test_stages_schema_has_all_fields():
-    """None of a task's is forgotten, nor of what stands at the top."""
+    """No field of a task is missing, nor one of the top level."""
     schema = json.loads(schema_of_stages())
 
     known = {name: set(part["properties"]) for name, part in schema["definitions"].items() if "properties" in part}

@@ -1,4 +1,4 @@
-"""Stages in YAML: what a file says, in few words, and what is taken for what."""
+"""Stages in YAML: the forms of a file, and the types of its values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_sewer.loaders.workflow_files import load_tasks
 
 
 def test_load_stages_uses_function_of_stage_name(stages):
-    """Whatever the case of its letters, as python-dag-pipeline has it; the stages before it are a list."""
+    """In any letter case, as in python-dag-pipeline; the stages before it are a list."""
     path = stages("Lint: []\nTest:\n  - Lint\n")
 
     graph = load_workflow(path, jobs="jobs")
@@ -25,7 +25,7 @@ def test_depends_on_accepts_null_and_single_name(stages):
 
 
 def test_load_stages_accepts_any_stage_name(stages):
-    """Also like what YAML takes for something else, and like the fields at the top of the long form."""
+    """Also like another YAML type, and like the fields at the top of the long form."""
     path = stages(
         "On: []\nnull: [On]\nstages: []\nname: [stages]\nworkflows: {kwargs: {a: {b: 1}}}",
         "def On(): ...\nnull = stages = name = workflows = On\n",
@@ -50,7 +50,7 @@ def test_load_stages_sets_source_of_task(stages):
 
 
 def test_yaml_file_keeps_implicit_types_as_text(write):
-    """What YAML 1.1 takes for a bool, a time, a date or an octal number is text; numbers, true and null are not."""
+    """A bool, a time, a date or an octal number of YAML 1.1 is text; numbers, true and null are not."""
     path = write("""
         a:
           function: m:f
@@ -68,7 +68,7 @@ def test_yaml_file_keeps_implicit_types_as_text(write):
 
 
 def test_yaml_file_supports_anchors_and_merges(write):
-    """As in any YAML; what a stage says itself wins over what it merges."""
+    """As in any YAML; a stage's own fields override merged ones."""
     path = write("""
         a: &common
           module: m

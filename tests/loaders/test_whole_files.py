@@ -1,4 +1,4 @@
-"""What belongs to a workflow: nothing that a person wrote is left out without a word."""
+"""The tasks of a workflow: a task that is left out by mistake raises an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_sewer.loaders.python_file import load_tasks
 
 
 def test_run_in_helper_is_not_workflow_of_file(write):
-    """What a helper runs when it is imported does not take the place of the file's own tasks."""
+    """A run in an imported helper does not replace the file's own tasks."""
     write("h = Task('h', 'steps')\nh.run()", "helper.py")
     path = write("import helper\na = Task('a', 'steps')\nb = Task('b', 'steps')\na >> b")
 
@@ -20,7 +20,7 @@ def test_run_in_helper_is_not_workflow_of_file(write):
 
 
 def test_top_level_run_must_include_all_tasks(write):
-    """Else the file would mean one thing to Python and another to everybody else."""
+    """Otherwise the file would have another meaning for Python than for readers."""
     path = write("a, b, c = (Task(name, 'steps') for name in 'abc')\n(a >> b).run()")
 
     with pytest.raises(SewerError, match=r"flow\.py:2: task 'c' is not part of the run at .*flow\.py:3"):

@@ -1,4 +1,4 @@
-"""What the README of depio shows: its three examples, line by line where the words differ, and what it fails at.
+"""The README of depio: its three examples, line by line where the words differ, and its limits.
 
 Functions stand in a module beside, for here every task runs in a process of its own, maybe of another Python.
 """
@@ -56,7 +56,7 @@ slowfunction(BLD/"output1.txt",input=BLD/"input.txt", sec=0)
 slowfunction(BLD/"final1.txt",BLD/"output1.txt", sec=0)
 """
 
-#: The second: arguments have names, and say themselves what is a product.
+#: The second: arguments have names, and their annotations mark products.
 FUNCTIONAL = """
 import pathlib
 
@@ -172,7 +172,7 @@ def test_product_paths_connect_tasks_of_both_interfaces(project, flow, names):
 
 
 def test_equal_tasks_are_merged(project):
-    """The same function with the same arguments runs once, and whoever depends on any of them depends on that."""
+    """The same function with the same arguments runs once; tasks that depend on any of these calls depend on that."""
     graph = project.write(BY_HAND, SLEEPS).load()
 
     assert list(graph.tasks) == ["functionaldemo1", "functionaldemo2", "functionaldemo3"]
@@ -264,7 +264,7 @@ def test_run_of_up_to_date_tasks_succeeds(project):
     assert "A function that" not in second.stdout
 
 
-# --- what depio fails at
+# --- limits of depio
 
 
 def test_partial_product_is_not_committed(project):
@@ -278,7 +278,7 @@ def test_partial_product_is_not_committed(project):
     failed = project.sppe("run")
     assert failed.returncode == 1
     assert "FileNotFoundError" in failed.stderr
-    assert "datapipeline_2  not run" in failed.stderr
+    assert "datapipeline_2  upstream failed" in failed.stderr
     assert (project.text("output1.txt"), project.text("output1.txt.failed")) == (None, "half")
 
     (project.folder / "trip").touch()
@@ -320,7 +320,7 @@ def test_cycle_through_paths_is_reported_before_run(project):
 
 
 def test_parameters_are_not_shared_between_tasks(project):
-    """Those of a cluster, too, are said of each function by itself."""
+    """Cluster options, too, are set for each function."""
     steps = """
         from airflow_provider_sewer import task
 

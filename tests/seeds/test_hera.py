@@ -1,4 +1,4 @@
-"""What the notebook on pipelines with Hera shows, line by line where the words differ.
+"""The notebook on pipelines with Hera, line by line where the words differ.
 
 A container that runs a command is a module here, `Steps` and `parallel()` are `>>` and lists, an artifact is a product,
 and an environment variable of the list one of `env`. Images, volumes and manifests have no counterpart yet.
@@ -64,7 +64,7 @@ Task("readfile", module="reader", args=[Dependency("tmp/hello.txt")])
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a folder with what the containers hold."""
+    """Return a folder with the files of the containers."""
     (tmp_path / "cowsay.py").write_text(COWSAY)
     (tmp_path / "source.py").write_text("import os\ndef some_func():\n    print(os.getenv('TASKSAY'))\n")
     (tmp_path / "run.py").write_text("import os; print(os.environ['SOME_ENV'])")
@@ -95,15 +95,15 @@ def sppe(folder):
 
 def test_function_and_module_run_with_env(sppe):
     """One after the other."""
-    said = sppe(FUNCTION_AND_PROGRAM, "run", "-i", sys.executable).stdout
-    assert said.splitlines() == ["[source-task] Workflows Are Powerful!", "[container-task] SOME_VAL"]
+    output = sppe(FUNCTION_AND_PROGRAM, "run", "-i", sys.executable).stdout
+    assert output.splitlines() == ["[source-task] Workflows Are Powerful!", "[container-task] SOME_VAL"]
 
 
 def test_run_executes_parallel_steps_concurrently(sppe):
     """A, and then B and C, in whichever order."""
-    said = sppe(STEP_PARALLEL, "run", "-i", sys.executable).stdout.splitlines()
-    assert said[0] == "[A] < Hi! >"
-    assert set(said[1:]) == {"[B] < Hello! >", "[C] < General Kenobi! >"}
+    output = sppe(STEP_PARALLEL, "run", "-i", sys.executable).stdout.splitlines()
+    assert output[0] == "[A] < Hi! >"
+    assert set(output[1:]) == {"[B] < Hello! >", "[C] < General Kenobi! >"}
 
 
 def test_load_workflow_returns_graph_without_running(sppe):
@@ -115,6 +115,6 @@ def test_load_workflow_returns_graph_without_running(sppe):
 
 def test_product_is_passed_between_steps(sppe, folder):
     """It ties the two without another word."""
-    said = sppe(ARTIFACT_PASSING, "run", "-i", sys.executable).stdout
-    assert said == "[readfile] Hello from Task1\n"
+    output = sppe(ARTIFACT_PASSING, "run", "-i", sys.executable).stdout
+    assert output == "[readfile] Hello from Task1\n"
     assert (folder / "tmp" / "hello.txt").read_text() == "Hello from Task1"

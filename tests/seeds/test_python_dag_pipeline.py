@@ -1,4 +1,4 @@
-"""What the README of python-dag-pipeline shows, word for word, and what its program gets wrong, put right."""
+"""The README of python-dag-pipeline, word for word, and the faults of its program, fixed."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def {stage}():
     for stage in ("Test", "Lint", "Coverage", "Docs", "Benchmark")
 )
 
-#: The beginning of a jobs module whose functions tell a pipe how far they are.
+#: The beginning of a jobs module whose functions write their progress into a pipe.
 TELLING = """
 import os, signal
 life = os.open({lifeline!r}, os.O_WRONLY)
-def say(word): os.write(life, word.encode() + b"\\n")
+def put(word): os.write(life, word.encode() + b"\\n")
 """
 
 
@@ -95,12 +95,12 @@ def fifo(tmp_path):
 
 
 def ran(process) -> list[str]:
-    """Return the stages that said that they start, in that order."""
+    """Return the stages that printed their start, in that order."""
     return re.findall(r"^\[(\w+)\] \1: starting$", process.out, re.MULTILINE)
 
 
 def test_documented_stages_run_unchanged(pipeline) -> None:
-    """Five stages, each after those it depends on, and every one says that it has finished."""
+    """Five stages, each after those it depends on, and each prints its end."""
     done = pipeline.run()
 
     assert done.returncode == 0, done.err
@@ -109,7 +109,7 @@ def test_documented_stages_run_unchanged(pipeline) -> None:
     assert order.index("Test") < order.index("Coverage") < min(order.index("Docs"), order.index("Benchmark"))
     assert order.index("Lint") < order.index("Docs")
     assert done.out.count(": finishing\n") == 5
-    assert "\n5 of 5 tasks succeeded; logs are in " in done.err
+    assert "\n5 of 5 tasks succeeded, in " in done.err
 
 
 def test_documented_stages_run_from_other_folder(sppe, pipeline, tmp_path) -> None:
@@ -162,7 +162,7 @@ def Test(): open({one!r}).close(); open({two!r}, "w").close()
 
 
 def test_failed_stage_exits_with_1(pipeline) -> None:
-    """The original logs it and exits with 0. Here what depends on it does not run, the rest does, and 1 says so."""
+    """The original logs it and exits with 0. Here only its downstream stages do not run, and the code is 1."""
     pipeline.jobs(JOBS.replace('print("Coverage: finishing")', 'raise Exception("Sorry, an error here")'))
 
     done = pipeline.run()
@@ -171,12 +171,12 @@ def test_failed_stage_exits_with_1(pipeline) -> None:
     assert sorted(ran(done)) == ["Coverage", "Lint", "Test"]
     assert "\nCoverage: foo_jobs:Coverage failed with exit code 1; command: " in done.err
     assert "Exception: Sorry, an error here" in done.err
-    assert "[Docs] not run: 'Coverage' failed\n" in done.err
+    assert "[Docs] upstream failed: 'Coverage' failed\n" in done.err
     assert "Traceback" not in done.err.partition("Exception: Sorry")[0].partition("[Coverage]")[0]
 
 
 def test_resume_skips_succeeded_stages(pipeline) -> None:
-    """The key use case of the document: after a failure, only what has not succeeded yet."""
+    """The key use case of the document: after a failure, only stages that have not succeeded yet run."""
     pipeline.jobs(JOBS.replace('print("Coverage: finishing")', 'raise Exception("Sorry, an error here")'))
     pipeline.run()
     pipeline.jobs(JOBS)
@@ -192,7 +192,7 @@ def test_ctrl_c_keeps_state(pipeline, lifeline) -> None:
     slow = dedent("""
         def Lint(): print("Lint: starting")
         def Test(): print("Test: starting")
-        def Coverage(): print("Coverage: starting"); say("here"); signal.pause()
+        def Coverage(): print("Coverage: starting"); put("here"); signal.pause()
         def Docs(): print("Docs: starting")
         def Benchmark(): print("Benchmark: starting")
     """)
@@ -239,7 +239,7 @@ def test_missing_function_is_reported_before_run(pipeline) -> None:
 
 
 def test_resume_from_pipeline_state_skips_succeeded_stages(pipeline) -> None:
-    """What it says SUCCESS of is done, whatever it ran; the file stays as it is, and the message says so."""
+    """A stage with SUCCESS in it is done, with any command; the file is unchanged, and the message names it."""
     state = pipeline.state(STATE)
 
     done = pipeline.run("--state", "state.yml", "--resume")
@@ -256,7 +256,7 @@ def test_resume_from_pipeline_state_skips_succeeded_stages(pipeline) -> None:
 
 
 def test_resume_from_pipeline_state_counts_later_successes(pipeline) -> None:
-    """The same command once more goes on from where the last run came to as well."""
+    """The same command again resumes at the end of the last run as well."""
     pipeline.state(STATE)
     pipeline.jobs(JOBS.replace('print("Docs: finishing")', "raise Exception"))
     assert pipeline.run("--state", "state.yml", "--resume").returncode == 1
@@ -274,9 +274,9 @@ def test_resume_from_pipeline_state_counts_later_successes(pipeline) -> None:
 
 
 def test_resume_from_pipeline_state_survives_kill(pipeline, lifeline) -> None:
-    """Killed in Coverage, and the document's state lost since: what it said is in the state of the run."""
+    """Killed in Coverage, and the document's state lost since: its successes are in the state of the run."""
     state = pipeline.state(STATE)
-    waiting = JOBS.replace('print("Coverage: finishing")', 'say("here"); signal.pause()')
+    waiting = JOBS.replace('print("Coverage: finishing")', 'put("here"); signal.pause()')
     pipeline.jobs(TELLING.format(lifeline=lifeline.path) + waiting)
     run = pipeline.start("--state", "state.yml", "--resume")
     lifeline.expect("here")
@@ -296,7 +296,7 @@ def later(pipeline, state) -> None:
 
 
 def test_resume_from_touched_pipeline_state_skips_succeeded_stages(pipeline) -> None:
-    """What either of the two says SUCCESS of is done."""
+    """A stage with SUCCESS in either of the two is done."""
     state = pipeline.state(STATE)
     assert pipeline.run("--state", "state.yml", "--resume").returncode == 0
     later(pipeline, state)
@@ -305,7 +305,7 @@ def test_resume_from_touched_pipeline_state_skips_succeeded_stages(pipeline) -> 
 
 
 def test_resume_from_pipeline_state_reruns_later_failures_until_newer(pipeline) -> None:
-    """It is newer when somebody has gone back to the original in between, and had the stage succeed there."""
+    """It is newer after a run of the original in between, in which the stage succeeded."""
     state = pipeline.state(STATE)
     pipeline.jobs(JOBS.replace('print("Lint: finishing")', "raise Exception"))
     assert pipeline.run("--state", "state.yml", "--resume", "--force", "Lint").returncode == 1
@@ -318,7 +318,7 @@ def test_resume_from_pipeline_state_reruns_later_failures_until_newer(pipeline) 
 
 
 def test_explain_resume_from_pipeline_state(pipeline) -> None:
-    """`sppe explain` says beforehand what a run would do."""
+    """`sppe explain` shows the decisions of a run beforehand."""
     pipeline.state(STATE)
 
     explained = pipeline.run("--state", "state.yml", "--resume", command="explain").out.splitlines()
@@ -348,15 +348,15 @@ BAD_STATES = {
 }
 
 
-@pytest.mark.parametrize(("text", "said"), BAD_STATES.values(), ids=BAD_STATES)
-def test_invalid_pipeline_state_is_rejected(text, said, pipeline) -> None:
+@pytest.mark.parametrize(("text", "message"), BAD_STATES.values(), ids=BAD_STATES)
+def test_invalid_pipeline_state_is_rejected(text, message, pipeline) -> None:
     """Nothing runs on the word of a file that is not understood."""
     pipeline.state(text)
 
     done = pipeline.run("--state", "state.yml", "--resume")
 
     assert (done.returncode, done.out) == (2, "")
-    assert f"sppe: {pipeline.folder}/state.yml{said}" in done.err
+    assert f"sppe: {pipeline.folder}/state.yml{message}" in done.err
 
 
 def test_missing_pipeline_state_is_rejected(pipeline) -> None:
@@ -368,7 +368,7 @@ def test_missing_pipeline_state_is_rejected(pipeline) -> None:
 
 
 def test_pipeline_state_is_never_written(pipeline) -> None:
-    """Without --resume, a run would begin its state file anew."""
+    """Without --resume, a run would begin a new state file."""
     state = pipeline.state(STATE)
 
     done = pipeline.run("--state", "state.yml")

@@ -1,4 +1,4 @@
-"""What the README of Sewerpipe promises its users: their files, word for word, and their ways to use them."""
+"""The README of Sewerpipe: its users' files, word for word, and their ways to use them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     main()
 """
 
-#: A stand-in for the module that the example runs, which no package index has: it notes its arguments.
+#: A stand-in for the module that the example runs, which no package index has: it records its arguments.
 DUMMY = """\
 import argparse, os
 
@@ -60,8 +60,8 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--name")
 parser.add_argument("--verbose", action="store_true")
 options = parser.parse_args()
-with open(os.environ["NOTES"], "a") as notes:
-    print(options.name, options.verbose, file=notes)
+with open(os.environ["RECORDS"], "a") as records:
+    print(options.name, options.verbose, file=records)
 """
 
 
@@ -76,18 +76,18 @@ def example(tmp_path):
 
 @pytest.fixture
 def env(tmp_path):
-    """Put a stand-in for ``sewer.dummy`` where an interpreter finds it, and return the variables that say so."""
+    """Put a stand-in for ``sewer.dummy`` where an interpreter finds it, and return the variables for it."""
     package = tmp_path / "installed" / "sewer"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "dummy.py").write_text(DUMMY)
-    return {"PYTHONPATH": str(package.parent), "NOTES": str(tmp_path / "notes")}
+    return {"PYTHONPATH": str(package.parent), "RECORDS": str(tmp_path / "records")}
 
 
 @pytest.fixture
-def notes(tmp_path):
-    """Return a function that reads what the stand-in has noted."""
-    return lambda: (tmp_path / "notes").read_text().splitlines()
+def records(tmp_path):
+    """Return a function that reads the records of the stand-in."""
+    return lambda: (tmp_path / "records").read_text().splitlines()
 
 
 def test_documented_file_loads_unchanged(example):
@@ -102,7 +102,7 @@ def test_documented_file_loads_unchanged(example):
     ]
 
 
-def test_documented_file_runs_unchanged(example, env, notes, run_sewer_file):
+def test_documented_file_runs_unchanged(example, env, records, run_sewer_file):
     """As ``sppe run -p workflows/example.py`` runs it, one task after the other.
 
     Only the module is a stand-in: ``sewer.dummy`` is part of no package that could be installed.
@@ -110,10 +110,10 @@ def test_documented_file_runs_unchanged(example, env, notes, run_sewer_file):
     outcomes = run_sewer_file(example, python=sys.executable, env=env)
 
     assert [outcome.state.value for outcome in outcomes.values()] == ["succeeded", "succeeded"]
-    assert notes() == ["My momma True", "My momma not False"]
+    assert records() == ["My momma True", "My momma not False"]
 
 
-def test_workflow_of_loaded_module_runs_when_called(example, env, notes, monkeypatch):
+def test_workflow_of_loaded_module_runs_when_called(example, env, records, monkeypatch):
     """``load_module`` gives the file's own function, which is plain Python.
 
     Run as ``python workflows/example.py`` the file cannot be: outside of this package there is no
@@ -124,7 +124,7 @@ def test_workflow_of_loaded_module_runs_when_called(example, env, notes, monkeyp
 
     module.main()
 
-    assert notes() == ["My momma True", "My momma not False"]
+    assert records() == ["My momma True", "My momma not False"]
 
 
 def test_get_task_from_module_by_variable_and_name(example):
@@ -135,13 +135,13 @@ def test_get_task_from_module_by_variable_and_name(example):
     assert get_task_from_module(module, "Example 2") is module.t2
 
 
-def test_task_of_loaded_module_runs_alone(example, env, notes):
+def test_task_of_loaded_module_runs_alone(example, env, records):
     """With interpreter, environment and folder given to ``.run(…)``, by the names of the document."""
     task = get_task_from_module(load_module(example), "Example 1")
 
     task.run(path_to_python=Path(sys.executable), env=env, workdir=example.parent)
 
-    assert notes() == ["My momma True"]
+    assert records() == ["My momma True"]
 
 
 @pytest.fixture
@@ -188,18 +188,18 @@ def project(tmp_path):
     ],
     ids=["a task", "two tasks", "a workflow"],
 )
-def test_imported_tasks_run_with_other_interpreter(project, env, notes, call, expected):
-    """What the document has in the body of ``@task.external_python``, which Airflow sends to another Python."""
+def test_imported_tasks_run_with_other_interpreter(project, env, records, call, expected):
+    """The body of ``@task.external_python`` in the document, which Airflow sends to another Python."""
     code = f"import os, sys\nfrom pathlib import Path\nenv = {env!r}\n{dedent(call)}"
     path = os.pathsep.join(map(str, [project, PACKAGE_FOLDER]))
 
     subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True, timeout=60)
 
-    assert notes() == expected
+    assert records() == expected
 
 
-def test_documented_dag_runs(example, env, notes, run_dag):
-    """``create_airflow_task`` makes factories, and ``>>`` works on what they make.
+def test_documented_dag_runs(example, env, records, run_dag):
+    """``create_airflow_task`` returns factories, and ``>>`` works on their tasks.
 
     The document's DAG cannot run unchanged in Airflow 3: ``airflow.utils.dates`` and
     ``schedule_interval`` are gone, and ``sewerpipe.*`` exists only in workflow files.
@@ -222,4 +222,4 @@ def test_documented_dag_runs(example, env, notes, run_dag):
     result = run_dag(dag)
 
     assert result.states == {"Example_1": "success", "Example_2": "success", "clean_up": "success"}
-    assert notes() == ["My momma True", "My momma not False"]
+    assert records() == ["My momma True", "My momma not False"]

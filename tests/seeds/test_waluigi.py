@@ -1,6 +1,6 @@
-"""What the README of waluigi shows: its tasks, targets and pipeline, line by line where the words differ.
+"""The README of waluigi: its tasks, targets and pipeline, line by line where the words differ.
 
-A task of waluigi is a class of one task each, and a target what it leaves; here a function of a module beside the file,
+A task of waluigi is a class of one task each, and a target is its product; here a function of a module beside the file,
 and a product.
 """
 
@@ -18,7 +18,7 @@ import airflow_provider_sewer
 
 ROOT = Path(airflow_provider_sewer.__file__).parent.parent
 
-#: `UpperCase.run`, and the three steps of the pipeline; polars is left out, for it is not what they show.
+#: `UpperCase.run`, and the three steps of the pipeline; polars is left out, for it is not their subject.
 STEPS = """
 import os
 from pathlib import Path
@@ -70,7 +70,7 @@ for branch in ("xaa", "xab"):
 
 @pytest.fixture
 def sppe(tmp_path):
-    """Write a workflow file beside the steps, and run it as people do."""
+    """Write a workflow file beside the steps, and run it as users do."""
     (tmp_path / "steps.py").write_text(dedent(STEPS))
 
     def run(source: str, *arguments: str) -> subprocess.CompletedProcess:
@@ -87,7 +87,7 @@ def sppe(tmp_path):
 
 @pytest.fixture
 def raw(tmp_path):
-    """Write what comes from outside."""
+    """Write an external input."""
     for branch in ("xaa", "xab"):
         (tmp_path / "folder" / "raw").mkdir(parents=True, exist_ok=True)
         (tmp_path / "folder" / "raw" / branch).write_text(f"the text of {branch}")
@@ -112,14 +112,14 @@ def test_missing_external_input_is_reported_before_run(sppe):
 
 
 def test_pipeline_runs_all_branches_and_removes_temporary_products(sppe, raw):
-    """What lies between is gone when those that need it have succeeded."""
+    """Intermediate products are removed when their consumers have succeeded."""
     assert sppe(PIPELINE).returncode == 0
     assert (raw / "filtered" / "xab").read_text() == "the text of xab: 15 characters"
     assert not [path for path in (raw / "signals").iterdir() if path.name != ".sewer"]
 
 
 def test_failed_run_exits_with_1_without_partial_product(sppe, raw):
-    """What lies between is kept for another try, which does not make it once more."""
+    """Intermediate products stay for another try, which does not rebuild them."""
     failed = sppe(PIPELINE, "--env", "FAILS=1")
     assert failed.returncode == 1
     assert not (raw / "filtered" / "xaa").exists()

@@ -230,7 +230,7 @@ def test_failed_exit_record_ends_wait_without_slurm(jobs, monkeypatch) -> None:
 def test_full_disk_raises_launch_failure(jobs) -> None:
     """A job that cannot write its record fails for that reason, with any exit code of its module."""
     job = jobs.start(FILLS_THE_DISK)
-    job.fails(errors.SlurmLaunchFailure, "could not write into its job directory", "is its disk full")
+    job.fails(errors.SlurmLaunchFailure, "could not write into its run directory", "is its disk full")
 
 
 def test_removed_job_directory_is_not_success(jobs) -> None:

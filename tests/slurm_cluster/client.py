@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tests.slurm_cluster.fault_injection import SlurmTrouble
 from tests.slurm_cluster.packages import LIBRARIES, path_with_sbin, slurm_version
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 Value = TypeVar("Value")
 
-PATIENCE = float(os.environ.get("SEWER_TEST_PATIENCE", "60"))
 AT_WORK = {"idle", "mix", "alloc", "comp"}
 
 _PAUSE = 0.03
@@ -173,7 +173,7 @@ class SlurmClient:
     def wait_for(self, job_id: str | int, *states: str, timeout: float = PATIENCE) -> Job:
         """Wait until a job is in one of some states, and return it.
 
-        A job that is cancelled ends its script by itself, and Slurm may note that end, FAILED, instead of CANCELLED.
+        A job that is cancelled ends its script by itself, and Slurm may record that end, FAILED, instead of CANCELLED.
         """
         if "CANCELLED" in states:
             states = (*states, "FAILED")
@@ -187,13 +187,13 @@ class SlurmClient:
 
         return self.until(is_there, lambda: f"job {job_id} to be {' or '.join(states)}; it was {seen}", timeout)
 
-    def until(self, condition: Callable[[], Value], what: str | Callable[[], str], timeout: float = PATIENCE) -> Value:
+    def until(self, condition: Callable[[], Value], goal: str | Callable[[], str], timeout: float = PATIENCE) -> Value:
         """Wait until a condition gives something true, and return that."""
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > deadline:
-                text = what if isinstance(what, str) else what()
-                raise SlurmTrouble(f"waited for {text} in vain for {timeout:g} s\n{self._tails()}")
+                text = goal if isinstance(goal, str) else goal()
+                raise SlurmTrouble(f"timed out after {timeout:g} s waiting for {text}\n{self._tails()}")
             time.sleep(_PAUSE)
         return value
 

@@ -1,6 +1,6 @@
 """A real Slurm of several nodes for tests: private, quick to start, and gone without a trace.
 
-All daemons run on this machine, for whoever runs the tests, root or not; no systemd is asked and nothing
+All daemons run on this machine, as the user that runs the tests, root or not; no systemd is asked and nothing
 under /etc or /var is touched. ::
 
     with SlurmCluster(tmp_path) as slurm:
@@ -22,12 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.slurm_cluster.client import AT_WORK, PATIENCE, SlurmClient
+from tests.slurm_cluster.client import AT_WORK, SlurmClient
 from tests.slurm_cluster.configuration import SU_ALWAYS, Configuration, user
 from tests.slurm_cluster.fault_injection import SlurmTrouble
 from tests.slurm_cluster.munge_keeper_client import KeeperClient
 from tests.slurm_cluster.packages import missing_packages, path_with_sbin, slurm_version
 from tests.slurm_cluster.ports import Ports, listens
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,7 +213,7 @@ class SlurmCluster(SlurmClient):
         """Make the folders and the configuration, and start the keeper."""
         for name in ("etc", "log", "in-front"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        # Unix sockets have short paths, which the folders of tests are not; and what is here needs no quoting in
+        # Unix sockets have short paths, unlike the folders of tests; and paths here need no quoting in
         # Slurm's files. munged wants everybody to reach its socket.
         self._run_folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp" if os.access("/tmp", os.W_OK) else None))
         self._ports = Ports.reserve(3 + len(self.nodes))
@@ -271,7 +272,7 @@ class SlurmCluster(SlurmClient):
             self._daemons[node] = self._daemon(node, [*in_front, "slurmd", "-D", "-N", node], partial(listens, port))
 
     def _daemon(self, name: str, argv: list[str], answers: Callable[[], bool]) -> _Daemon:
-        # Slurm's daemons write to their log all that they write to their output; only what goes wrong before
+        # Slurm's daemons write to their log all that they write to their output; only errors before
         # they know their log is nowhere else.
         return _Daemon(argv, answers, self._logs / f"{name}.log", self._logs / f"{name}.output")
 

@@ -20,7 +20,7 @@ SU_ALWAYS = (25, 5)
 
 @dataclass(frozen=True)
 class Configuration:
-    """What the daemons of a cluster are told; most of it is said by whoever makes a SlurmCluster.
+    """Configuration of the daemons of a cluster; most of it comes from the arguments of SlurmCluster.
 
     :param run_folder: where all that they need lies, by a short path.
     :param node_ports: the port of each node, by its name.
@@ -199,8 +199,8 @@ def user() -> str:
 
 
 def _login_environment() -> list[str]:
-    person = pwd.getpwuid(os.geteuid())
-    values = {"HOME": person.pw_dir, "LOGNAME": person.pw_name, "USER": person.pw_name, "SHELL": person.pw_shell}
+    user = pwd.getpwuid(os.geteuid())
+    values = {"HOME": user.pw_dir, "LOGNAME": user.pw_name, "USER": user.pw_name, "SHELL": user.pw_shell}
     return [f"{name}={value}" for name, value in {**values, "PATH": path_with_sbin()}.items()]
 
 

@@ -96,9 +96,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [report for kind in ("skipped", "error", "failed") for report in terminalreporter.stats.get(kind, [])]
     left_out = sum(_LEFT_OUT in str(report.longrepr) for report in reports)
     if left_out:
-        what, how = ("1 test of Slurm was", "it") if left_out == 1 else (f"{left_out} tests of Slurm were", "them")
+        subject, how = ("1 test of Slurm was", "it") if left_out == 1 else (f"{left_out} tests of Slurm were", "them")
         packages = " ".join(missing_packages(accounting=True))
-        terminalreporter.write_line(f"{what} left out; to run {how}: apt-get install {packages}")
+        terminalreporter.write_line(f"{subject} left out; to run {how}: apt-get install {packages}")
 
 
 def _need_packages(*, accounting: bool) -> None:

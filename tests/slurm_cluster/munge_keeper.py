@@ -1,9 +1,9 @@
 """Holds the processes of one cluster together, and ends them all as soon as their owner is gone.
 
 It runs as a process of its own, as ``python munge_keeper.py OWNER RUN_FOLDER CGROUP...``, reads one request
-in JSON a line and answers each with one line. Whatever a daemon leaves behind, down to the processes of a
+in JSON a line and answers each with one line. All that a daemon leaves behind, down to the processes of a
 job that have detached themselves, becomes a child of the keeper and not of init. So it can find and end
-all of this cluster and nothing of any other, and nobody stays behind as a zombie.
+all of this cluster and nothing of any other, and no zombie stays behind.
 
 It is no child of its owner either: tests that look for processes left behind do not see a cluster.
 """

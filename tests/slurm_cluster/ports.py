@@ -1,4 +1,4 @@
-"""Ports for the daemons of one cluster: which are free, and who listens."""
+"""Ports for the daemons of one cluster: those that are free, and those with a listener."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm_cluster.client import PATIENCE
 from tests.slurm_cluster.cluster import SlurmCluster
 from tests.slurm_cluster.fault_injection import SlurmTrouble
 from tests.slurm_cluster.packages import path_with_sbin
+from tests.waiting import PATIENCE
 
 HERE = Path(__file__).parent
 FOR_EVER = "sleep 1000000"
@@ -246,7 +246,7 @@ def test_tidy_restores_cluster_after_test(make_slurm) -> None:
 
 @pytest.mark.usefixtures("needs_slurm")
 def test_stop_leaves_no_process_or_file(tmp_path) -> None:
-    """Daemons, step daemons and all processes of jobs are gone, also those that lost their slurmd, and so are files."""
+    """Daemons, step daemons and all processes of jobs are gone, also those that lost their slurmd; their files too."""
     with SlurmCluster(tmp_path, nodes=2) as slurm:
         daemons = slurm.processes()
         jobs = [slurm.submit(MANY, f"--nodelist={node}") for node in slurm.nodes]
@@ -319,7 +319,8 @@ def test_until_timeout_raises_with_logs(slurm) -> None:
     """The error has the awaited state, the present one, and the logs of the daemons."""
     job = slurm.submit("true")
 
-    with pytest.raises(SlurmTrouble, match=rf"waited for job {job} to be TIMEOUT; it was \[.*in vain(.|\n)*ctld.log"):
+    match = rf"timed out after 0\.5 s waiting for job {job} to be TIMEOUT; it was \[(.|\n)*ctld.log"
+    with pytest.raises(SlurmTrouble, match=match):
         slurm.wait_for(job, "TIMEOUT", timeout=0.5)
 
 

@@ -18,7 +18,7 @@ from .external_env import COUNTED, IMPORTS, refusal
 
 
 def test_unchanged_workflow_file_is_loaded_once(land):
-    """The second time it is not even started; what arrives is the same."""
+    """The second time the interpreter is not even started; the workflow is the same."""
     land.write("NAME = 'a'", "helper.py")
     land.write(COUNTED + "import helper\nTask(helper.NAME, 'm')")
 
@@ -49,7 +49,7 @@ def test_disk_cache_is_shared_between_processes(land, script):
 
 
 def test_changed_workflow_file_invalidates_cache(land):
-    """Also when time and size are what they were."""
+    """Also with the same time and size."""
     land.write("Task('a', 'm')")
     assert land.tasks() == ["a"]
     status = os.stat(land.file)
@@ -101,7 +101,7 @@ def test_created_file_that_was_missing_invalidates_cache(land):
 
 
 def test_changed_compiled_module_invalidates_cache(land):
-    """What Python opens is then not what somebody changes."""
+    """Python then opens the compiled file, but users change the source."""
     land.write("NAME = 'a'", "helper.py")
     py_compile.compile(str(land.folder / "helper.py"))
     land.write("import helper\nTask(helper.NAME, 'm')")
@@ -252,7 +252,7 @@ def test_platform_queries_do_not_prevent_caching(land):
 
 
 def test_load_error_is_not_cached(land):
-    """What was wrong may lie outside of anything that was looked at."""
+    """The cause of an error may lie outside of the observed files."""
     land.write(COUNTED + "1 / 0")
 
     refusal(land)
@@ -266,13 +266,13 @@ def test_broken_cache_entry_is_replaced(land, cache, damage):
     """Empty, something else, cut off."""
     land.write(COUNTED + "Task('a', 'm')")
     land.read()
-    (kept,) = cache.iterdir()
-    kept.write_bytes(kept.read_bytes()[:-9] if damage is None else damage)
+    (entry,) = cache.iterdir()
+    entry.write_bytes(entry.read_bytes()[:-9] if damage is None else damage)
 
     assert land.tasks() == land.tasks() == ["a"]
 
     assert land.loads == 2
-    assert list(cache.iterdir()) == [kept]
+    assert list(cache.iterdir()) == [entry]
 
 
 def test_cache_entry_is_private_to_user(land, cache):
@@ -314,8 +314,8 @@ def test_put_removes_expired_cache_entries(land, cache):
 
     land.read(env={"X": "1"})
 
-    (kept,) = cache.iterdir()
-    assert kept != old
+    (entry,) = cache.iterdir()
+    assert entry != old
 
 
 def test_cache_entry_is_plain_json(land, cache):
@@ -323,5 +323,5 @@ def test_cache_entry_is_plain_json(land, cache):
     land.write("Task('a', 'm')")
     land.read()
 
-    (kept,) = cache.iterdir()
-    assert json.loads(kept.read_bytes().partition(b"\n")[2])["value"]["tasks"][0]["name"] == "a"
+    (entry,) = cache.iterdir()
+    assert json.loads(entry.read_bytes().partition(b"\n")[2])["value"]["tasks"][0]["name"] == "a"

@@ -59,19 +59,19 @@ def test_external_missing_module_names_interpreter(land):
     )
 
 
-def test_external_value_without_json_form_is_named(land):
+def test_external_value_without_json_form_raises_with_its_field(land):
     """The task, the field and the line."""
     land.write("Task('a', 'm', operator_kwargs={'on_failure_callback': print})")
 
     assert "{f}:2: task 'a': operator_kwargs['on_failure_callback'] must be a JSON value" in refusal(land, InvalidTask)
 
 
-def test_a_missing_file_is_named(land):
+def test_external_missing_workflow_file_raises_with_its_path(land):
     """As it is here."""
     assert refusal(land) == "{f}: cannot read the workflow file: No such file or directory"
 
 
-def test_stages_are_not_read_by_another_interpreter(land):
+def test_external_interpreter_rejects_stages_in_yaml(land):
     """They import nothing, and the parser for YAML is not lent."""
     with pytest.raises(
         WorkflowFileError, match=r"stages.yaml: stages in YAML have no imports.*; leave out --read-with"
@@ -89,7 +89,7 @@ def test_external_interpreter_that_is_not_python_raises(land):
         land.read(python="/bin/echo")
 
 
-def test_an_interpreter_that_is_too_old_is_named(land, tmp_path):
+def test_external_python_3_8_raises_interpreter_error(land, tmp_path):
     """Its version, and the oldest that can read a file."""
     old = tmp_path / "python"
     old.write_text("""#!/bin/sh\necho '{"version": "3.8.18", "executable": "python", "prefix": "/"}'\n""")
@@ -103,24 +103,24 @@ def test_an_interpreter_that_is_too_old_is_named(land, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("end", "said"),
+    ("end", "message"),
     [
         ("os.kill(os.getpid(), 11)", "was ended by SIGSEGV"),
         ("os._exit(3)", "failed with exit code 3"),
         ("os._exit(0)", "was terminated by the file itself"),
     ],
 )
-def test_external_interpreter_that_dies_raises(land, end, said):
+def test_external_interpreter_that_dies_raises(land, end, message):
     """However it ended; its last words are shown."""
     land.write(f"import os\nTask('a', 'm')\nprint('last words', flush=True)\n{end}")
 
     assert refusal(land) == (
-        f"{{f}}: {land.python} {said} while it was loading this file\nLast lines of its output:\n  last words"
+        f"{{f}}: {land.python} {message} while it was loading this file\nLast lines of its output:\n  last words"
     )
 
 
 def test_external_base_exception_is_workflow_file_error(land):
-    """There is nobody else it could be meant for."""
+    """A SystemExit must not end the caller."""
     land.write("raise KeyboardInterrupt('now')")
 
     assert refusal(land) == "{f}: the file exits the program (KeyboardInterrupt: now) while it is loaded"

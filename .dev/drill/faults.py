@@ -83,7 +83,7 @@ class Fault(NamedTuple):
 
 
 @dataclass
-class Verdict:
+class Findings:
     """Faults and figures of a drill.
 
     :param faults: the broken guarantees.
@@ -111,8 +111,8 @@ class Verdict:
         return "\n".join(f"{name:<{width}}  {figure:>7}  {remark}".rstrip() for name, figure, remark in rows)
 
 
-def judge(tasks: Iterable[TaskSeen], ledger: Iterable[Entry], lost_by_slurm: Iterable[str] = ()) -> Verdict:
-    """Return the verdict on all task instances.
+def find_faults(tasks: Iterable[TaskSeen], ledger: Iterable[Entry], lost_by_slurm: Iterable[str] = ()) -> Findings:
+    """Return the faults and figures of all task instances.
 
     :param tasks: the task instances.
     :param ledger: all entries, in the order in which they were written.
@@ -132,7 +132,7 @@ def judge(tasks: Iterable[TaskSeen], ledger: Iterable[Entry], lost_by_slurm: Ite
         DOUBLED_LINES: sum(fault.count for fault in doubled),
         "tasks with doubled lines": len(doubled),
     }
-    return Verdict(faults, doubled, figures)
+    return Findings(faults, doubled, figures)
 
 
 def _faults(task: TaskSeen, entries: list[Entry], lost: set[str]) -> Iterator[Fault]:

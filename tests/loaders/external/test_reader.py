@@ -54,7 +54,7 @@ def test_external_read_workflow_equals_local_workflow(any_land):
 
 
 def test_external_read_workflow_imports_from_its_environment(any_land):
-    """The project of its owner, in each version of Python; what is imported here is of no use to it."""
+    """From its owner's project, in each version of Python; modules of this process are not used."""
     any_land.install("project/__init__.py", "SIZES = [10, 20]")
     any_land.write("import project\nfor size in project.SIZES: Task(f'train {size}', 'project.train', {'size': size})")
 
@@ -91,9 +91,9 @@ def test_external_read_workflow_returns_all_tasks(land):
 
     arrived = read_tasks(land.file, ExecutionSettings(python=str(land.python)))
 
-    said = [(task.name, task.settings.env, task.source) for task in arrived]
-    assert said == [(task.name, task.settings.env, task.source) for task in load_tasks(land.file)]
-    assert [name for name, _, _ in said] == ["b", "a"]
+    found = [(task.name, task.settings.env, task.source) for task in arrived]
+    assert found == [(task.name, task.settings.env, task.source) for task in load_tasks(land.file)]
+    assert [name for name, _, _ in found] == ["b", "a"]
 
 
 def test_external_read_workflow_prints_to_stderr(land, capfd):
@@ -102,12 +102,12 @@ def test_external_read_workflow_prints_to_stderr(land, capfd):
 
     land.read()
 
-    said = capfd.readouterr()
-    assert said.out == ""
-    assert sorted(said.err.splitlines()) == ["from a child", "from the file"]
+    found = capfd.readouterr()
+    assert found.out == ""
+    assert sorted(found.err.splitlines()) == ["from a child", "from the file"]
 
 
-# --- what is in reach there
+# --- isolation
 
 
 def test_external_read_workflow_hides_site_packages_of_this_package(land):
@@ -140,7 +140,7 @@ def test_external_read_workflow_does_not_import_from_current_directory(land, tmp
 
 
 def test_external_read_workflow_uses_task_environment(land, monkeypatch):
-    """What is given and the short list, nothing of Airflow's own."""
+    """The given variables and the short list, no variable of Airflow."""
     monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
     monkeypatch.setenv("MINE", "mine")
     land.write("import os\nTask(os.environ['GIVEN'], 'm', {'x': [name for name in os.environ if name[0] in 'AM']})")

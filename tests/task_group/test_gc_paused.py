@@ -1,4 +1,4 @@
-"""Python's search for garbage is left out for a while, and never for good."""
+"""Garbage collection is paused for a while, and never for good."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_sewer.task_group.factory import gc_paused
 
 
 def test_gc_paused_enables_collection_afterwards() -> None:
-    """Whatever happens in between."""
+    """After an error as well."""
     with pytest.raises(ZeroDivisionError), gc_paused():
         assert not gc.isenabled()
         with gc_paused():

@@ -11,7 +11,7 @@ from .slurm_cases import Case, succeeded
 
 
 def followed(cases):
-    """Wait until lines of all cases are logged, by a worker or by the triggerer, as their DAGs say."""
+    """Wait until a worker or the triggerer has logged the lines of all cases, as their DAGs set it."""
     for case in cases:
         case.is_followed() if case.dag_id.startswith("works") else case.is_deferred()
 
@@ -106,7 +106,7 @@ def test_keep_job_survives_mark_failed(start, airflow):
     for case in cases:
         airflow.mark(*case.key, "failed")
     for case in cases:
-        case.until(lambda case=case: "keep_job" in case.text_of_log(), "word that the job is kept")
+        case.until(lambda case=case: "keep_job" in case.text_of_log(), "log line about keep_job")
         case.has_seen("RUNNING")
         case.enough()
     for case in cases:
