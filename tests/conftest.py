@@ -42,7 +42,7 @@ MARKS = {
 }
 #: The folders of tests above the Airflow line, which all import Airflow.
 AIRFLOW = {"airflow", "containers", "dags", "decorators", "hooks", "links", "operators", "task_group", "triggers"}
-AIRFLOW |= {"test_formats_in_airflow.py", "test_products_in_airflow.py", "test_docs.py", "test_task_group.py"}
+AIRFLOW |= {"test_docs.py", "test_formats_in_airflow.py", "test_products_in_airflow.py", "test_task_group.py"}
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 
@@ -133,8 +133,8 @@ def everything_kept(airflow_home):
 
         with create_session() as session:
             tables = session.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
-            kept = {*tables}.difference(but)
-            rows = [[tuple(row) for row in session.execute(text(f'SELECT * FROM "{table}"'))] for table in kept]
+            names = {*tables}.difference(but)
+            rows = [[tuple(row) for row in session.execute(text(f'SELECT * FROM "{table}"'))] for table in names]
         return repr(rows)  # of tuples, since the text of a Row leaves out the middle of long values
 
     return read

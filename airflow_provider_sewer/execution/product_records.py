@@ -58,11 +58,11 @@ def read_record(file: str) -> ProductRecord | None:
 
 
 def write_record(file: str, record: ProductRecord) -> None:
-    """Write the record of a product beside it, atomically."""
+    """Write the record of a product beside it, atomically; only its owner can read the result in it."""
     path = record_path(file)
     make_own_folders(os.path.dirname(file), os.path.dirname(path))
     values = record._replace(upstream=dict(record.upstream), beside=dict(record.beside))
-    write_atomically(path, json.dumps(PRODUCT.packed(values)).encode(), mode=0o644)
+    write_atomically(path, json.dumps(PRODUCT.packed(values)).encode())
 
 
 def restore_record(file: str, former: ProductRecord | None) -> None:

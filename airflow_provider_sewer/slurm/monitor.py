@@ -42,6 +42,8 @@ _ENDED_BY_SIGNALS = frozenset({"CANCELLED", "TIMEOUT", "PREEMPTED", "DEADLINE"})
 _SETTLING_TIME = {"slurm": 15.0, "local": 0.0}
 #: Seconds for which a pending conclusion makes the poller query Slurm at once.
 _POLL_AT_ONCE = 60.0
+#: Seconds that count between two polls, at least: a process that was paused knows only Slurm's answer from before.
+_LONGEST_STEP = 5.0
 #: Seconds without a poll after which a monitor is considered dead, at least.
 _DEAD_AFTER = 120.0
 #: Seconds between two records of how long Slurm has not known the job.
@@ -297,7 +299,7 @@ class JobMonitor:
         if rule.conclusion != self._concluding:
             self._concluding, self._lasted = rule.conclusion, self._lasted_before(rule)
         elif rule.in_silence or not self._is_silent:
-            self._lasted += now - self._polled_at
+            self._lasted += min(now - self._polled_at, max(self._wait_policy.poll_every, _LONGEST_STEP))
         self._polled_at = now
         self._record_unknown(rule)
         return self._lasted >= rule.after

@@ -1,4 +1,4 @@
-"""What these tests share: a real ``sppe``, also in a real terminal."""
+"""Fixtures: a real ``sppe``, also in a real terminal."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ class Sppe:
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment it is started with."""
-        kept = {name: value for name, value in os.environ.items() if name not in ABOUT_TERMINALS}
-        return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **more}
+        inherited = {name: value for name, value in os.environ.items() if name not in ABOUT_TERMINALS}
+        return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **more}
 
     def clean_up(self) -> None:
-        """End what a failed test has left."""
+        """End the processes that a failed test has left."""
         for process in self._started:
             if process.poll() is None:
                 process.kill()
@@ -106,7 +106,7 @@ def take_over_terminal() -> None:
 
 
 class Terminal:
-    """A real terminal, in which one program runs, and what a person sees in it."""
+    """A real terminal, in which one program runs, and the screen that a user sees."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self.raw = b""
@@ -141,7 +141,7 @@ class Terminal:
 
     @property
     def shows_cursor(self) -> bool:
-        """Tell whether the cursor is visible."""
+        """Return whether the cursor is visible."""
         return not self._screen.cursor.hidden
 
     def expect(self, is_so: Callable[[str], Any]) -> None:
@@ -169,7 +169,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal() -> Iterator[Callable[[int, int], Terminal]]:
-    """Return what opens a terminal of some size."""
+    """Return a function that opens a terminal of some size."""
     opened: list[Terminal] = []
 
     def open_it(rows: int = 24, columns: int = 80) -> Terminal:

@@ -29,22 +29,22 @@ class OnSlurm:
     def flow(self, tail: str = "", **tasks: str) -> None:
         """Write a module for each task, and a workflow file; a task's arguments are the first line of its source.
 
-        A module says `say(word)` to the test, and `wait()` ends when the test lets it.
+        A module reports to the test with `say(word)`, and `wait()` returns when the test creates a file.
         """
         lines = ["from airflow_provider_sewer import Dependency, Product, Task"]
         for name, source in tasks.items():
             first, _, rest = source.partition("\n")
-            says = first.startswith("# ")
-            arguments = first.removeprefix("# ") if says else ""
+            has_arguments = first.startswith("# ")
+            arguments = first.removeprefix("# ") if has_arguments else ""
             self.sppe.write(
                 f"{name}_module.py",
-                PRELUDE.format(life=self.lifeline.path) + textwrap.dedent(rest if says else source),
+                PRELUDE.format(life=self.lifeline.path) + textwrap.dedent(rest if has_arguments else source),
             )
             lines.append(f"{name} = Task({name!r}, '{name}_module', {arguments})")
         self.sppe.write("flow.py", "\n".join([*lines, tail]))
 
     def start(self, *options: str, **more: Any) -> subprocess.Popen[str]:
-        """Start it; how often jobs are looked at is for impatient people."""
+        """Start it, with short poll intervals."""
         env = {**self.slurm.env, **more.pop("env", {})}
         return self.sppe.start("run", "--on", "slurm", "--run-dir", "runs", *QUICKLY, *options, env=env, **more)
 
@@ -53,38 +53,38 @@ class OnSlurm:
         return Ended(self.start(*options, **more))
 
     def open(self, name: str) -> None:
-        """Let modules go on that wait for this."""
+        """Create the file that modules wait for."""
         (self.sppe.folder / name).touch()
 
     def jobs(self, task: str = "") -> list[Any]:
-        """Return the jobs there ever were of a task of this workflow."""
-        noted = [json.loads(path.read_text()) for path in self.sppe.folder.glob("runs/*/*/*/*/attempt.json")]
-        names = {each["name"] for each in noted}
+        """Return all jobs, ended ones included, of a task of this workflow."""
+        attempts = [json.loads(path.read_text()) for path in self.sppe.folder.glob("runs/*/*/*/*/attempt.json")]
+        names = {each["name"] for each in attempts}
         return [job for job in self.slurm.jobs(f".{task}") if job.name in names]
 
     def one_job(self, task: str) -> Any:
-        """Return the only job there ever was of a task."""
+        """Return the only job of a task, ended or not."""
         jobs = self.jobs(task)
         assert len(jobs) == 1, jobs
         return jobs[0]
 
-    def noted_output(self) -> bool:
-        """Tell whether it is noted in a job directory that some output has been shown."""
+    def has_saved_offset(self) -> bool:
+        """Return whether a job directory has the offset of printed output."""
         states = [json.loads(path.read_text()) for path in self.sppe.folder.glob("runs/*/*/*/*/log-offsets.json")]
         return any(state["stdout"]["offset"] for state in states)
 
     def queue_is_empty(self) -> bool:
-        """Tell whether no job waits or runs."""
+        """Return whether no job is pending or running."""
         return not [job for job in self.jobs() if job.state in ACTIVE]
 
     def dependency(self, job: Any) -> str:
-        """Return what Slurm lets a job wait for."""
+        """Return the dependency of a job in Slurm."""
         words = self.slurm.command("scontrol", "show", "job", job.id).split()
         return next(word.partition("=")[2] for word in words if word.startswith("Dependency="))
 
 
 class Ended:
-    """What came of a run."""
+    """Result of a run."""
 
     def __init__(self, run: subprocess.Popen[str]) -> None:
         self.stdout, self.stderr = run.communicate(timeout=LONG)
@@ -105,15 +105,15 @@ def wait(name="go"):
 
 @pytest.fixture
 def on_slurm(sppe: Any, slurm: SlurmCluster, lifeline: Any) -> OnSlurm:
-    """Return what runs workflows on a cluster."""
+    """Return a runner of workflows on a cluster."""
     return OnSlurm(sppe, slurm, lifeline)
 
 
 def killed(on_slurm: OnSlurm, *options: str, **tasks: str) -> None:
-    """Start a run, and kill it when its first job says so and what that has printed is shown."""
+    """Start a run, and kill it when its first job has reported and its output is printed."""
     on_slurm.flow(**tasks)
     run = on_slurm.start(*options)
     on_slurm.lifeline.expect("here")
-    on_slurm.slurm.until(on_slurm.noted_output, "what was shown to be noted")
+    on_slurm.slurm.until(on_slurm.has_saved_offset, "a saved offset")
     run.kill()
     run.wait()

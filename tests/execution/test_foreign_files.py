@@ -174,6 +174,13 @@ def test_task_with_open_umask_creates_private_sewer_folders(umask: int, lab) -> 
     assert [path for path in (lab.folder / ".sewer").rglob("*") if path.stat().st_mode & 0o022] == []
 
 
+def test_record_of_a_product_is_private(lab) -> None:
+    """It holds the result of the task, which is as private as its arguments."""
+    assert outcome_of(lab, writer(lab, "paths[0].write_text('x')", Product("x.txt")))[0] is TaskState.SUCCEEDED
+    (record,) = (lab.folder / ".sewer").glob("*.json")
+    assert record.stat().st_mode & 0o777 == 0o600
+
+
 # -- State files -------------------------------------------------------------------------------------------------------
 
 

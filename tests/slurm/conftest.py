@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import sys
 import textwrap
@@ -29,6 +28,7 @@ from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from tests.slurm.worker import QUICK, Worker
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from airflow_provider_sewer.slurm.job_result import JobResult
     from tests.slurm_cluster.cluster import SlurmCluster
 
-PATIENCE = float(os.environ.get("SEWER_TEST_PATIENCE", "60"))
 LINES = 40
 
 # Each module prints the same lines first, so that each test can check that its log is complete.
@@ -131,21 +130,21 @@ class Followed:
         """Wait until a line with these parts was logged, and return it."""
         found: list[str] = []
 
-        def was_said() -> bool:
+        def is_logged() -> bool:
             found[:] = [line for line in list(self.said) if all(part in line for part in parts)]
             return bool(found)
 
-        until(was_said, lambda: f"{parts} in {self.said}")
+        until(is_logged, lambda: f"{parts} in {self.said}")
         return found[0]
 
     def tell(self, name: str) -> None:
-        """Let a module go on that waits for this file."""
+        """Create the file that a module waits for."""
         Path(self.directory.path, name).touch()
 
     def end(self, timeout: float = 3 * PATIENCE) -> None:
-        """Wait for the end, and see that one job is all there was, and that nothing is left of it."""
+        """Wait for the end, and assert that there was one job and that no process of it is left."""
         self._thread.join(timeout)
-        assert not self._thread.is_alive(), f"it does not come to an end; it was told {self.said}"
+        assert not self._thread.is_alive(), f"it does not end; it has logged {self.said}"
         if self.slurm is not None:
             until(lambda: not self._left(), lambda: f"the end of {self._left()}")
             seen = self.slurm.jobs(self.job.ref.name)
@@ -244,7 +243,7 @@ class Jobs:
         module = settings.pop("module", f"made_{number}")
         (self._modules / f"made_{number}.py").write_text(_PRELUDE + textwrap.dedent(source))
         where = {name: settings.pop(name) for name in ("python", "workdir") if name in settings}
-        said = {"cluster": "slurm", "poll_interval": 0.3, "max_poll_interval": 0.6, "lost_after": 20.0, **settings}
+        fields = {"cluster": "slurm", "poll_interval": 0.3, "max_poll_interval": 0.6, "lost_after": 20.0, **settings}
         return JobSpec(
             instance=TaskInstance("dag", f"run {self.folder.name}", f"task_{number}", -1, "0"),
             task=Task(f"task_{number}", module, args=arguments).with_settings(
@@ -252,7 +251,7 @@ class Jobs:
                     **{"python": sys.executable, "env": {"PYTHONPATH": str(self._modules)}, **where}
                 )
             ),
-            slurm=SlurmSettings.checked(run_dir=str(self.folder / "runs"), **said).with_fallback(DEFAULTS),
+            slurm=SlurmSettings.checked(run_dir=str(self.folder / "runs"), **fields).with_fallback(DEFAULTS),
             secret_env={},
             grace=2.0,
         )
@@ -263,12 +262,9 @@ def clusters(patience: float) -> Callable[[str], JobBackend]:
     return lambda kind: LocalBackend() if kind == "local" else SlurmClient(patience=patience)
 
 
-def until(condition: Callable[[], Any], what: Callable[[], str], timeout: float = 2 * PATIENCE) -> None:
+def until(condition: Callable[[], Any], goal: Callable[[], str], timeout: float = 2 * PATIENCE) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what()}"
-        time.sleep(0.05)
+    wait_until(condition, goal, timeout)
 
 
 @pytest.fixture

@@ -21,11 +21,9 @@ from airflow_provider_sewer.slurm.job_records import ExitRecord
 from airflow_provider_sewer.slurm.job_script import JobScript
 from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from airflow_provider_sewer.slurm.states import ENDED
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.slurm_cluster.cluster import SlurmCluster
 
 # A module that waits for a file.
@@ -35,7 +33,7 @@ WAIT = """
     while not os.path.exists(os.environ["SEWER_RESULT_FILE"].replace("result.json", "go")):
         time.sleep(0.05)
 """
-# Three generations: the module, a child, and a grandchild in a session of its own. None of them hears SIGTERM.
+# Three generations: the module, a child, and a grandchild in a session of its own. All of them ignore SIGTERM.
 DEAF_TREE = """
     import os, signal, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -46,15 +44,6 @@ DEAF_TREE = """
 """
 
 _NUMBERS = itertools.count(1)
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
-    """Wait until a condition gives something true, and return that."""
-    deadline = time.monotonic() + timeout
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.03)
-    return value
 
 
 @dataclass(frozen=True)
@@ -78,7 +67,7 @@ class ScriptJob:
         return self.cluster.poll([self.ref])[self.ref].state
 
     def says(self, word: str, timeout: float = PATIENCE) -> None:
-        """Wait until a word stands in its output."""
+        """Wait until a word is in its output."""
         wait_until(lambda: word in self.stdout, f"{word!r} of {self.ref}", timeout)
 
     def tell(self, name: str) -> None:

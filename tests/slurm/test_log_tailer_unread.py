@@ -202,6 +202,7 @@ def test_supervisor_sockets_drain_while_others_write(supervisor: Supervisor) -> 
     assert supervisor.unread() == 5000
 
 
+@pytest.mark.airflow
 @pytest.mark.parametrize("reads", [False, True])
 def test_supervisor_sockets_find_airflow_supervisor(reads: bool) -> None:
     """A child of Airflow's own supervisor can find out whether that has read the log."""

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_sewer.slurm.job_spec import JobSpec
     from tests.slurm_cluster.cluster import SlurmCluster
 
@@ -34,24 +37,24 @@ from airflow_provider_sewer.slurm.local_backend import LocalBackend
 from airflow_provider_sewer.slurm.job_spec import JobSpec
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 
-said, quick = json.loads(sys.argv[1]), float(sys.argv[2])
-said["instance"] = TaskInstance(*said["instance"])
-settings = ExecutionSettings(**said.pop("settings"))
-said["task"] = Task("task", said.pop("module"), args=said.pop("arguments")).with_settings(settings)
-said["slurm"] = SlurmSettings(**said["slurm"])
-tell = lambda line: print(line, flush=True)
+fields, quick = json.loads(sys.argv[1]), float(sys.argv[2])
+fields["instance"] = TaskInstance(*fields["instance"])
+settings = ExecutionSettings(**fields.pop("settings"))
+fields["task"] = Task("task", fields.pop("module"), args=fields.pop("arguments")).with_settings(settings)
+fields["slurm"] = SlurmSettings(**fields["slurm"])
+put = lambda line: print(line, flush=True)
 clusters = lambda kind: LocalBackend() if kind == "local" else SlurmClient(patience=quick)
-run = JobRunner(JobSpec(**said), lambda *_: None, tell, clusters=clusters)
-signal.signal(signal.SIGTERM, lambda *_: (run.cancel(), tell("told to stop")))
-tell("ready")
+run = JobRunner(JobSpec(**fields), lambda *_: None, put, clusters=clusters)
+signal.signal(signal.SIGTERM, lambda *_: (run.cancel(), put("told to stop")))
+put("ready")
 if len(sys.argv) > 3:
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 try:
     job = run.submit_and_wait()
-    tell("begun " + job.ref.id)
+    put("begun " + job.ref.id)
     run.collect(run.follow(job))
 except Exception as error:
-    tell(type(error).__name__ + ": " + str(error))
+    put(type(error).__name__ + ": " + str(error))
 """
 
 
@@ -63,9 +66,9 @@ class Worker:
     """
 
     def __init__(self, planned: JobSpec, most_bytes: int | None = None) -> None:
-        said = planned._asdict()
-        task = said.pop("task")
-        said |= {
+        fields = planned._asdict()
+        task = fields.pop("task")
+        fields |= {
             "module": task.module,
             "arguments": task.arguments(),
             "settings": {**task.settings._asdict(), "env": dict(task.settings.env)},
@@ -73,7 +76,7 @@ class Worker:
         }
         limit = [] if most_bytes is None else [str(most_bytes)]
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SOURCE, json.dumps(said), str(QUICK), *limit],
+            [sys.executable, "-c", _SOURCE, json.dumps(fields), str(QUICK), *limit],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -85,15 +88,24 @@ class Worker:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def expect(self, part: str, timeout: float = 120) -> str:
-        """Wait until it prints a line with this in it, and return the line."""
+    def expect(self, part: str, timeout: float = 120, *, times: int = 1) -> str:
+        """Wait until it has printed so many lines with this in them, and return the first."""
 
         def found() -> list[str]:
             return [line for line in self._lines if part in line]
 
         with self._changed:
-            assert self._changed.wait_for(found, timeout), f"never said {part!r}, but {self._lines}"
+            assert self._changed.wait_for(lambda: len(found()) >= times, timeout), (
+                f"timed out waiting for {part!r}; received {self._lines}"
+            )
             return found()[0]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Pause it for the block."""
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """End it by SIGKILL."""
