@@ -1,4 +1,4 @@
-"""The benchmark runs, and the documentation shows its table. Durations are not tested."""
+"""The benchmark runs, and the documentation shows its figures. Durations are not tested."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def described(task: Any) -> dict[str, Any]:
     kind = "slurm" if "SlurmModuleOperator" in kinds else "module" if "PythonModuleOperator" in kinds else "airflow"
     mapped = task.is_mapped or any(hasattr(group, "_expand_input") for group in task.iter_mapped_task_groups())
     return {
-        "label": task.task_display_name,
+        "label": task.label if task.task_display_name == task.task_id else task.task_display_name,
         "kind": kind,
         "mapped": bool(mapped),
         "upstream": sorted(task.upstream_task_ids),

@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(Path(__file__).parent))
-
-from drawing import svg  # noqa: E402
-
-sys.path.remove(str(Path(__file__).parent))
-
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
 DAGS = ROOT / "dags"
-LEGEND = "Green: a module, run by an interpreter of its own. Orange: a Slurm job. Grey: another Airflow task."
+KINDS = {"module": "module", "slurm": "Slurm job", "airflow": "Airflow task"}
+MAPPED = "\N{MULTIPLICATION SIGN}"
+LEGEND = (
+    "Green: a module, run by an interpreter of its own. Orange: a Slurm job. Grey: another Airflow task. "
+    f"{MAPPED}: a mapped task."
+)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -86,7 +85,18 @@ def drawn(name: str) -> str:
     """Return the pictures of the DAGs in a file."""
     dags = graphs()[name]
     titles = {dag_id: f"`{dag_id}`:\n\n" if len(dags) > 1 else "" for dag_id in dags}
-    return "\n\n".join(titles[dag_id] + svg(tasks, f"Graph of {dag_id}") for dag_id, tasks in dags.items())
+    return "\n\n".join(titles[dag_id] + picture(dag_id, tasks) for dag_id, tasks in dags.items())
+
+
+def picture(dag_id: str, tasks: dict[str, dict[str, Any]]) -> str:
+    """Return the graph of a DAG, drawn as ``sppe show --format svg`` draws a workflow."""
+    from airflow_provider_sewer.exporters.svg import TaskMark, graph_svg
+
+    upstream = {task["label"]: [tasks[name]["label"] for name in task["upstream"]] for task in tasks.values()}
+    marks = {
+        task["label"]: TaskMark(task["kind"], MAPPED * task["mapped"], KINDS[task["kind"]]) for task in tasks.values()
+    }
+    return f'<div class="graph">{graph_svg(upstream, marks, title=f"Graph of {dag_id}")}</div>'
 
 
 @cache

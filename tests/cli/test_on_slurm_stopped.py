@@ -144,7 +144,7 @@ def test_new_run_cancels_previous_job_first(how, on_slurm) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
 def test_signal_cancels_all_jobs(number, code, on_slurm) -> None:
-    """Without a terminal there is nobody to be asked: jobs that run or wait are cancelled, and nothing is left."""
+    """Without a terminal there is no question: jobs that run or wait are cancelled, and nothing is left."""
     on_slurm.flow(
         **dict.fromkeys("ab", "say('here')\nwait('never')"),
         waits="# slurm={'additional_parameters': {'begin': 'now+1hour'}}\nwait('never')",
