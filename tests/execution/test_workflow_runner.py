@@ -117,11 +117,11 @@ def test_failed_task_stops_only_its_downstream_tasks(plan, witness) -> None:
         "after good": OK,
     }
     assert outcomes["after bad"].reason == "'bad' failed"
-    assert outcomes["after both"].reason == "'after bad' not run"
+    assert outcomes["after both"].reason == "'after bad' upstream failed"
     assert "failed with exit code 1" in outcomes["bad"].reason
     assert "why" in outcomes["bad"].reason
     assert [name for event, name in witness.events if event == "started"].count("after bad") == 0
-    assert {("not run", "after bad"), ("not run", "after both")} <= set(witness.events)
+    assert {("upstream failed", "after bad"), ("upstream failed", "after both")} <= set(witness.events)
 
 
 def test_upstream_failed_is_reported_while_other_tasks_run(plan, witness, lifeline, gate, background) -> None:
@@ -132,7 +132,7 @@ def test_upstream_failed_is_reported_while_other_tasks_run(plan, witness, lifeli
 
     run = background(lambda: plan.run(jobs=2))
     with witness._changed:
-        assert witness._changed.wait_for(lambda: ("not run", "after bad") in witness.events, 60)
+        assert witness._changed.wait_for(lambda: ("upstream failed", "after bad") in witness.events, 60)
     assert ("succeeded", "long") not in witness.events
     gate.open()
 
