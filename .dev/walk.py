@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 PARAMETER, PRODUCT = "walk-7531-value", "walk-7531.txt"
 #: Levels of items and attributes that are searched.
 DEPTH = 3
+#: It runs for some seconds, so that the task is deferred.
 MODULE = """
-import sys
+import sys, time
+time.sleep(4)
 if "--out" in sys.argv:
     open(sys.argv[sys.argv.index("--out") + 1], "w").close()
 print("done")
