@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_provider_sewer.cli.messages import write_message
 from airflow_provider_sewer.cli.run_command import LOGS, STATES
-from airflow_provider_sewer.core.errors import SewerError, StateError
-from airflow_provider_sewer.core.trusted_files import check_own_folders, foreign_reason, own_part
+from airflow_provider_sewer.core.errors import SewerError, StateError, UntrustedPath
+from airflow_provider_sewer.core.trusted_files import check_own_folders, own_part
 from airflow_provider_sewer.execution.state_file import may_have_jobs
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 
@@ -108,10 +108,10 @@ def _old_job_directories(run_dir: str) -> Iterator[Leftover]:
         write_message(f"sppe: job directories are kept: a running sppe uses {run_dir}")
         return
     for folder, _, files in os.walk(run_dir):
-        directory = JobDirectory(folder)
-        status = os.lstat(folder)
-        if "attempt.json" in files and directory.has_end and foreign_reason(folder, status) is None:
-            yield _leftover("job directory", folder)
+        if "attempt.json" in files and JobDirectory(folder).has_end:
+            with suppress(UntrustedPath):  # it is not this user's to remove
+                check_own_folders(run_dir, folder)
+                yield _leftover("job directory", folder)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

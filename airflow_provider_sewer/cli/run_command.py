@@ -328,4 +328,5 @@ def _summarize(outcomes: dict[str, Outcome], logs: LogFiles, seconds: float, *, 
     total = (
         f"{count} of {len(outcomes)} tasks succeeded{of_these}, in {duration_text(seconds)}; logs are in {logs.folder}"
     )
-    write_message(f"\n{total}", "green" if is_success else "red")
+    write_message("")
+    write_message(total, "green" if is_success else "red")

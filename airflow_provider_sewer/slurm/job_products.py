@@ -80,8 +80,9 @@ class JobProducts:
 
         :raises UnreadableRecord: when the record of the products cannot be read.
         """
-        if self._task.products and self._directory.read_products() is not None:  # else nothing was staged
-            self._read()[0].discard()
+        if not self._task.products or (self._begun is None and self._directory.read_products() is None):
+            return  # nothing was staged
+        (self._begun or self._read())[0].discard()
 
     def _read(self) -> tuple[StagedProducts, Inputs]:
         record = self._directory.read_products()

@@ -111,6 +111,19 @@ def test_clean_removes_closed_attempts_and_keeps_open_ones(sppe) -> None:
     assert is_open.exists()
 
 
+def test_clean_keeps_attempts_below_a_folder_that_others_can_write(sppe) -> None:
+    """Another user could put a link to other files of this user in its place."""
+    runs = sppe.folder / "runs"
+    closed = attempt(runs, "a", is_closed=True)
+    make_old(runs)
+    closed.parent.chmod(0o777)
+
+    done = sppe.run("clean", "--run-dir", "runs", "--yes")
+
+    assert done.stdout == "Nothing is older than 30 days\n"
+    assert closed.exists()
+
+
 def test_clean_keeps_state_of_run_that_may_have_left_jobs(sppe) -> None:
     sppe.tasks(first="pass")
     state = sppe.folder / ".sewer/state/s.jsonl"

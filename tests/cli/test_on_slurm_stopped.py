@@ -156,7 +156,9 @@ def test_signal_cancels_all_jobs(number, code, on_slurm) -> None:
     ended = Ended(run)
     assert ended.code == code
     assert on_slurm.queue_is_empty()
-    assert {job.state for job in on_slurm.jobs()} == {"CANCELLED"}
+    # The job script ends by itself where it finds its mark before scancel comes.
+    assert {job.state for job in on_slurm.jobs()} <= {"CANCELLED", "FAILED"}
+    assert on_slurm.one_job("waits").state == "CANCELLED"
     assert len(on_slurm.jobs()) == 3
     assert "0 of 3 tasks succeeded" in ended.stderr
     for name in ("a", "b", "waits"):
