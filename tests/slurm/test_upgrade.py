@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from airflow_provider_sewer.slurm.attempts import TaskInstance
 from airflow_provider_sewer.slurm.job_directory import JobDirectory
 from airflow_provider_sewer.slurm.job_runner import JobRunner
 from airflow_provider_sewer.slurm.job_spec import JobSpec
+from tests.waiting import wait_until
 
 SOURCE = """
 import sys
@@ -56,10 +56,8 @@ def outcome(plan: JobSpec) -> Any:
 def attempt(tmp_path: Path) -> Path:
     """Return the job directory of a job that has succeeded, and was not collected."""
     job = JobRunner(planned(tmp_path, "first.txt"), lambda *_: None, lambda _: None).submit_and_wait()
-    until = time.monotonic() + 60
-    while job.directory.read_exit() is None:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    # The job's script removes this file last, after its exit record.
+    wait_until(lambda: job.directory.read_exit() and not os.path.exists(job.directory.alive), "the end of the job")
     return Path(job.directory.path)
 
 
