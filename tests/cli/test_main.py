@@ -154,7 +154,7 @@ def test_show_into_closed_pipe_prints_no_traceback(sppe) -> None:
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_run_supports_closed_standard_streams(closed: str, sppe) -> None:
-    """Where whoever started us has closed stdin, stdout or stderr, tasks run and logs are whole."""
+    """With stdin, stdout or stderr closed at the start, tasks run and logs are complete."""
     sppe.tasks(talks="import sys; print('to stdout'); print('to stderr', file=sys.stderr)")
 
     done = sppe.run("run", "--log-dir", "logs", through=["/bin/sh", "-c", f'exec "$@" {closed}', "sh"])

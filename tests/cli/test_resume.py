@@ -1,4 +1,4 @@
-"""What a person sees of build modes, of parts of a workflow and of going on after an interrupted run."""
+"""Build modes, parts of a workflow, and resuming after an interrupted run, as a user sees them."""
 
 from __future__ import annotations
 

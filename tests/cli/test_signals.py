@@ -161,7 +161,7 @@ def test_signal_during_load_exits_with_signal_code(sppe, lifeline) -> None:
 
 
 def test_sigkill_during_interpreter_check_stops_interpreter(sppe, lifeline) -> None:
-    """Before anything runs, interpreters are asked who they are; one that hangs ends with whoever asked it."""
+    """Before anything runs, interpreters are asked who they are; one that hangs ends with `sppe`."""
     sppe.write("hangs", f"#!/bin/sh\nexec 3>'{lifeline.path}'\necho here >&3\nsleep 600\n")
     (sppe.folder / "hangs").chmod(0o755)
     sppe.write("flow.py", "from airflow_provider_sewer import Task\na = Task('a', 'this', python='./hangs')\n")

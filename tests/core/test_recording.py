@@ -1,4 +1,4 @@
-"""``.run()`` runs, or is recorded while somebody wants the graph."""
+"""``.run()`` runs, or is recorded while the graph is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selecting tasks of a workflow by what a person writes."""
+"""Selecting tasks of a workflow by selectors."""
 
 from __future__ import annotations
 

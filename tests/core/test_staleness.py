@@ -123,8 +123,8 @@ def test_compare_content_reads_content_of_same_size_and_mtime(tmp_path, how, ins
             "p", whole if place == "product" else __file__, ProductRecord("t", "c", product, {"d": known[compare]})
         )
         made = made._replace(record=made.record._replace(dependencies={"d": known[compare]} if needed else {}))
-        verdict = decide(StalenessInputs(RunPolicy("stale", compare), [made], needed, "c"))
-        assert verdict.must_run is is_noticed, verdict.reason
+        decision = decide(StalenessInputs(RunPolicy("stale", compare), [made], needed, "c"))
+        assert decision.must_run is is_noticed, decision.reason
 
 
 def test_compare_content_runs_without_recorded_content(tmp_path) -> None:
@@ -133,9 +133,9 @@ def test_compare_content_runs_without_recorded_content(tmp_path) -> None:
     file = str(tmp_path / "x")
     made = ProductState("x", file, ProductRecord("t", "c", fingerprint_of(file), {}))
 
-    verdict = decide(StalenessInputs(RunPolicy("stale", "content"), [made], {}, "c"))
+    decision = decide(StalenessInputs(RunPolicy("stale", "content"), [made], {}, "c"))
 
-    assert verdict.reason == "the record of x has no content fingerprint"
+    assert decision.reason == "the record of x has no content fingerprint"
 
 
 @pytest.fixture
@@ -340,7 +340,7 @@ class World:
         is_other = any(now[key] != self.made_of[key] for key in now.keys() & self.made_of if key not in unseen)
         return self.record is None or is_other or now.keys() != self.made_of.keys()
 
-    def verdict(self) -> Any:
+    def decision(self) -> Any:
         made = [ProductState(PRODUCT, self.path(PRODUCT), self.record)]
         needed = {name: self.path(name) for name in self.needs}
         now = {"code": self.code, "environment": self.environment}
@@ -376,6 +376,6 @@ def test_decide_matches_run_policy_after_any_changes(tmp_path_factory, freshness
         else:
             getattr(world, what)(*how)
 
-    assert world.verdict().must_run is world.should_run(), world.verdict().reason
+    assert world.decision().must_run is world.should_run(), world.decision().reason
     world.make()
-    assert world.verdict().must_run is (freshness.run_when == "always")
+    assert world.decision().must_run is (freshness.run_when == "always")

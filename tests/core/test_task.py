@@ -45,7 +45,7 @@ def test_task_source_is_its_line():
 
 
 def test_task_paths_are_relative_to_workflow_file(monkeypatch, tmp_path):
-    """Where somebody stands when the file is loaded does not matter."""
+    """The current directory at load time has no effect."""
     monkeypatch.chdir(tmp_path)
 
     task = Task("a", "pkg.mod", python="env/bin/python", workdir=Path("data"))

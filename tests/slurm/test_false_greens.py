@@ -44,10 +44,10 @@ def test_exit_0_after_slurm_signal_is_never_success(tracked_jobs, children, caps
         left -= count
     with capsys.disabled():
         print(f"\n{tracked_jobs.slurm.proctrack}, {children} children, {time.monotonic() - began:.0f} s:")
-        for (how, verdict, has_saved), number in sorted(verdicts.items()):
-            print(f"  {number:4} {how}: {verdict}{', saved' if has_saved else ''}")
+        for (how, outcome, has_saved), number in sorted(verdicts.items()):
+            print(f"  {number:4} {how}: {outcome}{', saved' if has_saved else ''}")
 
-    assert {(how, verdict) for how, verdict, _ in verdicts} == {
+    assert {(how, outcome) for how, outcome, _ in verdicts} == {
         ("scancel", errors.SlurmCancelled.__name__),
         ("time limit", errors.SlurmTimeout.__name__),
         ("preemption", errors.SlurmPreempted.__name__),
