@@ -92,7 +92,7 @@ class Worker:
             return [line for line in self._lines if part in line]
 
         with self._changed:
-            assert self._changed.wait_for(found, timeout), f"timed out waiting for {part!r}; received {self._lines}"
+            assert self._changed.wait_for(found, timeout), f"never said {part!r}, but {self._lines}"
             return found()[0]
 
     def kill(self) -> None:
